@@ -1,0 +1,248 @@
+"""One class per kind of fault; each docstring says whose fault it is.
+
+The hierarchy has three branches under `UltraError`: faults of the caller (`UsageError`), of the
+actor runtime's peers (`ActorError`), and of models (`ModelError`, `AllAttemptsFailed`, ...).
+Where a built-in class says the same thing, the Ultra class inherits from it too, so that
+``except ValueError`` or ``except RuntimeError`` in a host application keeps working.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+__all__ = [
+    "ActorCrashed",
+    "ActorDown",
+    "ActorError",
+    "ActorStopped",
+    "AllAttemptsFailed",
+    "AskTimeout",
+    "BadCall",
+    "CircuitOpen",
+    "ConfigError",
+    "DeadlineExceeded",
+    "ErrorKind",
+    "InboxFull",
+    "MissingExtra",
+    "ModelError",
+    "OrchestratorClosed",
+    "OrchestratorInUse",
+    "QuorumNotReached",
+    "RestartLimitExceeded",
+    "UltraError",
+    "UsageError",
+]
+
+
+class UltraError(Exception):
+    """Base of every exception that Ultra raises on purpose."""
+
+
+# --- the caller's faults -----------------------------------------------------------------------
+
+
+class UsageError(UltraError):
+    """You called Ultra in a way that it does not allow; nothing was sent to any model."""
+
+
+class BadCall(UsageError, ValueError):
+    """You passed an argument that is not allowed; the message names what is."""
+
+
+class ConfigError(UsageError, ValueError):
+    """Your configuration is wrong; the message names file, key, what was found and what is allowed."""
+
+
+class MissingExtra(UsageError, ImportError):
+    """You use a feature whose optional packages are not installed.
+
+    The message names the extra: ``pip install "ultra-llm[extra]"``.
+    """
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(
+            f"{feature} needs the extra {extra!r}, which is not installed; "
+            f'install it with: pip install "ultra-llm[{extra}]"'
+        )
+        self.feature = feature
+        self.extra = extra
+
+
+class OrchestratorClosed(UsageError, RuntimeError):
+    """You used an orchestrator after it was closed."""
+
+
+class OrchestratorInUse(UsageError, RuntimeError):
+    """You entered an orchestrator that is already running."""
+
+
+# --- the actor runtime -------------------------------------------------------------------------
+
+
+class ActorError(UltraError):
+    """Base of the faults that come from talking to an actor; `path` names the actor."""
+
+    def __init__(self, path: str, detail: str) -> None:
+        super().__init__(f"actor {path!r} {detail}")
+        self.path = path
+
+
+class ActorStopped(ActorError, RuntimeError):
+    """The actor has ended, or is ending, and takes no more messages; nobody crashed."""
+
+    def __init__(self, path: str, detail: str = "has stopped") -> None:
+        super().__init__(path, detail)
+
+
+class ActorDown(ActorStopped):
+    """The actor crashed too often and its supervisor gave up on it; `__cause__` is the last crash.
+
+    A child that its supervisor isolates can be brought back with `Supervisor.revive`.
+    """
+
+    def __init__(self, path: str, cause: BaseException | None) -> None:
+        why = f": {type(cause).__name__}: {cause}" if cause is not None else ""
+        super().__init__(path, f"is down{why}")
+        self.__cause__ = cause
+
+
+class ActorCrashed(ActorError, RuntimeError):
+    """Handling your message crashed the actor each time it was delivered; `__cause__` says how."""
+
+    def __init__(self, path: str, cause: BaseException, deliveries: int) -> None:
+        super().__init__(
+            path,
+            f"crashed while it handled this message ({deliveries} deliveries): {type(cause).__name__}: {cause}",
+        )
+        self.deliveries = deliveries
+        self.__cause__ = cause
+
+
+class InboxFull(ActorError):
+    """The actor's inbox is full; the message was not taken and is handed back as `rejected`."""
+
+    def __init__(self, path: str, capacity: int, rejected: object) -> None:
+        super().__init__(path, f"has a full inbox ({capacity} messages)")
+        self.capacity = capacity
+        self.rejected = rejected
+
+
+class AskTimeout(ActorError, TimeoutError):
+    """No answer came within the `timeout` [s] that you gave to `ActorRef.ask`."""
+
+    def __init__(self, path: str, timeout: float) -> None:  # noqa: ASYNC109 - a value, not an async function
+        super().__init__(path, f"did not answer within {timeout:g} s")
+        self.timeout = timeout
+
+
+class RestartLimitExceeded(ActorError, RuntimeError):
+    """A child crashed more often than its supervisor's restart intensity allows."""
+
+    def __init__(self, path: str, max_restarts: int, within: float, cause: BaseException) -> None:
+        super().__init__(
+            path,
+            f"crashed again after {max_restarts} restarts within {within:g} s: {type(cause).__name__}: {cause}",
+        )
+        self.__cause__ = cause
+
+
+# --- models ------------------------------------------------------------------------------------
+
+ErrorKind = Literal[
+    "auth",
+    "bad_request",
+    "rate_limit",
+    "quota",
+    "overloaded",
+    "server",
+    "timeout",
+    "connection",
+    "content",
+    "protocol",
+]
+"""What went wrong with one call to a model, as far as it can be told."""
+
+_RETRYABLE: Final[Mapping[ErrorKind, bool]] = {
+    "auth": False,
+    "bad_request": False,
+    "rate_limit": True,
+    "quota": False,
+    "overloaded": True,
+    "server": True,
+    "timeout": True,
+    "connection": True,
+    "content": True,
+    "protocol": True,
+}
+
+
+class ModelError(UltraError):
+    """One call to a model failed; the provider's or the network's fault unless `kind` says otherwise.
+
+    Attributes: provider, status (HTTP, or None), kind, message (the provider's own words),
+    retryable, retry_after [s], request_id.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        provider: str = "",
+        kind: ErrorKind = "server",
+        status: int | None = None,
+        retryable: bool | None = None,
+        retry_after: float | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        where = f"{provider}: " if provider else ""
+        code = f" [{kind}, HTTP {status}]" if status is not None else f" [{kind}]"
+        super().__init__(f"{where}{message}{code}")
+        self.message = message
+        self.provider = provider
+        self.kind: ErrorKind = kind
+        self.status = status
+        self.retryable = _RETRYABLE[kind] if retryable is None else retryable
+        self.retry_after = retry_after
+        self.request_id = request_id
+
+
+class CircuitOpen(ModelError):
+    """The model failed so often that its circuit breaker lets no call through for `retry_after` [s]."""
+
+    def __init__(self, model_name: str, retry_after: float) -> None:
+        super().__init__(
+            f"the circuit breaker of model {model_name!r} is open for another {retry_after:.1f} s",
+            kind="overloaded",
+            retryable=False,
+            retry_after=retry_after,
+        )
+
+
+class AllAttemptsFailed(UltraError, RuntimeError):
+    """Every attempt at one request to one model failed; `__cause__` is the last attempt's error."""
+
+    def __init__(self, model_name: str, attempts: int, cause: BaseException) -> None:
+        plural = "attempt" if attempts == 1 else "attempts"
+        super().__init__(f"All attempts failed for model {model_name!r} ({attempts} {plural}): {cause}")
+        self.model_name = model_name
+        self.attempts = attempts
+        self.__cause__ = cause
+
+
+class QuorumNotReached(UltraError, RuntimeError):
+    """Fewer models answered a stage than the run needs; `failures` has each model's error."""
+
+    def __init__(self, stage: str, needed: int, answered: int, failures: Iterable[tuple[str, str]]) -> None:
+        self.stage = stage
+        self.needed = needed
+        self.answered = answered
+        self.failures = dict(failures)
+        detail = "; ".join(self.failures.values()) or "no model was left to ask"
+        super().__init__(f"stage {stage!r} got {answered} of the {needed} answers that it needs. {detail}")
+
+
+class DeadlineExceeded(UltraError, TimeoutError):
+    """The time given to the run or the request was over before it could answer."""

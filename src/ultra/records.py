@@ -1,0 +1,51 @@
+"""A Struct that also reads as a mapping: ``result.status`` and ``result["status"]`` are the same."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Record"]
+
+
+class Record(Struct):
+    """Base of the results that the guide reads as dictionaries.
+
+    Subclasses may add keys that are not fields by overriding `keys` and `__getitem__`.
+    Reading never changes the record; ``dict(record)`` copies one level.
+    """
+
+    def keys(self) -> tuple[str, ...]:
+        """The names that can be read, in the order of the fields."""
+        return self.__struct_fields__
+
+    def __getitem__(self, key: str) -> Any:  # noqa: ANN401 - each key has its field's own type
+        if key not in self.keys():
+            choices = ", ".join(self.keys())
+            raise KeyError(f"{type(self).__name__} has no {key!r}; it has: {choices}")
+        return getattr(self, key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def __len__(self) -> int:
+        return len(self.keys())
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.keys()
+
+    def get(self, key: str, default: Any = None) -> Any:  # noqa: ANN401 - as in dict
+        """The value at `key`, or `default` where there is no such key."""
+        return self[key] if key in self else default
+
+    def values(self) -> tuple[Any, ...]:
+        """The values, in the order of `keys`."""
+        return tuple(self[key] for key in self.keys())
+
+    def items(self) -> tuple[tuple[str, Any], ...]:
+        """Pairs of key and value, in the order of `keys`."""
+        return tuple((key, self[key]) for key in self.keys())
