@@ -1,0 +1,273 @@
+"""Turns any exception of any client into a `ModelError`, without importing the client's library.
+
+Errors are recognised by what they carry (a status code, headers, an error body) and by their base
+classes, by name where the class belongs to a library that may not be installed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Final, cast
+
+from ultra.clients.headers import first_header, forbids_retry, retry_after
+from ultra.clients.redact import redact
+from ultra.errors import ErrorKind, ModelError, UsageError
+
+__all__ = ["classify", "kind_of_status"]
+
+_MAX_MESSAGE: Final = 2_000
+"""Characters kept of an error's text; some are a proxy's whole HTML page."""
+
+_KINDS: Final[Mapping[int, ErrorKind]] = {
+    401: "auth",
+    402: "quota",
+    403: "auth",
+    408: "timeout",
+    409: "server",
+    429: "rate_limit",
+    503: "overloaded",
+    504: "timeout",
+    529: "overloaded",
+}
+
+_QUOTA_CODES: Final = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
+_CONTENT_CODES: Final = frozenset({"content_filter", "content_policy_violation"})
+_BAD_KEY_WORDS: Final = ("api_key_invalid", "api key not valid", "incorrect api key", "invalid api key")
+
+# Class names anywhere in an exception's ancestry: httpx, requests, urllib3, aiohttp, the providers'
+# own libraries, trio.
+_TIMEOUTS: Final = frozenset(
+    {"APITimeoutError", "ServerTimeoutError", "Timeout", "TimeoutError", "TimeoutException", "TooSlowError"}
+)
+_CONNECTIONS: Final = frozenset(
+    {
+        "APIConnectionError",
+        "BrokenResourceError",
+        "ChunkedEncodingError",
+        "ClientConnectionError",
+        "ClientPayloadError",
+        "ConnectionError",
+        "IncompleteRead",
+        "NetworkError",
+        "ProxyError",
+        "RemoteProtocolError",
+        "ServerDisconnectedError",
+    }
+)
+_BAD_REQUESTS: Final = frozenset({"InvalidSchema", "InvalidURL", "LocalProtocolError", "UnsupportedProtocol"})
+_UNDECODABLE: Final = frozenset({"DecodeError", "DecodingError", "JSONDecodeError", "ValidationError"})
+
+_NEVER_A_REPLYS_FAULT: Final = (
+    AssertionError,
+    ImportError,
+    NameError,
+    NotImplementedError,
+    RecursionError,
+    SyntaxError,
+    UsageError,
+)
+_OFTEN_A_REPLYS_FAULT: Final = (AttributeError, LookupError, TypeError, UnicodeError)
+
+
+def classify(error: Exception) -> ModelError:
+    """Say what went wrong with a call, and whether another attempt may help.
+
+    A `ModelError` passes unchanged; anything else becomes one with the original as its ``__cause__``,
+    its message free of keys and of bounded length. What is decided here:
+
+    - With an HTTP status: 408, 409, 429 and all of 5xx are worth a retry, other statuses are not, nor
+      is a 429 that means an exhausted quota, nor anything that comes with ``x-should-retry: false``.
+    - Timeouts and lost connections are retried; a certificate that does not verify, a malformed URL
+      and a missing local file are not.
+    - A reply that cannot be decoded is retried. So are ``TypeError``, ``AttributeError`` and
+      ``LookupError``: a hand-written client raises them when a provider answers with an error body in
+      place of an answer (``reply.choices[0]`` where ``choices`` is None), and a bug that looks the
+      same costs no more than the attempts.
+    - Errors that no reply can cause (``NotImplementedError``, ``NameError``, ``ImportError``, a failed
+      assertion, a `UsageError`, ...) are not retried.
+    - An exception group is as permanent as the most permanent of its members.
+    - Everything else is retried: nothing is known against it.
+    """
+    if isinstance(error, ModelError):
+        return error
+    if isinstance(error, ExceptionGroup):
+        members = [classify(member) for member in error.exceptions]
+        found = _copy(next((member for member in members if not member.retryable), members[0]))
+    else:
+        found = _by_status(error) or _by_type(error)
+    found.__cause__ = error
+    return found
+
+
+def kind_of_status(status: int) -> ErrorKind:
+    """What an HTTP status means where nothing else is known about the error."""
+    known = _KINDS.get(status)
+    if known is not None:
+        return known
+    if status >= 500:  # noqa: PLR2004 - the class of server errors
+        return "server"
+    # A redirect comes from a wrong base URL; a success status from a reply that made no sense.
+    return "bad_request" if status >= 300 else "protocol"  # noqa: PLR2004
+
+
+def _copy(error: ModelError) -> ModelError:
+    return ModelError(
+        error.message,
+        provider=error.provider,
+        kind=error.kind,
+        status=error.status,
+        retryable=error.retryable,
+        retry_after=error.retry_after,
+        request_id=error.request_id,
+    )
+
+
+# --- errors that carry an HTTP status ------------------------------------------------------------
+
+
+def _by_status(error: Exception) -> ModelError | None:
+    status = _status(error)
+    if status is None:
+        return None
+    headers = _headers(error)
+    kind = _refine(kind_of_status(status), error)
+    retryable = kind in {"protocol", "rate_limit"} or status in {408, 409} or status >= 500  # noqa: PLR2004
+    return ModelError(
+        _text(error),
+        kind=kind,
+        status=status,
+        retryable=retryable and not forbids_retry(headers),
+        retry_after=_advice(error) or retry_after(headers),
+        request_id=_request_id(error, headers),
+    )
+
+
+def _refine(kind: ErrorKind, error: Exception) -> ErrorKind:
+    if kind not in {"rate_limit", "bad_request"}:
+        return kind
+    codes = _codes(error)
+    text = _text(error).lower()
+    if not codes.isdisjoint(_QUOTA_CODES) or "insufficient_quota" in text:
+        return "quota"
+    if kind == "bad_request":
+        if not codes.isdisjoint(_CONTENT_CODES):
+            return "content"
+        # Some providers answer a wrong key with 400 rather than 401.
+        if any(words in text for words in _BAD_KEY_WORDS):
+            return "auth"
+    return kind
+
+
+def _status(error: Exception) -> int | None:
+    response = _attribute(error, "response")
+    for holder, name in (
+        (error, "status_code"),
+        (response, "status_code"),
+        (error, "status"),
+        (response, "status"),
+        (error, "code"),
+    ):
+        value = _attribute(holder, name)
+        if isinstance(value, int) and not isinstance(value, bool) and 200 <= value <= 599:  # noqa: PLR2004
+            return int(value)
+    return None
+
+
+def _headers(error: Exception) -> Mapping[str, str]:
+    for holder in (error, _attribute(error, "response")):
+        headers = _attribute(holder, "headers")
+        if isinstance(headers, Mapping):
+            return cast("Mapping[str, str]", headers)
+        with suppress(Exception):  # http.client's message object is no Mapping, but has its items
+            return dict(headers.items())  # type: ignore[attr-defined]
+    return {}
+
+
+def _request_id(error: Exception, headers: Mapping[str, str]) -> str | None:
+    own = _attribute(error, "request_id")
+    if isinstance(own, str) and own:
+        return own
+    return first_header(headers, "x-request-id", "request-id")
+
+
+def _advice(error: Exception) -> float | None:
+    value = _attribute(error, "retry_after")
+    # No wait of centuries is meant; the bound also keeps numbers out that no float can hold.
+    return float(value) if isinstance(value, int | float) and 0 < value < 1e9 else None  # noqa: PLR2004
+
+
+def _codes(error: Exception) -> frozenset[str]:
+    """The words by which a provider names its error, from the error and from the body it carries."""
+    holders: list[object] = [error]
+    for name in ("body", "details"):
+        body = _attribute(error, name)
+        if isinstance(body, Mapping):
+            holders += [body, body.get("error")]
+    found: list[str] = []
+    for holder in holders:
+        for name in ("code", "type"):
+            value = holder.get(name) if isinstance(holder, Mapping) else _attribute(holder, name)
+            if isinstance(value, str):
+                found.append(value.lower())
+    return frozenset(found)
+
+
+# --- errors known by their class alone -----------------------------------------------------------
+
+
+def _by_type(error: Exception) -> ModelError:
+    kind, retryable = _judge(error)
+    return ModelError(
+        _text(error),
+        kind=kind,
+        retryable=retryable,
+        retry_after=_advice(error),
+        request_id=_request_id(error, {}),
+    )
+
+
+def _judge(error: Exception) -> tuple[ErrorKind, bool]:
+    ancestry = frozenset(ancestor.__name__ for ancestor in type(error).__mro__)
+    if not ancestry.isdisjoint(_BAD_REQUESTS) or isinstance(error, _NEVER_A_REPLYS_FAULT):
+        return "bad_request", False
+    if not ancestry.isdisjoint(_TIMEOUTS):
+        return "timeout", True
+    if not ancestry.isdisjoint(_UNDECODABLE) or isinstance(error, _OFTEN_A_REPLYS_FAULT):
+        return "protocol", True
+    if not ancestry.isdisjoint(_CONNECTIONS) or isinstance(error, OSError):
+        return _judge_connection(error)
+    return "server", True
+
+
+def _judge_connection(error: Exception) -> tuple[ErrorKind, bool]:
+    if "CERTIFICATE_VERIFY_FAILED" in _words(error):
+        return "connection", False
+    # An OSError that names a file is about the client's own disk, not about the network.
+    if isinstance(error, OSError) and not isinstance(error, ConnectionError) and error.filename is not None:
+        return "bad_request", False
+    return "connection", True
+
+
+# --- reading errors that somebody else wrote -----------------------------------------------------
+
+
+def _attribute(holder: object, name: str) -> object:
+    """The attribute, or None; properties of foreign errors may raise anything."""
+    with suppress(Exception):
+        return getattr(holder, name, None)
+    return None
+
+
+def _words(error: Exception) -> str:
+    with suppress(Exception):
+        return str(error)
+    return ""
+
+
+def _text(error: Exception) -> str:
+    name = type(error).__name__
+    text = redact(_words(error)).strip()
+    if len(text) > _MAX_MESSAGE:
+        text = f"{text[:_MAX_MESSAGE]} [...]"
+    return f"{name}: {text}" if text else name

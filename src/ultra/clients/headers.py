@@ -1,0 +1,67 @@
+"""What HTTP response headers say about trying again, from whichever library parsed them."""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["first_header", "forbids_retry", "retry_after"]
+
+
+def first_header(headers: Mapping[str, str], *names: str) -> str | None:
+    """The value of the first of `names` that is present and not empty, whatever its case."""
+    folded = {str(key).lower(): str(value).strip() for key, value in headers.items()}
+    return next((folded[name] for name in names if folded.get(name)), None)
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """How long the server asks to wait [s], or None where it names no time in the future.
+
+    ``retry-after-ms`` comes before ``retry-after``, being finer. The latter holds seconds or an HTTP
+    date (RFC 9110, section 10.2.3); a date is taken relative to the server's own ``Date``, so that a
+    clock that is wrong here does not matter. Zero counts as no advice: a server that sends it beside
+    a 429 wants the client's own backoff, not a call in a tight loop.
+    """
+    finer = _positive(first_header(headers, "retry-after-ms"))
+    if finer is not None:
+        return finer / 1000
+    advice = first_header(headers, "retry-after")
+    seconds = _positive(advice)
+    if seconds is not None or advice is None:
+        return seconds
+    return _until(advice, first_header(headers, "date"))
+
+
+def forbids_retry(headers: Mapping[str, str]) -> bool:
+    """Whether ``x-should-retry``, which some providers send beside an error, says no."""
+    return (first_header(headers, "x-should-retry") or "").lower() == "false"
+
+
+def _positive(text: str | None) -> float | None:
+    with suppress(TypeError, ValueError):
+        number = float(text)  # type: ignore[arg-type]  # None is one of the things that are no number
+        if math.isfinite(number) and number > 0:
+            return number
+    return None
+
+
+def _until(moment: str, server_date: str | None) -> float | None:
+    then = _date(moment)
+    now = _date(server_date) or datetime.now(UTC)
+    if then is None or then <= now:
+        return None
+    return (then - now).total_seconds()
+
+
+def _date(text: str | None) -> datetime | None:
+    with suppress(TypeError, ValueError, OverflowError):
+        parsed = parsedate_to_datetime(text)  # type: ignore[arg-type]  # None raises TypeError
+        # HTTP dates are GMT; "-0000", which the parser leaves naive, says no more than that.
+        return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+    return None
