@@ -1,0 +1,138 @@
+"""What gets built and installed: sdist, wheel, and an environment that has the wheel and nothing else."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from configparser import ConfigParser
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+pytest.importorskip("uv", reason="uv builds the packages; it comes with the dependency group dev")
+
+pytestmark = pytest.mark.registry
+
+ROOT = Path(__file__).parents[1]
+PYTHON = "Scripts/python.exe" if sys.platform == "win32" else "bin/python"
+
+
+def _run(*command: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    # Without retries, it is known at once where no registry answers.
+    environment = os.environ | {"UV_HTTP_RETRIES": "0"}
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, env=environment)
+
+
+def _uv(*arguments: str | Path) -> None:
+    """Run uv; skip the test if it fails and no registry answers, fail it if the fault is the package's."""
+    done = _run(sys.executable, "-m", "uv", *arguments)
+    if done.returncode == 0:
+        return
+    probe = _run(sys.executable, "-m", "uv", "pip", "compile", "--no-cache", "-", stdin="msgspec")
+    if probe.returncode != 0:
+        pytest.skip(f"no package registry answers: {probe.stderr.rpartition("cause: ")[2].strip()}")
+    pytest.fail(f"uv {arguments[0]} failed:\n{done.stderr}")
+
+
+@pytest.fixture(scope="module")
+def from_sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the sdist of this checkout, and the wheel built from that sdist."""
+    directory = tmp_path_factory.mktemp("from_sdist")
+    _uv("build", "--out-dir", directory, ROOT)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def sdist(from_sdist: Path) -> Path:
+    (path,) = from_sdist.glob("*.tar.gz")
+    return path
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel built from this checkout."""
+    directory = tmp_path_factory.mktemp("from_checkout")
+    _uv("build", "--wheel", "--out-dir", directory, ROOT)
+    (path,) = directory.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Path:
+    """A virtual environment in which the wheel and what it requires are all that is installed."""
+    directory = tmp_path_factory.mktemp("empty") / "venv"
+    _uv("venv", "--python", sys.executable, directory)
+    _uv(
+        *("pip", "install", "--python", directory / PYTHON),
+        *("--constraints", ROOT / "constraints.txt", wheel),
+    )
+    return directory
+
+
+def _source_files() -> set[str]:
+    source = ROOT / "src"
+    paths = (path for path in (source / "ultra").rglob("*") if path.is_file())
+    return {path.relative_to(source).as_posix() for path in paths if "__pycache__" not in path.parts}
+
+
+def _packed_files(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        names = [name for name in archive.namelist() if not name.endswith("/")]
+    return {name for name in names if not PurePosixPath(name).parts[0].endswith(".dist-info")}
+
+
+def _metadata(wheel: Path, name: str) -> str:
+    with zipfile.ZipFile(wheel) as archive:
+        (path,) = (path for path in archive.namelist() if path.endswith(f".dist-info/{name}"))
+        return archive.read(path).decode()
+
+
+def test_the_wheel_has_every_file_of_the_package_ultra_and_nothing_else(wheel: Path) -> None:
+    packed = _packed_files(wheel)
+
+    assert packed == _source_files()
+    assert {"ultra/actors/__init__.py", "ultra/supervisor/__init__.py", "ultra/py.typed"} <= packed
+
+
+def test_the_sdist_has_the_source_once_and_no_links(sdist: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        members = archive.getmembers()
+
+    packed = {PurePosixPath(*PurePosixPath(member.name).parts[1:]).as_posix() for member in members}
+    assert {f"src/{name}" for name in _source_files()} <= packed
+    assert {"pyproject.toml", "README.md", "LICENSE"} <= packed
+    assert not {"actors", "supervisor"} & packed
+    assert not [member.name for member in members if member.issym() or member.islnk()]
+
+
+def test_sdist_and_checkout_give_the_same_wheel(wheel: Path, from_sdist: Path) -> None:
+    (other,) = from_sdist.glob("*.whl")
+
+    assert _metadata(other, "RECORD") == _metadata(wheel, "RECORD")
+
+
+def test_the_wheel_installs_the_command_ultra(wheel: Path) -> None:
+    entry_points = ConfigParser()
+    entry_points.read_string(_metadata(wheel, "entry_points.txt"))
+
+    assert dict(entry_points["console_scripts"]) == {"ultra": "ultra.cli:main"}
+
+
+def test_the_installed_wheel_imports_the_runtime_in_an_empty_environment(environment: Path) -> None:
+    code = "import ultra.actors, ultra.supervisor; print(ultra.actors.__file__, ultra.supervisor.__file__)"
+
+    done = _run(environment / PYTHON, "-I", "-c", code)
+
+    assert done.returncode == 0, done.stderr
+    assert all(Path(path).is_relative_to(environment) for path in done.stdout.split())
+
+
+def test_the_installed_wheel_claims_no_top_level_name_but_its_own(environment: Path) -> None:
+    code = "import importlib.util as u; print([n for n in ('actors', 'supervisor', 'src') if u.find_spec(n)])"
+
+    done = _run(environment / PYTHON, "-I", "-c", code)
+
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
