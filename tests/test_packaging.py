@@ -33,7 +33,8 @@ def _uv(*arguments: str | Path) -> None:
         return
     probe = _run(sys.executable, "-m", "uv", "pip", "compile", "--no-cache", "-", stdin="msgspec")
     if probe.returncode != 0:
-        pytest.skip(f"no package registry answers: {probe.stderr.rpartition("cause: ")[2].strip()}")
+        reason = probe.stderr.rpartition("cause: ")[2].strip()
+        pytest.skip(f"no package registry answers: {reason}")
     pytest.fail(f"uv {arguments[0]} failed:\n{done.stderr}")
 
 
