@@ -115,7 +115,8 @@ class ActorCrashed(ActorError, RuntimeError):
     def __init__(self, path: str, cause: BaseException, deliveries: int) -> None:
         super().__init__(
             path,
-            f"crashed while it handled this message ({deliveries} deliveries): {type(cause).__name__}: {cause}",
+            f"crashed while it handled this message ({deliveries} deliveries): "
+            f"{type(cause).__name__}: {cause}",
         )
         self.deliveries = deliveries
         self.__cause__ = cause
@@ -133,7 +134,7 @@ class InboxFull(ActorError):
 class AskTimeout(ActorError, TimeoutError):
     """No answer came within the `timeout` [s] that you gave to `ActorRef.ask`."""
 
-    def __init__(self, path: str, timeout: float) -> None:  # noqa: ASYNC109 - a value, not an async function
+    def __init__(self, path: str, timeout: float) -> None:
         super().__init__(path, f"did not answer within {timeout:g} s")
         self.timeout = timeout
 
@@ -144,7 +145,8 @@ class RestartLimitExceeded(ActorError, RuntimeError):
     def __init__(self, path: str, max_restarts: int, within: float, cause: BaseException) -> None:
         super().__init__(
             path,
-            f"crashed again after {max_restarts} restarts within {within:g} s: {type(cause).__name__}: {cause}",
+            f"crashed again after {max_restarts} restarts within {within:g} s: "
+            f"{type(cause).__name__}: {cause}",
         )
         self.__cause__ = cause
 

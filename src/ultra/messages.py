@@ -37,7 +37,7 @@ SynthesisSource = Literal["primary", "fallback", "best_candidate"]
 or nobody, and the best candidate stands in its place."""
 
 
-class Usage(Record, frozen=True, kw_only=True):
+class Usage(Record, Struct, frozen=True, kw_only=True):
     """Tokens of one call, as the provider counted them.
 
     `input` is every prompt token, cached ones included; `cached` is the part read from the provider's
@@ -52,7 +52,7 @@ class Usage(Record, frozen=True, kw_only=True):
     estimated: bool = False
 
 
-class Completion(Record, frozen=True, kw_only=True):
+class Completion(Record, Struct, frozen=True, kw_only=True):
     """What one call to a model gave back. `content` is the text of the answer and nothing else."""
 
     content: str
@@ -65,7 +65,7 @@ class Completion(Record, frozen=True, kw_only=True):
         return self.content
 
 
-class ModelResponse(Record, frozen=True, kw_only=True):
+class ModelResponse(Record, Struct, frozen=True, kw_only=True):
     """One model's answer in one stage. Prints as its text.
 
     `model_name` is the name the model was registered under. `response_time` and
@@ -92,7 +92,7 @@ class ModelResponse(Record, frozen=True, kw_only=True):
         return self.content
 
 
-class ModelFailure(Record, frozen=True, kw_only=True):
+class ModelFailure(Record, Struct, frozen=True, kw_only=True):
     """One model's failure in one stage: what a run reports for a model that gave no answer.
 
     `message` is the whole error as text; `kind` is None for errors that did not come from a provider.
@@ -110,7 +110,7 @@ class ModelFailure(Record, frozen=True, kw_only=True):
         return self.message
 
 
-class ModelMetrics(Record, kw_only=True):
+class ModelMetrics(Record, Struct, kw_only=True):
     """A snapshot of one model's counters since it was registered.
 
     `requests` = `successes` + `failures` + `cancelled`; answers from the cache are successes.
@@ -139,7 +139,7 @@ class ModelMetrics(Record, kw_only=True):
     cost: float = 0.0
 
 
-class OrchestrationResult(Record, kw_only=True):
+class OrchestrationResult(Record, Struct, kw_only=True):
     """All that one run produced.
 
     Reads as a mapping with the guide's names: ``result["initial_responses"]`` and

@@ -1,10 +1,8 @@
-"""A Struct that also reads as a mapping: ``result.status`` and ``result["status"]`` are the same."""
+"""Structs that also read as mappings: ``result.status`` and ``result["status"]`` are the same."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from msgspec import Struct
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -12,12 +10,15 @@ if TYPE_CHECKING:
 __all__ = ["Record"]
 
 
-class Record(Struct):
-    """Base of the results that the guide reads as dictionaries.
+class Record:
+    """Makes a Struct read as a dictionary, as the guide reads its results: ``class Usage(Record, Struct)``.
 
     Subclasses may add keys that are not fields by overriding `keys` and `__getitem__`.
     Reading never changes the record; ``dict(record)`` copies one level.
     """
+
+    __slots__ = ()
+    __struct_fields__: ClassVar[tuple[str, ...]]  # Struct sets it
 
     def keys(self) -> tuple[str, ...]:
         """The names that can be read, in the order of the fields."""
@@ -40,7 +41,7 @@ class Record(Struct):
 
     def get(self, key: str, default: Any = None) -> Any:  # noqa: ANN401 - as in dict
         """The value at `key`, or `default` where there is no such key."""
-        return self[key] if key in self else default
+        return self[key] if key in self else default  # noqa: SIM401 - this is that get
 
     def values(self) -> tuple[Any, ...]:
         """The values, in the order of `keys`."""
