@@ -20,12 +20,11 @@ import msgspec
 import trio
 from msgspec import Struct
 
+from ultra.actors.timeline import Timeline
 from ultra.errors import BadCall
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from trio.abc import Clock
 
     from ultra.messages import Completion
 
@@ -207,27 +206,6 @@ class _Entry(NamedTuple):
     size: int
 
 
-class _Timeline:
-    """Trio's time, continued from one `trio.run` to the next.
-
-    Each run's clock starts from a number of its own, so the times of two runs say nothing about
-    each other; yet a cache may outlive the run that filled it.
-    """
-
-    def __init__(self) -> None:
-        self._clock: Clock | None = None
-        self._shift = 0.0
-
-    def __call__(self) -> float:
-        clock = trio.lowlevel.current_clock()
-        now = clock.current_time()
-        if clock is not self._clock:
-            if self._clock is not None:
-                self._shift += now - self._clock.current_time()
-            self._clock = clock
-        return now - self._shift
-
-
 class MemoryShard:
     """A shard in memory: the least recently used answers go first, and old ones go on their own.
 
@@ -242,7 +220,7 @@ class MemoryShard:
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self._ttl = ttl
-        self._now = now if now is not None else _Timeline()
+        self._now = now if now is not None else Timeline()
         self._lock = threading.Lock()
         self._entries: OrderedDict[CacheKey, _Entry] = OrderedDict()  # least recently used first
         self._expiries: OrderedDict[CacheKey, float] = OrderedDict()  # oldest first; empty without a ttl
