@@ -1,0 +1,314 @@
+"""How fast and how wide a model may be called: rates, concurrency, and pauses that the provider asks for.
+
+The rates are token buckets, counted the way of the generic cell rate algorithm (ITU-T I.371): instead
+of a level that a timer refills, a bucket keeps the one moment at which it would have been empty. So it
+refills continuously, needs no task, and does not drift.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+import trio
+from msgspec import Struct
+
+from ultra.actors.timeline import Timeline
+from ultra.errors import BadCall, CircuitOpen, ModelError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+    from ultra.clients.rate_limits import RateLimits
+
+__all__ = ["Limiter", "LimiterStatistics", "Limits", "Permit"]
+
+# Times are sums of floats, so a moment that is waited for may be missed by a rounding error. What is
+# due within a microsecond is due; nothing accumulates, for buckets count in costs and not in waits.
+_GRAIN: Final = 1e-6
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """What one model's calls may use. None means no limit.
+
+    `concurrency` calls at once. `requests_per_minute` and `tokens_per_minute` (prompt and answer)
+    refill continuously, and a minute's worth may pile up while nothing is called: over any window of
+    w minutes at most 1 + w times the rate, which is how providers count. `max_wait`: seconds a call
+    waits for its turn before it is rejected. `learn`: also keep to what the provider's headers say.
+
+    Raises:
+        BadCall: a number is not positive and finite.
+    """
+
+    concurrency: int | None = 32
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    max_wait: float | None = None
+    learn: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("concurrency", "requests_per_minute", "tokens_per_minute", "max_wait"):
+            value = getattr(self, name)
+            kinds = int if name == "concurrency" else (int, float)
+            if value is None or (isinstance(value, kinds) and value is not True and 0 < value < math.inf):
+                continue
+            wanted = "integer" if kinds is int else "number"
+            raise BadCall(f"{name}={value!r} is not allowed; give a positive {wanted}, or None for no limit")
+
+
+class LimiterStatistics(Struct, frozen=True, kw_only=True):
+    """A limiter's state. `paused_for` is seconds; what is available is None where there is no limit."""
+
+    in_flight: int
+    waiting: int
+    admitted: int
+    rejected: int
+    paused_for: float
+    requests_available: float | None
+    tokens_available: float | None
+
+
+class _Bucket:
+    """An allowance that refills at `per_minute` and holds a minute's worth, but at least `floor`.
+
+    `_empty_at` is when it was empty, had it been refilling ever since: what is available now is the
+    time since then, in costs.
+    """
+
+    def __init__(self, per_minute: float, floor: float) -> None:
+        self._floor = floor
+        self._empty_at = -math.inf
+        self._set_rate(per_minute)
+
+    def _set_rate(self, per_minute: float) -> None:
+        self.capacity = max(per_minute, self._floor)
+        self._interval = 60 / per_minute  # seconds that one unit takes to come back
+
+    def available(self, now: float) -> float:
+        """Units that can be taken now; below 0 after calls that used more than they had estimated."""
+        return min(self.capacity, (now - self._empty_at) / self._interval)
+
+    def ready_in(self, cost: float, now: float) -> float:
+        """Seconds until `cost` units are available."""
+        return self._refilled_from(now) + cost * self._interval - now
+
+    def take(self, cost: float, now: float) -> None:
+        """Take `cost` units, into debt if need be; a negative cost gives them back."""
+        self._empty_at = self._refilled_from(now) + cost * self._interval
+
+    def learn(self, per_minute: float | None, remaining: float | None, now: float) -> None:
+        """Take over a rate, and believe that no more than `remaining` units are left."""
+        left = self.available(now)
+        if per_minute is not None:
+            self._set_rate(per_minute)
+        if remaining is not None:
+            left = min(left, remaining)
+        self._empty_at = now - min(left, self.capacity) * self._interval
+
+    def _refilled_from(self, now: float) -> float:
+        # What came back beyond the capacity is lost.
+        return max(self._empty_at, now - self.capacity * self._interval)
+
+
+class Permit:
+    """The right to make one call; a context manager that gives its place up at the end.
+
+    A call that the circuit breaker rejects inside the block gives everything back.
+    """
+
+    __slots__ = ("_charged", "_limiter", "_released")
+
+    def __init__(self, limiter: Limiter, tokens: float) -> None:
+        self._limiter = limiter
+        self._charged = tokens
+        self._released = False
+
+    def settle(self, tokens: float) -> None:
+        """Say what the call really used, now that it is known; the difference is charged or returned."""
+        self._limiter._charge(0, tokens - self._charged)  # noqa: SLF001 - a permit is a part of its limiter
+        self._charged = tokens
+
+    def cancel(self) -> None:
+        """Give back everything, for a call that was never sent. Does nothing after the release."""
+        if not self._released:
+            self._limiter._charge(-1, -self._charged)  # noqa: SLF001 - as above
+            self._charged = 0
+            self.release()
+
+    def release(self) -> None:
+        """Make room for the next call. May be called again."""
+        if not self._released:
+            self._released = True
+            self._limiter._leave()  # noqa: SLF001 - as above
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, CircuitOpen):
+            self.cancel()
+        self.release()
+
+
+class Limiter:
+    """Lets the calls of one model through in the order in which they came, as its `Limits` allow.
+
+    The first in line waits until everything that it needs is there at once, and then takes it in one
+    step: a call that waits, is rejected or is cancelled holds nothing. Those behind it wait, even
+    where they would need less, so that none starves. For use within one trio run at a time.
+    """
+
+    def __init__(self, model_name: str, limits: Limits | None = None) -> None:
+        self.limits = limits if limits is not None else Limits()
+        self._model_name = model_name
+        self._now = Timeline()
+        self._requests = self._bucket(self.limits.requests_per_minute, floor=1)
+        self._tokens = self._bucket(self.limits.tokens_per_minute, floor=0)
+        self._turn = trio.StrictFIFOLock()  # held by the first in line
+        self._changed = trio.lowlevel.ParkingLot()  # where the first in line waits
+        self._paused_until = -math.inf
+        self._in_flight = self._waiting = self._admitted = self._rejected = 0
+
+    async def acquire(self, tokens: float = 0) -> Permit:
+        """Wait for the turn of a call that is estimated to use `tokens`. A checkpoint.
+
+        Cancelling it leaves nothing taken, and the next in line moves up.
+
+        Raises:
+            BadCall: `tokens` is negative or not a number.
+            ModelError: of kind ``rate_limit``: more tokens than a minute allows, or the turn does not
+                come within `max_wait`. It is raised as soon as that is certain.
+        """
+        if not 0 <= tokens < math.inf:
+            raise BadCall(f"tokens={tokens!r} is not allowed; give the estimated number of tokens, 0 or more")
+        max_wait = math.inf if self.limits.max_wait is None else self.limits.max_wait
+        self._waiting += 1
+        try:
+            with trio.move_on_after(max_wait) as patience:
+                await self._turn.acquire()
+                try:
+                    await self._until_ready(tokens, patience)
+                    # No checkpoint from here on, so that what is taken always reaches the caller.
+                    return self._admit(tokens)
+                finally:
+                    self._turn.release()
+            raise self._rejection(f"it waited {max_wait:g} s for its turn, which is the most that it may")
+        finally:
+            self._waiting -= 1
+
+    def pause(self, seconds: float) -> None:
+        """Start no call for `seconds` from now: what a provider's Retry-After asks for.
+
+        Calls in flight go on. A longer pause that is already running stands.
+        """
+        if seconds > 0:
+            self._paused_until = max(self._paused_until, self._now() + seconds)
+            self._changed.unpark_all()
+
+    def learn(self, told: RateLimits) -> None:
+        """Keep to the limits that the provider's headers told, where `Limits.learn` asks for it.
+
+        A rate that was configured is only ever lowered. What is left of a minute's allowance is
+        believed where it is less than was counted here: others may be using the same key.
+        """
+        if not self.limits.learn:
+            return
+        self._requests = self._taught(
+            self._requests,
+            self.limits.requests_per_minute,
+            1,
+            told.requests_per_minute,
+            told.requests_remaining,
+        )
+        self._tokens = self._taught(
+            self._tokens, self.limits.tokens_per_minute, 0, told.tokens_per_minute, told.tokens_remaining
+        )
+        self._changed.unpark_all()
+
+    def statistics(self) -> LimiterStatistics:
+        """What the limiter holds now. Raises `RuntimeError` outside of trio."""
+        now = self._now()
+        return LimiterStatistics(
+            in_flight=self._in_flight,
+            waiting=self._waiting,
+            admitted=self._admitted,
+            rejected=self._rejected,
+            paused_for=max(0.0, self._paused_until - now),
+            requests_available=None if self._requests is None else self._requests.available(now),
+            tokens_available=None if self._tokens is None else self._tokens.available(now),
+        )
+
+    async def _until_ready(self, tokens: float, patience: trio.CancelScope) -> None:
+        while (delay := self._delay(tokens)) > _GRAIN:
+            # Waiting for a call to end may always be worth while; waiting for a known time is not
+            # when it lies beyond the patience.
+            if math.isfinite(delay) and trio.current_time() + delay > patience.deadline + _GRAIN:
+                raise self._rejection(f"its turn would come in {delay:.1f} s at the earliest", delay)
+            with trio.move_on_after(delay):
+                await self._changed.park()
+
+    def _delay(self, tokens: float) -> float:
+        """Seconds until a call of so many tokens may start; infinite if only the end of another helps."""
+        if self._tokens is not None and tokens > self._tokens.capacity:
+            raise self._rejection(
+                f"it needs about {tokens:g} tokens, and {self._tokens.capacity:g} a minute are allowed"
+            )
+        now = self._now()
+        delay = self._paused_until - now
+        if self._requests is not None:
+            delay = max(delay, self._requests.ready_in(1, now))
+        if self._tokens is not None:
+            delay = max(delay, self._tokens.ready_in(tokens, now))
+        if delay <= _GRAIN and self._in_flight >= (self.limits.concurrency or math.inf):
+            return math.inf
+        return delay
+
+    def _admit(self, tokens: float) -> Permit:
+        self._charge(1, tokens)
+        self._in_flight += 1
+        self._admitted += 1
+        return Permit(self, tokens)
+
+    def _charge(self, requests: float, tokens: float) -> None:
+        now = self._now()
+        if self._requests is not None:
+            self._requests.take(requests, now)
+        if self._tokens is not None:
+            self._tokens.take(tokens, now)
+        self._changed.unpark_all()
+
+    def _leave(self) -> None:
+        self._in_flight -= 1
+        self._changed.unpark_all()
+
+    def _rejection(self, reason: str, retry_after: float | None = None) -> ModelError:
+        self._rejected += 1
+        return ModelError(
+            f"the limits of model {self._model_name!r} reject the call: {reason}",
+            kind="rate_limit",
+            retryable=False,
+            retry_after=retry_after,
+        )
+
+    def _taught(
+        self,
+        bucket: _Bucket | None,
+        configured: float | None,
+        floor: float,
+        per_minute: float | None,
+        remaining: float | None,
+    ) -> _Bucket | None:
+        if per_minute is not None and configured is not None:
+            per_minute = min(per_minute, configured)
+        if bucket is None and per_minute is not None:
+            bucket = _Bucket(per_minute, floor)
+        if bucket is not None:
+            bucket.learn(per_minute, remaining, self._now())
+        return bucket
+
+    @staticmethod
+    def _bucket(per_minute: float | None, floor: float) -> _Bucket | None:
+        return None if per_minute is None else _Bucket(per_minute, floor)
