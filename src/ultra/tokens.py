@@ -1,0 +1,49 @@
+"""How many tokens a text takes, guessed without any model's tokenizer."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["estimate_tokens"]
+
+_UNITS_PER_TOKEN: Final = 50
+
+
+_LEADING_BYTES: Final = (
+    (0xC0, 0),  # the rest of a character, which was counted at its first byte
+    (0xE0, 55),  # two bytes: accented Latin, Greek, Cyrillic, Hebrew, Arabic
+    (0xEA, 90),  # three bytes: Indic scripts, kana, Chinese characters
+    (0xF0, 140),  # Hangul
+    (0x100, 150),  # four bytes: emoji, rare Chinese characters
+)
+"""Pairs of a bound and the weight of the bytes of UTF-8 below it that are not ASCII."""
+
+
+def _weight(byte: int) -> int:
+    """What a byte of UTF-8 adds to the estimate [1/50 token]."""
+    character = chr(byte)
+    if not character.isascii():
+        return next(weight for bound, weight in _LEADING_BYTES if byte < bound)
+    if character.isdigit():
+        return 50  # many tokenizers split numbers into digits
+    if character.isupper():
+        return 24
+    return 13 if character.islower() or character.isspace() else 40
+
+
+_WEIGHTS: Final = bytes(_weight(byte) for byte in range(256))
+
+
+def estimate_tokens(text: str) -> int:
+    """About how many tokens `text` takes, rather too many than too few.
+
+    The weights were fitted to SmolLM2's tokenizer, whose small vocabulary (49,152, mostly English)
+    cuts text finer than those of large models. There, English, code, Russian, Hindi, Chinese,
+    Japanese and Korean come out between the true number and 1.4 times of it; text of long compound
+    words may be underestimated by a quarter and random strings (base64) by two fifths. For
+    vocabularies of 200,000 the estimate is up to three times too high outside English. Adding text
+    never lowers the estimate, and that of two texts together is at most the sum of their estimates.
+    Takes about 10 ns a byte.
+    """
+    units = sum(text.encode("utf-8", "surrogatepass").translate(_WEIGHTS))
+    return -(-units // _UNITS_PER_TOKEN)

@@ -1,0 +1,595 @@
+from __future__ import annotations
+
+import contextvars
+import threading
+from functools import wraps
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+from unittest.mock import AsyncMock
+
+import pytest
+import trio
+
+from ultra.clients.adapter import ClientAdapter, OnText
+from ultra.errors import BadCall, ModelError
+from ultra.messages import Completion, FinishReason, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+USAGE = Usage(input=3, output=5)
+
+
+class Client:
+    """A client with whatever answer it is given."""
+
+    def __init__(self, answer: object) -> None:
+        self.answer = answer
+
+    async def generate(self, prompt: str) -> Any:
+        return self.answer
+
+
+class Streaming:
+    """A client that yields `pieces` and notes whether its stream was closed."""
+
+    def __init__(self, *pieces: object) -> None:
+        self.pieces = pieces
+        self.closed = False
+
+    async def generate(self, prompt: str) -> str:
+        return f"whole answer to {prompt}"
+
+    async def stream(self, prompt: str) -> AsyncIterator[Any]:
+        try:
+            for piece in self.pieces:
+                await trio.lowlevel.checkpoint()
+                if isinstance(piece, Exception):
+                    raise piece
+                yield piece
+        finally:
+            self.closed = True
+
+
+async def failure_of(client: object, **arguments: Any) -> ModelError:
+    with pytest.raises(ModelError) as caught:
+        await ClientAdapter(client).call("Q", **arguments)
+    return caught.value
+
+
+# --- what may be adapted -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("client", "named"),
+    [
+        (None, "NoneType"),
+        ("openai:gpt", "connect"),
+        (SimpleNamespace(generate="text"), "SimpleNamespace"),
+        (Client, "instance of Client"),
+        (lambda: "x", "no prompt"),
+        (lambda prompt, model: "x", "model"),
+    ],
+)
+def test_a_client_that_cannot_be_asked_is_refused_with_a_reason(client: object, named: str) -> None:
+    with pytest.raises(BadCall, match=named):
+        ClientAdapter(client)
+
+
+def test_a_generate_that_yields_is_refused() -> None:
+    class Yields:
+        async def generate(self, prompt: str) -> AsyncIterator[str]:
+            yield prompt
+
+    with pytest.raises(BadCall, match="yields pieces"):
+        ClientAdapter(Yields())
+
+
+def test_neither_the_refusal_nor_the_repr_shows_the_client_itself() -> None:
+    class Secretive(Client):
+        def __repr__(self) -> str:
+            return "key=topsecret"
+
+    class Useless:
+        def __repr__(self) -> str:
+            return "key=topsecret"
+
+    assert "topsecret" not in repr(ClientAdapter(Secretive("x")))
+    with pytest.raises(BadCall) as caught:
+        ClientAdapter(Useless())
+    assert "topsecret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("value", "window"), [(4096, 4096), (0, None), (True, None), ("big", None)])
+def test_the_context_window_is_the_clients_own_if_it_is_a_number(value: object, window: int | None) -> None:
+    client = Client("x")
+    vars(client)["context_window"] = value
+
+    assert ClientAdapter(client).context_window == window
+    assert ClientAdapter(Client("x")).context_window is None
+
+
+# --- asking --------------------------------------------------------------------------------------
+
+
+async def generate(prompt: str) -> str:
+    return f"answer to {prompt}"
+
+
+@wraps(generate)
+def decorated(prompt: str) -> Awaitable[str]:
+    return generate(prompt)
+
+
+class CallableObject:
+    async def __call__(self, prompt: str) -> str:
+        return await generate(prompt)
+
+
+class Synchronous:
+    def generate(self, prompt: str) -> str:
+        return f"answer to {prompt}"
+
+
+@pytest.mark.parametrize(
+    "client",
+    [
+        pytest.param(SimpleNamespace(generate=generate), id="object"),
+        pytest.param(generate, id="coroutine function"),
+        pytest.param(decorated, id="function around a coroutine function"),
+        pytest.param(CallableObject(), id="object with async __call__"),
+        pytest.param(Synchronous(), id="synchronous object"),
+        pytest.param(lambda prompt: f"answer to {prompt}", id="synchronous function"),
+        pytest.param(lambda prompt: Completion(content=f"answer to {prompt}"), id="Completion"),
+        pytest.param(AsyncMock(return_value="answer to Q", spec=["__call__"]), id="callable mock"),
+        pytest.param(SimpleNamespace(generate=AsyncMock(return_value="answer to Q")), id="mocked method"),
+    ],
+)
+async def test_clients_of_every_shape_answer_in_one_form(client: object) -> None:
+    completion = await ClientAdapter(client).call("Q")
+
+    assert completion.content == "answer to Q"
+
+
+async def test_a_mock_with_every_attribute_is_not_taken_for_a_client_that_streams() -> None:
+    client = AsyncMock()
+    client.generate.return_value = "answer"
+    adapter = ClientAdapter(client)
+
+    assert not adapter.streams
+    assert (await adapter.call("Q", on_text=lambda _: None)).content == "answer"
+
+
+async def test_options_that_are_declared_are_passed_and_others_are_not() -> None:
+    received: dict[str, Any] = {}
+
+    async def client(prompt: str, *, system: str | None = None, temperature: float = 1.0) -> str:
+        received.update(prompt=prompt, system=system, temperature=temperature)
+        return "x"
+
+    adapter = ClientAdapter(client)
+    await adapter.call("Q", system="S", options={"temperature": 0.2, "seed": 1})
+
+    assert adapter.takes_system
+    assert received == {"prompt": "Q", "system": "S", "temperature": 0.2}
+
+
+async def test_a_client_without_a_system_parameter_gets_the_system_prompt_ahead_of_the_prompt() -> None:
+    adapter = ClientAdapter(generate)
+
+    assert not adapter.takes_system
+    assert (await adapter.call("Q", system="S")).content == "answer to S\n\nQ"
+
+
+async def test_a_completion_comes_back_as_it_is() -> None:
+    given = Completion(content="x", usage=USAGE, finish_reason="length", request_id="r", model="m")
+
+    assert await ClientAdapter(Client(given)).call("Q") is given
+
+
+@pytest.mark.parametrize("usage", [None, Usage()])
+async def test_usage_is_estimated_and_marked_so_when_the_client_reports_none(usage: Usage | None) -> None:
+    completion = await ClientAdapter(Client(Completion(content="four words of text", usage=usage))).call(
+        "Q", system="be brief"
+    )
+
+    assert completion.usage is not None
+    assert completion.usage.estimated
+    assert completion.usage.input
+    assert completion.usage.output
+
+
+@pytest.mark.parametrize("usage", [Usage(input=3), Usage(output=5)])
+async def test_usage_that_is_reported_in_part_is_left_as_reported(usage: Usage) -> None:
+    completion = await ClientAdapter(Client(Completion(content="x", usage=usage))).call("Q")
+
+    assert completion.usage == usage
+
+
+@pytest.mark.parametrize("answer", ["", " \n\t", Completion(content=""), Completion(content="\u3000")])
+async def test_an_empty_answer_is_a_failure_worth_a_retry(answer: object) -> None:
+    failure = await failure_of(Client(answer))
+
+    assert (failure.kind, failure.retryable) == ("content", True)
+
+
+@pytest.mark.parametrize("reason", ["content_filter", "refusal"])
+async def test_an_empty_answer_of_a_model_that_refused_is_permanent(reason: FinishReason) -> None:
+    failure = await failure_of(Client(Completion(content="", finish_reason=reason, request_id="r")))
+
+    assert (failure.kind, failure.retryable, failure.request_id) == ("content", False, "r")
+
+
+@pytest.mark.parametrize("answer", [None, b"bytes", 7, {"content": "x"}, ["x"]])
+async def test_an_answer_of_another_type_is_a_permanent_failure_that_names_it(answer: object) -> None:
+    failure = await failure_of(Client(answer))
+
+    assert (failure.kind, failure.retryable) == ("protocol", False)
+    assert type(answer).__name__ in failure.message
+
+
+async def test_a_completion_whose_content_is_no_text_is_a_permanent_failure() -> None:
+    failure = await failure_of(Client(Completion(content=None)))  # type: ignore[arg-type]
+
+    assert (failure.kind, failure.retryable) == ("protocol", False)
+
+
+def reset(prompt: str) -> str:
+    raise ConnectionResetError(prompt)
+
+
+async def reset_async(prompt: str) -> str:
+    return reset(prompt)
+
+
+@pytest.mark.parametrize("client", [reset, reset_async, Streaming(ConnectionResetError("Q"))])
+async def test_an_exception_of_the_client_is_classified_with_the_original_as_its_cause(
+    client: object,
+) -> None:
+    failure = await failure_of(client, on_text=lambda _: None)
+
+    assert failure.kind == "connection"
+    assert isinstance(failure.__cause__, ConnectionResetError)
+    assert failure.__cause__.args == ("Q",)
+
+
+async def test_a_model_error_of_the_client_passes_unchanged() -> None:
+    original = ModelError("slow down", kind="rate_limit", retry_after=2.0)
+
+    assert await failure_of(Streaming(original), on_text=lambda _: None) is original
+
+
+# --- synchronous clients -------------------------------------------------------------------------
+
+
+async def test_a_synchronous_client_runs_in_a_thread_with_the_callers_context() -> None:
+    variable = contextvars.ContextVar[str]("variable")
+    variable.set("from the caller")
+
+    def client(prompt: str) -> str:
+        assert threading.current_thread() is not threading.main_thread()
+        return variable.get()
+
+    assert (await ClientAdapter(client).call("Q")).content == "from the caller"
+
+
+async def test_a_cancelled_call_does_not_wait_for_a_synchronous_client() -> None:
+    started, release, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def client(prompt: str) -> str:
+        started.set()
+        release.wait(10)
+        ended.set()
+        return "too late"
+
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ClientAdapter(client).call, "Q")
+            assert await trio.to_thread.run_sync(started.wait, 10)
+            nursery.cancel_scope.cancel()
+        assert not ended.is_set()
+    finally:
+        release.set()
+        assert await trio.to_thread.run_sync(ended.wait, 10)
+
+
+async def test_no_more_threads_than_allowed_even_when_calls_are_abandoned() -> None:
+    release, running = threading.Event(), threading.Semaphore(0)
+
+    def client(prompt: str) -> str:
+        running.release()
+        release.wait(10)
+        return "x"
+
+    adapter = ClientAdapter(client, max_threads=1)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(adapter.call, "Q")
+            await trio.to_thread.run_sync(running.acquire)
+            nursery.cancel_scope.cancel()
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await adapter.call("Q")
+        assert scope.cancelled_caught
+        assert not running.acquire(blocking=False)
+    finally:
+        release.set()
+    assert (await adapter.call("Q")).content == "x"
+
+
+def test_a_thread_abandoned_in_one_run_costs_the_next_run_nothing() -> None:
+    release, started = threading.Event(), threading.Event()
+
+    def client(prompt: str) -> str:
+        started.set()
+        release.wait(10)
+        return "x"
+
+    adapter = ClientAdapter(client, max_threads=1)
+
+    async def abandon() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(adapter.call, "Q")
+            await trio.to_thread.run_sync(started.wait, 10)
+            nursery.cancel_scope.cancel()
+
+    async def ask() -> Completion:
+        with trio.fail_after(10):
+            return await adapter.call("Q")
+
+    trio.run(abandon)
+    release.set()
+    assert trio.run(ask).content == "x"
+
+
+# --- streaming -----------------------------------------------------------------------------------
+
+
+async def test_pieces_arrive_one_by_one_and_make_up_the_answer() -> None:
+    client, pieces = Streaming("one ", "", "two"), list[str]()
+
+    completion = await ClientAdapter(client).call("Q", on_text=pieces.append)
+
+    assert pieces == ["one ", "two"]
+    assert completion.content == "one two"
+    assert completion.usage is not None
+    assert completion.usage.estimated
+    assert client.closed
+
+
+async def test_without_a_listener_the_whole_answer_is_asked_for() -> None:
+    adapter = ClientAdapter(Streaming("piece"))
+
+    assert adapter.streams
+    assert (await adapter.call("Q")).content == "whole answer to Q"
+
+
+async def test_a_client_that_does_not_stream_gives_its_whole_answer_to_a_listener_too() -> None:
+    pieces: list[str] = []
+
+    assert (await ClientAdapter(Client("x")).call("Q", on_text=pieces.append)).content == "x"
+    assert pieces == []
+
+
+@pytest.mark.parametrize(
+    ("last", "content"),
+    [
+        (Completion(content="one two", usage=USAGE), "one two"),
+        (Completion(content="something else", usage=USAGE), "something else"),
+        (Completion(content="", usage=USAGE), "one two"),
+    ],
+)
+async def test_the_completion_that_ends_a_stream_counts_unless_it_has_no_text(
+    last: Completion, content: str
+) -> None:
+    completion = await ClientAdapter(Streaming("one ", "two", last)).call("Q", on_text=lambda _: None)
+
+    assert (completion.content, completion.usage) == (content, USAGE)
+
+
+RETRYABLE, PERMANENT = True, False
+
+
+@pytest.mark.parametrize(
+    ("pieces", "verdict"),
+    [
+        ((), ("content", RETRYABLE)),
+        ((" ", "\n"), ("content", RETRYABLE)),
+        ((Completion(content="", finish_reason="refusal"),), ("content", PERMANENT)),
+        (("x", b"bytes"), ("protocol", PERMANENT)),
+        ((Completion(content="x"), "more"), ("protocol", PERMANENT)),
+        (("x", ConnectionResetError()), ("connection", RETRYABLE)),
+    ],
+)
+async def test_a_stream_that_fails_is_closed_and_says_how(
+    pieces: tuple[object, ...], verdict: tuple[str, bool]
+) -> None:
+    client = Streaming(*pieces)
+
+    failure = await failure_of(client, on_text=lambda _: None)
+
+    assert (failure.kind, failure.retryable) == verdict
+    assert client.closed
+
+
+async def test_a_listener_that_raises_is_not_blamed_on_the_client() -> None:
+    client = Streaming("x")
+
+    def listener(text: str) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await ClientAdapter(client).call("Q", on_text=listener)
+    assert client.closed
+
+
+async def test_a_cancelled_stream_is_closed() -> None:
+    client = Streaming("x", "y")
+
+    with trio.CancelScope() as scope:
+        await ClientAdapter(client).call("Q", on_text=lambda _: scope.cancel())
+
+    assert scope.cancelled_caught
+    assert client.closed
+
+
+class Pieces:
+    """An async iterator that is no generator, as HTTP libraries have them."""
+
+    def __init__(self, *, close_fails: bool = False) -> None:
+        self.left = ["one ", "two"]
+        self.closed = 0
+        self.close_fails = close_fails
+
+    def __aiter__(self) -> Pieces:
+        return self
+
+    async def __anext__(self) -> str:
+        await trio.lowlevel.checkpoint()
+        if not self.left:
+            raise StopAsyncIteration
+        return self.left.pop(0)
+
+    async def aclose(self) -> None:
+        self.closed += 1
+        if self.close_fails:
+            raise ConnectionResetError
+
+
+class Response:
+    """An async iterable that has to be closed besides the iterator made from it."""
+
+    def __init__(self) -> None:
+        self.pieces = Pieces()
+        self.closed = 0
+
+    def __aiter__(self) -> Pieces:
+        return self.pieces
+
+    async def close(self) -> None:
+        self.closed += 1
+
+
+@pytest.mark.parametrize("awaited", ["awaited", "at once"])
+async def test_a_stream_may_be_any_async_iterable_that_a_function_gives(awaited: str) -> None:
+    response = Response()
+
+    async def later(prompt: str) -> Response:
+        return response
+
+    stream: Callable[[str], object] = later if awaited == "awaited" else lambda prompt: response
+    adapter = ClientAdapter(SimpleNamespace(generate=generate, stream=stream))
+
+    assert (await adapter.call("Q", on_text=lambda _: None)).content == "one two"
+    assert (response.closed, response.pieces.closed) == (1, 1)
+
+
+async def test_a_stream_that_fails_to_close_is_a_failure_of_the_client() -> None:
+    client = SimpleNamespace(generate=generate, stream=lambda prompt: Pieces(close_fails=True))
+
+    assert (await failure_of(client, on_text=lambda _: None)).kind == "connection"
+
+
+async def test_a_stream_that_is_no_stream_is_a_permanent_failure_that_names_its_type() -> None:
+    client = SimpleNamespace(generate=generate, stream=lambda prompt: ["x"])
+
+    failure = await failure_of(client, on_text=lambda _: None)
+
+    assert (failure.kind, failure.retryable) == ("protocol", False)
+    assert "list" in failure.message
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        True,
+        None,
+        pytest.param(lambda: None, id="no prompt"),
+        pytest.param(lambda method, url: None, id="more than a prompt"),
+        pytest.param(lambda prompt: (yield prompt), id="plain generator"),
+    ],
+)
+def test_an_attribute_called_stream_that_streams_no_answers_is_left_alone(stream: object) -> None:
+    assert not ClientAdapter(SimpleNamespace(generate=generate, stream=stream)).streams
+
+
+async def test_a_stream_gets_what_it_declares_itself() -> None:
+    class Systematic(Streaming):
+        async def stream(self, prompt: str, *, system: str = "") -> AsyncIterator[str]:
+            yield f"{system}|{prompt}"
+
+    completion = await ClientAdapter(Systematic()).call("Q", system="S", on_text=lambda _: None)
+
+    assert completion.content == "S|Q"
+
+
+# --- where it runs, and its end ------------------------------------------------------------------
+
+
+class CountingRunner:
+    """A runner that counts its calls and marks the text that it brings home."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    async def __call__(self, call: Callable[[OnText | None], Awaitable[Any]], on_text: OnText | None) -> Any:
+        self.calls += 1
+        return await call(None if on_text is None else lambda text: on_text(f"<{text}>"))
+
+
+@pytest.mark.parametrize(("client", "calls"), [(CallableObject(), 1), (decorated, 1), (Synchronous(), 0)])
+async def test_each_call_of_an_async_client_is_one_call_of_its_runner(client: object, calls: int) -> None:
+    runner = CountingRunner()
+
+    assert (await ClientAdapter(client, runner=runner).call("Q")).content == "answer to Q"
+    assert runner.calls == calls
+
+
+async def test_a_whole_stream_is_one_call_of_the_runner_which_brings_its_text_home() -> None:
+    runner, pieces = CountingRunner(), list[str]()
+
+    await ClientAdapter(Streaming("one", "two"), runner=runner).call("Q", on_text=pieces.append)
+
+    assert runner.calls == 1
+    assert pieces == ["<one>", "<two>"]
+
+
+async def test_a_failure_of_the_runner_is_not_blamed_on_the_client() -> None:
+    async def runner(call: Callable[[OnText | None], Awaitable[Any]], on_text: OnText | None) -> Any:
+        raise RuntimeError("the loop is closed")
+
+    with pytest.raises(RuntimeError, match="loop is closed"):
+        await ClientAdapter(generate, runner=runner).call("Q")
+
+
+class Closable(Client):
+    def __init__(self) -> None:
+        super().__init__("x")
+        self.closed = 0
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+
+async def test_a_client_is_closed_once_and_only_by_its_owner() -> None:
+    owned, borrowed = Closable(), Closable()
+    adapters = ClientAdapter(owned, owned=True), ClientAdapter(borrowed)
+
+    for adapter in (*adapters, *adapters):
+        await adapter.aclose()
+
+    assert (owned.closed, borrowed.closed) == (1, 0)
+
+
+async def test_a_client_with_a_synchronous_close_is_closed_in_a_thread() -> None:
+    threads: list[threading.Thread] = []
+    client = SimpleNamespace(generate=generate, close=lambda: threads.append(threading.current_thread()))
+
+    await ClientAdapter(client, owned=True).aclose()
+
+    assert len(threads) == 1
+    assert threads[0] is not threading.main_thread()
+
+
+async def test_a_client_without_a_close_needs_none() -> None:
+    await ClientAdapter(generate, owned=True).aclose()
