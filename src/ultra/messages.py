@@ -53,13 +53,19 @@ class Usage(Record, Struct, frozen=True, kw_only=True):
 
 
 class Completion(Record, Struct, frozen=True, kw_only=True):
-    """What one call to a model gave back. `content` is the text of the answer and nothing else."""
+    """What one call to a model gave back. `content` is the text of the answer and nothing else.
+
+    `reasoning` is what the model wrote while it thought, `refusal` what it wrote instead of an answer;
+    neither is part of `content`. `model` is the name that the provider answered under.
+    """
 
     content: str
     usage: Usage | None = None
     finish_reason: FinishReason | None = None
     request_id: str | None = None
     model: str | None = None
+    reasoning: str | None = None
+    refusal: str | None = None
 
     def __str__(self) -> str:
         return self.content

@@ -1,0 +1,70 @@
+"""What a caller may ask of one call, in the same words for every provider."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+from msgspec import Struct, structs
+
+from ultra.errors import BadCall
+
+__all__ = ["CallOptions"]
+
+
+class CallOptions(Struct, frozen=True, kw_only=True):
+    """The options of one call; None leaves the choice to the provider.
+
+    `max_tokens` bounds the answer, reasoning included where the provider counts it so.
+    `stop` are texts at which the answer ends. `reasoning_effort` is passed on in the provider's own
+    words. `extra_body` is merged into the top level of the request's JSON and wins over everything
+    else in it; `extra_headers` likewise into the headers.
+    """
+
+    system: str | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
+    stop: str | tuple[str, ...] | None = None
+    seed: int | None = None
+    top_p: float | None = None
+    reasoning_effort: str | None = None
+    extra_body: dict[str, Any] | None = None
+    extra_headers: dict[str, str] | None = None
+
+    @property
+    def stop_sequences(self) -> list[str] | None:
+        """`stop` as the list that every protocol accepts."""
+        if self.stop is None:
+            return None
+        return [self.stop] if isinstance(self.stop, str) else list(self.stop)
+
+    def __post_init__(self) -> None:
+        for name in ("temperature", "top_p"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise BadCall(f"{name} must be a finite number, not {value!r}")
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise BadCall(f"max_tokens must be at least 1, not {self.max_tokens!r}")
+
+    def override(self, **given: Any) -> CallOptions:  # noqa: ANN401 - checked below
+        """Return these options with those `given` that are not None in their place.
+
+        `extra_body` and `extra_headers` are merged key by key.
+
+        Raises:
+            BadCall: there is no such option, or its value is not allowed.
+        """
+        changes = {name: value for name, value in given.items() if value is not None}
+        unknown = [name for name in changes if name not in self.__struct_fields__]
+        if unknown:
+            choices = ", ".join(self.__struct_fields__)
+            raise BadCall(f"unknown option {unknown[0]!r}; the options of a call are: {choices}")
+        for name in ("extra_body", "extra_headers"):
+            if name in changes:
+                changes[name] = {**(getattr(self, name) or {}), **changes[name]}
+        merged = structs.asdict(self) | changes
+        try:
+            return msgspec.convert(merged, CallOptions)
+        except msgspec.ValidationError as error:
+            raise BadCall(f"an option of the call is not allowed: {error}") from None

@@ -1,0 +1,278 @@
+"""One pool of connections, and the bodies that come through it, on trio.
+
+httpx is imported at the first call, so that importing Ultra does not pay for it.
+"""
+
+from __future__ import annotations
+
+import ssl
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import trio
+
+from ultra.clients.failures import Reply, redact
+from ultra.errors import BadCall, ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import httpx
+
+__all__ = ["Body", "Hidden", "Limits", "Pool", "Request"]
+
+_KEPT_ALIVE: Final = 20
+
+
+class Hidden:
+    """A value that must not be shown; its repr is three stars."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:  # noqa: ANN401 - any value can be hidden
+        self.value = value
+
+    def __repr__(self) -> str:
+        return "***"
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """How long one call may take and how much may come back.
+
+    Args:
+        timeout: the whole call [s]; of a stream, from its first piece being asked for to its last.
+        connect_timeout: opening a connection, TLS included [s].
+        read_timeout: the longest silence of the server while an answer is awaited or read [s].
+        max_response_bytes: of one answer, unpacked [bytes].
+    """
+
+    timeout: float = 600.0
+    connect_timeout: float = 5.0
+    read_timeout: float = 300.0
+    max_response_bytes: int = 32 * 1024 * 1024
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            if not getattr(self, name) > 0:
+                raise BadCall(f"{name} must be greater than 0, not {getattr(self, name)!r}")
+
+
+class Request(msgspec.Struct, frozen=True):
+    """One POST of JSON; `headers` hides a mapping, since a key is in it."""
+
+    url: str
+    headers: Hidden
+    content: bytes
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Load the certificates once: every client would otherwise spend tens of milliseconds on it."""
+    import httpx  # noqa: PLC0415 - imported at the first call
+
+    return httpx.create_ssl_context()
+
+
+class Pool:
+    """An `httpx.AsyncClient` that is made at first use, and can be closed and used again.
+
+    Connections belong to the trio run that opened them; in another run a client of its own is made.
+
+    Args:
+        provider: named in errors.
+        limits: of every call.
+        secrets: texts that appear in no error.
+        trust_env: honour the proxy and TLS variables of the environment.
+        transport: in place of the network.
+    """
+
+    def __init__(
+        self,
+        provider: str,
+        limits: Limits,
+        *,
+        secrets: tuple[str, ...] = (),
+        trust_env: bool = True,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.provider = provider
+        self.limits = limits
+        self._secrets = Hidden(secrets)
+        self._trust_env = trust_env
+        self._transport = transport
+        self._clients: dict[trio.lowlevel.TrioToken, httpx.AsyncClient] = {}
+
+    async def open(self, request: Request) -> Body:
+        """Send `request` and read the head of the answer; its body must be closed.
+
+        Raises:
+            ModelError: the network failed, or the answer reports an error.
+        """
+        with self.translated():
+            client = self._client(encrypted=request.url.startswith("https:"))
+            built = client.build_request(
+                "POST", request.url, headers=request.headers.value, content=request.content
+            )
+            response = await client.send(built, stream=True)
+        reply = Reply(self.provider, response.status_code, response.headers, self._secrets.value)
+        body = Body(response, reply, self)
+        if response.is_success:
+            return body
+        try:
+            content = await body.read_what_comes()
+        finally:
+            await body.aclose()
+        raise reply.redirected() if response.has_redirect_location else reply.failure(content)
+
+    async def aclose(self) -> None:
+        """Close the connections of this trio run, even if cancelled; calls in flight fail."""
+        client = self._clients.pop(trio.lowlevel.current_trio_token(), None)
+        if client is not None:
+            with trio.CancelScope(shield=True):
+                await client.aclose()
+        await trio.lowlevel.checkpoint()
+
+    def timed_out(self) -> ModelError:
+        """Make the error for a call that took longer than the whole `timeout`."""
+        message = f"no complete answer within timeout ({self.limits.timeout:g} s)"
+        return ModelError(message, provider=self.provider, kind="timeout")
+
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """Raise what httpx raises inside as `ModelError`."""
+        import httpx  # noqa: PLC0415 - imported at the first call
+
+        try:
+            yield
+        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, OSError, UnicodeError) as error:
+            failure = self._failure(error)
+        else:
+            return
+        # Raised out here, the error does not drag along httpx's, whose request holds the key.
+        raise failure
+
+    def _failure(self, error: Exception) -> ModelError:
+        import httpx  # noqa: PLC0415 - loaded already: it has raised
+
+        detail = redact(str(error) or type(error).__name__, self._secrets.value)
+        limits = self.limits
+        match error:
+            case httpx.ConnectTimeout():
+                message = f"no connection within connect_timeout ({limits.connect_timeout:g} s)"
+                return ModelError(message, provider=self.provider, kind="timeout")
+            case httpx.TimeoutException():
+                message = f"the server was silent for read_timeout ({limits.read_timeout:g} s)"
+                return ModelError(message, provider=self.provider, kind="timeout")
+            case httpx.ConnectError() | httpx.ProxyError():
+                message = f"cannot connect: {detail}"
+                # A certificate that does not verify will not verify the next time either.
+                retryable = "CERTIFICATE_VERIFY_FAILED" not in detail
+                return ModelError(message, provider=self.provider, kind="connection", retryable=retryable)
+            case (
+                httpx.UnsupportedProtocol() | httpx.LocalProtocolError() | httpx.InvalidURL() | UnicodeError()
+            ):
+                message = f"the request cannot be sent: {detail}"
+                return ModelError(message, provider=self.provider, kind="bad_request")
+            case httpx.DecodingError():
+                message = f"the answer cannot be unpacked: {detail}"
+                return ModelError(message, provider=self.provider, kind="protocol")
+            case _:
+                message = f"the connection broke: {detail}"
+                return ModelError(message, provider=self.provider, kind="connection")
+
+    def _client(self, *, encrypted: bool) -> httpx.AsyncClient:
+        import httpx  # noqa: PLC0415 - imported at the first call
+
+        token = trio.lowlevel.current_trio_token()
+        if token not in self._clients:
+            limits = self.limits
+            self._clients[token] = httpx.AsyncClient(
+                # The context of a plain connection is never used; an empty one trusts nobody.
+                verify=_certificates() if encrypted else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+                timeout=httpx.Timeout(limits.read_timeout, connect=limits.connect_timeout, pool=None),
+                # The model actor limits how many calls run at once; a second limit would only hide it.
+                limits=httpx.Limits(max_connections=None, max_keepalive_connections=_KEPT_ALIVE),
+                # A redirect would carry the key to a host that nobody chose.
+                follow_redirects=False,
+                trust_env=self._trust_env,
+                transport=self._transport,
+            )
+        return self._clients[token]
+
+
+class Body:
+    """The bytes of one answer, unpacked, as they arrive, and never more than the limit."""
+
+    def __init__(self, response: httpx.Response, reply: Reply, pool: Pool) -> None:
+        self.reply = reply
+        self._response = response
+        self._pool = pool
+        self._chunks = response.aiter_bytes()
+        self._left = pool.limits.max_response_bytes
+        self._started = False
+        self._ended = False
+
+    async def read(self) -> bytes:
+        """Return the next piece, never empty; b"" at the end. Raises `ModelError`."""
+        self._started = True
+        with self._pool.translated():
+            while not self._ended:
+                piece = await self._advance()
+                self._left -= len(piece)
+                if self._left < 0:
+                    raise self._too_long()
+                if piece:
+                    return piece
+        return b""
+
+    async def read_all(self) -> bytes:
+        """Return the whole body. Raises `ModelError`."""
+        pieces = []
+        while piece := await self.read():
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    async def read_what_comes(self) -> bytes:
+        """Return as much of the body as arrives: half an error message says more than none."""
+        pieces = []
+        try:
+            while piece := await self.read():
+                pieces.append(piece)
+        except ModelError as error:
+            if not pieces and error.kind == "timeout":
+                raise
+        return b"".join(pieces)
+
+    async def aclose(self) -> None:
+        """Give the connection back if the body was read to its end, and close it otherwise.
+
+        Never waits for the network, and runs to its end when cancelled.
+        """
+        import httpx  # noqa: PLC0415 - loaded already: there is a response
+
+        with trio.CancelScope(shield=True):
+            await self._response.aclose()
+            # httpx reads through nested async generators, which trio wants run to their end. On the
+            # closed connection they get there at once, by an error.
+            while self._started and not self._ended:
+                try:
+                    await self._advance()
+                except (httpx.HTTPError, httpx.StreamError):
+                    break
+
+    async def _advance(self) -> bytes:
+        try:
+            return await anext(self._chunks)
+        except StopAsyncIteration:
+            self._ended = True
+            return b""
+        except BaseException:
+            self._ended = True
+            raise
+
+    def _too_long(self) -> ModelError:
+        allowed = self._pool.limits.max_response_bytes
+        message = f"the answer is longer than max_response_bytes ({allowed} bytes)"
+        return ModelError(message, provider=self._pool.provider, kind="protocol", retryable=False)
