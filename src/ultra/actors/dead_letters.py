@@ -1,0 +1,46 @@
+"""Messages that reached nobody: the last few of them, with the reason, for people to look at."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Literal
+
+import trio
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["DeadLetter", "DeadLetterReason", "DeadLetters"]
+
+DeadLetterReason = Literal["stopped", "down", "crashed", "overflow", "abandoned", "fault"]
+"""Why a message was not handled: the actor stopped or is down, the message crashed it each time it was
+delivered, a newer message pushed it out of a full inbox, its asker went away, or a fault was injected."""
+
+
+class DeadLetter(Struct, frozen=True):
+    """A message that was accepted and then not handled; `time` is `trio.current_time()` [s]."""
+
+    path: str
+    message: object
+    reason: DeadLetterReason
+    time: float
+
+
+class DeadLetters:
+    """The newest `capacity` dead letters, oldest first; `total` counts all that ever were."""
+
+    def __init__(self, capacity: int) -> None:
+        self.total = 0
+        self._letters: deque[DeadLetter] = deque(maxlen=capacity)
+
+    def add(self, path: str, message: object, reason: DeadLetterReason) -> None:
+        """Record that `message`, sent to the actor at `path`, was not handled."""
+        self.total += 1
+        self._letters.append(DeadLetter(path, message, reason, trio.current_time()))
+
+    def __iter__(self) -> Iterator[DeadLetter]:
+        return iter(tuple(self._letters))
+
+    def __len__(self) -> int:
+        return len(self._letters)

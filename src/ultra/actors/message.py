@@ -1,0 +1,102 @@
+"""What actors send to each other, and the envelope that one delivery travels in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from msgspec import Struct
+from outcome import Error, Value
+from trio.lowlevel import Abort, reschedule
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trio import CancelScope
+    from trio.lowlevel import Task
+
+__all__ = ["Envelope", "Failure", "Message", "SystemMessage"]
+
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Message(Struct, Generic[R_co], frozen=True):
+    """Base of messages; the parameter is the type of the reply: ``class Ping(Message[Pong]): ...``.
+
+    Messages are frozen, since sender and receiver share them. Any other object can be sent as well;
+    its reply is then typed as `object`.
+    """
+
+
+class SystemMessage(Message[R_co], frozen=True):
+    """A message of the system lane: never bounded, never dropped, handled before all user messages."""
+
+
+class Failure(Struct, frozen=True):
+    """Return this from `Actor.receive` to raise `error` in the asker without crashing the actor."""
+
+    error: Exception
+
+
+class Envelope:
+    """One message on its way: who waits for the reply and how often it was delivered.
+
+    The waiting task is rescheduled at most once: `succeed` and `fail` do nothing after the first of
+    them, or after the asker went away, so that a late reply reaches nobody.
+    """
+
+    __slots__ = (
+        "abandoned",
+        "asker",
+        "deliveries",
+        "message",
+        "on_abandon",
+        "scope",
+        "sender",
+        "sequence",
+        "system",
+    )
+
+    def __init__(
+        self,
+        message: object,
+        asker: Task | None = None,
+        on_abandon: Callable[[Envelope], None] | None = None,
+    ) -> None:
+        self.message = message
+        self.asker = asker
+        self.sender: Task | None = None
+        self.on_abandon = on_abandon
+        self.system = isinstance(message, SystemMessage)
+        self.deliveries = 0
+        self.sequence = 0
+        self.abandoned = False
+        self.scope: CancelScope | None = None
+
+    def admitted(self) -> None:
+        """Wake the sender that waited for room in the inbox."""
+        sender = self.sender
+        if sender is not None:
+            self.sender = None
+            reschedule(sender)
+
+    def succeed(self, reply: object) -> None:
+        """Give the asker its reply."""
+        asker = self.asker
+        if asker is not None:
+            self.asker = None
+            reschedule(asker, Value(reply))
+
+    def fail(self, error: Exception) -> None:
+        """Raise `error` in whoever waits: the asker, or a sender that still waits for room."""
+        task = self.asker or self.sender
+        if task is not None:
+            self.asker = self.sender = None
+            reschedule(task, Error(error))
+
+    def abandon(self, _raise_cancel: object) -> Abort:
+        """Trio's abort function: the asker, or the sender, was cancelled and waits no longer."""
+        self.asker = self.sender = None
+        self.abandoned = True
+        if self.on_abandon is not None:
+            self.on_abandon(self)
+        return Abort.SUCCEEDED

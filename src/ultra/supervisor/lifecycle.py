@@ -1,0 +1,84 @@
+"""What supervisors tell about their children: one event for each start, crash, restart and end."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, Literal
+
+import trio
+from msgspec import Struct
+
+from ultra.log import Level, get_logger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["Lifecycle", "LifecycleEvent", "LifecycleKind"]
+
+LifecycleKind = Literal[
+    "started", "crashed", "restarting", "stopped", "down", "revived", "escalated", "unresponsive"
+]
+"""What happened to an actor or a supervisor."""
+
+_LEVELS: Final[dict[LifecycleKind, Level]] = {
+    "started": "debug",
+    "crashed": "error",
+    "restarting": "warning",
+    "stopped": "debug",
+    "down": "critical",
+    "revived": "info",
+    "escalated": "critical",
+    "unresponsive": "critical",
+}
+
+log = get_logger("ultra.supervisor")
+
+
+class LifecycleEvent(Struct, frozen=True):
+    """`kind` happened to the child at `path`; `time` is `trio.current_time()`, `delay` the backoff [s]."""
+
+    kind: LifecycleKind
+    path: str
+    time: float
+    error: Exception | None = None
+    delay: float | None = None
+
+
+class Lifecycle:
+    """Logs every event and hands it to whoever observes."""
+
+    def __init__(self) -> None:
+        self._observers: list[Callable[[LifecycleEvent], None]] = []
+
+    @contextmanager
+    def observe(self, observer: Callable[[LifecycleEvent], None]) -> Iterator[None]:
+        """Call `observer` with each event, in order, while the block runs.
+
+        It is called in the middle of the supervisor's work and must return at once; an exception that
+        it raises is logged and goes no further.
+        """
+        self._observers.append(observer)
+        try:
+            yield
+        finally:
+            self._observers.remove(observer)
+
+    def emit(
+        self,
+        kind: LifecycleKind,
+        path: str,
+        error: Exception | None = None,
+        delay: float | None = None,
+    ) -> None:
+        """Tell of one event."""
+        event = LifecycleEvent(kind, path, trio.current_time(), error, delay)
+        if log.enabled(_LEVELS[kind]):
+            details = {"error": f"{type(error).__name__}: {error}"} if error is not None else {}
+            if delay is not None:
+                details["delay"] = f"{delay:.3f}"
+            log.write(_LEVELS[kind], f"actor {kind}", path=path, **details)
+        for observer in tuple(self._observers):
+            try:
+                observer(event)
+            except Exception:  # noqa: BLE001 - an observer must not bring down what it observes
+                log.write("error", "lifecycle observer failed", path=path, exc_info=True)

@@ -1,0 +1,59 @@
+"""What a supervision tree looks like at one moment."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from ultra.actors.cell import ActorSnapshot
+from ultra.supervisor.spec import Strategy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["SupervisorSnapshot"]
+
+
+class SupervisorSnapshot(Struct, frozen=True, kw_only=True):
+    """One supervisor and all below it at one moment. Prints as a tree."""
+
+    name: str
+    path: str
+    strategy: Strategy
+    restarts: int
+    children: tuple[ActorSnapshot | SupervisorSnapshot, ...]
+
+    def find(self, path: str) -> ActorSnapshot | SupervisorSnapshot:
+        """The snapshot of the child at `path`; raises KeyError where there is none."""
+        for child in self.children:
+            if child.path == path:
+                return child
+            if isinstance(child, SupervisorSnapshot) and path.startswith(child.path + "/"):
+                return child.find(path)
+        raise KeyError(path)
+
+    def __str__(self) -> str:
+        return "\n".join(_lines(self))
+
+
+def _lines(supervisor: SupervisorSnapshot) -> Iterator[str]:
+    yield f"{supervisor.name} ({supervisor.strategy})"
+    for child in supervisor.children:
+        last = child is supervisor.children[-1]
+        first, rest = ("└─ ", "   ") if last else ("├─ ", "│  ")
+        if isinstance(child, SupervisorSnapshot):
+            head, *tail = _lines(child)
+            yield first + head
+            yield from (rest + line for line in tail)
+        else:
+            yield first + _describe(child)
+
+
+def _describe(actor: ActorSnapshot) -> str:
+    parts = [f"{actor.name} {actor.state.value}", f"{actor.handled} handled"]
+    parts += [f"{actor.queued} queued"] if actor.queued else []
+    parts += [f"{actor.in_flight} in flight"] if actor.in_flight else []
+    parts += [f"{actor.restarts} restarts"] if actor.restarts else []
+    parts += [f"last error {actor.last_error}"] if actor.last_error else []
+    return ", ".join(parts)

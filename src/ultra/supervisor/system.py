@@ -1,0 +1,158 @@
+"""The actor system: a root supervisor in a nursery of its own, entered as an async context manager."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING, Self
+
+import trio
+
+from ultra.actors.cell import ActorState
+from ultra.actors.dead_letters import DeadLetters
+from ultra.errors import ActorStopped, UsageError
+from ultra.supervisor.lifecycle import Lifecycle
+from ultra.supervisor.supervisor import Environment, Supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+    from types import TracebackType
+
+    from ultra.actors.actor import Actor, ActorOptions, ActorRef
+    from ultra.actors.cell import Interceptor
+    from ultra.supervisor.lifecycle import LifecycleEvent
+    from ultra.supervisor.snapshot import SupervisorSnapshot
+    from ultra.supervisor.spec import Backoff, OnExcess, Restart, RestartIntensity, Strategy
+
+__all__ = ["ActorSystem"]
+
+
+class ActorSystem:
+    """Where actors live: ``async with ActorSystem() as system: system.spawn(...)``.
+
+    Leaving the block stops all actors, in reverse order, each within its grace period. When the block
+    ends with an exception, or is cancelled, they are cancelled instead; `on_stop` runs even then.
+    When a crash escalates past the root, the block is cancelled and an ExceptionGroup names the causes.
+
+    `random` decides the jitter of backoffs; `dead_letters` is how many of those are kept.
+    """
+
+    def __init__(
+        self,
+        *,
+        strategy: Strategy = "one_for_one",
+        intensity: RestartIntensity | None = None,
+        on_excess: OnExcess = "escalate",
+        random: Random | None = None,
+        dead_letters: int = 256,
+        interceptor: Interceptor | None = None,
+    ) -> None:
+        self.dead_letters = DeadLetters(dead_letters)
+        self._lifecycle = Lifecycle()
+        environment = Environment(self.dead_letters, self._lifecycle, random or Random(), interceptor)
+        self._root = Supervisor(
+            "",
+            environment,
+            strategy=strategy,
+            intensity=intensity,
+            on_excess=on_excess,
+            on_stop_request=self._stop_root,
+        )
+        self._manager = trio.open_nursery()
+        self._nursery: trio.Nursery | None = None
+        self._entered = False
+
+    async def __aenter__(self) -> Self:
+        if self._entered:
+            raise UsageError("an ActorSystem can be entered only once; make a new one")
+        self._entered = True
+        self._nursery = await self._manager.__aenter__()
+        self._nursery.start_soon(self._run_root)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        if error is None:
+            self._root.loop.begin_stop()
+        try:
+            return await self._manager.__aexit__(kind, error, traceback)
+        except BaseExceptionGroup as group:
+            # An exception of the block alone leaves as itself, as from any other context manager.
+            if group.exceptions == (error,):
+                return False
+            raise
+        finally:
+            self._end()
+
+    async def _run_root(self) -> None:
+        failure = await self._root.loop.run(lambda: None)
+        self._end()
+        if failure is not None:
+            raise failure
+
+    def _stop_root(self, name: str, drain: bool, grace: float | None) -> None:  # noqa: ARG002, FBT001 - a callback
+        self._root.loop.begin_stop(grace, drain=drain)
+
+    def _end(self) -> None:
+        self._root.loop.closed = True
+        self._root.loop.terminate_children(ActorState.STOPPED)
+        self._root.ended.set()
+
+    @property
+    def root(self) -> Supervisor:
+        """The supervisor above all others."""
+        if not self._entered:
+            raise ActorStopped("/", "has not started: enter the system with 'async with'")
+        return self._root
+
+    def spawn(
+        self,
+        factory: Callable[..., Actor],
+        *args: object,
+        name: str | None = None,
+        restart: Restart = "permanent",
+        options: ActorOptions | None = None,
+        backoff: Backoff | None = None,
+    ) -> ActorRef:
+        """As `Supervisor.spawn`, below the root."""
+        return self.root.spawn(factory, *args, name=name, restart=restart, options=options, backoff=backoff)
+
+    def supervisor(
+        self,
+        name: str,
+        *,
+        strategy: Strategy = "one_for_one",
+        intensity: RestartIntensity | None = None,
+        on_excess: OnExcess = "escalate",
+        restart: Restart = "permanent",
+        backoff: Backoff | None = None,
+    ) -> Supervisor:
+        """As `Supervisor.supervisor`, below the root."""
+        return self.root.supervisor(
+            name,
+            strategy=strategy,
+            intensity=intensity,
+            on_excess=on_excess,
+            restart=restart,
+            backoff=backoff,
+        )
+
+    async def stop(self, *, drain: bool = False, grace: float | None = None) -> None:
+        """Stop all actors, in reverse order, and wait until they have ended; the block goes on.
+
+        `drain` and `grace` [s] are as in `ActorRef.stop`, for each actor in turn. Calling it again, or
+        leaving the block afterwards, does nothing more. Cancelled, this stops waiting; they stop anyway.
+        """
+        await self.root.stop(drain=drain, grace=grace)
+
+    def observe(self, observer: Callable[[LifecycleEvent], None]) -> AbstractContextManager[None]:
+        """Call `observer` with each lifecycle event while the block runs; it must return at once."""
+        return self._lifecycle.observe(observer)
+
+    def tree(self) -> SupervisorSnapshot:
+        """The whole tree as it is right now; ``print(system.tree())`` draws it."""
+        return self._root.snapshot()
