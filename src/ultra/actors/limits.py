@@ -1,19 +1,18 @@
 """How fast and how wide a model may be called: rates, concurrency, and pauses that the provider asks for.
 
-The rates are token buckets, counted the way of the generic cell rate algorithm (ITU-T I.371): instead
-of a level that a timer refills, a bucket keeps the one moment at which it would have been empty. So it
-refills continuously, needs no task, and does not drift.
+Nothing here has a task or a timer of its own; whoever waits for a turn does the waiting.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
 from msgspec import Struct
 
 from ultra.actors.timeline import Timeline
+from ultra.actors.token_bucket import Grant, TokenBucket
 from ultra.errors import BadCall, CircuitOpen, ModelError
 
 if TYPE_CHECKING:
@@ -24,8 +23,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Limiter", "LimiterStatistics", "Limits", "Permit"]
 
+Grants: TypeAlias = tuple[Grant | None, Grant | None]
+"""What a call took of the requests and of the tokens; None where there was no limit."""
+
 # Times are sums of floats, so a moment that is waited for may be missed by a rounding error. What is
-# due within a microsecond is due; nothing accumulates, for buckets count in costs and not in waits.
+# due within a microsecond is due; nothing accumulates, for buckets count what is taken, not the waits.
 _GRAIN: Final = 1e-6
 
 
@@ -69,78 +71,37 @@ class LimiterStatistics(Struct, frozen=True, kw_only=True):
     tokens_available: float | None
 
 
-class _Bucket:
-    """An allowance that refills at `per_minute` and holds a minute's worth, but at least `floor`.
-
-    `_empty_at` is when it was empty, had it been refilling ever since: what is available now is the
-    time since then, in costs.
-    """
-
-    def __init__(self, per_minute: float, floor: float) -> None:
-        self._floor = floor
-        self._empty_at = -math.inf
-        self._set_rate(per_minute)
-
-    def _set_rate(self, per_minute: float) -> None:
-        self.capacity = max(per_minute, self._floor)
-        self._interval = 60 / per_minute  # seconds that one unit takes to come back
-
-    def available(self, now: float) -> float:
-        """Units that can be taken now; below 0 after calls that used more than they had estimated."""
-        return min(self.capacity, (now - self._empty_at) / self._interval)
-
-    def ready_in(self, cost: float, now: float) -> float:
-        """Seconds until `cost` units are available."""
-        return self._refilled_from(now) + cost * self._interval - now
-
-    def take(self, cost: float, now: float) -> None:
-        """Take `cost` units, into debt if need be; a negative cost gives them back."""
-        self._empty_at = self._refilled_from(now) + cost * self._interval
-
-    def learn(self, per_minute: float | None, remaining: float | None, now: float) -> None:
-        """Take over a rate, and believe that no more than `remaining` units are left."""
-        left = self.available(now)
-        if per_minute is not None:
-            self._set_rate(per_minute)
-        if remaining is not None:
-            left = min(left, remaining)
-        self._empty_at = now - min(left, self.capacity) * self._interval
-
-    def _refilled_from(self, now: float) -> float:
-        # What came back beyond the capacity is lost.
-        return max(self._empty_at, now - self.capacity * self._interval)
-
-
 class Permit:
     """The right to make one call; a context manager that gives its place up at the end.
 
     A call that the circuit breaker rejects inside the block gives everything back.
     """
 
-    __slots__ = ("_charged", "_limiter", "_released")
+    __slots__ = ("_grants", "_limiter")
 
-    def __init__(self, limiter: Limiter, tokens: float) -> None:
+    def __init__(self, limiter: Limiter, grants: Grants) -> None:
         self._limiter = limiter
-        self._charged = tokens
-        self._released = False
+        self._grants: Grants | None = grants
 
     def settle(self, tokens: float) -> None:
-        """Say what the call really used, now that it is known; the difference is charged or returned."""
-        self._limiter._charge(0, tokens - self._charged)  # noqa: SLF001 - a permit is a part of its limiter
-        self._charged = tokens
+        """Say how many tokens the call really used; the difference is charged or comes back.
+
+        Does nothing after the release. Without it the estimate stands.
+        """
+        if self._grants is not None:
+            self._limiter._settle(self._grants, tokens=tokens)  # noqa: SLF001 - a permit is a part of its limiter
 
     def cancel(self) -> None:
-        """Give back everything, for a call that was never sent. Does nothing after the release."""
-        if not self._released:
-            self._limiter._charge(-1, -self._charged)  # noqa: SLF001 - as above
-            self._charged = 0
+        """Give everything back, for a call that was never sent. Does nothing after the release."""
+        if self._grants is not None:
+            self._limiter._settle(self._grants, requests=0, tokens=0)  # noqa: SLF001 - as above
             self.release()
 
     def release(self) -> None:
         """Make room for the next call. May be called again."""
-        if not self._released:
-            self._released = True
-            self._limiter._leave()  # noqa: SLF001 - as above
+        if self._grants is not None:
+            grants, self._grants = self._grants, None
+            self._limiter._release(grants)  # noqa: SLF001 - as above
 
     def __enter__(self) -> Self:
         return self
@@ -165,8 +126,8 @@ class Limiter:
         self.limits = limits if limits is not None else Limits()
         self._model_name = model_name
         self._now = Timeline()
-        self._requests = self._bucket(self.limits.requests_per_minute, floor=1)
-        self._tokens = self._bucket(self.limits.tokens_per_minute, floor=0)
+        self._requests = _bucket(self.limits.requests_per_minute, floor=1)
+        self._tokens = _bucket(self.limits.tokens_per_minute, floor=0)
         self._turn = trio.StrictFIFOLock()  # held by the first in line
         self._changed = trio.lowlevel.ParkingLot()  # where the first in line waits
         self._paused_until = -math.inf
@@ -267,20 +228,26 @@ class Limiter:
         return delay
 
     def _admit(self, tokens: float) -> Permit:
-        self._charge(1, tokens)
+        now = self._now()
         self._in_flight += 1
         self._admitted += 1
-        return Permit(self, tokens)
+        grants = (
+            None if self._requests is None else self._requests.take(1, now),
+            None if self._tokens is None else self._tokens.take(tokens, now),
+        )
+        return Permit(self, grants)
 
-    def _charge(self, requests: float, tokens: float) -> None:
-        now = self._now()
-        if self._requests is not None:
-            self._requests.take(requests, now)
-        if self._tokens is not None:
-            self._tokens.take(tokens, now)
+    def _settle(self, grants: Grants, *, requests: float | None = None, tokens: float | None = None) -> None:
+        buckets = (self._requests, self._tokens)
+        for bucket, grant, units in zip(buckets, grants, (requests, tokens), strict=True):
+            if bucket is not None and grant is not None and units is not None:
+                bucket.settle(grant, units, self._now())
         self._changed.unpark_all()
 
-    def _leave(self) -> None:
+    def _release(self, grants: Grants) -> None:
+        for bucket, grant in zip((self._requests, self._tokens), grants, strict=True):
+            if bucket is not None and grant is not None:
+                bucket.close(grant)
         self._in_flight -= 1
         self._changed.unpark_all()
 
@@ -295,20 +262,20 @@ class Limiter:
 
     def _taught(
         self,
-        bucket: _Bucket | None,
+        bucket: TokenBucket | None,
         configured: float | None,
         floor: float,
         per_minute: float | None,
         remaining: float | None,
-    ) -> _Bucket | None:
+    ) -> TokenBucket | None:
         if per_minute is not None and configured is not None:
             per_minute = min(per_minute, configured)
         if bucket is None and per_minute is not None:
-            bucket = _Bucket(per_minute, floor)
+            bucket = TokenBucket(per_minute, floor)
         if bucket is not None:
             bucket.learn(per_minute, remaining, self._now())
         return bucket
 
-    @staticmethod
-    def _bucket(per_minute: float | None, floor: float) -> _Bucket | None:
-        return None if per_minute is None else _Bucket(per_minute, floor)
+
+def _bucket(per_minute: float | None, floor: float) -> TokenBucket | None:
+    return None if per_minute is None else TokenBucket(per_minute, floor)
