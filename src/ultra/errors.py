@@ -212,11 +212,19 @@ class ModelError(UltraError):
 
 
 class CircuitOpen(ModelError):
-    """The model failed so often that its circuit breaker lets no call through for `retry_after` [s]."""
+    """The model failed so often that its circuit breaker lets no call through for `retry_after` [s].
 
-    def __init__(self, model_name: str, retry_after: float) -> None:
+    None: another call is finding out whether the model is well again.
+    """
+
+    def __init__(self, model_name: str, retry_after: float | None) -> None:
+        state = (
+            "half-open: another call is trying whether it works again"
+            if retry_after is None
+            else f"open for another {retry_after:.1f} s"
+        )
         super().__init__(
-            f"the circuit breaker of model {model_name!r} is open for another {retry_after:.1f} s",
+            f"the circuit breaker of model {model_name!r} is {state}",
             kind="overloaded",
             retryable=False,
             retry_after=retry_after,
