@@ -269,8 +269,8 @@ async def test_opening_and_closing_are_logged(autojump_clock: MockClock) -> None
         await trio.sleep(10)
         call(breaker)
     assert [(entry["event"], entry["log_level"], entry["model"]) for entry in logs] == [
-        ("circuit_opened", "warning", "m"),
-        ("circuit_closed", "info", "m"),
+        ("circuit opened", "warning", "m"),
+        ("circuit closed", "info", "m"),
     ]
 
 

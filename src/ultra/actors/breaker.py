@@ -12,11 +12,11 @@ from collections import deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-import structlog
 from msgspec import Struct
 
 from ultra.actors.timeline import Timeline
 from ultra.errors import BadCall, CircuitOpen, ModelError, UsageError
+from ultra.log import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,7 @@ __all__ = ["BreakerPolicy", "BreakerState", "BreakerStatistics", "CircuitBreaker
 
 BreakerState: TypeAlias = Literal["closed", "open", "half_open"]
 
-_log = structlog.stdlib.get_logger(__name__)
+_log = get_logger("ultra.model")
 
 # What says that the provider is not well. The other kinds are the caller's: its key, its account, its
 # request, its prompt, its pace. They say nothing about the next call's chances, and an open circuit
@@ -247,8 +247,9 @@ class CircuitBreaker:
         self._epoch += 1
         self._opened += 1
         self._probe_at = self._now() + self._cooldown
-        _log.warning(
-            "circuit_opened",
+        _log.write(
+            "warning",
+            "circuit opened",
             model=self._model_name,
             consecutive_failures=self._consecutive,
             cooldown=self._cooldown,
@@ -256,7 +257,7 @@ class CircuitBreaker:
 
     def _close(self) -> None:
         if not self._closed:
-            _log.info("circuit_closed", model=self._model_name)
+            _log.write("info", "circuit closed", model=self._model_name)
         self._closed, self._probing = True, False
         self._epoch += 1
         self._consecutive = 0
