@@ -32,6 +32,7 @@ __all__ = [
     "OrchestratorInUse",
     "QuorumNotReached",
     "RestartLimitExceeded",
+    "StageFailed",
     "UltraError",
     "UsageError",
 ]
@@ -252,6 +253,15 @@ class QuorumNotReached(UltraError, RuntimeError):
         self.failures = dict(failures)
         detail = "; ".join(self.failures.values()) or "no model was left to ask"
         super().__init__(f"stage {stage!r} got {answered} of the {needed} answers that it needs. {detail}")
+
+
+class StageFailed(UltraError, RuntimeError):
+    """Your own code for a stage, its prompt or its scores, raised; `__cause__` is what it raised."""
+
+    def __init__(self, stage: str, what: str, cause: BaseException) -> None:
+        super().__init__(f"{what} of stage {stage!r} failed: {type(cause).__name__}: {cause}")
+        self.stage = stage
+        self.__cause__ = cause
 
 
 class DeadlineExceeded(UltraError, TimeoutError):

@@ -97,6 +97,14 @@ class Actor:
         """
         raise NotImplementedError(f"{type(self).__name__} does not say how it receives messages")
 
+    def on_abandon(self, message: object) -> bool:
+        """Called when the asker of a message in flight waits no longer, if `cancel_abandoned` is set.
+
+        Returns whether the handler is to be cancelled. Must return at once and not raise.
+        """
+        del message
+        return True
+
     async def on_stop(self) -> None:
         """Called after the last message, after a crash too, shielded from cancellation.
 

@@ -199,7 +199,9 @@ class Cell:
             self.counts.rejected += 1
         elif self.options.cancel_abandoned:
             if envelope.scope is not None:
-                envelope.scope.cancel()
+                actor = self.incarnation.actor if self.incarnation is not None else None
+                if actor is None or actor.on_abandon(envelope.message):
+                    envelope.scope.cancel()
             elif self.inbox.remove(envelope):
                 self.discard(envelope, "abandoned")
                 self.admit_waiting()

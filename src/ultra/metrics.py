@@ -1,0 +1,100 @@
+"""Per-model counters and bounded windows, for failures as for successes."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from ultra.messages import ModelMetrics
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ultra.messages import Usage
+
+__all__ = ["MetricsRecorder"]
+
+WINDOW: Final = 256
+"""How many of the newest times and scores are kept."""
+
+
+class MetricsRecorder:
+    """Counts what one model does. Belongs to the registration, so it outlives every actor."""
+
+    __slots__ = (
+        "_quality",
+        "_response_times",
+        "_times_to_first_token",
+        "attempts",
+        "cache_hits",
+        "cache_misses",
+        "cancelled",
+        "cost",
+        "failures",
+        "input_tokens",
+        "joined",
+        "output_tokens",
+        "requests",
+        "retries",
+        "successes",
+        "tokens_estimated",
+    )
+
+    def __init__(self) -> None:
+        self.requests = self.successes = self.failures = self.cancelled = 0
+        self.attempts = self.retries = self.joined = 0
+        self.cache_hits = self.cache_misses = 0
+        self.input_tokens = self.output_tokens = 0
+        self.tokens_estimated = False
+        self.cost = 0.0
+        self._response_times: deque[float] = deque(maxlen=WINDOW)
+        self._times_to_first_token: deque[float] = deque(maxlen=WINDOW)
+        self._quality: deque[float] = deque(maxlen=WINDOW)
+
+    def answered(self, response_time: float, time_to_first_token: float | None) -> None:
+        """A call gave an answer after so many seconds, retries included."""
+        self._response_times.append(response_time)
+        if time_to_first_token is not None:
+            self._times_to_first_token.append(time_to_first_token)
+
+    def used(self, usage: Usage | None, cost: float | None) -> None:
+        """A call used so many tokens, and cost so many dollars."""
+        if usage is not None:
+            self.input_tokens += usage.input or 0
+            self.output_tokens += usage.output or 0
+            self.tokens_estimated = self.tokens_estimated or usage.estimated
+        self.cost += cost or 0.0
+
+    def scored(self, quality: float) -> None:
+        """An answer was found to be so good (0..1)."""
+        self._quality.append(quality)
+
+    def snapshot(self) -> ModelMetrics:
+        """All numbers at this moment, as values that do not change any more."""
+        finished = self.successes + self.failures
+        return ModelMetrics(
+            requests=self.requests,
+            successes=self.successes,
+            failures=self.failures,
+            cancelled=self.cancelled,
+            attempts=self.attempts,
+            retries=self.retries,
+            success_rate=self.successes / finished if finished else None,
+            response_times=list(self._response_times),
+            average_response_time=_mean(self._response_times),
+            times_to_first_token=list(self._times_to_first_token),
+            quality_scores=list(self._quality),
+            average_quality=_mean(self._quality),
+            cache_hits=self.cache_hits,
+            cache_misses=self.cache_misses,
+            joined=self.joined,
+            input_tokens=self.input_tokens,
+            output_tokens=self.output_tokens,
+            tokens_estimated=self.tokens_estimated,
+            cost=self.cost,
+        )
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    numbers = tuple(values)
+    return sum(numbers) / len(numbers) if numbers else None
