@@ -133,6 +133,7 @@ def test_an_option_that_holds_itself_is_a_bad_call() -> None:
         (answer(finish_reason="tool_calls"), False),
         (answer(finish_reason="content_filter"), False),
         (answer(finish_reason="refusal"), False),
+        (Completion(content="Well,", refusal="I will not."), False),
         (answer(""), False),
         (answer(" \n"), False),
     ],
@@ -369,7 +370,7 @@ def test_an_object_with_the_methods_of_a_store_is_used_as_it_is() -> None:
 
 @pytest.mark.parametrize("spec", [False, "", "memcached", "redid://x", 3, object()])
 def test_any_other_cache_is_a_bad_call_that_names_the_choices(spec: Any) -> None:
-    with pytest.raises(BadCall, match=r"'memory'.*CacheStore"):
+    with pytest.raises(BadCall, match=r"'memory'.*'sqlite:///path'.*CacheStore"):
         open_cache(spec)
 
 

@@ -46,6 +46,8 @@ CacheKey: TypeAlias = bytes
 
 SECRET_BYTES: Final = 32
 
+_SQLITE: Final = "sqlite:///"
+
 _encoder: Final = msgspec.msgpack.Encoder(order="deterministic")
 
 
@@ -114,26 +116,34 @@ class CacheStore(Protocol):
 
 def is_whole(completion: Completion) -> bool:
     """Whether an answer may be kept: there is text, and the model stopped because it was done."""
-    return completion.finish_reason in {None, "stop"} and bool(completion.content.strip())
+    done = completion.finish_reason in {None, "stop"} and completion.refusal is None
+    return done and bool(completion.content.strip())
 
 
 def open_cache(spec: CacheStore | str | bool | None = None) -> CacheStore:  # noqa: FBT001 - it is one of the specs
     """The store that `spec` asks for.
 
-    True, None and ``"memory"`` make a `MemoryCache` with its default bounds; an object that has the
-    methods of a `CacheStore` is used as it is.
+    True, None and ``"memory"`` make a `MemoryCache` with its default bounds. ``"sqlite:///answers.db"``
+    opens a `SqliteCache` at a path relative to the working directory, ``"sqlite:////var/answers.db"``
+    one at an absolute path. An object that has the methods of a `CacheStore` is used as it is.
 
     Raises:
         BadCall: `spec` is none of these.
+        ConfigError: the file is not a cache, or belongs to a newer version of Ultra.
     """
     if spec is None or spec is True or spec == "memory":
         return MemoryCache()
+    if isinstance(spec, str) and spec.startswith(_SQLITE):
+        from ultra.stores.sqlite import SqliteCache  # noqa: PLC0415 - few need it
+
+        return SqliteCache(spec.removeprefix(_SQLITE))
     if isinstance(spec, CacheStore):
         return spec
     # What follows the scheme of a URL may hold a password.
     shown = f"'{spec.partition('://')[0]}://...'" if isinstance(spec, str) and "://" in spec else repr(spec)
     raise BadCall(
-        f"cache={shown} is not allowed; give True, 'memory', or an object with CacheStore's methods"
+        f"cache={shown} is not allowed; give True, 'memory', 'sqlite:///path', or an object with the methods "
+        "of ultra.actors.cache.CacheStore"
     )
 
 
@@ -302,8 +312,8 @@ class MemoryShard:
 
 
 def _memory_size(completion: Completion) -> int:
-    texts = (completion.content, completion.request_id, completion.model)
-    return _ENTRY_OVERHEAD + sum(sys.getsizeof(text) for text in texts if text is not None)
+    values = msgspec.structs.astuple(completion)
+    return _ENTRY_OVERHEAD + sum(sys.getsizeof(value) for value in values if isinstance(value, str))
 
 
 class MemoryCache:

@@ -1,0 +1,5 @@
+"""Stores that keep models' answers beyond the process: the contract is `ultra.actors.cache.CacheStore`.
+
+They stand apart from the actors because actors need none of them: `ultra.actors.cache.open_cache`
+imports the one that is asked for.
+"""

@@ -1,0 +1,309 @@
+"""The file of the SQLite store: its format, and the blocking work on it, for worker threads.
+
+Every change is one transaction on a write-ahead log, so a process that is killed at any moment
+leaves either the whole change or none of it. What a shard holds is summed up by triggers in the same
+transaction, so it is right however many processes write.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+import time
+from contextlib import contextmanager, suppress
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+import msgspec
+from msgspec import Struct
+
+from ultra.actors.cache import SECRET_BYTES
+from ultra.errors import ConfigError
+from ultra.messages import Completion
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from ultra.actors.cache import CacheKey
+
+__all__ = ["Contents", "ShardTable", "Written", "connect", "encode", "is_busy", "row_size", "survey"]
+
+APPLICATION_ID: Final = int.from_bytes(b"Ultr")
+FORMAT: Final = 1
+
+# What SQLite keeps beside an answer: its key twice, two more index entries, and the row's header.
+_ROW_OVERHEAD: Final = 160
+# Expired answers that one write clears away, so that no write has to pay for all of them.
+_SWEEP: Final = 16
+_OPENING_TRIES: Final = 20
+# The tables are counted first, because that reads the file; from then on the transaction sees one state.
+_IDENTITY: Final = ("SELECT count(*) FROM sqlite_master", "PRAGMA application_id", "PRAGMA user_version")
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder(Completion).decode
+
+
+class Written(Struct, frozen=True):
+    """What one write did to a shard, and what the shard holds since."""
+
+    evicted: int
+    expired: int
+    entries: int
+    bytes: int
+
+
+class Contents(Struct, frozen=True):
+    """What is in the file when it is opened; `sizes` are entries and bytes by the shard's table."""
+
+    secret: bytes
+    sizes: dict[str, tuple[int, int]]
+
+    def __repr__(self) -> str:
+        return f"Contents(sizes={self.sizes!r})"  # the secret is nobody's to see
+
+
+def encode(completion: Completion) -> bytes:
+    """The form in which the file keeps an answer."""
+    return _encode(completion)
+
+
+def row_size(answer: bytes) -> int:
+    """Bytes that an encoded answer takes up in the file, about."""
+    return len(answer) + _ROW_OVERHEAD
+
+
+def is_busy(error: BaseException) -> bool:
+    """Whether another process was writing for too long: nothing is wrong with the file."""
+    return _code(error) == sqlite3.SQLITE_BUSY
+
+
+def _code(error: BaseException) -> int:
+    # Extended codes have details above the lowest byte; errors of Python's module have no code at all.
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def connect(path: str, *, busy_timeout: float, writing: bool) -> sqlite3.Connection:
+    """Open the file, which is created where `writing`, and check that it may be used.
+
+    Raises:
+        ConfigError: the file belongs to a newer version of Ultra or to another program; it is untouched.
+        sqlite3.Error: the file cannot be opened, or created.
+    """
+    if writing:
+        # Answers may be private. SQLite gives its log and its index the permissions of the file.
+        with suppress(OSError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    connection = sqlite3.connect(
+        f"{Path(path).absolute().as_uri()}?mode=rw",  # a file that vanished is not to come back empty
+        uri=True,
+        timeout=busy_timeout,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    try:
+        with transaction(connection, "DEFERRED"):  # another process may be creating the file meanwhile
+            ours = _is_ours(connection, path)
+        if writing and not ours:
+            _create(connection, path)
+        # A kill loses nothing either way; a power cut may lose the last answers, but not the file.
+        connection.execute("PRAGMA synchronous = NORMAL")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def survey(connection: sqlite3.Connection) -> Contents:
+    """Read what is in the file."""
+    (secret,) = connection.execute("SELECT secret FROM store").fetchone()
+    rows = connection.execute("SELECT shard, entries, bytes FROM shards")
+    return Contents(secret, {table: (entries, size) for table, entries, size in rows})
+
+
+def _is_ours(connection: sqlite3.Connection, path: str) -> bool:
+    """True for a file of this format, False for an empty one; raises `ConfigError` for any other."""
+    try:
+        tables, application, version = (connection.execute(query).fetchone()[0] for query in _IDENTITY)
+    except sqlite3.DatabaseError as error:
+        if _code(error) == sqlite3.SQLITE_NOTADB:
+            raise ConfigError(
+                f"cache file {path!r} is not a SQLite file; name another file, or remove it"
+            ) from error
+        raise
+    if (application, version, tables) == (0, 0, 0):
+        return False
+    if application != APPLICATION_ID:
+        raise ConfigError(f"cache file {path!r} is another program's SQLite file; name another file")
+    if version > FORMAT:
+        raise ConfigError(
+            f"cache file {path!r} has format {version}, of a newer version of Ultra; this version reads "
+            f"format {FORMAT}: upgrade Ultra, name another file, or remove it"
+        )
+    return True
+
+
+def _create(connection: sqlite3.Connection, path: str) -> None:
+    # Of two processes that create the file at once, the loser may be told "busy" without any waiting.
+    for remaining in reversed(range(_OPENING_TRIES)):
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            with transaction(connection):
+                if not _is_ours(connection, path):
+                    _create_tables(connection)
+        except sqlite3.OperationalError as error:
+            if not is_busy(error) or not remaining:
+                raise
+            time.sleep(0.02)
+        else:
+            return
+
+
+def _create_tables(connection: sqlite3.Connection) -> None:
+    connection.execute("CREATE TABLE store (secret BLOB NOT NULL)")
+    connection.execute(
+        "CREATE TABLE shards (shard TEXT PRIMARY KEY, model TEXT NOT NULL,"
+        " entries INTEGER NOT NULL DEFAULT 0, bytes INTEGER NOT NULL DEFAULT 0)"
+    )
+    connection.execute("INSERT INTO store VALUES (?)", (secrets.token_bytes(SECRET_BYTES),))
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {FORMAT}")
+
+
+@contextmanager
+def transaction(
+    connection: sqlite3.Connection, kind: Literal["IMMEDIATE", "DEFERRED"] = "IMMEDIATE"
+) -> Iterator[None]:
+    """Make the changes of the block one change, or none if it raises; what it reads is of one moment."""
+    connection.execute(f"BEGIN {kind}")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:  # after some errors SQLite has rolled back itself
+            connection.execute("ROLLBACK")
+        raise
+
+
+class ShardTable:
+    """One model's table. Its name is a digest: model names may hold anything, and differ by case."""
+
+    def __init__(self, model_name: str) -> None:
+        self._model = model_name.encode("utf-8", "backslashreplace").decode()  # for people to read
+        digest = blake2b(model_name.encode("utf-8", "surrogatepass"), digest_size=16)
+        table = self.name = f"answers_{digest.hexdigest()}"
+        self._select = f"SELECT answer, written FROM {table} WHERE key = ?"  # noqa: S608 - a digest
+        self._touch = f"UPDATE {table} SET used = ? WHERE key = ?"  # noqa: S608 - as above
+        self._insert = f"INSERT INTO {table} (key, answer, written, used) VALUES (?, ?, ?, ?)"  # noqa: S608
+        self._delete = f"DELETE FROM {table} WHERE key = ?"  # noqa: S608
+        self._last_used = f"SELECT coalesce(max(used), 0) FROM {table}"  # noqa: S608
+        self._by_use = f"SELECT key, length(answer) + {_ROW_OVERHEAD} FROM {table} ORDER BY used"  # noqa: S608
+        self._by_age = f"SELECT key FROM {table} WHERE written <= ? ORDER BY written LIMIT {_SWEEP}"  # noqa: S608
+
+    def read(self, connection: sqlite3.Connection, key: CacheKey) -> tuple[Completion, float] | None:
+        """The answer under `key` and when it was written, or None.
+
+        Raises:
+            sqlite3.Error, msgspec.MsgspecError: the file, or the answer in it, cannot be read.
+        """
+        if not self._exists(connection):
+            return None
+        row = connection.execute(self._select, (key,)).fetchone()
+        return None if row is None else (_decode(row[0]), row[1])
+
+    def touch(self, connection: sqlite3.Connection, keys: Iterable[CacheKey]) -> None:
+        """Note that the answers under `keys` were used last, in this order."""
+        with transaction(connection):
+            if self._exists(connection):
+                self._note_use(connection, keys)
+
+    def write(
+        self,
+        connection: sqlite3.Connection,
+        key: CacheKey,
+        answer: bytes,
+        *,
+        written: float,
+        touched: Iterable[CacheKey],
+        max_bytes: int,
+        ttl: float | None,
+    ) -> Written:
+        """Keep an encoded answer that fits into `max_bytes`; those used longest ago make room.
+
+        Raises:
+            ConfigError: a newer version of Ultra has taken the file over.
+            sqlite3.Error: the file cannot be written; it is as before.
+        """
+        with transaction(connection):
+            _refuse_newer_format(connection)
+            if not self._exists(connection):
+                self._create(connection)
+            used = self._note_use(connection, touched)
+            expired = (
+                0 if ttl is None else self._delete_all(connection, self._expired(connection, written - ttl))
+            )
+            connection.execute(self._delete, (key,))
+            connection.execute(self._insert, (key, answer, written, used + 1))
+            evicted = self._delete_all(connection, self._excess(connection, max_bytes))
+            entries, size = self._size(connection)
+        return Written(evicted=evicted, expired=expired, entries=entries, bytes=size)
+
+    def _exists(self, connection: sqlite3.Connection) -> bool:
+        query = "SELECT 1 FROM shards WHERE shard = ?"
+        return connection.execute(query, (self.name,)).fetchone() is not None
+
+    def _size(self, connection: sqlite3.Connection) -> tuple[int, int]:
+        query = "SELECT entries, bytes FROM shards WHERE shard = ?"
+        entries, size = connection.execute(query, (self.name,)).fetchone()
+        return entries, size
+
+    def _create(self, connection: sqlite3.Connection) -> None:
+        table = self.name
+        connection.execute("INSERT INTO shards (shard, model) VALUES (?, ?)", (table, self._model))
+        connection.execute(
+            f"CREATE TABLE {table} (key BLOB PRIMARY KEY, answer BLOB NOT NULL,"
+            " written REAL NOT NULL, used INTEGER NOT NULL)"
+        )
+        for column in ("used", "written"):
+            connection.execute(f"CREATE INDEX {table}_{column} ON {table} ({column})")
+        for event, row, sign in (("INSERT", "NEW", "+"), ("DELETE", "OLD", "-")):
+            size = f"length({row}.answer) + {_ROW_OVERHEAD}"
+            connection.execute(
+                f"CREATE TRIGGER {table}_{event} AFTER {event} ON {table} BEGIN UPDATE shards"  # noqa: S608
+                f" SET entries = entries {sign} 1, bytes = bytes {sign} ({size})"
+                f" WHERE shard = '{table}'; END"
+            )
+
+    def _note_use(self, connection: sqlite3.Connection, keys: Iterable[CacheKey]) -> int:
+        """Number the uses on from the last one; the number of the last."""
+        (used,) = connection.execute(self._last_used).fetchone()
+        for key in keys:
+            used += 1
+            connection.execute(self._touch, (used, key))
+        return int(used)
+
+    def _expired(self, connection: sqlite3.Connection, written: float) -> list[CacheKey]:
+        return [key for (key,) in connection.execute(self._by_age, (written,))]
+
+    def _excess(self, connection: sqlite3.Connection, max_bytes: int) -> list[CacheKey]:
+        _, size = self._size(connection)
+        keys: list[CacheKey] = []
+        if size <= max_bytes:
+            return keys
+        for key, row in connection.execute(self._by_use):
+            keys.append(key)
+            size -= row
+            if size <= max_bytes:
+                break
+        return keys
+
+    def _delete_all(self, connection: sqlite3.Connection, keys: list[CacheKey]) -> int:
+        connection.executemany(self._delete, [(key,) for key in keys])
+        return len(keys)
+
+
+def _refuse_newer_format(connection: sqlite3.Connection) -> None:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > FORMAT:
+        raise ConfigError(f"the cache file was taken over by a newer version of Ultra (format {version})")
