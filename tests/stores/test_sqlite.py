@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from ultra.actors.cache import CacheStatistics, CacheStore, open_cache
 from ultra.errors import BadCall, ConfigError
 from ultra.messages import Completion, Usage
+from ultra.stores.answers import encode
 from ultra.stores.sqlite import SqliteCache
-from ultra.stores.sqlite_file import encode, row_size
+from ultra.stores.sqlite_file import row_size
 
 if TYPE_CHECKING:
     pass

@@ -59,8 +59,8 @@ async def test_a_path_that_is_a_folder_costs_the_cache_and_nothing_else(
     assert cache.shard("m").statistics() == CacheStatistics(misses=5, failures=10)
     await cache.aclose()
     # On opening and at the first use, by the reader and by the writer; not at every call.
-    assert [entry["event"] for entry in logs] == ["cache_unavailable"] * 4
-    assert all(entry["log_level"] == "warning" and str(tmp_path) in entry["path"] for entry in logs)
+    assert [entry["event"] for entry in logs] == ["cache unavailable"] * 4
+    assert all(entry["log_level"] == "warning" and str(tmp_path) in entry["store"] for entry in logs)
 
 
 async def test_a_folder_that_does_not_exist_costs_the_cache_and_nothing_else(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ async def test_a_full_or_read_only_file_still_answers_and_fails_nothing(
     mock_clock.jump(30)
     await kept.put(b"new", answer())
     assert await kept.get(b"new") == answer()
-    assert logs[-1]["event"] == "cache_available"
+    assert logs[-1]["event"] == "cache available again"
     await cache.aclose()
 
 
@@ -118,7 +118,7 @@ async def test_bytes_that_are_no_answer_are_a_miss_that_the_next_write_mends(
     alter(path, f"UPDATE {kept._table.name} SET answer = x'c1'")
     assert await kept.get(b"k") is None
     assert kept.statistics().failures == 1
-    assert logs[0]["event"] == "cache_unavailable"
+    assert logs[0]["event"] == "cache unavailable"
     await kept.put(b"k", answer("new"))
     assert await kept.get(b"k") == answer("new")
 
@@ -137,7 +137,7 @@ async def test_a_damaged_file_costs_the_cache_and_nothing_else(path: Path) -> No
             assert await cache.shard("m").get(str(number).encode()) in {None, answer("x" * 3000)}
             await cache.shard("m").put(b"new", answer())
         await cache.aclose()
-    assert {entry["event"] for entry in logs} <= {"cache_unavailable", "cache_available"}
+    assert {entry["event"] for entry in logs} <= {"cache unavailable", "cache available again"}
 
 
 # --- threads, loops, cancellation --------------------------------------------------------------

@@ -15,13 +15,13 @@ import weakref
 from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
 
 import msgspec
-import structlog
 import trio
 
 from ultra.actors.cache import SECRET_BYTES, CacheStatistics, check_bound, is_whole
-from ultra.actors.timeline import Timeline
 from ultra.errors import BadCall, ConfigError
-from ultra.stores.sqlite_file import Contents, ShardTable, connect, encode, is_busy, row_size, survey
+from ultra.stores.answers import encode
+from ultra.stores.outage import Outage, Unavailable
+from ultra.stores.sqlite_file import Contents, ShardTable, connect, is_busy, row_size, survey
 
 if TYPE_CHECKING:
     import os
@@ -35,19 +35,11 @@ __all__ = ["SqliteCache", "SqliteShard"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_log = structlog.stdlib.get_logger(__name__)
-
-# Seconds for which a file that does not work is left alone.
-_RETRY_INTERVAL: Final = 30.0
 # Uses that are noted in memory until the next write; beyond that the oldest are forgotten.
 _MAX_TOUCHED: Final = 4096
 
 # What the file may do to us: SQLite's errors, those of the system, bytes that are no answer, another format.
 _FAILURES: Final = (sqlite3.Error, OSError, msgspec.MsgspecError, ConfigError)
-
-
-class _UnavailableError(Exception):
-    """The file does not work now."""
 
 
 class _Lane:
@@ -61,9 +53,7 @@ class _Lane:
         self._connection: sqlite3.Connection | None = None
         self._finalizer: weakref.finalize[..., _Lane] | None = None
         self._limiter: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar(purpose)
-        self._outage_lock = threading.Lock()
-        self._now = Timeline()
-        self._retry_at: float | None = None
+        self.outage = Outage(store=path, purpose=purpose)
 
     async def run(
         self, work: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -71,11 +61,13 @@ class _Lane:
         """Do `work` in a worker thread. After a cancellation it is done or it is not.
 
         Raises:
-            _UnavailableError: it failed, or has failed so recently that it was not tried.
+            Unavailable: it failed, or has failed so recently that it was not tried.
         """
-        if self._is_out():
+        try:
+            self.outage.check()
+        except Unavailable:
             await trio.lowlevel.checkpoint()
-            raise _UnavailableError
+            raise
         try:
             result = await trio.to_thread.run_sync(
                 lambda: self.run_sync(work, *args, **kwargs),
@@ -83,9 +75,13 @@ class _Lane:
                 limiter=self._run_limiter(),
             )
         except _FAILURES as error:
-            self._report(error)
-            raise _UnavailableError from error
-        self._recover()
+            # A file that is busy, or has one bad answer, is not out.
+            if is_busy(error) or isinstance(error, msgspec.MsgspecError):
+                self.outage.warn(error)
+            else:
+                self.outage.begin(error)
+            raise Unavailable from error
+        self.outage.end()
         return result
 
     def run_sync(
@@ -109,12 +105,6 @@ class _Lane:
         with self._lock:
             self._close()
 
-    def warn(self, error: BaseException, retry_in: float = 0.0) -> None:
-        """Say that the cache does not work."""
-        _log.warning(
-            "cache_unavailable", path=self._path, purpose=self._purpose, error=str(error), retry_in=retry_in
-        )
-
     def _close(self) -> None:
         if self._finalizer is not None:
             self._finalizer()  # closes the connection, once
@@ -127,23 +117,6 @@ class _Lane:
         except LookupError:
             self._limiter.set(trio.CapacityLimiter(1))
             return self._limiter.get()
-
-    def _is_out(self) -> bool:
-        with self._outage_lock:
-            return self._retry_at is not None and self._now() < self._retry_at
-
-    def _report(self, error: BaseException) -> None:
-        wait = 0.0 if is_busy(error) or isinstance(error, msgspec.MsgspecError) else _RETRY_INTERVAL
-        if wait:
-            with self._outage_lock:
-                self._retry_at = self._now() + wait
-        self.warn(error, wait)
-
-    def _recover(self) -> None:
-        with self._outage_lock:
-            was_out, self._retry_at = self._retry_at is not None, None
-        if was_out:
-            _log.info("cache_available", path=self._path, purpose=self._purpose)
 
 
 class SqliteShard:
@@ -177,7 +150,7 @@ class SqliteShard:
         """
         try:
             found = await self._reader.run(self._table.read, key)
-        except _UnavailableError:
+        except Unavailable:
             self._count(misses=1, failures=1)
             return None
         if found is None or not self._is_fresh(found[1]):
@@ -207,7 +180,7 @@ class SqliteShard:
                 max_bytes=self._max_bytes,
                 ttl=self._ttl,
             )
-        except _UnavailableError:
+        except Unavailable:
             self._count(failures=1)
             return
         self._count(stored=1, evictions=done.evicted, expirations=done.expired)
@@ -328,7 +301,7 @@ class SqliteCache:
             try:
                 return lane.run_sync(survey)
             except (sqlite3.Error, OSError) as error:
-                lane.warn(error)
+                lane.outage.warn(error)
         return Contents(secrets.token_bytes(SECRET_BYTES), {})
 
     def _close(self) -> None:

@@ -16,19 +16,19 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
-import msgspec
 from msgspec import Struct
 
 from ultra.actors.cache import SECRET_BYTES
 from ultra.errors import ConfigError
-from ultra.messages import Completion
+from ultra.stores.answers import decode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from ultra.actors.cache import CacheKey
+    from ultra.messages import Completion
 
-__all__ = ["Contents", "ShardTable", "Written", "connect", "encode", "is_busy", "row_size", "survey"]
+__all__ = ["Contents", "ShardTable", "Written", "connect", "is_busy", "row_size", "survey"]
 
 APPLICATION_ID: Final = int.from_bytes(b"Ultr")
 FORMAT: Final = 1
@@ -40,9 +40,6 @@ _SWEEP: Final = 16
 _OPENING_TRIES: Final = 20
 # The tables are counted first, because that reads the file; from then on the transaction sees one state.
 _IDENTITY: Final = ("SELECT count(*) FROM sqlite_master", "PRAGMA application_id", "PRAGMA user_version")
-
-_encode: Final = msgspec.msgpack.Encoder().encode
-_decode: Final = msgspec.msgpack.Decoder(Completion).decode
 
 
 class Written(Struct, frozen=True):
@@ -62,11 +59,6 @@ class Contents(Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"Contents(sizes={self.sizes!r})"  # the secret is nobody's to see
-
-
-def encode(completion: Completion) -> bytes:
-    """The form in which the file keeps an answer."""
-    return _encode(completion)
 
 
 def row_size(answer: bytes) -> int:
@@ -210,7 +202,7 @@ class ShardTable:
         if not self._exists(connection):
             return None
         row = connection.execute(self._select, (key,)).fetchone()
-        return None if row is None else (_decode(row[0]), row[1])
+        return None if row is None else (decode(row[0]), row[1])
 
     def touch(self, connection: sqlite3.Connection, keys: Iterable[CacheKey]) -> None:
         """Note that the answers under `keys` were used last, in this order."""
