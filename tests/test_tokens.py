@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ultra.tokens import estimate_tokens
+from ultra.tokens import MAX_CHARACTERS_PER_TOKEN, estimate_tokens
 
 text = st.text(st.characters())  # lone surrogates included: JSON can carry them
 
@@ -41,3 +41,8 @@ def test_adding_text_never_lowers_the_estimate_nor_adds_more_than_the_text_alone
     together = estimate_tokens(one + two)
 
     assert estimate_tokens(one) <= together <= estimate_tokens(one) + estimate_tokens(two)
+
+
+@given(text)
+def test_no_token_stands_for_more_characters_than_the_bound(sample: str) -> None:
+    assert len(sample) <= estimate_tokens(sample) * MAX_CHARACTERS_PER_TOKEN

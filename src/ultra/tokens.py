@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["estimate_tokens"]
+__all__ = ["MAX_CHARACTERS_PER_TOKEN", "estimate_tokens"]
+
+MAX_CHARACTERS_PER_TOKEN: Final = 4
+"""No text of more characters than this is estimated at one token."""
 
 _UNITS_PER_TOKEN: Final = 50
 

@@ -14,7 +14,7 @@ from ultra.actors.inbox import Admission, Inbox
 from ultra.errors import ActorDown, ActorStopped, InboxFull
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from trio.lowlevel import Task
 
@@ -71,17 +71,24 @@ class Terminated(Struct, frozen=True):
 class Interceptor(Protocol):
     """What fault injection hooks into; an actor without one pays an ``is None`` a message."""
 
+    def begin(self) -> None:
+        """Called when a system that is intercepted starts."""
+
     def starting(self, cell: Cell) -> None:
         """Called before an incarnation is made; an exception from here is a failed start."""
 
-    def sending(self, cell: Cell, envelope: Envelope) -> bool:
-        """Called for each message sent; False when the interceptor has dealt with it itself."""
+    def sending(self, cell: Cell, envelope: Envelope, *, may_wait: bool) -> Admission | None:
+        """Called for each message sent; None to go on, or what became of it, dealt with here already."""
         ...
 
     def handling(
         self, cell: Cell, envelope: Envelope, receive: Callable[[object], Awaitable[object]]
     ) -> Awaitable[object]:
         """Called in place of ``receive(envelope.message)``."""
+        ...
+
+    def ended(self, cell: Cell) -> Iterable[Envelope]:
+        """Called when the actor has ended or is down; gives the messages that were held back from it."""
         ...
 
 
@@ -160,8 +167,10 @@ class Cell:
     def deliver(self, envelope: Envelope, *, may_wait: bool) -> Admission:
         """Put `envelope` into the inbox, or raise `InboxFull`, `ActorStopped` or `ActorDown`."""
         self.counts.sent += 1
-        if self.interceptor is not None and not self.interceptor.sending(self, envelope):
-            return Admission.ACCEPTED
+        if self.interceptor is not None:
+            admission = self.interceptor.sending(self, envelope, may_wait=may_wait)
+            if admission is not None:
+                return admission
         return self.admit(envelope, may_wait=may_wait)
 
     def admit(self, envelope: Envelope, *, may_wait: bool) -> Admission:
@@ -230,6 +239,9 @@ class Cell:
         self.last_error = error or self.last_error
         self.incarnation = None
         self.close()
+        if self.interceptor is not None:
+            for envelope in self.interceptor.ended(self):
+                envelope.fail(self._refusal())
         self.terminated = Terminated(self.path, state, error)
         for task in self.watchers or ():
             reschedule(task, Value(self.terminated))

@@ -147,6 +147,22 @@ class Inbox:
             return envelope
         return None
 
+    def overtake(self, envelope: Envelope, may_pass: Callable[[Envelope], bool]) -> bool:
+        """Move `envelope`, if it is the last of its lane, ahead of those right before it that it may pass.
+
+        Returns whether it passed any. Places and sequence numbers change hands together, so that a
+        later `requeue` keeps the new order.
+        """
+        lane = self._system if envelope.system else self._user
+        if not lane or lane[-1] is not envelope:
+            return False
+        place = last = len(lane) - 1
+        while place and may_pass(other := lane[place - 1]):
+            envelope.sequence, other.sequence = other.sequence, envelope.sequence
+            lane[place - 1], lane[place] = envelope, other
+            place -= 1
+        return place < last
+
     def remove(self, envelope: Envelope) -> bool:
         """Take `envelope` out before anybody handles it; False when it is not among the accepted."""
         for lane in (self._user, self._system):

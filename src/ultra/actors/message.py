@@ -41,7 +41,8 @@ class Envelope:
     """One message on its way: who waits for the reply and how often it was delivered.
 
     The waiting task is rescheduled at most once: `succeed` and `fail` do nothing after the first of
-    them, or after the asker went away, so that a late reply reaches nobody.
+    them, or after the asker went away, so that a late reply reaches nobody. `origin`, the task that
+    sent the message, is set by an interceptor that wants to know, and by nobody else.
     """
 
     __slots__ = (
@@ -50,6 +51,7 @@ class Envelope:
         "deliveries",
         "message",
         "on_abandon",
+        "origin",
         "scope",
         "sender",
         "sequence",
@@ -71,6 +73,7 @@ class Envelope:
         self.sequence = 0
         self.abandoned = False
         self.scope: CancelScope | None = None
+        self.origin: Task | None
 
     def admitted(self) -> None:
         """Wake the sender that waited for room in the inbox."""

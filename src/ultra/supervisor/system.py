@@ -34,7 +34,8 @@ class ActorSystem:
     ends with an exception, or is cancelled, they are cancelled instead; `on_stop` runs even then.
     When a crash escalates past the root, the block is cancelled and an ExceptionGroup names the causes.
 
-    `random` decides the jitter of backoffs; `dead_letters` is how many of those are kept.
+    `random` decides the jitter of backoffs; `dead_letters` is how many of those are kept. `faults`, an
+    `ultra.faults.FaultPlan`, injects faults for tests.
     """
 
     def __init__(
@@ -45,11 +46,12 @@ class ActorSystem:
         on_excess: OnExcess = "escalate",
         random: Random | None = None,
         dead_letters: int = 256,
-        interceptor: Interceptor | None = None,
+        faults: Interceptor | None = None,
     ) -> None:
         self.dead_letters = DeadLetters(dead_letters)
         self._lifecycle = Lifecycle()
-        environment = Environment(self.dead_letters, self._lifecycle, random or Random(), interceptor)
+        self._faults = faults
+        environment = Environment(self.dead_letters, self._lifecycle, random or Random(), faults)
         self._root = Supervisor(
             "",
             environment,
@@ -66,6 +68,8 @@ class ActorSystem:
         if self._entered:
             raise UsageError("an ActorSystem can be entered only once; make a new one")
         self._entered = True
+        if self._faults is not None:
+            self._faults.begin()
         self._nursery = await self._manager.__aenter__()
         self._nursery.start_soon(self._run_root)
         return self

@@ -1,0 +1,400 @@
+"""`MultiLLMOrchestrator`: ask several models, let them analyse each other's answers, merge the result.
+
+This is the guide's API and no more than that: it checks what it is given, keeps the registry, and
+hosts the actor tree that does the work.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import AbstractAsyncContextManager, nullcontext
+from math import inf
+from random import Random
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Self
+from uuid import uuid4
+
+import trio
+from msgspec.structs import replace
+
+from ultra.actors.cache import CacheStore, MemoryCache, open_cache
+from ultra.actors.coordinator import Execute
+from ultra.actors.model import Generate
+from ultra.actors.retry import RetryPolicy
+from ultra.actors.run import EventSink, RunPlan
+from ultra.errors import BadCall, DeadlineExceeded, OrchestratorClosed, OrchestratorInUse
+from ultra.pipeline import BUILT_IN, Stage, plan_stages
+from ultra.registry import ModelRegistry, Policies
+from ultra.streaming import PlanMaker, RunStream
+from ultra.supervisor.spec import RestartIntensity
+from ultra.tree import ModelTree
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import TracebackType
+
+    from ultra.actors.breaker import BreakerPolicy
+    from ultra.actors.limits import Limits
+    from ultra.actors.model import Timeouts
+    from ultra.messages import ModelMetrics, ModelResponse, OrchestrationResult
+    from ultra.supervisor.snapshot import SupervisorSnapshot
+
+__all__ = ["MultiLLMOrchestrator"]
+
+Quorum = int | Literal["all"]
+
+_PROMPT_METHOD: Final = re.compile(r"_create_(\w+)_prompt")
+
+
+class MultiLLMOrchestrator:
+    """Several language models behind one call.
+
+    Three ways to live: ``async with MultiLLMOrchestrator() as o:`` starts the actors and keeps them,
+    which is the way of a service; ``await nursery.start(o.run)`` is the same for who owns a nursery;
+    without either, each call starts the actors, runs, and stops them. Models, weights, caches and
+    metrics belong to the orchestrator and survive from call to call.
+
+    Args:
+        max_retries: retries after a failed attempt, so at most ``1 + max_retries`` attempts.
+        cache_enabled: whether answers are kept and equal requests under way share one call.
+        cache: where answers are kept: ``"memory"``, ``"sqlite:///path"``, or a `CacheStore`.
+        quorum: how many models must answer each stage that asks all; ``"all"`` is the strict reading.
+        timeout: seconds that a whole run may take; None: no bound but those of the attempts.
+        system: system prompt of the initial stage, and of custom stages that have none of their own.
+        retry, timeouts, limits, breaker: the policies of models that are registered without their own.
+        judge: the registered model that scores the answers, besides the agreement between them.
+        random: decides jitter; give ``random.Random(seed)`` to repeat a run.
+
+    Subclasses may override `process_responses`, and define ``_create_<stage>_prompt(self, responses)``
+    to make a stage of that name, or to change the words of a built-in one.
+    """
+
+    def __init__(
+        self,
+        max_retries: int | None = None,
+        cache_enabled: bool = True,  # noqa: FBT001, FBT002 - the guide's signature
+        *,
+        cache: CacheStore | str | None = None,
+        quorum: Quorum = 1,
+        timeout: float | None = None,
+        system: str | None = None,
+        retry: RetryPolicy | None = None,
+        timeouts: Timeouts | None = None,
+        limits: Limits | None = None,
+        breaker: BreakerPolicy | None = None,
+        judge: str | None = None,
+        intensity: RestartIntensity | None = None,
+        random: Random | None = None,
+    ) -> None:
+        if cache is not None and not cache_enabled:
+            raise BadCall("cache_enabled is False and a cache is given; leave one of them out")
+        if max_retries is not None:
+            retry = replace(retry or RetryPolicy(), max_retries=max_retries)
+        self._cache = open_cache(cache) if cache_enabled else None
+        self._secret = (self._cache or MemoryCache()).secret
+        self._quorum = quorum
+        self._timeout = _checked_timeout(timeout)
+        self._system = system
+        self._judge = judge
+        self._random = random or Random()
+        self._intensity = intensity or RestartIntensity()
+        self._registry = ModelRegistry(self._cache, Policies(retry, timeouts, limits, breaker))
+        self._tree: ModelTree | None = None
+        self._closed = False
+
+    # --- life ----------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        self._check_open()
+        if self._tree is not None:
+            raise OrchestratorInUse("this orchestrator is running already; enter it once, or make another")
+        tree = self._make_tree()
+        self._tree = await tree.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        tree, self._tree = self._tree, None
+        self._closed = True
+        try:
+            return await tree.__aexit__(kind, error, trace) if tree is not None else None
+        finally:
+            if self._cache is not None:
+                with trio.CancelScope(shield=True):
+                    await self._cache.aclose()
+
+    async def run(self, *, task_status: trio.TaskStatus[Self] = trio.TASK_STATUS_IGNORED) -> None:
+        """Start the actors and keep them until cancelled: ``await nursery.start(orchestrator.run)``."""
+        async with self:
+            task_status.started(self)
+            await trio.sleep_forever()
+
+    # --- models --------------------------------------------------------------------------------------
+
+    def register_model(
+        self,
+        name: str,
+        client: object,
+        weight: float = 1.0,
+        *,
+        retry: RetryPolicy | None = None,
+        timeouts: Timeouts | None = None,
+        limits: Limits | None = None,
+        breaker: BreakerPolicy | None = None,
+    ) -> None:
+        """Add a model; while the orchestrator runs, its actor starts at once.
+
+        A client is any object with ``generate(prompt)``, async or not, or such a callable. Runs that
+        are under way do not ask the new model any more.
+
+        Raises:
+            BadCall: the name is taken or empty, the weight not finite or negative, the client unusable.
+            OrchestratorClosed: the orchestrator was closed.
+        """
+        self._check_open()
+        model = self._registry.register(name, client, weight, Policies(retry, timeouts, limits, breaker))
+        if self._tree is not None:
+            self._tree.add(model)
+
+    async def unregister_model(self, name: str, *, drain: bool = True) -> None:
+        """Remove a model and wait until its actor has ended.
+
+        With `drain`, requests that it has accepted are answered first; else they fail. Raises `BadCall`
+        for an unknown name.
+        """
+        self._registry.unregister(name)
+        if self._tree is not None:
+            await self._tree.remove(name, drain=drain)
+
+    def set_model_weight(self, name: str, weight: float) -> None:
+        """Change a model's weight, from the next run on. Raises `BadCall` for a bad name or weight."""
+        self._registry.set_weight(name, weight)
+
+    def get_prioritized_models(self, models: Sequence[str] | None = None) -> list[str]:
+        """The names of all models, or of these, highest weight first; ties in order of registration.
+
+        Raises:
+            BadCall: an unknown or repeated name, or an empty list.
+        """
+        return [model.name for model in self._registry.prioritized(models)]
+
+    def get_metrics(self) -> dict[str, ModelMetrics]:
+        """A snapshot of every model's metrics since it was registered, highest weight first."""
+        return {model.name: model.metrics.snapshot() for model in self._registry.prioritized()}
+
+    def revive_model(self, name: str) -> None:
+        """Start the actor of a model again that is down after too many crashes; else does nothing."""
+        model = self._registry.get(name)
+        if self._tree is not None:
+            self._tree.revive(model.name)
+            model.breaker.reset()
+
+    def tree(self) -> SupervisorSnapshot:
+        """The actors as they are right now; ``print(orchestrator.tree())`` draws them.
+
+        Raises:
+            OrchestratorClosed: the orchestrator does not run.
+        """
+        if self._tree is None:
+            raise OrchestratorClosed("the orchestrator has no actors now; enter it with 'async with' first")
+        return self._tree.snapshot()
+
+    # --- asking --------------------------------------------------------------------------------------
+
+    async def process_responses(
+        self,
+        prompt: str,
+        stages: Sequence[str | Stage] | None = None,
+        models: Sequence[str] | None = None,
+        *,
+        system: str | None = None,
+        timeout: float | None = None,
+        quorum: Quorum | None = None,
+        use_cache: bool = True,
+        options: Mapping[str, object] | None = None,
+    ) -> OrchestrationResult:
+        """Take `prompt` through the stages and return all that came of it.
+
+        `stages` are names or `Stage` objects, None for initial, meta and synthesis; `models` are names,
+        None for all. `system`, `timeout` [s] and `quorum` stand in for the orchestrator's own.
+        `options` (temperature, max_tokens, ...) reach the clients that declare them. Cancelled, it
+        cancels the run's calls.
+
+        Raises:
+            BadCall: an argument is not allowed; no model was called.
+            QuorumNotReached: too few models answered a stage that the run cannot do without.
+            StageFailed: your own prompt method or scorer raised.
+            OrchestratorClosed: the orchestrator was closed.
+        """
+        settings = RunSettings(system, timeout, quorum, use_cache, options)
+        make_plan = self._planner(prompt, stages, models, settings)
+        async with self._running() as tree:
+            return await tree.coordinator.ask(Execute(make_plan(tree, uuid4().hex, None)))
+
+    def stream_responses(
+        self,
+        prompt: str,
+        stages: Sequence[str | Stage] | None = None,
+        models: Sequence[str] | None = None,
+        *,
+        system: str | None = None,
+        timeout: float | None = None,
+        quorum: Quorum | None = None,
+        use_cache: bool = True,
+        options: Mapping[str, object] | None = None,
+    ) -> RunStream:
+        """As `process_responses`, telling what happens while it happens.
+
+        ``async with o.stream_responses(prompt) as run: async for event in run: ...``, and
+        ``await run.result()`` for the result. Leaving the block cancels what is not finished.
+
+        Raises:
+            BadCall: an argument is not allowed; no model was called.
+            OrchestratorClosed: the orchestrator was closed.
+        """
+        settings = RunSettings(system, timeout, quorum, use_cache, options)
+        make_plan = self._planner(prompt, stages, models, settings)
+        return RunStream(uuid4().hex, self._running(), make_plan)
+
+    async def get_model_response(
+        self,
+        model: object,
+        prompt: str,
+        stage: str = "initial",
+        use_cache: bool = True,  # noqa: FBT001, FBT002 - the guide's signature
+        *,
+        system: str | None = None,
+        timeout: float | None = None,
+        options: Mapping[str, object] | None = None,
+    ) -> ModelResponse:
+        """Ask one model, given by its name or as its client, with retries and cache.
+
+        A client that was never registered is asked too, under a name of its own. `stage` only labels
+        the response. `timeout` [s] bounds all attempts together.
+
+        Raises:
+            BadCall: an unknown name, an unusable client, or a prompt that is empty or no text.
+            AllAttemptsFailed: every attempt failed.
+            DeadlineExceeded: `timeout` was over first.
+            OrchestratorClosed: the orchestrator was closed.
+        """
+        self._check_open()
+        limit = _checked_timeout(timeout)
+        request = Generate(
+            prompt=_checked_prompt(prompt),
+            stage=stage,
+            system=system if system is not None else self._system,
+            options=dict(options or {}),
+            use_cache=use_cache and self._cache is not None,
+        )
+        found = self._registry.get(model) if isinstance(model, str) else self._registry.of_client(model)
+        async with self._running() as tree:
+            target = tree.target(found)
+            if limit == inf:
+                return await target.ref.ask(request)
+            with trio.move_on_after(limit) as scope:
+                return await target.ref.ask(replace(request, deadline=scope.deadline))
+        raise DeadlineExceeded(f"Model {found.name!r} did not answer within {limit:g} s")
+
+    # --- inside --------------------------------------------------------------------------------------
+
+    def _planner(
+        self,
+        prompt: str,
+        stages: Sequence[str | Stage] | None,
+        models: Sequence[str] | None,
+        settings: RunSettings,
+    ) -> PlanMaker:
+        """Check everything that a run is given; what this returns makes its plan once there are actors."""
+        self._check_open()
+        question = _checked_prompt(prompt)
+        chosen = self._registry.prioritized(models)
+        if not chosen:
+            raise BadCall("no model is registered; call register_model(name, client) first")
+        judge = self._registry.get(self._judge) if self._judge is not None else None
+        system = settings.system if settings.system is not None else self._system
+        planned = plan_stages(stages, self._known_stages(), system=system, secret=self._secret)
+        quorum = _checked_quorum(self._quorum if settings.quorum is None else settings.quorum, len(chosen))
+        timeout = self._timeout if settings.timeout is None else _checked_timeout(settings.timeout)
+
+        def make_plan(tree: ModelTree, run_id: str, sink: EventSink | None) -> RunPlan:
+            return RunPlan(
+                run_id=run_id,
+                question=question,
+                stages=planned,
+                targets=tuple(tree.target(model) for model in chosen),
+                quorum=quorum,
+                timeout=timeout,
+                use_cache=settings.use_cache and self._cache is not None,
+                options=dict(settings.options or {}),
+                score=None,
+                judge=tree.target(judge) if judge is not None else None,
+                sink=sink,
+            )
+
+        return make_plan
+
+    def _known_stages(self) -> dict[str, Stage]:
+        """The built-in stages, and those that a subclass makes by a method."""
+        known = dict(BUILT_IN)
+        for attribute in dir(type(self)):
+            match = _PROMPT_METHOD.fullmatch(attribute)
+            if match is not None:
+                name = match[1]
+                maker = getattr(self, attribute)
+                known[name] = (
+                    replace(known[name], prompt=maker) if name in known else Stage(name=name, prompt=maker)
+                )
+        return known
+
+    def _running(self) -> AbstractAsyncContextManager[ModelTree]:
+        """The tree that runs, or one for a single call."""
+        self._check_open()
+        return nullcontext(self._tree) if self._tree is not None else self._make_tree()
+
+    def _make_tree(self) -> ModelTree:
+        return ModelTree(self._registry.prioritized(), random=self._random, intensity=self._intensity)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise OrchestratorClosed("this orchestrator was closed when its block was left; make a new one")
+
+
+class RunSettings(NamedTuple):
+    """What a caller sets for one run in place of the orchestrator's own settings."""
+
+    system: str | None
+    timeout: float | None
+    quorum: Quorum | None
+    use_cache: bool
+    options: Mapping[str, object] | None
+
+
+def _checked_prompt(prompt: object) -> str:
+    if not isinstance(prompt, str):
+        raise BadCall(f"the prompt is of type {type(prompt).__name__}; it must be text (str)")
+    if not prompt.strip():
+        raise BadCall("the prompt is empty; it must have at least one character that is not white space")
+    return prompt
+
+
+def _checked_timeout(timeout: object) -> float:
+    if timeout is None:
+        return inf
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
+        raise BadCall(f"the timeout is {timeout!r}; it must be a number of seconds above 0, or None")
+    return float(timeout)
+
+
+def _checked_quorum(quorum: object, models: int) -> Quorum:
+    if quorum == "all":
+        return "all"
+    if isinstance(quorum, bool) or not isinstance(quorum, int) or not 1 <= quorum <= models:
+        raise BadCall(
+            f"the quorum is {quorum!r}; it must be 'all', or a whole number between 1 and the number of "
+            f"models that are asked ({models})"
+        )
+    return quorum
