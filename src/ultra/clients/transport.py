@@ -6,7 +6,7 @@ httpx is imported at the first call, so that importing Ultra does not pay for it
 from __future__ import annotations
 
 import ssl
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -75,6 +75,20 @@ def _certificates() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
+_loaded: Final[set[bool]] = set()
+
+
+def _load(encrypted: bool) -> None:  # noqa: FBT001 - called by trio, which passes no keywords
+    import httpcore  # noqa: F401, PLC0415 - httpx imports it as late as it can
+    import httpx  # noqa: F401, PLC0415 - imported at the first call
+
+    if encrypted:
+        # A file of certificates that cannot be read is reported by the call itself.
+        with suppress(OSError):
+            _certificates()
+    _loaded.add(encrypted)
+
+
 class Pool:
     """An `httpx.AsyncClient` that is made at first use, and can be closed and used again.
 
@@ -110,8 +124,12 @@ class Pool:
         Raises:
             ModelError: the network failed, or the answer reports an error.
         """
+        encrypted = request.url.startswith("https:")
+        if self._transport is None and encrypted not in _loaded:
+            # Hundreds of milliseconds that no event loop should stand still for.
+            await trio.to_thread.run_sync(_load, encrypted, abandon_on_cancel=True)
         with self.translated():
-            client = self._client(encrypted=request.url.startswith("https:"))
+            client = self._client(encrypted=encrypted)
             built = client.build_request(
                 "POST", request.url, headers=request.headers.value, content=request.content
             )
