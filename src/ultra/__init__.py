@@ -10,8 +10,6 @@
 The actor runtime below it is a library of its own: `ultra.actors` and `ultra.supervisor`.
 """
 
-from importlib.metadata import version as _version
-
 from ultra.actors.breaker import BreakerPolicy
 from ultra.actors.limits import Limits
 from ultra.actors.model import Timeouts
@@ -45,8 +43,6 @@ from ultra.orchestrator import MultiLLMOrchestrator
 from ultra.pipeline import Stage
 from ultra.responses import StageResponses
 
-__version__ = _version("ultra-llm")
-
 __all__ = [
     "ActorError",
     "AllAttemptsFailed",
@@ -76,5 +72,12 @@ __all__ = [
     "UltraError",
     "Usage",
     "UsageError",
-    "__version__",
 ]
+
+
+def __getattr__(name: str) -> str:
+    if name == "__version__":
+        from importlib.metadata import version  # noqa: PLC0415 - it takes longer than the rest of Ultra
+
+        return version("ultra-llm")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
