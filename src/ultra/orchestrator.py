@@ -10,7 +10,7 @@ import re
 from contextlib import AbstractAsyncContextManager, nullcontext
 from math import inf
 from random import Random
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Final, Self
 from uuid import uuid4
 
 import trio
@@ -21,6 +21,7 @@ from ultra.actors.coordinator import Execute
 from ultra.actors.model import Generate
 from ultra.actors.retry import RetryPolicy
 from ultra.actors.run import EventSink, RunPlan
+from ultra.arguments import Quorum, RunSettings, checked_prompt, checked_quorum, checked_timeout
 from ultra.errors import BadCall, DeadlineExceeded, OrchestratorClosed, OrchestratorInUse
 from ultra.pipeline import BUILT_IN, Stage, plan_stages
 from ultra.registry import ModelRegistry, Policies
@@ -36,11 +37,10 @@ if TYPE_CHECKING:
     from ultra.actors.limits import Limits
     from ultra.actors.model import Timeouts
     from ultra.messages import ModelMetrics, ModelResponse, OrchestrationResult
+    from ultra.registry import Faults
     from ultra.supervisor.snapshot import SupervisorSnapshot
 
 __all__ = ["MultiLLMOrchestrator"]
-
-Quorum = int | Literal["all"]
 
 _PROMPT_METHOD: Final = re.compile(r"_create_(\w+)_prompt")
 
@@ -63,6 +63,7 @@ class MultiLLMOrchestrator:
         retry, timeouts, limits, breaker: the policies of models that are registered without their own.
         judge: the registered model that scores the answers, besides the agreement between them.
         random: decides jitter; give ``random.Random(seed)`` to repeat a run.
+        faults: an `ultra.faults.FaultPlan`, which injects faults for tests.
 
     Subclasses may override `process_responses`, and define ``_create_<stage>_prompt(self, responses)``
     to make a stage of that name, or to change the words of a built-in one.
@@ -84,6 +85,7 @@ class MultiLLMOrchestrator:
         judge: str | None = None,
         intensity: RestartIntensity | None = None,
         random: Random | None = None,
+        faults: Faults | None = None,
     ) -> None:
         if cache is not None and not cache_enabled:
             raise BadCall("cache_enabled is False and a cache is given; leave one of them out")
@@ -92,12 +94,13 @@ class MultiLLMOrchestrator:
         self._cache = open_cache(cache) if cache_enabled else None
         self._secret = (self._cache or MemoryCache()).secret
         self._quorum = quorum
-        self._timeout = _checked_timeout(timeout)
+        self._timeout = checked_timeout(timeout)
         self._system = system
         self._judge = judge
         self._random = random or Random()
         self._intensity = intensity or RestartIntensity()
-        self._registry = ModelRegistry(self._cache, Policies(retry, timeouts, limits, breaker))
+        self._registry = ModelRegistry(self._cache, Policies(retry, timeouts, limits, breaker), faults)
+        self._faults = faults
         self._tree: ModelTree | None = None
         self._closed = False
 
@@ -282,9 +285,9 @@ class MultiLLMOrchestrator:
             OrchestratorClosed: the orchestrator was closed.
         """
         self._check_open()
-        limit = _checked_timeout(timeout)
+        limit = checked_timeout(timeout)
         request = Generate(
-            prompt=_checked_prompt(prompt),
+            prompt=checked_prompt(prompt),
             stage=stage,
             system=system if system is not None else self._system,
             options=dict(options or {}),
@@ -310,15 +313,15 @@ class MultiLLMOrchestrator:
     ) -> PlanMaker:
         """Check everything that a run is given; what this returns makes its plan once there are actors."""
         self._check_open()
-        question = _checked_prompt(prompt)
+        question = checked_prompt(prompt)
         chosen = self._registry.prioritized(models)
         if not chosen:
             raise BadCall("no model is registered; call register_model(name, client) first")
         judge = self._registry.get(self._judge) if self._judge is not None else None
         system = settings.system if settings.system is not None else self._system
         planned = plan_stages(stages, self._known_stages(), system=system, secret=self._secret)
-        quorum = _checked_quorum(self._quorum if settings.quorum is None else settings.quorum, len(chosen))
-        timeout = self._timeout if settings.timeout is None else _checked_timeout(settings.timeout)
+        quorum = checked_quorum(self._quorum if settings.quorum is None else settings.quorum, len(chosen))
+        timeout = self._timeout if settings.timeout is None else checked_timeout(settings.timeout)
 
         def make_plan(tree: ModelTree, run_id: str, sink: EventSink | None) -> RunPlan:
             return RunPlan(
@@ -356,45 +359,13 @@ class MultiLLMOrchestrator:
         return nullcontext(self._tree) if self._tree is not None else self._make_tree()
 
     def _make_tree(self) -> ModelTree:
-        return ModelTree(self._registry.prioritized(), random=self._random, intensity=self._intensity)
+        return ModelTree(
+            self._registry.prioritized(),
+            random=self._random,
+            intensity=self._intensity,
+            faults=self._faults,
+        )
 
     def _check_open(self) -> None:
         if self._closed:
             raise OrchestratorClosed("this orchestrator was closed when its block was left; make a new one")
-
-
-class RunSettings(NamedTuple):
-    """What a caller sets for one run in place of the orchestrator's own settings."""
-
-    system: str | None
-    timeout: float | None
-    quorum: Quorum | None
-    use_cache: bool
-    options: Mapping[str, object] | None
-
-
-def _checked_prompt(prompt: object) -> str:
-    if not isinstance(prompt, str):
-        raise BadCall(f"the prompt is of type {type(prompt).__name__}; it must be text (str)")
-    if not prompt.strip():
-        raise BadCall("the prompt is empty; it must have at least one character that is not white space")
-    return prompt
-
-
-def _checked_timeout(timeout: object) -> float:
-    if timeout is None:
-        return inf
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
-        raise BadCall(f"the timeout is {timeout!r}; it must be a number of seconds above 0, or None")
-    return float(timeout)
-
-
-def _checked_quorum(quorum: object, models: int) -> Quorum:
-    if quorum == "all":
-        return "all"
-    if isinstance(quorum, bool) or not isinstance(quorum, int) or not 1 <= quorum <= models:
-        raise BadCall(
-            f"the quorum is {quorum!r}; it must be 'all', or a whole number between 1 and the number of "
-            f"models that are asked ({models})"
-        )
-    return quorum

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from ultra.actors.breaker import BreakerPolicy, CircuitBreaker
+from ultra.actors.cell import Interceptor
 from ultra.actors.limits import Limiter, Limits
 from ultra.actors.model import RegisteredModel, Timeouts
 from ultra.actors.retry import RetryPolicy
@@ -18,7 +19,7 @@ from ultra.metrics import MetricsRecorder
 if TYPE_CHECKING:
     from ultra.actors.cache import CacheStore
 
-__all__ = ["ModelRegistry", "Policies", "check_weight"]
+__all__ = ["Faults", "ModelRegistry", "Policies", "check_weight"]
 
 UNREGISTERED: Final = 32
 """How many clients that were never registered are remembered, with their caches."""
@@ -33,11 +34,20 @@ class Policies(NamedTuple):
     breaker: BreakerPolicy | None = None
 
 
+class Faults(Interceptor, Protocol):
+    """What injects faults into an orchestrator: into its actors, and into the calls to its models."""
+
+    def around(self, model: str, adapter: ClientAdapter) -> ClientAdapter:
+        """Called once for each model, when it is registered; what this gives is called in its place."""
+        ...
+
+
 class ModelRegistry:
     """Registered models by name. Weights, caches and counters live here, whatever runs or not."""
 
-    def __init__(self, cache: CacheStore | None, policies: Policies) -> None:
+    def __init__(self, cache: CacheStore | None, policies: Policies, faults: Faults | None = None) -> None:
         self._cache = cache
+        self._faults = faults
         self._policies = policies
         self._models: dict[str, RegisteredModel] = {}
         self._clients: dict[str, object] = {}
@@ -62,10 +72,11 @@ class ModelRegistry:
 
     def _make(self, name: str, client: object, weight: float, policies: Policies) -> RegisteredModel:
         common = self._policies
+        adapter = ClientAdapter(client, owned=getattr(client, "reopens", False) is True)
         return RegisteredModel(
             name,
             weight,
-            adapter=ClientAdapter(client, owned=getattr(client, "reopens", False) is True),
+            adapter=adapter if self._faults is None else self._faults.around(name, adapter),
             policy=policies.retry or common.retry or RetryPolicy(),
             timeouts=policies.timeouts or common.timeouts or Timeouts(),
             shard=self._cache.shard(name) if self._cache is not None else None,
