@@ -24,14 +24,14 @@ class Recording:
     streamed: bool
 
 
-def recordings(dialect: str) -> list[Any]:
-    """Every exchange in `dialect`, as parameters of a test; one skipped parameter where there are none."""
-    found = [pytest.param(each, id=each.name) for each in _load() if each.dialect == dialect]
+def recordings() -> list[Any]:
+    """Every exchange, as parameters of a test; one skipped parameter where there are none."""
+    found = [pytest.param(each, id=each.name) for each in load()]
     absent = pytest.mark.skip(reason="no recorded exchanges beside the repository")
     return found or [pytest.param(None, id="absent", marks=absent)]
 
 
-def _load() -> list[Recording]:
+def load() -> list[Recording]:
     paths = sorted([*FOLDER.glob("recorded/*.json"), *FOLDER.glob("reported/*.json")])
     return [_read(json.loads(path.read_text())) for path in paths if path.name != "index.json"]
 

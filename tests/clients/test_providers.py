@@ -30,6 +30,9 @@ def test_the_first_colon_divides_provider_and_model() -> None:
     [
         ("openai", "openai"),
         ("azure", "openai"),
+        ("anthropic", "anthropic"),
+        ("gemini", "gemini"),
+        ("ollama", "ollama"),
         ("openrouter", "openai"),
         ("groq", "openai"),
         ("mistral", "openai"),
@@ -93,6 +96,42 @@ def test_azure_takes_a_resource_or_a_path(base_url: str, options: dict[str, str]
     assert client._url(stream=False) == url
     assert client._headers.value["api-key"] == KEY
     assert "authorization" not in client._headers.value
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:11434/api/chat"),
+        ("0.0.0.0:1234", "http://0.0.0.0:1234/api/chat"),
+        (":1234", "http://127.0.0.1:1234/api/chat"),
+        ("[::1]:1234", "http://[::1]:1234/api/chat"),
+        ("https://ollama.com/", "https://ollama.com/api/chat"),
+    ],
+)
+def test_ollamas_host_is_written_as_for_its_official_client(
+    monkeypatch: pytest.MonkeyPatch, host: str, url: str
+) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", host)
+    assert connect("ollama:m")._url(stream=False) == url
+
+
+@pytest.mark.parametrize(
+    ("name", "base_url", "url"),
+    [
+        ("anthropic:m", None, "https://api.anthropic.com/v1/messages"),
+        ("anthropic:m", "http://127.0.0.1:1/", "http://127.0.0.1:1/v1/messages"),
+        (
+            "gemini:models/m",
+            None,
+            "https://generativelanguage.googleapis.com/v1beta/models/m:generateContent",
+        ),
+        ("gemini:m", "http://127.0.0.1:1/v1", "http://127.0.0.1:1/v1/models/m:generateContent"),
+        ("groq:m", None, "https://api.groq.com/openai/v1/chat/completions"),
+        ("deepseek:m", None, "https://api.deepseek.com/chat/completions"),
+    ],
+)
+def test_a_base_url_is_written_as_for_the_official_client(name: str, base_url: str | None, url: str) -> None:
+    assert connect(name, api_key=KEY, base_url=base_url)._url(stream=False) == url
 
 
 def test_azure_without_a_resource_says_what_to_set() -> None:

@@ -13,19 +13,25 @@ from ultra.clients.providers import ProviderStatus, connect, provider_statuses
 from ultra.clients.transport import Limits
 
 if TYPE_CHECKING:
+    from ultra.clients.anthropic import AnthropicClient
+    from ultra.clients.gemini import GeminiClient
     from ultra.clients.http import HTTPClient
     from ultra.clients.local import LocalClient
+    from ultra.clients.ollama import OllamaClient
     from ultra.clients.openai import AzureOpenAIClient, OpenAIClient
     from ultra.clients.streams import CompletionStream
 
 __all__ = [
+    "AnthropicClient",
     "AzureOpenAIClient",
     "CallOptions",
     "CompletionStream",
+    "GeminiClient",
     "HTTPClient",
     "Limits",
     "LocalClient",
     "ModelClient",
+    "OllamaClient",
     "OpenAIClient",
     "ProviderStatus",
     "StreamingClient",
@@ -34,10 +40,13 @@ __all__ = [
 ]
 
 _LAZY: Final = {
+    "AnthropicClient": "ultra.clients.anthropic",
     "AzureOpenAIClient": "ultra.clients.openai",
     "CompletionStream": "ultra.clients.streams",
+    "GeminiClient": "ultra.clients.gemini",
     "HTTPClient": "ultra.clients.http",
     "LocalClient": "ultra.clients.local",
+    "OllamaClient": "ultra.clients.ollama",
     "OpenAIClient": "ultra.clients.openai",
 }
 

@@ -8,18 +8,17 @@ from urllib.parse import quote, urlencode, urlsplit
 import msgspec
 from msgspec import Struct
 
-from ultra.clients.framing import EventSplitter
 from ultra.clients.http import HTTPClient
-from ultra.clients.streams import AnswerDecoder, PlainAnswer
+from ultra.clients.streams import EventDecoder, PlainAnswer
 from ultra.clients.usage import Count, read_usage
 from ultra.messages import Completion, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from ultra.clients.failures import Reply
-    from ultra.clients.framing import Event
     from ultra.clients.options import CallOptions
+    from ultra.clients.streams import AnswerDecoder
     from ultra.messages import FinishReason
 
 __all__ = ["AzureOpenAIClient", "OpenAIClient"]
@@ -186,40 +185,29 @@ def _split(content: str | list[_Part] | None) -> tuple[str, str]:
 _read_answer = msgspec.json.Decoder(_Answer).decode
 
 
-class _ChunkDecoder(AnswerDecoder):
-    """Server-sent events of chunks, ended by ``[DONE]`` or, at some servers, by nothing."""
+class _ChunkDecoder(EventDecoder):
+    """Chunks, ended by ``[DONE]`` or, at some servers, by nothing."""
 
     def __init__(self, reply: Reply) -> None:
         super().__init__(reply)
-        self._events = EventSplitter()
         self._assembly = _Assembly(reply)
 
-    def feed(self, data: bytes) -> Iterator[str]:
-        """Yield the text of each chunk that `data` completes. Raises `ModelError`."""
-        return self._texts(self._events.feed(data))
-
-    def flush(self) -> Iterator[str]:
-        """Yield the text of a last chunk that no blank line ended. Raises `ModelError`."""
-        return self._texts(self._events.flush())
+    def read(self, name: str, data: bytes) -> str:
+        """Return the text in one chunk. Raises `ModelError`."""
+        if data == b"[DONE]":
+            self.terminated = True
+            return ""
+        if name == "error":
+            raise self.reply.failure_inside(data)
+        text = self._assembly.add(self.reply.read(_read_answer, data))
+        self.finished = self._assembly.finish is not None
+        return text
 
     def completion(self) -> Completion:
         """Return the whole answer. Raises `ModelError` if no finish reason was seen."""
         if not self.finished:
             raise self.reply.cut_off()
         return self._assembly.completion()
-
-    def _texts(self, events: list[Event]) -> Iterator[str]:
-        for event in events:
-            data = event.data.strip()
-            if self.terminated or not data:
-                continue
-            if data == b"[DONE]":
-                self.terminated = True
-            elif event.name == "error":
-                raise self.reply.failure_inside(data)
-            else:
-                yield self._assembly.add(self.reply.read(_read_answer, data))
-                self.finished = self._assembly.finish is not None
 
 
 class OpenAIClient(HTTPClient):

@@ -59,6 +59,28 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
         urls=("AZURE_OPENAI_ENDPOINT",),
         example="azure:my-deployment",
     ),
+    "anthropic": Provider(
+        client="ultra.clients.anthropic:AnthropicClient",
+        base_url="https://api.anthropic.com",
+        keys=("ANTHROPIC_API_KEY",),
+        urls=("ANTHROPIC_BASE_URL",),
+        example="anthropic:claude-sonnet-4-5",
+    ),
+    "gemini": Provider(
+        client="ultra.clients.gemini:GeminiClient",
+        base_url="https://generativelanguage.googleapis.com",
+        keys=("GOOGLE_API_KEY", "GEMINI_API_KEY"),
+        urls=("GOOGLE_GEMINI_BASE_URL",),
+        example="gemini:gemini-2.5-flash",
+    ),
+    "ollama": Provider(
+        client="ultra.clients.ollama:OllamaClient",
+        base_url="http://127.0.0.1:11434",
+        keys=("OLLAMA_API_KEY",),
+        urls=("OLLAMA_HOST",),
+        needs_key=False,
+        example="ollama:llama3.2",
+    ),
     "openrouter": Provider(
         client=_OPENAI,
         base_url="https://openrouter.ai/api/v1",

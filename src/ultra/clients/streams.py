@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 import trio
 
+from ultra.clients.framing import EventSplitter
 from ultra.errors import ModelError
 
 if TYPE_CHECKING:
@@ -15,10 +16,11 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from ultra.clients.failures import Reply
+    from ultra.clients.framing import Event
     from ultra.clients.transport import Body, Pool, Request
     from ultra.messages import Completion
 
-__all__ = ["AnswerDecoder", "CompletionStream", "Dialect", "PlainAnswer"]
+__all__ = ["AnswerDecoder", "CompletionStream", "Dialect", "EventDecoder", "PlainAnswer"]
 
 # Once the answer is whole, the end of its body is waited for this long [s]: a connection that was
 # read to the end can be used again.
@@ -46,6 +48,33 @@ class AnswerDecoder(ABC):
     @abstractmethod
     def completion(self) -> Completion:
         """Return the whole answer. Raises `ModelError` where the stream ended too early."""
+
+
+class EventDecoder(AnswerDecoder):
+    """Reads an answer that comes as server-sent events."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(reply)
+        self._events = EventSplitter()
+
+    def feed(self, data: bytes) -> Iterator[str]:
+        """Yield the text of each event that `data` completes. Raises `ModelError`."""
+        return self._texts(self._events.feed(data))
+
+    def flush(self) -> Iterator[str]:
+        """Yield the text of a last event that no blank line ended. Raises `ModelError`."""
+        return self._texts(self._events.flush())
+
+    @abstractmethod
+    def read(self, name: str, data: bytes) -> str:
+        """Return the text in one event's `data`, which is not empty. Raises `ModelError`."""
+
+    def _texts(self, events: list[Event]) -> Iterator[str]:
+        for event in events:
+            if self.terminated:
+                return
+            if data := event.data.strip():
+                yield self.read(event.name, data)
 
 
 class PlainAnswer(AnswerDecoder):
