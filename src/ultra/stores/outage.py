@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
+import trio
+
 from ultra.actors.timeline import Timeline
 from ultra.log import get_logger
 
@@ -36,11 +38,16 @@ class Outage:
         self._now = Timeline()
         self._over_at: float | None = None
 
-    def check(self) -> None:
-        """Raise `Unavailable` if the store failed less than half a minute ago."""
+    async def check(self) -> None:
+        """Raise `Unavailable` if the store failed less than half a minute ago.
+
+        A checkpoint where it raises.
+        """
         with self._lock:
-            if self._over_at is not None and self._now() < self._over_at:
-                raise Unavailable
+            out = self._over_at is not None and self._now() < self._over_at
+        if out:
+            await trio.lowlevel.checkpoint()
+            raise Unavailable
 
     def begin(self, error: BaseException) -> None:
         """Leave the store alone from now on, because of `error`."""

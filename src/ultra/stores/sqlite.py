@@ -63,11 +63,7 @@ class _Lane:
         Raises:
             Unavailable: it failed, or has failed so recently that it was not tried.
         """
-        try:
-            self.outage.check()
-        except Unavailable:
-            await trio.lowlevel.checkpoint()
-            raise
+        await self.outage.check()
         try:
             result = await trio.to_thread.run_sync(
                 lambda: self.run_sync(work, *args, **kwargs),

@@ -1,0 +1,258 @@
+"""Keeps models' answers in Redis, which many processes and machines may share.
+
+Each use opens a connection and closes it. coredis ties connections to a task group that one task has
+to open and close, while shards are used by the tasks of many actors, in the loops of several threads,
+before and after a loop's end; nobody could own it. What that costs is about a millisecond beside a
+call to a model, and what it brings is that nothing has to be kept, closed or reconnected.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+import trio
+
+from ultra.actors.cache import SECRET_BYTES, CacheStatistics, check_bound, is_whole
+from ultra.errors import BadCall, MissingExtra
+from ultra.stores.answers import decode, encode
+from ultra.stores.outage import Outage, Unavailable
+
+try:
+    import coredis
+    from coredis.exceptions import RedisError
+    from coredis.retry import NoRetryPolicy
+except ImportError as error:
+    raise MissingExtra("the Redis cache", "redis") from error
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from ultra.actors.cache import CacheKey
+    from ultra.messages import Completion
+
+__all__ = ["RedisCache", "RedisShard"]
+
+T = TypeVar("T")
+
+# Part of every key, so that versions of Ultra whose formats differ do not meet.
+FORMAT: Final = 1
+
+# coredis raises groups, and what the network raises inside them.
+_FAILURES: Final = (ExceptionGroup, OSError, trio.TooSlowError, RedisError)
+
+
+class _Server:
+    """How to reach one server."""
+
+    def __init__(self, url: str, timeout: float) -> None:
+        self._url = url
+        self._timeout = timeout
+        self.outage = Outage(store=_without_password(url))
+
+    async def run(self, work: Callable[[coredis.Redis[bytes]], Awaitable[T]]) -> T:
+        """Do `work` on a connection of its own. After a cancellation it is done or it is not.
+
+        Raises:
+            Unavailable: it failed, or took too long, or has failed so recently that it was not tried.
+        """
+        await self.outage.check()
+        try:
+            result = await self.attempt(work)
+        except _FAILURES as error:
+            self.outage.begin(_first(error))
+            raise Unavailable from error
+        self.outage.end()
+        return result
+
+    async def attempt(self, work: Callable[[coredis.Redis[bytes]], Awaitable[T]]) -> T:
+        """As `run`, whatever happened before. Raises one of `_FAILURES`."""
+        with trio.fail_after(self._timeout):
+            async with self.client() as client:
+                return await work(client)
+
+    def client(self) -> coredis.Redis[bytes]:
+        """A client that is not connected yet."""
+        return coredis.Redis.from_url(
+            self._url, verify_version=False, retry_policy=NoRetryPolicy(), connect_timeout=self._timeout
+        )
+
+
+class RedisShard:
+    """One model's answers in Redis. Its counters are this process's own."""
+
+    def __init__(self, server: _Server, prefix: str, *, max_answer_bytes: int, ttl: float | None) -> None:
+        self._server = server
+        self._prefix = prefix.encode()
+        self._max_answer_bytes = max_answer_bytes
+        self._ttl = ttl
+        self._lock = threading.Lock()
+        self._counts = CacheStatistics()
+
+    async def get(self, key: CacheKey) -> Completion | None:
+        """The answer kept under `key`, or None, also where the server does not answer in time. A checkpoint.
+
+        Cancelling it leaves the shard as it was.
+        """
+        try:
+            answer = await self._server.run(lambda client: client.get(self._prefix + key))
+        except Unavailable:
+            self._count(misses=1, failures=1)
+            return None
+        if answer is None:
+            self._count(misses=1)
+            return None
+        try:
+            found = decode(answer)
+        except msgspec.MsgspecError as error:
+            self._server.outage.warn(error)
+            self._count(misses=1, failures=1)
+            return None
+        self._count(hits=1)
+        return found
+
+    async def put(self, key: CacheKey, completion: Completion) -> None:
+        """Keep a whole answer under `key`, where the server does so in time. A checkpoint.
+
+        After a cancellation it was kept or it was not.
+        """
+        answer = encode(completion)
+        if not is_whole(completion) or len(answer) > self._max_answer_bytes:
+            self._count(refused=1)
+            await trio.lowlevel.checkpoint()
+            return
+        milliseconds = None if self._ttl is None else max(1, round(self._ttl * 1000))
+        try:
+            await self._server.run(lambda client: client.set(self._prefix + key, answer, px=milliseconds))
+        except Unavailable:
+            self._count(failures=1)
+            return
+        self._count(stored=1)
+
+    def statistics(self) -> CacheStatistics:
+        """The counters of this process. What the server holds, evicts and expires is its own business."""
+        with self._lock:
+            return self._counts
+
+    def _count(self, **more: int) -> None:
+        with self._lock:
+            counts = {name: getattr(self._counts, name) + number for name, number in more.items()}
+            self._counts = msgspec.structs.replace(self._counts, **counts)
+
+
+class RedisCache:
+    """Keeps answers in the Redis server at `url`: ``redis://[user:password@]host[:port][/database]``.
+
+    ``rediss://`` is the same over TLS. Making the store asks the server for its secret, and blocks for
+    at most `timeout`; nothing after that blocks. A server that does not answer is left alone for half a
+    minute after each warning, and tried again then. How much it holds and what it evicts is set on the
+    server: ``maxmemory`` and ``maxmemory-policy allkeys-lru``.
+
+    Args:
+        url: of the server. A password in it appears in no log, error or repr of Ultra's.
+        ttl: seconds for which an answer is good, by the server's clock; None: for ever.
+        max_answer_bytes: a bigger answer is not kept.
+        timeout: seconds for one use of the server.
+        prefix: what the keys in the database begin with.
+
+    Raises:
+        BadCall: an argument is out of its range.
+        MissingExtra: coredis is not installed; raised by importing this module.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        ttl: float | None = 7 * 86400.0,
+        max_answer_bytes: int = 2**20,
+        timeout: float = 1.0,
+        prefix: str = "ultra",
+    ) -> None:
+        check_bound("timeout", timeout)
+        check_bound("max_answer_bytes", max_answer_bytes, whole=True)
+        if ttl is not None:
+            check_bound("ttl", ttl)
+        self._ttl = ttl
+        self._max_answer_bytes = max_answer_bytes
+        self._prefix = f"{prefix}:{FORMAT}:"
+        self._server = _Server(_checked(url), timeout)
+        self._shards: dict[str, RedisShard] = {}
+        self._secret = self._fetch_secret()
+
+    @property
+    def secret(self) -> bytes:
+        """32 random bytes kept on the server; where it could not be reached, new ones for this store."""
+        return self._secret
+
+    def shard(self, name: str) -> RedisShard:
+        """The shard of the model `name`: the same one each time."""
+        shard = self._shards.get(name)
+        if shard is None:
+            digest = blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+            prefix = f"{self._prefix}{digest}:"
+            made = RedisShard(self._server, prefix, max_answer_bytes=self._max_answer_bytes, ttl=self._ttl)
+            shard = self._shards.setdefault(name, made)  # another thread may have been first
+        return shard
+
+    async def aclose(self) -> None:
+        """Does nothing, since nothing is held open. A checkpoint."""
+        await trio.lowlevel.checkpoint()
+
+    def _fetch_secret(self) -> bytes:
+        # In a thread and a loop of its own, because the caller may be in any loop, or in none.
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            return thread.submit(trio.run, self._share_secret).result()
+
+    async def _share_secret(self) -> bytes:
+        """The secret on the server, which is made if it has none."""
+        name, new = f"{self._prefix}secret", secrets.token_bytes(SECRET_BYTES)
+
+        async def share(client: coredis.Redis[bytes]) -> bytes:
+            await client.set(name, new, condition=coredis.PureToken.NX)
+            return await client.get(name) or new
+
+        try:
+            return await self._server.attempt(share)
+        except _FAILURES as error:
+            self._server.outage.warn(_first(error))
+            return new
+
+
+def _checked(url: str) -> str:
+    if not _is_allowed(url):
+        form = "redis://[user:password@]host[:port][/database]"
+        # The URL may hold a password, so it is not repeated.
+        raise BadCall(f"the URL of the Redis cache is not allowed; give {form}, or rediss:// for TLS")
+    return url
+
+
+def _is_allowed(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    database = parts.path.strip("/")
+    return (
+        parts.scheme in {"redis", "rediss"}
+        and bool(parts.hostname)
+        and port != 0
+        and (not database or database.isdecimal())
+    )
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.hostname}:{parts.port or 6379}{parts.path}"
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
