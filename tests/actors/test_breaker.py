@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from ultra.actors.breaker import BreakerPolicy, CircuitBreaker
-from ultra.errors import BadCall, CircuitOpen, ErrorKind, ModelError, UsageError
+from ultra.errors import BadCall, CircuitOpen, DeadlineExceeded, ErrorKind, ModelError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,7 +127,10 @@ async def test_every_other_kind_of_failure_opens_the_circuit(kind: ErrorKind) ->
     assert state(breaker) == "open"
 
 
-@pytest.mark.parametrize("error", [UsageError("x"), BadCall("x"), CircuitOpen("m", 1.0), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    "error",
+    [UsageError("x"), BadCall("x"), CircuitOpen("m", 1.0), DeadlineExceeded("x"), KeyboardInterrupt()],
+)
 async def test_the_caller_s_own_mistakes_and_interrupts_do_not_count(error: BaseException) -> None:
     breaker = CircuitBreaker("m", BY_COUNT)
     for _ in range(10):
