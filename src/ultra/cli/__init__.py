@@ -1,0 +1,46 @@
+"""The command `ultra`. Importing this imports neither typer nor rich, which come with the extra ``cli``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from importlib.util import find_spec
+
+__all__ = ["main"]
+
+INTERRUPTED = 128 + signal.SIGINT
+
+
+def main() -> int:
+    """Run the command line and return the exit code.
+
+    0: done, perhaps degraded, which the output says. 1: it failed. 2: it was called wrongly, or the
+    extra is missing. 130: interrupted (143 by SIGTERM). 141: nobody reads stdout any more.
+    """
+    # Whoever starts a program may leave out its streams; then they are None.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115, PTH123 - for as long as the program runs
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115, PTH123 - as above
+    try:
+        return _run(sys.argv[1:])
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    finally:
+        # Nothing is left to interrupt but Python's own shutdown, which would show a traceback.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _run(arguments: list[str]) -> int:
+    if find_spec("typer") is None or find_spec("rich") is None:
+        from ultra.errors import MissingExtra  # noqa: PLC0415 - only now needed
+
+        sys.stderr.write(f"ultra: {MissingExtra('the command line', 'cli')}\n")
+        return 2
+    if arguments == ["--version"]:  # ahead of typer, which takes many times as long to import
+        from ultra.cli.version import version_line  # noqa: PLC0415 - as above
+
+        sys.stdout.write(f"{version_line()}\n")
+        return 0
+    from ultra.cli.app import run  # noqa: PLC0415 - the extra is there
+
+    return run(arguments)

@@ -1,0 +1,109 @@
+"""The app above all commands, and what its errors do to the exit code."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from ultra.cli.commands import CommandGroup, new_app
+from ultra.cli.text import one_line
+from ultra.cli.version import version_line
+from ultra.errors import BadCall, UltraError, UsageError
+
+__all__ = ["app", "run"]
+
+STDOUT_CLOSED = 141
+"""What a shell reports of a program that SIGPIPE ended."""
+
+app = new_app()
+
+
+@app.callback(cls=CommandGroup, invoke_without_command=True)
+def ultra(
+    context: typer.Context,
+    *,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """Ask several language models the same question and merge their answers.
+
+    It needs no key to start with: ultra ask "..." asks three voices of a small local model.
+    """
+    if version:
+        typer.echo(version_line())
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(2)
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command that `arguments` name and return the exit code; errors become a line on stderr."""
+    try:
+        _check_text(arguments)
+        code = _call(arguments)
+        sys.stdout.flush()
+    except Exception as error:  # noqa: BLE001 - whatever it is, nobody who types a command wants a traceback
+        return _explain(error)
+    return code
+
+
+def _explain(error: Exception) -> int:
+    """Say in one line what went wrong, and return the exit code that tells of it."""
+    match error:
+        case typer.TyperException():
+            message, code = _misuse(error), error.exit_code
+        case UsageError():
+            message, code = str(error), 2
+        case UltraError():
+            message, code = str(error), 1
+        case BrokenPipeError():
+            _discard_stdout()
+            return STDOUT_CLOSED
+        case OSError():
+            _discard_stdout()
+            message, code = f"the operating system reports: {error}", 1
+        case _:
+            logging.getLogger("ultra.cli").debug("internal error", exc_info=error)
+            kind = type(error).__name__
+            message, code = f"internal error, please report it (-vv shows where): {kind}: {error}", 1
+    sys.stderr.write(f"ultra: {one_line(message)}\n")
+    return code
+
+
+def _call(arguments: list[str]) -> int:
+    """Call the command; not by typer's `main`, which has its own mind about signals and broken pipes."""
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context("ultra", list(arguments)) as context:
+            code = command.invoke(context)
+    except typer.Exit as end:
+        return end.exit_code
+    return code if isinstance(code, int) else 0
+
+
+def _check_text(arguments: list[str]) -> None:
+    """Refuse what cannot be sent to a model: Python hands bytes that are no text on as halves of pairs."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise BadCall(
+                f"the argument {argument!r} has bytes that are not text; give it in UTF-8"
+            ) from None
+
+
+def _misuse(error: typer.TyperException) -> str:
+    """What typer found wrong with the options, and where to read about them."""
+    context = getattr(error, "ctx", None)
+    hint = f" (see: {context.command_path} --help)" if context is not None else ""
+    return f"{error.format_message().rstrip('.')}{hint}"
+
+
+def _discard_stdout() -> None:
+    """Send to nowhere what stdout still holds: Python flushes it at its end, and would complain."""
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device, not a path
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())

@@ -1,0 +1,148 @@
+"""What `ultra ask` was told on its command line, checked as far as it can be without any model."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from functools import partial
+from typing import TYPE_CHECKING, Final, Literal, cast
+
+from msgspec import Struct
+
+from ultra.errors import BadCall
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from io import BufferedReader
+
+__all__ = [
+    "DEFAULT_MODELS",
+    "Question",
+    "RequestedModel",
+    "parse_model",
+    "parse_models",
+    "parse_names",
+    "parse_quorum",
+    "read_prompt",
+]
+
+DEFAULT_MODELS: Final = ("local:careful", "local:creative", "local:concise")
+"""Who is asked when nobody was named: the three voices of the embedded model."""
+
+
+class RequestedModel(Struct, frozen=True):
+    """One ``--model``: `identifier` is its ``provider:model``."""
+
+    identifier: str
+    weight: float = 1.0
+
+    @property
+    def short_name(self) -> str:
+        """What follows the provider."""
+        return self.identifier.partition(":")[2]
+
+
+class Question(Struct, frozen=True, kw_only=True):
+    """A question and how to ask it; None leaves the choice to the orchestrator."""
+
+    prompt: str
+    models: tuple[RequestedModel, ...]
+    chosen: tuple[str, ...] | None = None
+    stages: tuple[str, ...] | None = None
+    system: str | None = None
+    timeout: float | None = None
+    quorum: int | Literal["all"] | None = None
+
+    def names(self) -> dict[str, RequestedModel]:
+        """The models by the names that they are shown under: without their provider where that is clear."""
+        times = Counter(model.short_name for model in self.models)
+        return {
+            model.short_name if times[model.short_name] == 1 else model.identifier: model
+            for model in self.models
+        }
+
+    def chosen_names(self) -> list[str] | None:
+        """The names of the models that ``--models`` picked, by name or by ``provider:model``."""
+        if self.chosen is None:
+            return None
+        by_identifier = {model.identifier: name for name, model in self.names().items()}
+        return [by_identifier.get(name, name) for name in self.chosen]
+
+
+def parse_model(text: str) -> RequestedModel:
+    """Read ``provider:model[@weight]``. What follows the last ``@`` is the weight.
+
+    Raises:
+        BadCall: there is no provider, no model, or the weight is no number.
+    """
+    identifier, _, number = text.rpartition("@") if "@" in text else (text, "", "1")
+    try:
+        weight = float(number)
+    except ValueError:
+        raise BadCall(
+            f"the weight {number!r} in --model {text!r} is no number; give provider:model@2, "
+            f"and where '@' belongs to the model's name, the weight after it: {text}@1"
+        ) from None
+    provider, colon, model = identifier.partition(":")
+    if not (provider and colon and model):
+        raise BadCall(
+            f"--model {text!r} is not provider:model[@weight], such as local:careful or local:careful@2"
+        )
+    return RequestedModel(identifier, weight)
+
+
+def parse_models(texts: Iterable[str]) -> tuple[RequestedModel, ...]:
+    """Read every ``--model``; none means the default.
+
+    Raises:
+        BadCall: as `parse_model`, or a model is named twice.
+    """
+    models = tuple(parse_model(text) for text in texts) or tuple(map(RequestedModel, DEFAULT_MODELS))
+    for identifier, times in Counter(model.identifier for model in models).items():
+        if times > 1:
+            raise BadCall(f"--model {identifier!r} is given {times} times; give each model once")
+    return models
+
+
+def parse_names(texts: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Read an option that takes names with commas between them, and may itself be repeated."""
+    if not texts:
+        return None
+    return tuple(name.strip() for text in texts for name in text.split(",") if name.strip())
+
+
+def parse_quorum(text: str | None) -> int | Literal["all"] | None:
+    """Read ``--quorum``. Raises `BadCall` for what is neither a number nor ``all``."""
+    if text is None:
+        return None
+    if text == "all":
+        return "all"
+    try:
+        return int(text)
+    except ValueError:
+        raise BadCall(f"--quorum is {text!r}; give a number of models, or all") from None
+
+
+def read_prompt(text: str) -> str:
+    """Return the prompt: `text`, or for ``-`` what stdin has.
+
+    Raises:
+        BadCall: it is empty, or stdin has no UTF-8 text.
+    """
+    if text == "-":
+        text = _read_stdin()
+    if not text.strip():
+        raise BadCall('the prompt is empty; give a question: ultra ask "...", or - to read it from stdin')
+    return text
+
+
+def _read_stdin() -> str:
+    if sys.stdin is None:
+        raise BadCall("the prompt is to be read from stdin, which is closed")
+    # In pieces: Python notices Ctrl-C between two of them, and not while one call reads them all.
+    stdin = cast("BufferedReader", sys.stdin.buffer)
+    pieces = iter(partial(stdin.read1, 1 << 16), b"")
+    try:
+        return b"".join(pieces).decode("utf-8-sig")  # some shells put a mark before what they pipe
+    except UnicodeDecodeError as error:
+        raise BadCall(f"what stdin has is not UTF-8 text: {error.reason} at byte {error.start}") from None

@@ -1,0 +1,90 @@
+"""`ultra ask`: several models answer, and the answers are merged."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ultra.cli.arguments import Question, parse_models, parse_names, parse_quorum, read_prompt
+from ultra.cli.commands import new_app
+
+__all__ = ["app"]
+
+app = new_app()
+
+
+@app.command(epilog="Exit code: 0 answered (a degraded answer says so), 1 failed, 2 bad usage, 130 Ctrl-C.")
+def ask(
+    prompt: Annotated[
+        str,
+        typer.Argument(metavar="PROMPT", show_default=False, help="The question; - reads it from stdin."),
+    ],
+    *,
+    models: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="PROVIDER:MODEL[@WEIGHT]",
+            help="A model to ask; repeat it for more. The one of highest weight that answered writes the "
+            "synthesis. Without it: the three voices of the local model. 'ultra models' lists providers.",
+        ),
+    ] = None,
+    chosen: Annotated[
+        list[str] | None,
+        typer.Option("--models", metavar="NAME,...", help="Ask only these of the models, by name."),
+    ] = None,
+    stages: Annotated[
+        list[str] | None,
+        typer.Option(metavar="STAGE,...", help="The stages to run.  [default: initial,meta,synthesis]"),
+    ] = None,
+    system: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="A system prompt for the models' answers.")
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="How long all of it may take; the stages share it."),
+    ] = None,
+    quorum: Annotated[
+        str | None,
+        typer.Option(metavar="N|all", help="How many models must answer for the run to go on.  [default: 1]"),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the result, or the error, as one JSON document.")
+    ] = False,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Print plain text, as for pipes and logs, on a terminal too.")
+    ] = False,
+    verbose: Annotated[
+        int,
+        typer.Option(
+            "--verbose",
+            "-v",
+            count=True,
+            metavar="",
+            help="Log to stderr; -vv logs more.",
+            show_default=False,
+        ),
+    ] = 0,
+) -> int:
+    """Ask several models the same question and merge their answers.
+
+    The models answer side by side, analyse each other's answers, and the synthesis merges them. Then
+    a line for each model tells its time, tokens, attempts, and how far it agreed with the others.
+    """
+    # The models' side takes longer to import than a misspelt option to be found.
+    from ultra.cli.document import reporting_errors  # noqa: PLC0415
+    from ultra.cli.session import open_view, run  # noqa: PLC0415
+
+    with reporting_errors(enabled=as_json):
+        question = Question(
+            prompt=read_prompt(prompt),
+            models=parse_models(models or ()),
+            chosen=parse_names(chosen),
+            stages=parse_names(stages),
+            system=system,
+            timeout=timeout,
+            quorum=parse_quorum(quorum),
+        )
+        return run(question, open_view(as_json=as_json, plain=plain), verbose=verbose)

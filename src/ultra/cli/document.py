@@ -1,0 +1,76 @@
+"""`--json`: one document on stdout, the result or the error."""
+
+from __future__ import annotations
+
+import re
+import sys
+from contextlib import contextmanager
+from math import inf
+from typing import TYPE_CHECKING, Final, Self
+
+import msgspec
+
+from ultra.errors import QuorumNotReached, UltraError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+    from ultra.events import Event
+    from ultra.messages import OrchestrationResult
+
+__all__ = ["DocumentView", "reporting_errors", "write_document"]
+
+_CONTROLS: Final = re.compile(rb"\x7f|\xc2[\x80-\x9f]")
+
+
+def write_document(value: object) -> None:
+    """Write `value` as one line of JSON, in UTF-8 whatever the locale says."""
+    # JSON leaves these characters as they are, and a terminal obeys some of them.
+    encoded = _CONTROLS.sub(lambda match: b"\\u%04x" % ord(match[0].decode()), msgspec.json.encode(value))
+    sys.stdout.flush()
+    sys.stdout.buffer.write(encoded + b"\n")
+    sys.stdout.buffer.flush()
+
+
+@contextmanager
+def reporting_errors(*, enabled: bool) -> Iterator[None]:
+    """Write an error that leaves the block as a document, and let it go on: it decides the exit code."""
+    try:
+        yield
+    except Exception as error:
+        # Other errors of the system come from writing to stdout, where this document would go too.
+        if enabled and (isinstance(error, UltraError) or not isinstance(error, OSError)):
+            write_document({"error": _described(error)})
+        raise
+
+
+class DocumentView:
+    """Writes the result and nothing else."""
+
+    interval = inf
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def show(self, event: Event) -> None:
+        """Do nothing: all that the events tell is in the result."""
+
+    def refresh(self) -> None:
+        """Do nothing."""
+
+    def conclude(self, result: OrchestrationResult) -> None:
+        """Write the result."""
+        write_document(result)
+
+
+def _described(error: Exception) -> dict[str, object]:
+    described: dict[str, object] = {"type": type(error).__name__, "message": str(error)}
+    if isinstance(error, QuorumNotReached):
+        described |= {"stage": error.stage, "failures": error.failures}
+    return described

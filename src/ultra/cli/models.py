@@ -1,0 +1,81 @@
+"""`ultra models`: what can be asked here, and why the rest cannot."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ultra.cli.arguments import DEFAULT_MODELS
+from ultra.cli.commands import new_app
+
+if TYPE_CHECKING:
+    from ultra.clients import ProviderStatus
+
+__all__ = ["app"]
+
+app = new_app()
+
+
+@app.command()
+def models(
+    *,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the providers as one JSON document.")
+    ] = False,
+) -> None:
+    """List the models that can be used here, and why others cannot.
+
+    No model is called: a key that is set counts as usable, and for a server on this machine a
+    connection is tried. Any model of a usable provider can be asked; the list has an example of each.
+    """
+    from ultra.clients import provider_statuses  # noqa: PLC0415 - not for the help alone
+
+    statuses = provider_statuses()
+    if as_json:
+        from ultra.cli.document import write_document  # noqa: PLC0415 - as above
+
+        write_document(statuses)
+    elif sys.stdout.isatty():
+        _draw(statuses)
+    else:
+        _write(statuses)
+
+
+def _draw(statuses: list[ProviderStatus]) -> None:
+    from rich.console import Group  # noqa: PLC0415 - only for a terminal
+    from rich.rule import Rule  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    from ultra.cli.terminal import open_console  # noqa: PLC0415
+
+    ready = Table.grid(padding=(0, 3, 0, 0))
+    others = Table.grid(padding=(0, 3, 0, 0))
+    for status in statuses:
+        if status.available:
+            ready.add_row(Text("\n".join(_examples(status)), "bold"), Text(status.detail))
+        else:
+            others.add_row(Text(status.name, "bold"), Text(status.detail), style="dim")
+    console = open_console()
+    for title, table in (("Ready", ready), ("Not ready", others)):
+        if table.row_count:
+            console.print(Group(Text(), Rule(Text(title, style="bold"), align="left", style="dim"), table))
+
+
+def _write(statuses: list[ProviderStatus]) -> None:
+    rows = [
+        (status.name, "ready" if status.available else "no", example, status.detail)
+        for status in statuses
+        for example in _examples(status)
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        sys.stdout.write("  ".join(cells).rstrip() + "\n")
+
+
+def _examples(status: ProviderStatus) -> tuple[str, ...]:
+    """What to type after ``--model``: the voices of the embedded model are all that it has."""
+    return DEFAULT_MODELS if status.name == "local" else (status.example,)

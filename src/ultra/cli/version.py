@@ -1,0 +1,12 @@
+"""The version that `ultra --version` prints."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+__all__ = ["version_line"]
+
+
+def version_line() -> str:
+    """Return the name of the command and the version of the installed distribution."""
+    return f"ultra {version('ultra-llm')}"

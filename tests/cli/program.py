@@ -1,0 +1,155 @@
+"""Runs `ultra` as a real process: with pipes, or on a terminal of its own."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import pty
+import signal
+import struct
+import subprocess
+import sys
+import termios
+from contextlib import asynccontextmanager, suppress
+from fcntl import ioctl
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+ULTRA = (sys.executable, "-c", "import sys; from ultra.cli import main; sys.exit(main())")
+
+PATIENCE = 60
+"""Seconds after which a test gives up: far more than anything takes, on a machine that is busy."""
+
+_KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "SYSTEMROOT", "TMPDIR", "VIRTUAL_ENV")
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The variables that the program sees: no keys, proxies or terminal settings of the developer's."""
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    return {"PYTHONUTF8": "1", "TERM": "xterm-256color", **kept, **(extra or {})}
+
+
+async def run_ultra(
+    *arguments: str, env: Mapping[str, str] | None = None, stdin: bytes = b""
+) -> subprocess.CompletedProcess[bytes]:
+    """Run `ultra` with pipes, to its end."""
+    with trio.fail_after(PATIENCE):
+        return await trio.run_process(
+            [*ULTRA, *arguments],
+            env=environment(env),
+            stdin=stdin,
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+        )
+
+
+@asynccontextmanager
+async def ultra_running(
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    stdin: int = subprocess.DEVNULL,
+    stdout: int = subprocess.PIPE,
+) -> AsyncIterator[trio.Process]:
+    """Run `ultra` beside the test, with pipes or these streams."""
+    process = await trio.lowlevel.open_process(
+        [*ULTRA, *arguments],
+        env=environment(env),
+        stdin=stdin,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        with trio.CancelScope(shield=True), suppress(ProcessLookupError):
+            process.kill()
+            await process.wait()
+
+
+async def ended(process: trio.Process) -> tuple[int, str]:
+    """The exit code of a process and what it wrote to stderr."""
+    assert process.stderr is not None
+    with trio.fail_after(PATIENCE):
+        errors = b"".join([data async for data in process.stderr])
+        return await process.wait(), errors.decode()
+
+
+def interrupt(process: trio.Process, number: int = signal.SIGINT) -> None:
+    """Send a signal to the program and all that belongs to it, as a terminal does at Ctrl-C."""
+    os.killpg(process.pid, number)
+
+
+class Terminal:
+    """`ultra` on a pseudo-terminal; `output` is all that it has written to it."""
+
+    def __init__(self, process: trio.Process, master: int) -> None:
+        self.process = process
+        self.output = ""
+        self._master = trio.lowlevel.FdStream(master)
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+
+    async def wait_for(self, text: str) -> None:
+        """Wait until the program has written `text`; fails if it ends before."""
+        with trio.fail_after(PATIENCE):
+            while text not in self.output:
+                assert await self._read(), f"it ended without writing {text!r}, but:\n{self.output}"
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C."""
+        interrupt(self.process)
+
+    async def wait(self) -> int:
+        """Wait until it has ended and return its exit code; fails if a process of its is left."""
+        with trio.fail_after(PATIENCE):
+            while await self._read():
+                pass
+            code = await self.process.wait()
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, 0)
+            raise AssertionError("a process of the program has outlived it")
+        return code
+
+    async def _read(self) -> bool:
+        try:
+            data = await self._master.receive_some()
+        except trio.BrokenResourceError:  # EIO: what Linux says when the other side is closed
+            return False
+        self.output += self._decoder.decode(data)
+        return bool(data)
+
+    async def aclose(self) -> None:
+        """End the program, if the test has not, and the terminal."""
+        await self._master.aclose()
+        with suppress(ProcessLookupError):
+            self.process.kill()
+        await self.process.wait()
+
+
+@asynccontextmanager
+async def ultra_on_terminal(
+    *arguments: str, env: Mapping[str, str] | None = None, columns: int = 100, lines: int = 40
+) -> AsyncIterator[Terminal]:
+    """Run `ultra` on a terminal of this size."""
+    master, slave = pty.openpty()
+    ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+    process = await trio.lowlevel.open_process(
+        [*ULTRA, *arguments],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        env=environment(env),
+        start_new_session=True,
+    )
+    os.close(slave)
+    terminal = Terminal(process, master)
+    try:
+        yield terminal
+    finally:
+        with trio.CancelScope(shield=True):
+            await terminal.aclose()

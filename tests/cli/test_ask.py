@@ -1,0 +1,296 @@
+"""`ultra ask` as a real process, with pipes, against a server that speaks the OpenAI dialect."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+import trio
+from chat_server import Script, chat_server
+from program import PATIENCE, ULTRA, ended, environment, interrupt, run_ultra, ultra_running
+
+from ultra.cli import app
+from ultra.messages import OrchestrationResult
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TWO = ("--model", "openai:first@2", "--model", "openai:second")
+NO_KEYS = {"OPENAI_API_KEY": ""}
+
+
+def broken() -> Script:
+    """A model that fails for good at once: errors of the caller's are not retried."""
+    return Script(status=400)
+
+
+async def test_answers_analyses_and_the_synthesis_are_written_as_plain_text() -> None:
+    async with chat_server(second=Script(("Surely ", "Paris."))) as server:
+        done = await run_ultra("ask", "Where?", *TWO, env=server.environment)
+
+    output = done.stdout.decode()
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert "\x1b" not in output
+    for stage in ("initial: first", "initial: second", "meta: first", "meta: second", "synthesis: first"):
+        assert re.search(rf"^--- {stage}, \d+\.\d s$", output, re.MULTILINE)
+    assert output.count("Surely Paris.\n") == 2
+    assert re.search(
+        r"^model +time +tokens +attempts +score\nfirst  +\d+\.\d s +9 +3 .*\nsecond ", output, re.MULTILINE
+    )
+
+
+async def test_json_is_one_document_with_the_whole_result() -> None:
+    async with chat_server(first=Script(("tab\t \x1b \x7f \x9b ", "漢字"))) as server:
+        done = await run_ultra("ask", "Where?", *TWO, "--json", env=server.environment)
+
+    assert (done.returncode, done.stderr) == (0, b"")
+    result = msgspec.json.decode(done.stdout, type=OrchestrationResult)
+    assert result.status == "success"
+    assert result.final_synthesis is not None
+    assert result.final_synthesis.content == "tab\t \x1b \x7f \x9b 漢字"
+    assert [list(result.initial_responses), list(result.meta_responses)] == [["first", "second"]] * 2
+    assert done.stdout.count(b"\n") == 1
+    assert not {"\x1b", "\x7f", "\x9b"} & set(done.stdout.decode())
+
+
+async def test_a_run_that_fails_is_one_line_on_stderr_and_1() -> None:
+    async with chat_server(first=broken(), second=broken()) as server:
+        done = await run_ultra("ask", "Where?", *TWO, env=server.environment)
+
+    assert done.returncode == 1
+    assert re.fullmatch(rb"ultra: .*the model is on strike.*the model is on strike.*\n", done.stderr)
+    assert b"'first'" in done.stderr
+    assert b"'second'" in done.stderr
+
+
+async def test_with_json_a_run_that_fails_is_a_document_too() -> None:
+    async with chat_server(first=broken(), second=broken()) as server:
+        done = await run_ultra("ask", "Where?", *TWO, "--json", env=server.environment)
+
+    assert done.returncode == 1
+    error = json.loads(done.stdout)["error"]
+    assert (error["type"], error["stage"], set(error["failures"])) == (
+        "QuorumNotReached",
+        "initial",
+        {"first", "second"},
+    )
+    assert done.stderr.count(b"\n") == 1
+
+
+async def test_with_json_bad_usage_is_a_document_too() -> None:
+    done = await run_ultra("ask", "Where?", "--model", "openia:gpt", "--json")
+
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["error"]["type"] == "BadCall"
+
+
+async def test_a_degraded_answer_is_an_answer_and_says_why_it_is_degraded() -> None:
+    async with chat_server(first=broken()) as server:
+        done = await run_ultra("ask", "Where?", *TWO, env=server.environment)
+
+    output = done.stdout.decode()
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert "--- initial: first, failed\n" in output
+    assert re.search(r"^--- synthesis: second", output, re.MULTILINE)
+    assert re.search(r"^degraded:\n- initial(, meta)?: .*the model is on strike", output, re.MULTILINE)
+
+
+async def test_the_prompt_comes_from_stdin_and_the_system_prompt_with_it() -> None:
+    async with chat_server() as server:
+        done = await run_ultra(
+            *("ask", "-", "--model", "openai:first", "--stages", "initial", "--system", "Be brief."),
+            env=server.environment,
+            stdin="Where is Köln?\n".encode(),
+        )
+
+        assert done.returncode == 0
+        (request,) = server.scripts["first"].requests
+        assert request["messages"] == [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "Where is Köln?\n"},
+        ]
+
+
+async def test_stages_and_models_can_be_chosen() -> None:
+    async with chat_server() as server:
+        done = await run_ultra(
+            *("ask", "Where?", *TWO, "--models", "openai:second", "--stages", "initial, synthesis", "--json"),
+            env=server.environment,
+        )
+
+    result = msgspec.json.decode(done.stdout, type=OrchestrationResult)
+    assert {stage: list(answers) for stage, answers in result.stages.items()} == {
+        "initial": ["second"],
+        "synthesis": ["second"],
+    }
+
+
+async def test_with_a_quorum_of_all_one_failure_fails_the_run() -> None:
+    async with chat_server(second=broken()) as server:
+        done = await run_ultra("ask", "Where?", *TWO, "--quorum", "all", env=server.environment)
+
+    assert done.returncode == 1
+    assert b"got 1 of the 2 answers" in done.stderr
+
+
+async def test_a_run_ends_when_its_time_is_over() -> None:
+    async with chat_server(first=Script(gate=trio.Event())) as server:
+        done = await run_ultra(
+            "ask", "?", "--model", "openai:first", "--timeout", "0.1", env=server.environment
+        )
+
+    assert done.returncode == 1
+    assert re.fullmatch(rb"ultra: .*did not answer in time.*\n", done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["", *TWO], "the prompt is empty; give a question"),
+        (["-", *TWO], "the prompt is empty; give a question"),
+        (["?", "--model", "openia:gpt"], "no provider 'openia'; the providers are: local, openai"),
+        (["?", "--model", "local:loud"], "careful, creative, concise"),
+        (["?", "--model", "gpt"], r"'gpt' is not provider:model\[@weight\]"),
+        (["?", "--model", "openai:gpt@much"], "the weight 'much' .* is no number"),
+        (["?", "--model", "openai:gpt@-1"], r"the weight is -1\.0; it must be a finite number, 0 or more"),
+        (["?", "--model", "openai:gpt@nan"], "the weight is nan; it must be a finite number, 0 or more"),
+        (["?", "--model", "openai:gpt", "--model", "openai:gpt"], "'openai:gpt' is given 2 times"),
+        (["?", *TWO, "--models", "third"], "unknown model 'third'; registered: first, second"),
+        (["?", *TWO, "--models", ","], "models is empty; .*first, second"),
+        (["?", *TWO, "--stages", "initial,met"], "unknown stage 'met'; there are: initial, meta, synthesis"),
+        (["?", *TWO, "--stages", "synthesis"], "'synthesis' reads stage 'initial', which must come before"),
+        (["?", *TWO, "--stages", ","], "stages is empty; give at least one of: initial, meta, synthesis"),
+        (["?", *TWO, "--quorum", "most"], "'most'; give a number of models, or all"),
+        (["?", *TWO, "--quorum", "3"], r"the quorum is 3; it must be 'all', or .* \(2\)"),
+        (["?", *TWO, "--timeout", "0"], r"the timeout is 0\.0; it must be a number of seconds above 0"),
+        (["?", *TWO, "--timeout", "nan"], "the timeout is nan; it must be a number of seconds above 0"),
+    ],
+)
+def test_bad_usage_names_what_is_allowed(
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "not-a-real-key")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\n")))
+
+    assert app.run(["ask", *arguments]) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert re.fullmatch(f"ultra: .*{message}.*\n", output.err), output.err
+
+
+async def test_bad_usage_asks_nobody() -> None:
+    async with chat_server() as server:
+        done = await run_ultra("ask", "Where?", *TWO, "--quorum", "3", env=server.environment)
+
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.count(b"\n") == 1
+    assert server.scripts == {}
+
+
+async def test_a_provider_without_its_key_is_bad_usage() -> None:
+    done = await run_ultra("ask", "?", "--model", "openai:gpt", env=NO_KEYS)
+
+    assert done.returncode == 2
+    assert b"OPENAI_API_KEY" in done.stderr
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+async def test_nobody_reading_the_output_ends_it_without_a_word(options: tuple[str, ...]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    async with (
+        chat_server() as server,
+        ultra_running("ask", "Where?", *TWO, *options, env=server.environment, stdout=writer) as process,
+    ):
+        os.close(writer)
+
+        assert await ended(process) == (141, "")
+
+
+@pytest.fixture
+def full_device() -> Iterator[int]:
+    """A file that every write to fails."""
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full here")
+    with Path("/dev/full").open("wb") as full:
+        yield full.fileno()
+
+
+async def test_output_that_cannot_be_written_is_one_line_and_1(full_device: int) -> None:
+    async with (
+        chat_server() as server,
+        ultra_running("ask", "Where?", *TWO, env=server.environment, stdout=full_device) as process,
+    ):
+        code, errors = await ended(process)
+
+    assert code == 1
+    assert re.fullmatch(r"ultra: the operating system reports: .*\n", errors)
+
+
+async def test_without_a_stdout_it_runs_all_the_same() -> None:
+    async with chat_server() as server:
+        done = await trio.run_process(
+            ["sh", "-c", 'exec "$@" >&-', "sh", *ULTRA, "ask", "Where?", *TWO],
+            env=environment(server.environment),
+            capture_stderr=True,
+            check=False,
+        )
+
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    ("signals", "code"),
+    [([signal.SIGINT], 130), ([signal.SIGINT, signal.SIGINT], 130), ([signal.SIGTERM], 143)],
+)
+async def test_a_signal_in_the_middle_closes_everything_without_a_word(signals: list[int], code: int) -> None:
+    script = Script(gate=trio.Event())
+    async with (
+        chat_server(first=script) as server,
+        ultra_running("ask", "Where?", "--model", "openai:first", env=server.environment) as process,
+    ):
+        with trio.fail_after(PATIENCE):
+            await script.asked.wait()
+        for number in signals:
+            interrupt(process, number)
+
+        assert await ended(process) == (code, "")
+        with trio.fail_after(PATIENCE):
+            await script.broken.wait()
+
+
+async def test_ctrl_c_while_the_prompt_is_read_ends_it_without_a_word() -> None:
+    async with ultra_running("ask", "-", stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        with trio.fail_after(PATIENCE):
+            await process.stdin.send_all(b"?" * 1_000_000)  # more than the pipe holds: so it reads
+            # A signal between two system calls is noticed after the second: who waits, presses again.
+            while process.poll() is None:
+                interrupt(process)
+                with trio.move_on_after(1):
+                    await process.wait()
+
+        assert await ended(process) == (130, "")
+
+
+async def test_failed_attempts_are_logged_to_stderr_if_asked_for_and_else_nowhere() -> None:
+    async with chat_server(first=broken()) as server:
+        quiet = await run_ultra("ask", "Where?", *TWO, "--stages", "initial", env=server.environment)
+        loud = await run_ultra("ask", "Where?", *TWO, "--stages", "initial", "-v", env=server.environment)
+
+    assert quiet.stderr == b""
+    assert b"attempt failed" in loud.stderr
+    assert b"attempt failed" not in loud.stdout
+    assert b"not-a-real-key" not in loud.stderr

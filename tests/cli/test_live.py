@@ -1,0 +1,226 @@
+"""What a run looks like on terminals of several sizes, drawn into memory."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from ultra.cli.columns import Columns
+from ultra.cli.live import LiveView
+from ultra.cli.panes import StagePanes
+from ultra.events import Chunk, Event, ModelFailed, ModelResponded, ModelStarted, StageCompleted, StageStarted
+from ultra.messages import ModelFailure, ModelMetrics, ModelResponse, OrchestrationResult, Usage
+
+NAMES = ("careful", "creative", "concise")
+
+
+def console(width: int, height: int = 30, *, encoding: str = "utf-8") -> Console:
+    file = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    return Console(
+        file=file, width=width, height=height, force_terminal=True, markup=False, emoji=False, highlight=False
+    )
+
+
+def stage_started(*names: str, stage: str = "initial") -> StageStarted:
+    return StageStarted(run_id="run", seq=0, time=0.0, stage=stage, models=names)
+
+
+def model_started(name: str, stage: str = "initial") -> ModelStarted:
+    return ModelStarted(run_id="run", seq=0, time=0.0, stage=stage, model_name=name)
+
+
+def stage_completed(*names: str, stage: str = "initial") -> StageCompleted:
+    return StageCompleted(run_id="run", seq=0, time=0.0, stage=stage, answered=names, failed=())
+
+
+def chunk(name: str, text: str, *, stage: str = "initial", restart: bool = False) -> Event:
+    return Chunk(run_id="run", seq=0, time=0.0, stage=stage, model_name=name, text=text, restart=restart)
+
+
+def stage_of(*names: str, stage: str = "initial") -> StagePanes:
+    """A stage that has asked these models."""
+    panes = StagePanes(stage_started(*names, stage=stage))
+    for name in names:
+        panes.apply(model_started(name, stage))
+    return panes
+
+
+def answered(name: str, text: str, stage: str = "initial") -> Event:
+    response = ModelResponse(model_name=name, stage=stage, content=text, response_time=1.25)
+    return ModelResponded(run_id="run", seq=0, time=0.0, stage=stage, model_name=name, response=response)
+
+
+def failed(name: str, message: str) -> Event:
+    failure = ModelFailure(model_name=name, stage="initial", message=message, error="ModelError")
+    return ModelFailed(run_id="run", seq=0, time=0.0, stage="initial", model_name=name, failure=failure)
+
+
+def lines(width: int, stage: StagePanes, *, height: int = 30, now: float | None = None) -> list[str]:
+    drawing = console(width, height)
+    columns = Columns(drawing)
+    with drawing.capture() as capture:
+        drawing.print(columns.settled(stage) if now is None else columns.moving(stage, now))
+    return [line.rstrip() for line in re.sub(r"\x1b\[[\d;]*m", "", capture.get()).splitlines()]
+
+
+@pytest.mark.parametrize(("width", "rows"), [(140, 1), (80, 1), (60, 2), (50, 3), (20, 3)])
+def test_models_stand_side_by_side_where_there_is_room_and_else_below_each_other(
+    width: int, rows: int
+) -> None:
+    heads = [line for line in lines(width, stage_of(*NAMES)) if "○" in line]
+
+    assert len(heads) == rows
+    assert "".join(heads).count("○") == 3
+
+
+@pytest.mark.parametrize(("models", "rows"), [(4, [2, 2]), (5, [3, 2]), (7, [3, 3, 1])])
+def test_more_models_than_fit_in_a_row_are_spread_over_rows(models: int, rows: list[int]) -> None:
+    names = [f"model-{number}" for number in range(models)]
+
+    heads = [line.count("○") for line in lines(80, stage_of(*names)) if "○" in line]
+
+    assert heads == rows
+
+
+@pytest.mark.parametrize("width", [20, 50, 80, 140])
+def test_no_line_is_longer_than_the_terminal(width: int) -> None:
+    stage = stage_of(*NAMES, "a-model-with-a-name-that-is-longer-than-any-column-could-ever-be")
+    for name in NAMES:
+        stage.apply(chunk(name, "word " * 50 + "unbreakable" * 20 + "\n漢字" * 30))
+
+    assert max(map(len, lines(width, stage, now=1.0))) <= width
+
+
+def test_what_moves_fits_the_terminal_and_shows_the_ends_of_the_texts() -> None:
+    stage = stage_of(*NAMES)
+    for name in NAMES:
+        stage.apply(chunk(name, "\n".join(f"{name} {number}" for number in range(1000))))
+
+    moving = lines(50, stage, height=24, now=1.0)
+
+    assert len(moving) < 24
+    assert all(f"{name} 999" in moving for name in NAMES)
+
+
+def test_what_has_settled_is_there_in_full() -> None:
+    stage = stage_of("careful")
+    stage.apply(answered("careful", "\n".join(f"line {number}" for number in range(1000))))
+
+    assert [line for line in lines(80, stage, height=24) if line.startswith("line")] == [
+        f"line {number}" for number in range(1000)
+    ]
+
+
+def test_a_restart_begins_the_text_anew() -> None:
+    stage = stage_of("careful")
+    stage.apply(chunk("careful", "The wrong"))
+    stage.apply(chunk("careful", "The right", restart=True))
+
+    assert [pane.text for pane in stage] == ["The right"]
+
+
+def test_markup_and_control_characters_of_a_model_change_nothing_on_the_terminal() -> None:
+    stage = stage_of("careful")
+    stage.apply(answered("careful", "[bold]no[/bold] :smile: \x1b[2J\x9b2J https://example.org"))
+
+    assert lines(100, stage)[1] == "[bold]no[/bold] :smile: ␛[2J\ufffd2J https://example.org"
+
+
+def test_markdown_keeps_every_sign() -> None:
+    text = "# Title\n**strong** `code` 2*3*4 __init__ <b> \\[x\\]\n```python\nprint('[red]')\n```"
+    stage = stage_of("careful")
+    stage.apply(answered("careful", text))
+
+    assert lines(100, stage)[1:] == text.splitlines()
+
+
+def test_a_failure_is_shown_in_the_place_of_what_was_streamed() -> None:
+    stage = stage_of("careful")
+    stage.apply(chunk("careful", "The capital"))
+    stage.apply(failed("careful", "All attempts\nfailed"))
+
+    head, body = lines(80, stage)
+    assert head.startswith("✗ careful")
+    assert head.endswith("failed")
+    assert body == "All attempts failed"
+
+
+def test_a_terminal_without_unicode_gets_none() -> None:
+    stage = stage_of(*NAMES)
+    drawing = console(80, encoding="ascii")
+    with drawing.capture() as capture:
+        drawing.print(Columns(drawing).settled(stage))
+
+    assert capture.get().isascii()
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def result_of(**fields: object) -> OrchestrationResult:
+    answer = ModelResponse(
+        model_name="careful", stage="initial", content="Paris.", usage=Usage(output=3), response_time=1.25
+    )
+    made: dict[str, object] = {
+        "run_id": "run",
+        "prompt": "?",
+        "stages": {"initial": {"careful": answer}},
+        "metrics": {"careful": ModelMetrics()},
+        "response_time": 1.5,
+    }
+    return OrchestrationResult(**(made | fields))  # type: ignore[arg-type]
+
+
+def test_a_run_leaves_its_stages_on_the_terminal_once_and_the_cursor_visible() -> None:
+    drawing = console(80)
+    with drawing.capture() as capture:
+        with LiveView(drawing, clock=Clock()) as view:
+            view.show(stage_started("careful"))
+            view.show(model_started("careful"))
+            view.refresh()
+            view.show(answered("careful", "Paris."))
+            view.show(stage_completed("careful"))
+            view.refresh()
+        view.conclude(result_of())
+
+    shown = capture.get()
+    assert shown.count("Paris.") == 1
+    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")
+    assert "Done in 1.5 s" in shown
+
+
+def test_a_run_that_breaks_off_leaves_what_it_had_and_the_cursor_visible() -> None:
+    drawing = console(80)
+
+    def break_off() -> None:
+        with LiveView(drawing, clock=Clock()) as view:
+            view.show(stage_started("careful"))
+            view.show(model_started("careful"))
+            view.show(chunk("careful", "The capital of"))
+            raise KeyboardInterrupt
+
+    with drawing.capture() as capture, pytest.raises(KeyboardInterrupt):
+        break_off()
+
+    shown = capture.get()
+    assert re.search(r"careful.*stopped", shown)
+    assert "The capital of" in shown
+    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")
+
+
+def test_a_degraded_answer_says_so_and_why() -> None:
+    failure = ModelFailure(model_name="creative", stage="initial", message="it\nbroke", error="ModelError")
+    drawing = console(80)
+    with drawing.capture() as capture:
+        LiveView(drawing, clock=Clock()).conclude(result_of(status="degraded", failures=[failure]))
+
+    shown = capture.get()
+    assert "Degraded answer, in 1.5 s" in shown
+    assert "initial: it broke" in shown
