@@ -136,17 +136,10 @@ class Reply:
         """Make the error for a stream that ended before the answer did."""
         return self.error("the stream ended before the answer was complete", "connection")
 
-    def redirected(self) -> ModelError:
-        """Make the error for a redirect, which is never followed."""
-        target = self.headers.get("location", "").partition("?")[0]
-        return self.error(
-            f"the endpoint redirects to {target!r}, which is not followed since the request carries a key; "
-            "set base_url to the endpoint itself",
-            "bad_request",
-        )
-
     def failure(self, content: bytes) -> ModelError:
         """Make the error that a reply with an error status means; `content` is its body."""
+        if 300 <= self.status < 400:  # noqa: PLR2004 - the redirections of HTTP
+            return self._redirected()
         return self._read(_parse(content) or f"HTTP status {self.status} with an empty body", self.status)
 
     def failure_inside(self, content: bytes | dict[str, Any]) -> ModelError:
@@ -161,6 +154,14 @@ class Reply:
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             detail = f"{error} in {_quote(content)!r}"
         raise self.malformed(detail)
+
+    def _redirected(self) -> ModelError:
+        target = self.headers.get("location", "").partition("?")[0]
+        return self.error(
+            f"the endpoint redirects to {target!r}, which is not followed since the request carries a key; "
+            "set base_url to the endpoint itself",
+            "bad_request",
+        )
 
     def _read(self, found: object, status: int | None) -> ModelError:
         if isinstance(found, list) and found:  # Gemini without alt=sse

@@ -6,22 +6,25 @@ httpx is imported at the first call, so that importing Ultra does not pay for it
 from __future__ import annotations
 
 import ssl
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 import trio
 
 from ultra.clients.failures import Reply, redact
+from ultra.clients.unpacking import ACCEPTED, Unpacker
 from ultra.errors import BadCall, ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable
 
     import httpx
 
 __all__ = ["Body", "Hidden", "Limits", "Pool", "Request"]
+
+T = TypeVar("T")
 
 _KEPT_ALIVE: Final = 20
 
@@ -128,21 +131,25 @@ class Pool:
         if self._transport is None and encrypted not in _loaded:
             # Hundreds of milliseconds that no event loop should stand still for.
             await trio.to_thread.run_sync(_load, encrypted, abandon_on_cancel=True)
-        with self.translated():
-            client = self._client(encrypted=encrypted)
-            built = client.build_request(
-                "POST", request.url, headers=request.headers.value, content=request.content
-            )
-            response = await client.send(built, stream=True)
-        reply = Reply(self.provider, response.status_code, response.headers, self._secrets.value)
-        body = Body(response, reply, self)
+        response = await self.guard(self._send(request, encrypted=encrypted))
+        body = Body(
+            response, Reply(self.provider, response.status_code, response.headers, self._secrets.value), self
+        )
         if response.is_success:
             return body
+        failure = await _error_in(body)
+        raise failure
+
+    async def guard(self, call: Awaitable[T]) -> T:
+        """Await `call`, and raise what httpx raises in it as `ModelError`."""
+        import httpx  # noqa: PLC0415 - imported at the first call
+
         try:
-            content = await body.read_what_comes()
-        finally:
-            await body.aclose()
-        raise reply.redirected() if response.has_redirect_location else reply.failure(content)
+            return await call
+        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, OSError, UnicodeError) as error:
+            failure = self._failure(error)
+        # Raised out here, the error does not drag along httpx's, whose request holds the key.
+        raise failure
 
     async def aclose(self) -> None:
         """Close the connections of this trio run, even if cancelled; calls in flight fail."""
@@ -156,20 +163,6 @@ class Pool:
         """Make the error for a call that took longer than the whole `timeout`."""
         message = f"no complete answer within timeout ({self.limits.timeout:g} s)"
         return ModelError(message, provider=self.provider, kind="timeout")
-
-    @contextmanager
-    def translated(self) -> Iterator[None]:
-        """Raise what httpx raises inside as `ModelError`."""
-        import httpx  # noqa: PLC0415 - imported at the first call
-
-        try:
-            yield
-        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, OSError, UnicodeError) as error:
-            failure = self._failure(error)
-        else:
-            return
-        # Raised out here, the error does not drag along httpx's, whose request holds the key.
-        raise failure
 
     def _failure(self, error: Exception) -> ModelError:
         import httpx  # noqa: PLC0415 - loaded already: it has raised
@@ -193,12 +186,15 @@ class Pool:
             ):
                 message = f"the request cannot be sent: {detail}"
                 return ModelError(message, provider=self.provider, kind="bad_request")
-            case httpx.DecodingError():
-                message = f"the answer cannot be unpacked: {detail}"
-                return ModelError(message, provider=self.provider, kind="protocol")
             case _:
                 message = f"the connection broke: {detail}"
                 return ModelError(message, provider=self.provider, kind="connection")
+
+    async def _send(self, request: Request, *, encrypted: bool) -> httpx.Response:
+        client = self._client(encrypted=encrypted)
+        headers = {"accept-encoding": ACCEPTED, **request.headers.value}
+        built = client.build_request("POST", request.url, headers=headers, content=request.content)
+        return await client.send(built, stream=True)
 
     def _client(self, *, encrypted: bool) -> httpx.AsyncClient:
         import httpx  # noqa: PLC0415 - imported at the first call
@@ -220,6 +216,15 @@ class Pool:
         return self._clients[token]
 
 
+async def _error_in(body: Body) -> ModelError:
+    """Make the error that an answer with an error status means, and close its body."""
+    try:
+        content = await body.read_what_comes()
+    finally:
+        await body.aclose()
+    return body.reply.failure(content)
+
+
 class Body:
     """The bytes of one answer, unpacked, as they arrive, and never more than the limit."""
 
@@ -227,7 +232,9 @@ class Body:
         self.reply = reply
         self._response = response
         self._pool = pool
-        self._chunks = response.aiter_bytes()
+        # Raw, for httpx unpacks without bound, and what it raises then leaves its generators open.
+        self._pieces = response.aiter_raw()
+        self._unpacker: Unpacker | None = None
         self._left = pool.limits.max_response_bytes
         self._started = False
         self._ended = False
@@ -235,14 +242,13 @@ class Body:
     async def read(self) -> bytes:
         """Return the next piece, never empty; b"" at the end. Raises `ModelError`."""
         self._started = True
-        with self._pool.translated():
-            while not self._ended:
-                piece = await self._advance()
-                self._left -= len(piece)
-                if self._left < 0:
-                    raise self._too_long()
-                if piece:
-                    return piece
+        while not self._ended:
+            piece = self._unpack(await self._pool.guard(self._advance()))
+            self._left -= len(piece)
+            if self._left < 0:
+                raise self._too_long()
+            if piece:
+                return piece
         return b""
 
     async def read_all(self) -> bytes:
@@ -282,13 +288,22 @@ class Body:
 
     async def _advance(self) -> bytes:
         try:
-            return await anext(self._chunks)
+            return await anext(self._pieces)
         except StopAsyncIteration:
             self._ended = True
             return b""
         except BaseException:
             self._ended = True
             raise
+
+    def _unpack(self, piece: bytes) -> bytes:
+        try:
+            if self._unpacker is None:
+                self._unpacker = Unpacker(self.reply.headers.get("content-encoding", ""))
+            return self._unpacker.unpack(piece, self._left)
+        except ValueError as error:
+            failure = self.reply.malformed(f"it cannot be unpacked: {error}")
+        raise failure
 
     def _too_long(self) -> ModelError:
         allowed = self._pool.limits.max_response_bytes
