@@ -20,7 +20,7 @@ class Voice:
     ) -> None:
         self.name = name
         self.answer = answer
-        self.failures = list(failures)
+        self.failures: list[Exception] = list(failures)
         self.prompts: list[str] = []
 
     async def generate(self, prompt: str) -> str | Completion:

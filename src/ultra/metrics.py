@@ -34,14 +34,13 @@ class MetricsRecorder:
         "input_tokens",
         "joined",
         "output_tokens",
-        "requests",
         "retries",
         "successes",
         "tokens_estimated",
     )
 
     def __init__(self) -> None:
-        self.requests = self.successes = self.failures = self.cancelled = 0
+        self.successes = self.failures = self.cancelled = 0
         self.attempts = self.retries = self.joined = 0
         self.cache_hits = self.cache_misses = 0
         self.input_tokens = self.output_tokens = 0
@@ -50,6 +49,11 @@ class MetricsRecorder:
         self._response_times: deque[float] = deque(maxlen=WINDOW)
         self._times_to_first_token: deque[float] = deque(maxlen=WINDOW)
         self._quality: deque[float] = deque(maxlen=WINDOW)
+
+    @property
+    def requests(self) -> int:
+        """Requests that have ended; one that a crash interrupts counts again when it is handed over again."""
+        return self.successes + self.failures + self.cancelled
 
     def answered(self, response_time: float, time_to_first_token: float | None) -> None:
         """A call gave an answer after so many seconds, retries included."""

@@ -14,6 +14,8 @@ from ultra.actors.message import Envelope, Message
 from ultra.errors import AskTimeout, BadCall
 
 if TYPE_CHECKING:
+    from trio.lowlevel import Task
+
     from ultra.actors.cell import ActorSnapshot, Cell, Terminated
 
 __all__ = ["Actor", "ActorOptions", "ActorRef"]
@@ -97,13 +99,13 @@ class Actor:
         """
         raise NotImplementedError(f"{type(self).__name__} does not say how it receives messages")
 
-    def on_abandon(self, message: object) -> bool:
+    def on_abandon(self, handler: Task) -> None:
         """Called when the asker of a message in flight waits no longer, if `cancel_abandoned` is set.
 
-        Returns whether the handler is to be cancelled. Must return at once and not raise.
+        Override it where more than the asker may want the work: then this decides what becomes of the
+        handler, which runs in the task `handler`, and the runtime does not cancel it. Must return at
+        once and not raise.
         """
-        del message
-        return True
 
     async def on_stop(self) -> None:
         """Called after the last message, after a crash too, shielded from cancellation.

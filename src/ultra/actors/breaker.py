@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from msgspec import Struct
 
 from ultra.actors.timeline import Timeline
-from ultra.errors import BadCall, CircuitOpen, DeadlineExceeded, ModelError, UsageError
+from ultra.errors import BadCall, CircuitOpen, ModelError, UltraError
 from ultra.log import get_logger
 
 if TYPE_CHECKING:
@@ -44,14 +44,12 @@ def speaks_against_the_model(error: BaseException) -> bool:
     """Whether `error` counts as a failure of the model, rather than a mistake of the caller.
 
     Of `ModelError`, the kinds overloaded, server, timeout, connection and protocol count. Ultra's own
-    complaints about a call do not, nor does a deadline that the caller set, nor cancellation. Any other
-    exception of a client counts.
+    complaints about a call do not, nor does a deadline that the caller set, nor cancellation, nor that
+    nobody waits any more. Any other exception of a client counts.
     """
-    if isinstance(error, CircuitOpen | UsageError | DeadlineExceeded):
-        return False
     if isinstance(error, ModelError):
-        return error.kind in _COUNTED
-    return isinstance(error, Exception)
+        return error.kind in _COUNTED and not isinstance(error, CircuitOpen)
+    return isinstance(error, Exception) and not isinstance(error, UltraError)
 
 
 class BreakerPolicy(Struct, frozen=True, kw_only=True):

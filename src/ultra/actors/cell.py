@@ -208,9 +208,10 @@ class Cell:
             self.counts.rejected += 1
         elif self.options.cancel_abandoned:
             if envelope.scope is not None:
-                actor = self.incarnation.actor if self.incarnation is not None else None
-                if actor is None or actor.on_abandon(envelope.message):
-                    envelope.scope.cancel()
+                envelope.scope.cancel()
+            elif envelope.handler is not None:
+                if self.incarnation is not None:
+                    self.incarnation.actor.on_abandon(envelope.handler)
             elif self.inbox.remove(envelope):
                 self.discard(envelope, "abandoned")
                 self.admit_waiting()

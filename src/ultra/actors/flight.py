@@ -6,87 +6,191 @@ After Go's ``golang.org/x/sync/singleflight``; streaming and leaving early are w
 from __future__ import annotations
 
 from collections.abc import Callable
+from io import StringIO
+from math import inf
 from typing import TYPE_CHECKING
 
 import trio
 
+from ultra.errors import UltraError
+
 if TYPE_CHECKING:
     from ultra.messages import Completion
 
-__all__ = ["Flight", "OnChunk"]
+__all__ = ["Deserted", "Flight", "OnChunk", "Passenger"]
 
 OnChunk = Callable[[str, bool], None]
-"""Takes the next piece of text, and whether the text begins anew with it."""
+"""Takes the next piece of text, and whether a text begins with it, for the first time or anew."""
+
+
+class Deserted(UltraError):
+    """Nobody wants the answer any more, so the call was cancelled. Nobody is left to see this."""
+
+
+class Passenger:
+    """One request that wants the answer.
+
+    `deadline` is a `trio.current_time`. `listener` hears the text as it comes, if there is one.
+    """
+
+    __slots__ = ("deadline", "flight", "has_left", "listener", "told", "wake")
+
+    def __init__(self, deadline: float, listener: OnChunk | None) -> None:
+        self.deadline = deadline
+        self.listener = listener
+        self.flight: Flight | None = None
+        self.has_left = False
+        self.told = False
+        self.wake: trio.Event | None = None
+
+    def hear(self, text: str, *, begins: bool) -> None:
+        """Pass on a piece of text, to a listener that is still there."""
+        if self.listener is not None and not self.has_left:
+            begins = begins or not self.told
+            self.told = True
+            self.listener(text, begins)
+
+    def leave(self) -> None:
+        """Want the answer no longer; whoever waits in `Flight.wait` for this passenger returns."""
+        self.has_left = True
+        if self.flight is not None:
+            self.flight.lose(self)
+        if self.wake is not None:
+            self.wake.set()
 
 
 class Flight:
-    """One call under way: the text so far, who listens, and how many still want the answer.
+    """One call under way, with its retries: the text so far, and the passengers who want the answer.
 
-    `deadline` (`trio.current_time`) is the latest of those who joined. `scope` is cancelled when nobody
-    is left.
+    The call runs within `scope`; when the last passenger leaves, that is cancelled. `ended`: there is
+    a `completion` or a `failure`, or neither where the call broke off.
     """
 
+    __slots__ = (
+        "_passengers",
+        "_restart",
+        "_scope",
+        "_text",
+        "attempts",
+        "cached",
+        "completion",
+        "deserted",
+        "ended",
+        "failure",
+        "first_text_at",
+    )
+
     def __init__(self) -> None:
-        self.deadline = -float("inf")
-        self.scope = trio.CancelScope()
         self.attempts = 0
         self.first_text_at: float | None = None
+        self.cached = False
         self.completion: Completion | None = None
-        self.error: Exception | None = None
-        self.landed = trio.Event()
-        self._passengers = 0
-        self._listeners: list[OnChunk] = []
-        self._text: list[str] = []
+        self.failure: Exception | None = None
+        self.ended = False
+        self.deserted = False
+        self._passengers: dict[Passenger, None] = {}
+        self._scope: trio.CancelScope | None = None
+        self._text: StringIO | None = None  # one buffer: pieces of their own would take many times the room
         self._restart = False
+
+    # --- passengers ----------------------------------------------------------------------------------
+
+    @property
+    def deadline(self) -> float:
+        """The latest deadline of those who are aboard (`trio.current_time`)."""
+        return max((passenger.deadline for passenger in self._passengers), default=-inf)
 
     @property
     def is_heard(self) -> bool:
         """Whether somebody listens to the text as it comes."""
-        return bool(self._listeners)
+        return any(passenger.listener is not None for passenger in self._passengers)
 
-    def board(self, deadline: float, listener: OnChunk | None) -> None:
-        """One more wants the answer; `listener` hears the text so far at once, then what follows."""
-        self._passengers += 1
-        self.deadline = max(self.deadline, deadline)
-        if listener is not None:
-            self._listeners.append(listener)
-            if self._text:
-                listener("".join(self._text), False)  # noqa: FBT003 - the listener's own signature
+    def board(self, passenger: Passenger) -> None:
+        """One more wants the answer; it hears the text so far at once, then what follows."""
+        passenger.flight = self
+        self._passengers[passenger] = None
+        if passenger.listener is None:
+            return
+        if self.completion is not None:
+            passenger.hear(self.completion.content, begins=True)
+        elif self._text is not None:
+            passenger.hear(self._text.getvalue(), begins=True)
 
-    def leave(self, listener: OnChunk | None) -> None:
+    def lose(self, passenger: Passenger) -> None:
         """One does not want the answer any more; the last one to leave cancels the call."""
-        self._passengers -= 1
-        if listener is not None:
-            self._listeners.remove(listener)
-        if self._passengers == 0:
-            self.scope.cancel()
+        passenger.flight = None
+        del self._passengers[passenger]
+        if not (self._passengers or self.ended or self.completion is not None):
+            self.deserted = True
+            if self._scope is not None:
+                self._scope.cancel()
+
+    async def wait(self, passenger: Passenger) -> None:
+        """Wait until there is an answer, the flight has ended otherwise, or `passenger` has left."""
+        if not (self.ended or passenger.has_left or self.completion is not None):
+            passenger.wake = trio.Event()
+            await passenger.wake.wait()
+
+    # --- the call ------------------------------------------------------------------------------------
+
+    def scope(self) -> trio.CancelScope:
+        """A scope for the next part of the call: an attempt, or the wait before one."""
+        self._scope = trio.CancelScope()
+        if self.deserted:
+            self._scope.cancel()
+        return self._scope
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait for the time of the next attempt. Raises `Deserted` if all passengers leave."""
+        with self.scope():
+            await trio.sleep(seconds)
+        self.check()
+
+    def check(self) -> None:
+        """Raise `Deserted` if nobody wants the answer any more."""
+        if self.deserted:
+            raise Deserted("nobody waits for this answer any more")
 
     def begin_attempt(self) -> None:
         """What was streamed so far belongs to an attempt that failed: the text will begin anew."""
         self.attempts += 1
-        if self._text:
-            self._text.clear()
+        if self._text is not None:
+            self._text = None
             self._restart = True
 
     def hear(self, text: str) -> None:
         """A piece of text has come from the stream."""
-        if self.first_text_at is None or self._restart:
+        if self._text is None:
             self.first_text_at = trio.current_time()
         self._tell(text)
 
-    def land(self, completion: Completion) -> None:
+    def land(self, completion: Completion, *, cached: bool = False) -> None:
         """The whole answer is there; listeners get what they have not heard of it."""
-        heard = "".join(self._text)
-        if not completion.content.startswith(heard):
-            self._text.clear()
-            self._restart = True
-            self._tell(completion.content)
-        elif len(heard) < len(completion.content):
-            self._tell(completion.content[len(heard) :])
         self.completion = completion
+        self.cached = cached
+        heard = "" if self._text is None else self._text.getvalue()
+        if not completion.content.startswith(heard):
+            self._text = None
+            self._restart = True
+            heard = ""
+        if self.is_heard and len(heard) < len(completion.content):
+            self._tell(completion.content[len(heard) :])
+        self._wake_passengers()
+
+    def end(self) -> None:
+        """Nothing more will come: let those go who wait."""
+        self.ended = True
+        self._wake_passengers()
+
+    def _wake_passengers(self) -> None:
+        for passenger in self._passengers:
+            if passenger.wake is not None:
+                passenger.wake.set()
 
     def _tell(self, text: str) -> None:
-        restart, self._restart = self._restart, False
-        self._text.append(text)
-        for listener in tuple(self._listeners):
-            listener(text, restart)
+        begins, self._restart = self._restart, False
+        if self._text is None:
+            self._text = StringIO()
+        self._text.write(text)
+        for passenger in tuple(self._passengers):
+            passenger.hear(text, begins=begins)

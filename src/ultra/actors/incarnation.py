@@ -187,7 +187,11 @@ class Incarnation:
         nursery.start_soon(self._run_worker, worker)
 
     async def _run_worker(self, worker: _Worker) -> None:
-        worker.crash = await _crash_of(self._handle_messages, worker)
+        try:
+            worker.crash = await _crash_of(self._handle_messages, worker)
+        finally:
+            # A worker ends only when all are about to. Once all have, the nursery takes no new ones.
+            self._nursery = None
         if worker.crash is not None:
             self._crashes.append(worker.crash)
             self._scope.cancel()
@@ -230,6 +234,9 @@ class Incarnation:
         if envelope.abandoned:
             cell.discard(envelope, "abandoned")
             return _ABANDONED
+        if type(self.actor).on_abandon is not Actor.on_abandon:
+            envelope.handler = current_task()
+            return await self._intercepted(envelope)
         reply: object = _ABANDONED
         with trio.CancelScope() as envelope.scope:
             reply = await self._intercepted(envelope)
@@ -256,7 +263,7 @@ class Incarnation:
             if envelope is None:
                 continue
             worker.envelope = None
-            envelope.scope = None
+            envelope.scope = envelope.handler = None
             if self._may_redeliver(envelope):
                 again.append(envelope)
             else:

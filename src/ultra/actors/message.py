@@ -49,6 +49,7 @@ class Envelope:
         "abandoned",
         "asker",
         "deliveries",
+        "handler",
         "message",
         "on_abandon",
         "origin",
@@ -73,6 +74,7 @@ class Envelope:
         self.sequence = 0
         self.abandoned = False
         self.scope: CancelScope | None = None
+        self.handler: Task | None = None
         self.origin: Task | None
 
     def admitted(self) -> None:

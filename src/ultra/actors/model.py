@@ -12,14 +12,16 @@ from math import inf
 from typing import TYPE_CHECKING, ClassVar
 
 import trio
-from msgspec import Struct, field
+from msgspec import field
+from trio.lowlevel import checkpoint, current_task
 
 from ultra.actors.actor import Actor, ActorOptions
-from ultra.actors.cache import CacheShard, cache_key
-from ultra.actors.flight import Flight, OnChunk
+from ultra.actors.cache import cache_key
+from ultra.actors.flight import Deserted, Flight, OnChunk, Passenger
 from ultra.actors.message import Failure, Message
-from ultra.actors.retry import RetryPolicy, retrying
-from ultra.errors import AllAttemptsFailed, BadCall, ModelError, UltraError
+from ultra.actors.retry import RetryPolicy, retried
+from ultra.actors.timeouts import AttemptTimer, Timeouts
+from ultra.errors import AllAttemptsFailed, BadCall, ModelError
 from ultra.log import get_logger
 from ultra.messages import Completion, ModelResponse, Usage
 from ultra.tokens import estimate_tokens
@@ -27,31 +29,17 @@ from ultra.tokens import estimate_tokens
 if TYPE_CHECKING:
     from random import Random
 
+    from trio.lowlevel import Task
+
     from ultra.actors.breaker import CircuitBreaker
-    from ultra.actors.limits import Limiter
+    from ultra.actors.cache import CacheKey, CacheShard
+    from ultra.actors.limits import Limiter, Permit
     from ultra.clients.adapter import ClientAdapter
     from ultra.metrics import MetricsRecorder
 
 __all__ = ["Generate", "ModelActor", "RegisteredModel", "Timeouts"]
 
 log = get_logger("ultra.model")
-
-
-class Timeouts(Struct, frozen=True, kw_only=True):
-    """Bounds on one attempt [s]: all of it, until the first text, and between two pieces of text.
-
-    The last two apply where the answer is streamed.
-    """
-
-    attempt: float = 120.0
-    first_token: float = 60.0
-    idle: float = 30.0
-
-    def __post_init__(self) -> None:
-        for name in self.__struct_fields__:
-            value = getattr(self, name)
-            if not (isinstance(value, (int, float)) and value > 0):
-                raise BadCall(f"timeout {name} is {value!r}; it must be a number of seconds above 0")
 
 
 class RegisteredModel:
@@ -108,36 +96,40 @@ class ModelActor(Actor):
         self._model = model
         self._random = random
         self._flights: dict[bytes, Flight] = {}
-        self._boarded: dict[int, tuple[Flight, Generate, bool]] = {}
+        self._passengers: dict[Task, Passenger] = {}
 
     async def receive(self, message: object) -> ModelResponse | Failure:
         """Answer a `Generate`."""
         if not isinstance(message, Generate):
             raise TypeError(f"a model actor takes Generate messages, not {type(message).__name__}")
         metrics = self._model.metrics
-        metrics.requests += 1
+        handler = current_task()
+        passenger = self._passengers[handler] = Passenger(message.deadline, message.on_chunk)
         try:
-            reply = await self._answer(message, trio.current_time())
-        except AllAttemptsFailed as error:
+            response = await self._answer(message, passenger, trio.current_time())
+        except (AllAttemptsFailed, BadCall) as error:
             metrics.failures += 1
+            return Failure(error)
+        except Deserted as error:
+            metrics.cancelled += 1
             return Failure(error)
         except trio.Cancelled:
             metrics.cancelled += 1
             raise
-        if reply is None:
-            metrics.cancelled += 1
-            return Failure(UltraError("nobody waits for this answer any more"))
+        except Exception:
+            metrics.failures += 1
+            raise
+        finally:
+            del self._passengers[handler]
+            passenger.leave()
         metrics.successes += 1
-        return reply
+        return response
 
-    def on_abandon(self, message: object) -> bool:
-        """Leave the flight; a handler that leads one goes on while others want the answer."""
-        boarded = self._boarded.pop(id(message), None)
-        if boarded is None:
-            return True
-        flight, request, leads = boarded
-        flight.leave(request.on_chunk)
-        return not leads
+    def on_abandon(self, handler: Task) -> None:
+        """Leave the flight; the handler that leads one goes on while others want the answer."""
+        passenger = self._passengers.get(handler)
+        if passenger is not None:
+            passenger.leave()
 
     async def on_stop(self) -> None:
         """Close the client's connections, where the client is ours to close."""
@@ -145,74 +137,56 @@ class ModelActor(Actor):
 
     # --- from request to flight ---------------------------------------------------------------------
 
-    async def _answer(self, request: Generate, started: float) -> ModelResponse | None:
-        model = self._model
-        if not request.use_cache:
-            return await self._lead(request, Flight(), None, started)
-        key = cache_key(request.prompt, request.system, request.options)
-        if model.shard is not None:
-            completion = await model.shard.get(key)
-            if completion is not None:
-                model.metrics.cache_hits += 1
-                if request.on_chunk is not None:
-                    request.on_chunk(completion.content, False)  # noqa: FBT003 - the listener's signature
-                return self._response(request, completion, started, None)
-            model.metrics.cache_misses += 1
-        flight = self._flights.get(key)
-        if flight is None:
-            flight = self._flights[key] = Flight()
-            return await self._lead(request, flight, key, started)
-        return await self._join(request, flight, started)
+    async def _answer(self, request: Generate, passenger: Passenger, started: float) -> ModelResponse:
+        key = cache_key(request.prompt, request.system, request.options) if request.use_cache else None
+        while True:
+            flight = self._flights.get(key) if key is not None else None
+            if flight is None or flight.deserted:
+                flight = Flight()
+                flight.board(passenger)
+                await self._lead(request, flight, key)
+            else:
+                self._model.metrics.joined += 1
+                flight.board(passenger)
+                await flight.wait(passenger)
+            if passenger.has_left:
+                raise Deserted("the asker did not wait for the answer")
+            if flight.completion is not None:
+                return self._response(request, flight, flight.completion, started)
+            if flight.failure is not None:
+                raise AllAttemptsFailed(self._model.name, flight.attempts, flight.failure)
+            # The flight broke off, with the handler that led it: another one has to lead.
+            await checkpoint()
 
-    async def _lead(
-        self, request: Generate, flight: Flight, key: bytes | None, started: float
-    ) -> ModelResponse | None:
-        """Make the call, for this request and all that join; None when all of them went away."""
-        self._board(request, flight, leads=True)
+    async def _lead(self, request: Generate, flight: Flight, key: CacheKey | None) -> None:
+        """Bring `flight` to its end, for this request and for all that join."""
+        if key is not None:
+            self._flights[key] = flight
+        shard = self._model.shard
         try:
-            with flight.scope:
-                completion = await self._call(request, flight)
-                flight.land(completion)
-                if key is not None and self._model.shard is not None:
-                    await self._model.shard.put(key, completion)
-                return self._response(request, completion, started, flight)
-        except Exception as error:
-            flight.error = error
-            raise
+            if key is None or shard is None:
+                await self._call(request, flight)
+                return
+            kept = await shard.get(key)
+            if kept is not None:
+                self._model.metrics.cache_hits += 1
+                flight.land(kept, cached=True)
+                return
+            self._model.metrics.cache_misses += 1
+            await self._call(request, flight)
+            if flight.completion is not None:
+                await shard.put(key, flight.completion)
         finally:
-            self._boarded.pop(id(request), None)
-            if key is not None:
+            if key is not None and self._flights.get(key) is flight:
                 del self._flights[key]
-            flight.landed.set()
-        return None
-
-    async def _join(self, request: Generate, flight: Flight, started: float) -> ModelResponse:
-        """Wait for the call of an equal request that came before."""
-        self._model.metrics.joined += 1
-        self._board(request, flight, leads=False)
-        try:
-            await flight.landed.wait()
-        finally:
-            if self._boarded.pop(id(request), None) is not None and not flight.landed.is_set():
-                flight.leave(request.on_chunk)
-        if flight.completion is not None:
-            return self._response(request, flight.completion, started, flight)
-        if isinstance(flight.error, AllAttemptsFailed):
-            cause = flight.error.__cause__ or flight.error
-            raise AllAttemptsFailed(self._model.name, flight.attempts, cause)
-        raise RuntimeError("the call that this request had joined broke off") from flight.error
-
-    def _board(self, request: Generate, flight: Flight, *, leads: bool) -> None:
-        self._boarded[id(request)] = (flight, request, leads)
-        flight.board(request.deadline, request.on_chunk)
+            flight.end()
 
     def _response(
-        self, request: Generate, completion: Completion, started: float, flight: Flight | None
+        self, request: Generate, flight: Flight, completion: Completion, started: float
     ) -> ModelResponse:
-        first_text_at = flight.first_text_at if flight is not None else None
         response_time = trio.current_time() - started
-        first = None if first_text_at is None else max(0.0, first_text_at - started)
-        if flight is not None:
+        first = None if flight.first_text_at is None else max(0.0, flight.first_text_at - started)
+        if not flight.cached:
             self._model.metrics.answered(response_time, first)
         return ModelResponse(
             model_name=self._model.name,
@@ -221,89 +195,103 @@ class ModelActor(Actor):
             usage=completion.usage or Usage(),
             response_time=response_time,
             time_to_first_token=first,
-            attempts=flight.attempts if flight is not None else 0,
-            cached=flight is None,
+            attempts=flight.attempts,
+            cached=flight.cached,
             finish_reason=completion.finish_reason,
             request_id=completion.request_id,
         )
 
     # --- the call -------------------------------------------------------------------------------------
 
-    async def _call(self, request: Generate, flight: Flight) -> Completion:
+    async def _call(self, request: Generate, flight: Flight) -> None:
+        """Call the model, with retries; `flight` gets the completion or the failure."""
         model = self._model
-        loop = retrying(model.policy, self._random, lambda: flight.deadline, self._log_retry)
         try:
             # A request counts once for the breaker, whatever its attempts: a circuit that opened in the
             # middle of one would break the promise of `max_retries`.
             with model.breaker.guard():
-                completion: Completion = await loop(self._attempt, request, flight)
+                completion = await retried(
+                    lambda: self._attempt(request, flight),
+                    model.policy,
+                    self._random,
+                    deadline=lambda: flight.deadline,
+                    sleep=flight.sleep,
+                    before_sleep=self._log_retry,
+                )
         except ModelError as error:
+            flight.failure = error
             log.write(
                 "critical",
                 "all attempts failed",
                 model=model.name,
+                stage=request.stage,
                 attempts=flight.attempts,
                 error=str(error),
             )
-            raise AllAttemptsFailed(model.name, flight.attempts, error) from error
-        return completion
+        else:
+            flight.land(completion)
 
     async def _attempt(self, request: Generate, flight: Flight) -> Completion:
+        """Wait for the turn of a call and make it, once."""
         model = self._model
-        try:
-            estimate = estimate_tokens(request.prompt) if model.limiter.limits.tokens_per_minute else 0
-            with await model.limiter.acquire(estimate) as permit:
-                flight.begin_attempt()
-                model.metrics.attempts += 1
-                model.metrics.retries += flight.attempts > 1
-                completion = await self._timed_call(request, flight)
-                usage = completion.usage or Usage()
-                permit.settle((usage.input or 0) + (usage.output or 0))
-        except ModelError as error:
-            log.write(
-                "error",
-                "attempt failed",
-                model=model.name,
-                stage=request.stage,
-                attempt=flight.attempts,
-                error=str(error),
-            )
-            if error.retry_after is not None and error.retry_after <= model.policy.retry_after_cap:
-                model.limiter.pause(error.retry_after)
-            raise
-        model.metrics.used(completion.usage, None)
-        return completion
+        scope = flight.scope()
+        timer = AttemptTimer(model.timeouts, scope)
+        with scope, await model.limiter.acquire(self._estimate(request)) as permit:
+            return await self._ask_client(request, flight, timer, permit)
+        flight.check()
+        timed_out = timer.error()
+        self._attempt_failed(request, flight, timed_out)
+        raise timed_out
 
-    async def _timed_call(self, request: Generate, flight: Flight) -> Completion:
-        model, timeouts = self._model, self._model.timeouts
+    def _estimate(self, request: Generate) -> int:
+        """About how many tokens the limiter is to set aside; none where it does not count them."""
+        if self._model.limiter.limits.tokens_per_minute is None:
+            return 0
+        return estimate_tokens(request.prompt) + estimate_tokens(request.system or "")
+
+    async def _ask_client(
+        self, request: Generate, flight: Flight, timer: AttemptTimer, permit: Permit
+    ) -> Completion:
+        model = self._model
         streams = flight.is_heard and model.adapter.streams
-        end = trio.current_time() + timeouts.attempt
-        scope = trio.CancelScope(deadline=end)
-        limit, what = timeouts.attempt, "the whole answer"
 
         def on_text(text: str) -> None:
-            nonlocal limit, what
-            set_limit(timeouts.idle, "the next piece of the answer")
+            timer.heard()
             flight.hear(text)
 
-        def set_limit(seconds: float, waits_for: str) -> None:
-            nonlocal limit, what
-            deadline = trio.current_time() + seconds
-            if deadline < end:
-                scope.deadline, limit, what = deadline, seconds, waits_for
-            else:
-                scope.deadline, limit, what = end, timeouts.attempt, "the whole answer"
-
-        if streams:
-            set_limit(timeouts.first_token, "the first piece of the answer")
-        with scope:
-            return await model.adapter.call(
+        flight.begin_attempt()
+        model.metrics.attempts += 1
+        model.metrics.retries += flight.attempts > 1
+        timer.start(streams=streams)
+        try:
+            completion = await model.adapter.call(
                 request.prompt,
                 system=request.system,
                 options=request.options,
                 on_text=on_text if streams else None,
             )
-        raise ModelError(f"{what} did not come within {limit:g} s", kind="timeout")
+        except ModelError as error:
+            self._attempt_failed(request, flight, error)
+            raise
+        model.metrics.used(completion.usage, None)
+        if completion.usage is not None:
+            permit.settle((completion.usage.input or 0) + (completion.usage.output or 0))
+        return completion
+
+    def _attempt_failed(self, request: Generate, flight: Flight, error: ModelError) -> None:
+        model = self._model
+        log.write(
+            "error",
+            "attempt failed",
+            model=model.name,
+            stage=request.stage,
+            attempt=flight.attempts,
+            error=str(error),
+        )
+        # What the provider asks of one call holds for all. A pause longer than anyone may wait would only
+        # turn errors into hanging.
+        if error.retry_after is not None and error.retry_after <= model.policy.retry_after_cap:
+            model.limiter.pause(error.retry_after)
 
     def _log_retry(self, attempt: int, error: ModelError, wait: float) -> None:
         log.write(

@@ -8,7 +8,7 @@ together do not come back together; what a server asks for by Retry-After is wai
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import tenacity
 import trio
@@ -17,10 +17,12 @@ from msgspec import Struct
 from ultra.errors import BadCall, ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from random import Random
 
-__all__ = ["RetryPolicy", "retrying"]
+__all__ = ["RetryPolicy", "retried"]
+
+T = TypeVar("T")
 
 
 class RetryPolicy(Struct, frozen=True, kw_only=True):
@@ -40,7 +42,7 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
             raise BadCall(f"max_retries is {self.max_retries!r}; it must be a whole number, 0 or more")
         for name in ("initial", "maximum", "retry_after_cap"):
             value = getattr(self, name)
-            if not (isinstance(value, (int, float)) and 0 <= value < inf):
+            if isinstance(value, bool) or not (isinstance(value, (int, float)) and 0 <= value < inf):
                 raise BadCall(f"{name} is {value!r}; it must be a number of seconds, 0 or more")
 
     def wait(self, attempt: int, error: ModelError, random: Random) -> float:
@@ -50,46 +52,67 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
         return random.uniform(0, min(self.maximum, self.initial * 2 ** min(attempt - 1, 60)))
 
 
-def retrying(
+async def retried(
+    attempt: Callable[[], Awaitable[T]],
     policy: RetryPolicy,
     random: Random,
+    *,
     deadline: Callable[[], float],
+    sleep: Callable[[float], Awaitable[None]] = trio.sleep,
     before_sleep: Callable[[int, ModelError, float], None],
-) -> tenacity.AsyncRetrying:
-    """Tenacity's loop for one request: call it with an async function that raises `ModelError`.
+) -> T:
+    """Call `attempt`, which raises `ModelError` when it fails, until it succeeds or `policy` says stop.
 
     It gives up, with the last error, when that is permanent, when the attempts are used up, when the
     server wants more patience than the policy has, and when the wait would end after `deadline()`
-    (a `trio.current_time`). `before_sleep` is told attempt, error and wait before each wait.
+    (a `trio.current_time`). `before_sleep` is told attempt (from 1), error and wait before each wait.
+    Any other exception of `attempt` or `sleep` passes through, as cancellation does.
     """
-    waits: dict[int, float] = {}
+    try:
+        return await attempt()
+    except ModelError as error:
+        if not error.retryable:
+            raise
+        failed: ModelError | None = error
+
+    # Most calls succeed at once, and to make tenacity's objects costs more than all the rest of a
+    # request. So they are made when a call has failed, and are given its failure as the first outcome.
+    async def next_attempt() -> T:
+        nonlocal failed
+        if failed is not None:
+            first, failed = failed, None
+            raise first
+        return await attempt()
 
     def wait(state: tenacity.RetryCallState) -> float:
-        # Tenacity asks for the wait before it asks whether to stop; both must see the same number.
-        return waits.setdefault(
-            state.attempt_number, policy.wait(state.attempt_number, _error(state), random)
-        )
+        return policy.wait(state.attempt_number, _error(state), random)
 
     def stop(state: tenacity.RetryCallState) -> bool:
-        error, pause = _error(state), wait(state)
+        error = _error(state)
         too_patient = error.retry_after is not None and error.retry_after > policy.retry_after_cap
-        too_late = trio.current_time() + pause >= deadline()
+        too_late = trio.current_time() + state.upcoming_sleep >= deadline()
         return state.attempt_number > policy.max_retries or too_patient or too_late
 
     def tell(state: tenacity.RetryCallState) -> None:
-        before_sleep(state.attempt_number, _error(state), wait(state))
+        before_sleep(state.attempt_number, _error(state), state.upcoming_sleep)
 
-    return tenacity.AsyncRetrying(
-        sleep=trio.sleep,
+    loop = tenacity.AsyncRetrying(
+        sleep=sleep,
         stop=stop,
         wait=wait,
-        retry=tenacity.retry_if_exception(lambda error: isinstance(error, ModelError) and error.retryable),
+        retry=tenacity.retry_if_exception(_may_be_retried),
         before_sleep=tell,
         reraise=True,
     )
+    return await loop(next_attempt)
+
+
+def _may_be_retried(error: BaseException) -> bool:
+    return isinstance(error, ModelError) and error.retryable
 
 
 def _error(state: tenacity.RetryCallState) -> ModelError:
+    """The failure of the latest attempt; only `ModelError` gets as far as to a wait."""
     error = state.outcome.exception() if state.outcome is not None else None
     if not isinstance(error, ModelError):
         raise TypeError(f"a retried call raised {error!r}; it must raise ModelError")
