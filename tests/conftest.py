@@ -1,1 +1,18 @@
-"""Where pytest finds a conftest, it lets all tests below import what lies beside it: `voices` here."""
+"""For all tests. Besides, pytest lets them import what lies beside this file, such as `voices`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(autouse=True)
+def structlog_is_not_configured() -> Iterator[None]:
+    """Ultra logs through structlog only if the host configured it, as `capture_logs` does for good."""
+    yield
+    structlog.reset_defaults()
