@@ -57,7 +57,7 @@ class _Message(Struct):
 
 
 class _Choice(Struct):
-    index: int = 0
+    index: int | None = 0  # some servers send null where there is only one
     message: _Message | None = None
     delta: _Message | None = None
     finish_reason: str | None = None
@@ -137,7 +137,7 @@ class _Assembly:
             or self._usage
         )
         # Only the first of several choices is the answer.
-        return "".join(self._choose(choice) for choice in answer.choices or () if choice.index == 0)
+        return "".join(self._choose(choice) for choice in answer.choices or () if not choice.index)
 
     def _choose(self, choice: _Choice) -> str:
         self.finish = choice.finish_reason or self.finish

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Count", "read_usage"]
 
-Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)] | None
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**53)] | None
 """A number of tokens as a provider reports it; None where it reports none."""
 
 
