@@ -6,19 +6,13 @@ from collections import deque
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from msgspec import Struct
-from trio.lowlevel import (
-    Abort,
-    checkpoint,
-    current_task,
-    reschedule,
-    wait_task_rescheduled,
-)
+from trio.lowlevel import Abort, checkpoint, current_task, reschedule, wait_task_rescheduled
 
 from ultra.actors.message import Envelope
 from ultra.errors import UltraError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
     from trio.lowlevel import Task
@@ -128,6 +122,11 @@ class AskGroup(Generic[K, R]):
             self._waiting = current_task()
             await wait_task_rescheduled(self._stop_waiting)
         return self._replies.popleft()
+
+    def arrived(self) -> Iterator[Reply[K, R]]:
+        """Take the replies that have come already, without waiting: a wait that was cancelled left them."""
+        while self._replies:
+            yield self._replies.popleft()
 
     def close(self) -> None:
         """Abandon what is not answered; replies that come later reach nobody."""
