@@ -8,15 +8,15 @@ import contextvars
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
+import trio
+
 from ultra.actors.cell import ActorState, Cell
 from ultra.actors.incarnation import Exit, Incarnation
 
 if TYPE_CHECKING:
-    import trio
-
     from ultra.actors.cell import ActorSnapshot
     from ultra.supervisor.snapshot import SupervisorSnapshot
-    from ultra.supervisor.spec import Backoff, ChildSpec, Restart
+    from ultra.supervisor.spec import Backoff, ChildSpec, CountedRestart, Restart
     from ultra.supervisor.supervisor import Supervisor
 
 __all__ = ["ActorChild", "Child", "Phase", "SupervisorChild"]
@@ -49,6 +49,7 @@ class Child:
 
     __slots__ = (
         "backoff",
+        "counted",
         "crashes_in_a_row",
         "give_up_at",
         "life",
@@ -71,6 +72,7 @@ class Child:
         self.life: object | None = None
         self.removing = False
         self.restarts = 0
+        self.counted: CountedRestart | None = None  # the restart for its own crash that is still to come
         self.crashes_in_a_row = 0
         self.started_at = 0.0
         self.ticket = 0
@@ -91,6 +93,12 @@ class Child:
     def restarting(self) -> None:
         """The child will live again."""
         self.restarts += 1
+
+    def waits_no_longer(self) -> None:
+        """A restart that was counted takes place now, or never will."""
+        if self.counted is not None:
+            self.counted.time = trio.current_time()
+            self.counted = None
 
     def terminate(self, state: ActorState, error: Exception | None = None) -> None:
         """The child will not live again, unless it is revived."""

@@ -219,6 +219,7 @@ class SupervisionLoop:
 
     def _launch(self, child: Child, nursery: trio.Nursery) -> None:
         child.started_at = trio.current_time()
+        child.waits_no_longer()
         try:
             ready = child.launch(nursery, self)
         except Exception as error:  # noqa: BLE001 - whatever the factory raises is a failed start
@@ -271,6 +272,7 @@ class SupervisionLoop:
         if child.phase is Phase.ENDED:
             return
         child.phase = Phase.ENDED
+        child.waits_no_longer()
         del self.children[child.name]
         child.terminate(ActorState.STOPPED, error)
         self._lifecycle.emit("stopped", child.path, error)
@@ -310,7 +312,8 @@ class SupervisionLoop:
             child.crashes_in_a_row = 0
         child.crashes_in_a_row += 1
         delay = child.backoff.delay(child.crashes_in_a_row, self._random)
-        if self._window.admit(now, now + delay):
+        child.counted = self._window.admit(now)
+        if child.counted is not None:
             self._lifecycle.emit("restarting", child.path, error, delay)
             child.restarting()
             self.restarts += 1

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from math import inf
 from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 from msgspec import Struct
@@ -17,7 +18,16 @@ from ultra.errors import BadCall
 if TYPE_CHECKING:
     from random import Random
 
-__all__ = ["Backoff", "ChildSpec", "OnExcess", "Restart", "RestartIntensity", "RestartWindow", "Strategy"]
+__all__ = [
+    "Backoff",
+    "ChildSpec",
+    "CountedRestart",
+    "OnExcess",
+    "Restart",
+    "RestartIntensity",
+    "RestartWindow",
+    "Strategy",
+]
 
 Restart = Literal["permanent", "transient", "temporary"]
 """Which ends of a child lead to a restart: all; crashes only; none."""
@@ -55,32 +65,42 @@ class RestartIntensity(Struct, frozen=True):
             raise BadCall(f"within is {self.within!r}; it must be a number of seconds above 0")
 
 
+class CountedRestart:
+    """One restart that an intensity allowed; `time` is when the child began anew, infinite until then."""
+
+    __slots__ = ("time",)
+
+    def __init__(self) -> None:
+        self.time = inf
+
+
 class RestartWindow:
     """Counts restarts against an intensity.
 
-    A restart counts at the time it is due, not when the child crashed: with backoff the two differ,
-    and it is the restarts that must not come too often. As in OTP, a restart exactly `within` seconds
-    ago still counts.
+    A restart counts from its decision on until `within` seconds after the child began anew: backoff, and
+    siblings that stop first, put time between the two, and it is the restarts that must not come too
+    often. As in OTP, a restart exactly `within` seconds ago still counts.
     """
 
-    __slots__ = ("_due", "intensity")
+    __slots__ = ("_restarts", "intensity")
 
     def __init__(self, intensity: RestartIntensity) -> None:
         self.intensity = intensity
-        self._due: deque[float] = deque()
+        self._restarts: deque[CountedRestart] = deque()
 
-    def admit(self, now: float, due: float) -> bool:
-        """Count a restart that is due at `due`; False, and nothing counted, if it would be one too many."""
+    def admit(self, now: float) -> CountedRestart | None:
+        """Count one more restart; None, and nothing counted, if it would be one too many."""
         threshold = now - self.intensity.within
-        self._due = deque(time for time in self._due if time >= threshold)
-        if len(self._due) >= self.intensity.max_restarts:
-            return False
-        self._due.append(due)
-        return True
+        self._restarts = deque(restart for restart in self._restarts if restart.time >= threshold)
+        if len(self._restarts) >= self.intensity.max_restarts:
+            return None
+        restart = CountedRestart()
+        self._restarts.append(restart)
+        return restart
 
     def clear(self) -> None:
         """Forget all restarts."""
-        self._due.clear()
+        self._restarts.clear()
 
 
 class Backoff(Struct, frozen=True, kw_only=True):
