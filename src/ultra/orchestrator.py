@@ -23,7 +23,8 @@ from ultra.actors.retry import RetryPolicy
 from ultra.actors.run import EventSink, RunPlan
 from ultra.arguments import Quorum, RunSettings, checked_prompt, checked_quorum, checked_timeout
 from ultra.errors import BadCall, DeadlineExceeded, OrchestratorClosed, OrchestratorInUse
-from ultra.pipeline import BUILT_IN, Stage, plan_stages
+from ultra.pipeline import BUILT_IN, Stage, plan_judge, plan_stages
+from ultra.quality import agreement
 from ultra.registry import ModelRegistry, Policies
 from ultra.streaming import PlanMaker, RunStream
 from ultra.supervisor.spec import RestartIntensity
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from ultra.actors.limits import Limits
     from ultra.actors.model import Timeouts
     from ultra.messages import ModelMetrics, ModelResponse, OrchestrationResult
+    from ultra.quality import Scorer
     from ultra.registry import Faults
     from ultra.supervisor.snapshot import SupervisorSnapshot
 
@@ -61,7 +63,8 @@ class MultiLLMOrchestrator:
         timeout: seconds that a whole run may take; None: no bound but those of the attempts.
         system: system prompt of the initial stage, and of custom stages that have none of their own.
         retry, timeouts, limits, breaker: the policies of models that are registered without their own.
-        judge: the registered model that scores the answers, besides the agreement between them.
+        scorer: scores the initial answers, by default by their agreement; None: no scores.
+        judge: a registered model that grades the initial answers; its grades stand before the scorer's.
         random: decides jitter; give ``random.Random(seed)`` to repeat a run.
         faults: an `ultra.faults.FaultPlan`, which injects faults for tests.
 
@@ -83,6 +86,7 @@ class MultiLLMOrchestrator:
         limits: Limits | None = None,
         breaker: BreakerPolicy | None = None,
         judge: str | None = None,
+        scorer: Scorer | None = agreement,
         intensity: RestartIntensity | None = None,
         random: Random | None = None,
         faults: Faults | None = None,
@@ -97,6 +101,7 @@ class MultiLLMOrchestrator:
         self._timeout = checked_timeout(timeout)
         self._system = system
         self._judge = judge
+        self._scorer = scorer
         self._random = random or Random()
         self._intensity = intensity or RestartIntensity()
         self._registry = ModelRegistry(self._cache, Policies(retry, timeouts, limits, breaker), faults)
@@ -333,8 +338,8 @@ class MultiLLMOrchestrator:
                 timeout=timeout,
                 use_cache=settings.use_cache and self._cache is not None,
                 options=dict(settings.options or {}),
-                score=None,
-                judge=tree.target(judge) if judge is not None else None,
+                score=self._scorer,
+                judge=plan_judge(tree.target(judge), secret=self._secret) if judge is not None else None,
                 sink=sink,
             )
 

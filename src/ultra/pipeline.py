@@ -8,12 +8,13 @@ from typing import Final, Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
-from ultra.actors.run import Compose, ComposedPrompt, Run, StagePlan, Target
+from ultra.actors.run import Compose, ComposedPrompt, JudgePlan, Run, StagePlan, Target
 from ultra.errors import BadCall, StageFailed
-from ultra.prompts import Candidate, compose, prompt_budget
+from ultra.prompts import Candidate, Prompt, compose, prompt_budget
+from ultra.quality import JUDGE, parse_grades
 from ultra.responses import StageResponses
 
-__all__ = ["BUILT_IN", "INITIAL", "META", "SYNTHESIS", "PromptMaker", "Stage", "plan_stages"]
+__all__ = ["BUILT_IN", "INITIAL", "META", "SYNTHESIS", "PromptMaker", "Stage", "plan_judge", "plan_stages"]
 
 PromptMaker = Callable[[StageResponses], str]
 """Writes a stage's prompt from the responses that it reads; these also have `.prompt` and `.stage`."""
@@ -94,6 +95,29 @@ def plan_stages(
     return tuple(plans)
 
 
+def plan_judge(target: Target, *, secret: bytes) -> JudgePlan:
+    """Let the model of `target` grade the initial answers, without knowing whose they are."""
+
+    def ask(run: Run, target: Target) -> tuple[ComposedPrompt, Callable[[str], Mapping[str, float]]]:
+        prompt = compose(
+            "judge",
+            task=JUDGE,
+            question=run.plan.question,
+            candidates=_candidates(run, "initial"),
+            asked_model=target.name,
+            secret=secret,
+            budget=_budget(target),
+        )
+        return _composed(prompt), lambda reply: parse_grades(reply, prompt.labels)
+
+    return JudgePlan(target, ask)
+
+
+def _composed(prompt: Prompt) -> ComposedPrompt:
+    cuts = {cut.model_name or cut.part: cut.tokens for cut in prompt.cuts}
+    return ComposedPrompt(user=prompt.user, system=prompt.system, cuts=cuts)
+
+
 def _resolve(requested: object, known: Mapping[str, Stage]) -> list[Stage]:
     choices = ", ".join(known)
     if isinstance(requested, (str, Stage)) or not isinstance(requested, (Sequence, Mapping)):
@@ -131,8 +155,7 @@ def _composer(stage: Stage, run_system: str | None, secret: bytes) -> Compose:
             system=system,
             budget=_budget(target),
         )
-        cuts = {cut.model_name or cut.part: cut.tokens for cut in prompt.cuts}
-        return ComposedPrompt(user=prompt.user, system=prompt.system, cuts=cuts)
+        return _composed(prompt)
 
     return built_in
 

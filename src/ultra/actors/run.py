@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from math import inf
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import trio
 from msgspec import Struct
@@ -38,7 +38,20 @@ from ultra.events import (
 )
 from ultra.messages import ModelFailure, ModelResponse, OrchestrationResult
 
-__all__ = ["Compose", "ComposedPrompt", "EventSink", "Run", "RunPlan", "Score", "StagePlan", "Target"]
+if TYPE_CHECKING:
+    from ultra.actors.flight import OnChunk
+
+__all__ = [
+    "Compose",
+    "ComposedPrompt",
+    "EventSink",
+    "JudgePlan",
+    "Run",
+    "RunPlan",
+    "Score",
+    "StagePlan",
+    "Target",
+]
 
 
 class Target(Struct, frozen=True):
@@ -56,8 +69,8 @@ class Target(Struct, frozen=True):
 Compose = Callable[["Run", Target], "ComposedPrompt"]
 """Writes a stage's prompt for one of the models that it asks."""
 
-Score = Callable[["Run", str], "Mapping[str, float]"]
-"""Scores (0..1) the answers of the stage with this name; leaves out what it cannot score."""
+Score = Callable[[str, Mapping[str, str]], Mapping[str, float]]
+"""Scores (0..1) answers, by model name, to a question; leaves out what it cannot score."""
 
 
 class ComposedPrompt(Struct, frozen=True):
@@ -66,6 +79,13 @@ class ComposedPrompt(Struct, frozen=True):
     user: str
     system: str | None = None
     cuts: Mapping[str, int] = {}
+
+
+class JudgePlan(Struct, frozen=True):
+    """Another model that scores answers: what it is asked, and how its reply is read."""
+
+    target: Target
+    compose: Callable[["Run", Target], tuple[ComposedPrompt, Callable[[str], Mapping[str, float]]]]
 
 
 class StagePlan(Struct, frozen=True, kw_only=True):
@@ -99,7 +119,7 @@ class RunPlan(Struct, frozen=True, kw_only=True):
     use_cache: bool = True
     options: Mapping[str, object]
     score: Score | None = None
-    judge: Target | None = None
+    judge: JudgePlan | None = None
     sink: EventSink | None = None
 
 
@@ -180,7 +200,7 @@ class Run:
         ordered = {target.name: answers[target.name] for target in targets if target.name in answers}
         self.responses[stage.name] = ordered
         self._check_quorum(stage, failed)
-        quality = await self._score(stage) if stage.scored else {}
+        quality = await self._score(stage, deadline) if stage.scored else {}
         self._emit(
             StageCompleted, stage=stage.name, answered=tuple(ordered), failed=tuple(failed), quality=quality
         )
@@ -193,16 +213,37 @@ class Run:
             earlier = {failure.model_name: failure.message for failure in self.failures}
             raise QuorumNotReached(stage.name, needed, answered, {**earlier, **failed}.items())
 
-    async def _score(self, stage: StagePlan) -> dict[str, float]:
+    async def _score(self, stage: StagePlan, deadline: float) -> dict[str, float]:
         """Score the answers of a stage, and write the scores into them and into the metrics."""
-        quality = dict(self.plan.score(self, stage.name)) if self.plan.score is not None else {}
         answers = self.responses[stage.name]
+        quality: dict[str, float] = {}
+        if self.plan.score is not None:
+            texts = {name: response.content for name, response in answers.items()}
+            try:
+                quality.update(self.plan.score(self.plan.question, texts))
+            except Exception as error:
+                raise StageFailed(stage.name, "the scorer", error) from error
+        if self.plan.judge is not None:
+            quality.update(await self._judge(self.plan.judge, deadline))
         for target in self.plan.targets:
             score = quality.get(target.name)
             if score is not None and target.name in answers:
                 answers[target.name] = replace(answers[target.name], quality=score)
                 target.model.metrics.scored(score)
         return quality
+
+    async def _judge(self, judge: JudgePlan, deadline: float) -> Mapping[str, float]:
+        """The judge's scores; where it gives none, a notice says so and the run goes on."""
+        try:
+            prompt, read = judge.compose(self, judge.target)
+            request = self._generate("judge", prompt, deadline)
+            with trio.CancelScope(deadline=deadline):
+                response = await judge.target.ref.ask(request)
+                return read(response.content)
+            raise self._too_late(judge.target)
+        except UltraError as error:
+            self.notices.append(f"the judge {judge.target.name!r} gave no scores: {error}")
+            return {}
 
     # --- a stage that asks one after the other -------------------------------------------------------
 
@@ -270,9 +311,14 @@ class Run:
                 f"cut to fit the context window of {target.name!r} in {stage.name!r}: {parts}"
             )
             self._emit(PromptFitted, stage=stage.name, model_name=target.name, cut=dict(prompt.cuts))
+        return self._generate(stage.name, prompt, deadline, on_chunk)
+
+    def _generate(
+        self, stage: str, prompt: ComposedPrompt, deadline: float, on_chunk: OnChunk | None = None
+    ) -> Generate:
         return Generate(
             prompt=prompt.user,
-            stage=stage.name,
+            stage=stage,
             system=prompt.system,
             options=self.plan.options,
             use_cache=self.plan.use_cache,

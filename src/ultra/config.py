@@ -1,0 +1,252 @@
+"""`ultra.toml`: models, stages, cache and policies, with errors that say where and what is wrong.
+
+[run]
+timeout = 60
+
+[models.gpt]
+model = "openai:gpt-4o-mini"
+weight = 2.0
+price = { input = 0.15, output = 0.60 }
+
+[models.claude]
+model = ["anthropic:claude-sonnet-4-5", "openrouter:anthropic/claude-sonnet-4.5"]
+api_key = "${ANTHROPIC_API_KEY}"
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+
+import msgspec
+from msgspec import Struct, field
+
+from ultra.actors.breaker import BreakerPolicy
+from ultra.actors.limits import Limits
+from ultra.actors.retry import RetryPolicy
+from ultra.actors.timeouts import Timeouts
+from ultra.errors import ConfigError, UltraError
+from ultra.pricing import Price
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["CacheConfig", "Configuration", "ModelConfig", "RunConfig", "load_configuration"]
+
+T = TypeVar("T")
+
+_VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_NESTED: Final[Mapping[str, type]] = {
+    "limits": Limits,
+    "price": Price,
+    "retry": RetryPolicy,
+    "timeouts": Timeouts,
+    "breaker": BreakerPolicy,
+}
+_TOP: Final = ("run", "cache", "retry", "timeouts", "limits", "breaker", "models")
+
+
+class RunConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What holds for every run: see `MultiLLMOrchestrator`. `timeout` in seconds, `max_cost` in dollars."""
+
+    stages: tuple[str, ...] | None = None
+    quorum: int | Literal["all"] = 1
+    timeout: float | None = None
+    system: str | None = None
+    judge: str | None = None
+    max_cost: float | None = None
+
+
+class CacheConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whether answers are kept, and where: ``memory``, ``sqlite:///path`` or ``redis://host``."""
+
+    enabled: bool = True
+    store: str = "memory"
+
+
+class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One model: its ``provider:model``, or several deployments of it that are tried in order."""
+
+    model: str | tuple[str, ...]
+    weight: float = 1.0
+    api_key: str | None = None
+    base_url: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    limits: Limits | None = None
+    price: Price | None = None
+    retry: RetryPolicy | None = None
+    timeouts: Timeouts | None = None
+    breaker: BreakerPolicy | None = None
+    hedge_after: float | Literal["p95"] | None = None
+
+    @property
+    def deployments(self) -> tuple[str, ...]:
+        """Every ``provider:model``, first the one that is asked first."""
+        return (self.model,) if isinstance(self.model, str) else self.model
+
+    def __repr__(self) -> str:
+        return f"ModelConfig(model={self.model!r}, weight={self.weight!r})"  # a key must not be shown
+
+
+class Configuration(Struct, frozen=True, kw_only=True):
+    """A whole configuration, checked but for what only the providers know."""
+
+    source: str
+    models: Mapping[str, ModelConfig]
+    run: RunConfig = RunConfig()
+    cache: CacheConfig = CacheConfig()
+    retry: RetryPolicy | None = None
+    timeouts: Timeouts | None = None
+    limits: Limits | None = None
+    breaker: BreakerPolicy | None = None
+
+
+def load_configuration(path: str | Path) -> Configuration:
+    """Read and check the file at `path`; ``${VAR}`` stands for a variable of the environment.
+
+    Raises:
+        ConfigError: the file cannot be read, is not TOML, or holds something that is not allowed. The
+            message gives file, line and key, what was found, and what is allowed.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: it cannot be read: {error}") from error
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: it is not TOML: {error}") from error
+    return _Reader(str(path), text).read(table)
+
+
+class _Reader:
+    """Turns a decoded file into a `Configuration`, section by section, so that errors know where they are."""
+
+    def __init__(self, source: str, text: str) -> None:
+        self._source = source
+        self._lines = text.splitlines()
+
+    def read(self, table: Mapping[str, Any]) -> Configuration:
+        for name in table:
+            if name not in _TOP:
+                raise self._error((name,), f"unknown section; allowed are: {', '.join(_TOP)}")
+        models = self._section(table, "models")
+        if not models:
+            raise ConfigError(
+                f'{self._source}: no models; add a section such as [models.gpt] with model = "…"'
+            )
+        return Configuration(
+            source=self._source,
+            models={
+                name: self._convert(("models", name), value, ModelConfig) for name, value in models.items()
+            },
+            run=self._checked_run(self._convert(("run",), self._section(table, "run"), RunConfig), models),
+            cache=self._convert(("cache",), self._section(table, "cache"), CacheConfig),
+            retry=self._optional(table, "retry", RetryPolicy),
+            timeouts=self._optional(table, "timeouts", Timeouts),
+            limits=self._optional(table, "limits", Limits),
+            breaker=self._optional(table, "breaker", BreakerPolicy),
+        )
+
+    def _checked_run(self, run: RunConfig, models: Mapping[str, Any]) -> RunConfig:
+        if run.judge is not None and run.judge not in models:
+            raise self._error(("run", "judge"), f"found {run.judge!r}; allowed are: {', '.join(models)}")
+        if isinstance(run.quorum, int) and not 1 <= run.quorum <= len(models):
+            allowed = f"'all', or a number between 1 and {len(models)}"
+            raise self._error(("run", "quorum"), f"found {run.quorum!r}; allowed is {allowed}")
+        for name in ("timeout", "max_cost"):
+            value = getattr(run, name)
+            if value is not None and not value > 0:
+                raise self._error(("run", name), f"found {value!r}; allowed is a number above 0")
+        return run
+
+    def _section(self, table: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+        value = table.get(name, {})
+        if not isinstance(value, dict):
+            raise self._error((name,), f"found {value!r}; allowed is a section, written as [{name}]")
+        return value
+
+    def _optional(self, table: Mapping[str, Any], name: str, kind: type[T]) -> T | None:
+        return self._convert((name,), self._section(table, name), kind) if name in table else None
+
+    def _convert(self, where: tuple[str, ...], value: object, kind: type[T]) -> T:
+        """`value` as a `kind`; msgspec says what is wrong, and the path to it, which becomes the key."""
+        self._check_keys(where, value, kind)
+        try:
+            return msgspec.convert(self._expanded(where, value), kind)
+        except msgspec.ValidationError as error:
+            message, _, path = str(error).partition(" - at `$")
+            raise self._error((*where, *re.findall(r"\w+", path)), _found(message, value, path)) from None
+        except ConfigError:
+            raise
+        except UltraError as error:  # what a Struct's own check found
+            raise self._error(where, str(error)) from None
+
+    def _check_keys(self, where: tuple[str, ...], value: object, kind: type) -> None:
+        if not isinstance(value, dict) or not issubclass(kind, Struct):
+            return
+        known = kind.__struct_fields__
+        for name, item in value.items():
+            if name not in known:
+                raise self._error((*where, name), f"unknown key; allowed are: {', '.join(known)}")
+            if name in _NESTED:
+                self._check_keys((*where, name), item, _NESTED[name])
+
+    def _expanded(self, where: tuple[str, ...], value: object) -> object:
+        """`value` with every ``${VAR}`` in its texts replaced."""
+        if isinstance(value, dict):
+            return {key: self._expanded((*where, str(key)), item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self._expanded(where, item) for item in value]
+        if not isinstance(value, str):
+            return value
+        for variable in _VARIABLE.findall(value):
+            if variable not in os.environ:
+                raise self._error(where, f"the environment variable {variable} is not set")
+        return _VARIABLE.sub(lambda match: os.environ[match[1]], value)
+
+    def _error(self, where: tuple[str, ...], message: str) -> ConfigError:
+        line = self._line_of(where)
+        place = f"{self._source}:{line}" if line else self._source
+        return ConfigError(f"{place}: {'.'.join(where)}: {message}")
+
+    def _line_of(self, where: tuple[str, ...]) -> int | None:
+        """The line on which a key stands, as far as plain layouts go: its section's, and then its own."""
+        found = None
+        for number, section, key in self._keys():
+            if (*section, *key) == where:
+                return number
+            if where[: len(section)] == section and section and (not key or key[0] in where):
+                found = number
+        return found
+
+    def _keys(self) -> Iterator[tuple[int, tuple[str, ...], tuple[str, ...]]]:
+        section: tuple[str, ...] = ()
+        for number, line in enumerate(self._lines, start=1):
+            header = re.match(r"\s*\[\s*([^\[\]]+?)\s*\]", line)
+            if header:
+                section = _parts(header[1])
+                yield number, section, ()
+                continue
+            key = re.match(r"\s*([\w\-\".' ]+?)\s*=", line)
+            if key:
+                yield number, section, _parts(key[1])
+
+
+def _parts(dotted: str) -> tuple[str, ...]:
+    return tuple(part.strip().strip("\"'") for part in dotted.split("."))
+
+
+def _found(message: str, value: object, path: str) -> str:
+    """What msgspec says, and what stood there; never the text of a key."""
+    keys = re.findall(r"\w+", path)
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    if value is None or "api_key" in keys:
+        return message
+    return f"{message}; found {value!r}"
