@@ -16,7 +16,7 @@ from uuid import uuid4
 import trio
 from msgspec.structs import replace
 
-from ultra.actors.cache import CacheStore, MemoryCache, open_cache
+from ultra.actors.cache import CacheStore, MemoryCache
 from ultra.actors.coordinator import Execute
 from ultra.actors.model import Generate
 from ultra.actors.retry import RetryPolicy
@@ -26,6 +26,7 @@ from ultra.errors import BadCall, DeadlineExceeded, OrchestratorClosed, Orchestr
 from ultra.pipeline import BUILT_IN, Stage, plan_judge, plan_stages
 from ultra.quality import agreement
 from ultra.registry import ModelRegistry, Policies
+from ultra.stores import open_cache
 from ultra.streaming import PlanMaker, RunStream
 from ultra.supervisor.spec import RestartIntensity
 from ultra.tree import ModelTree

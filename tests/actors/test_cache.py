@@ -19,10 +19,10 @@ from ultra.actors.cache import (
     MemoryShard,
     cache_key,
     is_whole,
-    open_cache,
 )
 from ultra.errors import BadCall
 from ultra.messages import Completion, FinishReason
+from ultra.stores import open_cache
 
 ENTRY = 2000
 

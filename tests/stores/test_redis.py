@@ -13,9 +13,10 @@ import pytest
 import structlog
 import trio
 
-from ultra.actors.cache import CacheStatistics, CacheStore, cache_key, open_cache
+from ultra.actors.cache import CacheStatistics, CacheStore, cache_key
 from ultra.errors import BadCall, MissingExtra
 from ultra.messages import Completion, Usage
+from ultra.stores import open_cache
 
 pytest.importorskip("coredis", reason="the extra 'redis' is not installed")
 
@@ -268,5 +269,5 @@ def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_extra_is_imported_only_when_it_is_asked_for() -> None:
-    code = "import sys, ultra.actors.cache as c; c.open_cache(); sys.exit('coredis' in sys.modules)"
+    code = "import sys, ultra.stores as s; s.open_cache(); sys.exit('coredis' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

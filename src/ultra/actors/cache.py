@@ -38,15 +38,12 @@ __all__ = [
     "cache_key",
     "check_bound",
     "is_whole",
-    "open_cache",
 ]
 
 CacheKey: TypeAlias = bytes
 """The digest that `cache_key` makes: 32 bytes that say nothing about the prompt."""
 
 SECRET_BYTES: Final = 32
-
-_SQLITE: Final = "sqlite:///"
 
 _encoder: Final = msgspec.msgpack.Encoder(order="deterministic")
 
@@ -118,39 +115,6 @@ def is_whole(completion: Completion) -> bool:
     """Whether an answer may be kept: there is text, and the model stopped because it was done."""
     done = completion.finish_reason in {None, "stop"} and completion.refusal is None
     return done and bool(completion.content.strip())
-
-
-def open_cache(spec: CacheStore | str | bool | None = None) -> CacheStore:  # noqa: FBT001 - it is one of the specs
-    """The store that `spec` asks for.
-
-    True, None and ``"memory"`` make a `MemoryCache` with its default bounds. ``"sqlite:///answers.db"``
-    opens a `SqliteCache` at a path relative to the working directory, ``"sqlite:////var/answers.db"``
-    one at an absolute path. ``"redis://host:6379/0"`` uses a `RedisCache`, over TLS with ``rediss://``. An
-    object that has the methods of a `CacheStore` is used as it is.
-
-    Raises:
-        BadCall: `spec` is none of these.
-        ConfigError: the file is not a cache, or belongs to a newer version of Ultra.
-        MissingExtra: the store needs packages that are not installed.
-    """
-    if spec is None or spec is True or spec == "memory":
-        return MemoryCache()
-    if isinstance(spec, str) and spec.startswith(_SQLITE):
-        from ultra.stores.sqlite import SqliteCache  # noqa: PLC0415 - few need it
-
-        return SqliteCache(spec.removeprefix(_SQLITE))
-    if isinstance(spec, str) and spec.startswith(("redis://", "rediss://")):
-        from ultra.stores.redis import RedisCache  # noqa: PLC0415 - it needs the extra
-
-        return RedisCache(spec)
-    if isinstance(spec, CacheStore):
-        return spec
-    # What follows the scheme of a URL may hold a password.
-    shown = f"'{spec.partition('://')[0]}://...'" if isinstance(spec, str) and "://" in spec else repr(spec)
-    raise BadCall(
-        f"cache={shown} is not allowed; give True, 'memory', 'sqlite:///path', 'redis://host', or an object "
-        "with the methods of ultra.actors.cache.CacheStore"
-    )
 
 
 def check_bound(name: str, value: float, *, whole: bool = False) -> None:

@@ -1,5 +1,9 @@
 """Stores that keep models' answers beyond the process: the contract is `ultra.actors.cache.CacheStore`.
 
-They stand apart from the actors because actors need none of them: `ultra.actors.cache.open_cache`
-imports the one that is asked for.
+They stand apart from the actors because actors need none of them: `open_cache` imports the one that is
+asked for.
 """
+
+from ultra.stores.opening import open_cache
+
+__all__ = ["open_cache"]

@@ -1,0 +1,45 @@
+"""Opens the store that a caller asks for, and imports it only then."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ultra.actors.cache import CacheStore, MemoryCache
+from ultra.errors import BadCall
+
+__all__ = ["open_cache"]
+
+_SQLITE: Final = "sqlite:///"
+
+
+def open_cache(spec: CacheStore | str | bool | None = None) -> CacheStore:  # noqa: FBT001 - it is one of the specs
+    """The store that `spec` asks for.
+
+    True, None and ``"memory"`` make a `MemoryCache` with its default bounds. ``"sqlite:///answers.db"``
+    opens a `SqliteCache` at a path relative to the working directory, ``"sqlite:////var/answers.db"``
+    one at an absolute path. ``"redis://host:6379/0"`` uses a `RedisCache`, over TLS with ``rediss://``. An
+    object that has the methods of a `CacheStore` is used as it is.
+
+    Raises:
+        BadCall: `spec` is none of these.
+        ConfigError: the file is not a cache, or belongs to a newer version of Ultra.
+        MissingExtra: the store needs packages that are not installed.
+    """
+    if spec is None or spec is True or spec == "memory":
+        return MemoryCache()
+    if isinstance(spec, str) and spec.startswith(_SQLITE):
+        from ultra.stores.sqlite import SqliteCache  # noqa: PLC0415 - few need it
+
+        return SqliteCache(spec.removeprefix(_SQLITE))
+    if isinstance(spec, str) and spec.startswith(("redis://", "rediss://")):
+        from ultra.stores.redis import RedisCache  # noqa: PLC0415 - it needs the extra
+
+        return RedisCache(spec)
+    if isinstance(spec, CacheStore):
+        return spec
+    # What follows the scheme of a URL may hold a password.
+    shown = f"'{spec.partition('://')[0]}://...'" if isinstance(spec, str) and "://" in spec else repr(spec)
+    raise BadCall(
+        f"cache={shown} is not allowed; give True, 'memory', 'sqlite:///path', 'redis://host', or an object "
+        "with the methods of ultra.actors.cache.CacheStore"
+    )
