@@ -14,6 +14,7 @@ import trio
 from loopback import Received, Server, events, fixed, head, serve
 
 from ultra.clients import Limits, OpenAIClient
+from ultra.clients.rate_limits import RateLimits
 from ultra.errors import BadCall, ModelError
 from ultra.messages import Completion
 
@@ -460,3 +461,12 @@ async def test_what_cannot_be_asked_is_a_bad_call(prompt: Any, options: dict[str
         await client.generate(prompt, **options)
     with pytest.raises(BadCall, match=message):
         client.stream(prompt, **options)
+
+
+async def test_the_limits_that_an_answer_tells_are_kept(nursery: trio.Nursery) -> None:
+    headers = [*JSON, ("x-ratelimit-limit-req-minute", "60"), ("x-ratelimit-remaining-req-minute", "59")]
+    client = client_of(await serve(nursery, fixed(200, headers, ANSWER)))
+    assert client.rate_limits is None
+    await client.generate("Hi")
+    await client.aclose()
+    assert client.rate_limits == RateLimits(requests_per_minute=60, requests_remaining=59)

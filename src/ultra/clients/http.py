@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     import httpx
 
+    from ultra.clients.rate_limits import RateLimits
     from ultra.messages import Completion
 
 __all__ = ["HTTPClient"]
@@ -75,6 +76,11 @@ class HTTPClient(Dialect):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.provider}:{self.model}>"
+
+    @property
+    def rate_limits(self) -> RateLimits | None:
+        """What the last answer, or error, told of the provider's limits; None if it told nothing."""
+        return self._pool.rate_limits
 
     async def generate(
         self,

@@ -14,11 +14,12 @@ import msgspec
 import trio
 
 from ultra.clients.failures import Reply, redact
+from ultra.clients.rate_limits import RateLimits, rate_limits
 from ultra.clients.unpacking import ACCEPTED, Unpacker
 from ultra.errors import BadCall, ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Mapping
 
     import httpx
 
@@ -120,6 +121,12 @@ class Pool:
         self._trust_env = trust_env
         self._transport = transport
         self._clients: dict[trio.lowlevel.TrioToken, httpx.AsyncClient] = {}
+        self._last_headers: Mapping[str, str] = {}
+
+    @property
+    def rate_limits(self) -> RateLimits | None:
+        """What the last answer told of the provider's limits; None if it told nothing."""
+        return rate_limits(self._last_headers)
 
     async def open(self, request: Request) -> Body:
         """Send `request` and read the head of the answer; its body must be closed.
@@ -132,6 +139,7 @@ class Pool:
             # Hundreds of milliseconds that no event loop should stand still for.
             await trio.to_thread.run_sync(_load, encrypted, abandon_on_cancel=True)
         response = await self.guard(self._send(request, encrypted=encrypted))
+        self._last_headers = response.headers
         body = Body(
             response, Reply(self.provider, response.status_code, response.headers, self._secrets.value), self
         )
