@@ -140,7 +140,7 @@ def test_ultra_is_imported_without_httpx_and_without_any_optional_library() -> N
     assert "httpx" in blocked
 
     # None in the place of a module makes its import fail.
-    code = f"import sys; sys.modules.update(dict.fromkeys({blocked!r})); import ultra"
+    code = f"import sys; sys.modules.update(dict.fromkeys({blocked!r})); from ultra import *"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stderr
