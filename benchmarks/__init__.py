@@ -1,0 +1,1 @@
+"""Ultra beside its peers, in one run: ``python -m benchmarks NAME``, or ``all``."""

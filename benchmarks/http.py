@@ -1,0 +1,113 @@
+"""Calls over HTTP: what a client costs beside the bare library below it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import trio
+
+from benchmarks.harness import Row, Timer, compare
+from benchmarks.http_server import chat_server
+from ultra.clients import connect
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+__all__ = ["calls"]
+
+QUESTION = "What is the capital of France?"
+MESSAGES = [{"role": "user", "content": QUESTION}]
+CALLERS = 64
+
+
+async def _on_trio(call: Callable[[], Awaitable[object]], count: int) -> float:
+    async def caller() -> None:
+        for _ in range(count // CALLERS):
+            await call()
+
+    async def all_callers() -> None:
+        async with trio.open_nursery() as nursery:
+            for _ in range(CALLERS):
+                nursery.start_soon(caller)
+
+    await all_callers()  # opens the connections
+    start = time.perf_counter()
+    await all_callers()
+    return (time.perf_counter() - start) / count
+
+
+async def _ours(url: str, count: int) -> float:
+    client = connect("openai:bench", base_url=url, api_key="none")
+    try:
+        return await _on_trio(lambda: client.generate(QUESTION), count)
+    finally:
+        await client.aclose()
+
+
+async def _bare(url: str, count: int) -> float:
+    limits = httpx.Limits(max_connections=CALLERS, max_keepalive_connections=CALLERS)
+    async with httpx.AsyncClient(limits=limits, headers={"authorization": "Bearer none"}) as client:
+
+        async def call() -> str:
+            body = {"model": "bench", "messages": MESSAGES}
+            response = await client.post(f"{url}/chat/completions", json=body)
+            return str(response.json()["choices"][0]["message"]["content"])
+
+        return await _on_trio(call, count)
+
+
+async def _on_asyncio(call: Callable[[], Awaitable[object]], count: int) -> float:
+    async def caller() -> None:
+        for _ in range(count // CALLERS):
+            await call()
+
+    await asyncio.gather(*(caller() for _ in range(CALLERS)))
+    start = time.perf_counter()
+    await asyncio.gather(*(caller() for _ in range(CALLERS)))
+    return (time.perf_counter() - start) / count
+
+
+async def _openai(url: str, count: int) -> float:
+    from openai import AsyncOpenAI  # noqa: PLC0415 - it imports slowly
+
+    async with AsyncOpenAI(base_url=url, api_key="none") as client:
+        messages: Any = MESSAGES
+        return await _on_asyncio(
+            lambda: client.chat.completions.create(model="bench", messages=messages), count
+        )
+
+
+async def _litellm(url: str, count: int) -> float:
+    import litellm  # noqa: PLC0415 - it imports slowly
+
+    def call() -> Awaitable[Any]:
+        return litellm.acompletion(model="openai/bench", messages=MESSAGES, api_base=url, api_key="none")
+
+    return await _on_asyncio(call, count)
+
+
+def calls(*, brief: bool) -> list[Row]:
+    """64 callers, each making one call after the other, to a server in another process."""
+    count = CALLERS if brief else 10 * CALLERS
+    with chat_server() as url:
+        return compare(
+            "a call over HTTP, 64 at once",
+            partial(trio.run, _ours, url, count),
+            {
+                "bare httpx": (partial(trio.run, _bare, url, count), 1.15),
+                "the official openai client": (_asyncio(_openai, url, count), 1.0),
+                "litellm": (_asyncio(_litellm, url, CALLERS), 1.0),
+            },
+            rounds=1 if brief else 7,
+        )
+
+
+def _asyncio(function: Callable[..., Awaitable[float]], *args: object) -> Timer:
+    async def run() -> float:
+        return await function(*args)
+
+    return lambda: asyncio.run(run())
