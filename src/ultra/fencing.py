@@ -53,8 +53,11 @@ class LabelledText(Struct, frozen=True):
     weight: float
 
     def fenced(self, nonce: str) -> str:
-        """The text as it stands in a prompt."""
-        return f"{self.part.capitalize()} {self.label}:\n<{nonce}>\n{self.content}\n</{nonce}>"
+        """The text as it stands in a prompt.
+
+        On one line with its fences: small models copy fences that have lines of their own.
+        """
+        return f"{self.part.capitalize()} {self.label}: <{nonce}>{self.content}</{nonce}>"
 
 
 class Seal:

@@ -19,13 +19,13 @@ class StageResponses(Sequence[ModelResponse]):
     Args:
         prompt: the question of the run.
         name: the stage whose responses these are.
-        stages: the responses of every stage that has run, by stage and model name.
+        stages: the responses of every stage that has run, by stage and model name; copied one level.
     """
 
     def __init__(self, prompt: str, name: str, stages: Mapping[str, Mapping[str, ModelResponse]]) -> None:
         self._prompt = prompt
         self._name = name
-        self._stages = stages
+        self._stages = dict(stages)
         self._responses = tuple(stages[name].values())
 
     @property
