@@ -34,6 +34,27 @@ def test_equal_answers_agree_fully_and_one_alone_gets_no_score() -> None:
     assert agreement("Q", {"one": "Yes."}) == {}
 
 
+def test_scripts_without_spaces_are_compared_by_their_characters() -> None:
+    scores = agreement(
+        "法国的首都在哪里",
+        {"one": "巴黎是法国的首都。", "two": "法国的首都是巴黎。", "three": "里昂。"},
+    )
+
+    assert scores["one"] > 0.3
+    assert scores["three"] < scores["one"]
+
+
+def test_answers_of_signs_alone_agree_when_they_are_the_same() -> None:
+    assert agreement("Up or down?", {"one": "👍", "two": " 👍"}) == {"one": 1.0, "two": 1.0}
+    assert agreement("Up or down?", {"one": "👍", "two": "👎"}) == {"one": 0.0, "two": 0.0}
+
+
+def test_only_the_beginning_of_a_huge_answer_is_compared() -> None:
+    same = "word " * 5000
+
+    assert agreement("Q", {"one": same + "tail " * 100_000, "two": same}) == {"one": 1.0, "two": 1.0}
+
+
 @given(st.dictionaries(st.text(max_size=5), st.text(max_size=200), max_size=5), st.text(max_size=50))
 def test_scores_lie_between_0_and_1_and_do_not_depend_on_the_order(
     answers: dict[str, str], question: str
@@ -51,6 +72,12 @@ def test_scores_lie_between_0_and_1_and_do_not_depend_on_the_order(
         "**Candidate A**: 7/10\n**Candidate B**: 9/10",
         "a = 7 out of 10\nb = 9 out of 10",
         "Grades:\n- A: 7.0\n- B: 9.0\n",
+        "A: 7, B: 9",
+        '{"A": 7, "B": 9}',
+        '```json\n{\n  "A": 7,\n  "B": 9\n}\n```',
+        "| A | 7 |\n| B | 9 |",
+        "A: 7 (misses a point)\nB: 9 - right and clear",
+        "Candidate A: 7/10. It is brief.\nCandidate B: **9**, since it is right.",
     ],
 )
 def test_the_usual_ways_to_write_grades_are_read(reply: str) -> None:
@@ -66,6 +93,13 @@ def test_the_usual_ways_to_write_grades_are_read(reply: str) -> None:
         ("A: 3\nA: 4", {}),
         ("A: about 7 reasons to like it", {}),
         ("C: 5", {}),
+        ("A: -5\nB: 3", {"gemini": 0.3}),
+        ("A: 7-8\nB: 7 - 8", {}),
+        ("A: 7/100\nB: 7 out of 100", {}),
+        ("A: 70%\nB: 7 %", {}),
+        ("A: 7, 8 at best\nB: .5", {}),
+        ("A: 75\nB: 7.5.1", {}),
+        ("A 7 point scale is used.\nGrade B 9", {}),
     ],
 )
 def test_what_is_no_clear_grade_gives_no_score(reply: str, scores: dict[str, float]) -> None:
