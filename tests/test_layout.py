@@ -17,12 +17,12 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src"
 
 LAYERS = (
-    ("errors", "records", "messages"),
+    ("errors", "records", "messages", "mailbox", "loops", "host"),
     ("clients", "actors"),
     ("supervisor",),
     ("pipeline",),
     ("orchestrator",),
-    ("host", "faults"),
+    ("faults",),
     ("config", "service", "cli"),
 )
 """Parts of the package, lowest first. A part imports from its own layer and the ones below it."""

@@ -26,6 +26,7 @@ __all__ = [
     "DeadlineExceeded",
     "ErrorKind",
     "InboxFull",
+    "LoopUnavailable",
     "MissingExtra",
     "ModelError",
     "OrchestratorClosed",
@@ -77,7 +78,14 @@ class OrchestratorClosed(UsageError, RuntimeError):
 
 
 class OrchestratorInUse(UsageError, RuntimeError):
-    """You entered an orchestrator that is already running."""
+    """You entered an orchestrator that is already running, or used it from another trio run meanwhile."""
+
+
+# --- event loops ---------------------------------------------------------------------------------
+
+
+class LoopUnavailable(UltraError, RuntimeError):
+    """The event loop where something was to run has ended, or cancelled it without being asked to."""
 
 
 # --- the actor runtime -------------------------------------------------------------------------

@@ -1,0 +1,63 @@
+"""Runs tests on asyncio: on its own loop and on uvloop, in debug mode, leaving nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+import logging
+import threading
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from typing import Any
+
+import pytest
+import uvloop
+
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "asyncio": asyncio.new_event_loop,
+    "uvloop": uvloop.new_event_loop,
+}
+
+
+class _Complaints(logging.Handler):
+    """What the loop's debug mode, or anything else of asyncio, complains about."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+def run_on(loop: str, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run ``main()`` in debug mode; afterwards there is no complaint, no task, no trio thread left."""
+    complaints = _Complaints()
+    logger = logging.getLogger("asyncio")
+    logger.addHandler(complaints)
+    try:
+        with asyncio.Runner(debug=True, loop_factory=LOOPS[loop]) as runner:
+            runner.get_loop().slow_callback_duration = 10.0  # [s]; how fast this machine is is not tested
+            runner.run(main())
+        gc.collect()
+    finally:
+        logger.removeHandler(complaints)
+    assert complaints.messages == []
+    assert [thread.name for thread in threading.enumerate() if thread.name in {"trio", "ultra"}] == []
+
+
+def on_asyncio(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Make an async test one that runs on each of `LOOPS`."""
+
+    @wraps(test)
+    def run(*, loop: str, **fixtures: Any) -> None:
+        run_on(loop, lambda: test(**fixtures))
+
+    signature = inspect.signature(test)
+    loop = inspect.Parameter("loop", inspect.Parameter.KEYWORD_ONLY)
+    run.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[*signature.parameters.values(), loop]
+    )
+    parametrized: Callable[..., None] = pytest.mark.parametrize("loop", list(LOOPS))(run)
+    return parametrized
