@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import inf
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from ultra.actors.cache import cache_key
 from ultra.errors import BadCall
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-__all__ = ["Quorum", "RunSettings", "checked_prompt", "checked_quorum", "checked_timeout"]
+__all__ = [
+    "Quorum",
+    "RunSettings",
+    "checked_options",
+    "checked_prompt",
+    "checked_quorum",
+    "checked_system",
+    "checked_timeout",
+]
 
 Quorum = int | Literal["all"]
 """How many models must answer a stage that asks all."""
@@ -44,13 +51,34 @@ def checked_timeout(timeout: object) -> float:
     return float(timeout)
 
 
-def checked_quorum(quorum: object, models: int) -> Quorum:
-    """Return `quorum` if this many models can reach it; raises `BadCall` otherwise."""
+def checked_system(system: object) -> str | None:
+    """Return `system` if it is text or None; raises `BadCall` otherwise."""
+    if system is not None and not isinstance(system, str):
+        raise BadCall(f"the system prompt is of type {type(system).__name__}; it must be text (str), or None")
+    return system
+
+
+def checked_options(options: object, *, cached: bool) -> dict[str, Any]:
+    """A copy of `options`, the keyword arguments for clients; raises `BadCall` for anything else.
+
+    Those of a call that is `cached` must be plain values, since they are a part of the key.
+    """
+    if options is None:
+        return {}
+    if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
+        # Without the values: there may be a key among them.
+        given = list(options) if isinstance(options, Mapping) else type(options).__name__
+        raise BadCall(f"options is {given}; it must be a mapping from the names of options to their values")
+    if cached and options:
+        cache_key("", None, options)
+    return dict(options)
+
+
+def checked_quorum(quorum: object, models: int | None = None) -> Quorum:
+    """Return `quorum` if this many models can reach it (None: if any number can); else raises `BadCall`."""
     if quorum == "all":
         return "all"
-    if isinstance(quorum, bool) or not isinstance(quorum, int) or not 1 <= quorum <= models:
-        raise BadCall(
-            f"the quorum is {quorum!r}; it must be 'all', or a whole number between 1 and the number of "
-            f"models that are asked ({models})"
-        )
-    return quorum
+    if not isinstance(quorum, bool) and isinstance(quorum, int) and 1 <= quorum <= (models or quorum):
+        return quorum
+    most = "" if models is None else f" and at most the number of models that are asked ({models})"
+    raise BadCall(f"the quorum is {quorum!r}; it must be 'all', or a whole number of at least 1{most}")

@@ -6,7 +6,6 @@ hosts the actor tree that does the work.
 
 from __future__ import annotations
 
-import re
 from contextlib import AbstractAsyncContextManager, nullcontext
 from math import inf
 from random import Random
@@ -20,14 +19,21 @@ from ultra.actors.cache import CacheStore, MemoryCache
 from ultra.actors.coordinator import Execute
 from ultra.actors.model import Generate
 from ultra.actors.retry import RetryPolicy
-from ultra.actors.run import EventSink, RunPlan
-from ultra.arguments import Quorum, RunSettings, checked_prompt, checked_quorum, checked_timeout
+from ultra.arguments import (
+    Quorum,
+    RunSettings,
+    checked_options,
+    checked_prompt,
+    checked_quorum,
+    checked_system,
+    checked_timeout,
+)
 from ultra.errors import BadCall, DeadlineExceeded, OrchestratorClosed, OrchestratorInUse
-from ultra.pipeline import BUILT_IN, Stage, plan_judge, plan_stages
+from ultra.planning import Planner, RunDefaults, stages_of
 from ultra.quality import agreement
 from ultra.registry import ModelRegistry, Policies
 from ultra.stores import open_cache
-from ultra.streaming import PlanMaker, RunStream
+from ultra.streaming import RunStream
 from ultra.supervisor.spec import RestartIntensity
 from ultra.tree import ModelTree
 
@@ -37,15 +43,18 @@ if TYPE_CHECKING:
 
     from ultra.actors.breaker import BreakerPolicy
     from ultra.actors.limits import Limits
-    from ultra.actors.model import Timeouts
+    from ultra.actors.model import RegisteredModel
+    from ultra.actors.timeouts import Timeouts
     from ultra.messages import ModelMetrics, ModelResponse, OrchestrationResult
+    from ultra.pipeline import Stage
     from ultra.quality import Scorer
     from ultra.registry import Faults
     from ultra.supervisor.snapshot import SupervisorSnapshot
 
 __all__ = ["MultiLLMOrchestrator"]
 
-_PROMPT_METHOD: Final = re.compile(r"_create_(\w+)_prompt")
+CLOSE_TIMEOUT: Final = 5.0
+"""Seconds that a cache may take to close."""
 
 
 class MultiLLMOrchestrator:
@@ -97,16 +106,25 @@ class MultiLLMOrchestrator:
         if max_retries is not None:
             retry = replace(retry or RetryPolicy(), max_retries=max_retries)
         self._cache = open_cache(cache) if cache_enabled else None
-        self._secret = (self._cache or MemoryCache()).secret
-        self._quorum = quorum
-        self._timeout = checked_timeout(timeout)
-        self._system = system
-        self._judge = judge
-        self._scorer = scorer
+        self._owns_cache = self._cache is not cache
+        self._system = checked_system(system)
         self._random = random or Random()
         self._intensity = intensity or RestartIntensity()
         self._registry = ModelRegistry(self._cache, Policies(retry, timeouts, limits, breaker), faults)
         self._faults = faults
+        self._planner = Planner(
+            self._registry,
+            stages_of(self),
+            RunDefaults(
+                quorum=checked_quorum(quorum),
+                timeout=checked_timeout(timeout),
+                system=self._system,
+                use_cache=cache_enabled,
+                scorer=_checked_scorer(scorer),
+                judge=judge,
+            ),
+            secret=(self._cache or MemoryCache()).secret,
+        )
         self._tree: ModelTree | None = None
         self._closed = False
 
@@ -131,11 +149,13 @@ class MultiLLMOrchestrator:
         try:
             return await tree.__aexit__(kind, error, trace) if tree is not None else None
         finally:
-            if self._cache is not None:
-                with trio.CancelScope(shield=True):
+            if self._cache is not None and self._owns_cache:
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_TIMEOUT):
                     await self._cache.aclose()
 
-    async def run(self, *, task_status: trio.TaskStatus[Self] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(
+        self, *, task_status: trio.TaskStatus[MultiLLMOrchestrator] = trio.TASK_STATUS_IGNORED
+    ) -> None:
         """Start the actors and keep them until cancelled: ``await nursery.start(orchestrator.run)``."""
         async with self:
             task_status.started(self)
@@ -168,15 +188,19 @@ class MultiLLMOrchestrator:
         if self._tree is not None:
             self._tree.add(model)
 
-    async def unregister_model(self, name: str, *, drain: bool = True) -> None:
-        """Remove a model and wait until its actor has ended.
+    async def unregister_model(self, name: str, *, drain: bool = True, grace: float | None = None) -> None:
+        """Remove a model and wait until its actor has ended; its answers in memory are forgotten.
 
-        With `drain`, requests that it has accepted are answered first; else they fail. Raises `BadCall`
-        for an unknown name.
+        With `drain`, requests that it has accepted are answered first; else they fail. What is not done
+        after `grace` seconds (default: 5) is cancelled, and fails. Cancelled, this stops waiting; the
+        model is removed all the same.
+
+        Raises:
+            BadCall: there is no model of that name.
         """
-        self._registry.unregister(name)
+        model = self._registry.unregister(name)
         if self._tree is not None:
-            await self._tree.remove(name, drain=drain)
+            await self._tree.remove(model, drain=drain, grace=grace)
 
     def set_model_weight(self, name: str, weight: float) -> None:
         """Change a model's weight, from the next run on. Raises `BadCall` for a bad name or weight."""
@@ -195,11 +219,15 @@ class MultiLLMOrchestrator:
         return {model.name: model.metrics.snapshot() for model in self._registry.prioritized()}
 
     def revive_model(self, name: str) -> None:
-        """Start the actor of a model again that is down after too many crashes; else does nothing."""
+        """Start the actor of a model again that is down after too many crashes, and close its circuit.
+
+        Raises:
+            BadCall: there is no model of that name.
+        """
         model = self._registry.get(name)
+        model.breaker.reset()
         if self._tree is not None:
-            self._tree.revive(model.name)
-            model.breaker.reset()
+            self._tree.revive(model)
 
     def tree(self) -> SupervisorSnapshot:
         """The actors as they are right now; ``print(orchestrator.tree())`` draws them.
@@ -238,8 +266,9 @@ class MultiLLMOrchestrator:
             StageFailed: your own prompt method or scorer raised.
             OrchestratorClosed: the orchestrator was closed.
         """
+        self._check_open()
         settings = RunSettings(system, timeout, quorum, use_cache, options)
-        make_plan = self._planner(prompt, stages, models, settings)
+        make_plan = self._planner.check(prompt, stages, models, settings)
         async with self._running() as tree:
             return await tree.coordinator.ask(Execute(make_plan(tree, uuid4().hex, None)))
 
@@ -264,9 +293,10 @@ class MultiLLMOrchestrator:
             BadCall: an argument is not allowed; no model was called.
             OrchestratorClosed: the orchestrator was closed.
         """
+        self._check_open()
         settings = RunSettings(system, timeout, quorum, use_cache, options)
-        make_plan = self._planner(prompt, stages, models, settings)
-        return RunStream(uuid4().hex, self._running(), make_plan)
+        make_plan = self._planner.check(prompt, stages, models, settings)
+        return RunStream(uuid4().hex, self._running, make_plan)
 
     async def get_model_response(
         self,
@@ -292,72 +322,40 @@ class MultiLLMOrchestrator:
         """
         self._check_open()
         limit = checked_timeout(timeout)
+        use_cache = use_cache and self._cache is not None
         request = Generate(
             prompt=checked_prompt(prompt),
             stage=stage,
-            system=system if system is not None else self._system,
-            options=dict(options or {}),
-            use_cache=use_cache and self._cache is not None,
+            system=self._system if system is None else checked_system(system),
+            options=checked_options(options, cached=use_cache),
+            use_cache=use_cache,
         )
         found = self._registry.get(model) if isinstance(model, str) else self._registry.of_client(model)
-        async with self._running() as tree:
-            target = tree.target(found)
-            if limit == inf:
-                return await target.ref.ask(request)
-            with trio.move_on_after(limit) as scope:
-                return await target.ref.ask(replace(request, deadline=scope.deadline))
-        raise DeadlineExceeded(f"Model {found.name!r} did not answer within {limit:g} s")
+        if found is not None:
+            return await self._ask(found, request, limit)
+        stranger = self._registry.strangers.admit(model)
+        try:
+            return await self._ask(stranger.model, request, limit)
+        finally:
+            for forgotten in self._registry.strangers.dismiss(stranger):
+                await self._forget(forgotten)
 
     # --- inside --------------------------------------------------------------------------------------
 
-    def _planner(
-        self,
-        prompt: str,
-        stages: Sequence[str | Stage] | None,
-        models: Sequence[str] | None,
-        settings: RunSettings,
-    ) -> PlanMaker:
-        """Check everything that a run is given; what this returns makes its plan once there are actors."""
-        self._check_open()
-        question = checked_prompt(prompt)
-        chosen = self._registry.prioritized(models)
-        if not chosen:
-            raise BadCall("no model is registered; call register_model(name, client) first")
-        judge = self._registry.get(self._judge) if self._judge is not None else None
-        system = settings.system if settings.system is not None else self._system
-        planned = plan_stages(stages, self._known_stages(), system=system, secret=self._secret)
-        quorum = checked_quorum(self._quorum if settings.quorum is None else settings.quorum, len(chosen))
-        timeout = self._timeout if settings.timeout is None else checked_timeout(settings.timeout)
+    async def _ask(self, model: RegisteredModel, request: Generate, limit: float) -> ModelResponse:
+        async with self._running() as tree:
+            ref = tree.target(model).ref
+            if limit == inf:
+                return await ref.ask(request)
+            with trio.move_on_after(limit) as scope:
+                return await ref.ask(replace(request, deadline=scope.deadline))
+        raise DeadlineExceeded(f"Model {model.name!r} did not answer within {limit:g} s")
 
-        def make_plan(tree: ModelTree, run_id: str, sink: EventSink | None) -> RunPlan:
-            return RunPlan(
-                run_id=run_id,
-                question=question,
-                stages=planned,
-                targets=tuple(tree.target(model) for model in chosen),
-                quorum=quorum,
-                timeout=timeout,
-                use_cache=settings.use_cache and self._cache is not None,
-                options=dict(settings.options or {}),
-                score=self._scorer,
-                judge=plan_judge(tree.target(judge), secret=self._secret) if judge is not None else None,
-                sink=sink,
-            )
-
-        return make_plan
-
-    def _known_stages(self) -> dict[str, Stage]:
-        """The built-in stages, and those that a subclass makes by a method."""
-        known = dict(BUILT_IN)
-        for attribute in dir(type(self)):
-            match = _PROMPT_METHOD.fullmatch(attribute)
-            if match is not None:
-                name = match[1]
-                maker = getattr(self, attribute)
-                known[name] = (
-                    replace(known[name], prompt=maker) if name in known else Stage(name=name, prompt=maker)
-                )
-        return known
+    async def _forget(self, model: RegisteredModel) -> None:
+        """Stop the actor of an unregistered client that nobody is asking, which takes no time."""
+        if self._tree is not None:
+            with trio.CancelScope(shield=True):
+                await self._tree.remove(model, drain=False, grace=0)
 
     def _running(self) -> AbstractAsyncContextManager[ModelTree]:
         """The tree that runs, or one for a single call."""
@@ -375,3 +373,9 @@ class MultiLLMOrchestrator:
     def _check_open(self) -> None:
         if self._closed:
             raise OrchestratorClosed("this orchestrator was closed when its block was left; make a new one")
+
+
+def _checked_scorer(scorer: Scorer | None) -> Scorer | None:
+    if scorer is not None and not callable(scorer):
+        raise BadCall(f"the scorer is {scorer!r}; it must be a function of question and answers, or None")
+    return scorer

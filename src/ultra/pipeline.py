@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from msgspec import Struct
-from msgspec.structs import replace
 
-from ultra.actors.run import Compose, ComposedPrompt, JudgePlan, Run, StagePlan, Target
-from ultra.errors import BadCall, StageFailed
-from ultra.prompts import Candidate, Prompt, compose, prompt_budget
-from ultra.quality import JUDGE, parse_grades
+from ultra.actors.plan import Compose, ComposedPrompt, StagePlan, Target, Write
+from ultra.errors import BadCall, ModelError, StageFailed
+from ultra.prompts import Candidate, compose, prompt_budget
 from ultra.responses import StageResponses
 
-__all__ = ["BUILT_IN", "INITIAL", "META", "SYNTHESIS", "PromptMaker", "Stage", "plan_judge", "plan_stages"]
+if TYPE_CHECKING:
+    from ultra.actors.run import Run
+
+__all__ = [
+    "BUILT_IN",
+    "INITIAL",
+    "META",
+    "SYNTHESIS",
+    "PromptMaker",
+    "Stage",
+    "candidates_of",
+    "plan_stages",
+    "prompt_budget_of",
+]
 
 PromptMaker = Callable[[StageResponses], str]
 """Writes a stage's prompt from the responses that it reads; these also have `.prompt` and `.stage`."""
@@ -42,7 +53,11 @@ class Stage(Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not str(self.name).isidentifier():
             raise BadCall(f"stage name {self.name!r} is not usable: give letters, digits and '_'")
-        if self.asks not in {"all", "first"}:
+        if self.prompt is not None and not callable(self.prompt):
+            raise BadCall(
+                f"stage {self.name!r} has the prompt {self.prompt!r}; give a function that writes it"
+            )
+        if self.asks not in ("all", "first"):
             raise BadCall(f"stage {self.name!r} asks {self.asks!r}; it can ask 'all' or 'first'")
         if not 0 <= self.share <= 1:
             raise BadCall(f"stage {self.name!r} has a share of {self.share!r}; it must be between 0 and 1")
@@ -66,123 +81,122 @@ def plan_stages(
     *,
     system: str | None,
     secret: bytes,
+    scoring_share: float = 0.0,
 ) -> tuple[StagePlan, ...]:
     """Turn what a caller asked for into plans; None asks for the built-in stages.
+
+    `scoring_share` is the part of the run's time to keep for scoring the initial answers.
 
     Raises:
         BadCall: an unknown, repeated or empty stage, or one without the earlier stage that it reads.
     """
-    stages = _resolve(BUILT_IN if requested is None else requested, known)
     plans: list[StagePlan] = []
-    for stage in stages:
-        earlier = [plan.name for plan in plans]
+    earlier: list[str] = []
+    for stage in _resolve(tuple(BUILT_IN) if requested is None else requested, known):
         reads = stage.reads or (earlier[-1] if earlier and stage.name != "initial" else None)
         if reads is not None and reads not in earlier:
             before = f"; before it come: {', '.join(earlier)}" if earlier else ""
             raise BadCall(f"stage {stage.name!r} reads stage {reads!r}, which must come before it{before}")
+        scored = stage.name == "initial"
         plans.append(
             StagePlan(
                 name=stage.name,
-                compose=_composer(replace(stage, reads=reads), system, secret),
+                compose=_composer(stage, reads, system if stage.system is None else stage.system, secret),
                 asks=stage.asks,
                 reads=reads,
                 optional=stage.optional,
                 final=stage.name == "synthesis",
-                scored=stage.name == "initial",
                 share=stage.share,
+                scored=scored,
+                scoring_share=scoring_share if scored else 0.0,
             )
         )
+        earlier.append(stage.name)
     return tuple(plans)
-
-
-def plan_judge(target: Target, *, secret: bytes) -> JudgePlan:
-    """Let the model of `target` grade the initial answers, without knowing whose they are."""
-
-    def ask(run: Run, target: Target) -> tuple[ComposedPrompt, Callable[[str], Mapping[str, float]]]:
-        prompt = compose(
-            "judge",
-            task=JUDGE,
-            question=run.plan.question,
-            candidates=_candidates(run, "initial"),
-            asked_model=target.name,
-            secret=secret,
-            budget=_budget(target),
-        )
-        return _composed(prompt), lambda reply: parse_grades(reply, prompt.labels)
-
-    return JudgePlan(target, ask)
-
-
-def _composed(prompt: Prompt) -> ComposedPrompt:
-    cuts = {cut.model_name or cut.part: cut.tokens for cut in prompt.cuts}
-    return ComposedPrompt(user=prompt.user, system=prompt.system, cuts=cuts)
 
 
 def _resolve(requested: object, known: Mapping[str, Stage]) -> list[Stage]:
     choices = ", ".join(known)
-    if isinstance(requested, (str, Stage)) or not isinstance(requested, (Sequence, Mapping)):
+    if isinstance(requested, (str, Stage)) or not isinstance(requested, Sequence):
         raise BadCall(f"stages is {requested!r}; give a list of names ({choices}) or Stage objects")
     if not requested:
         raise BadCall(f"stages is empty; give at least one of: {choices}")
-    stages: list[Stage] = []
+    stages: dict[str, Stage] = {}
     for item in requested:
         stage = known.get(item) if isinstance(item, str) else item
         if not isinstance(stage, Stage):
             raise BadCall(f"unknown stage {item!r}; there are: {choices}")
-        if stage.name in {other.name for other in stages}:
+        if stage.name in stages:
             raise BadCall(f"stage {stage.name!r} is asked for twice")
         if stage.prompt is None and stage.name not in BUILT_IN:
             raise BadCall(f"stage {stage.name!r} has no prompt; give one: Stage(name=..., prompt=...)")
-        stages.append(stage)
-    return stages
+        stages[stage.name] = stage
+    return list(stages.values())
 
 
-def _composer(stage: Stage, run_system: str | None, secret: bytes) -> Compose:
-    system = stage.system if stage.system is not None else run_system
+# --- what is asked ---------------------------------------------------------------------------------
+
+
+def _composer(stage: Stage, reads: str | None, system: str | None, secret: bytes) -> Compose:
     if stage.prompt is not None:
-        return lambda run, _: _from_maker(stage, stage.prompt, system, run)
-    if stage.name == "initial":
-        return lambda run, _: ComposedPrompt(user=run.plan.question, system=system)
+        maker = stage.prompt
+        return lambda run: _one_for_all(_made(stage.name, maker, reads, run), system)
+    if reads is None:
+        return lambda run: _one_for_all(run.plan.question, system)
 
-    def built_in(run: Run, target: Target) -> ComposedPrompt:
-        prompt = compose(
-            stage.name,
-            question=run.plan.question,
-            candidates=_candidates(run, "initial"),
-            analyses=_candidates(run, "meta") if stage.name == "synthesis" else (),
-            asked_model=target.name,
-            secret=secret,
-            system=system,
-            budget=_budget(target),
-        )
-        return _composed(prompt)
+    def built_in(run: Run) -> Write:
+        candidates = candidates_of(run, reads)
+        analyses = candidates_of(run, "meta") if stage.name == "synthesis" and reads != "meta" else ()
+
+        def write(target: Target) -> ComposedPrompt:
+            if not candidates:
+                raise ModelError(f"stage {stage.name!r} has no answers to read", kind="bad_request")
+            prompt = compose(
+                stage.name,
+                question=run.plan.question,
+                candidates=candidates,
+                analyses=analyses,
+                asked_model=target.name,
+                secret=secret,
+                system=system,
+                budget=prompt_budget_of(target),
+            )
+            cuts = {cut.model_name or cut.part: cut.tokens for cut in prompt.cuts}
+            return ComposedPrompt(prompt.user, prompt.system, cuts)
+
+        return write
 
     return built_in
 
 
-def _from_maker(stage: Stage, maker: PromptMaker | None, system: str | None, run: Run) -> ComposedPrompt:
+def _one_for_all(text: str, system: str | None) -> Write:
+    prompt = ComposedPrompt(text, system)
+    return lambda _: prompt
+
+
+def _made(stage: str, maker: PromptMaker, reads: str | None, run: Run) -> str:
+    """What the user's own function writes."""
     # A first stage reads nothing: it is given a stage without responses, for the question's sake.
-    reads = stage.reads or ""
-    stages = run.responses if stage.reads is not None else {reads: {}}
-    responses = StageResponses(run.plan.question, reads, stages)
+    responses = StageResponses(run.plan.question, reads or "", run.responses if reads else {"": {}})
     try:
-        text = maker(responses) if maker is not None else None
-        if not isinstance(text, str) or not text.strip():
+        text = maker(responses)
+        if not str(text).strip():
             raise TypeError(f"it gave {text!r}; it must give the text of the prompt")  # noqa: TRY301
     except Exception as error:
-        raise StageFailed(stage.name, "the prompt", error) from error
-    return ComposedPrompt(user=text, system=system)
+        raise StageFailed(stage, "the prompt", error) from error
+    return text
 
 
-def _candidates(run: Run, stage: str) -> tuple[Candidate, ...]:
+def candidates_of(run: Run, stage: str) -> tuple[Candidate, ...]:
+    """The answers of a stage as other models are to read them; none where it has not run."""
     weights = {target.name: target.model.weight for target in run.plan.targets}
     return tuple(
-        Candidate(model_name=name, content=response.content, weight=weights[name])
+        Candidate(name, response.content, weights[name])
         for name, response in run.responses.get(stage, {}).items()
     )
 
 
-def _budget(target: Target) -> int | None:
+def prompt_budget_of(target: Target) -> int | None:
     """How many tokens a prompt for this model may have; None where its window is not known."""
     window = target.model.adapter.context_window
     return None if window is None else prompt_budget(window)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ultra.actors.breaker import BreakerPolicy, CircuitBreaker
+from ultra.actors.cache import MemoryCache, MemoryShard
 from ultra.actors.cell import Interceptor
 from ultra.actors.limits import Limiter, Limits
 from ultra.actors.model import RegisteredModel, Timeouts
@@ -15,14 +15,12 @@ from ultra.actors.retry import RetryPolicy
 from ultra.clients.adapter import ClientAdapter
 from ultra.errors import BadCall
 from ultra.metrics import MetricsRecorder
+from ultra.strangers import Strangers
 
 if TYPE_CHECKING:
-    from ultra.actors.cache import CacheStore
+    from ultra.actors.cache import CacheShard, CacheStore
 
 __all__ = ["Faults", "ModelRegistry", "Policies", "check_weight"]
-
-UNREGISTERED: Final = 32
-"""How many clients that were never registered are remembered, with their caches."""
 
 
 class Policies(NamedTuple):
@@ -51,8 +49,7 @@ class ModelRegistry:
         self._policies = policies
         self._models: dict[str, RegisteredModel] = {}
         self._clients: dict[str, object] = {}
-        self._unnamed = 0
-        self._strangers: OrderedDict[int, tuple[object, RegisteredModel]] = OrderedDict()
+        self.strangers = Strangers(self._make_stranger)
 
     def register(self, name: object, client: object, weight: object, policies: Policies) -> RegisteredModel:
         """Add a model; raises `BadCall` for a name that is taken, a bad weight, an unusable client.
@@ -65,12 +62,29 @@ class ModelRegistry:
             raise BadCall(
                 f"a model named {name!r} is already registered; choose another name, or unregister it first"
             )
-        model = self._make(name, client, check_weight(weight), policies)
+        shard = self._cache.shard(_shard_name(name, client)) if self._cache is not None else None
+        model = self._make(name, client, check_weight(weight), policies, shard)
         self._models[name] = model
         self._clients[name] = client
         return model
 
-    def _make(self, name: str, client: object, weight: float, policies: Policies) -> RegisteredModel:
+    def unregister(self, name: str) -> RegisteredModel:
+        """Forget a model, and its answers as far as they are in memory.
+
+        Raises:
+            BadCall: there is none of that name.
+        """
+        model = self.get(name)
+        del self._models[name], self._clients[name]
+        # Requests that are still under way must not leave their answers to the next model of this name.
+        shard, model.shard = model.shard, None
+        if isinstance(shard, MemoryShard):
+            shard.clear()
+        return model
+
+    def _make(
+        self, name: str, client: object, weight: float, policies: Policies, shard: CacheShard | None
+    ) -> RegisteredModel:
         common = self._policies
         adapter = ClientAdapter(client, owned=getattr(client, "reopens", False) is True)
         return RegisteredModel(
@@ -79,68 +93,76 @@ class ModelRegistry:
             adapter=adapter if self._faults is None else self._faults.around(name, adapter),
             policy=policies.retry or common.retry or RetryPolicy(),
             timeouts=policies.timeouts or common.timeouts or Timeouts(),
-            shard=self._cache.shard(name) if self._cache is not None else None,
+            shard=shard,
             limiter=Limiter(name, policies.limits or common.limits),
             breaker=CircuitBreaker(name, policies.breaker or common.breaker),
             metrics=MetricsRecorder(),
         )
 
-    def unregister(self, name: str) -> RegisteredModel:
-        """Forget a model; raises `BadCall` when there is none of that name."""
-        model = self.get(name)
-        del self._models[name], self._clients[name]
-        return model
+    def _make_stranger(self, name: str, client: object) -> RegisteredModel:
+        # Its answers are kept apart: the name says nothing about the client, and a store may outlive both.
+        cache = MemoryCache(max_entries=256, max_bytes=4 * 2**20) if self._cache is not None else None
+        shard = cache.shard(name) if cache is not None else None
+        return self._make(name, client, 1.0, Policies(), shard)
+
+    # --- finding ---------------------------------------------------------------------------------------
 
     def get(self, name: object) -> RegisteredModel:
         """The model called `name`; raises `BadCall` that names the choices."""
         model = self._models.get(name) if isinstance(name, str) else None
         if model is None:
-            raise BadCall(f"unknown model {name!r}; registered: {', '.join(self._models) or 'none'}")
+            raise BadCall(f"unknown model {name!r}; registered: {self._choices()}")
         return model
 
-    def of_client(self, client: object) -> RegisteredModel:
-        """The first model registered with `client`; else one that is kept for it, under a name of its own.
-
-        Of the clients that were never registered, only those used last are remembered.
-
-        Raises:
-            BadCall: the client is unusable.
-        """
+    def of_client(self, client: object) -> RegisteredModel | None:
+        """The first model that was registered with `client`."""
         for name, known in self._clients.items():
             if known is client:
                 return self._models[name]
-        if id(client) not in self._strangers:
-            self._unnamed += 1
-            model = self._make(f"unregistered-{self._unnamed}", client, 1.0, Policies())
-            self._strangers[id(client)] = (client, model)  # the client is kept, so its id stays its own
-            if len(self._strangers) > UNREGISTERED:
-                self._strangers.popitem(last=False)
-        self._strangers.move_to_end(id(client))
-        return self._strangers[id(client)][1]
+        return None
 
     def set_weight(self, name: str, weight: float) -> None:
         """Change a model's weight; it counts from the next run on."""
         self.get(name).weight = check_weight(weight)
 
-    def prioritized(self, names: Iterable[str] | None = None) -> list[RegisteredModel]:
-        """These models, or all, by weight, highest first; equal weights in the order of registration.
+    def prioritized(self, names: object = None) -> list[RegisteredModel]:
+        """The models with these names, or all, by weight, highest first; ties in the order of registration.
 
         Raises:
             BadCall: an unknown or repeated name, an empty list, or something that is no list of names.
         """
-        chosen = list(self._models.values()) if names is None else self._chosen(names)
         order = {name: number for number, name in enumerate(self._models)}
+        chosen = self._models.values() if names is None else self._named(names)
         return sorted(chosen, key=lambda model: (-model.weight, order[model.name]))
 
-    def _chosen(self, names: object) -> list[RegisteredModel]:
-        if isinstance(names, str) or not isinstance(names, Iterable):
-            raise BadCall(f"models is {names!r}; give a list of names: {', '.join(self._models) or 'none'}")
-        chosen = [self.get(name) for name in names]
-        if not chosen:
-            raise BadCall(f"models is empty; give at least one of: {', '.join(self._models) or 'none'}")
-        if len({model.name for model in chosen}) < len(chosen):
-            raise BadCall(f"a model is named twice in {[model.name for model in chosen]!r}; name each once")
-        return chosen
+    def chosen(self, names: object = None) -> list[RegisteredModel]:
+        """As `prioritized`, for a run: it needs at least one model."""
+        if not self._models:
+            raise BadCall("no model is registered; call register_model(name, client) first")
+        return self.prioritized(names)
+
+    def _named(self, names: object) -> list[RegisteredModel]:
+        if isinstance(names, (str, bytes)) or not isinstance(names, Iterable):
+            raise BadCall(f"models is {names!r}; give a list of names: {self._choices()}")
+        models = [self.get(name) for name in names]
+        if not models:
+            raise BadCall(f"models is empty; give at least one of: {self._choices()}")
+        if len({model.name for model in models}) < len(models):
+            raise BadCall(f"a model is named twice in {[model.name for model in models]!r}; name each once")
+        return models
+
+    def _choices(self) -> str:
+        return ", ".join(self._models) or "none"
+
+
+def _shard_name(name: str, client: object) -> str:
+    """The name of a model's answers in a store, which may outlive what is registered under `name` today.
+
+    So where the client says what it is, that is a part of it.
+    """
+    told = [getattr(client, attribute, None) for attribute in ("provider", "model")]
+    identity = ":".join(part for part in told if isinstance(part, str) and part)
+    return f"{name} ({identity})" if identity else name
 
 
 def check_weight(weight: object) -> float:

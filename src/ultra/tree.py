@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 from urllib.parse import quote
 
 from ultra.actors.coordinator import Coordinator
 from ultra.actors.model import ModelActor
-from ultra.actors.run import Target
+from ultra.actors.plan import Target
+from ultra.errors import OrchestratorClosed
 from ultra.supervisor.system import ActorSystem
 
 if TYPE_CHECKING:
@@ -23,6 +24,14 @@ if TYPE_CHECKING:
     from ultra.supervisor.supervisor import Supervisor
 
 __all__ = ["ModelTree"]
+
+
+class _Place(NamedTuple):
+    """Where a model's actor is in the tree: below a supervisor of its own, called `node`."""
+
+    node: str
+    above: Supervisor
+    target: Target
 
 
 class ModelTree:
@@ -44,8 +53,9 @@ class ModelTree:
         self._intensity = intensity
         self._first = tuple(models)
         self._supervisor: Supervisor | None = None
-        self._supervisors: dict[str, Supervisor] = {}
-        self._targets: dict[str, Target] = {}
+        self._nodes: dict[str, None] = {}
+        self._places: dict[RegisteredModel, _Place] = {}
+        self._leaving: dict[RegisteredModel, None] = {}
         self._coordinator: ActorRef | None = None
 
     async def __aenter__(self) -> Self:
@@ -62,41 +72,68 @@ class ModelTree:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool | None:
-        return await self.system.__aexit__(kind, error, trace)
+        try:
+            return await self.system.__aexit__(kind, error, trace)
+        finally:
+            # Those that `remove` could not wait for have ended by now, too.
+            for model in (*self._places, *self._leaving):
+                await model.let_go()
+            self._places.clear()
+            self._leaving.clear()
 
     @property
     def coordinator(self) -> ActorRef:
         """The actor that takes `Execute`."""
         if self._coordinator is None:
-            raise RuntimeError("the tree was not entered")
+            raise OrchestratorClosed("the orchestrator's actors have not started")
         return self._coordinator
 
     def add(self, model: RegisteredModel) -> Target:
         """Start an actor for `model`; returns at once, and requests can be sent right away."""
         if self._supervisor is None:
-            raise RuntimeError("the tree was not entered")
-        above = self._supervisor.supervisor(
-            quote(model.name, safe=" :@"), on_excess="isolate", intensity=self._intensity
-        )
+            raise OrchestratorClosed("the orchestrator's actors have not started")
+        node = self._free_node(model.name)
+        above = self._supervisor.supervisor(node, on_excess="isolate", intensity=self._intensity)
         target = Target(model, above.spawn(ModelActor, model, self._random, name="actor"))
-        self._supervisors[model.name] = above
-        self._targets[model.name] = target
+        self._nodes[node] = None
+        self._places[model] = _Place(node, above, target)
+        model.users += 1
         return target
 
-    async def remove(self, name: str, *, drain: bool, grace: float | None = None) -> None:
-        """Stop the actor of a model for good and wait until it has ended."""
-        del self._targets[name]
-        await self._supervisors.pop(name).stop(drain=drain, grace=grace)
+    async def remove(self, model: RegisteredModel, *, drain: bool = True, grace: float | None = None) -> None:
+        """Stop the actor of a model for good and wait until it has ended.
 
-    def revive(self, name: str) -> None:
+        With `drain` it first answers what it has accepted; `grace` [s] is as in `ActorRef.stop`. Cancelled,
+        this stops waiting; the actor stops all the same.
+        """
+        place = self._places.pop(model, None)
+        if place is None:
+            return
+        self._leaving[model] = None
+        await place.above.stop(drain=drain, grace=grace)
+        del self._leaving[model], self._nodes[place.node]
+        await model.let_go()
+
+    def revive(self, model: RegisteredModel) -> None:
         """Start the actor of a model again if it is down."""
-        self._supervisors[name].revive("actor")
+        place = self._places.get(model)
+        if place is not None:
+            place.above.revive("actor")
 
     def target(self, model: RegisteredModel) -> Target:
         """The actor of `model`, which is started if there is none."""
-        target = self._targets.get(model.name)
-        return target if target is not None else self.add(model)
+        place = self._places.get(model)
+        return place.target if place is not None else self.add(model)
 
     def snapshot(self) -> SupervisorSnapshot:
         """The whole tree as it is right now."""
         return self.system.tree()
+
+    def _free_node(self, name: str) -> str:
+        """A name for a model's supervisor: its own, unless a model of that name is still being stopped."""
+        node = first = quote(name, safe=" :@")
+        number = 1
+        while node in self._nodes:
+            number += 1
+            node = f"{first}~{number}"
+        return node

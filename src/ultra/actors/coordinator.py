@@ -6,7 +6,8 @@ from typing import ClassVar
 
 from ultra.actors.actor import Actor, ActorOptions
 from ultra.actors.message import Failure, Message
-from ultra.actors.run import Run, RunPlan
+from ultra.actors.plan import RunPlan
+from ultra.actors.run import Run
 from ultra.errors import UltraError
 from ultra.messages import OrchestrationResult
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import inf
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import trio
 from msgspec import field
@@ -41,11 +41,25 @@ __all__ = ["Generate", "ModelActor", "RegisteredModel", "Timeouts"]
 
 log = get_logger("ultra.model")
 
+CLOSE_TIMEOUT: Final = 5.0
+"""Seconds that a client may take to close its connections."""
+
 
 class RegisteredModel:
     """What belongs to a registration and outlives every actor: client, shard, counters, limits."""
 
-    __slots__ = ("adapter", "breaker", "limiter", "metrics", "name", "policy", "shard", "timeouts", "weight")
+    __slots__ = (
+        "adapter",
+        "breaker",
+        "limiter",
+        "metrics",
+        "name",
+        "policy",
+        "shard",
+        "timeouts",
+        "users",
+        "weight",
+    )
 
     def __init__(
         self,
@@ -69,6 +83,24 @@ class RegisteredModel:
         self.limiter = limiter
         self.breaker = breaker
         self.metrics = metrics
+        self.users = 0  # how many trees have an actor for it
+
+    async def let_go(self) -> None:
+        """One tree less has an actor for this model; with the last one the client's connections are closed.
+
+        That is cut off after some seconds, and not by cancellation. Nothing is raised: what was asked of the
+        model has been answered.
+        """
+        self.users -= 1
+        if self.users:
+            return
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_TIMEOUT) as scope:
+            try:
+                await self.adapter.aclose()
+            except ModelError as error:
+                log.write("warning", "client failed to close", model=self.name, error=str(error))
+        if scope.cancelled_caught:
+            log.write("warning", "client did not close in time", model=self.name, timeout=CLOSE_TIMEOUT)
 
 
 class Generate(Message[ModelResponse], frozen=True, kw_only=True):
@@ -131,10 +163,6 @@ class ModelActor(Actor):
         if passenger is not None:
             passenger.leave()
 
-    async def on_stop(self) -> None:
-        """Close the client's connections, where the client is ours to close."""
-        await self._model.adapter.aclose()
-
     # --- from request to flight ---------------------------------------------------------------------
 
     async def _answer(self, request: Generate, passenger: Passenger, started: float) -> ModelResponse:
@@ -174,7 +202,8 @@ class ModelActor(Actor):
                 return
             self._model.metrics.cache_misses += 1
             await self._call(request, flight)
-            if flight.completion is not None:
+            # The model may have been unregistered meanwhile, and the shard be its successor's.
+            if flight.completion is not None and self._model.shard is shard:
                 await shard.put(key, flight.completion)
         finally:
             if key is not None and self._flights.get(key) is flight:

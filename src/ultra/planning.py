@@ -1,0 +1,121 @@
+"""From what a caller asks for to the plan of a run: everything is checked before any model is called."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import trio
+from msgspec.structs import replace
+
+from ultra.actors.plan import EventSink, RunPlan
+from ultra.arguments import (
+    Quorum,
+    RunSettings,
+    checked_options,
+    checked_prompt,
+    checked_quorum,
+    checked_system,
+    checked_timeout,
+)
+from ultra.pipeline import BUILT_IN, Stage, plan_stages
+from ultra.scoring import JUDGE_SHARE, Scoring
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ultra.quality import Scorer
+    from ultra.registry import ModelRegistry
+    from ultra.streaming import PlanMaker
+    from ultra.tree import ModelTree
+
+__all__ = ["Planner", "RunDefaults", "stages_of"]
+
+_PROMPT_METHOD: Final = re.compile(r"_create_(\w+)_prompt")
+
+
+class RunDefaults(NamedTuple):
+    """What holds for every run that says nothing else."""
+
+    quorum: Quorum
+    timeout: float
+    system: str | None
+    use_cache: bool
+    scorer: Scorer | None
+    judge: str | None
+
+
+class Planner:
+    """Plans the runs of one orchestrator. `stages` are those that can be asked for by name."""
+
+    def __init__(
+        self, registry: ModelRegistry, stages: Mapping[str, Stage], defaults: RunDefaults, *, secret: bytes
+    ) -> None:
+        self._registry = registry
+        self._stages = stages
+        self._defaults = defaults
+        self._secret = secret
+
+    def check(
+        self,
+        prompt: str,
+        stages: Sequence[str | Stage] | None,
+        models: Sequence[str] | None,
+        settings: RunSettings,
+    ) -> PlanMaker:
+        """Check everything that a run is given; what this returns makes its plan once there are actors.
+
+        Models that come and go in between are taken into account: the plan is of the moment in which it
+        is made.
+
+        Raises:
+            BadCall: an argument is not allowed; the message names what is.
+        """
+        defaults, registry = self._defaults, self._registry
+        question = checked_prompt(prompt)
+        options = checked_options(settings.options, cached=settings.use_cache and defaults.use_cache)
+        timeout = defaults.timeout if settings.timeout is None else checked_timeout(settings.timeout)
+        system = defaults.system if settings.system is None else checked_system(settings.system)
+        quorum = defaults.quorum if settings.quorum is None else settings.quorum
+        judge = registry.get(defaults.judge) if defaults.judge is not None else None
+        planned = plan_stages(
+            stages,
+            self._stages,
+            system=system,
+            secret=self._secret,
+            scoring_share=0.0 if judge is None else JUDGE_SHARE,
+        )
+        names = models if models is None or isinstance(models, str) else tuple(models)
+        checked_quorum(quorum, len(registry.chosen(names)))
+
+        def make_plan(tree: ModelTree, run_id: str, sink: EventSink | None) -> RunPlan:
+            chosen = registry.chosen(names)
+            return RunPlan(
+                run_id=run_id,
+                question=question,
+                stages=planned,
+                targets=tuple(tree.target(model) for model in chosen),
+                started=trio.current_time(),
+                quorum=checked_quorum(quorum, len(chosen)),
+                timeout=timeout,
+                use_cache=settings.use_cache and defaults.use_cache,
+                options=options,
+                score=Scoring(
+                    defaults.scorer, tree.target(judge) if judge is not None else None, self._secret
+                ),
+                sink=sink,
+            )
+
+        return make_plan
+
+
+def stages_of(owner: object) -> dict[str, Stage]:
+    """The built-in stages, and those that a method ``_create_<stage>_prompt`` of `owner` makes or changes."""
+    stages = dict(BUILT_IN)
+    for attribute in dir(type(owner)):
+        match = _PROMPT_METHOD.fullmatch(attribute)
+        if match is not None:
+            name, maker = match[1], getattr(owner, attribute)
+            known = stages.get(name)
+            stages[name] = Stage(name=name, prompt=maker) if known is None else replace(known, prompt=maker)
+    return stages
