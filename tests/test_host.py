@@ -427,11 +427,14 @@ async def test_a_block_that_cannot_be_entered_says_why() -> None:
 async def test_a_cancelled_block_is_left_by_cancellation() -> None:
     block = Block()
 
+    async def enter(thread: TrioThread) -> None:
+        async with asyncio.timeout(None) as timeout, thread.open(block):
+            timeout.reschedule(0)
+            await asyncio.sleep(3600)
+
     async with trio_thread() as thread:
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(None) as timeout, thread.open(block):
-                timeout.reschedule(0)
-                await asyncio.sleep(3600)
+            await enter(thread)
 
     assert block.story == ["entered", "left by CancelledError"]
 

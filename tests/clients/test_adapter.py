@@ -1,21 +1,26 @@
 from __future__ import annotations
 
-import contextvars
 import threading
+from contextvars import Context, ContextVar, copy_context
 from functools import wraps
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from unittest.mock import AsyncMock
 
 import pytest
 import trio
 
-from ultra.clients.adapter import ClientAdapter, OnText
-from ultra.errors import BadCall, ModelError
+from ultra.clients.adapter import ClientAdapter
+from ultra.clients.runners import Call, Caller, OnText
+from ultra.errors import BadCall, LoopUnavailable, ModelError
 from ultra.messages import Completion, FinishReason, Usage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from trio.testing import MockClock
+
+T = TypeVar("T")
 
 USAGE = Usage(input=3, output=5)
 
@@ -263,7 +268,7 @@ async def test_a_model_error_of_the_client_passes_unchanged() -> None:
 
 
 async def test_a_synchronous_client_runs_in_a_thread_with_the_callers_context() -> None:
-    variable = contextvars.ContextVar[str]("variable")
+    variable = ContextVar[str]("variable")
     variable.set("from the caller")
 
     def client(prompt: str) -> str:
@@ -531,8 +536,9 @@ class CountingRunner:
 
     def __init__(self) -> None:
         self.calls = 0
+        self.is_running = True
 
-    async def __call__(self, call: Callable[[OnText | None], Awaitable[Any]], on_text: OnText | None) -> Any:
+    async def __call__(self, call: Call[T], on_text: OnText | None, context: Context) -> T:
         self.calls += 1
         return await call(None if on_text is None else lambda text: on_text(f"<{text}>"))
 
@@ -554,12 +560,97 @@ async def test_a_whole_stream_is_one_call_of_the_runner_which_brings_its_text_ho
     assert pieces == ["<one>", "<two>"]
 
 
-async def test_a_failure_of_the_runner_is_not_blamed_on_the_client() -> None:
-    async def runner(call: Callable[[OnText | None], Awaitable[Any]], on_text: OnText | None) -> Any:
-        raise RuntimeError("the loop is closed")
+async def test_a_client_without_a_runner_of_its_own_is_run_where_its_caller_is() -> None:
+    callers, own = CountingRunner(), CountingRunner()
+    caller = Caller(copy_context(), callers)
 
-    with pytest.raises(RuntimeError, match="loop is closed"):
-        await ClientAdapter(generate, runner=runner).call("Q")
+    await ClientAdapter(generate).call("Q", caller=caller)
+    await ClientAdapter(generate, runner=own).call("Q", caller=caller)
+
+    assert (callers.calls, own.calls) == (1, 1)
+
+
+async def test_a_client_that_has_outlived_its_loop_is_run_where_its_caller_is() -> None:
+    callers, own = CountingRunner(), CountingRunner()
+    own.is_running = False
+
+    await ClientAdapter(generate, runner=own).call("Q", caller=Caller(copy_context(), callers))
+
+    assert (callers.calls, own.calls) == (1, 0)
+
+
+class FailingRunner:
+    """A runner that is itself at fault."""
+
+    is_running = True
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    async def __call__(self, call: Call[T], on_text: OnText | None, context: Context) -> T:
+        raise self.error
+
+
+async def test_a_loop_that_ends_is_a_lost_connection() -> None:
+    lost = LoopUnavailable("the loop was closed")
+
+    with pytest.raises(ModelError, match="the loop was closed") as caught:
+        await ClientAdapter(generate, runner=FailingRunner(lost)).call("Q")
+
+    assert (caught.value.kind, caught.value.__cause__) == ("connection", lost)
+
+
+async def test_a_failure_of_the_runner_is_not_blamed_on_the_client() -> None:
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        await ClientAdapter(generate, runner=FailingRunner(ZeroDivisionError("a bug"))).call("Q")
+
+
+colour: ContextVar[str] = ContextVar("colour", default="none")
+
+
+async def tell_colour(prompt: str) -> str:
+    seen = colour.get()
+    colour.set("changed by the client")
+    async with trio.open_nursery() as nursery:
+        child = await nursery.start(tell_colour_in_a_child)
+    return f"{seen}, {child}"
+
+
+async def tell_colour_in_a_child(*, task_status: trio.TaskStatus[str]) -> None:
+    task_status.started(colour.get())
+
+
+@pytest.mark.parametrize(
+    ("client", "answer"),
+    [(tell_colour, "blue, changed by the client"), (lambda prompt: colour.get(), "blue")],
+)
+async def test_a_client_sees_the_context_variables_of_its_caller_and_changes_only_its_own(
+    client: Callable[[str], object], answer: str
+) -> None:
+    context = copy_context()
+    context.run(colour.set, "blue")
+
+    completion = await ClientAdapter(client).call("Q", caller=Caller(context))
+
+    assert completion.content == answer
+    assert (context[colour], colour.get()) == ("blue", "none")
+
+
+async def test_cancellation_reaches_a_client_in_the_context_of_its_caller(autojump_clock: MockClock) -> None:
+    seen: list[str] = []
+
+    async def hang(prompt: str) -> str:
+        try:
+            await trio.sleep_forever()
+        finally:
+            seen.append(colour.get())
+
+    context = copy_context()
+    context.run(colour.set, "blue")
+    with trio.move_on_after(1):
+        await ClientAdapter(hang).call("Q", caller=Caller(context))
+
+    assert seen == ["blue"]
 
 
 class Closable(Client):
@@ -571,14 +662,15 @@ class Closable(Client):
         self.closed += 1
 
 
-async def test_a_client_is_closed_once_and_only_by_its_owner() -> None:
+async def test_a_client_is_closed_only_by_its_owner_and_again_after_it_was_used_again() -> None:
     owned, borrowed = Closable(), Closable()
     adapters = ClientAdapter(owned, owned=True), ClientAdapter(borrowed)
 
     for adapter in (*adapters, *adapters):
+        await adapter.call("Q")
         await adapter.aclose()
 
-    assert (owned.closed, borrowed.closed) == (1, 0)
+    assert (owned.closed, borrowed.closed) == (2, 0)
 
 
 async def test_a_client_with_a_synchronous_close_is_closed_in_a_thread() -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from contextvars import copy_context
 from inspect import getattr_static, isasyncgenfunction, isawaitable, isclass, isgeneratorfunction
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 import trio
 from msgspec.structs import replace
 
 from ultra.clients.classify import classify
+from ultra.clients.runners import Call, Caller, OnText, Runner, run_here
 from ultra.clients.signature import Callee, UnusableSignatureError, may_block
-from ultra.errors import BadCall, ModelError
+from ultra.errors import BadCall, LoopUnavailable, ModelError
 from ultra.messages import Completion, Usage
 from ultra.tokens import estimate_tokens
 
@@ -20,35 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
-__all__ = ["ClientAdapter", "OnText", "Runner", "run_here"]
+__all__ = ["ClientAdapter", "OnText"]
 
 T = TypeVar("T")
 
-OnText = Callable[[str], None]
-"""Takes the next piece of an answer, in the task that reads the client's stream."""
-
 _REFUSALS: Final = frozenset({"content_filter", "refusal"})
 _END: Final = object()
-
-
-class Runner(Protocol):
-    """Where the coroutines of an async client run.
-
-    A runner awaits ``call(on_text)`` on the loop that the client belongs to and hands back what it
-    returns or raises; being cancelled, it cancels the call and waits for its end. A call is one
-    coroutine, a whole stream included, so that timeouts and context managers of the client stay within
-    one task of its loop. A runner that uses another thread passes a stand-in for `on_text` that brings
-    the text home in order, all of it before the result.
-    """
-
-    async def __call__(self, call: Callable[[OnText | None], Awaitable[T]], on_text: OnText | None) -> T:
-        """Await ``call(on_text)`` where the client belongs."""
-        ...
-
-
-async def run_here(call: Callable[[OnText | None], Awaitable[T]], on_text: OnText | None) -> T:
-    """The runner of clients that belong to the current loop."""
-    return await call(on_text)
 
 
 class ClientAdapter:
@@ -70,8 +49,10 @@ class ClientAdapter:
 
     Args:
         client: the object or callable to adapt.
-        owned: whether `aclose` closes the client: whoever made a client closes it.
-        runner: where coroutines of the client run.
+        owned: whether `aclose` closes the client: whoever made a client closes it, unless it can be
+            used again afterwards.
+        runner: where coroutines of the client run; None: where the caller is. A client that has
+            outlived the loop of its runner moves to that of the caller.
         max_threads: bound on the threads of a synchronous client.
 
     Raises:
@@ -79,7 +60,7 @@ class ClientAdapter:
     """
 
     def __init__(
-        self, client: object, *, owned: bool = False, runner: Runner = run_here, max_threads: int = 64
+        self, client: object, *, owned: bool = False, runner: Runner | None = None, max_threads: int = 64
     ) -> None:
         self._client = client
         self._generate = _find_generate(client)
@@ -115,52 +96,65 @@ class ClientAdapter:
         system: str | None = None,
         options: Mapping[str, object] | None = None,
         on_text: OnText | None = None,
+        caller: Caller | None = None,
     ) -> Completion:
         """Ask the client once and wait for its whole answer.
 
         With `on_text`, a client that streams is streamed: `on_text` gets each piece as it arrives, and
         the stream is closed in every case. The `Completion` that ends a stream is what counts, except
         that one without text takes the text that was streamed. Where the client reports no usage, the
-        answer carries an estimate, marked as one.
+        answer carries an estimate, marked as one. The client sees the context variables of `caller`,
+        by default those of this task.
 
-        Cancellation reaches an async client as ``trio.Cancelled``; a synchronous one is abandoned.
+        Cancellation reaches an async client as that of its loop, and its end is waited for; a
+        synchronous one is abandoned.
 
         Raises:
             ModelError: whatever exception the client raised, classified, the original as its
                 ``__cause__``; an empty answer (kind ``content``, worth a retry unless the model
                 refused); an answer that is no text (kind ``protocol``, permanent).
         """
+        caller = caller or Caller(copy_context())
         if on_text is not None and self._stream is not None:
             start = self._stream.bind(prompt, system, options or {})
-            answer = await self._runner(lambda emit: _read(start, emit), on_text)
+            answer = await self._await(lambda emit: _read(start, emit), on_text, caller)
         else:
             ask = self._generate.bind(prompt, system, options or {})
-            answer = await self._run(ask, blocks=self._generate.blocks)
+            answer = await self._run(ask, caller, blocks=self._generate.blocks)
         return _checked(answer, prompt, system)
 
     async def aclose(self) -> None:
-        """Close the client with its ``aclose`` or ``close``, if this adapter owns it. Idempotent.
+        """Close the client with its ``aclose`` or ``close``, if this adapter owns it.
 
-        Raises `ModelError` when the client fails to close. A close that was cancelled is not tried
-        again.
+        Raises `ModelError` when the client fails to close.
         """
         close = _closer(self._client) if self._owned else None
-        self._owned = False
         if close is not None:
-            await self._run(close, blocks=may_block(close))
+            await self._run(close, Caller(copy_context()), blocks=may_block(close))
 
-    async def _run(self, call: Callable[[], object], *, blocks: bool) -> object:
+    async def _run(self, call: Callable[[], object], caller: Caller, *, blocks: bool) -> object:
         """What `call` gives: awaited if it is awaitable, and had from a thread if it may block."""
         if not blocks:
-            return await self._runner(lambda _: _outcome(call), None)
+            return await self._await(lambda _: _outcome(call), None, caller)
+        context = caller.context.copy()
         with _CLASSIFIED:
             # In a tuple, since trio refuses a coroutine that comes out of a thread.
             (given,) = await trio.to_thread.run_sync(
-                lambda: (call(),), abandon_on_cancel=True, limiter=self._thread_limiter()
+                lambda: (context.run(call),), abandon_on_cancel=True, limiter=self._thread_limiter()
             )
         if isawaitable(given):  # a plain function around a coroutine function, such as a decorator makes
-            return await self._runner(lambda _: _outcome(lambda: given), None)
+            return await self._await(lambda _: _outcome(lambda: given), None, caller)
         return given
+
+    async def _await(self, call: Call[object], on_text: OnText | None, caller: Caller) -> object:
+        """Await the client's coroutine where the client belongs."""
+        runner = self._runner or caller.runner or run_here
+        if caller.runner is not None and not runner.is_running:
+            runner = caller.runner
+        try:
+            return await runner(call, on_text, caller.context)
+        except LoopUnavailable as error:
+            raise ModelError(str(error), kind="connection", retryable=False) from error
 
     def _thread_limiter(self) -> trio.CapacityLimiter:
         """The limiter of this trio run.

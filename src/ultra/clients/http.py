@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import urlsplit
 
 import msgspec
@@ -44,6 +44,12 @@ class HTTPClient(Dialect):
     The first call opens the connections and `aclose` closes them; a later call opens new ones. The
     client can be used by several tasks, and by several trio runs, at once.
     """
+
+    async_library: ClassVar = "trio"
+    """Calls run on trio, whatever loop the program is on."""
+
+    reopens: ClassVar = True
+    """An orchestrator may close the client when it stops: a later call opens new connections."""
 
     def __init__(
         self,
