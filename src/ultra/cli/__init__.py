@@ -6,6 +6,10 @@ import os
 import signal
 import sys
 from importlib.util import find_spec
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 __all__ = ["main"]
 
@@ -22,12 +26,20 @@ def main() -> int:
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115, PTH123 - for as long as the program runs
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115, PTH123 - as above
     try:
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, _interrupt_once)
         return _run(sys.argv[1:])
     except KeyboardInterrupt:
         return INTERRUPTED
     finally:
         # Nothing is left to interrupt but Python's own shutdown, which would show a traceback.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _interrupt_once(_number: int, _frame: FrameType | None) -> NoReturn:
+    """Raise KeyboardInterrupt; who presses Ctrl-C twice must not interrupt what the first one does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _run(arguments: list[str]) -> int:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, cast
-
-from msgspec import Struct
 
 from ultra.errors import BadCall
 
@@ -30,7 +29,8 @@ DEFAULT_MODELS: Final = ("local:careful", "local:creative", "local:concise")
 """Who is asked when nobody was named: the three voices of the embedded model."""
 
 
-class RequestedModel(Struct, frozen=True):
+@dataclass(frozen=True)
+class RequestedModel:
     """One ``--model``: `identifier` is its ``provider:model``."""
 
     identifier: str
@@ -42,7 +42,8 @@ class RequestedModel(Struct, frozen=True):
         return self.identifier.partition(":")[2]
 
 
-class Question(Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, kw_only=True)
+class Question:
     """A question and how to ask it; None leaves the choice to the orchestrator."""
 
     prompt: str

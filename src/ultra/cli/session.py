@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import trio
 
 from ultra.cli.document import DocumentView
 from ultra.cli.logs import configure_logs
 from ultra.cli.plain import PlainView
+from ultra.cli.signals import run_until_signalled
 from ultra.clients import connect
 from ultra.events import RunCompleted, RunFailed
 from ultra.orchestrator import MultiLLMOrchestrator
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
-
     from ultra.cli.arguments import Question
     from ultra.cli.view import View
     from ultra.streaming import RunStream
 
 __all__ = ["open_view", "run"]
-
-T = TypeVar("T")
 
 
 def open_view(*, as_json: bool, plain: bool) -> View:
@@ -48,39 +44,8 @@ def run(question: Question, view: View, *, verbose: int = 0) -> int:
     Raises what the orchestrator and `connect` raise.
     """
     configure_logs(verbose)
-    interrupted_by = trio.run(until_signalled, partial(_ask, question, view))
-    return 0 if interrupted_by is None else 128 + interrupted_by
-
-
-async def until_signalled(work: Callable[[], Awaitable[None]]) -> int | None:
-    """Await ``work()``; SIGINT or SIGTERM cancels it. Returns the signal, once `work` has ended, or None.
-
-    Signals that come while the cancelled work cleans up change nothing.
-    """
-    caught: list[int] = []
-    failure: Exception | None = None
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with trio.open_nursery() as nursery:
-            # Not below the nursery's own scope: the signals are to be taken until the work has ended.
-            working = trio.CancelScope()
-            nursery.start_soon(_cancel_on_signal, signals, working, caught)
-            with working:
-                try:
-                    await work()
-                except Exception as error:  # noqa: BLE001 - raised below, without the nursery's group around it
-                    failure = error
-            nursery.cancel_scope.cancel()
-    if caught:
-        return caught[0]
-    if failure is not None:
-        raise failure
-    return None
-
-
-async def _cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope, caught: list[int]) -> None:
-    async for number in signals:
-        caught.append(number)
-        scope.cancel()
+    ended_by = run_until_signalled(partial(_ask, question, view))
+    return 0 if ended_by is None else 128 + ended_by
 
 
 async def _ask(question: Question, view: View) -> None:

@@ -1,0 +1,126 @@
+"""`ultra config`: write a configuration from the keys that are set here, and check one."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ultra.cli.commands import new_app
+
+if TYPE_CHECKING:
+    from ultra.clients import ProviderStatus
+    from ultra.config import Configuration
+
+__all__ = ["app"]
+
+app = new_app()
+
+_HEAD = """\
+# Ultra's configuration: MultiLLMOrchestrator.from_config("{name}")
+# Check it with: ultra config check {name}
+
+[run]
+quorum = 1            # how many models must answer, or "all"
+timeout = 60          # seconds for a whole run
+# stages = ["initial", "meta", "synthesis"]
+# system = "You answer briefly."
+# judge = "{first}"      # a model below that grades the answers
+# max_cost = 0.10     # dollars; when a run has cost so much, its further stages are left out
+
+[cache]
+enabled = true
+store = "memory"      # or "sqlite:///answers.db", "redis://localhost"
+
+# For every model that has none of its own:
+# [retry]
+# max_retries = 3
+# [timeouts]
+# attempt = 120       # seconds; also first_token and idle
+# [limits]
+# concurrency = 32    # also requests_per_minute, tokens_per_minute
+"""
+
+_MODEL = """
+[models.{name}]
+model = "{example}"    # {detail}; a list of several is tried in order
+weight = {weight}
+# options = {{ temperature = 0.2, max_tokens = 1000 }}
+# price = {{ input = 0.0, output = 0.0 }}    # dollars for a million tokens
+"""
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("ultra.toml"),
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+) -> None:
+    """Write a commented configuration with a model for every provider that can be used here."""
+    from ultra.clients import provider_statuses  # noqa: PLC0415 - not for the help alone
+    from ultra.errors import ConfigError  # noqa: PLC0415 - as above
+
+    if path.exists() and not force:
+        raise ConfigError(f"{path} is there already; give another name, or --force to write over it")
+    usable = [status for status in provider_statuses() if status.available]
+    if not usable:
+        raise ConfigError(
+            'no provider can be used here: set a key, or install the embedded model with "ultra-llm[local]"; '
+            "'ultra models' says what is missing"
+        )
+    path.write_text(_configuration(path.name, usable), "utf-8")
+    sys.stdout.write(f"{path}: {', '.join(status.example for status in usable)}\n")
+
+
+def _configuration(name: str, usable: list[ProviderStatus]) -> str:
+    models = (
+        _MODEL.format(
+            name=status.name,
+            example=status.example,
+            detail=status.detail.replace("\n", " "),
+            weight=float(len(usable) - number),
+        )
+        for number, status in enumerate(usable)
+    )
+    return _HEAD.format(name=name, first=usable[0].name) + "".join(models)
+
+
+@app.command()
+def check(
+    path: Annotated[Path, typer.Argument(help="The file to check.")] = Path("ultra.toml"),
+    *,
+    ask: Annotated[bool, typer.Option("--ask", help="Ask each model for one token, too.")] = False,
+) -> int:
+    """Check a configuration: its keys, values, models and providers; with --ask, that each model answers."""
+    from ultra.clients import connect  # noqa: PLC0415 - not for the help alone
+    from ultra.config import load_configuration  # noqa: PLC0415 - as above
+    from ultra.errors import UltraError  # noqa: PLC0415 - as above
+
+    configuration = load_configuration(path)
+    problems = 0
+    for name, model in configuration.models.items():
+        for deployment in model.deployments:
+            try:
+                connect(deployment, api_key=model.api_key, base_url=model.base_url, **model.options)
+            except UltraError as error:
+                problems += 1
+                sys.stderr.write(f"{path}: models.{name}: {error}\n")
+    if problems:
+        return 2
+    sys.stdout.write(f"{path}: {len(configuration.models)} models, no errors\n")
+    return _ask_each(configuration) if ask else 0
+
+
+def _ask_each(configuration: Configuration) -> int:
+    """Ask every deployment for one token; returns 1 when one gives no answer."""
+    import trio  # noqa: PLC0415 - not for the help alone
+
+    from ultra.cli.probe import probe  # noqa: PLC0415 - as above
+
+    failed = 0
+    for deployment, error in trio.run(probe, configuration):
+        failed += error is not None
+        sys.stdout.write(f"{deployment}: {'answers' if error is None else error}\n")
+    return 1 if failed else 0

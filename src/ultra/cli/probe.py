@@ -1,0 +1,50 @@
+"""Asks each model of a configuration for one token, to see whether it answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from ultra.clients import connect
+from ultra.errors import ModelError
+
+if TYPE_CHECKING:
+    from ultra.config import Configuration, ModelConfig
+
+__all__ = ["probe"]
+
+_PATIENCE = 30.0
+"""Seconds that a model has to answer."""
+
+
+async def probe(configuration: Configuration) -> list[tuple[str, str | None]]:
+    """Ask all deployments at once; gives each with its error, or None where it answered."""
+    outcomes: dict[str, str | None] = {}
+
+    async def ask(name: str, deployment: str, model: ModelConfig) -> None:
+        outcomes[f"{name} ({deployment})"] = await _error_of(deployment, model)
+
+    async with trio.open_nursery() as nursery:
+        for name, model in configuration.models.items():
+            for deployment in model.deployments:
+                nursery.start_soon(ask, name, deployment, model)
+    return sorted(outcomes.items())
+
+
+async def _error_of(deployment: str, model: ModelConfig) -> str | None:
+    options = {**model.options, "max_tokens": 1}
+    client = connect(deployment, api_key=model.api_key, base_url=model.base_url, **options)
+    try:
+        with trio.fail_after(_PATIENCE):
+            await client.generate("Say yes.")
+    except trio.TooSlowError:
+        return f"no answer within {_PATIENCE:g} s"
+    except ModelError as error:
+        # One token may be too few for a word: an empty answer is an answer here.
+        return None if error.kind == "content" else str(error)
+    else:
+        return None
+    finally:
+        with trio.CancelScope(shield=True):
+            await client.aclose()

@@ -1,0 +1,71 @@
+"""Ends work in order when the program is told to end: by Ctrl-C, or by SIGTERM."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+__all__ = ["run_until_signalled"]
+
+
+def run_until_signalled(work: Callable[[], Awaitable[None]]) -> int | None:
+    """Run ``work()`` on trio, cancelled by SIGINT or SIGTERM; return the signal, or None if none came.
+
+    It returns once the work has ended. Further signals change nothing, whenever they come: a second
+    Ctrl-C must not break off what the first one began to close. A SIGINT that is ignored, as shells
+    arrange it for jobs in the background, stays so. Raises what `work` raises.
+    """
+    caught: list[int] = []
+    with _noting(caught) as numbers:
+        failure = trio.run(_until_signalled, work, numbers, caught)
+    if caught:
+        return caught[0]
+    if failure is not None:
+        raise failure
+    return None
+
+
+@contextmanager
+def _noting(caught: list[int]) -> Iterator[tuple[int, ...]]:
+    """Note signals while trio does not take them yet, or no more; without this they would raise."""
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        numbers.remove(signal.SIGINT)
+    before = {number: signal.signal(number, lambda number, _: caught.append(number)) for number in numbers}
+    try:
+        yield tuple(numbers)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+async def _until_signalled(
+    work: Callable[[], Awaitable[None]], numbers: tuple[int, ...], caught: list[int]
+) -> Exception | None:
+    failure: Exception | None = None
+    with trio.open_signal_receiver(*numbers) as signals:
+        async with trio.open_nursery() as nursery:
+            # Not the nursery's own scope: signals are to be taken until the work has ended.
+            working = trio.CancelScope()
+            nursery.start_soon(_cancel_on_signal, signals, working, caught)
+            with working:
+                if caught:
+                    working.cancel()
+                try:
+                    await work()
+                except Exception as error:  # noqa: BLE001 - raised outside, without the nursery's group around it
+                    failure = error
+            nursery.cancel_scope.cancel()
+    return failure
+
+
+async def _cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope, caught: list[int]) -> None:
+    async for number in signals:
+        caught.append(number)
+        scope.cancel()
