@@ -83,19 +83,17 @@ async def test_a_closed_client_opens_again_when_called(nursery: trio.Nursery) ->
     assert server.connections == 2
 
 
-def test_a_client_can_be_used_by_one_trio_run_after_another() -> None:
-    client = OpenAIClient("m", provider="openai", base_url="http://127.0.0.1:1/v1")
+class Answering(httpx.AsyncBaseTransport):
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        await trio.lowlevel.checkpoint()
+        return httpx.Response(200, content=ANSWER)
 
-    async def run() -> None:
-        async with trio.open_nursery() as nursery:
-            server = await serve(nursery, fixed(200, JSON, ANSWER))
-            client._base_url = f"{server.url}/v1"
-            assert (await client.generate("Hi")).content == "Hello"
-            await client.aclose()
-            nursery.cancel_scope.cancel()
 
-    trio.run(run)
-    trio.run(run)
+def test_a_client_that_nobody_closed_can_be_used_by_the_next_trio_run() -> None:
+    client = OpenAIClient("m", provider="openai", base_url="http://x/v1", transport=Answering())
+    for _ in range(3):
+        assert trio.run(client.generate, "Hi").content == "Hello"
+    assert len(client._pool._clients) == 1
 
 
 async def test_closing_the_client_fails_its_calls_in_flight(nursery: trio.Nursery) -> None:
@@ -360,6 +358,16 @@ async def test_a_key_that_the_provider_repeats_is_taken_out_of_the_error(
     error = await failure_of(client_of(await serve(nursery, fixed(401, JSON, body))), stream=stream)
     assert error.message == "Incorrect API key provided: ***"
     assert KEY not in _shown(error)
+
+
+async def test_a_token_in_a_header_of_the_call_is_a_secret_too(nursery: trio.Nursery) -> None:
+    token = "eyJ0eXAiOiJKV1Qi"
+    body = json.dumps({"error": {"message": f"expired: {token}"}}).encode()
+    client = client_of(await serve(nursery, fixed(401, JSON, body)))
+    client.options = client.options.override(extra_headers={"Authorization": f"Bearer {token}"})
+    error = await failure_of(client)
+    assert error.message == "expired: ***"
+    assert token not in repr(client.options)
 
 
 async def test_no_error_of_the_network_shows_the_key() -> None:

@@ -84,7 +84,8 @@ class _Usage(Struct, rename="camel"):
             output = self.candidates_token_count + (self.thoughts_token_count or 0)
         elif self.thoughts_token_count is not None and self.total_token_count is not None:
             # Streams with thoughts may count the candidates nowhere but in the total.
-            output = self.total_token_count - (self.prompt_token_count or 0)
+            counted = self.total_token_count - (self.prompt_token_count or 0)
+            output = max(counted, self.thoughts_token_count)
         return Usage(
             input=self.prompt_token_count,
             output=output,

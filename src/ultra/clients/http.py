@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from ultra.messages import Completion
 
 __all__ = ["HTTPClient"]
-
-# Shorter ones are placeholders such as "ollama" or "EMPTY", and words of ordinary messages.
-_SHORTEST_SECRET: Final = 8
 
 
 class HTTPClient(Dialect):
@@ -72,13 +69,7 @@ class HTTPClient(Dialect):
         self._headers = Hidden(
             {"content-type": "application/json", "user-agent": "ultra-llm", **self._authorization(key)}
         )
-        self._pool = Pool(
-            provider,
-            self.limits,
-            secrets=(key,) if len(key) >= _SHORTEST_SECRET else (),
-            trust_env=trust_env,
-            transport=transport,
-        )
+        self._pool = Pool(provider, self.limits, trust_env=trust_env, transport=transport)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.provider}:{self.model}>"

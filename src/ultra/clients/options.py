@@ -32,6 +32,18 @@ class CallOptions(Struct, frozen=True, kw_only=True):
     extra_body: dict[str, Any] | None = None
     extra_headers: dict[str, str] | None = None
 
+    def __repr__(self) -> str:
+        return f"CallOptions({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Return the options that are set, of the headers their names alone: a token may be in one."""
+        given = [(name, getattr(self, name)) for name in self.__struct_fields__]
+        return [
+            (name, list(value) if name == "extra_headers" else value)
+            for name, value in given
+            if value is not None
+        ]
+
     @property
     def stop_sequences(self) -> list[str] | None:
         """`stop` as the list that every protocol accepts."""

@@ -63,12 +63,24 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
                 raise BadCall(f"{name} must be greater than 0, not {getattr(self, name)!r}")
 
 
+# Shorter ones are placeholders such as "ollama" or "EMPTY", and words of ordinary messages.
+_SHORTEST_SECRET: Final = 8
+
+_SECRET_HEADERS: Final = ("authorization", "api-key", "x-api-key", "x-goog-api-key", "cookie")
+
+
 class Request(msgspec.Struct, frozen=True):
-    """One POST of JSON; `headers` hides a mapping, since a key is in it."""
+    """One POST of JSON; `headers` hides a mapping of names in lower case, since a key is in it."""
 
     url: str
     headers: Hidden
     content: bytes
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must appear in no error, whoever repeats it."""
+        values = [self.headers.value.get(name, "").removeprefix("Bearer ") for name in _SECRET_HEADERS]
+        return tuple(value for value in values if len(value) >= _SHORTEST_SECRET)
 
 
 @cache
@@ -101,7 +113,6 @@ class Pool:
     Args:
         provider: named in errors.
         limits: of every call.
-        secrets: texts that appear in no error.
         trust_env: honour the proxy and TLS variables of the environment.
         transport: in place of the network.
     """
@@ -111,13 +122,11 @@ class Pool:
         provider: str,
         limits: Limits,
         *,
-        secrets: tuple[str, ...] = (),
         trust_env: bool = True,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.provider = provider
         self.limits = limits
-        self._secrets = Hidden(secrets)
         self._trust_env = trust_env
         self._transport = transport
         self._clients: dict[trio.lowlevel.TrioToken, httpx.AsyncClient] = {}
@@ -138,24 +147,23 @@ class Pool:
         if self._transport is None and encrypted not in _loaded:
             # Hundreds of milliseconds that no event loop should stand still for.
             await trio.to_thread.run_sync(_load, encrypted, abandon_on_cancel=True)
-        response = await self.guard(self._send(request, encrypted=encrypted))
+        response = await self.guard(self._send(request, encrypted=encrypted), request)
         self._last_headers = response.headers
-        body = Body(
-            response, Reply(self.provider, response.status_code, response.headers, self._secrets.value), self
-        )
+        reply = Reply(self.provider, response.status_code, response.headers, request.secrets)
+        body = Body(response, reply, self)
         if response.is_success:
             return body
         failure = await _error_in(body)
         raise failure
 
-    async def guard(self, call: Awaitable[T]) -> T:
-        """Await `call`, and raise what httpx raises in it as `ModelError`."""
+    async def guard(self, call: Awaitable[T], request: Request | None = None) -> T:
+        """Await `call`, and raise what httpx raises in it as `ModelError`, without secrets of `request`."""
         import httpx  # noqa: PLC0415 - imported at the first call
 
         try:
             return await call
         except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, OSError, UnicodeError) as error:
-            failure = self._failure(error)
+            failure = self._failure(error, request.secrets if request else ())
         # Raised out here, the error does not drag along httpx's, whose request holds the key.
         raise failure
 
@@ -172,10 +180,10 @@ class Pool:
         message = f"no complete answer within timeout ({self.limits.timeout:g} s)"
         return ModelError(message, provider=self.provider, kind="timeout")
 
-    def _failure(self, error: Exception) -> ModelError:
+    def _failure(self, error: Exception, secrets: tuple[str, ...]) -> ModelError:
         import httpx  # noqa: PLC0415 - loaded already: it has raised
 
-        detail = redact(str(error) or type(error).__name__, self._secrets.value)
+        detail = redact(str(error) or type(error).__name__, secrets)
         limits = self.limits
         match error:
             case httpx.ConnectTimeout():
@@ -209,6 +217,7 @@ class Pool:
 
         token = trio.lowlevel.current_trio_token()
         if token not in self._clients:
+            self._forget_ended_runs()
             limits = self.limits
             self._clients[token] = httpx.AsyncClient(
                 # The context of a plain connection is never used; an empty one trusts nobody.
@@ -222,6 +231,13 @@ class Pool:
                 transport=self._transport,
             )
         return self._clients[token]
+
+    def _forget_ended_runs(self) -> None:
+        for token in list(self._clients):
+            try:
+                token.run_sync_soon(lambda: None)
+            except trio.RunFinishedError:
+                del self._clients[token]
 
 
 async def _error_in(body: Body) -> ModelError:
@@ -240,9 +256,13 @@ class Body:
         self.reply = reply
         self._response = response
         self._pool = pool
-        # Raw, for httpx unpacks without bound, and what it raises then leaves its generators open.
-        self._pieces = response.aiter_raw()
-        self._unpacker: Unpacker | None = None
+        if response.is_stream_consumed:  # a transport for tests gave the whole answer, unpacked
+            self._pieces = response.aiter_bytes()
+            self._unpacker: Unpacker | None = Unpacker("identity")
+        else:
+            # Raw, for httpx unpacks without bound, and what it raises then leaves its generators open.
+            self._pieces = response.aiter_raw()
+            self._unpacker = None
         self._left = pool.limits.max_response_bytes
         self._started = False
         self._ended = False
@@ -269,12 +289,9 @@ class Body:
     async def read_what_comes(self) -> bytes:
         """Return as much of the body as arrives: half an error message says more than none."""
         pieces = []
-        try:
+        with suppress(ModelError):
             while piece := await self.read():
                 pieces.append(piece)
-        except ModelError as error:
-            if not pieces and error.kind == "timeout":
-                raise
         return b"".join(pieces)
 
     async def aclose(self) -> None:
