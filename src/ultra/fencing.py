@@ -13,6 +13,7 @@ import re
 from base64 import b32encode
 from hashlib import blake2b
 from itertools import count
+from struct import pack
 from typing import TYPE_CHECKING, Final, Literal
 
 from msgspec import Struct
@@ -107,13 +108,10 @@ class Seal:
             yield LabelledText(part, label, text.model_name, disarm(text.content), text.weight)
 
     def _digest(self, *words: str) -> bytes:
-        """A keyed digest of `words`, each with its length so that no two sequences look alike."""
-        digest = blake2b(key=self._key, digest_size=32)
-        for word in words:
-            encoded = word.encode("utf-8", "surrogatepass")
-            digest.update(len(encoded).to_bytes(8, "big"))
-            digest.update(encoded)
-        return digest.digest()
+        """A keyed digest of `words` and their lengths, so that no two sequences look alike."""
+        encoded = [word.encode("utf-8", "surrogatepass") for word in words]
+        lengths = pack(f">{len(encoded)}Q", *map(len, encoded))
+        return blake2b(b"".join((lengths, *encoded)), key=self._key, digest_size=32).digest()
 
 
 def disarm(content: str) -> str:

@@ -133,6 +133,23 @@ class Limiter:
         self._paused_until = -math.inf
         self._in_flight = self._waiting = self._admitted = self._rejected = 0
 
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether tokens are limited, by what was configured or learned."""
+        return self._tokens is not None
+
+    def acquire_nowait(self, tokens: float = 0) -> Permit:
+        """Let a call through if nobody waits and it need not wait either.
+
+        Raises:
+            trio.WouldBlock: it has to wait; nothing was taken.
+            BadCall, ModelError: as from `acquire`.
+        """
+        _check_tokens(tokens)
+        if self._waiting or self._delay(tokens) > _GRAIN:
+            raise trio.WouldBlock
+        return self._admit(tokens)
+
     async def acquire(self, tokens: float = 0) -> Permit:
         """Wait for the turn of a call that is estimated to use `tokens`. A checkpoint.
 
@@ -143,8 +160,7 @@ class Limiter:
             ModelError: of kind ``rate_limit``: more tokens than a minute allows, or the turn does not
                 come within `max_wait`. It is raised as soon as that is certain.
         """
-        if not 0 <= tokens < math.inf:
-            raise BadCall(f"tokens={tokens!r} is not allowed; give the estimated number of tokens, 0 or more")
+        _check_tokens(tokens)
         max_wait = math.inf if self.limits.max_wait is None else self.limits.max_wait
         self._waiting += 1
         try:
@@ -275,6 +291,11 @@ class Limiter:
         if bucket is not None:
             bucket.learn(per_minute, remaining, self._now())
         return bucket
+
+
+def _check_tokens(tokens: float) -> None:
+    if not 0 <= tokens < math.inf:
+        raise BadCall(f"tokens={tokens!r} is not allowed; give the estimated number of tokens, 0 or more")
 
 
 def _bucket(per_minute: float | None, floor: float) -> TokenBucket | None:

@@ -263,20 +263,26 @@ class ModelActor(Actor):
     async def _attempt(self, request: Generate, flight: Flight) -> Completion:
         """Wait for the turn of a call and make it, once."""
         model = self._model
+        flight.check()
         scope = flight.scope()
         timer = AttemptTimer(model.timeouts, scope)
-        with scope, await model.limiter.acquire(self._estimate(request)) as permit:
+        with scope, await self._turn(request) as permit:
             return await self._ask_client(request, flight, timer, permit)
         flight.check()
         timed_out = timer.error()
         self._attempt_failed(request, flight, timed_out)
         raise timed_out
 
-    def _estimate(self, request: Generate) -> int:
-        """About how many tokens the limiter is to set aside; none where it does not count them."""
-        if self._model.limiter.limits.tokens_per_minute is None:
-            return 0
-        return estimate_tokens(request.prompt) + estimate_tokens(request.system or "")
+    async def _turn(self, request: Generate) -> Permit:
+        """Wait for the turn of a call, if it has to wait."""
+        limiter = self._model.limiter
+        tokens = 0
+        if limiter.counts_tokens:
+            tokens = estimate_tokens(request.prompt) + estimate_tokens(request.system or "")
+        try:
+            return limiter.acquire_nowait(tokens)
+        except trio.WouldBlock:
+            return await limiter.acquire(tokens)
 
     async def _ask_client(
         self, request: Generate, flight: Flight, timer: AttemptTimer, permit: Permit
