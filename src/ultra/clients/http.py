@@ -154,9 +154,6 @@ class HTTPClient(Dialect):
         )
         return CompletionStream(self._pool, self._request(prompt, options, stream=True), self)
 
-    reopens: ClassVar[bool] = True
-    """A call after `aclose` opens new connections; so whoever has asked the client may close it."""
-
     async def aclose(self) -> None:
         """Close the connections; calls in flight fail with a `ModelError`. A later call opens new ones."""
         await self._pool.aclose()
