@@ -26,6 +26,8 @@ AT_ONCE = RetryPolicy(max_retries=2, initial=0, maximum=0)
 
 def register(
     client: object,
+    name: str = "one",
+    weight: float = 1.0,
     *,
     retry: RetryPolicy = AT_ONCE,
     timeouts: Timeouts | None = None,
@@ -34,14 +36,14 @@ def register(
     cache: bool = True,
 ) -> RegisteredModel:
     return RegisteredModel(
-        "one",
-        1.0,
+        name,
+        weight,
         adapter=ClientAdapter(client),
         policy=retry,
         timeouts=timeouts or Timeouts(),
-        shard=MemoryCache().shard("one") if cache else None,
-        limiter=Limiter("one", limits),
-        breaker=CircuitBreaker("one", breaker),
+        shard=MemoryCache().shard(name) if cache else None,
+        limiter=Limiter(name, limits),
+        breaker=CircuitBreaker(name, breaker),
         metrics=MetricsRecorder(),
     )
 
