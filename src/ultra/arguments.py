@@ -12,6 +12,7 @@ from ultra.errors import BadCall
 __all__ = [
     "Quorum",
     "RunSettings",
+    "checked_cost",
     "checked_options",
     "checked_prompt",
     "checked_quorum",
@@ -49,6 +50,15 @@ def checked_timeout(timeout: object) -> float:
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
         raise BadCall(f"the timeout is {timeout!r}; it must be a number of seconds above 0, or None")
     return float(timeout)
+
+
+def checked_cost(cost: object) -> float:
+    """Return `cost` [dollars] as a number, None as infinity; raises `BadCall` when it is neither."""
+    if cost is None:
+        return inf
+    if isinstance(cost, bool) or not isinstance(cost, (int, float)) or not cost > 0:
+        raise BadCall(f"max_cost is {cost!r}; it must be a number of dollars above 0, or None")
+    return float(cost)
 
 
 def checked_system(system: object) -> str | None:

@@ -139,6 +139,8 @@ class ModelMetrics(Record, Struct, kw_only=True):
     cache_hits: int = 0
     cache_misses: int = 0
     joined: int = 0
+    hedges: int = 0
+    hedges_won: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     tokens_estimated: bool = False
@@ -165,6 +167,7 @@ class OrchestrationResult(Record, Struct, kw_only=True):
     notices: list[str] = field(default_factory=list)
     metrics: dict[str, ModelMetrics] = field(default_factory=dict)
     response_time: float = 0.0
+    cost: float | None = None
 
     @property
     def initial_responses(self) -> dict[str, ModelResponse]:

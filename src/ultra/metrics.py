@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from ultra.messages import ModelMetrics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from ultra.messages import Usage
 
@@ -31,6 +31,8 @@ class MetricsRecorder:
         "cancelled",
         "cost",
         "failures",
+        "hedges",
+        "hedges_won",
         "input_tokens",
         "joined",
         "output_tokens",
@@ -44,6 +46,7 @@ class MetricsRecorder:
         self.attempts = self.retries = self.joined = 0
         self.cache_hits = self.cache_misses = 0
         self.input_tokens = self.output_tokens = 0
+        self.hedges = self.hedges_won = 0
         self.tokens_estimated = False
         self.cost = 0.0
         self._response_times: deque[float] = deque(maxlen=WINDOW)
@@ -69,6 +72,15 @@ class MetricsRecorder:
             self.tokens_estimated = self.tokens_estimated or usage.estimated
         self.cost += cost or 0.0
 
+    @property
+    def newest_response_times(self) -> Sequence[float]:
+        """The window of response times [s], oldest first."""
+        return self._response_times
+
+    def hedged(self) -> None:
+        """A call took long, and a second one was made beside it."""
+        self.hedges += 1
+
     def scored(self, quality: float) -> None:
         """An answer was found to be so good (0..1)."""
         self._quality.append(quality)
@@ -92,6 +104,8 @@ class MetricsRecorder:
             cache_hits=self.cache_hits,
             cache_misses=self.cache_misses,
             joined=self.joined,
+            hedges=self.hedges,
+            hedges_won=self.hedges_won,
             input_tokens=self.input_tokens,
             output_tokens=self.output_tokens,
             tokens_estimated=self.tokens_estimated,

@@ -22,6 +22,7 @@ from ultra.actors.retry import RetryPolicy
 from ultra.arguments import (
     Quorum,
     RunSettings,
+    checked_cost,
     checked_options,
     checked_prompt,
     checked_quorum,
@@ -42,11 +43,13 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from ultra.actors.breaker import BreakerPolicy
+    from ultra.actors.hedging import Hedge
     from ultra.actors.limits import Limits
     from ultra.actors.model import RegisteredModel
     from ultra.actors.timeouts import Timeouts
     from ultra.messages import ModelMetrics, ModelResponse, OrchestrationResult
     from ultra.pipeline import Stage
+    from ultra.pricing import Price
     from ultra.quality import Scorer
     from ultra.registry import Faults
     from ultra.supervisor.snapshot import SupervisorSnapshot
@@ -75,6 +78,7 @@ class MultiLLMOrchestrator:
         retry, timeouts, limits, breaker: the policies of models that are registered without their own.
         scorer: scores the initial answers, by default by their agreement; None: no scores.
         judge: a registered model that grades the initial answers; its grades stand before the scorer's.
+        max_cost: dollars; once a run's answers have cost so much, its further stages are left out.
         random: decides jitter; give ``random.Random(seed)`` to repeat a run.
         faults: an `ultra.faults.FaultPlan`, which injects faults for tests.
 
@@ -96,6 +100,7 @@ class MultiLLMOrchestrator:
         limits: Limits | None = None,
         breaker: BreakerPolicy | None = None,
         judge: str | None = None,
+        max_cost: float | None = None,
         scorer: Scorer | None = agreement,
         intensity: RestartIntensity | None = None,
         random: Random | None = None,
@@ -122,6 +127,7 @@ class MultiLLMOrchestrator:
                 use_cache=cache_enabled,
                 scorer=_checked_scorer(scorer),
                 judge=judge,
+                max_cost=checked_cost(max_cost),
             ),
             secret=(self._cache or MemoryCache()).secret,
         )
@@ -173,18 +179,24 @@ class MultiLLMOrchestrator:
         timeouts: Timeouts | None = None,
         limits: Limits | None = None,
         breaker: BreakerPolicy | None = None,
+        hedge: Hedge | None = None,
+        price: Price | None = None,
     ) -> None:
         """Add a model; while the orchestrator runs, its actor starts at once.
 
-        A client is any object with ``generate(prompt)``, async or not, or such a callable. Runs that
-        are under way do not ask the new model any more.
+        A client is any object with ``generate(prompt)``, async or not, or such a callable; a list of
+        clients are deployments of one model, which are tried in order. With `hedge`, a call that takes
+        long gets a second one beside it; with `price`, answers have a cost. Runs that are under way do
+        not ask the new model any more.
 
         Raises:
             BadCall: the name is taken or empty, the weight not finite or negative, the client unusable.
             OrchestratorClosed: the orchestrator was closed.
         """
         self._check_open()
-        model = self._registry.register(name, client, weight, Policies(retry, timeouts, limits, breaker))
+        model = self._registry.register(
+            name, client, weight, Policies(retry, timeouts, limits, breaker, hedge, price)
+        )
         if self._tree is not None:
             self._tree.add(model)
 

@@ -198,5 +198,5 @@ def candidates_of(run: Run, stage: str) -> tuple[Candidate, ...]:
 
 def prompt_budget_of(target: Target) -> int | None:
     """How many tokens a prompt for this model may have; None where its window is not known."""
-    window = target.model.adapter.context_window
+    window = target.model.client.context_window
     return None if window is None else prompt_budget(window)

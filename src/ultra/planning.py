@@ -43,6 +43,7 @@ class RunDefaults(NamedTuple):
     use_cache: bool
     scorer: Scorer | None
     judge: str | None
+    max_cost: float
 
 
 class Planner:
@@ -98,6 +99,7 @@ class Planner:
                 started=trio.current_time(),
                 quorum=checked_quorum(quorum, len(chosen)),
                 timeout=timeout,
+                max_cost=defaults.max_cost,
                 use_cache=settings.use_cache and defaults.use_cache,
                 options=options,
                 score=Scoring(

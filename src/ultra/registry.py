@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ultra.actors.breaker import BreakerPolicy, CircuitBreaker
 from ultra.actors.cache import MemoryCache, MemoryShard
 from ultra.actors.cell import Interceptor
+from ultra.actors.deployments import Deployments
 from ultra.actors.limits import Limiter, Limits
 from ultra.actors.model import RegisteredModel, Timeouts
 from ultra.actors.retry import RetryPolicy
@@ -19,17 +20,24 @@ from ultra.strangers import Strangers
 
 if TYPE_CHECKING:
     from ultra.actors.cache import CacheShard, CacheStore
+    from ultra.actors.hedging import Hedge
+    from ultra.pricing import Price
 
 __all__ = ["Faults", "ModelRegistry", "Policies", "check_weight"]
 
 
 class Policies(NamedTuple):
-    """How a model's calls are retried, timed, limited and broken off; None: as for all models."""
+    """How a model's calls are retried, timed, limited, broken off, hedged and paid for.
+
+    None: as for all models.
+    """
 
     retry: RetryPolicy | None = None
     timeouts: Timeouts | None = None
     limits: Limits | None = None
     breaker: BreakerPolicy | None = None
+    hedge: Hedge | None = None
+    price: Price | None = None
 
 
 class Faults(Interceptor, Protocol):
@@ -86,18 +94,24 @@ class ModelRegistry:
         self, name: str, client: object, weight: float, policies: Policies, shard: CacheShard | None
     ) -> RegisteredModel:
         common = self._policies
-        adapter = ClientAdapter(client, owned=getattr(client, "reopens", False) is True)
+        metrics = MetricsRecorder()
+        adapters = tuple(self._adapted(name, deployment) for deployment in _deployments(client))
         return RegisteredModel(
             name,
             weight,
-            adapter=adapter if self._faults is None else self._faults.around(name, adapter),
+            client=Deployments(name, adapters, policies.hedge or common.hedge, metrics),
+            price=policies.price,
             policy=policies.retry or common.retry or RetryPolicy(),
             timeouts=policies.timeouts or common.timeouts or Timeouts(),
             shard=shard,
             limiter=Limiter(name, policies.limits or common.limits),
             breaker=CircuitBreaker(name, policies.breaker or common.breaker),
-            metrics=MetricsRecorder(),
+            metrics=metrics,
         )
+
+    def _adapted(self, name: str, client: object) -> ClientAdapter:
+        adapter = ClientAdapter(client, owned=getattr(client, "reopens", False) is True)
+        return adapter if self._faults is None else self._faults.around(name, adapter)
 
     def _make_stranger(self, name: str, client: object) -> RegisteredModel:
         # Its answers are kept apart: the name says nothing about the client, and a store may outlive both.
@@ -170,3 +184,12 @@ def check_weight(weight: object) -> float:
     if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
         raise BadCall(f"the weight is {weight!r}; it must be a finite number, 0 or more")
     return float(weight)
+
+
+def _deployments(client: object) -> Sequence[object]:
+    """The clients of a registration: one, or, in a list or tuple, several to be tried in order."""
+    if not isinstance(client, (list, tuple)):
+        return (client,)
+    if not client:
+        raise BadCall("the list of clients is empty; give at least one")
+    return client

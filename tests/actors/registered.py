@@ -9,6 +9,7 @@ import trio
 
 from ultra.actors.breaker import BreakerPolicy, CircuitBreaker
 from ultra.actors.cache import MemoryCache
+from ultra.actors.deployments import Deployments
 from ultra.actors.limits import Limiter, Limits
 from ultra.actors.model import Generate, ModelActor, RegisteredModel, Timeouts
 from ultra.actors.retry import RetryPolicy
@@ -35,16 +36,18 @@ def register(
     breaker: BreakerPolicy | None = None,
     cache: bool = True,
 ) -> RegisteredModel:
+    metrics = MetricsRecorder()
     return RegisteredModel(
         name,
         weight,
-        adapter=ClientAdapter(client),
+        client=Deployments(name, (ClientAdapter(client),), None, metrics),
+        price=None,
         policy=retry,
         timeouts=timeouts or Timeouts(),
         shard=MemoryCache().shard(name) if cache else None,
         limiter=Limiter(name, limits),
         breaker=CircuitBreaker(name, breaker),
-        metrics=MetricsRecorder(),
+        metrics=metrics,
     )
 
 

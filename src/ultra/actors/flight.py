@@ -74,6 +74,7 @@ class Flight:
         "attempts",
         "cached",
         "completion",
+        "cost",
         "deserted",
         "ended",
         "failure",
@@ -84,6 +85,7 @@ class Flight:
         self.attempts = 0
         self.first_text_at: float | None = None
         self.cached = False
+        self.cost: float | None = None
         self.completion: Completion | None = None
         self.failure: Exception | None = None
         self.ended = False
@@ -154,6 +156,10 @@ class Flight:
     def begin_attempt(self) -> None:
         """What was streamed so far belongs to an attempt that failed: the text will begin anew."""
         self.attempts += 1
+        self.restart_text()
+
+    def restart_text(self) -> None:
+        """What was heard so far counts no more: the text begins anew."""
         if self._text is not None:
             self._text = None
             self._restart = True

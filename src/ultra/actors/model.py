@@ -33,9 +33,10 @@ if TYPE_CHECKING:
 
     from ultra.actors.breaker import CircuitBreaker
     from ultra.actors.cache import CacheKey, CacheShard
+    from ultra.actors.deployments import Deployments
     from ultra.actors.limits import Limiter, Permit
-    from ultra.clients.adapter import ClientAdapter
     from ultra.metrics import MetricsRecorder
+    from ultra.pricing import Price
 
 __all__ = ["Generate", "ModelActor", "RegisteredModel", "Timeouts"]
 
@@ -49,12 +50,13 @@ class RegisteredModel:
     """What belongs to a registration and outlives every actor: client, shard, counters, limits."""
 
     __slots__ = (
-        "adapter",
         "breaker",
+        "client",
         "limiter",
         "metrics",
         "name",
         "policy",
+        "price",
         "shard",
         "timeouts",
         "users",
@@ -66,7 +68,8 @@ class RegisteredModel:
         name: str,
         weight: float,
         *,
-        adapter: ClientAdapter,
+        client: Deployments,
+        price: Price | None,
         policy: RetryPolicy,
         timeouts: Timeouts,
         shard: CacheShard | None,
@@ -76,7 +79,8 @@ class RegisteredModel:
     ) -> None:
         self.name = name
         self.weight = weight
-        self.adapter = adapter
+        self.client = client
+        self.price = price
         self.policy = policy
         self.timeouts = timeouts
         self.shard = shard
@@ -96,7 +100,7 @@ class RegisteredModel:
             return
         with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_TIMEOUT) as scope:
             try:
-                await self.adapter.aclose()
+                await self.client.aclose()
             except ModelError as error:
                 log.write("warning", "client failed to close", model=self.name, error=str(error))
         if scope.cancelled_caught:
@@ -228,6 +232,7 @@ class ModelActor(Actor):
             cached=flight.cached,
             finish_reason=completion.finish_reason,
             request_id=completion.request_id,
+            cost=flight.cost,
         )
 
     # --- the call -------------------------------------------------------------------------------------
@@ -288,7 +293,7 @@ class ModelActor(Actor):
         self, request: Generate, flight: Flight, timer: AttemptTimer, permit: Permit
     ) -> Completion:
         model = self._model
-        streams = flight.is_heard and model.adapter.streams
+        streams = flight.is_heard and model.client.streams
 
         def on_text(text: str) -> None:
             timer.heard()
@@ -299,16 +304,22 @@ class ModelActor(Actor):
         model.metrics.retries += flight.attempts > 1
         timer.start(streams=streams)
         try:
-            completion = await model.adapter.call(
+            completion = await model.client.call(
                 request.prompt,
                 system=request.system,
                 options=request.options,
-                on_text=on_text if streams else None,
+                on_text=on_text if flight.is_heard else None,
+                on_restart=flight.restart_text,
             )
         except ModelError as error:
             self._attempt_failed(request, flight, error)
             raise
-        model.metrics.used(completion.usage, None)
+        finally:
+            if model.limiter.limits.learn and (told := model.client.rate_limits) is not None:
+                model.limiter.learn(told)
+        if model.price is not None and completion.usage is not None:
+            flight.cost = model.price.of(completion.usage)
+        model.metrics.used(completion.usage, flight.cost)
         if completion.usage is not None:
             permit.settle((completion.usage.input or 0) + (completion.usage.output or 0))
         return completion

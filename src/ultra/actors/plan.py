@@ -86,6 +86,7 @@ class EventSink(Protocol):
 class RunPlan(Struct, frozen=True, kw_only=True):
     """All that a run is to do. `targets` are in weight order.
 
+    Once the answers have cost `max_cost` dollars, the stages that are left are left out.
     `timeout` is seconds for all of it, from `started` (`trio.current_time`) on: a run that a crash makes
     begin anew has no more time than before.
     """
@@ -97,6 +98,7 @@ class RunPlan(Struct, frozen=True, kw_only=True):
     started: float
     quorum: int | Literal["all"] = 1
     timeout: float = inf
+    max_cost: float = inf
     use_cache: bool = True
     options: Mapping[str, object] = {}
     score: Score | None = None

@@ -54,6 +54,7 @@ class Run:
         self.responses: dict[str, dict[str, ModelResponse]] = {}
         self.failures: list[ModelFailure] = []
         self.notices: list[str] = []
+        self._left_out = False
         self._unusable: dict[str, None] = {}
         self._synthesis: ModelResponse | None = None
         self._source: SynthesisSource | None = None
@@ -67,12 +68,15 @@ class Run:
         """
         plan = self.plan
         for stage, (answers_due, end) in zip(plan.stages, plan.deadlines(), strict=True):
+            if self._cost() >= plan.max_cost:
+                self._leave_out(stage)
+                continue
             if stage.asks == "all":
                 failed = await self._ask_all(stage, answers_due)
             else:
                 failed = await self._ask_in_turn(stage, answers_due)
             await self._complete(stage, failed, end)
-        degraded = bool(self.failures) or self._source in {"fallback", "best_candidate"}
+        degraded = bool(self.failures) or self._left_out or self._source in {"fallback", "best_candidate"}
         return OrchestrationResult(
             run_id=plan.run_id,
             prompt=plan.question,
@@ -84,7 +88,24 @@ class Run:
             notices=self.notices,
             metrics={target.name: target.model.metrics.snapshot() for target in plan.targets},
             response_time=trio.current_time() - plan.started,
+            cost=self._cost() if any(target.model.price is not None for target in plan.targets) else None,
         )
+
+    def _cost(self) -> float:
+        """The dollars that the answers have cost so far."""
+        return sum(
+            response.cost or 0.0 for answers in self.responses.values() for response in answers.values()
+        )
+
+    def _leave_out(self, stage: StagePlan) -> None:
+        self._left_out = True
+        self.responses[stage.name] = {}
+        self.notices.append(
+            f"stage {stage.name!r} was left out: the run has cost {self._cost():.4g} dollars, "
+            f"and may cost {self.plan.max_cost:g}"
+        )
+        if stage.final:
+            self._settle_synthesis(stage, None, fallback=False)
 
     async def _complete(self, stage: StagePlan, failed: Sequence[str], end: float) -> None:
         answers = self.responses[stage.name]

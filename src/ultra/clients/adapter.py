@@ -12,6 +12,7 @@ import trio
 from msgspec.structs import replace
 
 from ultra.clients.classify import classify
+from ultra.clients.rate_limits import RateLimits
 from ultra.clients.runners import Call, Caller, OnText, Runner, run_here
 from ultra.clients.signature import Callee, UnusableSignatureError, may_block
 from ultra.errors import BadCall, LoopUnavailable, ModelError
@@ -88,6 +89,12 @@ class ClientAdapter:
         """The client's ``context_window`` [tokens], prompt and answer together; None if it names none."""
         value = getattr(self._client, "context_window", None)
         return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+    @property
+    def rate_limits(self) -> RateLimits | None:
+        """What the provider said last about its rates, where the client keeps that."""
+        value = getattr(self._client, "rate_limits", None)
+        return value if isinstance(value, RateLimits) else None
 
     async def call(
         self,

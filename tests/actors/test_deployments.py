@@ -1,0 +1,138 @@
+"""Several deployments of one model, hedged calls, costs and learned limits, as the orchestrator has them."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from ultra import (
+    AllAttemptsFailed,
+    BadCall,
+    Completion,
+    Limits,
+    ModelError,
+    MultiLLMOrchestrator,
+    RetryPolicy,
+    Usage,
+)
+from ultra.actors.hedging import Hedge
+from ultra.clients.rate_limits import RateLimits
+from ultra.events import Chunk
+from ultra.pricing import Price
+from voices import SlowVoice, StreamingVoice, Voice
+
+ONCE = RetryPolicy(max_retries=0)
+
+
+async def test_the_next_deployment_answers_when_one_fails() -> None:
+    first, second = Voice("first", failures=[ConnectionError("gone")]), Voice("second")
+    orchestrator = MultiLLMOrchestrator(retry=ONCE)
+    orchestrator.register_model("one", [first, second])
+
+    response = await orchestrator.get_model_response("one", "Q")
+
+    assert response.content == "second: Q"
+    assert response.attempts == 1
+    assert orchestrator.get_metrics()["one"].success_rate == 1
+
+
+async def test_the_callers_own_mistake_is_not_tried_on_other_deployments() -> None:
+    second = Voice("second")
+    orchestrator = MultiLLMOrchestrator(retry=ONCE)
+    orchestrator.register_model("one", [Voice(failures=[ModelError("no", kind="bad_request")]), second])
+
+    with pytest.raises(AllAttemptsFailed):
+        await orchestrator.get_model_response("one", "Q")
+    assert second.calls == 0
+
+
+async def test_when_all_fail_an_error_that_is_worth_a_retry_decides() -> None:
+    first = Voice("first", failures=[ModelError("busy", kind="overloaded")])
+    second = Voice("second", failures=[ModelError("bad key", kind="auth")])
+    orchestrator = MultiLLMOrchestrator(retry=RetryPolicy(max_retries=1, initial=0))
+    orchestrator.register_model("one", [first, second])
+
+    assert (await orchestrator.get_model_response("one", "Q")).content == "first: Q"
+
+
+async def test_text_of_a_deployment_that_breaks_is_restarted_by_the_next() -> None:
+    broken = StreamingVoice("broken", ["a", "b", "c"], breaks=1, break_after=1)
+    orchestrator = MultiLLMOrchestrator(retry=ONCE)
+    orchestrator.register_model("one", [broken, StreamingVoice("whole", ["x", "y"])])
+
+    async with orchestrator, orchestrator.stream_responses("Q", stages=["initial"]) as run:
+        text = ""
+        async for event in run:
+            if isinstance(event, Chunk):
+                text = event.text if event.restart else text + event.text
+        assert text == "xy"
+        assert str((await run.result()).initial_responses["one"]) == "xy"
+
+
+def test_an_empty_list_of_clients_is_refused() -> None:
+    with pytest.raises(BadCall, match="empty"):
+        MultiLLMOrchestrator().register_model("one", [])
+
+
+async def test_a_slow_call_is_hedged_and_counted(autojump_clock: MockClock) -> None:
+    slow, spare = SlowVoice("slow", seconds=100), SlowVoice("spare", seconds=1)
+    orchestrator = MultiLLMOrchestrator(retry=ONCE)
+    orchestrator.register_model("one", [slow, spare], hedge=Hedge(2))
+
+    response = await orchestrator.get_model_response("one", "Q")
+
+    assert response.content == "spare: Q"
+    assert response.response_time == pytest.approx(3)
+    assert slow.cancelled == 1
+    metrics = orchestrator.get_metrics()["one"]
+    assert (metrics.hedges, metrics.hedges_won) == (1, 1)
+
+
+class Metered(Voice):
+    """Reports what it used."""
+
+    async def generate(self, prompt: str) -> Completion:
+        return Completion(content=str(await super().generate(prompt)), usage=Usage(input=1000, output=500))
+
+
+async def test_answers_runs_and_models_have_a_cost_where_there_is_a_price() -> None:
+    orchestrator = MultiLLMOrchestrator()
+    orchestrator.register_model("paid", Metered("paid"), price=Price(input=1.0, output=2.0), weight=2)
+    orchestrator.register_model("free", Metered("free"))
+
+    results = await orchestrator.process_responses("Q", stages=["initial", "synthesis"])
+
+    assert results["initial_responses"]["paid"].cost == pytest.approx(0.002)
+    assert results["initial_responses"]["free"].cost is None
+    assert results["cost"] == pytest.approx(0.004)
+    assert results["metrics"]["paid"].cost == pytest.approx(0.004)
+    again = await orchestrator.process_responses("Q", stages=["initial", "synthesis"])
+    assert again["cost"] == 0
+
+
+async def test_a_run_that_has_cost_too_much_leaves_its_further_stages_out_and_says_so() -> None:
+    orchestrator = MultiLLMOrchestrator(max_cost=0.002)
+    voice = Metered("paid")
+    orchestrator.register_model("paid", voice, price=Price(input=1.0, output=2.0))
+
+    results = await orchestrator.process_responses("Q")
+
+    assert voice.calls == 1
+    assert results["status"] == "degraded"
+    assert results["meta_responses"] == {}
+    assert results["synthesis_source"] == "best_candidate"
+    assert "left out" in results["notices"][0]
+
+
+async def test_limits_are_learned_from_what_the_provider_says() -> None:
+    class Strict(Voice):
+        rate_limits = RateLimits(requests_per_minute=600, requests_remaining=0)
+
+    orchestrator = MultiLLMOrchestrator(cache_enabled=False)
+    orchestrator.register_model("one", Strict("one"), limits=Limits(learn=True))
+    async with orchestrator:
+        await orchestrator.get_model_response("one", "Q")
+        with trio.move_on_after(0.01) as scope:
+            await orchestrator.get_model_response("one", "Q")
+    assert scope.cancelled_caught
