@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from ultra import BadCall, MultiLLMOrchestrator
+from ultra.cli.config import check, init
 from ultra.config import load_configuration
 from ultra.errors import ConfigError
 
@@ -101,3 +103,50 @@ def test_what_is_no_toml_or_no_file_is_refused(tmp_path: Path) -> None:
         load_configuration(tmp_path / "nowhere.toml")
     with pytest.raises(ConfigError, match="cannot be read"):
         load_configuration(tmp_path)
+
+
+async def test_an_orchestrator_is_made_from_a_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ULTRA_TEST_KEY", "ANTHROPIC_API_KEY", "OPENROUTER_API_KEY"):
+        monkeypatch.setenv(name, "sk-secret")
+
+    orchestrator = MultiLLMOrchestrator.from_config(write(tmp_path, WHOLE))
+
+    assert orchestrator.get_prioritized_models() == ["gpt", "claude"]
+    with pytest.raises(BadCall, match="quorum"):
+        await orchestrator.process_responses("Q", quorum=3)
+
+
+def test_a_model_that_cannot_be_connected_to_says_which_key_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(BadCall, match="OPENAI_API_KEY"):
+        MultiLLMOrchestrator.from_config(write(tmp_path, '[models.a]\nmodel = "openai:x"\n'))
+
+
+def test_init_writes_a_configuration_that_check_accepts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    path = tmp_path / "new.toml"
+
+    init(path)
+    assert check(path) == 0
+
+    assert "sk-secret" not in path.read_text("utf-8") + capsys.readouterr().out
+    assert load_configuration(path).models["openai"].deployments == ("openai:gpt-4o-mini",)
+    with pytest.raises(ConfigError, match="--force"):
+        init(path)
+
+
+def test_check_reports_every_model_that_cannot_be_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(
+        tmp_path,
+        '[models.a]\nmodel = "nope:x"\n[models.b]\nmodel = "openai:x"\napi_key = "k"\nbase_url = ""\n',
+    )
+    assert check(path) == 2
+    assert "models.a: there is no provider 'nope'" in capsys.readouterr().err

@@ -20,10 +20,10 @@ LAYERS = (
     ("errors", "records", "messages", "mailbox", "loops", "host"),
     ("clients", "actors"),
     ("supervisor",),
-    ("pipeline",),
+    ("pipeline", "config"),
     ("orchestrator",),
     ("faults",),
-    ("config", "service", "cli"),
+    ("service", "cli"),
 )
 """Parts of the package, lowest first. A part imports from its own layer and the ones below it."""
 

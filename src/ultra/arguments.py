@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import inf
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ultra.actors.cache import cache_key
 from ultra.errors import BadCall
+
+if TYPE_CHECKING:
+    from ultra.quality import Scorer
 
 __all__ = [
     "Quorum",
@@ -16,6 +19,7 @@ __all__ = [
     "checked_options",
     "checked_prompt",
     "checked_quorum",
+    "checked_scorer",
     "checked_system",
     "checked_timeout",
 ]
@@ -59,6 +63,13 @@ def checked_cost(cost: object) -> float:
     if isinstance(cost, bool) or not isinstance(cost, (int, float)) or not cost > 0:
         raise BadCall(f"max_cost is {cost!r}; it must be a number of dollars above 0, or None")
     return float(cost)
+
+
+def checked_scorer(scorer: Scorer | None) -> Scorer | None:
+    """Return `scorer` if it can be called, or None; raises `BadCall` otherwise."""
+    if scorer is not None and not callable(scorer):
+        raise BadCall(f"the scorer is {scorer!r}; it must be a function of question and answers, or None")
+    return scorer
 
 
 def checked_system(system: object) -> str | None:

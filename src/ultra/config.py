@@ -26,9 +26,11 @@ import msgspec
 from msgspec import Struct, field
 
 from ultra.actors.breaker import BreakerPolicy
+from ultra.actors.hedging import Hedge
 from ultra.actors.limits import Limits
 from ultra.actors.retry import RetryPolicy
 from ultra.actors.timeouts import Timeouts
+from ultra.clients.providers import connect
 from ultra.errors import ConfigError, UltraError
 from ultra.pricing import Price
 
@@ -88,6 +90,19 @@ class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         """Every ``provider:model``, first the one that is asked first."""
         return (self.model,) if isinstance(self.model, str) else self.model
 
+    def connect(self) -> list[object]:
+        """A client for each deployment; raises `BadCall` or `MissingExtra` where there can be none."""
+        return [
+            connect(deployment, api_key=self.api_key, base_url=self.base_url, **self.options)
+            for deployment in self.deployments
+        ]
+
+    def policies(self) -> dict[str, Any]:
+        """What `MultiLLMOrchestrator.register_model` takes besides name, client and weight."""
+        hedge = None if self.hedge_after is None else Hedge(self.hedge_after)
+        names = ("retry", "timeouts", "limits", "breaker", "price")
+        return {"hedge": hedge, **{name: getattr(self, name) for name in names}}
+
     def __repr__(self) -> str:
         return f"ModelConfig(model={self.model!r}, weight={self.weight!r})"  # a key must not be shown
 
@@ -103,6 +118,24 @@ class Configuration(Struct, frozen=True, kw_only=True):
     timeouts: Timeouts | None = None
     limits: Limits | None = None
     breaker: BreakerPolicy | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """The arguments of `MultiLLMOrchestrator`."""
+        run, cache = self.run, self.cache
+        return {
+            "cache_enabled": cache.enabled,
+            "cache": cache.store if cache.enabled else None,
+            "quorum": run.quorum,
+            "timeout": run.timeout,
+            "system": run.system,
+            "judge": run.judge,
+            "max_cost": run.max_cost,
+            "stages": run.stages,
+            "retry": self.retry,
+            "timeouts": self.timeouts,
+            "limits": self.limits,
+            "breaker": self.breaker,
+        }
 
 
 def load_configuration(path: str | Path) -> Configuration:

@@ -26,9 +26,11 @@ from ultra.arguments import (
     checked_options,
     checked_prompt,
     checked_quorum,
+    checked_scorer,
     checked_system,
     checked_timeout,
 )
+from ultra.config import load_configuration
 from ultra.errors import BadCall, DeadlineExceeded, OrchestratorClosed, OrchestratorInUse
 from ultra.planning import Planner, RunDefaults, stages_of
 from ultra.quality import agreement
@@ -40,6 +42,7 @@ from ultra.tree import ModelTree
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
     from types import TracebackType
 
     from ultra.actors.breaker import BreakerPolicy
@@ -72,6 +75,7 @@ class MultiLLMOrchestrator:
         max_retries: retries after a failed attempt, so at most ``1 + max_retries`` attempts.
         cache_enabled: whether answers are kept and equal requests under way share one call.
         cache: where answers are kept: ``"memory"``, ``"sqlite:///path"``, or a `CacheStore`.
+        stages: what a run does that names none; None: initial, meta and synthesis.
         quorum: how many models must answer each stage that asks all; ``"all"`` is the strict reading.
         timeout: seconds that a whole run may take; None: no bound but those of the attempts.
         system: system prompt of the initial stage, and of custom stages that have none of their own.
@@ -92,6 +96,7 @@ class MultiLLMOrchestrator:
         cache_enabled: bool = True,  # noqa: FBT001, FBT002 - the guide's signature
         *,
         cache: CacheStore | str | None = None,
+        stages: Sequence[str | Stage] | None = None,
         quorum: Quorum = 1,
         timeout: float | None = None,
         system: str | None = None,
@@ -121,11 +126,12 @@ class MultiLLMOrchestrator:
             self._registry,
             stages_of(self),
             RunDefaults(
+                stages=None if stages is None else tuple(stages),
                 quorum=checked_quorum(quorum),
                 timeout=checked_timeout(timeout),
                 system=self._system,
                 use_cache=cache_enabled,
-                scorer=_checked_scorer(scorer),
+                scorer=checked_scorer(scorer),
                 judge=judge,
                 max_cost=checked_cost(max_cost),
             ),
@@ -133,6 +139,21 @@ class MultiLLMOrchestrator:
         )
         self._tree: ModelTree | None = None
         self._closed = False
+
+    @classmethod
+    def from_config(cls, path: str | Path) -> Self:
+        """An orchestrator with the models and settings of a configuration file, such as ``ultra.toml``.
+
+        Raises:
+            ConfigError: the file is wrong; the message gives file, line, key, and what is allowed.
+            BadCall: a model cannot be connected to, for want of a key, say.
+            MissingExtra: a model or the cache needs packages that are not installed.
+        """
+        configuration = load_configuration(path)
+        orchestrator = cls(**configuration.settings())
+        for name, model in configuration.models.items():
+            orchestrator.register_model(name, model.connect(), model.weight, **model.policies())
+        return orchestrator
 
     # --- life ----------------------------------------------------------------------------------------
 
@@ -299,11 +320,8 @@ class MultiLLMOrchestrator:
         """As `process_responses`, telling what happens while it happens.
 
         ``async with o.stream_responses(prompt) as run: async for event in run: ...``, and
-        ``await run.result()`` for the result. Leaving the block cancels what is not finished.
-
-        Raises:
-            BadCall: an argument is not allowed; no model was called.
-            OrchestratorClosed: the orchestrator was closed.
+        ``await run.result()`` for the result. Leaving the block cancels what is not finished. Raises
+        `BadCall` and `OrchestratorClosed` at once; what happens later is an event, and raised by the result.
         """
         self._check_open()
         settings = RunSettings(system, timeout, quorum, use_cache, options)
@@ -350,7 +368,8 @@ class MultiLLMOrchestrator:
             return await self._ask(stranger.model, request, limit)
         finally:
             for forgotten in self._registry.strangers.dismiss(stranger):
-                await self._forget(forgotten)
+                if self._tree is not None:
+                    await self._tree.forget(forgotten)
 
     # --- inside --------------------------------------------------------------------------------------
 
@@ -362,12 +381,6 @@ class MultiLLMOrchestrator:
             with trio.move_on_after(limit) as scope:
                 return await ref.ask(replace(request, deadline=scope.deadline))
         raise DeadlineExceeded(f"Model {model.name!r} did not answer within {limit:g} s")
-
-    async def _forget(self, model: RegisteredModel) -> None:
-        """Stop the actor of an unregistered client that nobody is asking, which takes no time."""
-        if self._tree is not None:
-            with trio.CancelScope(shield=True):
-                await self._tree.remove(model, drain=False, grace=0)
 
     def _running(self) -> AbstractAsyncContextManager[ModelTree]:
         """The tree that runs, or one for a single call."""
@@ -385,9 +398,3 @@ class MultiLLMOrchestrator:
     def _check_open(self) -> None:
         if self._closed:
             raise OrchestratorClosed("this orchestrator was closed when its block was left; make a new one")
-
-
-def _checked_scorer(scorer: Scorer | None) -> Scorer | None:
-    if scorer is not None and not callable(scorer):
-        raise BadCall(f"the scorer is {scorer!r}; it must be a function of question and answers, or None")
-    return scorer

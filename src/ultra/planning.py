@@ -37,6 +37,7 @@ _PROMPT_METHOD: Final = re.compile(r"_create_(\w+)_prompt")
 class RunDefaults(NamedTuple):
     """What holds for every run that says nothing else."""
 
+    stages: tuple[str | Stage, ...] | None
     quorum: Quorum
     timeout: float
     system: str | None
@@ -80,7 +81,7 @@ class Planner:
         quorum = defaults.quorum if settings.quorum is None else settings.quorum
         judge = registry.get(defaults.judge) if defaults.judge is not None else None
         planned = plan_stages(
-            stages,
+            defaults.stages if stages is None else stages,
             self._stages,
             system=system,
             secret=self._secret,

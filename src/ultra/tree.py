@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Self
 from urllib.parse import quote
 
+import trio
+
 from ultra.actors.coordinator import Coordinator
 from ultra.actors.model import ModelActor
 from ultra.actors.plan import Target
@@ -113,6 +115,11 @@ class ModelTree:
         await place.above.stop(drain=drain, grace=grace)
         del self._leaving[model], self._nodes[place.node]
         await model.let_go()
+
+    async def forget(self, model: RegisteredModel) -> None:
+        """Stop the actor of an unregistered client that nobody is asking, which takes no time."""
+        with trio.CancelScope(shield=True):
+            await self.remove(model, drain=False, grace=0)
 
     def revive(self, model: RegisteredModel) -> None:
         """Start the actor of a model again if it is down."""
