@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 ULTRA = (sys.executable, "-c", "import sys; from ultra.cli import main; sys.exit(main())")
 
+# The terminal becomes the one that Ctrl-C is pressed on.
+ON_TERMINAL = (*ULTRA[:2], f"import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); {ULTRA[2]}")
+
 PATIENCE = 60
 """Seconds after which a test gives up: far more than anything takes, on a machine that is busy."""
 
@@ -100,9 +103,14 @@ class Terminal:
             while text not in self.output:
                 assert await self._read(), f"it ended without writing {text!r}, but:\n{self.output}"
 
-    def interrupt(self) -> None:
-        """Press Ctrl-C."""
-        interrupt(self.process)
+    async def type(self, text: str) -> None:
+        """Press keys; ``\\x03`` is Ctrl-C."""
+        await self._master.send_all(text.encode())
+
+    @property
+    def echoes(self) -> bool:
+        """Whether the terminal shows what is typed."""
+        return bool(termios.tcgetattr(self._master.fileno())[3] & termios.ECHO)
 
     async def wait(self) -> int:
         """Wait until it has ended and return its exit code; fails if a process of its is left."""
@@ -139,7 +147,7 @@ async def ultra_on_terminal(
     master, slave = pty.openpty()
     ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
     process = await trio.lowlevel.open_process(
-        [*ULTRA, *arguments],
+        [*ON_TERMINAL, *arguments],
         stdin=slave,
         stdout=slave,
         stderr=slave,

@@ -49,7 +49,7 @@ async def test_ctrl_c_while_the_embedded_model_starts_leaves_no_process(presses:
     async with ultra_on_terminal("ask", "What is the capital of France?", env={"MARK": mark}) as terminal:
         await terminal.wait_for("Answers")
         for _ in range(presses):
-            terminal.interrupt()
+            await terminal.type("\x03")
 
         assert await terminal.wait() == 130
     assert "Traceback" not in terminal.output

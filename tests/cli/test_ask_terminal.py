@@ -44,14 +44,31 @@ async def test_ctrl_c_keeps_the_text_gives_the_terminal_back_and_closes_the_call
         ):
             await terminal.wait_for("Surely")
             for _ in range(presses):
-                terminal.interrupt()
+                await terminal.type("\x03")
 
             assert await terminal.wait() == 130
+            assert terminal.echoes
             await script.broken.wait()
         assert "Traceback" not in terminal.output
         assert cursor_is_visible(terminal.output)
         kept = terminal.output.rpartition("stopped")[2]
         assert "Surely" in kept
+
+
+async def test_what_is_typed_meanwhile_is_not_echoed_into_the_display_and_echo_is_back_in_the_end() -> None:
+    gate = trio.Event()
+    async with (
+        chat_server(first=Script(("Surely ", "Paris."), gate=gate)) as server,
+        ultra_on_terminal("ask", "?", "--model", "openai:first", env=server.environment) as terminal,
+    ):
+        await terminal.wait_for("Surely")
+        assert not terminal.echoes
+        await terminal.type("impatient\n")
+        gate.set()
+
+        assert await terminal.wait() == 0
+        assert "impatient" not in terminal.output
+        assert terminal.echoes
 
 
 async def test_failed_attempts_do_not_spoil_the_display() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self
 
 import trio
@@ -13,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ultra.cli.columns import Columns
+from ultra.cli.keyboard import silent_keyboard
 from ultra.cli.panes import StagePanes
 from ultra.cli.report import HEADINGS, STAGE_TITLES, degradations, model_lines, seconds
 from ultra.cli.text import block, one_line
@@ -45,15 +47,18 @@ class LiveView:
         self._stage: StagePanes | None = None
         self._live: Live | None = None
         self._began = 0.0
+        self._closing = ExitStack()
 
     def __enter__(self) -> Self:
         self._began = self._clock()
+        self._closing.enter_context(silent_keyboard())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._settle()
+        with self._closing:
+            self._settle()
 
     def show(self, event: Event) -> None:
         """Take notice of `event`; what it changes is drawn by the next `refresh`."""
