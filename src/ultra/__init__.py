@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from ultra.actors.breaker import BreakerPolicy
+    from ultra.actors.hedging import Hedge
     from ultra.actors.limits import Limits
     from ultra.actors.model import Timeouts
     from ultra.actors.retry import RetryPolicy
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     )
     from ultra.orchestrator import MultiLLMOrchestrator
     from ultra.pipeline import Stage
+    from ultra.pricing import Price
     from ultra.responses import StageResponses
 
 __all__ = [
@@ -57,6 +59,7 @@ __all__ = [
     "ConfigError",
     "DeadlineExceeded",
     "Event",
+    "Hedge",
     "Limits",
     "MissingExtra",
     "ModelError",
@@ -67,6 +70,7 @@ __all__ = [
     "OrchestrationResult",
     "OrchestratorClosed",
     "OrchestratorInUse",
+    "Price",
     "QuorumNotReached",
     "RetryPolicy",
     "Stage",
@@ -80,6 +84,7 @@ __all__ = [
 
 _HOMES: Final = {
     "BreakerPolicy": "ultra.actors.breaker",
+    "Hedge": "ultra.actors.hedging",
     "Limits": "ultra.actors.limits",
     "Timeouts": "ultra.actors.model",
     "RetryPolicy": "ultra.actors.retry",
@@ -106,6 +111,7 @@ _HOMES: Final = {
     "Usage": "ultra.messages",
     "MultiLLMOrchestrator": "ultra.orchestrator",
     "Stage": "ultra.pipeline",
+    "Price": "ultra.pricing",
     "StageResponses": "ultra.responses",
 }
 """Where each public name is defined. Modules are imported when a name of theirs is first asked for, so
