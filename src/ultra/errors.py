@@ -11,13 +11,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 __all__ = [
     "ActorCrashed",
     "ActorDown",
     "ActorError",
     "ActorStopped",
+    "ActorUnresponsive",
     "AllAttemptsFailed",
     "AskTimeout",
     "BadCall",
@@ -148,16 +149,30 @@ class AskTimeout(ActorError, TimeoutError):
         self.timeout = timeout
 
 
-class RestartLimitExceeded(ActorError, RuntimeError):
-    """A child crashed more often than its supervisor's restart intensity allows."""
+class ActorUnresponsive(ActorError, TimeoutError):
+    """The actor ignores cancellation: it was cancelled and has not ended, and is waited for no longer."""
 
-    def __init__(self, path: str, max_restarts: int, within: float, cause: BaseException) -> None:
+    def __init__(self, path: str) -> None:
+        super().__init__(path, "was cancelled and has not ended; it is waited for no longer")
+
+
+class RestartLimitExceeded(ActorError, RuntimeError):
+    """A child crashed more often than its supervisor's restart intensity allows.
+
+    `crashes` are those that were counted, oldest first and the last one included; `__cause__` is a group
+    of them, so that a traceback shows them all. One of them can be a `RestartLimitExceeded` itself, from
+    a supervisor further down.
+    """
+
+    def __init__(self, path: str, max_restarts: int, within: float, crashes: Sequence[Exception]) -> None:
+        plural = "restart" if max_restarts == 1 else "restarts"
         super().__init__(
             path,
-            f"crashed again after {max_restarts} restarts within {within:g} s: "
-            f"{type(cause).__name__}: {cause}",
+            f"crashed, and its supervisor allows {max_restarts} {plural} within {within:g} s: "
+            f"{type(crashes[-1]).__name__}: {crashes[-1]}",
         )
-        self.__cause__ = cause
+        self.crashes = tuple(crashes)
+        self.__cause__ = ExceptionGroup(f"what led to the end of {path!r}", crashes)
 
 
 # --- models ------------------------------------------------------------------------------------

@@ -15,10 +15,10 @@ This package knows nothing of language models; with `ultra.supervisor` it is a l
 """
 
 from ultra.actors.actor import Actor, ActorOptions, ActorRef
-from ultra.actors.cell import ActorSnapshot, ActorState, Terminated
 from ultra.actors.dead_letters import DeadLetter, DeadLetters
 from ultra.actors.inbox import Overflow
 from ultra.actors.message import Failure, Message, SystemMessage
+from ultra.actors.status import ActorSnapshot, ActorState, Terminated
 
 __all__ = [
     "Actor",

@@ -7,16 +7,23 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar, get_args, overload
 
 import trio
 from msgspec import Struct
-from trio.lowlevel import checkpoint, checkpoint_if_cancelled, current_task, wait_task_rescheduled
+from trio.lowlevel import (
+    cancel_shielded_checkpoint,
+    checkpoint_if_cancelled,
+    current_task,
+    enable_ki_protection,
+    wait_task_rescheduled,
+)
 
-from ultra.actors.inbox import Admission, Overflow
+from ultra.actors.inbox import WAITING, Overflow
 from ultra.actors.message import Envelope, Message
 from ultra.errors import AskTimeout, BadCall
 
 if TYPE_CHECKING:
     from trio.lowlevel import Task
 
-    from ultra.actors.cell import ActorSnapshot, Cell, Terminated
+    from ultra.actors.cell import Cell
+    from ultra.actors.status import ActorSnapshot, Terminated
 
 __all__ = ["Actor", "ActorOptions", "ActorRef"]
 
@@ -62,6 +69,12 @@ class ActorOptions(Struct, frozen=True, kw_only=True):
                 f"{self.overflow!r}; the capacity must be at least {least}, since it counts the "
                 "messages in flight too"
             )
+
+
+def check_grace(grace: float | None) -> None:
+    """Raise `BadCall` unless `grace` is None or a number of seconds."""
+    if grace is not None and not 0 <= grace < math.inf:
+        raise BadCall(f"grace is {grace!r}; it must be a number of seconds, 0 or more")
 
 
 class Actor:
@@ -145,60 +158,65 @@ class ActorRef:
         """
         self._cell.deliver(Envelope(message), may_wait=False)
 
+    @enable_ki_protection
     async def send(self, message: object) -> None:
         """Put `message` into the inbox, waiting for room where the actor's overflow policy is to wait.
 
-        Always a checkpoint. Cancelled while it waits, it has sent nothing.
+        Always a checkpoint. Cancelled, it has sent nothing.
 
         Raises:
             InboxFull: there is no room, and the actor's overflow policy is to reject.
             ActorStopped: the actor has ended, or ended while this waited.
+            UsageError: the actor itself waits here for room that only its own task could make.
         """
         await checkpoint_if_cancelled()
         cell = self._cell
         envelope = Envelope(message, None, cell.on_abandon)
-        if cell.deliver(envelope, may_wait=True) is Admission.WAITING:
+        if cell.deliver(envelope, may_wait=True) is WAITING:
+            cell.refuse_own_wait(envelope)
             envelope.sender = current_task()
             await wait_task_rescheduled(envelope.abandon)
         else:
-            await checkpoint()
+            await cancel_shielded_checkpoint()
 
     @overload
     async def ask(self, message: Message[R], timeout: float | None = None) -> R: ...
     @overload
     async def ask(self, message: object, timeout: float | None = None) -> object: ...
+    # Protected: a KeyboardInterrupt between delivery and wait would leave an asker whom nobody may wake.
+    @enable_ki_protection
     async def ask(self, message: object, timeout: float | None = None) -> object:
         """Send `message` and wait for the reply, at most `timeout` seconds where that is given.
 
         Ends exactly once: with the reply, an error, the timeout or cancellation; a reply that comes
         later reaches nobody. Cancelled or timed out, the message may be handled all the same, unless
-        the actor has `ActorOptions.cancel_abandoned` set.
+        the actor has `ActorOptions.cancel_abandoned` set, or it still waited for room in the inbox.
 
         Raises:
             AskTimeout: no reply came in time.
             ActorCrashed: handling the message crashed the actor each time it was delivered.
             InboxFull: there is no room, and the actor's overflow policy is to reject or to drop.
             ActorStopped: the actor has ended, or ended before it handled the message.
+            UsageError: the actor asks itself where nothing but its own task could answer.
         """
-        if timeout is None:
-            return await self._ask(message)
-        if not timeout >= 0:
-            raise BadCall(f"timeout is {timeout!r}; it must be a number of seconds, 0 or more, or None")
-        with trio.move_on_after(timeout):
-            return await self._ask(message)
-        raise AskTimeout(self.path, timeout)
-
-    async def _ask(self, message: object) -> object:
+        if timeout is not None:
+            return await self._ask_within(timeout, message)
         await checkpoint_if_cancelled()
         cell = self._cell
         envelope = Envelope(message, current_task(), cell.on_abandon)
         cell.deliver(envelope, may_wait=True)
         return await wait_task_rescheduled(envelope.abandon)
 
+    async def _ask_within(self, timeout: float, message: object) -> object:
+        if not timeout >= 0:
+            raise BadCall(f"timeout is {timeout!r}; it must be a number of seconds, 0 or more, or None")
+        with trio.move_on_after(timeout):
+            return await self.ask(message)
+        raise AskTimeout(self.path, timeout)
+
     def request_stop(self, *, drain: bool = False, grace: float | None = None) -> None:
         """Ask the actor to stop and go on; see `stop`. An actor that stops itself uses this."""
-        if grace is not None and not 0 <= grace < math.inf:
-            raise BadCall(f"grace is {grace!r}; it must be a number of seconds, 0 or more")
+        check_grace(grace)
         self._cell.request_stop(drain=drain, grace=grace)
 
     async def stop(self, *, drain: bool = False, grace: float | None = None) -> Terminated:
@@ -206,8 +224,14 @@ class ActorRef:
 
         From now on it accepts nothing. Handlers that run may finish; after `grace` seconds (default:
         the actor's own) they are cancelled. Messages that wait are given back as `ActorStopped`, or,
-        with `drain`, handled first. Cancelled, this stops waiting; the actor stops all the same.
+        with `drain`, handled first. A second stop can only hasten the first. Cancelled, this stops
+        waiting; the actor stops all the same. An actor that ignores even cancellation is reported and
+        waited for no longer: then the result's `error` is an `ActorUnresponsive`.
+
+        Raises:
+            UsageError: the actor's own handler waits here, which would have to end first.
         """
+        self._cell.refuse_own_tasks()
         self.request_stop(drain=drain, grace=grace)
         return await self.watch()
 
@@ -215,6 +239,9 @@ class ActorRef:
         """Wait until the actor has ended for good, or is down; at once when it already has.
 
         A restart is not an end. Cancellation leaves nothing behind.
+
+        Raises:
+            UsageError: the actor's own handler waits here, which would have to end first.
         """
         return await self._cell.watch()
 

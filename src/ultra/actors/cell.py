@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
-from msgspec import Struct
 from outcome import Value
-from trio.lowlevel import Abort, checkpoint, current_task, reschedule, wait_task_rescheduled
+from trio.lowlevel import (
+    Abort,
+    checkpoint,
+    current_task,
+    enable_ki_protection,
+    reschedule,
+    wait_task_rescheduled,
+)
 
 from ultra.actors.actor import ActorRef
-from ultra.actors.inbox import Admission, Inbox
-from ultra.errors import ActorDown, ActorStopped, InboxFull
+from ultra.actors.inbox import REJECTED, Admission, Inbox
+from ultra.actors.status import ActorSnapshot, ActorState, Counts, Terminated
+from ultra.errors import ActorDown, ActorStopped, InboxFull, UsageError
+from ultra.log import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -20,52 +27,12 @@ if TYPE_CHECKING:
 
     from ultra.actors.actor import Actor, ActorOptions
     from ultra.actors.dead_letters import DeadLetterReason, DeadLetters
-    from ultra.actors.incarnation import Incarnation
+    from ultra.actors.incarnation import Exit, Incarnation
     from ultra.actors.message import Envelope
 
-__all__ = ["ActorSnapshot", "ActorState", "Cell", "Interceptor", "StopRequest", "Terminated"]
+__all__ = ["Cell", "Interceptor", "Owner"]
 
-
-class ActorState(Enum):
-    """Where an actor is in its life."""
-
-    STARTING = "starting"
-    RUNNING = "running"
-    RESTARTING = "restarting"
-    STOPPING = "stopping"
-    STOPPED = "stopped"
-    DOWN = "down"
-
-
-class ActorSnapshot(Struct, frozen=True, kw_only=True):
-    """One actor at one moment.
-
-    sent = handled + failed + rejected + dead_lettered + queued + in_flight. `queued` counts the
-    messages that wait in the inbox or for room in it; `failed` are those answered with a `Failure`;
-    `last_error` is the newest crash, as text.
-    """
-
-    name: str
-    path: str
-    state: ActorState
-    queued: int
-    in_flight: int
-    sent: int
-    handled: int
-    failed: int
-    rejected: int
-    dead_lettered: int
-    redelivered: int
-    restarts: int
-    last_error: str | None
-
-
-class Terminated(Struct, frozen=True):
-    """How an actor ended: stopped for good, or down after `error`."""
-
-    path: str
-    state: ActorState
-    error: Exception | None = None
+log = get_logger("ultra.actors")
 
 
 class Interceptor(Protocol):
@@ -92,25 +59,24 @@ class Interceptor(Protocol):
         ...
 
 
-class StopRequest(Protocol):
-    """How an actor, or a supervisor, tells the supervisor above that it is to be stopped for good."""
+class Owner(Protocol):
+    """Who decides over an actor's lives, and is told what comes of them. All of it returns at once."""
 
-    def __call__(self, name: str, drain: bool, grace: float | None) -> None:  # noqa: FBT001
-        """Begin to stop the child called `name`; returns at once."""
+    def stop_requested(self, *, drain: bool, grace: float | None) -> None:
+        """The actor is to be stopped for good."""
 
+    def life_started(self, life: Incarnation) -> None:
+        """`on_start` has returned; the first message comes next."""
 
-class Counts:
-    """What became of the messages sent to one actor."""
+    def life_ending(self, life: Incarnation) -> None:
+        """The incarnation began to end, of itself; what is left should take no longer than it may."""
 
-    __slots__ = ("dead_lettered", "failed", "handled", "redelivered", "rejected", "sent")
-
-    def __init__(self) -> None:
-        self.sent = self.handled = self.failed = 0
-        self.rejected = self.dead_lettered = self.redelivered = 0
+    def life_ended(self, life: Incarnation, how: Exit) -> None:
+        """The incarnation's task, if it had one, is about to return."""
 
 
 class Cell:
-    """One actor from its first start to its end. A supervisor owns it and decides over its lives."""
+    """One actor from its first start to its end. Its owner, a supervisor, decides over its lives."""
 
     __slots__ = (
         "closed",
@@ -121,10 +87,9 @@ class Cell:
         "incarnation",
         "interceptor",
         "last_error",
-        "name",
         "on_abandon",
-        "on_stop_request",
         "options",
+        "owner",
         "path",
         "ref",
         "restarts",
@@ -132,6 +97,9 @@ class Cell:
         "terminated",
         "watchers",
     )
+
+    owner: Owner
+    """Set by the owner itself, before anybody else sees the cell."""
 
     def __init__(
         self,
@@ -141,17 +109,14 @@ class Cell:
         *,
         dead_letters: DeadLetters,
         interceptor: Interceptor | None,
-        on_stop_request: StopRequest,
     ) -> None:
         self.path = path
-        self.name = path.rpartition("/")[2]
         self.factory = factory
         self.options = options
         self.dead_letters = dead_letters
         self.interceptor = interceptor
-        self.on_stop_request = on_stop_request
         self.on_abandon = self._abandoned  # bound once: each ask takes it along
-        self.inbox = Inbox(options.capacity, options.overflow, self._push_out)
+        self.inbox = Inbox(options.capacity, options.overflow)
         self.counts = Counts()
         self.ref = ActorRef(self)
         self.state = ActorState.STARTING
@@ -160,7 +125,12 @@ class Cell:
         self.last_error: Exception | None = None
         self.closed = False
         self.terminated: Terminated | None = None
-        self.watchers: list[Task] | None = None
+        self.watchers: dict[Task, None] | None = None
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rpartition("/")[2]
 
     # --- messages --------------------------------------------------------------------------------------
 
@@ -168,7 +138,7 @@ class Cell:
         """Put `envelope` into the inbox, or raise `InboxFull`, `ActorStopped` or `ActorDown`."""
         self.counts.sent += 1
         if self.interceptor is not None:
-            admission = self.interceptor.sending(self, envelope, may_wait=may_wait)
+            admission = self._intercept(envelope, self.interceptor, may_wait=may_wait)
             if admission is not None:
                 return admission
         return self.admit(envelope, may_wait=may_wait)
@@ -179,11 +149,17 @@ class Cell:
             self.counts.rejected += 1
             raise self._refusal()
         admission = self.inbox.put(envelope, may_wait=may_wait)
-        if admission is Admission.REJECTED:
+        if admission is REJECTED and (oldest := self.inbox.make_room()) is not None:
+            self.discard(oldest, "overflow", InboxFull(self.path, self.inbox.capacity, oldest.message))
+            admission = self.inbox.put(envelope, may_wait=may_wait)
+        if admission is REJECTED:
             self.counts.rejected += 1
             raise InboxFull(self.path, self.inbox.capacity, envelope.message)
-        if self.incarnation is not None:
-            self.incarnation.wake()
+        incarnation = self.incarnation
+        if incarnation is not None and not incarnation.wake():
+            asker = envelope.asker
+            if asker is not None and asker is incarnation.task:
+                self.refuse_own_wait(envelope)
         return admission
 
     def admit_waiting(self) -> None:
@@ -200,8 +176,28 @@ class Cell:
         if error is not None:
             envelope.fail(error)
 
-    def _push_out(self, envelope: Envelope) -> None:
-        self.discard(envelope, "overflow", InboxFull(self.path, self.inbox.capacity, envelope.message))
+    def refuse_own_wait(self, envelope: Envelope) -> None:
+        """Take `envelope` back and raise `UsageError` if only the task that sends it could handle it."""
+        if self.incarnation is None or self.incarnation.task is not current_task():
+            return
+        if self.inbox.remove(envelope) or self.inbox.stop_waiting(envelope):
+            self.counts.rejected += 1
+        raise UsageError(
+            f"actor {self.path!r} waits for itself: nothing but the task that waits could take the message; "
+            "use tell, call the method itself, or raise ActorOptions.concurrency"
+        )
+
+    def _intercept(self, envelope: Envelope, interceptor: Interceptor, *, may_wait: bool) -> Admission | None:
+        # The asker does not wait yet, so nobody may reschedule it: an error that is meant for it is kept
+        # by the envelope, and raised by the call that it is in.
+        asker, envelope.asker = envelope.asker, None
+        try:
+            admission = interceptor.sending(self, envelope, may_wait=may_wait)
+        finally:
+            envelope.asker = asker
+        if asker is not None and envelope.error is not None:
+            raise envelope.error
+        return admission
 
     def _abandoned(self, envelope: Envelope) -> None:
         if self.inbox.stop_waiting(envelope):
@@ -210,11 +206,18 @@ class Cell:
             if envelope.scope is not None:
                 envelope.scope.cancel()
             elif envelope.handler is not None:
-                if self.incarnation is not None:
-                    self.incarnation.actor.on_abandon(envelope.handler)
+                self._tell_handler(envelope.handler)
             elif self.inbox.remove(envelope):
                 self.discard(envelope, "abandoned")
                 self.admit_waiting()
+
+    def _tell_handler(self, handler: Task) -> None:
+        if self.incarnation is None:
+            return
+        try:
+            self.incarnation.actor.on_abandon(handler)
+        except Exception:  # noqa: BLE001 - called by trio's cancellation, which must not be broken off
+            log.write("error", "on_abandon failed", path=self.path, exc_info=True)
 
     def _refusal(self) -> ActorStopped:
         if self.state is ActorState.DOWN:
@@ -238,15 +241,17 @@ class Cell:
         """There will be no other incarnation, unless the actor is revived: tell all who wait."""
         self.state = state
         self.last_error = error or self.last_error
-        self.incarnation = None
         self.close()
+        if self.incarnation is not None:  # it ignores cancellation
+            self.incarnation.fail_askers()
+            self.incarnation = None
         if self.interceptor is not None:
             for envelope in self.interceptor.ended(self):
                 envelope.fail(self._refusal())
         self.terminated = Terminated(self.path, state, error)
-        for task in self.watchers or ():
+        watchers, self.watchers = self.watchers, None
+        for task in watchers or ():
             reschedule(task, Value(self.terminated))
-        self.watchers = None
 
     def revive(self) -> None:
         """Accept messages again after `terminate`."""
@@ -255,26 +260,36 @@ class Cell:
         self.state = ActorState.STARTING
 
     def request_stop(self, *, drain: bool, grace: float | None) -> None:
-        """Hand the wish to stop to the supervisor; nothing happens when the end has come already."""
+        """Hand the wish to stop to the owner; nothing happens when the end has come already."""
         if self.terminated is None or self.state is ActorState.DOWN:
-            self.on_stop_request(self.name, drain, grace)
+            self.owner.stop_requested(drain=drain, grace=grace)
 
     def finish(self) -> None:
         """End the current incarnation normally."""
         if self.incarnation is not None:
             self.incarnation.finish()
 
+    def refuse_own_tasks(self) -> None:
+        """Raise `UsageError` where the actor's own handler would wait for the actor's end."""
+        if self.incarnation is not None and self.incarnation.runs_in(current_task()):
+            raise UsageError(
+                f"actor {self.path!r} cannot wait for its own end in its own handler, which would have to "
+                "end first; to end itself, an actor calls request_stop or finish"
+            )
+
+    @enable_ki_protection
     async def watch(self) -> Terminated:
         """Wait for `terminate`; see `ActorRef.watch`."""
         if self.terminated is not None:
             await checkpoint()
             return self.terminated
+        self.refuse_own_tasks()
         task = current_task()
-        watchers = self.watchers = self.watchers or []
-        watchers.append(task)
+        watchers = self.watchers = self.watchers or {}
+        watchers[task] = None
 
         def stop_watching(_raise_cancel: object) -> Abort:
-            watchers.remove(task)
+            del watchers[task]
             return Abort.SUCCEEDED
 
         terminated: Terminated = await wait_task_rescheduled(stop_watching)
@@ -283,6 +298,7 @@ class Cell:
     def snapshot(self) -> ActorSnapshot:
         """All numbers at this moment."""
         counts = self.counts
+        error = self.last_error
         return ActorSnapshot(
             name=self.name,
             path=self.path,
@@ -296,7 +312,5 @@ class Cell:
             dead_lettered=counts.dead_lettered,
             redelivered=counts.redelivered,
             restarts=self.restarts,
-            last_error=None
-            if self.last_error is None
-            else f"{type(self.last_error).__name__}: {self.last_error}",
+            last_error=None if error is None else f"{type(error).__name__}: {error}",
         )

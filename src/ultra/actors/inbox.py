@@ -7,10 +7,10 @@ a message that is redelivered after a crash always finds its place again.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from enum import Enum
 from operator import attrgetter
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from ultra.errors import BadCall
 
@@ -27,7 +27,7 @@ Overflow = Literal["wait", "reject", "drop_oldest"]
 
 wait: `tell` raises `InboxFull`; `send` and `ask` wait for room, first come, first served.
 reject: `tell`, `send` and `ask` raise `InboxFull`.
-drop_oldest: the oldest message that nobody has begun to handle goes to the dead letters.
+drop_oldest: the oldest message that is not being handled goes to the dead letters.
 """
 
 
@@ -39,40 +39,42 @@ class Admission(Enum):
     REJECTED = "rejected"
 
 
-class Inbox:
-    """The messages of one actor that nobody has begun to handle, and how many are being handled.
+# To look a member up in its class takes longer than to put an envelope into a lane.
+ACCEPTED: Final = Admission.ACCEPTED
+WAITING: Final = Admission.WAITING
+REJECTED: Final = Admission.REJECTED
 
-    `on_drop` is called with each message that the overflow policy ``drop_oldest`` pushes out.
-    """
+
+class Inbox:
+    """The messages of one actor that nobody has begun to handle, and how many are being handled."""
 
     __slots__ = (
-        "_next_sequence",
+        "_sequence",
         "_system",
+        "_system_in_flight",
         "_user",
         "_waiting",
         "capacity",
-        "in_flight",
-        "on_drop",
         "overflow",
-        "user_in_flight",
+        "user_load",
     )
 
-    def __init__(self, capacity: int, overflow: Overflow, on_drop: Callable[[Envelope], None]) -> None:
+    def __init__(self, capacity: int, overflow: Overflow) -> None:
         if capacity < 1:
             raise BadCall(f"the inbox capacity is {capacity}; it must be at least 1 message")
         self.capacity = capacity
         self.overflow = overflow
-        self.in_flight = 0
-        self.user_in_flight = 0
-        self.on_drop = on_drop
-        self._next_sequence = 0
-        self._user: deque[Envelope] = deque()
-        # Most actors never use these two, and even an empty deque takes 760 bytes.
+        self.user_load = 0
+        """User messages accepted and not finished; never more than `capacity`."""
+        self._system_in_flight = 0
+        self._sequence = 0
+        # Made when first needed: an actor may never use one of them, and an empty deque takes 760 bytes.
+        self._user: deque[Envelope] | None = None
         self._system: deque[Envelope] | None = None
-        self._waiting: deque[Envelope] | None = None
+        self._waiting: OrderedDict[Envelope, None] | None = None
 
     def __len__(self) -> int:
-        return len(self._user) + (len(self._system) if self._system else 0)
+        return (len(self._user) if self._user else 0) + (len(self._system) if self._system else 0)
 
     @property
     def waiting(self) -> int:
@@ -80,31 +82,44 @@ class Inbox:
         return len(self._waiting) if self._waiting else 0
 
     @property
-    def user_load(self) -> int:
-        """User messages accepted and not finished; never more than `capacity`."""
-        return len(self._user) + self.user_in_flight
+    def in_flight(self) -> int:
+        """How many messages are being handled."""
+        return self._system_in_flight + self.user_load - (len(self._user) if self._user else 0)
 
     def put(self, envelope: Envelope, *, may_wait: bool) -> Admission:
-        """Take `envelope` in, let it wait for room, or reject it, as its lane and `overflow` say."""
+        """Take `envelope` in, let it wait for room, or reject it, as its lane and `overflow` say.
+
+        With ``drop_oldest`` a message that was rejected can be put in after `make_room`.
+        """
         if envelope.system:
-            if self._system is None:
-                self._system = deque()
-            self._append(self._system, envelope)
-        elif len(self._user) + self.user_in_flight < self.capacity:
-            self._append(self._user, envelope)
-        elif self.overflow == "drop_oldest":
-            if not self._user:  # every place is taken by a message in flight
-                return Admission.REJECTED
-            self.on_drop(self._user.popleft())
-            self._append(self._user, envelope)
-        elif self.overflow == "reject" or not may_wait:
-            return Admission.REJECTED
-        else:
+            lane = self._system
+            if lane is None:
+                lane = self._system = deque()
+        elif self.user_load < self.capacity:
+            lane = self._user
+            if lane is None:
+                lane = self._user = deque()
+            self.user_load += 1
+        elif may_wait and self.overflow == "wait":
             if self._waiting is None:
-                self._waiting = deque()
-            self._waiting.append(envelope)
-            return Admission.WAITING
-        return Admission.ACCEPTED
+                self._waiting = OrderedDict()
+            self._waiting[envelope] = None
+            return WAITING
+        else:
+            return REJECTED
+        self._sequence = envelope.sequence = self._sequence + 1
+        lane.append(envelope)
+        return ACCEPTED
+
+    def make_room(self) -> Envelope | None:
+        """Take out the oldest user message that is not being handled, if the overflow policy says so.
+
+        None where it is another policy, or where all of them are being handled.
+        """
+        if self.overflow != "drop_oldest" or not self._user:
+            return None
+        self.user_load -= 1
+        return self._user.popleft()
 
     def take(self) -> Envelope | None:
         """The next message to handle, system lane first; None when both lanes are empty.
@@ -113,39 +128,42 @@ class Inbox:
         """
         if self._system:
             envelope = self._system.popleft()
+            self._system_in_flight += 1
         elif self._user:
             envelope = self._user.popleft()
-            self.user_in_flight += 1
         else:
             return None
-        self.in_flight += 1
         envelope.deliveries += 1
         return envelope
 
-    def finish(self, envelope: Envelope) -> None:
-        """Give up the place of a message that was in flight."""
-        self.in_flight -= 1
-        if not envelope.system:
-            self.user_in_flight -= 1
+    def finish(self, envelope: Envelope) -> bool:
+        """Give up the place of a message that was in flight; True when another waits for one."""
+        if envelope.system:
+            self._system_in_flight -= 1
+        else:
+            self.user_load -= 1
+        return self._waiting is not None
 
     def requeue(self, envelopes: Iterable[Envelope]) -> None:
         """Put messages that were in flight back to the front of their lanes, in their old order."""
         for envelope in sorted(envelopes, key=attrgetter("sequence"), reverse=True):
-            self.finish(envelope)
             if envelope.system:
-                if self._system is None:
-                    self._system = deque()
+                self._system = self._system or deque()
                 self._system.appendleft(envelope)
+                self._system_in_flight -= 1
             else:
+                self._user = self._user or deque()
                 self._user.appendleft(envelope)
 
     def admit_waiting(self) -> Envelope | None:
         """Move the first message that waits into a free place; None when there is no such thing."""
-        if self._waiting and self.user_load < self.capacity:
-            envelope = self._waiting.popleft()
-            self._append(self._user, envelope)
-            return envelope
-        return None
+        if self._waiting is None or self.user_load >= self.capacity:
+            return None
+        envelope, _ = self._waiting.popitem(last=False)
+        if not self._waiting:
+            self._waiting = None
+        self.put(envelope, may_wait=False)
+        return envelope
 
     def overtake(self, envelope: Envelope, may_pass: Callable[[Envelope], bool]) -> bool:
         """Move `envelope`, if it is the last of its lane, ahead of those right before it that it may pass.
@@ -165,18 +183,22 @@ class Inbox:
 
     def remove(self, envelope: Envelope) -> bool:
         """Take `envelope` out before anybody handles it; False when it is not among the accepted."""
-        for lane in (self._user, self._system):
-            if lane and envelope in lane:
-                lane.remove(envelope)
-                return True
-        return False
+        lane = self._system if envelope.system else self._user
+        if not lane or envelope not in lane:
+            return False
+        lane.remove(envelope)
+        if not envelope.system:
+            self.user_load -= 1
+        return True
 
     def stop_waiting(self, envelope: Envelope) -> bool:
         """Take `envelope` out of those that wait for room; False when it is not among them."""
-        if self._waiting and envelope in self._waiting:
-            self._waiting.remove(envelope)
-            return True
-        return False
+        if self._waiting is None or envelope not in self._waiting:
+            return False
+        del self._waiting[envelope]
+        if not self._waiting:
+            self._waiting = None
+        return True
 
     def clear(self, *, keep_accepted: bool = False) -> tuple[list[Envelope], list[Envelope]]:
         """Empty the inbox; returns the messages that were accepted and those that waited for room."""
@@ -184,12 +206,7 @@ class Inbox:
         self._waiting = None
         if keep_accepted:
             return [], waiting
-        accepted = [*(self._system or ()), *self._user]
-        self._system = None
-        self._user.clear()
+        accepted = [*(self._system or ()), *(self._user or ())]
+        self.user_load -= len(self._user or ())
+        self._system = self._user = None
         return accepted, waiting
-
-    def _append(self, lane: deque[Envelope], envelope: Envelope) -> None:
-        self._next_sequence += 1
-        envelope.sequence = self._next_sequence
-        lane.append(envelope)

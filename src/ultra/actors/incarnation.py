@@ -6,18 +6,24 @@ empty, and take the next message themselves. An ask is two reschedules, one each
 
 from __future__ import annotations
 
+from contextvars import copy_context
+from functools import partial
+from math import inf
 from typing import TYPE_CHECKING
 
 import trio
 from msgspec import Struct
-from trio.lowlevel import Abort, checkpoint, current_task, reschedule, wait_task_rescheduled
+from trio.lowlevel import checkpoint, current_task, reschedule, wait_task_rescheduled
 
 from ultra.actors.actor import Actor
+from ultra.actors.crash import CrashBarrier
 from ultra.actors.message import Failure
+from ultra.actors.worker import Worker
 from ultra.errors import ActorCrashed, ActorStopped
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable
+    from contextvars import Context
 
     from trio.lowlevel import Task
 
@@ -37,33 +43,6 @@ class Exit(Struct, frozen=True):
     finished: bool = False
 
 
-class _Worker:
-    """A place for one handler: the task, and the message that it has in hand."""
-
-    __slots__ = ("crash", "envelope", "idle", "task")
-
-    def __init__(self, idle: list[_Worker]) -> None:
-        self.idle = idle
-        self.task: Task | None = None
-        self.envelope: Envelope | None = None
-        self.crash: Exception | None = None
-
-    async def park(self) -> None:
-        """Wait for `wake`; cancelled, the worker is no longer among the idle ones."""
-        self.task = current_task()
-        self.idle.append(self)
-        await wait_task_rescheduled(self._abort)
-
-    def wake(self) -> None:
-        """Let the worker look into the inbox; it must have been taken from the idle ones."""
-        if self.task is not None:
-            reschedule(self.task)
-
-    def _abort(self, _raise_cancel: object) -> Abort:
-        self.idle.remove(self)
-        return Abort.SUCCEEDED
-
-
 class Incarnation:
     """One life of the actor in `cell`. Make it in a clean context: it calls the actor's factory.
 
@@ -71,46 +50,86 @@ class Incarnation:
     """
 
     __slots__ = (
+        "_context",
         "_crashes",
         "_draining",
         "_halted",
         "_idle",
         "_nursery",
         "_scope",
+        "_stop_by",
         "_stopping",
+        "_width",
         "_workers",
         "actor",
         "cell",
+        "task",
     )
 
     def __init__(self, cell: Cell) -> None:
         self.cell = cell
         if cell.interceptor is not None:
             cell.interceptor.starting(cell)
-        self.actor = cell.factory()
-        self.actor._cell = cell  # noqa: SLF001 - two halves of one thing
+        self.actor = _new_actor(cell)
+        self.task: Task | None = None
+        """The task that all of this life runs in, the workers of a wide actor excepted."""
         self._scope = trio.CancelScope()
-        self._nursery: trio.Nursery | None = None
-        self._workers: list[_Worker] = []
-        self._idle: list[_Worker] = []
-        self._crashes: list[Exception] = []
+        self._workers: list[Worker] = []
+        self._idle: list[Task] = []
+        self._width = 0  # how many workers there are, or are about to be
+        self._crashes: tuple[Exception, ...] = ()  # those that no worker caught
         self._halted = False
         self._draining = False
         self._stopping = False
+        self._stop_by = inf
+        # Where the next task is to be started, while one may be: first that of this life, and later, of
+        # a wide actor, one for each worker.
+        self._nursery: trio.Nursery | None = None
+        self._context: Context | None = None
 
     @property
     def starts_at_once(self) -> bool:
         """Whether the actor has no `on_start` that somebody might have to wait for."""
         return type(self.actor).on_start is Actor.on_start
 
+    @property
+    def has_on_stop(self) -> bool:
+        """Whether the actor has something to do in the end."""
+        return type(self.actor).on_stop is not Actor.on_stop
+
+    def runs_in(self, task: Task) -> bool:
+        """Whether the actor's own code runs in `task`."""
+        return task is self.task or any(worker.task is task for worker in self._workers)
+
     # --- from outside --------------------------------------------------------------------------------
 
-    def wake(self) -> None:
-        """A message has come: let an idle worker take it, or start one where there is room for it."""
+    def begin(self, nursery: trio.Nursery, context: Context) -> None:
+        """Start to live, in a task of `nursery`, in `context`.
+
+        Where there is nothing to do before a message comes, the task is not started before either:
+        most of the memory, and of the time, that an idle actor costs would be its task's.
+        """
+        self._nursery = nursery
+        self._context = context
+        if len(self.cell.inbox) or self.has_on_stop or not self.starts_at_once:
+            self._start_task(nursery, context)
+
+    def wake(self) -> bool:
+        """A message has come: let an idle worker take it, or start one; False where all are busy."""
         if self._idle:
-            self._idle.pop().wake()
-        elif self._nursery is not None and len(self._workers) < self.cell.options.concurrency:
-            self._start_worker(self._nursery)
+            reschedule(self._idle.pop())
+            return True
+        if self._nursery is None or self._context is None:
+            return False
+        if self.task is None:
+            self._start_task(self._nursery, self._context)
+            return True
+        if self._width >= self.cell.options.concurrency:
+            return False
+        self._width += 1
+        # The caller's context is no business of the worker's.
+        self._context.run(self._nursery.start_soon, self._run_worker)
+        return True
 
     def finish(self) -> None:
         """End of the actor's own will, once the messages in flight are handled."""
@@ -120,107 +139,137 @@ class Incarnation:
     def stop(self, grace: float, *, drain: bool = False) -> None:
         """End, once the messages in flight are handled; after `grace` seconds they are cancelled.
 
-        With `drain`, the messages in the inbox are handled first, within the same time.
+        With `drain`, the messages in the inbox are handled first, within the same time. A second stop
+        can only hasten the first.
         """
+        drain = drain and not self._halted
         self._stopping = True
         self._halted = not drain
         self._draining = drain
-        self._scope.deadline = min(self._scope.deadline, trio.current_time() + grace)
+        self._stop_by = min(self._stop_by, trio.current_time() + grace)
+        self._scope.deadline = min(self._scope.deadline, self._stop_by)
         self._wake_all()
+        if self.forsake():
+            self.cell.owner.life_ended(self, Exit(None))
+
+    def forsake(self) -> bool:
+        """Start no task where none was needed so far; returns whether that ends this life."""
+        if self.task is not None or self._nursery is None:
+            return False
+        self._nursery = None
+        return True
+
+    def fail_askers(self) -> None:
+        """Nobody waits for the end of this life any more: neither shall those who asked something.
+
+        Their messages are still being handled, and count as in flight until that is over.
+        """
+        for worker in self._workers:
+            if worker.envelope is not None:
+                worker.envelope.fail(ActorStopped(self.cell.path))
 
     # --- the life ------------------------------------------------------------------------------------
 
-    async def live(self, on_started: Callable[[], None]) -> Exit:
-        """Run to the end, and say how it was.
+    async def live(self) -> None:
+        """Run to the end, and tell the cell's owner of it.
 
-        Raises nothing but cancellation and its like; even then the messages in flight are settled and
-        `on_stop` has run.
+        Raises nothing but cancellation and its like; even then the messages in flight are settled,
+        `on_stop` has run, and the owner was told.
         """
+        self.task = current_task()
         started = False
         try:
             with self._scope:
-                if await self._start():
-                    started = True
-                    on_started()
-                    await self._run_workers()
+                started = self.starts_at_once or await self._start()
+                if started:
+                    self.cell.owner.life_started(self)
+                    if self.cell.options.concurrency == 1:
+                        with self._new_worker() as worker:
+                            await self._handle_messages(worker)
+                    else:
+                        await self._run_workers()
         finally:
-            self._nursery = None
+            self._halted = True
             self._settle_in_flight()
-            if started:
-                await self._stop_actor()
-        if self._scope.cancelled_caught and not (started or self._stopping):
-            limit = self.cell.options.start_timeout
-            self._crashes.append(TimeoutError(f"on_start took longer than {limit:g} s"))
-        error = self._error()
-        return Exit(error, finished=error is None and not self._stopping)
+            try:
+                if started and self.has_on_stop:
+                    await self._stop_actor()
+            finally:
+                self.cell.owner.life_ended(self, self._how_it_ended(started=started))
+
+    def _start_task(self, nursery: trio.Nursery, context: Context) -> None:
+        self._nursery = None
+        context.run(partial(nursery.start_soon, self.live, name=self.cell.path))
 
     async def _start(self) -> bool:
-        if self._halted:
+        if self._halted:  # before it began
             return False
-        if self.starts_at_once:
-            return True
-        limit = trio.current_time() + self.cell.options.start_timeout
-        self._scope.deadline = min(self._scope.deadline, limit)
-        crash = await _crash_of(self.actor.on_start)
-        if crash is not None:
-            self._crashes.append(crash)
+        limit = self.cell.options.start_timeout
+        self._scope.deadline = min(self._scope.deadline, trio.current_time() + limit)
+        with CrashBarrier() as barrier:
+            await self.actor.on_start()
+        if barrier.crash is not None:
+            self._crashes += (barrier.crash,)
             return False
-        if not self._stopping:
-            self._scope.deadline = float("inf")
+        if self._scope.cancel_called and not self._stopping:  # it ignored that, and returned too late
+            self._crashes += (self._started_too_slowly(),)
+            self._halted = True
+        self._scope.deadline = self._stop_by
         return True
 
-    async def _run_workers(self) -> None:
-        concurrency = self.cell.options.concurrency
-        if concurrency == 1:
-            worker = _Worker(self._idle)
-            self._workers.append(worker)
-            await self._run_worker(worker)
-            return
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            for _ in range(min(concurrency, len(self.cell.inbox) or 1)):
-                self._start_worker(nursery)
+    def _started_too_slowly(self) -> TimeoutError:
+        return TimeoutError(f"on_start took longer than {self.cell.options.start_timeout:g} s")
 
-    def _start_worker(self, nursery: trio.Nursery) -> None:
-        worker = _Worker(self._idle)
+    def _new_worker(self) -> Worker:
+        worker = Worker(current_task(), self._idle)
         self._workers.append(worker)
-        nursery.start_soon(self._run_worker, worker)
+        return worker
 
-    async def _run_worker(self, worker: _Worker) -> None:
-        try:
-            worker.crash = await _crash_of(self._handle_messages, worker)
-        finally:
-            # A worker ends only when all are about to. Once all have, the nursery takes no new ones.
-            self._nursery = None
+    async def _run_workers(self) -> None:
+        self._context = copy_context()
+        self._width = min(self.cell.options.concurrency, len(self.cell.inbox) or 1)
+        async with trio.open_nursery() as self._nursery:
+            for _ in range(self._width):
+                self._nursery.start_soon(self._run_worker)
+
+    async def _run_worker(self) -> None:
+        with self._new_worker() as worker:
+            try:
+                await self._handle_messages(worker)
+            finally:
+                self._nursery = None  # a worker leaves when all are about to: no more of them
         if worker.crash is not None:
-            self._crashes.append(worker.crash)
+            self._halted = True
             self._scope.cancel()
+            self.cell.owner.life_ending(self)
 
-    async def _handle_messages(self, worker: _Worker) -> None:
-        cell = self.cell
+    async def _handle_messages(self, worker: Worker) -> None:
+        cell, actor, idle = self.cell, self.actor, self._idle
         inbox, counts = cell.inbox, cell.counts
-        receive = self.actor.receive
         plain = cell.interceptor is None and not cell.options.cancel_abandoned
         turns = TURNS_BEFORE_YIELD
+        reply: object = None
         while not self._halted:
             envelope = inbox.take()
             if envelope is None:
                 if self._draining:
                     return
-                await worker.park()
+                reply = None  # an idle actor keeps nothing alive
+                idle.append(worker.task)
+                await wait_task_rescheduled(worker.leave)
                 turns = TURNS_BEFORE_YIELD
                 continue
             worker.envelope = envelope
-            reply = await (receive(envelope.message) if plain else self._handle(envelope))
+            reply = await (actor.receive(envelope.message) if plain else self._handle(envelope))
             worker.envelope = None
-            inbox.finish(envelope)
+            another_waits = inbox.finish(envelope)
             if type(reply) is Failure:
                 counts.failed += 1
                 envelope.fail(reply.error)
             elif reply is not _ABANDONED:
                 counts.handled += 1
                 envelope.succeed(reply)
-            if inbox.waiting:
+            if another_waits:
                 cell.admit_waiting()
             turns -= 1
             if not turns:
@@ -253,7 +302,7 @@ class Incarnation:
 
     def _wake_all(self) -> None:
         while self._idle:
-            self._idle.pop().wake()
+            reschedule(self._idle.pop())
 
     def _settle_in_flight(self) -> None:
         """Requeue what the workers still had in hand, or give it up."""
@@ -288,39 +337,42 @@ class Incarnation:
         cell.discard(envelope, "crashed", ActorCrashed(cell.path, cause, envelope.deliveries))
 
     async def _stop_actor(self) -> None:
-        if type(self.actor).on_stop is Actor.on_stop:
-            return
+        self.cell.owner.life_ending(self)
         limit = self.cell.options.stop_timeout
-        crash = None
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + limit) as scope:
-            crash = await _crash_of(self.actor.on_stop)
+        barrier = CrashBarrier()
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + limit) as scope, barrier:
+            await self.actor.on_stop()
         if scope.cancelled_caught:
-            crash = TimeoutError(f"on_stop took longer than {limit:g} s")
-        if crash is not None:
-            self._crashes.append(crash)
+            self._crashes += (TimeoutError(f"on_stop took longer than {limit:g} s"),)
+        if barrier.crash is not None:
+            self._crashes += (barrier.crash,)
+
+    def _how_it_ended(self, *, started: bool) -> Exit:
+        if self._scope.cancelled_caught and not (started or self._stopping):
+            self._crashes += (self._started_too_slowly(),)
+        error = self._error()
+        return Exit(error, finished=error is None and not self._stopping)
 
     def _error(self) -> Exception | None:
-        if len(self._crashes) > 1:
-            return ExceptionGroup(f"actor {self.cell.path!r} crashed in several places", self._crashes)
-        return self._crashes[0] if self._crashes else None
+        crashes = [worker.crash for worker in self._workers if worker.crash is not None]
+        crashes += self._crashes
+        if len(crashes) > 1:
+            return ExceptionGroup(f"actor {self.cell.path!r} crashed in several places", crashes)
+        return crashes[0] if crashes else None
 
 
 _ABANDONED = object()
 """The reply of a handler that was cancelled because its asker went away."""
 
 
-async def _crash_of(function: Callable[..., Awaitable[None]], *args: object) -> Exception | None:
-    """Await the call and return the exception that left it, if it is one that counts as a crash.
-
-    Cancellation, KeyboardInterrupt and the like pass through, also out of a group that has both.
-    """
-    try:
-        await function(*args)
-    except Exception as error:  # noqa: BLE001 - this is where crashes are told from everything else
-        return error
-    except BaseExceptionGroup as group:
-        crash, rest = group.split(Exception)
-        if rest is not None:
-            raise rest from None
-        return crash
-    return None
+def _new_actor(cell: Cell) -> Actor:
+    actor: object = cell.factory()
+    if not isinstance(actor, Actor):
+        raise TypeError(f"the factory of actor {cell.path!r} made {actor!r}, which is no Actor")
+    if hasattr(actor, "_cell"):
+        raise TypeError(
+            f"the factory of actor {cell.path!r} gave {actor!r} a second time; "
+            "it must make a new actor for each incarnation"
+        )
+    actor._cell = cell  # noqa: SLF001 - two halves of one thing
+    return actor

@@ -32,7 +32,10 @@ class SystemMessage(Message[R_co], frozen=True):
 
 
 class Failure(Struct, frozen=True):
-    """Return this from `Actor.receive` to raise `error` in the asker without crashing the actor."""
+    """Return this from `Actor.receive` to raise `error` in the asker without crashing the actor.
+
+    Give every asker an exception of its own: one that is raised again and again collects tracebacks.
+    """
 
     error: Exception
 
@@ -41,23 +44,29 @@ class Envelope:
     """One message on its way: who waits for the reply and how often it was delivered.
 
     The waiting task is rescheduled at most once: `succeed` and `fail` do nothing after the first of
-    them, or after the asker went away, so that a late reply reaches nobody. `origin`, the task that
-    sent the message, is set by an interceptor that wants to know, and by nobody else.
+    them, or after the asker went away, so that a late reply reaches nobody.
     """
 
-    __slots__ = (
-        "abandoned",
-        "asker",
-        "deliveries",
-        "handler",
-        "message",
-        "on_abandon",
-        "origin",
-        "scope",
-        "sender",
-        "sequence",
-        "system",
-    )
+    # What few messages need lives in the class until it differs: to fill a slot costs every message.
+    __slots__ = ("__dict__", "asker", "deliveries", "message", "on_abandon", "sequence", "system")
+
+    sender: Task | None = None
+    """The task that waits for room in the inbox, and for no reply."""
+
+    abandoned: bool = False
+    """Whether the asker, or the sender, waits no longer."""
+
+    scope: CancelScope | None = None
+    """What cancels the handler, if it is to be cancelled when the asker goes away."""
+
+    handler: Task | None = None
+    """The task of the handler, if the actor itself decides what becomes of it when the asker goes away."""
+
+    origin: Task | None = None
+    """The task that sent the message; set by an interceptor that wants to know, and by nobody else."""
+
+    error: Exception | None = None
+    """What `fail` could tell nobody, since nobody was waiting yet, or any more."""
 
     def __init__(
         self,
@@ -67,15 +76,10 @@ class Envelope:
     ) -> None:
         self.message = message
         self.asker = asker
-        self.sender: Task | None = None
         self.on_abandon = on_abandon
         self.system = isinstance(message, SystemMessage)
         self.deliveries = 0
         self.sequence = 0
-        self.abandoned = False
-        self.scope: CancelScope | None = None
-        self.handler: Task | None = None
-        self.origin: Task | None
 
     def admitted(self) -> None:
         """Wake the sender that waited for room in the inbox."""
@@ -94,9 +98,11 @@ class Envelope:
     def fail(self, error: Exception) -> None:
         """Raise `error` in whoever waits: the asker, or a sender that still waits for room."""
         task = self.asker or self.sender
-        if task is not None:
-            self.asker = self.sender = None
-            reschedule(task, Error(error))
+        if task is None:
+            self.error = error
+            return
+        self.asker = self.sender = None
+        reschedule(task, Error(error))
 
     def abandon(self, _raise_cancel: object) -> Abort:
         """Trio's abort function: the asker, or the sender, was cancelled and waits no longer."""

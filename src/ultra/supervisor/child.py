@@ -1,25 +1,32 @@
 """A supervisor's record of one child: an actor, or another supervisor."""
 
-# ruff: noqa: D102 - `Child` says once what each method does
+# ruff: noqa: D102 - `Child`, `Reports` and `Owner` say once what each method does
 
 from __future__ import annotations
 
 import contextvars
 from enum import Enum
+from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from ultra.actors.cell import ActorState, Cell
 from ultra.actors.incarnation import Exit, Incarnation
+from ultra.actors.status import ActorState
 
 if TYPE_CHECKING:
-    from ultra.actors.cell import ActorSnapshot
+    from ultra.actors.cell import Cell
+    from ultra.actors.status import ActorSnapshot
+    from ultra.supervisor.intensity import CountedRestart
     from ultra.supervisor.snapshot import SupervisorSnapshot
-    from ultra.supervisor.spec import Backoff, ChildSpec, CountedRestart, Restart
+    from ultra.supervisor.spec import Backoff, ChildSpec, Restart
     from ultra.supervisor.supervisor import Supervisor
 
-__all__ = ["ActorChild", "Child", "Phase", "SupervisorChild"]
+__all__ = ["ActorChild", "Child", "Phase", "Reports", "SupervisorChild"]
+
+CANCEL_ALLOWANCE = 1.0
+"""Seconds that a cancelled child has to end before it is reported and waited for no longer."""
 
 
 class Phase(Enum):
@@ -35,13 +42,22 @@ class Phase(Enum):
 
 
 class Reports(Protocol):
-    """How a child's task tells its supervisor what happened. Both are called at most once a life."""
+    """How children tell their supervisor what happens to them. All of it returns at once.
+
+    `life` says which incarnation speaks, so that what an older one still has to say is not mistaken.
+    """
 
     def child_started(self, child: Child, life: object) -> None:
         """The child is ready."""
 
+    def child_ending(self, child: Child, life: object, within: float) -> None:
+        """The child began to end, of itself, which should take at most `within` seconds."""
+
     def child_exited(self, child: Child, life: object, how: Exit) -> None:
-        """The child's task is about to return."""
+        """The child's task, if it had one, is about to return."""
+
+    def stop_child(self, child: Child, grace: float | None, *, drain: bool) -> None:
+        """The child is to be stopped for good."""
 
 
 class Child:
@@ -51,34 +67,43 @@ class Child:
         "backoff",
         "counted",
         "crashes_in_a_row",
+        "due",
         "give_up_at",
+        "launches",
         "life",
         "name",
         "path",
         "phase",
+        "ready_at",
         "removing",
+        "reports",
         "restart",
-        "restarts",
-        "started_at",
         "ticket",
     )
 
-    def __init__(self, name: str, path: str, restart: Restart, backoff: Backoff) -> None:
+    def __init__(self, name: str, path: str, restart: Restart, backoff: Backoff, reports: Reports) -> None:
         self.name = name
         self.path = path
         self.restart: Restart = restart
         self.backoff = backoff
+        self.reports = reports
         self.phase = Phase.WAITING
         self.life: object | None = None
         self.removing = False
-        self.restarts = 0
+        self.launches = 0
         self.counted: CountedRestart | None = None  # the restart for its own crash that is still to come
         self.crashes_in_a_row = 0
-        self.started_at = 0.0
-        self.ticket = 0
-        self.give_up_at = float("inf")
+        self.ready_at = inf  # when the current, or the last, incarnation was ready
+        self.give_up_at = inf  # when it is no use to wait longer for what the child is doing
+        self.ticket = 0  # its place in the supervisor's `StartQueue`; 0 is none
+        self.due = -inf  # and the time of that place
 
-    def launch(self, nursery: trio.Nursery, reports: Reports) -> bool:
+    @property
+    def restarts(self) -> int:
+        """How often the child was started again, failed starts included."""
+        return max(0, self.launches - 1)
+
+    def launch(self, nursery: trio.Nursery) -> bool:
         """Begin a new life; True when the child is ready at once. Raises when it cannot begin."""
         raise NotImplementedError
 
@@ -86,13 +111,24 @@ class Child:
         """Begin to end the current life."""
         raise NotImplementedError
 
+    def forsake(self) -> None:
+        """The supervisor's nursery closes: end a life that has no task in it to be cancelled."""
+
+    def start_bound(self) -> float:
+        """After how many seconds it is no use to wait longer for the start that `launch` began."""
+        raise NotImplementedError
+
     def stop_bound(self, grace: float | None) -> float:
         """After how many seconds it is no use to wait longer for the end that `stop` began."""
         raise NotImplementedError
 
+    def crashed(self, error: Exception) -> None:
+        """Take note of the newest crash."""
+        raise NotImplementedError
+
     def restarting(self) -> None:
-        """The child will live again."""
-        self.restarts += 1
+        """The child is between two lives."""
+        raise NotImplementedError
 
     def waits_no_longer(self) -> None:
         """A restart that was counted takes place now, or never will."""
@@ -108,58 +144,78 @@ class Child:
         """Make the child ready for another life after `terminate`."""
         raise NotImplementedError
 
+    def stop_requested(self, *, drain: bool, grace: float | None) -> None:
+        """Have the supervisor stop this child for good."""
+        self.reports.stop_child(self, grace, drain=drain)
+
     def snapshot(self) -> ActorSnapshot | SupervisorSnapshot:
         """The child as it is right now."""
         raise NotImplementedError
 
 
 class ActorChild(Child):
-    """An actor under supervision."""
+    """An actor under supervision; the `Owner` of its cell."""
 
     __slots__ = ("cell",)
 
-    def __init__(self, spec: ChildSpec, cell: Cell) -> None:
-        super().__init__(spec.name, cell.path, spec.restart, spec.backoff)
+    def __init__(self, spec: ChildSpec, cell: Cell, reports: Reports) -> None:
+        super().__init__(spec.name, cell.path, spec.restart, spec.backoff, reports)
         self.cell = cell
+        cell.owner = self
 
-    def launch(self, nursery: trio.Nursery, reports: Reports) -> bool:
+    def launch(self, nursery: trio.Nursery) -> bool:
         # Each life starts in a context of its own: nothing of an earlier life, or of whoever happened
         # to spawn the actor, reaches it.
         context = contextvars.Context()
+        self.launches += 1
+        self.cell.restarts = self.restarts
         self.cell.state = ActorState.STARTING
-        incarnation = context.run(Incarnation, self.cell)
-        self.life = self.cell.incarnation = incarnation
-        context.run(nursery.start_soon, self._live, incarnation, reports)
-        return incarnation.starts_at_once
+        life = context.run(Incarnation, self.cell)
+        self.life = self.cell.incarnation = life
+        if life.starts_at_once:
+            self.cell.state = ActorState.RUNNING
+        life.begin(nursery, context)
+        return life.starts_at_once
 
-    async def _live(self, incarnation: Incarnation, reports: Reports) -> None:
-        def started() -> None:
+    def life_started(self, life: Incarnation) -> None:
+        if not life.starts_at_once:
             if self.cell.state is ActorState.STARTING:
                 self.cell.state = ActorState.RUNNING
-            if not incarnation.starts_at_once:
-                reports.child_started(self, incarnation)
+            self.reports.child_started(self, life)
 
-        how = await incarnation.live(started)
+    def life_ending(self, life: Incarnation) -> None:
+        self.reports.child_ending(self, life, self.cell.options.stop_timeout + CANCEL_ALLOWANCE)
+
+    def life_ended(self, life: Incarnation, how: Exit) -> None:
+        if self.cell.incarnation is life:
+            self.cell.incarnation = None
         if how.error is not None:
             self.cell.last_error = how.error
-        self.cell.incarnation = None
-        reports.child_exited(self, incarnation, how)
+        self.reports.child_exited(self, life, how)
 
     def stop(self, grace: float | None, *, drain: bool) -> None:
-        options = self.cell.options
         self.cell.state = ActorState.STOPPING
         if self.removing:
             self.cell.close(drain=drain)
         if self.cell.incarnation is not None:
-            self.cell.incarnation.stop(options.grace if grace is None else grace, drain=drain)
+            grace = self.cell.options.grace if grace is None else grace
+            self.cell.incarnation.stop(grace, drain=drain)
+
+    def forsake(self) -> None:
+        if self.cell.incarnation is not None and self.cell.incarnation.forsake():
+            self.life = self.cell.incarnation = None
+
+    def start_bound(self) -> float:
+        return self.cell.options.start_timeout + CANCEL_ALLOWANCE
 
     def stop_bound(self, grace: float | None) -> float:
         options = self.cell.options
         return (options.grace if grace is None else grace) + options.stop_timeout + CANCEL_ALLOWANCE
 
+    def crashed(self, error: Exception) -> None:
+        self.cell.last_error = error
+
     def restarting(self) -> None:
-        super().restarting()
-        self.cell.restarts = self.restarts
         self.cell.state = ActorState.RESTARTING
 
     def terminate(self, state: ActorState, error: Exception | None = None) -> None:
@@ -177,41 +233,46 @@ class SupervisorChild(Child):
 
     __slots__ = ("loop", "supervisor")
 
-    def __init__(self, supervisor: Supervisor, restart: Restart, backoff: Backoff) -> None:
-        super().__init__(supervisor.name, supervisor.path, restart, backoff)
+    def __init__(self, supervisor: Supervisor, restart: Restart, backoff: Backoff, reports: Reports) -> None:
+        super().__init__(supervisor.name, supervisor.path, restart, backoff, reports)
         self.supervisor = supervisor
         self.loop = supervisor.loop
 
-    def launch(self, nursery: trio.Nursery, reports: Reports) -> bool:
+    def launch(self, nursery: trio.Nursery) -> bool:
+        self.launches += 1
         life = self.life = object()
-        contextvars.Context().run(nursery.start_soon, self._live, life, reports)
+        self.loop.prepare()
+        run = partial(self._live, life)
+        contextvars.Context().run(partial(nursery.start_soon, run, name=self.path))
         return False
 
-    async def _live(self, life: object, reports: Reports) -> None:
-        def started() -> None:
-            reports.child_started(self, life)
-
-        how = Exit(await self.loop.run(started))
-        reports.child_exited(self, life, how)
+    async def _live(self, life: object) -> None:
+        failure = None
+        try:
+            failure = await self.loop.run(lambda: self.reports.child_started(self, life))
+        finally:
+            self.reports.child_exited(self, life, Exit(failure))
 
     def stop(self, grace: float | None, *, drain: bool) -> None:
         self.loop.begin_stop(grace, drain=drain, for_good=self.removing)
 
+    def start_bound(self) -> float:
+        return inf  # that is for the supervisor itself to say, child by child
+
     def stop_bound(self, grace: float | None) -> float:
         return self.loop.stop_bound(grace) + CANCEL_ALLOWANCE
 
+    def crashed(self, error: Exception) -> None:
+        """Nothing is left to note: the children know of their own."""
+
+    def restarting(self) -> None:
+        self.loop.state = ActorState.RESTARTING
+
     def terminate(self, state: ActorState, error: Exception | None = None) -> None:
-        self.loop.terminate_children(state, error)
-        if state is ActorState.STOPPED:
-            self.loop.closed = True
-            self.supervisor.ended.set()
+        self.loop.terminate(state, error)
 
     def revive(self) -> None:
         self.loop.revive_children()
 
     def snapshot(self) -> SupervisorSnapshot:
         return self.supervisor.snapshot()
-
-
-CANCEL_ALLOWANCE = 1.0
-"""Seconds that a cancelled child has to end before it is reported and waited for no longer."""

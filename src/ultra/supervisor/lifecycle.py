@@ -71,12 +71,19 @@ class Lifecycle:
         delay: float | None = None,
     ) -> None:
         """Tell of one event."""
-        event = LifecycleEvent(kind, path, trio.current_time(), error, delay)
-        if log.enabled(_LEVELS[kind]):
-            details = {"error": f"{type(error).__name__}: {error}"} if error is not None else {}
+        level = _LEVELS[kind]
+        if log.enabled(level):
+            details: dict[str, object] = {}
+            if error is not None:
+                details["error"] = f"{type(error).__name__}: {error}"
             if delay is not None:
                 details["delay"] = f"{delay:.3f}"
-            log.write(_LEVELS[kind], f"actor {kind}", path=path, **details)
+            if kind == "crashed":
+                details["exc_info"] = error
+            log.write(level, f"actor {kind}", path=path, **details)
+        if not self._observers:
+            return
+        event = LifecycleEvent(kind, path, trio.current_time(), error, delay)
         for observer in tuple(self._observers):
             try:
                 observer(event)

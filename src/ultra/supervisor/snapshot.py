@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from ultra.actors.cell import ActorSnapshot
+from ultra.actors.status import ActorSnapshot, ActorState
 from ultra.supervisor.spec import Strategy
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ class SupervisorSnapshot(Struct, frozen=True, kw_only=True):
 
     name: str
     path: str
+    state: ActorState
     strategy: Strategy
     restarts: int
     children: tuple[ActorSnapshot | SupervisorSnapshot, ...]
@@ -38,7 +39,8 @@ class SupervisorSnapshot(Struct, frozen=True, kw_only=True):
 
 
 def _lines(supervisor: SupervisorSnapshot) -> Iterator[str]:
-    yield f"{supervisor.name} ({supervisor.strategy})"
+    state = "" if supervisor.state is ActorState.RUNNING else f" {supervisor.state.value}"
+    yield f"{supervisor.name}{state} ({supervisor.strategy})"
     for child in supervisor.children:
         last = child is supervisor.children[-1]
         first, rest = ("└─ ", "   ") if last else ("├─ ", "│  ")

@@ -5,9 +5,7 @@ The terms and their meaning are those of Erlang/OTP's `supervisor`; backoff is A
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
-from math import inf
 from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 from msgspec import Struct
@@ -21,11 +19,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Backoff",
     "ChildSpec",
-    "CountedRestart",
     "OnExcess",
     "Restart",
     "RestartIntensity",
-    "RestartWindow",
     "Strategy",
 ]
 
@@ -63,44 +59,6 @@ class RestartIntensity(Struct, frozen=True):
             raise BadCall(f"max_restarts is {self.max_restarts!r}; it must be a whole number, 0 or more")
         if not 0 < self.within < float("inf"):
             raise BadCall(f"within is {self.within!r}; it must be a number of seconds above 0")
-
-
-class CountedRestart:
-    """One restart that an intensity allowed; `time` is when the child began anew, infinite until then."""
-
-    __slots__ = ("time",)
-
-    def __init__(self) -> None:
-        self.time = inf
-
-
-class RestartWindow:
-    """Counts restarts against an intensity.
-
-    A restart counts from its decision on until `within` seconds after the child began anew: backoff, and
-    siblings that stop first, put time between the two, and it is the restarts that must not come too
-    often. As in OTP, a restart exactly `within` seconds ago still counts.
-    """
-
-    __slots__ = ("_restarts", "intensity")
-
-    def __init__(self, intensity: RestartIntensity) -> None:
-        self.intensity = intensity
-        self._restarts: deque[CountedRestart] = deque()
-
-    def admit(self, now: float) -> CountedRestart | None:
-        """Count one more restart; None, and nothing counted, if it would be one too many."""
-        threshold = now - self.intensity.within
-        self._restarts = deque(restart for restart in self._restarts if restart.time >= threshold)
-        if len(self._restarts) >= self.intensity.max_restarts:
-            return None
-        restart = CountedRestart()
-        self._restarts.append(restart)
-        return restart
-
-    def clear(self) -> None:
-        """Forget all restarts."""
-        self._restarts.clear()
 
 
 class Backoff(Struct, frozen=True, kw_only=True):

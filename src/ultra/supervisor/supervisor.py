@@ -6,16 +6,16 @@ from functools import partial
 from random import Random
 from typing import TYPE_CHECKING
 
-import trio
 from msgspec import Struct
 
-from ultra.actors.actor import Actor, ActorOptions, ActorRef
+from ultra.actors.actor import Actor, ActorOptions, ActorRef, check_grace
 from ultra.actors.cell import Cell, Interceptor
 from ultra.actors.dead_letters import DeadLetters
-from ultra.errors import ActorStopped, BadCall
+from ultra.errors import BadCall
 from ultra.supervisor.child import ActorChild, SupervisorChild
 from ultra.supervisor.lifecycle import Lifecycle
 from ultra.supervisor.loop import SupervisionLoop
+from ultra.supervisor.policy import RestartPolicy
 from ultra.supervisor.snapshot import SupervisorSnapshot
 from ultra.supervisor.spec import (
     Backoff,
@@ -29,8 +29,6 @@ from ultra.supervisor.spec import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from ultra.actors.cell import StopRequest
 
 __all__ = ["Environment", "Supervisor"]
 
@@ -47,7 +45,7 @@ class Environment(Struct, frozen=True):
 class Supervisor:
     """Supervises the children that are added to it. Made by `ActorSystem` and `Supervisor.supervisor`.
 
-    `loop` and `ended` belong to the package.
+    `loop` belongs to the package.
     """
 
     def __init__(
@@ -58,24 +56,17 @@ class Supervisor:
         strategy: Strategy = "one_for_one",
         intensity: RestartIntensity | None = None,
         on_excess: OnExcess = "escalate",
-        on_stop_request: StopRequest,
     ) -> None:
         self.path = path
         self.name = path.rpartition("/")[2]
         self.strategy: Strategy = check_choice("strategy", strategy, Strategy)
         self.intensity = intensity or RestartIntensity()
         self._environment = environment
-        self._on_stop_request = on_stop_request
+        self._child: SupervisorChild | None = None
         self._unnamed = 0
-        self.ended = trio.Event()
-        self.loop = SupervisionLoop(
-            path,
-            strategy=self.strategy,
-            intensity=self.intensity,
-            on_excess=check_choice("on_excess", on_excess, OnExcess),
-            lifecycle=environment.lifecycle,
-            random=environment.random,
-        )
+        check_choice("on_excess", on_excess, OnExcess)
+        policy = RestartPolicy(self.strategy, self.intensity, on_excess, environment.random)
+        self.loop = SupervisionLoop(path, policy, environment.lifecycle)
 
     def __repr__(self) -> str:
         return f"<Supervisor {self.path or '/'} {self.strategy}>"
@@ -92,19 +83,19 @@ class Supervisor:
         """Add an actor, which starts after the children added before it; returns at once.
 
         `factory` is called with `args` for each incarnation, in a clean context. Messages can be sent
-        right away: they wait in the inbox. `options` default to those of the actor's class, `name` to
-        one made from it.
+        right away: they wait in the inbox. `options` default to those of the class, if the factory is
+        an actor's class or a `functools.partial` of one; `name` defaults to one made from the factory's.
 
         Raises:
             BadCall: the name is taken or not usable, or an argument is not allowed.
-            ActorStopped: this supervisor has ended.
+            ActorStopped: this supervisor has ended, or is ending (`ActorDown`: it crashed too often).
         """
         if not callable(factory):
             raise BadCall(f"cannot spawn {factory!r}: give a subclass of Actor, or a function that makes one")
         spec = ChildSpec(
             name=self._usable_name(name, factory),
             factory=partial(factory, *args) if args else factory,
-            options=options or getattr(factory, "options", None) or Actor.options,
+            options=options or _options_of(factory),
             restart=restart,
             backoff=backoff or Backoff(),
         )
@@ -114,9 +105,8 @@ class Supervisor:
             spec.options,
             dead_letters=self._environment.dead_letters,
             interceptor=self._environment.interceptor,
-            on_stop_request=self._stop_child,
         )
-        self.loop.add(ActorChild(spec, cell))
+        self.loop.add(ActorChild(spec, cell, self.loop))
         return cell.ref
 
     def supervisor(
@@ -133,7 +123,7 @@ class Supervisor:
 
         Raises:
             BadCall: the name is taken or not usable, or an argument is not allowed.
-            ActorStopped: this supervisor has ended.
+            ActorStopped: this supervisor has ended, or is ending (`ActorDown`: it crashed too often).
         """
         below = Supervisor(
             f"{self.path}/{self._usable_name(name, None)}",
@@ -141,27 +131,38 @@ class Supervisor:
             strategy=strategy,
             intensity=intensity,
             on_excess=on_excess,
-            on_stop_request=self._stop_child,
         )
         restart = check_choice("restart", restart, Restart)
-        self.loop.add(SupervisorChild(below, restart, backoff or Backoff()))
+        below._child = SupervisorChild(below, restart, backoff or Backoff(), self.loop)
+        self.loop.add(below._child)
         return below
+
+    def request_stop(self, *, drain: bool = False, grace: float | None = None) -> None:
+        """Ask the supervisor to stop and go on; see `stop`. Actors below it, which cannot wait, use this."""
+        check_grace(grace)
+        if self._child is None:
+            self.loop.begin_stop(grace, drain=drain)
+        else:
+            self._child.stop_requested(drain=drain, grace=grace)
 
     async def stop(self, *, drain: bool = False, grace: float | None = None) -> None:
         """Stop this supervisor for good, its children in reverse order, and wait until all have ended.
 
         `drain` and `grace` [s] are as in `ActorRef.stop`, for each actor in turn. Cancelled, this stops
-        waiting; the supervisor stops all the same.
+        waiting; the supervisor stops all the same. An actor below it that waits here is itself among
+        those that have to end: after its grace period it is cancelled.
         """
-        self._on_stop_request(self.name, drain, grace)
-        await self.ended.wait()
+        self.request_stop(drain=drain, grace=grace)
+        await self.loop.ended.wait()
 
     def revive(self, name: str) -> None:
         """Start the child called `name` again if it is down; does nothing if it is not.
 
         Raises:
             BadCall: there is no such child.
+            ActorStopped: this supervisor has ended (`ActorDown`: it is down itself; revive it first).
         """
+        self.loop.refuse()
         child = self.loop.children.get(name)
         if child is None:
             choices = ", ".join(self.loop.children) or "none"
@@ -173,24 +174,33 @@ class Supervisor:
         return SupervisorSnapshot(
             name=self.name or "/",
             path=self.path or "/",
+            state=self.loop.state,
             strategy=self.strategy,
             restarts=self.loop.restarts,
             children=tuple(child.snapshot() for child in self.loop.children.values()),
         )
 
-    def _stop_child(self, name: str, drain: bool, grace: float | None) -> None:  # noqa: FBT001 - a callback
-        child = self.loop.children.get(name)
-        if child is not None:
-            self.loop.stop_child(child, grace, drain=drain)
-
     def _usable_name(self, name: str | None, factory: object) -> str:
-        if self.loop.closed:
-            raise ActorStopped(self.path or "/")
+        self.loop.refuse()
         if name is None:
-            self._unnamed += 1
-            return f"{getattr(factory, '__name__', 'actor').lower()}-{self._unnamed}"
+            return self._new_name(factory)
         if not name or "/" in name:
             raise BadCall(f"the name {name!r} is not usable: give text that is not empty and has no '/'")
         if name in self.loop.children:
             raise BadCall(f"{self!r} already has a child {name!r}; names must differ")
         return name
+
+    def _new_name(self, factory: object) -> str:
+        stem = getattr(factory, "__name__", "actor").strip("<>").lower()
+        while True:
+            self._unnamed += 1
+            name = f"{stem}-{self._unnamed}"
+            if name not in self.loop.children:
+                return name
+
+
+def _options_of(factory: object) -> ActorOptions:
+    if isinstance(factory, partial):
+        factory = factory.func
+    options = getattr(factory, "options", None)
+    return options if isinstance(options, ActorOptions) else Actor.options

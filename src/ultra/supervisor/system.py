@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Self
 
 import trio
 
-from ultra.actors.cell import ActorState
 from ultra.actors.dead_letters import DeadLetters
-from ultra.errors import ActorStopped, UsageError
+from ultra.actors.status import ActorState
+from ultra.errors import ActorStopped, BadCall, UsageError
 from ultra.supervisor.lifecycle import Lifecycle
 from ultra.supervisor.supervisor import Environment, Supervisor
 
@@ -32,7 +32,11 @@ class ActorSystem:
 
     Leaving the block stops all actors, in reverse order, each within its grace period. When the block
     ends with an exception, or is cancelled, they are cancelled instead; `on_stop` runs even then.
-    When a crash escalates past the root, the block is cancelled and an ExceptionGroup names the causes.
+    When a crash escalates past the root, the block is cancelled and ends with an ExceptionGroup: in it a
+    `RestartLimitExceeded`, whose `crashes` led to it, and so on down to the first causes.
+
+    A task that ignores cancellation can be ended by nobody. `stop` and `ActorRef.stop` report it and
+    wait no longer; the block itself cannot be left before it ends, as no nursery can.
 
     `random` decides the jitter of backoffs; `dead_letters` is how many of those are kept. `faults`, an
     `ultra.faults.FaultPlan`, injects faults for tests.
@@ -48,6 +52,8 @@ class ActorSystem:
         dead_letters: int = 256,
         faults: Interceptor | None = None,
     ) -> None:
+        if type(dead_letters) is not int or dead_letters < 0:
+            raise BadCall(f"dead_letters is {dead_letters!r}; it must be a whole number, 0 or more")
         self.dead_letters = DeadLetters(dead_letters)
         self._lifecycle = Lifecycle()
         self._faults = faults
@@ -58,10 +64,9 @@ class ActorSystem:
             strategy=strategy,
             intensity=intensity,
             on_excess=on_excess,
-            on_stop_request=self._stop_root,
         )
+        self._failed = False
         self._manager = trio.open_nursery()
-        self._nursery: trio.Nursery | None = None
         self._entered = False
 
     async def __aenter__(self) -> Self:
@@ -70,8 +75,9 @@ class ActorSystem:
         self._entered = True
         if self._faults is not None:
             self._faults.begin()
-        self._nursery = await self._manager.__aenter__()
-        self._nursery.start_soon(self._run_root)
+        self._root.loop.prepare()
+        nursery = await self._manager.__aenter__()
+        nursery.start_soon(self._run_root, nursery)
         return self
 
     async def __aexit__(
@@ -80,7 +86,7 @@ class ActorSystem:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        if error is None:
+        if error is None and not self._root.loop.closed:
             self._root.loop.begin_stop()
         try:
             return await self._manager.__aexit__(kind, error, traceback)
@@ -88,23 +94,27 @@ class ActorSystem:
             # An exception of the block alone leaves as itself, as from any other context manager.
             if group.exceptions == (error,):
                 return False
+            if self._failed:
+                message = "the actor system ended, since a crash went past its root supervisor"
+                raise BaseExceptionGroup(message, group.exceptions) from None
             raise
         finally:
             self._end()
 
-    async def _run_root(self) -> None:
-        failure = await self._root.loop.run(lambda: None)
-        self._end()
+    async def _run_root(self, nursery: trio.Nursery) -> None:
+        def on_quiet() -> None:
+            self._end()
+            if self._root.loop.failure is not None:
+                self._failed = True
+                # An actor that ignores cancellation must not keep the block from hearing of it.
+                nursery.cancel_scope.cancel()
+
+        failure = await self._root.loop.run(lambda: None, on_quiet)
         if failure is not None:
             raise failure
 
-    def _stop_root(self, name: str, drain: bool, grace: float | None) -> None:  # noqa: ARG002, FBT001 - a callback
-        self._root.loop.begin_stop(grace, drain=drain)
-
     def _end(self) -> None:
-        self._root.loop.closed = True
-        self._root.loop.terminate_children(ActorState.STOPPED)
-        self._root.ended.set()
+        self._root.loop.terminate(ActorState.STOPPED)
 
     @property
     def root(self) -> Supervisor:
@@ -144,6 +154,10 @@ class ActorSystem:
             restart=restart,
             backoff=backoff,
         )
+
+    def request_stop(self, *, drain: bool = False, grace: float | None = None) -> None:
+        """Ask all actors to stop and go on; see `stop`. Actors, which cannot wait for that, use this."""
+        self.root.request_stop(drain=drain, grace=grace)
 
     async def stop(self, *, drain: bool = False, grace: float | None = None) -> None:
         """Stop all actors, in reverse order, and wait until they have ended; the block goes on.
