@@ -40,11 +40,11 @@ def test_neither_ultra_nor_its_command_line_imports_typer_or_rich_before_it_runs
 @pytest.mark.parametrize(
     ("arguments", "never"),
     [
-        (["--version"], {"typer", "rich", "httpx"}),
-        (["--help"], {"rich", "httpx", "ultra.cli.ask", "ultra.cli.models"}),
-        (["ask", "--help"], {"rich", "httpx", "ultra.cli.session"}),
-        (["ask", "--typo"], {"rich", "httpx", "ultra.cli.session"}),
-        (["models", "--help"], {"rich", "httpx", "ultra.clients.providers"}),
+        (["--version"], {"typer", "rich", "trio", "httpx", "structlog"}),
+        (["--help"], {"rich", "trio", "httpx", "structlog", "ultra.cli.ask", "ultra.cli.models"}),
+        (["ask", "--help"], {"rich", "trio", "httpx", "structlog", "ultra.cli.session"}),
+        (["ask", "--typo"], {"rich", "trio", "httpx", "structlog", "ultra.cli.session"}),
+        (["models", "--help"], {"rich", "trio", "httpx", "structlog", "ultra.clients.providers"}),
     ],
 )
 def test_what_needs_no_model_imports_nothing_for_one(arguments: list[str], never: set[str]) -> None:

@@ -1,0 +1,99 @@
+"""`ultra provider` as a real process, asked by `ultra ask` and by clients over its socket."""
+
+from __future__ import annotations
+
+import re
+import signal
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+import trio
+from program import PATIENCE, ended, run_ultra, ultra_running
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ASKED = {"model": "any", "messages": [{"role": "user", "content": "Why?"}], "max_tokens": 20}
+
+
+async def variables(process: trio.Process) -> tuple[str, dict[str, str]]:
+    """The address that a provider prints, and the variables."""
+    assert process.stdout is not None
+    printed = b""
+    with trio.fail_after(PATIENCE):
+        while b"GEMINI_API_KEY=simulated\n" not in printed:
+            data = await process.stdout.receive_some()
+            assert data, "the provider ended"
+            printed += data
+    url, *lines = printed.decode().splitlines()
+    return url, dict(re.fullmatch("export ([A-Z_]+)=(.+)", line).groups() for line in lines)  # type: ignore[union-attr,misc]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+async def test_it_serves_until_it_is_told_to_end(number: int, code: int) -> None:
+    async with ultra_running("provider") as process:
+        url, _ = await variables(process)
+        async with httpx.AsyncClient() as client:
+            response = await client.get(f"{url}/api/version")
+        process.send_signal(number)
+        ending = await ended(process)
+
+    assert response.status_code == 200
+    assert ending == (code, "")
+
+
+async def test_ask_finds_it_by_the_variables_that_it_prints() -> None:
+    async with ultra_running("provider", "--seed", "3") as process:
+        _, found = await variables(process)
+        models = [f"--model={name}:any" for name in ("openai", "anthropic", "gemini", "ollama")]
+        done = await run_ultra("ask", "Why?", "--plain", *models, env=found)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == b""
+
+
+async def test_a_fault_plan_is_applied_and_reported(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.toml"
+    plan.write_text(
+        "seed = 1\n[[rules]]\nfault = 'http_status'\nurl = '*/v1/messages'\nstatus = 529\ntimes = 1\n"
+    )
+    async with ultra_running("provider", "--faults", str(plan)) as process:
+        url, _ = await variables(process)
+        async with httpx.AsyncClient(headers={"x-api-key": "k"}) as client:
+            statuses = [(await client.post(f"{url}/v1/messages", json=ASKED)).status_code for _ in range(2)]
+        process.send_signal(signal.SIGINT)
+        _, errors = await ended(process)
+
+    assert statuses == [529, 200]
+    assert "FaultPlan(seed=1): 1 fault injected" in errors
+
+
+async def test_its_settings_hold() -> None:
+    settings = ("--latency", "0.0-0.001", "--tokens-per-second", "100000", "--requests-per-minute", "1", "-v")
+    async with ultra_running("provider", *settings) as process:
+        url, _ = await variables(process)
+        async with httpx.AsyncClient(headers={"x-api-key": "k"}) as client:
+            responses = [await client.post(f"{url}/v1/messages", json=ASKED) for _ in range(2)]
+        process.send_signal(signal.SIGINT)
+        _, errors = await ended(process)
+
+    assert [response.status_code for response in responses] == [200, 429]
+    assert "protocol=anthropic path=/v1/messages model=any status=429" in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--latency", "soon"], 2, "--latency is 'soon'; give seconds, as in 0.2, or a range, as in 0.1-0.5"),
+        (["--latency", "2-1"], 2, r"latency is \(2.0, 1.0\); give seconds.*"),
+        (["--tokens-per-second", "0"], 2, "tokens_per_second=0.0 is not allowed; give more than 0"),
+        (["--faults", "absent.toml"], 2, "absent.toml: the fault plan cannot be read: .*"),
+        (["--host", "192.0.2.1"], 1, "the operating system reports: .*"),
+    ],
+)
+async def test_what_it_cannot_do_is_one_line(arguments: list[str], code: int, message: str) -> None:
+    done = await run_ultra("provider", *arguments)
+
+    assert (done.returncode, done.stdout) == (code, b"")
+    assert re.fullmatch(f"ultra: {message}\n", done.stderr.decode())
