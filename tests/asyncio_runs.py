@@ -6,6 +6,7 @@ import asyncio
 import gc
 import inspect
 import logging
+import signal
 import threading
 from collections.abc import Callable, Coroutine
 from functools import wraps
@@ -61,3 +62,8 @@ def on_asyncio(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., 
     )
     parametrized: Callable[..., None] = pytest.mark.parametrize("loop", list(LOOPS))(run)
     return parametrized
+
+
+def interrupt() -> None:
+    """What Ctrl-C does."""
+    signal.raise_signal(signal.SIGINT)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from asyncio_runs import LOOPS, on_asyncio, run_on
+from asyncio_runs import LOOPS, interrupt, on_asyncio, run_on
 from ultra.errors import LoopUnavailable
 from ultra.host import SharedTrioThread, TrioThread
 
@@ -296,7 +296,7 @@ def test_ctrl_c_ends_everything(kind: str) -> None:
             loop = asyncio.get_running_loop()
 
             async def hang() -> None:
-                loop.call_soon_threadsafe(_interrupt)
+                loop.call_soon_threadsafe(interrupt)
                 try:
                     await trio.sleep_forever()
                 finally:
@@ -308,12 +308,6 @@ def test_ctrl_c_ends_everything(kind: str) -> None:
         run_on(kind, main)
 
     assert story == ["ended"]
-
-
-def _interrupt() -> None:
-    import signal  # noqa: PLC0415
-
-    signal.raise_signal(signal.SIGINT)
 
 
 def test_a_thread_that_was_never_stopped_does_not_keep_the_program_from_ending() -> None:

@@ -16,6 +16,7 @@ __all__ = [
     "Quorum",
     "RunSettings",
     "checked_cost",
+    "checked_grace",
     "checked_options",
     "checked_prompt",
     "checked_quorum",
@@ -70,6 +71,13 @@ def checked_scorer(scorer: Scorer | None) -> Scorer | None:
     if scorer is not None and not callable(scorer):
         raise BadCall(f"the scorer is {scorer!r}; it must be a function of question and answers, or None")
     return scorer
+
+
+def checked_grace(grace: object) -> float:
+    """Return `grace` [s] as a number, which may be infinite; raises `BadCall` when it is none."""
+    if isinstance(grace, bool) or not isinstance(grace, (int, float)) or not grace >= 0:
+        raise BadCall(f"grace is {grace!r}; it must be a number of seconds, 0 or more")
+    return float(grace)
 
 
 def checked_system(system: object) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from ultra.errors import ModelError
 from ultra.messages import ModelMetrics
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ __all__ = ["MetricsRecorder"]
 
 WINDOW: Final = 256
 """How many of the newest times and scores are kept."""
+
+LATEST: Final = 20
+"""How many of the newest outcomes are kept, to judge a model's health by."""
 
 
 class MetricsRecorder:
@@ -35,6 +39,7 @@ class MetricsRecorder:
         "hedges_won",
         "input_tokens",
         "joined",
+        "latest",
         "output_tokens",
         "retries",
         "successes",
@@ -49,6 +54,7 @@ class MetricsRecorder:
         self.hedges = self.hedges_won = 0
         self.tokens_estimated = False
         self.cost = 0.0
+        self.latest: deque[ModelError | None] = deque(maxlen=LATEST)
         self._response_times: deque[float] = deque(maxlen=WINDOW)
         self._times_to_first_token: deque[float] = deque(maxlen=WINDOW)
         self._quality: deque[float] = deque(maxlen=WINDOW)
@@ -57,6 +63,13 @@ class MetricsRecorder:
     def requests(self) -> int:
         """Requests that have ended; one that a crash interrupts counts again when it is handed over again."""
         return self.successes + self.failures + self.cancelled
+
+    def called(self, error: ModelError | None) -> None:
+        """A request to the client, retries included, ended with an answer (None) or failed for good."""
+        if error is not None:
+            # As it is, it would keep alive the frames of its traceback, and with them prompts.
+            error = ModelError(error.message, provider=error.provider, kind=error.kind, status=error.status)
+        self.latest.append(error)
 
     def answered(self, response_time: float, time_to_first_token: float | None) -> None:
         """A call gave an answer after so many seconds, retries included."""

@@ -6,10 +6,8 @@ hosts the actor tree that does the work.
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager, nullcontext
-from math import inf
 from random import Random
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Self
 from uuid import uuid4
 
 import trio
@@ -23,6 +21,7 @@ from ultra.arguments import (
     Quorum,
     RunSettings,
     checked_cost,
+    checked_grace,
     checked_options,
     checked_prompt,
     checked_quorum,
@@ -30,8 +29,11 @@ from ultra.arguments import (
     checked_system,
     checked_timeout,
 )
+from ultra.asking import ask, ask_stranger
+from ultra.clients.runners import Caller
 from ultra.config import load_configuration
-from ultra.errors import BadCall, DeadlineExceeded, OrchestratorClosed, OrchestratorInUse
+from ultra.errors import BadCall
+from ultra.lifespan import Lifespan
 from ultra.planning import Planner, RunDefaults, stages_of
 from ultra.quality import agreement
 from ultra.registry import ModelRegistry, Policies
@@ -48,8 +50,8 @@ if TYPE_CHECKING:
     from ultra.actors.breaker import BreakerPolicy
     from ultra.actors.hedging import Hedge
     from ultra.actors.limits import Limits
-    from ultra.actors.model import RegisteredModel
     from ultra.actors.timeouts import Timeouts
+    from ultra.health import ModelHealth
     from ultra.messages import ModelMetrics, ModelResponse, OrchestrationResult
     from ultra.pipeline import Stage
     from ultra.pricing import Price
@@ -58,9 +60,6 @@ if TYPE_CHECKING:
     from ultra.supervisor.snapshot import SupervisorSnapshot
 
 __all__ = ["MultiLLMOrchestrator"]
-
-CLOSE_TIMEOUT: Final = 5.0
-"""Seconds that a cache may take to close."""
 
 
 class MultiLLMOrchestrator:
@@ -116,7 +115,6 @@ class MultiLLMOrchestrator:
         if max_retries is not None:
             retry = replace(retry or RetryPolicy(), max_retries=max_retries)
         self._cache = open_cache(cache) if cache_enabled else None
-        self._owns_cache = self._cache is not cache
         self._system = checked_system(system)
         self._random = random or Random()
         self._intensity = intensity or RestartIntensity()
@@ -137,8 +135,7 @@ class MultiLLMOrchestrator:
             ),
             secret=(self._cache or MemoryCache()).secret,
         )
-        self._tree: ModelTree | None = None
-        self._closed = False
+        self._lifespan = Lifespan(self._make_tree, self._cache if self._cache is not cache else None)
 
     @classmethod
     def from_config(cls, path: str | Path) -> Self:
@@ -158,11 +155,7 @@ class MultiLLMOrchestrator:
     # --- life ----------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        self._check_open()
-        if self._tree is not None:
-            raise OrchestratorInUse("this orchestrator is running already; enter it once, or make another")
-        tree = self._make_tree()
-        self._tree = await tree.__aenter__()
+        await self._lifespan.enter()
         return self
 
     async def __aexit__(
@@ -171,22 +164,27 @@ class MultiLLMOrchestrator:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool | None:
-        tree, self._tree = self._tree, None
-        self._closed = True
-        try:
-            return await tree.__aexit__(kind, error, trace) if tree is not None else None
-        finally:
-            if self._cache is not None and self._owns_cache:
-                with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_TIMEOUT):
-                    await self._cache.aclose()
+        return await self._lifespan.leave(kind, error, trace)
 
     async def run(
         self, *, task_status: trio.TaskStatus[MultiLLMOrchestrator] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Start the actors and keep them until cancelled: ``await nursery.start(orchestrator.run)``."""
+        """Start the actors and keep them until cancelled or closed: ``await nursery.start(o.run)``."""
         async with self:
             task_status.started(self)
-            await trio.sleep_forever()
+            await self._lifespan.stopped()
+
+    async def aclose(self, grace: float = 10.0) -> None:
+        """Refuse new calls, wait until those under way have ended, and stop the actors.
+
+        After `grace` seconds, calls that have not ended are broken off, and raise `OrchestratorClosed`
+        where they are awaited. Cancelled, this breaks them off at once. May be called again, and by any
+        task; the block of the orchestrator, if it was entered, is left as usual.
+
+        Raises:
+            BadCall: `grace` is no number of seconds.
+        """
+        await self._lifespan.stop(checked_grace(grace))
 
     # --- models --------------------------------------------------------------------------------------
 
@@ -214,12 +212,12 @@ class MultiLLMOrchestrator:
             BadCall: the name is taken or empty, the weight not finite or negative, the client unusable.
             OrchestratorClosed: the orchestrator was closed.
         """
-        self._check_open()
+        self._lifespan.check_open()
         model = self._registry.register(
             name, client, weight, Policies(retry, timeouts, limits, breaker, hedge, price)
         )
-        if self._tree is not None:
-            self._tree.add(model)
+        if self._lifespan.tree is not None:
+            self._lifespan.look(lambda tree: tree.target(model))
 
     async def unregister_model(self, name: str, *, drain: bool = True, grace: float | None = None) -> None:
         """Remove a model and wait until its actor has ended; its answers in memory are forgotten.
@@ -232,8 +230,9 @@ class MultiLLMOrchestrator:
             BadCall: there is no model of that name.
         """
         model = self._registry.unregister(name)
-        if self._tree is not None:
-            await self._tree.remove(model, drain=drain, grace=grace)
+        tree = self._lifespan.tree
+        if tree is not None:
+            await self._lifespan.place.run(lambda: tree.remove(model, drain=drain, grace=grace))
 
     def set_model_weight(self, name: str, weight: float) -> None:
         """Change a model's weight, from the next run on. Raises `BadCall` for a bad name or weight."""
@@ -249,7 +248,17 @@ class MultiLLMOrchestrator:
 
     def get_metrics(self) -> dict[str, ModelMetrics]:
         """A snapshot of every model's metrics since it was registered, highest weight first."""
-        return {model.name: model.metrics.snapshot() for model in self._registry.prioritized()}
+        models = self._registry.prioritized()
+        return self._lifespan.place.look(lambda: {model.name: model.metrics.snapshot() for model in models})
+
+    def health(self) -> dict[str, ModelHealth]:
+        """How well each model is, and why: up, degraded or down; highest weight first.
+
+        Raises:
+            OrchestratorClosed: the orchestrator does not run.
+        """
+        models = self._registry.prioritized()
+        return self._lifespan.look(lambda tree: {model.name: tree.health(model) for model in models})
 
     def revive_model(self, name: str) -> None:
         """Start the actor of a model again that is down after too many crashes, and close its circuit.
@@ -258,9 +267,9 @@ class MultiLLMOrchestrator:
             BadCall: there is no model of that name.
         """
         model = self._registry.get(name)
-        model.breaker.reset()
-        if self._tree is not None:
-            self._tree.revive(model)
+        self._lifespan.place.look(model.breaker.reset)
+        if self._lifespan.tree is not None:
+            self._lifespan.look(lambda tree: tree.revive(model))
 
     def tree(self) -> SupervisorSnapshot:
         """The actors as they are right now; ``print(orchestrator.tree())`` draws them.
@@ -268,9 +277,7 @@ class MultiLLMOrchestrator:
         Raises:
             OrchestratorClosed: the orchestrator does not run.
         """
-        if self._tree is None:
-            raise OrchestratorClosed("the orchestrator has no actors now; enter it with 'async with' first")
-        return self._tree.snapshot()
+        return self._lifespan.look(ModelTree.snapshot)
 
     # --- asking --------------------------------------------------------------------------------------
 
@@ -299,11 +306,15 @@ class MultiLLMOrchestrator:
             StageFailed: your own prompt method or scorer raised.
             OrchestratorClosed: the orchestrator was closed.
         """
-        self._check_open()
+        self._lifespan.check_open()
         settings = RunSettings(system, timeout, quorum, use_cache, options)
         make_plan = self._planner.check(prompt, stages, models, settings)
-        async with self._running() as tree:
-            return await tree.coordinator.ask(Execute(make_plan(tree, uuid4().hex, None)))
+
+        async def ask() -> OrchestrationResult:
+            async with self._lifespan.lend() as tree:
+                return await tree.coordinator.ask(Execute(make_plan(tree, uuid4().hex, None)))
+
+        return await self._lifespan.place.run(ask)
 
     def stream_responses(
         self,
@@ -323,10 +334,10 @@ class MultiLLMOrchestrator:
         ``await run.result()`` for the result. Leaving the block cancels what is not finished. Raises
         `BadCall` and `OrchestratorClosed` at once; what happens later is an event, and raised by the result.
         """
-        self._check_open()
+        self._lifespan.check_open()
         settings = RunSettings(system, timeout, quorum, use_cache, options)
         make_plan = self._planner.check(prompt, stages, models, settings)
-        return RunStream(uuid4().hex, self._running, make_plan)
+        return RunStream(uuid4().hex, self._lifespan, make_plan)
 
     async def get_model_response(
         self,
@@ -350,7 +361,7 @@ class MultiLLMOrchestrator:
             DeadlineExceeded: `timeout` was over first.
             OrchestratorClosed: the orchestrator was closed.
         """
-        self._check_open()
+        self._lifespan.check_open()
         limit = checked_timeout(timeout)
         use_cache = use_cache and self._cache is not None
         request = Generate(
@@ -359,33 +370,14 @@ class MultiLLMOrchestrator:
             system=self._system if system is None else checked_system(system),
             options=checked_options(options, cached=use_cache),
             use_cache=use_cache,
+            caller=Caller.current(),
         )
         found = self._registry.get(model) if isinstance(model, str) else self._registry.of_client(model)
         if found is not None:
-            return await self._ask(found, request, limit)
-        stranger = self._registry.strangers.admit(model)
-        try:
-            return await self._ask(stranger.model, request, limit)
-        finally:
-            for forgotten in self._registry.strangers.dismiss(stranger):
-                if self._tree is not None:
-                    await self._tree.forget(forgotten)
+            return await ask(self._lifespan, found, request, limit)
+        return await ask_stranger(self._lifespan, self._registry.strangers, model, request, limit)
 
     # --- inside --------------------------------------------------------------------------------------
-
-    async def _ask(self, model: RegisteredModel, request: Generate, limit: float) -> ModelResponse:
-        async with self._running() as tree:
-            ref = tree.target(model).ref
-            if limit == inf:
-                return await ref.ask(request)
-            with trio.move_on_after(limit) as scope:
-                return await ref.ask(replace(request, deadline=scope.deadline))
-        raise DeadlineExceeded(f"Model {model.name!r} did not answer within {limit:g} s")
-
-    def _running(self) -> AbstractAsyncContextManager[ModelTree]:
-        """The tree that runs, or one for a single call."""
-        self._check_open()
-        return nullcontext(self._tree) if self._tree is not None else self._make_tree()
 
     def _make_tree(self) -> ModelTree:
         return ModelTree(
@@ -394,7 +386,3 @@ class MultiLLMOrchestrator:
             intensity=self._intensity,
             faults=self._faults,
         )
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise OrchestratorClosed("this orchestrator was closed when its block was left; make a new one")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from msgspec import Struct
 
 from ultra.actors.plan import Compose, ComposedPrompt, StagePlan, Target, Write
+from ultra.clients.runners import as_caller
 from ultra.errors import BadCall, ModelError, StageFailed
 from ultra.prompts import Candidate, compose, prompt_budget
 from ultra.responses import StageResponses
@@ -179,7 +180,7 @@ def _made(stage: str, maker: PromptMaker, reads: str | None, run: Run) -> str:
     # A first stage reads nothing: it is given a stage without responses, for the question's sake.
     responses = StageResponses(run.plan.question, reads or "", run.responses if reads else {"": {}})
     try:
-        text = maker(responses)
+        text = as_caller(run.plan.caller, maker, responses)
         if not str(text).strip():
             raise TypeError(f"it gave {text!r}; it must give the text of the prompt")  # noqa: TRY301
     except Exception as error:

@@ -18,6 +18,7 @@ from ultra.arguments import (
     checked_system,
     checked_timeout,
 )
+from ultra.clients.runners import Caller
 from ultra.pipeline import BUILT_IN, Stage, plan_stages
 from ultra.scoring import JUDGE_SHARE, Scoring
 
@@ -80,6 +81,7 @@ class Planner:
         system = defaults.system if settings.system is None else checked_system(settings.system)
         quorum = defaults.quorum if settings.quorum is None else settings.quorum
         judge = registry.get(defaults.judge) if defaults.judge is not None else None
+        caller = Caller.current()
         planned = plan_stages(
             defaults.stages if stages is None else stages,
             self._stages,
@@ -107,6 +109,7 @@ class Planner:
                     defaults.scorer, tree.target(judge) if judge is not None else None, self._secret
                 ),
                 sink=sink,
+                caller=caller,
             )
 
         return make_plan

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -14,6 +15,7 @@ from ultra.actors.limits import Limiter, Limits
 from ultra.actors.model import RegisteredModel, Timeouts
 from ultra.actors.retry import RetryPolicy
 from ultra.clients.adapter import ClientAdapter
+from ultra.clients.runners import run_here, runner_here
 from ultra.errors import BadCall
 from ultra.metrics import MetricsRecorder
 from ultra.strangers import Strangers
@@ -21,6 +23,7 @@ from ultra.strangers import Strangers
 if TYPE_CHECKING:
     from ultra.actors.cache import CacheShard, CacheStore
     from ultra.actors.hedging import Hedge
+    from ultra.clients.runners import Runner
     from ultra.pricing import Price
 
 __all__ = ["Faults", "ModelRegistry", "Policies", "check_weight"]
@@ -49,9 +52,13 @@ class Faults(Interceptor, Protocol):
 
 
 class ModelRegistry:
-    """Registered models by name. Weights, caches and counters live here, whatever runs or not."""
+    """Registered models by name. Weights, caches and counters live here, whatever runs or not.
+
+    Any thread may use it.
+    """
 
     def __init__(self, cache: CacheStore | None, policies: Policies, faults: Faults | None = None) -> None:
+        self._lock = threading.Lock()
         self._cache = cache
         self._faults = faults
         self._policies = policies
@@ -66,14 +73,16 @@ class ModelRegistry:
         """
         if not isinstance(name, str) or not name.strip():
             raise BadCall(f"the model name is {name!r}; it must be text that is not empty")
-        if name in self._models:
-            raise BadCall(
-                f"a model named {name!r} is already registered; choose another name, or unregister it first"
-            )
-        shard = self._cache.shard(_shard_name(name, client)) if self._cache is not None else None
-        model = self._make(name, client, check_weight(weight), policies, shard)
-        self._models[name] = model
-        self._clients[name] = client
+        with self._lock:
+            if name in self._models:
+                raise BadCall(
+                    f"a model named {name!r} is already registered; choose another name, or unregister it "
+                    "first"
+                )
+            shard = self._cache.shard(_shard_name(name, client)) if self._cache is not None else None
+            model = self._make(name, client, check_weight(weight), policies, shard)
+            self._models[name] = model
+            self._clients[name] = client
         return model
 
     def unregister(self, name: str) -> RegisteredModel:
@@ -82,8 +91,9 @@ class ModelRegistry:
         Raises:
             BadCall: there is none of that name.
         """
-        model = self.get(name)
-        del self._models[name], self._clients[name]
+        with self._lock:
+            model = self.get(name)
+            del self._models[name], self._clients[name]
         # Requests that are still under way must not leave their answers to the next model of this name.
         shard, model.shard = model.shard, None
         if isinstance(shard, MemoryShard):
@@ -110,7 +120,8 @@ class ModelRegistry:
         )
 
     def _adapted(self, name: str, client: object) -> ClientAdapter:
-        adapter = ClientAdapter(client, owned=getattr(client, "reopens", False) is True)
+        owned = getattr(client, "reopens", False) is True
+        adapter = ClientAdapter(client, owned=owned, runner=_runner_of(client))
         return adapter if self._faults is None else self._faults.around(name, adapter)
 
     def _make_stranger(self, name: str, client: object) -> RegisteredModel:
@@ -130,9 +141,10 @@ class ModelRegistry:
 
     def of_client(self, client: object) -> RegisteredModel | None:
         """The first model that was registered with `client`."""
-        for name, known in self._clients.items():
-            if known is client:
-                return self._models[name]
+        with self._lock:
+            for name, known in self._clients.items():
+                if known is client:
+                    return self._models[name]
         return None
 
     def set_weight(self, name: str, weight: float) -> None:
@@ -145,9 +157,10 @@ class ModelRegistry:
         Raises:
             BadCall: an unknown or repeated name, an empty list, or something that is no list of names.
         """
-        order = {name: number for number, name in enumerate(self._models)}
-        chosen = self._models.values() if names is None else self._named(names)
-        return sorted(chosen, key=lambda model: (-model.weight, order[model.name]))
+        models = self._models.copy()  # another thread may register one meanwhile
+        order = {name: number for number, name in enumerate(models)}
+        chosen = models.values() if names is None else self._named(names)
+        return sorted(chosen, key=lambda model: (-model.weight, order.get(model.name, 0)))
 
     def chosen(self, names: object = None) -> list[RegisteredModel]:
         """As `prioritized`, for a run: it needs at least one model."""
@@ -167,6 +180,11 @@ class ModelRegistry:
 
     def _choices(self) -> str:
         return ", ".join(self._models) or "none"
+
+
+def _runner_of(client: object) -> Runner | None:
+    """Where the client's coroutines run: on trio if it says so, else on the loop that runs here."""
+    return run_here if getattr(client, "async_library", None) == "trio" else runner_here()
 
 
 def _shard_name(name: str, client: object) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from ultra.actors.model import Generate
+from ultra.clients.runners import as_caller
 from ultra.errors import DeadlineExceeded, StageFailed, UltraError
 from ultra.pipeline import candidates_of, prompt_budget_of
 from ultra.prompts import compose
@@ -55,7 +56,7 @@ class Scoring:
     def _score(self, scorer: Scorer, run: Run, stage: StagePlan) -> dict[str, float]:
         texts = {name: response.content for name, response in run.responses[stage.name].items()}
         try:
-            return _checked(scorer(run.plan.question, texts))
+            return _checked(as_caller(run.plan.caller, scorer, run.plan.question, texts))
         except Exception as error:
             raise StageFailed(stage.name, "the scorer", error) from error
 
@@ -68,6 +69,7 @@ class Scoring:
             options=run.plan.options,
             use_cache=run.plan.use_cache,
             deadline=deadline,
+            caller=run.plan.caller,
         )
         with trio.CancelScope(deadline=deadline):
             reply = await judge.ref.ask(request)

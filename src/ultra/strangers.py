@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
@@ -31,9 +32,13 @@ class Stranger:
 
 
 class Strangers:
-    """The unregistered clients that were used last. `make` makes a model of a name and a client."""
+    """The unregistered clients that were used last. `make` makes a model of a name and a client.
+
+    Any thread may use it.
+    """
 
     def __init__(self, make: Callable[[str, object], RegisteredModel]) -> None:
+        self._lock = threading.Lock()
         self._make = make
         self._made = 0
         self._known: OrderedDict[int, Stranger] = OrderedDict()  # by id(client), used last at the end
@@ -43,20 +48,22 @@ class Strangers:
 
     def admit(self, client: object) -> Stranger:
         """The record of `client`, which counts as asked until `dismiss`. Raises what `make` raises."""
-        stranger = self._known.get(id(client))
-        if stranger is None:
-            self._made += 1
-            stranger = Stranger(client, self._make(f"unregistered-{self._made}", client))
-            self._known[id(client)] = stranger  # it keeps the client, so that the id stays its own
-        self._known.move_to_end(id(client))
-        stranger.asked += 1
-        return stranger
+        with self._lock:
+            stranger = self._known.get(id(client))
+            if stranger is None:
+                self._made += 1
+                stranger = Stranger(client, self._make(f"unregistered-{self._made}", client))
+                self._known[id(client)] = stranger  # it keeps the client, so that the id stays its own
+            self._known.move_to_end(id(client))
+            stranger.asked += 1
+            return stranger
 
     def dismiss(self, stranger: Stranger) -> list[RegisteredModel]:
         """One call less asks this client; returns the models that are forgotten for it."""
-        stranger.asked -= 1
-        idle = [known for known in self._known.values() if not known.asked]
-        forgotten = idle[: max(0, len(idle) - MOST_REMEMBERED)]
-        for known in forgotten:
-            del self._known[id(known.client)]
-        return [known.model for known in forgotten]
+        with self._lock:
+            stranger.asked -= 1
+            idle = [known for known in self._known.values() if not known.asked]
+            forgotten = idle[: max(0, len(idle) - MOST_REMEMBERED)]
+            for known in forgotten:
+                del self._known[id(known.client)]
+            return [known.model for known in forgotten]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections import deque
+from functools import partial
 from io import StringIO
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import trio
-from trio.lowlevel import Abort, checkpoint, current_task, reschedule, wait_task_rescheduled
+from trio.lowlevel import Abort, checkpoint, current_task, in_trio_run, reschedule, wait_task_rescheduled
 
 from ultra.actors.coordinator import Execute
 from ultra.actors.group import AskGroup, Reply
@@ -20,9 +22,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
-    from trio.lowlevel import Task
-
     from ultra.actors.plan import EventSink, RunPlan
+    from ultra.lifespan import Lifespan
     from ultra.messages import OrchestrationResult
     from ultra.tree import ModelTree
 
@@ -70,8 +71,12 @@ class _WaitingChunk(_Waiting):
         self.fields["restart"] = True
 
 
+def _nobody() -> None:
+    """Stands in for what wakes a reader, while none waits."""
+
+
 class EventBuffer:
-    """The events of one run between the actors and one reader.
+    """The events of one run between the actors and one reader, who may be on an asyncio loop.
 
     Writing never blocks. A chunk that comes while another of the same model waits is joined to it, so
     what waits is bounded by the text and not by the number of chunks; a restart replaces what waits.
@@ -82,66 +87,103 @@ class EventBuffer:
         self._run_id = run_id
         self._started = trio.current_time()
         self._seq = 0
+        self._lock = threading.Lock()  # a reader on asyncio is in another thread than the actors
         self._events: deque[_Waiting] = deque()
         self._open: dict[tuple[str, str], _WaitingChunk] = {}  # to which more may be joined
         self._told: dict[tuple[str, str], None] = {}  # of whom there was text already
         self._reading = False
-        self._reader: Task | None = None
+        self._wake_reader: Callable[[], None] = _nobody
         self._ended = False
+
+    # --- written by the actors -------------------------------------------------------------------------
 
     def emit(self, event: type[Event], **fields: Any) -> None:  # noqa: ANN401 - the fields of any event
         """Add one event; after the last one, do nothing."""
-        if self._ended:
-            return
-        if event is ModelResponded or event is ModelFailed:
-            self._open.pop((fields["stage"], fields["model_name"]), None)
-        self._events.append(_Waiting(event, fields, trio.current_time() - self._started))
-        self._wake()
-
-    def chunk(self, stage: str, model_name: str, text: str, begins: bool) -> None:  # noqa: FBT001 - a callback
-        """Add a piece of text. One that begins a text of which there was some already is a restart."""
-        if self._ended:
-            return
-        key = stage, model_name
-        restart = begins and key in self._told
-        waiting = self._open.get(key)
-        if waiting is None:
-            time = trio.current_time() - self._started
-            waiting = self._open[key] = _WaitingChunk(key, text, restart=restart, time=time)
-            self._told[key] = None
-            self._events.append(waiting)
-            self._wake()
-        elif restart:
-            waiting.begin_anew(text)
-        else:
-            waiting.join(text)
+        self._add(event, fields)
 
     def end(self, event: type[Event], **fields: Any) -> None:  # noqa: ANN401 - as above
         """Add the last event."""
-        self.emit(event, **fields)
-        self._ended = True
+        self._add(event, fields, last=True)
+
+    def chunk(self, stage: str, model_name: str, text: str, begins: bool) -> None:  # noqa: FBT001 - a callback
+        """Add a piece of text. One that begins a text of which there was some already is a restart."""
+        key = stage, model_name
+        with self._lock:
+            if self._ended:
+                return
+            restart = begins and key in self._told
+            waiting = self._open.get(key)
+            if waiting is None:
+                time = trio.current_time() - self._started
+                waiting = self._open[key] = _WaitingChunk(key, text, restart=restart, time=time)
+                self._told[key] = None
+                self._events.append(waiting)
+            elif restart:
+                waiting.begin_anew(text)
+            else:
+                waiting.join(text)
+            wake = self._take_reader()
+        wake()
 
     def close(self) -> None:
         """There will be no reader any more: forget what waits, and let a reader that waits go."""
-        self._ended = True
-        self._events.clear()
-        self._open.clear()
-        self._wake()
+        with self._lock:
+            self._ended = True
+            self._events.clear()
+            self._open.clear()
+            wake = self._take_reader()
+        wake()
+
+    def _add(self, event: type[Event], fields: dict[str, Any], *, last: bool = False) -> None:
+        with self._lock:
+            if self._ended:
+                return
+            self._ended = last
+            if event is ModelResponded or event is ModelFailed:
+                self._open.pop((fields["stage"], fields["model_name"]), None)
+            self._events.append(_Waiting(event, fields, trio.current_time() - self._started))
+            wake = self._take_reader()
+        wake()
+
+    def _take_reader(self) -> Callable[[], None]:
+        """What wakes the reader that waits, if one does; with the lock, so that no new one is missed."""
+        wake, self._wake_reader = self._wake_reader, _nobody
+        return wake
+
+    # --- read by one task ------------------------------------------------------------------------------
 
     async def next(self) -> Event | None:
-        """Wait for the next event; None after the last. Always a checkpoint; cancelled, it took none."""
+        """Wait for the next event; None after the last. Cancelled, it took none. On trio, a checkpoint."""
         if self._reading:
             raise BadCall("another task is reading this run; open one stream for each reader")
         self._reading = True
         try:
-            if self._events or self._ended:
-                await checkpoint()
-            else:
-                self._reader = current_task()
-                await wait_task_rescheduled(self._stop_reading)
+            await (self._arrival_on_trio() if in_trio_run() else self._arrival_on_asyncio())
         finally:
             self._reading = False
-        return self._read() if self._events else None
+        with self._lock:
+            return self._read() if self._events else None
+
+    async def _arrival_on_trio(self) -> None:
+        if self._events or self._ended:
+            await checkpoint()
+        else:
+            self._wake_reader = partial(reschedule, current_task())
+            await wait_task_rescheduled(self._stop_reading)
+
+    async def _arrival_on_asyncio(self) -> None:
+        from ultra.loops import Alarm  # noqa: PLC0415 - imports asyncio
+
+        with self._lock:
+            if self._events or self._ended:
+                return
+            alarm = Alarm()
+            self._wake_reader = alarm.ring
+        await alarm.wait()
+
+    def _stop_reading(self, _raise_cancel: object) -> Abort:
+        self._wake_reader = _nobody
+        return Abort.SUCCEEDED
 
     def _read(self) -> Event:
         waiting = self._events.popleft()
@@ -153,14 +195,48 @@ class EventBuffer:
         self._seq += 1
         return waiting.event(run_id=self._run_id, seq=self._seq - 1, time=waiting.time, **fields)
 
-    def _wake(self) -> None:
-        if self._reader is not None:
-            task, self._reader = self._reader, None
-            reschedule(task)
 
-    def _stop_reading(self, _raise_cancel: object) -> Abort:
-        self._reader = None
-        return Abort.SUCCEEDED
+class _LiveRun:
+    """The block of one run, on trio: entered, the run has begun; left, it has ended or is cancelled."""
+
+    def __init__(self, run_id: str, lifespan: Lifespan, make_plan: PlanMaker) -> None:
+        self.reply: Reply[None, OrchestrationResult] | None = None
+        self.over = trio.Event()
+        self._run_id = run_id
+        self._lifespan = lifespan
+        self._make_plan = make_plan
+        self._loan = lifespan.lend()
+        self._asks: AskGroup[None, OrchestrationResult] = AskGroup(self._on_reply)
+
+    async def __aenter__(self) -> EventBuffer:
+        tree = await self._loan.__aenter__()
+        try:
+            self._buffer = EventBuffer(self._run_id)
+            plan = self._make_plan(tree, self._run_id, self._buffer)
+            self._asks.ask(tree.coordinator, Execute(plan), None)
+        except BaseException:
+            await self._loan.__aexit__(*sys.exc_info())
+            raise
+        return self._buffer
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        self._asks.close()
+        if self.reply is None:
+            self._buffer.close()
+            self.over.set()
+        return await self._loan.__aexit__(kind, error, trace)
+
+    def _on_reply(self, reply: Reply[None, OrchestrationResult]) -> None:
+        if reply.error is not None:
+            error = self._lifespan.explain(reply.error)
+            self.reply = Reply(None, error=error)
+            self._buffer.end(RunFailed, error=type(error).__name__, message=str(error))
+        else:
+            self.reply = reply
+            self._buffer.end(RunCompleted, result=reply.value)
+        self.over.set()
 
 
 class RunStream:
@@ -172,33 +248,18 @@ class RunStream:
     iterates or waits for the result then is told by a `BadCall`.
     """
 
-    def __init__(
-        self,
-        run_id: str,
-        running: Callable[[], AbstractAsyncContextManager[ModelTree]],
-        make_plan: PlanMaker,
-    ) -> None:
+    def __init__(self, run_id: str, lifespan: Lifespan, make_plan: PlanMaker) -> None:
         self.run_id = run_id
-        self._running = running
-        self._make_plan = make_plan
-        self._tree: AbstractAsyncContextManager[ModelTree] | None = None
-        self._asks: AskGroup[None, OrchestrationResult] = AskGroup(self._on_reply)
+        self._place = lifespan.place
+        self._run = _LiveRun(run_id, lifespan, make_plan)
+        self._block: AbstractAsyncContextManager[EventBuffer, bool | None] | None = None
         self._buffer: EventBuffer | None = None
-        self._reply: Reply[None, OrchestrationResult] | None = None
-        self._finished = trio.Event()
 
     async def __aenter__(self) -> Self:
-        if self._tree is not None:
+        if self._block is not None:
             raise BadCall("a run can be streamed only once; call stream_responses again")
-        self._tree = self._running()
-        tree = await self._tree.__aenter__()
-        try:
-            self._buffer = EventBuffer(self.run_id)
-            plan = self._make_plan(tree, self.run_id, self._buffer)
-            self._asks.ask(tree.coordinator, Execute(plan), None)
-        except BaseException:
-            await self._tree.__aexit__(*sys.exc_info())
-            raise
+        self._block = self._place.block(self._run)
+        self._buffer = await self._block.__aenter__()
         return self
 
     async def __aexit__(
@@ -207,11 +268,7 @@ class RunStream:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool | None:
-        self._asks.close()
-        if self._reply is None:
-            self._opened().close()
-            self._finished.set()
-        return await self._tree.__aexit__(kind, error, trace) if self._tree is not None else None
+        return await self._block.__aexit__(kind, error, trace) if self._block is not None else None
 
     def __aiter__(self) -> Self:
         return self
@@ -220,7 +277,7 @@ class RunStream:
         event = await self._opened().next()
         if event is not None:
             return event
-        if self._reply is None:
+        if self._run.reply is None:
             raise _left()
         raise StopAsyncIteration
 
@@ -230,25 +287,18 @@ class RunStream:
         Cancellation leaves the run as it is. Raises what `process_responses` raises.
         """
         self._opened()
-        await self._finished.wait()
-        if self._reply is None:
+        await self._place.run(self._run.over.wait)
+        reply = self._run.reply
+        if reply is None:
             raise _left()
-        if self._reply.value is None:
-            raise self._reply.error or _left()
-        return self._reply.value
+        if reply.value is None:
+            raise reply.error or _left()
+        return reply.value
 
     def _opened(self) -> EventBuffer:
         if self._buffer is None:
             raise BadCall("the run has not begun: use 'async with orchestrator.stream_responses(...) as run'")
         return self._buffer
-
-    def _on_reply(self, reply: Reply[None, OrchestrationResult]) -> None:
-        self._reply = reply
-        if reply.value is not None:
-            self._opened().end(RunCompleted, result=reply.value)
-        else:
-            self._opened().end(RunFailed, error=type(reply.error).__name__, message=str(reply.error))
-        self._finished.set()
 
 
 def _left() -> BadCall:

@@ -11,6 +11,7 @@ from ultra.actors.coordinator import Coordinator
 from ultra.actors.model import ModelActor
 from ultra.actors.plan import Target
 from ultra.errors import OrchestratorClosed
+from ultra.health import model_health
 from ultra.supervisor.system import ActorSystem
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ultra.actors.actor import ActorRef
     from ultra.actors.cell import Interceptor
     from ultra.actors.model import RegisteredModel
+    from ultra.health import ModelHealth
     from ultra.supervisor.snapshot import SupervisorSnapshot
     from ultra.supervisor.spec import RestartIntensity
     from ultra.supervisor.supervisor import Supervisor
@@ -131,6 +133,10 @@ class ModelTree:
         """The actor of `model`, which is started if there is none."""
         place = self._places.get(model)
         return place.target if place is not None else self.add(model)
+
+    def health(self, model: RegisteredModel) -> ModelHealth:
+        """How `model` is right now."""
+        return model_health(model, self.target(model).ref.snapshot())
 
     def snapshot(self) -> SupervisorSnapshot:
         """The whole tree as it is right now."""

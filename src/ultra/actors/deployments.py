@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from ultra.clients.adapter import ClientAdapter, OnText
     from ultra.clients.rate_limits import RateLimits
+    from ultra.clients.runners import Caller
     from ultra.messages import Completion
     from ultra.metrics import MetricsRecorder
 
@@ -67,13 +68,17 @@ class Deployments:
         options: Mapping[str, object],
         on_text: OnText | None,
         on_restart: Callable[[], None],
+        caller: Caller | None = None,
     ) -> Completion:
         """Ask until a deployment answers; `on_restart` is told when text that was heard counts no more.
 
         Raises:
             ModelError: no deployment answered: the first error that is worth a retry, else the last.
         """
-        asks = [partial(_ask, adapter, prompt, system=system, options=options) for adapter in self._adapters]
+        asks = [
+            partial(_ask, adapter, prompt, system=system, options=options, caller=caller)
+            for adapter in self._adapters
+        ]
         if len(asks) == 1 and self._hedge is None:
             return await asks[0](on_text)
         errors: list[ModelError] = []
@@ -121,7 +126,7 @@ async def _ask(
     *,
     system: str | None,
     options: Mapping[str, object],
+    caller: Caller | None,
 ) -> Completion:
-    return await adapter.call(
-        prompt, system=system, options=options, on_text=on_text if adapter.streams else None
-    )
+    heard = on_text if adapter.streams else None
+    return await adapter.call(prompt, system=system, options=options, on_text=heard, caller=caller)

@@ -21,7 +21,8 @@ from ultra.actors.flight import Deserted, Flight, OnChunk, Passenger
 from ultra.actors.message import Failure, Message
 from ultra.actors.retry import RetryPolicy, retried
 from ultra.actors.timeouts import AttemptTimer, Timeouts
-from ultra.errors import AllAttemptsFailed, BadCall, ModelError
+from ultra.clients.runners import Caller
+from ultra.errors import AllAttemptsFailed, BadCall, CircuitOpen, ModelError
 from ultra.log import get_logger
 from ultra.messages import Completion, ModelResponse, Usage
 from ultra.tokens import estimate_tokens
@@ -112,6 +113,7 @@ class Generate(Message[ModelResponse], frozen=True, kw_only=True):
 
     `deadline` (`trio.current_time`): no retry is begun that could not start before it. `on_chunk` hears
     the text as it arrives. `use_cache`: whether an equal request's answer, kept or under way, will do.
+    `caller`: whose loop an async client may run on, and whose context variables it sees.
     """
 
     prompt: str
@@ -121,6 +123,7 @@ class Generate(Message[ModelResponse], frozen=True, kw_only=True):
     use_cache: bool = True
     deadline: float = inf
     on_chunk: OnChunk | None = None
+    caller: Caller | None = None
 
 
 class ModelActor(Actor):
@@ -254,6 +257,8 @@ class ModelActor(Actor):
                 )
         except ModelError as error:
             flight.failure = error
+            if not isinstance(error, CircuitOpen):
+                model.metrics.called(error)
             log.write(
                 "critical",
                 "all attempts failed",
@@ -263,6 +268,7 @@ class ModelActor(Actor):
                 error=str(error),
             )
         else:
+            model.metrics.called(None)
             flight.land(completion)
 
     async def _attempt(self, request: Generate, flight: Flight) -> Completion:
@@ -310,6 +316,7 @@ class ModelActor(Actor):
                 options=request.options,
                 on_text=on_text if flight.is_heard else None,
                 on_restart=flight.restart_text,
+                caller=request.caller,
             )
         except ModelError as error:
             self._attempt_failed(request, flight, error)

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from ultra.actors.actor import ActorRef
 from ultra.actors.model import RegisteredModel
+from ultra.clients.runners import Caller
 
 if TYPE_CHECKING:
     from ultra.actors.run import Run
@@ -103,6 +104,7 @@ class RunPlan(Struct, frozen=True, kw_only=True):
     options: Mapping[str, object] = {}
     score: Score | None = None
     sink: EventSink | None = None
+    caller: Caller | None = None
 
     def deadlines(self) -> list[tuple[float, float]]:
         """For each stage, when its models have to have answered, and when it has to end (`current_time`).

@@ -248,6 +248,7 @@ class Run:
             use_cache=self.plan.use_cache,
             deadline=deadline,
             on_chunk=None if sink is None else partial(sink.chunk, stage.name, target.name),
+            caller=self.plan.caller,
         )
 
     def _tell_of_cuts(self, stage: StagePlan, target: Target, cuts: Mapping[str, int]) -> None:

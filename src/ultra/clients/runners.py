@@ -7,14 +7,14 @@ from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, copy_context
 from functools import partial
 from types import coroutine
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
 from msgspec import Struct
 from trio.lowlevel import in_trio_run
 
-__all__ = ["Call", "Caller", "OnText", "Runner", "run_here", "runner_here"]
+__all__ = ["Call", "Caller", "OnText", "Runner", "as_caller", "run_here", "runner_here"]
 
-S = TypeVar("S")
+P = ParamSpec("P")
 T = TypeVar("T")
 
 OnText = Callable[[str], None]
@@ -85,9 +85,12 @@ class Caller(Struct, frozen=True):
         runner = runner_here()
         return cls(copy_context(), None if runner is run_here else runner)
 
-    def call(self, function: Callable[[S], T], argument: S) -> T:
-        """Call a function of the caller's own, here, with a copy of his context variables."""
-        return self.context.copy().run(function, argument)
+
+def as_caller(caller: Caller | None, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function of the caller's own, in this thread, with a copy of his context variables."""
+    return (
+        function(*args, **kwargs) if caller is None else caller.context.copy().run(function, *args, **kwargs)
+    )
 
 
 @coroutine

@@ -1,0 +1,57 @@
+"""Asking a single model, registered or not, apart from any run."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING
+
+import trio
+from msgspec.structs import replace
+
+from ultra.errors import DeadlineExceeded
+
+if TYPE_CHECKING:
+    from ultra.actors.model import Generate, RegisteredModel
+    from ultra.lifespan import Lifespan
+    from ultra.messages import ModelResponse
+    from ultra.strangers import Strangers
+
+__all__ = ["ask", "ask_stranger"]
+
+
+async def ask(lifespan: Lifespan, model: RegisteredModel, request: Generate, limit: float) -> ModelResponse:
+    """Ask `model`, on any loop, for at most `limit` seconds.
+
+    Raises:
+        AllAttemptsFailed: every attempt failed.
+        DeadlineExceeded: `limit` was over first.
+        OrchestratorClosed: the orchestrator was closed.
+    """
+    return await lifespan.place.run(lambda: _ask(lifespan, model, request, limit))
+
+
+async def ask_stranger(
+    lifespan: Lifespan, strangers: Strangers, client: object, request: Generate, limit: float
+) -> ModelResponse:
+    """As `ask`, for a client that was never registered. Raises `BadCall` if it is unusable."""
+    stranger = strangers.admit(client)  # here, on the loop that an async client then belongs to
+
+    async def ask() -> ModelResponse:
+        try:
+            return await _ask(lifespan, stranger.model, request, limit)
+        finally:
+            for forgotten in strangers.dismiss(stranger):
+                if lifespan.tree is not None:
+                    await lifespan.tree.forget(forgotten)
+
+    return await lifespan.place.run(ask)
+
+
+async def _ask(lifespan: Lifespan, model: RegisteredModel, request: Generate, limit: float) -> ModelResponse:
+    async with lifespan.lend() as tree:
+        ref = tree.target(model).ref
+        if limit == inf:
+            return await ref.ask(request)
+        with trio.move_on_after(limit) as scope:
+            return await ref.ask(replace(request, deadline=scope.deadline))
+    raise DeadlineExceeded(f"Model {model.name!r} did not answer within {limit:g} s")
