@@ -54,7 +54,7 @@ async def test_a_model_that_is_down_is_left_out_and_can_be_revived() -> None:
         await trio.lowlevel.checkpoint()
         raise ZeroDivisionError("a bug")
 
-    healthy, models[0].adapter.call = models[0].adapter.call, call  # type: ignore[method-assign]
+    healthy, models[0].client.call = models[0].client.call, call  # type: ignore[method-assign]
     async with ModelTree(models, random=Random(1), intensity=RestartIntensity(0, within=5.0)) as tree:
         result = await Run(make_plan(tree, models)).execute()
         assert result.status == "degraded"
@@ -62,7 +62,7 @@ async def test_a_model_that_is_down_is_left_out_and_can_be_revived() -> None:
         again = await Run(make_plan(tree, models)).execute()
         assert "a bug" in again.failures[0].message
 
-        models[0].adapter.call = healthy  # type: ignore[method-assign]
+        models[0].client.call = healthy  # type: ignore[method-assign]
         tree.revive(models[0])
         assert (await Run(make_plan(tree, models)).execute()).status == "success"
 
@@ -70,7 +70,7 @@ async def test_a_model_that_is_down_is_left_out_and_can_be_revived() -> None:
 async def test_a_bug_that_crashes_a_model_once_is_not_noticed_by_the_run() -> None:
     models = three()
     crashes = 1
-    healthy = models[0].adapter.call
+    healthy = models[0].client.call
 
     async def call(*arguments: Any, **more: Any) -> Any:
         nonlocal crashes
@@ -79,7 +79,7 @@ async def test_a_bug_that_crashes_a_model_once_is_not_noticed_by_the_run() -> No
             raise ZeroDivisionError("a bug")
         return await healthy(*arguments, **more)
 
-    models[0].adapter.call = call  # type: ignore[method-assign]
+    models[0].client.call = call  # type: ignore[method-assign]
     result = await run(models)
     assert (result.status, result.failures) == ("success", [])
     metrics = models[0].metrics.snapshot()
