@@ -60,8 +60,9 @@ class Stage(Struct, frozen=True, kw_only=True):
             )
         if self.asks not in ("all", "first"):
             raise BadCall(f"stage {self.name!r} asks {self.asks!r}; it can ask 'all' or 'first'")
-        if not 0 <= self.share <= 1:
-            raise BadCall(f"stage {self.name!r} has a share of {self.share!r}; it must be between 0 and 1")
+        share: object = self.share
+        if isinstance(share, bool) or not (isinstance(share, (int, float)) and 0 <= share <= 1):
+            raise BadCall(f"stage {self.name!r} has a share of {share!r}; it must be between 0 and 1")
 
 
 INITIAL: Final = Stage(name="initial", share=0.0)
@@ -180,8 +181,8 @@ def _made(stage: str, maker: PromptMaker, reads: str | None, run: Run) -> str:
     # A first stage reads nothing: it is given a stage without responses, for the question's sake.
     responses = StageResponses(run.plan.question, reads or "", run.responses if reads else {"": {}})
     try:
-        text = as_caller(run.plan.caller, maker, responses)
-        if not str(text).strip():
+        text: object = as_caller(run.plan.caller, maker, responses)
+        if not (isinstance(text, str) and text.strip()):
             raise TypeError(f"it gave {text!r}; it must give the text of the prompt")  # noqa: TRY301
     except Exception as error:
         raise StageFailed(stage, "the prompt", error) from error
