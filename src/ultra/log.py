@@ -8,15 +8,32 @@ they go to the standard library's logger of the same name (``ultra.…``) as log
 from __future__ import annotations
 
 import logging
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import structlog
+
+if TYPE_CHECKING:
+    from structlog.typing import EventDict, WrappedLogger
 
 __all__ = ["Level", "Logger", "get_logger"]
 
 Level = Literal["debug", "info", "warning", "error", "critical"]
 
-_NUMBERS = logging.getLevelNamesMapping()
+_NUMBERS: Final[dict[Level, int]] = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+    "critical": logging.CRITICAL,
+}
+
+_render = structlog.processors.LogfmtRenderer(key_order=["event"], bool_as_flag=False)
+
+
+def _as_record(logger: WrappedLogger, name: str, event: EventDict) -> tuple[tuple[str], dict[str, Any]]:
+    """Make the fields a line, and leave the traceback to the handlers, which know what to do with it."""
+    exc_info = event.pop("exc_info", None)
+    return (_render(logger, name, event),), {"exc_info": exc_info}
 
 
 class Logger:
@@ -27,11 +44,7 @@ class Logger:
         self._standard = logging.getLogger(name)
         self._fallback: structlog.stdlib.BoundLogger = structlog.wrap_logger(
             self._standard,
-            processors=[
-                structlog.stdlib.filter_by_level,
-                structlog.processors.format_exc_info,
-                structlog.processors.LogfmtRenderer(key_order=["event"], bool_as_flag=False),
-            ],
+            processors=[structlog.stdlib.filter_by_level, _as_record],
             wrapper_class=structlog.stdlib.BoundLogger,
             context_class=dict,
             cache_logger_on_first_use=True,
@@ -39,12 +52,20 @@ class Logger:
 
     def enabled(self, level: Level) -> bool:
         """Whether an event of this level could be written anywhere; cheap enough for warm paths."""
-        return structlog.is_configured() or self._standard.isEnabledFor(_NUMBERS[level.upper()])
+        return structlog.is_configured() or self._standard.isEnabledFor(_NUMBERS[level])
 
     def write(self, level: Level, event: str, **fields: Any) -> None:  # noqa: ANN401 - any field can be logged
-        """Write one event."""
-        target = structlog.get_logger(self.name) if structlog.is_configured() else self._fallback
-        getattr(target, level)(event, **fields)
+        """Write one event; an exception from the host's own processors is logged and goes no further.
+
+        `exc_info` may be an exception, or True for the one that is being handled.
+        """
+        if not structlog.is_configured():
+            getattr(self._fallback, level)(event, **fields)
+            return
+        try:
+            getattr(structlog.get_logger(self.name), level)(event, **fields)
+        except Exception:  # noqa: BLE001 - whatever it is, logging is no reason to fail
+            self._standard.exception("structlog, as configured, could not log event %r", event)
 
 
 def get_logger(name: str) -> Logger:
