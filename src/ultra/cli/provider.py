@@ -67,11 +67,12 @@ def provider(
     from ultra.faults.provider import simulated_provider  # noqa: PLC0415 - as above
 
     plan = read_plan(faults) if faults is not None else None
+    delay = _parse_seconds(latency)
     configure_logs(verbose)
     served = simulated_provider(
         host=host,
         port=port,
-        latency=_parse_seconds(latency),
+        latency=delay,
         tokens_per_second=inf if tokens_per_second is None else tokens_per_second,
         faults=plan,
         seed=seed,

@@ -1,0 +1,198 @@
+"""Anthropic's Messages API."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
+
+import msgspec
+from msgspec import Struct
+
+from ultra.faults.provider.exchange import Message, Question
+from ultra.faults.provider.protocol import RELEASED, Event, Protocol, Wording, bearer, decode, event
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from starlette.requests import Request
+
+    from ultra.faults.provider.allowance import Level
+    from ultra.faults.provider.exchange import Answer, Failure, FailureKind
+
+__all__ = ["ANTHROPIC"]
+
+
+class _Block(Struct):
+    text: str = ""
+
+
+class _Message(Struct):
+    role: str
+    content: str | list[_Block]
+
+
+class _Request(Struct):
+    model: Annotated[str, msgspec.Meta(min_length=1)]
+    messages: Annotated[list[_Message], msgspec.Meta(min_length=1)]
+    max_tokens: Annotated[int, msgspec.Meta(ge=1)]
+    system: str | list[_Block] = ""
+    stop_sequences: list[str] | None = None
+    stream: bool | None = None
+
+
+class _CountRequest(_Request):
+    max_tokens: int = 1
+
+
+_decoder: Final[msgspec.json.Decoder[_Request]] = msgspec.json.Decoder(_Request)
+_count_decoder: Final[msgspec.json.Decoder[_Request]] = msgspec.json.Decoder(_CountRequest)
+
+_STOP_REASON: Final = {"stop": "end_turn", "length": "max_tokens"}
+
+
+class _Anthropic(Protocol):
+    """``POST /v1/messages``."""
+
+    name = "anthropic"
+    wordings: ClassVar[Mapping[FailureKind, Wording]] = {
+        "bad_request": Wording(400, "invalid_request_error", "The request is invalid."),
+        "auth": Wording(401, "authentication_error", "invalid x-api-key"),
+        "permission": Wording(403, "permission_error", "Your API key may not use this resource."),
+        "quota": Wording(
+            400, "invalid_request_error", "Your credit balance is too low to access the Anthropic API."
+        ),
+        "not_found": Wording(404, "not_found_error", "Not found"),
+        "too_large": Wording(413, "request_too_large", "Request exceeds the maximum allowed size."),
+        "rate_limit": Wording(
+            429, "rate_limit_error", "This request would exceed your organization's rate limit."
+        ),
+        "timeout": Wording(504, "timeout_error", "Request timed out."),
+        "server": Wording(500, "api_error", "Internal server error"),
+        "overloaded": Wording(529, "overloaded_error", "Overloaded"),
+    }
+
+    def key(self, request: Request) -> str | None:
+        return request.headers.get("x-api-key") or bearer(request)
+
+    def read(self, request: Request, body: bytes) -> Question:
+        counting = request.url.path.endswith("/count_tokens")
+        asked = decode(_count_decoder if counting else _decoder, body)
+        return Question(
+            model=asked.model,
+            messages=tuple(Message(each.role, _text(each.content)) for each in asked.messages),
+            system=_text(asked.system),
+            stream=bool(asked.stream),
+            max_tokens=asked.max_tokens,
+            stop=tuple(asked.stop_sequences or ()),
+        )
+
+    def whole(self, answer: Answer) -> dict[str, Any]:
+        thinking = [_block("thinking", answer.thought, signature="ultra")] if answer.reasoning else []
+        text = [_block("text", answer.text)] if answer.pieces and answer.finish != "refusal" else []
+        usage = {**_usage(answer), "service_tier": "standard"}
+        return {**_message(answer), "content": thinking + text, **_end(answer), "usage": usage}
+
+    def events(self, answer: Answer) -> Iterator[Event]:
+        start = {
+            **_message(answer),
+            "content": [],
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": {**_usage(answer), "output_tokens": 1, "service_tier": "standard"},
+        }
+        yield _event("message_start", message=start)
+        yield _event("ping")
+        index = 0
+        if answer.reasoning:
+            yield _event(
+                "content_block_start", index=index, content_block=_block("thinking", "", signature="")
+            )
+            for piece in answer.reasoning:
+                yield _delta(index, "thinking", piece)
+            signature = {"type": "signature_delta", "signature": "ultra"}
+            yield _event("content_block_delta", index=index, delta=signature)
+            yield _event("content_block_stop", index=index)
+            index += 1
+        if answer.pieces and answer.finish != "refusal":
+            yield _event("content_block_start", index=index, content_block=_block("text", ""))
+            for piece in answer.pieces:
+                yield _delta(index, "text", piece)
+            if answer.failure is None:
+                yield _event("content_block_stop", index=index)
+        if answer.failure is None:
+            yield _event("message_delta", delta=_end(answer), usage=_usage(answer))
+            yield _event("message_stop")
+
+    def failure(self, failure: Failure, request_id: str) -> dict[str, Any]:
+        wording = self.wording(failure)
+        error = {"type": wording.type, "message": wording.message}
+        return {"type": "error", "error": error, "request_id": f"req_{request_id}"}
+
+    def failure_event(self, failure: Failure, request_id: str) -> bytes:
+        return event(self.failure(failure, request_id), "error")
+
+    def headers(self, request_id: str, levels: Mapping[str, Level]) -> dict[str, str]:
+        limits = {}
+        for name, level in levels.items():
+            prefix = f"anthropic-ratelimit-{name}"
+            reset = datetime.now(UTC) + timedelta(seconds=level.reset)
+            limits[f"{prefix}-limit"] = str(level.limit)
+            limits[f"{prefix}-remaining"] = str(level.remaining)
+            limits[f"{prefix}-reset"] = reset.strftime("%Y-%m-%dT%H:%M:%SZ")
+        return {"request-id": f"req_{request_id}", **limits}
+
+    def failure_headers(self, failure: Failure) -> dict[str, str]:
+        status = self.wording(failure).status
+        retryable = status in {408, 409, 429} or status >= 500  # noqa: PLR2004 - the server's errors
+        return {**super().failure_headers(failure), "x-should-retry": str(retryable).lower()}
+
+    def model(self, name: str) -> dict[str, Any]:
+        released = datetime.fromtimestamp(RELEASED, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return {"type": "model", "id": name, "display_name": name, "created_at": released}
+
+    def models(self, names: Sequence[str]) -> dict[str, Any]:
+        data = [self.model(name) for name in names]
+        ends = {"first_id": names[0], "last_id": names[-1]} if names else {"first_id": None, "last_id": None}
+        return {"data": data, "has_more": False, **ends}
+
+
+ANTHROPIC: Final[Protocol] = _Anthropic()
+
+
+def _text(content: str | list[_Block]) -> str:
+    return content if isinstance(content, str) else "".join(block.text for block in content)
+
+
+def _message(answer: Answer) -> dict[str, Any]:
+    return {"id": f"msg_{answer.id}", "type": "message", "role": "assistant", "model": answer.model}
+
+
+def _block(kind: str, text: str, **more: str) -> dict[str, str]:
+    return {"type": kind, kind: text, **more}
+
+
+def _end(answer: Answer) -> dict[str, Any]:
+    if answer.finish in {"refusal", "content_filter"}:
+        details = {"type": "refusal", "explanation": answer.text if answer.finish == "refusal" else None}
+        return {"stop_reason": "refusal", "stop_sequence": None, "stop_details": details}
+    reason = "stop_sequence" if answer.stop_sequence is not None else _STOP_REASON[answer.finish]
+    return {"stop_reason": reason, "stop_sequence": answer.stop_sequence}
+
+
+def _usage(answer: Answer) -> dict[str, Any]:
+    return {
+        "input_tokens": answer.input - answer.cached,
+        "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": answer.cached,
+        "output_tokens": answer.output,
+    }
+
+
+def _event(name: str, **fields: object) -> Event:
+    return Event(event({"type": name, **fields}, name))
+
+
+def _delta(index: int, kind: str, piece: str) -> Event:
+    delta = {"type": f"{kind}_delta", kind: piece}
+    payload = {"type": "content_block_delta", "index": index, "delta": delta}
+    return Event(event(payload, "content_block_delta"), 1)
