@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
@@ -89,7 +90,8 @@ class Planner:
             secret=self._secret,
             scoring_share=0.0 if judge is None else JUDGE_SHARE,
         )
-        names = models if models is None or isinstance(models, str) else tuple(models)
+        # An iterator can be read only once, and the plan is made later.
+        names = tuple(models) if isinstance(models, Iterable) and not isinstance(models, str) else models
         checked_quorum(quorum, len(registry.chosen(names)))
 
         def make_plan(tree: ModelTree, run_id: str, sink: EventSink | None) -> RunPlan:
