@@ -105,7 +105,10 @@ async def _gone_or_open(stream: trio.SocketStream, gate: trio.Event) -> None:
 
     async def watch(scope: trio.CancelScope) -> None:
         nonlocal gone
-        gone = not await stream.receive_some()
+        try:
+            gone = not await stream.receive_some()
+        except trio.BrokenResourceError:  # closed before it had read all that was sent
+            gone = True
         scope.cancel()
 
     async with trio.open_nursery() as nursery:
