@@ -18,10 +18,11 @@ class Parrot:
     def __init__(self, mood: str) -> None:
         self.mood = mood
 
-    async def generate(self, prompt: str) -> str:
-        """Answer `prompt`."""
+    async def generate(self, prompt: str, *, system: str | None = None) -> str:
+        """Answer `prompt`. What is declared here is passed: the later stages have a system prompt."""
         await trio.sleep(0.01)
-        return f"({self.mood}) You asked: {prompt.splitlines()[0]}"
+        task = "I read the answers to:" if system else "You asked:"
+        return f"({self.mood}) {task} {prompt.splitlines()[0].removeprefix('Question: ')}"
 
 
 def voice(name: str) -> object:

@@ -1,0 +1,74 @@
+"""The examples, run in this process on the voices that are written in them."""
+
+from __future__ import annotations
+
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ultra import MissingExtra
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+# What they wait for is simulated, and so is the time that it takes.
+pytestmark = pytest.mark.usefixtures("autojump_clock")
+
+
+def load(name: str) -> ModuleType:
+    spec = spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+async def test_the_basic_example_runs_on_its_own_voices_without_the_embedded_model(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def connect(_: str) -> Any:
+        raise MissingExtra("the embedded model", "local")
+
+    basic = load("basic")
+    monkeypatch.setattr(basic, "connect", connect)
+
+    await basic.main("Why is the sky blue?")
+
+    printed = capsys.readouterr().out
+    assert "asking, by weight: careful, concise, creative\n" in printed
+    assert "(creative) You asked: Why is the sky blue?\n" in printed
+    assert "=== together (success, by careful)\n(careful) I read the answers to: Why is the sky" in printed
+    assert "careful: 3 attempts" in printed
+
+
+async def test_the_custom_stage_example_runs_its_stages_in_order(capsys: pytest.CaptureFixture[str]) -> None:
+    await load("custom_stage").main()
+
+    assert capsys.readouterr().out.splitlines() == [
+        "initial    ann: I choose plan A.",
+        "initial    bob: I choose plan B.",
+        "initial    cid: I choose plan A.",
+        "objection  ann: The strongest objection to plan A is its cost.",
+        "objection  bob: The strongest objection to plan B is its cost.",
+        "objection  cid: The strongest objection to plan A is its cost.",
+        "verdict    ann: I choose plan A.",
+    ]
+
+
+async def test_the_service_example_outlives_an_ill_model_and_takes_a_newcomer_in(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    await load("long_lived_service").main()
+
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[:3] == [
+        "success: primary merges the answers to: Question: Is all well?",
+        "degraded, without primary: spare merges the answers to: Question: And now that the primary is ill?",
+        "degraded, without primary: newcomer merges the answers to: Question: Who answers after the change?",
+    ]
+    assert "coordinator running, 3 handled" in printed
