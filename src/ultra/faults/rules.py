@@ -166,7 +166,9 @@ class Rule:
         self.target = target
         self.when = _When(**conditions)  # type: ignore[arg-type] # checked by name above, by value inside
         self.matches_target = _target_matcher(fault.hook)(target)
-        self.matches_message = message_matcher(self.when.message, self.when.stage)
+        # A call has no message: its stage is asked for by `matches_stage`.
+        about_messages = fault.hook in {"send", "handle"}
+        self.matches_message = message_matcher(self.when.message, self.when.stage) if about_messages else None
         self._matches_stage = stage_matcher(self.when.stage) if self.when.stage is not None else None
         # A stream of its own: what one rule draws does not depend on the rules around it.
         self.random = Random(f"{seed}/{number}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from collections import deque
+from typing import TYPE_CHECKING, Final, Self
 
 import anyio
 import httpx
@@ -33,6 +34,7 @@ __all__ = ["FaultyTransport"]
 _END_OF_EVENT: Final = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _CHUNK: Final = 65_536
 _CHANGE_LENGTH: Final = (Disconnects, Truncates, MalformedEvents, StreamError)
+_FILTERED: Final = (*_CHANGE_LENGTH, SlowBody)
 
 
 class FaultyTransport(httpx.AsyncBaseTransport):
@@ -105,87 +107,158 @@ class _Blanks(httpx.AsyncByteStream):
 
 
 class _Body(httpx.AsyncByteStream):
-    """The body of a response, on its way through the rules in their order."""
+    """The body of a response on its way through the rules, in their order.
+
+    An iterator of its own rather than a generator: whoever stops reading leaves nothing to be finalized.
+    """
 
     def __init__(self, inner: object, rules: list[Rule]) -> None:
         assert isinstance(inner, httpx.AsyncByteStream)  # noqa: S101 - an async transport's
         self._inner = inner
-        self._rules = rules
+        self._pieces: AsyncIterator[bytes] = aiter(inner)
+        self._filters = [_filter(rule) for rule in rules if isinstance(rule.fault, _FILTERED)]
+        self._pauses = [_pause(rule) for rule in rules if isinstance(rule.fault, SlowBody)]
+        self._ready: deque[bytes] = deque()
+        self._over = False
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        pieces = aiter(self._inner)
-        for rule in self._rules:
-            pieces = _through(rule, pieces)
-        async for piece in pieces:
-            yield piece
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not self._ready:
+            if self._over:
+                raise self._end()
+            self._advance(await anext(self._pieces, None))
+        for pause in self._pauses:
+            await anyio.sleep(pause())
+        return self._ready.popleft()
 
     async def aclose(self) -> None:
+        close = getattr(self._pieces, "aclose", None)
+        if close is not None:
+            await close()
         await self._inner.aclose()
 
+    def _advance(self, piece: bytes | None) -> None:
+        """Take the next piece of the body inside, None at its end."""
+        pieces = [] if piece is None else [piece]
+        self._over = piece is None
+        for stage in self._filters:
+            passed = [out for taken in pieces for out in stage.push(taken)]
+            if self._over:
+                passed += stage.end()
+            self._over = self._over or stage.over
+            pieces = passed
+        self._ready.extend(pieces)
 
-def _through(rule: Rule, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    def _end(self) -> Exception:
+        return next((stage.error for stage in self._filters if stage.error is not None), StopAsyncIteration())
+
+
+class _Filter:
+    """What a rule does to the pieces of a body. Once it is `over`, the body is; `error` then ends it."""
+
+    over = False
+    error: Exception | None = None
+
+    def push(self, piece: bytes) -> list[bytes]:
+        """What becomes of one piece."""
+        return [piece]
+
+    def end(self) -> list[bytes]:
+        """What is left to send when the body inside has ended."""
+        return []
+
+
+class _Cut(_Filter):
+    """Lets so many bytes pass."""
+
+    def __init__(self, size: int, *, breaks: bool) -> None:
+        self._left = size
+        self._breaks = breaks
+
+    def push(self, piece: bytes) -> list[bytes]:
+        passed = piece[: self._left]
+        self._left -= len(passed)
+        if not self._left and not self.over:
+            self.over = True
+            if self._breaks:
+                self.error = httpx.RemoteProtocolError(
+                    "injected by a fault plan: the peer closed the connection"
+                )
+        return [passed] if passed else []
+
+
+class _Chop(_Filter):
+    """Makes small pieces."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+
+    def push(self, piece: bytes) -> list[bytes]:
+        return [piece[start : start + self._size] for start in range(0, len(piece), self._size)]
+
+
+class _Events(_Filter):
+    """Takes the body apart into events, each with the empty line that ends it."""
+
+    def __init__(self, after: int) -> None:
+        self._after = after
+        self._number = 0
+        self._rest = b""
+
+    def push(self, piece: bytes) -> list[bytes]:
+        self._rest += piece
+        passed: list[bytes] = []
+        while not self.over and (end := _END_OF_EVENT.search(self._rest)) is not None:
+            event, self._rest = self._rest[: end.end()], self._rest[end.end() :]
+            passed += self._at_its_turn(event) if self._number == self._after else [event]
+            self._number += 1
+        return passed
+
+    def end(self) -> list[bytes]:
+        return [self._rest] if self._rest else []
+
+    def _at_its_turn(self, event: bytes) -> list[bytes]:
+        raise NotImplementedError
+
+
+class _HalfAnEvent(_Events):
+    """Puts half an event before a whole one."""
+
+    def _at_its_turn(self, event: bytes) -> list[bytes]:
+        return [event[: len(event) // 2] + b"\n\n", event]
+
+
+class _ErrorEvent(_Events):
+    """Puts an error in place of an event, and ends."""
+
+    def __init__(self, after: int, status: int) -> None:
+        super().__init__(after)
+        self._status = status
+
+    def _at_its_turn(self, event: bytes) -> list[bytes]:  # noqa: ARG002 - it is replaced
+        self.over = True
+        return [b'data: {"error": {"message": "injected by a fault plan", "code": %d}}\n\n' % self._status]
+
+
+def _filter(rule: Rule) -> _Filter:
     match rule.fault:
         case Disconnects(after_bytes):
-            return _cut(pieces, after_bytes, breaks=True)
+            return _Cut(after_bytes, breaks=True)
         case Truncates(after_bytes):
-            return _cut(pieces, after_bytes, breaks=False)
-        case SlowBody(seconds, piece):
-            return _slowly(pieces, piece, lambda: draw_seconds(seconds, rule.random))
+            return _Cut(after_bytes, breaks=False)
+        case SlowBody(_, piece):
+            return _Chop(piece)
         case MalformedEvents(after_events):
-            return _with_half_an_event(pieces, after_events)
+            return _HalfAnEvent(after_events)
         case StreamError(after_events, status):
-            return _ending_in_an_error(pieces, after_events, status)
-        case _:
-            return pieces
+            return _ErrorEvent(after_events, status)
+        case other:
+            raise AssertionError(f"{other.name} does not change the body")
 
 
-async def _cut(pieces: AsyncIterator[bytes], after: int, *, breaks: bool) -> AsyncIterator[bytes]:
-    left = after
-    async for piece in pieces:
-        if len(piece) >= left:
-            yield piece[:left]
-            break
-        left -= len(piece)
-        yield piece
-    if breaks:
-        raise httpx.RemoteProtocolError("injected by a fault plan: the peer closed the connection")
-
-
-async def _slowly(
-    pieces: AsyncIterator[bytes], size: int, pause: Callable[[], float]
-) -> AsyncIterator[bytes]:
-    async for piece in pieces:
-        for start in range(0, len(piece), size):
-            await anyio.sleep(pause())
-            yield piece[start : start + size]
-
-
-async def _events(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The events of a stream, each with the empty line that ends it; last, whatever has none."""
-    rest = b""
-    async for piece in pieces:
-        rest += piece
-        while (end := _END_OF_EVENT.search(rest)) is not None:
-            yield rest[: end.end()]
-            rest = rest[end.end() :]
-    if rest:
-        yield rest
-
-
-async def _with_half_an_event(pieces: AsyncIterator[bytes], after: int) -> AsyncIterator[bytes]:
-    number = 0
-    async for event in _events(pieces):
-        if number == after:
-            yield event[: len(event) // 2] + b"\n\n"
-        number += 1
-        yield event
-
-
-async def _ending_in_an_error(pieces: AsyncIterator[bytes], after: int, status: int) -> AsyncIterator[bytes]:
-    number = 0
-    async for event in _events(pieces):
-        if number == after:
-            break
-        number += 1
-        yield event
-    yield b'data: {"error": {"message": "injected by a fault plan", "code": %d}}\n\n' % status
+def _pause(rule: Rule) -> Callable[[], float]:
+    fault = rule.fault
+    assert isinstance(fault, SlowBody)  # noqa: S101 - so it was chosen
+    return lambda: draw_seconds(fault.seconds, rule.random)

@@ -1,0 +1,208 @@
+"""Faults of calls to models, through a whole orchestrator."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from ultra import MultiLLMOrchestrator
+from ultra.actors.retry import RetryPolicy
+from ultra.errors import AllAttemptsFailed, ModelError
+from ultra.events import Chunk, ModelResponded
+from ultra.faults import FaultPlan, InjectedFault
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from trio.testing import MockClock
+
+TEXT = "one two three four"
+
+
+class Model:
+    """Says the same in four pieces, a second each; counts its calls."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.closed = 0
+
+    async def generate(self, prompt: str) -> str:
+        self.calls += 1
+        return TEXT
+
+    async def stream(self, prompt: str) -> AsyncIterator[str]:
+        self.calls += 1
+        try:
+            for piece in ("one ", "two ", "three ", "four"):
+                await trio.sleep(1.0)
+                yield piece
+        finally:
+            self.closed += 1
+
+
+def _orchestrator(plan: FaultPlan, model: Model, **settings: Any) -> MultiLLMOrchestrator:
+    retry = RetryPolicy(max_retries=settings.pop("max_retries", 0), initial=0.0)
+    orchestrator = MultiLLMOrchestrator(faults=plan, retry=retry, **settings)
+    orchestrator.register_model("llama", model)
+    return orchestrator
+
+
+@pytest.mark.parametrize(
+    ("rule", "kind", "status"),
+    [
+        ({}, "server", 500),
+        ({"status": 503, "retry_after": 2.0}, "overloaded", 503),
+        ({"status": 401}, "auth", 401),
+        ({"error": ConnectionResetError}, "connection", None),
+        ({"error": ModelError("mine", kind="quota")}, "quota", None),
+    ],
+)
+async def test_a_call_fails_as_the_rule_says(
+    rule: dict[str, Any], kind: str, status: int | None, autojump_clock: MockClock
+) -> None:
+    model = Model()
+    with pytest.raises(AllAttemptsFailed) as caught:
+        await _orchestrator(FaultPlan().fail_call(**rule), model).get_model_response("llama", "hi")
+
+    cause = caught.value.__cause__
+    assert isinstance(cause, ModelError)
+    assert (cause.kind, cause.status) == (kind, status)
+    assert cause.retry_after == rule.get("retry_after")
+    assert model.calls == 0
+
+
+async def test_a_failed_call_is_retried_and_the_server_is_waited_for(autojump_clock: MockClock) -> None:
+    plan = FaultPlan().fail_call("llama", status=429, retry_after=7.0, times=1)
+    response = await _orchestrator(plan, Model(), max_retries=1).get_model_response("llama", "hi")
+
+    assert (response.content, response.attempts) == (TEXT, 2)
+    assert trio.current_time() >= 7.0
+
+
+async def test_a_rule_is_about_models_by_name_and_about_stages() -> None:
+    plan = FaultPlan().fail_call("lla*", stage="synthesis").fail_call("gemini")
+    orchestrator = _orchestrator(plan, Model())
+    result = await orchestrator.process_responses("hi")
+
+    assert result.initial_responses["llama"].content == TEXT
+    assert result.synthesis_source == "best_candidate"
+    assert plan.counts == {"fail_call": 1}
+
+
+async def test_a_call_that_hangs_ends_by_its_timeout(autojump_clock: MockClock) -> None:
+    plan = FaultPlan().hang_call(times=1)
+    response = await _orchestrator(plan, Model(), max_retries=1).get_model_response("llama", "hi")
+
+    assert response.attempts == 2
+
+
+async def test_a_call_can_be_put_off(autojump_clock: MockClock) -> None:
+    plan = FaultPlan().delay_call(seconds=5.0)
+    await _orchestrator(plan, Model()).get_model_response("llama", "hi")
+
+    assert trio.current_time() == 5.0
+
+
+@pytest.mark.parametrize(("garbage", "kind"), [("empty", "content"), ("type", "protocol")])
+async def test_garbage_that_is_no_text_is_a_failure(garbage: Any, kind: str) -> None:
+    plan = FaultPlan().garble_call(garbage=garbage)
+    with pytest.raises(AllAttemptsFailed) as caught:
+        await _orchestrator(plan, Model()).get_model_response("llama", "hi")
+
+    assert isinstance(caught.value.__cause__, ModelError)
+    assert caught.value.__cause__.kind == kind
+
+
+async def test_noise_is_an_answer_and_the_same_for_equal_seeds() -> None:
+    answers = [
+        (
+            await _orchestrator(FaultPlan(seed).garble_call(), Model()).get_model_response("llama", "hi")
+        ).content
+        for seed in (1, 1, 2)
+    ]
+
+    assert answers[0] == answers[1] != answers[2]
+    assert TEXT not in answers
+
+
+async def test_a_stream_that_is_cut_off_is_begun_anew_and_the_listener_told(
+    autojump_clock: MockClock,
+) -> None:
+    model = Model()
+    plan = FaultPlan().cut_stream(pieces=2, stage="initial", times=1)
+    orchestrator = _orchestrator(plan, model, max_retries=1)
+    async with orchestrator.stream_responses("hi", stages=["initial"]) as run:
+        events = [event async for event in run]
+
+    chunks = [(event.text, event.restart) for event in events if isinstance(event, Chunk)]
+    answers = [event.response.content for event in events if isinstance(event, ModelResponded)]
+    assert chunks == [
+        ("one ", False),
+        ("two ", False),
+        ("one ", True),
+        ("two ", False),
+        ("three ", False),
+        ("four", False),
+    ]
+    assert answers == [TEXT]
+    assert model.closed == 2
+
+
+async def test_a_stream_can_be_cut_off_before_its_first_piece(autojump_clock: MockClock) -> None:
+    model = Model()
+    orchestrator = _orchestrator(FaultPlan().cut_stream(pieces=0, times=1), model, max_retries=1)
+    async with orchestrator.stream_responses("hi", stages=["initial"]) as run:
+        result = await run.result()
+
+    assert result.initial_responses["llama"].attempts == 2
+    assert model.calls == 1
+
+
+async def test_a_slow_stream_comes_piece_by_piece_and_whole(autojump_clock: MockClock) -> None:
+    plan = FaultPlan().slow_stream(seconds=3.0)
+    async with _orchestrator(plan, Model()).stream_responses("hi", stages=["initial"]) as run:
+        times = [(event.text, event.time) async for event in run if isinstance(event, Chunk)]
+        result = await run.result()
+
+    assert times == [("one ", 4.0), ("two ", 7.0), ("three ", 10.0), ("four", 13.0)]
+    assert result.initial_responses["llama"].content == TEXT
+
+
+async def test_a_stream_can_be_slow_and_cut_off(autojump_clock: MockClock) -> None:
+    plan = FaultPlan().slow_stream(seconds=2.0, times=1).cut_stream(pieces=1, times=1)
+    model = Model()
+    orchestrator = _orchestrator(plan, model, max_retries=1)
+    async with orchestrator.stream_responses("hi", stages=["initial"]) as run:
+        result = await run.result()
+
+    assert result.initial_responses["llama"].attempts == 2
+    assert model.closed == 2
+
+
+async def test_a_plain_answer_is_no_stream_to_cut() -> None:
+    plan = FaultPlan().cut_stream(pieces=0).slow_stream(seconds=5.0)
+    response = await _orchestrator(plan, Model()).get_model_response("llama", "hi")
+
+    assert response.content == TEXT
+    assert sum(plan.counts.values()) == 0
+
+
+async def test_a_model_actor_that_crashes_answers_all_the_same() -> None:
+    plan = FaultPlan().crash("/models/llama/actor", before=False, times=1)
+    model = Model()
+    async with _orchestrator(plan, model) as orchestrator:
+        result = await orchestrator.process_responses("hi", stages=["initial"])
+        assert "InjectedFault" in str(orchestrator.tree())
+
+    assert result.status == "success"
+    assert model.calls == 1  # the answer was in the cache by then
+
+
+async def test_a_coordinator_that_crashes_begins_its_run_again() -> None:
+    plan = FaultPlan().crash("/coordinator", times=1, error=InjectedFault)
+    result = await _orchestrator(plan, Model()).process_responses("hi")
+
+    assert result.status == "success"
+    assert plan.counts == {"crash": 1}

@@ -1,0 +1,61 @@
+"""Trio's private switches: that they are there, that they do what they should, that they are set back."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+import trio
+from trio._core import _run as scheduler
+
+from ultra.faults.determinism import run_seeded
+
+
+async def _order() -> list[int]:
+    order: list[int] = []
+
+    async def note(number: int) -> None:
+        for _ in range(5):
+            await trio.lowlevel.checkpoint()
+            order.append(number)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(5):
+            nursery.start_soon(note, number)
+    return order
+
+
+def test_canary_trio_has_the_switches_that_a_seeded_schedule_needs() -> None:
+    """When this fails, a new trio has changed them: see what replaced them in `trio._core._run`."""
+    assert isinstance(scheduler._ALLOW_DETERMINISTIC_SCHEDULING, bool)
+    assert isinstance(scheduler._r, Random)
+    assert {"_ALLOW_DETERMINISTIC_SCHEDULING", "_r"} <= set(scheduler.unrolled_run.__code__.co_names)
+
+
+def test_equal_seeds_give_equal_schedules_and_others_give_others() -> None:
+    schedules = [run_seeded(_order, random=Random(seed)) for seed in (1, 1, 2, 3)]
+
+    assert schedules[0] == schedules[1]
+    assert len({tuple(schedule) for schedule in schedules}) == 3
+
+
+def test_the_switches_are_set_back_also_after_an_error() -> None:
+    before = scheduler._ALLOW_DETERMINISTIC_SCHEDULING, scheduler._r
+
+    async def fail() -> None:
+        assert scheduler._ALLOW_DETERMINISTIC_SCHEDULING is True
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_seeded(fail, random=Random(1))
+
+    assert (scheduler._ALLOW_DETERMINISTIC_SCHEDULING, scheduler._r) == before
+
+
+def test_time_is_virtual_and_begins_at_zero() -> None:
+    async def sleep() -> tuple[float, float]:
+        begin = trio.current_time()
+        await trio.sleep(80_000)
+        return begin, trio.current_time()
+
+    assert run_seeded(sleep, random=Random(1)) == (0.0, 80_000.0)
