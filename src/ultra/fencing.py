@@ -13,6 +13,7 @@ import re
 from base64 import b32encode
 from hashlib import blake2b
 from itertools import count
+from operator import itemgetter
 from struct import pack
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -21,13 +22,14 @@ from msgspec import Struct
 from ultra.errors import BadCall
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
 __all__ = ["Candidate", "LabelledText", "Part", "Seal", "disarm"]
 
 Part = Literal["candidate", "analysis"]
 
 _NONCE_LENGTH: Final = 12  # of 32 letters and digits: 60 bits
+_NONCE_BYTES: Final = 10  # what they are taken from; base32 writes five bytes as eight letters
 _MIN_SECRET: Final = 16  # bytes
 
 # What marks turns and their ends in the chat templates of ChatML, DeepSeek, Llama, Gemma and Mistral.
@@ -76,42 +78,46 @@ class Seal:
         if len(secret) < _MIN_SECRET:
             raise BadCall(f"the secret has {len(secret)} bytes, but needs at least {_MIN_SECRET}")
         self._key = blake2b(secret).digest()
-        self._reader = reader
+        self._reader_key = _digest(self._key, "reader", *reader)
 
     def arrange(self, part: Part, texts: Iterable[Candidate]) -> tuple[LabelledText, ...]:
         """`texts` under their labels, which every reader of them sees, in this reader's order.
 
         Candidates are called A, B, C, ..., analyses 1, 2, 3, ...
         """
-        return tuple(
-            sorted(
-                self._label(part, texts),
-                key=lambda text: self._digest("order", *self._reader, text.model_name, text.content),
-            )
+        ranked = sorted(
+            ((_digest(self._key, part, text.model_name, text.content), text) for text in texts),
+            key=itemgetter(0),
         )
+        labelled = [
+            (blake2b(identity, key=self._reader_key).digest(), _label(part, number, text))
+            for number, (identity, text) in enumerate(ranked, start=1)
+        ]
+        return tuple(text for _, text in sorted(labelled, key=itemgetter(0)))
 
     def nonce(self, texts: Iterable[LabelledText], *others: str) -> str:
         """A word for the fences of `texts` that stands in none of them, nor in `others`."""
         parts = [word for text in texts for word in (text.part, text.model_name, text.content)]
         # Chance does not bring the nonce into a text, but whoever has learned the secret could.
         present = "\n".join((*parts, *others)).lower()
-        nonces = (
-            b32encode(self._digest("nonce", *self._reader, str(attempt), *parts)).decode().lower()
-            for attempt in count()
-        )
-        return next(nonce for long in nonces if (nonce := long[:_NONCE_LENGTH]) not in present)
+        nonces = (self._draw(attempt, parts) for attempt in count())
+        return next(nonce for nonce in nonces if nonce not in present)
 
-    def _label(self, part: Part, texts: Iterable[Candidate]) -> Iterator[LabelledText]:
-        ranked = sorted(texts, key=lambda text: self._digest("label", part, text.model_name, text.content))
-        for number, text in enumerate(ranked, start=1):
-            label = _letters(number) if part == "candidate" else str(number)
-            yield LabelledText(part, label, text.model_name, disarm(text.content), text.weight)
+    def _draw(self, attempt: int, parts: Iterable[str]) -> str:
+        digest = _digest(self._reader_key, "nonce", str(attempt), *parts)
+        return b32encode(digest[:_NONCE_BYTES]).decode().lower()[:_NONCE_LENGTH]
 
-    def _digest(self, *words: str) -> bytes:
-        """A keyed digest of `words` and their lengths, so that no two sequences look alike."""
-        encoded = [word.encode("utf-8", "surrogatepass") for word in words]
-        lengths = pack(f">{len(encoded)}Q", *map(len, encoded))
-        return blake2b(b"".join((lengths, *encoded)), key=self._key, digest_size=32).digest()
+
+def _label(part: Part, number: int, text: Candidate) -> LabelledText:
+    label = _letters(number) if part == "candidate" else str(number)
+    return LabelledText(part, label, text.model_name, disarm(text.content), text.weight)
+
+
+def _digest(key: bytes, *words: str) -> bytes:
+    """A keyed digest of `words` and their lengths, so that no two sequences look alike."""
+    encoded = [word.encode("utf-8", "surrogatepass") for word in words]
+    lengths = pack(f">{len(encoded)}Q", *map(len, encoded))
+    return blake2b(b"".join((lengths, *encoded)), key=key, digest_size=32).digest()
 
 
 def disarm(content: str) -> str:

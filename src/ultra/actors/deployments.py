@@ -75,18 +75,16 @@ class Deployments:
         Raises:
             ModelError: no deployment answered: the first error that is worth a retry, else the last.
         """
-        asks = [
-            partial(_ask, adapter, prompt, system=system, options=options, caller=caller)
-            for adapter in self._adapters
-        ]
-        if len(asks) == 1 and self._hedge is None:
-            return await asks[0](on_text)
+        ask = partial(_ask, prompt=prompt, system=system, options=options, caller=caller)
+        if len(self._adapters) == 1 and self._hedge is None:
+            return await ask(self._adapters[0], on_text)
+        asks = [partial(ask, adapter) for adapter in self._adapters]
         errors: list[ModelError] = []
-        for number, ask in enumerate(asks):
+        for number in range(len(asks)):
             if number:
                 on_restart()
             try:
-                return await self._hedged((ask, *asks[number + 1 :]), on_text)
+                return await self._hedged(asks[number:], on_text)
             except ModelError as error:
                 errors.append(error)
                 if error.kind in _CALLERS_FAULT:
@@ -121,9 +119,9 @@ class Deployments:
 
 async def _ask(
     adapter: ClientAdapter,
-    prompt: str,
     on_text: OnText | None,
     *,
+    prompt: str,
     system: str | None,
     options: Mapping[str, object],
     caller: Caller | None,

@@ -135,9 +135,9 @@ class Flight:
 
     # --- the call ------------------------------------------------------------------------------------
 
-    def scope(self) -> trio.CancelScope:
+    def scope(self, deadline: float = inf) -> trio.CancelScope:
         """A scope for the next part of the call: an attempt, or the wait before one."""
-        self._scope = trio.CancelScope()
+        self._scope = trio.CancelScope(deadline=deadline)
         if self.deserted:
             self._scope.cancel()
         return self._scope
@@ -151,7 +151,11 @@ class Flight:
     def check(self) -> None:
         """Raise `Deserted` if nobody wants the answer any more."""
         if self.deserted:
-            raise Deserted("nobody waits for this answer any more")
+            raise self.desertion()
+
+    def desertion(self) -> Deserted:
+        """What to raise when `scope` was cancelled because nobody wants the answer any more."""
+        return Deserted("nobody waits for this answer any more")
 
     def begin_attempt(self) -> None:
         """What was streamed so far belongs to an attempt that failed: the text will begin anew."""

@@ -275,17 +275,17 @@ class ModelActor(Actor):
         """Wait for the turn of a call and make it, once."""
         model = self._model
         flight.check()
-        scope = flight.scope()
-        timer = AttemptTimer(model.timeouts, scope)
-        with scope, await self._turn(request) as permit:
-            return await self._ask_client(request, flight, timer, permit)
+        with await self._turn(request, flight) as permit:
+            timer = AttemptTimer(model.timeouts, streams=flight.is_heard and model.client.streams)
+            with flight.scope(timer.deadline) as timer.scope:
+                return await self._ask_client(request, flight, timer, permit)
         flight.check()
         timed_out = timer.error()
         self._attempt_failed(request, flight, timed_out)
         raise timed_out
 
-    async def _turn(self, request: Generate) -> Permit:
-        """Wait for the turn of a call, if it has to wait."""
+    async def _turn(self, request: Generate, flight: Flight) -> Permit:
+        """Wait for the turn of a call, if it has to wait. Raises `Deserted` if all passengers leave."""
         limiter = self._model.limiter
         tokens = 0
         if limiter.counts_tokens:
@@ -293,13 +293,15 @@ class ModelActor(Actor):
         try:
             return limiter.acquire_nowait(tokens)
         except trio.WouldBlock:
+            pass
+        with flight.scope():
             return await limiter.acquire(tokens)
+        raise flight.desertion()
 
     async def _ask_client(
         self, request: Generate, flight: Flight, timer: AttemptTimer, permit: Permit
     ) -> Completion:
         model = self._model
-        streams = flight.is_heard and model.client.streams
 
         def on_text(text: str) -> None:
             timer.heard()
@@ -308,7 +310,6 @@ class ModelActor(Actor):
         flight.begin_attempt()
         model.metrics.attempts += 1
         model.metrics.retries += flight.attempts > 1
-        timer.start(streams=streams)
         try:
             completion = await model.client.call(
                 request.prompt,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import inf
 from typing import TYPE_CHECKING
 
 import trio
@@ -34,37 +33,37 @@ class Timeouts(Struct, frozen=True, kw_only=True):
 
 
 class AttemptTimer:
-    """Holds one attempt to its `Timeouts`, from `start` on, by moving the deadline of `scope`."""
+    """Holds one attempt, which begins now, to its `Timeouts`.
 
-    __slots__ = ("_end", "_limit", "_scope", "_timeouts", "_waits_for")
+    `scope` has to be entered with the `deadline`, and set; pieces of text then move its deadline.
+    """
 
-    def __init__(self, timeouts: Timeouts, scope: CancelScope) -> None:
+    __slots__ = ("_end", "_limit", "_timeouts", "_waits_for", "deadline", "scope")
+
+    def __init__(self, timeouts: Timeouts, *, streams: bool) -> None:
+        now = trio.current_time()
+        self.scope: CancelScope | None = None
         self._timeouts = timeouts
-        self._scope = scope
-        self._end = inf
-        self._limit = inf
-        self._waits_for = "a turn"
-
-    def start(self, *, streams: bool) -> None:
-        """The attempt begins now."""
-        self._end = trio.current_time() + self._timeouts.attempt
+        self._end = now + timeouts.attempt
         if streams:
-            self._expect("the first piece of the answer", self._timeouts.first_token)
+            self.deadline = self._expect("the first piece of the answer", now, timeouts.first_token)
         else:
-            self._expect("the whole answer", self._timeouts.attempt)
+            self.deadline = self._expect("the whole answer", now, timeouts.attempt)
 
     def heard(self) -> None:
         """A piece of text has come."""
-        self._expect("the next piece of the answer", self._timeouts.idle)
+        deadline = self._expect("the next piece of the answer", trio.current_time(), self._timeouts.idle)
+        if self.scope is not None:
+            self.scope.deadline = deadline
 
     def error(self) -> ModelError:
         """What to raise when the scope was cancelled because time was over."""
         return ModelError(f"{self._waits_for} did not come within {self._limit:g} s", kind="timeout")
 
-    def _expect(self, waits_for: str, seconds: float) -> None:
-        deadline = trio.current_time() + seconds
-        if deadline >= self._end:
-            deadline, waits_for, seconds = self._end, "the whole answer", self._timeouts.attempt
-        self._scope.deadline = deadline
-        self._waits_for = waits_for
-        self._limit = seconds
+    def _expect(self, waits_for: str, now: float, seconds: float) -> float:
+        """Note what is waited for, and return until when (`trio.current_time`)."""
+        if now + seconds >= self._end:
+            self._waits_for, self._limit = "the whole answer", self._timeouts.attempt
+            return self._end
+        self._waits_for, self._limit = waits_for, seconds
+        return now + seconds
