@@ -40,7 +40,7 @@ def test_a_plan_in_a_file_is_the_plan_that_its_rules_make(tmp_path: Path) -> Non
 
     assert plan.seed == 7
     assert [str(rule) for rule in plan.rules] == [
-        f"http_status */v1/messages status=529 retry_after=1.5 body={'Überlastet'.encode()} times=2",
+        f"http_status */v1/messages status=529 retry_after=1.5 body={'Überlastet'.encode()!r} times=2",
         "http_slow_body * seconds=(0.1, 0.2) piece=10 probability=0.5",
     ]
 

@@ -3,11 +3,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
+from asking import ask
 
 from ultra.faults.provider import SimulatedProvider, simulated_provider
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+
+@pytest.fixture(scope="session", autouse=True)
+def loaded() -> None:
+    """The first call loads the HTTP library, in a thread that a jumping clock does not wait for."""
+
+    async def call() -> None:
+        async with simulated_provider() as running:
+            await ask(running, "openai")
+
+    trio.run(call)
 
 
 @pytest.fixture

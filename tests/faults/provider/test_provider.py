@@ -69,6 +69,19 @@ async def test_a_function_may_decide_what_is_answered() -> None:
         await client.aclose()
 
 
+async def test_what_that_function_raises_is_logged_and_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def respond(question: Question) -> str:
+        raise ZeroDivisionError(question.prompt)
+
+    async with simulated_provider(respond=respond) as provider:
+        error, _ = await fail(provider, "openai")
+
+    assert (error.status, error.message) == (500, "respond raised ZeroDivisionError('Why?')")
+    assert "ZeroDivisionError: Why?" in caplog.text
+
+
 async def test_a_stream_that_is_held_goes_on_when_it_may(provider: SimulatedProvider) -> None:
     hold = trio.Event()
     provider.script(Reply(("one ", "two ", "three"), hold=hold))

@@ -111,6 +111,7 @@ async def test_a_body_that_ends_too_early_is_no_answer(
     assert error.kind in {"connection", "protocol", "server"}
     assert text == ""
     assert completion.finish_reason == "stop"
+    assert [request.outcome for request in provider.requests] == ["broken", "answered"]
 
 
 async def test_what_is_cut_is_cut_at_that_byte() -> None:

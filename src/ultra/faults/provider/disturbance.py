@@ -35,7 +35,11 @@ _STREAMS_ONLY: Final = (MalformedEvents, StreamError)
 
 
 class CutOff(Exception):
-    """The response is over before its time, as the plan wanted."""
+    """The response is over before its time, as the plan wanted; `ends`: as if it were whole."""
+
+    def __init__(self, *, ends: bool) -> None:
+        super().__init__()
+        self.ends = ends
 
 
 class Disturbance:
@@ -53,7 +57,7 @@ class Disturbance:
         self.fails_after: int | None = None  # [events]
         self.failure: Failure | None = None
         self.piece: int | None = None  # [bytes]
-        self.pause: Callable[[], float] = float
+        self.pause: Callable[[], float] = float  # 0
 
     @classmethod
     def draw(cls, plan: HttpFaults | None, url: str, *, stream: bool) -> Disturbance:
@@ -143,9 +147,7 @@ class Transmission:
             await self._send_body(piece, more=True)
         self._sent += len(kept)
         if self._sent == limit:
-            if not self.disturbance.breaks:
-                await self.end()
-            raise CutOff
+            raise CutOff(ends=not self.disturbance.breaks)
 
     async def _send_body(self, data: bytes, *, more: bool) -> None:
         message: dict[str, Any] = {"type": "http.response.body", "body": data, "more_body": more}

@@ -35,7 +35,7 @@ _SECRET_HEADERS: Final = (
     *("api-key", "x-api-key", "x-goog-api-key"),
 )
 
-_GARBAGE: Final = b"ultra" * 13_107  # 64 KiB
+_BLANKS: Final = b" " * 65_536
 
 
 class Exchange:
@@ -51,7 +51,6 @@ class Exchange:
         self.id = provider.new_identifier()
         self.received = _describe(protocol, request, body)
         self.transmission = Transmission(send, Disturbance())
-        provider.record(self.received)
 
     def draw_faults(self, *, stream: bool) -> Status | HugeBody | ReadTimesOut | None:
         """Ask the fault plan about this exchange; returns what takes the place of the answer."""
@@ -98,8 +97,8 @@ class Exchange:
                 await trio.sleep_forever()  # until the client goes away
             case HugeBody(size):
                 await self._start(200, {"content-type": self.protocol.json_type})
-                for start in range(0, size, len(_GARBAGE)):
-                    await self.transmission.send(_GARBAGE[: size - start])
+                for start in range(0, size, len(_BLANKS)):
+                    await self.transmission.send(_BLANKS[: size - start])
                 await self._finish(b"", "broken")
             case Status(status, retry_after, body):
                 failure = Failure(status=status, retry_after=retry_after) if status >= 400 else None  # noqa: PLR2004 - HTTP's errors
@@ -138,7 +137,7 @@ class Exchange:
 
     async def _finish(self, body: bytes, outcome: Outcome) -> None:
         await self.transmission.send(body)
-        # Before the end is sent: what comes of it looks as if the client had gone away.
+        # First: what comes of the end looks as if the client had gone away.
         self.received.end(outcome)
         await self.transmission.end()
 
@@ -171,22 +170,23 @@ class Endpoint:
         except ClientDisconnect:
             return
         exchange = Exchange(self._provider, self._choose(request), request, body or b"", send)
+        question, failure = (None, None) if self._serve is not None else _understand(exchange)
+        exchange.received.question = question
+        key = exchange.protocol.key(request)
+        failure = exchange.protocol.check_key(key, self._provider.api_key) or failure
+        if body is None:
+            failure = Failure("too_large")
+        self._provider.record(exchange.received)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_cancel_when_gone, receive, nursery.cancel_scope)
-                await self._answer(exchange, too_large=body is None)
+                await self._answer(exchange, question, failure)
                 nursery.cancel_scope.cancel()
         finally:
             exchange.received.end("abandoned")
             _log(exchange.received)
 
-    async def _answer(self, exchange: Exchange, *, too_large: bool) -> None:
-        question, failure = (None, None) if self._serve is not None else _understand(exchange)
-        exchange.received.question = question
-        key = exchange.protocol.key(exchange.request)
-        failure = exchange.protocol.check_key(key, self._provider.api_key) or failure
-        if too_large:
-            failure = Failure("too_large")
+    async def _answer(self, exchange: Exchange, question: Question | None, failure: Failure | None) -> None:
         stream = question is not None and question.stream
         fault = exchange.draw_faults(stream=stream)
         try:
@@ -198,8 +198,11 @@ class Endpoint:
                 await exchange.send_answer(self._provider.answer(question), stream=stream)
             elif self._serve is not None:
                 await self._serve(exchange)
-        except CutOff:
+        except CutOff as cut:
+            # First: what comes of the end looks as if the client had gone away.
             exchange.received.end("broken")
+            if cut.ends:
+                await exchange.transmission.end()
 
 
 def _understand(exchange: Exchange) -> tuple[Question | None, Failure | None]:

@@ -62,7 +62,6 @@ class _OpenAI(Protocol):
     """``POST /v1/chat/completions``, and Azure's ``/openai/deployments/{model}/chat/completions``."""
 
     name = "openai"
-    path = "/v1"
     wordings: ClassVar[Mapping[FailureKind, Wording]] = {
         "bad_request": Wording(400, _INVALID, "We could not parse the JSON body of your request."),
         "auth": Wording(401, _INVALID, "Incorrect API key provided.", "invalid_api_key"),

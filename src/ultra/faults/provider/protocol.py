@@ -58,8 +58,6 @@ class Protocol(ABC):
     stream_type: ClassVar[str] = "text/event-stream; charset=utf-8"
     json_type: ClassVar[str] = "application/json"
     wordings: ClassVar[Mapping[FailureKind, Wording]]
-    path: ClassVar[str] = ""
-    """What the official client's base URL has after the host."""
 
     @abstractmethod
     def key(self, request: Request) -> str | None:

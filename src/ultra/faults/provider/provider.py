@@ -16,6 +16,7 @@ from ultra.faults.provider.allowance import Allowance
 from ultra.faults.provider.composition import compose, count_tokens, fit
 from ultra.faults.provider.exchange import Answer, Failure, Outcome, Question, Reply, Respond
 from ultra.faults.rules import Seconds, check_seconds, draw_seconds
+from ultra.log import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from ultra.faults.http_faults import HttpFaults
 
 __all__ = ["EXAMPLE_MODELS", "Pace", "ReceivedRequest", "SimulatedProvider"]
+
+log = get_logger("ultra.faults.provider")
 
 EXAMPLE_MODELS: Final = ("simulated-large", "simulated-small")
 """What is listed where any model can be asked."""
@@ -207,5 +210,9 @@ class SimulatedProvider:
                 return self._scripts[name].popleft()
         if self._respond is None:
             return compose(question, self._seed)
-        reply = self._respond(question)
+        try:
+            reply = self._respond(question)
+        except Exception as error:  # noqa: BLE001 - whatever it is, who asked must get an answer
+            log.write("error", "respond raised", exc_info=error)
+            return Failure("server", message=f"respond raised {error!r}")
         return Reply(reply) if isinstance(reply, str) else reply

@@ -61,7 +61,8 @@ async def simulated_provider(
         latency: from a request to the first of its answer [s], or a range that each draws from.
         tokens_per_second: how fast answers are written.
         faults: a plan whose HTTP rules are applied here, to URLs that begin with the provider's own.
-        respond: decides what is answered to what is not scripted.
+        respond: decides what is answered to what is not scripted. What it raises is logged, and told
+            with status 500.
         models: the only models that there are; None takes every name for a model.
         api_key: the only key that is right; None takes any. Only Ollama's protocol may then go without.
         requests_per_minute: past which requests fail with status 429.
