@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from ultra import BadCall, MultiLLMOrchestrator
+from ultra.arguments import checked_prompt
+from ultra.clients import connect
 from voices import Voice
 
 RUNS = [
@@ -103,3 +105,19 @@ async def test_options_need_no_key_where_nothing_is_cached() -> None:
     await orchestrator.process_responses("Q", stages=["initial"], use_cache=False, options={"tool": print})
     await orchestrator.get_model_response("a", "Q", use_cache=False, options={"tool": print})
     assert given == [("Q", print)] * 2
+
+
+@pytest.mark.parametrize("name", ["retry", "timeouts", "limits", "breaker", "hedge", "price"])
+def test_a_policy_of_another_type_is_refused(name: str) -> None:
+    with pytest.raises(BadCall, match=f"{name} is 3"):
+        MultiLLMOrchestrator().register_model("one", Voice(), **{name: 3})  # type: ignore[arg-type]
+
+
+def test_a_prompt_that_cannot_be_sent_is_refused() -> None:
+    with pytest.raises(BadCall, match="surrogate"):
+        checked_prompt("\ud800")
+
+
+def test_a_model_to_connect_to_is_named_by_text() -> None:
+    with pytest.raises(BadCall, match="give text"):
+        connect(3)  # type: ignore[arg-type]

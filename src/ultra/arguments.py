@@ -45,6 +45,12 @@ def checked_prompt(prompt: object) -> str:
         raise BadCall(f"the prompt is of type {type(prompt).__name__}; it must be text (str)")
     if not prompt.strip():
         raise BadCall("the prompt is empty; it must have at least one character that is not white space")
+    try:
+        prompt.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise BadCall(
+            f"the prompt cannot be sent as UTF-8: it has a lone surrogate at {error.start}"
+        ) from None
     return prompt
 
 

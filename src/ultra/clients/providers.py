@@ -164,6 +164,8 @@ def connect(
         BadCall: no such provider or option, no model named, or no key found; the message names the choices.
         MissingExtra: ``local`` needs packages that are not installed.
     """
+    if not isinstance(name, str):
+        raise BadCall(f"the model to connect to is {name!r}; give text such as 'openai:gpt-4o-mini'")
     provider_name, _, model = name.partition(":")
     provider = _find(provider_name)
     settings = _settings(provider_name, options)

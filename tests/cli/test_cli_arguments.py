@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import io
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ultra.cli.arguments import (
+    DEFAULT_MODELS,
+    Question,
+    RequestedModel,
+    parse_model,
+    parse_models,
+    parse_names,
+    parse_quorum,
+    read_prompt,
+)
+from ultra.errors import BadCall
+
+providers = st.from_regex(r"[a-z]+", fullmatch=True)
+model_names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
+
+
+@given(providers, model_names, st.floats(min_value=0, allow_infinity=False))
+def test_the_weight_is_what_follows_the_last_at_whatever_the_name_has(
+    provider: str, name: str, weight: float
+) -> None:
+    model = parse_model(f"{provider}:{name}@{weight}")
+
+    assert model == RequestedModel(f"{provider}:{name}", weight)
+    assert model.short_name == name
+
+
+@given(providers, model_names.filter(lambda name: "@" not in name))
+def test_a_model_without_a_weight_weighs_1(provider: str, name: str) -> None:
+    assert parse_model(f"{provider}:{name}") == RequestedModel(f"{provider}:{name}", 1.0)
+
+
+@pytest.mark.parametrize("weight", ["", "heavy", "1,5", "0x10"])
+def test_a_weight_that_is_no_number_is_refused_and_the_way_out_named(weight: str) -> None:
+    with pytest.raises(BadCall, match=f"weight {weight!r}.*is no number.*openai:gpt@{weight}@1"):
+        parse_model(f"openai:gpt@{weight}")
+
+
+@pytest.mark.parametrize("text", ["", "careful", ":careful", "local:", "@2", "local:@2"])
+def test_what_is_not_provider_and_model_is_refused(text: str) -> None:
+    with pytest.raises(BadCall, match=r"provider:model\[@weight\]"):
+        parse_model(text)
+
+
+def test_without_a_model_the_voices_of_the_embedded_one_are_asked() -> None:
+    assert [model.identifier for model in parse_models([])] == list(DEFAULT_MODELS)
+
+
+def test_a_model_that_is_given_twice_is_refused() -> None:
+    with pytest.raises(BadCall, match="'local:careful' is given 2 times"):
+        parse_models(["local:careful@1", "local:careful@2"])
+
+
+def test_models_are_named_without_their_provider_unless_two_would_share_the_name() -> None:
+    question = Question(prompt="?", models=parse_models(["openai:gpt", "azure:gpt", "ollama:llama3:8b"]))
+
+    assert list(question.names()) == ["openai:gpt", "azure:gpt", "llama3:8b"]
+
+
+def test_a_subset_can_be_named_with_and_without_the_provider() -> None:
+    question = Question(
+        prompt="?", models=parse_models([]), chosen=parse_names(["local:careful, concise", "other"])
+    )
+
+    assert question.chosen_names() == ["careful", "concise", "other"]
+
+
+def test_names_may_have_commas_between_them_and_the_option_be_repeated() -> None:
+    assert parse_names(["initial, meta", "synthesis"]) == ("initial", "meta", "synthesis")
+    assert parse_names([","]) == ()
+    assert parse_names([]) is None
+
+
+@pytest.mark.parametrize(("text", "quorum"), [(None, None), ("all", "all"), ("2", 2)])
+def test_a_quorum_is_a_number_or_all(text: str | None, quorum: object) -> None:
+    assert parse_quorum(text) == quorum
+
+
+def test_a_quorum_of_another_kind_is_refused() -> None:
+    with pytest.raises(BadCall, match="'most'; give a number of models, or all"):
+        parse_quorum("most")
+
+
+def stdin_with(data: bytes) -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BytesIO(data), encoding="ascii")
+
+
+@pytest.mark.parametrize("data", [b"Gr\xc3\xbc\xc3\x9fe?\n", b"\xef\xbb\xbfGr\xc3\xbc\xc3\x9fe?\n"])
+def test_a_dash_reads_the_prompt_from_stdin_in_utf_8(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", stdin_with(data))
+
+    assert read_prompt("-") == "Grüße?\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [(b"", "the prompt is empty"), (b" \n", "the prompt is empty"), (b"ab\xff", "not UTF-8.*at byte 2")],
+)
+def test_stdin_without_a_prompt_is_refused(
+    data: bytes, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", stdin_with(data))
+
+    with pytest.raises(BadCall, match=message):
+        read_prompt("-")
+
+
+def test_a_closed_stdin_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+
+    with pytest.raises(BadCall, match="stdin, which is closed"):
+        read_prompt("-")
