@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 from msgspec import Struct
@@ -14,11 +14,14 @@ if TYPE_CHECKING:
 
 __all__ = ["AttemptTimer", "Timeouts"]
 
+SLACK: Final = 1 / 16
+"""By how much of itself the time between two pieces of text may be exceeded."""
+
 
 class Timeouts(Struct, frozen=True, kw_only=True):
     """Bounds on one attempt [s]: all of it, until the first text, and between two pieces of text.
 
-    The last two apply where the answer is streamed.
+    The last two apply where the answer is streamed. A stream may be silent a sixteenth longer than `idle`.
     """
 
     attempt: float = 120.0
@@ -38,12 +41,13 @@ class AttemptTimer:
     `scope` has to be entered with the `deadline`, and set; pieces of text then move its deadline.
     """
 
-    __slots__ = ("_end", "_limit", "_timeouts", "_waits_for", "deadline", "scope")
+    __slots__ = ("_end", "_limit", "_streaming", "_timeouts", "_waits_for", "deadline", "scope")
 
     def __init__(self, timeouts: Timeouts, *, streams: bool) -> None:
         now = trio.current_time()
         self.scope: CancelScope | None = None
         self._timeouts = timeouts
+        self._streaming = False
         self._end = now + timeouts.attempt
         if streams:
             self.deadline = self._expect("the first piece of the answer", now, timeouts.first_token)
@@ -52,18 +56,25 @@ class AttemptTimer:
 
     def heard(self) -> None:
         """A piece of text has come."""
-        deadline = self._expect("the next piece of the answer", trio.current_time(), self._timeouts.idle)
+        now = trio.current_time()
+        idle = self._timeouts.idle
+        # To move a deadline costs more than all else that a piece of text costs: so it is moved a little
+        # too far, and then only when that is used up.
+        if self._streaming and self.deadline >= min(now + idle, self._end):
+            return
+        self._streaming = True
+        self.deadline = self._expect("the next piece of the answer", now, idle, slack=idle * SLACK)
         if self.scope is not None:
-            self.scope.deadline = deadline
+            self.scope.deadline = self.deadline
 
     def error(self) -> ModelError:
         """What to raise when the scope was cancelled because time was over."""
         return ModelError(f"{self._waits_for} did not come within {self._limit:g} s", kind="timeout")
 
-    def _expect(self, waits_for: str, now: float, seconds: float) -> float:
+    def _expect(self, waits_for: str, now: float, seconds: float, slack: float = 0.0) -> float:
         """Note what is waited for, and return until when (`trio.current_time`)."""
-        if now + seconds >= self._end:
+        if now + seconds + slack >= self._end:
             self._waits_for, self._limit = "the whole answer", self._timeouts.attempt
             return self._end
         self._waits_for, self._limit = waits_for, seconds
-        return now + seconds
+        return now + seconds + slack
