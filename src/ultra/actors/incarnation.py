@@ -37,10 +37,15 @@ TURNS_BEFORE_YIELD = 32
 
 
 class Exit(Struct, frozen=True):
-    """How an incarnation ended: crashed by `error`; else of its own will (`finished`), or stopped."""
+    """How an incarnation ended: crashed by `error`; else of its own will (`finished`), or stopped.
+
+    `unwound`: by cancellation from further up, or by an exception that is no crash; all of the system is
+    about to end so.
+    """
 
     error: Exception | None
     finished: bool = False
+    unwound: bool = False
 
 
 class Incarnation:
@@ -179,23 +184,25 @@ class Incarnation:
         self.task = current_task()
         started = False
         try:
-            with self._scope:
-                started = self.starts_at_once or await self._start()
-                if started:
-                    self.cell.owner.life_started(self)
-                    if self.cell.options.concurrency == 1:
+            try:
+                with self._scope:
+                    started = self.starts_at_once or await self._start()
+                    if started:
+                        self.cell.owner.life_started(self)
+                    if started and self.cell.options.concurrency == 1:
                         with self._new_worker() as worker:
                             await self._handle_messages(worker)
-                    else:
+                    elif started:
                         await self._run_workers()
-        finally:
-            self._halted = True
-            self._settle_in_flight()
-            try:
+            finally:
+                self._halted = True
+                self._settle_in_flight()
                 if started and self.has_on_stop:
                     await self._stop_actor()
-            finally:
-                self.cell.owner.life_ended(self, self._how_it_ended(started=started))
+        except BaseException:
+            self.cell.owner.life_ended(self, Exit(self._error(), unwound=True))
+            raise
+        self.cell.owner.life_ended(self, self._how_it_ended(started=started))
 
     def _start_task(self, nursery: trio.Nursery, context: Context) -> None:
         self._nursery = None

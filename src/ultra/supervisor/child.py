@@ -247,11 +247,12 @@ class SupervisorChild(Child):
         return False
 
     async def _live(self, life: object) -> None:
-        failure = None
         try:
             failure = await self.loop.run(lambda: self.reports.child_started(self, life))
-        finally:
-            self.reports.child_exited(self, life, Exit(failure))
+        except BaseException:
+            self.reports.child_exited(self, life, Exit(None, unwound=True))
+            raise
+        self.reports.child_exited(self, life, Exit(failure))
 
     def stop(self, grace: float | None, *, drain: bool) -> None:
         self.loop.begin_stop(grace, drain=drain, for_good=self.removing)

@@ -339,7 +339,7 @@ class SupervisionLoop:
         was_stuck = child.phase is Phase.STUCK
         if child.phase is Phase.ENDED:  # given up long ago
             self._lifecycle.emit("stopped", child.path, how.error)
-        elif self._was_to_end(child) or (was_stuck and how.error is None):
+        elif how.unwound or self._was_to_end(child) or (was_stuck and how.error is None):
             self._on_end(child, how)
             if was_stuck and child.phase is Phase.WAITING and not self._ending:
                 self._schedule(child, AT_ONCE)
