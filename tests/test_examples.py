@@ -72,3 +72,20 @@ async def test_the_service_example_outlives_an_ill_model_and_takes_a_newcomer_in
         "degraded, without primary: newcomer merges the answers to: Question: Who answers after the change?",
     ]
     assert "coordinator running, 3 handled" in printed
+
+
+async def test_the_streaming_example_prints_the_words_of_each_model_as_they_come(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def connect(_: str) -> Any:
+        raise MissingExtra("the embedded model", "local")
+
+    streaming = load("streaming")
+    monkeypatch.setattr(streaming, "connect", connect)
+
+    await streaming.main("Why?")
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "--- initial, asks careful, concise, creative"
+    assert sorted(lines[2:5]) == [f"{name:>9} | 'You '" for name in ("careful", "concise", "creative")]
+    assert lines[-2:] == ["=== together (success)", "I read the answers to: Why? "]
