@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -251,6 +253,28 @@ async def test_an_exception_in_a_prompt_method_reaches_the_caller() -> None:
         await orchestrator.process_responses("Q", stages=["initial", "custom"])
 
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+def test_a_program_on_trio_loads_nothing_that_is_for_asyncio() -> None:
+    program = """
+import sys, trio
+from ultra import MultiLLMOrchestrator
+
+async def answer(prompt):
+    return "answer"
+
+async def main():
+    async with MultiLLMOrchestrator() as orchestrator:
+        orchestrator.register_model("one", answer)
+        async with orchestrator.stream_responses("Q") as run:
+            print((await run.result()).status)
+
+trio.run(main)
+print(sorted({"ultra.host", "ultra.loops", "ultra.mailbox"} & sys.modules.keys()))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "success\n[]\n"
 
 
 # --- streaming --------------------------------------------------------------------------------------
