@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
-from sqlite_process import MAX_BYTES, text
 
+from stores.sqlite_process import MAX_BYTES, text
 from ultra.actors.cache import cache_key
 from ultra.messages import Completion
 from ultra.stores.sqlite import SqliteCache

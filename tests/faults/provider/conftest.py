@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from asking import ask
 
+from provider.asking import ask
 from ultra.faults.provider import SimulatedProvider, simulated_provider
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 import trio
-from asking import KEY, PROTOCOLS, ask, client_of, fail, listen
 
+from provider.asking import KEY, PROTOCOLS, ask, client_of, fail, listen
 from ultra.clients import connect
 from ultra.errors import BadCall, MissingExtra
 from ultra.faults.provider import Failure, Question, Reply, SimulatedProvider, simulated_provider

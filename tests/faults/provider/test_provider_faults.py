@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 import trio
-from asking import KEY, PROTOCOLS, ask, client_of, fail, listen
 
+from provider.asking import KEY, PROTOCOLS, ask, client_of, fail, listen
 from ultra.errors import BadCall, ModelError
 from ultra.faults.plan import FaultPlan
 from ultra.faults.provider import Reply, simulated_provider

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from asking import KEY, PROTOCOLS, ask, fail
 
+from provider.asking import KEY, PROTOCOLS, ask, fail
 from ultra.faults.provider import Failure, Reply, SimulatedProvider, simulated_provider
 from ultra.messages import Usage
 
