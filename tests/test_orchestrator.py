@@ -107,7 +107,7 @@ async def test_entered_the_tree_stays_and_models_can_be_added_and_removed_while_
         await orchestrator.unregister_model("late")
         results = await orchestrator.process_responses("Q")
         assert results["final_synthesis"].model_name == "chatgpt"
-        assert orchestrator.tree().find("/coordinator").state.value == "running"  # type: ignore[union-attr]
+        assert orchestrator.tree().find("/coordinator").state.value == "running"
 
 
 async def test_run_starts_the_tree_in_a_nursery() -> None:
