@@ -349,3 +349,25 @@ async def test_a_client_that_cannot_be_used_again_is_left_open_to_its_owner() ->
     orchestrator.register_model("a", client)
     await orchestrator.process_responses("Q")
     assert client.closes == 0
+
+
+async def test_connections_are_closed_though_nobody_waited_for_the_end_of_their_model() -> None:
+    clients = [Connected(name) for name in "abc"]
+    orchestrator = MultiLLMOrchestrator()
+    async with orchestrator, trio.open_nursery() as nursery:
+        for client in clients:
+            orchestrator.register_model(client.name, client)
+            client.gate = trio.Event()
+        nursery.start_soon(orchestrator.get_model_response, "a", "Q")
+        nursery.start_soon(orchestrator.get_model_response, "b", "Q")
+        await wait_all_tasks_blocked()
+        for name in "ab":
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await orchestrator.unregister_model(name)
+        clients[0].gate.set()
+        await wait_all_tasks_blocked()
+        await orchestrator.unregister_model("c")
+        assert [client.closes for client in clients] == [1, 0, 1]
+        clients[1].gate.set()
+    assert [client.closes for client in clients] == [1, 1, 1]

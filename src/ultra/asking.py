@@ -35,16 +35,14 @@ async def ask_stranger(
 ) -> ModelResponse:
     """As `ask`, for a client that was never registered. Raises `BadCall` if it is unusable."""
     stranger = strangers.admit(client)  # here, on the loop that an async client then belongs to
-
-    async def ask() -> ModelResponse:
-        try:
-            return await _ask(lifespan, stranger.model, request, limit)
-        finally:
-            for forgotten in strangers.dismiss(stranger):
-                if lifespan.tree is not None:
-                    await lifespan.tree.forget(forgotten)
-
-    return await lifespan.place.run(ask)
+    try:
+        return await ask(lifespan, stranger.model, request, limit)
+    finally:
+        # Also here: what is cancelled on its way to the actors' loop never gets there.
+        forgotten = strangers.dismiss(stranger)
+        tree = lifespan.tree
+        if forgotten and tree is not None:
+            await lifespan.place.run(lambda: tree.forget(forgotten))
 
 
 async def _ask(lifespan: Lifespan, model: RegisteredModel, request: Generate, limit: float) -> ModelResponse:

@@ -10,6 +10,7 @@ import trio
 from ultra.actors.coordinator import Coordinator
 from ultra.actors.model import ModelActor
 from ultra.actors.plan import Target
+from ultra.actors.status import ActorState
 from ultra.errors import OrchestratorClosed
 from ultra.health import model_health
 from ultra.supervisor.system import ActorSystem
@@ -37,6 +38,11 @@ class _Place(NamedTuple):
     above: Supervisor
     target: Target
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the actor has ended for good."""
+        return self.target.ref.snapshot().state is ActorState.STOPPED
+
 
 class ModelTree:
     """Entered, it has an actor for each model and a coordinator; left, it has stopped them.
@@ -59,7 +65,7 @@ class ModelTree:
         self._supervisor: Supervisor | None = None
         self._nodes: dict[str, None] = {}
         self._places: dict[RegisteredModel, _Place] = {}
-        self._leaving: dict[RegisteredModel, None] = {}
+        self._leaving: dict[RegisteredModel, _Place] = {}
         self._coordinator: ActorRef | None = None
 
     async def __aenter__(self) -> Self:
@@ -113,15 +119,20 @@ class ModelTree:
         place = self._places.pop(model, None)
         if place is None:
             return
-        self._leaving[model] = None
+        self._leaving[model] = place
         await place.above.stop(drain=drain, grace=grace)
-        del self._leaving[model], self._nodes[place.node]
-        await model.let_go()
+        # Others may have ended meanwhile whose callers, cancelled, did not wait for it.
+        ended = [left for left, its in self._leaving.items() if its.has_ended]
+        for left in ended:
+            del self._nodes[self._leaving.pop(left).node]
+        for left in ended:
+            await left.let_go()
 
-    async def forget(self, model: RegisteredModel) -> None:
-        """Stop the actor of an unregistered client that nobody is asking, which takes no time."""
+    async def forget(self, models: Iterable[RegisteredModel]) -> None:
+        """Stop the actors of unregistered clients that nobody is asking, which takes no time."""
         with trio.CancelScope(shield=True):
-            await self.remove(model, drain=False, grace=0)
+            for model in models:
+                await self.remove(model, drain=False, grace=0)
 
     def revive(self, model: RegisteredModel) -> None:
         """Start the actor of a model again if it is down."""

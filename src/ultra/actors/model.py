@@ -129,7 +129,8 @@ class Generate(Message[ModelResponse], frozen=True, kw_only=True):
 class ModelActor(Actor):
     """Answers `Generate` requests with the registered model."""
 
-    options: ClassVar[ActorOptions] = ActorOptions(concurrency=1024, capacity=16_384, cancel_abandoned=True)
+    # As wide as the coordinator, so that no run waits in an inbox behind the calls of others.
+    options: ClassVar[ActorOptions] = ActorOptions(concurrency=4096, capacity=65_536, cancel_abandoned=True)
 
     def __init__(self, model: RegisteredModel, random: Random) -> None:
         self._model = model
