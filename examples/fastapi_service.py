@@ -24,9 +24,8 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from ultra import BadCall, MultiLLMOrchestrator
+from ultra import BadCall, MultiLLMOrchestrator, RunStream
 from ultra.clients import connect
-from ultra.streaming import RunStream
 
 
 class Voice:

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
+import anyio
 import pytest
 import trio
 
@@ -179,6 +180,24 @@ async def test_the_timeouts_of_asyncio_work() -> None:
                 await thread.run(trio.sleep_forever)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(thread.run(trio.sleep_forever), 0.01)
+
+
+@on_asyncio
+async def test_the_cancel_scopes_of_anyio_work() -> None:
+    ended = list[str]()
+
+    async def hang() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.append("ended")
+
+    async with trio_thread() as thread:
+        with anyio.move_on_after(0.05) as scope:
+            await thread.run(hang)
+        assert scope.cancelled_caught
+        assert ended == ["ended"]
+        await thread.run(nothing)
 
 
 @on_asyncio

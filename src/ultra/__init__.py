@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from ultra.events import Event
+    from ultra.health import ModelHealth
     from ultra.messages import (
         Completion,
         ModelFailure,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from ultra.pipeline import Stage
     from ultra.pricing import Price
     from ultra.responses import StageResponses
+    from ultra.streaming import RunStream
 
 __all__ = [
     "ActorError",
@@ -64,6 +66,7 @@ __all__ = [
     "MissingExtra",
     "ModelError",
     "ModelFailure",
+    "ModelHealth",
     "ModelMetrics",
     "ModelResponse",
     "MultiLLMOrchestrator",
@@ -73,6 +76,7 @@ __all__ = [
     "Price",
     "QuorumNotReached",
     "RetryPolicy",
+    "RunStream",
     "Stage",
     "StageFailed",
     "StageResponses",
@@ -103,6 +107,7 @@ _HOMES: Final = {
     "UltraError": "ultra.errors",
     "UsageError": "ultra.errors",
     "Event": "ultra.events",
+    "ModelHealth": "ultra.health",
     "Completion": "ultra.messages",
     "ModelFailure": "ultra.messages",
     "ModelMetrics": "ultra.messages",
@@ -113,6 +118,7 @@ _HOMES: Final = {
     "Stage": "ultra.pipeline",
     "Price": "ultra.pricing",
     "StageResponses": "ultra.responses",
+    "RunStream": "ultra.streaming",
 }
 """Where each public name is defined. Modules are imported when a name of theirs is first asked for, so
 that ``import ultra`` costs next to nothing: pytest does it in every project, by the plugin in `ultra.faults`.

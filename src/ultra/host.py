@@ -85,7 +85,8 @@ class TrioThread:
         with self._lock:
             if not self._ended:
                 self._on_end = partial(loop.post, ended.set_result, None)
-                self.post(self._cancel_all)
+                with suppress(LoopUnavailable):  # it is just about to end by itself
+                    self.post(self._cancel_all)
         if self._on_end is not None:
             await ended
         self._thread.join()  # it has nothing left to do
@@ -236,7 +237,8 @@ class _Block(AbstractAsyncContextManager[T, bool]):
             await self._entered
         except BaseException:
             job.cancel()
-            await job.future
+            with suppress(Exception):  # what went wrong meanwhile; this is cancelled all the same
+                await job.future
             raise
         if job.future.done():
             job.future.result()

@@ -44,8 +44,8 @@ class Lifespan:
         self.place = Place()
         self.tree: ModelTree | None = None
         self.closed = False
-        self._block: AbstractAsyncContextManager[ModelTree, bool | None] | None = None
         self.calls = 0
+        self._block: AbstractAsyncContextManager[ModelTree, bool | None] | None = None
         self._make_tree = make_tree
         self._cache = cache
         self._running: dict[ModelTree, None] = {}

@@ -71,6 +71,10 @@ class TrioMail(trio.abc.Instrument):
         """Flush `mailbox` before trio waits, or looks, for I/O."""
         self._unsent[mailbox] = None
 
+    def after_run(self) -> None:
+        """There are no tasks any more."""
+        self.before_io_wait(0)
+
     def before_io_wait(self, timeout: float) -> None:  # noqa: ARG002 - trio's signature
         """All tasks have had their turn."""
         if self._unsent:

@@ -68,7 +68,8 @@ class MultiLLMOrchestrator:
     Three ways to live: ``async with MultiLLMOrchestrator() as o:`` starts the actors and keeps them,
     which is the way of a service; ``await nursery.start(o.run)`` is the same for who owns a nursery;
     without either, each call starts the actors, runs, and stops them. Models, weights, caches and
-    metrics belong to the orchestrator and survive from call to call.
+    metrics belong to the orchestrator and survive from call to call. All of it works on trio and on
+    asyncio; docs/asyncio.md says which thread runs what.
 
     Args:
         max_retries: retries after a failed attempt, so at most ``1 + max_retries`` attempts.
