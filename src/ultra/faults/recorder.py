@@ -40,12 +40,13 @@ class RuleBook:
         """The plan is put to use: its time begins to run, and a warning is logged, once."""
         if self._origin is None:
             self._origin = self._now()
-            log.write(
-                "warning",
-                "fault injection is on: errors, delays and losses are made on purpose",
-                seed=self.seed,
-                rules="; ".join(map(str, self.rules)),
-            )
+            if log.enabled("warning"):
+                log.write(
+                    "warning",
+                    "fault injection is on: errors, delays and losses are made on purpose",
+                    seed=self.seed,
+                    rules="; ".join(map(str, self.rules)),
+                )
 
     @property
     def counts(self) -> dict[str, int]:
