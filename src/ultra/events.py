@@ -1,5 +1,8 @@
 """What a run tells while it goes on: one tagged Struct for each thing that happens.
 
+A run that a crash of Ultra's own makes begin anew tells its stages anew, too; texts that are told
+again begin with a restart, and the last event comes once.
+
 Encode with `msgspec.json.encode(event)`, decode with `msgspec.json.decode(data, type=Event)`. `seq`
 counts the events of one run from 0 without gaps; `time` is seconds since the run began.
 """

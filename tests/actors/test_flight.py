@@ -232,3 +232,22 @@ async def test_the_text_so_far_takes_the_room_of_the_text_and_not_of_its_pieces(
         flight.hear("x")
     _, late = aboard(flight)
     assert late.pieces == ["x" * 100_000]
+
+
+async def test_a_listener_that_raises_is_heard_no_more_and_harms_nobody(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken(_text: str, _begins: bool) -> None:  # noqa: FBT001 - as it is called
+        raise ZeroDivisionError("mine")
+
+    flight = Flight()
+    passenger = Passenger(math.inf, broken)
+    flight.board(passenger)
+    _, other = aboard(flight)
+    flight.begin_attempt()
+    flight.hear("a")
+    flight.hear("b")
+    assert other.text == "ab"
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    passenger.leave()
+    assert not flight.deserted

@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING
 import trio
 
 from ultra.errors import UltraError
+from ultra.log import get_logger
 
 if TYPE_CHECKING:
     from ultra.messages import Completion
 
 __all__ = ["Deserted", "Flight", "OnChunk", "Passenger"]
+
+log = get_logger("ultra.model")
 
 OnChunk = Callable[[str, bool], None]
 """Takes the next piece of text, and whether a text begins with it, for the first time or anew."""
@@ -44,11 +47,19 @@ class Passenger:
         self.wake: trio.Event | None = None
 
     def hear(self, text: str, *, begins: bool) -> None:
-        """Pass on a piece of text, to a listener that is still there."""
-        if self.listener is not None and not self.has_left:
-            begins = begins or not self.told
-            self.told = True
+        """Pass on a piece of text, to a listener that is still there.
+
+        One that raises is heard no more: its fault must not break a call that others share.
+        """
+        if self.listener is None or self.has_left:
+            return
+        begins = begins or not self.told
+        self.told = True
+        try:
             self.listener(text, begins)
+        except Exception:  # noqa: BLE001 - whatever it raises
+            self.listener = None
+            log.write("error", "listener failed", exc_info=True)
 
     def leave(self) -> None:
         """Want the answer no longer; whoever waits in `Flight.wait` for this passenger returns."""
