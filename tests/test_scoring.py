@@ -57,8 +57,10 @@ async def test_the_scorer_is_given_the_question_and_the_answers_of_those_who_ans
 
 
 async def test_scores_of_models_that_are_unknown_are_left_out() -> None:
-    results = await orchestrator_of(Voice("a"), scorer=fixed(a=0.5, z=0.5)).process_responses("Q")
-    assert qualities(results) == {"a": 0.5}
+    async with orchestrator_of(Voice("a"), scorer=fixed(z=0.5, a=0.5)).stream_responses("Q") as run:
+        events = [event async for event in run]
+    assert qualities(await run.result()) == {"a": 0.5}
+    assert next(event.quality for event in events if isinstance(event, StageCompleted)) == {"a": 0.5}
 
 
 @pytest.mark.parametrize(

@@ -116,14 +116,16 @@ class Run:
 
     async def _score(self, stage: StagePlan, end: float) -> dict[str, float]:
         """Score the answers of a stage, and write the scores into them and into the metrics."""
-        scores = dict(await self.plan.score(self, stage, end)) if self.plan.score is not None else {}
+        scores = await self.plan.score(self, stage, end) if self.plan.score is not None else {}
         answers = self.responses[stage.name]
+        quality: dict[str, float] = {}
         for target in self.plan.targets:
-            score = scores.get(target.name)
-            if score is not None and target.name in answers:
-                answers[target.name] = replace(answers[target.name], quality=score)
-                target.model.metrics.scored(score)
-        return scores
+            name = target.name
+            if name in answers and name in scores:
+                quality[name] = scores[name]
+                answers[name] = replace(answers[name], quality=scores[name])
+                target.model.metrics.scored(scores[name])
+        return quality
 
     # --- a stage that asks all -----------------------------------------------------------------------
 
