@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import trio
@@ -19,6 +21,8 @@ from ultra.faults.determinism import run_seeded
 from ultra.supervisor.system import ActorSystem
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ultra.faults.rules import Injection
 
 __all__ = ["Report", "simulate"]
@@ -55,7 +59,8 @@ def simulate(seed: int, *, trace: bool = False, digest: bool = False) -> Report:
     `trace` asks for all events as text, `digest` for a text that is equal for equal traces.
     """
     simulation = Simulation(seed)
-    simulation.run()
+    with _silence():
+        simulation.run()
     record = simulation.record
     return Report(
         seed=seed,
@@ -66,6 +71,18 @@ def simulate(seed: int, *, trace: bool = False, digest: bool = False) -> Report:
         digest=record.digest if digest else "",
         trace=record.trace() if trace else [],
     )
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep Ultra from logging what goes wrong on purpose, thousands of times."""
+    logger = logging.getLogger("ultra")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 class Simulation:
