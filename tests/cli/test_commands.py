@@ -9,6 +9,7 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import NoReturn
 
+import msgspec
 import pytest
 import typer
 
@@ -62,6 +63,30 @@ def test_what_needs_no_model_imports_nothing_for_one(arguments: list[str], never
 def test_the_version_is_that_of_the_distribution(capsys: pytest.CaptureFixture[str]) -> None:
     assert app.run(["--version"]) == 0
     assert capsys.readouterr().out == f"ultra {version('ultra-llm')}\n"
+
+
+def test_the_package_runs_as_the_command() -> None:
+    command = [sys.executable, "-m", "ultra", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout) == (0, f"ultra {version('ultra-llm')}\n")
+
+
+def test_h_is_short_for_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ([], ["ask"], ["config", "init"]):
+        assert app.run([*command, "-h"]) == 0
+        short = capsys.readouterr().out
+        assert app.run([*command, "--help"]) == 0
+        assert short == capsys.readouterr().out
+
+
+def test_options_that_do_not_exist_are_told_in_json_where_json_is_wanted() -> None:
+    command = [sys.executable, "-m", "ultra", "ask", "Why?", "--json", "--typo"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    error = msgspec.json.decode(done.stdout)["error"]
+    assert (done.returncode, error["type"]) == (2, "UsageError")
+    assert error["message"] in done.stderr
 
 
 def test_the_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:

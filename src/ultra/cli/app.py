@@ -47,6 +47,8 @@ def run(arguments: list[str]) -> int:
         code = _call(arguments)
         sys.stdout.flush()
     except Exception as error:  # noqa: BLE001 - whatever it is, nobody who types a command wants a traceback
+        if isinstance(error, typer.TyperException) and "--json" in arguments:
+            _write_misuse(error)
         return _explain(error)
     return code
 
@@ -101,6 +103,13 @@ def _misuse(error: typer.TyperException) -> str:
     context = getattr(error, "ctx", None)
     hint = f" (see: {context.command_path} --help)" if context is not None else ""
     return f"{error.format_message().rstrip('.')}{hint}"
+
+
+def _write_misuse(error: typer.TyperException) -> None:
+    """Tell a program that wants JSON of options that no command ever saw; commands tell of the rest."""
+    from ultra.cli.document import write_document  # noqa: PLC0415 - the errors alone need it
+
+    write_document({"error": {"type": "UsageError", "message": _misuse(error)}})
 
 
 def _discard_stdout() -> None:

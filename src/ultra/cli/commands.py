@@ -35,7 +35,12 @@ COMMANDS: Final = (
 def new_app() -> typer.Typer:
     """Make the typer app of a command, with the settings that all of them share."""
     # Plain help is as readable as the boxes of rich, and there in half the time.
-    return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    return typer.Typer(
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
 
 
 class CommandGroup(TyperGroup):

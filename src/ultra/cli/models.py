@@ -78,4 +78,4 @@ def _write(statuses: list[ProviderStatus]) -> None:
 
 def _examples(status: ProviderStatus) -> tuple[str, ...]:
     """What to type after ``--model``: the voices of the embedded model are all that it has."""
-    return DEFAULT_MODELS if status.name == "local" else (status.example,)
+    return DEFAULT_MODELS if status.name == "local" and status.available else (status.example,)
