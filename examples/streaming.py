@@ -12,7 +12,7 @@ import trio
 
 from ultra import MissingExtra, MultiLLMOrchestrator
 from ultra.clients import connect
-from ultra.events import Chunk, ModelFailed, RunCompleted, StageStarted
+from ultra.events import Chunk, ModelFailed, ModelRetrying, RunCompleted, StageStarted
 
 
 class Voice:
@@ -51,11 +51,13 @@ async def main(question: str) -> None:
             async for event in run:
                 match event:
                     case StageStarted():
-                        print(f"\n--- {event.stage}, asks {', '.join(event.models)}")
+                        print(f"\n--- {event.stage}, asks {event.asks} of {', '.join(event.models)}")
                     case Chunk(restart=True):
                         print(f"{event.model_name:>9} | (from the start, after an error) {event.text!r}")
                     case Chunk():
                         print(f"{event.model_name:>9} | {event.text!r}", flush=True)
+                    case ModelRetrying():
+                        print(f"{event.model_name:>9} | again in {event.wait:.1f} s: {event.message}")
                     case ModelFailed():
                         print(f"{event.model_name:>9} | failed: {event.failure}")
                     case RunCompleted():

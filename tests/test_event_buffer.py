@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from ultra.errors import BadCall
-from ultra.events import Chunk, Event, ModelResponded, ModelStarted, RunFailed, StageStarted
+from ultra.events import Chunk, Event, ModelResponded, ModelRetrying, ModelStarted, RunFailed, StageStarted
 from ultra.messages import ModelResponse
 from ultra.streaming import EventBuffer
 
@@ -93,6 +93,21 @@ async def test_a_restart_takes_the_place_of_what_nobody_has_read() -> None:
     assert texts(await read_all(buffer)) == [("a", "whole", True)]
 
 
+async def test_text_that_a_retry_made_void_is_not_read_any_more() -> None:
+    buffer = buffer_with("half")
+    tell(buffer, "HALF", begins=True)
+    buffer.chunk("initial", "b", "of another", begins=True)
+    buffer.emit(
+        ModelRetrying, stage="initial", model_name="a", attempt=1, wait=0.5, kind="connection", message="m"
+    )
+    tell(buffer, "whole", begins=True)
+    tell(buffer, " text")
+    buffer.end(RunFailed, **FAILED)
+    events = await read_all(buffer)
+    assert [type(event) for event in events] == [Chunk, ModelRetrying, Chunk, RunFailed]
+    assert texts(events) == [("b", "of another", False), ("a", "whole text", True)]
+
+
 async def test_after_the_last_event_nothing_comes_any_more() -> None:
     buffer = buffer_with("text")
     buffer.end(RunFailed, **FAILED)
@@ -107,7 +122,7 @@ async def test_after_the_last_event_nothing_comes_any_more() -> None:
 async def test_an_event_has_the_time_since_the_run_began(autojump_clock: MockClock) -> None:
     buffer = EventBuffer("r")
     await trio.sleep(2)
-    buffer.emit(StageStarted, stage="initial", models=())
+    buffer.emit(StageStarted, stage="initial", models=(), asks="all")
     tell(buffer, "x", begins=True)
     await trio.sleep(3)
     tell(buffer, "y")

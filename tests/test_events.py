@@ -12,6 +12,7 @@ from ultra.events import (
     Chunk,
     ModelFailed,
     ModelResponded,
+    ModelRetrying,
     ModelStarted,
     PromptFitted,
     RunCompleted,
@@ -28,9 +29,10 @@ COMMON: dict[str, Any] = {"run_id": "r", "seq": 3, "time": 1.5}
 MODEL: dict[str, Any] = {**COMMON, "stage": "initial", "model_name": "a"}
 
 EVENTS: list[Event] = [
-    StageStarted(**COMMON, stage="initial", models=("a", "b")),
+    StageStarted(**COMMON, stage="initial", models=("a", "b"), asks="all"),
     ModelStarted(**MODEL),
     Chunk(**MODEL, text="te\nxt", restart=True),
+    ModelRetrying(**MODEL, attempt=1, wait=0.5, kind="rate_limit", message="m"),
     ModelResponded(**MODEL, response=RESPONSE),
     ModelFailed(**MODEL, failure=FAILURE),
     PromptFitted(**MODEL, cut={"b": 7}),
@@ -55,6 +57,7 @@ def test_events_are_told_apart_by_a_tag_that_readers_in_any_language_can_use() -
         "stage_started",
         "model_started",
         "chunk",
+        "model_retrying",
         "model_response",
         "model_failed",
         "prompt_fitted",

@@ -86,6 +86,6 @@ async def test_the_streaming_example_prints_the_words_of_each_model_as_they_come
     await streaming.main("Why?")
 
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1] == "--- initial, asks careful, concise, creative"
+    assert lines[1] == "--- initial, asks all of careful, concise, creative"
     assert sorted(lines[2:5]) == [f"{name:>9} | 'You '" for name in ("careful", "concise", "creative")]
     assert lines[-2:] == ["=== together (success)", "I read the answers to: Why? "]

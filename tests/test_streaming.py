@@ -17,7 +17,7 @@ from ultra import (
     Stage,
     StageFailed,
 )
-from ultra.events import Chunk, Event, RunCompleted, RunFailed
+from ultra.events import Chunk, Event, ModelFailed, ModelRetrying, RunCompleted, RunFailed
 from voices import GatedVoice, StreamingVoice, Voice
 
 if TYPE_CHECKING:
@@ -87,8 +87,51 @@ async def test_a_restart_that_the_reader_saw_coming_has_its_flag(autojump_clock:
     voice = StreamingVoice("s", ["a", "b", "c"], seconds=1, breaks=1, break_after=2)
     async with orchestrator_of(voice).stream_responses("Q", stages=["initial"]) as run:
         events = await read_all(run)
-    chunks = [(event.text, event.restart) for event in events if isinstance(event, Chunk)]
-    assert chunks == [("a", False), ("b", False), ("a", True), ("b", False), ("c", False)]
+    shown = [
+        (event.text, event.restart) if isinstance(event, Chunk) else event.kind
+        for event in events
+        if isinstance(event, (Chunk, ModelRetrying))
+    ]
+    assert shown == [("a", False), ("b", False), "connection", ("a", True), ("b", False), ("c", False)]
+
+
+async def test_a_retry_is_told_before_the_wait_for_it(autojump_clock: MockClock) -> None:
+    busy = [ModelError("slow down", kind="rate_limit", retry_after=after) for after in (30.0, 7.0)]
+    orchestrator = orchestrator_of(Voice("a", failures=busy))
+    async with orchestrator, orchestrator.stream_responses("Q", stages=["initial"]) as run:
+        events, read_at = [], []
+        async for event in run:
+            events.append(event)
+            read_at.append(trio.current_time())
+    assert_well_formed(events)
+    retries = [event for event in events if isinstance(event, ModelRetrying)]
+    assert [(e.model_name, e.attempt, e.wait, e.kind, e.message) for e in retries] == [
+        ("a", 1, 30.0, "rate_limit", "slow down [rate_limit]"),
+        ("a", 2, 7.0, "rate_limit", "slow down [rate_limit]"),
+    ]
+    assert [read_at[event.seq] - read_at[0] for event in retries] == pytest.approx([0.0, 30.0])
+
+
+async def test_a_run_that_joins_another_ones_call_is_told_of_its_retries(autojump_clock: MockClock) -> None:
+    busy = ModelError("slow down", kind="rate_limit", retry_after=30.0)
+    orchestrator = orchestrator_of(Voice("a", failures=[busy]))
+    async with orchestrator, orchestrator.stream_responses("Q", stages=["initial"]) as first:
+        await trio.sleep(10)
+        async with orchestrator.stream_responses("Q", stages=["initial"]) as second:
+            late = await read_all(second)
+        early = await read_all(first)
+    waits = [[e.wait for e in events if isinstance(e, ModelRetrying)] for events in (early, late)]
+    assert waits == [[30.0], [pytest.approx(20.0)]]
+
+
+async def test_an_attempt_that_nothing_follows_is_no_retry() -> None:
+    broken = Voice("a", failures=[ModelError("no", kind="auth"), *[ModelError("down")] * 3])
+    orchestrator = orchestrator_of(broken, cache_enabled=False)
+    for retries in (0, 2):
+        async with orchestrator.stream_responses("Q", stages=["initial"]) as run:
+            events = await read_all(run)
+        assert sum(isinstance(event, ModelRetrying) for event in events) == retries
+        assert isinstance(events[-2], ModelFailed)
 
 
 async def test_a_failed_run_ends_with_run_failed_and_the_result_raises_the_same() -> None:

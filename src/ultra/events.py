@@ -9,10 +9,11 @@ counts the events of one run from 0 without gaps; `time` is seconds since the ru
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from msgspec import Struct, field
 
+from ultra.errors import ErrorKind
 from ultra.messages import ModelFailure, ModelResponse, OrchestrationResult
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Event",
     "ModelFailed",
     "ModelResponded",
+    "ModelRetrying",
     "ModelStarted",
     "PromptFitted",
     "RunCompleted",
@@ -36,10 +38,14 @@ class _Event(Struct, frozen=True, kw_only=True):
 
 
 class StageStarted(_Event, frozen=True, tag="stage_started"):
-    """A stage begins; `models` are asked, highest weight first (a synthesis asks one at a time)."""
+    """A stage begins; `models` are those that it may ask, highest weight first.
+
+    `asks`: ``"all"`` of them at once, or one after the other until the ``"first"`` has answered.
+    """
 
     stage: str
     models: tuple[str, ...]
+    asks: Literal["all", "first"]
 
 
 class ModelStarted(_Event, frozen=True, tag="model_started"):
@@ -56,6 +62,21 @@ class Chunk(_Event, frozen=True, tag="chunk"):
     model_name: str
     text: str
     restart: bool = False
+
+
+class ModelRetrying(_Event, frozen=True, tag="model_retrying"):
+    """An attempt of a model has failed; the next one is made in `wait` seconds, or when its turn comes.
+
+    `attempt` is the number of the one that failed, from 1; `kind` and `message` tell why. What it
+    streamed counts for nothing: text of the next attempt begins anew.
+    """
+
+    stage: str
+    model_name: str
+    attempt: int
+    wait: float
+    kind: ErrorKind
+    message: str
 
 
 class ModelResponded(_Event, frozen=True, tag="model_response"):
@@ -108,6 +129,7 @@ Event: TypeAlias = (
     StageStarted
     | ModelStarted
     | Chunk
+    | ModelRetrying
     | ModelResponded
     | ModelFailed
     | PromptFitted

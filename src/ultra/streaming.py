@@ -15,7 +15,7 @@ from trio.lowlevel import Abort, checkpoint, current_task, in_trio_run, reschedu
 from ultra.actors.coordinator import Execute
 from ultra.actors.group import AskGroup, Reply
 from ultra.errors import BadCall
-from ultra.events import Chunk, Event, ModelFailed, ModelResponded, RunCompleted, RunFailed
+from ultra.events import Chunk, Event, ModelFailed, ModelResponded, ModelRetrying, RunCompleted, RunFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -141,9 +141,17 @@ class EventBuffer:
             self._ended = last
             if event is ModelResponded or event is ModelFailed:
                 self._open.pop((fields["stage"], fields["model_name"]), None)
+            elif event is ModelRetrying:
+                self._forget_unread_text((fields["stage"], fields["model_name"]))
             self._events.append(_Waiting(event, fields, trio.current_time() - self._started))
             wake = self._take_reader()
         wake()
+
+    def _forget_unread_text(self, key: tuple[str, str]) -> None:
+        """What an attempt that failed has streamed counts for nothing; what follows it is a restart."""
+        unread = self._open.pop(key, None)
+        if unread is not None:
+            self._events.remove(unread)
 
     def _take_reader(self) -> Callable[[], None]:
         """What wakes the reader that waits, if one does; with the lock, so that no new one is missed."""

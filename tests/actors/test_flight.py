@@ -9,6 +9,7 @@ import trio
 from registered import Transcript
 
 from ultra.actors.flight import Deserted, Flight, Passenger
+from ultra.errors import ModelError
 from ultra.messages import Completion
 
 
@@ -110,6 +111,49 @@ async def test_the_time_of_the_first_text_is_that_of_the_attempt_that_counts(
     await trio.sleep(1)
     flight.hear("c")
     assert flight.first_text_at == trio.current_time()
+
+
+async def test_all_hear_of_a_retry_and_who_boards_during_the_wait_hears_what_is_left_of_it(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    flight = Flight()
+    error = ModelError("busy", kind="rate_limit")
+    heard: list[tuple[str, int, float]] = []
+
+    def passenger(name: str) -> Passenger:
+        def on_retry(attempt: int, failure: ModelError, wait: float) -> None:
+            assert failure is error
+            heard.append((name, attempt, wait))
+
+        return Passenger(math.inf, None, on_retry)
+
+    flight.board(passenger("early"))
+    flight.begin_attempt()
+    flight.retrying(1, error, 4.0)
+    await trio.sleep(3)
+    flight.board(passenger("late"))
+    flight.begin_attempt()
+    flight.board(passenger("too late"))
+    assert heard == [("early", 1, 4.0), ("late", 1, pytest.approx(1.0))]
+
+
+async def test_who_has_left_or_raises_hears_of_no_retry_any_more() -> None:
+    flight = Flight()
+    heard: list[int] = []
+
+    def break_down(attempt: int, _error: ModelError, _wait: float) -> None:
+        heard.append(attempt)
+        raise ZeroDivisionError
+
+    passenger = Passenger(math.inf, None, break_down)
+    flight.board(passenger)
+    flight.retrying(1, ModelError("busy"), 0.0)
+    flight.retrying(2, ModelError("busy"), 0.0)
+    assert heard == [1]
+    passenger.on_retry = break_down
+    passenger.leave()
+    passenger.hear_of_retry(3, ModelError("busy"), 0.0)
+    assert heard == [1]
 
 
 async def test_the_deadline_is_the_latest_of_those_who_are_aboard() -> None:

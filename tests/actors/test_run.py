@@ -44,6 +44,7 @@ async def test_stages_run_one_after_the_other_and_each_tells_when_it_begins_and_
         for stage in ("initial", "meta", "synthesis")
         for name in ("StageStarted", "StageCompleted")
     ]
+    assert [event["asks"] for event in sink.of("StageStarted")] == ["all", "all", "first"]
     assert sink.of("StageCompleted")[0] == {
         "stage": "initial",
         "answered": ("a", "b", "c"),

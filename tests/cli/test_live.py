@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from typing import Literal
 
 import pytest
 from rich.console import Console
@@ -11,7 +12,16 @@ from rich.console import Console
 from ultra.cli.columns import Columns
 from ultra.cli.live import LiveView
 from ultra.cli.panes import StagePanes
-from ultra.events import Chunk, Event, ModelFailed, ModelResponded, ModelStarted, StageCompleted, StageStarted
+from ultra.events import (
+    Chunk,
+    Event,
+    ModelFailed,
+    ModelResponded,
+    ModelRetrying,
+    ModelStarted,
+    StageCompleted,
+    StageStarted,
+)
 from ultra.messages import ModelFailure, ModelMetrics, ModelResponse, OrchestrationResult, Usage
 
 NAMES = ("careful", "creative", "concise")
@@ -25,7 +35,8 @@ def console(width: int, height: int = 30, *, encoding: str = "utf-8") -> Console
 
 
 def stage_started(*names: str, stage: str = "initial") -> StageStarted:
-    return StageStarted(run_id="run", seq=0, time=0.0, stage=stage, models=names)
+    asks: Literal["all", "first"] = "first" if stage == "synthesis" else "all"
+    return StageStarted(run_id="run", seq=0, time=0.0, stage=stage, models=names, asks=asks)
 
 
 def model_started(name: str, stage: str = "initial") -> ModelStarted:
@@ -56,6 +67,20 @@ def answered(name: str, text: str, stage: str = "initial") -> Event:
 def failed(name: str, message: str) -> Event:
     failure = ModelFailure(model_name=name, stage="initial", message=message, error="ModelError")
     return ModelFailed(run_id="run", seq=0, time=0.0, stage="initial", model_name=name, failure=failure)
+
+
+def retrying(name: str, message: str, *, at: float, wait: float) -> Event:
+    return ModelRetrying(
+        run_id="run",
+        seq=0,
+        time=at,
+        stage="initial",
+        model_name=name,
+        attempt=1,
+        wait=wait,
+        kind="rate_limit",
+        message=message,
+    )
 
 
 def lines(width: int, stage: StagePanes, *, height: int = 30, now: float | None = None) -> list[str]:
@@ -146,6 +171,31 @@ def test_a_failure_is_shown_in_the_place_of_what_was_streamed() -> None:
     assert head.startswith("✗ careful")
     assert head.endswith("failed")
     assert body == "All attempts failed"
+
+
+def test_a_retry_is_shown_with_its_reason_and_the_time_until_it_begins() -> None:
+    stage = stage_of("careful")
+    stage.apply(chunk("careful", "The capital"))
+    stage.apply(retrying("careful", "too many\nrequests", at=1.0, wait=4.0))
+
+    head, body = lines(80, stage, now=2.0)
+    assert head.endswith("retry in 3.0 s")
+    assert body == "too many requests"
+
+    assert lines(80, stage, now=6.0)[0].endswith("attempt 2, 6.0 s")
+    stage.apply(chunk("careful", "Par", restart=True))
+    stage.apply(chunk("careful", "is"))
+    head, body = lines(80, stage, now=7.0)
+    assert head.endswith("attempt 2, 7.0 s")
+    assert body == "Paris"
+
+
+def test_the_first_text_after_a_retry_takes_the_place_of_the_error() -> None:
+    stage = stage_of("careful")
+    stage.apply(retrying("careful", "too many requests", at=1.0, wait=4.0))
+    stage.apply(chunk("careful", "Paris"))
+
+    assert [pane.text for pane in stage] == ["Paris"]
 
 
 def test_a_terminal_without_unicode_gets_none() -> None:

@@ -16,14 +16,18 @@ from ultra.errors import UltraError
 from ultra.log import get_logger
 
 if TYPE_CHECKING:
+    from ultra.errors import ModelError
     from ultra.messages import Completion
 
-__all__ = ["Deserted", "Flight", "OnChunk", "Passenger"]
+__all__ = ["Deserted", "Flight", "OnChunk", "OnRetry", "Passenger"]
 
 log = get_logger("ultra.model")
 
 OnChunk = Callable[[str, bool], None]
 """Takes the next piece of text, and whether a text begins with it, for the first time or anew."""
+
+OnRetry = Callable[[int, "ModelError", float], None]
+"""Takes the number of the attempt that failed (from 1), its error, and the seconds until the next one."""
 
 
 class Deserted(UltraError):
@@ -33,14 +37,16 @@ class Deserted(UltraError):
 class Passenger:
     """One request that wants the answer.
 
-    `deadline` is a `trio.current_time`. `listener` hears the text as it comes, if there is one.
+    `deadline` is a `trio.current_time`. `listener` hears the text as it comes, if there is one, and
+    `on_retry` of the attempts that failed.
     """
 
-    __slots__ = ("deadline", "flight", "has_left", "listener", "told", "wake")
+    __slots__ = ("deadline", "flight", "has_left", "listener", "on_retry", "told", "wake")
 
-    def __init__(self, deadline: float, listener: OnChunk | None) -> None:
+    def __init__(self, deadline: float, listener: OnChunk | None, on_retry: OnRetry | None = None) -> None:
         self.deadline = deadline
         self.listener = listener
+        self.on_retry = on_retry
         self.flight: Flight | None = None
         self.has_left = False
         self.told = False
@@ -59,6 +65,16 @@ class Passenger:
             self.listener(text, begins)
         except Exception:  # noqa: BLE001 - whatever it raises
             self.listener = None
+            log.write("error", "listener failed", exc_info=True)
+
+    def hear_of_retry(self, attempt: int, error: ModelError, wait: float) -> None:
+        """Pass on that another attempt follows, as `hear` passes on text."""
+        if self.on_retry is None or self.has_left:
+            return
+        try:
+            self.on_retry(attempt, error, wait)
+        except Exception:  # noqa: BLE001 - whatever it raises
+            self.on_retry = None
             log.write("error", "listener failed", exc_info=True)
 
     def leave(self) -> None:
@@ -80,6 +96,7 @@ class Flight:
     __slots__ = (
         "_passengers",
         "_restart",
+        "_retry",
         "_scope",
         "_text",
         "attempts",
@@ -105,6 +122,7 @@ class Flight:
         self._scope: trio.CancelScope | None = None
         self._text: StringIO | None = None  # one buffer: pieces of their own would take many times the room
         self._restart = False
+        self._retry: tuple[int, ModelError, float] | None = None  # attempt, error, time of the next one
 
     # --- passengers ----------------------------------------------------------------------------------
 
@@ -119,12 +137,18 @@ class Flight:
         return any(passenger.listener is not None for passenger in self._passengers)
 
     def board(self, passenger: Passenger) -> None:
-        """One more wants the answer; it hears the text so far at once, then what follows."""
+        """One more wants the answer; it hears the text so far at once, then what follows.
+
+        Between two attempts it hears what all are waiting for.
+        """
         passenger.flight = self
         self._passengers[passenger] = None
-        if passenger.listener is None:
+        if self._retry is not None:
+            attempt, error, due = self._retry
+            passenger.hear_of_retry(attempt, error, max(0.0, due - trio.current_time()))
+        elif passenger.listener is None:
             return
-        if self.completion is not None:
+        elif self.completion is not None:
             passenger.hear(self.completion.content, begins=True)
         elif self._text is not None:
             passenger.hear(self._text.getvalue(), begins=True)
@@ -171,7 +195,14 @@ class Flight:
     def begin_attempt(self) -> None:
         """What was streamed so far belongs to an attempt that failed: the text will begin anew."""
         self.attempts += 1
+        self._retry = None
         self.restart_text()
+
+    def retrying(self, attempt: int, error: ModelError, wait: float) -> None:
+        """The attempt with this number has failed, and the next one follows in `wait` seconds."""
+        self._retry = attempt, error, trio.current_time() + wait
+        for passenger in tuple(self._passengers):
+            passenger.hear_of_retry(attempt, error, wait)
 
     def restart_text(self) -> None:
         """What was heard so far counts no more: the text begins anew."""

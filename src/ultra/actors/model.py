@@ -17,7 +17,7 @@ from trio.lowlevel import checkpoint, current_task
 
 from ultra.actors.actor import Actor, ActorOptions
 from ultra.actors.cache import cache_key
-from ultra.actors.flight import Deserted, Flight, OnChunk, Passenger
+from ultra.actors.flight import Deserted, Flight, OnChunk, OnRetry, Passenger
 from ultra.actors.message import Failure, Message
 from ultra.actors.retry import RetryPolicy, retried
 from ultra.actors.timeouts import AttemptTimer, Timeouts
@@ -112,8 +112,9 @@ class Generate(Message[ModelResponse], frozen=True, kw_only=True):
     """Answer `prompt`. The reply is a `ModelResponse`; a failure raises `AllAttemptsFailed`.
 
     `deadline` (`trio.current_time`): no retry is begun that could not start before it. `on_chunk` hears
-    the text as it arrives. `use_cache`: whether an equal request's answer, kept or under way, will do.
-    `caller`: whose loop an async client may run on, and whose context variables it sees.
+    the text as it arrives, `on_retry` of attempts that another one follows. `use_cache`: whether an equal
+    request's answer, kept or under way, will do. `caller`: whose loop an async client may run on, and
+    whose context variables it sees.
     """
 
     prompt: str
@@ -123,6 +124,7 @@ class Generate(Message[ModelResponse], frozen=True, kw_only=True):
     use_cache: bool = True
     deadline: float = inf
     on_chunk: OnChunk | None = None
+    on_retry: OnRetry | None = None
     caller: Caller | None = None
 
 
@@ -144,7 +146,8 @@ class ModelActor(Actor):
             raise TypeError(f"a model actor takes Generate messages, not {type(message).__name__}")
         metrics = self._model.metrics
         handler = current_task()
-        passenger = self._passengers[handler] = Passenger(message.deadline, message.on_chunk)
+        passenger = Passenger(message.deadline, message.on_chunk, message.on_retry)
+        self._passengers[handler] = passenger
         try:
             response = await self._answer(message, passenger, trio.current_time())
         except (AllAttemptsFailed, BadCall) as error:
@@ -254,7 +257,7 @@ class ModelActor(Actor):
                     self._random,
                     deadline=lambda: flight.deadline,
                     sleep=flight.sleep,
-                    before_sleep=self._log_retry,
+                    before_sleep=lambda *failed: self._before_retry(flight, *failed),
                 )
         except ModelError as error:
             flight.failure = error
@@ -348,7 +351,7 @@ class ModelActor(Actor):
         if error.retry_after is not None and error.retry_after <= model.policy.retry_after_cap:
             model.limiter.pause(error.retry_after)
 
-    def _log_retry(self, attempt: int, error: ModelError, wait: float) -> None:
+    def _before_retry(self, flight: Flight, attempt: int, error: ModelError, wait: float) -> None:
         log.write(
             "warning",
             "retrying",
@@ -357,3 +360,4 @@ class ModelActor(Actor):
             wait=f"{wait:.3f}",
             kind=error.kind,
         )
+        flight.retrying(attempt, error, wait)

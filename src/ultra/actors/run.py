@@ -28,6 +28,7 @@ from ultra.events import (
     Event,
     ModelFailed,
     ModelResponded,
+    ModelRetrying,
     ModelStarted,
     PromptFitted,
     StageCompleted,
@@ -233,7 +234,8 @@ class Run:
     def _begin(self, stage: StagePlan, targets: Sequence[Target]) -> list[Target]:
         """Tell that `stage` begins; returns those of `targets` that it is of use to ask."""
         usable = [target for target in targets if target.name not in self._unusable]
-        self._emit(StageStarted, stage=stage.name, models=tuple(target.name for target in usable))
+        models = tuple(target.name for target in usable)
+        self._emit(StageStarted, stage=stage.name, models=models, asks=stage.asks)
         return usable
 
     def _request(self, stage: StagePlan, write: Write, target: Target, deadline: float) -> Generate:
@@ -250,6 +252,7 @@ class Run:
             use_cache=self.plan.use_cache,
             deadline=deadline,
             on_chunk=None if sink is None else partial(sink.chunk, stage.name, target.name),
+            on_retry=None if sink is None else partial(self._retrying, stage, target),
             caller=self.plan.caller,
         )
 
@@ -257,6 +260,19 @@ class Run:
         parts = ", ".join(f"{part} by about {tokens} tokens" for part, tokens in cuts.items())
         self.notices.append(f"cut to fit the context window of {target.name!r} in {stage.name!r}: {parts}")
         self._emit(PromptFitted, stage=stage.name, model_name=target.name, cut=dict(cuts))
+
+    def _retrying(
+        self, stage: StagePlan, target: Target, attempt: int, error: ModelError, wait: float
+    ) -> None:
+        self._emit(
+            ModelRetrying,
+            stage=stage.name,
+            model_name=target.name,
+            attempt=attempt,
+            wait=wait,
+            kind=error.kind,
+            message=str(error),
+        )
 
     def _answered(self, stage: StagePlan, target: Target, response: ModelResponse) -> ModelResponse:
         self._emit(ModelResponded, stage=stage.name, model_name=target.name, response=response)

@@ -67,7 +67,7 @@ class Columns:
 
     def _draw(self, stage: StagePanes, now: float | None) -> RenderableType:
         panes = list(stage)
-        most = 1 if stage.name == "synthesis" else max(1, (self._console.width + GAP) // (NARROWEST + GAP))
+        most = 1 if stage.asks == "first" else max(1, (self._console.width + GAP) // (NARROWEST + GAP))
         rows = max(1, -(-len(panes) // most))
         in_row = max(1, -(-len(panes) // rows))  # five panes where four fit are three and two
         width = min((self._console.width + GAP) // in_row - GAP, WIDEST)
@@ -81,7 +81,13 @@ class Columns:
 
     def _cell(self, pane: Pane, width: int, lines: int | None, now: float | None) -> RenderableType:
         text = block(pane.tail(None if lines is None else lines * width))
-        body = Text(one_line(text), "red") if pane.state == "failed" else _styled(text)
+        match pane.state:
+            case "failed":
+                body = Text(one_line(text), "red")
+            case "retrying":
+                body = Text(one_line(text), "yellow")
+            case _:
+                body = _styled(text)
         wrapped = body.wrap(self._console, width)
         return Group(
             self._head(pane, width, now), Text("\n").join(wrapped if lines is None else wrapped[-lines:])
@@ -97,10 +103,18 @@ class Columns:
             case _ if now is None:
                 sign, status = self._stopped, "stopped"
             case _:
-                sign, status = self._spinner[int(now * 12) % len(self._spinner)], seconds(now - pane.started)
+                sign, status = self._spinner[int(now * 12) % len(self._spinner)], _progress(pane, now)
         head = Text.assemble((f"{sign} ", accent), (one_line(pane.model_name), "bold"))
         head.truncate(width - len(status) - 1, overflow="ellipsis", pad=True)
         return head.append(f" {status}", "dim")
+
+
+def _progress(pane: Pane, now: float) -> str:
+    """How long the model has been at work; between two attempts, how long until the next."""
+    if pane.state == "retrying" and now < pane.retry_at:
+        return f"retry in {seconds(pane.retry_at - now)}"
+    elapsed = seconds(now - pane.started)
+    return elapsed if pane.attempt == 1 else f"attempt {pane.attempt}, {elapsed}"
 
 
 def _row(cells: Sequence[RenderableType], width: int) -> Table:

@@ -4,29 +4,42 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from ultra.events import Chunk, Event, ModelFailed, ModelResponded, ModelStarted, StageStarted
+from ultra.events import (
+    Chunk,
+    Event,
+    ModelFailed,
+    ModelResponded,
+    ModelRetrying,
+    ModelStarted,
+    StageStarted,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = ["Pane", "StagePanes"]
 
-PaneState = Literal["waiting", "writing", "answered", "failed"]
+PaneState = Literal["waiting", "writing", "retrying", "answered", "failed"]
 
 
 class Pane:
-    """One model in one stage: the text that it has written, and how it stands."""
+    """One model in one stage: the text that it has written, and how it stands.
+
+    `retry_at`: the time, in seconds since the run began, before which no next attempt is made.
+    """
 
     def __init__(self, model_name: str, started: float) -> None:
         self.model_name = model_name
         self.started = started
         self.state: PaneState = "waiting"
         self.response_time: float | None = None
+        self.attempt = 1
+        self.retry_at = started
         self._pieces: list[str] = []
 
     @property
     def text(self) -> str:
-        """The answer so far; of a model that failed, its error."""
+        """The answer so far; of a model that failed, or is tried again, its error."""
         return self.tail(None)
 
     def tail(self, characters: int | None) -> str:
@@ -44,8 +57,15 @@ class Pane:
         """Follow one event of this model in this stage."""
         match event:
             case Chunk():
+                if event.restart or self.state == "retrying":
+                    self._pieces.clear()
                 self.state = "writing"
-                self._pieces = [event.text] if event.restart else [*self._pieces, event.text]
+                self._pieces.append(event.text)
+            case ModelRetrying():
+                self.state = "retrying"
+                self.attempt = event.attempt + 1
+                self.retry_at = event.time + event.wait
+                self._pieces = [event.message]
             case ModelResponded():
                 self.state = "answered"
                 self.response_time = event.response.response_time
@@ -62,6 +82,7 @@ class StagePanes:
 
     def __init__(self, event: StageStarted) -> None:
         self.name = event.stage
+        self.asks = event.asks
         self._panes: dict[str, Pane] = {}
 
     def __iter__(self) -> Iterator[Pane]:
@@ -72,7 +93,7 @@ class StagePanes:
         match event:
             case ModelStarted():
                 self._panes[event.model_name] = Pane(event.model_name, event.time)
-            case Chunk() | ModelResponded() | ModelFailed():
+            case Chunk() | ModelRetrying() | ModelResponded() | ModelFailed():
                 self._panes[event.model_name].apply(event)
             case _:
                 pass
