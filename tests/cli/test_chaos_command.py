@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import signal
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from program import ended, run_ultra, ultra_running
+from program import PATIENCE, ended, interrupt, run_ultra, ultra_running
 
 from ultra.cli import app
 from ultra.faults.chaos import campaign as campaigns
@@ -107,13 +106,24 @@ def test_bad_usage_is_one_line_and_ends_with_2(
     assert error.count("\n") == 1
 
 
-async def test_ctrl_c_ends_it_with_all_its_processes() -> None:
+@pytest.mark.parametrize("children", [1, 3])
+async def test_ctrl_c_ends_it_with_all_its_processes(children: int) -> None:
     async with ultra_running("chaos", "--seeds", "100000", "--processes", "2") as process:
-        await trio.sleep(1.5)
-        process.send_signal(signal.SIGINT)
+        await until_it_has(children, process)
+        interrupt(process)
         code, error = await ended(process)
 
     assert (code, error) == (130, "")
+
+
+async def until_it_has(children: int, process: trio.Process) -> None:
+    """Wait for the tracker of resources and two workers to be started, or some of them."""
+    started = trio.Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    if not await started.exists():
+        pytest.skip("only Linux tells of a process's children")
+    with trio.fail_after(PATIENCE):
+        while len((await started.read_text()).split()) < children:  # noqa: ASYNC110 - nobody tells of it
+            await trio.sleep(0.001)
 
 
 def _give_back(campaign: Campaign) -> Callable[..., Campaign]:

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Final
 
@@ -117,14 +118,31 @@ def _in_processes(chunks: list[tuple[range, int]], processes: int) -> Iterator[C
     pool = ProcessPoolExecutor(
         min(processes, len(chunks)), mp_context=context, initializer=_begin, initargs=(stop,)
     )
-    with pool:
-        waiting = [pool.submit(_run_chunk, chunk) for chunk in chunks]
-        try:
-            for done in as_completed(waiting):
-                yield done.result()
-        finally:
-            stop.set()
-            pool.shutdown(cancel_futures=True)
+    try:
+        with _interrupts_put_off():
+            waiting = [pool.submit(_run_chunk, chunk) for chunk in chunks]
+        for done in as_completed(waiting):
+            yield done.result()
+    finally:
+        stop.set()
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _interrupts_put_off() -> Iterator[None]:
+    """Let Ctrl-C wait for the end of the block.
+
+    A pool that is interrupted while it starts its processes does not know of all of them. The processes
+    inherit that SIGINT is blocked: it is for the one that runs the campaign.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _stop: Event | None = None
