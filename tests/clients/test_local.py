@@ -150,6 +150,54 @@ def test_stopping_twice_or_before_the_start_is_harmless(own_server: EmbeddedServ
     assert own_server.endpoint is None
 
 
+def test_a_stop_does_not_wait_for_a_start_that_has_no_process_yet(
+    own_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starting, stopping = threading.Event(), threading.Event()
+
+    class Popen(subprocess.Popen[bytes]):
+        """A server that never says where it listens."""
+
+        def __init__(self, _command: object, **settings: Any) -> None:
+            starting.set()
+            assert stopping.wait(10)
+            super().__init__([sys.executable, "-c", "import time; time.sleep(60)"], **settings)
+
+    class Lock:
+        """Tells when the stop waits for the start."""
+
+        def __enter__(self) -> None:
+            if starting.is_set():
+                stopping.set()
+            lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            lock.release()
+
+    lock = threading.Lock()
+    monkeypatch.setattr(own_server, "_lock", Lock())
+    monkeypatch.setattr(embedded, "find_model", lambda: Path("model.gguf"))
+    monkeypatch.setattr(embedded, "_packages", lambda: "")
+    monkeypatch.setattr(subprocess, "Popen", Popen)
+    errors: list[Exception] = []
+
+    def start() -> None:
+        try:
+            own_server.start()
+        except ModelError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    assert starting.wait(10)
+    own_server.stop()
+    thread.join()
+    assert [str(error) for error in errors] == [
+        "local: the embedded model does not start: its process ended [server]"
+    ]
+    assert own_server.endpoint is None
+
+
 @needs_model
 async def test_strangers_on_this_machine_get_no_answer(own_server: EmbeddedServer) -> None:
     endpoint = await trio.to_thread.run_sync(own_server.start)

@@ -68,6 +68,7 @@ class EmbeddedServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._endpoint: Endpoint | None = None
         self._owner = 0
+        self._stops = 0
 
     @property
     def endpoint(self) -> Endpoint | None:
@@ -82,6 +83,7 @@ class EmbeddedServer:
             MissingExtra: the embedded model is not installed.
             ModelError: it is, but does not start.
         """
+        stops = self._stops
         with self._lock:
             if (endpoint := self.endpoint) is not None:
                 return endpoint
@@ -90,22 +92,26 @@ class EmbeddedServer:
             if not self._owner:
                 atexit.register(self.stop)
             self._owner = os.getpid()
-            self._endpoint = self._launch(model, secrets.token_urlsafe())
+            self._endpoint = self._launch(model, secrets.token_urlsafe(), stops)
             return self._endpoint
 
     def stop(self) -> None:
         """End the process, at once, and wait for its end. The next `start` starts a new one.
 
+        A start that is under way in another thread fails, rather than be waited for.
         In a fork of the program that started the server this does nothing: it is not its to stop.
         """
         if self._owner != os.getpid():
             return
+        # First of all, for a start that is under way holds the lock. One that has no process yet sees
+        # afterwards that it was stopped.
+        self._stops += 1
         if (process := self._process) is not None:
-            process.kill()  # first of all, for a start that is under way holds the lock
+            process.kill()
         with self._lock:
             self._end()
 
-    def _launch(self, model: Path, api_key: str) -> Endpoint:
+    def _launch(self, model: Path, api_key: str, stops: int) -> Endpoint:
         program = Path(__file__).with_name("llama_server.py")
         self._process = subprocess.Popen(  # noqa: S603 - this interpreter, and a file of this package
             # -P: this folder must not hide modules of the standard library.
@@ -115,6 +121,8 @@ class EmbeddedServer:
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # out of the reach of Ctrl-C
         )
+        if self._stops != stops:
+            self._process.kill()
         settings = {
             "packages": _packages(),
             "model": str(model),
