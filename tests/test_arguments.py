@@ -26,6 +26,7 @@ RUNS = [
     ({"quorum": "most"}, "it must be 'all', or a whole number"),
     ({"quorum": 1.0}, "a whole number"),
     ({"quorum": True}, "a whole number"),
+    ({"use_cache": "no"}, "use_cache is 'no'; it must be True or False"),
     ({"options": 7}, "options is int; it must be a mapping"),
     ({"options": {1: 2}}, r"options is \[1\]; it must be a mapping"),
     ({"options": {"tool": print}}, "cannot be part of a cache key"),
@@ -53,6 +54,10 @@ async def test_a_bad_run_is_refused_with_what_is_allowed(arguments: dict[str, An
         ({"model": None}, "a client must"),
         ({"system": b"x"}, "the system prompt is of type bytes"),
         ({"timeout": -1}, "a number of seconds above 0"),
+        ({"stage": 3}, "the stage is 3; it must be the name of a stage"),
+        ({"stage": ""}, "the stage is ''; it must be the name of a stage"),
+        ({"use_cache": "no"}, "use_cache is 'no'; it must be True or False"),
+        ({"use_cache": None}, "use_cache is None; it must be True or False"),
         ({"options": [1]}, "it must be a mapping"),
         ({"options": {"tool": print}}, "cannot be part of a cache key"),
     ],
@@ -76,7 +81,9 @@ async def test_a_bad_request_is_refused_with_what_is_allowed(arguments: dict[str
         ({"max_retries": 1.5}, "max_retries is 1.5; it must be a whole number"),
         ({"cache": "file:///x"}, "cache="),
         ({"cache_enabled": False, "cache": "memory"}, "leave one of them out"),
+        ({"cache_enabled": 3}, "cache_enabled is 3; it must be True or False"),
         ({"max_cost": 0}, "max_cost is 0"),
+        ({"intensity": 3}, "intensity is 3; it must be a RestartIntensity object"),
     ],
 )
 def test_bad_settings_are_refused_at_once(settings: dict[str, Any], message: str) -> None:

@@ -129,6 +129,14 @@ async def test_an_orchestrator_that_does_not_run_has_no_health() -> None:
         orchestrator.health()
 
 
+async def test_a_closed_orchestrator_is_not_advised_to_be_entered() -> None:
+    async with orchestrator_of(Voice()) as orchestrator:
+        pass
+    for look in (orchestrator.health, orchestrator.tree):
+        with pytest.raises(OrchestratorClosed, match=r"was closed.*make a new one"):
+            look()
+
+
 async def test_health_reads_as_a_mapping() -> None:
     async with orchestrator_of(Voice()) as orchestrator:
         assert dict(orchestrator.health()["voice"]) == {"status": "up", "reasons": ()}

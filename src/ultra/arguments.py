@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ultra.actors.cache import cache_key
 from ultra.errors import BadCall
+from ultra.supervisor.spec import RestartIntensity
 
 if TYPE_CHECKING:
     from ultra.quality import Scorer
@@ -16,11 +17,14 @@ __all__ = [
     "Quorum",
     "RunSettings",
     "checked_cost",
+    "checked_flag",
     "checked_grace",
+    "checked_intensity",
     "checked_options",
     "checked_prompt",
     "checked_quorum",
     "checked_scorer",
+    "checked_stage_label",
     "checked_system",
     "checked_timeout",
 ]
@@ -52,6 +56,29 @@ def checked_prompt(prompt: object) -> str:
             f"the prompt cannot be sent as UTF-8: it has a lone surrogate at {error.start}"
         ) from None
     return prompt
+
+
+def checked_stage_label(stage: object) -> str:
+    """Return `stage` if it is text that is not empty; raises `BadCall` otherwise."""
+    if not isinstance(stage, str) or not stage.strip():
+        raise BadCall(f"the stage is {stage!r}; it must be the name of a stage, such as 'initial'")
+    return stage
+
+
+def checked_flag(name: str, value: object) -> bool:
+    """Return `value` if it is True or False; raises `BadCall` otherwise, since "no" would count as True."""
+    if not isinstance(value, bool):
+        raise BadCall(f"{name} is {value!r}; it must be True or False")
+    return value
+
+
+def checked_intensity(intensity: object) -> RestartIntensity:
+    """Return `intensity`, or the default for None; raises `BadCall` for anything of another type."""
+    if intensity is None:
+        return RestartIntensity()
+    if not isinstance(intensity, RestartIntensity):
+        raise BadCall(f"intensity is {intensity!r}; it must be a RestartIntensity object, or None")
+    return intensity
 
 
 def checked_timeout(timeout: object) -> float:

@@ -126,6 +126,7 @@ class Lifespan:
         """
         tree = self.tree
         if tree is None:
+            self.check_open()
             raise OrchestratorClosed("the orchestrator has no actors now; enter it with 'async with' first")
         return self.place.look(lambda: function(tree))
 

@@ -21,11 +21,14 @@ from ultra.arguments import (
     Quorum,
     RunSettings,
     checked_cost,
+    checked_flag,
     checked_grace,
+    checked_intensity,
     checked_options,
     checked_prompt,
     checked_quorum,
     checked_scorer,
+    checked_stage_label,
     checked_system,
     checked_timeout,
 )
@@ -39,7 +42,6 @@ from ultra.quality import agreement
 from ultra.registry import ModelRegistry, Policies
 from ultra.stores import open_cache
 from ultra.streaming import RunStream
-from ultra.supervisor.spec import RestartIntensity
 from ultra.tree import ModelTree
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
     from ultra.quality import Scorer
     from ultra.registry import Faults
     from ultra.supervisor.snapshot import SupervisorSnapshot
+    from ultra.supervisor.spec import RestartIntensity
 
 __all__ = ["MultiLLMOrchestrator"]
 
@@ -115,10 +118,10 @@ class MultiLLMOrchestrator:
             raise BadCall("cache_enabled is False and a cache is given; leave one of them out")
         if max_retries is not None:
             retry = replace(retry or RetryPolicy(), max_retries=max_retries)
-        self._cache = open_cache(cache) if cache_enabled else None
+        self._cache = open_cache(cache) if checked_flag("cache_enabled", cache_enabled) else None
         self._system = checked_system(system)
         self._random = random or Random()
-        self._intensity = intensity or RestartIntensity()
+        self._intensity = checked_intensity(intensity)
         self._registry = ModelRegistry(self._cache, Policies(retry, timeouts, limits, breaker), faults)
         self._faults = faults
         self._planner = Planner(
@@ -357,17 +360,17 @@ class MultiLLMOrchestrator:
         the response. `timeout` [s] bounds all attempts together.
 
         Raises:
-            BadCall: an unknown name, an unusable client, or a prompt that is empty or no text.
+            BadCall: an argument is not allowed, or the client is unusable; no model was called.
             AllAttemptsFailed: every attempt failed.
             DeadlineExceeded: `timeout` was over first.
             OrchestratorClosed: the orchestrator was closed.
         """
         self._lifespan.check_open()
         limit = checked_timeout(timeout)
-        use_cache = use_cache and self._cache is not None
+        use_cache = checked_flag("use_cache", use_cache) and self._cache is not None
         request = Generate(
             prompt=checked_prompt(prompt),
-            stage=stage,
+            stage=checked_stage_label(stage),
             system=self._system if system is None else checked_system(system),
             options=checked_options(options, cached=use_cache),
             use_cache=use_cache,

@@ -13,6 +13,7 @@ from ultra.actors.plan import EventSink, RunPlan
 from ultra.arguments import (
     Quorum,
     RunSettings,
+    checked_flag,
     checked_options,
     checked_prompt,
     checked_quorum,
@@ -77,7 +78,8 @@ class Planner:
         """
         defaults, registry = self._defaults, self._registry
         question = checked_prompt(prompt)
-        options = checked_options(settings.options, cached=settings.use_cache and defaults.use_cache)
+        use_cache = checked_flag("use_cache", settings.use_cache) and defaults.use_cache
+        options = checked_options(settings.options, cached=use_cache)
         timeout = defaults.timeout if settings.timeout is None else checked_timeout(settings.timeout)
         system = defaults.system if settings.system is None else checked_system(settings.system)
         quorum = defaults.quorum if settings.quorum is None else settings.quorum
@@ -105,7 +107,7 @@ class Planner:
                 quorum=checked_quorum(quorum, len(chosen)),
                 timeout=timeout,
                 max_cost=defaults.max_cost,
-                use_cache=settings.use_cache and defaults.use_cache,
+                use_cache=use_cache,
                 options=options,
                 score=Scoring(
                     defaults.scorer, tree.target(judge) if judge is not None else None, self._secret
