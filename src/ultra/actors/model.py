@@ -357,7 +357,7 @@ class ModelActor(Actor):
             "retrying",
             model=self._model.name,
             attempt=attempt,
-            wait=f"{wait:.3f}",
+            wait=round(wait, 3),
             kind=error.kind,
         )
         flight.retrying(attempt, error, wait)

@@ -77,7 +77,7 @@ class Lifecycle:
             if error is not None:
                 details["error"] = f"{type(error).__name__}: {error}"
             if delay is not None:
-                details["delay"] = f"{delay:.3f}"
+                details["delay"] = round(delay, 3)
             if kind == "crashed":
                 details["exc_info"] = error
             log.write(level, f"actor {kind}", path=path, **details)
