@@ -79,7 +79,7 @@ class _Delta(_Block):
 
 
 class _Event(Struct):
-    type: str
+    type: str = ""
     message: _Message | None = None
     content_block: _Block | None = None
     delta: _Delta | None = None
@@ -135,7 +135,7 @@ class _Assembly:
 
     def add_message(self, message: _Message) -> str:
         """Take `message` up and return its text. Raises `ModelError` if it reports an error."""
-        if message.error is not None:
+        if message.error:
             raise self._reply.failure_inside({"error": message.error, "request_id": message.request_id})
         self._model = message.model or self._model
         self.add_usage(message.usage)
@@ -166,10 +166,13 @@ class _MessageDecoder(EventDecoder):
         super().__init__(reply)
         self._assembly = _Assembly(reply)
 
-    def read(self, name: str, data: bytes) -> str:  # noqa: ARG002 - the data name their type themselves
+    def read(self, name: str, data: bytes) -> str:
         """Return the text in one event. Raises `ModelError`."""
+        if name == "error":
+            raise self.reply.failure_inside(data)
         event = self.reply.read(_read_event, data)
-        if event.type == "error" or event.error is not None:
+        event.type = event.type or name
+        if event.type == "error" or event.error:
             raise self.reply.failure_inside(data)
         self._assembly.add_usage(event.usage)
         match event:
@@ -189,7 +192,7 @@ class _MessageDecoder(EventDecoder):
     def completion(self) -> Completion:
         """Return the whole answer. Raises `ModelError` if no stop reason was seen."""
         if not self.finished:
-            raise self.reply.cut_off()
+            raise self.cut_off()
         return self._assembly.completion()
 
 

@@ -11,29 +11,14 @@ from contextlib import suppress
 from typing import Final, cast
 
 from ultra.clients.headers import first_header, forbids_retry, retry_after
+from ultra.clients.kinds import codes_in, kind_of_error
 from ultra.clients.redact import redact
 from ultra.errors import ErrorKind, ModelError, UsageError
 
-__all__ = ["classify", "kind_of_status"]
+__all__ = ["classify"]
 
 _MAX_MESSAGE: Final = 2_000
 """Characters kept of an error's text; some are a proxy's whole HTML page."""
-
-_KINDS: Final[Mapping[int, ErrorKind]] = {
-    401: "auth",
-    402: "quota",
-    403: "auth",
-    408: "timeout",
-    409: "server",
-    429: "rate_limit",
-    503: "overloaded",
-    504: "timeout",
-    529: "overloaded",
-}
-
-_QUOTA_CODES: Final = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
-_CONTENT_CODES: Final = frozenset({"content_filter", "content_policy_violation"})
-_BAD_KEY_WORDS: Final = ("api_key_invalid", "api key not valid", "incorrect api key", "invalid api key")
 
 # Class names anywhere in an exception's ancestry: httpx, requests, urllib3, aiohttp, the providers'
 # own libraries, trio.
@@ -100,17 +85,6 @@ def classify(error: Exception) -> ModelError:
     return found
 
 
-def kind_of_status(status: int) -> ErrorKind:
-    """What an HTTP status means where nothing else is known about the error."""
-    known = _KINDS.get(status)
-    if known is not None:
-        return known
-    if status >= 500:  # noqa: PLR2004 - the class of server errors
-        return "server"
-    # A redirect comes from a wrong base URL; a success status from a reply that made no sense.
-    return "bad_request" if status >= 300 else "protocol"  # noqa: PLR2004
-
-
 def _copy(error: ModelError) -> ModelError:
     return ModelError(
         error.message,
@@ -131,8 +105,11 @@ def _by_status(error: Exception) -> ModelError | None:
     if status is None:
         return None
     headers = _headers(error)
-    kind = _refine(kind_of_status(status), error)
-    retryable = kind in {"protocol", "rate_limit"} or status in {408, 409} or status >= 500  # noqa: PLR2004
+    kind = kind_of_error(status, _codes(error), _words(error))
+    cured_by_waiting = status in {408, 409, 429} or status >= 500  # noqa: PLR2004
+    retryable = kind in {"protocol", "overloaded"} or (
+        cured_by_waiting and kind not in {"auth", "quota", "content"}
+    )
     return ModelError(
         _text(error),
         kind=kind,
@@ -141,22 +118,6 @@ def _by_status(error: Exception) -> ModelError | None:
         retry_after=_advice(error) or retry_after(headers),
         request_id=_request_id(error, headers),
     )
-
-
-def _refine(kind: ErrorKind, error: Exception) -> ErrorKind:
-    if kind not in {"rate_limit", "bad_request"}:
-        return kind
-    codes = _codes(error)
-    text = _text(error).lower()
-    if not codes.isdisjoint(_QUOTA_CODES) or "insufficient_quota" in text:
-        return "quota"
-    if kind == "bad_request":
-        if not codes.isdisjoint(_CONTENT_CODES):
-            return "content"
-        # Some providers answer a wrong key with 400 rather than 401.
-        if any(words in text for words in _BAD_KEY_WORDS):
-            return "auth"
-    return kind
 
 
 def _status(error: Exception) -> int | None:
@@ -197,20 +158,15 @@ def _advice(error: Exception) -> float | None:
     return float(value) if isinstance(value, int | float) and 0 < value < 1e9 else None  # noqa: PLR2004
 
 
-def _codes(error: Exception) -> frozenset[str]:
+def _codes(error: Exception) -> list[str]:
     """The words by which a provider names its error, from the error and from the body it carries."""
-    holders: list[object] = [error]
+    found = codes_in({name: _attribute(error, name) for name in ("code", "type")})
     for name in ("body", "details"):
         body = _attribute(error, name)
         if isinstance(body, Mapping):
-            holders += [body, body.get("error")]
-    found: list[str] = []
-    for holder in holders:
-        for name in ("code", "type"):
-            value = holder.get(name) if isinstance(holder, Mapping) else _attribute(holder, name)
-            if isinstance(value, str):
-                found.append(value.lower())
-    return frozenset(found)
+            levels = (body, body.get("error"))
+            found += [word for level in levels if isinstance(level, Mapping) for word in codes_in(level)]
+    return found
 
 
 # --- errors known by their class alone -----------------------------------------------------------

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 from msgspec import Struct
 
-from ultra.clients.classify import kind_of_status
+from ultra.clients.framing import BYTE_ORDER_MARK
 from ultra.clients.headers import first_header, retry_after
+from ultra.clients.kinds import codes_in, kind_of_error
 from ultra.errors import ModelError
 
 if TYPE_CHECKING:
@@ -25,49 +26,14 @@ __all__ = ["Reply"]
 
 T = TypeVar("T")
 
-_REQUEST_ID_HEADERS: Final = ("x-request-id", "request-id", "mistral-correlation-id", "apim-request-id")
-
-_FLEX_CAPACITY_EXCEEDED: Final = 498  # Groq
-
-# What providers write in `type`, `code`, `status` or `reason`. First match wins, so the narrow ones
-# stand first: an exhausted quota is a 429 that waiting does not cure.
-_KIND_OF_WORD: Final[Mapping[str, ErrorKind]] = {
-    "insufficient_quota": "quota",
-    "billing_hard_limit_reached": "quota",
-    "billing_error": "quota",
-    "content_filter": "content",
-    "content_policy_violation": "content",
-    "ResponsibleAIPolicyViolation": "content",
-    "API_KEY_INVALID": "auth",
-    "invalid_api_key": "auth",
-    "authentication_error": "auth",
-    "permission_error": "auth",
-    "UNAUTHENTICATED": "auth",
-    "PERMISSION_DENIED": "auth",
-    "rate_limit_error": "rate_limit",
-    "rate_limit_exceeded": "rate_limit",
-    "rate_limited": "rate_limit",
-    "RESOURCE_EXHAUSTED": "rate_limit",
-    "overloaded_error": "overloaded",
-    "unavailable_error": "overloaded",
-    "provider_unavailable": "overloaded",
-    "UNAVAILABLE": "overloaded",
-    "timeout_error": "timeout",
-    "DEADLINE_EXCEEDED": "timeout",
-    "exceed_context_size_error": "bad_request",
-    "context_length_exceeded": "bad_request",
-    "not_found_error": "bad_request",
-    "request_too_large": "bad_request",
-    "invalid_request_error": "bad_request",
-    "INVALID_ARGUMENT": "bad_request",
-    "FAILED_PRECONDITION": "bad_request",
-    "NOT_FOUND": "bad_request",
-}
-
-# A wrong key or an empty account that comes as a 400 with nothing but words to tell it by.
-_KIND_OF_WORDING: Final[tuple[tuple[re.Pattern[str], ErrorKind], ...]] = (
-    (re.compile(r"(incorrect|invalid) api key|api key not valid", re.IGNORECASE), "auth"),
-    (re.compile(r"credit balance is too low", re.IGNORECASE), "quota"),
+_REQUEST_ID_HEADERS: Final = (
+    "x-request-id",
+    "request-id",
+    "mistral-correlation-id",
+    "apim-request-id",
+    "x-ds-trace-id",  # DeepSeek
+    "x-amzn-requestid",
+    "cf-ray",  # a gateway's own, where nobody behind it names one
 )
 
 _LONGEST_QUOTED_BODY: Final = 300
@@ -77,8 +43,10 @@ class _Body(Struct):
     """The top level of an error body; what does not fit is read as absent."""
 
     error: Any = None
+    errors: Any = None
     message: Any = None
     detail: Any = None
+    msg: Any = None
     type: Any = None
     code: Any = None
     request_id: Any = None
@@ -149,8 +117,10 @@ class Reply:
 
     def read(self, decode: Callable[[bytes], T], content: bytes) -> T:
         """Return `content` decoded. Raises `ModelError` if it is not what the protocol says."""
+        if not content.strip():
+            raise self.malformed("its body is empty")
         try:
-            return decode(content)
+            return decode(content.removeprefix(BYTE_ORDER_MARK))
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             detail = f"{error} in {_quote(content)!r}"
         raise self.malformed(detail)
@@ -170,7 +140,8 @@ class Reply:
         details = _details(body)
         message = _message(body, details) or _quote(msgspec.json.encode(found))
         code = status if status is not None else _status_in(body, details)
-        kind = _kind(code, message, [*_words(details), *_words({"type": body.type, "code": body.code})])
+        codes = [*codes_in(details), *codes_in({"type": body.type, "code": body.code})]
+        kind = kind_of_error(code, codes, message)
         failure = self.error(
             message,
             kind,
@@ -195,6 +166,7 @@ class Reply:
 
 def _parse(content: bytes) -> Any:  # noqa: ANN401 - any JSON
     """Return `content` as JSON, or as the words in it if it is something else."""
+    content = content.removeprefix(BYTE_ORDER_MARK)
     try:
         return msgspec.json.decode(content)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
@@ -226,6 +198,8 @@ def _as_body(found: object) -> _Body:
 def _details(body: _Body) -> dict[str, Any]:
     """Return the object that describes the error; Ollama sends it as JSON inside a string."""
     found = body.error
+    if found is None and isinstance(body.errors, list) and body.errors:  # Cloudflare
+        found = body.errors[0]
     if isinstance(found, str) and found.startswith("{"):
         try:
             nested = msgspec.json.decode(found)
@@ -238,30 +212,15 @@ def _details(body: _Body) -> dict[str, Any]:
 def _message(body: _Body, details: Mapping[str, Any]) -> str | None:
     """Return the provider's words: the body's own string before anything found inside it."""
     inner = body.message if isinstance(body.message, dict) else {}
+    detail = body.detail or inner.get("detail")  # FastAPI, and Mistral that wraps it
     return (
         _text(body.error)
         or _text(details.get("message"))
         or _text(body.message)
-        or _text(body.detail)
-        or _text(inner.get("detail"))
-        or (msgspec.json.encode(body.detail).decode() if body.detail else None)
+        or _text(detail)
+        or _text(body.msg)
+        or (msgspec.json.encode(detail).decode() if detail else None)
     )
-
-
-def _words(details: Mapping[str, Any]) -> list[str]:
-    """Return every word that may name the kind of the error."""
-    found = [details.get(key) for key in ("code", "type", "status")]
-    inner = details.get("innererror")
-    metadata = details.get("metadata")
-    entries = details.get("details")
-    found += [inner.get("code")] if isinstance(inner, dict) else []
-    found += [metadata.get("error_type")] if isinstance(metadata, dict) else []
-    found += (
-        [entry.get("reason") for entry in entries if isinstance(entry, dict)]
-        if isinstance(entries, list)
-        else []
-    )
-    return [word for word in found if isinstance(word, str)]
 
 
 def _status_in(body: _Body, details: Mapping[str, Any]) -> int | None:
@@ -269,28 +228,6 @@ def _status_in(body: _Body, details: Mapping[str, Any]) -> int | None:
         number = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
         if isinstance(number, int) and 400 <= number < 600:  # noqa: PLR2004 - the error statuses of HTTP
             return number
-    return None
-
-
-def _kind(status: int | None, message: str, words: list[str]) -> ErrorKind:
-    """Return the kind that the words name, held against the status where there is one."""
-    told = _told(message, words)
-    if status is None:
-        return told or "server"
-    if status == _FLEX_CAPACITY_EXCEEDED:
-        return "overloaded"
-    if told in {"auth", "quota", "content"} and status < 500:  # noqa: PLR2004 - the caller's errors
-        return told
-    return kind_of_status(status)
-
-
-def _told(message: str, words: list[str]) -> ErrorKind | None:
-    for word, kind in _KIND_OF_WORD.items():
-        if word in words:
-            return kind
-    for pattern, kind in _KIND_OF_WORDING:
-        if pattern.search(message):
-            return kind
     return None
 
 

@@ -10,9 +10,15 @@ from typing import Final
 
 from msgspec import Struct
 
-__all__ = ["Event", "EventSplitter", "LineSplitter"]
+__all__ = ["BYTE_ORDER_MARK", "Event", "EventSplitter", "LineSplitter"]
 
-_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+
+
+# Comments have no name before their colon.
+_IGNORED: Final = (b"", b"id", b"retry")
+
+_LONGEST_STRAY: Final = 16 * 1024
 
 
 class LineSplitter:
@@ -62,7 +68,13 @@ class EventSplitter:
         self._lines = LineSplitter()
         self._name = ""
         self._data: list[bytes] = []
+        self._stray = bytearray()
         self._at_start = True
+
+    @property
+    def stray(self) -> bytes:
+        """The lines that are no part of any event, up to a length that holds every error message."""
+        return bytes(self._stray)
 
     def feed(self, data: bytes) -> list[Event]:
         """Return the events that `data` completes."""
@@ -82,7 +94,7 @@ class EventSplitter:
     def _read(self, line: bytes) -> Event | None:
         if self._at_start:
             self._at_start = False
-            line = line.removeprefix(_BYTE_ORDER_MARK)
+            line = line.removeprefix(BYTE_ORDER_MARK)
         if not line:
             return self._dispatch()
         field, _, value = line.partition(b":")
@@ -95,6 +107,8 @@ class EventSplitter:
             # Older llama.cpp servers send errors in a field of this name.
             self._name = "error"
             self._data.append(value)
+        elif field not in _IGNORED and len(self._stray) < _LONGEST_STRAY:
+            self._stray += line[:_LONGEST_STRAY] + b"\n"
         return None
 
     def _dispatch(self) -> Event | None:

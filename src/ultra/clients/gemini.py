@@ -33,6 +33,8 @@ _FINISH: Final[Mapping[str, FinishReason]] = {
     "PROHIBITED_CONTENT": "content_filter",
     "SPII": "content_filter",
     "IMAGE_SAFETY": "content_filter",
+    "IMAGE_PROHIBITED_CONTENT": "content_filter",
+    "IMAGE_RECITATION": "content_filter",
     "MODEL_ARMOR": "content_filter",
     "MALFORMED_FUNCTION_CALL": "tool_calls",
     "UNEXPECTED_TOOL_CALL": "tool_calls",
@@ -49,7 +51,7 @@ class _Content(Struct):
 
 
 class _Candidate(Struct, rename="camel"):
-    index: int = 0
+    index: int | None = 0
     content: _Content | None = None
     finish_reason: str | None = None
 
@@ -72,6 +74,7 @@ class _Answer(Struct, rename="camel"):
 
 class _Usage(Struct, rename="camel"):
     prompt_token_count: Count = None
+    tool_use_prompt_token_count: Count = None
     candidates_token_count: Count = None
     thoughts_token_count: Count = None
     total_token_count: Count = None
@@ -79,15 +82,18 @@ class _Usage(Struct, rename="camel"):
 
     def normalized(self) -> Usage:
         """Return the counts in the sense of `Usage`: Gemini counts thoughts beside the candidates."""
+        prompt = self.prompt_token_count
+        if prompt is not None:
+            prompt += self.tool_use_prompt_token_count or 0  # what its own tools found, read as a prompt
         output = None
         if self.candidates_token_count is not None:
             output = self.candidates_token_count + (self.thoughts_token_count or 0)
         elif self.thoughts_token_count is not None and self.total_token_count is not None:
             # Streams with thoughts may count the candidates nowhere but in the total.
-            counted = self.total_token_count - (self.prompt_token_count or 0)
+            counted = self.total_token_count - (prompt or 0)
             output = max(counted, self.thoughts_token_count)
         return Usage(
-            input=self.prompt_token_count,
+            input=prompt,
             output=output,
             cached=self.cached_content_token_count,
             reasoning=self.thoughts_token_count,
@@ -114,7 +120,7 @@ class _Assembly:
 
     def add(self, answer: _Answer) -> str:
         """Take `answer` up and return its text. Raises `ModelError` if it reports an error."""
-        if answer.error is not None:
+        if answer.error:
             raise self._reply.failure_inside({"error": answer.error})
         self._model = answer.model_version or self._model
         self._response_id = answer.response_id or self._response_id
@@ -122,7 +128,7 @@ class _Assembly:
         if answer.prompt_feedback is not None and answer.prompt_feedback.block_reason:
             self._blocked = answer.prompt_feedback
         # Only the first of several candidates is the answer.
-        return "".join([self._choose(each) for each in answer.candidates or () if each.index == 0])
+        return "".join([self._choose(each) for each in answer.candidates or () if not each.index])
 
     def _choose(self, candidate: _Candidate) -> str:
         self._finish = candidate.finish_reason or self._finish
@@ -165,7 +171,7 @@ class _ChunkDecoder(EventDecoder):
     def completion(self) -> Completion:
         """Return the whole answer. Raises `ModelError` if no finish reason was seen."""
         if not self.finished:
-            raise self.reply.cut_off()
+            raise self.cut_off()
         return self._assembly.completion()
 
 

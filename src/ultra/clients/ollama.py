@@ -70,7 +70,7 @@ class _Assembly:
 
     def add(self, answer: _Answer) -> str:
         """Take `answer` up and return its text. Raises `ModelError` if it reports an error."""
-        if answer.error is not None:
+        if answer.error:
             raise self._reply.failure_inside({"error": answer.error})
         if answer.done:
             self._last = answer

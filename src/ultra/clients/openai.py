@@ -33,10 +33,12 @@ _FINISH: Final[Mapping[str, FinishReason]] = {
     "tool_calls": "tool_calls",
     "function_call": "tool_calls",
     "content_filter": "content_filter",
+    "sensitive": "content_filter",  # Zhipu
     "refusal": "refusal",
 }
 
-_BROKEN_OFF: Final = ("error", "insufficient_system_resource")  # OpenRouter, DeepSeek
+# OpenRouter, vLLM, DeepSeek, Zhipu
+_BROKEN_OFF: Final = ("error", "abort", "insufficient_system_resource", "network_error")
 
 _AZURE_API_VERSION: Final = "2024-10-21"
 
@@ -61,20 +63,39 @@ class _Choice(Struct):
     message: _Message | None = None
     delta: _Message | None = None
     finish_reason: str | None = None
+    usage: Any = None  # Moonshot
+    error: Any = None  # OpenRouter
 
 
 class _Groq(Struct):
     usage: Any = None
+    error: Any = None
 
 
 class _Answer(Struct):
     """A whole answer or one chunk of a streamed one."""
 
+    id: Any = None
+    object: Any = None
     choices: list[_Choice] | None = None
     usage: Any = None
     x_groq: _Groq | None = None
     model: str | None = None
     error: Any = None
+    message: Any = None
+    type: Any = None
+    code: Any = None
+
+    @property
+    def failure(self) -> dict[str, Any] | None:
+        """The error body that stands here in place of an answer, or beside one; None if there is none."""
+        if self.object == "error":  # older vLLM: the answer itself is the error
+            return {"message": self.message, "type": self.type, "code": self.code}
+        choices = (choice.error for choice in self.choices or ())
+        found = (
+            self.error or (self.x_groq.error if self.x_groq else None) or next(filter(None, choices), None)
+        )
+        return {"error": found} if found else None
 
 
 class _PromptDetails(Struct):
@@ -90,15 +111,17 @@ class _Usage(Struct):
     completion_tokens: Count = None
     total_tokens: Count = None
     prompt_cache_hit_tokens: Count = None  # DeepSeek
+    cached_tokens: Count = None  # Moonshot, Together
+    reasoning_tokens: Count = None  # Perplexity
     prompt_tokens_details: _PromptDetails | None = None
     completion_tokens_details: _OutputDetails | None = None
 
     def normalized(self) -> Usage:
         """Return the counts in the sense of `Usage`."""
         cached = self.prompt_tokens_details.cached_tokens if self.prompt_tokens_details else None
-        reasoning = (
-            self.completion_tokens_details.reasoning_tokens if self.completion_tokens_details else None
-        )
+        reasoning = self.reasoning_tokens
+        if self.completion_tokens_details and self.completion_tokens_details.reasoning_tokens is not None:
+            reasoning = self.completion_tokens_details.reasoning_tokens
         output = self.completion_tokens
         if (
             output is not None
@@ -109,7 +132,10 @@ class _Usage(Struct):
         return Usage(
             input=self.prompt_tokens,
             output=output,
-            cached=self.prompt_cache_hit_tokens if cached is None else cached,
+            cached=next(
+                (count for count in (cached, self.prompt_cache_hit_tokens) if count is not None),
+                self.cached_tokens,
+            ),
             reasoning=reasoning,
         )
 
@@ -124,18 +150,20 @@ class _Assembly:
         self._refusal: list[str] = []
         self._usage: Usage | None = None
         self._model: str | None = None
+        self._id: str | None = None
         self.finish: str | None = None
 
     def add(self, answer: _Answer) -> str:
         """Take `answer` up and return its text. Raises `ModelError` if it reports an error."""
-        if answer.error is not None:
-            raise self._reply.failure_inside({"error": answer.error})
+        if failure := answer.failure:
+            raise self._reply.failure_inside(failure)
         self._model = answer.model or self._model
-        self._usage = (
-            read_usage(answer.usage, _Usage)
-            or read_usage(answer.x_groq.usage if answer.x_groq else None, _Usage)
-            or self._usage
-        )
+        if isinstance(answer.id, str):
+            self._id = answer.id or self._id
+        places = [answer.usage, answer.x_groq and answer.x_groq.usage]
+        places += [choice.usage for choice in answer.choices or ()]
+        found = (read_usage(place, _Usage) for place in places)
+        self._usage = next(filter(None, found), self._usage)
         # Only the first of several choices is the answer.
         return "".join(self._choose(choice) for choice in answer.choices or () if not choice.index)
 
@@ -146,13 +174,9 @@ class _Assembly:
         message = choice.message or choice.delta or _Message()
         text, thought = _split(message.content)
         self._texts.append(text)
-        self._reasoning += [
-            thought,
-            next(
-                (found for found in (message.reasoning_content, message.reasoning) if isinstance(found, str)),
-                "",
-            ),
-        ]
+        # vLLM sends the same text under both names.
+        told = message.reasoning_content or message.reasoning
+        self._reasoning += [thought, told if isinstance(told, str) else ""]
         self._refusal.append(message.refusal or "")
         return text
 
@@ -164,7 +188,7 @@ class _Assembly:
             content="".join(self._texts),
             usage=self._usage,
             finish_reason="refusal" if refusal and finish == "stop" else finish,
-            request_id=self._reply.request_id,
+            request_id=self._reply.request_id or self._id,  # OpenRouter names a call nowhere else
             model=self._model,
             reasoning="".join(self._reasoning) or None,
             refusal=refusal,
@@ -206,7 +230,7 @@ class _ChunkDecoder(EventDecoder):
     def completion(self) -> Completion:
         """Return the whole answer. Raises `ModelError` if no finish reason was seen."""
         if not self.finished:
-            raise self.reply.cut_off()
+            raise self.cut_off()
         return self._assembly.completion()
 
 

@@ -69,6 +69,14 @@ class EventDecoder(AnswerDecoder):
     def read(self, name: str, data: bytes) -> str:
         """Return the text in one event's `data`, which is not empty. Raises `ModelError`."""
 
+    def cut_off(self) -> ModelError:
+        """Make the error for a stream that ended too early: what it says outside of events, if anything.
+
+        Gemini reports an error in mid-stream as bare JSON, a gateway its own as a page of HTML.
+        """
+        stray = self._events.stray
+        return self.reply.failure_inside(stray) if stray.strip() else self.reply.cut_off()
+
     def _texts(self, events: list[Event]) -> Iterator[str]:
         for event in events:
             if self.terminated:
@@ -180,11 +188,12 @@ class CompletionStream:
         await self.aclose()
 
     async def _wait(self) -> None:
-        """Read once from the network, within what is left of the whole timeout."""
+        """Read from the network until there is something to hand out, within what is left of the timeout."""
         if self._deadline is None:
             self._deadline = trio.current_time() + self._pool.limits.timeout
         with trio.CancelScope(deadline=self._deadline) as scope:
-            await self._read()
+            while not self._pieces and self._failure is None:
+                await self._read()
         if scope.cancelled_caught:
             self._break(self._pool.timed_out())
 
