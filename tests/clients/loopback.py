@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 
+_SINGLY = 3_000  # bytes at either end
+
+
 @dataclass
 class Received:
     method: str
@@ -85,6 +88,15 @@ def pieces(body: bytes, size: int | None) -> Iterator[bytes]:
     return (body[start : start + size] for start in range(0, len(body), size))
 
 
+def middling(body: bytes, size: int | None) -> Iterator[bytes]:
+    """As `pieces`, but the middle of a long body in larger ones: a packet for every byte takes seconds."""
+    if size != 1:
+        return pieces(body, size)
+    middle = slice(_SINGLY, max(_SINGLY, len(body) - _SINGLY))
+    parts = ((body[: middle.start], 1), (body[middle], 97), (body[middle.stop :], 1))
+    return (data for part, length in parts if part for data in pieces(part, length))
+
+
 def fixed(
     status: int,
     headers: Iterable[tuple[str, str]],
@@ -98,12 +110,23 @@ def fixed(
 
     async def answer(stream: trio.SocketStream, request: Received) -> None:
         await stream.send_all(head(status, headers, framing))
-        for data in pieces(body, piece):
-            await stream.send_all(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
         if chunked:
+            # HTTP keeps the pieces apart, however many of them travel together.
+            await stream.send_all(
+                b"".join(b"%x\r\n%b\r\n" % (len(data), data) for data in pieces(body, piece))
+            )
             await stream.send_all(b"0\r\n\r\n")
+            return
+        for data in middling(body, piece):
+            await send(stream.socket, data)
 
     return answer
+
+
+async def send(socket: trio.socket.SocketType, data: bytes) -> None:
+    """Send `data` by itself: the reader gets its turn before anything follows."""
+    while data:
+        data = data[await socket.send(data) :]
 
 
 def events(*payloads: object) -> bytes:
