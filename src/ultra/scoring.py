@@ -73,6 +73,7 @@ class Scoring:
         )
         with trio.CancelScope(deadline=deadline):
             reply = await judge.ref.ask(request)
+            run.judge_cost = reply.cost
             grades = parse_grades(reply.content, prompt.labels)
             missing = [name for name in prompt.labels.values() if name not in grades]
             if missing:

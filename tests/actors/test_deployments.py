@@ -111,6 +111,16 @@ async def test_answers_runs_and_models_have_a_cost_where_there_is_a_price() -> N
     assert again["cost"] == 0
 
 
+async def test_the_judges_grades_are_a_part_of_what_a_run_costs() -> None:
+    orchestrator = MultiLLMOrchestrator(judge="judge")
+    orchestrator.register_model("free", Metered("free"))
+    orchestrator.register_model("judge", Metered("judge"), price=Price(input=1.0, output=2.0))
+
+    results = await orchestrator.process_responses("Q", stages=["initial"], models=["free"])
+
+    assert results["cost"] == pytest.approx(0.002)
+
+
 async def test_a_run_that_has_cost_too_much_leaves_its_further_stages_out_and_says_so() -> None:
     orchestrator = MultiLLMOrchestrator(max_cost=0.002)
     voice = Metered("paid")

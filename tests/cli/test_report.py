@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from ultra.cli.report import HEADINGS, degradations, model_lines
+from ultra.cli.report import HEADINGS, cost, degradations, model_lines
 from ultra.messages import ModelFailure, ModelMetrics, ModelResponse, OrchestrationResult, Usage
 
 
@@ -59,3 +59,18 @@ def test_a_synthesis_by_another_model_and_notices_are_told() -> None:
     )
 
     assert told == ["synthesis: written by light in place of who failed", "texts were cut"]
+
+
+def test_the_cost_names_the_models_that_have_no_price() -> None:
+    stages = {
+        "initial": {
+            "heavy": response("heavy", "initial", cost=0.01),
+            "light": response("light", "initial"),
+            "stored": response("stored", "initial", cached=True),
+        }
+    }
+
+    assert cost(result(stages=stages, cost=0.01234)) == "$0.0123, without light"
+    assert cost(result(cost=0.00001)) == "less than $0.0001"
+    assert cost(result(cost=0.0)) == "$0.0000"
+    assert cost(result()) is None

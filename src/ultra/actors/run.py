@@ -55,6 +55,7 @@ class Run:
         self.responses: dict[str, dict[str, ModelResponse]] = {}
         self.failures: list[ModelFailure] = []
         self.notices: list[str] = []
+        self.judge_cost: float | None = None
         self._left_out = False
         self._unusable: dict[str, None] = {}
         self._synthesis: ModelResponse | None = None
@@ -89,14 +90,18 @@ class Run:
             notices=self.notices,
             metrics={target.name: target.model.metrics.snapshot() for target in plan.targets},
             response_time=trio.current_time() - plan.started,
-            cost=self._cost() if any(target.model.price is not None for target in plan.targets) else None,
+            cost=self._cost() if self._has_prices() else None,
         )
 
     def _cost(self) -> float:
-        """The dollars that the answers have cost so far."""
-        return sum(
+        """The dollars that the answers, and the judge's grades of them, have cost so far."""
+        return (self.judge_cost or 0.0) + sum(
             response.cost or 0.0 for answers in self.responses.values() for response in answers.values()
         )
+
+    def _has_prices(self) -> bool:
+        priced = any(target.model.price is not None for target in self.plan.targets)
+        return priced or self.judge_cost is not None
 
     def _leave_out(self, stage: StagePlan) -> None:
         self._left_out = True

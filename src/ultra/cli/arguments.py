@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, cast
 
 from ultra.errors import BadCall
@@ -15,9 +16,11 @@ if TYPE_CHECKING:
     from io import BufferedReader
 
 __all__ = [
+    "CONFIGURATION",
     "DEFAULT_MODELS",
     "Question",
     "RequestedModel",
+    "find_configuration",
     "parse_model",
     "parse_models",
     "parse_names",
@@ -27,6 +30,10 @@ __all__ = [
 
 DEFAULT_MODELS: Final = ("local:careful", "local:creative", "local:concise")
 """Who is asked when nobody was named: the three voices of the embedded model."""
+
+
+CONFIGURATION: Final = "ultra.toml"
+"""The configuration that is used where it lies in the working directory."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +51,14 @@ class RequestedModel:
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """A question and how to ask it; None leaves the choice to the orchestrator."""
+    """A question and how to ask it; None leaves the choice to the orchestrator.
+
+    With a `configuration`, the models are those in it.
+    """
 
     prompt: str
-    models: tuple[RequestedModel, ...]
+    models: tuple[RequestedModel, ...] = ()
+    configuration: Path | None = None
     chosen: tuple[str, ...] | None = None
     stages: tuple[str, ...] | None = None
     system: str | None = None
@@ -68,6 +79,19 @@ class Question:
             return None
         by_identifier = {model.identifier: name for name, model in self.names().items()}
         return [by_identifier.get(name, name) for name in self.chosen]
+
+
+def find_configuration(given: Path | None, models: Sequence[str] | None) -> Path | None:
+    """The file to take the models from: the one that was given, or ``ultra.toml`` in the working directory.
+
+    None where ``--model`` names them, or where there is no such file. Raises `BadCall` for both at once.
+    """
+    if given is not None and models:
+        raise BadCall(f"--config {given} and --model both say which models to ask; give one of them")
+    if given is not None or models:
+        return given
+    path = Path(CONFIGURATION)
+    return path if path.is_file() else None
 
 
 def parse_model(text: str) -> RequestedModel:

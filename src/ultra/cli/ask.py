@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ultra.cli.arguments import Question, parse_models, parse_names, parse_quorum, read_prompt
+from ultra.cli.arguments import (
+    Question,
+    find_configuration,
+    parse_models,
+    parse_names,
+    parse_quorum,
+    read_prompt,
+)
 from ultra.cli.commands import new_app
 
 __all__ = ["app"]
@@ -28,7 +36,16 @@ def ask(
             "-m",
             metavar="PROVIDER:MODEL[@WEIGHT]",
             help="A model to ask; repeat it for more. The one of highest weight that answered writes the "
-            "synthesis. Without it: the three voices of the local model. 'ultra models' lists providers.",
+            "synthesis. Without it: those of ultra.toml, if that is here, or else the three voices of the "
+            "local model. 'ultra models' lists providers.",
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="A configuration with the models and settings.  [default: ultra.toml, if it is here]",
+            show_default=False,
         ),
     ] = None,
     chosen: Annotated[
@@ -78,9 +95,11 @@ def ask(
     from ultra.cli.session import open_view, run  # noqa: PLC0415
 
     with reporting_errors(enabled=as_json):
+        configuration = find_configuration(config, models)
         question = Question(
             prompt=read_prompt(prompt),
-            models=parse_models(models or ()),
+            models=parse_models(models or ()) if configuration is None else (),
+            configuration=configuration,
             chosen=parse_names(chosen),
             stages=parse_names(stages),
             system=system,

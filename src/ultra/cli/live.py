@@ -16,7 +16,7 @@ from rich.text import Text
 from ultra.cli.columns import Columns
 from ultra.cli.keyboard import silent_keyboard
 from ultra.cli.panes import StagePanes
-from ultra.cli.report import HEADINGS, STAGE_TITLES, degradations, model_lines, seconds
+from ultra.cli.report import HEADINGS, STAGE_TITLES, cost, degradations, model_lines, seconds
 from ultra.cli.text import block, one_line
 from ultra.events import Event, StageCompleted, StageStarted
 
@@ -79,7 +79,7 @@ class LiveView:
             self._live.update(self._columns.moving(self._stage, now), refresh=True)
 
     def conclude(self, result: OrchestrationResult) -> None:
-        """Draw a line for each model, and say whether the answer is degraded."""
+        """Draw a line for each model; say whether the answer is degraded, and its cost if that is known."""
         best = result.final_synthesis
         if result.synthesis_source == "best_candidate" and best is not None:
             self._head(f"The best answer, by {one_line(best.model_name)}")
@@ -87,13 +87,13 @@ class LiveView:
         self._head("Models")
         self._console.print(_table(result))
         self._console.print()
+        amount = cost(result)
         reasons = degradations(result)
+        spent = seconds(result.response_time) + (f" for {one_line(amount)}" if amount is not None else "")
         if result.status == "degraded":
-            self._console.print(
-                Text(f"Degraded answer, in {seconds(result.response_time)}", style="bold yellow")
-            )
+            self._console.print(Text(f"Degraded answer, in {spent}", style="bold yellow"))
         else:
-            self._console.print(Text(f"Done in {seconds(result.response_time)}", style="green"))
+            self._console.print(Text(f"Done in {spent}", style="green"))
         for reason in reasons:
             self._console.print(Padding(Text(one_line(reason), style="dim"), (0, 0, 0, 2)))
 

@@ -6,7 +6,7 @@ import sys
 from math import inf
 from typing import TYPE_CHECKING, Self
 
-from ultra.cli.report import HEADINGS, degradations, model_lines, seconds
+from ultra.cli.report import HEADINGS, cost, degradations, model_lines, seconds
 from ultra.cli.text import block, one_line
 from ultra.events import Event, ModelFailed, ModelResponded
 
@@ -48,7 +48,7 @@ class PlainView:
         """Do nothing: time changes nothing here."""
 
     def conclude(self, result: OrchestrationResult) -> None:
-        """Write a line for each model, and whether the answer is degraded."""
+        """Write a line for each model, whether the answer is degraded, and what it cost where prices are known."""
         if result.synthesis_source == "best_candidate" and result.final_synthesis is not None:
             best = result.final_synthesis
             _write(
@@ -60,6 +60,8 @@ class PlainView:
         reasons = degradations(result)
         if result.status == "degraded" or reasons:
             _write("", f"{result.status}:", *(f"- {one_line(reason)}" for reason in reasons))
+        if (amount := cost(result)) is not None:
+            _write("", f"cost: {one_line(amount)}")
 
     def _write_response(self, response: ModelResponse) -> None:
         heading = f"--- {response.stage}: {one_line(response.model_name)}, {seconds(response.response_time)}"

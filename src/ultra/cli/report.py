@@ -11,9 +11,12 @@ if TYPE_CHECKING:
 
     from ultra.messages import ModelResponse, OrchestrationResult
 
-__all__ = ["HEADINGS", "STAGE_TITLES", "ModelLine", "degradations", "model_lines", "seconds"]
+__all__ = ["HEADINGS", "STAGE_TITLES", "ModelLine", "cost", "degradations", "model_lines", "seconds"]
 
 HEADINGS: Final = ("model", "time", "tokens", "attempts", "score")
+
+_SMALLEST_COST: Final = 0.0001
+"""Dollars; less than that is shown as such."""
 
 STAGE_TITLES: Final = {"initial": "Answers", "meta": "Analysis", "synthesis": "Synthesis"}
 
@@ -39,6 +42,16 @@ def degradations(result: OrchestrationResult) -> list[str]:
     if result.synthesis_source == "fallback" and result.final_synthesis is not None:
         reasons.append(f"synthesis: written by {result.final_synthesis.model_name} in place of who failed")
     return [*reasons, *result.notices]
+
+
+def cost(result: OrchestrationResult) -> str | None:
+    """What the run cost, and whose part in it is not known; None where no model has a price."""
+    if result.cost is None:
+        return None
+    responses = [response for answers in result.stages.values() for response in answers.values()]
+    unpriced = dict.fromkeys(each.model_name for each in responses if each.cost is None and not each.cached)
+    amount = f"${result.cost:.4f}" if not 0 < result.cost < _SMALLEST_COST else f"less than ${_SMALLEST_COST}"
+    return f"{amount}, without {', '.join(unpriced)}" if unpriced else amount
 
 
 def seconds(value: float) -> str:

@@ -12,6 +12,7 @@ from ultra.cli.document import DocumentView
 from ultra.cli.logs import configure_logs
 from ultra.cli.plain import PlainView
 from ultra.cli.signals import run_until_signalled
+from ultra.cli.text import one_line
 from ultra.clients import connect
 from ultra.events import RunCompleted, RunFailed
 from ultra.orchestrator import MultiLLMOrchestrator
@@ -49,9 +50,7 @@ def run(question: Question, view: View, *, verbose: int = 0) -> int:
 
 
 async def _ask(question: Question, view: View) -> None:
-    async with MultiLLMOrchestrator() as orchestrator:
-        for name, model in question.names().items():
-            orchestrator.register_model(name, connect(model.identifier), model.weight)
+    async with _orchestrator(question) as orchestrator:
         asked = orchestrator.stream_responses(
             question.prompt,
             question.stages,
@@ -65,6 +64,19 @@ async def _ask(question: Question, view: View) -> None:
                 await _follow(stream, view)
                 result = await stream.result()
     view.conclude(result)
+
+
+def _orchestrator(question: Question) -> MultiLLMOrchestrator:
+    """The models that were asked for, or those of a configuration, which stderr then tells of."""
+    if question.configuration is not None:
+        orchestrator = MultiLLMOrchestrator.from_config(question.configuration)
+        names = ", ".join(orchestrator.get_prioritized_models())
+        sys.stderr.write(one_line(f"ultra: {question.configuration}: {names}") + "\n")
+        return orchestrator
+    orchestrator = MultiLLMOrchestrator()
+    for name, model in question.names().items():
+        orchestrator.register_model(name, connect(model.identifier), model.weight)
+    return orchestrator
 
 
 async def _follow(stream: RunStream, view: View) -> None:
