@@ -48,7 +48,7 @@ class PlainView:
         """Do nothing: time changes nothing here."""
 
     def conclude(self, result: OrchestrationResult) -> None:
-        """Write a line for each model, whether the answer is degraded, and what it cost where prices are known."""
+        """Write a line for each model; say whether the answer is degraded, and its cost if that is known."""
         if result.synthesis_source == "best_candidate" and result.final_synthesis is not None:
             best = result.final_synthesis
             _write(
