@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 import structlog
+import trio.lowlevel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
 
 @pytest.fixture(autouse=True)
@@ -16,3 +17,11 @@ def structlog_is_not_configured() -> Iterator[None]:
     """Ultra logs through structlog only if the host configured it, as `capture_logs` does for good."""
     yield
     structlog.reset_defaults()
+
+
+@pytest.fixture
+async def no_task_is_left() -> AsyncIterator[None]:
+    """Fails an async test that leaves a task running."""
+    before = trio.lowlevel.current_statistics().tasks_living
+    yield
+    assert trio.lowlevel.current_statistics().tasks_living == before

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+import pytest
 import trio
 
 from ultra.actors import Actor, ActorOptions, ActorSnapshot, SystemMessage
@@ -95,6 +96,20 @@ class Stubborn:
         self.event.set()
 
 
+class Closing(Puppet):
+    """Takes its time to stop, and notes in `notes` when it has."""
+
+    def __init__(self, name: str, notes: list[Any], seconds: float = 0.0) -> None:
+        super().__init__()
+        self.name = name
+        self.notes = notes
+        self.seconds = seconds
+
+    async def on_stop(self) -> None:
+        await trio.sleep(self.seconds)
+        self.notes.append((trio.current_time(), self.name))
+
+
 class Recorder:
     """The lifecycle events of a system, as pairs of kind and path."""
 
@@ -167,3 +182,11 @@ def collect(nursery: trio.Nursery, ref: ActorRef, message: object) -> list[objec
 
     nursery.start_soon(ask)
     return outcomes
+
+
+async def failure_of(system: ActorSystem, body: Callable[[], Awaitable[None]]) -> BaseExceptionGroup:
+    """The group that the block of `system` ends with, around `body`."""
+    with pytest.raises(BaseExceptionGroup) as caught:
+        async with system:
+            await body()
+    return caught.value

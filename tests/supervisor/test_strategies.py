@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from ultra.actors import ActorRef
     from ultra.supervisor import Supervisor
 
+pytestmark = pytest.mark.usefixtures("no_task_is_left")
+
 ONCE = ActorOptions(max_deliveries=1)
 
 

@@ -224,9 +224,10 @@ class ActorRef:
 
         From now on it accepts nothing. Handlers that run may finish; after `grace` seconds (default:
         the actor's own) they are cancelled. Messages that wait are given back as `ActorStopped`, or,
-        with `drain`, handled first. A second stop can only hasten the first. Cancelled, this stops
-        waiting; the actor stops all the same. An actor that ignores even cancellation is reported and
-        waited for no longer: then the result's `error` is an `ActorUnresponsive`.
+        with `drain`, handled first; for that, an actor that has not started yet is started, within the
+        same time, and one that backs off is not. A second stop can only hasten the first. Cancelled,
+        this stops waiting; the actor stops all the same. An actor that ignores even cancellation is
+        reported and waited for no longer: then the result's `error` is an `ActorUnresponsive`.
 
         Raises:
             UsageError: the actor's own handler waits here, which would have to end first.

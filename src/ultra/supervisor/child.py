@@ -103,6 +103,10 @@ class Child:
         """How often the child was started again, failed starts included."""
         return max(0, self.launches - 1)
 
+    def has_messages(self) -> bool:
+        """Whether messages wait for the child, or for one below it."""
+        raise NotImplementedError
+
     def launch(self, nursery: trio.Nursery) -> bool:
         """Begin a new life; True when the child is ready at once. Raises when it cannot begin."""
         raise NotImplementedError
@@ -162,6 +166,9 @@ class ActorChild(Child):
         super().__init__(spec.name, cell.path, spec.restart, spec.backoff, reports)
         self.cell = cell
         cell.owner = self
+
+    def has_messages(self) -> bool:
+        return len(self.cell.inbox) > 0
 
     def launch(self, nursery: trio.Nursery) -> bool:
         # Each life starts in a context of its own: nothing of an earlier life, or of whoever happened
@@ -237,6 +244,9 @@ class SupervisorChild(Child):
         super().__init__(supervisor.name, supervisor.path, restart, backoff, reports)
         self.supervisor = supervisor
         self.loop = supervisor.loop
+
+    def has_messages(self) -> bool:
+        return self.loop.has_messages()
 
     def launch(self, nursery: trio.Nursery) -> bool:
         self.launches += 1

@@ -8,24 +8,27 @@ has to say is seen to be stale when its turn comes.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from functools import partial
+from itertools import islice
 from math import inf
 from typing import TYPE_CHECKING
 
 import trio
 
+from ultra.actors.incarnation import Exit
 from ultra.actors.status import ActorState
-from ultra.errors import ActorDown, ActorStopped, ActorUnresponsive
+from ultra.errors import ActorUnresponsive
 from ultra.supervisor.child import Child, Phase
 from ultra.supervisor.patience import Patience
-from ultra.supervisor.starts import StartQueue
+from ultra.supervisor.roster import Roster
+from ultra.supervisor.starts import AT_ONCE, StartQueue
+from ultra.supervisor.stops import StopQueue, StopTerms
 from ultra.supervisor.wakeup import Wakeup
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ultra.actors.incarnation import Exit
     from ultra.supervisor.lifecycle import Lifecycle
     from ultra.supervisor.policy import RestartPolicy
 
@@ -34,42 +37,24 @@ __all__ = ["SupervisionLoop"]
 STARTS_BEFORE_YIELD = STOPS_BEFORE_YIELD = 64
 """How many children are started, or stopped, in one go before other tasks get their turn."""
 
-AT_ONCE = -inf
-"""When a start is due that waits for nothing but those before it."""
 
-
-class SupervisionLoop:
-    """The children of the supervisor at `path`, in the order in which they were added."""
+class SupervisionLoop(Roster):
+    """Decides, for the supervisor at `path`, which of its children live when."""
 
     def __init__(self, path: str, policy: RestartPolicy, lifecycle: Lifecycle) -> None:
-        self.path = path
+        super().__init__(path)
         self._policy = policy
         self._lifecycle = lifecycle
-        self.children: dict[str, Child] = {}
-        self.state = ActorState.STARTING
-        self.closed = False  # for good: no child is taken in, and none lives again
-        self.ended = trio.Event()
-        self.failure: Exception | None = None  # what is escalated, or what took this supervisor down
-        self.restarts = 0
         self._reports: deque[Callable[[], None]] = deque()
         self._starts = StartQueue()
-        self._starting: Child | None = None  # the one that others wait for
-        self._stops: OrderedDict[Child, None] = OrderedDict()  # in this order, one after the other
-        self._stopping: Child | None = None  # the one of them whose turn it is
+        self._last_starts: dict[Child, StopTerms] = {}  # of those that start only to drain what waits
+        self._stops = StopQueue()
         self._patience = Patience()
         self._ending = False
-        self._grace: float | None = None
-        self._drain = False
+        self._terms = StopTerms()
         self._wakeup = Wakeup()
 
     # --- wishes; they only note what is wanted ---------------------------------------------------
-
-    def refuse(self) -> None:
-        """Raise `ActorStopped`, or `ActorDown`, when this supervisor takes no children."""
-        if self.closed:
-            raise ActorStopped(self.path or "/")
-        if self.state is ActorState.DOWN:
-            raise ActorDown(self.path, self.failure)
 
     def add(self, child: Child) -> None:
         """Take in a child; it starts after those added before it."""
@@ -88,10 +73,15 @@ class SupervisionLoop:
     def stop_child(self, child: Child, grace: float | None, *, drain: bool) -> None:
         """Stop a child for good, now, whatever else is going on."""
         child.removing = True
-        if child.life is None:
-            self._remove(child)
-        else:
+        now = trio.current_time()
+        if child.life is not None:
             self._begin_stop(child, grace, drain=drain)
+        elif drain and child.has_messages() and (child in self._last_starts or self._starts.take(child, now)):
+            child.stop(grace, drain=True)  # it takes no more messages
+            terms = StopTerms(grace, drain=True)
+            self._last_starts[child] = terms.hastened(self._last_starts.get(child, terms))
+        else:
+            self._remove(child)
         self._wakeup.wake()
 
     def begin_stop(self, grace: float | None = None, *, drain: bool = False, for_good: bool = True) -> None:
@@ -99,26 +89,23 @@ class SupervisionLoop:
 
         Called again, it can only hasten the end.
         """
-        if self._ending and self.closed:
-            drain = drain and self._drain
-            grace = min((bound for bound in (grace, self._grace) if bound is not None), default=None)
+        terms = StopTerms(grace, drain=drain)
+        self._terms = terms.hastened(self._terms) if self._ending and self.closed else terms
         self.closed = self.closed or for_good
         self.state = ActorState.STOPPING
         self._ending = True
-        self._grace = grace
-        self._drain = drain
-        self._starts.clear()
+        due = self._starts.clear(trio.current_time())
+        if self._terms.drain:
+            self._last_starts.update(dict.fromkeys(due, self._terms))
+        else:
+            self._last_starts.clear()
         self._stops.clear()
         for child in reversed(tuple(self.children.values())):
             if child.phase is Phase.STOPPING:
                 self._stop_in_turn(child)  # its turn has come already
             else:
-                self._stops[child] = None
+                self._stops.add(child)
         self._wakeup.wake()
-
-    def stop_bound(self, grace: float | None) -> float:
-        """The most seconds that `begin_stop` may take."""
-        return sum(child.stop_bound(grace) for child in self.children.values())
 
     def terminate(self, state: ActorState, error: Exception | None = None) -> None:
         """No child will live again, unless `revive_children` is called: tell all who wait for them."""
@@ -166,8 +153,7 @@ class SupervisionLoop:
         self.state = ActorState.STARTING
         self.failure = None
         self._ending = False
-        self._grace = None
-        self._drain = False
+        self._terms = StopTerms()
         self._policy.forget()
         self._stops.clear()
         for child in self.children.values():
@@ -203,9 +189,10 @@ class SupervisionLoop:
         while True:
             self._take_reports()
             self._give_up_overdue()
+            self._advance_last_starts(nursery)
             self._advance_stops()
             if self._ending:
-                if not (self._stops or self._patience):
+                if not (self._last_starts or self._stops or self._patience):
                     return
             else:
                 self._advance_starts(nursery)
@@ -226,12 +213,12 @@ class SupervisionLoop:
 
     def _next_start(self) -> float:
         """When the next child may be started; never, while others have to stop or start first."""
-        if self._ending or self._stops or self._stopping or self._starting:
+        if self._ending or self._stops:
             return inf
         return self._starts.next_due()
 
     def _is_starting(self) -> bool:
-        return self._starting is not None or self._next_start() <= trio.current_time()
+        return self._starts.awaited is not None or self._next_start() <= trio.current_time()
 
     def _advance_starts(self, nursery: trio.Nursery) -> None:
         now = trio.current_time()
@@ -239,24 +226,36 @@ class SupervisionLoop:
             if self._next_start() > now:
                 return
             child = self._starts.pop()
-            if child.phase is Phase.WAITING:
-                self._launch(child, nursery, now)
+            if child.phase is Phase.WAITING and self._launch(child, nursery, now):
+                self._starts.awaited = child
 
-    def _launch(self, child: Child, nursery: trio.Nursery, now: float) -> None:
+    def _advance_last_starts(self, nursery: trio.Nursery) -> None:
+        """Start those that end when what waits is handled; they have their grace, and wait for nobody."""
+        now = trio.current_time()
+        for child in tuple(islice(self._last_starts, STARTS_BEFORE_YIELD)):
+            terms = self._last_starts.pop(child)
+            self._launch(child, nursery, now)
+            if child.removing and child.life is not None:
+                self._begin_stop(child, terms.grace, drain=True)
+        if self._last_starts:
+            self._wakeup.wake()
+
+    def _launch(self, child: Child, nursery: trio.Nursery, now: float) -> bool:
+        """Begin a life of `child`; returns whether it takes time to start."""
         child.ready_at = inf
         child.waits_no_longer()
         try:
             ready = child.launch(nursery)
         except Exception as error:  # noqa: BLE001 - whatever the factory raises is a failed start
             child.crashed(error)
-            self._on_crash(child, error)
-            return
+            self._on_exit(child, child.life, Exit(error))
+            return False
         if ready:
             self._is_ready(child, now)
         else:
             child.phase = Phase.STARTING
-            self._starting = child
             self._patience.bound(child, now + child.start_bound())
+        return not ready
 
     def _is_ready(self, child: Child, now: float) -> None:
         child.phase = Phase.RUNNING
@@ -265,27 +264,27 @@ class SupervisionLoop:
 
     def _on_started(self, child: Child, life: object) -> None:
         if child.life is life and child.phase is Phase.STARTING and child not in self._stops:
-            self._starting = None
+            self._starts.release(child)
             self._patience.release(child)
             self._is_ready(child, trio.current_time())
 
     # --- stopping --------------------------------------------------------------------------------------
 
     def _advance_stops(self) -> None:
+        if self._last_starts:  # they may need those that would be stopped first
+            return
         for _ in range(STOPS_BEFORE_YIELD):
-            if self._stopping is not None and self._stopping.phase is Phase.STOPPING:
+            child = self._stops.pop()
+            if child is None:
                 return
-            self._stopping = self._stops.popitem(last=False)[0] if self._stops else None
-            if self._stopping is None:
-                return
-            self._stop_in_turn(self._stopping)
+            self._stop_in_turn(child)
             self._take_reports()  # without a task to wait for, the end has come already
         self._wakeup.wake()
 
     def _stop_in_turn(self, child: Child) -> None:
         child.removing = child.removing or (self._ending and self.closed)
         if child.life is not None:
-            self._begin_stop(child, self._grace, drain=self._drain)
+            self._begin_stop(child, self._terms.grace, drain=self._terms.drain)
         elif child.removing:
             self._remove(child)
 
@@ -303,8 +302,7 @@ class SupervisionLoop:
 
     def _give_up_overdue(self) -> None:
         for child in self._patience.lose(trio.current_time()):
-            if self._starting is child:
-                self._starting = None
+            self._starts.release(child)
             child.phase = Phase.STUCK
             error = ActorUnresponsive(child.path)
             self._lifecycle.emit("unresponsive", child.path, error)
@@ -317,7 +315,8 @@ class SupervisionLoop:
         child.phase = Phase.ENDED
         child.waits_no_longer()
         self._starts.cancel(child)
-        self._stops.pop(child, None)
+        self._last_starts.pop(child, None)
+        self._stops.cancel(child)
         del self.children[child.name]
         child.terminate(ActorState.STOPPED, error)
         if child.life is None:
@@ -334,8 +333,7 @@ class SupervisionLoop:
             return
         child.life = None
         self._patience.release(child)
-        if self._starting is child:
-            self._starting = None
+        self._starts.release(child)
         was_stuck = child.phase is Phase.STUCK
         if child.phase is Phase.ENDED:  # given up long ago
             self._lifecycle.emit("stopped", child.path, how.error)
@@ -349,7 +347,7 @@ class SupervisionLoop:
             self._remove(child)
 
     def _was_to_end(self, child: Child) -> bool:
-        return self._ending or child.phase is Phase.STOPPING or child in self._stops
+        return self._ending or child.removing or child.phase is Phase.STOPPING or child in self._stops
 
     def _on_end(self, child: Child, how: Exit) -> None:
         """A child ended that was to end; if it crashed while at it, that counts no more."""
@@ -393,7 +391,7 @@ class SupervisionLoop:
             if member is not child and member.restart == "temporary":
                 member.removing = True
             if member.life is not None or member.removing:
-                self._stops[member] = None
+                self._stops.add(member)
         for member in members:
             if member.phase is not Phase.DOWN and not member.removing:
                 due = max(due, self._starts.due(member))

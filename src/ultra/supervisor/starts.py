@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ultra.supervisor.child import Child
 
-__all__ = ["StartQueue"]
+__all__ = ["AT_ONCE", "StartQueue"]
+
+AT_ONCE = -inf
+"""When a start is due that waits for nothing but those before it."""
 
 
 class StartQueue:
@@ -23,6 +26,8 @@ class StartQueue:
         # leaves its old entry behind, to be dropped when it comes to the top.
         self._heap: list[tuple[float, int, Child]] = []
         self._tickets = 0
+        self.awaited: Child | None = None
+        """The child that is starting, and for which those after it wait."""
 
     def schedule(self, child: Child, due: float) -> None:
         """Let `child` start at `due`, and no longer at any other time."""
@@ -39,14 +44,21 @@ class StartQueue:
     @staticmethod
     def due(child: Child) -> float:
         """When `child` is to be started; minus infinity when it is not."""
-        return child.due if child.ticket else -inf
+        return child.due if child.ticket else AT_ONCE
 
     def next_due(self) -> float:
-        """When the next start is due; infinity when there is none."""
+        """When the next start is due; infinity when there is none, or while another is awaited."""
+        if self.awaited is not None:
+            return inf
         heap = self._heap
         while heap and heap[0][2].ticket != heap[0][1]:
             heapq.heappop(heap)
         return heap[0][0] if heap else inf
+
+    def release(self, child: Child) -> None:
+        """Let those after `child` wait for it no longer, if they do."""
+        if self.awaited is child:
+            self.awaited = None
 
     def pop(self) -> Child:
         """Take out the child that `next_due` spoke of."""
@@ -54,8 +66,20 @@ class StartQueue:
         child.ticket = 0
         return child
 
-    def clear(self) -> None:
-        """Start nobody."""
+    def take(self, child: Child, now: float) -> bool:
+        """Take out `child` if its start is due; returns whether it was."""
+        is_due = bool(child.ticket) and child.due <= now
+        if is_due:
+            child.ticket = 0
+        return is_due
+
+    def clear(self, now: float) -> list[Child]:
+        """Start nobody; returns those whose start was due, in order."""
+        self.awaited = None
+        due = []
+        while self.next_due() <= now:
+            due.append(self.pop())
         for _, _, child in self._heap:
             child.ticket = 0
         self._heap.clear()
+        return due
