@@ -302,3 +302,29 @@ async def test_a_rule_added_later_applies_from_then_on() -> None:
 
 def test_an_injected_fault_is_told_from_all_others() -> None:
     assert issubclass(InjectedFault, RuntimeError)
+
+
+class Considerate(Echo):
+    """Decides for itself about handlers whose askers have gone."""
+
+    options = ActorOptions(cancel_abandoned=True)
+
+    def on_abandon(self, handler: object) -> None:
+        """Go on."""
+
+
+async def test_a_delayed_message_whose_asker_has_gone_never_reaches_the_actor(
+    autojump_clock: MockClock,
+) -> None:
+    seen: list[str] = []
+    async with _system(FaultPlan().delay("/echo", 1.0)) as system:
+        echo = system.spawn(Considerate, seen, name="echo")
+        with pytest.raises(AskTimeout):
+            await echo.ask(Ping("too late"), timeout=0.5)
+        await trio.sleep(1.0)
+
+        assert seen == []
+        assert [(letter.message, letter.reason) for letter in system.dead_letters] == [
+            (Ping("too late"), "abandoned")
+        ]
+        assert echo.snapshot().in_flight == 0

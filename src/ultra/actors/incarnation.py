@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ultra.actors.cell import Cell
     from ultra.actors.message import Envelope
 
-__all__ = ["Exit", "Incarnation"]
+__all__ = ["ABANDONED", "Exit", "Incarnation"]
 
 TURNS_BEFORE_YIELD = 32
 """How many messages a worker handles before it lets other tasks run, if its handlers never block."""
@@ -273,7 +273,7 @@ class Incarnation:
             if type(reply) is Failure:
                 counts.failed += 1
                 envelope.fail(reply.error)
-            elif reply is not _ABANDONED:
+            elif reply is not ABANDONED:
                 counts.handled += 1
                 envelope.succeed(reply)
             if another_waits:
@@ -289,14 +289,14 @@ class Incarnation:
             return await self._intercepted(envelope)
         if envelope.abandoned:
             cell.discard(envelope, "abandoned")
-            return _ABANDONED
+            return ABANDONED
         if type(self.actor).on_abandon is not Actor.on_abandon:
             envelope.handler = current_task()
             return await self._intercepted(envelope)
-        reply: object = _ABANDONED
+        reply: object = ABANDONED
         with trio.CancelScope() as envelope.scope:
             reply = await self._intercepted(envelope)
-        if reply is _ABANDONED:
+        if reply is ABANDONED:
             cell.discard(envelope, "abandoned")
         return reply
 
@@ -368,7 +368,7 @@ class Incarnation:
         return crashes[0] if crashes else None
 
 
-_ABANDONED = object()
+ABANDONED = object()
 """The reply of a handler that was cancelled because its asker went away."""
 
 

@@ -41,10 +41,10 @@ def chaos(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
 ) -> int:
-    """Simulate actors under faults, and check all that the runtime guarantees.
+    """Simulate actors and a whole orchestrator under faults, and check all that is guaranteed.
 
-    One seed decides the tree, the work, the faults, the schedule and the clock; the same seed always
-    gives the same run. See docs/semantics.md for the guarantees and their numbers.
+    One seed decides the actors, the models, the work, the faults, the schedule and the clock; the same
+    seed always gives the same run. See docs/semantics.md for the guarantees and their numbers.
     """
     if seed is None and trace:
         raise BadCall("--trace shows one run: say which, with --seed")

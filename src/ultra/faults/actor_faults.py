@@ -11,6 +11,7 @@ from msgspec import Struct
 from trio.lowlevel import current_task
 
 from ultra.actors.inbox import Admission
+from ultra.actors.incarnation import ABANDONED
 from ultra.actors.message import Envelope, Message
 from ultra.errors import BadCall, UltraError
 from ultra.faults.recorder import RuleBook
@@ -333,6 +334,10 @@ class ActorFaults(RuleBook):
                     raise make_error(error, "before handling")
                 case _:
                     after = after or rule
+        if envelope.abandoned and cell.options.cancel_abandoned:
+            # The actor, which decides about handlers of its own, does not know of this one yet.
+            cell.discard(envelope, "abandoned")
+            return ABANDONED
         reply = await receive(envelope.message)
         if after is not None and isinstance(after.fault, _Crash):
             self._record(after, cell.path, envelope.message)

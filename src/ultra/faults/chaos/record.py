@@ -8,6 +8,7 @@ and snapshots of the runtime are never read for a verdict.
 from __future__ import annotations
 
 from hashlib import blake2b
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -74,14 +75,21 @@ class Record:
         trace = shortened(self.events, concerned)
         self.violations.append(Violation(self.seed, guarantee, message, now, trace))
 
+    def absorb(self, other: Record) -> None:
+        """Take in all of `other`, a record of the same run."""
+        self.events += other.events
+        self.violations += other.violations
+        for guarantee, count in other.checks.items():
+            self.checks[guarantee] += count
+
     @property
     def digest(self) -> str:
         """A short text that differs when anything in the trace does."""
         return blake2b(msgspec.msgpack.encode(self.events), digest_size=16).hexdigest()
 
     def trace(self) -> list[str]:
-        """All events, as lines."""
-        return [shown(event) for event in self.events]
+        """All events, as lines, in the order in which they happened."""
+        return [shown(event) for event in sorted(self.events, key=itemgetter(0))]
 
 
 def shortened(events: list[Event], concerned: Iterable[object]) -> list[str]:

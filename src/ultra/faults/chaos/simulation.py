@@ -1,4 +1,7 @@
-"""One simulation: an actor system under seeded work, faults and schedule, in virtual time."""
+"""One simulation: an actor system and an orchestrator under seeded work, faults and schedule.
+
+Both live in one trio run, in virtual time, each with a fault plan and a record of its own.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from msgspec import Struct
 
 from ultra.faults.chaos.actors import Act, SimulatedInterrupt, Stage
 from ultra.faults.chaos.cast import ActorNode
+from ultra.faults.chaos.ensemble import Ensemble
 from ultra.faults.chaos.lives import LONGEST_RESTART, Lives, leaves_of
 from ultra.faults.chaos.mail import Mail
 from ultra.faults.chaos.record import TIME_ERROR, Record, Violation
@@ -62,15 +66,20 @@ def simulate(seed: int, *, trace: bool = False, digest: bool = False) -> Report:
     with _silence():
         simulation.run()
     record = simulation.record
+    record.absorb(simulation.ensemble.record)
     return Report(
         seed=seed,
         messages=len(simulation.mail.messages),
-        faults=simulation.scenario.plan.counts,
+        faults=_added(simulation.scenario.plan.counts, simulation.ensemble.troubles.plan.counts),
         checks=record.checks,
         violations=record.violations,
         digest=record.digest if digest else "",
         trace=record.trace() if trace else [],
     )
+
+
+def _added(counts: dict[str, int], others: dict[str, int]) -> dict[str, int]:
+    return {kind: counts.get(kind, 0) + others.get(kind, 0) for kind in (*counts, *others)}
 
 
 @contextmanager
@@ -96,6 +105,7 @@ class Simulation:
         self.stage = Stage(self.record, self.mail, self.lives)
         self.work = Work(seed, self.record, self.mail, self.lives)
         self.stage.ask_another = self.work.ask_another
+        self.ensemble = Ensemble(seed)
         self._leaving_since: float | None = None
 
     def run(self) -> None:
@@ -122,7 +132,8 @@ class Simulation:
 
     async def _run(self) -> None:
         with trio.move_on_after(HORIZON) as horizon:
-            async with trio.open_nursery() as nursery:
+            async with trio.open_nursery() as both, trio.open_nursery() as nursery:
+                both.start_soon(self.ensemble.live)
                 await self._live_and_end(nursery)
                 await self._see_all_tasks_end(nursery)
         self.record.check(10, not horizon.cancelled_caught, "the run came to a standstill")
