@@ -7,13 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ultra.errors import BadCall
-from ultra.fencing import Candidate, LabelledText, Seal, disarm
+from ultra.fencing import Candidate, Seal, disarm
 
 SECRET = b"0123456789abcdef"
 
 
 def nonce_of(*reader: str, secret: bytes = SECRET, content: str = "text") -> str:
-    return Seal(secret, *reader).nonce([LabelledText("candidate", "A", "m", content, 1.0)])
+    seal = Seal(secret)
+    return seal.reader(*reader).nonce(seal.label("candidate", [Candidate("m", content)]), content)
 
 
 def test_a_nonce_is_a_word_of_twelve_letters_and_digits() -> None:
@@ -38,10 +39,10 @@ def test_stage_model_text_and_secret_each_change_the_nonce() -> None:
 
 
 def test_a_nonce_that_a_text_knows_is_not_used() -> None:
-    seal = Seal(SECRET, "meta", "m")
-    known = seal.nonce([], "a question")
+    reader = Seal(SECRET).reader("meta", "m")
+    known = reader.nonce([], "a question")
 
-    assert seal.nonce([], f"what does {known.upper()} mean?") != known
+    assert reader.nonce([], f"what does {known} mean?") != known
 
 
 @pytest.mark.parametrize("secret", [b"", b"too short"])
@@ -54,8 +55,9 @@ CANDIDATES = [Candidate(f"m{number}", f"text {number}") for number in range(30)]
 
 
 def test_labels_are_the_same_for_every_reader_and_orders_differ() -> None:
-    one = Seal(SECRET, "meta", "m").arrange("candidate", CANDIDATES)
-    two = Seal(SECRET, "synthesis", "n").arrange("candidate", reversed(CANDIDATES))
+    seal = Seal(SECRET)
+    one = seal.reader("meta", "m").arrange(seal.label("candidate", CANDIDATES))
+    two = seal.reader("synthesis", "n").arrange(seal.label("candidate", reversed(CANDIDATES)))
 
     assert {text.model_name: text.label for text in one} == {text.model_name: text.label for text in two}
     assert [text.label for text in one] != [text.label for text in two]
@@ -64,13 +66,11 @@ def test_labels_are_the_same_for_every_reader_and_orders_differ() -> None:
 def test_labels_are_letters_for_candidates_and_numbers_for_analyses() -> None:
     seal = Seal(SECRET)
 
-    letters = sorted(
-        (text.label for text in seal.arrange("candidate", CANDIDATES)), key=lambda x: (len(x), x)
-    )
-    numbers = sorted(int(text.label) for text in seal.arrange("analysis", CANDIDATES))
+    letters = [text.label for text in seal.label("candidate", CANDIDATES)]
+    numbers = [text.label for text in seal.label("analysis", CANDIDATES)]
 
     assert letters[:3] + letters[-5:] == ["A", "B", "C", "Z", "AA", "AB", "AC", "AD"]
-    assert numbers == list(range(1, 31))
+    assert numbers == [str(number) for number in range(1, 31)]
 
 
 def test_labels_and_order_say_nothing_of_the_order_given() -> None:
@@ -78,9 +78,9 @@ def test_labels_and_order_say_nothing_of_the_order_given() -> None:
     first, called_a = dict.fromkeys("xyz", 0), dict.fromkeys("xyz", 0)
 
     for number in range(300):
-        texts = Seal(SECRET, "meta", "m").arrange(
-            "candidate", [Candidate(name, f"{name} {number}") for name in "xyz"]
-        )
+        seal = Seal(SECRET)
+        labelled = seal.label("candidate", [Candidate(name, f"{name} {number}") for name in "xyz"])
+        texts = seal.reader("meta", "m").arrange(labelled)
         first[texts[0].model_name] += 1
         called_a[next(text.model_name for text in texts if text.label == "A")] += 1
 

@@ -10,11 +10,8 @@ So texts have neutral labels, and each judge sees them in an order of its own.
 from __future__ import annotations
 
 import re
-from base64 import b32encode
 from hashlib import blake2b
-from itertools import count
 from operator import itemgetter
-from struct import pack
 from typing import TYPE_CHECKING, Final, Literal
 
 from msgspec import Struct
@@ -29,7 +26,7 @@ __all__ = ["Candidate", "LabelledText", "Part", "Seal", "disarm"]
 Part = Literal["candidate", "analysis"]
 
 _NONCE_LENGTH: Final = 12  # of 32 letters and digits: 60 bits
-_NONCE_BYTES: Final = 10  # what they are taken from; base32 writes five bytes as eight letters
+_NONCE_LETTERS: Final = b"abcdefghijklmnopqrstuvwxyz234567" * 8  # for each byte of a digest, one of them
 _MIN_SECRET: Final = 16  # bytes
 
 # What marks turns and their ends in the chat templates of ChatML, DeepSeek, Llama, Gemma and Mistral.
@@ -47,13 +44,17 @@ class Candidate(Struct, frozen=True):
 
 
 class LabelledText(Struct, frozen=True):
-    """A candidate or an analysis under its label, its content disarmed."""
+    """A candidate or an analysis under its label, its content disarmed.
+
+    `identity` is a keyed digest of its part, writer and text.
+    """
 
     part: Part
     label: str
     model_name: str
     content: str
     weight: float
+    identity: bytes
 
     def fenced(self, nonce: str) -> str:
         """The text as it stands in a prompt.
@@ -64,24 +65,22 @@ class LabelledText(Struct, frozen=True):
 
 
 class Seal:
-    """Draws nonces, labels and orders from a secret, the same ones from the same input.
+    """Draws labels, orders and nonces from a secret, the same ones from the same input.
 
     Args:
         secret: at least 16 bytes that no model can know.
-        reader: what tells one reading from another: the stage, the asked model, the question.
 
     Raises:
         BadCall: the secret is too short.
     """
 
-    def __init__(self, secret: bytes, *reader: str) -> None:
+    def __init__(self, secret: bytes) -> None:
         if len(secret) < _MIN_SECRET:
             raise BadCall(f"the secret has {len(secret)} bytes, but needs at least {_MIN_SECRET}")
         self._key = blake2b(secret).digest()
-        self._reader_key = _digest(self._key, "reader", *reader)
 
-    def arrange(self, part: Part, texts: Iterable[Candidate]) -> tuple[LabelledText, ...]:
-        """`texts` under their labels, which every reader of them sees, in this reader's order.
+    def label(self, part: Part, texts: Iterable[Candidate]) -> tuple[LabelledText, ...]:
+        """`texts` under the labels that every reader of them sees, in the labels' order.
 
         Candidates are called A, B, C, ..., analyses 1, 2, 3, ...
         """
@@ -89,35 +88,53 @@ class Seal:
             ((_digest(self._key, part, text.model_name, text.content), text) for text in texts),
             key=itemgetter(0),
         )
-        labelled = [
-            (blake2b(identity, key=self._reader_key).digest(), _label(part, number, text))
+        return tuple(
+            LabelledText(
+                part,
+                _letters(number) if part == "candidate" else str(number),
+                text.model_name,
+                disarm(text.content),
+                text.weight,
+                identity,
+            )
             for number, (identity, text) in enumerate(ranked, start=1)
-        ]
-        return tuple(text for _, text in sorted(labelled, key=itemgetter(0)))
+        )
 
-    def nonce(self, texts: Iterable[LabelledText], *others: str) -> str:
-        """A word for the fences of `texts` that stands in none of them, nor in `others`."""
-        parts = [word for text in texts for word in (text.part, text.model_name, text.content)]
-        # Chance does not bring the nonce into a text, but whoever has learned the secret could.
-        present = "\n".join((*parts, *others)).lower()
-        nonces = (self._draw(attempt, parts) for attempt in count())
-        return next(nonce for nonce in nonces if nonce not in present)
-
-    def _draw(self, attempt: int, parts: Iterable[str]) -> str:
-        digest = _digest(self._reader_key, "nonce", str(attempt), *parts)
-        return b32encode(digest[:_NONCE_BYTES]).decode().lower()[:_NONCE_LENGTH]
+    def reader(self, *reader: str) -> Reader:
+        """One reading; `reader` tells it from others: the stage, the asked model, the question."""
+        return Reader(_digest(self._key, "reader", *reader))
 
 
-def _label(part: Part, number: int, text: Candidate) -> LabelledText:
-    label = _letters(number) if part == "candidate" else str(number)
-    return LabelledText(part, label, text.model_name, disarm(text.content), text.weight)
+class Reader:
+    """Draws what differs from reader to reader: the order of texts, and the nonce of their fences."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def arrange(self, texts: Iterable[LabelledText]) -> tuple[LabelledText, ...]:
+        """`texts` in this reader's order."""
+        key = self._key
+        return tuple(sorted(texts, key=lambda text: blake2b(text.identity, key=key).digest()))
+
+    def nonce(self, texts: Iterable[LabelledText], present: str) -> str:
+        """A word for the fences of `texts`, which does not stand in `present`, a text in lower case."""
+        identities = b"".join([text.identity for text in texts])
+        attempt = 0
+        # Chance does not bring a nonce into a text, but whoever has learned the secret could.
+        while (nonce := self._draw(attempt, identities)) in present:
+            attempt += 1
+        return nonce
+
+    def _draw(self, attempt: int, identities: bytes) -> str:
+        digest = blake2b(b"nonce %d " % attempt + identities, key=self._key, digest_size=_NONCE_LENGTH)
+        return digest.digest().translate(_NONCE_LETTERS).decode("ascii")
 
 
 def _digest(key: bytes, *words: str) -> bytes:
     """A keyed digest of `words` and their lengths, so that no two sequences look alike."""
-    encoded = [word.encode("utf-8", "surrogatepass") for word in words]
-    lengths = pack(f">{len(encoded)}Q", *map(len, encoded))
-    return blake2b(b"".join((lengths, *encoded)), key=key, digest_size=32).digest()
+    lengths = " ".join([str(len(word)) for word in words])
+    text = f"{lengths}\n{''.join(words)}"
+    return blake2b(text.encode("utf-8", "surrogatepass"), key=key, digest_size=32).digest()
 
 
 def disarm(content: str) -> str:
@@ -126,6 +143,8 @@ def disarm(content: str) -> str:
     Servers for local models read such tokens in any text: with one, a candidate could end the user's
     turn and begin one of the system.
     """
+    if "<" not in content and "[" not in content:
+        return content
     return _CONTROL_TOKENS.sub(lambda match: f"{match[0]} ", content)
 
 

@@ -9,7 +9,7 @@ from ultra.errors import ModelError
 from ultra.messages import ModelMetrics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from ultra.messages import Usage
 
@@ -101,6 +101,7 @@ class MetricsRecorder:
     def snapshot(self) -> ModelMetrics:
         """All numbers at this moment, as values that do not change any more."""
         finished = self.successes + self.failures
+        response_times, quality = list(self._response_times), list(self._quality)
         return ModelMetrics(
             requests=self.requests,
             successes=self.successes,
@@ -109,11 +110,11 @@ class MetricsRecorder:
             attempts=self.attempts,
             retries=self.retries,
             success_rate=self.successes / finished if finished else None,
-            response_times=list(self._response_times),
-            average_response_time=_mean(self._response_times),
+            response_times=response_times,
+            average_response_time=_mean(response_times),
             times_to_first_token=list(self._times_to_first_token),
-            quality_scores=list(self._quality),
-            average_quality=_mean(self._quality),
+            quality_scores=quality,
+            average_quality=_mean(quality),
             cache_hits=self.cache_hits,
             cache_misses=self.cache_misses,
             joined=self.joined,
@@ -126,6 +127,5 @@ class MetricsRecorder:
         )
 
 
-def _mean(values: Iterable[float]) -> float | None:
-    numbers = tuple(values)
-    return sum(numbers) / len(numbers) if numbers else None
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None

@@ -10,7 +10,7 @@ from msgspec import Struct
 from ultra.actors.plan import Compose, ComposedPrompt, StagePlan, Target, Write
 from ultra.clients.runners import as_caller
 from ultra.errors import BadCall, ModelError, StageFailed
-from ultra.prompts import Candidate, compose, prompt_budget
+from ultra.prompts import Candidate, Composer, prompt_budget
 from ultra.responses import StageResponses
 
 if TYPE_CHECKING:
@@ -150,19 +150,23 @@ def _composer(stage: Stage, reads: str | None, system: str | None, secret: bytes
         candidates = candidates_of(run, reads)
         analyses = candidates_of(run, "meta") if stage.name == "synthesis" and reads != "meta" else ()
 
-        def write(target: Target) -> ComposedPrompt:
-            if not candidates:
-                raise ModelError(f"stage {stage.name!r} has no answers to read", kind="bad_request")
-            prompt = compose(
+        composer = (
+            None
+            if not candidates
+            else Composer(
                 stage.name,
                 question=run.plan.question,
                 candidates=candidates,
                 analyses=analyses,
-                asked_model=target.name,
                 secret=secret,
                 system=system,
-                budget=prompt_budget_of(target),
             )
+        )
+
+        def write(target: Target) -> ComposedPrompt:
+            if composer is None:
+                raise ModelError(f"stage {stage.name!r} has no answers to read", kind="bad_request")
+            prompt = composer.prompt_for(target.name, prompt_budget_of(target))
             cuts = {cut.model_name or cut.part: cut.tokens for cut in prompt.cuts}
             return ComposedPrompt(prompt.user, prompt.system, cuts)
 
@@ -191,11 +195,11 @@ def _made(stage: str, maker: PromptMaker, reads: str | None, run: Run) -> str:
 
 def candidates_of(run: Run, stage: str) -> tuple[Candidate, ...]:
     """The answers of a stage as other models are to read them; none where it has not run."""
+    answers = run.responses.get(stage)
+    if not answers:
+        return ()
     weights = {target.name: target.model.weight for target in run.plan.targets}
-    return tuple(
-        Candidate(name, response.content, weights[name])
-        for name, response in run.responses.get(stage, {}).items()
-    )
+    return tuple(Candidate(name, response.content, weights[name]) for name, response in answers.items())
 
 
 def prompt_budget_of(target: Target) -> int | None:

@@ -71,9 +71,13 @@ def agreement(question: str, answers: Mapping[str, str]) -> dict[str, float]:
 
 
 def _words(text: str) -> list[str]:
-    found = (match[0] for match in _WORDS.finditer(text.casefold()))
+    folded = text.casefold()
+    if len(folded) <= _MOST_WORDS:  # no more words than characters
+        found = _WORDS.findall(folded)
+    else:
+        found = [match[0] for match in islice(_WORDS.finditer(folded), _MOST_WORDS)]
     # An answer may be a mere sign, such as an emoji.
-    return list(islice(found, _MOST_WORDS)) or text[:_MOST_WORDS].split()
+    return found or text[:_MOST_WORDS].split()
 
 
 def _features(words: list[str], known: frozenset[str]) -> frozenset[str | tuple[str, str]]:

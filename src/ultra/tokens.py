@@ -36,6 +36,12 @@ def _weight(byte: int) -> int:
 
 _WEIGHTS: Final = bytes(_weight(byte) for byte in range(256))
 
+_LEAST: Final = min(_WEIGHTS[:0x80])
+_HEAVIER: Final = tuple(
+    (weight - _LEAST, bytes([weight])) for weight in sorted({*_WEIGHTS[:0x80]}) if weight > _LEAST
+)
+"""What the heavier characters of ASCII add to the least weight, and the byte that each is translated to."""
+
 
 def estimate_tokens(text: str) -> int:
     """About how many tokens `text` takes, rather too many than too few.
@@ -46,7 +52,13 @@ def estimate_tokens(text: str) -> int:
     words may be underestimated by a quarter and random strings (base64) by two fifths. For
     vocabularies of 200,000 the estimate is up to three times too high outside English. Adding text
     never lowers the estimate, and that of two texts together is at most the sum of their estimates.
-    Takes about 10 ns a byte.
+    Takes about 3 ns a character of ASCII, and 15 ns a byte of any other text.
     """
-    units = sum(text.encode("utf-8", "surrogatepass").translate(_WEIGHTS))
+    weights = text.encode("utf-8", "surrogatepass").translate(_WEIGHTS)
+    if text.isascii():
+        units = _LEAST * len(weights)  # to count the few classes of ASCII is faster than to add up all bytes
+        for more, weight in _HEAVIER:
+            units += more * weights.count(weight)
+    else:
+        units = sum(weights)
     return -(-units // _UNITS_PER_TOKEN)

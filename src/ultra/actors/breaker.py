@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from msgspec import Struct
@@ -19,7 +18,8 @@ from ultra.errors import BadCall, CircuitOpen, ModelError, UltraError
 from ultra.log import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+    from types import TracebackType
 
     from ultra.errors import ErrorKind
 
@@ -133,6 +133,23 @@ class _Window:
         self._slices.clear()
 
 
+class _Guard:
+    """The block of one call. A class, since every call pays for what a generator would cost more."""
+
+    __slots__ = ("_breaker", "_epoch")
+
+    def __init__(self, breaker: CircuitBreaker) -> None:
+        self._breaker = breaker
+
+    def __enter__(self) -> None:
+        self._epoch = self._breaker._begin()  # noqa: SLF001 - a guard is a part of its breaker
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._breaker._end(self._epoch, error)  # noqa: SLF001 - as above
+
+
 class CircuitBreaker:
     """The circuit breaker of one model. For use within one trio run at a time."""
 
@@ -165,8 +182,7 @@ class CircuitBreaker:
         if not self._closed and (self._probing or self._now() < self._probe_at):
             raise self._refusal()
 
-    @contextmanager
-    def guard(self) -> Iterator[None]:
+    def guard(self) -> AbstractContextManager[None]:
         """Make one call inside the block, whose end reports how the call went.
 
         An exception that speaks against the model is a failure, a normal end is a success. Anything
@@ -175,23 +191,23 @@ class CircuitBreaker:
         Raises:
             CircuitOpen: before the block, if the circuit is open or another call is the probe.
         """
+        return _Guard(self)
+
+    def _begin(self) -> int:
+        """Let a call through, or refuse it; returns the epoch that its outcome counts for."""
         try:
             self.check()
         except CircuitOpen:
             self._rejected += 1
             raise
         self._probing = not self._closed
-        epoch = self._epoch
-        try:
-            yield
-        except BaseException as error:
-            if speaks_against_the_model(error):
-                self._report(epoch, failed=True)
-            elif epoch == self._epoch:
-                self._probing = False
-            raise
-        else:
-            self._report(epoch, failed=False)
+        return self._epoch
+
+    def _end(self, epoch: int, error: BaseException | None) -> None:
+        if error is None or speaks_against_the_model(error):
+            self._report(epoch, failed=error is not None)
+        elif epoch == self._epoch:
+            self._probing = False
 
     def reset(self) -> None:
         """Close the circuit and forget all failures, as after a deliberate repair."""

@@ -75,9 +75,10 @@ class Deployments:
         Raises:
             ModelError: no deployment answered: the first error that is worth a retry, else the last.
         """
-        ask = partial(_ask, prompt=prompt, system=system, options=options, caller=caller)
         if len(self._adapters) == 1 and self._hedge is None:
-            return await ask(self._adapters[0], on_text)
+            adapter = self._adapters[0]
+            return await adapter.call(prompt, system=system, options=options, on_text=on_text, caller=caller)
+        ask = partial(_ask, prompt=prompt, system=system, options=options, caller=caller)
         asks = [partial(ask, adapter) for adapter in self._adapters]
         errors: list[ModelError] = []
         for number in range(len(asks)):

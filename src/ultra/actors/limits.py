@@ -26,6 +26,8 @@ __all__ = ["Limiter", "LimiterStatistics", "Limits", "Permit"]
 Grants: TypeAlias = tuple[Grant | None, Grant | None]
 """What a call took of the requests and of the tokens; None where there was no limit."""
 
+_NOTHING: Final[Grants] = (None, None)
+
 # Times are sums of floats, so a moment that is waited for may be missed by a rounding error. What is
 # due within a microsecond is due; nothing accumulates, for buckets count what is taken, not the waits.
 _GRAIN: Final = 1e-6
@@ -233,20 +235,29 @@ class Limiter:
             raise self._rejection(
                 f"it needs about {tokens:g} tokens, and {self._tokens.capacity:g} a minute are allowed"
             )
+        delay = self._delay_in_time(tokens)
+        if delay <= _GRAIN and self._in_flight >= (self.limits.concurrency or math.inf):
+            return math.inf
+        return delay
+
+    def _delay_in_time(self, tokens: float) -> float:
+        """Seconds until pauses and rates allow a call of so many tokens; below 0 if they do already."""
+        if self._requests is None and self._tokens is None and self._paused_until == -math.inf:
+            return -math.inf  # most models are limited in width alone: they pay for no look at the clock
         now = self._now()
         delay = self._paused_until - now
         if self._requests is not None:
             delay = max(delay, self._requests.ready_in(1, now))
         if self._tokens is not None:
             delay = max(delay, self._tokens.ready_in(tokens, now))
-        if delay <= _GRAIN and self._in_flight >= (self.limits.concurrency or math.inf):
-            return math.inf
         return delay
 
     def _admit(self, tokens: float) -> Permit:
-        now = self._now()
         self._in_flight += 1
         self._admitted += 1
+        if self._requests is None and self._tokens is None:
+            return Permit(self, _NOTHING)
+        now = self._now()
         grants = (
             None if self._requests is None else self._requests.take(1, now),
             None if self._tokens is None else self._tokens.take(tokens, now),
@@ -254,6 +265,8 @@ class Limiter:
         return Permit(self, grants)
 
     def _settle(self, grants: Grants, *, requests: float | None = None, tokens: float | None = None) -> None:
+        if grants is _NOTHING:
+            return
         buckets = (self._requests, self._tokens)
         for bucket, grant, units in zip(buckets, grants, (requests, tokens), strict=True):
             if bucket is not None and grant is not None and units is not None:
@@ -261,11 +274,13 @@ class Limiter:
         self._changed.unpark_all()
 
     def _release(self, grants: Grants) -> None:
-        for bucket, grant in zip((self._requests, self._tokens), grants, strict=True):
-            if bucket is not None and grant is not None:
-                bucket.close(grant)
+        if grants is not _NOTHING:
+            for bucket, grant in zip((self._requests, self._tokens), grants, strict=True):
+                if bucket is not None and grant is not None:
+                    bucket.close(grant)
         self._in_flight -= 1
-        self._changed.unpark_all()
+        if self._changed:
+            self._changed.unpark_all()
 
     def _rejection(self, reason: str, retry_after: float | None = None) -> ModelError:
         self._rejected += 1

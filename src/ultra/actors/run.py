@@ -70,7 +70,7 @@ class Run:
         """
         plan = self.plan
         for stage, (answers_due, end) in zip(plan.stages, plan.deadlines(), strict=True):
-            if self._cost() >= plan.max_cost:
+            if plan.max_cost < inf and self._cost() >= plan.max_cost:
                 self._leave_out(stage)
                 continue
             if stage.asks == "all":
@@ -160,6 +160,8 @@ class Run:
             with _until(deadline):
                 while len(asks):
                     take(await asks.next())
+                    for reply in asks.arrived():  # equal calls end together: one wake-up for all of them
+                        take(reply)
             for reply in asks.arrived():
                 take(reply)
             failed += [self._failed(stage, target, self._too_late(target)) for target in asks.unanswered]

@@ -324,7 +324,7 @@ def _with_usage(completion: Completion, prompt: str, system: str | None) -> Comp
     if usage is not None and (usage.input is not None or usage.output is not None):
         return completion
     estimate = Usage(
-        input=estimate_tokens(prompt) + estimate_tokens(system or ""),
+        input=estimate_tokens(prompt) + (estimate_tokens(system) if system else 0),
         output=estimate_tokens(completion.content),
         estimated=True,
     )
