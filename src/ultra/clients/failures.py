@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 from msgspec import Struct
 
+from ultra.clients.address import shown_url
 from ultra.clients.framing import BYTE_ORDER_MARK
 from ultra.clients.headers import first_header, retry_after
 from ultra.clients.kinds import codes_in, kind_of_error
@@ -126,7 +127,7 @@ class Reply:
         raise self.malformed(detail)
 
     def _redirected(self) -> ModelError:
-        target = self.headers.get("location", "").partition("?")[0]
+        target = shown_url(self.headers.get("location", ""))
         return self.error(
             f"the endpoint redirects to {target!r}, which is not followed since the request carries a key; "
             "set base_url to the endpoint itself",

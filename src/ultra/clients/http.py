@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
-from urllib.parse import urlsplit
 
 import msgspec
 import trio
 
+from ultra.clients.address import checked_url
 from ultra.clients.options import CallOptions
 from ultra.clients.streams import CompletionStream, Dialect
 from ultra.clients.transport import Hidden, Limits, Pool, Request
@@ -31,7 +31,8 @@ class HTTPClient(Dialect):
     Args:
         model: the provider's name of the model.
         provider: named in errors; the first half of ``provider:model``.
-        base_url: of the endpoint, as the provider's official client takes it.
+        base_url: of the endpoint, as the provider's official client takes it; a user and password in it
+            are sent as HTTP Basic, unless a key takes the same header.
         api_key: sent in the provider's header. It appears in no repr, log or error.
         limits: timeouts and the largest answer.
         options: the defaults of every call.
@@ -65,10 +66,9 @@ class HTTPClient(Dialect):
         self.limits = limits or Limits()
         self.options = options or CallOptions()
         key = _checked_key(provider, api_key)
-        self._base_url = _checked_url(base_url)
-        self._headers = Hidden(
-            {"content-type": "application/json", "user-agent": "ultra-llm", **self._authorization(key)}
-        )
+        self._base_url, login = checked_url(base_url)
+        sent = {"content-type": "application/json", "user-agent": "ultra-llm"}
+        self._headers = Hidden(sent | login | self._authorization(key))
         self._pool = Pool(provider, self.limits, trust_env=trust_env, transport=transport)
 
     def __repr__(self) -> str:
@@ -189,10 +189,3 @@ def _checked_key(provider: str, api_key: str | None) -> str:
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise BadCall(f"the API key of {provider} has characters that no key has; was it copied whole?")
     return key
-
-
-def _checked_url(base_url: str) -> str:
-    parts = urlsplit(base_url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise BadCall(f"base_url must look like 'https://host/path', not {base_url!r}")
-    return base_url.rstrip("/")

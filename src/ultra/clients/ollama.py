@@ -180,6 +180,11 @@ def _whole_url(host: str) -> str:
     """Return `host` with what it leaves out: ``http``, and Ollama's port where no scheme implies one."""
     if "://" in host:
         return host
-    parts = urlsplit(f"//{host}")
+    try:
+        parts = urlsplit(f"//{host}")
+        port = parts.port or _PORT
+    except ValueError:
+        return host  # which is then refused as an address
     name = parts.hostname or "127.0.0.1"
-    return f"http://{f'[{name}]' if ':' in name else name}:{parts.port or _PORT}{parts.path}"
+    login, at, _ = parts.netloc.rpartition("@")
+    return f"http://{login}{at}{f'[{name}]' if ':' in name else name}:{port}{parts.path}"

@@ -36,10 +36,10 @@ class CallOptions(Struct, frozen=True, kw_only=True):
         return f"CallOptions({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """Return the options that are set, of the headers their names alone: a token may be in one."""
+        """Return the options that are set, of what goes beside them the names alone: a key may be in it."""
         given = [(name, getattr(self, name)) for name in self.__struct_fields__]
         return [
-            (name, list(value) if name == "extra_headers" else value)
+            (name, list(value) if name.startswith("extra_") else value)
             for name, value in given
             if value is not None
         ]

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct
 
+from ultra.clients.address import shown_url
 from ultra.clients.options import CallOptions
 from ultra.clients.transport import Limits
 from ultra.errors import BadCall, MissingExtra
@@ -222,14 +223,19 @@ def _judge_embedded() -> tuple[bool, str]:
 
 
 def _judge_server(url: str) -> tuple[bool, str]:
-    parts = urlsplit(url if "//" in url else f"//{url}")
-    if parts.hostname not in _THIS_MACHINE:
-        return True, f"the server at {url}, not tried"
+    shown = shown_url(url)
     try:
-        socket.create_connection((parts.hostname, parts.port or 80), _PROBE).close()
-    except (OSError, ValueError):
-        return False, f"no server listens at {url}"
-    return True, f"a server listens at {url}"
+        parts = urlsplit(url if "//" in url else f"//{url}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return False, f"{shown} is no address"
+    if host not in _THIS_MACHINE:
+        return True, f"the server at {shown}, not tried"
+    try:
+        socket.create_connection((host, port or 80), _PROBE).close()
+    except OSError:
+        return False, f"no server listens at {shown}"
+    return True, f"a server listens at {shown}"
 
 
 def _find(name: str) -> Provider:

@@ -6,6 +6,7 @@ httpx is imported at the first call, so that importing Ultra does not pay for it
 from __future__ import annotations
 
 import ssl
+from base64 import b64decode
 from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -66,7 +67,18 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 # Shorter ones are placeholders such as "ollama" or "EMPTY", and words of ordinary messages.
 _SHORTEST_SECRET: Final = 8
 
-_SECRET_HEADERS: Final = ("authorization", "api-key", "x-api-key", "x-goog-api-key", "cookie")
+# Whatever else is sent may be a key, by whatever name a gateway wants it.
+_PUBLIC_HEADERS: Final = frozenset(
+    {
+        "accept",
+        "anthropic-beta",
+        "anthropic-version",
+        "content-type",
+        "http-referer",
+        "user-agent",
+        "x-title",
+    }
+)
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -79,8 +91,21 @@ class Request(msgspec.Struct, frozen=True):
     @property
     def secrets(self) -> tuple[str, ...]:
         """What must appear in no error, whoever repeats it."""
-        values = [self.headers.value.get(name, "").removeprefix("Bearer ") for name in _SECRET_HEADERS]
+        values: list[str] = []
+        for name, value in self.headers.value.items():
+            if name not in _PUBLIC_HEADERS:
+                values += [value, *_parts_of(value)]
         return tuple(value for value in values if len(value) >= _SHORTEST_SECRET)
+
+
+def _parts_of(value: str) -> list[str]:
+    """The key behind ``Bearer``, or the password behind ``Basic``."""
+    scheme, _, credentials = value.partition(" ")
+    if scheme.lower() != "basic":
+        return [credentials]
+    with suppress(ValueError):
+        return [credentials, b64decode(credentials).decode().partition(":")[2]]
+    return [credentials]
 
 
 @cache
