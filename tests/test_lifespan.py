@@ -13,6 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 from ultra import (
     BadCall,
     ModelResponse,
+    ModelUnregistered,
     MultiLLMOrchestrator,
     OrchestrationResult,
     OrchestratorClosed,
@@ -20,6 +21,7 @@ from ultra import (
     RetryPolicy,
 )
 from ultra.actors.cache import MemoryCache
+from ultra.errors import ActorStopped
 from ultra.events import RunFailed
 from voices import GatedVoice, SlowVoice, Voice
 
@@ -252,7 +254,7 @@ async def test_models_come_and_go_and_change_weight_while_runs_go_on(autojump_cl
     assert all(result.final_synthesis is not None for result in results)
     assert all("steady" in result.initial_responses for result in results)
     failures = {failure.error for result in results for failure in result.failures}
-    assert failures <= {"ActorStopped"}
+    assert failures <= {"ModelUnregistered"}
 
 
 async def test_a_guest_that_left_has_no_actor_any_more() -> None:
@@ -262,4 +264,40 @@ async def test_a_guest_that_left_has_no_actor_any_more() -> None:
             orchestrator.register_model("guest", Voice("guest"))
             await orchestrator.process_responses("Q")
             await orchestrator.unregister_model("guest")
+        assert str(orchestrator.tree()).count("actor ") == 1
+
+
+async def test_a_request_whose_model_is_unregistered_meanwhile_is_told_so() -> None:
+    guest = GatedVoice("guest")
+    orchestrator = orchestrator_of(Voice("steady"))
+    failed: list[ModelUnregistered] = []
+
+    async def ask() -> None:
+        with pytest.raises(ModelUnregistered, match="Model 'guest' was unregistered before it had") as caught:
+            await orchestrator.get_model_response("guest", "Q")
+        failed.append(caught.value)
+
+    async with orchestrator, trio.open_nursery() as nursery:
+        orchestrator.register_model("guest", guest)
+        nursery.start_soon(ask)
+        async with orchestrator.stream_responses("Q") as run:
+            await guest.asked.wait()
+            await wait_all_tasks_blocked()
+            await orchestrator.unregister_model("guest", drain=False, grace=0)
+            result = await run.result()
+    assert isinstance(failed[0].__cause__, ActorStopped)
+    assert [(failure.stage, failure.error, failure.message) for failure in result.failures] == [
+        ("initial", "ModelUnregistered", "Model 'guest' was unregistered before it had answered")
+    ]
+    assert list(result.meta_responses) == ["steady"]
+
+
+async def test_a_request_that_comes_when_another_thread_has_unregistered_the_model_starts_no_actor() -> None:
+    orchestrator = orchestrator_of(Voice("steady"), Voice("guest"))
+    async with orchestrator:
+        model = orchestrator._registry.get("guest")
+        await orchestrator.unregister_model("guest")
+        with pytest.raises(ModelUnregistered):
+            orchestrator._lifespan.look(lambda tree: tree.target(model))
+        assert list(orchestrator.health()) == ["steady"]
         assert str(orchestrator.tree()).count("actor ") == 1

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 from msgspec.structs import replace
 
-from ultra.errors import DeadlineExceeded
+from ultra.errors import ActorStopped, DeadlineExceeded
 
 if TYPE_CHECKING:
     from ultra.actors.model import Generate, RegisteredModel
@@ -25,6 +25,7 @@ async def ask(lifespan: Lifespan, model: RegisteredModel, request: Generate, lim
     Raises:
         AllAttemptsFailed: every attempt failed.
         DeadlineExceeded: `limit` was over first.
+        ModelUnregistered: the model was unregistered, and not let finish.
         OrchestratorClosed: the orchestrator was closed.
     """
     return await lifespan.place.run(lambda: _ask(lifespan, model, request, limit))
@@ -48,8 +49,11 @@ async def ask_stranger(
 async def _ask(lifespan: Lifespan, model: RegisteredModel, request: Generate, limit: float) -> ModelResponse:
     async with lifespan.lend() as tree:
         ref = tree.target(model).ref
-        if limit == inf:
-            return await ref.ask(request)
-        with trio.move_on_after(limit) as scope:
-            return await ref.ask(replace(request, deadline=scope.deadline))
+        try:
+            if limit == inf:
+                return await ref.ask(request)
+            with trio.move_on_after(limit) as scope:
+                return await ref.ask(replace(request, deadline=scope.deadline))
+        except ActorStopped as error:
+            raise model.explain(error)  # noqa: B904 - the very error, or one that has it as its cause
     raise DeadlineExceeded(f"Model {model.name!r} did not answer within {limit:g} s")

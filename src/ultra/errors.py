@@ -30,6 +30,7 @@ __all__ = [
     "LoopUnavailable",
     "MissingExtra",
     "ModelError",
+    "ModelUnregistered",
     "OrchestratorClosed",
     "OrchestratorInUse",
     "QuorumNotReached",
@@ -85,6 +86,14 @@ class OrchestratorClosed(UsageError, RuntimeError):
 
 class OrchestratorInUse(UsageError, RuntimeError):
     """You entered an orchestrator that is already running, or used it from another trio run meanwhile."""
+
+
+class ModelUnregistered(UltraError, RuntimeError):
+    """You unregistered the model before it had answered, and did not let it finish."""
+
+    def __init__(self, model_name: str) -> None:
+        super().__init__(f"Model {model_name!r} was unregistered before it had answered")
+        self.model_name = model_name
 
 
 # --- event loops ---------------------------------------------------------------------------------

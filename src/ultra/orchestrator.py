@@ -261,8 +261,9 @@ class MultiLLMOrchestrator:
         Raises:
             OrchestratorClosed: the orchestrator does not run.
         """
-        models = self._registry.prioritized()
-        return self._lifespan.look(lambda tree: {model.name: tree.health(model) for model in models})
+        return self._lifespan.look(
+            lambda tree: {model.name: tree.health(model) for model in self._registry.prioritized()}
+        )
 
     def revive_model(self, name: str) -> None:
         """Start the actor of a model again that is down after too many crashes, and close its circuit.
@@ -363,6 +364,7 @@ class MultiLLMOrchestrator:
             BadCall: an argument is not allowed, or the client is unusable; no model was called.
             AllAttemptsFailed: every attempt failed.
             DeadlineExceeded: `timeout` was over first.
+            ModelUnregistered: the model was unregistered meanwhile, and not let finish.
             OrchestratorClosed: the orchestrator was closed.
         """
         self._lifespan.check_open()

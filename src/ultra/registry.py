@@ -103,6 +103,7 @@ class ModelRegistry:
         with self._lock:
             model = self.get(name)
             del self._models[name], self._clients[name]
+            model.registered = False
         # Requests that are still under way must not leave their answers to the next model of this name.
         shard, model.shard = model.shard, None
         if isinstance(shard, MemoryShard):

@@ -11,7 +11,7 @@ from ultra.actors.coordinator import Coordinator
 from ultra.actors.model import ModelActor
 from ultra.actors.plan import Target
 from ultra.actors.status import ActorState
-from ultra.errors import OrchestratorClosed
+from ultra.errors import ModelUnregistered, OrchestratorClosed
 from ultra.health import model_health
 from ultra.supervisor.system import ActorSystem
 
@@ -141,8 +141,14 @@ class ModelTree:
             place.above.revive("actor")
 
     def target(self, model: RegisteredModel) -> Target:
-        """The actor of `model`, which is started if there is none."""
+        """The actor of `model`, which is started if there is none.
+
+        Raises:
+            ModelUnregistered: there is none any more, since another thread has unregistered the model.
+        """
         place = self._places.get(model)
+        if place is None and not model.registered:
+            raise ModelUnregistered(model.name)
         return place.target if place is not None else self.add(model)
 
     def health(self, model: RegisteredModel) -> ModelHealth:

@@ -22,7 +22,15 @@ from ultra.actors.message import Failure, Message
 from ultra.actors.retry import RetryPolicy, retried
 from ultra.actors.timeouts import AttemptTimer, Timeouts
 from ultra.clients.runners import Caller
-from ultra.errors import AllAttemptsFailed, BadCall, CircuitOpen, ModelError
+from ultra.errors import (
+    ActorDown,
+    ActorStopped,
+    AllAttemptsFailed,
+    BadCall,
+    CircuitOpen,
+    ModelError,
+    ModelUnregistered,
+)
 from ultra.log import get_logger
 from ultra.messages import Completion, ModelResponse, Usage
 from ultra.tokens import estimate_tokens
@@ -58,6 +66,7 @@ class RegisteredModel:
         "name",
         "policy",
         "price",
+        "registered",
         "shard",
         "timeouts",
         "users",
@@ -88,7 +97,16 @@ class RegisteredModel:
         self.limiter = limiter
         self.breaker = breaker
         self.metrics = metrics
+        self.registered = True
         self.users = 0  # how many trees have an actor for it
+
+    def explain(self, error: Exception) -> Exception:
+        """The error of a request in the asker's terms: that of an actor that was stopped names the reason."""
+        if self.registered or not isinstance(error, ActorStopped) or isinstance(error, ActorDown):
+            return error
+        explained = ModelUnregistered(self.name)
+        explained.__cause__ = error
+        return explained
 
     async def let_go(self) -> None:
         """One tree less has an actor for this model; with the last one the client's connections are closed.

@@ -21,6 +21,7 @@ from ultra.errors import (
     AllAttemptsFailed,
     DeadlineExceeded,
     ModelError,
+    ModelUnregistered,
     QuorumNotReached,
     UltraError,
 )
@@ -287,9 +288,10 @@ class Run:
 
     def _failed(self, stage: StagePlan, target: Target, error: Exception) -> str:
         """Take note of a model's failure; returns the model's name."""
+        error = target.model.explain(error)
         cause = error.__cause__ if isinstance(error, AllAttemptsFailed) else error
         kind = cause.kind if isinstance(cause, ModelError) else None
-        if kind in {"auth", "quota"} or isinstance(error, ActorDown):
+        if kind in {"auth", "quota"} or isinstance(error, (ActorDown, ModelUnregistered)):
             self._unusable[target.name] = None  # asking it again in this run cannot help
         failure = ModelFailure(
             model_name=target.name,
