@@ -115,11 +115,12 @@ def test_sdist_and_checkout_give_the_same_wheel(wheel: Path, from_sdist: Path) -
     assert _metadata(other, "RECORD") == _metadata(wheel, "RECORD")
 
 
-def test_the_wheel_installs_the_command_ultra(wheel: Path) -> None:
+def test_the_wheel_installs_the_command_ultra_and_the_plugin_for_pytest(wheel: Path) -> None:
     entry_points = ConfigParser()
     entry_points.read_string(_metadata(wheel, "entry_points.txt"))
 
     assert dict(entry_points["console_scripts"]) == {"ultra": "ultra.cli:main"}
+    assert dict(entry_points["pytest11"]) == {"ultra": "ultra.faults.pytest_plugin"}
 
 
 def test_the_installed_wheel_imports_the_runtime_in_an_empty_environment(environment: Path) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import trio
 from msgspec import Struct
+from trio.lowlevel import in_trio_run
 
 from ultra.errors import BadCall
 from ultra.faults.determinism import run_seeded
@@ -15,7 +16,7 @@ from ultra.faults.plan import FaultPlan
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ["Outcome", "Simulation", "simulate"]
+__all__ = ["Outcome", "Simulation", "run_scenario", "simulate"]
 
 T = TypeVar("T")
 
@@ -56,17 +57,26 @@ def simulate(
 
     The clock is virtual: it begins at 0 and jumps to the next timeout whenever all tasks wait, so that
     seconds take microseconds. Which ready task runs first is decided by the seed. Threads and sockets
-    are outside of both; use models and transports in memory. Not to be called from within trio.
+    are outside of both; use models and transports in memory.
 
     Raises:
         TimeoutError: after `timeout` virtual seconds the scenario had not ended: something hangs.
-        BadCall: the seed is not a whole number, 0 or more.
+        BadCall: the seed is not a whole number, 0 or more; or this was called from within trio.
     """
     if type(seed) is not int or seed < 0:
         raise BadCall(f"seed={seed!r} is not allowed; give a whole number, 0 or more")
-    simulation = Simulation(seed)
-    value, seconds = run_seeded(_run, scenario, simulation, timeout, random=Random(f"{seed}/schedule"))
-    return Outcome(seed, value, seconds, tuple(simulation.trace))
+    return run_scenario(scenario, Simulation(seed), timeout=timeout)
+
+
+def run_scenario(
+    scenario: Callable[[Simulation], Awaitable[T]], simulation: Simulation, *, timeout: float
+) -> Outcome[T]:
+    """As `simulate`, with a `simulation` that the caller has made, and can look at afterwards."""
+    if in_trio_run():
+        raise BadCall("a simulation runs a trio of its own: call it from a plain function, not an async one")
+    schedule = Random(f"{simulation.seed}/schedule")
+    value, seconds = run_seeded(_run, scenario, simulation, timeout, random=schedule)
+    return Outcome(simulation.seed, value, seconds, tuple(simulation.trace))
 
 
 async def _run(
