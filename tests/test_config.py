@@ -8,7 +8,8 @@ import pytest
 
 from ultra import BadCall, MultiLLMOrchestrator
 from ultra.cli.config import check, init
-from ultra.config import load_configuration
+from ultra.clients import ProviderStatus
+from ultra.config import ModelConfig, load_configuration
 from ultra.errors import ConfigError
 
 WHOLE = """\
@@ -38,6 +39,10 @@ hedge_after = "p95"
 """
 
 
+def names(model: ModelConfig) -> list[str]:
+    return [deployment.model for deployment in model.deployments]
+
+
 def write(tmp_path: Path, text: str) -> Path:
     path = tmp_path / "ultra.toml"
     path.write_text(text, "utf-8")
@@ -50,10 +55,10 @@ def test_a_whole_configuration_is_read(tmp_path: Path, monkeypatch: pytest.Monke
     configuration = load_configuration(write(tmp_path, WHOLE))
 
     gpt, claude = configuration.models["gpt"], configuration.models["claude"]
-    assert (gpt.weight, gpt.api_key, gpt.deployments) == (2.0, "sk-secret", ("openai:gpt-4o-mini",))
+    assert (gpt.weight, gpt.api_key, names(gpt)) == (2.0, "sk-secret", ["openai:gpt-4o-mini"])
     assert gpt.limits is not None
     assert gpt.limits.requests_per_minute == 60
-    assert claude.deployments == ("anthropic:claude", "openrouter:anthropic/claude")
+    assert names(claude) == ["anthropic:claude", "openrouter:anthropic/claude"]
     assert configuration.run.quorum == "all"
     assert configuration.retry is not None
     assert configuration.retry.max_retries == 1
@@ -122,7 +127,7 @@ def test_a_model_that_cannot_be_connected_to_says_which_key_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    with pytest.raises(BadCall, match="OPENAI_API_KEY"):
+    with pytest.raises(ConfigError, match=r"ultra.toml:1: models.a: no key .* set OPENAI_API_KEY"):
         MultiLLMOrchestrator.from_config(write(tmp_path, '[models.a]\nmodel = "openai:x"\n'))
 
 
@@ -136,7 +141,7 @@ def test_init_writes_a_configuration_that_check_accepts(
     assert check(path) == 0
 
     assert "sk-secret" not in path.read_text("utf-8") + capsys.readouterr().out
-    assert load_configuration(path).models["openai"].deployments == ("openai:gpt-4o-mini",)
+    assert names(load_configuration(path).models["openai"]) == ["openai:gpt-4o-mini"]
     with pytest.raises(ConfigError, match="--force"):
         init(path)
 
@@ -149,4 +154,82 @@ def test_check_reports_every_model_that_cannot_be_used(
         '[models.a]\nmodel = "nope:x"\n[models.b]\nmodel = "openai:x"\napi_key = "k"\nbase_url = ""\n',
     )
     assert check(path) == 2
-    assert "models.a: there is no provider 'nope'" in capsys.readouterr().err
+    assert f"ultra: {path}:1: models.a: there is no provider 'nope'" in capsys.readouterr().err
+
+
+ONE = '[models.a]\nmodel = "vllm:x"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('[run]\nstages = ["intial"]\n' + ONE, "2: run.stages: unknown stage 'intial'; there are: initial"),
+        ('[run]\nstages = "initial"\n' + ONE, "2: run.stages: found 'initial'; allowed is a list"),
+        (
+            '[run]\nquorum = "most"\n' + ONE,
+            "2: run.quorum: found 'most'; allowed is a whole number, or 'all'",
+        ),
+        ('[cache]\nstore = "sqlte:///x"\n' + ONE, "2: cache.store: cache='sqlte://...' is not allowed"),
+        (ONE + "weight = -1\n", "1: models.a: the weight is -1.0"),
+        (ONE + 'hedge_after = "p99"\n', "3: models.a.hedge_after: found 'p99'; allowed is a number of sec"),
+        (ONE + "options = { temprature = 1 }\n", "1: models.a: unknown option 'temprature'"),
+        ("[models.a]\nmodel = []\n", "1: models.a: model is empty"),
+        ('[models.a]\nmodel = ["vllm:x", 3]\n', "2: models.a.model.1: found 3; allowed is text or a section"),
+        ('[[models]]\nmodel = "vllm:x"\n', "1: models: allowed is a section"),
+    ],
+)
+def test_what_only_an_orchestrator_can_check_has_its_place_too(tmp_path: Path, text: str, says: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        MultiLLMOrchestrator.from_config(path)
+    assert str(caught.value).startswith(f"{path}:{says}")
+
+
+@pytest.mark.parametrize("name", ["api_key", "base_url"])
+def test_a_key_for_one_provider_is_not_given_to_another(tmp_path: Path, name: str) -> None:
+    text = f'[models.a]\nmodel = ["anthropic:c", "openrouter:c"]\n{name} = "http://sk-secret"\n'
+    with pytest.raises(ConfigError, match="of anthropic and openrouter; give them their own") as caught:
+        load_configuration(write(tmp_path, text))
+    assert "sk-secret" not in str(caught.value)
+
+
+def test_deployments_may_have_keys_and_options_of_their_own(tmp_path: Path) -> None:
+    text = """\
+[models.a]
+model = [{ model = "anthropic:c", api_key = "one", options = { seed = 2 } }, "openrouter:c"]
+options = { seed = 1, top_p = 0.5 }
+"""
+    first, second = load_configuration(write(tmp_path, text)).models["a"].deployments
+    assert (first.api_key, first.options) == ("one", {"seed": 2, "top_p": 0.5})
+    assert (second.api_key, second.options) == (None, {"seed": 1, "top_p": 0.5})
+    assert "one" not in repr((first, second))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[models.a]\napi_key = "sk-secret"\n',
+        '[models.a]\nmodel = "vllm:x"\napi_key = ["sk-secret"]\n',
+        '[models.a]\nmodel = "vllm:x"\noptions = "sk-secret"\n',
+        '[[models]]\napi_key = "sk-secret"\n',
+        '[models.a]\nmodel = "vllm:x"\nbase_url = "ftp://me:sk-secret@host"\n',
+    ],
+)
+def test_no_error_shows_what_may_be_a_key(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        MultiLLMOrchestrator.from_config(write(tmp_path, text))
+    assert "sk-secret" not in str(caught.value)
+
+
+def test_init_takes_the_embedded_model_only_where_there_is_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local, other = (
+        ProviderStatus(name=name, available=True, detail="here", example=f"{name}:m")
+        for name in ("local", "groq")
+    )
+    for found, expected in (([local, other], ["groq"]), ([local], ["local"])):
+        monkeypatch.setattr("ultra.clients.provider_statuses", lambda found=found: found)
+        path = tmp_path / f"{expected[0]}.toml"
+        init(path)
+        assert list(load_configuration(path).models) == expected

@@ -9,8 +9,10 @@ weight = 2.0
 price = { input = 0.15, output = 0.60 }
 
 [models.claude]
-model = ["anthropic:claude-sonnet-4-5", "openrouter:anthropic/claude-sonnet-4.5"]
-api_key = "${ANTHROPIC_API_KEY}"
+model = [
+    { model = "anthropic:claude-sonnet-4-5", api_key = "${MY_ANTHROPIC_KEY}" },
+    "openrouter:anthropic/claude-sonnet-4.5",
+]
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
@@ -31,13 +34,23 @@ from ultra.actors.limits import Limits
 from ultra.actors.retry import RetryPolicy
 from ultra.actors.timeouts import Timeouts
 from ultra.clients.providers import connect
-from ultra.errors import ConfigError, UltraError
+from ultra.errors import BadCall, ConfigError, UltraError
 from ultra.pricing import Price
+from ultra.toml_lines import TomlLines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["CacheConfig", "Configuration", "ModelConfig", "RunConfig", "load_configuration"]
+    from ultra.clients import HTTPClient
+
+__all__ = [
+    "CacheConfig",
+    "Configuration",
+    "DeploymentConfig",
+    "ModelConfig",
+    "RunConfig",
+    "load_configuration",
+]
 
 T = TypeVar("T")
 
@@ -49,6 +62,18 @@ _NESTED: Final[Mapping[str, type]] = {
     "timeouts": Timeouts,
     "breaker": BreakerPolicy,
 }
+_WORDS: Final = {
+    "array": "a list",
+    "bool": "true or false",
+    "float": "a number",
+    "int": "a whole number",
+    "object": "a section",
+    "str": "text",
+}
+"""What msgspec calls the kinds of values, and what a reader of TOML calls them."""
+
+_CHOICES: Final = {"hedge_after": "a number of seconds, or 'p95'", "quorum": "a whole number, or 'all'"}
+
 _TOP: Final = ("run", "cache", "retry", "timeouts", "limits", "breaker", "models")
 
 
@@ -70,10 +95,35 @@ class CacheConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     store: str = "memory"
 
 
-class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One model: its ``provider:model``, or several deployments of it that are tried in order."""
+class DeploymentConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One deployment of a model that needs a key, an endpoint or options of its own."""
 
-    model: str | tuple[str, ...]
+    model: str
+    api_key: str | None = None
+    base_url: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def provider(self) -> str:
+        """What stands before the colon."""
+        return self.model.partition(":")[0]
+
+    def connect(self) -> HTTPClient:
+        """Make its client; raises `BadCall` or `MissingExtra` where there can be none."""
+        return connect(self.model, api_key=self.api_key, base_url=self.base_url, **self.options)
+
+    def __repr__(self) -> str:
+        return f"DeploymentConfig(model={self.model!r})"  # a key must not be shown
+
+
+class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One model: its ``provider:model``, or several deployments of it that are tried in order.
+
+    `api_key` and `base_url` are for all deployments, which then must be of one provider; `options` are
+    for all, and a deployment's own go before them.
+    """
+
+    model: str | tuple[str | DeploymentConfig, ...]
     weight: float = 1.0
     api_key: str | None = None
     base_url: str | None = None
@@ -85,17 +135,35 @@ class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     breaker: BreakerPolicy | None = None
     hedge_after: float | Literal["p95"] | None = None
 
+    def __post_init__(self) -> None:
+        if not self.model:
+            raise BadCall("model is empty; allowed is 'provider:model', or a list of them")
+        providers = dict.fromkeys(each.provider for each in self.deployments)
+        for name in ("api_key", "base_url"):
+            if getattr(self, name) is not None and len(providers) > 1:
+                raise BadCall(
+                    f"{name} is for one provider, and the deployments are of {' and '.join(providers)}; "
+                    f'give them their own: model = [{{ model = "…", {name} = "…" }}, …]'
+                )
+
     @property
-    def deployments(self) -> tuple[str, ...]:
-        """Every ``provider:model``, first the one that is asked first."""
-        return (self.model,) if isinstance(self.model, str) else self.model
+    def deployments(self) -> tuple[DeploymentConfig, ...]:
+        """Every deployment with all that holds for it, first the one that is asked first."""
+        given = (self.model,) if isinstance(self.model, str) else self.model
+        return tuple(map(self._deployment, given))
+
+    def _deployment(self, given: str | DeploymentConfig) -> DeploymentConfig:
+        own = DeploymentConfig(model=given) if isinstance(given, str) else given
+        return DeploymentConfig(
+            model=own.model,
+            api_key=own.api_key or self.api_key,
+            base_url=own.base_url or self.base_url,
+            options={**self.options, **own.options},
+        )
 
     def connect(self) -> list[object]:
         """A client for each deployment; raises `BadCall` or `MissingExtra` where there can be none."""
-        return [
-            connect(deployment, api_key=self.api_key, base_url=self.base_url, **self.options)
-            for deployment in self.deployments
-        ]
+        return [deployment.connect() for deployment in self.deployments]
 
     def policies(self) -> dict[str, Any]:
         """What `MultiLLMOrchestrator.register_model` takes besides name, client and weight."""
@@ -110,7 +178,7 @@ class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 class Configuration(Struct, frozen=True, kw_only=True):
     """A whole configuration, checked but for what only the providers know."""
 
-    source: str
+    lines: TomlLines
     models: Mapping[str, ModelConfig]
     run: RunConfig = RunConfig()
     cache: CacheConfig = CacheConfig()
@@ -118,6 +186,14 @@ class Configuration(Struct, frozen=True, kw_only=True):
     timeouts: Timeouts | None = None
     limits: Limits | None = None
     breaker: BreakerPolicy | None = None
+
+    @contextmanager
+    def explaining(self, *where: str) -> Iterator[None]:
+        """Turn a `BadCall` in the block into a `ConfigError` that says where its cause stands."""
+        try:
+            yield
+        except BadCall as error:
+            raise ConfigError(f"{self.lines.place(*where)}: {error}") from None
 
     def settings(self) -> dict[str, Any]:
         """The arguments of `MultiLLMOrchestrator`."""
@@ -147,22 +223,21 @@ def load_configuration(path: str | Path) -> Configuration:
     """
     path = Path(path)
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")  # some editors put a mark before it
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: it cannot be read: {error}") from error
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: it is not TOML: {error}") from error
-    return _Reader(str(path), text).read(table)
+    return _Reader(TomlLines(str(path), text)).read(table)
 
 
 class _Reader:
     """Turns a decoded file into a `Configuration`, section by section, so that errors know where they are."""
 
-    def __init__(self, source: str, text: str) -> None:
-        self._source = source
-        self._lines = text.splitlines()
+    def __init__(self, lines: TomlLines) -> None:
+        self._lines = lines
 
     def read(self, table: Mapping[str, Any]) -> Configuration:
         for name in table:
@@ -171,10 +246,10 @@ class _Reader:
         models = self._section(table, "models")
         if not models:
             raise ConfigError(
-                f'{self._source}: no models; add a section such as [models.gpt] with model = "…"'
+                f'{self._lines.source}: no models; add a section such as [models.gpt] with model = "…"'
             )
         return Configuration(
-            source=self._source,
+            lines=self._lines,
             models={
                 name: self._convert(("models", name), value, ModelConfig) for name, value in models.items()
             },
@@ -201,7 +276,7 @@ class _Reader:
     def _section(self, table: Mapping[str, Any], name: str) -> Mapping[str, Any]:
         value = table.get(name, {})
         if not isinstance(value, dict):
-            raise self._error((name,), f"found {value!r}; allowed is a section, written as [{name}]")
+            raise self._error((name,), f"{_shown((name,), value)}allowed is a section, written as [{name}]")
         return value
 
     def _optional(self, table: Mapping[str, Any], name: str, kind: type[T]) -> T | None:
@@ -214,7 +289,10 @@ class _Reader:
             return msgspec.convert(self._expanded(where, value), kind)
         except msgspec.ValidationError as error:
             message, _, path = str(error).partition(" - at `$")
-            raise self._error((*where, *re.findall(r"\w+", path)), _found(message, value, path)) from None
+            keys = tuple(re.findall(r"\w+", path))
+            raise self._error(
+                (*where, *keys), _explained(message, (*where, *keys), _inside(value, keys))
+            ) from None
         except ConfigError:
             raise
         except UltraError as error:  # what a Struct's own check found
@@ -244,42 +322,31 @@ class _Reader:
         return _VARIABLE.sub(lambda match: os.environ[match[1]], value)
 
     def _error(self, where: tuple[str, ...], message: str) -> ConfigError:
-        line = self._line_of(where)
-        place = f"{self._source}:{line}" if line else self._source
-        return ConfigError(f"{place}: {'.'.join(where)}: {message}")
-
-    def _line_of(self, where: tuple[str, ...]) -> int | None:
-        """The line on which a key stands, as far as plain layouts go: its section's, and then its own."""
-        found = None
-        for number, section, key in self._keys():
-            if (*section, *key) == where:
-                return number
-            if where[: len(section)] == section and section and (not key or key[0] in where):
-                found = number
-        return found
-
-    def _keys(self) -> Iterator[tuple[int, tuple[str, ...], tuple[str, ...]]]:
-        section: tuple[str, ...] = ()
-        for number, line in enumerate(self._lines, start=1):
-            header = re.match(r"\s*\[\s*([^\[\]]+?)\s*\]", line)
-            if header:
-                section = _parts(header[1])
-                yield number, section, ()
-                continue
-            key = re.match(r"\s*([\w\-\".' ]+?)\s*=", line)
-            if key:
-                yield number, section, _parts(key[1])
+        return ConfigError(f"{self._lines.place(*where)}: {message}")
 
 
-def _parts(dotted: str) -> tuple[str, ...]:
-    return tuple(part.strip().strip("\"'") for part in dotted.split("."))
-
-
-def _found(message: str, value: object, path: str) -> str:
-    """What msgspec says, and what stood there; never the text of a key."""
-    keys = re.findall(r"\w+", path)
+def _inside(value: object, keys: tuple[str, ...]) -> object:
     for key in keys:
-        value = value.get(key) if isinstance(value, dict) else None
-    if value is None or "api_key" in keys:
-        return message
-    return f"{message}; found {value!r}"
+        if isinstance(value, list) and key.isdigit() and int(key) < len(value):
+            value = value[int(key)]
+        else:
+            value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def _explained(message: str, where: tuple[str, ...], value: object) -> str:
+    """What msgspec says, in the words of TOML, and what was found there."""
+    if where[-1] in _CHOICES and "Invalid enum" in message:
+        return f"{_shown(where, value)}allowed is {_CHOICES[where[-1]]}"
+    expected = re.match(r"Expected `([^`]*)`, got", message)
+    if expected is None:
+        return f"{_shown(where, value)}{message}"
+    allowed = [_WORDS.get(word, word) for word in expected[1].split(" | ") if word != "null"]
+    return f"{_shown(where, value)}allowed is {' or '.join(allowed)}"
+
+
+def _shown(where: tuple[str, ...], value: object) -> str:
+    """What was found, where it cannot hold a key."""
+    if isinstance(value, (str, int, float)) and not {"api_key", "base_url", "options"} & set(where):
+        return f"found {value!r}; "
+    return ""

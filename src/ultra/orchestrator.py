@@ -146,14 +146,18 @@ class MultiLLMOrchestrator:
         """An orchestrator with the models and settings of a configuration file, such as ``ultra.toml``.
 
         Raises:
-            ConfigError: the file is wrong; the message gives file, line, key, and what is allowed.
-            BadCall: a model cannot be connected to, for want of a key, say.
+            ConfigError: the file is wrong, or a model cannot be connected to, for want of a key, say; the
+                message gives file, line, key, and what is allowed.
             MissingExtra: a model or the cache needs packages that are not installed.
         """
         configuration = load_configuration(path)
-        orchestrator = cls(**configuration.settings())
+        with configuration.explaining("cache", "store"):
+            orchestrator = cls(**configuration.settings())
         for name, model in configuration.models.items():
-            orchestrator.register_model(name, model.connect(), model.weight, **model.policies())
+            with configuration.explaining("models", name):
+                orchestrator.register_model(name, model.connect(), model.weight, **model.policies())
+        with configuration.explaining("run", "stages"):
+            orchestrator._planner.check_defaults()
         return orchestrator
 
     # --- life ----------------------------------------------------------------------------------------

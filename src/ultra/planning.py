@@ -61,6 +61,10 @@ class Planner:
         self._defaults = defaults
         self._secret = secret
 
+    def check_defaults(self) -> None:
+        """Check what holds for runs that set nothing themselves. Raises `BadCall`."""
+        self.check("a question", None, None, RunSettings(None, None, None, use_cache=True, options=None))
+
     def check(
         self,
         prompt: str,

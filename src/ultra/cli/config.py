@@ -11,6 +11,8 @@ import typer
 from ultra.cli.commands import new_app
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ultra.clients import ProviderStatus
     from ultra.config import Configuration
 
@@ -65,6 +67,8 @@ def init(
     if path.exists() and not force:
         raise ConfigError(f"{path} is there already; give another name, or --force to write over it")
     usable = [status for status in provider_statuses() if status.available]
+    # The embedded model is for those who have no other: small as it is, it would only disturb them.
+    usable = [status for status in usable if status.name != "local"] or usable
     if not usable:
         raise ConfigError(
             'no provider can be used here: set a key, or install the embedded model with "ultra-llm[local]"; '
@@ -94,23 +98,32 @@ def check(
     ask: Annotated[bool, typer.Option("--ask", help="Ask each model for one token, too.")] = False,
 ) -> int:
     """Check a configuration: its keys, values, models and providers; with --ask, that each model answers."""
-    from ultra.clients import connect  # noqa: PLC0415 - not for the help alone
-    from ultra.config import load_configuration  # noqa: PLC0415 - as above
-    from ultra.errors import UltraError  # noqa: PLC0415 - as above
+    from ultra.config import load_configuration  # noqa: PLC0415 - not for the help alone
+    from ultra.orchestrator import MultiLLMOrchestrator  # noqa: PLC0415 - as above
 
     configuration = load_configuration(path)
-    problems = 0
+    if problems := list(_problems(configuration)):
+        sys.stderr.write("".join(f"ultra: {problem}\n" for problem in problems))
+        return 2
+    MultiLLMOrchestrator.from_config(path)
+    number = len(configuration.models)
+    sys.stdout.write(f"{path}: {number} model{'' if number == 1 else 's'}, no errors\n")
+    return _ask_each(configuration) if ask else 0
+
+
+def _problems(configuration: Configuration) -> Iterator[str]:
+    """Say of every deployment that cannot be connected to why, so that one check tells all."""
+    from ultra.errors import MissingExtra, UltraError  # noqa: PLC0415 - not for the help alone
+
     for name, model in configuration.models.items():
         for deployment in model.deployments:
             try:
-                connect(deployment, api_key=model.api_key, base_url=model.base_url, **model.options)
+                with configuration.explaining("models", name):
+                    deployment.connect()
+            except MissingExtra as error:
+                yield f"{configuration.lines.place('models', name)}: {error}"
             except UltraError as error:
-                problems += 1
-                sys.stderr.write(f"{path}: models.{name}: {error}\n")
-    if problems:
-        return 2
-    sys.stdout.write(f"{path}: {len(configuration.models)} models, no errors\n")
-    return _ask_each(configuration) if ask else 0
+                yield str(error)
 
 
 def _ask_each(configuration: Configuration) -> int:

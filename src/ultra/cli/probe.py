@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ultra.clients import connect
 from ultra.errors import ModelError
 
 if TYPE_CHECKING:
-    from ultra.config import Configuration, ModelConfig
+    from ultra.config import Configuration, DeploymentConfig
 
 __all__ = ["probe"]
 
@@ -22,22 +21,21 @@ async def probe(configuration: Configuration) -> list[tuple[str, str | None]]:
     """Ask all deployments at once; gives each with its error, or None where it answered."""
     outcomes: dict[str, str | None] = {}
 
-    async def ask(name: str, deployment: str, model: ModelConfig) -> None:
-        outcomes[f"{name} ({deployment})"] = await _error_of(deployment, model)
+    async def ask(name: str, deployment: DeploymentConfig) -> None:
+        outcomes[f"{name} ({deployment.model})"] = await _error_of(deployment)
 
     async with trio.open_nursery() as nursery:
         for name, model in configuration.models.items():
             for deployment in model.deployments:
-                nursery.start_soon(ask, name, deployment, model)
+                nursery.start_soon(ask, name, deployment)
     return sorted(outcomes.items())
 
 
-async def _error_of(deployment: str, model: ModelConfig) -> str | None:
-    options = {**model.options, "max_tokens": 1}
-    client = connect(deployment, api_key=model.api_key, base_url=model.base_url, **options)
+async def _error_of(deployment: DeploymentConfig) -> str | None:
+    client = deployment.connect()
     try:
         with trio.fail_after(_PATIENCE):
-            await client.generate("Say yes.")
+            await client.generate("Say yes.", max_tokens=1)
     except trio.TooSlowError:
         return f"no answer within {_PATIENCE:g} s"
     except ModelError as error:

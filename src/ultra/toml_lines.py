@@ -1,0 +1,53 @@
+"""Where in a TOML file a key stands, so that an error can say it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["TomlLines"]
+
+_HEADER: Final = re.compile(r"\s*\[{1,2}\s*([^\[\]]+?)\s*\]")
+_KEY: Final = re.compile(r"\s*([\w\-\".' ]+?)\s*=")
+
+
+class TomlLines:
+    """The lines of one file. `tomllib` forgets them, so they are found again, for plain layouts."""
+
+    def __init__(self, source: str, text: str) -> None:
+        self.source = source
+        self._lines = text.splitlines()
+
+    def __repr__(self) -> str:
+        return f"TomlLines({self.source!r})"  # the text may hold a key
+
+    def place(self, *where: str) -> str:
+        """Return ``file:line: key`` for the key at this path: its line, or else that of its section."""
+        line = self._line_of(where)
+        file = f"{self.source}:{line}" if line else self.source
+        return f"{file}: {'.'.join(where)}"
+
+    def _line_of(self, where: tuple[str, ...]) -> int | None:
+        found = None
+        for number, section, key in self._keys():
+            if (*section, *key) == where:
+                return number
+            if where[: len(section)] == section and section and (not key or key[0] in where):
+                found = number
+        return found
+
+    def _keys(self) -> Iterator[tuple[int, tuple[str, ...], tuple[str, ...]]]:
+        section: tuple[str, ...] = ()
+        for number, line in enumerate(self._lines, start=1):
+            if header := _HEADER.match(line):
+                section = _parts(header[1])
+                yield number, section, ()
+            elif key := _KEY.match(line):
+                yield number, section, _parts(key[1])
+
+
+def _parts(dotted: str) -> tuple[str, ...]:
+    return tuple(part.strip().strip("\"'") for part in dotted.split("."))
