@@ -7,6 +7,7 @@ import gc
 import inspect
 import logging
 import signal
+import sys
 import threading
 from collections.abc import Callable, Coroutine
 from functools import wraps
@@ -21,6 +22,11 @@ LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
 }
 
 
+# In debug mode and from Python 3.12 on, uvloop may crash the interpreter when an async generator is left to
+# the garbage collector, as those of the openai library are: github.com/MagicStack/uvloop, issue 730.
+DEBUGGABLE = {"asyncio": True, "uvloop": sys.version_info < (3, 12)}
+
+
 class _Complaints(logging.Handler):
     """What the loop's debug mode, or anything else of asyncio, complains about."""
 
@@ -33,12 +39,12 @@ class _Complaints(logging.Handler):
 
 
 def run_on(loop: str, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run ``main()`` in debug mode; afterwards there is no complaint, no task, no trio thread left."""
+    """Run ``main()``, in debug mode if possible; afterwards no complaint, task or trio thread is left."""
     complaints = _Complaints()
     logger = logging.getLogger("asyncio")
     logger.addHandler(complaints)
     try:
-        with asyncio.Runner(debug=True, loop_factory=LOOPS[loop]) as runner:
+        with asyncio.Runner(debug=DEBUGGABLE[loop], loop_factory=LOOPS[loop]) as runner:
             runner.get_loop().slow_callback_duration = 10.0  # [s]; how fast this machine is is not tested
             runner.run(main())
         gc.collect()

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import pytest
 import trio
 
-from asyncio_runs import LOOPS
+from asyncio_runs import DEBUGGABLE, LOOPS
 from ultra.errors import LoopUnavailable
 from ultra.loops import Alarm, AsyncioLoop
 
@@ -25,7 +25,7 @@ class LoopThread:
     """An asyncio loop that runs in a thread of its own."""
 
     def __init__(self, kind: str) -> None:
-        self._runner = asyncio.Runner(debug=True, loop_factory=LOOPS[kind])
+        self._runner = asyncio.Runner(debug=DEBUGGABLE[kind], loop_factory=LOOPS[kind])
         self.loop = self._runner.get_loop()
         self.loop.slow_callback_duration = 10.0
         self.thread = threading.Thread(target=self.loop.run_forever, name="asyncio loop")
