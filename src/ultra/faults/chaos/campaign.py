@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import time
@@ -25,8 +24,6 @@ __all__ = ["Campaign", "run_campaign"]
 
 CHUNK: Final = 20
 """Seeds that a process runs in one go; the first of them runs a second time, in another process."""
-
-SEEDS_BETWEEN_COLLECTIONS: Final = 5
 
 
 class Campaign(Struct):
@@ -160,29 +157,21 @@ def _run_chunk(chunk: tuple[range, int]) -> Campaign:
     """Simulate the seeds of one chunk. Runs in a process of the pool."""
     seeds, repeated = chunk
     part = Campaign()
-    collects = gc.isenabled()
-    gc.disable()  # it would go through the records again and again
-    try:
-        for seed in seeds:
-            if _stop is not None and _stop.is_set():
-                break
-            report = simulate(seed, digest=seed == seeds[0])
-            part.add(
-                Campaign(
-                    seeds=1,
-                    messages=report.messages,
-                    faults=report.faults,
-                    checks=report.checks,
-                    violations=report.violations,
-                )
+    for seed in seeds:
+        if _stop is not None and _stop.is_set():
+            break
+        report = simulate(seed, digest=seed == seeds[0])
+        part.add(
+            Campaign(
+                seeds=1,
+                messages=report.messages,
+                faults=report.faults,
+                checks=report.checks,
+                violations=report.violations,
             )
-            if report.digest:
-                part.digests[seed] = report.digest
-            if seed % SEEDS_BETWEEN_COLLECTIONS == 0:
-                gc.collect()
-        again = simulate(repeated, digest=True).digest
-        part._compare(repeated, again)  # noqa: SLF001 - its own
-    finally:
-        if collects:
-            gc.enable()
+        )
+        if report.digest:
+            part.digests[seed] = report.digest
+    again = simulate(repeated, digest=True).digest
+    part._compare(repeated, again)  # noqa: SLF001 - its own
     return part

@@ -177,6 +177,18 @@ class SupervisorNode(Node):
         since = now - self.intensity.within
         return [restart for restart in self.restarts if restart[1] >= since]
 
+    def living_with(self, child: Node) -> list[tuple[ActorNode, int]]:
+        """The living actors, and their incarnations, that must end before `child` begins anew."""
+        members = (other for other in self.restarted_with(child) if other is not child)
+        actors = (
+            actor
+            for other in members
+            for actor in (other.actors() if isinstance(other, SupervisorNode) else (other,))
+        )
+        return [
+            (actor, actor.incarnation) for actor in actors if isinstance(actor, ActorNode) and actor.alive
+        ]
+
     def restarted_with(self, child: Node) -> list[Node]:
         """The children that the strategy restarts with `child`, itself included."""
         if self.strategy == "one_for_one":
@@ -209,6 +221,7 @@ class ActorNode(Node):
         "overloaded_at",
         "own_starts",
         "ref",
+        "renewed_with",
         "running",
         "slowed",
         "stop_asked",
@@ -238,6 +251,8 @@ class ActorNode(Node):
         self.slowed = False  # ... and they took time
         self.hung = 0  # the incarnation that has a handler which never ends
         self.stop_asked = False
+        # Those who are to be restarted with it, and were alive in this incarnation when that was decided.
+        self.renewed_with: list[tuple[ActorNode, int]] = []
         self.own_starts: list[float] = []
         self.overloaded_at = -inf
 

@@ -59,6 +59,7 @@ class Lives:
             f"{actor.path} began anew while its old incarnation lived, with {actor.running} handlers running",
             actor.path,
         )
+        self._check_siblings_ended(actor)
         self._check_begin(actor, now)
         self._count_start(actor, now)
         actor.has_begun(now)
@@ -66,6 +67,18 @@ class Lives:
         actor.incarnation += 1
         actor.changed_at = now
         self._mail.interrupted(actor)
+
+    def _check_siblings_ended(self, actor: ActorNode) -> None:
+        """Those who are restarted with the actor have ended by now, and may even have begun anew."""
+        for other, incarnation in actor.renewed_with:
+            self._record.check(
+                7,
+                other.incarnation > incarnation or not other.alive,
+                f"{actor.path} began anew, and {other.path}, to be restarted with it, had not ended",
+                actor.path,
+                other.path,
+            )
+        actor.renewed_with = []
 
     def _begin_above(self, actor: ActorNode, now: float) -> None:
         """A supervisor that is to begin anew does so by the first actor below it that does.
@@ -226,6 +239,8 @@ class Lives:
             self._may_start(child, due)
             child.must_start = True
         node.decided = True
+        if isinstance(node, ActorNode):
+            node.renewed_with = above.living_with(node)
 
     def _may_start(self, node: Node, due: float) -> None:
         begun = False

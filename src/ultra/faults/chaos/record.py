@@ -29,6 +29,9 @@ TIME_ERROR: Final = 1e-6
 EVENTS_SHOWN: Final = 24
 """How many events a violation's shortened trace has at most."""
 
+MOST_VIOLATIONS: Final = 20
+"""How many violations of one guarantee are kept of one seed: what follows the first tells little more."""
+
 Event = tuple[object, ...]
 """The time [s], what happened, to whom, and details; numbers and text only."""
 
@@ -55,6 +58,7 @@ class Record:
         self.events: list[Event] = []
         self.checks: dict[int, int] = dict.fromkeys(GUARANTEES, 0)
         self.violations: list[Violation] = []
+        self._broken: dict[int, int] = dict.fromkeys(GUARANTEES, 0)
 
     def add(self, what: str, *details: object) -> None:
         """Write down an event, at this moment."""
@@ -68,6 +72,9 @@ class Record:
 
     def violate(self, guarantee: int, message: str, *concerned: object) -> None:
         """A guarantee is broken."""
+        self._broken[guarantee] += 1
+        if self._broken[guarantee] > MOST_VIOLATIONS:
+            return
         try:
             now = trio.current_time()
         except RuntimeError:  # after the run

@@ -28,9 +28,9 @@ ENDINGS: Final[dict[Ending, int]] = {
     "rest": 10,
     "leave": 4,
     "stop": 3,
-    "cancel": 1,
-    "raise": 1,
-    "interrupt": 1,
+    "cancel": 2,
+    "raise": 2,
+    "interrupt": 2,
 }
 """How often each of them is chosen."""
 

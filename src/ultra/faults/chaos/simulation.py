@@ -5,7 +5,10 @@ Both live in one trio run, in virtual time, each with a fault plan and a record 
 
 from __future__ import annotations
 
+import gc
 import logging
+import sys
+import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -62,20 +65,25 @@ def simulate(seed: int, *, trace: bool = False, digest: bool = False) -> Report:
 
     `trace` asks for all events as text, `digest` for a text that is equal for equal traces.
     """
-    simulation = Simulation(seed)
-    with _silence():
-        simulation.run()
-    record = simulation.record
-    record.absorb(simulation.ensemble.record)
-    return Report(
-        seed=seed,
-        messages=len(simulation.mail.messages),
-        faults=_added(simulation.scenario.plan.counts, simulation.ensemble.troubles.plan.counts),
-        checks=record.checks,
-        violations=record.violations,
-        digest=record.digest if digest else "",
-        trace=record.trace() if trace else [],
-    )
+    with _silence(), _no_collection():
+        simulation = Simulation(seed)
+        broke_off = simulation.run()
+        record = simulation.record
+        record.absorb(simulation.ensemble.record)
+        report = Report(
+            seed=seed,
+            messages=len(simulation.mail.messages),
+            faults=_added(simulation.scenario.plan.counts, simulation.ensemble.troubles.plan.counts),
+            checks=record.checks,
+            violations=record.violations,
+            digest=record.digest if digest else "",
+            trace=record.trace() if trace else [],
+        )
+        if broke_off is not None:
+            with _unheard():
+                del simulation, broke_off
+                gc.collect()
+    return report
 
 
 def _added(counts: dict[str, int], others: dict[str, int]) -> dict[str, int]:
@@ -94,6 +102,34 @@ def _silence() -> Iterator[None]:
         logger.setLevel(level)
 
 
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep the garbage collector out: it would go through the growing record again and again."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Let the tasks of a loop that broke off be destroyed without the complaint that nobody ran them.
+
+    Their ``finally`` blocks run when they are collected. At a time of the collector's choosing, that would
+    be in the middle of a later simulation, which then would depend on more than its seed.
+    """
+    hook = sys.unraisablehook
+    sys.unraisablehook = lambda _: None
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        sys.unraisablehook = hook
+
+
 class Simulation:
     """The tree, the work and the record of one seed."""
 
@@ -108,13 +144,15 @@ class Simulation:
         self.ensemble = Ensemble(seed)
         self._leaving_since: float | None = None
 
-    def run(self) -> None:
-        """Run to the end; what goes wrong is in the record."""
+    def run(self) -> BaseException | None:
+        """Run to the end; what goes wrong is in the record. Returns what broke trio's loop off, if any."""
         try:
             with self.scenario.plan.observe(self._injected):
                 run_seeded(self._main, random=self.scenario.schedule)
         except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - whatever escapes is a finding
-            self.record.violate(1, f"the run broke off: {error!r}")
+            self.record.violate(9, f"the run broke off: {error!r}")
+            return error
+        return None
 
     async def _main(self) -> None:
         root = self.scenario.root
