@@ -53,8 +53,8 @@ def test_calls_end_in_every_way(ensembles: list[Ensemble]) -> None:
     assert ends.keys() >= {
         "ActorCrashed",
         "ActorDown",
-        "ActorStopped",
         "AllAttemptsFailed",
+        "ModelUnregistered",
         "OrchestratorClosed",
         "QuorumNotReached",
         "never",

@@ -164,3 +164,32 @@ async def test_closing_the_response_closes_the_one_inside() -> None:
         pass
 
     assert server.body.closed
+
+
+async def test_what_may_be_secret_in_a_url_is_matched_without_and_recorded_nowhere() -> None:
+    plan = FaultPlan().http_status("*/v1/chat", 429, times=1).http_status("*?key=*", 500)
+    async with _client(plan) as client:
+        statuses = [
+            (await client.get("https://me:password@api.example/v1/chat?key=s3cret")).status_code
+            for _ in range(2)
+        ]
+
+    assert statuses == [429, 500]
+    assert [injection.where for injection in plan.injections] == [URL, URL]
+    assert "s3cret" not in str(plan)
+    assert "password" not in str(plan)
+
+
+async def test_a_server_is_asked_not_to_pack_events_that_are_to_be_changed() -> None:
+    asked: list[str] = []
+
+    def server(request: httpx.Request) -> httpx.Response:
+        asked.append(request.headers["accept-encoding"])
+        return httpx.Response(200, text="data: {}\n\n")
+
+    plan = FaultPlan().http_malformed_events(times=1)
+    async with httpx.AsyncClient(transport=FaultyTransport(plan, httpx.MockTransport(server))) as client:
+        for _ in range(2):
+            await client.get(URL)
+
+    assert asked[0] == "identity" != asked[1]

@@ -117,7 +117,9 @@ class ContentType(_HttpFault, frozen=True):
 
 
 class HttpFaults(RuleBook):
-    """The rules about HTTP, for a `FaultyTransport`. `url` is a pattern for whole URLs.
+    """The rules about HTTP, for a `FaultyTransport`.
+
+    `url` is a pattern for whole URLs, with or without their query.
 
     The conditions are those of `Conditions`. Counts are bytes of the body as it is sent.
     """

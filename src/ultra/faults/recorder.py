@@ -97,8 +97,10 @@ class RuleBook:
     def _rules_changed(self) -> None:
         """Whatever was derived from the rules is out of date."""
 
-    def _rules_for(self, hook: Hook, target: str) -> tuple[Rule, ...]:
-        return tuple(rule for rule in self.rules if rule.fault.hook == hook and rule.matches_target(target))
+    def _rules_for(self, hook: Hook, *targets: str) -> tuple[Rule, ...]:
+        """The rules about any of `targets`, which are names for one thing."""
+        rules = (rule for rule in self.rules if rule.fault.hook == hook)
+        return tuple(rule for rule in rules if any(map(rule.matches_target, targets)))
 
     def _fired(self, rules: Sequence[Rule], message: object = None) -> list[Rule]:
         """The rules whose faults are to be injected now, up to the first that ends it."""

@@ -34,15 +34,17 @@ __all__ = ["FaultyTransport"]
 _END_OF_EVENT: Final = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _CHUNK: Final = 65_536
 _CHANGE_LENGTH: Final = (Disconnects, Truncates, MalformedEvents, StreamError)
+_READ_EVENTS: Final = (MalformedEvents, StreamError)
 _FILTERED: Final = (*_CHANGE_LENGTH, SlowBody)
 
 
 class FaultyTransport(httpx.AsyncBaseTransport):
     """Give it to a client: ``httpx.AsyncClient(transport=FaultyTransport(plan))``.
 
-    The HTTP rules of `plan` apply to requests by their URL. What they leave alone goes to `transport`:
-    the network by default, or an `httpx.MockTransport` or `httpx.ASGITransport` in memory. Closing this
-    closes that. Runs on trio and on asyncio; errors are httpx's own, as from a real network.
+    The HTTP rules of `plan` apply to requests by their URL, with its query or without. What they leave
+    alone goes to `transport`: the network by default, or an `httpx.MockTransport` or
+    `httpx.ASGITransport` in memory. Closing this closes that. Runs on trio and on asyncio; errors are
+    httpx's own, as from a real network.
     """
 
     def __init__(self, plan: HttpFaults, transport: httpx.AsyncBaseTransport | None = None) -> None:
@@ -51,10 +53,13 @@ class FaultyTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Answer `request`, or fail as the plan says."""
-        url = str(request.url)
-        fired = self._plan._fired(self._plan._rules_for("http", url))  # noqa: SLF001 - two parts of one plan
+        shown = str(request.url.copy_with(userinfo=b"", query=None))  # keys may be in what this leaves out
+        rules = self._plan._rules_for("http", str(request.url), shown)  # noqa: SLF001 - two parts of one plan
+        fired = self._plan._fired(rules)  # noqa: SLF001 - as above
         for rule in fired:
-            self._plan._record(rule, url)  # noqa: SLF001 - as above
+            self._plan._record(rule, shown)  # noqa: SLF001 - as above
+        if any(isinstance(rule.fault, _READ_EVENTS) for rule in fired):
+            request.headers["accept-encoding"] = "identity"  # there are no events to see in what is packed
         if fired and fired[-1].fault.ends:
             response = await _in_place_of_server(fired.pop(), request)
         else:

@@ -20,6 +20,7 @@ from ultra.faults.chaos.record import TIME_ERROR, Record
 from ultra.faults.chaos.troubles import COORDINATOR, TROUBLE_UNTIL, Troubles
 from ultra.faults.chaos.users import User
 from ultra.faults.chaos.verdicts import MAX_RETRIES, Question, Verdicts
+from ultra.faults.chaos.wire import over_http
 from ultra.faults.rules import InjectedFault
 from ultra.orchestrator import MultiLLMOrchestrator
 from ultra.supervisor.spec import RestartIntensity
@@ -113,7 +114,9 @@ class Ensemble:
         lives = self._models[name]
         model = VirtualModel(name, len(lives) + 1, self.seed, self.record)
         lives.append(model)
-        self.orchestrator.register_model(name, model, weight=float(self._random.randint(0, 5)))
+        behind_http = name == "third" and self.troubles.over_http
+        client = over_http(model, self.troubles.plan) if behind_http else model
+        self.orchestrator.register_model(name, client, weight=float(self._random.randint(0, 5)))
         if len(lives) > 1:
             self._absent_until[name] = trio.current_time()
         self.record.add("registered", name, len(lives))

@@ -11,7 +11,7 @@ from ultra.errors import ErrorKind, ModelError
 from ultra.faults.chaos.record import TIME_ERROR
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from ultra.faults.chaos.record import Record
 
@@ -56,7 +56,7 @@ class VirtualModel:
             self._may_fail()
             return self._say(number, prompt)
 
-    async def stream(self, prompt: str, *, system: str | None = None) -> AsyncIterator[str]:
+    async def stream(self, prompt: str, *, system: str | None = None) -> AsyncGenerator[str]:
         """Answer word by word; a stream may break off in the middle."""
         with _Call(self, prompt, system) as number:
             await trio.sleep(self._pace)

@@ -44,6 +44,10 @@ class Troubles:
         self.garbled: dict[str, int] = {}  # noise that models were made to say, by name
         self.crashes: dict[str, list[float]] = {}  # when actors were made to crash, by path
         self._write_rules()
+        self.over_http: Final = self._random.random() < 0.4
+        """Whether a model stands behind HTTP, and the exchanges with it go wrong, too."""
+        if self.over_http:
+            self._write_rules_for_http()
 
     # --- what has happened ---------------------------------------------------------------------------
 
@@ -102,6 +106,19 @@ class Troubles:
             plan.add("drop", COORDINATOR, **self._when(1))
         if chance() < 0.3:
             plan.add("hang", COORDINATOR, **self._when(1))
+
+    def _write_rules_for_http(self) -> None:
+        plan, some, when = self.plan, self._some, self._when
+        plan.add("http_slow_body", seconds=(0.0, 0.1), piece=some((16, 64, 256)), **when(2))
+        plan.add("http_malformed_events", after_events=some((0, 2)), **when(2))
+        plan.add("http_stream_error", after_events=some((0, 1, 4)), **when(2))
+        plan.add("http_truncate", after_bytes=some((0, 100, 400)), **when(2))
+        plan.add("http_disconnect", after_bytes=some((0, 100, 400)), **when(2))
+        plan.add("http_content_type", value=some(("text/html", "application/json", "")), **when(2))
+        plan.add("http_status", status=some(STATUSES), retry_after=some((None, 1)), **when(2))
+        plan.add("http_connect_error", **when(2))
+        plan.add("http_read_timeout", **when(2))
+        plan.add("http_huge_body", size=some((10_000, 100_000)), **when(2))
 
     def _when(self, most: int) -> dict[str, object]:
         return {

@@ -14,6 +14,7 @@ from ultra.errors import (
     AllAttemptsFailed,
     BadCall,
     DeadlineExceeded,
+    ModelUnregistered,
     OrchestratorClosed,
     QuorumNotReached,
     UltraError,
@@ -133,14 +134,10 @@ class User:
             case ActorDown():
                 holds = ensemble.has_crashed_often(error.path)
             case ActorStopped():
-                holds = (
-                    ensemble.closing
-                    or ensemble.was_absent(question)
-                    or ensemble.has_crashed_often(COORDINATOR)
-                )
+                holds = ensemble.closing or ensemble.has_crashed_often(COORDINATOR)
             case ActorCrashed():
                 holds = error.path in self._troubles.crashes
-            case BadCall():
+            case BadCall() | ModelUnregistered():
                 holds = ensemble.was_absent(question)
             case _:
                 holds = False

@@ -34,7 +34,7 @@ NOISE: Final = 200
 """How many characters the plan's noise has."""
 
 NO_ANSWERS: Final = frozenset(
-    {"ActorCrashed", "ActorDown", "ActorStopped", "CircuitOpen", "DeadlineExceeded", "ModelError"}
+    {"ActorCrashed", "ActorDown", "CircuitOpen", "DeadlineExceeded", "ModelError", "ModelUnregistered"}
 )
 """Classes of the errors by which a model may fail a stage."""
 
