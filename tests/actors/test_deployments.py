@@ -56,6 +56,46 @@ async def test_when_all_fail_an_error_that_is_worth_a_retry_decides() -> None:
     assert (await orchestrator.get_model_response("one", "Q")).content == "first: Q"
 
 
+async def test_a_deployment_that_lacks_the_model_is_followed_by_the_next() -> None:
+    missing = ModelError("no such model", kind="bad_request", status=404)
+    orchestrator = MultiLLMOrchestrator(retry=ONCE)
+    orchestrator.register_model("one", [Voice(failures=[missing]), Voice("second")])
+
+    assert (await orchestrator.get_model_response("one", "Q")).content == "second: Q"
+
+
+async def test_a_deployment_that_asks_for_a_pause_is_left_out_until_it_is_over(
+    autojump_clock: MockClock,
+) -> None:
+    first = Voice("first", failures=[ModelError("slow down", kind="rate_limit", retry_after=30)])
+    second = Voice("second", failures=[ModelError("oops")])
+    orchestrator = MultiLLMOrchestrator(retry=RetryPolicy(initial=0), cache_enabled=False)
+    orchestrator.register_model("one", [first, second])
+    async with orchestrator:
+        begun = trio.current_time()
+        assert (await orchestrator.get_model_response("one", "Q")).content == "second: Q"
+        assert (await orchestrator.get_model_response("one", "Q")).content == "second: Q"
+        assert trio.current_time() == begun
+        assert first.calls == 1
+        await trio.sleep(30)
+        assert (await orchestrator.get_model_response("one", "Q")).content == "first: Q"
+
+
+async def test_a_model_whose_deployments_all_ask_for_a_pause_waits_for_the_shortest(
+    autojump_clock: MockClock,
+) -> None:
+    def busy(seconds: float) -> ModelError:
+        return ModelError("slow down", kind="rate_limit", retry_after=seconds)
+
+    orchestrator = MultiLLMOrchestrator(max_retries=1)
+    orchestrator.register_model(
+        "one", [Voice("first", failures=[busy(30)]), Voice("second", failures=[busy(5)])]
+    )
+    begun = trio.current_time()
+    assert (await orchestrator.get_model_response("one", "Q")).content == "second: Q"
+    assert trio.current_time() - begun == pytest.approx(5)
+
+
 async def test_text_of_a_deployment_that_breaks_is_restarted_by_the_next() -> None:
     broken = StreamingVoice("broken", ["a", "b", "c"], breaks=1, break_after=1)
     orchestrator = MultiLLMOrchestrator(retry=ONCE)
@@ -87,6 +127,18 @@ async def test_a_slow_call_is_hedged_and_counted(autojump_clock: MockClock) -> N
     assert slow.cancelled == 1
     metrics = orchestrator.get_metrics()["one"]
     assert (metrics.hedges, metrics.hedges_won) == (1, 1)
+
+
+@pytest.mark.parametrize("limits", [Limits(concurrency=1), Limits(requests_per_minute=1)])
+async def test_a_hedge_that_the_limits_do_not_allow_is_not_made(
+    autojump_clock: MockClock, limits: Limits
+) -> None:
+    orchestrator = MultiLLMOrchestrator(retry=ONCE)
+    spare = Voice("spare")
+    orchestrator.register_model("one", [SlowVoice("slow", seconds=9), spare], hedge=Hedge(2), limits=limits)
+
+    assert (await orchestrator.get_model_response("one", "Q")).content == "slow: Q"
+    assert (spare.calls, orchestrator.get_metrics()["one"].hedges) == (0, 0)
 
 
 class Metered(Voice):

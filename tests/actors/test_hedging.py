@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytest
@@ -43,8 +44,12 @@ def hedged(
     *calls: Callable[[OnText | None], Awaitable[Completion]], delay: float = 1, on_text: OnText | None = None
 ) -> tuple[HedgedCall, list[float]]:
     hedges: list[float] = []
-    call = HedgedCall(calls, delay, on_hedge=lambda: hedges.append(trio.current_time()), on_text=on_text)
-    return call, hedges
+
+    def note() -> AbstractContextManager[None]:
+        hedges.append(trio.current_time())
+        return nullcontext()
+
+    return HedgedCall(calls, delay, on_hedge=note, on_text=on_text), hedges
 
 
 async def test_a_call_that_is_fast_enough_is_not_hedged(autojump_clock: MockClock) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from ultra.actors.hedging import Hedge, HedgedCall
+from ultra.actors.timeline import Timeline
 from ultra.errors import ModelError
 from ultra.log import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from ultra.clients.adapter import ClientAdapter, OnText
     from ultra.clients.rate_limits import RateLimits
@@ -21,11 +24,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Deployments"]
 
-_CALLERS_FAULT: Final = frozenset({"bad_request"})
-"""Kinds of errors that no other deployment of the same model would answer differently."""
+_REFUSED: Final = frozenset({None, 400, 413, 422})
+"""Statuses of bad requests that no other deployment would answer differently, unlike a 404 or a redirect."""
 
 log = get_logger("ultra.model")
 
+
+Spare: TypeAlias = "Callable[[], AbstractContextManager[object] | None]"
+"""Gives the right to make one more call of the model now, or None."""
 
 Ask: TypeAlias = "Callable[[OnText | None], Awaitable[Completion]]"
 
@@ -34,7 +40,8 @@ class Deployments:
     """What one registration calls: at least one client, asked first to last until one answers.
 
     With a `hedge`, a call that takes long gets a second one beside it, to the next deployment or, where
-    there is but one, to the same.
+    there is but one, to the same. A deployment that asked for a pause is left out until it is over, as
+    long as there are others.
     """
 
     def __init__(
@@ -44,6 +51,8 @@ class Deployments:
         self._adapters = adapters
         self._hedge = hedge
         self._metrics = metrics
+        self._now = Timeline()
+        self._resting_until: dict[ClientAdapter, float] = {}
 
     @property
     def streams(self) -> bool:
@@ -68,40 +77,70 @@ class Deployments:
         options: Mapping[str, object],
         on_text: OnText | None,
         on_restart: Callable[[], None],
+        spare: Spare = nullcontext,
         caller: Caller | None = None,
     ) -> Completion:
         """Ask until a deployment answers; `on_restart` is told when text that was heard counts no more.
 
+        A hedge is made only where `spare` gives it a turn.
+
         Raises:
-            ModelError: no deployment answered: the first error that is worth a retry, else the last.
+            ModelError: no deployment answered: of the errors that are worth a retry, the one that asks for
+                the shortest wait, else the last.
         """
         if len(self._adapters) == 1 and self._hedge is None:
             adapter = self._adapters[0]
             return await adapter.call(prompt, system=system, options=options, on_text=on_text, caller=caller)
         ask = partial(_ask, prompt=prompt, system=system, options=options, caller=caller)
-        asks = [partial(ask, adapter) for adapter in self._adapters]
+        adapters = self._rested()
+        asks = [partial(ask, adapter) for adapter in adapters]
         errors: list[ModelError] = []
-        for number in range(len(asks)):
+        for number, adapter in enumerate(adapters):
             if number:
                 on_restart()
             try:
-                return await self._hedged(asks[number:], on_text)
+                return await self._hedged(asks[number:], on_text, spare)
             except ModelError as error:
                 errors.append(error)
-                if error.kind in _CALLERS_FAULT:
+                if error.retry_after is not None:
+                    self._resting_until[adapter] = self._now() + error.retry_after
+                if error.kind == "bad_request" and error.status in _REFUSED:
                     break
                 if number + 1 < len(asks):
                     log.write(
-                        "warning", "deployment failed", model=self._name, number=number + 1, error=str(error)
+                        "warning",
+                        "deployment failed",
+                        model=self._name,
+                        number=self._adapters.index(adapter) + 1,
+                        error=str(error),
                     )
-        raise next((error for error in errors if error.retryable), errors[-1])
+        raise min(
+            (error for error in errors if error.retryable),
+            key=lambda error: error.retry_after or 0.0,
+            default=errors[-1],
+        )
 
-    async def _hedged(self, asks: Sequence[Ask], on_text: OnText | None) -> Completion:
+    def _rested(self) -> tuple[ClientAdapter, ...]:
+        """The deployments that asked for no pause, or all where there are no others."""
+        if not self._resting_until:
+            return self._adapters
+        now = self._now()
+        self._resting_until = {a: until for a, until in self._resting_until.items() if until > now}
+        return tuple(a for a in self._adapters if a not in self._resting_until) or self._adapters
+
+    async def _hedged(self, asks: Sequence[Ask], on_text: OnText | None, spare: Spare) -> Completion:
         """Make the first of these calls, and one more beside it if it takes long."""
         delay = inf if self._hedge is None else self._hedge.delay(self._metrics.newest_response_times)
         if delay == inf:
             return await asks[0](on_text)
-        call = HedgedCall(tuple(asks[:2]), delay, on_hedge=self._metrics.hedged, on_text=on_text)
+
+        def admit() -> AbstractContextManager[object] | None:
+            turn = spare()
+            if turn is not None:
+                self._metrics.hedged()
+            return turn
+
+        call = HedgedCall(tuple(asks[:2]), delay, on_hedge=admit, on_text=on_text)
         completion = await call.run()
         self._metrics.hedges_won += call.hedge_won
         return completion

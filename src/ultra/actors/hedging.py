@@ -16,6 +16,7 @@ from ultra.errors import BadCall, ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
+    from contextlib import AbstractContextManager
 
     from ultra.clients.adapter import OnText
     from ultra.messages import Completion
@@ -59,7 +60,8 @@ class HedgedCall:
 
     Whoever hands out text first, or ends first with an answer, is the winner; the other is cancelled and
     its end waited for. If one fails, the other's answer counts; if both fail, the first call's error.
-    `on_text` hears the winner alone.
+    `on_text` hears the winner alone. `on_hedge` is asked before the second call, which is made inside the
+    context that it returns; None: it may not be made.
     """
 
     def __init__(
@@ -67,7 +69,7 @@ class HedgedCall:
         calls: tuple[Callable[[OnText | None], Awaitable[Completion]], ...],
         delay: float,
         *,
-        on_hedge: Callable[[], None],
+        on_hedge: Callable[[], AbstractContextManager[object] | None],
         on_text: OnText | None = None,
     ) -> None:
         self._calls = calls
@@ -96,8 +98,9 @@ class HedgedCall:
             # An answer needs no hedge; a failure is for the retry policy, a hedge is for slowness.
             await self._first_settled.wait()
             return
-        self._on_hedge()
-        await self._make(1)
+        if (turn := self._on_hedge()) is not None:
+            with turn:
+                await self._make(1)
 
     async def _make(self, number: int) -> None:
         def hear(text: str) -> None:

@@ -308,10 +308,7 @@ class ModelActor(Actor):
 
     async def _turn(self, request: Generate, flight: Flight) -> Permit:
         """Wait for the turn of a call, if it has to wait. Raises `Deserted` if all passengers leave."""
-        limiter = self._model.limiter
-        tokens = 0
-        if limiter.counts_tokens:
-            tokens = estimate_tokens(request.prompt) + estimate_tokens(request.system or "")
+        limiter, tokens = self._model.limiter, self._tokens(request)
         try:
             return limiter.acquire_nowait(tokens)
         except trio.WouldBlock:
@@ -319,6 +316,18 @@ class ModelActor(Actor):
         with flight.scope():
             return await limiter.acquire(tokens)
         raise flight.desertion()
+
+    def _spare_turn(self, request: Generate) -> Permit | None:
+        """Take a turn that can be had without waiting: a hedge takes nobody's."""
+        try:
+            return self._model.limiter.acquire_nowait(self._tokens(request))
+        except (trio.WouldBlock, ModelError):  # the limits may have been lowered meanwhile
+            return None
+
+    def _tokens(self, request: Generate) -> int:
+        if not self._model.limiter.counts_tokens:
+            return 0
+        return estimate_tokens(request.prompt) + estimate_tokens(request.system or "")
 
     async def _ask_client(
         self, request: Generate, flight: Flight, timer: AttemptTimer, permit: Permit
@@ -339,6 +348,7 @@ class ModelActor(Actor):
                 options=request.options,
                 on_text=on_text if flight.is_heard else None,
                 on_restart=flight.restart_text,
+                spare=lambda: self._spare_turn(request),
                 caller=request.caller,
             )
         except ModelError as error:
