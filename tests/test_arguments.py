@@ -84,6 +84,8 @@ async def test_a_bad_request_is_refused_with_what_is_allowed(arguments: dict[str
         ({"cache_enabled": 3}, "cache_enabled is 3; it must be True or False"),
         ({"max_cost": 0}, "max_cost is 0"),
         ({"intensity": 3}, "intensity is 3; it must be a RestartIntensity object"),
+        ({"random": 3}, "random is 3; it must be a Random object"),
+        ({"judge": 3}, "judge is 3; it must be a str object"),
     ],
 )
 def test_bad_settings_are_refused_at_once(settings: dict[str, Any], message: str) -> None:
@@ -128,3 +130,28 @@ def test_a_prompt_that_cannot_be_sent_is_refused() -> None:
 def test_a_model_to_connect_to_is_named_by_text() -> None:
     with pytest.raises(BadCall, match="give text"):
         connect(3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"grace": -1}, "grace is -1"),
+        ({"grace": "x"}, "grace is 'x'"),
+        ({"drain": "no"}, "drain is 'no'; it must be True or False"),
+    ],
+)
+async def test_a_model_stays_registered_where_its_unregistration_is_refused(
+    arguments: dict[str, Any], message: str
+) -> None:
+    async with MultiLLMOrchestrator() as orchestrator:
+        orchestrator.register_model("a", Voice())
+        with pytest.raises(BadCall, match=message):
+            await orchestrator.unregister_model("a", **arguments)
+        assert orchestrator.get_prioritized_models() == ["a"]
+
+
+async def test_stages_of_the_orchestrator_that_are_no_list_are_refused_as_such() -> None:
+    orchestrator = MultiLLMOrchestrator(stages="initial")
+    orchestrator.register_model("a", Voice())
+    with pytest.raises(BadCall, match="stages is 'initial'; give a list of names"):
+        await orchestrator.process_responses("Q")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import inf
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from ultra.actors.cache import cache_key
 from ultra.errors import BadCall
-from ultra.supervisor.spec import RestartIntensity
 
 if TYPE_CHECKING:
     from ultra.quality import Scorer
@@ -19,7 +18,7 @@ __all__ = [
     "checked_cost",
     "checked_flag",
     "checked_grace",
-    "checked_intensity",
+    "checked_object",
     "checked_options",
     "checked_prompt",
     "checked_quorum",
@@ -28,6 +27,8 @@ __all__ = [
     "checked_system",
     "checked_timeout",
 ]
+
+T = TypeVar("T")
 
 Quorum = int | Literal["all"]
 """How many models must answer a stage that asks all."""
@@ -72,13 +73,11 @@ def checked_flag(name: str, value: object) -> bool:
     return value
 
 
-def checked_intensity(intensity: object) -> RestartIntensity:
-    """Return `intensity`, or the default for None; raises `BadCall` for anything of another type."""
-    if intensity is None:
-        return RestartIntensity()
-    if not isinstance(intensity, RestartIntensity):
-        raise BadCall(f"intensity is {intensity!r}; it must be a RestartIntensity object, or None")
-    return intensity
+def checked_object(name: str, value: T | None, kind: type[T]) -> T | None:
+    """Return `value` if it is None or of the type `kind`; raises `BadCall` otherwise."""
+    if value is not None and not isinstance(value, kind):
+        raise BadCall(f"{name} is {value!r}; it must be a {kind.__name__} object, or None")
+    return value
 
 
 def checked_timeout(timeout: object) -> float:

@@ -23,7 +23,7 @@ from ultra.arguments import (
     checked_cost,
     checked_flag,
     checked_grace,
-    checked_intensity,
+    checked_object,
     checked_options,
     checked_prompt,
     checked_quorum,
@@ -42,6 +42,7 @@ from ultra.quality import agreement
 from ultra.registry import ModelRegistry, Policies
 from ultra.stores import open_cache
 from ultra.streaming import RunStream
+from ultra.supervisor.spec import RestartIntensity
 from ultra.tree import ModelTree
 
 if TYPE_CHECKING:
@@ -60,7 +61,6 @@ if TYPE_CHECKING:
     from ultra.quality import Scorer
     from ultra.registry import Faults
     from ultra.supervisor.snapshot import SupervisorSnapshot
-    from ultra.supervisor.spec import RestartIntensity
 
 __all__ = ["MultiLLMOrchestrator"]
 
@@ -120,21 +120,21 @@ class MultiLLMOrchestrator:
             retry = replace(retry or RetryPolicy(), max_retries=max_retries)
         self._cache = open_cache(cache) if checked_flag("cache_enabled", cache_enabled) else None
         self._system = checked_system(system)
-        self._random = random or Random()
-        self._intensity = checked_intensity(intensity)
+        self._random = checked_object("random", random, Random) or Random()
+        self._intensity = checked_object("intensity", intensity, RestartIntensity) or RestartIntensity()
         self._registry = ModelRegistry(self._cache, Policies(retry, timeouts, limits, breaker), faults)
         self._faults = faults
         self._planner = Planner(
             self._registry,
             stages_of(self),
             RunDefaults(
-                stages=None if stages is None else tuple(stages),
+                stages=tuple(stages) if isinstance(stages, list) else stages,
                 quorum=checked_quorum(quorum),
                 timeout=checked_timeout(timeout),
                 system=self._system,
                 use_cache=cache_enabled,
                 scorer=checked_scorer(scorer),
-                judge=judge,
+                judge=checked_object("judge", judge, str),
                 max_cost=checked_cost(max_cost),
             ),
             secret=(self._cache or MemoryCache()).secret,
@@ -235,8 +235,10 @@ class MultiLLMOrchestrator:
         model is removed all the same.
 
         Raises:
-            BadCall: there is no model of that name.
+            BadCall: there is no model of that name, or another argument is not allowed.
         """
+        drain = checked_flag("drain", drain)
+        grace = None if grace is None else checked_grace(grace)
         model = self._registry.unregister(name)
         tree = self._lifespan.tree
         if tree is not None:

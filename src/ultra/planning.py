@@ -40,7 +40,7 @@ _PROMPT_METHOD: Final = re.compile(r"_create_(\w+)_prompt")
 class RunDefaults(NamedTuple):
     """What holds for every run that says nothing else."""
 
-    stages: tuple[str | Stage, ...] | None
+    stages: Sequence[str | Stage] | None
     quorum: Quorum
     timeout: float
     system: str | None
