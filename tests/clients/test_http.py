@@ -15,6 +15,7 @@ from loopback import Received, Server, events, fixed, head, serve
 
 from ultra.clients import Limits, OpenAIClient
 from ultra.clients.rate_limits import RateLimits
+from ultra.clients.transport import _certificates
 from ultra.errors import BadCall, ModelError
 from ultra.messages import Completion
 
@@ -478,3 +479,24 @@ async def test_the_limits_that_an_answer_tells_are_kept(nursery: trio.Nursery) -
     await client.generate("Hi")
     await client.aclose()
     assert client.rate_limits == RateLimits(requests_per_minute=60, requests_remaining=59)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("HTTPS_PROXY", "htp://me:p@ssword@host", "Unknown scheme for proxy"),
+        ("HTTPS_PROXY", "http://me:p@ssword@host:port", "Invalid port"),
+        ("SSL_CERT_FILE", "/no/such/file", "SSL_CERT_FILE or SSL_CERT_DIR name cannot be read"),
+    ],
+)
+async def test_an_environment_that_cannot_work_is_a_mistake_of_the_caller(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, message: str
+) -> None:
+    _certificates.cache_clear()
+    monkeypatch.setenv(variable, value)
+    client = OpenAIClient("m", provider="p", base_url="https://127.0.0.1:1/v1")
+    with pytest.raises(ModelError, match=message) as caught:
+        await client.generate("Hello")
+    await client.aclose()
+    assert (caught.value.kind, caught.value.retryable) == ("bad_request", False)
+    assert "ssword" not in str(caught.value)

@@ -114,6 +114,14 @@ STREAMED: dict[str, tuple[str, bytes, dict[str, Any]]] = {
         events(chunk(reasoning_content="", reasoning="hm"), HI, STOP),
         {"reasoning": "hm"},
     ),
+    "Perplexity's whole message beside each delta": (
+        "openai",
+        events(
+            {"choices": [{"delta": {"content": "H"}, "message": {"content": "H"}}]},
+            {"choices": [{"delta": {"content": "i"}, "message": {"content": "Hi"}, "finish_reason": "stop"}]},
+        ),
+        {},
+    ),
     "no usage but a total": ("openai", events(HI, chunk("stop", {"total_tokens": 8})), {"usage": None}),
     "an error that is none": ("openai", events({**HI, "error": None}, {**STOP, "error": {}}), {}),
     "a call of a tool behind the text": (

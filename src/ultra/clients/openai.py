@@ -143,8 +143,9 @@ class _Usage(Struct):
 class _Assembly:
     """One answer put together from one message or from many deltas."""
 
-    def __init__(self, reply: Reply) -> None:
+    def __init__(self, reply: Reply, *, streamed: bool) -> None:
         self._reply = reply
+        self._streamed = streamed
         self._texts: list[str] = []
         self._reasoning: list[str] = []
         self._refusal: list[str] = []
@@ -171,7 +172,9 @@ class _Assembly:
         self.finish = choice.finish_reason or self.finish
         if self.finish in _BROKEN_OFF:
             raise self._reply.error(f"the model broke off: {self.finish}", "server")
-        message = choice.message or choice.delta or _Message()
+        # Perplexity sends both: beside a delta, a message is all the text so far.
+        places = (choice.delta, choice.message) if self._streamed else (choice.message, choice.delta)
+        message = next(filter(None, places), _Message())
         text, thought = _split(message.content)
         self._texts.append(text)
         # vLLM sends the same text under both names.
@@ -214,7 +217,7 @@ class _ChunkDecoder(EventDecoder):
 
     def __init__(self, reply: Reply) -> None:
         super().__init__(reply)
-        self._assembly = _Assembly(reply)
+        self._assembly = _Assembly(reply, streamed=True)
 
     def read(self, name: str, data: bytes) -> str:
         """Return the text in one chunk. Raises `ModelError`."""
@@ -243,7 +246,7 @@ class OpenAIClient(HTTPClient):
     def decode(self, content: bytes, reply: Reply) -> Completion:
         """Read a plain answer. Raises `ModelError`."""
         answer = reply.read(_read_answer, content)
-        assembly = _Assembly(reply)
+        assembly = _Assembly(reply, streamed=False)
         assembly.add(answer)
         if not answer.choices:
             raise reply.failure_inside(content)

@@ -187,7 +187,10 @@ class Pool:
 
         try:
             return await call
-        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, OSError, UnicodeError) as error:
+        except (
+            *(httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, OSError),
+            *(ValueError, ImportError),  # a proxy of an unknown kind, or one whose library is missing
+        ) as error:
             failure = self._failure(error, request.secrets if request else ())
         # Raised out here, the error does not drag along httpx's, whose request holds the key.
         raise failure
@@ -223,7 +226,11 @@ class Pool:
                 retryable = "CERTIFICATE_VERIFY_FAILED" not in detail
                 return ModelError(message, provider=self.provider, kind="connection", retryable=retryable)
             case (
-                httpx.UnsupportedProtocol() | httpx.LocalProtocolError() | httpx.InvalidURL() | UnicodeError()
+                httpx.UnsupportedProtocol()
+                | httpx.LocalProtocolError()
+                | httpx.InvalidURL()
+                | ValueError()
+                | ImportError()
             ):
                 message = f"the request cannot be sent: {detail}"
                 return ModelError(message, provider=self.provider, kind="bad_request")
@@ -246,7 +253,7 @@ class Pool:
             limits = self.limits
             self._clients[token] = httpx.AsyncClient(
                 # The context of a plain connection is never used; an empty one trusts nobody.
-                verify=_certificates() if encrypted else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+                verify=self._context() if encrypted else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
                 timeout=httpx.Timeout(limits.read_timeout, connect=limits.connect_timeout, pool=None),
                 # The model actor limits how many calls run at once; a second limit would only hide it.
                 limits=httpx.Limits(max_connections=None, max_keepalive_connections=_KEPT_ALIVE),
@@ -256,6 +263,17 @@ class Pool:
                 transport=self._transport,
             )
         return self._clients[token]
+
+    def _context(self) -> ssl.SSLContext:
+        try:
+            return _certificates()
+        except OSError as error:
+            failure = ModelError(
+                f"the certificates that SSL_CERT_FILE or SSL_CERT_DIR name cannot be read: {error}",
+                provider=self.provider,
+                kind="bad_request",
+            )
+        raise failure
 
     def _forget_ended_runs(self) -> None:
         for token in list(self._clients):
