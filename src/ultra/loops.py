@@ -17,6 +17,7 @@ from trio.lowlevel import (
     checkpoint_if_cancelled,
     current_task,
     current_trio_token,
+    enable_ki_protection,
     in_trio_run,
     reschedule,
     wait_task_rescheduled,
@@ -179,6 +180,7 @@ class _Call(Generic[T]):
 
     # --- in trio's thread ----------------------------------------------------------------------------
 
+    @enable_ki_protection
     async def outcome(self) -> T:
         await checkpoint_if_cancelled()
         if not self._loop.is_running:

@@ -10,7 +10,15 @@ from io import StringIO
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import trio
-from trio.lowlevel import Abort, checkpoint, current_task, in_trio_run, reschedule, wait_task_rescheduled
+from trio.lowlevel import (
+    Abort,
+    checkpoint,
+    current_task,
+    enable_ki_protection,
+    in_trio_run,
+    reschedule,
+    wait_task_rescheduled,
+)
 
 from ultra.actors.coordinator import Execute
 from ultra.actors.group import AskGroup, Reply
@@ -172,6 +180,7 @@ class EventBuffer:
         with self._lock:
             return self._read() if self._events else None
 
+    @enable_ki_protection
     async def _arrival_on_trio(self) -> None:
         if self._events or self._ended:
             await checkpoint()

@@ -6,7 +6,14 @@ from collections import deque
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from msgspec import Struct
-from trio.lowlevel import Abort, checkpoint, current_task, reschedule, wait_task_rescheduled
+from trio.lowlevel import (
+    Abort,
+    checkpoint,
+    current_task,
+    enable_ki_protection,
+    reschedule,
+    wait_task_rescheduled,
+)
 
 from ultra.actors.message import Envelope
 from ultra.errors import UltraError
@@ -108,6 +115,8 @@ class AskGroup(Generic[K, R]):
         except UltraError as error:
             envelope.fail(error)
 
+    # Protected: a KeyboardInterrupt between the two lines that park would leave a task that nobody may wake.
+    @enable_ki_protection
     async def next(self) -> Reply[K, R]:
         """Wait for the reply that comes next. Always a checkpoint; cancelled, it has taken none.
 
