@@ -40,18 +40,21 @@ class RestartWindow:
 
     def admit(self, now: float, crash: Exception) -> CountedRestart | None:
         """Count one more restart; None, and nothing counted, if it would be one too many."""
-        threshold = now - self.intensity.within
-        self._restarts = [restart for restart in self._restarts if restart.time >= threshold]
         if len(self._restarts) >= self.intensity.max_restarts:
-            return None
+            self._forget_before(now - self.intensity.within)
+            if len(self._restarts) >= self.intensity.max_restarts:
+                return None
         restart = CountedRestart(crash)
         self._restarts.append(restart)
         return restart
 
     @property
     def crashes(self) -> list[Exception]:
-        """The crashes whose restarts counted when `admit` was last called, oldest first."""
+        """The crashes whose restarts counted when `admit` last gave None, oldest first."""
         return [restart.crash for restart in self._restarts]
+
+    def _forget_before(self, threshold: float) -> None:
+        self._restarts = [restart for restart in self._restarts if restart.time >= threshold]
 
     def clear(self) -> None:
         """Forget all restarts."""

@@ -213,7 +213,7 @@ class SupervisionLoop(Roster):
 
     def _next_start(self) -> float:
         """When the next child may be started; never, while others have to stop or start first."""
-        if self._ending or self._stops:
+        if self._ending or self._stops or self._starts.awaited:
             return inf
         return self._starts.next_due()
 

@@ -1,0 +1,104 @@
+"""The queue of starts."""
+
+from __future__ import annotations
+
+from math import inf
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from ultra.supervisor import Backoff
+from ultra.supervisor.child import Child
+from ultra.supervisor.starts import AT_ONCE, StartQueue
+
+
+class Reports:
+    """Hears nothing: a queue does nothing to children."""
+
+    child_started = child_ending = child_exited = stop_child = lambda *_, **__: None
+
+
+def child(name: str) -> Child:
+    return Child(name, f"/{name}", "permanent", Backoff(), Reports())
+
+
+times = st.sampled_from([AT_ONCE, 0.0, 1.0, 2.0, 5.0])
+
+
+class StartQueueMachine(RuleBasedStateMachine):
+    """A queue does what a list would do that is sorted anew each time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queue = StartQueue()
+        self.children = [child(str(number)) for number in range(4)]
+        self.model: list[tuple[float, Child]] = []  # in the order of scheduling
+
+    def first(self) -> tuple[float, Child] | None:
+        return min(self.model, key=lambda entry: entry[0], default=None)
+
+    def forget(self, one: Child) -> None:
+        self.model = [entry for entry in self.model if entry[1] is not one]
+
+    @rule(which=st.integers(0, 3), due=times)
+    def schedule(self, which: int, due: float) -> None:
+        one = self.children[which]
+        self.queue.schedule(one, due)
+        self.forget(one)
+        self.model.append((due, one))
+
+    @rule(which=st.integers(0, 3))
+    def cancel(self, which: int) -> None:
+        self.queue.cancel(self.children[which])
+        self.forget(self.children[which])
+
+    @rule(which=st.integers(0, 3), now=times)
+    def take(self, which: int, now: float) -> None:
+        one = self.children[which]
+        due = any(entry[1] is one and entry[0] <= now for entry in self.model)
+        assert self.queue.take(one, now) == due
+        if due:
+            self.forget(one)
+
+    @precondition(lambda self: self.model)
+    @rule()
+    def pop(self) -> None:
+        first = self.first()
+        assert first is not None
+        assert self.queue.next_due() == first[0]
+        assert self.queue.pop() is first[1]
+        self.forget(first[1])
+
+    @rule(now=times)
+    def clear(self, now: float) -> None:
+        due = [one for at, one in sorted(self.model, key=lambda entry: entry[0]) if at <= now]
+        assert self.queue.clear(now) == due
+        self.model.clear()
+
+    @invariant()
+    def tells_what_is_due(self) -> None:
+        first = self.first()
+        assert self.queue.next_due() == (inf if first is None else first[0])
+        for one in self.children:
+            assert self.queue.due(one) == next((at for at, other in self.model if other is one), AT_ONCE)
+
+
+TestStartQueueMachine = StartQueueMachine.TestCase
+TestStartQueueMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+@given(st.lists(st.booleans(), max_size=40))
+def test_places_that_were_left_take_no_memory(moves: list[bool]) -> None:
+    """Long backoffs must not keep what was moved, or children that were removed, until their end."""
+    queue = StartQueue()
+    waiting = [child(str(number)) for number in range(3)]
+    for moved in [*moves, True] * 20:
+        if moved:
+            for one in waiting:
+                queue.schedule(one, 1e9)
+        else:
+            brief = child("brief")
+            queue.schedule(brief, 1e9)
+            queue.cancel(brief)
+    assert len(queue._heap) < 100
