@@ -617,3 +617,20 @@ async def test_an_idle_actor_needs_no_task_until_its_first_message() -> None:
         assert {ref.snapshot().state for ref in refs} == {ActorState.RUNNING}
         assert await refs[3].ask("hello") == "hello"
         assert trio.lowlevel.current_statistics().tasks_living == before + 1
+
+
+async def test_a_tell_from_a_foreign_thread_fails_and_breaks_nothing() -> None:
+    def tell() -> None:
+        with pytest.raises((RuntimeError, AttributeError)):
+            ref.tell("from a foreign thread")
+        trio.from_thread.run_sync(ref.tell, "by trio's thread")
+
+    async with ActorSystem() as system:
+        for options in (ActorOptions(), wide(2)):
+            handled: list[object] = []
+            ref = system.spawn(Puppet, handled, options=options)
+            await wait_all_tasks_blocked()
+            for _ in ("without a task so far", "with a worker that waits"):
+                await trio.to_thread.run_sync(tell)
+                await wait_all_tasks_blocked()
+            assert handled == ["from a foreign thread", "by trio's thread"] * 2

@@ -623,3 +623,30 @@ async def test_an_actor_may_finish_while_it_starts() -> None:
         ref = system.spawn(Brief, log, restart="temporary")
         assert isinstance(await outcome_of(ref.ask("x")), ActorStopped)
     assert log == ["made", "started", "stopped"]
+
+
+async def test_an_actor_that_finishes_before_its_first_message_has_ended_as_well() -> None:
+    def make() -> Actor:
+        actors.append(Puppet())
+        return actors[-1]
+
+    actors: list[Actor] = []
+    async with ActorSystem() as system:
+        ref = system.spawn(make, restart="transient")
+        await wait_all_tasks_blocked()
+        actors[0].finish()
+        await wait_all_tasks_blocked()
+        assert ref.snapshot().state is ActorState.STOPPED
+
+
+async def test_an_instance_that_was_replaced_can_finish_its_successor_no_more() -> None:
+    async def itself(puppet: Puppet) -> Puppet:
+        return puppet
+
+    async with ActorSystem() as system:
+        ref = system.spawn(Puppet, options=ONCE, backoff=AT_ONCE)
+        old: Any = await ref.ask(itself)
+        ref.tell(boom)
+        new = await ref.ask(itself)
+        old.finish()
+        assert await ref.ask(itself) is new

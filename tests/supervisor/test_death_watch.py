@@ -170,3 +170,27 @@ async def test_a_watch_hears_of_an_actor_that_ignores_cancellation_and_not_again
         await wait_all_tasks_blocked()
         assert heard == [ended]
         assert await ref.watch() is ended
+
+
+async def test_a_revival_does_not_undo_the_end_that_a_watch_has_seen() -> None:
+    heard: list[object] = []
+
+    async def watch() -> None:
+        heard.append(await ref.watch())
+
+    async def revive() -> None:
+        system.root.revive("x")
+
+    async with ActorSystem(on_excess="isolate", intensity=NEVER) as system:
+        ref = system.spawn(Puppet, name="x", options=ONCE)
+        for _ in range(20):  # whose turn it is first differs
+            ref.tell(boom)
+            before = await ref.watch()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(watch)
+                nursery.start_soon(revive)
+                await wait_all_tasks_blocked()
+                ref.tell(boom)
+                after = await ref.watch()
+            assert heard.pop() in (before, after)
+            system.root.revive("x")

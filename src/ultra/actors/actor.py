@@ -97,9 +97,10 @@ class Actor:
     def finish(self) -> None:
         """End this incarnation normally once the messages in flight are handled.
 
-        A permanent actor is then restarted; a transient or temporary one has ended.
+        A permanent actor is then restarted; a transient or temporary one has ended. Does nothing once
+        another incarnation has taken this one's place.
         """
-        self._cell.finish()
+        self._cell.finish(self)
 
     async def on_start(self) -> None:
         """Called before the first message. An exception here is a failed start, and counts as a crash."""
@@ -151,6 +152,8 @@ class ActorRef:
 
     def tell(self, message: object) -> None:
         """Put `message` into the inbox and go on; never blocks.
+
+        For tasks of the same trio run; another thread calls it by `trio.from_thread.run_sync`.
 
         Raises:
             InboxFull: there is no room, and the actor does not drop its oldest message.

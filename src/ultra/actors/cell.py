@@ -264,9 +264,9 @@ class Cell:
         if self.terminated is None or self.state is ActorState.DOWN:
             self.owner.stop_requested(drain=drain, grace=grace)
 
-    def finish(self) -> None:
-        """End the current incarnation normally."""
-        if self.incarnation is not None:
+    def finish(self, actor: Actor) -> None:
+        """End the current incarnation normally, if `actor` is still that."""
+        if self.incarnation is not None and self.incarnation.actor is actor:
             self.incarnation.finish()
 
     def refuse_own_tasks(self) -> None:
@@ -280,9 +280,9 @@ class Cell:
     @enable_ki_protection
     async def watch(self) -> Terminated:
         """Wait for `terminate`; see `ActorRef.watch`."""
-        if self.terminated is not None:
+        if (ended := self.terminated) is not None:  # a revival meanwhile does not undo that end
             await checkpoint()
-            return self.terminated
+            return ended
         self.refuse_own_tasks()
         task = current_task()
         watchers = self.watchers = self.watchers or {}

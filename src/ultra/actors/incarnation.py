@@ -122,7 +122,8 @@ class Incarnation:
     def wake(self) -> bool:
         """A message has come: let an idle worker take it, or start one; False where all are busy."""
         if self._idle:
-            reschedule(self._idle.pop())
+            reschedule(self._idle[-1])  # raises in a foreign thread: then the worker still waits
+            self._idle.pop()
             return True
         if self._nursery is None or self._context is None:
             return False
@@ -131,15 +132,17 @@ class Incarnation:
             return True
         if self._width >= self.cell.options.concurrency:
             return False
-        self._width += 1
         # The caller's context is no business of the worker's.
         self._context.run(self._nursery.start_soon, self._run_worker)
+        self._width += 1
         return True
 
     def finish(self) -> None:
         """End of the actor's own will, once the messages in flight are handled."""
         self._halted = True
         self._wake_all()
+        if self.forsake():
+            self.cell.owner.life_ended(self, Exit(None, finished=True))
 
     def stop(self, grace: float, *, drain: bool = False) -> None:
         """End, once the messages in flight are handled; after `grace` seconds they are cancelled.
@@ -205,8 +208,8 @@ class Incarnation:
         self.cell.owner.life_ended(self, self._how_it_ended(started=started))
 
     def _start_task(self, nursery: trio.Nursery, context: Context) -> None:
-        self._nursery = None
         context.run(partial(nursery.start_soon, self.live, name=self.cell.path))
+        self._nursery = None
 
     async def _start(self) -> bool:
         if self._halted:  # before it began
