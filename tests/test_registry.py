@@ -10,12 +10,12 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from ultra import (
-    ActorError,
     AllAttemptsFailed,
     BadCall,
     BreakerPolicy,
     Limits,
     ModelError,
+    ModelUnregistered,
     MultiLLMOrchestrator,
     RetryPolicy,
     Timeouts,
@@ -158,7 +158,7 @@ async def test_unregistering_takes_no_longer_than_its_grace(autojump_clock: Mock
     async def ask() -> None:
         try:
             await orchestrator.get_model_response("slow", "Q")
-        except ActorError as error:
+        except ModelUnregistered as error:
             failures.append(error)
 
     async with orchestrator, trio.open_nursery() as nursery:

@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 import traceback
+import urllib.parse  # noqa: F401 - imported on demand otherwise, which takes the rights to read it
 from typing import TYPE_CHECKING, Any
 
 import structlog
