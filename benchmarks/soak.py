@@ -28,6 +28,7 @@ from msgspec import Struct
 
 from benchmarks.http_server import chat_server
 from ultra import MultiLLMOrchestrator, QuorumNotReached, RetryPolicy
+from ultra.actors.cache import MemoryCache
 from ultra.clients import connect
 from ultra.events import Event, RunCompleted, RunFailed
 
@@ -43,6 +44,9 @@ MOST_GROWTH: Final = 0.02
 
 FAULTS: Final = 0.1
 """The part of the calls that fail."""
+
+FEW: Final = 256
+"""How many answers of a model the cache keeps."""
 
 PATIENCE: Final = 15.0
 """Seconds to wait for the end of what lasts a little longer: trio keeps idle threads for ten."""
@@ -175,7 +179,11 @@ async def soak(
     report, random = Report(runs=runs), Random(seed)
     faults = Faults(report, random)
     before = _holdings()
-    orchestrator = MultiLLMOrchestrator(retry=RetryPolicy(max_retries=1, initial=0), random=random)
+    orchestrator = MultiLLMOrchestrator(
+        retry=RetryPolicy(max_retries=1, initial=0),
+        cache=MemoryCache(max_entries=FEW),  # full long before the first half is over
+        random=random,
+    )
     orchestrator.register_model("plain", Plain(faults))
     orchestrator.register_model("streaming", Streaming(faults))
     if blocking:
