@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from msgspec import Struct
 
 from ultra.actors.breaker import BreakerPolicy, CircuitBreaker
 from ultra.actors.cache import MemoryCache, MemoryShard
-from ultra.actors.cell import Interceptor
+from ultra.actors.cell import Interceptor, check_faults
 from ultra.actors.deployments import Deployments
 from ultra.actors.hedging import Hedge
 from ultra.actors.limits import Limiter, Limits
@@ -52,6 +52,7 @@ class Policies(Struct, frozen=True):
                 raise BadCall(f"{name} is {value!r}; it must be a {kind.__name__} object, or None")
 
 
+@runtime_checkable
 class Faults(Interceptor, Protocol):
     """What injects faults into an orchestrator: into its actors, and into the calls to its models."""
 
@@ -67,6 +68,7 @@ class ModelRegistry:
     """
 
     def __init__(self, cache: CacheStore | None, policies: Policies, faults: Faults | None = None) -> None:
+        check_faults(faults, Faults)
         self._lock = threading.Lock()
         self._cache = cache
         self._faults = faults

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 import trio
 
@@ -12,8 +13,9 @@ from ultra.actors import Actor, Message
 from ultra.actors.coordinator import Execute
 from ultra.actors.model import Generate
 from ultra.errors import BadCall
-from ultra.faults import FAULTS, FaultPlan, InjectedFault
+from ultra.faults import FAULTS, FaultPlan, FaultyTransport, InjectedFault
 from ultra.faults.rules import Fault
+from ultra.orchestrator import MultiLLMOrchestrator
 from ultra.supervisor import ActorSystem, Backoff, RestartIntensity
 
 if TYPE_CHECKING:
@@ -80,7 +82,7 @@ def test_a_rule_that_is_not_allowed_or_could_never_apply_is_a_bad_call(
         FaultPlan().add("crash", "/echo", **settings)
 
 
-@pytest.mark.parametrize("path", ["echo", "", "/", "/a//b", "/a/", "/a**", "/[a", 7, None])
+@pytest.mark.parametrize("path", ["echo", "", "/", "/a//b", "/a/", "/a**", "/[a", "/[]", "/]a[", 7, None])
 def test_a_path_that_no_actor_can_have_is_a_bad_call(path: Any) -> None:
     with pytest.raises(BadCall, match="pattern"):
         FaultPlan().crash(path)
@@ -110,6 +112,14 @@ def test_a_url_that_no_exchange_can_have_is_a_bad_call(url: Any) -> None:
         ("http_disconnect", "*", {"after_bytes": -1}, "0 or more"),
         ("http_slow_body", "*", {"seconds": 1.0, "piece": 0}, "1 or more"),
         ("http_huge_body", "*", {"size": 0}, "1 or more"),
+        ("crash", "/a", {"before": "no"}, "True or False"),
+        ("fail_call", "*", {"status": 429, "retry_after": "2"}, "seconds, 0 or more"),
+        ("fail_call", "*", {"message": Ping}, "no setting 'message'"),
+        ("crash_on_start", "/a", {"stage": "meta"}, "no setting 'stage'"),
+        ("http_status", "*", {"retry_after": float("inf")}, "seconds, 0 or more"),
+        ("http_status", "*", {"body": "text"}, "give bytes"),
+        ("http_status", "*", {"stage": "meta"}, "no setting 'stage'"),
+        ("http_content_type", "*", {"value": "a\r\nb"}, "text of a header"),
     ],
 )
 def test_settings_of_each_fault_are_checked(
@@ -158,6 +168,21 @@ def test_a_rule_behind_one_that_leaves_it_something_is_allowed(first: dict[str, 
     plan = FaultPlan().crash("/a", **first).hang("/a", message=Ping)
 
     assert len(plan.rules) == 2
+
+
+@pytest.mark.parametrize("plan", ["crash", FaultPlan, object()])
+def test_what_is_no_plan_is_a_bad_call_wherever_one_is_given(plan: Any) -> None:
+    with pytest.raises(BadCall, match=r"must be an ultra\.faults\.FaultPlan"):
+        MultiLLMOrchestrator(faults=plan)
+    with pytest.raises(BadCall, match=r"must be an ultra\.faults\.FaultPlan"):
+        ActorSystem(faults=plan)
+    with pytest.raises(BadCall, match="must be a FaultPlan"):
+        FaultyTransport(plan)
+
+
+def test_a_transport_that_is_none_is_a_bad_call() -> None:
+    with pytest.raises(BadCall, match="for async clients"):
+        FaultyTransport(FaultPlan(), httpx.HTTPTransport())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("seed", [-1, 1.5, "x", True])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from outcome import Value
 from trio.lowlevel import (
@@ -17,7 +17,7 @@ from trio.lowlevel import (
 from ultra.actors.actor import ActorRef
 from ultra.actors.inbox import REJECTED, Admission, Inbox
 from ultra.actors.status import ActorSnapshot, ActorState, Counts, Terminated
-from ultra.errors import ActorDown, ActorStopped, InboxFull, UsageError
+from ultra.errors import ActorDown, ActorStopped, BadCall, InboxFull, UsageError
 from ultra.log import get_logger
 
 if TYPE_CHECKING:
@@ -30,11 +30,12 @@ if TYPE_CHECKING:
     from ultra.actors.incarnation import Exit, Incarnation
     from ultra.actors.message import Envelope
 
-__all__ = ["Cell", "Interceptor", "Owner"]
+__all__ = ["Cell", "Interceptor", "Owner", "check_faults"]
 
 log = get_logger("ultra.actors")
 
 
+@runtime_checkable
 class Interceptor(Protocol):
     """What fault injection hooks into; an actor without one pays an ``is None`` a message."""
 
@@ -57,6 +58,12 @@ class Interceptor(Protocol):
     def ended(self, cell: Cell) -> Iterable[Envelope]:
         """Called when the actor has ended or is down; gives the messages that were held back from it."""
         ...
+
+
+def check_faults(faults: object, kind: type = Interceptor) -> None:
+    """Raise `BadCall` unless `faults` is None or an object with the methods of `kind`."""
+    if faults is not None and (isinstance(faults, type) or not isinstance(faults, kind)):
+        raise BadCall(f"faults is {faults!r}; it must be an ultra.faults.FaultPlan, or None")
 
 
 class Owner(Protocol):

@@ -153,6 +153,8 @@ class ActorFaults(RuleBook):
 
         Not `before`: only once it was handled, so that its effects are there and its reply is lost.
         """
+        if not isinstance(before, bool):
+            raise BadCall(f"before={before!r} is not allowed; give True or False")
         return self._add(_Crash(before, check_error(error)), path, when)
 
     def crash_on_start(

@@ -12,7 +12,16 @@ from ultra.clients.adapter import ClientAdapter, OnText
 from ultra.errors import BadCall, ModelError
 from ultra.faults.actor_faults import ErrorMaker, check_error, current_stage, make_error
 from ultra.faults.recorder import RuleBook
-from ultra.faults.rules import CallConditions, Fault, Hook, Rule, Seconds, check_seconds, draw_seconds
+from ultra.faults.rules import (
+    CallConditions,
+    Fault,
+    Hook,
+    Rule,
+    Seconds,
+    check_retry_after,
+    check_seconds,
+    draw_seconds,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -117,10 +126,9 @@ class CallFaults(RuleBook):
             status = 500
         if status is not None and (type(status) is not int or not 400 <= status <= 599):  # noqa: PLR2004
             raise BadCall(f"status={status!r} is no failure; give an HTTP status from 400 to 599")
-        if retry_after is not None and (status is None or not retry_after >= 0):
-            raise BadCall(
-                f"retry_after={retry_after!r} is not allowed; give seconds, 0 or more, together with a status"
-            )
+        check_retry_after(retry_after)
+        if retry_after is not None and status is None:
+            raise BadCall("retry_after is what a server asks for; give it together with a status")
         return self._add(_FailCall(status, check_error(error), retry_after), model, when)
 
     def hang_call(self, model: str = "*", **when: Unpack[CallConditions]) -> Self:

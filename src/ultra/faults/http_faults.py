@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 from ultra.errors import BadCall
 from ultra.faults.recorder import RuleBook
-from ultra.faults.rules import Conditions, Fault, Hook, Seconds, check_seconds
+from ultra.faults.rules import Conditions, Fault, Hook, Seconds, check_retry_after, check_seconds
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -136,8 +136,9 @@ class HttpFaults(RuleBook):
         """Answer with `status` and `body`, without a request to the server; `retry_after` is a header [s]."""
         if type(status) is not int or not 200 <= status <= 599:  # noqa: PLR2004 - what httpx can make
             raise BadCall(f"status={status!r} is not allowed; give an HTTP status from 200 to 599")
-        if retry_after is not None and not retry_after >= 0:
-            raise BadCall(f"retry_after={retry_after!r} is not allowed; give seconds, 0 or more")
+        check_retry_after(retry_after)
+        if not isinstance(body, bytes):
+            raise BadCall(f"body={body!r} is not allowed; give bytes")
         return self._add(Status(status, retry_after, body), url, when)
 
     def http_connect_error(self, url: str = "*", **when: Unpack[Conditions]) -> Self:
@@ -185,11 +186,17 @@ class HttpFaults(RuleBook):
         self, url: str = "*", *, value: str = "text/html", **when: Unpack[Conditions]
     ) -> Self:
         """Say of the body that it is something else."""
-        return self._add(ContentType(value), url, when)
+        return self._add(ContentType(_checked_header(value)), url, when)
 
     def http_huge_body(self, url: str = "*", *, size: int, **when: Unpack[Conditions]) -> Self:
         """Answer with a body of `size` bytes without sense."""
         return self._add(HugeBody(_checked_count("size", size, least=1)), url, when)
+
+
+def _checked_header(value: object) -> str:
+    if not isinstance(value, str) or not (value.isascii() and value.isprintable()):
+        raise BadCall(f"value={value!r} is not allowed; give the text of a header")
+    return value
 
 
 def _checked_count(what: str, value: object, *, least: int = 0) -> int:

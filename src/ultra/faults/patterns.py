@@ -60,8 +60,8 @@ def _names_match(patterns: list[str], names: list[str]) -> bool:
 
 
 def _check_brackets(part: str, pattern: str) -> None:
-    if part.count("[") != part.count("]"):
-        raise BadCall(f"the pattern {pattern!r} is unknown: a bracket is not closed")
+    if re.search(r"[\[\]]", re.sub(r"\[!?[^\[\]]+\]", "", part)):
+        raise BadCall(f"the pattern {pattern!r} is unknown: a bracket is empty or not closed")
 
 
 def model_matcher(pattern: object) -> Callable[[str], bool]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import inf
 from random import Random
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, TypedDict, TypeGuard
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypeAlias, TypedDict, TypeGuard
 
 from msgspec import Struct
 from msgspec.structs import fields
@@ -33,6 +33,7 @@ __all__ = [
     "MessageConditions",
     "Rule",
     "Seconds",
+    "check_retry_after",
     "check_seconds",
 ]
 
@@ -73,6 +74,16 @@ class MessageConditions(CallConditions, total=False):
     """As `CallConditions`; `message` is a class of messages, a pattern for its name, or several."""
 
     message: MessagePattern | None
+
+
+_CONDITIONS: Final[Mapping[Hook, type]] = {
+    "start": Conditions,
+    "send": MessageConditions,
+    "handle": MessageConditions,
+    "call": CallConditions,
+    "http": Conditions,
+}
+"""What a rule may be made to depend on: a start has no message, and an exchange over HTTP knows no stage."""
 
 
 class Fault(Struct, frozen=True):
@@ -157,10 +168,10 @@ class Rule:
     def __init__(
         self, number: int, seed: object, fault: Fault, target: str, conditions: Mapping[str, object]
     ) -> None:
-        unknown = [name for name in conditions if name not in _When.__struct_fields__]
+        allowed = _CONDITIONS[fault.hook].__annotations__
+        unknown = [name for name in conditions if name not in allowed]
         if unknown:
-            choices = ", ".join(_When.__struct_fields__)
-            raise BadCall(f"{fault.name} has no setting {unknown[0]!r}; conditions are: {choices}")
+            raise BadCall(f"{fault.name} has no setting {unknown[0]!r}; conditions are: {', '.join(allowed)}")
         self.number = number
         self.fault = fault
         self.target = target
@@ -222,6 +233,12 @@ def check_seconds(what: str, value: object, *, least: float = 0.0) -> Seconds:
     if _is_number(least_of) and _is_number(most) and least <= least_of <= most < inf:
         return value  # type: ignore[return-value] # narrowed above
     raise BadCall(f"{what} is {value!r}; give seconds, {least:g} or more, or a pair (least, most)")
+
+
+def check_retry_after(value: object) -> None:
+    """Raise `BadCall` unless `value` is None or a time."""
+    if value is not None and not (_is_number(value) and 0 <= value < inf):
+        raise BadCall(f"retry_after={value!r} is not allowed; give seconds, 0 or more, or None")
 
 
 def draw_seconds(seconds: Seconds, random: Random) -> float:

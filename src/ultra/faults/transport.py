@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Final, Self
 import anyio
 import httpx
 
+from ultra.errors import BadCall
 from ultra.faults.http_faults import (
     ConnectFails,
     ContentType,
     Disconnects,
+    HttpFaults,
     HugeBody,
     MalformedEvents,
     ReadTimesOut,
@@ -26,7 +28,6 @@ from ultra.faults.rules import draw_seconds
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from ultra.faults.http_faults import HttpFaults
     from ultra.faults.rules import Rule
 
 __all__ = ["FaultyTransport"]
@@ -45,9 +46,16 @@ class FaultyTransport(httpx.AsyncBaseTransport):
     alone goes to `transport`: the network by default, or an `httpx.MockTransport` or
     `httpx.ASGITransport` in memory. Closing this closes that. Runs on trio and on asyncio; errors are
     httpx's own, as from a real network.
+
+    Raises:
+        BadCall: `plan` is no fault plan, or `transport` no transport for async clients.
     """
 
     def __init__(self, plan: HttpFaults, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        if not isinstance(plan, HttpFaults):
+            raise BadCall(f"the plan is {plan!r}; it must be a FaultPlan")
+        if transport is not None and not isinstance(transport, httpx.AsyncBaseTransport):
+            raise BadCall(f"the transport is {transport!r}; it must be one for async clients, or None")
         self._plan = plan
         self._transport = transport or httpx.AsyncHTTPTransport()
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 import trio
 
+from ultra.actors.cell import check_faults
 from ultra.actors.dead_letters import DeadLetters
 from ultra.actors.status import ActorState
 from ultra.errors import ActorStopped, BadCall, UsageError
@@ -54,6 +55,7 @@ class ActorSystem:
     ) -> None:
         if type(dead_letters) is not int or dead_letters < 0:
             raise BadCall(f"dead_letters is {dead_letters!r}; it must be a whole number, 0 or more")
+        check_faults(faults)
         self.dead_letters = DeadLetters(dead_letters)
         self._lifecycle = Lifecycle()
         self._faults = faults
