@@ -218,11 +218,17 @@ async def test_an_empty_answer_is_a_failure_worth_a_retry(answer: object) -> Non
     assert (failure.kind, failure.retryable) == ("content", True)
 
 
-@pytest.mark.parametrize("reason", ["content_filter", "refusal"])
-async def test_an_empty_answer_of_a_model_that_refused_is_permanent(reason: FinishReason) -> None:
+@pytest.mark.parametrize("reason", ["content_filter", "refusal", "length", "tool_calls"])
+async def test_an_empty_answer_that_would_be_empty_again_is_permanent(reason: FinishReason) -> None:
     failure = await failure_of(Client(Completion(content="", finish_reason=reason, request_id="r")))
 
     assert (failure.kind, failure.retryable, failure.request_id) == ("content", False, "r")
+
+
+async def test_what_a_model_says_in_place_of_an_answer_is_told() -> None:
+    refused = Completion(content="", finish_reason="refusal", refusal="I can't help with that.")
+
+    assert "(finish reason: refusal): I can't help with that." in (await failure_of(Client(refused))).message
 
 
 @pytest.mark.parametrize("answer", [None, b"bytes", 7, {"content": "x"}, ["x"]])

@@ -104,6 +104,11 @@ def test_an_official_clients_error_means_the_same(provider: str, status: int, bo
     assert (failure.kind, failure.retryable) == (kind, kind in RETRIED)
 
 
+def test_an_official_clients_error_tells_the_wait_that_google_asks_for() -> None:
+    body = google("m", "RESOURCE_EXHAUSTED", {"@type": "x"}, {"retryDelay": "48.5s"})
+    assert classify(Foreign("m", 429, body)).retry_after == 48.5
+
+
 class Foreign(Exception):
     """The shape that the errors of the official clients share."""
 

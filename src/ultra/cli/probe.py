@@ -39,8 +39,10 @@ async def _error_of(deployment: DeploymentConfig) -> str | None:
     except trio.TooSlowError:
         return f"no answer within {_PATIENCE:g} s"
     except ModelError as error:
-        # One token may be too few for a word: an empty answer is an answer here.
-        return None if error.kind == "content" else str(error)
+        # One token may be too few for a word, and OpenAI refuses to end in the middle of a thought: an
+        # answer without text is an answer here.
+        cut = error.kind == "content" or "model output limit was reached" in error.message
+        return None if cut else str(error)
     else:
         return None
     finally:

@@ -27,7 +27,9 @@ __all__ = ["ClientAdapter", "OnText"]
 
 T = TypeVar("T")
 
-_REFUSALS: Final = frozenset({"content_filter", "refusal"})
+# Why a model may answer nothing, and would again: it will not, it may not write any longer (all of
+# `max_tokens` went into reasoning), or it waits for a tool.
+_LASTING: Final = frozenset({"content_filter", "refusal", "length", "tool_calls"})
 _END: Final = object()
 
 
@@ -310,10 +312,11 @@ def _checked(answer: object, prompt: str, system: str | None) -> Completion:
     if not isinstance(completion.content, str):
         raise _wrong_type("generate", completion.content, "str as the content of a Completion")
     if not completion.content.strip():
+        said = f": {completion.refusal}" if completion.refusal else ""
         raise ModelError(
-            f"the answer is empty (finish reason: {completion.finish_reason or 'not reported'})",
+            f"the answer is empty (finish reason: {completion.finish_reason or 'not reported'}){said}",
             kind="content",
-            retryable=completion.finish_reason not in _REFUSALS,
+            retryable=completion.finish_reason not in _LASTING,
             request_id=completion.request_id,
         )
     return _with_usage(completion, prompt, system)

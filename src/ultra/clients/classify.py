@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Final, cast
+from typing import Any, Final, cast
 
-from ultra.clients.headers import first_header, forbids_retry, retry_after
+from ultra.clients.headers import REQUEST_ID_HEADERS, first_header, forbids_retry, retry_after, retry_info
 from ultra.clients.kinds import codes_in, kind_of_error
 from ultra.clients.redact import redact
 from ultra.errors import ErrorKind, ModelError, UsageError
@@ -115,7 +115,7 @@ def _by_status(error: Exception) -> ModelError | None:
         kind=kind,
         status=status,
         retryable=retryable and not forbids_retry(headers),
-        retry_after=_advice(error) or retry_after(headers),
+        retry_after=_advice(error) or retry_after(headers) or _advice_in_body(error),
         request_id=_request_id(error, headers),
     )
 
@@ -149,7 +149,7 @@ def _request_id(error: Exception, headers: Mapping[str, str]) -> str | None:
     own = _attribute(error, "request_id")
     if isinstance(own, str) and own:
         return own
-    return first_header(headers, "x-request-id", "request-id")
+    return first_header(headers, *REQUEST_ID_HEADERS)
 
 
 def _advice(error: Exception) -> float | None:
@@ -161,12 +161,18 @@ def _advice(error: Exception) -> float | None:
 def _codes(error: Exception) -> list[str]:
     """The words by which a provider names its error, from the error and from the body it carries."""
     found = codes_in({name: _attribute(error, name) for name in ("code", "type")})
-    for name in ("body", "details"):
-        body = _attribute(error, name)
-        if isinstance(body, Mapping):
-            levels = (body, body.get("error"))
-            found += [word for level in levels if isinstance(level, Mapping) for word in codes_in(level)]
-    return found
+    return found + [word for level in _bodies(error) for word in codes_in(level)]
+
+
+def _advice_in_body(error: Exception) -> float | None:
+    return next(filter(None, map(retry_info, _bodies(error))), None)
+
+
+def _bodies(error: Exception) -> list[Mapping[str, Any]]:
+    """The error body that an error carries, and the object inside that describes the error."""
+    bodies = [_attribute(error, name) for name in ("body", "details")]
+    levels = [level for body in bodies if isinstance(body, Mapping) for level in (body, body.get("error"))]
+    return [level for level in levels if isinstance(level, Mapping)]
 
 
 # --- errors known by their class alone -----------------------------------------------------------

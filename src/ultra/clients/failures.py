@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from ultra.clients.address import shown_url
 from ultra.clients.framing import BYTE_ORDER_MARK
-from ultra.clients.headers import first_header, retry_after
+from ultra.clients.headers import REQUEST_ID_HEADERS, first_header, retry_after, retry_info
 from ultra.clients.kinds import codes_in, kind_of_error
 from ultra.errors import ModelError
 
@@ -26,16 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["Reply"]
 
 T = TypeVar("T")
-
-_REQUEST_ID_HEADERS: Final = (
-    "x-request-id",
-    "request-id",
-    "mistral-correlation-id",
-    "apim-request-id",
-    "x-ds-trace-id",  # DeepSeek
-    "x-amzn-requestid",
-    "cf-ray",  # a gateway's own, where nobody behind it names one
-)
 
 _LONGEST_QUOTED_BODY: Final = 300
 
@@ -69,7 +59,7 @@ class Reply:
         self.provider = provider
         self.status = status
         self.headers = headers
-        self.request_id = first_header(headers, *_REQUEST_ID_HEADERS)
+        self.request_id = first_header(headers, *REQUEST_ID_HEADERS)
         self._secrets = secrets
 
     def error(
@@ -147,7 +137,7 @@ class Reply:
             message,
             kind,
             retryable=self._retryable(kind, code),
-            retry_after=retry_after(self.headers) or _retry_info(details.get("details")),
+            retry_after=retry_after(self.headers) or retry_info(details),
             request_id=_text(body.request_id),
         )
         metadata = details.get("metadata")
@@ -179,15 +169,6 @@ def redact(text: str, secrets: tuple[str, ...]) -> str:
     for secret in secrets:
         text = text.replace(secret, "***")
     return text
-
-
-def _retry_info(details: object) -> float | None:
-    """Return the wait [s] that Google asks for in the body, as ``"retryDelay": "48s"``."""
-    for entry in details if isinstance(details, list) else ():
-        delay = _text(entry.get("retryDelay")) if isinstance(entry, dict) else None
-        if delay:
-            return retry_after({"retry-after": delay.removesuffix("s")})
-    return None
 
 
 def _as_body(found: object) -> _Body:

@@ -1,4 +1,4 @@
-"""What HTTP response headers say about trying again, from whichever library parsed them."""
+"""What an answer says about trying again, and about itself, from whichever library parsed it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,22 @@ import math
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["first_header", "forbids_retry", "retry_after"]
+__all__ = ["REQUEST_ID_HEADERS", "first_header", "forbids_retry", "retry_after", "retry_info"]
+
+REQUEST_ID_HEADERS: Final = (
+    "x-request-id",
+    "request-id",
+    "mistral-correlation-id",
+    "apim-request-id",
+    "x-ds-trace-id",  # DeepSeek
+    "x-amzn-requestid",
+    "cf-ray",  # a gateway's own, where nobody behind it names one
+)
 
 
 def first_header(headers: Mapping[str, str], *names: str) -> str | None:
@@ -36,6 +46,16 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     if seconds is not None or advice is None:
         return seconds
     return _until(advice, first_header(headers, "date"))
+
+
+def retry_info(error: Mapping[str, Any]) -> float | None:
+    """How long Google asks to wait [s], in an error's details and as ``"retryDelay": "48s"``."""
+    entries = error.get("details")
+    for entry in entries if isinstance(entries, list) else ():
+        delay = entry.get("retryDelay") if isinstance(entry, dict) else None
+        if isinstance(delay, str) and delay:
+            return _positive(delay.removesuffix("s"))
+    return None
 
 
 def forbids_retry(headers: Mapping[str, str]) -> bool:
