@@ -32,6 +32,7 @@ BENCHMARKS: Final = {
     "stream": "benchmarks.streaming:tokens",
     "chunk": "benchmarks.streaming:chunk_latency",
     "http": "benchmarks.http:calls",
+    "streams-500": "benchmarks.http:streams",
     "import": "benchmarks.imports:import_time",
 }
 """Each benchmark by its name, as ``module:function``; imported when it runs, since peers import slowly."""

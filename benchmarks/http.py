@@ -11,13 +11,13 @@ import httpx
 import trio
 
 from benchmarks.harness import Row, Timer, compare
-from benchmarks.http_server import chat_server
+from benchmarks.http_server import PIECES, chat_server
 from ultra.clients import connect
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ["calls"]
+__all__ = ["calls", "streams"]
 
 QUESTION = "What is the capital of France?"
 MESSAGES = [{"role": "user", "content": QUESTION}]
@@ -92,7 +92,7 @@ async def _litellm(url: str, count: int) -> float:
 
 def calls(*, brief: bool) -> list[Row]:
     """64 callers, each making one call after the other, to a server in another process."""
-    count = CALLERS if brief else 10 * CALLERS
+    count = CALLERS if brief else 4 * CALLERS
     with chat_server() as url:
         return compare(
             "a call over HTTP, 64 at once",
@@ -102,7 +102,67 @@ def calls(*, brief: bool) -> list[Row]:
                 "the official openai client": (_asyncio(_openai, url, count), 1.0),
                 "litellm": (_asyncio(_litellm, url, CALLERS), 1.0),
             },
-            rounds=1 if brief else 7,
+            rounds=1 if brief else 5,
+        )
+
+
+# --- streams ---------------------------------------------------------------------------------------
+
+
+async def _processor_time(count: int, stream: Callable[[], Awaitable[int]]) -> float:
+    """Processor seconds for one of `count` streams at once, the second time, on open connections."""
+    pieces = 0
+
+    async def reader() -> None:
+        nonlocal pieces
+        read = await stream()
+        pieces += read
+
+    for _ in range(2):
+        pieces = 0
+        start = time.process_time()
+        async with trio.open_nursery() as nursery:
+            for _ in range(count):
+                nursery.start_soon(reader)
+    if pieces != count * PIECES:
+        raise RuntimeError(f"{pieces} pieces were read")
+    return (time.process_time() - start) / count
+
+
+async def _our_streams(url: str, count: int) -> float:
+    client = connect("openai:bench", base_url=url, api_key="none")
+
+    async def stream() -> int:
+        async with client.stream(QUESTION) as answer:
+            return sum([len(piece.split()) async for piece in answer if isinstance(piece, str)])
+
+    try:
+        return await _processor_time(count, stream)
+    finally:
+        await client.aclose()
+
+
+async def _bare_streams(url: str, count: int) -> float:
+    limits = httpx.Limits(max_connections=count, max_keepalive_connections=count)
+    async with httpx.AsyncClient(limits=limits, timeout=60) as client:
+        body = {"model": "bench", "messages": MESSAGES, "stream": True}
+
+        async def stream() -> int:
+            async with client.stream("POST", f"{url}/chat/completions", json=body) as response:
+                return sum([line.count("word") async for line in response.aiter_lines()])
+
+        return await _processor_time(count, stream)
+
+
+def streams(*, brief: bool) -> list[Row]:
+    """Many streams at once: our pools of a few connections, against one pool for all."""
+    count = 20 if brief else 500
+    with chat_server() as url:
+        return compare(
+            f"processor time of a stream over HTTP, {count} at once",
+            partial(trio.run, _our_streams, url, count),
+            {"bare httpx, one pool": (partial(trio.run, _bare_streams, url, count), 1.0)},
+            rounds=1 if brief else 3,
         )
 
 

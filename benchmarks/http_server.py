@@ -1,4 +1,4 @@
-"""A loopback server that answers every request with one chat completion, as fast as asyncio can."""
+"""A loopback server that answers every request with one chat completion, at once or piece by piece."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["chat_server"]
+__all__ = ["PIECES", "SECONDS_A_PIECE", "chat_server"]
+
+PIECES: Final = 10
+"""Pieces of a streamed answer."""
+
+SECONDS_A_PIECE: Final = 0.2
+"""Seconds between two of them."""
 
 _BODY: Final = (
     b'{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"bench","choices":[{"index":0,'
@@ -25,14 +31,45 @@ _ANSWER: Final = (
 )
 
 
+_STREAM_HEAD: Final = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+)
+
+
+def _event(data: bytes) -> bytes:
+    event = b"data: %b\n\n" % data
+    return b"%x\r\n%b\r\n" % (len(event), event)
+
+
+_PIECE: Final = _event(b'{"id":"1","choices":[{"index":0,"delta":{"content":"word "},"finish_reason":null}]}')
+_LAST: Final = (
+    _event(b'{"id":"1","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}')
+    + _event(b"[DONE]")
+    + b"0\r\n\r\n"
+)
+
+
+async def _stream(writer: asyncio.StreamWriter) -> None:
+    writer.write(_STREAM_HEAD)
+    for _ in range(PIECES):
+        writer.write(_PIECE)
+        await writer.drain()
+        await asyncio.sleep(SECONDS_A_PIECE)
+    writer.write(_LAST)
+    await writer.drain()
+
+
 async def _serve_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     try:
         while True:
             head = await reader.readuntil(b"\r\n\r\n")
             length = re.search(rb"(?i)content-length:\s*(\d+)", head)
-            await reader.readexactly(int(length[1]) if length else 0)
-            writer.write(_ANSWER)
-            await writer.drain()
+            body = await reader.readexactly(int(length[1]) if length else 0)
+            if b'"stream":true' in body.replace(b" ", b""):
+                await _stream(writer)
+            else:
+                writer.write(_ANSWER)
+                await writer.drain()
     except (asyncio.IncompleteReadError, ConnectionError):
         pass
     finally:

@@ -1,4 +1,4 @@
-"""One pool of connections, and the bodies that come through it, on trio.
+"""The connections of one client, and the bodies that come through it, on trio.
 
 httpx is imported at the first call, so that importing Ultra does not pay for it.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import ssl
 from base64 import b64decode
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
@@ -16,19 +16,18 @@ import trio
 
 from ultra.clients.failures import Reply, redact
 from ultra.clients.rate_limits import RateLimits, rate_limits
+from ultra.clients.shards import CALLS_A_SHARD, Shard, Shards
 from ultra.clients.unpacking import ACCEPTED, Unpacker
 from ultra.errors import BadCall, ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     import httpx
 
 __all__ = ["Body", "Hidden", "Limits", "Pool", "Request"]
 
 T = TypeVar("T")
-
-_KEPT_ALIVE: Final = 20
 
 
 class Hidden:
@@ -131,9 +130,9 @@ def _load(encrypted: bool) -> None:  # noqa: FBT001 - called by trio, which pass
 
 
 class Pool:
-    """An `httpx.AsyncClient` that is made at first use, and can be closed and used again.
+    """`httpx.AsyncClient`s that are made when they are needed, and can be closed and used again.
 
-    Connections belong to the trio run that opened them; in another run a client of its own is made.
+    Connections belong to the trio run that opened them; in another run clients of its own are made.
 
     Args:
         provider: named in errors.
@@ -154,7 +153,7 @@ class Pool:
         self.limits = limits
         self._trust_env = trust_env
         self._transport = transport
-        self._clients: dict[trio.lowlevel.TrioToken, httpx.AsyncClient] = {}
+        self._shards: dict[trio.lowlevel.TrioToken, Shards] = {}
         self._last_headers: Mapping[str, str] = {}
 
     @property
@@ -172,10 +171,11 @@ class Pool:
         if self._transport is None and encrypted not in _loaded:
             # Hundreds of milliseconds that no event loop should stand still for.
             await trio.to_thread.run_sync(_load, encrypted, abandon_on_cancel=True)
-        response = await self.guard(self._send(request, encrypted=encrypted), request)
+        shards = self._shards_here(encrypted=encrypted)
+        response, shard = await self.guard(self._send(request, shards), request)
         self._last_headers = response.headers
         reply = Reply(self.provider, response.status_code, response.headers, request.secrets)
-        body = Body(response, reply, self)
+        body = Body(response, reply, self, partial(shards.give_back, shard))
         if response.is_success:
             return body
         failure = await _error_in(body)
@@ -197,10 +197,10 @@ class Pool:
 
     async def aclose(self) -> None:
         """Close the connections of this trio run, even if cancelled; calls in flight fail."""
-        client = self._clients.pop(trio.lowlevel.current_trio_token(), None)
-        if client is not None:
+        shards = self._shards.pop(trio.lowlevel.current_trio_token(), None)
+        if shards is not None:
             with trio.CancelScope(shield=True):
-                await client.aclose()
+                await shards.aclose()
         await trio.lowlevel.checkpoint()
 
     def timed_out(self) -> ModelError:
@@ -238,31 +238,42 @@ class Pool:
                 message = f"the connection broke: {detail}"
                 return ModelError(message, provider=self.provider, kind="connection")
 
-    async def _send(self, request: Request, *, encrypted: bool) -> httpx.Response:
-        client = self._client(encrypted=encrypted)
-        headers = {"accept-encoding": ACCEPTED, **request.headers.value}
-        built = client.build_request("POST", request.url, headers=headers, content=request.content)
-        return await client.send(built, stream=True)
+    async def _send(self, request: Request, shards: Shards) -> tuple[httpx.Response, Shard]:
+        shard = shards.take()
+        try:
+            headers = {"accept-encoding": ACCEPTED, **request.headers.value}
+            built = shard.client.build_request("POST", request.url, headers=headers, content=request.content)
+            return await shard.client.send(built, stream=True), shard
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await shards.give_back(shard)
+            raise
 
-    def _client(self, *, encrypted: bool) -> httpx.AsyncClient:
+    def _shards_here(self, *, encrypted: bool) -> Shards:
+        """The connections of this trio run."""
+        token = trio.lowlevel.current_trio_token()
+        if token not in self._shards:
+            self._forget_ended_runs()
+            # A transport is for all calls: to close it with one of several clients would break the others.
+            calls = None if self._transport is not None else CALLS_A_SHARD
+            self._shards[token] = Shards(partial(self._new_client, encrypted=encrypted), calls=calls)
+        return self._shards[token]
+
+    def _new_client(self, *, encrypted: bool) -> httpx.AsyncClient:
         import httpx  # noqa: PLC0415 - imported at the first call
 
-        token = trio.lowlevel.current_trio_token()
-        if token not in self._clients:
-            self._forget_ended_runs()
-            limits = self.limits
-            self._clients[token] = httpx.AsyncClient(
-                # The context of a plain connection is never used; an empty one trusts nobody.
-                verify=self._context() if encrypted else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-                timeout=httpx.Timeout(limits.read_timeout, connect=limits.connect_timeout, pool=None),
-                # The model actor limits how many calls run at once; a second limit would only hide it.
-                limits=httpx.Limits(max_connections=None, max_keepalive_connections=_KEPT_ALIVE),
-                # A redirect would carry the key to a host that nobody chose.
-                follow_redirects=False,
-                trust_env=self._trust_env,
-                transport=self._transport,
-            )
-        return self._clients[token]
+        limits = self.limits
+        return httpx.AsyncClient(
+            # The context of a plain connection is never used; an empty one trusts nobody.
+            verify=self._context() if encrypted else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+            timeout=httpx.Timeout(limits.read_timeout, connect=limits.connect_timeout, pool=None),
+            # The model actor limits how many calls run at once; a second limit would only hide it.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
+            # A redirect would carry the key to a host that nobody chose.
+            follow_redirects=False,
+            trust_env=self._trust_env,
+            transport=self._transport,
+        )
 
     def _context(self) -> ssl.SSLContext:
         try:
@@ -276,11 +287,11 @@ class Pool:
         raise failure
 
     def _forget_ended_runs(self) -> None:
-        for token in list(self._clients):
+        for token in list(self._shards):
             try:
                 token.run_sync_soon(lambda: None)
             except trio.RunFinishedError:
-                del self._clients[token]
+                del self._shards[token]
 
 
 async def _error_in(body: Body) -> ModelError:
@@ -295,8 +306,11 @@ async def _error_in(body: Body) -> ModelError:
 class Body:
     """The bytes of one answer, unpacked, as they arrive, and never more than the limit."""
 
-    def __init__(self, response: httpx.Response, reply: Reply, pool: Pool) -> None:
+    def __init__(
+        self, response: httpx.Response, reply: Reply, pool: Pool, on_end: Callable[[], Awaitable[None]]
+    ) -> None:
         self.reply = reply
+        self._on_end: Callable[[], Awaitable[None]] | None = on_end
         self._response = response
         self._pool = pool
         if response.is_stream_consumed:  # a transport for tests gave the whole answer, unpacked
@@ -345,14 +359,19 @@ class Body:
         import httpx  # noqa: PLC0415 - loaded already: there is a response
 
         with trio.CancelScope(shield=True):
-            await self._response.aclose()
-            # httpx reads through nested async generators, which trio wants run to their end. On the
-            # closed connection they get there at once, by an error.
-            while self._started and not self._ended:
-                try:
-                    await self._advance()
-                except (httpx.HTTPError, httpx.StreamError):
-                    break
+            try:
+                await self._response.aclose()
+                # httpx reads through nested async generators, which trio wants run to their end. On the
+                # closed connection they get there at once, by an error.
+                while self._started and not self._ended:
+                    try:
+                        await self._advance()
+                    except (httpx.HTTPError, httpx.StreamError):
+                        break
+            finally:
+                on_end, self._on_end = self._on_end, None
+                if on_end is not None:
+                    await on_end()
 
     async def _advance(self) -> bytes:
         try:
