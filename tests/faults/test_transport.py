@@ -185,11 +185,39 @@ async def test_a_server_is_asked_not_to_pack_events_that_are_to_be_changed() -> 
 
     def server(request: httpx.Request) -> httpx.Response:
         asked.append(request.headers["accept-encoding"])
-        return httpx.Response(200, text="data: {}\n\n")
+        return httpx.Response(200)
 
-    plan = FaultPlan().http_malformed_events(times=1)
+    plan = FaultPlan().http_malformed_events("*/v1/chat")
     async with httpx.AsyncClient(transport=FaultyTransport(plan, httpx.MockTransport(server))) as client:
-        for _ in range(2):
-            await client.get(URL)
+        await client.get(URL)
+        await client.get("https://api.example/other")
 
     assert asked[0] == "identity" != asked[1]
+
+
+async def test_an_answer_without_events_is_left_alone_and_not_counted() -> None:
+    plan = FaultPlan().http_malformed_events().http_stream_error()
+    async with _client(plan) as client:
+        response = await client.get(URL)
+
+    assert response.text == "0123456789"
+    assert plan.counts == {"http_malformed_events": 0, "http_stream_error": 0}
+
+
+@pytest.mark.parametrize(
+    ("plan", "expected"),
+    [
+        (FaultPlan().http_malformed_events(after_events=1), b'{"n": 1}\n{"n":\n{"n": 22}\n'),
+        (
+            FaultPlan().http_stream_error(after_events=1, status=429),
+            b'{"n": 1}\n{"error": "injected by a fault plan: status 429"}\n',
+        ),
+    ],
+)
+async def test_lines_of_json_are_events_too(plan: FaultPlan, expected: bytes) -> None:
+    def server(_: httpx.Request) -> httpx.Response:
+        headers = {"content-type": "application/x-ndjson; charset=utf-8"}
+        return httpx.Response(200, headers=headers, content=b'{"n": 1}\n{"n": 22}\n')
+
+    async with httpx.AsyncClient(transport=FaultyTransport(plan, httpx.MockTransport(server))) as client:
+        assert (await client.get(URL)).content == expected

@@ -167,7 +167,10 @@ class HttpFaults(RuleBook):
     def http_malformed_events(
         self, url: str = "*", *, after_events: int = 0, **when: Unpack[Conditions]
     ) -> Self:
-        """Put an event that is cut off in the middle into a stream, after this many whole ones."""
+        """Put an event that is cut off in the middle into a stream, after this many whole ones.
+
+        Streams are server-sent events, and JSON by lines; other answers are left alone.
+        """
         return self._add(MalformedEvents(_checked_count("after_events", after_events)), url, when)
 
     def http_stream_error(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 import anyio
 import httpx
@@ -32,11 +32,30 @@ if TYPE_CHECKING:
 
 __all__ = ["FaultyTransport"]
 
-_END_OF_EVENT: Final = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _CHUNK: Final = 65_536
 _CHANGE_LENGTH: Final = (Disconnects, Truncates, MalformedEvents, StreamError)
 _READ_EVENTS: Final = (MalformedEvents, StreamError)
 _FILTERED: Final = (*_CHANGE_LENGTH, SlowBody)
+
+
+class _Framing(NamedTuple):
+    """How a stream is made of events."""
+
+    end: re.Pattern[bytes]
+    separator: bytes
+    error: bytes
+
+
+_FRAMINGS: Final = {
+    "text/event-stream": _Framing(
+        re.compile(rb"\r\n\r\n|\n\n|\r\r"),
+        b"\n\n",
+        b'data: {"error": {"message": "injected by a fault plan", "code": %d}}\n\n',
+    ),
+    "application/x-ndjson": _Framing(
+        re.compile(rb"\n"), b"\n", b'{"error": "injected by a fault plan: status %d"}\n'
+    ),
+}
 
 
 class FaultyTransport(httpx.AsyncBaseTransport):
@@ -63,16 +82,24 @@ class FaultyTransport(httpx.AsyncBaseTransport):
         """Answer `request`, or fail as the plan says."""
         shown = str(request.url.copy_with(userinfo=b"", query=None))  # keys may be in what this leaves out
         rules = self._plan._rules_for("http", str(request.url), shown)  # noqa: SLF001 - two parts of one plan
-        fired = self._plan._fired(rules)  # noqa: SLF001 - as above
-        for rule in fired:
-            self._plan._record(rule, shown)  # noqa: SLF001 - as above
-        if any(isinstance(rule.fault, _READ_EVENTS) for rule in fired):
-            request.headers["accept-encoding"] = "identity"  # there are no events to see in what is packed
+        about_events = [rule for rule in rules if isinstance(rule.fault, _READ_EVENTS)]
+        fired = self._fired([rule for rule in rules if rule not in about_events], shown)
         if fired and fired[-1].fault.ends:
             response = await _in_place_of_server(fired.pop(), request)
         else:
+            if about_events:
+                request.headers["accept-encoding"] = "identity"  # no events can be seen in what is packed
             response = await self._transport.handle_async_request(request)
-        return _disturbed(response, fired) if fired else response
+            if _framing(response) is not None:  # elsewhere there are no events
+                fired += self._fired(about_events, shown)
+        return _disturbed(response, sorted(fired, key=_number)) if fired else response
+
+    def _fired(self, rules: list[Rule], where: str) -> list[Rule]:
+        """Those of `rules` that are to be injected now; they are recorded."""
+        fired = self._plan._fired(rules)  # noqa: SLF001 - two parts of one plan
+        for rule in fired:
+            self._plan._record(rule, where)  # noqa: SLF001 - as above
+        return fired
 
     async def aclose(self) -> None:
         """Close the transport inside."""
@@ -96,8 +123,17 @@ async def _in_place_of_server(rule: Rule, request: httpx.Request) -> httpx.Respo
             raise AssertionError(f"{other.name} takes no server's place")
 
 
+def _framing(response: httpx.Response) -> _Framing | None:
+    """How the body is made of events; None if it is not."""
+    return _FRAMINGS.get(response.headers.get("content-type", "").partition(";")[0].strip().lower())
+
+
+def _number(rule: Rule) -> int:
+    return rule.number
+
+
 def _disturbed(response: httpx.Response, rules: list[Rule]) -> httpx.Response:
-    body = _Body(response.stream, rules)
+    body = _Body(response.stream, rules, _framing(response))
     for rule in rules:
         if isinstance(rule.fault, ContentType):
             response.headers["content-type"] = rule.fault.value
@@ -125,11 +161,11 @@ class _Body(httpx.AsyncByteStream):
     An iterator of its own rather than a generator: whoever stops reading leaves nothing to be finalized.
     """
 
-    def __init__(self, inner: object, rules: list[Rule]) -> None:
+    def __init__(self, inner: object, rules: list[Rule], framing: _Framing | None) -> None:
         assert isinstance(inner, httpx.AsyncByteStream)  # noqa: S101 - an async transport's
         self._inner = inner
         self._pieces: AsyncIterator[bytes] = aiter(inner)
-        self._filters = [_filter(rule) for rule in rules if isinstance(rule.fault, _FILTERED)]
+        self._filters = [_filter(rule, framing) for rule in rules if isinstance(rule.fault, _FILTERED)]
         self._pauses = [_pause(rule) for rule in rules if isinstance(rule.fault, SlowBody)]
         self._ready: deque[bytes] = deque()
         self._over = False
@@ -213,9 +249,10 @@ class _Chop(_Filter):
 
 
 class _Events(_Filter):
-    """Takes the body apart into events, each with the empty line that ends it."""
+    """Takes the body apart into events, each with what ends it."""
 
-    def __init__(self, after: int) -> None:
+    def __init__(self, framing: _Framing, after: int) -> None:
+        self._framing = framing
         self._after = after
         self._number = 0
         self._rest = b""
@@ -223,7 +260,7 @@ class _Events(_Filter):
     def push(self, piece: bytes) -> list[bytes]:
         self._rest += piece
         passed: list[bytes] = []
-        while not self.over and (end := _END_OF_EVENT.search(self._rest)) is not None:
+        while not self.over and (end := self._framing.end.search(self._rest)) is not None:
             event, self._rest = self._rest[: end.end()], self._rest[end.end() :]
             passed += self._at_its_turn(event) if self._number == self._after else [event]
             self._number += 1
@@ -240,22 +277,22 @@ class _HalfAnEvent(_Events):
     """Puts half an event before a whole one."""
 
     def _at_its_turn(self, event: bytes) -> list[bytes]:
-        return [event[: len(event) // 2] + b"\n\n", event]
+        return [event[: len(event) // 2] + self._framing.separator, event]
 
 
 class _ErrorEvent(_Events):
     """Puts an error in place of an event, and ends."""
 
-    def __init__(self, after: int, status: int) -> None:
-        super().__init__(after)
+    def __init__(self, framing: _Framing, after: int, status: int) -> None:
+        super().__init__(framing, after)
         self._status = status
 
     def _at_its_turn(self, event: bytes) -> list[bytes]:  # noqa: ARG002 - it is replaced
         self.over = True
-        return [b'data: {"error": {"message": "injected by a fault plan", "code": %d}}\n\n' % self._status]
+        return [self._framing.error % self._status]
 
 
-def _filter(rule: Rule) -> _Filter:
+def _filter(rule: Rule, framing: _Framing | None) -> _Filter:
     match rule.fault:
         case Disconnects(after_bytes):
             return _Cut(after_bytes, breaks=True)
@@ -263,10 +300,10 @@ def _filter(rule: Rule) -> _Filter:
             return _Cut(after_bytes, breaks=False)
         case SlowBody(_, piece):
             return _Chop(piece)
-        case MalformedEvents(after_events):
-            return _HalfAnEvent(after_events)
-        case StreamError(after_events, status):
-            return _ErrorEvent(after_events, status)
+        case MalformedEvents(after_events) if framing is not None:
+            return _HalfAnEvent(framing, after_events)
+        case StreamError(after_events, status) if framing is not None:
+            return _ErrorEvent(framing, after_events, status)
         case other:
             raise AssertionError(f"{other.name} does not change the body")
 
