@@ -170,6 +170,7 @@ ONE = '[models.a]\nmodel = "vllm:x"\n'
             "2: run.quorum: found 'most'; allowed is a whole number, or 'all'",
         ),
         ('[cache]\nstore = "sqlte:///x"\n' + ONE, "2: cache.store: cache='sqlte://...' is not allowed"),
+        ("[run]\nmax_cost = 1.0\n" + ONE, "2: run.max_cost: no model has a price"),
         (ONE + "weight = -1\n", "1: models.a: the weight is -1.0"),
         (ONE + 'hedge_after = "p99"\n', "3: models.a.hedge_after: found 'p99'; allowed is a number of sec"),
         (ONE + "options = { temprature = 1 }\n", "1: models.a: unknown option 'temprature'"),

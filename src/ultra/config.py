@@ -267,6 +267,8 @@ class _Reader:
         if isinstance(run.quorum, int) and not 1 <= run.quorum <= len(models):
             allowed = f"'all', or a number between 1 and {len(models)}"
             raise self._error(("run", "quorum"), f"found {run.quorum!r}; allowed is {allowed}")
+        if run.max_cost is not None and not any("price" in model for model in models.values()):
+            raise self._error(("run", "max_cost"), "no model has a price, so no run would cost anything")
         for name in ("timeout", "max_cost"):
             value = getattr(run, name)
             if value is not None and not value > 0:

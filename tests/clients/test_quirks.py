@@ -202,6 +202,12 @@ async def test_a_stream_with_a_quirk_is_an_answer(nursery: trio.Nursery, name: s
     assert {field: getattr(completion, field) for field in expected} == expected
 
 
+async def test_a_stream_that_nobody_asked_for_is_an_answer(nursery: trio.Nursery) -> None:
+    text, completion = await answer(nursery, "openai", events(HI, STOP, "[DONE]"), STREAM, stream=False)
+    assert isinstance(completion, Completion), completion
+    assert (text, completion.usage) == ("Hi", Usage(input=5, output=3))
+
+
 FAILED: dict[str, tuple[str, bytes, str, str]] = {
     "OpenRouter in a choice": (
         "openai",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     import httpx
 
+    from ultra.clients.failures import Reply
     from ultra.clients.rate_limits import RateLimits
     from ultra.messages import Completion
 
@@ -119,7 +120,7 @@ class HTTPClient(Dialect):
                 content = await body.read_all()
             finally:
                 await body.aclose()
-            return self.decode(content, body.reply)
+            return self._decode_whole(content, body.reply)
         raise self._pool.timed_out()
 
     def stream(
@@ -157,6 +158,16 @@ class HTTPClient(Dialect):
     async def aclose(self) -> None:
         """Close the connections; calls in flight fail with a `ModelError`. A later call opens new ones."""
         await self._pool.aclose()
+
+    def _decode_whole(self, content: bytes, reply: Reply) -> Completion:
+        """Read an answer that is all there; some gateways stream it, though nobody asked for that."""
+        if reply.content_type != "text/event-stream":
+            return self.decode(content, reply)
+        decoder = self.decoder(reply)
+        for pieces in (decoder.feed(content), decoder.flush()):
+            for _ in pieces:
+                pass  # the completion has them all
+        return decoder.completion()
 
     @abstractmethod
     def _authorization(self, api_key: str) -> dict[str, str]:
