@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 from random import Random
 
 import pytest
 import trio
 from trio._core import _run as scheduler
+from trio.testing import MockClock
 
-from ultra.faults.determinism import run_seeded
+from ultra.faults.determinism import Standstill, run_seeded, unheard
 
 
 async def _order() -> list[int]:
@@ -30,6 +32,16 @@ def test_canary_trio_has_the_switches_that_a_seeded_schedule_needs() -> None:
     assert isinstance(scheduler._ALLOW_DETERMINISTIC_SCHEDULING, bool)
     assert isinstance(scheduler._r, Random)
     assert {"_ALLOW_DETERMINISTIC_SCHEDULING", "_r"} <= set(scheduler.unrolled_run.__code__.co_names)
+
+
+def test_canary_trio_has_the_clock_that_virtual_time_is_made_of() -> None:
+    """When this fails, a new trio has changed it: see what replaced it in `trio._core._mock_clock`."""
+    clock = MockClock()
+    clock.jump(5.0)
+    assert clock._virtual_base == clock.current_time() == 5.0
+    assert "_virtual_base" in MockClock.jump.__code__.co_names
+    assert "_autojump" in scheduler.unrolled_run.__code__.co_names
+    assert "deadline_to_sleep_time" in scheduler.unrolled_run.__code__.co_names
 
 
 def test_equal_seeds_give_equal_schedules_and_others_give_others() -> None:
@@ -59,3 +71,38 @@ def test_time_is_virtual_and_begins_at_zero() -> None:
         return begin, trio.current_time()
 
     assert run_seeded(sleep, random=Random(1)) == (0.0, 80_000.0)
+
+
+def test_the_clock_jumps_exactly_to_each_deadline_and_by_hand() -> None:
+    async def wake_often() -> list[float]:
+        times = []
+        for number in range(1, 100):
+            await trio.sleep_until(number * 0.1)
+            times.append(trio.current_time())
+        clock = trio.lowlevel.current_clock()
+        assert isinstance(clock, MockClock)
+        clock.jump(7.0)
+        return [*times, trio.current_time()]
+
+    times = run_seeded(wake_often, random=Random(1))
+    assert times[:-1] == [number * 0.1 for number in range(1, 100)]
+    assert times[-1] == times[-2] + 7.0
+
+
+def test_a_run_in_which_all_wait_for_ever_breaks_off_at_the_horizon() -> None:
+    times = []
+
+    async def wait_for_ever() -> None:
+        await trio.sleep(500.0)  # a deadline beyond the horizon is still waited for
+        times.append(trio.current_time())
+        await trio.sleep_forever()
+
+    with unheard():
+        with pytest.raises(trio.TrioInternalError) as raised:
+            run_seeded(wait_for_ever, random=Random(1), horizon=100.0)
+        cause = type(raised.value.__cause__)
+        del raised
+        gc.collect()
+
+    assert cause is Standstill
+    assert times == [500.0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
 import trio
@@ -38,6 +39,10 @@ class DeadLetters:
         """Record that `message`, sent to the actor at `path`, was not handled."""
         self.total += 1
         self._letters.append(DeadLetter(path, message, reason, trio.current_time()))
+
+    def newest(self, count: int) -> list[DeadLetter]:
+        """The last `count` that are kept, oldest first."""
+        return [*islice(reversed(self._letters), count)][::-1]
 
     def __iter__(self) -> Iterator[DeadLetter]:
         return iter(tuple(self._letters))

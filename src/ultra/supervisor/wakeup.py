@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING
 
 import trio
@@ -43,9 +44,12 @@ class Wakeup:
             self._woken = False
             await checkpoint()
             return
-        with trio.CancelScope(deadline=deadline):
-            self._parked = current_task()
+        self._parked = current_task()
+        if deadline == inf:  # as it is most of the time, and a scope takes as long as the wait itself
             await wait_task_rescheduled(self._abort)
+        else:
+            with trio.CancelScope(deadline=deadline):
+                await wait_task_rescheduled(self._abort)
         self._woken = False
 
     def _abort(self, _raise_cancel: object) -> Abort:

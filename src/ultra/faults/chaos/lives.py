@@ -5,8 +5,6 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
-import trio
-
 from ultra.faults.chaos.cast import ActorNode, SupervisorNode
 from ultra.faults.chaos.record import TIME_ERROR
 
@@ -50,7 +48,7 @@ class Lives:
     def begins(self, actor: ActorNode) -> None:
         """A new incarnation is being made."""
         record = self._record
-        now = trio.current_time()
+        now = self._record.now()
         record.events.append((now, "begin", actor.path, actor.incarnation + 1))
         self._begin_above(actor, now)
         record.check(
@@ -177,12 +175,12 @@ class Lives:
     def ends(self, actor: ActorNode) -> None:
         """The incarnation is at its end: its on_stop has run, or its start has failed."""
         actor.alive = False
-        actor.changed_at = trio.current_time()
+        actor.changed_at = self._record.now()
 
     def handler_ended(self, actor: ActorNode) -> None:
         """A handler has ended, in whatever way."""
         actor.running -= 1
-        actor.changed_at = trio.current_time()
+        actor.changed_at = self._record.now()
 
     # --- what supervisors announce -------------------------------------------------------------------
 
@@ -246,8 +244,8 @@ class Lives:
         begun = False
         if isinstance(node, SupervisorNode):
             # It may have begun anew already, without a child that shows it.
-            begun = node.may_start and node.not_before <= trio.current_time()
-            node.decisions.append(trio.current_time())
+            begun = node.may_start and node.not_before <= self._record.now()
+            node.decisions.append(self._record.now())
         if begun:
             node.then = due
         else:
@@ -263,7 +261,7 @@ class Lives:
 
     def _gave_up(self, above: SupervisorNode | None, node: Node | None) -> None:
         assert above is not None
-        now = trio.current_time()
+        now = self._record.now()
         recent = above.recent_restarts(now - TIME_ERROR)
         self._record.check(
             6,
@@ -323,7 +321,7 @@ class Lives:
     def check_at_rest(self) -> None:
         """Nothing has gone on for long: all that was to be restarted has been, and nobody was forgotten."""
         for node in self.nodes.values():
-            if self.is_gone(node) or self.crashed_since(node, trio.current_time() - LONGEST_RESTART):
+            if self.is_gone(node) or self.crashed_since(node, self._record.now() - LONGEST_RESTART):
                 continue
             self._record.check(
                 7, not node.must_start, f"{node.path} was to be restarted, and was not", node.path

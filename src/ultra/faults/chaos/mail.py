@@ -49,7 +49,7 @@ class Mail:
 
     def sending(self, actor: ActorNode, sender: int, *, system: bool) -> MessageNode:
         """A message is about to be sent; its number is its place in the order of all."""
-        now = trio.current_time()
+        now = self._record.now()
         message = MessageNode(len(self.messages), actor, sender, now, system=system)
         self.messages.append(message)
         if system:
@@ -109,15 +109,16 @@ class Mail:
             record.violate(1, f"message {message.id} to {actor.path} was refused with {error!r}", message.id)
 
     def _check_capacity(self, actor: ActorNode) -> None:
+        self._record.checks[5] += 1
         capacity = actor.options.capacity
-        if len(actor.outstanding) > capacity:
-            self.read_letters()
-        self._record.check(
-            5,
-            len(actor.outstanding) <= capacity,
-            f"{actor.path} has {len(actor.outstanding)} user messages, its capacity is {capacity}",
-            actor.path,
-        )
+        if len(actor.outstanding) <= capacity:
+            return
+        self.read_letters()
+        load = len(actor.outstanding)
+        if load > capacity:
+            self._record.violate(
+                5, f"{actor.path} has {load} user messages, its capacity is {capacity}", actor.path
+            )
 
     # --- handled -------------------------------------------------------------------------------------
 
@@ -126,7 +127,7 @@ class Mail:
         actor, record = message.actor, self._record
         if message.incarnation == actor.incarnation and (message.in_hand or message.copies > 1):
             return  # a fault met it first, or it is a copy
-        now = trio.current_time()
+        now = self._record.now()
         record.events.append((now, "take", actor.path, message.id, actor.incarnation))
         allowed = actor.options.max_deliveries * message.copies
         message.takes += 1
@@ -180,7 +181,7 @@ class Mail:
 
     def _first_system_message(self, actor: ActorNode) -> int | None:
         """The oldest one that waits for sure: not one whose asker gives up at this very moment."""
-        now = trio.current_time()
+        now = self._record.now()
         for number, message in actor.system_waiting.items():
             if message.deadline > now + TIME_ERROR or not actor.options.cancel_abandoned:
                 return number
@@ -309,17 +310,17 @@ class Mail:
         message.abandoned = True
         self._ended(message, "cancelled")
         self._given_up_on(message)
-        if message.sent_at == trio.current_time():
+        if message.sent_at == self._record.now():
             message.unsure = True  # it may have been cancelled before it sent anything
 
     def _ended(self, message: MessageNode, how: str) -> None:
-        self._record.events.append((trio.current_time(), "end", message.actor.path, message.id, how))
-        self._record.check(1, not message.answered, f"ask {message.id} ended twice", message.id)
+        self._record.events.append((self._record.now(), "end", message.actor.path, message.id, how))
+        self._record.check(1, not message.answered, "an ask ended twice", message.id)
         message.answered = True
         del self.open_asks[message.id]
 
     def _check_timeout(self, message: MessageNode, timeout: float, *, late: bool) -> None:
-        elapsed = trio.current_time() - message.sent_at
+        elapsed = self._record.now() - message.sent_at
         on_time = abs(elapsed - timeout) <= TIME_ERROR if late else elapsed <= timeout + TIME_ERROR
         self._record.check(
             1, on_time, f"ask {message.id} with timeout {timeout} ended after {elapsed:.3f} s", message.id
@@ -328,7 +329,7 @@ class Mail:
     def _given_up_on(self, message: MessageNode) -> None:
         """Its asker waits no longer: that may free a place, and take the message out of the inbox."""
         actor = message.actor
-        now = actor.changed_at = trio.current_time()
+        now = actor.changed_at = self._record.now()
         actor.note_load()
         if actor.options.overflow == "wait" and not message.takes:
             message.unsure = actor.overloaded_at == now or actor.crowded  # it may have waited for room
@@ -358,7 +359,7 @@ class Mail:
         new = letters.total - self._letters_seen
         if new:
             self._letters_seen = letters.total
-            for letter in tuple(letters)[-new:]:
+            for letter in letters.newest(new):
                 self._read(letter)
 
     def _read(self, letter: DeadLetter) -> None:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import sys
-import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -24,7 +22,7 @@ from ultra.faults.chaos.record import TIME_ERROR, Record, Violation
 from ultra.faults.chaos.scenario import WORK_UNTIL, Scenario
 from ultra.faults.chaos.tree import build
 from ultra.faults.chaos.work import NOBODY, Work
-from ultra.faults.determinism import run_seeded
+from ultra.faults.determinism import run_seeded, unheard
 from ultra.supervisor.system import ActorSystem
 
 if TYPE_CHECKING:
@@ -80,7 +78,7 @@ def simulate(seed: int, *, trace: bool = False, digest: bool = False) -> Report:
             trace=record.trace() if trace else [],
         )
         if broke_off is not None:
-            with _unheard():
+            with unheard():
                 del simulation, broke_off
                 gc.collect()
     return report
@@ -114,22 +112,6 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-@contextmanager
-def _unheard() -> Iterator[None]:
-    """Let the tasks of a loop that broke off be destroyed without the complaint that nobody ran them.
-
-    Their ``finally`` blocks run when they are collected. At a time of the collector's choosing, that would
-    be in the middle of a later simulation, which then would depend on more than its seed.
-    """
-    hook = sys.unraisablehook
-    sys.unraisablehook = lambda _: None
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        sys.unraisablehook = hook
-
-
 class Simulation:
     """The tree, the work and the record of one seed."""
 
@@ -148,7 +130,7 @@ class Simulation:
         """Run to the end; what goes wrong is in the record. Returns what broke trio's loop off, if any."""
         try:
             with self.scenario.plan.observe(self._injected):
-                run_seeded(self._main, random=self.scenario.schedule)
+                run_seeded(self._main, random=self.scenario.schedule, horizon=HORIZON)
         except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - whatever escapes is a finding
             self.record.violate(9, f"the run broke off: {error!r}")
             return error
@@ -165,6 +147,7 @@ class Simulation:
             faults=self.scenario.plan,
         )
         self.mail.letters = self.system.dead_letters
+        self.record.now = self.ensemble.record.now = trio.lowlevel.current_clock().current_time
         with self.system.observe(self.lives.observe):
             await self._run()
 
