@@ -665,6 +665,43 @@ def test_one_orchestrator_serves_the_loops_of_two_threads_and_each_client_its_ow
 
 
 @on_asyncio
+async def test_who_joined_a_call_of_another_threads_loop_gets_an_answer_when_that_loop_ends() -> None:
+    asked, joined = threading.Event(), threading.Event()
+    threads: list[str] = []
+
+    async def generate(prompt: str) -> str:
+        threads.append(threading.current_thread().name)
+        if len(threads) == 1:
+            asked.set()
+            await asyncio.sleep(3600)
+        return "answer"
+
+    async def lead() -> None:
+        call = asyncio.create_task(orchestrator.get_model_response("one", "Q"))
+        await asyncio.to_thread(joined.wait)
+        call.cancel()
+        await asyncio.wait([call])
+
+    async def join() -> str:
+        call = asyncio.create_task(orchestrator.get_model_response("one", "Q"))
+        while orchestrator.get_metrics()["one"].joined == 0:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.001)
+        joined.set()
+        return (await call).content
+
+    orchestrator = MultiLLMOrchestrator(retry=AT_ONCE)
+    await asyncio.to_thread(orchestrator.register_model, "one", generate)  # so it belongs to no loop
+    async with orchestrator:
+        thread = threading.Thread(target=lambda: asyncio.run(lead()), name="leader")
+        thread.start()
+        await asyncio.to_thread(asked.wait)
+        assert await join() == "answer"
+        await asyncio.to_thread(thread.join)
+
+    assert threads == ["leader", threading.current_thread().name]
+
+
+@on_asyncio
 async def test_an_orchestrator_in_use_on_asyncio_is_refused_to_another_trio_run() -> None:
     orchestrator, *_ = three()
 

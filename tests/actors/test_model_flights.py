@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,7 +11,7 @@ from registered import Asker, Transcript, answer, ask_for, assert_all_accounted,
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from ultra.actors.limits import Limits
-from ultra.errors import AllAttemptsFailed, ModelError
+from ultra.errors import AllAttemptsFailed, LoopUnavailable, ModelError
 from ultra.messages import ModelResponse
 from ultra.supervisor import ActorSystem
 from voices import GatedVoice, SlowVoice, StreamingVoice, Voice
@@ -183,6 +184,29 @@ async def test_leaving_while_waiting_for_a_turn_gives_the_turn_to_the_next() -> 
         gated.gate.set()
     assert stays.text == "gated: c"
     assert gated.prompts == ["a", "c"]
+
+
+async def test_who_joined_a_call_whose_loop_has_ended_leads_the_next(autojump_clock: MockClock) -> None:
+    class LosesItsLoop(StreamingVoice):
+        async def stream(self, prompt: str) -> AsyncIterator[str]:
+            self.streams += 1
+            for piece in self.pieces:
+                await trio.sleep(self.seconds)
+                yield piece
+                if self.streams == 1:
+                    raise ModelError("lost", kind="connection", retryable=False) from LoopUnavailable("ended")
+
+    voice = LosesItsLoop("s", ["a", "b"], seconds=1)
+    transcripts = [Transcript() for _ in range(3)]
+    async with ActorSystem() as system, trio.open_nursery() as nursery:
+        ref = start(system, register(voice))
+        leader = Asker(nursery, ref, ask_for(on_chunk=transcripts[0]))
+        await wait_all_tasks_blocked()
+        followers = [Asker(nursery, ref, ask_for(on_chunk=heard)) for heard in transcripts[1:]]
+    assert isinstance(leader.outcome, AllAttemptsFailed)
+    assert [follower.text for follower in followers] == ["ab", "ab"]
+    assert [heard.text for heard in transcripts] == ["a", "ab", "ab"]
+    assert voice.streams == 2
 
 
 async def test_the_same_message_may_be_asked_twice_at_once() -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ultra.errors import UltraError
+from ultra.errors import LoopUnavailable, UltraError
 from ultra.log import get_logger
 
 if TYPE_CHECKING:
@@ -136,12 +136,18 @@ class Flight:
         """Whether somebody listens to the text as it comes."""
         return any(passenger.listener is not None for passenger in self._passengers)
 
+    @property
+    def lost_its_loop(self) -> bool:
+        """Whether it failed since the asyncio loop has ended that the client's coroutine ran on."""
+        return self.failure is not None and isinstance(self.failure.__cause__, LoopUnavailable)
+
     def board(self, passenger: Passenger) -> None:
         """One more wants the answer; it hears the text so far at once, then what follows.
 
         Between two attempts it hears what all are waiting for.
         """
         passenger.flight = self
+        passenger.told = False  # what it heard aboard another flight that broke off counts no more
         self._passengers[passenger] = None
         if self._retry is not None:
             attempt, error, due = self._retry

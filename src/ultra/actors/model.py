@@ -198,6 +198,7 @@ class ModelActor(Actor):
         key = cache_key(request.prompt, request.system, request.options) if request.use_cache else None
         while True:
             flight = self._flights.get(key) if key is not None else None
+            leads = flight is None or flight.deserted
             if flight is None or flight.deserted:
                 flight = Flight()
                 flight.board(passenger)
@@ -210,9 +211,10 @@ class ModelActor(Actor):
                 raise Deserted("the asker did not wait for the answer")
             if flight.completion is not None:
                 return self._response(request, flight, flight.completion, started)
-            if flight.failure is not None:
+            if flight.failure is not None and (leads or not flight.lost_its_loop):
                 raise AllAttemptsFailed(self._model.name, flight.attempts, flight.failure)
-            # The flight broke off, with the handler that led it: another one has to lead.
+            # The flight broke off, with the handler that led it, or with an asyncio loop that is not
+            # this request's: another one has to lead.
             await checkpoint()
 
     async def _lead(self, request: Generate, flight: Flight, key: CacheKey | None) -> None:
