@@ -116,6 +116,13 @@ async def test_ctrl_c_ends_it_with_all_its_processes(children: int) -> None:
     assert (code, error) == (130, "")
 
 
+async def test_its_processes_end_when_it_is_killed() -> None:
+    async with ultra_running("chaos", "--seeds", "100000", "--processes", "2") as process:
+        await until_it_has(3, process)
+        process.kill()
+        await ended(process)  # its processes have the same stderr, so this waits for them, too
+
+
 async def until_it_has(children: int, process: trio.Process) -> None:
     """Wait for the tracker of resources and two workers to be started, or some of them."""
     started = trio.Path(f"/proc/{process.pid}/task/{process.pid}/children")
