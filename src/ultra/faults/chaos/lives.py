@@ -67,8 +67,11 @@ class Lives:
         self._mail.interrupted(actor)
 
     def _check_siblings_ended(self, actor: ActorNode) -> None:
-        """Those who are restarted with the actor have ended by now, and may even have begun anew."""
-        for other, incarnation in actor.renewed_with:
+        """Those who are restarted with the actor have ended by now, and may even have begun anew.
+
+        Not so where it begins for the last time, to drain its inbox: that waits for nobody.
+        """
+        for other, incarnation in () if actor.stop_asked else actor.renewed_with:
             self._record.check(
                 7,
                 other.incarnation > incarnation or not other.alive,
