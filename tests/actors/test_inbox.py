@@ -286,6 +286,16 @@ class InboxMachine(RuleBasedStateMachine):
         place = data.draw(st.integers(0, len(lane) - 1))
         assert self.inbox.remove(lane.pop(place))
 
+    @rule(data=st.data(), steps=st.integers(0, 4))
+    @precondition(lambda self: self.user or self.system)
+    def overtake(self, data: st.DataObject, steps: int) -> None:
+        lane = data.draw(st.sampled_from([lane for lane in (self.user, self.system) if lane]))
+        envelope, passed = lane[-1], lane[:-1][-steps:] if steps else []
+        assert self.inbox.overtake(envelope, passed.__contains__) == bool(passed)
+        orders = sorted(self.orders[one] for one in [*passed, envelope])
+        lane[len(lane) - 1 - len(passed) :] = [envelope, *passed]
+        self.orders.update(zip([envelope, *passed], orders, strict=True))
+
     @rule(keep=st.booleans())
     def clear(self, *, keep: bool) -> None:
         accepted = [] if keep else [*self.system, *self.user]
@@ -301,6 +311,12 @@ class InboxMachine(RuleBasedStateMachine):
         assert inbox.waiting == len(self.waiting)
         assert inbox.in_flight == len(self.taken)
         assert inbox.user_load == self.load() <= self.capacity
+
+    @invariant()
+    def numbers_messages_in_their_order(self) -> None:
+        for lane in (self.system, self.user):
+            numbers = [envelope.sequence for envelope in lane]
+            assert numbers == sorted(numbers)
 
     @invariant()
     def counts_deliveries(self) -> None:
