@@ -20,7 +20,7 @@ from puppets import (
 )
 from ultra.actors import Actor, ActorOptions, ActorState
 from ultra.errors import ActorStopped
-from ultra.supervisor import ActorSystem, Backoff
+from ultra.supervisor import ActorSystem, Backoff, RestartIntensity
 
 pytestmark = pytest.mark.usefixtures("no_task_is_left")
 
@@ -130,6 +130,7 @@ async def test_who_has_not_started_yet_is_started_to_be_drained(what: str, autoj
     log: list[Any] = []
     async with ActorSystem() as system:
         group = system.supervisor("outer").supervisor("inner")
+        await wait_all_tasks_blocked()
         ref = group.spawn(SlowStart, log)
         for number in range(3):
             ref.tell(number)
@@ -246,17 +247,47 @@ async def test_many_who_have_not_started_are_drained_all() -> None:
     assert sorted(log) == list(range(300))
 
 
-async def test_after_a_crash_without_backoff_the_rest_is_drained_by_the_next_incarnation() -> None:
+async def test_a_drain_in_the_middle_of_a_restart_of_the_group_begins_no_new_incarnation() -> None:
+    """A regression: a member was started while its old incarnation still had to end."""
+
+    class Single(Puppet):
+        alive = 0
+
+        async def on_start(self) -> None:
+            Single.alive += 1
+            assert Single.alive == 1
+
+        async def on_stop(self) -> None:
+            Single.alive -= 1
+
     async with ActorSystem() as system:
-        log: list[Any] = []
         group = system.supervisor("group", strategy="one_for_all")
-        fragile = group.spawn(Puppet, log, options=ONCE, backoff=AT_ONCE)
+        member = group.spawn(Single)
         gate = Gate()
-        group.spawn(Puppet).tell(gate)
-        fragile.tell(boom)
-        fragile.tell("waits")
+        group.spawn(Puppet).tell(gate)  # stops first, and takes its time
+        fragile = group.spawn(Puppet, options=ONCE, backoff=AT_ONCE)
         await wait_all_tasks_blocked()
-        group.request_stop(drain=True)  # while the group still stops, to be restarted
-        gate.open()
-        await group.stop(drain=True)
-        assert log == [boom, "waits"]
+        fragile.tell(boom)
+        await wait_all_tasks_blocked()
+        fragile.tell("waits")
+        with recording(system) as recorder:
+            group.request_stop(drain=True)
+            gate.open()
+            await group.stop(drain=True)
+            assert recorder.paths("started") == []
+        assert [letter.reason for letter in system.dead_letters] == ["crashed", "stopped"]
+        assert (member.snapshot().last_error, Single.alive) == (None, 0)
+
+
+async def test_a_supervisor_that_backs_off_starts_nobody_to_drain(autojump_clock: MockClock) -> None:
+    """A regression: the stop waited for the end of the supervisor's backoff."""
+    async with ActorSystem() as system:
+        patient = Backoff(initial=100.0, maximum=100.0)
+        group = system.supervisor("group", intensity=RestartIntensity(0), backoff=patient)
+        group.spawn(Puppet, options=ONCE).tell(boom)
+        await trio.sleep(1)
+        late = group.spawn(Puppet)
+        late.tell("waits")
+        await late.stop(drain=True)
+        assert trio.current_time() == 1.0
+        assert [letter.reason for letter in system.dead_letters] == ["crashed", "stopped"]

@@ -53,6 +53,7 @@ class SupervisionLoop(Roster):
         self._ending = False
         self._terms = StopTerms()
         self._wakeup = Wakeup()
+        self._live = False  # whether it can start anybody
 
     # --- wishes; they only note what is wanted ---------------------------------------------------
 
@@ -76,7 +77,7 @@ class SupervisionLoop(Roster):
         now = trio.current_time()
         if child.life is not None:
             self._begin_stop(child, grace, drain=drain)
-        elif drain and child.has_messages() and (child in self._last_starts or self._starts.take(child, now)):
+        elif drain and self._may_start_to_drain(child, now):
             child.stop(grace, drain=True)  # it takes no more messages
             terms = StopTerms(grace, drain=True)
             self._last_starts[child] = terms.hastened(self._last_starts.get(child, terms))
@@ -96,7 +97,7 @@ class SupervisionLoop(Roster):
         self._ending = True
         due = self._starts.clear(trio.current_time())
         if self._terms.drain:
-            self._last_starts.update(dict.fromkeys(due, self._terms))
+            self._last_starts.update((child, self._terms) for child in due if not child.launches)
         else:
             self._last_starts.clear()
         self._stops.clear()
@@ -121,13 +122,6 @@ class SupervisionLoop(Roster):
         else:
             self.closed = True
             self.ended.set()
-
-    def revive_children(self) -> None:
-        """Take messages and children again after `terminate`; they live when `run` is called."""
-        self.state = ActorState.STARTING
-        for child in self.children.values():
-            child.phase = Phase.WAITING
-            child.revive()
 
     # --- reports of children -----------------------------------------------------------------------
 
@@ -156,6 +150,8 @@ class SupervisionLoop(Roster):
         self._terms = StopTerms()
         self._policy.forget()
         self._stops.clear()
+        self._last_starts.clear()
+        self._live = True
         for child in self.children.values():
             if child.phase is Phase.DOWN:
                 child.revive()
@@ -177,6 +173,7 @@ class SupervisionLoop(Roster):
                 try:
                     await self._loop(nursery, on_started)
                 finally:
+                    self._live = False
                     for child in self.children.values():
                         child.forsake()
                 on_quiet()
@@ -228,6 +225,11 @@ class SupervisionLoop(Roster):
             child = self._starts.pop()
             if child.phase is Phase.WAITING and self._launch(child, nursery, now):
                 self._starts.awaited = child
+
+    def _may_start_to_drain(self, child: Child, now: float) -> bool:
+        new = self._live and not child.launches  # who was there before does not come back to drain
+        may_start = new and child.has_messages() and self._starts.take(child, now)
+        return may_start or child in self._last_starts
 
     def _advance_last_starts(self, nursery: trio.Nursery) -> None:
         """Start those that end when what waits is handled; they have their grace, and wait for nobody."""

@@ -8,6 +8,7 @@ import trio
 
 from ultra.actors.status import ActorState
 from ultra.errors import ActorDown, ActorStopped
+from ultra.supervisor.child import Phase
 
 if TYPE_CHECKING:
     from ultra.supervisor.child import Child
@@ -33,6 +34,13 @@ class Roster:
             raise ActorStopped(self.path or "/")
         if self.state is ActorState.DOWN:
             raise ActorDown(self.path, self.failure)
+
+    def revive_children(self) -> None:
+        """Take messages and children again after the end of all; they live when this supervisor does."""
+        self.state = ActorState.STARTING
+        for child in self.children.values():
+            child.phase = Phase.WAITING
+            child.revive()
 
     def has_messages(self) -> bool:
         """Whether messages wait for any actor below this supervisor."""
