@@ -284,6 +284,34 @@ async def test_a_cancelled_call_closes_its_connection(nursery: trio.Nursery) -> 
     await client.aclose()
 
 
+class GoesOnForEver(httpx.AsyncByteStream):
+    """A body that sends white space, closed or not."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while True:
+            await trio.sleep(1.0)
+            yield b" "
+
+
+async def test_an_answer_that_is_too_long_is_left_even_if_its_transport_goes_on(
+    autojump_clock: MockClock,
+) -> None:
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, stream=GoesOnForEver()))
+    client = OpenAIClient(
+        "m",
+        provider="openai",
+        base_url="http://in.memory/v1",
+        limits=Limits(max_response_bytes=2),
+        transport=transport,
+    )
+
+    with trio.fail_after(60), pytest.raises(ModelError, match="longer than max_response_bytes"):
+        await client.generate("Hi")
+
+    assert trio.current_time() == 3.0
+    await client.aclose()
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_a_stream_cut_off_before_its_end_is_an_error(nursery: trio.Nursery, *, chunked: bool) -> None:
     cut = events(chunk("Hel"), chunk("lo"))

@@ -221,3 +221,15 @@ async def test_lines_of_json_are_events_too(plan: FaultPlan, expected: bytes) ->
 
     async with httpx.AsyncClient(transport=FaultyTransport(plan, httpx.MockTransport(server))) as client:
         assert (await client.get(URL)).content == expected
+
+
+async def test_a_slow_body_ends_when_it_is_closed(autojump_clock: MockClock) -> None:
+    plan = FaultPlan().http_slow_body(seconds=1.0, piece=1)
+    async with _client(plan) as client, client.stream("GET", URL) as response:
+        pieces = response.aiter_raw()
+        assert await anext(pieces) == b"0"
+        await response.aclose()
+        with pytest.raises(httpx.StreamClosed):
+            await anext(pieces)
+
+    assert trio.current_time() == 1.0

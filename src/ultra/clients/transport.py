@@ -361,13 +361,12 @@ class Body:
         with trio.CancelScope(shield=True):
             try:
                 await self._response.aclose()
-                # httpx reads through nested async generators, which trio wants run to their end. On the
-                # closed connection they get there at once, by an error.
-                while self._started and not self._ended:
-                    try:
+                # httpx reads through nested async generators, which trio wants run to their end. On a closed
+                # connection they get there by an error; a transport that goes on sending is cancelled.
+                with trio.CancelScope() as ending, suppress(httpx.HTTPError, httpx.StreamError):
+                    ending.cancel()
+                    while self._started and not self._ended:
                         await self._advance()
-                    except (httpx.HTTPError, httpx.StreamError):
-                        break
             finally:
                 on_end, self._on_end = self._on_end, None
                 if on_end is not None:

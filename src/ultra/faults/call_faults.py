@@ -169,6 +169,8 @@ class _FaultyAdapter(ClientAdapter):
         self._model = model
         self._inner = inner
         self._plan = plan
+        self._rules: tuple[Rule, ...] = ()  # those about this model, of so many that the plan had
+        self._rules_seen = 0
 
     def __repr__(self) -> str:
         return repr(self._inner)
@@ -223,9 +225,12 @@ class _FaultyAdapter(ClientAdapter):
     def _fired(self, *, streams: bool) -> list[Rule]:
         plan = self._plan
         stage = current_stage.get()
+        if self._rules_seen != len(plan.rules):
+            self._rules_seen = len(plan.rules)
+            self._rules = plan._rules_for("call", self._model)  # noqa: SLF001 - a part of the plan
         rules = [
             rule
-            for rule in plan._rules_for("call", self._model)  # noqa: SLF001 - a part of the plan
+            for rule in self._rules
             if rule.matches_stage(stage)
             and (streams or not isinstance(rule.fault, (_CutStream, _SlowStream)))
         ]

@@ -70,7 +70,7 @@ class RuleBook:
         lines = [f"{type(self).__name__}(seed={self.seed}): {_count(injected, 'fault')} injected"]
         for rule in self.rules:
             often = (
-                f"{_count(rule.injected, 'time')}, of {rule.matched} matches"
+                f"{_count(rule.injected, 'time')}, of {rule.matched} match{'es' * (rule.matched != 1)}"
                 if rule.matched
                 else "never matched"
             )

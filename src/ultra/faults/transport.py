@@ -169,11 +169,14 @@ class _Body(httpx.AsyncByteStream):
         self._pauses = [_pause(rule) for rule in rules if isinstance(rule.fault, SlowBody)]
         self._ready: deque[bytes] = deque()
         self._over = False
+        self._closed = False
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> bytes:
+        if self._closed:
+            raise httpx.StreamClosed
         while not self._ready:
             if self._over:
                 raise self._end()
@@ -183,6 +186,7 @@ class _Body(httpx.AsyncByteStream):
         return self._ready.popleft()
 
     async def aclose(self) -> None:
+        self._closed = True
         close = getattr(self._pieces, "aclose", None)
         if close is not None:
             await close()

@@ -63,7 +63,7 @@ class VirtualModel:
             words = self._say(number, prompt).split(" ")
             for word in words[:-1]:
                 yield f"{word} "
-                if number % 3 == 0:
+                if number % 4 == 0:
                     await trio.sleep(0.25)
                 self._may_fail(share=1 / len(words))
             yield words[-1]

@@ -93,7 +93,7 @@ class Troubles:
         if chance() < 0.3:
             plan.add("hang", some(ACTORS), **self._when(1))
         if chance() < 0.3:
-            plan.add("fill", some(ACTORS), messages=64, seconds=some((0.0, 0.25)), **self._when(1))
+            plan.add("fill", some(ACTORS), messages=16, seconds=some((0.0, 0.25)), **self._when(1))
         self._write_rules_for_the_coordinator()
 
     def _write_rules_for_the_coordinator(self) -> None:

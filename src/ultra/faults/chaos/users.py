@@ -33,7 +33,7 @@ __all__ = ["User"]
 
 CALLS: Final = 3
 TIMEOUTS: Final = (4.0, 8.0, 16.0)
-STAGES: Final = (None, None, ["initial"], ["initial", "synthesis"])
+STAGES: Final = (None, ["initial"], ["initial", "synthesis"])
 
 SLACK: Final = 4.0
 """Virtual seconds that a run may take longer than its timeout when its coordinator is in trouble."""
