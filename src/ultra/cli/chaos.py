@@ -96,7 +96,7 @@ def _as_text(campaign: Campaign) -> str:
         broken[violation.guarantee] = broken.get(violation.guarantee, 0) + 1
     speed = f"{campaign.seeds:,} seeds in {campaign.seconds:.1f} s ({campaign.seeds_per_second:.1f} a second)"
     lines = [f"{speed}, {campaign.messages:,} messages", "", "faults injected"]
-    lines += [f"  {kind:<16} {count:>12,}" for kind, count in campaign.faults.items()]
+    lines += [f"  {kind:<21} {count:>12,}" for kind, count in campaign.faults.items()]
     lines += ["", "guarantees checked"]
     for guarantee, count in campaign.checks.items():
         times = f", broken {broken[guarantee]:,} times" if guarantee in broken else ""
