@@ -220,7 +220,7 @@ class Simulation:
         """By now, whoever asked has an answer, and whoever waited for room in an inbox has found it."""
         for entry in (*self.mail.open_asks.values(), *self.mail.open_sends.values()):
             actor = entry.actor
-            excused = entry.lost or actor.slowed or not self._is_well(actor)
+            excused = entry.lost or entry.in_hand or actor.slowed or not self._is_well(actor)
             self.record.check(
                 10, excused, f"message {entry.id} waits for {actor.path}, which has nothing to do", entry.id
             )
