@@ -233,3 +233,40 @@ async def test_leaving_the_block_during_an_escalation_ends_all_and_reports_it(
     failure = await failure_of(system, body)
     assert trio.current_time() == 2
     assert [str(leaf) for leaf in leaves(failure)][-1] == "boom"
+
+
+async def test_an_interrupt_during_an_escalation_hides_nothing_and_is_not_hidden() -> None:
+    crashed = trio.Event()
+    system = ActorSystem(intensity=NEVER)
+
+    async def interrupt(_: Actor) -> None:
+        await crashed.wait()
+        raise KeyboardInterrupt
+
+    async def body() -> None:
+        system.spawn(Puppet).tell(interrupt)
+        await wait_all_tasks_blocked()
+        system.spawn(Puppet, options=ONCE).tell(boom)
+        await wait_all_tasks_blocked()
+        crashed.set()
+        await trio.sleep_forever()
+
+    failure = await failure_of(system, body)
+    assert {type(leaf) for leaf in leaves(failure)} >= {KeyboardInterrupt, RestartLimitExceeded}
+    assert "went past its root" in failure.message
+
+
+async def test_a_cancelled_block_still_hears_of_the_escalation_before() -> None:
+    async def run() -> None:
+        with trio.CancelScope() as scope:
+            async with ActorSystem(intensity=NEVER) as system:
+                system.spawn(Puppet).tell(Gate())
+                await wait_all_tasks_blocked()
+                system.spawn(Puppet, options=ONCE).tell(boom)
+                await wait_all_tasks_blocked()
+                scope.cancel()
+                await trio.sleep_forever()
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await run()
+    assert [type(leaf) for leaf in leaves(caught.value)] == [RestartLimitExceeded, ValueError]

@@ -67,7 +67,6 @@ class ActorSystem:
             intensity=intensity,
             on_excess=on_excess,
         )
-        self._failed = False
         self._manager = trio.open_nursery()
         self._entered = False
 
@@ -96,7 +95,7 @@ class ActorSystem:
             # An exception of the block alone leaves as itself, as from any other context manager.
             if group.exceptions == (error,):
                 return False
-            if self._failed:
+            if self._root.loop.failure is not None:
                 message = "the actor system ended, since a crash went past its root supervisor"
                 raise BaseExceptionGroup(message, group.exceptions) from None
             raise
@@ -104,16 +103,23 @@ class ActorSystem:
             self._end()
 
     async def _run_root(self, nursery: trio.Nursery) -> None:
+        loop = self._root.loop
+
         def on_quiet() -> None:
             self._end()
-            if self._root.loop.failure is not None:
-                self._failed = True
+            if loop.failure is not None:
                 # An actor that ignores cancellation must not keep the block from hearing of it.
                 nursery.cancel_scope.cancel()
 
-        failure = await self._root.loop.run(lambda: None, on_quiet)
-        if failure is not None:
-            raise failure
+        try:
+            await loop.run(lambda: None, on_quiet)
+        except BaseException as error:
+            if loop.failure is None:
+                raise
+            # Cancelled or interrupted while it stopped the others: neither may hide the other.
+            raise BaseExceptionGroup("broken off after an escalation", [error, loop.failure]) from None
+        if loop.failure is not None:
+            raise loop.failure
 
     def _end(self) -> None:
         self._root.loop.terminate(ActorState.STOPPED)
