@@ -157,7 +157,7 @@ async def _bare_streams(url: str, count: int) -> float:
 def streams(*, brief: bool) -> list[Row]:
     """Many streams at once: our pools of a few connections, against one pool for all."""
     count = 20 if brief else 500
-    with chat_server() as url:
+    with chat_server(pause=0.01 if brief else 0.2) as url:
         return compare(
             f"processor time of a stream over HTTP, {count} at once",
             partial(trio.run, _our_streams, url, count),

@@ -6,19 +6,17 @@ import asyncio
 import re
 import sys
 from contextlib import contextmanager
+from functools import partial
 from subprocess import PIPE, Popen
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["PIECES", "SECONDS_A_PIECE", "chat_server"]
+__all__ = ["PIECES", "chat_server"]
 
 PIECES: Final = 10
 """Pieces of a streamed answer."""
-
-SECONDS_A_PIECE: Final = 0.2
-"""Seconds between two of them."""
 
 _BODY: Final = (
     b'{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"bench","choices":[{"index":0,'
@@ -49,24 +47,24 @@ _LAST: Final = (
 )
 
 
-async def _stream(writer: asyncio.StreamWriter) -> None:
+async def _stream(writer: asyncio.StreamWriter, pause: float) -> None:
     writer.write(_STREAM_HEAD)
     for _ in range(PIECES):
         writer.write(_PIECE)
         await writer.drain()
-        await asyncio.sleep(SECONDS_A_PIECE)
+        await asyncio.sleep(pause)
     writer.write(_LAST)
     await writer.drain()
 
 
-async def _serve_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _serve_connection(pause: float, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     try:
         while True:
             head = await reader.readuntil(b"\r\n\r\n")
             length = re.search(rb"(?i)content-length:\s*(\d+)", head)
             body = await reader.readexactly(int(length[1]) if length else 0)
             if b'"stream":true' in body.replace(b" ", b""):
-                await _stream(writer)
+                await _stream(writer, pause)
             else:
                 writer.write(_ANSWER)
                 await writer.drain()
@@ -76,8 +74,8 @@ async def _serve_connection(reader: asyncio.StreamReader, writer: asyncio.Stream
         writer.close()
 
 
-async def _serve() -> None:
-    server = await asyncio.start_server(_serve_connection, "127.0.0.1", 0, backlog=1024)
+async def _serve(pause: float) -> None:
+    server = await asyncio.start_server(partial(_serve_connection, pause), "127.0.0.1", 0, backlog=1024)
     print(server.sockets[0].getsockname()[1], flush=True)
     # The parent holds our standard input open; when it ends, so do we.
     await asyncio.to_thread(sys.stdin.read)
@@ -85,10 +83,13 @@ async def _serve() -> None:
 
 
 @contextmanager
-def chat_server() -> Iterator[str]:
-    """Run the server in a process of its own, so that it shares no loop with what is measured."""
+def chat_server(pause: float = 0.2) -> Iterator[str]:
+    """Run the server in a process of its own, so that it shares no loop with what is measured.
+
+    `pause`: seconds after each piece of a streamed answer.
+    """
     with Popen(
-        [sys.executable, "-m", "benchmarks.http_server"], stdin=PIPE, stdout=PIPE, text=True
+        [sys.executable, "-m", "benchmarks.http_server", str(pause)], stdin=PIPE, stdout=PIPE, text=True
     ) as process:
         try:
             if process.stdout is None or process.stdin is None:
@@ -99,4 +100,4 @@ def chat_server() -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve())
+    asyncio.run(_serve(float(sys.argv[1])))
