@@ -186,6 +186,8 @@ class Configuration(Struct, frozen=True, kw_only=True):
     timeouts: Timeouts | None = None
     limits: Limits | None = None
     breaker: BreakerPolicy | None = None
+    variables: tuple[str, ...] = ()
+    """What the file took from the environment, by name."""
 
     @contextmanager
     def explaining(self, *where: str) -> Iterator[None]:
@@ -238,6 +240,7 @@ class _Reader:
 
     def __init__(self, lines: TomlLines) -> None:
         self._lines = lines
+        self._variables: dict[str, None] = {}  # in the order of their use
 
     def read(self, table: Mapping[str, Any]) -> Configuration:
         for name in table:
@@ -259,6 +262,7 @@ class _Reader:
             timeouts=self._optional(table, "timeouts", Timeouts),
             limits=self._optional(table, "limits", Limits),
             breaker=self._optional(table, "breaker", BreakerPolicy),
+            variables=tuple(self._variables),
         )
 
     def _checked_run(self, run: RunConfig, models: Mapping[str, Any]) -> RunConfig:
@@ -321,6 +325,7 @@ class _Reader:
         for variable in _VARIABLE.findall(value):
             if variable not in os.environ:
                 raise self._error(where, f"the environment variable {variable} is not set")
+            self._variables[variable] = None
         return _VARIABLE.sub(lambda match: os.environ[match[1]], value)
 
     def _error(self, where: tuple[str, ...], message: str) -> ConfigError:

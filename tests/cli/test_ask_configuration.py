@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import pytest
 from chat_server import chat_server
 from program import run_ultra
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
 CONFIGURATION = """\
 [run]
@@ -63,6 +62,48 @@ async def test_models_that_are_named_stand_before_the_configuration_here(
         done = await run_ultra("ask", "?", "--model", "openai:first", env=server.environment)
 
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+ELSEWHERE = '[run]\nstages = ["initial"]\n[models.a]\nmodel = "openai:first"\nbase_url = "{url}"\n{key}'
+
+SENT_UNASKED = {
+    "": "",
+    "by its name": 'api_key = "${OPENAI_API_KEY}"\n',
+    "in a header": 'api_key = "mine"\noptions = { extra_headers = { mine = "${OPENAI_API_KEY}" } }\n',
+}
+
+
+@pytest.mark.parametrize("key", SENT_UNASKED.values(), ids=SENT_UNASKED)
+@pytest.mark.parametrize("command", [("ask", "?"), ("config", "check", "--ask")], ids=["ask", "check"])
+async def test_a_file_that_was_not_named_gets_no_key_for_an_endpoint_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], key: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with chat_server() as server:
+        text = ELSEWHERE.format(url=server.environment["OPENAI_BASE_URL"], key=key)
+        (tmp_path / "ultra.toml").write_text(text, "utf-8")
+        found = await run_ultra(*command, env={"OPENAI_API_KEY": "not-a-real-key"})
+        asked_by_stranger = bool(server.scripts)
+        option = ("--config",) if command[0] == "ask" else ()
+        named = await run_ultra(*command, *option, "ultra.toml", env={"OPENAI_API_KEY": "not-a-real-key"})
+
+    assert (found.returncode, asked_by_stranger) == (2, False)
+    assert b"ultra.toml:5: models.a.base_url: the key in OPENAI_API_KEY is not sent" in found.stderr
+    assert b"not-a-real-key" not in found.stdout + found.stderr
+    assert named.returncode == 0
+
+
+async def test_a_file_that_was_not_named_may_have_an_endpoint_with_a_key_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with chat_server() as server:
+        url = server.environment["OPENAI_BASE_URL"]
+        text = ELSEWHERE.format(url=url, key='api_key = "${MY_KEY}"\n')
+        (tmp_path / "ultra.toml").write_text(text, "utf-8")
+        done = await run_ultra("ask", "?", env={"OPENAI_API_KEY": "not-a-real-key", "MY_KEY": "mine"})
+
+    assert done.returncode == 0
 
 
 async def test_a_configuration_that_is_wrong_or_given_beside_models_is_bad_usage(tmp_path: Path) -> None:

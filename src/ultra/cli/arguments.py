@@ -53,12 +53,13 @@ class RequestedModel:
 class Question:
     """A question and how to ask it; None leaves the choice to the orchestrator.
 
-    With a `configuration`, the models are those in it.
+    With a `configuration`, the models are those in it; `found` if nobody named it.
     """
 
     prompt: str
     models: tuple[RequestedModel, ...] = ()
     configuration: Path | None = None
+    found: bool = False
     chosen: tuple[str, ...] | None = None
     stages: tuple[str, ...] | None = None
     system: str | None = None

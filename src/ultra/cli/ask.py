@@ -100,6 +100,7 @@ def ask(
             prompt=read_prompt(prompt),
             models=parse_models(models or ()) if configuration is None else (),
             configuration=configuration,
+            found=config is None,
             chosen=parse_names(chosen),
             stages=parse_names(stages),
             system=system,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ultra.cli.arguments import CONFIGURATION
 from ultra.cli.commands import new_app
 
 if TYPE_CHECKING:
@@ -93,15 +94,21 @@ def _configuration(name: str, usable: list[ProviderStatus]) -> str:
 
 @app.command()
 def check(
-    path: Annotated[Path, typer.Argument(help="The file to check.")] = Path("ultra.toml"),
+    path: Annotated[
+        Path | None, typer.Argument(help="The file to check.  [default: ultra.toml]", show_default=False)
+    ] = None,
     *,
     ask: Annotated[bool, typer.Option("--ask", help="Ask each model for one token, too.")] = False,
 ) -> int:
     """Check a configuration: its keys, values, models and providers; with --ask, that each model answers."""
-    from ultra.config import load_configuration  # noqa: PLC0415 - not for the help alone
+    from ultra.cli.trust import check_found  # noqa: PLC0415 - not for the help alone
+    from ultra.config import load_configuration  # noqa: PLC0415 - as above
     from ultra.orchestrator import MultiLLMOrchestrator  # noqa: PLC0415 - as above
 
+    named, path = path is not None, path or Path(CONFIGURATION)
     configuration = load_configuration(path)
+    if ask and not named:
+        check_found(configuration, f"name it: ultra config check {path} --ask")
     if problems := list(_problems(configuration)):
         sys.stderr.write("".join(f"ultra: {problem}\n" for problem in problems))
         return 2

@@ -13,7 +13,9 @@ from ultra.cli.logs import configure_logs
 from ultra.cli.plain import PlainView
 from ultra.cli.signals import run_until_signalled
 from ultra.cli.text import one_line
+from ultra.cli.trust import check_found
 from ultra.clients import connect
+from ultra.config import load_configuration
 from ultra.events import RunCompleted, RunFailed
 from ultra.orchestrator import MultiLLMOrchestrator
 
@@ -69,6 +71,8 @@ async def _ask(question: Question, view: View) -> None:
 def _orchestrator(question: Question) -> MultiLLMOrchestrator:
     """The models that were asked for, or those of a configuration, which stderr then tells of."""
     if question.configuration is not None:
+        if question.found:
+            check_found(load_configuration(question.configuration), f"pass --config {question.configuration}")
         orchestrator = MultiLLMOrchestrator.from_config(question.configuration)
         names = ", ".join(orchestrator.get_prioritized_models())
         sys.stderr.write(one_line(f"ultra: {question.configuration}: {names}") + "\n")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ultra.clients.http import HTTPClient
 
-__all__ = ["ProviderStatus", "connect", "provider_statuses"]
+__all__ = ["ProviderStatus", "connect", "key_variable", "provider_statuses"]
 
 _PROBE: Final = 0.2  # [s]; a server on this machine answers in less
 
@@ -185,6 +185,12 @@ def connect(
     return _client_class(provider)(
         model, provider=provider_name, base_url=found_url, api_key=found_key, **settings
     )
+
+
+def key_variable(provider: str) -> str | None:
+    """The variable of the environment that this provider's key is taken from; None where none is set."""
+    known = PROVIDERS.get(provider)
+    return next((name for name in known.keys if os.environ.get(name, "").strip()), None) if known else None
 
 
 def provider_statuses() -> list[ProviderStatus]:
