@@ -7,9 +7,16 @@ from typing import TYPE_CHECKING
 import pytest
 import structlog
 import trio.lowlevel
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+
+# The same examples in every run, and a machine that is busy makes none of them fail.
+settings.register_profile(
+    "ultra", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("ultra")
 
 
 @pytest.fixture(autouse=True)

@@ -329,7 +329,7 @@ class Patients:
             raise failure("bad_request")
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(steps)
 def test_whatever_happens_one_probe_at_a_time_and_a_healthy_model_is_soon_called_again(steps: Any) -> None:
     async def main() -> None:

@@ -325,4 +325,4 @@ class InboxMachine(RuleBasedStateMachine):
 
 
 TestInboxMachine = InboxMachine.TestCase
-TestInboxMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestInboxMachine.settings = settings(max_examples=60, stateful_step_count=40)

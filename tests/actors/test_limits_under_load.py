@@ -91,7 +91,7 @@ class Load:
         return call.tokens if call.actual is None else min(call.tokens, call.actual)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     requests=rates,
     tokens=st.sampled_from([3.0, 60.0, 500.0]),

@@ -84,7 +84,7 @@ deeds = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(deeds)
 def test_over_any_window_no_more_is_used_than_the_rate_allows(
     deeds: list[tuple[float, int, int, float]],

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import trio
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from loopback import events
 from recordings import Recording, load
@@ -211,7 +211,7 @@ def check(pieces: list[str | Completion], body: bytes) -> None:
             assert all((count or 0) >= 0 for count in (completion.usage.input, completion.usage.output))
 
 
-@settings(max_examples=400, deadline=2000, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=400)
 @given(seed=st.integers(0, 2**32), size=st.sampled_from([1, 7, 100, 10_000]))
 @example(seed=0, size=7)
 def test_no_answer_makes_a_decoder_raise_anything_else_or_invent_text(seed: int, size: int) -> None:
@@ -253,7 +253,7 @@ class Pieces(httpx.AsyncByteStream):
             yield piece
 
 
-@settings(max_examples=150, deadline=2000, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 @given(seed=st.integers(0, 2**32), streamed=st.booleans())
 def test_no_answer_makes_a_call_hang_or_raise_anything_else(seed: int, *, streamed: bool) -> None:
     source = random.Random(seed)
@@ -271,7 +271,7 @@ def test_no_answer_makes_a_call_hang_or_raise_anything_else(seed: int, *, stream
 async def ask(recording: Recording, transport: Answering, body: bytes, *, streamed: bool) -> None:
     client = client_of(recording, transport=transport, limits=Limits(max_response_bytes=50_000))
     pieces: list[str | Completion] = []
-    with suppress(ModelError), trio.fail_after(5):
+    with suppress(ModelError), trio.fail_after(60):
         if streamed:
             async for piece in client.stream("Hi"):
                 pieces.append(piece)  # noqa: PERF401 - those before an error count, too

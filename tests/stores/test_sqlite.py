@@ -167,7 +167,7 @@ deeds = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(deeds)
 def test_a_shard_keeps_what_was_used_last_and_nothing_too_old(deeds: list[tuple[str, str, int]]) -> None:
     bound, ttl = 2000, 10.0

@@ -129,7 +129,7 @@ class WindowMachine(RuleBasedStateMachine):
 
 
 TestWindowMachine = WindowMachine.TestCase
-TestWindowMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestWindowMachine.settings = settings(max_examples=60, stateful_step_count=40)
 
 
 # --- in a supervisor -----------------------------------------------------------------------------

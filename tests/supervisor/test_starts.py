@@ -85,7 +85,7 @@ class StartQueueMachine(RuleBasedStateMachine):
 
 
 TestStartQueueMachine = StartQueueMachine.TestCase
-TestStartQueueMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestStartQueueMachine.settings = settings(max_examples=60, stateful_step_count=40)
 
 
 @given(st.lists(st.booleans(), max_size=40))
