@@ -51,6 +51,11 @@ class Usage(Record, Struct, frozen=True, kw_only=True):
     reasoning: int | None = None
     estimated: bool = False
 
+    @property
+    def total(self) -> int:
+        """All tokens of the call; what was not reported counts nothing."""
+        return (self.input or 0) + (self.output or 0)
+
 
 class Completion(Record, Struct, frozen=True, kw_only=True):
     """What one call to a model gave back. `content` is the text of the answer and nothing else.

@@ -163,6 +163,55 @@ async def test_answers_runs_and_models_have_a_cost_where_there_is_a_price() -> N
     assert again["cost"] == 0
 
 
+class Empty(Voice):
+    """Has used all its tokens to think, and says nothing."""
+
+    async def generate(self, prompt: str) -> Completion:
+        return Completion(content="", usage=Usage(input=1000, output=500), finish_reason="length")
+
+
+async def test_what_empty_answers_cost_is_counted_though_they_are_refused() -> None:
+    orchestrator = MultiLLMOrchestrator(retry=ONCE)
+    orchestrator.register_model("one", [Empty(), Metered("spare")], price=Price(input=1.0, output=2.0))
+
+    response = await orchestrator.get_model_response("one", "Q")
+
+    metrics = orchestrator.get_metrics()["one"]
+    assert (metrics.input_tokens, metrics.output_tokens) == (2000, 1000)
+    assert metrics.cost == pytest.approx(0.004)
+    assert response.cost == pytest.approx(0.002)
+
+
+async def test_an_empty_answer_takes_its_tokens_out_of_the_limit(autojump_clock: MockClock) -> None:
+    orchestrator = MultiLLMOrchestrator(retry=ONCE, limits=Limits(tokens_per_minute=1500))
+    orchestrator.register_model("one", Empty())
+
+    async with orchestrator:
+        for _ in range(2):
+            with pytest.raises(AllAttemptsFailed):
+                await orchestrator.get_model_response("one", "Q")
+
+    assert trio.current_time() > 0
+
+
+async def test_what_a_losing_hedge_cost_is_counted_where_it_is_known(autojump_clock: MockClock) -> None:
+    both_called, calls = trio.Event(), 0
+
+    async def answer(prompt: str) -> Completion:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            both_called.set()
+        await both_called.wait()
+        return Completion(content="yes", usage=Usage(input=1000, output=500))
+
+    orchestrator = MultiLLMOrchestrator(retry=ONCE)
+    orchestrator.register_model("one", answer, price=Price(input=1.0, output=2.0), hedge=Hedge(2))
+
+    assert (await orchestrator.get_model_response("one", "Q")).cost == pytest.approx(0.002)
+    assert orchestrator.get_metrics()["one"].cost == pytest.approx(0.004)
+
+
 async def test_the_judges_grades_are_a_part_of_what_a_run_costs() -> None:
     orchestrator = MultiLLMOrchestrator(judge="judge")
     orchestrator.register_model("free", Metered("free"))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from ultra.actors.hedging import Hedge, HedgedCall
 from ultra.actors.timeline import Timeline
+from ultra.clients.adapter import EmptyAnswer
 from ultra.errors import ModelError
 from ultra.log import get_logger
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from ultra.clients.adapter import ClientAdapter, OnText
     from ultra.clients.rate_limits import RateLimits
     from ultra.clients.runners import Caller
-    from ultra.messages import Completion
+    from ultra.messages import Completion, Usage
     from ultra.metrics import MetricsRecorder
 
 __all__ = ["Deployments"]
@@ -77,10 +78,14 @@ class Deployments:
         options: Mapping[str, object],
         on_text: OnText | None,
         on_restart: Callable[[], None],
+        on_usage: Callable[[Usage], None],
         spare: Spare = nullcontext,
         caller: Caller | None = None,
     ) -> Completion:
         """Ask until a deployment answers; `on_restart` is told when text that was heard counts no more.
+
+        `on_usage` gets what every call used whose usage is known: that of the answer, of answers that were
+        refused as empty, and of a hedge that lost but had ended.
 
         A hedge is made only where `spare` gives it a turn.
 
@@ -88,10 +93,9 @@ class Deployments:
             ModelError: no deployment answered: of the errors that are worth a retry, the one that asks for
                 the shortest wait, else the last.
         """
+        ask = partial(_ask, prompt=prompt, system=system, options=options, on_usage=on_usage, caller=caller)
         if len(self._adapters) == 1 and self._hedge is None:
-            adapter = self._adapters[0]
-            return await adapter.call(prompt, system=system, options=options, on_text=on_text, caller=caller)
-        ask = partial(_ask, prompt=prompt, system=system, options=options, caller=caller)
+            return await ask(self._adapters[0], on_text)
         adapters = self._rested()
         asks = [partial(ask, adapter) for adapter in adapters]
         errors: list[ModelError] = []
@@ -164,7 +168,16 @@ async def _ask(
     prompt: str,
     system: str | None,
     options: Mapping[str, object],
+    on_usage: Callable[[Usage], None],
     caller: Caller | None,
 ) -> Completion:
     heard = on_text if adapter.streams else None
-    return await adapter.call(prompt, system=system, options=options, on_text=heard, caller=caller)
+    try:
+        completion = await adapter.call(prompt, system=system, options=options, on_text=heard, caller=caller)
+    except EmptyAnswer as error:
+        if error.usage is not None:
+            on_usage(error.usage)
+        raise
+    if completion.usage is not None:
+        on_usage(completion.usage)
+    return completion

@@ -21,6 +21,7 @@ from ultra.actors.flight import Deserted, Flight, OnChunk, OnRetry, Passenger
 from ultra.actors.message import Failure, Message
 from ultra.actors.retry import RetryPolicy, retried
 from ultra.actors.timeouts import AttemptTimer, Timeouts
+from ultra.clients.adapter import EmptyAnswer
 from ultra.clients.runners import Caller
 from ultra.errors import (
     ActorDown,
@@ -350,10 +351,13 @@ class ModelActor(Actor):
                 options=request.options,
                 on_text=on_text if flight.is_heard else None,
                 on_restart=flight.restart_text,
+                on_usage=self._used,
                 spare=lambda: self._spare_turn(request),
                 caller=request.caller,
             )
         except ModelError as error:
+            if isinstance(error, EmptyAnswer) and error.usage is not None:
+                permit.settle(error.usage.total)
             self._attempt_failed(request, flight, error)
             raise
         finally:
@@ -361,10 +365,13 @@ class ModelActor(Actor):
                 model.limiter.learn(told)
         if model.price is not None and completion.usage is not None:
             flight.cost = model.price.of(completion.usage)
-        model.metrics.used(completion.usage, flight.cost)
         if completion.usage is not None:
-            permit.settle((completion.usage.input or 0) + (completion.usage.output or 0))
+            permit.settle(completion.usage.total)
         return completion
+
+    def _used(self, usage: Usage) -> None:
+        price = self._model.price
+        self._model.metrics.used(usage, None if price is None else price.of(usage))
 
     def _attempt_failed(self, request: Generate, flight: Flight, error: ModelError) -> None:
         model = self._model

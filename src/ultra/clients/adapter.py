@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
-__all__ = ["ClientAdapter", "OnText"]
+__all__ = ["ClientAdapter", "EmptyAnswer", "OnText"]
 
 T = TypeVar("T")
 
@@ -31,6 +31,23 @@ T = TypeVar("T")
 # `max_tokens` went into reasoning), or it waits for a tool.
 _LASTING: Final = frozenset({"content_filter", "refusal", "length", "tool_calls"})
 _END: Final = object()
+
+
+class EmptyAnswer(ModelError):
+    """The model answered without a text, perhaps by a refusal. `usage` has to be paid all the same.
+
+    None where the client reported none: of nothing, there is nothing to estimate.
+    """
+
+    def __init__(self, completion: Completion) -> None:
+        said = f": {completion.refusal}" if completion.refusal else ""
+        super().__init__(
+            f"the answer is empty (finish reason: {completion.finish_reason or 'not reported'}){said}",
+            kind="content",
+            retryable=completion.finish_reason not in _LASTING,
+            request_id=completion.request_id,
+        )
+        self.usage = completion.usage
 
 
 class ClientAdapter:
@@ -312,13 +329,7 @@ def _checked(answer: object, prompt: str, system: str | None) -> Completion:
     if not isinstance(completion.content, str):
         raise _wrong_type("generate", completion.content, "str as the content of a Completion")
     if not completion.content.strip():
-        said = f": {completion.refusal}" if completion.refusal else ""
-        raise ModelError(
-            f"the answer is empty (finish reason: {completion.finish_reason or 'not reported'}){said}",
-            kind="content",
-            retryable=completion.finish_reason not in _LASTING,
-            request_id=completion.request_id,
-        )
+        raise EmptyAnswer(completion)
     return _with_usage(completion, prompt, system)
 
 
