@@ -174,6 +174,18 @@ ONE = '[models.a]\nmodel = "vllm:x"\n'
         (ONE + "weight = -1\n", "1: models.a: the weight is -1.0"),
         (ONE + 'hedge_after = "p99"\n', "3: models.a.hedge_after: found 'p99'; allowed is a number of sec"),
         (ONE + "options = { temprature = 1 }\n", "1: models.a: unknown option 'temprature'"),
+        (
+            ONE + 'options = { api_key = "sk-1" }\n',
+            "1: models.a: api_key is not one of the options; it stands",
+        ),
+        (ONE + 'options = { base_url = "x" }\n', "1: models.a: base_url is not one of the options"),
+        (ONE + 'options = { name = "x" }\n', "1: models.a: name is not one of the options"),
+        (ONE + "options = { transport = 1 }\n", "1: models.a: transport is not one of the options"),
+        ("[run]\nquorum = true\n" + ONE, "2: run.quorum: found True; allowed is a whole number, or 'all'"),
+        (
+            '[models.a]\nmodel = [{ modl = "vllm:x" }]\n',
+            "2: models.a.model.0: unknown key modl; allowed are: model, api_key, base_url, options",
+        ),
         ("[models.a]\nmodel = []\n", "1: models.a: model is empty"),
         ('[models.a]\nmodel = ["vllm:x", 3]\n', "2: models.a.model.1: found 3; allowed is text or a section"),
         ('[[models]]\nmodel = "vllm:x"\n', "1: models: allowed is a section"),
@@ -218,6 +230,25 @@ options = { seed = 1, top_p = 0.5 }
 )
 def test_no_error_shows_what_may_be_a_key(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError) as caught:
+        MultiLLMOrchestrator.from_config(write(tmp_path, text))
+    assert "sk-secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[models.a]\nmodel = "vllm:x"\n[run]\njudge = "${ULTRA_TEST_KEY}"\n',
+        '[models.a]\nmodel = "${ULTRA_TEST_KEY}"\n',
+        '[models.a]\nmodel = "vllm:x"\n[run]\nstages = ["${ULTRA_TEST_KEY}"]\n',
+        '[models.a]\nmodel = "vllm:x"\n[cache]\nstore = "${ULTRA_TEST_KEY}"\n',
+        '[models.a]\nmodel = "vllm:x"\nbase_url = "${ULTRA_TEST_KEY}"\n',
+    ],
+)
+def test_what_stands_where_no_key_belongs_is_told_by_its_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("ULTRA_TEST_KEY", "sk-secret")
+    with pytest.raises(ConfigError, match="ULTRA_TEST_KEY") as caught:
         MultiLLMOrchestrator.from_config(write(tmp_path, text))
     assert "sk-secret" not in str(caught.value)
 

@@ -39,7 +39,7 @@ from ultra.pricing import Price
 from ultra.toml_lines import TomlLines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from ultra.clients import HTTPClient
 
@@ -71,6 +71,17 @@ _WORDS: Final = {
     "str": "text",
 }
 """What msgspec calls the kinds of values, and what a reader of TOML calls them."""
+
+_SHORTEST_SECRET: Final = 8
+"""Shorter values are numbers and names, and parts of ordinary words."""
+
+_NO_OPTIONS: Final = {
+    "name": "the provider and model stand in model",
+    "api_key": "it stands beside them",
+    "base_url": "it stands beside them",
+    "transport": "it is an object, which only a program can give",
+}
+"""What `connect` takes besides options."""
 
 _CHOICES: Final = {"hedge_after": "a number of seconds, or 'p95'", "quorum": "a whole number, or 'all'"}
 
@@ -110,6 +121,9 @@ class DeploymentConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def connect(self) -> HTTPClient:
         """Make its client; raises `BadCall` or `MissingExtra` where there can be none."""
+        for name in _NO_OPTIONS:
+            if name in self.options:
+                raise BadCall(f"{name} is not one of the options; {_NO_OPTIONS[name]}")
         return connect(self.model, api_key=self.api_key, base_url=self.base_url, **self.options)
 
     def __repr__(self) -> str:
@@ -195,7 +209,7 @@ class Configuration(Struct, frozen=True, kw_only=True):
         try:
             yield
         except BadCall as error:
-            raise ConfigError(f"{self.lines.place(*where)}: {error}") from None
+            raise ConfigError(f"{self.lines.place(*where)}: {_without(self.variables, error)}") from None
 
     def settings(self) -> dict[str, Any]:
         """The arguments of `MultiLLMOrchestrator`."""
@@ -329,7 +343,17 @@ class _Reader:
         return _VARIABLE.sub(lambda match: os.environ[match[1]], value)
 
     def _error(self, where: tuple[str, ...], message: str) -> ConfigError:
-        return ConfigError(f"{self._lines.place(*where)}: {message}")
+        return ConfigError(f"{self._lines.place(*where)}: {_without(self._variables, message)}")
+
+
+def _without(variables: Iterable[str], message: object) -> str:
+    """`message` with variables in place of their values: one may be a key, put where none belongs."""
+    text = str(message)
+    for variable in variables:
+        value = os.environ.get(variable, "")
+        if len(value) >= _SHORTEST_SECRET:
+            text = text.replace(value, f"${{{variable}}}")
+    return text
 
 
 def _inside(value: object, keys: tuple[str, ...]) -> object:
@@ -343,8 +367,11 @@ def _inside(value: object, keys: tuple[str, ...]) -> object:
 
 def _explained(message: str, where: tuple[str, ...], value: object) -> str:
     """What msgspec says, in the words of TOML, and what was found there."""
-    if where[-1] in _CHOICES and "Invalid enum" in message:
+    if where[-1] in _CHOICES:
         return f"{_shown(where, value)}allowed is {_CHOICES[where[-1]]}"
+    if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", message):
+        # Only a deployment's keys are not checked before.
+        return f"unknown key {unknown[1]}; allowed are: {', '.join(DeploymentConfig.__struct_fields__)}"
     expected = re.match(r"Expected `([^`]*)`, got", message)
     if expected is None:
         return f"{_shown(where, value)}{message}"
