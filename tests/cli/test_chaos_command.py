@@ -43,7 +43,7 @@ async def test_it_tells_people_what_was_injected_and_what_was_checked() -> None:
 
     text = done.stdout.decode()
     assert (done.returncode, done.stderr) == (0, b"")
-    assert text.startswith("1 seeds in ")
+    assert text.startswith("1 seed in ")
     assert "crash_on_start" in text
     assert "no violations" in text
 

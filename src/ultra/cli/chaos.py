@@ -94,7 +94,8 @@ def _as_text(campaign: Campaign) -> str:
     broken: dict[int, int] = {}
     for violation in campaign.violations:
         broken[violation.guarantee] = broken.get(violation.guarantee, 0) + 1
-    speed = f"{campaign.seeds:,} seeds in {campaign.seconds:.1f} s ({campaign.seeds_per_second:.1f} a second)"
+    seeds = f"{campaign.seeds:,} seed{'s' * (campaign.seeds != 1)}"
+    speed = f"{seeds} in {campaign.seconds:.1f} s ({campaign.seeds_per_second:.1f} a second)"
     lines = [f"{speed}, {campaign.messages:,} messages", "", "faults injected"]
     lines += [f"  {kind:<21} {count:>12,}" for kind, count in campaign.faults.items()]
     lines += ["", "guarantees checked"]

@@ -34,7 +34,15 @@ NOISE: Final = 200
 """How many characters the plan's noise has."""
 
 NO_ANSWERS: Final = frozenset(
-    {"ActorCrashed", "ActorDown", "CircuitOpen", "DeadlineExceeded", "ModelError", "ModelUnregistered"}
+    {
+        "ActorCrashed",
+        "ActorDown",
+        "CircuitOpen",
+        "DeadlineExceeded",
+        "EmptyAnswer",
+        "ModelError",
+        "ModelUnregistered",
+    }
 )
 """Classes of the errors by which a model may fail a stage."""
 
