@@ -59,6 +59,7 @@ async def test_a_crash_too_many_restarts_the_supervisor_with_all_its_children() 
             ("escalated", "/s0"),
             ("crashed", "/s0"),
             ("restarting", "/s0"),
+            ("starting", "/s0"),
             ("started", "/s0/a"),
             ("started", "/s0/b"),
             ("started", "/s0"),

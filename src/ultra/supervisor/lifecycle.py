@@ -16,11 +16,15 @@ if TYPE_CHECKING:
 __all__ = ["Lifecycle", "LifecycleEvent", "LifecycleKind"]
 
 LifecycleKind = Literal[
-    "started", "crashed", "restarting", "stopped", "down", "revived", "escalated", "unresponsive"
+    "starting", "started", "crashed", "restarting", "stopped", "down", "revived", "escalated", "unresponsive"
 ]
-"""What happened to an actor or a supervisor."""
+"""What happened to an actor or a supervisor.
+
+A supervisor is "starting" when it begins a life, and "started" once its children are.
+"""
 
 _LEVELS: Final[dict[LifecycleKind, Level]] = {
+    "starting": "debug",
     "started": "debug",
     "crashed": "error",
     "restarting": "warning",

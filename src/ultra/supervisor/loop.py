@@ -152,6 +152,7 @@ class SupervisionLoop(Roster):
         self._stops.clear()
         self._last_starts.clear()
         self._live = True
+        self._lifecycle.emit("starting", self.path or "/")
         for child in self.children.values():
             if child.phase is Phase.DOWN:
                 child.revive()

@@ -75,7 +75,6 @@ class Node:
         "path",
         "position",
         "restart",
-        "then",
     )
 
     def __init__(self, name: str, parent: SupervisorNode | None, restart: Restart) -> None:
@@ -86,12 +85,11 @@ class Node:
         self.restart = restart
         self.down = False
         self.ended = False
-        self.may_start = False  # an incarnation may begin, since that was decided
+        self.may_start = True  # it may begin, for the first time, or anew since that was decided
         self.decided = False  # its supervisor decided to restart it, for itself
         self.last_crash = -inf
         self.must_start = False
         self.not_before = 0.0
-        self.then: float | None = None  # it may begin once more, from this time on
         if parent is not None:
             parent.children.append(self)
 
@@ -101,14 +99,9 @@ class Node:
         return self.down and not self.ended
 
     def has_begun(self, now: float) -> None:
-        """The node, and therefore all above it, has begun anew if it was to."""
-        node: Node | None = self
-        while node is not None and node.parent is not None:
-            restarts = node.parent.restarts
-            for place, (child, began) in enumerate(restarts):
-                if child is node and began == inf:
-                    restarts[place] = (child, now)
-            node = node.parent
+        """The node has begun anew, if it was to."""
+        restarts = self.parent.restarts if self.parent is not None else []
+        restarts[:] = [(child, now if child is self and began == inf else began) for child, began in restarts]
 
 
 class SupervisorNode(Node):
@@ -117,14 +110,12 @@ class SupervisorNode(Node):
     __slots__ = (
         "backoff",
         "children",
-        "decisions",
         "escalated",
         "intensity",
         "on_excess",
         "restarts",
         "starts",
         "strategy",
-        "unsure_until",
     )
 
     def __init__(
@@ -145,9 +136,6 @@ class SupervisorNode(Node):
         self.on_excess = on_excess
         self.backoff = backoff
         self.escalated = False
-        self.may_start = True
-        self.unsure_until = -inf
-        self.decisions: list[float] = []  # when it was decided to restart this supervisor itself
         # Those that were decided on: who began anew and when, infinity as long as it has not.
         self.restarts: list[tuple[Node, float]] = []
         self.starts: list[float] = []  # when children that had crashed really began anew

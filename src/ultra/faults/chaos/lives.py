@@ -30,6 +30,7 @@ class Lives:
         self.closing = False
         self.escalated = False  # past the root
         self._reactions = {
+            "starting": self._starting,
             "started": self._started,
             "crashed": self._crashed,
             "restarting": self._restarting,
@@ -50,7 +51,6 @@ class Lives:
         record = self._record
         now = self._record.now()
         record.events.append((now, "begin", actor.path, actor.incarnation + 1))
-        self._begin_above(actor, now)
         record.check(
             7,
             not (actor.alive or actor.running),
@@ -81,26 +81,6 @@ class Lives:
             )
         actor.renewed_with = []
 
-    def _begin_above(self, actor: ActorNode, now: float) -> None:
-        """A supervisor that is to begin anew does so by the first actor below it that does.
-
-        It has stopped all of them before. Where none is alive and the actor has a reason of its own, it
-        cannot be told from outside which of the two this is; then the supervisor may still begin, and the
-        restarts of that time prove nothing.
-        """
-        own = actor.may_start and now >= actor.not_before - TIME_ERROR
-        above: list[SupervisorNode] = []
-        node = actor.parent
-        while node is not None:
-            above.append(node)
-            node = node.parent
-        for node in reversed(above):
-            if node.may_start and now >= node.not_before - TIME_ERROR and not node.has_living:
-                self._renew(node, now)
-                if own:
-                    node.may_start = True
-                    node.unsure_until = now + node.intensity.within + TIME_ERROR
-
     def _renew(self, node: SupervisorNode, now: float) -> None:
         """A supervisor begins anew: all its children may, and nothing counts against them."""
         self._check_begin(node, now)
@@ -115,39 +95,21 @@ class Lives:
                 child.own_starts.clear()
 
     def _check_begin(self, node: Node, now: float) -> None:
-        turmoil = self._is_turmoil(node.parent, now)
         self._record.check(
             7,
-            (node.may_start or turmoil) and not node.ended,
+            node.may_start and not node.ended,
             f"{node.path} began anew though nothing had called for it (restart type {node.restart})",
             node.path,
         )
+        # Who begins for the last time, to drain its inbox, waits for nothing.
+        last = isinstance(node, ActorNode) and node.stop_asked
         self._record.check(
             8,
-            now >= node.not_before - TIME_ERROR or turmoil,
+            last or now >= node.not_before - TIME_ERROR,
             f"{node.path} began anew before its backoff was over at {node.not_before:.3f} s",
             node.path,
         )
         node.may_start = node.must_start = node.down = False
-        if node.then is not None:
-            node.may_start, node.not_before, node.then = True, node.then, None
-
-    def _is_doubtful(self, above: SupervisorNode | None, now: float) -> bool:
-        """Whether the restarts below this supervisor may have been counted for the wrong life of it."""
-        return above is None or now < above.unsure_until or self._is_turmoil(above, now)
-
-    def _is_turmoil(self, node: SupervisorNode | None, now: float) -> bool:
-        """Whether the supervisors above were restarted again before the last time was surely over.
-
-        A supervisor does not show when it begins anew, only its actors do. When several decisions
-        overlap, it cannot be told which of them an actor's start belongs to.
-        """
-        decisions = 0
-        while node is not None:
-            node.decisions = [time for time in node.decisions if time > now - LONGEST_RESTART]
-            decisions += len(node.decisions)
-            node = node.parent
-        return decisions > 1
 
     def _count_start(self, actor: ActorNode, now: float) -> None:
         """Restarts that really happen must not come more often than the intensity allows."""
@@ -164,7 +126,7 @@ class Lives:
         starts[:] = recent
         self._record.check(
             6,
-            len(recent) <= intensity.max_restarts or self._is_doubtful(actor.parent, now),
+            len(recent) <= intensity.max_restarts,
             f"{len(recent)} restarts below {actor.parent.path} within {intensity.within:g} s; "  # type: ignore[union-attr]
             f"allowed are {intensity.max_restarts}",
             actor.path,
@@ -197,12 +159,14 @@ class Lives:
             if react is not None:
                 react(node, event)
 
+    def _starting(self, node: Node, event: LifecycleEvent) -> None:
+        assert isinstance(node, SupervisorNode)
+        node.has_begun(event.time)
+        self._renew(node, event.time)
+
     def _started(self, node: Node, event: LifecycleEvent) -> None:
+        del event
         node.must_start = False
-        if isinstance(node, SupervisorNode) and not node.has_living:  # it has nobody to start
-            node.has_begun(event.time)
-            if node.may_start and event.time >= node.not_before - TIME_ERROR:
-                self._renew(node, event.time)
 
     def _crashed(self, node: Node, event: LifecycleEvent) -> None:
         node.last_crash = event.time
@@ -212,8 +176,6 @@ class Lives:
                 11, expected, f"{node.path} was said to have crashed by {event.error!r}", node.path
             )
             node.crashed = True
-        elif isinstance(node, SupervisorNode):
-            node.decisions.clear()  # whatever was decided about it before is over
 
     def _restarting(self, node: Node, event: LifecycleEvent) -> None:
         above = node.parent
@@ -223,8 +185,7 @@ class Lives:
         self._record.check(
             6,
             len([began for _, began in recent if began > now - above.intensity.within + TIME_ERROR])
-            < above.intensity.max_restarts
-            or self._is_doubtful(above, now),
+            < above.intensity.max_restarts,
             f"{above.path} restarts {node.name} for the {len(recent) + 1}. time within "
             f"{above.intensity.within:g} s; allowed are {above.intensity.max_restarts}",
             node.path,
@@ -237,22 +198,11 @@ class Lives:
             if child.restart == "temporary":
                 self.stop_asked(child)
                 continue
-            self._may_start(child, due)
+            child.may_start, child.not_before = True, due
             child.must_start = True
         node.decided = True
         if isinstance(node, ActorNode):
             node.renewed_with = above.living_with(node)
-
-    def _may_start(self, node: Node, due: float) -> None:
-        begun = False
-        if isinstance(node, SupervisorNode):
-            # It may have begun anew already, without a child that shows it.
-            begun = node.may_start and node.not_before <= self._record.now()
-            node.decisions.append(self._record.now())
-        if begun:
-            node.then = due
-        else:
-            node.may_start, node.not_before, node.then = True, due, None
 
     def stop_asked(self, node: Node) -> None:
         """The node, and all below it, is to stop for good."""
@@ -268,7 +218,7 @@ class Lives:
         recent = above.recent_restarts(now - TIME_ERROR)
         self._record.check(
             6,
-            len(recent) >= above.intensity.max_restarts or self._is_doubtful(above, now),
+            len(recent) >= above.intensity.max_restarts,
             f"{above.path} gave up after {len(recent)} restarts within {above.intensity.within:g} s; "
             f"allowed are {above.intensity.max_restarts}",
             above.path,
@@ -286,15 +236,14 @@ class Lives:
         self._take_down(node)
 
     def _escalated(self, node: Node, event: LifecycleEvent) -> None:
+        del event
         assert isinstance(node, SupervisorNode)
         self._gave_up(node, None)
         self._check_once(not node.escalated, node, "escalated")
         node.escalated = True
         self.escalated = self.escalated or node.parent is None
         for child in node.children:
-            # What was decided about them is void, but a supervisor may have begun already.
-            if isinstance(child, ActorNode) or event.time < child.not_before:
-                child.may_start = False
+            child.may_start = False  # what was decided about them is void
 
     def _take_down(self, node: Node) -> None:
         node.down = True
@@ -309,7 +258,7 @@ class Lives:
 
     def _revived(self, node: Node, event: LifecycleEvent) -> None:
         node.down = False
-        self._may_start(node, event.time)
+        node.may_start, node.not_before = True, event.time
 
     def _stopped(self, node: Node, event: LifecycleEvent) -> None:
         self._check_once(not node.ended, node, "stopped")
