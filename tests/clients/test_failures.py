@@ -158,3 +158,12 @@ def test_secrets_are_taken_out_of_message_and_notes() -> None:
     error = Reply("p", 401, {}, ("sk-secret",)).failure(body)
     assert error.message == "key ***"
     assert error.__notes__ == ["***"]
+
+
+@pytest.mark.parametrize("status", [200, 502])
+def test_no_part_of_a_secret_is_left_where_a_long_body_is_cut(status: int) -> None:
+    reply = Reply("p", status, {}, ("sk-a-long-secret",))
+    content = b"x" * 290 + b" sk-a-long-secret and more"
+    error = reply.failure(content) if status != 200 else reply.failure_inside(content)
+    assert "sk-a" not in str(error)
+    assert "***" in str(error)

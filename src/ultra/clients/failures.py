@@ -99,11 +99,13 @@ class Reply:
         """Make the error that a reply with an error status means; `content` is its body."""
         if 300 <= self.status < 400:  # noqa: PLR2004 - the redirections of HTTP
             return self._redirected()
-        return self._read(_parse(content) or f"HTTP status {self.status} with an empty body", self.status)
+        return self._read(
+            self._parse(content) or f"HTTP status {self.status} with an empty body", self.status
+        )
 
     def failure_inside(self, content: bytes | dict[str, Any]) -> ModelError:
         """Make the error that `content`, found in a reply of success where an answer should be, means."""
-        found = _parse(content) if isinstance(content, bytes) else content
+        found = self._parse(content) if isinstance(content, bytes) else content
         return self._read(found or "the answer is empty", None)
 
     def read(self, decode: Callable[[bytes], T], content: bytes) -> T:
@@ -113,8 +115,16 @@ class Reply:
         try:
             return decode(content.removeprefix(BYTE_ORDER_MARK))
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-            detail = f"{error} in {_quote(content)!r}"
+            detail = f"{error} in {_quote(content, self._secrets)!r}"
         raise self.malformed(detail)
+
+    def _parse(self, content: bytes) -> Any:  # noqa: ANN401 - any JSON
+        """Return `content` as JSON, or as the words in it if it is something else."""
+        content = content.removeprefix(BYTE_ORDER_MARK)
+        try:
+            return msgspec.json.decode(content)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            return _quote(content, self._secrets)
 
     def _redirected(self) -> ModelError:
         target = shown_url(self.headers.get("location", ""))
@@ -129,7 +139,7 @@ class Reply:
             found = found[0]
         body = _as_body(found)
         details = _details(body)
-        message = _message(body, details) or _quote(msgspec.json.encode(found))
+        message = _message(body, details) or _quote(msgspec.json.encode(found), self._secrets)
         code = status if status is not None else _status_in(body, details)
         codes = [*codes_in(details), *codes_in({"type": body.type, "code": body.code})]
         kind = kind_of_error(code, codes, message)
@@ -153,15 +163,6 @@ class Reply:
         if status == self.status and advice in {"true", "false"}:
             return advice == "true"
         return True if status == 409 else None  # noqa: PLR2004 - Conflict: another request held a lock
-
-
-def _parse(content: bytes) -> Any:  # noqa: ANN401 - any JSON
-    """Return `content` as JSON, or as the words in it if it is something else."""
-    content = content.removeprefix(BYTE_ORDER_MARK)
-    try:
-        return msgspec.json.decode(content)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return _quote(content)
 
 
 def redact(text: str, secrets: tuple[str, ...]) -> str:
@@ -217,10 +218,13 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _quote(content: bytes) -> str:
-    """Return the readable words of a body that is not an error in any known form."""
+def _quote(content: bytes, secrets: tuple[str, ...]) -> str:
+    """Return the readable words of a body that is not an error in any known form.
+
+    Secrets go before it is cut: of one that is cut in half, the half would stay.
+    """
     text = content.decode("utf-8", "replace")
     if title := re.search(r"<title>(.*?)</title>", text, re.IGNORECASE | re.DOTALL):
         text = title[1]
-    text = " ".join(re.sub(r"<[^>]*>", " ", text).split())
+    text = redact(" ".join(re.sub(r"<[^>]*>", " ", text).split()), secrets)
     return text if len(text) <= _LONGEST_QUOTED_BODY else f"{text[:_LONGEST_QUOTED_BODY]}…"
