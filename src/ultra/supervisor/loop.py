@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SupervisionLoop"]
 
-STARTS_BEFORE_YIELD = STOPS_BEFORE_YIELD = 64
+BATCH = 64
 """How many children are started, or stopped, in one go before other tasks get their turn."""
 
 
@@ -220,7 +220,7 @@ class SupervisionLoop(Roster):
 
     def _advance_starts(self, nursery: trio.Nursery) -> None:
         now = trio.current_time()
-        for _ in range(STARTS_BEFORE_YIELD):
+        for _ in range(BATCH):
             if self._next_start() > now:
                 return
             child = self._starts.pop()
@@ -229,13 +229,12 @@ class SupervisionLoop(Roster):
 
     def _may_start_to_drain(self, child: Child, now: float) -> bool:
         new = self._live and not child.launches  # who was there before does not come back to drain
-        may_start = new and child.has_messages() and self._starts.take(child, now)
-        return may_start or child in self._last_starts
+        return (new and child.has_messages() and self._starts.take(child, now)) or child in self._last_starts
 
     def _advance_last_starts(self, nursery: trio.Nursery) -> None:
         """Start those that end when what waits is handled; they have their grace, and wait for nobody."""
         now = trio.current_time()
-        for child in tuple(islice(self._last_starts, STARTS_BEFORE_YIELD)):
+        for child in tuple(islice(self._last_starts, BATCH)):
             terms = self._last_starts.pop(child)
             self._launch(child, nursery, now)
             if child.removing and child.life is not None:
@@ -276,7 +275,7 @@ class SupervisionLoop(Roster):
     def _advance_stops(self) -> None:
         if self._last_starts:  # they may need those that would be stopped first
             return
-        for _ in range(STOPS_BEFORE_YIELD):
+        for _ in range(BATCH):
             child = self._stops.pop()
             if child is None:
                 return
