@@ -3,6 +3,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -182,6 +183,19 @@ def test_a_key_that_cannot_be_one_is_refused_without_showing_it(key: str) -> Non
     with pytest.raises(BadCall, match="characters that no key has") as caught:
         connect("openai:m", api_key=key)
     assert key not in str(caught.value)
+
+
+@pytest.mark.parametrize("given", [{"api_key": 5}, {"api_key": b"sk"}, {"base_url": 5}, {"transport": 5}])
+def test_what_has_the_wrong_type_is_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(BadCall, match=f"{next(iter(given))} must be"):
+        connect("openai:x", **{"api_key": KEY, **given})
+
+
+@pytest.mark.parametrize("headers", [{"x-key": f"{KEY}\n"}, {"x-key": f"ü{KEY}"}, {"x key": KEY}, {"": KEY}])
+def test_a_header_that_cannot_be_sent_is_refused_without_showing_its_value(headers: dict[str, str]) -> None:
+    with pytest.raises(BadCall, match="extra_headers") as caught:
+        connect("openai:x", api_key="k", extra_headers=headers)
+    assert KEY not in str(caught.value)
 
 
 def test_a_client_shows_provider_and_model_and_never_its_key() -> None:

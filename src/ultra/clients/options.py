@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+import re
+from typing import Any, Final
 
 import msgspec
 from msgspec import Struct, structs
@@ -11,6 +12,8 @@ from msgspec import Struct, structs
 from ultra.errors import BadCall
 
 __all__ = ["CallOptions"]
+
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token of RFC 9110, section 5.6.2
 
 
 class CallOptions(Struct, frozen=True, kw_only=True):
@@ -58,6 +61,14 @@ class CallOptions(Struct, frozen=True, kw_only=True):
                 raise BadCall(f"{name} must be a finite number, not {value!r}")
         if self.max_tokens is not None and self.max_tokens < 1:
             raise BadCall(f"max_tokens must be at least 1, not {self.max_tokens!r}")
+        for name, text in (self.extra_headers or {}).items():
+            # httpx would refuse them too, and show the value, which may be a key.
+            if not _HEADER_NAME.fullmatch(name):
+                raise BadCall(f"the name {name!r} in extra_headers is not that of a header")
+            if not (text.isascii() and text.replace("\t", " ").isprintable()):
+                raise BadCall(
+                    f"the value of {name!r} in extra_headers has characters that no header may have"
+                )
 
     def override(self, **given: Any) -> CallOptions:  # noqa: ANN401 - checked below
         """Return these options with those `given` that are not None in their place.

@@ -167,6 +167,9 @@ def connect(
     """
     if not isinstance(name, str):
         raise BadCall(f"the model to connect to is {name!r}; give text such as 'openai:gpt-4o-mini'")
+    for what, given in (("api_key", api_key), ("base_url", base_url)):
+        if not (given is None or isinstance(given, str)):
+            raise BadCall(f"{what} must be text, not {type(given).__name__}")
     provider_name, _, model = name.partition(":")
     provider = _find(provider_name)
     settings = _settings(provider_name, options)
@@ -266,6 +269,9 @@ def _settings(provider: str, given: dict[str, Any]) -> dict[str, Any]:
     limits = {name: value for name, value in given.items() if name in Limits.__struct_fields__}
     further = ("transport", *(("api_version",) if provider == "azure" else ()))
     settings = {name: value for name, value in given.items() if name in further}
+    transport = given.get("transport")
+    if not (transport is None or hasattr(transport, "handle_async_request")):
+        raise BadCall(f"transport must be an httpx.AsyncBaseTransport, not {type(transport).__name__}")
     for name in given:
         if name not in {*calls, *limits, *settings}:
             choices = ", ".join((*CallOptions.__struct_fields__, *Limits.__struct_fields__, *further))
