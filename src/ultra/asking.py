@@ -1,22 +1,43 @@
-"""Asking a single model, registered or not, apart from any run."""
+"""Asking for a run, or, apart from any run, a single model, registered or not."""
 
 from __future__ import annotations
 
 from math import inf
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import trio
 from msgspec.structs import replace
 
+from ultra.actors.coordinator import Execute
+from ultra.actors.run import until
 from ultra.errors import ActorStopped, DeadlineExceeded
 
 if TYPE_CHECKING:
     from ultra.actors.model import Generate, RegisteredModel
     from ultra.lifespan import Lifespan
-    from ultra.messages import ModelResponse
+    from ultra.messages import ModelResponse, OrchestrationResult
     from ultra.strangers import Strangers
+    from ultra.streaming import PlanMaker
 
-__all__ = ["ask", "ask_stranger"]
+__all__ = ["ask", "ask_stranger", "carry_out"]
+
+
+async def carry_out(lifespan: Lifespan, make_plan: PlanMaker) -> OrchestrationResult:
+    """Have a run carried out, on any loop, without telling of its events.
+
+    Raises:
+        DeadlineExceeded: the run's time was over, and it did not end.
+    """
+
+    async def ask_coordinator() -> OrchestrationResult:
+        async with lifespan.lend() as tree:
+            plan = make_plan(tree, uuid4().hex, None)
+            with until(plan.given_up_at):
+                return await tree.coordinator.ask(Execute(plan))
+            raise plan.unheard_of()
+
+    return await lifespan.place.run(ask_coordinator)
 
 
 async def ask(lifespan: Lifespan, model: RegisteredModel, request: Generate, limit: float) -> ModelResponse:

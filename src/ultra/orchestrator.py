@@ -14,7 +14,6 @@ import trio
 from msgspec.structs import replace
 
 from ultra.actors.cache import CacheStore, MemoryCache
-from ultra.actors.coordinator import Execute
 from ultra.actors.model import Generate
 from ultra.actors.retry import RetryPolicy
 from ultra.arguments import (
@@ -32,7 +31,7 @@ from ultra.arguments import (
     checked_system,
     checked_timeout,
 )
-from ultra.asking import ask, ask_stranger
+from ultra.asking import ask, ask_stranger, carry_out
 from ultra.clients.runners import Caller
 from ultra.config import load_configuration
 from ultra.errors import BadCall
@@ -315,17 +314,13 @@ class MultiLLMOrchestrator:
             BadCall: an argument is not allowed; no model was called.
             QuorumNotReached: too few models answered a stage that the run cannot do without.
             StageFailed: your own prompt method or scorer raised.
+            DeadlineExceeded: the run had not ended a second after its `timeout`: its coordinator hangs.
             OrchestratorClosed: the orchestrator was closed.
         """
         self._lifespan.check_open()
         settings = RunSettings(system, timeout, quorum, use_cache, options)
         make_plan = self._planner.check(prompt, stages, models, settings)
-
-        async def ask() -> OrchestrationResult:
-            async with self._lifespan.lend() as tree:
-                return await tree.coordinator.ask(Execute(make_plan(tree, uuid4().hex, None)))
-
-        return await self._lifespan.place.run(ask)
+        return await carry_out(self._lifespan, make_plan)
 
     def stream_responses(
         self,

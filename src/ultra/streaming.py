@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from functools import partial
 from io import StringIO
+from math import inf
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import trio
@@ -22,6 +23,7 @@ from trio.lowlevel import (
 
 from ultra.actors.coordinator import Execute
 from ultra.actors.group import AskGroup, Reply
+from ultra.actors.run import until
 from ultra.errors import BadCall
 from ultra.events import Chunk, Event, ModelFailed, ModelResponded, ModelRetrying, RunCompleted, RunFailed
 
@@ -231,6 +233,8 @@ class _LiveRun:
             self._buffer = EventBuffer(self._run_id)
             plan = self._make_plan(tree, self._run_id, self._buffer)
             self._asks.ask(tree.coordinator, Execute(plan), None)
+            if plan.timeout < inf and self.reply is None:
+                tree.system.start_soon(self._see_it_end, plan)
         except BaseException:
             await self._loan.__aexit__(*sys.exc_info())
             raise
@@ -244,6 +248,14 @@ class _LiveRun:
             self._buffer.close()
             self.over.set()
         return await self._loan.__aexit__(kind, error, trace)
+
+    async def _see_it_end(self, plan: RunPlan) -> None:
+        """Give the run up some time after its deadline, if it has not ended."""
+        with until(plan.given_up_at):
+            await self.over.wait()
+        if not self.over.is_set():
+            self._asks.close()
+            self._on_reply(Reply(None, error=plan.unheard_of()))
 
     def _on_reply(self, reply: Reply[None, OrchestrationResult]) -> None:
         if reply.error is not None:

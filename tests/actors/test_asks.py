@@ -23,6 +23,7 @@ from puppets import (
     wide,
 )
 from ultra.actors import Actor, ActorOptions, ActorState, Failure, Message
+from ultra.actors.group import AskGroup
 from ultra.errors import (
     ActorCrashed,
     ActorDown,
@@ -32,6 +33,7 @@ from ultra.errors import (
     InboxFull,
     UsageError,
 )
+from ultra.faults import FaultPlan
 from ultra.supervisor import ActorSystem, RestartIntensity
 
 if TYPE_CHECKING:
@@ -508,6 +510,42 @@ async def test_an_actor_that_asks_itself_gets_an_error_instead_of_waiting_for_ev
         snapshot = ref.snapshot()
         assert (snapshot.handled, snapshot.rejected, snapshot.queued) == (1, 1, 0)
         assert_balanced(snapshot)
+
+
+@pytest.mark.parametrize("fault", ["duplicate", "drop", "reorder"])
+async def test_an_actor_that_asks_itself_gets_an_error_under_a_fault_plan_too(fault: str) -> None:
+    async def ask_yourself(puppet: Puppet) -> object:
+        return str(await outcome_of(puppet.ref.ask("x")))
+
+    async with ActorSystem(faults=FaultPlan().add(fault, "/**", message=str)) as system:
+        ref = system.spawn(Puppet)
+        assert "actor '/puppet-1' waits for itself" in str(await ref.ask(ask_yourself))
+        await ref.ask(ask_yourself)
+    assert_balanced(ref.snapshot())
+
+
+async def test_an_actor_that_asks_itself_in_a_group_gets_an_error_as_its_reply() -> None:
+    async def ask_yourself(puppet: Puppet) -> object:
+        with AskGroup[str, int]() as asks:
+            asks.ask(puppet.ref, Add(1, 2), "me")
+            return str((await asks.next()).error)
+
+    async with ActorSystem() as system:
+        ref = system.spawn(Puppet)
+        assert "actor '/puppet-1' waits for itself" in str(await ref.ask(ask_yourself))
+        snapshot = ref.snapshot()
+        assert (snapshot.handled, snapshot.rejected, snapshot.queued) == (1, 1, 0)
+        assert_balanced(snapshot)
+
+
+async def test_an_actor_with_a_worker_to_spare_may_ask_itself_in_a_group() -> None:
+    async def ask_yourself(puppet: Puppet) -> object:
+        with AskGroup[str, int]() as asks:
+            asks.ask(puppet.ref, Add(1, 2), "me")
+            return (await asks.next()).value
+
+    async with ActorSystem() as system:
+        assert await system.spawn(Puppet, options=wide(2)).ask(ask_yourself) == Add(1, 2)
 
 
 async def test_an_actor_that_asks_itself_at_its_start_gets_an_error() -> None:

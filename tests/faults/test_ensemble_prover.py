@@ -115,6 +115,11 @@ def deadlines_are_forgotten(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(RunPlan, "deadlines", lambda self: [(inf, inf)] * len(self.stages))
 
 
+def runs_that_hang_are_never_given_up(patch: pytest.MonkeyPatch) -> None:
+    """1: whoever waits for a run whose coordinator hangs waits for ever."""
+    patch.setattr(RunPlan, "given_up_at", inf)
+
+
 def calls_go_on_for_nobody(patch: pytest.MonkeyPatch) -> None:
     """1: a call that all who wanted it have left is not cancelled."""
     patch.setattr(ModelActor, "on_abandon", lambda *_: None)
@@ -253,6 +258,7 @@ BREAKS: list[Callable[[pytest.MonkeyPatch], None]] = [
     an_answer_gets_lost,
     the_quorum_is_not_asked_for,
     deadlines_are_forgotten,
+    runs_that_hang_are_never_given_up,
     calls_go_on_for_nobody,
     chunks_get_lost,
     restarts_are_not_told,

@@ -11,7 +11,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from puppets import AT_ONCE, Gate, Puppet, boom, outcome_of, recording
 from ultra.actors import Actor, ActorOptions, ActorState
-from ultra.errors import ActorCrashed, BadCall
+from ultra.errors import ActorCrashed, BadCall, UsageError
 from ultra.supervisor import ActorSystem, Backoff, RestartIntensity
 
 pytestmark = pytest.mark.usefixtures("no_task_is_left")
@@ -81,6 +81,31 @@ async def test_a_name_that_is_no_part_of_a_path_is_refused(name: str) -> None:
             system.spawn(Puppet, name=name)
         with pytest.raises(BadCall, match="is not usable"):
             system.supervisor(name)
+
+
+async def test_tasks_beside_the_actors_are_awaited_by_the_block() -> None:
+    done = []
+
+    async def work(system: ActorSystem, name: str) -> None:
+        await system.spawn(Puppet, name=name).ask("x")
+        done.append(name)
+
+    system = ActorSystem()
+    with pytest.raises(UsageError, match="entered"):
+        system.start_soon(work, system, "early")
+    async with system:
+        system.start_soon(work, system, "worker")
+        await wait_all_tasks_blocked()
+    assert done == ["worker"]
+
+
+async def test_tasks_beside_the_actors_are_cancelled_with_the_block() -> None:
+    with trio.fail_after(1) as scope:
+        with trio.CancelScope() as block:
+            async with ActorSystem() as system:
+                system.start_soon(trio.sleep_forever)
+                block.cancel()
+        assert not scope.cancel_called
 
 
 async def test_a_name_that_is_taken_is_refused_until_it_is_free() -> None:

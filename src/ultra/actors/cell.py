@@ -189,6 +189,7 @@ class Cell:
             return
         if self.inbox.remove(envelope) or self.inbox.stop_waiting(envelope):
             self.counts.rejected += 1
+        envelope.asker = None  # a plan that lost the message would tell it at the actor's end
         raise UsageError(
             f"actor {self.path!r} waits for itself: nothing but the task that waits could take the message; "
             "use tell, call the method itself, or raise ActorOptions.concurrency"
@@ -204,6 +205,8 @@ class Cell:
             envelope.asker = asker
         if asker is not None and envelope.error is not None:
             raise envelope.error
+        if asker is not None and admission is not None:  # nobody saw yet who asks
+            self.refuse_own_wait(envelope)
         return admission
 
     def _abandoned(self, envelope: Envelope) -> None:

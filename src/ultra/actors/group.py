@@ -105,13 +105,15 @@ class AskGroup(Generic[K, R]):
         """Send `message`; its reply will come from `next`. Never blocks.
 
         A full inbox makes the message wait for room, or fails it, as the actor declares; an actor that
-        has ended fails it. Both are replies with an error.
+        has ended fails it, and so does one that could handle it only in the task that asks. All of these
+        are replies with an error.
         """
         cell = ref._cell  # noqa: SLF001 - a part of the same runtime
         envelope = _GroupEnvelope(message, cell.on_abandon, self, key)
         self._open[envelope] = None
         try:
             cell.deliver(envelope, may_wait=True)
+            cell.refuse_own_wait(envelope)
         except UltraError as error:
             envelope.fail(error)
 

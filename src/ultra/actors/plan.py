@@ -11,12 +11,20 @@ from msgspec import Struct
 from ultra.actors.actor import ActorRef
 from ultra.actors.model import RegisteredModel
 from ultra.clients.runners import Caller
+from ultra.errors import DeadlineExceeded
 
 if TYPE_CHECKING:
     from ultra.actors.run import Run
     from ultra.events import Event
 
 __all__ = ["Compose", "ComposedPrompt", "EventSink", "RunPlan", "Score", "StagePlan", "Target", "Write"]
+
+UNHEARD_OF: Final = 1.0
+"""Seconds after the deadline of a run when whoever waits for it gives it up.
+
+A run ends by itself at its deadline; one that does not has a coordinator that hangs, or never got to
+know of it.
+"""
 
 MOST_KEPT: Final = 0.8
 """How much of a run's time all stages after the first may keep from it."""
@@ -105,6 +113,18 @@ class RunPlan(Struct, frozen=True, kw_only=True):
     score: Score | None = None
     sink: EventSink | None = None
     caller: Caller | None = None
+
+    @property
+    def given_up_at(self) -> float:
+        """When whoever waits for the run waits no longer (`current_time`)."""
+        return self.started + self.timeout + UNHEARD_OF
+
+    def unheard_of(self) -> DeadlineExceeded:
+        """The error of a run that is given up."""
+        return DeadlineExceeded(
+            f"The run has {self.timeout:g} s in all, and nothing was heard of it {UNHEARD_OF:g} s later: "
+            "its coordinator hangs, or restarts, or never got the message"
+        )
 
     def deadlines(self) -> list[tuple[float, float]]:
         """For each stage, when its models have to have answered, and when it has to end (`current_time`).

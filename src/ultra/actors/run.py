@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from ultra.actors.plan import RunPlan, StagePlan, Target, Write
     from ultra.messages import SynthesisSource
 
-__all__ = ["Run"]
+__all__ = ["Run", "until"]
 
 
 class Run:
@@ -158,7 +158,7 @@ class Run:
                     failed.append(self._failed(stage, target, error))
                 else:
                     asks.ask(target.ref, request, target)
-            with _until(deadline):
+            with until(deadline):
                 while len(asks):
                     take(await asks.next())
                     for reply in asks.arrived():  # equal calls end together: one wake-up for all of them
@@ -218,7 +218,7 @@ class Run:
         return None
 
     async def _ask_one(self, request: Generate, target: Target) -> ModelResponse:
-        with _until(request.deadline):
+        with until(request.deadline):
             return await target.ref.ask(request)
         raise self._too_late(target)
 
@@ -319,6 +319,6 @@ class Run:
 _FOREVER: AbstractContextManager[object] = nullcontext()
 
 
-def _until(deadline: float) -> AbstractContextManager[object]:
+def until(deadline: float) -> AbstractContextManager[object]:
     """A block that is cancelled at `deadline` (`trio.current_time`); a run without one pays for no scope."""
     return _FOREVER if deadline == inf else trio.CancelScope(deadline=deadline)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from random import Random
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVarTuple
 
 import trio
 
@@ -15,7 +15,7 @@ from ultra.supervisor.lifecycle import Lifecycle
 from ultra.supervisor.supervisor import Environment, Supervisor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from contextlib import AbstractContextManager
     from types import TracebackType
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from ultra.supervisor.spec import Backoff, OnExcess, Restart, RestartIntensity, Strategy
 
 __all__ = ["ActorSystem"]
+
+Ts = TypeVarTuple("Ts")
 
 
 class ActorSystem:
@@ -68,6 +70,7 @@ class ActorSystem:
             on_excess=on_excess,
         )
         self._manager = trio.open_nursery()
+        self._nursery: trio.Nursery | None = None
         self._entered = False
 
     async def __aenter__(self) -> Self:
@@ -77,7 +80,7 @@ class ActorSystem:
         if self._faults is not None:
             self._faults.begin()
         self._root.loop.prepare()
-        nursery = await self._manager.__aenter__()
+        self._nursery = nursery = await self._manager.__aenter__()
         nursery.start_soon(self._run_root, nursery)
         return self
 
@@ -174,6 +177,19 @@ class ActorSystem:
         leaving the block afterwards, does nothing more. Cancelled, this stops waiting; they stop anyway.
         """
         await self.root.stop(drain=drain, grace=grace)
+
+    def start_soon(self, function: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> None:
+        """Start a task beside the actors, which may ask them; `args` are its arguments.
+
+        As in a nursery: the block does not end before the task, cancels it where the block is cancelled
+        or raises, and ends with its exception. Stopping the actors does not end it.
+
+        Raises:
+            UsageError: the system has not been entered.
+        """
+        if self._nursery is None:
+            raise UsageError("the system has no tasks before it is entered with 'async with'")
+        self._nursery.start_soon(function, *args)
 
     def observe(self, observer: Callable[[LifecycleEvent], None]) -> AbstractContextManager[None]:
         """Call `observer` with each lifecycle event while the block runs; it must return at once."""
