@@ -235,7 +235,8 @@ class Run:
             raise self._quorum_missed(stage, 1)
         self._source = "best_candidate"
         self._synthesis = max(candidates.values(), key=lambda response: response.quality or 0.0)
-        self.notices.append("no model could write the synthesis; the best candidate stands in its place")
+        failed = "" if self._left_out else "no model could write the synthesis; "
+        self.notices.append(f"{failed}the best candidate stands in its place")
 
     # --- one request and its end ---------------------------------------------------------------------
 
