@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import httpcore
 import httpx
 import pytest
 import trio
@@ -135,3 +136,37 @@ async def test_every_end_of_a_call_gives_its_place_back(nursery: trio.Nursery, c
     shards = client._pool._shards[trio.lowlevel.current_trio_token()]
     assert shards.take().calls == 1
     await client.aclose()
+
+
+async def test_closing_reaches_a_call_that_is_still_connecting(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connected, go_on = trio.Event(), trio.Event()
+    backend: Any = httpcore.TrioBackend
+    connect = backend.connect_tcp
+    streams: list[httpcore.AsyncNetworkStream] = []
+
+    async def connect_slowly(*args: Any, **kwargs: Any) -> httpcore.AsyncNetworkStream:
+        streams.append(await connect(*args, **kwargs))
+        connected.set()
+        await go_on.wait()
+        return streams[0]
+
+    monkeypatch.setattr(backend, "connect_tcp", connect_slowly)
+    server = await serve(nursery, fixed(200, JSON, ANSWER))
+    client = client_of(server)
+    errors: list[ModelError] = []
+
+    async def call() -> None:
+        with pytest.raises(ModelError) as caught:
+            await client.generate("Hi")
+        errors.append(caught.value)
+
+    async with trio.open_nursery() as callers:
+        callers.start_soon(call)
+        await connected.wait()
+        await client.aclose()
+        go_on.set()
+
+    assert errors[0].kind == "connection"
+    assert streams[0].get_extra_info("socket").fileno() == -1

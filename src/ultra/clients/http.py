@@ -156,7 +156,11 @@ class HTTPClient(Dialect):
         return CompletionStream(self._pool, self._request(prompt, options, stream=True), self)
 
     async def aclose(self) -> None:
-        """Close the connections; calls in flight fail with a `ModelError`. A later call opens new ones."""
+        """Close the connections, even if cancelled; a later call opens new ones.
+
+        Calls in flight fail with a `ModelError`: at once, or when the answer begins where the connection
+        was still being opened.
+        """
         await self._pool.aclose()
 
     def _decode_whole(self, content: bytes, reply: Reply) -> Completion:

@@ -37,6 +37,23 @@ class Shard:
         self.calls = 0
         self.used_until = 0.0
 
+    async def send(self, request: httpx.Request) -> httpx.Response:
+        """Send `request` and read the head of the answer. Cancelled, or failed, it leaves no connection open.
+
+        Raises:
+            httpx.NetworkError: the pool was closed meanwhile; and whatever else httpx raises.
+        """
+        response = await self.client.send(request, stream=True)
+        if self.client.is_closed:
+            # To close a pool closes the connections that are open; one that was still being opened is
+            # merely forgotten, and nobody else would ever close it.
+            with trio.CancelScope(shield=True):
+                await response.aclose()
+            import httpx  # noqa: PLC0415 - loaded already: there is a response
+
+            raise httpx.NetworkError("the client was closed")
+        return response
+
 
 class Shards:
     """The pools of one client in one trio run. Calls go to the first one that has room.

@@ -243,7 +243,7 @@ class Pool:
         try:
             headers = {"accept-encoding": ACCEPTED, **request.headers.value}
             built = shard.client.build_request("POST", request.url, headers=headers, content=request.content)
-            return await shard.client.send(built, stream=True), shard
+            return await shard.send(built), shard
         except BaseException:
             with trio.CancelScope(shield=True):
                 await shards.give_back(shard)
@@ -291,7 +291,7 @@ class Pool:
             try:
                 token.run_sync_soon(lambda: None)
             except trio.RunFinishedError:
-                del self._shards[token]
+                self._shards.pop(token, None)  # another thread's run may have been first
 
 
 async def _error_in(body: Body) -> ModelError:
