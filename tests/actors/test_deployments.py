@@ -13,7 +13,9 @@ from ultra import (
     Limits,
     ModelError,
     MultiLLMOrchestrator,
+    QuorumNotReached,
     RetryPolicy,
+    Timeouts,
     Usage,
 )
 from ultra.actors.hedging import Hedge
@@ -108,6 +110,31 @@ async def test_text_of_a_deployment_that_breaks_is_restarted_by_the_next() -> No
                 text = event.text if event.restart else text + event.text
         assert text == "xy"
         assert str((await run.result()).initial_responses["one"]) == "xy"
+
+
+@pytest.mark.parametrize("streams", [True, False])
+async def test_the_next_deployment_has_the_time_until_the_first_piece_too(
+    *, streams: bool, autojump_clock: MockClock
+) -> None:
+    broken = StreamingVoice("broken", ["a", "b"], breaks=1)
+    other = StreamingVoice("other", ["x"], seconds=20) if streams else SlowVoice("other", seconds=50)
+    orchestrator = MultiLLMOrchestrator(retry=ONCE, timeouts=Timeouts(first_token=30, idle=10))
+    orchestrator.register_model("one", [broken, other])
+
+    async with orchestrator, orchestrator.stream_responses("Q", stages=["initial"]) as run:
+        assert (await run.result()).status == "success"
+
+
+async def test_an_attempt_takes_no_longer_for_having_several_deployments(autojump_clock: MockClock) -> None:
+    broken = StreamingVoice("broken", ["a", "b"], seconds=20, breaks=1)
+    orchestrator = MultiLLMOrchestrator(retry=ONCE, timeouts=Timeouts(attempt=50, first_token=30))
+    orchestrator.register_model("one", [broken, StreamingVoice("slow", ["x"], seconds=20)])
+    begun = trio.current_time()
+
+    async with orchestrator, orchestrator.stream_responses("Q", stages=["initial"]) as run:
+        with pytest.raises(QuorumNotReached, match="the whole answer did not come within 50 s"):
+            await run.result()
+    assert trio.current_time() == pytest.approx(begun + 50)
 
 
 def test_an_empty_list_of_clients_is_refused() -> None:

@@ -77,12 +77,15 @@ class Deployments:
         system: str | None,
         options: Mapping[str, object],
         on_text: OnText | None,
-        on_restart: Callable[[], None],
+        on_begin: Callable[[bool], None],
         on_usage: Callable[[Usage], None],
         spare: Spare = nullcontext,
         caller: Caller | None = None,
     ) -> Completion:
-        """Ask until a deployment answers; `on_restart` is told when text that was heard counts no more.
+        """Ask until a deployment answers.
+
+        Where there are several, `on_begin` is told of each one that is asked, before, whether it streams;
+        text that was heard until then counts no more.
 
         `on_usage` gets what every call used whose usage is known: that of the answer, of answers that were
         refused as empty, and of a hedge that lost but had ended.
@@ -100,8 +103,7 @@ class Deployments:
         asks = [partial(ask, adapter) for adapter in adapters]
         errors: list[ModelError] = []
         for number, adapter in enumerate(adapters):
-            if number:
-                on_restart()
+            on_begin(adapter.streams)
             try:
                 return await self._hedged(asks[number:], on_text, spare)
             except ModelError as error:

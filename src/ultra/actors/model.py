@@ -8,6 +8,7 @@ waits for a call slot. A call that fails is an answer (`AllAttemptsFailed`), not
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -305,17 +306,13 @@ class ModelActor(Actor):
             with flight.scope(timer.deadline) as timer.scope:
                 return await self._ask_client(request, flight, timer, permit)
         flight.check()
-        timed_out = timer.error()
-        self._attempt_failed(request, flight, timed_out)
-        raise timed_out
+        raise self._attempt_failed(request, flight, timer.error())
 
     async def _turn(self, request: Generate, flight: Flight) -> Permit:
         """Wait for the turn of a call, if it has to wait. Raises `Deserted` if all passengers leave."""
         limiter, tokens = self._model.limiter, self._tokens(request)
-        try:
+        with suppress(trio.WouldBlock):
             return limiter.acquire_nowait(tokens)
-        except trio.WouldBlock:
-            pass
         with flight.scope():
             return await limiter.acquire(tokens)
         raise flight.desertion()
@@ -341,6 +338,10 @@ class ModelActor(Actor):
             timer.heard()
             flight.hear(text)
 
+        def on_begin(streams: bool) -> None:  # noqa: FBT001 - a callback
+            timer.begin_anew(streams=flight.is_heard and streams)
+            flight.restart_text()
+
         flight.begin_attempt()
         model.metrics.attempts += 1
         model.metrics.retries += flight.attempts > 1
@@ -350,7 +351,7 @@ class ModelActor(Actor):
                 system=request.system,
                 options=request.options,
                 on_text=on_text if flight.is_heard else None,
-                on_restart=flight.restart_text,
+                on_begin=on_begin,
                 on_usage=self._used,
                 spare=lambda: self._spare_turn(request),
                 caller=request.caller,
@@ -363,9 +364,8 @@ class ModelActor(Actor):
         finally:
             if model.limiter.limits.learn and (told := model.client.rate_limits) is not None:
                 model.limiter.learn(told)
-        if model.price is not None and completion.usage is not None:
-            flight.cost = model.price.of(completion.usage)
         if completion.usage is not None:
+            flight.cost = None if model.price is None else model.price.of(completion.usage)
             permit.settle(completion.usage.total)
         return completion
 
@@ -373,20 +373,20 @@ class ModelActor(Actor):
         price = self._model.price
         self._model.metrics.used(usage, None if price is None else price.of(usage))
 
-    def _attempt_failed(self, request: Generate, flight: Flight, error: ModelError) -> None:
-        model = self._model
+    def _attempt_failed(self, request: Generate, flight: Flight, error: ModelError) -> ModelError:
         log.write(
             "error",
             "attempt failed",
-            model=model.name,
+            model=self._model.name,
             stage=request.stage,
             attempt=flight.attempts,
             error=str(error),
         )
         # What the provider asks of one call holds for all. A pause longer than anyone may wait would only
         # turn errors into hanging.
-        if error.retry_after is not None and error.retry_after <= model.policy.retry_after_cap:
-            model.limiter.pause(error.retry_after)
+        if error.retry_after is not None and error.retry_after <= self._model.policy.retry_after_cap:
+            self._model.limiter.pause(error.retry_after)
+        return error
 
     def _before_retry(self, flight: Flight, attempt: int, error: ModelError, wait: float) -> None:
         log.write(

@@ -22,6 +22,7 @@ class Timeouts(Struct, frozen=True, kw_only=True):
     """Bounds on one attempt [s]: all of it, until the first text, and between two pieces of text.
 
     The last two apply where the answer is streamed. A stream may be silent a sixteenth longer than `idle`.
+    Of several deployments each has its own time until the first text, and all together have one attempt.
     """
 
     attempt: float = 120.0
@@ -49,10 +50,12 @@ class AttemptTimer:
         self._timeouts = timeouts
         self._streaming = False
         self._end = now + timeouts.attempt
-        if streams:
-            self.deadline = self._expect("the first piece of the answer", now, timeouts.first_token)
-        else:
-            self.deadline = self._expect("the whole answer", now, timeouts.attempt)
+        self.deadline = self._expect_answer(now, streams=streams)
+
+    def begin_anew(self, *, streams: bool) -> None:
+        """Somebody else answers, and is given the time until the first piece; the whole ends as before."""
+        self._streaming = False
+        self._move(self._expect_answer(trio.current_time(), streams=streams))
 
     def heard(self) -> None:
         """A piece of text has come."""
@@ -63,13 +66,22 @@ class AttemptTimer:
         if self._streaming and self.deadline >= min(now + idle, self._end):
             return
         self._streaming = True
-        self.deadline = self._expect("the next piece of the answer", now, idle, slack=idle * SLACK)
-        if self.scope is not None:
-            self.scope.deadline = self.deadline
+        self._move(self._expect("the next piece of the answer", now, idle, slack=idle * SLACK))
 
     def error(self) -> ModelError:
         """What to raise when the scope was cancelled because time was over."""
         return ModelError(f"{self._waits_for} did not come within {self._limit:g} s", kind="timeout")
+
+    def _move(self, deadline: float) -> None:
+        self.deadline = deadline
+        if self.scope is not None:
+            self.scope.deadline = deadline
+
+    def _expect_answer(self, now: float, *, streams: bool) -> float:
+        """Note that nothing has come yet, and return until when it is waited for."""
+        if streams:
+            return self._expect("the first piece of the answer", now, self._timeouts.first_token)
+        return self._expect("the whole answer", now, self._timeouts.attempt)
 
     def _expect(self, waits_for: str, now: float, seconds: float, slack: float = 0.0) -> float:
         """Note what is waited for, and return until when (`trio.current_time`)."""
