@@ -23,6 +23,7 @@ from ultra import (
 from ultra.actors.cache import MemoryCache
 from ultra.errors import ActorStopped
 from ultra.events import RunFailed
+from ultra.lifespan import Lifespan
 from voices import GatedVoice, SlowVoice, Voice
 
 if TYPE_CHECKING:
@@ -191,6 +192,18 @@ async def test_an_orchestrator_whose_entering_was_cancelled_can_be_entered() -> 
     async with fresh:
         with pytest.raises(OrchestratorInUse):
             await fresh.__aenter__()
+
+
+def test_a_cache_that_fails_to_close_keeps_no_trio_run_from_using_the_orchestrator() -> None:
+    class BrokenCache(MemoryCache):
+        async def aclose(self) -> None:
+            raise OSError("disk full")
+
+    orchestrator = orchestrator_of()
+    lifespan = Lifespan(orchestrator._make_tree, BrokenCache())
+    for _ in range(2):  # the second run would be refused if the first one still counted
+        with pytest.raises(OSError, match="disk full"):
+            trio.run(lifespan.stop, 0)
 
 
 def test_an_orchestrator_serves_one_trio_run_after_the_other() -> None:

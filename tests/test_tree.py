@@ -9,8 +9,10 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from ultra import MultiLLMOrchestrator, OrchestratorClosed, QuorumNotReached
+from ultra.actors.model import RegisteredModel
 from ultra.actors.run import Run
 from ultra.actors.status import ActorSnapshot
+from ultra.registry import ModelRegistry, Policies
 from ultra.supervisor import RestartIntensity
 from ultra.tree import ModelTree
 from voices import GatedVoice, SlowVoice, Voice
@@ -111,3 +113,35 @@ async def test_a_failed_run_is_no_crash() -> None:
             await orchestrator.process_responses("Q")
         for path in ("/coordinator", "/models/a/actor"):
             assert orchestrator.tree().find(path).restarts == 0
+
+
+class ClosesSlowly(Voice):
+    reopens = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closing = trio.Event()
+
+    async def aclose(self) -> None:
+        self.closing.set()
+        await trio.sleep(1)
+
+
+async def test_a_model_that_is_removed_while_another_is_closed_is_let_go_once(
+    autojump_clock: MockClock,
+) -> None:
+    registry = ModelRegistry(None, Policies())
+    voices = [ClosesSlowly(), ClosesSlowly()]
+    models = [registry.register(f"m{n}", voice, 1.0, Policies()) for n, voice in enumerate(voices)]
+    tree = ModelTree(models, random=Random(1), intensity=RestartIntensity())
+
+    async def remove(voice: ClosesSlowly, model: RegisteredModel) -> None:
+        await voice.closing.wait()
+        await tree.remove(model)
+
+    async with trio.open_nursery() as nursery, tree:
+        # Whichever is closed first, the other one is removed meanwhile.
+        nursery.start_soon(remove, voices[0], models[1])
+        nursery.start_soon(remove, voices[1], models[0])
+
+    assert [model.users for model in models] == [0, 0]

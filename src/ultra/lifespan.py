@@ -113,8 +113,10 @@ class Lifespan:
                     while self.calls:
                         await self._call_ended.park()
             finally:
-                await self._end()
-                self.place.vacate()
+                try:
+                    await self._end()
+                finally:
+                    self.place.vacate()
 
         await self.place.run(stop)
 

@@ -86,10 +86,9 @@ class ModelTree:
             return await self.system.__aexit__(kind, error, trace)
         finally:
             # Those that `remove` could not wait for have ended by now, too.
-            for model in (*self._places, *self._leaving):
-                await model.let_go()
-            self._places.clear()
-            self._leaving.clear()
+            for models in (self._places, self._leaving):
+                while models:  # taken out first, for a `remove` may come meanwhile and let go of them, too
+                    await models.popitem()[0].let_go()
 
     @property
     def coordinator(self) -> ActorRef:

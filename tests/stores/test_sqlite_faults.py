@@ -208,6 +208,28 @@ async def test_a_use_in_a_cancelled_scope_is_cancelled(cache: SqliteCache) -> No
         assert scope.cancelled_caught
 
 
+async def test_closing_waits_for_no_thread_of_the_program(cache: SqliteCache) -> None:
+    threads = trio.to_thread.current_default_thread_limiter()
+    borrowers = [object() for _ in range(int(threads.total_tokens))]
+    for borrower in borrowers:
+        threads.acquire_on_behalf_of_nowait(borrower)
+    closed = trio.Event()
+
+    async def close() -> None:
+        await cache.aclose()
+        closed.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(close)
+        while not (closed.is_set() or threads.statistics().tasks_waiting):  # noqa: ASYNC110 - limiters have no event
+            await trio.sleep(0.001)
+        waiting = threads.statistics().tasks_waiting
+        for borrower in borrowers:
+            threads.release_on_behalf_of(borrower)
+
+    assert waiting == 0
+
+
 async def test_closing_in_a_cancelled_scope_still_closes(cache: SqliteCache) -> None:
     await cache.shard("m").put(b"k", answer())
     with trio.CancelScope() as scope:

@@ -289,7 +289,8 @@ class SqliteCache:
     async def aclose(self) -> None:
         """Close the file; a later use opens it again. Not cut short by cancellation: it takes little time."""
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(self._close)
+            # A limiter of its own: the program's threads may all be busy, for longer than this may take.
+            await trio.to_thread.run_sync(self._close, limiter=trio.CapacityLimiter(1))
         await trio.lowlevel.checkpoint_if_cancelled()
 
     def _open(self) -> Contents:
