@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src"
 
 LAYERS = (
-    ("errors", "records", "messages", "mailbox", "loops", "host"),
+    ("errors", "chance", "records", "messages", "mailbox", "loops", "host"),
     ("clients", "actors"),
     ("supervisor",),
     ("pipeline", "config"),

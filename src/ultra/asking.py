@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from math import inf
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 import trio
 from msgspec.structs import replace
 
 from ultra.actors.coordinator import Execute
 from ultra.actors.run import until
+from ultra.chance import new_id
 from ultra.errors import ActorStopped, DeadlineExceeded
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ async def carry_out(lifespan: Lifespan, make_plan: PlanMaker) -> OrchestrationRe
 
     async def ask_coordinator() -> OrchestrationResult:
         async with lifespan.lend() as tree:
-            plan = make_plan(tree, uuid4().hex, None)
+            plan = make_plan(tree, new_id(), None)
             with until(plan.given_up_at):
                 return await tree.coordinator.ask(Execute(plan))
             raise plan.unheard_of()

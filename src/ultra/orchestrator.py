@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from random import Random
 from typing import TYPE_CHECKING, Self
-from uuid import uuid4
 
 import trio
 from msgspec.structs import replace
@@ -32,6 +31,7 @@ from ultra.arguments import (
     checked_timeout,
 )
 from ultra.asking import ask, ask_stranger, carry_out
+from ultra.chance import new_id, new_random
 from ultra.clients.runners import Caller
 from ultra.config import load_configuration
 from ultra.errors import BadCall
@@ -119,7 +119,7 @@ class MultiLLMOrchestrator:
             retry = replace(retry or RetryPolicy(), max_retries=max_retries)
         self._cache = open_cache(cache) if checked_flag("cache_enabled", cache_enabled) else None
         self._system = checked_system(system)
-        self._random = checked_object("random", random, Random) or Random()
+        self._random = checked_object("random", random, Random) or new_random()
         self._intensity = checked_object("intensity", intensity, RestartIntensity) or RestartIntensity()
         self._registry = ModelRegistry(self._cache, Policies(retry, timeouts, limits, breaker), faults)
         self._faults = faults
@@ -343,7 +343,7 @@ class MultiLLMOrchestrator:
         self._lifespan.check_open()
         settings = RunSettings(system, timeout, quorum, use_cache, options)
         make_plan = self._planner.check(prompt, stages, models, settings)
-        return RunStream(uuid4().hex, self._lifespan, make_plan)
+        return RunStream(new_id(), self._lifespan, make_plan)
 
     async def get_model_response(
         self,

@@ -150,6 +150,12 @@ def test_a_rule_behind_one_that_leaves_it_nothing_is_a_bad_call() -> None:
 
     with pytest.raises(BadCall, match=r"could never apply.*'crash /a/\*'"):
         plan.hang("/a/*", message=Ping)
+    with pytest.raises(BadCall, match=r"'hang /a/b' could never apply"):
+        plan.hang("/a/b")
+    plan.hang("/a/b/c")
+    plan.hang("/?/b")  # also of other actors than those of the first rule
+    with pytest.raises(BadCall, match="'hang_call llama' could never apply"):
+        FaultPlan().fail_call("l*").hang_call("llama")
 
 
 @pytest.mark.parametrize(

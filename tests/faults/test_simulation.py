@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
+from ultra import MultiLLMOrchestrator
 from ultra.actors import Actor
 from ultra.errors import BadCall
-from ultra.faults import InjectedFault, Simulation, simulate
+from ultra.faults import FaultPlan, InjectedFault, Simulation, simulate
 from ultra.supervisor import ActorSystem
 
 if TYPE_CHECKING:
@@ -54,6 +55,24 @@ def test_the_seed_decides_the_order_of_tasks_and_the_trace() -> None:
     assert _simulated(1) == _simulated(1)
     assert _simulated(1).trace[0] == f"     1.000 s  runs {_simulated(1).value[0]}"
     assert len({tuple(_simulated(seed).value) for seed in range(20)}) > 10
+
+
+def test_the_seed_decides_all_that_an_orchestrator_leaves_to_chance() -> None:
+    async def run(simulation: Simulation) -> str:
+        async def model(prompt: str, *, system: str | None = None) -> str:
+            simulation.note(f"{system}: {prompt}")  # with the marks around the candidates, and their order
+            await trio.sleep(1)
+            return "yes"
+
+        simulation.plan.fail_call(times=3).crash("/models/*/actor", times=1)
+        orchestrator = MultiLLMOrchestrator(faults=simulation.plan)
+        for name in ("a", "b"):
+            orchestrator.register_model(name, model)
+        result = await orchestrator.process_responses("Q")
+        return f"{result.run_id} {result.response_time} {FaultPlan().seed}"
+
+    assert simulate(run, 1) == simulate(run, 1)
+    assert simulate(run, 1).value != simulate(run, 2).value
 
 
 def test_the_seed_decides_what_the_scenario_draws_and_what_its_plan_injects() -> None:

@@ -7,7 +7,6 @@ A shard keeps only whole successful answers; errors, and answers that stopped ea
 from __future__ import annotations
 
 import math
-import secrets
 import sys
 import threading
 from collections import OrderedDict
@@ -21,6 +20,7 @@ import trio
 from msgspec import Struct
 
 from ultra.actors.timeline import Timeline
+from ultra.chance import new_secret
 from ultra.errors import BadCall
 
 if TYPE_CHECKING:
@@ -309,7 +309,7 @@ class MemoryCache:
         self._max_bytes = max_bytes
         self._ttl = ttl
         self._shards: dict[str, MemoryShard] = {}
-        self._secret = secrets.token_bytes(SECRET_BYTES)
+        self._secret = new_secret(SECRET_BYTES)
 
     @property
     def secret(self) -> bytes:

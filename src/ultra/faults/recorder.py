@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections import deque
 from contextlib import contextmanager
-from random import Random
 from typing import TYPE_CHECKING, Self
 
 from ultra.actors.timeline import Timeline
+from ultra.chance import new_random
 from ultra.errors import BadCall
 from ultra.faults.rules import Fault, Hook, Injection, Rule
 from ultra.log import get_logger
@@ -29,7 +29,7 @@ class RuleBook:
     def __init__(self, seed: int | None = None) -> None:
         if seed is not None and (type(seed) is not int or seed < 0):
             raise BadCall(f"seed={seed!r} is not allowed; give a whole number, 0 or more, or None for any")
-        self.seed = Random().randrange(2**32) if seed is None else seed
+        self.seed = new_random().randrange(2**32) if seed is None else seed
         self.rules: list[Rule] = []
         self.injections: deque[Injection] = deque(maxlen=INJECTIONS_KEPT)
         self._observers: list[Callable[[Injection], None]] = []

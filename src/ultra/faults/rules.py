@@ -210,11 +210,17 @@ class Rule:
             self.fault.hook == later.fault.hook
             and self.fault.ends
             and mine.always
-            and (self.target == later.target or self.target in {"/**", "*"})
+            and self._covers_target(later.target)
             and mine.after <= others.after
             and mine.until >= others.until
             and mine.stage in {None, others.stage}
             and covers_message(mine.message, others.message)
+        )
+
+    def _covers_target(self, target: str) -> bool:
+        is_name = not any(letter in target for letter in "*?[")
+        return (
+            target == self.target or self.target in {"/**", "*"} or (is_name and self.matches_target(target))
         )
 
     def __str__(self) -> str:

@@ -9,6 +9,7 @@ import trio
 from msgspec import Struct
 from trio.lowlevel import in_trio_run
 
+from ultra.chance import decided_by
 from ultra.errors import BadCall
 from ultra.faults.determinism import run_seeded
 from ultra.faults.plan import FaultPlan
@@ -56,7 +57,8 @@ def simulate(
     """Run ``scenario(simulation)`` in a trio of its own, and return what came of it.
 
     The clock is virtual: it begins at 0 and jumps to the next timeout whenever all tasks wait, so that
-    seconds take microseconds. Which ready task runs first is decided by the seed. Threads and sockets
+    seconds take microseconds. Which ready task runs first is decided by the seed, and so are
+    jitter, the marks in prompts, and the seeds of plans that are given none. Threads and sockets
     are outside of both; use models and transports in memory.
 
     Raises:
@@ -82,7 +84,7 @@ def run_scenario(
 async def _run(
     scenario: Callable[[Simulation], Awaitable[T]], simulation: Simulation, timeout: float
 ) -> tuple[T, float]:
-    with trio.move_on_after(timeout):
+    with trio.move_on_after(timeout), decided_by(Random(f"{simulation.seed}/chance")):
         return await scenario(simulation), trio.current_time()
     raise TimeoutError(
         f"the scenario has not ended after {timeout:g} virtual seconds (seed {simulation.seed})"

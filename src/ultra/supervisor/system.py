@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from random import Random
 from typing import TYPE_CHECKING, Self, TypeVarTuple
 
 import trio
@@ -10,6 +9,7 @@ import trio
 from ultra.actors.cell import check_faults
 from ultra.actors.dead_letters import DeadLetters
 from ultra.actors.status import ActorState
+from ultra.chance import new_random
 from ultra.errors import ActorStopped, BadCall, UsageError
 from ultra.supervisor.lifecycle import Lifecycle
 from ultra.supervisor.supervisor import Environment, Supervisor
@@ -17,6 +17,7 @@ from ultra.supervisor.supervisor import Environment, Supervisor
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from contextlib import AbstractContextManager
+    from random import Random
     from types import TracebackType
 
     from ultra.actors.actor import Actor, ActorOptions, ActorRef
@@ -61,7 +62,7 @@ class ActorSystem:
         self.dead_letters = DeadLetters(dead_letters)
         self._lifecycle = Lifecycle()
         self._faults = faults
-        environment = Environment(self.dead_letters, self._lifecycle, random or Random(), faults)
+        environment = Environment(self.dead_letters, self._lifecycle, random or new_random(), faults)
         self._root = Supervisor(
             "",
             environment,
