@@ -56,6 +56,6 @@ def _describe(actor: ActorSnapshot) -> str:
     parts = [f"{actor.name} {actor.state.value}", f"{actor.handled} handled"]
     parts += [f"{actor.queued} queued"] if actor.queued else []
     parts += [f"{actor.in_flight} in flight"] if actor.in_flight else []
-    parts += [f"{actor.restarts} restarts"] if actor.restarts else []
+    parts += [f"{actor.restarts} restart{'s' * (actor.restarts != 1)}"] if actor.restarts else []
     parts += [f"last error {actor.last_error}"] if actor.last_error else []
     return ", ".join(parts)
