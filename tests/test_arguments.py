@@ -150,8 +150,26 @@ async def test_a_model_stays_registered_where_its_unregistration_is_refused(
         assert orchestrator.get_prioritized_models() == ["a"]
 
 
-async def test_stages_of_the_orchestrator_that_are_no_list_are_refused_as_such() -> None:
-    orchestrator = MultiLLMOrchestrator(stages="initial")
-    orchestrator.register_model("a", Voice())
-    with pytest.raises(BadCall, match="stages is 'initial'; give a list of names"):
-        await orchestrator.process_responses("Q")
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ("initial", "stages is 'initial'; give a list of names"),
+        ([], "stages is empty; give at least one of: initial, meta, synthesis"),
+        (["initial", "synthesys"], "unknown stage 'synthesys'; there are: initial, meta, synthesis"),
+        (["initial", "initial"], "stage 'initial' is asked for twice"),
+        (["meta"], "stage 'meta' reads stage 'initial', which must come before it"),
+    ],
+)
+def test_wrong_stages_of_an_orchestrator_are_refused_when_it_is_made(stages: Any, message: str) -> None:
+    with pytest.raises(BadCall, match=message):
+        MultiLLMOrchestrator(stages=stages)
+
+
+def test_the_stages_of_an_orchestrator_may_be_those_that_its_own_methods_make() -> None:
+    class Reviewing(MultiLLMOrchestrator):
+        def _create_review_prompt(self, responses: object) -> str:
+            return f"Review {responses}"
+
+    Reviewing(stages=["initial", "review"])
+    with pytest.raises(BadCall, match="unknown stage 'reviews'; there are: initial, meta, synthesis, review"):
+        Reviewing(stages=["initial", "reviews"])

@@ -163,7 +163,9 @@ async def test_a_judge_whose_window_is_too_small_is_a_notice() -> None:
 
 async def test_an_unknown_judge_is_refused_before_any_model_is_called() -> None:
     voice = Voice("a")
-    with pytest.raises(ValueError, match="unknown model 'nobody'; registered: a"):
+    with pytest.raises(
+        ValueError, match="the judge is not registered: unknown model 'nobody'; registered: a"
+    ):
         await orchestrator_of(voice, judge="nobody").process_responses("Q")
     assert voice.calls == 0
 

@@ -36,7 +36,7 @@ from ultra.clients.runners import Caller
 from ultra.config import load_configuration
 from ultra.errors import BadCall
 from ultra.lifespan import Lifespan
-from ultra.planning import Planner, RunDefaults, stages_of
+from ultra.planning import Planner, RunDefaults, check_stages, stages_of
 from ultra.quality import agreement
 from ultra.registry import ModelRegistry, Policies
 from ultra.stores import open_cache
@@ -77,13 +77,14 @@ class MultiLLMOrchestrator:
         max_retries: retries after a failed attempt, so at most ``1 + max_retries`` attempts.
         cache_enabled: whether answers are kept and equal requests under way share one call.
         cache: where answers are kept: ``"memory"``, ``"sqlite:///path"``, or a `CacheStore`.
-        stages: what a run does that names none; None: initial, meta and synthesis.
+        stages: what a run does that names none; None: initial, meta and synthesis. Checked at once.
         quorum: how many models must answer each stage that asks all; ``"all"`` is the strict reading.
         timeout: seconds that a whole run may take; None: no bound but those of the attempts.
         system: system prompt of the initial stage, and of custom stages that have none of their own.
         retry, timeouts, limits, breaker: the policies of models that are registered without their own.
         scorer: scores the initial answers, by default by their agreement; None: no scores.
-        judge: a registered model that grades the initial answers; its grades stand before the scorer's.
+        judge: a model that grades the initial answers, registered before the first run; its grades stand
+            before the scorer's.
         max_cost: dollars; once a run's answers have cost so much, its further stages are left out.
         random: decides jitter; give ``random.Random(seed)`` to repeat a run.
         faults: an `ultra.faults.FaultPlan`, which injects faults for tests.
@@ -150,13 +151,13 @@ class MultiLLMOrchestrator:
             MissingExtra: a model or the cache needs packages that are not installed.
         """
         configuration = load_configuration(path)
+        with configuration.explaining("run", "stages"):
+            check_stages(configuration.run.stages, stages_of(cls))
         with configuration.explaining("cache", "store"):
             orchestrator = cls(**configuration.settings())
         for name, model in configuration.models.items():
             with configuration.explaining("models", name):
                 orchestrator.register_model(name, model.connect(), model.weight, **model.policies())
-        with configuration.explaining("run", "stages"):
-            orchestrator._planner.check_defaults()
         return orchestrator
 
     # --- life ----------------------------------------------------------------------------------------

@@ -21,18 +21,20 @@ from ultra.arguments import (
     checked_timeout,
 )
 from ultra.clients.runners import Caller
+from ultra.errors import BadCall
 from ultra.pipeline import BUILT_IN, Stage, plan_stages
 from ultra.scoring import JUDGE_SHARE, Scoring
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from ultra.actors.model import RegisteredModel
     from ultra.quality import Scorer
     from ultra.registry import ModelRegistry
     from ultra.streaming import PlanMaker
     from ultra.tree import ModelTree
 
-__all__ = ["Planner", "RunDefaults", "stages_of"]
+__all__ = ["Planner", "RunDefaults", "check_stages", "stages_of"]
 
 _PROMPT_METHOD: Final = re.compile(r"_create_(\w+)_prompt")
 
@@ -51,7 +53,11 @@ class RunDefaults(NamedTuple):
 
 
 class Planner:
-    """Plans the runs of one orchestrator. `stages` are those that can be asked for by name."""
+    """Plans the runs of one orchestrator. `stages` are those that can be asked for by name.
+
+    Raises:
+        BadCall: the stages of `defaults` are not allowed.
+    """
 
     def __init__(
         self, registry: ModelRegistry, stages: Mapping[str, Stage], defaults: RunDefaults, *, secret: bytes
@@ -60,10 +66,7 @@ class Planner:
         self._stages = stages
         self._defaults = defaults
         self._secret = secret
-
-    def check_defaults(self) -> None:
-        """Check what holds for runs that set nothing themselves. Raises `BadCall`."""
-        self.check("a question", None, None, RunSettings(None, None, None, use_cache=True, options=None))
+        check_stages(defaults.stages, stages)
 
     def check(
         self,
@@ -87,7 +90,7 @@ class Planner:
         timeout = defaults.timeout if settings.timeout is None else checked_timeout(settings.timeout)
         system = defaults.system if settings.system is None else checked_system(settings.system)
         quorum = defaults.quorum if settings.quorum is None else settings.quorum
-        judge = registry.get(defaults.judge) if defaults.judge is not None else None
+        judge = self._judge()
         caller = Caller.current()
         planned = plan_stages(
             defaults.stages if stages is None else stages,
@@ -122,11 +125,29 @@ class Planner:
 
         return make_plan
 
+    def _judge(self) -> RegisteredModel | None:
+        # Only now: models are registered after the orchestrator was made, and after it was entered, too.
+        name = self._defaults.judge
+        if name is None:
+            return None
+        try:
+            return self._registry.get(name)
+        except BadCall as error:
+            raise BadCall(f"the judge is not registered: {error}") from None
+
+
+def check_stages(requested: Sequence[str | Stage] | None, known: Mapping[str, Stage]) -> None:
+    """Raise `BadCall` unless a run can have the stages `requested`, of which some are `known` by name."""
+    plan_stages(requested, known, system=None, secret=b"")
+
 
 def stages_of(owner: object) -> dict[str, Stage]:
-    """The built-in stages, and those that a method ``_create_<stage>_prompt`` of `owner` makes or changes."""
+    """The built-in stages, and those that a method ``_create_<stage>_prompt`` of `owner` makes or changes.
+
+    `owner` may be a class, too: then the names are right, but the methods are not bound.
+    """
     stages = dict(BUILT_IN)
-    for attribute in dir(type(owner)):
+    for attribute in dir(owner if isinstance(owner, type) else type(owner)):
         match = _PROMPT_METHOD.fullmatch(attribute)
         if match is not None:
             name, maker = match[1], getattr(owner, attribute)
