@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Campaign", "run_campaign"]
 
-CHUNK: Final = 25
+CHUNK: Final = 50
 """Seeds that a process runs in one go; the first of them runs a second time, in another process."""
 
-SEEDS_BETWEEN_COLLECTIONS: Final = 10
+SEEDS_BETWEEN_COLLECTIONS: Final = 25
 
 
 class Campaign(Struct):

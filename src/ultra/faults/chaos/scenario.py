@@ -79,7 +79,7 @@ class Scenario:
         (self.ending,) = self._tree.choices(list(ENDINGS), list(ENDINGS.values()))
         self.end_at = WORK_UNTIL * self._tree.uniform(0.2, 1.0)
         self.root = self._root()
-        self.senders = self._tree.randint(5, 8)
+        self.senders = self._tree.randint(4, 6)
         self.plan = self._plan()
 
     def moods(self, seconds: float, failing: float) -> Callable[[], float]:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["User"]
 
-CALLS: Final = 3
+CALLS: Final = 2
 TIMEOUTS: Final = (4.0, 8.0, 16.0)
 STAGES: Final = (None, ["initial"], ["initial", "synthesis"])
 

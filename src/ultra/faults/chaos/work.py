@@ -84,7 +84,7 @@ class Work:
         return actor
 
     def _tell_many(self, actor: ActorNode, sender: int, random: Draw) -> None:
-        for _ in range(1 + int(random() * 130)):
+        for _ in range(1 + int(random() * 170)):
             taken = self.tell(actor, sender, self._act(random()), 0.25 if random() < 0.01 else 0.0)
             if not taken and random() < 0.2:
                 return
