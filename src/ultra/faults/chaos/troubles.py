@@ -110,8 +110,9 @@ class Troubles:
     def _write_rules_for_http(self) -> None:
         plan, some, when = self.plan, self._some, self._when
         plan.add("http_slow_body", seconds=(0.0, 0.1), piece=some((16, 64, 256)), **when(2))
-        plan.add("http_malformed_events", after_events=some((0, 2)), **when(2))
-        plan.add("http_stream_error", after_events=some((0, 1, 4)), **when(2))
+        for _ in range(2):  # not every answer is a stream
+            plan.add("http_malformed_events", after_events=some((0, 2)), **when(2))
+            plan.add("http_stream_error", after_events=some((0, 1, 4)), **when(2))
         plan.add("http_truncate", after_bytes=some((0, 100, 400)), **when(2))
         plan.add("http_disconnect", after_bytes=some((0, 100, 400)), **when(2))
         plan.add("http_content_type", value=some(("text/html", "application/json", "")), **when(2))
