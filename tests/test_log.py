@@ -116,6 +116,7 @@ async def test_lifecycle_events_reach_a_host_s_structlog() -> None:
         async with ActorSystem() as system:
             await system.spawn(Puppet).ask("started?")
     assert [(event["event"], event["path"], event["log_level"]) for event in events] == [
+        ("actor starting", "/", "debug"),
         ("actor started", "/puppet-1", "debug"),
         ("actor stopped", "/puppet-1", "debug"),
     ]

@@ -560,7 +560,7 @@ async def test_a_cancelled_block_cancels_handlers_and_restarts_nothing() -> None
             await wait_all_tasks_blocked()
             scope.cancel()
     assert (gate.cancelled, gate.passed) == (2, 0)
-    assert recorder.pairs == [("started", "/p"), ("stopped", "/p")]
+    assert recorder.pairs == [("starting", "/"), ("started", "/p"), ("stopped", "/p")]
     [letter, _] = system.dead_letters
     assert (letter.path, letter.reason) == ("/p", "stopped")
 

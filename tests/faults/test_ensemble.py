@@ -57,7 +57,6 @@ def test_calls_end_in_every_way(ensembles: list[Ensemble]) -> None:
         "ModelUnregistered",
         "OrchestratorClosed",
         "QuorumNotReached",
-        "never",
     }
 
 
