@@ -40,7 +40,7 @@ ENDINGS: Final[dict[Ending, int]] = {"rest": 6, "leave": 2, "close": 2, "cancel"
 """How often each of them is chosen."""
 
 NAMES: Final = ("first", "second", "third")
-USERS: Final = 3
+USERS: Final = 2
 INTENSITY: Final = RestartIntensity(2, within=2.0)
 
 GRACE: Final = 5.0
