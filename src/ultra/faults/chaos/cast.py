@@ -150,16 +150,6 @@ class SupervisorNode(Node):
                 below += child.actors()
         return below
 
-    @property
-    def has_living(self) -> bool:
-        """Whether any actor below is alive."""
-        return any(
-            child.alive
-            if isinstance(child, ActorNode)
-            else isinstance(child, SupervisorNode) and child.has_living
-            for child in self.children
-        )
-
     def recent_restarts(self, now: float) -> list[tuple[Node, float]]:
         """The restarts that count against the intensity."""
         since = now - self.intensity.within

@@ -46,9 +46,6 @@ INTENSITY: Final = RestartIntensity(2, within=2.0)
 GRACE: Final = 5.0
 """Virtual seconds that each actor has to end: the default."""
 
-STOP_TIMEOUT: Final = 5.0
-"""Virtual seconds that an actor may take for its end once it was cancelled: the default."""
-
 REST: Final = 60.0
 """Virtual seconds between the end of the work and the moment when all must be well again."""
 

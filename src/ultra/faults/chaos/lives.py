@@ -81,19 +81,6 @@ class Lives:
             )
         actor.renewed_with = []
 
-    def _renew(self, node: SupervisorNode, now: float) -> None:
-        """A supervisor begins anew: all its children may, and nothing counts against them."""
-        self._check_begin(node, now)
-        node.escalated = False
-        node.restarts.clear()
-        node.starts.clear()
-        for child in node.children:
-            child.may_start = not child.ended
-            child.decided = False
-            child.not_before = now
-            if isinstance(child, ActorNode):
-                child.own_starts.clear()
-
     def _check_begin(self, node: Node, now: float) -> None:
         self._record.check(
             7,
@@ -160,9 +147,20 @@ class Lives:
                 react(node, event)
 
     def _starting(self, node: Node, event: LifecycleEvent) -> None:
+        """A supervisor begins anew: all its children may, and nothing counts against them."""
         assert isinstance(node, SupervisorNode)
-        node.has_begun(event.time)
-        self._renew(node, event.time)
+        now = event.time
+        node.has_begun(now)
+        self._check_begin(node, now)
+        node.escalated = False
+        node.restarts.clear()
+        node.starts.clear()
+        for child in node.children:
+            child.may_start = not child.ended
+            child.decided = False
+            child.not_before = now
+            if isinstance(child, ActorNode):
+                child.own_starts.clear()
 
     def _started(self, node: Node, event: LifecycleEvent) -> None:
         del event
