@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
+import sys
 from random import Random
 from typing import Any
 
@@ -105,6 +108,29 @@ async def test_the_waits_that_are_told_are_the_waits_that_are_waited(
     await attempts.run(RetryPolicy(max_retries=4))
     assert attempts.waits == pytest.approx([wait for _, wait in attempts.told])
     assert all(wait > 0 for wait in attempts.waits)
+
+
+async def test_where_no_file_can_be_opened_the_first_failure_is_the_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Full:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "tenacity":
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.delitem(sys.modules, "tenacity", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Full(), *sys.meta_path])
+    error = busy()
+    error.__cause__ = cause = OSError(errno.EMFILE, "cannot connect")
+    attempts = Attempts(error)
+
+    with pytest.raises(ModelError) as caught:
+        await attempts.run()
+
+    assert caught.value is error
+    assert error.__cause__ is cause
+    assert error.__notes__ == [f"it was not tried again: [Errno {errno.EMFILE}] {os.strerror(errno.EMFILE)}"]
+    assert (len(attempts.times), attempts.told) == (1, [])
 
 
 async def test_retry_after_wins_over_the_backoff(autojump_clock: trio.testing.MockClock) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, TypeVar
 
-import tenacity
 import trio
 from msgspec import Struct
 
@@ -19,6 +18,8 @@ from ultra.errors import BadCall, ModelError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from random import Random
+
+    from tenacity import RetryCallState
 
 __all__ = ["RetryPolicy", "retried"]
 
@@ -66,7 +67,8 @@ async def retried(
     It gives up, with the last error, when that is permanent, when the attempts are used up, when the
     server wants more patience than the policy has, and when the wait would end after `deadline()`
     (a `trio.current_time`). `before_sleep` is told attempt (from 1), error and wait before each wait.
-    Any other exception of `attempt` or `sleep` passes through, as cancellation does.
+    Any other exception of `attempt` or `sleep` passes through, as cancellation does. Where the process can
+    open no file at the first failure, to read tenacity's modules, that failure is the last.
     """
     try:
         return await attempt()
@@ -74,6 +76,12 @@ async def retried(
         if not error.retryable:
             raise
         failed: ModelError | None = error
+        try:
+            # A seventh of all that Ultra adds to importing its libraries; without failures nobody needs it.
+            from tenacity import AsyncRetrying, retry_if_exception  # noqa: PLC0415 - as said
+        except OSError as reason:  # no file can be opened, which may be why the call failed, too
+            error.add_note(f"it was not tried again: {reason}")
+            raise error  # noqa: B904 - it has a cause already
 
     # Most calls succeed at once, and to make tenacity's objects costs more than all the rest of a
     # request. So they are made when a call has failed, and are given its failure as the first outcome.
@@ -84,23 +92,23 @@ async def retried(
             raise first
         return await attempt()
 
-    def wait(state: tenacity.RetryCallState) -> float:
+    def wait(state: RetryCallState) -> float:
         return policy.wait(state.attempt_number, _error(state), random)
 
-    def stop(state: tenacity.RetryCallState) -> bool:
+    def stop(state: RetryCallState) -> bool:
         error = _error(state)
         too_patient = error.retry_after is not None and error.retry_after > policy.retry_after_cap
         too_late = trio.current_time() + state.upcoming_sleep >= deadline()
         return state.attempt_number > policy.max_retries or too_patient or too_late
 
-    def tell(state: tenacity.RetryCallState) -> None:
+    def tell(state: RetryCallState) -> None:
         before_sleep(state.attempt_number, _error(state), state.upcoming_sleep)
 
-    loop = tenacity.AsyncRetrying(
+    loop = AsyncRetrying(
         sleep=sleep,
         stop=stop,
         wait=wait,
-        retry=tenacity.retry_if_exception(_may_be_retried),
+        retry=retry_if_exception(_may_be_retried),
         before_sleep=tell,
         reraise=True,
     )
@@ -111,7 +119,7 @@ def _may_be_retried(error: BaseException) -> bool:
     return isinstance(error, ModelError) and error.retryable
 
 
-def _error(state: tenacity.RetryCallState) -> ModelError:
+def _error(state: RetryCallState) -> ModelError:
     """The failure of the latest attempt; only `ModelError` gets as far as to a wait."""
     error = state.outcome.exception() if state.outcome is not None else None
     if not isinstance(error, ModelError):
