@@ -7,6 +7,7 @@ in the words of Google. Words are compared in lower case.
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -56,42 +57,29 @@ _CODES: Final[Mapping[ErrorKind, tuple[str, ...]]] = {
 }
 
 # What some providers say in nothing but a sentence, beside a status and a type that mean less.
-_WORDINGS: Final[tuple[tuple[ErrorKind, re.Pattern[str]], ...]] = (
-    (
-        "quota",
-        re.compile(
-            r"credit balance is too low"  # Anthropic
-            r"|reached your specified (api|workspace api) usage limits"
-            r"|insufficient[_ ](quota|credits?|balance|funds)"
-            r"|requires more credits|credit limit exceeded"  # OpenRouter, Together
-            r"|key limit exceeded"  # OpenRouter: a key's own allowance
-            r"|all available credits|doesn't have any credits"  # xAI
-            r"|(monthly|account) spend(ing)? (limit|cap)"
-            r"|credits are depleted"  # Gemini
-            r"|out of call volume quota"  # Azure
-            r"|account is not active",
-            re.IGNORECASE,
-        ),
+_WORDINGS: Final[Mapping[ErrorKind, str]] = {
+    "quota": (
+        r"credit balance is too low"  # Anthropic
+        r"|reached your specified (api|workspace api) usage limits"
+        r"|insufficient[_ ](quota|credits?|balance|funds)"
+        r"|requires more credits|credit limit exceeded"  # OpenRouter, Together
+        r"|key limit exceeded"  # OpenRouter: a key's own allowance
+        r"|all available credits|doesn't have any credits"  # xAI
+        r"|(monthly|account) spend(ing)? (limit|cap)"
+        r"|credits are depleted"  # Gemini
+        r"|out of call volume quota"  # Azure
+        r"|account is not active"
     ),
-    (
-        "content",
-        re.compile(
-            r"(prompt|input) was flagged"  # OpenAI, OpenRouter
-            r"|blocked by content filtering policy"  # Anthropic
-            r"|content exists risk"  # DeepSeek
-            r"|content violates usage guidelines"  # xAI
-            r"|content management policy",  # Azure
-            re.IGNORECASE,
-        ),
+    "content": (
+        r"(prompt|input) was flagged"  # OpenAI, OpenRouter
+        r"|blocked by content filtering policy"  # Anthropic
+        r"|content exists risk"  # DeepSeek
+        r"|content violates usage guidelines"  # xAI
+        r"|content management policy"  # Azure
     ),
-    (
-        "auth",
-        re.compile(
-            r"(incorrect|invalid) api key|api key (not valid|expired|not found)|no auth credentials",
-            re.IGNORECASE,
-        ),
-    ),
-)
+    "auth": r"(incorrect|invalid) api key|api key (not valid|expired|not found)|no auth credentials",
+}
+"""Regular expressions, compiled at the first error: it takes long, and most programs see none."""
 
 # Codes that say little more than a status would: for errors that come without one.
 _LOOSE_CODES: Final[Mapping[ErrorKind, tuple[str, ...]]] = {
@@ -174,10 +162,12 @@ def kind_of_error(status: int | None, codes: Iterable[str], message: str) -> Err
 def _told(words: set[str], message: str) -> ErrorKind | None:
     if kind := _find(words, _CODES):
         return kind
-    for kind, pattern in _WORDINGS:
-        if pattern.search(message):
-            return kind
-    return None
+    return next((kind for kind, pattern in _patterns() if pattern.search(message)), None)
+
+
+@cache
+def _patterns() -> list[tuple[ErrorKind, re.Pattern[str]]]:
+    return [(kind, re.compile(wording, re.IGNORECASE)) for kind, wording in _WORDINGS.items()]
 
 
 def _find(words: set[str], codes: Mapping[ErrorKind, tuple[str, ...]]) -> ErrorKind | None:
