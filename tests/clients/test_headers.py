@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import errno
+import os
+import sys
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -41,6 +44,21 @@ def test_an_http_date_is_relative_to_the_servers_own_clock() -> None:
 
 def test_an_http_date_in_the_past_is_no_advice() -> None:
     assert retry_after({"retry-after": "Sun, 06 Nov 1994 08:49:37 GMT"}) is None
+
+
+def test_an_http_date_is_no_advice_where_no_file_can_be_opened_to_read_its_parser(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Full:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "email.utils":
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.delitem(sys.modules, "email.utils", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Full(), *sys.meta_path])
+
+    assert retry_after({"retry-after": "Sun, 06 Nov 2094 08:49:37 GMT"}) is None
+    assert retry_after({"retry-after": "30"}) == 30.0
 
 
 def test_an_http_date_without_the_servers_clock_is_relative_to_ours() -> None:

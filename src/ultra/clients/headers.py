@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -80,7 +79,10 @@ def _until(moment: str, server_date: str | None) -> float | None:
 
 
 def _date(text: str | None) -> datetime | None:
-    with suppress(TypeError, ValueError, OverflowError):
+    # OSError: the process can open no further file, so it goes without the advice.
+    with suppress(TypeError, ValueError, OverflowError, OSError):
+        from email.utils import parsedate_to_datetime  # noqa: PLC0415 - ten modules; few answers hold a date
+
         parsed = parsedate_to_datetime(text)  # type: ignore[arg-type]  # None raises TypeError
         # HTTP dates are GMT; "-0000", which the parser leaves naive, says no more than that.
         return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
