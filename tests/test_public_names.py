@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import cache
 
 import pytest
 
 import ultra
+import ultra.clients
 
 
 @pytest.mark.parametrize("name", ultra.__all__)
@@ -20,9 +22,17 @@ def test_the_names_and_their_homes_are_the_same_names() -> None:
     assert sorted(ultra._HOMES) == sorted(ultra.__all__)
 
 
+@pytest.mark.parametrize("name", ultra.clients.__all__)
+def test_every_public_name_of_the_clients_can_be_imported(name: str) -> None:
+    assert getattr(ultra.clients, name) is not None
+    assert name in dir(ultra.clients)
+    assert name in ultra.clients._HOMES
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match="no attribute 'Orchestra'"):
-        ultra.Orchestra  # noqa: B018 - looking it up is the test
+    for package in (ultra, ultra.clients):
+        with pytest.raises(AttributeError, match="no attribute 'Orchestra'"):
+            package.Orchestra  # noqa: B018 - looking it up is the test
 
 
 def test_importing_ultra_imports_nothing_else_of_it_and_no_library() -> None:
@@ -35,3 +45,38 @@ def test_importing_ultra_imports_nothing_else_of_it_and_no_library() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "['ultra']"
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "tenacity",  # a call has failed
+        "ultra.config",  # there is a file of configuration
+        "tomllib",
+        "ultra.clients.providers",  # a client of a provider is wanted
+        "ultra.clients.transport",
+        "httpx",
+        "ultra.stores.sqlite",  # answers are kept beyond the process
+        "ultra.stores.redis",
+        "sqlite3",
+        "ultra.host",  # the caller is on asyncio
+        "ultra.loops",
+        "ultra.faults",  # faults are injected
+        "email",  # a server has named a date
+    ],
+)
+def test_the_orchestrator_imports_nothing_that_only_some_programs_need(module: str) -> None:
+    assert module not in _imported_with_the_orchestrator()
+
+
+@cache
+def _imported_with_the_orchestrator() -> frozenset[str]:
+    """What a program imports by it beyond the libraries that it cannot do without."""
+    code = (
+        "import sys, trio, msgspec, structlog; before = set(sys.modules); "
+        "from ultra import MultiLLMOrchestrator; print(*sys.modules.keys() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    imported = frozenset(done.stdout.split())
+    assert "ultra.orchestrator" in imported
+    return imported

@@ -33,7 +33,6 @@ from ultra.arguments import (
 from ultra.asking import ask, ask_stranger, carry_out
 from ultra.chance import new_id, new_random
 from ultra.clients.runners import Caller
-from ultra.config import load_configuration
 from ultra.errors import BadCall
 from ultra.lifespan import Lifespan
 from ultra.planning import Planner, RunDefaults, check_stages, stages_of
@@ -150,6 +149,8 @@ class MultiLLMOrchestrator:
                 message gives file, line, key, and what is allowed.
             MissingExtra: a model or the cache needs packages that are not installed.
         """
+        from ultra.config import load_configuration  # noqa: PLC0415 - most programs have no such file
+
         configuration = load_configuration(path)
         with configuration.explaining("run", "stages"):
             check_stages(configuration.run.stages, stages_of(cls))
