@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from trio.lowlevel import Task
 
     from ultra.actors.cell import Cell
+    from ultra.actors.scope import Section
     from ultra.actors.status import ActorSnapshot, Terminated
 
 __all__ = ["Actor", "ActorOptions", "ActorRef"]
@@ -93,6 +94,15 @@ class Actor:
     def ref(self) -> ActorRef:
         """The reference to this actor; usable from `on_start` on."""
         return self._cell.ref
+
+    def section(self, deadline: float = math.inf) -> Section:
+        """A block of the handler that calls this, which is cancelled at `deadline` or by its `cancel`.
+
+        As ``trio.CancelScope(deadline=...)``, for a fraction of its price. `deadline` is a
+        `trio.current_time`. Only for actors with `ActorOptions.cancel_abandoned` and `on_abandon`, in the
+        handler's own task, and not one inside the other.
+        """
+        return self._cell.section(deadline)
 
     def finish(self) -> None:
         """End this incarnation normally once the messages in flight are handled.

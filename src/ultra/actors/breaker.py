@@ -195,16 +195,20 @@ class CircuitBreaker:
 
     def _begin(self) -> int:
         """Let a call through, or refuse it; returns the epoch that its outcome counts for."""
-        try:
-            self.check()
-        except CircuitOpen:
-            self._rejected += 1
-            raise
-        self._probing = not self._closed
+        if not self._closed:
+            try:
+                self.check()
+            except CircuitOpen:
+                self._rejected += 1
+                raise
+            self._probing = True
         return self._epoch
 
     def _end(self, epoch: int, error: BaseException | None) -> None:
-        if error is None or speaks_against_the_model(error):
+        if error is None and self._closed and epoch == self._epoch:  # nearly every call
+            self._window.add(self._now(), failed=False)
+            self._consecutive = 0
+        elif error is None or speaks_against_the_model(error):
             self._report(epoch, failed=error is not None)
         elif epoch == self._epoch:
             self._probing = False

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ultra.actors.dead_letters import DeadLetterReason, DeadLetters
     from ultra.actors.incarnation import Exit, Incarnation
     from ultra.actors.message import Envelope
+    from ultra.actors.scope import Section
 
 __all__ = ["Cell", "Interceptor", "Owner", "check_faults"]
 
@@ -278,6 +279,13 @@ class Cell:
         """End the current incarnation normally, if `actor` is still that."""
         if self.incarnation is not None and self.incarnation.actor is actor:
             self.incarnation.finish()
+
+    def section(self, deadline: float) -> Section:
+        """See `Actor.section`."""
+        task = current_task()
+        if self.incarnation is None or not self.incarnation.runs_in(task):
+            raise UsageError(f"no handler of actor {self.path!r} runs in this task")
+        return self.incarnation.scope_of(task).section(deadline)
 
     def refuse_own_tasks(self) -> None:
         """Raise `UsageError` where the actor's own handler would wait for the actor's end."""

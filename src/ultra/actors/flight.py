@@ -16,6 +16,7 @@ from ultra.errors import LoopUnavailable, UltraError
 from ultra.log import get_logger
 
 if TYPE_CHECKING:
+    from ultra.actors.scope import Section
     from ultra.errors import ModelError
     from ultra.messages import Completion
 
@@ -86,6 +87,10 @@ class Passenger:
             self.wake.set()
 
 
+def _scope(deadline: float) -> trio.CancelScope:
+    return trio.CancelScope(deadline=deadline)
+
+
 class Flight:
     """One call under way, with its retries: the text so far, and the passengers who want the answer.
 
@@ -94,6 +99,7 @@ class Flight:
     """
 
     __slots__ = (
+        "_make_scope",
         "_passengers",
         "_restart",
         "_retry",
@@ -109,7 +115,8 @@ class Flight:
         "first_text_at",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, make_scope: Callable[[float], trio.CancelScope | Section] = _scope) -> None:
+        self._make_scope = make_scope
         self.attempts = 0
         self.first_text_at: float | None = None
         self.cached = False
@@ -119,7 +126,7 @@ class Flight:
         self.ended = False
         self.deserted = False
         self._passengers: dict[Passenger, None] = {}
-        self._scope: trio.CancelScope | None = None
+        self._scope: trio.CancelScope | Section | None = None
         self._text: StringIO | None = None  # one buffer: pieces of their own would take many times the room
         self._restart = False
         self._retry: tuple[int, ModelError, float] | None = None  # attempt, error, time of the next one
@@ -134,7 +141,8 @@ class Flight:
     @property
     def is_heard(self) -> bool:
         """Whether somebody listens to the text as it comes."""
-        return any(passenger.listener is not None for passenger in self._passengers)
+        # A list, since most calls have one passenger, and to make a generator costs several times as much.
+        return bool([passenger for passenger in self._passengers if passenger.listener is not None])
 
     @property
     def lost_its_loop(self) -> bool:
@@ -176,9 +184,9 @@ class Flight:
 
     # --- the call ------------------------------------------------------------------------------------
 
-    def scope(self, deadline: float = inf) -> trio.CancelScope:
+    def scope(self, deadline: float = inf) -> trio.CancelScope | Section:
         """A scope for the next part of the call: an attempt, or the wait before one."""
-        self._scope = trio.CancelScope(deadline=deadline)
+        self._scope = self._make_scope(deadline)
         if self.deserted:
             self._scope.cancel()
         return self._scope

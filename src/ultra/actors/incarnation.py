@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from ultra.actors.cell import Cell
     from ultra.actors.message import Envelope
+    from ultra.actors.scope import SectionedScope
 
 __all__ = ["ABANDONED", "Exit", "Incarnation"]
 
@@ -79,7 +80,7 @@ class Incarnation:
         self.task: Task | None = None
         """The task that all of this life runs in, the workers of a wide actor excepted."""
         self._scope = trio.CancelScope()
-        self._workers: list[Worker] = []
+        self._workers: dict[Task, Worker] = {}
         self._idle: list[Task] = []
         self._width = 0  # how many workers there are, or are about to be
         self._crashes: tuple[Exception, ...] = ()  # those that no worker caught
@@ -104,7 +105,11 @@ class Incarnation:
 
     def runs_in(self, task: Task) -> bool:
         """Whether the actor's own code runs in `task`."""
-        return task is self.task or any(worker.task is task for worker in self._workers)
+        return task is self.task or task in self._workers
+
+    def scope_of(self, handler: Task) -> SectionedScope:
+        """The scope of the worker that runs in the task `handler`."""
+        return self._workers[handler].scope
 
     # --- from outside --------------------------------------------------------------------------------
 
@@ -172,7 +177,7 @@ class Incarnation:
 
         Their messages are still being handled, and count as in flight until that is over.
         """
-        for worker in self._workers:
+        for worker in self._workers.values():
             if worker.envelope is not None:
                 worker.envelope.fail(ActorStopped(self.cell.path))
 
@@ -194,7 +199,7 @@ class Incarnation:
                         self.cell.owner.life_started(self)
                     if started and self.cell.options.concurrency == 1:
                         with self._new_worker() as worker:
-                            await self._handle_messages(worker)
+                            await self._work(worker)
                     elif started:
                         await self._run_workers()
             finally:
@@ -232,7 +237,7 @@ class Incarnation:
 
     def _new_worker(self) -> Worker:
         worker = Worker(current_task(), self._idle)
-        self._workers.append(worker)
+        self._workers[worker.task] = worker
         return worker
 
     async def _run_workers(self) -> None:
@@ -245,7 +250,7 @@ class Incarnation:
     async def _run_worker(self) -> None:
         with self._new_worker() as worker:
             try:
-                await self._handle_messages(worker)
+                await self._work(worker)
             finally:
                 self._nursery = None  # a worker leaves when all are about to: no more of them
         if worker.crash is not None:
@@ -253,10 +258,19 @@ class Incarnation:
             self._scope.cancel()
             self.cell.owner.life_ending(self)
 
+    async def _work(self, worker: Worker) -> None:
+        if self.cell.options.cancel_abandoned:
+            with worker.scope:
+                await self._handle_messages(worker)
+        else:
+            await self._handle_messages(worker)
+
     async def _handle_messages(self, worker: Worker) -> None:
         cell, actor, idle = self.cell, self.actor, self._idle
         inbox, counts = cell.inbox, cell.counts
-        plain = cell.interceptor is None and not cell.options.cancel_abandoned
+        abandons = cell.options.cancel_abandoned
+        decides = abandons and type(actor).on_abandon is not Actor.on_abandon
+        plain = cell.interceptor is None and (decides or not abandons)
         turns = TURNS_BEFORE_YIELD
         reply: object = None
         while not self._halted:
@@ -270,7 +284,9 @@ class Incarnation:
                 turns = TURNS_BEFORE_YIELD
                 continue
             worker.envelope = envelope
-            reply = await (actor.receive(envelope.message) if plain else self._handle(envelope))
+            if decides:
+                envelope.handler = worker.task
+            reply = await (actor.receive(envelope.message) if plain else self._handle(worker, envelope))
             worker.envelope = None
             another_waits = inbox.finish(envelope)
             if type(reply) is Failure:
@@ -286,18 +302,17 @@ class Incarnation:
                 turns = TURNS_BEFORE_YIELD
                 await checkpoint()
 
-    async def _handle(self, envelope: Envelope) -> object:
+    async def _handle(self, worker: Worker, envelope: Envelope) -> object:
         cell = self.cell
         if not cell.options.cancel_abandoned:
             return await self._intercepted(envelope)
         if envelope.abandoned:
             cell.discard(envelope, "abandoned")
             return ABANDONED
-        if type(self.actor).on_abandon is not Actor.on_abandon:
-            envelope.handler = current_task()
+        if envelope.handler is not None:
             return await self._intercepted(envelope)
         reply: object = ABANDONED
-        with trio.CancelScope() as envelope.scope:
+        with worker.scope.section() as envelope.scope:
             reply = await self._intercepted(envelope)
         if reply is ABANDONED:
             cell.discard(envelope, "abandoned")
@@ -317,7 +332,7 @@ class Incarnation:
     def _settle_in_flight(self) -> None:
         """Requeue what the workers still had in hand, or give it up."""
         again = []
-        for worker in self._workers:
+        for worker in self._workers.values():
             envelope = worker.envelope
             if envelope is None:
                 continue
@@ -364,7 +379,7 @@ class Incarnation:
         return Exit(error, finished=error is None and not self._stopping)
 
     def _error(self) -> Exception | None:
-        crashes = [worker.crash for worker in self._workers if worker.crash is not None]
+        crashes = [worker.crash for worker in self._workers.values() if worker.crash is not None]
         crashes += self._crashes
         if len(crashes) > 1:
             return ExceptionGroup(f"actor {self.cell.path!r} crashed in several places", crashes)

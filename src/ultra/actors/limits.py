@@ -133,6 +133,7 @@ class Limiter:
         self._turn = trio.StrictFIFOLock()  # held by the first in line
         self._changed = trio.lowlevel.ParkingLot()  # where the first in line waits
         self._paused_until = -math.inf
+        self._width = self.limits.concurrency or math.inf
         self._in_flight = self._waiting = self._admitted = self._rejected = 0
 
     @property
@@ -231,19 +232,18 @@ class Limiter:
 
     def _delay(self, tokens: float) -> float:
         """Seconds until a call of so many tokens may start; infinite if only the end of another helps."""
+        delay = -math.inf
+        # Most models are limited in width alone: they pay for no look at the clock.
+        if not (self._requests is None and self._tokens is None and self._paused_until == -math.inf):
+            delay = self._delay_in_time(tokens)
+        return math.inf if delay <= _GRAIN and self._in_flight >= self._width else delay
+
+    def _delay_in_time(self, tokens: float) -> float:
+        """Seconds until pauses and rates allow a call of so many tokens; below 0 if they do already."""
         if self._tokens is not None and tokens > self._tokens.capacity:
             raise self._rejection(
                 f"it needs about {tokens:g} tokens, and {self._tokens.capacity:g} a minute are allowed"
             )
-        delay = self._delay_in_time(tokens)
-        if delay <= _GRAIN and self._in_flight >= (self.limits.concurrency or math.inf):
-            return math.inf
-        return delay
-
-    def _delay_in_time(self, tokens: float) -> float:
-        """Seconds until pauses and rates allow a call of so many tokens; below 0 if they do already."""
-        if self._requests is None and self._tokens is None and self._paused_until == -math.inf:
-            return -math.inf  # most models are limited in width alone: they pay for no look at the clock
         now = self._now()
         delay = self._paused_until - now
         if self._requests is not None:

@@ -11,8 +11,9 @@ from trio.lowlevel import Abort, reschedule
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from trio import CancelScope
     from trio.lowlevel import Task
+
+    from ultra.actors.scope import Section
 
 __all__ = ["Envelope", "Failure", "Message", "SystemMessage"]
 
@@ -48,7 +49,7 @@ class Envelope:
     """
 
     # What few messages need lives in the class until it differs: to fill a slot costs every message.
-    __slots__ = ("__dict__", "asker", "deliveries", "message", "on_abandon", "sequence", "system")
+    __slots__ = ("__dict__", "asker", "deliveries", "handler", "message", "on_abandon", "sequence", "system")
 
     sender: Task | None = None
     """The task that waits for room in the inbox, and for no reply."""
@@ -56,11 +57,8 @@ class Envelope:
     abandoned: bool = False
     """Whether the asker, or the sender, waits no longer."""
 
-    scope: CancelScope | None = None
+    scope: Section | None = None
     """What cancels the handler, if it is to be cancelled when the asker goes away."""
-
-    handler: Task | None = None
-    """The task of the handler, if the actor itself decides what becomes of it when the asker goes away."""
 
     origin: Task | None = None
     """The task that sent the message; set by an interceptor that wants to know, and by nobody else."""
@@ -77,6 +75,8 @@ class Envelope:
         self.message = message
         self.asker = asker
         self.on_abandon = on_abandon
+        # The task of the handler, if the actor itself decides what becomes of it when the asker goes away.
+        self.handler: Task | None = None
         self.system = isinstance(message, SystemMessage)
         self.deliveries = 0
         self.sequence = 0

@@ -8,7 +8,6 @@ waits for a call slot. A call that fails is an answer (`AllAttemptsFailed`), not
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -18,24 +17,21 @@ from trio.lowlevel import checkpoint, current_task
 
 from ultra.actors.actor import Actor, ActorOptions
 from ultra.actors.cache import cache_key
+from ultra.actors.call import ModelCall
 from ultra.actors.flight import Deserted, Flight, OnChunk, OnRetry, Passenger
 from ultra.actors.message import Failure, Message
-from ultra.actors.retry import RetryPolicy, retried
-from ultra.actors.timeouts import AttemptTimer, Timeouts
-from ultra.clients.adapter import EmptyAnswer
+from ultra.actors.timeouts import Timeouts
 from ultra.clients.runners import Caller
 from ultra.errors import (
     ActorDown,
     ActorStopped,
     AllAttemptsFailed,
     BadCall,
-    CircuitOpen,
     ModelError,
     ModelUnregistered,
 )
 from ultra.log import get_logger
-from ultra.messages import Completion, ModelResponse, Usage
-from ultra.tokens import estimate_tokens
+from ultra.messages import ModelResponse, Usage
 
 if TYPE_CHECKING:
     from random import Random
@@ -45,7 +41,9 @@ if TYPE_CHECKING:
     from ultra.actors.breaker import CircuitBreaker
     from ultra.actors.cache import CacheKey, CacheShard
     from ultra.actors.deployments import Deployments
-    from ultra.actors.limits import Limiter, Permit
+    from ultra.actors.limits import Limiter
+    from ultra.actors.retry import RetryPolicy
+    from ultra.messages import Completion
     from ultra.metrics import MetricsRecorder
     from ultra.pricing import Price
 
@@ -202,7 +200,7 @@ class ModelActor(Actor):
             flight = self._flights.get(key) if key is not None else None
             leads = flight is None or flight.deserted
             if flight is None or flight.deserted:
-                flight = Flight()
+                flight = Flight(self.section)
                 flight.board(passenger)
                 await self._lead(request, flight, key)
             else:
@@ -226,7 +224,7 @@ class ModelActor(Actor):
         shard = self._model.shard
         try:
             if key is None or shard is None:
-                await self._call(request, flight)
+                await ModelCall(self._model, request, flight, self._random).make()
                 return
             kept = await shard.get(key)
             if kept is not None:
@@ -234,7 +232,7 @@ class ModelActor(Actor):
                 flight.land(kept, cached=True)
                 return
             self._model.metrics.cache_misses += 1
-            await self._call(request, flight)
+            await ModelCall(self._model, request, flight, self._random).make()
             # The model may have been unregistered meanwhile, and the shard be its successor's.
             if flight.completion is not None and self._model.shard is shard:
                 await shard.put(key, flight.completion)
@@ -263,138 +261,3 @@ class ModelActor(Actor):
             request_id=completion.request_id,
             cost=flight.cost,
         )
-
-    # --- the call -------------------------------------------------------------------------------------
-
-    async def _call(self, request: Generate, flight: Flight) -> None:
-        """Call the model, with retries; `flight` gets the completion or the failure."""
-        model = self._model
-        try:
-            # A request counts once for the breaker, whatever its attempts: a circuit that opened in the
-            # middle of one would break the promise of `max_retries`.
-            with model.breaker.guard():
-                completion = await retried(
-                    lambda: self._attempt(request, flight),
-                    model.policy,
-                    self._random,
-                    deadline=lambda: flight.deadline,
-                    sleep=flight.sleep,
-                    before_sleep=lambda *failed: self._before_retry(flight, *failed),
-                )
-        except ModelError as error:
-            flight.failure = error
-            if not isinstance(error, CircuitOpen):
-                model.metrics.called(error)
-            log.write(
-                "critical",
-                "all attempts failed",
-                model=model.name,
-                stage=request.stage,
-                attempts=flight.attempts,
-                error=str(error),
-            )
-        else:
-            model.metrics.called(None)
-            flight.land(completion)
-
-    async def _attempt(self, request: Generate, flight: Flight) -> Completion:
-        """Wait for the turn of a call and make it, once."""
-        model = self._model
-        flight.check()
-        with await self._turn(request, flight) as permit:
-            timer = AttemptTimer(model.timeouts, streams=flight.is_heard and model.client.streams)
-            with flight.scope(timer.deadline) as timer.scope:
-                return await self._ask_client(request, flight, timer, permit)
-        flight.check()
-        raise self._attempt_failed(request, flight, timer.error())
-
-    async def _turn(self, request: Generate, flight: Flight) -> Permit:
-        """Wait for the turn of a call, if it has to wait. Raises `Deserted` if all passengers leave."""
-        limiter, tokens = self._model.limiter, self._tokens(request)
-        with suppress(trio.WouldBlock):
-            return limiter.acquire_nowait(tokens)
-        with flight.scope():
-            return await limiter.acquire(tokens)
-        raise flight.desertion()
-
-    def _spare_turn(self, request: Generate) -> Permit | None:
-        """Take a turn that can be had without waiting: a hedge takes nobody's."""
-        try:
-            return self._model.limiter.acquire_nowait(self._tokens(request))
-        except (trio.WouldBlock, ModelError):  # the limits may have been lowered meanwhile
-            return None
-
-    def _tokens(self, request: Generate) -> int:
-        if not self._model.limiter.counts_tokens:
-            return 0
-        return estimate_tokens(request.prompt) + estimate_tokens(request.system or "")
-
-    async def _ask_client(
-        self, request: Generate, flight: Flight, timer: AttemptTimer, permit: Permit
-    ) -> Completion:
-        model = self._model
-
-        def on_text(text: str) -> None:
-            timer.heard()
-            flight.hear(text)
-
-        def on_begin(streams: bool) -> None:  # noqa: FBT001 - a callback
-            timer.begin_anew(streams=flight.is_heard and streams)
-            flight.restart_text()
-
-        flight.begin_attempt()
-        model.metrics.attempts += 1
-        model.metrics.retries += flight.attempts > 1
-        try:
-            completion = await model.client.call(
-                request.prompt,
-                system=request.system,
-                options=request.options,
-                on_text=on_text if flight.is_heard else None,
-                on_begin=on_begin,
-                on_usage=self._used,
-                spare=lambda: self._spare_turn(request),
-                caller=request.caller,
-            )
-        except ModelError as error:
-            if isinstance(error, EmptyAnswer) and error.usage is not None:
-                permit.settle(error.usage.total)
-            self._attempt_failed(request, flight, error)
-            raise
-        finally:
-            if model.limiter.limits.learn and (told := model.client.rate_limits) is not None:
-                model.limiter.learn(told)
-        if completion.usage is not None:
-            flight.cost = None if model.price is None else model.price.of(completion.usage)
-            permit.settle(completion.usage.total)
-        return completion
-
-    def _used(self, usage: Usage) -> None:
-        price = self._model.price
-        self._model.metrics.used(usage, None if price is None else price.of(usage))
-
-    def _attempt_failed(self, request: Generate, flight: Flight, error: ModelError) -> ModelError:
-        log.write(
-            "error",
-            "attempt failed",
-            model=self._model.name,
-            stage=request.stage,
-            attempt=flight.attempts,
-            error=str(error),
-        )
-        # What the provider asks of one call holds for all. A pause longer than anyone may wait would only
-        # turn errors into hanging.
-        if error.retry_after is not None and error.retry_after <= self._model.policy.retry_after_cap:
-            self._model.limiter.pause(error.retry_after)
-        return error
-
-    def _before_retry(self, flight: Flight, attempt: int, error: ModelError, wait: float) -> None:
-        log.write(
-            "warning",
-            "retrying",
-            model=self._model.name,
-            attempt=attempt,
-            wait=round(wait, 3),
-            kind=error.kind,
-        )
-        flight.retrying(attempt, error, wait)

@@ -12,6 +12,8 @@ from ultra.errors import BadCall, ModelError
 if TYPE_CHECKING:
     from trio import CancelScope
 
+    from ultra.actors.scope import Section
+
 __all__ = ["AttemptTimer", "Timeouts"]
 
 SLACK: Final = 1 / 16
@@ -46,7 +48,7 @@ class AttemptTimer:
 
     def __init__(self, timeouts: Timeouts, *, streams: bool) -> None:
         now = trio.current_time()
-        self.scope: CancelScope | None = None
+        self.scope: CancelScope | Section | None = None
         self._timeouts = timeouts
         self._streaming = False
         self._end = now + timeouts.attempt
@@ -81,12 +83,15 @@ class AttemptTimer:
         """Note that nothing has come yet, and return until when it is waited for."""
         if streams:
             return self._expect("the first piece of the answer", now, self._timeouts.first_token)
-        return self._expect("the whole answer", now, self._timeouts.attempt)
+        return self._expect_whole()
+
+    def _expect_whole(self) -> float:
+        self._waits_for, self._limit = "the whole answer", self._timeouts.attempt
+        return self._end
 
     def _expect(self, waits_for: str, now: float, seconds: float, slack: float = 0.0) -> float:
         """Note what is waited for, and return until when (`trio.current_time`)."""
         if now + seconds + slack >= self._end:
-            self._waits_for, self._limit = "the whole answer", self._timeouts.attempt
-            return self._end
+            return self._expect_whole()
         self._waits_for, self._limit = waits_for, seconds
         return now + seconds + slack

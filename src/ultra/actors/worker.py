@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from trio.lowlevel import Abort
 
 from ultra.actors.crash import CrashBarrier
+from ultra.actors.scope import SectionedScope
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -24,13 +25,14 @@ class Worker(CrashBarrier):
     `idle` are the tasks of all the incarnation's workers that wait for messages.
     """
 
-    __slots__ = ("envelope", "idle", "task")
+    __slots__ = ("envelope", "idle", "scope", "task")
 
     def __init__(self, task: Task, idle: list[Task]) -> None:
         super().__init__()
         self.task = task
         self.idle = idle
         self.envelope: Envelope | None = None
+        self.scope = SectionedScope()
 
     def leave(self, _raise_cancel: object) -> Abort:
         """Trio's abort function: the worker was cancelled while it was idle."""

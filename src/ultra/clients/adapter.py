@@ -20,7 +20,7 @@ from ultra.messages import Completion, Usage
 from ultra.tokens import estimate_tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Mapping
     from types import TracebackType
 
 __all__ = ["ClientAdapter", "EmptyAnswer", "OnText"]
@@ -158,10 +158,13 @@ class ClientAdapter:
         if close is not None:
             await self._run(close, Caller(copy_context()), blocks=may_block(close))
 
-    async def _run(self, call: Callable[[], object], caller: Caller, *, blocks: bool) -> object:
+    def _run(self, call: Callable[[], object], caller: Caller, *, blocks: bool) -> Awaitable[object]:
         """What `call` gives: awaited if it is awaitable, and had from a thread if it may block."""
-        if not blocks:
-            return await self._await(lambda _: _outcome(call), None, caller)
+        if blocks:
+            return self._run_in_thread(call, caller)
+        return self._await(lambda _: _outcome(call), None, caller)
+
+    async def _run_in_thread(self, call: Callable[[], object], caller: Caller) -> object:
         context = caller.context.copy()
         with _CLASSIFIED:
             # In a tuple, since trio refuses a coroutine that comes out of a thread.
@@ -172,9 +175,16 @@ class ClientAdapter:
             return await self._await(lambda _: _outcome(lambda: given), None, caller)
         return given
 
-    async def _await(self, call: Call[object], on_text: OnText | None, caller: Caller) -> object:
+    def _await(self, call: Call[object], on_text: OnText | None, caller: Caller) -> Awaitable[object]:
         """Await the client's coroutine where the client belongs."""
         runner = self._runner or caller.runner or run_here
+        if runner is run_here:
+            return run_here(call, on_text, caller.context)
+        return self._await_elsewhere(runner, call, on_text, caller)
+
+    async def _await_elsewhere(
+        self, runner: Runner, call: Call[object], on_text: OnText | None, caller: Caller
+    ) -> object:
         if caller.runner is not None and not runner.is_running:
             runner = caller.runner
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context, copy_context
 from functools import partial
 from types import coroutine
@@ -39,7 +39,7 @@ class Runner(Protocol):
         """Whether that loop runs, so that calls can be made there."""
         ...
 
-    async def __call__(self, call: Call[T], on_text: OnText | None, context: Context) -> T:
+    def __call__(self, call: Call[T], on_text: OnText | None, context: Context) -> Awaitable[T]:
         """Await ``call(on_text)`` there; raises `LoopUnavailable` when the loop ends."""
         ...
 
@@ -51,8 +51,8 @@ class _RunHere:
     def is_running(self) -> bool:
         return True
 
-    async def __call__(self, call: Call[T], on_text: OnText | None, context: Context) -> T:
-        return await _in_context(context.copy(), call(on_text))
+    def __call__(self, call: Call[T], on_text: OnText | None, context: Context) -> Awaitable[T]:
+        return _in_context(context.copy(), call(on_text))
 
 
 run_here: Final = _RunHere()

@@ -43,6 +43,8 @@ class Callee:
         self._takes_any = False
         self._prompt_name: str | None = None
         self._read_signature()
+        self._takes_system = self.takes("system")
+        self._requires_system = self._requires("system")
         self.blocks = may_block(function)
 
     def takes(self, name: str) -> bool:
@@ -55,8 +57,8 @@ class Callee:
         A system prompt that the function does not take goes ahead of the prompt.
         """
         passed = {name: value for name, value in options.items() if name != "system" and self.takes(name)}
-        if self.takes("system"):
-            if system is not None or self._requires("system"):
+        if self._takes_system:
+            if system is not None or self._requires_system:
                 passed["system"] = system
         elif system is not None:
             prompt = f"{system}\n\n{prompt}"

@@ -1,0 +1,121 @@
+"""A cancel scope for one section after the other of what a task does, entered once for all of them.
+
+To enter and leave a cancel scope costs about 8 µs, to move the deadline of one that is entered 1 µs. A
+worker handles one message after the other, and hardly any of them is cancelled: so its scope stays, and
+is replaced by a new one only when a section was cancelled.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING, Self
+
+import trio
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+__all__ = ["Section", "SectionedScope"]
+
+
+class SectionedScope:
+    """A context manager around all that a task does, of which sections can be cancelled, one at a time.
+
+    A section must be left in the task that entered it, with every scope and nursery closed that was
+    opened in it: that is what a ``with`` block does.
+
+    Attributes:
+        scope: what is entered now, and cancels the section that goes on.
+        current: the section that goes on, if there is one.
+    """
+
+    __slots__ = ("current", "scope")
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope()
+        self.current: Section | None = None
+
+    def __enter__(self) -> Self:
+        self.scope.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        return self.scope.__exit__(kind, error, trace)
+
+    def section(self, deadline: float = inf) -> Section:
+        """A section that is cancelled at `deadline` (`trio.current_time`), or by its `cancel`."""
+        return Section(self, deadline)
+
+    def replace(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        """Leave the scope, which was cancelled, with this exception, and enter a new one.
+
+        Returns whether it was the scope's own cancellation: trio decides that.
+        """
+        spent, self.scope = self.scope, trio.CancelScope()
+        try:
+            return spent.__exit__(kind, error, trace)
+        finally:
+            self.scope.__enter__()
+
+
+class Section:
+    """One section; a context manager that swallows its own cancellation, as `trio.CancelScope` does.
+
+    Cancelled before it is entered, it begins cancelled; once it was left, nothing has an effect any more.
+    """
+
+    __slots__ = ("_cancelled", "_deadline", "_whole")
+
+    def __init__(self, whole: SectionedScope, deadline: float) -> None:
+        self._whole = whole
+        self._deadline = deadline
+        self._cancelled = False
+
+    @property
+    def deadline(self) -> float:
+        """When the section is cancelled (`trio.current_time`); may be moved while it goes on."""
+        return self._deadline
+
+    @deadline.setter
+    def deadline(self, deadline: float) -> None:
+        self._deadline = deadline
+        if self._whole.current is self:
+            self._whole.scope.deadline = deadline
+
+    @property
+    def cancel_called(self) -> bool:
+        """Whether it was cancelled, by `cancel` or since its deadline has passed, in time or too late."""
+        return self._cancelled or (self._whole.current is self and self._whole.scope.cancel_called)
+
+    def cancel(self) -> None:
+        """Cancel what goes on in the section."""
+        self._cancelled = True
+        if self._whole.current is self:
+            self._whole.scope.cancel()
+
+    def __enter__(self) -> Self:
+        whole = self._whole
+        if whole.current is not None:
+            raise RuntimeError("a section of this task goes on already; the next one begins when it is left")
+        whole.current = self
+        if self._deadline != inf:
+            whole.scope.deadline = self._deadline
+        if self._cancelled:
+            whole.scope.cancel()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        whole = self._whole
+        whole.current = None
+        if whole.scope.cancel_called:
+            self._cancelled = True
+            return whole.replace(kind, error, trace)
+        if self._deadline != inf:
+            whole.scope.deadline = inf
+        return False
