@@ -97,7 +97,7 @@ async def test_the_wait_for_a_turn_does_not_count_as_part_of_the_attempt(autojum
     ("timeouts", "seconds", "message", "after"),
     [
         (Timeouts(first_token=3), 5, "the first piece of the answer did not come within 3 s", 3),
-        (Timeouts(idle=3.2), 5, "the next piece of the answer did not come within 3.2 s", 8.4),
+        (Timeouts(idle=3.2), 5, "the next piece of the answer did not come within 3.2 s", 8.2),
         (Timeouts(attempt=7, idle=3), 2.5, "the whole answer did not come within 7 s", 7),
     ],
 )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from math import inf
 
 import pytest
@@ -8,14 +9,22 @@ from trio.testing import MockClock
 
 from ultra.actors import Actor, ActorOptions
 from ultra.actors.scope import Section, SectionedScope
+from ultra.actors.timekeeper import Timekeeper
 from ultra.errors import UsageError
 from ultra.supervisor import ActorSystem
 
 
-async def test_a_section_that_is_cancelled_is_left_and_the_next_one_goes_on() -> None:
+@pytest.fixture
+async def timekeeper(nursery: trio.Nursery) -> AsyncIterator[Timekeeper]:
+    keeper = Timekeeper(nursery.start_soon)
+    yield keeper
+    keeper.close()
+
+
+async def test_a_section_that_is_cancelled_is_left_and_the_next_one_goes_on(timekeeper: Timekeeper) -> None:
     went_on = False
 
-    with SectionedScope() as scope:
+    with SectionedScope(timekeeper) as scope:
         for _ in range(3):
             with scope.section() as section:
                 section.cancel()
@@ -31,11 +40,13 @@ async def test_a_section_that_is_cancelled_is_left_and_the_next_one_goes_on() ->
     assert went_on
 
 
-async def test_a_section_ends_at_its_deadline_and_the_next_one_has_its_own(autojump_clock: MockClock) -> None:
+async def test_a_section_ends_at_its_deadline_and_the_next_one_has_its_own(
+    timekeeper: Timekeeper, autojump_clock: MockClock
+) -> None:
     start = trio.current_time()
     ends = []
 
-    with SectionedScope() as scope:
+    with SectionedScope(timekeeper) as scope:
         for seconds in (3, 5):
             with scope.section(trio.current_time() + seconds):
                 await trio.sleep(60)
@@ -47,10 +58,12 @@ async def test_a_section_ends_at_its_deadline_and_the_next_one_has_its_own(autoj
     assert trio.current_time() - start == 68
 
 
-async def test_a_deadline_can_be_moved_while_the_section_goes_on(autojump_clock: MockClock) -> None:
+async def test_a_deadline_can_be_moved_while_the_section_goes_on(
+    timekeeper: Timekeeper, autojump_clock: MockClock
+) -> None:
     start = trio.current_time()
 
-    with SectionedScope() as scope, scope.section(start + 1) as section:
+    with SectionedScope(timekeeper) as scope, scope.section(start + 1) as section:
         section.deadline = start + 10
         assert section.deadline == start + 10
         await trio.sleep_forever()
@@ -58,8 +71,8 @@ async def test_a_deadline_can_be_moved_while_the_section_goes_on(autojump_clock:
     assert trio.current_time() == start + 10
 
 
-async def test_a_deadline_ends_with_its_section(autojump_clock: MockClock) -> None:
-    with SectionedScope() as scope:
+async def test_a_deadline_ends_with_its_section(timekeeper: Timekeeper, autojump_clock: MockClock) -> None:
+    with SectionedScope(timekeeper) as scope:
         with scope.section(trio.current_time() + 1) as section:
             await trio.lowlevel.checkpoint()
         await trio.sleep(5)
@@ -71,8 +84,10 @@ async def test_a_deadline_ends_with_its_section(autojump_clock: MockClock) -> No
     assert late
 
 
-async def test_a_section_that_is_cancelled_before_it_is_entered_begins_cancelled() -> None:
-    with SectionedScope() as scope:
+async def test_a_section_that_is_cancelled_before_it_is_entered_begins_cancelled(
+    timekeeper: Timekeeper,
+) -> None:
+    with SectionedScope(timekeeper) as scope:
         section = scope.section()
         section.cancel()
         with section:
@@ -80,8 +95,8 @@ async def test_a_section_that_is_cancelled_before_it_is_entered_begins_cancelled
             pytest.fail("it went on")
 
 
-async def test_to_cancel_a_section_that_was_left_does_nothing_to_the_next_one() -> None:
-    with SectionedScope() as scope:
+async def test_to_cancel_a_section_that_was_left_does_nothing_to_the_next_one(timekeeper: Timekeeper) -> None:
+    with SectionedScope(timekeeper) as scope:
         with scope.section() as first:
             pass
         with scope.section():
@@ -92,8 +107,10 @@ async def test_to_cancel_a_section_that_was_left_does_nothing_to_the_next_one() 
     assert went_on
 
 
-async def test_a_cancellation_that_comes_too_late_for_its_section_touches_nothing_else() -> None:
-    with SectionedScope() as scope:
+async def test_a_cancellation_that_comes_too_late_for_its_section_touches_nothing_else(
+    timekeeper: Timekeeper,
+) -> None:
+    with SectionedScope(timekeeper) as scope:
         with scope.section() as section:
             section.cancel()
         await trio.lowlevel.checkpoint()
@@ -104,10 +121,10 @@ async def test_a_cancellation_that_comes_too_late_for_its_section_touches_nothin
     assert went_on
 
 
-async def test_cancellation_from_further_up_passes_through() -> None:
+async def test_cancellation_from_further_up_passes_through(timekeeper: Timekeeper) -> None:
     after = False
 
-    with trio.CancelScope() as outer, SectionedScope() as scope:
+    with trio.CancelScope() as outer, SectionedScope(timekeeper) as scope:
         with scope.section() as section:
             section.cancel()
             outer.cancel()
@@ -118,8 +135,8 @@ async def test_cancellation_from_further_up_passes_through() -> None:
     assert not after
 
 
-async def test_errors_pass_and_leave_the_scope_usable() -> None:
-    with SectionedScope() as scope:
+async def test_errors_pass_and_leave_the_scope_usable(timekeeper: Timekeeper) -> None:
+    with SectionedScope(timekeeper) as scope:
         for cancelled in (False, True):
             section = scope.section()
             if cancelled:
@@ -130,7 +147,7 @@ async def test_errors_pass_and_leave_the_scope_usable() -> None:
             await trio.lowlevel.checkpoint()
 
 
-async def test_of_a_group_only_the_sections_own_cancellation_is_swallowed() -> None:
+async def test_of_a_group_only_the_sections_own_cancellation_is_swallowed(timekeeper: Timekeeper) -> None:
     async def fail() -> None:
         try:
             await trio.sleep_forever()
@@ -145,7 +162,7 @@ async def test_of_a_group_only_the_sections_own_cancellation_is_swallowed() -> N
                 await trio.testing.wait_all_tasks_blocked()
                 section.cancel()
 
-    with SectionedScope() as scope:
+    with SectionedScope(timekeeper) as scope:
         with pytest.raises(ExceptionGroup) as caught:
             await fail_when_cancelled(scope.section())
         with scope.section():
@@ -154,8 +171,8 @@ async def test_of_a_group_only_the_sections_own_cancellation_is_swallowed() -> N
     assert [type(error) for error in caught.value.exceptions] == [ZeroDivisionError]
 
 
-async def test_a_section_inside_a_section_is_refused() -> None:
-    with SectionedScope() as scope, scope.section():
+async def test_a_section_inside_a_section_is_refused(timekeeper: Timekeeper) -> None:
+    with SectionedScope(timekeeper) as scope, scope.section():
         with pytest.raises(RuntimeError, match="goes on already"), scope.section():
             pass
         await trio.lowlevel.checkpoint()
@@ -220,7 +237,3 @@ async def test_sections_are_for_handlers_in_their_own_tasks() -> None:
 
         with pytest.raises(UsageError, match="no handler of actor '/patient' runs in this task"):
             made[0].section()
-
-
-def test_a_section_has_the_deadline_that_it_was_given() -> None:
-    assert Section(SectionedScope(), 5.0).deadline == 5.0

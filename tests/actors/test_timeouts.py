@@ -7,7 +7,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ultra.actors.timeouts import SLACK, AttemptTimer, Timeouts
+from ultra.actors.timeouts import AttemptTimer, Timeouts
 
 
 class Clock(trio.abc.Clock):
@@ -27,7 +27,7 @@ class Clock(trio.abc.Clock):
 
 
 @given(st.floats(0.1, 100), st.floats(0.1, 100), st.floats(0.1, 100), st.lists(st.floats(0, 10), max_size=30))
-def test_a_stream_may_be_silent_for_idle_and_little_longer_and_never_exceeds_the_attempt(
+def test_a_stream_may_be_silent_for_idle_and_never_exceeds_the_attempt(
     attempt: float, first_token: float, idle: float, gaps: list[float]
 ) -> None:
     timeouts = Timeouts(attempt=attempt, first_token=first_token, idle=idle)
@@ -40,9 +40,7 @@ def test_a_stream_may_be_silent_for_idle_and_little_longer_and_never_exceeds_the
         for gap in gaps:
             clock.now += gap
             timer.heard()
-            assert timer.scope.deadline == timer.deadline <= attempt
-            assert timer.deadline >= min(clock.now + idle, attempt)
-            assert timer.deadline <= clock.now + idle * (1 + SLACK) + 1e-9
+            assert timer.scope.deadline == timer.deadline == min(clock.now + idle, attempt)
         await trio.lowlevel.checkpoint()
 
     trio.run(go, clock=clock)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from msgspec.structs import replace
 
+from ultra.actors import call as call_module
 from ultra.actors import model as model_module
 from ultra.actors.incarnation import Incarnation
 from ultra.actors.limits import Limiter, Permit
@@ -185,7 +186,7 @@ def one_retry_too_many(patch: pytest.MonkeyPatch) -> None:
     def stubborn(attempt: Any, policy: RetryPolicy, *rest: Any, **settings: Any) -> Any:
         return retried(attempt, replace(policy, max_retries=policy.max_retries + 1), *rest, **settings)
 
-    patch.setattr(model_module, "retried", stubborn)
+    patch.setattr(call_module, "retried", stubborn)
 
 
 def calls_are_not_limited(patch: pytest.MonkeyPatch) -> None:

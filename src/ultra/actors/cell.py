@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ultra.actors.incarnation import Exit, Incarnation
     from ultra.actors.message import Envelope
     from ultra.actors.scope import Section
+    from ultra.actors.timekeeper import Timekeeper
 
 __all__ = ["Cell", "Interceptor", "Owner", "check_faults"]
 
@@ -103,6 +104,7 @@ class Cell:
         "restarts",
         "state",
         "terminated",
+        "timekeeper",
         "watchers",
     )
 
@@ -116,12 +118,14 @@ class Cell:
         options: ActorOptions,
         *,
         dead_letters: DeadLetters,
+        timekeeper: Timekeeper,
         interceptor: Interceptor | None,
     ) -> None:
         self.path = path
         self.factory = factory
         self.options = options
         self.dead_letters = dead_letters
+        self.timekeeper = timekeeper
         self.interceptor = interceptor
         self.on_abandon = self._abandoned  # bound once: each ask takes it along
         self.inbox = Inbox(options.capacity, options.overflow)
@@ -282,10 +286,10 @@ class Cell:
 
     def section(self, deadline: float) -> Section:
         """See `Actor.section`."""
-        task = current_task()
-        if self.incarnation is None or not self.incarnation.runs_in(task):
+        worker = None if self.incarnation is None else self.incarnation.worker_in(current_task())
+        if worker is None:
             raise UsageError(f"no handler of actor {self.path!r} runs in this task")
-        return self.incarnation.scope_of(task).section(deadline)
+        return worker.scope.section(deadline)
 
     def refuse_own_tasks(self) -> None:
         """Raise `UsageError` where the actor's own handler would wait for the actor's end."""

@@ -6,6 +6,7 @@ empty, and take the next message themselves. An ask is two reschedules, one each
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from contextvars import copy_context
 from functools import partial
 from math import inf
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
     from ultra.actors.cell import Cell
     from ultra.actors.message import Envelope
-    from ultra.actors.scope import SectionedScope
 
 __all__ = ["ABANDONED", "Exit", "Incarnation"]
 
@@ -107,9 +107,9 @@ class Incarnation:
         """Whether the actor's own code runs in `task`."""
         return task is self.task or task in self._workers
 
-    def scope_of(self, handler: Task) -> SectionedScope:
-        """The scope of the worker that runs in the task `handler`."""
-        return self._workers[handler].scope
+    def worker_in(self, task: Task) -> Worker | None:
+        """The worker that runs in `task`."""
+        return self._workers.get(task)
 
     # --- from outside --------------------------------------------------------------------------------
 
@@ -236,7 +236,7 @@ class Incarnation:
         return TimeoutError(f"on_start took longer than {self.cell.options.start_timeout:g} s")
 
     def _new_worker(self) -> Worker:
-        worker = Worker(current_task(), self._idle)
+        worker = Worker(current_task(), self._idle, self.cell.timekeeper)
         self._workers[worker.task] = worker
         return worker
 
@@ -259,10 +259,7 @@ class Incarnation:
             self.cell.owner.life_ending(self)
 
     async def _work(self, worker: Worker) -> None:
-        if self.cell.options.cancel_abandoned:
-            with worker.scope:
-                await self._handle_messages(worker)
-        else:
+        with worker.scope if self.cell.options.cancel_abandoned else nullcontext():
             await self._handle_messages(worker)
 
     async def _handle_messages(self, worker: Worker) -> None:

@@ -1,8 +1,8 @@
 """A cancel scope for one section after the other of what a task does, entered once for all of them.
 
-To enter and leave a cancel scope costs about 8 µs, to move the deadline of one that is entered 1 µs. A
-worker handles one message after the other, and hardly any of them is cancelled: so its scope stays, and
-is replaced by a new one only when a section was cancelled.
+To enter and leave a cancel scope costs about 8 µs. A worker handles one message after the other, and
+hardly any of them is cancelled: so its scope stays, and is replaced by a new one only when a section was
+cancelled.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import trio
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from ultra.actors.timekeeper import Timekeeper
 
 __all__ = ["Section", "SectionedScope"]
 
@@ -27,11 +29,13 @@ class SectionedScope:
     Attributes:
         scope: what is entered now, and cancels the section that goes on.
         current: the section that goes on, if there is one.
+        timekeeper: cancels sections at their deadlines.
     """
 
-    __slots__ = ("current", "scope")
+    __slots__ = ("current", "scope", "timekeeper")
 
-    def __init__(self) -> None:
+    def __init__(self, timekeeper: Timekeeper) -> None:
+        self.timekeeper = timekeeper
         self.scope = trio.CancelScope()
         self.current: Section | None = None
 
@@ -66,14 +70,17 @@ class Section:
     """One section; a context manager that swallows its own cancellation, as `trio.CancelScope` does.
 
     Cancelled before it is entered, it begins cancelled; once it was left, nothing has an effect any more.
+
+    Attributes:
+        cancel_called: whether it was cancelled, by `cancel` or at its deadline, in time or too late.
     """
 
-    __slots__ = ("_cancelled", "_deadline", "_whole")
+    __slots__ = ("_deadline", "_whole", "cancel_called")
 
     def __init__(self, whole: SectionedScope, deadline: float) -> None:
         self._whole = whole
         self._deadline = deadline
-        self._cancelled = False
+        self.cancel_called = False
 
     @property
     def deadline(self) -> float:
@@ -84,16 +91,11 @@ class Section:
     def deadline(self, deadline: float) -> None:
         self._deadline = deadline
         if self._whole.current is self:
-            self._whole.scope.deadline = deadline
-
-    @property
-    def cancel_called(self) -> bool:
-        """Whether it was cancelled, by `cancel` or since its deadline has passed, in time or too late."""
-        return self._cancelled or (self._whole.current is self and self._whole.scope.cancel_called)
+            self._whole.timekeeper.watch(self)
 
     def cancel(self) -> None:
         """Cancel what goes on in the section."""
-        self._cancelled = True
+        self.cancel_called = True
         if self._whole.current is self:
             self._whole.scope.cancel()
 
@@ -103,8 +105,8 @@ class Section:
             raise RuntimeError("a section of this task goes on already; the next one begins when it is left")
         whole.current = self
         if self._deadline != inf:
-            whole.scope.deadline = self._deadline
-        if self._cancelled:
+            whole.timekeeper.watch(self)
+        if self.cancel_called:
             whole.scope.cancel()
         return self
 
@@ -113,9 +115,6 @@ class Section:
     ) -> bool:
         whole = self._whole
         whole.current = None
-        if whole.scope.cancel_called:
-            self._cancelled = True
-            return whole.replace(kind, error, trace)
         if self._deadline != inf:
-            whole.scope.deadline = inf
-        return False
+            whole.timekeeper.forget(self)
+        return whole.replace(kind, error, trace) if self.cancel_called else False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import trio
 from msgspec import Struct
@@ -16,15 +16,12 @@ if TYPE_CHECKING:
 
 __all__ = ["AttemptTimer", "Timeouts"]
 
-SLACK: Final = 1 / 16
-"""By how much of itself the time between two pieces of text may be exceeded."""
-
 
 class Timeouts(Struct, frozen=True, kw_only=True):
     """Bounds on one attempt [s]: all of it, until the first text, and between two pieces of text.
 
-    The last two apply where the answer is streamed. A stream may be silent a sixteenth longer than `idle`.
-    Of several deployments each has its own time until the first text, and all together have one attempt.
+    The last two apply where the answer is streamed. Of several deployments each has its own time until the
+    first text, and all together have one attempt.
     """
 
     attempt: float = 120.0
@@ -44,31 +41,22 @@ class AttemptTimer:
     `scope` has to be entered with the `deadline`, and set; pieces of text then move its deadline.
     """
 
-    __slots__ = ("_end", "_limit", "_streaming", "_timeouts", "_waits_for", "deadline", "scope")
+    __slots__ = ("_end", "_limit", "_timeouts", "_waits_for", "deadline", "scope")
 
     def __init__(self, timeouts: Timeouts, *, streams: bool) -> None:
         now = trio.current_time()
         self.scope: CancelScope | Section | None = None
         self._timeouts = timeouts
-        self._streaming = False
         self._end = now + timeouts.attempt
         self.deadline = self._expect_answer(now, streams=streams)
 
     def begin_anew(self, *, streams: bool) -> None:
         """Somebody else answers, and is given the time until the first piece; the whole ends as before."""
-        self._streaming = False
         self._move(self._expect_answer(trio.current_time(), streams=streams))
 
     def heard(self) -> None:
         """A piece of text has come."""
-        now = trio.current_time()
-        idle = self._timeouts.idle
-        # To move a deadline costs more than all else that a piece of text costs: so it is moved a little
-        # too far, and then only when that is used up.
-        if self._streaming and self.deadline >= min(now + idle, self._end):
-            return
-        self._streaming = True
-        self._move(self._expect("the next piece of the answer", now, idle, slack=idle * SLACK))
+        self._move(self._expect("the next piece of the answer", trio.current_time(), self._timeouts.idle))
 
     def error(self) -> ModelError:
         """What to raise when the scope was cancelled because time was over."""
@@ -89,9 +77,9 @@ class AttemptTimer:
         self._waits_for, self._limit = "the whole answer", self._timeouts.attempt
         return self._end
 
-    def _expect(self, waits_for: str, now: float, seconds: float, slack: float = 0.0) -> float:
+    def _expect(self, waits_for: str, now: float, seconds: float) -> float:
         """Note what is waited for, and return until when (`trio.current_time`)."""
-        if now + seconds + slack >= self._end:
+        if now + seconds >= self._end:
             return self._expect_whole()
         self._waits_for, self._limit = waits_for, seconds
-        return now + seconds + slack
+        return now + seconds

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from trio.lowlevel import Task
 
     from ultra.actors.message import Envelope
+    from ultra.actors.timekeeper import Timekeeper
 
 __all__ = ["Worker"]
 
@@ -27,12 +28,12 @@ class Worker(CrashBarrier):
 
     __slots__ = ("envelope", "idle", "scope", "task")
 
-    def __init__(self, task: Task, idle: list[Task]) -> None:
+    def __init__(self, task: Task, idle: list[Task], timekeeper: Timekeeper) -> None:
         super().__init__()
         self.task = task
         self.idle = idle
         self.envelope: Envelope | None = None
-        self.scope = SectionedScope()
+        self.scope = SectionedScope(timekeeper)
 
     def leave(self, _raise_cancel: object) -> Abort:
         """Trio's abort function: the worker was cancelled while it was idle."""

@@ -18,13 +18,13 @@ import trio
 
 from ultra.actors.incarnation import Exit
 from ultra.actors.status import ActorState
+from ultra.actors.wakeup import Wakeup
 from ultra.errors import ActorUnresponsive
 from ultra.supervisor.child import Child, Phase
 from ultra.supervisor.patience import Patience
 from ultra.supervisor.roster import Roster
 from ultra.supervisor.starts import AT_ONCE, StartQueue
 from ultra.supervisor.stops import StopQueue, StopTerms
-from ultra.supervisor.wakeup import Wakeup
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,6 +11,7 @@ from msgspec import Struct
 from ultra.actors.actor import Actor, ActorOptions, ActorRef, check_grace
 from ultra.actors.cell import Cell, Interceptor
 from ultra.actors.dead_letters import DeadLetters
+from ultra.actors.timekeeper import Timekeeper
 from ultra.errors import BadCall
 from ultra.supervisor.child import ActorChild, SupervisorChild
 from ultra.supervisor.lifecycle import Lifecycle
@@ -39,6 +40,7 @@ class Environment(Struct, frozen=True):
     dead_letters: DeadLetters
     lifecycle: Lifecycle
     random: Random
+    timekeeper: Timekeeper
     interceptor: Interceptor | None = None
 
 
@@ -104,6 +106,7 @@ class Supervisor:
             spec.factory,
             spec.options,
             dead_letters=self._environment.dead_letters,
+            timekeeper=self._environment.timekeeper,
             interceptor=self._environment.interceptor,
         )
         self.loop.add(ActorChild(spec, cell, self.loop))

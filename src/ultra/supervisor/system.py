@@ -9,6 +9,7 @@ import trio
 from ultra.actors.cell import check_faults
 from ultra.actors.dead_letters import DeadLetters
 from ultra.actors.status import ActorState
+from ultra.actors.timekeeper import Timekeeper
 from ultra.chance import new_random
 from ultra.errors import ActorStopped, BadCall, UsageError
 from ultra.supervisor.lifecycle import Lifecycle
@@ -62,7 +63,10 @@ class ActorSystem:
         self.dead_letters = DeadLetters(dead_letters)
         self._lifecycle = Lifecycle()
         self._faults = faults
-        environment = Environment(self.dead_letters, self._lifecycle, random or new_random(), faults)
+        self._timekeeper = Timekeeper(self.start_soon)
+        environment = Environment(
+            self.dead_letters, self._lifecycle, random or new_random(), self._timekeeper, faults
+        )
         self._root = Supervisor(
             "",
             environment,
@@ -122,6 +126,8 @@ class ActorSystem:
                 raise
             # Cancelled or interrupted while it stopped the others: neither may hide the other.
             raise BaseExceptionGroup("broken off after an escalation", [error, loop.failure]) from None
+        finally:
+            self._timekeeper.close()
         if loop.failure is not None:
             raise loop.failure
 

@@ -1,4 +1,4 @@
-"""How a supervision loop waits, and how others make it look at what there is to do."""
+"""How a task waits that works through what there is to do, and how others make it look."""
 
 from __future__ import annotations
 
