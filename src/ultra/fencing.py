@@ -39,7 +39,7 @@ _CONTROL_TOKENS: Final = re.compile(
 )
 
 
-class Candidate(Struct, frozen=True):
+class Candidate(Struct, frozen=True, gc=False):
     """One model's text that another model is to read."""
 
     model_name: str
@@ -47,7 +47,7 @@ class Candidate(Struct, frozen=True):
     weight: float = 1.0
 
 
-class LabelledText(Struct, frozen=True):
+class LabelledText(Struct, frozen=True, gc=False):
     """A candidate or an analysis under its label, its content disarmed."""
 
     part: Part
