@@ -12,9 +12,9 @@ from ultra.fencing import Candidate, Seal, disarm
 SECRET = b"0123456789abcdef"
 
 
-def nonce_of(*reader: str, secret: bytes = SECRET, content: str = "text") -> str:
-    seal = Seal(secret)
-    return seal.reader(*reader).nonce(seal.label("candidate", [Candidate("m", content)]), content)
+def nonce_of(stage: str, reader: str, secret: bytes = SECRET, content: str = "text") -> str:
+    reading = Seal(secret).reading(stage, "a question", [Candidate("m", content)])
+    return reading.for_reader(reader, content)[1]
 
 
 def test_a_nonce_is_a_word_of_twelve_letters_and_digits() -> None:
@@ -39,10 +39,12 @@ def test_stage_model_text_and_secret_each_change_the_nonce() -> None:
 
 
 def test_a_nonce_that_a_text_knows_is_not_used() -> None:
-    reader = Seal(SECRET).reader("meta", "m")
-    known = reader.nonce([], "a question")
+    reading = Seal(SECRET).reading("meta", "a question", [])
+    order, known = reading.for_reader("m", "a question")
+    same_order, other = reading.for_reader("m", f"what does {known} mean?")
 
-    assert reader.nonce([], f"what does {known} mean?") != known
+    assert other != known
+    assert same_order == order
 
 
 @pytest.mark.parametrize("secret", [b"", b"too short"])
@@ -56,18 +58,18 @@ CANDIDATES = [Candidate(f"m{number}", f"text {number}") for number in range(30)]
 
 def test_labels_are_the_same_for_every_reader_and_orders_differ() -> None:
     seal = Seal(SECRET)
-    one = seal.reader("meta", "m").arrange(seal.label("candidate", CANDIDATES))
-    two = seal.reader("synthesis", "n").arrange(seal.label("candidate", reversed(CANDIDATES)))
+    one, _ = seal.reading("meta", "Q", CANDIDATES).for_reader("m", "")
+    two, _ = seal.reading("synthesis", "Q", CANDIDATES[::-1]).for_reader("n", "")
 
     assert {text.model_name: text.label for text in one} == {text.model_name: text.label for text in two}
     assert [text.label for text in one] != [text.label for text in two]
 
 
 def test_labels_are_letters_for_candidates_and_numbers_for_analyses() -> None:
-    seal = Seal(SECRET)
+    reading = Seal(SECRET).reading("meta", "Q", CANDIDATES, CANDIDATES)
 
-    letters = [text.label for text in seal.label("candidate", CANDIDATES)]
-    numbers = [text.label for text in seal.label("analysis", CANDIDATES)]
+    letters = [text.label for text in reading.candidates]
+    numbers = [text.label for text in reading.analyses]
 
     assert letters[:3] + letters[-5:] == ["A", "B", "C", "Z", "AA", "AB", "AC", "AD"]
     assert numbers == [str(number) for number in range(1, 31)]
@@ -78,13 +80,24 @@ def test_labels_and_order_say_nothing_of_the_order_given() -> None:
     first, called_a = dict.fromkeys("xyz", 0), dict.fromkeys("xyz", 0)
 
     for number in range(300):
-        seal = Seal(SECRET)
-        labelled = seal.label("candidate", [Candidate(name, f"{name} {number}") for name in "xyz"])
-        texts = seal.reader("meta", "m").arrange(labelled)
+        candidates = [Candidate(name, f"{name} {number}") for name in "xyz"]
+        texts, _ = Seal(SECRET).reading("meta", "Q", candidates).for_reader("m", "")
         first[texts[0].model_name] += 1
         called_a[next(text.model_name for text in texts if text.label == "A")] += 1
 
     assert all(70 < count < 130 for count in (*first.values(), *called_a.values()))
+
+
+def test_every_order_of_many_texts_is_drawn_and_shows_each_once() -> None:
+    """More texts than one digest can shuffle; each of them comes first for somebody."""
+    many = [Candidate(f"m{number}", "the same text") for number in range(100)]
+    reading = Seal(SECRET).reading("meta", "Q", many)
+
+    orders = [reading.for_reader(f"judge {number}", "")[0] for number in range(2000)]
+
+    assert all(sorted(order, key=id) == sorted(reading.candidates, key=id) for order in orders)
+    for place in (0, 50, 99):
+        assert len({order[place].model_name for order in orders}) == 100
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from ultra import BadCall, ModelError, MultiLLMOrchestrator, Stage, StageFailed, StageResponses
+from ultra.fencing import Seal
 from ultra.pipeline import BUILT_IN, plan_stages
 from ultra.planning import stages_of
 from voices import Voice
@@ -15,7 +16,7 @@ from voices import Voice
 
 def planned(requested: Any, *own: Stage, **arguments: Any) -> Any:
     known = {**BUILT_IN, **{stage.name: stage for stage in own}}
-    return plan_stages(requested, known, **{"system": None, "secret": b"s" * 32, **arguments})
+    return plan_stages(requested, known, **{"system": None, "seal": Seal(b"s" * 32), **arguments})
 
 
 def words(responses: StageResponses) -> str:

@@ -55,6 +55,13 @@ def test_only_the_beginning_of_a_huge_answer_is_compared() -> None:
     assert agreement("Q", {"one": same + "tail " * 100_000, "two": same}) == {"one": 1.0, "two": 1.0}
 
 
+@given(st.text(st.characters(max_codepoint=0x7F), max_size=200))
+def test_a_sign_beyond_ascii_changes_no_word(text: str) -> None:
+    answer = f"word {text}"
+
+    assert agreement("Q", {"one": answer, "two": f"{answer} …"}) == {"one": 1.0, "two": 1.0}
+
+
 @given(st.dictionaries(st.text(max_size=5), st.text(max_size=200), max_size=5), st.text(max_size=50))
 def test_scores_lie_between_0_and_1_and_do_not_depend_on_the_order(
     answers: dict[str, str], question: str

@@ -46,3 +46,11 @@ def test_adding_text_never_lowers_the_estimate_nor_adds_more_than_the_text_alone
 @given(text)
 def test_no_token_stands_for_more_characters_than_the_bound(sample: str) -> None:
     assert len(sample) <= estimate_tokens(sample) * MAX_CHARACTERS_PER_TOKEN
+
+
+@pytest.mark.parametrize("character", ["a", " ", "Q", "7", "é", "中", "한", "😀"])
+def test_a_long_text_takes_as_much_as_its_parts(character: str) -> None:
+    """Fifty characters take a whole number of tokens, whatever a character takes."""
+    part = character * 50
+
+    assert estimate_tokens(part * 100) == estimate_tokens(part) * 100

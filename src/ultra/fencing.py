@@ -10,24 +10,28 @@ So texts have neutral labels, and each judge sees them in an order of its own.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from hashlib import blake2b
-from operator import itemgetter
-from typing import TYPE_CHECKING, Final, Literal
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from msgspec import Struct
 
 from ultra.errors import BadCall
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
-__all__ = ["Candidate", "LabelledText", "Part", "Seal", "disarm"]
+__all__ = ["Candidate", "LabelledText", "Part", "Reading", "Seal", "disarm"]
+
+T = TypeVar("T")
 
 Part = Literal["candidate", "analysis"]
 
 _NONCE_LENGTH: Final = 12  # of 32 letters and digits: 60 bits
 _NONCE_LETTERS: Final = b"abcdefghijklmnopqrstuvwxyz234567" * 8  # for each byte of a digest, one of them
 _MIN_SECRET: Final = 16  # bytes
+_BY_WRITER_AND_TEXT: Final = attrgetter("model_name", "content")
 
 # What marks turns and their ends in the chat templates of ChatML, DeepSeek, Llama, Gemma and Mistral.
 _CONTROL_TOKENS: Final = re.compile(
@@ -35,7 +39,7 @@ _CONTROL_TOKENS: Final = re.compile(
 )
 
 
-class Candidate(Struct, frozen=True):
+class Candidate(Struct, frozen=True, gc=False):
     """One model's text that another model is to read."""
 
     model_name: str
@@ -43,25 +47,22 @@ class Candidate(Struct, frozen=True):
     weight: float = 1.0
 
 
-class LabelledText(Struct, frozen=True):
-    """A candidate or an analysis under its label, its content disarmed.
-
-    `identity` is a keyed digest of its part, writer and text.
-    """
+class LabelledText(Struct, frozen=True, gc=False):
+    """A candidate or an analysis under its label, its content disarmed."""
 
     part: Part
     label: str
+    heading: str
     model_name: str
     content: str
     weight: float
-    identity: bytes
 
     def fenced(self, nonce: str) -> str:
         """The text as it stands in a prompt.
 
         On one line with its fences: small models copy fences that have lines of their own.
         """
-        return f"{self.part.capitalize()} {self.label}: <{nonce}>{self.content}</{nonce}>"
+        return f"{self.heading}: <{nonce}>{self.content}</{nonce}>"
 
 
 class Seal:
@@ -79,62 +80,89 @@ class Seal:
             raise BadCall(f"the secret has {len(secret)} bytes, but needs at least {_MIN_SECRET}")
         self._key = blake2b(secret).digest()
 
-    def label(self, part: Part, texts: Iterable[Candidate]) -> tuple[LabelledText, ...]:
-        """`texts` under the labels that every reader of them sees, in the labels' order.
-
-        Candidates are called A, B, C, ..., analyses 1, 2, 3, ...
-        """
-        ranked = sorted(
-            ((_digest(self._key, part, text.model_name, text.content), text) for text in texts),
-            key=itemgetter(0),
-        )
-        return tuple(
-            LabelledText(
-                part,
-                _letters(number) if part == "candidate" else str(number),
-                text.model_name,
-                disarm(text.content),
-                text.weight,
-                identity,
-            )
-            for number, (identity, text) in enumerate(ranked, start=1)
-        )
-
-    def reader(self, *reader: str) -> Reader:
-        """One reading; `reader` tells it from others: the stage, the asked model, the question."""
-        return Reader(_digest(self._key, "reader", *reader))
+    def reading(
+        self, stage: str, question: str, candidates: Sequence[Candidate], analyses: Sequence[Candidate] = ()
+    ) -> Reading:
+        """The texts as they are to be read in `stage`, for the sake of `question`."""
+        key, labelled = _labelled(self._key, "candidate", candidates)
+        key, opinions = _labelled(key, "analysis", analyses) if analyses else (key, ())
+        return Reading(_digest(key, f"reading {len(stage)} {stage}{question}"), labelled, opinions)
 
 
-class Reader:
-    """Draws what differs from reader to reader: the order of texts, and the nonce of their fences."""
+class Reading:
+    """Texts that several readers are to read: `Seal.reading` makes it.
 
-    def __init__(self, key: bytes) -> None:
+    Each digest is the key of the next one, so everything depends on all that comes before it: the
+    labels of the candidates on the candidates alone, those of the analyses on both, and what differs
+    from reader to reader on stage and question, too.
+
+    Attributes:
+        candidates: under the labels that every reader of them sees, in the labels' order: A, B, C, ...
+        analyses: likewise: 1, 2, 3, ...
+    """
+
+    def __init__(
+        self, key: bytes, candidates: tuple[LabelledText, ...], analyses: tuple[LabelledText, ...]
+    ) -> None:
+        self.candidates = candidates
+        self.analyses = analyses
         self._key = key
 
-    def arrange(self, texts: Iterable[LabelledText]) -> tuple[LabelledText, ...]:
-        """`texts` in this reader's order."""
-        key = self._key
-        return tuple(sorted(texts, key=lambda text: blake2b(text.identity, key=key).digest()))
+    def for_reader(self, reader: str, present: str) -> tuple[tuple[LabelledText, ...], str]:
+        """The texts in the order of this reader, analyses last, and a word for their fences.
 
-    def nonce(self, texts: Iterable[LabelledText], present: str) -> str:
-        """A word for the fences of `texts`, which does not stand in `present`, a text in lower case."""
-        identities = b"".join([text.identity for text in texts])
-        attempt = 0
+        The word, the nonce, does not stand in `present`, a text in lower case.
+        """
+        drawn = _digest(self._key, reader)
+        nonce, number = _nonce(drawn), _number(drawn, len(self.candidates) + len(self.analyses))
         # Chance does not bring a nonce into a text, but whoever has learned the secret could.
-        while (nonce := self._draw(attempt, identities)) in present:
-            attempt += 1
-        return nonce
+        while nonce in present:
+            drawn = blake2b(drawn).digest()
+            nonce = _nonce(drawn)
+        candidates, number = _shuffled(self.candidates, number)
+        analyses, number = _shuffled(self.analyses, number)
+        return (*candidates, *analyses), nonce
 
-    def _draw(self, attempt: int, identities: bytes) -> str:
-        digest = blake2b(b"nonce %d " % attempt + identities, key=self._key, digest_size=_NONCE_LENGTH)
-        return digest.digest().translate(_NONCE_LETTERS).decode("ascii")
+
+def _labelled(key: bytes, part: Part, texts: Iterable[Candidate]) -> tuple[bytes, tuple[LabelledText, ...]]:
+    """A digest of `texts`, in whatever order they come, and the texts under their labels."""
+    known = sorted(texts, key=_BY_WRITER_AND_TEXT)
+    # With their lengths, so that no two sets look alike.
+    told = [f" {len(text.model_name)} {len(text.content)} {text.model_name}{text.content}" for text in known]
+    digest = _digest(key, part + "".join(told))
+    shuffled, _ = _shuffled(known, _number(digest, len(known)))
+    labelled = [
+        LabelledText(part, *_label(part, number), text.model_name, disarm(text.content), text.weight)
+        for number, text in enumerate(shuffled, start=1)
+    ]
+    return digest, tuple(labelled)
 
 
-def _digest(key: bytes, *words: str) -> bytes:
-    """A keyed digest of `words` and their lengths, so that no two sequences look alike."""
-    lengths = " ".join([str(len(word)) for word in words])
-    text = f"{lengths}\n{''.join(words)}"
-    return blake2b(text.encode("utf-8", "surrogatepass"), key=key, digest_size=32).digest()
+def _digest(key: bytes, text: str) -> bytes:
+    return blake2b(text.encode("utf-8", "surrogatepass"), key=key).digest()
+
+
+def _nonce(drawn: bytes) -> str:
+    return drawn[:_NONCE_LENGTH].translate(_NONCE_LETTERS).decode("ascii")
+
+
+def _number(drawn: bytes, texts: int) -> int:
+    """A number to shuffle so many texts by, from what the nonce leaves of `drawn`.
+
+    It is far larger than the number of their orders, so that each of these comes about equally often.
+    """
+    while len(drawn) < _NONCE_LENGTH + 16 + 2 * texts:
+        drawn += blake2b(drawn).digest()
+    return int.from_bytes(drawn[_NONCE_LENGTH:], "big")
+
+
+def _shuffled(texts: Sequence[T], number: int) -> tuple[list[T], int]:
+    """`texts` in the order that `number` picks, and what is left of the number for others."""
+    left, shuffled = list(texts), []
+    while left:
+        number, index = divmod(number, len(left))
+        shuffled.append(left.pop(index))
+    return shuffled, number
 
 
 def disarm(content: str) -> str:
@@ -146,6 +174,13 @@ def disarm(content: str) -> str:
     if "<" not in content and "[" not in content:
         return content
     return _CONTROL_TOKENS.sub(lambda match: f"{match[0]} ", content)
+
+
+@lru_cache(maxsize=256)
+def _label(part: Part, number: int) -> tuple[str, str]:
+    """The label of the text of this number, and its heading."""
+    label = _letters(number) if part == "candidate" else str(number)
+    return label, f"{part.capitalize()} {label}"
 
 
 def _letters(number: int) -> str:

@@ -179,7 +179,8 @@ class Lifespan:
     def call_ended(self) -> None:
         """One call less uses the actors."""
         self.calls -= 1
-        self._call_ended.unpark_all()
+        if self._call_ended:  # somebody waits in `stop`
+            self._call_ended.unpark_all()
 
 
 class _Keeping:

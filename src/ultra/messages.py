@@ -2,11 +2,15 @@
 
 All are msgspec Structs, so they encode to JSON with `msgspec.json.encode` and decode back.
 Times are seconds, counts of text are tokens unless a name says bytes, money is in US dollars.
+
+Those that hold nothing but text, numbers and each other cannot be part of a cycle: the garbage collector
+need not look at them (``gc=False``).
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Literal
 
 from msgspec import Struct, field
@@ -37,7 +41,7 @@ SynthesisSource = Literal["primary", "fallback", "best_candidate"]
 or nobody, and the best candidate stands in its place."""
 
 
-class Usage(Record, Struct, frozen=True, kw_only=True):
+class Usage(Record, Struct, frozen=True, kw_only=True, gc=False):
     """Tokens of one call, as the provider counted them.
 
     `input` is every prompt token, cached ones included; `cached` is the part read from the provider's
@@ -57,7 +61,7 @@ class Usage(Record, Struct, frozen=True, kw_only=True):
         return (self.input or 0) + (self.output or 0)
 
 
-class Completion(Record, Struct, frozen=True, kw_only=True):
+class Completion(Record, Struct, frozen=True, kw_only=True, gc=False):
     """What one call to a model gave back. `content` is the text of the answer and nothing else.
 
     `reasoning` is what the model wrote while it thought, `refusal` what it wrote instead of an answer;
@@ -76,7 +80,7 @@ class Completion(Record, Struct, frozen=True, kw_only=True):
         return self.content
 
 
-class ModelResponse(Record, Struct, frozen=True, kw_only=True):
+class ModelResponse(Record, Struct, frozen=True, kw_only=True, gc=False):
     """One model's answer in one stage. Prints as its text.
 
     `model_name` is the name the model was registered under. `response_time` and
@@ -97,13 +101,13 @@ class ModelResponse(Record, Struct, frozen=True, kw_only=True):
     finish_reason: FinishReason | None = None
     request_id: str | None = None
     cost: float | None = None
-    timestamp: datetime = field(default_factory=lambda: datetime.now(UTC))
+    timestamp: datetime = field(default_factory=partial(datetime.now, UTC))
 
     def __str__(self) -> str:
         return self.content
 
 
-class ModelFailure(Record, Struct, frozen=True, kw_only=True):
+class ModelFailure(Record, Struct, frozen=True, kw_only=True, gc=False):
     """One model's failure in one stage: what a run reports for a model that gave no answer.
 
     `message` is the whole error as text; `kind` is None for errors that did not come from a provider.

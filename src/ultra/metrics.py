@@ -22,6 +22,24 @@ LATEST: Final = 20
 """How many of the newest outcomes are kept, to judge a model's health by."""
 
 
+class _Window:
+    """The newest values, in a list: it is copied for every result, and a list is copied fastest."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self) -> None:
+        self._values: list[float] = []
+
+    def append(self, value: float) -> None:
+        self._values.append(value)
+        if len(self._values) == 2 * WINDOW:  # seldom, as it moves all others
+            del self._values[:WINDOW]
+
+    def newest(self) -> list[float]:
+        """A copy of the values, oldest first."""
+        return self._values[-WINDOW:]
+
+
 class MetricsRecorder:
     """Counts what one model does. Belongs to the registration, so it outlives every actor."""
 
@@ -55,9 +73,9 @@ class MetricsRecorder:
         self.tokens_estimated = False
         self.cost = 0.0
         self.latest: deque[ModelError | None] = deque(maxlen=LATEST)
-        self._response_times: deque[float] = deque(maxlen=WINDOW)
-        self._times_to_first_token: deque[float] = deque(maxlen=WINDOW)
-        self._quality: deque[float] = deque(maxlen=WINDOW)
+        self._response_times = _Window()
+        self._times_to_first_token = _Window()
+        self._quality = _Window()
 
     @property
     def requests(self) -> int:
@@ -88,7 +106,7 @@ class MetricsRecorder:
     @property
     def newest_response_times(self) -> Sequence[float]:
         """The window of response times [s], oldest first."""
-        return self._response_times
+        return self._response_times.newest()
 
     def hedged(self) -> None:
         """A call took long, and a second one was made beside it."""
@@ -101,9 +119,9 @@ class MetricsRecorder:
     def snapshot(self) -> ModelMetrics:
         """All numbers at this moment, as values that do not change any more."""
         finished = self.successes + self.failures
-        response_times, quality = list(self._response_times), list(self._quality)
+        response_times, quality = self._response_times.newest(), self._quality.newest()
         return ModelMetrics(
-            requests=self.requests,
+            requests=finished + self.cancelled,
             successes=self.successes,
             failures=self.failures,
             cancelled=self.cancelled,
@@ -112,7 +130,7 @@ class MetricsRecorder:
             success_rate=self.successes / finished if finished else None,
             response_times=response_times,
             average_response_time=_mean(response_times),
-            times_to_first_token=list(self._times_to_first_token),
+            times_to_first_token=self._times_to_first_token.newest(),
             quality_scores=quality,
             average_quality=_mean(quality),
             cache_hits=self.cache_hits,

@@ -15,6 +15,7 @@ from ultra.responses import StageResponses
 
 if TYPE_CHECKING:
     from ultra.actors.run import Run
+    from ultra.fencing import Seal
 
 __all__ = [
     "BUILT_IN",
@@ -24,6 +25,7 @@ __all__ = [
     "PromptMaker",
     "Stage",
     "candidates_of",
+    "order_stages",
     "plan_stages",
     "prompt_budget_of",
 ]
@@ -82,39 +84,50 @@ def plan_stages(
     known: Mapping[str, Stage],
     *,
     system: str | None,
-    secret: bytes,
+    seal: Seal,
     scoring_share: float = 0.0,
 ) -> tuple[StagePlan, ...]:
-    """Turn what a caller asked for into plans; None asks for the built-in stages.
+    """Turn what a caller asked for into plans, which may serve any number of runs.
 
     `scoring_share` is the part of the run's time to keep for scoring the initial answers.
 
     Raises:
+        BadCall: as `order_stages`.
+    """
+    return tuple(
+        StagePlan(
+            name=stage.name,
+            compose=_composer(stage, reads, system if stage.system is None else stage.system, seal),
+            asks=stage.asks,
+            reads=reads,
+            optional=stage.optional,
+            final=stage.name == "synthesis",
+            share=stage.share,
+            scored=stage.name == "initial",
+            scoring_share=scoring_share if stage.name == "initial" else 0.0,
+        )
+        for stage, reads in order_stages(requested, known)
+    )
+
+
+def order_stages(
+    requested: Sequence[str | Stage] | None, known: Mapping[str, Stage]
+) -> list[tuple[Stage, str | None]]:
+    """The stages that a caller asked for, each with what it reads; None asks for the built-in ones.
+
+    Raises:
         BadCall: an unknown, repeated or empty stage, or one without the earlier stage that it reads.
     """
-    plans: list[StagePlan] = []
+    ordered: list[tuple[Stage, str | None]] = []
     earlier: list[str] = []
     for stage in _resolve(tuple(BUILT_IN) if requested is None else requested, known):
         reads = stage.reads or (earlier[-1] if earlier and stage.name != "initial" else None)
         if reads is not None and reads not in earlier:
             before = f"; before it come: {', '.join(earlier)}" if earlier else ""
             raise BadCall(f"stage {stage.name!r} reads stage {reads!r}, which must come before it{before}")
-        scored = stage.name == "initial"
-        plans.append(
-            StagePlan(
-                name=stage.name,
-                compose=_composer(stage, reads, system if stage.system is None else stage.system, secret),
-                asks=stage.asks,
-                reads=reads,
-                optional=stage.optional,
-                final=stage.name == "synthesis",
-                share=stage.share,
-                scored=scored,
-                scoring_share=scoring_share if scored else 0.0,
-            )
-        )
+        ordered.append((stage, reads))
         earlier.append(stage.name)
-    return tuple(plans)
+    return ordered
 
 
 def _resolve(requested: object, known: Mapping[str, Stage]) -> list[Stage]:
@@ -139,7 +152,7 @@ def _resolve(requested: object, known: Mapping[str, Stage]) -> list[Stage]:
 # --- what is asked ---------------------------------------------------------------------------------
 
 
-def _composer(stage: Stage, reads: str | None, system: str | None, secret: bytes) -> Compose:
+def _composer(stage: Stage, reads: str | None, system: str | None, seal: Seal) -> Compose:
     if stage.prompt is not None:
         maker = stage.prompt
         return lambda run: _one_for_all(_made(stage.name, maker, reads, run), system)
@@ -158,7 +171,7 @@ def _composer(stage: Stage, reads: str | None, system: str | None, secret: bytes
                 question=run.plan.question,
                 candidates=candidates,
                 analyses=analyses,
-                secret=secret,
+                seal=seal,
                 system=system,
             )
         )

@@ -22,13 +22,15 @@ from ultra.arguments import (
 )
 from ultra.clients.runners import Caller
 from ultra.errors import BadCall
-from ultra.pipeline import BUILT_IN, Stage, plan_stages
+from ultra.fencing import Seal
+from ultra.pipeline import BUILT_IN, Stage, order_stages, plan_stages
 from ultra.scoring import JUDGE_SHARE, Scoring
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ultra.actors.model import RegisteredModel
+    from ultra.actors.plan import StagePlan
     from ultra.quality import Scorer
     from ultra.registry import ModelRegistry
     from ultra.streaming import PlanMaker
@@ -56,7 +58,7 @@ class Planner:
     """Plans the runs of one orchestrator. `stages` are those that can be asked for by name.
 
     Raises:
-        BadCall: the stages of `defaults` are not allowed.
+        BadCall: the stages of `defaults` are not allowed, or the secret is too short.
     """
 
     def __init__(
@@ -65,8 +67,8 @@ class Planner:
         self._registry = registry
         self._stages = stages
         self._defaults = defaults
-        self._secret = secret
-        check_stages(defaults.stages, stages)
+        self._seal = Seal(secret)
+        self._default_plans = self._plans(defaults.stages, defaults.system)
 
     def check(
         self,
@@ -92,13 +94,10 @@ class Planner:
         quorum = defaults.quorum if settings.quorum is None else settings.quorum
         judge = self._judge()
         caller = Caller.current()
-        planned = plan_stages(
-            defaults.stages if stages is None else stages,
-            self._stages,
-            system=system,
-            secret=self._secret,
-            scoring_share=0.0 if judge is None else JUDGE_SHARE,
-        )
+        if stages is None and system == defaults.system:
+            planned = self._default_plans
+        else:
+            planned = self._plans(defaults.stages if stages is None else stages, system)
         # An iterator can be read only once, and the plan is made later.
         names = tuple(models) if isinstance(models, Iterable) and not isinstance(models, str) else models
         checked_quorum(quorum, len(registry.chosen(names)))
@@ -116,14 +115,21 @@ class Planner:
                 max_cost=defaults.max_cost,
                 use_cache=use_cache,
                 options=options,
-                score=Scoring(
-                    defaults.scorer, tree.target(judge) if judge is not None else None, self._secret
-                ),
+                score=Scoring(defaults.scorer, tree.target(judge) if judge is not None else None, self._seal),
                 sink=sink,
                 caller=caller,
             )
 
         return make_plan
+
+    def _plans(self, stages: Sequence[str | Stage] | None, system: str | None) -> tuple[StagePlan, ...]:
+        return plan_stages(
+            stages,
+            self._stages,
+            system=system,
+            seal=self._seal,
+            scoring_share=0.0 if self._defaults.judge is None else JUDGE_SHARE,
+        )
 
     def _judge(self) -> RegisteredModel | None:
         # Only now: models are registered after the orchestrator was made, and after it was entered, too.
@@ -138,7 +144,7 @@ class Planner:
 
 def check_stages(requested: Sequence[str | Stage] | None, known: Mapping[str, Stage]) -> None:
     """Raise `BadCall` unless a run can have the stages `requested`, of which some are `known` by name."""
-    plan_stages(requested, known, system=None, secret=b"")
+    order_stages(requested, known)
 
 
 def stages_of(owner: object) -> dict[str, Stage]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from msgspec import Struct
 
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from ultra.clients.runners import Runner
 
 __all__ = ["Faults", "ModelRegistry", "Policies", "check_weight"]
+
+
+_WEIGHT: Final = attrgetter("weight")
 
 
 class Policies(Struct, frozen=True):
@@ -170,9 +174,11 @@ class ModelRegistry:
             BadCall: an unknown or repeated name, an empty list, or something that is no list of names.
         """
         models = self._models.copy()  # another thread may register one meanwhile
-        order = {name: number for number, name in enumerate(models)}
-        chosen = models.values() if names is None else self._named(names)
-        return sorted(chosen, key=lambda model: (-model.weight, order.get(model.name, 0)))
+        chosen = list(models.values())
+        if names is not None:
+            order = {name: number for number, name in enumerate(models)}
+            chosen = sorted(self._named(names), key=lambda model: order.get(model.name, 0))
+        return sorted(chosen, key=_WEIGHT, reverse=True)  # which leaves those of equal weight in their order
 
     def chosen(self, names: object = None) -> list[RegisteredModel]:
         """As `prioritized`, for a run: it needs at least one model."""

@@ -11,12 +11,13 @@ from ultra.actors.model import Generate
 from ultra.clients.runners import as_caller
 from ultra.errors import DeadlineExceeded, StageFailed, UltraError
 from ultra.pipeline import candidates_of, prompt_budget_of
-from ultra.prompts import compose
+from ultra.prompts import Composer
 from ultra.quality import JUDGE, parse_grades
 
 if TYPE_CHECKING:
     from ultra.actors.plan import StagePlan, Target
     from ultra.actors.run import Run
+    from ultra.fencing import Seal
     from ultra.prompts import Prompt
     from ultra.quality import Scorer
 
@@ -34,10 +35,10 @@ class Scoring:
     and never its failure.
     """
 
-    def __init__(self, scorer: Scorer | None, judge: Target | None, secret: bytes) -> None:
+    def __init__(self, scorer: Scorer | None, judge: Target | None, seal: Seal) -> None:
         self._scorer = scorer
         self._judge = judge
-        self._secret = secret
+        self._seal = seal
 
     async def __call__(self, run: Run, stage: StagePlan, deadline: float) -> dict[str, float]:
         """The scores (0..1) of the stage's answers, as far as there are any, by model name.
@@ -82,15 +83,14 @@ class Scoring:
         raise DeadlineExceeded("it did not answer in time")
 
     def _compose(self, judge: Target, run: Run, stage: StagePlan) -> Prompt:
-        return compose(
+        composer = Composer(
             "judge",
             task=JUDGE,
             question=run.plan.question,
             candidates=candidates_of(run, stage.name),
-            asked_model=judge.name,
-            secret=self._secret,
-            budget=prompt_budget_of(judge),
+            seal=self._seal,
         )
+        return composer.prompt_for(judge.name, prompt_budget_of(judge))
 
 
 def _checked(scores: object) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Final
+from zlib import adler32
 
 __all__ = ["MAX_CHARACTERS_PER_TOKEN", "estimate_tokens"]
 
@@ -36,11 +37,13 @@ def _weight(byte: int) -> int:
 
 _WEIGHTS: Final = bytes(_weight(byte) for byte in range(256))
 
-_LEAST: Final = min(_WEIGHTS[:0x80])
-_HEAVIER: Final = tuple(
-    (weight - _LEAST, bytes([weight])) for weight in sorted({*_WEIGHTS[:0x80]}) if weight > _LEAST
-)
-"""What the heavier characters of ASCII add to the least weight, and the byte that each is translated to."""
+_SPAN: Final = 65_520 // max(_WEIGHTS)
+"""How many weights can be added up at once, as an Adler-32 checksum counts modulo 65,521."""
+
+
+def _sum(weights: bytes) -> int:
+    """The sum of at most `_SPAN` weights: the lower half of their Adler-32 checksum (RFC 1950)."""
+    return adler32(weights, 0) & 0xFFFF
 
 
 def estimate_tokens(text: str) -> int:
@@ -52,13 +55,11 @@ def estimate_tokens(text: str) -> int:
     words may be underestimated by a quarter and random strings (base64) by two fifths. For
     vocabularies of 200,000 the estimate is up to three times too high outside English. Adding text
     never lowers the estimate, and that of two texts together is at most the sum of their estimates.
-    Takes about 3 ns a character of ASCII, and 15 ns a byte of any other text.
+    Takes about 1.3 ns a character of ASCII, and 4 ns one of Cyrillic or Chinese.
     """
     weights = text.encode("utf-8", "surrogatepass").translate(_WEIGHTS)
-    if text.isascii():
-        units = _LEAST * len(weights)  # to count the few classes of ASCII is faster than to add up all bytes
-        for more, weight in _HEAVIER:
-            units += more * weights.count(weight)
+    if len(weights) <= _SPAN:
+        units = _sum(weights)
     else:
-        units = sum(weights)
+        units = sum(_sum(weights[start : start + _SPAN]) for start in range(0, len(weights), _SPAN))
     return -(-units // _UNITS_PER_TOKEN)
