@@ -301,6 +301,7 @@ class _Call(Generic[T]):
 
 @coroutine
 def _pause() -> Generator[None, None, None]:
+    """Await this to be resumed by the next `send`, or by the first step of the task that is made then."""
     yield
 
 
