@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextvars import Context, ContextVar, copy_context
 from typing import Any, TypeVar
@@ -13,7 +15,8 @@ import trio
 
 from asyncio_runs import DEBUGGABLE, LOOPS
 from ultra.errors import LoopUnavailable
-from ultra.loops import Alarm, AsyncioLoop
+from ultra.loops import Alarm, AsyncioLoop, TrioMail
+from ultra.mailbox import Mailbox
 
 T = TypeVar("T")
 Emit = Callable[[str], None]
@@ -143,6 +146,40 @@ async def test_calls_of_one_moment_share_one_wake_up_of_the_loop(
     assert len(wakes) == 1
 
 
+async def test_replies_of_one_moment_share_one_wake_up_of_trio(beside: LoopThread) -> None:
+    token = trio.lowlevel.current_trio_token()
+    wakes: list[object] = []
+
+    def wake(deliver: Callable[[], None]) -> None:
+        wakes.append(deliver)
+        token.run_sync_soon(deliver)
+        time.sleep(0.01)  # trio delivers meanwhile, so that whatever else is sent would wake it anew
+
+    async def nothing() -> None:
+        pass
+
+    waiting: list[asyncio.Future[None]] = []
+
+    def end_all() -> None:
+        for future in waiting:
+            future.set_result(None)
+
+    async def wait_for_all() -> None:
+        loop = asyncio.get_running_loop()
+        mine: asyncio.Future[None] = loop.create_future()
+        waiting.append(mine)
+        if len(waiting) == 50:
+            loop.call_soon(end_all)
+        await mine
+
+    TrioMail.begin(Mailbox(wake))
+    for function, expected in ((nothing, 1), (wait_for_all, 2)):
+        async with trio.open_nursery() as nursery:
+            for _ in range(50):
+                nursery.start_soon(run, beside, function)
+        assert len(wakes) == expected
+
+
 # --- cancellation ----------------------------------------------------------------------------------
 
 
@@ -226,6 +263,48 @@ async def test_a_coroutine_that_somebody_else_cancels_is_reported_and_cancels_no
 
     with pytest.raises(LoopUnavailable, match="was cancelled"):
         await run(beside, give_up)
+
+
+async def test_a_coroutine_that_is_cancelled_before_its_first_step_is_reported(beside: LoopThread) -> None:
+    began: list[str] = []
+
+    async def begin() -> None:
+        began.append("yes")
+
+    def cancelled_at_once(
+        loop: asyncio.AbstractEventLoop, coroutine: Any, context: Context | None = None
+    ) -> asyncio.Task[Any]:
+        task = asyncio.Task(coroutine, loop=loop, context=context)
+        task.cancel()
+        return task
+
+    beside.call(lambda: beside.loop.set_task_factory(cancelled_at_once))
+    with pytest.raises(LoopUnavailable, match="was cancelled"):
+        await run(beside, begin)
+    beside.loop.call_soon_threadsafe(beside.loop.set_task_factory, None)
+
+    assert began == []
+
+
+async def test_an_interrupt_ends_the_loop_and_the_call_on_it(
+    beside: LoopThread, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+
+    async def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    async def close_after_it() -> None:
+        await trio.to_thread.run_sync(beside.thread.join)
+        await trio.to_thread.run_sync(beside.close)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(close_after_it)
+        with pytest.raises(LoopUnavailable, match="was cancelled"):
+            await run(beside, interrupt)
+
+    gc.collect()
+    assert caplog.messages == []
 
 
 # --- text ------------------------------------------------------------------------------------------
@@ -361,6 +440,26 @@ async def test_a_call_on_a_loop_that_runs_no_more_can_be_cancelled(beside: LoopT
         await begun.wait()
         beside.stop()
         nursery.cancel_scope.cancel()
+
+
+async def test_a_loop_that_is_thrown_away_with_a_call_on_it_leaves_no_noise(
+    beside: LoopThread, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun = trio.Event()
+    token = trio.lowlevel.current_trio_token()
+
+    async def hang() -> None:
+        token.run_sync_soon(begun.set)
+        await asyncio.get_running_loop().create_future()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run, beside, hang)
+        await begun.wait()
+        beside.stop()
+        nursery.cancel_scope.cancel()
+
+    gc.collect()  # pytest would tell of an exception that nobody can catch
+    assert [message for message in caplog.messages if "was destroyed but it is pending" not in message] == []
 
 
 async def test_an_alarm_wakes_an_asyncio_task_once_and_from_any_thread(beside: LoopThread) -> None:

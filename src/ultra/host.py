@@ -159,7 +159,7 @@ class _Job(Generic[T]):
     """One async function in trio, and the asyncio future that stands for it."""
 
     def __init__(self, thread: TrioThread, function: Callable[[], Awaitable[T]]) -> None:
-        self.future = _Uninterrupted[T | None](self.cancel)
+        self.future: _Uninterrupted[T | None] = _Uninterrupted(self.cancel)
         self._thread = thread
         self._function = function
         self._context = contextvars.copy_context()

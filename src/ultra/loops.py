@@ -6,6 +6,7 @@ import asyncio
 import threading
 import weakref
 from contextlib import suppress
+from types import coroutine
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import trio
@@ -27,7 +28,7 @@ from ultra.errors import LoopUnavailable
 from ultra.mailbox import Mailbox
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Generator
     from contextvars import Context
 
     from outcome import Outcome
@@ -68,8 +69,9 @@ class TrioMail(trio.abc.Instrument):
         add_instrument(mail)
         return mail
 
-    def send(self, mailbox: Mailbox) -> None:
-        """Flush `mailbox` before trio waits, or looks, for I/O."""
+    def send(self, mailbox: Mailbox, function: Callable[..., object], *args: object) -> None:
+        """Put ``function(*args)`` into `mailbox`, and flush it before trio waits, or looks, for I/O."""
+        mailbox.put(function, *args)
         self._unsent[mailbox] = None
 
     def after_run(self) -> None:
@@ -81,14 +83,18 @@ class TrioMail(trio.abc.Instrument):
         if self._unsent:
             unsent, self._unsent = self._unsent, {}
             for mailbox in unsent:
-                with suppress(LoopUnavailable):
+                try:
                     mailbox.flush()
+                except LoopUnavailable:
+                    continue  # the loop was closed, and its calls with it
 
 
 class AsyncioLoop:
     """One asyncio loop. Called from trio, it runs a coroutine there and waits for its end.
 
-    There is one object for each loop, so that what several tasks send to it shares one wake-up.
+    There is one object for each loop, so that what several tasks send to it shares one wake-up. What the
+    loop's own tasks send back is kept until the callbacks that are ready with them have had their turn,
+    for the reason that `TrioMail` gives.
     """
 
     _known: Final[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncioLoop]] = (
@@ -98,7 +104,10 @@ class AsyncioLoop:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = weakref.ref(loop)  # a registered client must not keep a closed loop in memory
-        self._mailbox = Mailbox(self._wake)
+        self.inbox = Mailbox(self._wake)
+        self._unsent: dict[Mailbox, None] = {}
+        self._will_flush = False
+        self._began_tasks = False
 
     @classmethod
     def running(cls) -> AsyncioLoop:
@@ -125,19 +134,11 @@ class AsyncioLoop:
         loop = self._loop()
         if loop is None or loop.is_closed():
             raise LoopUnavailable("the asyncio loop was closed")
-        self._mailbox.put(function, *args)
         if in_trio_run():
-            TrioMail.current().send(self._mailbox)
+            TrioMail.current().send(self.inbox, function, *args)
         else:
-            self._mailbox.flush()
-
-    def _wake(self, deliver: Callable[[], None]) -> None:
-        loop = self._loop()
-        try:
-            if loop is not None:
-                loop.call_soon_threadsafe(deliver)
-        except RuntimeError as error:
-            raise LoopUnavailable("the asyncio loop was closed") from error
+            self.inbox.put(function, *args)
+            self.inbox.flush()
 
     async def __call__(
         self,
@@ -157,6 +158,44 @@ class AsyncioLoop:
         """
         return await _Call(self, call, on_text, context).outcome()
 
+    def _wake(self, deliver: Callable[[], None]) -> None:
+        loop = self._loop()
+        try:
+            if loop is not None:
+                loop.call_soon_threadsafe(self._take, deliver)
+        except RuntimeError as error:
+            raise LoopUnavailable("the asyncio loop was closed") from error
+
+    # --- in the loop's thread ------------------------------------------------------------------------
+
+    def begin(self, coroutine: Coroutine[Any, Any, None], context: Context) -> asyncio.Task[None]:
+        """Make a task of `coroutine`, with `context` as its context variables."""
+        self._began_tasks = True
+        return asyncio.get_running_loop().create_task(coroutine, context=context)
+
+    def send(self, mailbox: Mailbox, function: Callable[..., object], *args: object) -> None:
+        """Put ``function(*args)`` into `mailbox`, and flush it soon."""
+        mailbox.put(function, *args)
+        self._unsent[mailbox] = None
+        self._flush_soon()
+
+    def _take(self, deliver: Callable[[], None]) -> None:
+        deliver()
+        if self._began_tasks:
+            self._began_tasks = False
+            self._flush_soon()  # right after the first steps of these tasks, which may be their last
+
+    def _flush_soon(self) -> None:
+        if not self._will_flush:
+            self._will_flush = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._will_flush = False
+        unsent, self._unsent = self._unsent, {}
+        for mailbox in unsent:
+            _flush_home(mailbox)
+
 
 class _Call(Generic[T]):
     """One coroutine on an asyncio loop, and the trio task that waits for it."""
@@ -172,8 +211,8 @@ class _Call(Generic[T]):
         self._call = call
         self._on_text = on_text
         self._context = context.copy()  # two threads cannot be in the same one at once
-        self._home = TrioMail.current().inbox
-        self._coroutine: asyncio.Task[T] | None = None
+        self._mail = TrioMail.current()
+        self._task: asyncio.Task[None] | None = None
         self._waiter: Task | None = None
         self._raise_cancel: RaiseCancelT | None = None
         self._failure: BaseException | None = None
@@ -185,7 +224,7 @@ class _Call(Generic[T]):
         await checkpoint_if_cancelled()
         if not self._loop.is_running:
             raise LoopUnavailable("the asyncio loop does not run")
-        self._loop.post(self._begin)
+        self._mail.send(self._loop.inbox, self._begin)
         self._waiter = current_task()
         result: T = await wait_task_rescheduled(self._abort)
         return result
@@ -225,32 +264,58 @@ class _Call(Generic[T]):
     # --- in the asyncio loop's thread ----------------------------------------------------------------
 
     def _begin(self) -> None:
-        emit = self._emit if self._on_text is not None else None
-        self._coroutine = asyncio.get_running_loop().create_task(self._call(emit), context=self._context)
-        self._coroutine.add_done_callback(self._on_done)
+        live = self._live()
+        live.send(None)  # into its `try`, so that a task cancelled before its first step reports, too
+        self._task = self._loop.begin(live, self._context)
 
     def _cancel(self) -> None:
-        if self._coroutine is not None:
-            self._coroutine.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _live(self) -> None:
+        """The task: it reports its end itself, since a done callback would be one turn of the loop later."""
+        try:
+            await _pause()
+            result = await self._call(self._emit if self._on_text is not None else None)
+        except Exception as error:  # noqa: BLE001 - raised where the call is awaited
+            self._report(Error(error))
+        except GeneratorExit:
+            raise  # thrown away with its loop, which does not run any more
+        except BaseException as error:
+            self._report(None)
+            if not isinstance(error, asyncio.CancelledError):
+                # KeyboardInterrupt and its like end the loop, by asyncio's own doing: the call broke off.
+                _mark_as_seen(asyncio.current_task())
+            raise
+        else:
+            self._report(Value(result))
 
     def _emit(self, text: str) -> None:
-        self._bring_home(self._hear, text)
+        self._mail.inbox.put(self._hear, text)
+        _flush_home(self._mail.inbox)  # at once, for the client may go on computing
 
-    def _on_done(self, coroutine: asyncio.Task[T]) -> None:
-        outcome: Outcome[T] | None = None
-        if not coroutine.cancelled():
-            error = coroutine.exception()
-            if error is None:
-                outcome = Value(coroutine.result())
-            elif isinstance(error, Exception):
-                outcome = Error(error)
-            # KeyboardInterrupt and its like end the loop, by asyncio's own doing: the call broke off.
-        self._bring_home(self._settle, outcome)
+    def _report(self, outcome: Outcome[T] | None) -> None:
+        self._task = None  # or an error would refer to itself: traceback, frame, task, error
+        self._loop.send(self._mail.inbox, self._settle, outcome)
 
-    def _bring_home(self, function: Callable[..., object], *args: object) -> None:
-        self._home.put(function, *args)
-        with suppress(trio.RunFinishedError, LoopUnavailable):  # then nobody waits any more
-            self._home.flush()
+
+@coroutine
+def _pause() -> Generator[None, None, None]:
+    """Await this to be resumed by the next `send`, or by the first step of the task that is made then."""
+    yield
+
+
+def _mark_as_seen(task: asyncio.Task[Any] | None) -> None:
+    """Keep asyncio from logging that nobody retrieved the exception with which `task` is about to end."""
+    if task is not None:
+        task.add_done_callback(lambda task: task.exception())
+
+
+def _flush_home(mailbox: Mailbox) -> None:
+    try:
+        mailbox.flush()
+    except (trio.RunFinishedError, LoopUnavailable):
+        return  # nobody waits any more
 
 
 class Alarm:

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
+import httpx  # noqa: F401 - openai mistakes a module for whole that another thread has begun to import
 import openai
 from aiohttp import web
 
