@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from random import Random
+from statistics import fmean
+
 import msgspec
 import pytest
 
@@ -64,3 +67,14 @@ def test_a_snapshot_does_not_change_any_more_and_travels() -> None:
     assert before.response_times == [1.0]
     assert msgspec.json.decode(msgspec.json.encode(before), type=ModelMetrics) == before
     assert before["response_times"] == [1.0]
+
+
+@pytest.mark.parametrize("count", [1, WINDOW, WINDOW + 1, 2 * WINDOW - 1, 2 * WINDOW, 5 * WINDOW + 17])
+def test_an_average_is_that_of_the_window_that_is_shown(count: int) -> None:
+    recorder, random = MetricsRecorder(), Random(count)
+    for _ in range(count):
+        recorder.answered(random.expovariate(1), None)
+        recorder.scored(random.random())
+        metrics = recorder.snapshot()
+    assert metrics.average_response_time == pytest.approx(fmean(metrics.response_times), rel=1e-12)
+    assert metrics.average_quality == pytest.approx(fmean(metrics.quality_scores), rel=1e-12)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
 from ultra.errors import ModelError
@@ -23,21 +24,33 @@ LATEST: Final = 20
 
 
 class _Window:
-    """The newest values, in a list: it is copied for every result, and a list is copied fastest."""
+    """The newest values and their mean, which every result of a run has: so neither may take long.
 
-    __slots__ = ("_values",)
+    Beside the values stand their sums from the first one on. They begin anew with each `WINDOW` values, so
+    that rounding errors do not pile up.
+    """
+
+    __slots__ = ("_sums", "_values")
 
     def __init__(self) -> None:
         self._values: list[float] = []
+        self._sums = [0.0]
 
     def append(self, value: float) -> None:
         self._values.append(value)
-        if len(self._values) == 2 * WINDOW:  # seldom, as it moves all others
-            del self._values[:WINDOW]
+        self._sums.append(self._sums[-1] + value)
+        if len(self._values) == 2 * WINDOW:
+            self._values = self.newest()
+            self._sums = [*accumulate(self._values, initial=0.0)]
 
     def newest(self) -> list[float]:
         """A copy of the values, oldest first."""
         return self._values[-WINDOW:]
+
+    def mean(self) -> float | None:
+        """The mean of `newest`; None of no values."""
+        count = min(len(self._values), WINDOW)
+        return (self._sums[-1] - self._sums[-1 - count]) / count if count else None
 
 
 class MetricsRecorder:
@@ -119,7 +132,6 @@ class MetricsRecorder:
     def snapshot(self) -> ModelMetrics:
         """All numbers at this moment, as values that do not change any more."""
         finished = self.successes + self.failures
-        response_times, quality = self._response_times.newest(), self._quality.newest()
         return ModelMetrics(
             requests=finished + self.cancelled,
             successes=self.successes,
@@ -128,11 +140,11 @@ class MetricsRecorder:
             attempts=self.attempts,
             retries=self.retries,
             success_rate=self.successes / finished if finished else None,
-            response_times=response_times,
-            average_response_time=_mean(response_times),
+            response_times=self._response_times.newest(),
+            average_response_time=self._response_times.mean(),
             times_to_first_token=self._times_to_first_token.newest(),
-            quality_scores=quality,
-            average_quality=_mean(quality),
+            quality_scores=self._quality.newest(),
+            average_quality=self._quality.mean(),
             cache_hits=self.cache_hits,
             cache_misses=self.cache_misses,
             joined=self.joined,
@@ -143,7 +155,3 @@ class MetricsRecorder:
             tokens_estimated=self.tokens_estimated,
             cost=self.cost,
         )
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None

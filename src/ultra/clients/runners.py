@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context, copy_context
-from functools import partial
 from types import coroutine
 from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
@@ -100,19 +99,20 @@ def _in_context(context: Context, awaited: Coroutine[Any, Any, T]) -> Generator[
     The coroutine runs in the same task, so no nursery is needed, and cancellation reaches it as ever.
     Tasks that it starts inherit `context`. Nobody else may use `context` meanwhile.
     """
-    step = partial(awaited.send, None)
+    step: Callable[[Any], Any] = awaited.send
+    given: Any = None
     try:
         while True:
             try:
-                trap = context.run(step)
+                trap = context.run(step, given)
             except StopIteration as stop:
                 result: T = stop.value
                 return result
             try:
-                sent = yield trap
+                given = yield trap
+                step = awaited.send
             except BaseException as error:  # noqa: BLE001 - whatever is thrown in is for the coroutine
-                step = partial(awaited.throw, error)
-            else:
-                step = partial(awaited.send, sent)
+                given = error
+                step = awaited.throw
     finally:
-        del step  # it may hold the exception that leaves, whose traceback holds this frame
+        del given  # it may hold the exception that leaves, whose traceback holds this frame
