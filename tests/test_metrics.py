@@ -75,6 +75,6 @@ def test_an_average_is_that_of_the_window_that_is_shown(count: int) -> None:
     for _ in range(count):
         recorder.answered(random.expovariate(1), None)
         recorder.scored(random.random())
-        metrics = recorder.snapshot()
+    metrics = recorder.snapshot()
     assert metrics.average_response_time == pytest.approx(fmean(metrics.response_times), rel=1e-12)
     assert metrics.average_quality == pytest.approx(fmean(metrics.quality_scores), rel=1e-12)

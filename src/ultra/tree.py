@@ -103,7 +103,7 @@ class ModelTree:
             raise OrchestratorClosed("the orchestrator's actors have not started")
         node = self._free_node(model.name)
         above = self._supervisor.supervisor(node, on_excess="isolate", intensity=self._intensity)
-        target = Target(model, above.spawn(ModelActor, model, self._random, name="actor"))
+        target = Target(model.name, model, above.spawn(ModelActor, model, self._random, name="actor"))
         self._nodes[node] = None
         self._places[model] = _Place(node, above, target)
         model.users += 1

@@ -111,6 +111,20 @@ async def test_the_window_takes_the_same_memory_however_many_calls_it_counts(
 THE_CALLERS: set[ErrorKind] = {"auth", "bad_request", "rate_limit", "quota", "content"}
 
 
+async def test_the_window_takes_no_more_memory_the_longer_it_counts_successes(
+    autojump_clock: MockClock,
+) -> None:
+    breaker = CircuitBreaker("m", BreakerPolicy(window=10))
+
+    for _ in range(200):
+        await trio.sleep(1)
+        with breaker.guard():
+            pass
+
+    assert len(breaker._window._slices) == 11
+    assert 9 <= breaker.statistics().calls <= 11
+
+
 @pytest.mark.parametrize("kind", sorted(THE_CALLERS))
 async def test_what_the_caller_can_mend_never_opens_the_circuit(kind: ErrorKind) -> None:
     breaker = CircuitBreaker("m", BY_COUNT)

@@ -113,14 +113,18 @@ class _Window:
 
     def __init__(self, length: float) -> None:
         self._slice_length = length / _SLICES
-        self._slices: deque[list[float]] = deque()  # [number of the slice, calls, failures], oldest first
+        # [number of the slice, calls, failures], oldest first; one more than the window has, at a moment
+        # when it begins in the middle of a slice. Nothing else may ever take them out: nobody has to count.
+        self._slices: deque[list[float]] = deque(maxlen=_SLICES + 1)
+        self._newest: list[float] = [-math.inf, 0, 0]
 
     def add(self, now: float, *, failed: bool) -> None:
-        number = now // self._slice_length
-        if not self._slices or self._slices[-1][0] != number:
-            self._slices.append([number, 0, 0])
-        self._slices[-1][1] += 1
-        self._slices[-1][2] += failed
+        number, newest = now // self._slice_length, self._newest
+        if newest[0] != number:
+            newest = self._newest = [number, 0, 0]
+            self._slices.append(newest)
+        newest[1] += 1
+        newest[2] += failed
 
     def count(self, now: float) -> tuple[int, int]:
         """Calls and failures."""
@@ -131,6 +135,7 @@ class _Window:
 
     def clear(self) -> None:
         self._slices.clear()
+        self._newest = [-math.inf, 0, 0]
 
 
 class _Guard:

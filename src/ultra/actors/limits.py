@@ -111,7 +111,7 @@ class Permit:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if isinstance(error, CircuitOpen):
+        if error is not None and isinstance(error, CircuitOpen):
             self.cancel()
         self.release()
 
@@ -279,7 +279,7 @@ class Limiter:
                 if bucket is not None and grant is not None:
                     bucket.close(grant)
         self._in_flight -= 1
-        if self._changed:
+        if self._waiting:
             self._changed.unpark_all()
 
     def _rejection(self, reason: str, retry_after: float | None = None) -> ModelError:

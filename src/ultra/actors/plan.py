@@ -31,15 +31,11 @@ MOST_KEPT: Final = 0.8
 
 
 class Target(Struct, frozen=True):
-    """A model that a run may ask, and the actor that answers for it."""
+    """A model that a run may ask, the name it was registered under, and the actor that answers for it."""
 
+    name: str
     model: RegisteredModel
     ref: ActorRef
-
-    @property
-    def name(self) -> str:
-        """The name that the model was registered under."""
-        return self.model.name
 
 
 class ComposedPrompt(Struct, frozen=True):

@@ -248,21 +248,21 @@ class Run:
         return usable
 
     def _request(self, stage: StagePlan, write: Write, target: Target, deadline: float) -> Generate:
-        prompt = write(target)
-        sink = self.plan.sink
-        self._emit(ModelStarted, stage=stage.name, model_name=target.name)
+        prompt, plan, sink = write(target), self.plan, self.plan.sink
+        if sink is not None:
+            self._emit(ModelStarted, stage=stage.name, model_name=target.name)
         if prompt.cuts:
             self._tell_of_cuts(stage, target, prompt.cuts)
         return Generate(
             prompt=prompt.user,
             stage=stage.name,
             system=prompt.system,
-            options=self.plan.options,
-            use_cache=self.plan.use_cache,
+            options=plan.options,
+            use_cache=plan.use_cache,
             deadline=deadline,
             on_chunk=None if sink is None else partial(sink.chunk, stage.name, target.name),
             on_retry=None if sink is None else partial(self._retrying, stage, target),
-            caller=self.plan.caller,
+            caller=plan.caller,
         )
 
     def _tell_of_cuts(self, stage: StagePlan, target: Target, cuts: Mapping[str, int]) -> None:
@@ -284,7 +284,8 @@ class Run:
         )
 
     def _answered(self, stage: StagePlan, target: Target, response: ModelResponse) -> ModelResponse:
-        self._emit(ModelResponded, stage=stage.name, model_name=target.name, response=response)
+        if self.plan.sink is not None:
+            self._emit(ModelResponded, stage=stage.name, model_name=target.name, response=response)
         return response
 
     def _failed(self, stage: StagePlan, target: Target, error: Exception) -> str:
