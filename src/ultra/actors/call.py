@@ -121,8 +121,9 @@ class ModelCall:
     async def _ask_client(self, *, heard: bool) -> Completion:
         model, request, flight = self._model, self._request, self._flight
         flight.begin_attempt()
-        model.metrics.attempts += 1
-        model.metrics.retries += flight.attempts > 1
+        metrics = model.metrics
+        metrics.attempts += 1
+        metrics.retries += flight.attempts > 1
         try:
             completion = await model.client.call(
                 request.prompt,

@@ -234,6 +234,11 @@ class Flight:
         """The whole answer is there; listeners get what they have not heard of it."""
         self.completion = completion
         self.cached = cached
+        if self._text is not None or self.is_heard:
+            self._tell_rest(completion)
+        self._wake_passengers()
+
+    def _tell_rest(self, completion: Completion) -> None:
         heard = "" if self._text is None else self._text.getvalue()
         if not completion.content.startswith(heard):
             self._text = None
@@ -241,12 +246,12 @@ class Flight:
             heard = ""
         if self.is_heard and len(heard) < len(completion.content):
             self._tell(completion.content[len(heard) :])
-        self._wake_passengers()
 
     def end(self) -> None:
         """Nothing more will come: let those go who wait."""
         self.ended = True
-        self._wake_passengers()
+        if self.completion is None:
+            self._wake_passengers()
 
     def _wake_passengers(self) -> None:
         for passenger in self._passengers:
