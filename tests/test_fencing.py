@@ -1,20 +1,27 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ultra.errors import BadCall
-from ultra.fencing import Candidate, Seal, disarm
+from ultra.fencing import Candidate, Reading, Seal, disarm
 
 SECRET = b"0123456789abcdef"
 
 
+def read(
+    seal: Seal, stage: str, question: str, candidates: Sequence[Candidate], analyses: Sequence[Candidate] = ()
+) -> Reading:
+    return seal.reading(stage, question, seal.label(candidates), analyses)
+
+
 def nonce_of(stage: str, reader: str, secret: bytes = SECRET, content: str = "text") -> str:
-    reading = Seal(secret).reading(stage, "a question", [Candidate("m", content)])
-    return reading.for_reader(reader, content)[1]
+    texts = read(Seal(secret), stage, "a question", [Candidate("m", content)])
+    return texts.for_reader(reader, content)[1]
 
 
 def test_a_nonce_is_a_word_of_twelve_letters_and_digits() -> None:
@@ -39,9 +46,9 @@ def test_stage_model_text_and_secret_each_change_the_nonce() -> None:
 
 
 def test_a_nonce_that_a_text_knows_is_not_used() -> None:
-    reading = Seal(SECRET).reading("meta", "a question", [])
-    order, known = reading.for_reader("m", "a question")
-    same_order, other = reading.for_reader("m", f"what does {known} mean?")
+    texts = read(Seal(SECRET), "meta", "a question", [])
+    order, known = texts.for_reader("m", "a question")
+    same_order, other = texts.for_reader("m", f"what does {known} mean?")
 
     assert other != known
     assert same_order == order
@@ -58,18 +65,18 @@ CANDIDATES = [Candidate(f"m{number}", f"text {number}") for number in range(30)]
 
 def test_labels_are_the_same_for_every_reader_and_orders_differ() -> None:
     seal = Seal(SECRET)
-    one, _ = seal.reading("meta", "Q", CANDIDATES).for_reader("m", "")
-    two, _ = seal.reading("synthesis", "Q", CANDIDATES[::-1]).for_reader("n", "")
+    one, _ = read(seal, "meta", "Q", CANDIDATES).for_reader("m", "")
+    two, _ = read(seal, "synthesis", "Q", CANDIDATES[::-1]).for_reader("n", "")
 
     assert {text.model_name: text.label for text in one} == {text.model_name: text.label for text in two}
     assert [text.label for text in one] != [text.label for text in two]
 
 
 def test_labels_are_letters_for_candidates_and_numbers_for_analyses() -> None:
-    reading = Seal(SECRET).reading("meta", "Q", CANDIDATES, CANDIDATES)
+    texts = read(Seal(SECRET), "meta", "Q", CANDIDATES, CANDIDATES)
 
-    letters = [text.label for text in reading.candidates]
-    numbers = [text.label for text in reading.analyses]
+    letters = [text.label for text in texts.candidates]
+    numbers = [text.label for text in texts.analyses]
 
     assert letters[:3] + letters[-5:] == ["A", "B", "C", "Z", "AA", "AB", "AC", "AD"]
     assert numbers == [str(number) for number in range(1, 31)]
@@ -81,7 +88,7 @@ def test_labels_and_order_say_nothing_of_the_order_given() -> None:
 
     for number in range(300):
         candidates = [Candidate(name, f"{name} {number}") for name in "xyz"]
-        texts, _ = Seal(SECRET).reading("meta", "Q", candidates).for_reader("m", "")
+        texts, _ = read(Seal(SECRET), "meta", "Q", candidates).for_reader("m", "")
         first[texts[0].model_name] += 1
         called_a[next(text.model_name for text in texts if text.label == "A")] += 1
 
@@ -91,11 +98,11 @@ def test_labels_and_order_say_nothing_of_the_order_given() -> None:
 def test_every_order_of_many_texts_is_drawn_and_shows_each_once() -> None:
     """More texts than one digest can shuffle; each of them comes first for somebody."""
     many = [Candidate(f"m{number}", "the same text") for number in range(100)]
-    reading = Seal(SECRET).reading("meta", "Q", many)
+    texts = read(Seal(SECRET), "meta", "Q", many)
 
-    orders = [reading.for_reader(f"judge {number}", "")[0] for number in range(2000)]
+    orders = [texts.for_reader(f"judge {number}", "")[0] for number in range(2000)]
 
-    assert all(sorted(order, key=id) == sorted(reading.candidates, key=id) for order in orders)
+    assert all(sorted(order, key=id) == sorted(texts.candidates, key=id) for order in orders)
     for place in (0, 50, 99):
         assert len({order[place].model_name for order in orders}) == 100
 

@@ -13,7 +13,7 @@ import re
 from functools import lru_cache
 from hashlib import blake2b
 from operator import attrgetter
-from typing import TYPE_CHECKING, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeVar
 
 from msgspec import Struct
 
@@ -22,7 +22,7 @@ from ultra.errors import BadCall
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["Candidate", "LabelledText", "Part", "Reading", "Seal", "disarm"]
+__all__ = ["Candidate", "Labelled", "LabelledText", "Part", "Reading", "Seal", "disarm"]
 
 T = TypeVar("T")
 
@@ -65,6 +65,13 @@ class LabelledText(Struct, frozen=True, gc=False):
         return f"{self.heading}: <{nonce}>{self.content}</{nonce}>"
 
 
+class Labelled(NamedTuple):
+    """Texts in the order of their labels, and a keyed digest of them all, the `key` of what follows."""
+
+    key: bytes
+    texts: tuple[LabelledText, ...]
+
+
 class Seal:
     """Draws labels, orders and nonces from a secret, the same ones from the same input.
 
@@ -80,13 +87,16 @@ class Seal:
             raise BadCall(f"the secret has {len(secret)} bytes, but needs at least {_MIN_SECRET}")
         self._key = blake2b(secret).digest()
 
+    def label(self, candidates: Iterable[Candidate]) -> Labelled:
+        """The candidates under the labels that they have in whatever stage reads just these."""
+        return _labelled(self._key, "candidate", candidates)
+
     def reading(
-        self, stage: str, question: str, candidates: Sequence[Candidate], analyses: Sequence[Candidate] = ()
+        self, stage: str, question: str, candidates: Labelled, analyses: Sequence[Candidate] = ()
     ) -> Reading:
         """The texts as they are to be read in `stage`, for the sake of `question`."""
-        key, labelled = _labelled(self._key, "candidate", candidates)
-        key, opinions = _labelled(key, "analysis", analyses) if analyses else (key, ())
-        return Reading(_digest(key, f"reading {len(stage)} {stage}{question}"), labelled, opinions)
+        key, opinions = _labelled(candidates.key, "analysis", analyses) if analyses else (candidates.key, ())
+        return Reading(_digest(key, f"reading {len(stage)} {stage}{question}"), candidates.texts, opinions)
 
 
 class Reading:
@@ -124,8 +134,8 @@ class Reading:
         return (*candidates, *analyses), nonce
 
 
-def _labelled(key: bytes, part: Part, texts: Iterable[Candidate]) -> tuple[bytes, tuple[LabelledText, ...]]:
-    """A digest of `texts`, in whatever order they come, and the texts under their labels."""
+def _labelled(key: bytes, part: Part, texts: Iterable[Candidate]) -> Labelled:
+    """`texts` under their labels, in whatever order they come."""
     known = sorted(texts, key=_BY_WRITER_AND_TEXT)
     # With their lengths, so that no two sets look alike.
     told = [f" {len(text.model_name)} {len(text.content)} {text.model_name}{text.content}" for text in known]
@@ -135,7 +145,7 @@ def _labelled(key: bytes, part: Part, texts: Iterable[Candidate]) -> tuple[bytes
         LabelledText(part, *_label(part, number), text.model_name, disarm(text.content), text.weight)
         for number, text in enumerate(shuffled, start=1)
     ]
-    return digest, tuple(labelled)
+    return Labelled(digest, tuple(labelled))
 
 
 def _digest(key: bytes, text: str) -> bytes:

@@ -15,7 +15,7 @@ from ultra.responses import StageResponses
 
 if TYPE_CHECKING:
     from ultra.actors.run import Run
-    from ultra.fencing import Seal
+    from ultra.fencing import Labelled, Seal
 
 __all__ = [
     "BUILT_IN",
@@ -24,7 +24,7 @@ __all__ = [
     "SYNTHESIS",
     "PromptMaker",
     "Stage",
-    "candidates_of",
+    "labelled",
     "order_stages",
     "plan_stages",
     "prompt_budget_of",
@@ -160,12 +160,11 @@ def _composer(stage: Stage, reads: str | None, system: str | None, seal: Seal) -
         return lambda run: _one_for_all(run.plan.question, system)
 
     def built_in(run: Run) -> Write:
-        candidates = candidates_of(run, reads)
-        analyses = candidates_of(run, "meta") if stage.name == "synthesis" and reads != "meta" else ()
-
+        candidates = labelled(run, reads, seal)
+        analyses = _candidates(run, "meta") if stage.name == "synthesis" and reads != "meta" else ()
         composer = (
             None
-            if not candidates
+            if not candidates.texts
             else Composer(
                 stage.name,
                 question=run.plan.question,
@@ -206,8 +205,18 @@ def _made(stage: str, maker: PromptMaker, reads: str | None, run: Run) -> str:
     return text
 
 
-def candidates_of(run: Run, stage: str) -> tuple[Candidate, ...]:
-    """The answers of a stage as other models are to read them; none where it has not run."""
+def labelled(run: Run, stage: str, seal: Seal) -> Labelled:
+    """The answers of a stage as other models are to read them; none where it has not run.
+
+    Whatever reads them in this run finds them under the same labels, so these are drawn once.
+    """
+    known = run.labelled.get(stage)
+    if known is None:
+        known = run.labelled[stage] = seal.label(_candidates(run, stage))
+    return known
+
+
+def _candidates(run: Run, stage: str) -> tuple[Candidate, ...]:
     answers = run.responses.get(stage)
     if not answers:
         return ()

@@ -9,7 +9,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ultra.errors import BadCall, ModelError
-from ultra.fencing import Candidate, LabelledText, Part, Seal
+from ultra.fencing import Candidate, Labelled, LabelledText, Part, Seal
 from ultra.fitting import cut_middle, fair_shares
 from ultra.tokens import estimate_tokens
 
@@ -153,11 +153,12 @@ def compose(
         BadCall: no candidates, a stage without a task, or a secret that is too short.
         ModelError: the budget is too small for this many texts (kind ``bad_request``).
     """
+    seal = Seal(secret)
     composer = Composer(
         stage,
         question=question,
-        candidates=candidates,
-        seal=Seal(secret),
+        candidates=seal.label(candidates),
+        seal=seal,
         analyses=analyses,
         system=system,
         task=task,
@@ -168,7 +169,8 @@ def compose(
 class Composer:
     """Composes what one stage asks of each model. What is the same for all is worked out once.
 
-    The arguments are those of `compose`, with the seal of the secret in its place, and so are its errors.
+    The arguments are those of `compose`, and so are its errors; but there is the seal of the secret in place
+    of that, and the candidates are labelled by it.
     """
 
     def __init__(
@@ -176,7 +178,7 @@ class Composer:
         stage: str,
         *,
         question: str,
-        candidates: Sequence[Candidate],
+        candidates: Labelled,
         seal: Seal,
         analyses: Sequence[Candidate] = (),
         system: str | None = None,
@@ -185,7 +187,7 @@ class Composer:
         task = task or TASKS.get(stage)
         if task is None:
             raise BadCall(f"stage {stage!r} has no task; give one, or use one of: {', '.join(TASKS)}")
-        if not candidates:
+        if not candidates.texts:
             raise BadCall(f"stage {stage!r} was given no candidates to read")
         self._stage = stage
         self._question = question

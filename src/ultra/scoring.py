@@ -10,7 +10,7 @@ import trio
 from ultra.actors.model import Generate
 from ultra.clients.runners import as_caller
 from ultra.errors import DeadlineExceeded, StageFailed, UltraError
-from ultra.pipeline import candidates_of, prompt_budget_of
+from ultra.pipeline import labelled, prompt_budget_of
 from ultra.prompts import Composer
 from ultra.quality import JUDGE, parse_grades
 
@@ -87,7 +87,7 @@ class Scoring:
             "judge",
             task=JUDGE,
             question=run.plan.question,
-            candidates=candidates_of(run, stage.name),
+            candidates=labelled(run, stage.name, self._seal),
             seal=self._seal,
         )
         return composer.prompt_for(judge.name, prompt_budget_of(judge))

@@ -43,19 +43,25 @@ if TYPE_CHECKING:
 
     from ultra.actors.group import Reply
     from ultra.actors.plan import RunPlan, StagePlan, Target, Write
+    from ultra.fencing import Labelled
     from ultra.messages import SynthesisSource
 
 __all__ = ["Run", "until"]
 
 
 class Run:
-    """The state of one run. `responses` has the answers so far, by stage and model, in weight order."""
+    """The state of one run.
+
+    `responses` has the answers so far, by stage and model, in weight order; `labelled` those of a stage as
+    they were first read.
+    """
 
     def __init__(self, plan: RunPlan) -> None:
         self.plan = plan
         self.responses: dict[str, dict[str, ModelResponse]] = {}
         self.failures: list[ModelFailure] = []
         self.notices: list[str] = []
+        self.labelled: dict[str, Labelled] = {}
         self.judge_cost: float | None = None
         self._left_out = False
         self._unusable: dict[str, None] = {}
