@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from random import Random
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,4 +41,4 @@ def new_secret(size: int) -> bytes:
 def new_id() -> str:
     """32 hexadecimal digits that differ each time."""
     source = _source.get()
-    return uuid4().hex if source is None else f"{source.getrandbits(128):032x}"
+    return secrets.token_hex(16) if source is None else f"{source.getrandbits(128):032x}"

@@ -64,7 +64,9 @@ def agreement(question: str, answers: Mapping[str, str]) -> dict[str, float]:
     if len(answers) < 2:  # noqa: PLR2004 - one answer has nobody to agree with
         return {}
     known = frozenset(_words(question))
-    features = {name: _features(_words(answer), known) for name, answer in answers.items()}
+    # Short answers are often the very same.
+    of_text = {answer: _features(_words(answer), known) for answer in dict.fromkeys(answers.values())}
+    features = {name: of_text[answer] for name, answer in answers.items()}
     scores = dict.fromkeys(answers, 0.0)
     names = list(answers)
     for number, name in enumerate(names):
@@ -109,7 +111,7 @@ def _features(words: list[str], known: frozenset[str]) -> frozenset[str | tuple[
 
 
 def _f1(one: frozenset[str | tuple[str, str]], other: frozenset[str | tuple[str, str]]) -> float:
-    shared = len(one & other)
+    shared = len(one) if one is other else len(one & other)
     return 2 * shared / (len(one) + len(other)) if shared else 0.0
 
 

@@ -97,20 +97,28 @@ class Deployments:
             ModelError: no deployment answered: of the errors that are worth a retry, the one that asks for
                 the shortest wait, else the last.
         """
-        question = _Question(prompt, system, options, on_usage, caller)
         if self._only is not None:
-            return question.put_to(self._only, on_text)
-        return self._call_in_turn(question, on_text, on_begin, spare)
+            return _ask(
+                self._only,
+                on_text,
+                prompt=prompt,
+                system=system,
+                options=options,
+                on_usage=on_usage,
+                caller=caller,
+            )
+        ask = partial(_ask, prompt=prompt, system=system, options=options, on_usage=on_usage, caller=caller)
+        return self._ask_in_turn(ask, on_text, on_begin, spare)
 
-    async def _call_in_turn(
+    async def _ask_in_turn(
         self,
-        question: _Question,
+        ask: Callable[[ClientAdapter, OnText | None], Awaitable[Completion]],
         on_text: OnText | None,
         on_begin: Callable[[bool], None],
         spare: Spare,
     ) -> Completion:
         adapters = self._rested()
-        asks = [partial(question.put_to, adapter) for adapter in adapters]
+        asks = [partial(ask, adapter) for adapter in adapters]
         errors: list[ModelError] = []
         for number, adapter in enumerate(adapters):
             on_begin(adapter.streams)
@@ -173,38 +181,23 @@ class Deployments:
             raise failure
 
 
-class _Question:
-    """What is asked of one deployment or several; `on_usage` gets what each answer used."""
-
-    __slots__ = ("_caller", "_on_usage", "_options", "_prompt", "_system")
-
-    def __init__(
-        self,
-        prompt: str,
-        system: str | None,
-        options: Mapping[str, object],
-        on_usage: Callable[[Usage], None],
-        caller: Caller | None,
-    ) -> None:
-        self._prompt = prompt
-        self._system = system
-        self._options = options
-        self._on_usage = on_usage
-        self._caller = caller
-
-    async def put_to(self, adapter: ClientAdapter, on_text: OnText | None) -> Completion:
-        try:
-            completion = await adapter.call(
-                self._prompt,
-                system=self._system,
-                options=self._options,
-                on_text=on_text if adapter.streams else None,
-                caller=self._caller,
-            )
-        except EmptyAnswer as error:
-            if error.usage is not None:
-                self._on_usage(error.usage)
-            raise
-        if completion.usage is not None:
-            self._on_usage(completion.usage)
-        return completion
+async def _ask(
+    adapter: ClientAdapter,
+    on_text: OnText | None,
+    *,
+    prompt: str,
+    system: str | None,
+    options: Mapping[str, object],
+    on_usage: Callable[[Usage], None],
+    caller: Caller | None,
+) -> Completion:
+    heard = on_text if adapter.streams else None
+    try:
+        completion = await adapter.call(prompt, system=system, options=options, on_text=heard, caller=caller)
+    except EmptyAnswer as error:
+        if error.usage is not None:
+            on_usage(error.usage)
+        raise
+    if completion.usage is not None:
+        on_usage(completion.usage)
+    return completion

@@ -333,6 +333,8 @@ async def _collect(pieces: AsyncIterator[object], on_text: OnText | None) -> obj
 
 
 def _checked(answer: object, prompt: str, system: str | None) -> Completion:
+    if isinstance(answer, str) and answer.strip():
+        return Completion(content=answer, usage=_estimate(answer, prompt, system))
     completion = Completion(content=answer) if isinstance(answer, str) else answer
     if not isinstance(completion, Completion):
         raise _wrong_type("generate", answer, "str or Completion")
@@ -340,19 +342,18 @@ def _checked(answer: object, prompt: str, system: str | None) -> Completion:
         raise _wrong_type("generate", completion.content, "str as the content of a Completion")
     if not completion.content.strip():
         raise EmptyAnswer(completion)
-    return _with_usage(completion, prompt, system)
-
-
-def _with_usage(completion: Completion, prompt: str, system: str | None) -> Completion:
     usage = completion.usage
     if usage is not None and (usage.input is not None or usage.output is not None):
         return completion
-    estimate = Usage(
+    return replace(completion, usage=_estimate(completion.content, prompt, system))
+
+
+def _estimate(content: str, prompt: str, system: str | None) -> Usage:
+    return Usage(
         input=estimate_tokens(prompt) + (estimate_tokens(system) if system else 0),
-        output=estimate_tokens(completion.content),
+        output=estimate_tokens(content),
         estimated=True,
     )
-    return replace(completion, usage=estimate)
 
 
 def _wrong_type(function: str, given: object, allowed: str) -> ModelError:
