@@ -85,6 +85,44 @@ async def _floor(count: int) -> float:
         return (time.perf_counter() - start) / count
 
 
+async def _floor_of_many(count: int, callers: int) -> float:
+    """Many tasks and one that answers them by `reschedule`, all that wait in one go: the least, again."""
+    asked: list[trio.lowlevel.Task] = []
+    answerers: list[trio.lowlevel.Task] = []
+    idle = False
+
+    def never(_raise_cancel: object) -> Abort:
+        return Abort.FAILED
+
+    async def answerer(task_status: trio.TaskStatus[None]) -> None:
+        nonlocal idle
+        answerers.append(current_task())
+        task_status.started()
+        for _ in range(count):
+            if not asked:
+                idle = True
+                await wait_task_rescheduled(never)
+            reschedule(asked.pop())
+
+    async def caller() -> None:
+        nonlocal idle
+        for _ in range(count // callers):
+            asked.append(current_task())
+            if idle:
+                idle = False
+                reschedule(answerers[0])
+            await wait_task_rescheduled(never)
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(answerer)
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        return await _timed_trio(caller, callers) / count
+
+
+FLOOR = "two trio tasks that reschedule each other"
+FLOOR_OF_MANY = "as many trio tasks, rescheduled by one"
+
+
 class PykkaEcho(pykka.ThreadingActor):
     """The same in pykka."""
 
@@ -202,13 +240,14 @@ def one_caller(*, brief: bool) -> list[Row]:
         "ask, one caller",
         partial(trio.run, _ask, count, 1),
         {
-            "two trio tasks that reschedule each other": (partial(trio.run, _floor, count), 1.4),
+            FLOOR: (partial(trio.run, _floor, count), 1.4),
             "pykka": (partial(_pykka, slow, 1), 1 / 8),
             "autogen-core": (_on_asyncio(_autogen, slow, 1), 1 / 12),
             "xoscar": (_on_asyncio(_xoscar, slow, 1), None),
             "asyncio queue and future": (_on_asyncio(_queue, count, 1), None),
         },
         rounds=1 if brief else 9,
+        limit=FLOOR,
     )
 
 
@@ -220,12 +259,14 @@ def many_callers(*, brief: bool) -> list[Row]:
         "ask, 100 callers",
         partial(trio.run, _ask, count, 100),
         {
+            FLOOR_OF_MANY: (partial(trio.run, _floor_of_many, count, 100), None),
             "pykka": (partial(_pykka, slow, 100), 1 / 25),
             "autogen-core": (_on_asyncio(_autogen, slow, 100), None),
             "xoscar": (_on_asyncio(_xoscar, slow, 100), None),
             "asyncio queue and future": (_on_asyncio(_queue, count, 100), None),
         },
         rounds=1 if brief else 7,
+        limit=FLOOR_OF_MANY,
     )
 
 

@@ -49,8 +49,13 @@ def compare(
     *,
     rounds: int,
     note: str = "",
+    limit: str | None = None,
 ) -> list[Row]:
-    """Run everything once to warm up, then `rounds` times in turn; `others` have a timer and a target."""
+    """Run everything once to warm up, then `rounds` times in turn; `others` have a timer and a target.
+
+    `limit` names that one of the others which nothing of its kind can be faster than: it is compared with
+    those that have a target, too, so that it shows which of these can be met at all.
+    """
     timers = {"": ours, **{name: timer for name, (timer, _) in others.items()}}
     for timer in timers.values():
         timer()
@@ -59,10 +64,17 @@ def compare(
         for name, timer in timers.items():
             gc.collect()
             taken[name].append(timer())
-    return [
+    rows = [
         row(benchmark, name, taken[""], taken[name], target=target, note=note)
         for name, (_, target) in others.items()
     ]
+    if limit is not None:
+        rows += [
+            row(f"{benchmark}: {limit}", name, taken[limit], taken[name], target=None)
+            for name, (_, target) in others.items()
+            if name != limit and target is not None
+        ]
+    return rows
 
 
 def row(
