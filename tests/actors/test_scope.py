@@ -10,7 +10,7 @@ from trio.testing import MockClock
 from ultra.actors import Actor, ActorOptions
 from ultra.actors.scope import Section, SectionedScope
 from ultra.actors.timekeeper import Timekeeper
-from ultra.errors import UsageError
+from ultra.errors import ActorCrashed, UsageError
 from ultra.supervisor import ActorSystem
 
 
@@ -232,8 +232,16 @@ async def test_sections_are_for_handlers_in_their_own_tasks() -> None:
         return made[0]
 
     async with ActorSystem() as system:
-        patient = system.spawn(make, name="patient")
+        patient = system.spawn(make, name="patient", options=Patient.options)
         await patient.ask((0, 1))
 
         with pytest.raises(UsageError, match="no handler of actor '/patient' runs in this task"):
             made[0].section()
+
+
+async def test_sections_are_for_actors_that_cancel_what_is_abandoned(autojump_clock: MockClock) -> None:
+    async with ActorSystem() as system:
+        patient = system.spawn(Patient, name="patient", options=ActorOptions(max_deliveries=1))
+
+        with pytest.raises(ActorCrashed, match="has no sections: set ActorOptions"):
+            await patient.ask((0, 1))

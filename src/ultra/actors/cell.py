@@ -289,6 +289,8 @@ class Cell:
         worker = None if self.incarnation is None else self.incarnation.worker_in(current_task())
         if worker is None:
             raise UsageError(f"no handler of actor {self.path!r} runs in this task")
+        if not self.options.cancel_abandoned:
+            raise UsageError(f"actor {self.path!r} has no sections: set ActorOptions.cancel_abandoned for it")
         return worker.scope.section(deadline)
 
     def refuse_own_tasks(self) -> None:
