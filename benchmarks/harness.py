@@ -7,6 +7,7 @@ round, and what is reported is the median of the rounds' ratios, which drift can
 from __future__ import annotations
 
 import gc
+import math
 import statistics
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Row", "Timer", "compare", "table"]
+__all__ = ["Row", "Timer", "compare", "p99", "row", "table"]
 
 Timer = Callable[[], float]
 """Does its work once and returns the seconds that it took, for one operation."""
@@ -103,6 +104,11 @@ def row(
         unit=unit,
         note=note,
     )
+
+
+def p99(values: Sequence[float]) -> float:
+    """The 99th percentile: the least of `values` that at least 99 in 100 of them do not exceed."""
+    return sorted(values)[math.ceil(0.99 * len(values)) - 1]
 
 
 def table(rows: Sequence[Row]) -> str:

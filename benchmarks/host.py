@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import math
 import time
 from functools import partial
 from statistics import median
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from benchmarks.harness import Row, row
+from benchmarks.harness import Row, p99, row
 from benchmarks.runs import ANSWER, NAMES, QUESTION, instant
 from ultra import Limits, MultiLLMOrchestrator
 
@@ -165,14 +164,10 @@ def stalls(*, brief: bool) -> list[Row]:
     longest = 0.0
     for _ in range(1 if brief else 3):
         lags = asyncio.run(_busy_lags(runs, seconds))
-        busy.append(_p99(lags))
+        busy.append(p99(lags))
         longest = max(longest, lags[-1])
-        idle.append(_p99(asyncio.run(_lags(0, seconds, None))))
+        idle.append(p99(asyncio.run(_lags(0, seconds, None))))
     note = f"longest {longest * 1e3:.1f} ms; {median(idle) * 1e3:.1f} ms at p99 with no run"
     limit = f"{LONGEST_STALL * 1e3:g} ms"
     name = f"stall of the asyncio loop, {runs} runs, p99"
     return [row(name, limit, busy, [LONGEST_STALL] * len(busy), target=1, note=note)]
-
-
-def _p99(ordered: list[float]) -> float:
-    return ordered[math.ceil(0.99 * len(ordered)) - 1]

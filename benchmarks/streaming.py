@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from benchmarks.harness import Row, compare, row
+from benchmarks.harness import Row, compare, p99, row
 from ultra import Limits, MultiLLMOrchestrator
 from ultra.events import Chunk
 
@@ -124,7 +124,7 @@ async def _our_latency(streams: int, count: int) -> float:
         async with trio.open_nursery() as nursery:
             for number in range(streams):
                 nursery.start_soon(read, number)
-    return _p99(waits)
+    return p99(waits)
 
 
 async def _channel_latency(streams: int, count: int) -> float:
@@ -146,11 +146,7 @@ async def _channel_latency(streams: int, count: int) -> float:
             send, receive = trio.open_memory_channel[str](math.inf)
             nursery.start_soon(talk, send)
             nursery.start_soon(read, receive)
-    return _p99(waits)
-
-
-def _p99(waits: list[float]) -> float:
-    return sorted(waits)[math.ceil(0.99 * len(waits)) - 1]
+    return p99(waits)
 
 
 def chunk_latency(*, brief: bool) -> list[Row]:
