@@ -192,9 +192,10 @@ class AsyncioLoop:
 
     def _flush(self) -> None:
         self._will_flush = False
-        unsent, self._unsent = self._unsent, {}
-        for mailbox in unsent:
+        while self._unsent:  # one by one: what an interrupt leaves here is sent with the next
+            mailbox = next(iter(self._unsent))
             _flush_home(mailbox)
+            self._unsent.pop(mailbox, None)
 
 
 class _Call(Generic[T]):

@@ -14,7 +14,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ultra.actors.retry import RetryPolicy, retried
+from ultra.actors.retry import RetryPolicy, retried_after
 from ultra.errors import BadCall, ModelError
 
 
@@ -35,7 +35,12 @@ class Attempts:
 
     async def run(self, policy: RetryPolicy | None = None, **arguments: Any) -> str:
         arguments.setdefault("deadline", lambda: math.inf)
-        return await retried(
+        try:
+            return await self()
+        except ModelError as error:
+            first = error
+        return await retried_after(
+            first,
             self,
             policy or RetryPolicy(),
             Random(1),

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
+from contextvars import ContextVar
 from math import inf
 
 import pytest
@@ -10,8 +12,9 @@ from trio.testing import MockClock
 from ultra.actors import Actor, ActorOptions
 from ultra.actors.scope import Section, SectionedScope
 from ultra.actors.timekeeper import Timekeeper
-from ultra.errors import ActorCrashed, UsageError
+from ultra.errors import ActorCrashed, ActorUnresponsive, BadCall, UsageError
 from ultra.supervisor import ActorSystem
+from ultra.supervisor import system as system_module
 
 
 @pytest.fixture
@@ -173,9 +176,66 @@ async def test_of_a_group_only_the_sections_own_cancellation_is_swallowed(timeke
 
 async def test_a_section_inside_a_section_is_refused(timekeeper: Timekeeper) -> None:
     with SectionedScope(timekeeper) as scope, scope.section():
-        with pytest.raises(RuntimeError, match="goes on already"), scope.section():
+        with pytest.raises(UsageError, match="follow each other"), scope.section():
             pass
         await trio.lowlevel.checkpoint()
+
+
+async def test_a_section_is_entered_once_and_forgets_what_comes_too_late(timekeeper: Timekeeper) -> None:
+    with SectionedScope(timekeeper) as scope:
+        with scope.section() as section:
+            await trio.lowlevel.checkpoint()
+        section.cancel()
+        assert not section.cancel_called
+        with pytest.raises(UsageError, match="entered once"), section:
+            pass
+
+
+async def test_a_section_outside_of_its_scope_is_refused(timekeeper: Timekeeper) -> None:
+    scope = SectionedScope(timekeeper)
+    with pytest.raises(UsageError, match="only inside the scope"), scope.section():
+        pass
+    with scope:
+        pass
+    with pytest.raises(UsageError, match="only inside the scope"), scope.section():
+        pass
+
+
+async def test_a_deadline_that_is_no_number_is_refused_where_it_is_given(timekeeper: Timekeeper) -> None:
+    with SectionedScope(timekeeper) as scope, scope.section(trio.current_time() + 1000) as section:
+        with pytest.raises(BadCall, match="the deadline is nan"):
+            section.deadline = math.nan
+        with pytest.raises(BadCall, match="the deadline is nan"):
+            scope.section(math.nan)
+        await trio.testing.wait_all_tasks_blocked()
+
+
+async def test_a_section_whose_deadline_is_lifted_is_watched_no_longer(
+    timekeeper: Timekeeper, autojump_clock: MockClock
+) -> None:
+    with SectionedScope(timekeeper) as scope, scope.section(trio.current_time() + 1) as section:
+        section.deadline = inf
+        await trio.sleep(5)
+    assert not timekeeper._timed
+
+
+async def test_no_interrupt_comes_while_a_scope_is_replaced(timekeeper: Timekeeper) -> None:
+    protected = []
+
+    class Spent:
+        def __exit__(self, *_: object) -> bool:
+            protected.append(trio.lowlevel.currently_ki_protected())
+            return True
+
+    with SectionedScope(timekeeper) as scope:
+        real, scope.entered = scope.entered, Spent()  # type: ignore[assignment]  # all that is used of it
+        assert scope.replace(None, None, None)
+        assert isinstance(scope.entered, trio.CancelScope)
+        scope.entered.__exit__(None, None, None)
+        scope.entered = real
+
+    assert protected == [True]
+    assert not trio.lowlevel.currently_ki_protected()
 
 
 # --- an actor's sections ---------------------------------------------------------------------------
@@ -243,5 +303,80 @@ async def test_sections_are_for_actors_that_cancel_what_is_abandoned(autojump_cl
     async with ActorSystem() as system:
         patient = system.spawn(Patient, name="patient", options=ActorOptions(max_deliveries=1))
 
-        with pytest.raises(ActorCrashed, match="has no sections: set ActorOptions"):
+        with pytest.raises(ActorCrashed, match="has no sections: it needs ActorOptions"):
             await patient.ask((0, 1))
+
+
+class LastWords(Patient):
+    """Opens a section where it has no handler."""
+
+    async def on_stop(self) -> None:
+        with self.section(trio.current_time() + 1):
+            await trio.sleep_forever()
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+async def test_on_stop_has_no_sections_and_its_failure_is_the_actors_own(
+    concurrency: int, autojump_clock: MockClock
+) -> None:
+    options = ActorOptions(cancel_abandoned=True, concurrency=concurrency)
+    async with ActorSystem() as system:
+        actor = system.spawn(LastWords, name="actor", options=options)
+        assert await actor.ask((0, 1)) == "done in part 0"
+
+        ended = await actor.stop()
+
+        assert isinstance(ended.error, UsageError)
+
+
+async def test_a_handler_that_nobody_waits_for_any_more_is_cancelled_in_its_next_section(
+    autojump_clock: MockClock,
+) -> None:
+    how = []
+
+    class Stubborn(Patient):
+        async def receive(self, message: object) -> object:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(100)
+            try:
+                with self.section():
+                    await trio.lowlevel.checkpoint()
+            except BaseException as error:
+                how.append(type(error))
+                raise
+            return None
+
+    async with ActorSystem() as system:
+        actor = system.spawn(Stubborn, name="actor")
+        actor.tell("begin")
+        await trio.testing.wait_all_tasks_blocked()
+        ended = await actor.stop(grace=1)
+
+    assert isinstance(ended.error, ActorUnresponsive)
+    assert how == [trio.Cancelled]
+
+
+async def test_the_timekeeper_does_not_keep_the_context_of_a_handler() -> None:
+    variable: ContextVar[str] = ContextVar("variable", default="nothing")
+    told = []
+
+    class Telling(Timekeeper):
+        __slots__ = ()
+
+        def _next_look(self) -> float:
+            told.append(variable.get())
+            return super()._next_look()
+
+    class Setting(Patient):
+        async def receive(self, message: object) -> object:
+            variable.set("a request")
+            return await super().receive(message)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(system_module, "Timekeeper", Telling)
+        async with ActorSystem() as system:
+            actor = system.spawn(Setting, name="actor")
+            assert await actor.ask((0, 1)) == "done in part 0"
+            await trio.testing.wait_all_tasks_blocked()
+
+    assert set(told) == {"nothing"}

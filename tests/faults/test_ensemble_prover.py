@@ -21,7 +21,7 @@ from ultra.actors.limits import Limiter, Permit
 from ultra.actors.message import Failure
 from ultra.actors.model import ModelActor
 from ultra.actors.plan import RunPlan
-from ultra.actors.retry import RetryPolicy, retried
+from ultra.actors.retry import RetryPolicy, retried_after
 from ultra.actors.run import Run
 from ultra.faults.chaos.ensemble import Ensemble
 from ultra.faults.determinism import run_seeded
@@ -183,10 +183,11 @@ def events_are_numbered_with_gaps(patch: pytest.MonkeyPatch) -> None:
 def one_retry_too_many(patch: pytest.MonkeyPatch) -> None:
     """3: a request has one attempt more than it may."""
 
-    def stubborn(attempt: Any, policy: RetryPolicy, *rest: Any, **settings: Any) -> Any:
-        return retried(attempt, replace(policy, max_retries=policy.max_retries + 1), *rest, **settings)
+    def stubborn(first: Any, attempt: Any, policy: RetryPolicy, *rest: Any, **settings: Any) -> Any:
+        more = replace(policy, max_retries=policy.max_retries + 1)
+        return retried_after(first, attempt, more, *rest, **settings)
 
-    patch.setattr(call_module, "retried", stubborn)
+    patch.setattr(call_module, "retried_after", stubborn)
 
 
 def calls_are_not_limited(patch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from trio.lowlevel import Task
 
     from ultra.actors.cell import Cell
+    from ultra.actors.incarnation import Incarnation
     from ultra.actors.scope import Section
     from ultra.actors.status import ActorSnapshot, Terminated
 
@@ -89,6 +90,7 @@ class Actor:
     options: ClassVar[ActorOptions] = ActorOptions()
 
     _cell: Cell
+    _incarnation: Incarnation
 
     @property
     def ref(self) -> ActorRef:
@@ -99,10 +101,15 @@ class Actor:
         """A block of the handler that calls this, which is cancelled at `deadline` or by its `cancel`.
 
         As ``trio.CancelScope(deadline=...)``, for a fraction of its price. `deadline` is a
-        `trio.current_time`. Only for actors with `ActorOptions.cancel_abandoned` and `on_abandon`, in the
-        handler's own task, and not one inside the other.
+        `trio.current_time`. One section follows the other, and none stands inside a scope or a nursery of
+        the handler's own; in it there may be any.
+
+        Raises:
+            UsageError: this is not a handler's own task, or the actor lacks `on_abandon` or
+                `ActorOptions.cancel_abandoned`.
+            BadCall: the deadline is not a number.
         """
-        return self._cell.section(deadline)
+        return self._incarnation.section(deadline)
 
     def finish(self) -> None:
         """End this incarnation normally once the messages in flight are handled.
@@ -262,3 +269,18 @@ class ActorRef:
     def snapshot(self) -> ActorSnapshot:
         """How the actor is right now: state, inbox, counters, last error."""
         return self._cell.snapshot()
+
+
+def new_actor(cell: Cell, incarnation: Incarnation) -> Actor:
+    """The actor of a new incarnation; raises what its factory raises, and `TypeError` for no new actor."""
+    actor: object = cell.factory()
+    if not isinstance(actor, Actor):
+        raise TypeError(f"the factory of actor {cell.path!r} made {actor!r}, which is no Actor")
+    if hasattr(actor, "_cell"):
+        raise TypeError(
+            f"the factory of actor {cell.path!r} gave {actor!r} a second time; "
+            "it must make a new actor for each incarnation"
+        )
+    actor._cell = cell  # noqa: SLF001 - two halves of one thing
+    actor._incarnation = incarnation  # noqa: SLF001 - as above
+    return actor

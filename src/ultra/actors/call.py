@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ultra.actors.retry import retried
+from ultra.actors.retry import retried_after
 from ultra.actors.timeouts import AttemptTimer
 from ultra.clients.adapter import EmptyAnswer
 from ultra.errors import CircuitOpen, ModelError
@@ -51,14 +51,7 @@ class ModelCall:
             # A request counts once for the breaker, whatever its attempts: a circuit that opened in the
             # middle of one would break the promise of `max_retries`.
             with model.breaker.guard():
-                completion = await retried(
-                    self._attempt,
-                    model.policy,
-                    self._random,
-                    deadline=self._deadline,
-                    sleep=flight.sleep,
-                    before_sleep=self._before_retry,
-                )
+                completion = await self._try()
         except ModelError as error:
             flight.failure = error
             if not isinstance(error, CircuitOpen):
@@ -74,6 +67,21 @@ class ModelCall:
         else:
             model.metrics.called(None)
             flight.land(completion)
+
+    async def _try(self) -> Completion:
+        try:
+            return await self._attempt()
+        except ModelError as error:
+            first = error
+        return await retried_after(
+            first,
+            self._attempt,
+            self._model.policy,
+            self._random,
+            deadline=self._deadline,
+            sleep=self._flight.sleep,
+            before_sleep=self._before_retry,
+        )
 
     def _deadline(self) -> float:
         return self._flight.deadline

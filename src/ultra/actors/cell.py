@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from ultra.actors.dead_letters import DeadLetterReason, DeadLetters
     from ultra.actors.incarnation import Exit, Incarnation
     from ultra.actors.message import Envelope
-    from ultra.actors.scope import Section
     from ultra.actors.timekeeper import Timekeeper
 
 __all__ = ["Cell", "Interceptor", "Owner", "check_faults"]
@@ -283,15 +282,6 @@ class Cell:
         """End the current incarnation normally, if `actor` is still that."""
         if self.incarnation is not None and self.incarnation.actor is actor:
             self.incarnation.finish()
-
-    def section(self, deadline: float) -> Section:
-        """See `Actor.section`."""
-        worker = None if self.incarnation is None else self.incarnation.worker_in(current_task())
-        if worker is None:
-            raise UsageError(f"no handler of actor {self.path!r} runs in this task")
-        if not self.options.cancel_abandoned:
-            raise UsageError(f"actor {self.path!r} has no sections: set ActorOptions.cancel_abandoned for it")
-        return worker.scope.section(deadline)
 
     def refuse_own_tasks(self) -> None:
         """Raise `UsageError` where the actor's own handler would wait for the actor's end."""

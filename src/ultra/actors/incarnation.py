@@ -16,11 +16,12 @@ import trio
 from msgspec import Struct
 from trio.lowlevel import checkpoint, current_task, reschedule, wait_task_rescheduled
 
-from ultra.actors.actor import Actor
+from ultra.actors.actor import Actor, new_actor
 from ultra.actors.crash import CrashBarrier
 from ultra.actors.message import Failure
+from ultra.actors.scope import SectionedScope
 from ultra.actors.worker import Worker
-from ultra.errors import ActorCrashed, ActorStopped
+from ultra.errors import ActorCrashed, ActorStopped, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from ultra.actors.cell import Cell
     from ultra.actors.message import Envelope
+    from ultra.actors.scope import Section
 
 __all__ = ["ABANDONED", "Exit", "Incarnation"]
 
@@ -76,7 +78,7 @@ class Incarnation:
         self.cell = cell
         if cell.interceptor is not None:
             cell.interceptor.starting(cell)
-        self.actor = _new_actor(cell)
+        self.actor = new_actor(cell, self)
         self.task: Task | None = None
         """The task that all of this life runs in, the workers of a wide actor excepted."""
         self._scope = trio.CancelScope()
@@ -107,9 +109,22 @@ class Incarnation:
         """Whether the actor's own code runs in `task`."""
         return task is self.task or task in self._workers
 
-    def worker_in(self, task: Task) -> Worker | None:
-        """The worker that runs in `task`."""
-        return self._workers.get(task)
+    @property
+    def decides_itself(self) -> bool:
+        """Whether the actor decides what becomes of a handler whose asker went away."""
+        return self.cell.options.cancel_abandoned and type(self.actor).on_abandon is not Actor.on_abandon
+
+    def section(self, deadline: float) -> Section:
+        """See `Actor.section`."""
+        worker = self._workers.get(current_task())
+        if worker is None:
+            raise UsageError(f"no handler of actor {self.cell.path!r} runs in this task")
+        if worker.scope is None or not self.decides_itself:
+            raise UsageError(
+                f"actor {self.cell.path!r} has no sections: it needs ActorOptions.cancel_abandoned, and a "
+                "method on_abandon"
+            )
+        return worker.scope.section(deadline)
 
     # --- from outside --------------------------------------------------------------------------------
 
@@ -198,8 +213,8 @@ class Incarnation:
                     if started:
                         self.cell.owner.life_started(self)
                     if started and self.cell.options.concurrency == 1:
-                        with self._new_worker() as worker:
-                            await self._work(worker)
+                        with self._new_worker() as worker, worker.scope or nullcontext():
+                            await self._handle_messages(worker)
                     elif started:
                         await self._run_workers()
             finally:
@@ -236,7 +251,9 @@ class Incarnation:
         return TimeoutError(f"on_start took longer than {self.cell.options.start_timeout:g} s")
 
     def _new_worker(self) -> Worker:
-        worker = Worker(current_task(), self._idle, self.cell.timekeeper)
+        sectioned = self.cell.options.cancel_abandoned
+        scope = SectionedScope(self.cell.timekeeper) if sectioned else None
+        worker = Worker(current_task(), self._idle, scope)
         self._workers[worker.task] = worker
         return worker
 
@@ -248,9 +265,9 @@ class Incarnation:
                 self._nursery.start_soon(self._run_worker)
 
     async def _run_worker(self) -> None:
-        with self._new_worker() as worker:
+        with self._new_worker() as worker, worker.scope or nullcontext():
             try:
-                await self._work(worker)
+                await self._handle_messages(worker)
             finally:
                 self._nursery = None  # a worker leaves when all are about to: no more of them
         if worker.crash is not None:
@@ -258,16 +275,10 @@ class Incarnation:
             self._scope.cancel()
             self.cell.owner.life_ending(self)
 
-    async def _work(self, worker: Worker) -> None:
-        with worker.scope if self.cell.options.cancel_abandoned else nullcontext():
-            await self._handle_messages(worker)
-
     async def _handle_messages(self, worker: Worker) -> None:
         cell, actor, idle = self.cell, self.actor, self._idle
-        inbox, counts = cell.inbox, cell.counts
-        abandons = cell.options.cancel_abandoned
-        decides = abandons and type(actor).on_abandon is not Actor.on_abandon
-        plain = cell.interceptor is None and (decides or not abandons)
+        inbox, counts, decides = cell.inbox, cell.counts, self.decides_itself
+        plain = cell.interceptor is None and (decides or not cell.options.cancel_abandoned)
         turns = TURNS_BEFORE_YIELD
         reply: object = None
         while not self._halted:
@@ -301,12 +312,12 @@ class Incarnation:
 
     async def _handle(self, worker: Worker, envelope: Envelope) -> object:
         cell = self.cell
-        if not cell.options.cancel_abandoned:
+        if worker.scope is None:
             return await self._intercepted(envelope)
         if envelope.abandoned:
             cell.discard(envelope, "abandoned")
             return ABANDONED
-        if envelope.handler is not None:
+        if self.decides_itself:
             return await self._intercepted(envelope)
         reply: object = ABANDONED
         with worker.scope.section() as envelope.scope:
@@ -385,16 +396,3 @@ class Incarnation:
 
 ABANDONED = object()
 """The reply of a handler that was cancelled because its asker went away."""
-
-
-def _new_actor(cell: Cell) -> Actor:
-    actor: object = cell.factory()
-    if not isinstance(actor, Actor):
-        raise TypeError(f"the factory of actor {cell.path!r} made {actor!r}, which is no Actor")
-    if hasattr(actor, "_cell"):
-        raise TypeError(
-            f"the factory of actor {cell.path!r} gave {actor!r} a second time; "
-            "it must make a new actor for each incarnation"
-        )
-    actor._cell = cell  # noqa: SLF001 - two halves of one thing
-    return actor

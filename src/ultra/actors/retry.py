@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tenacity import RetryCallState
 
-__all__ = ["RetryPolicy", "retried"]
+__all__ = ["RetryPolicy", "retried_after"]
 
 T = TypeVar("T")
 
@@ -53,7 +53,8 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
         return random.uniform(0, min(self.maximum, self.initial * 2 ** min(attempt - 1, 60)))
 
 
-async def retried(
+async def retried_after(
+    first: ModelError,
     attempt: Callable[[], Awaitable[T]],
     policy: RetryPolicy,
     random: Random,
@@ -62,7 +63,7 @@ async def retried(
     sleep: Callable[[float], Awaitable[None]] = trio.sleep,
     before_sleep: Callable[[int, ModelError, float], None],
 ) -> T:
-    """Call `attempt`, which raises `ModelError` when it fails, until it succeeds or `policy` says stop.
+    """Call `attempt`, whose first call failed by `first`, until it succeeds or `policy` says stop.
 
     It gives up, with the last error, when that is permanent, when the attempts are used up, when the
     server wants more patience than the policy has, and when the wait would end after `deadline()`
@@ -70,26 +71,24 @@ async def retried(
     Any other exception of `attempt` or `sleep` passes through, as cancellation does. Where the process can
     open no file at the first failure, to read tenacity's modules, that failure is the last.
     """
+    if not first.retryable:
+        raise first
     try:
-        return await attempt()
-    except ModelError as error:
-        if not error.retryable:
-            raise
-        failed: ModelError | None = error
-        try:
-            # A seventh of all that Ultra adds to importing its libraries; without failures nobody needs it.
-            from tenacity import AsyncRetrying, retry_if_exception  # noqa: PLC0415 - as said
-        except OSError as reason:  # no file can be opened, which may be why the call failed, too
-            error.add_note(f"it was not tried again: {reason}")
-            raise error  # noqa: B904 - it has a cause already
+        # A seventh of all that Ultra adds to importing its libraries; without failures nobody needs it.
+        from tenacity import AsyncRetrying, retry_if_exception  # noqa: PLC0415 - as said
+    except OSError as reason:  # no file can be opened, which may be why the call failed, too
+        first.add_note(f"it was not tried again: {reason}")
+        raise first  # noqa: B904 - it has a cause already
+
+    failed: ModelError | None = first
 
     # Most calls succeed at once, and to make tenacity's objects costs more than all the rest of a
     # request. So they are made when a call has failed, and are given its failure as the first outcome.
     async def next_attempt() -> T:
         nonlocal failed
         if failed is not None:
-            first, failed = failed, None
-            raise first
+            outcome, failed = failed, None
+            raise outcome
         return await attempt()
 
     def wait(state: RetryCallState) -> float:

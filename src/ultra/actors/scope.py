@@ -11,6 +11,9 @@ from math import inf
 from typing import TYPE_CHECKING, Self
 
 import trio
+from trio.lowlevel import enable_ki_protection
+
+from ultra.errors import BadCall, UsageError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -23,35 +26,41 @@ __all__ = ["Section", "SectionedScope"]
 class SectionedScope:
     """A context manager around all that a task does, of which sections can be cancelled, one at a time.
 
-    A section must be left in the task that entered it, with every scope and nursery closed that was
-    opened in it: that is what a ``with`` block does.
+    A section begins and ends in the task that entered this, outside of every scope and nursery that the
+    task has opened since. Its own are entered and left as a ``with`` block does.
 
     Attributes:
-        scope: what is entered now, and cancels the section that goes on.
+        entered: the scope that cancels the section that goes on; None before and after the block.
         current: the section that goes on, if there is one.
         timekeeper: cancels sections at their deadlines.
     """
 
-    __slots__ = ("current", "scope", "timekeeper")
+    __slots__ = ("current", "entered", "timekeeper")
 
     def __init__(self, timekeeper: Timekeeper) -> None:
         self.timekeeper = timekeeper
-        self.scope = trio.CancelScope()
+        self.entered: trio.CancelScope | None = None
         self.current: Section | None = None
-
-    def __enter__(self) -> Self:
-        self.scope.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        return self.scope.__exit__(kind, error, trace)
 
     def section(self, deadline: float = inf) -> Section:
         """A section that is cancelled at `deadline` (`trio.current_time`), or by its `cancel`."""
         return Section(self, deadline)
 
+    # Protected: a KeyboardInterrupt between two lines would leave trio's scopes nested in the wrong way.
+    @enable_ki_protection
+    def __enter__(self) -> Self:
+        self.entered = trio.CancelScope()
+        self.entered.__enter__()
+        return self
+
+    @enable_ki_protection
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        spent, self.entered = self.entered, None
+        return False if spent is None else spent.__exit__(kind, error, trace)
+
+    @enable_ki_protection
     def replace(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
@@ -59,27 +68,31 @@ class SectionedScope:
 
         Returns whether it was the scope's own cancellation: trio decides that.
         """
-        spent, self.scope = self.scope, trio.CancelScope()
         try:
-            return spent.__exit__(kind, error, trace)
+            return SectionedScope.__exit__(self, kind, error, trace)
         finally:
-            self.scope.__enter__()
+            self.__enter__()
 
 
 class Section:
     """One section; a context manager that swallows its own cancellation, as `trio.CancelScope` does.
 
-    Cancelled before it is entered, it begins cancelled; once it was left, nothing has an effect any more.
+    Cancelled before it is entered, it begins cancelled; one whose deadline has passed by then is cancelled
+    at the second checkpoint at the latest. Once it was left, nothing has an effect any more.
 
     Attributes:
         cancel_called: whether it was cancelled, by `cancel` or at its deadline, in time or too late.
+
+    Raises:
+        BadCall: the deadline is not a number.
     """
 
-    __slots__ = ("_deadline", "_whole", "cancel_called")
+    __slots__ = ("_deadline", "_entered", "_whole", "cancel_called")
 
     def __init__(self, whole: SectionedScope, deadline: float) -> None:
         self._whole = whole
-        self._deadline = deadline
+        self._deadline = _checked(deadline)
+        self._entered = False
         self.cancel_called = False
 
     @property
@@ -89,25 +102,37 @@ class Section:
 
     @deadline.setter
     def deadline(self, deadline: float) -> None:
-        self._deadline = deadline
-        if self._whole.current is self:
-            self._whole.timekeeper.watch(self)
+        self._deadline = _checked(deadline)
+        whole = self._whole
+        if whole.current is not self:
+            return
+        if deadline == inf:
+            whole.timekeeper.forget(self)
+        else:
+            whole.timekeeper.watch(self)
 
     def cancel(self) -> None:
         """Cancel what goes on in the section."""
-        self.cancel_called = True
-        if self._whole.current is self:
-            self._whole.scope.cancel()
+        whole = self._whole
+        if whole.current is self:
+            self.cancel_called = True
+            if whole.entered is not None:
+                whole.entered.cancel()
+        elif not self._entered:
+            self.cancel_called = True
 
     def __enter__(self) -> Self:
         whole = self._whole
-        if whole.current is not None:
-            raise RuntimeError("a section of this task goes on already; the next one begins when it is left")
+        if whole.entered is None:
+            raise UsageError("a section can be entered only inside the scope that it is a section of")
+        if whole.current is not None or self._entered:
+            raise UsageError("sections follow each other in their task, and each is entered once")
+        self._entered = True
         whole.current = self
         if self._deadline != inf:
             whole.timekeeper.watch(self)
         if self.cancel_called:
-            whole.scope.cancel()
+            whole.entered.cancel()
         return self
 
     def __exit__(
@@ -118,3 +143,9 @@ class Section:
         if self._deadline != inf:
             whole.timekeeper.forget(self)
         return whole.replace(kind, error, trace) if self.cancel_called else False
+
+
+def _checked(deadline: float) -> float:
+    if not deadline <= inf:
+        raise BadCall(f"the deadline is {deadline!r}; it must be a time, or infinite")
+    return deadline

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from trio.lowlevel import Abort
 
 from ultra.actors.crash import CrashBarrier
-from ultra.actors.scope import SectionedScope
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from trio.lowlevel import Task
 
     from ultra.actors.message import Envelope
-    from ultra.actors.timekeeper import Timekeeper
+    from ultra.actors.scope import SectionedScope
 
 __all__ = ["Worker"]
 
@@ -28,12 +27,12 @@ class Worker(CrashBarrier):
 
     __slots__ = ("envelope", "idle", "scope", "task")
 
-    def __init__(self, task: Task, idle: list[Task], timekeeper: Timekeeper) -> None:
+    def __init__(self, task: Task, idle: list[Task], scope: SectionedScope | None) -> None:
         super().__init__()
         self.task = task
         self.idle = idle
         self.envelope: Envelope | None = None
-        self.scope = SectionedScope(timekeeper)
+        self.scope = scope
 
     def leave(self, _raise_cancel: object) -> Abort:
         """Trio's abort function: the worker was cancelled while it was idle."""
