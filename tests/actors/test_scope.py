@@ -75,6 +75,7 @@ async def test_a_deadline_can_be_moved_while_the_section_goes_on(
 
 
 async def test_a_deadline_ends_with_its_section(timekeeper: Timekeeper, autojump_clock: MockClock) -> None:
+    late = False
     with SectionedScope(timekeeper) as scope:
         with scope.section(trio.current_time() + 1) as section:
             await trio.lowlevel.checkpoint()
@@ -99,6 +100,7 @@ async def test_a_section_that_is_cancelled_before_it_is_entered_begins_cancelled
 
 
 async def test_to_cancel_a_section_that_was_left_does_nothing_to_the_next_one(timekeeper: Timekeeper) -> None:
+    went_on = False
     with SectionedScope(timekeeper) as scope:
         with scope.section() as first:
             pass
@@ -113,6 +115,7 @@ async def test_to_cancel_a_section_that_was_left_does_nothing_to_the_next_one(ti
 async def test_a_cancellation_that_comes_too_late_for_its_section_touches_nothing_else(
     timekeeper: Timekeeper,
 ) -> None:
+    went_on = False
     with SectionedScope(timekeeper) as scope:
         with scope.section() as section:
             section.cancel()
@@ -168,10 +171,9 @@ async def test_of_a_group_only_the_sections_own_cancellation_is_swallowed(timeke
     with SectionedScope(timekeeper) as scope:
         with pytest.raises(ExceptionGroup) as caught:
             await fail_when_cancelled(scope.section())
+        assert [type(error) for error in caught.value.exceptions] == [ZeroDivisionError]
         with scope.section():
             await trio.lowlevel.checkpoint()
-
-    assert [type(error) for error in caught.value.exceptions] == [ZeroDivisionError]
 
 
 async def test_a_section_inside_a_section_is_refused(timekeeper: Timekeeper) -> None:

@@ -87,7 +87,7 @@ class Passenger:
             self.wake.set()
 
 
-def _scope(deadline: float) -> trio.CancelScope:
+def _plain_scope(deadline: float) -> trio.CancelScope:
     return trio.CancelScope(deadline=deadline)
 
 
@@ -115,7 +115,7 @@ class Flight:
         "first_text_at",
     )
 
-    def __init__(self, make_scope: Callable[[float], trio.CancelScope | Section] = _scope) -> None:
+    def __init__(self, make_scope: Callable[[float], trio.CancelScope | Section] = _plain_scope) -> None:
         self._make_scope = make_scope
         self.attempts = 0
         self.first_text_at: float | None = None
