@@ -41,22 +41,12 @@ class Reply(Struct, Generic[K, R], frozen=True):
     error: Exception | None = None
 
 
-class _GroupEnvelope(Envelope, Generic[K, R]):
+class _GroupEnvelope(Envelope, Generic[K, R], eq=False, kw_only=True):
     """An envelope whose reply goes to a group instead of a parked task."""
 
-    __slots__ = ("group", "key", "settled")
-
-    def __init__(
-        self,
-        message: Message[R],
-        on_abandon: Callable[[Envelope], None],
-        group: AskGroup[K, R],
-        key: K,
-    ) -> None:
-        super().__init__(message, None, on_abandon)
-        self.group = group
-        self.key = key
-        self.settled = False
+    group: AskGroup[K, R]
+    key: K
+    settled: bool = False
 
     def succeed(self, reply: R) -> None:  # type: ignore[override]
         self.settle(Reply(self.key, value=reply))
@@ -109,7 +99,7 @@ class AskGroup(Generic[K, R]):
         are replies with an error.
         """
         cell = ref._cell  # noqa: SLF001 - a part of the same runtime
-        envelope = _GroupEnvelope(message, cell.on_abandon, self, key)
+        envelope = _GroupEnvelope(message, on_abandon=cell.on_abandon, group=self, key=key)
         self._open[envelope] = None
         try:
             cell.deliver(envelope, may_wait=True)

@@ -12,6 +12,7 @@ from enum import Enum
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, Literal
 
+from ultra.actors.message import SystemMessage
 from ultra.errors import BadCall
 
 if TYPE_CHECKING:
@@ -91,7 +92,8 @@ class Inbox:
 
         With ``drop_oldest`` a message that was rejected can be put in after `make_room`.
         """
-        if envelope.system:
+        if isinstance(envelope.message, SystemMessage):
+            envelope.system = True
             lane = self._system
             if lane is None:
                 lane = self._system = deque()

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar
+from collections.abc import Callable
+from typing import Generic, TypeVar
 
 from msgspec import Struct
 from outcome import Error, Value
-from trio.lowlevel import Abort, reschedule
+from trio.lowlevel import Abort, Task, reschedule
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from trio.lowlevel import Task
-
-    from ultra.actors.scope import Section
+from ultra.actors.scope import Section
 
 __all__ = ["Envelope", "Failure", "Message", "SystemMessage"]
 
@@ -41,45 +37,39 @@ class Failure(Struct, frozen=True):
     error: Exception
 
 
-class Envelope:
+class Envelope(Struct, eq=False):
     """One message on its way: who waits for the reply and how often it was delivered.
 
     The waiting task is rescheduled at most once: `succeed` and `fail` do nothing after the first of
     them, or after the asker went away, so that a late reply reaches nobody.
+
+    Attributes:
+        asker: the task that waits for the reply.
+        on_abandon: told when the asker, or the sender, waits no longer.
+        sender: the task that waits for room in the inbox, and for no reply.
+        system: whether the message is in the system lane; set when it is put into the inbox, as is
+            `sequence`, its place among all messages of the inbox.
+        deliveries: how often it was handed over.
+        abandoned: whether the asker, or the sender, waits no longer.
+        handler: the task of the handler, if the actor itself decides what becomes of it when the asker
+            goes away.
+        scope: what cancels the handler, if that is what becomes of it.
+        origin: the task that sent the message, where an interceptor wants to know.
+        error: what `fail` could tell nobody, since nobody was waiting yet, or any more.
     """
 
-    # What few messages need lives in the class until it differs: to fill a slot costs every message.
-    __slots__ = ("__dict__", "asker", "deliveries", "handler", "message", "on_abandon", "sequence", "system")
-
+    message: object
+    asker: Task | None = None
+    on_abandon: Callable[[Envelope], None] | None = None
     sender: Task | None = None
-    """The task that waits for room in the inbox, and for no reply."""
-
+    system: bool = False
+    sequence: int = 0
+    deliveries: int = 0
     abandoned: bool = False
-    """Whether the asker, or the sender, waits no longer."""
-
+    handler: Task | None = None
     scope: Section | None = None
-    """What cancels the handler, if it is to be cancelled when the asker goes away."""
-
     origin: Task | None = None
-    """The task that sent the message; set by an interceptor that wants to know, and by nobody else."""
-
     error: Exception | None = None
-    """What `fail` could tell nobody, since nobody was waiting yet, or any more."""
-
-    def __init__(
-        self,
-        message: object,
-        asker: Task | None = None,
-        on_abandon: Callable[[Envelope], None] | None = None,
-    ) -> None:
-        self.message = message
-        self.asker = asker
-        self.on_abandon = on_abandon
-        # The task of the handler, if the actor itself decides what becomes of it when the asker goes away.
-        self.handler: Task | None = None
-        self.system = isinstance(message, SystemMessage)
-        self.deliveries = 0
-        self.sequence = 0
 
     def admitted(self) -> None:
         """Wake the sender that waited for room in the inbox."""

@@ -12,7 +12,7 @@ from trio.lowlevel import current_task
 
 from ultra.actors.inbox import Admission
 from ultra.actors.incarnation import ABANDONED
-from ultra.actors.message import Envelope, Message
+from ultra.actors.message import Envelope, Message, SystemMessage
 from ultra.errors import BadCall, UltraError
 from ultra.faults.recorder import RuleBook
 from ultra.faults.rules import (
@@ -290,7 +290,7 @@ class ActorFaults(RuleBook):
         room = cell.inbox.capacity - cell.inbox.user_load
         if fault.messages is not None:
             room = min(room, fault.messages)
-        if room <= 0 or envelope.system or cell.closed:
+        if room <= 0 or isinstance(envelope.message, SystemMessage) or cell.closed:
             rule.injected -= 1
             return
         self._record(rule, cell.path, envelope.message)
