@@ -23,6 +23,9 @@ __all__ = ["asyncio_run", "hop", "stalls"]
 MORE_A_RUN = 0.6e-3
 """Seconds that a run may take longer from asyncio than on trio."""
 
+ROUND_TRIPS = 4
+"""How often a run goes to the other thread and back: into trio, and for each stage to its clients."""
+
 LONGEST_STALL = 20e-3
 """Seconds for which the loop may stand still, in 99 of 100 looks at it."""
 
@@ -45,10 +48,13 @@ def asyncio_run(*, brief: bool) -> list[Row]:
     more: list[float] = []
     asyncio_times: list[float] = []
     trio_times: list[float] = []
+    ways: list[float] = []
     for number in range(2 if brief else 8):
         on_asyncio = asyncio.run(_runs(count))
         on_trio = trio.run(_runs, count)
+        way = ROUND_TRIPS * asyncio.run(_executor(10 * count))
         if number:  # the first round warms up
+            ways.append(way)
             asyncio_times.append(on_asyncio)
             trio_times.append(on_trio)
             more.append(max(on_asyncio - on_trio, 1e-9))
@@ -61,6 +67,13 @@ def asyncio_run(*, brief: bool) -> list[Row]:
             more,
             [MORE_A_RUN] * len(more),
             target=1,
+        ),
+        row(
+            "what a run takes longer from asyncio",
+            f"{ROUND_TRIPS} round trips of asyncio's run_in_executor",
+            more,
+            ways,
+            target=None,
         ),
     ]
 
