@@ -45,12 +45,20 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write a row for each comparison to this file")
     parser.add_argument("--brief", action="store_true", help="once and small: proves that it runs, no more")
     arguments = parser.parse_args()
+    if arguments.json is not None and (arguments.json.is_dir() or not arguments.json.parent.is_dir()):
+        parser.error(f"--json {arguments.json}: give a file in a folder that exists")
     logging.disable(logging.CRITICAL)
     rows: list[Row] = []
     for name in BENCHMARKS if arguments.name == "all" else [arguments.name]:
         module, _, function = BENCHMARKS[name].partition(":")
         print(f"{name} ...", file=sys.stderr, flush=True)
-        rows += getattr(import_module(module), function)(brief=arguments.brief)
+        try:
+            rows += getattr(import_module(module), function)(brief=arguments.brief)
+        except ModuleNotFoundError as error:
+            parser.error(
+                f"{error.name} is not installed; the peers come with the dependency group bench: "
+                "uv run --no-default-groups --group bench python -m benchmarks"
+            )
     print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}\n")
     print(table(rows))
     if arguments.json is not None:
