@@ -3,7 +3,8 @@
 To give a cancel scope a deadline and take it away again costs about 5 µs, and hardly any deadline ever
 passes: what is asked gives its answer long before. So nothing is set here but an entry in a dictionary,
 and the task sleeps until the first deadline that it saw when it last looked. Most likely that section
-has ended by then, and it looks again.
+has ended by then, and it looks again. A deadline that does pass costs a look at all sections that go on,
+about 0.1 µs each.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Timekeeper:
     def __init__(self, start: Callable[[Callable[[], Awaitable[None]]], None]) -> None:
         self._start = start
         self._timed: dict[Timed, None] = {}
-        self._looks_at = inf
+        self._looks_at = inf  # no deadline is earlier, though what had this one may have been forgotten
         self._wakeup = Wakeup()
         self._running = self._closed = False
 
