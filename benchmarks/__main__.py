@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from benchmarks.harness import Row, table
 
@@ -49,20 +50,22 @@ def main() -> None:
         parser.error(f"--json {arguments.json}: give a file in a folder that exists")
     logging.disable(logging.CRITICAL)
     rows: list[Row] = []
+    brief = arguments.brief
     for name in BENCHMARKS if arguments.name == "all" else [arguments.name]:
         module, _, function = BENCHMARKS[name].partition(":")
         print(f"{name} ...", file=sys.stderr, flush=True)
         try:
-            rows += getattr(import_module(module), function)(brief=arguments.brief)
+            measured: list[Row] = getattr(import_module(module), function)(brief=brief)
         except ModuleNotFoundError as error:
             parser.error(
                 f"{error.name} is not installed; the peers come with the dependency group bench: "
                 "uv run --no-default-groups --group bench python -m benchmarks"
             )
+        rows += [replace(row, name=name, brief=brief) for row in measured]
+        if arguments.json is not None:  # whatever comes later, this is not lost
+            arguments.json.write_bytes(msgspec.json.format(msgspec.json.encode(rows)))
     print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}\n")
     print(table(rows))
-    if arguments.json is not None:
-        arguments.json.write_bytes(msgspec.json.format(msgspec.json.encode(rows)))
 
 
 if __name__ == "__main__":

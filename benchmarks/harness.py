@@ -26,8 +26,9 @@ Timer = Callable[[], float]
 class Row(Struct, frozen=True, kw_only=True):
     """One comparison.
 
-    `ratio` is the median of ours over theirs (below 1 is faster), `low` and `high`
-    the least and the most of the rounds. `target` is the most that the ratio may be; None: reported only.
+    `ratio` is the median of ours over theirs (below 1 is faster), `low` and `high` the least and the most of
+    the rounds. `target` is the most that the ratio may be; None: reported only. `name` is what the benchmark
+    is asked for by; where it was `brief`, the numbers mean nothing.
     """
 
     benchmark: str
@@ -41,6 +42,8 @@ class Row(Struct, frozen=True, kw_only=True):
     theirs: float
     unit: str = "s"
     note: str = ""
+    name: str = ""
+    brief: bool = False
 
 
 def compare(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 import tracemalloc
 from functools import partial
@@ -93,20 +94,33 @@ class Idle(Actor):
         pass
 
 
-async def _idle_actors(count: int, memory: bool) -> float:  # noqa: FBT001 - trio.run takes no keywords
+async def _idle_actors(count: int, memory: bool, told: bool) -> float:  # noqa: FBT001 - trio.run takes no keywords
     begin = _begin(memory=memory)
     async with ActorSystem() as system:
         for number in range(count):
-            system.spawn(Idle, name=str(number))
+            actor = system.spawn(Idle, name=str(number))
+            if told:
+                actor.tell("a message")
         await trio.testing.wait_all_tasks_blocked()
         return _end(begin, memory=memory) / count
 
 
-async def _idle_tasks(count: int, memory: bool) -> float:  # noqa: FBT001 - as above
+async def _idle_tasks(count: int, memory: bool, told: bool) -> float:  # noqa: FBT001 - as above
+    async def wait(receive: trio.MemoryReceiveChannel[str]) -> None:
+        async for _ in receive:
+            pass
+
     begin = _begin(memory=memory)
+    sending = []
     async with trio.open_nursery() as nursery:
         for _ in range(count):
-            nursery.start_soon(trio.sleep_forever)
+            if told:
+                send, receive = trio.open_memory_channel[str](1)
+                send.send_nowait("a message")
+                sending.append(send)
+                nursery.start_soon(wait, receive)
+            else:
+                nursery.start_soon(trio.sleep_forever)
         await trio.testing.wait_all_tasks_blocked()
         taken = _end(begin, memory=memory)
         nursery.cancel_scope.cancel()
@@ -129,25 +143,32 @@ def _end(begin: float, *, memory: bool) -> float:
 
 
 def idle_actors(*, brief: bool) -> list[Row]:
-    """Many actors that wait, against as many bare tasks: the time to start one, and its memory."""
-    count = 500 if brief else 100_000
+    """Many actors that wait, against as many bare tasks: the time to start one, and its memory.
+
+    An actor has no task before its first message; so they are measured after one, too, against tasks that
+    have taken an item out of a memory channel each.
+    """
     rows = []
-    for what, memory, unit in (("spawn", False, "s"), ("memory", True, "bytes")):
-        rounds = 1 if brief or memory else 3
-        pairs = [
-            (trio.run(_idle_actors, count, memory), trio.run(_idle_tasks, count, memory))
-            for _ in range(rounds)
-        ]
-        rows.append(
-            row(
-                f"{what}, {count:,} idle actors",
-                f"{count:,} bare trio tasks",
-                [ours for ours, _ in pairs],
-                [theirs for _, theirs in pairs],
-                target=3.0,
-                unit=unit,
+    for told, count in ((False, 500 if brief else 100_000), (True, 500 if brief else 20_000)):
+        after = " after a message" if told else ""
+        against = f"{count:,} {'tasks with a memory channel' if told else 'bare trio tasks'}"
+        for what, memory, unit in (("spawn", False, "s"), ("memory", True, "bytes")):
+            pairs = []
+            for _ in range(1 if brief else 3):
+                gc.collect()
+                ours = trio.run(_idle_actors, count, memory, told)
+                gc.collect()
+                pairs.append((ours, trio.run(_idle_tasks, count, memory, told)))
+            rows.append(
+                row(
+                    f"{what}, {count:,} idle actors{after}",
+                    against,
+                    [ours for ours, _ in pairs],
+                    [theirs for _, theirs in pairs],
+                    target=None if told else 3.0,
+                    unit=unit,
+                )
             )
-        )
     return rows
 
 
