@@ -82,13 +82,14 @@ def replies_go_to_somebody_else(patch: pytest.MonkeyPatch) -> None:
 def late_replies_reach_their_askers(patch: pytest.MonkeyPatch) -> None:
     """A reply wakes an asker that has gone to sleep by now."""
     abandon, succeed = Envelope.abandon, Envelope.succeed
+    former_askers: dict[Envelope, Any] = {}
 
     def remembered(self: Envelope, raise_cancel: object) -> Any:
-        vars(self)["former_asker"] = self.asker
+        former_askers[self] = self.asker
         return abandon(self, raise_cancel)
 
     def late(self: Envelope, reply: object) -> None:
-        asker = vars(self).pop("former_asker", None)
+        asker = former_askers.pop(self, None)
         if asker is not None and getattr(asker._abort_func, "__module__", "") == "trio._timeouts":
             reschedule(asker, Value(reply))
         succeed(self, reply)

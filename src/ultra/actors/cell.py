@@ -53,7 +53,7 @@ class Interceptor(Protocol):
     def handling(
         self, cell: Cell, envelope: Envelope, receive: Callable[[object], Awaitable[object]]
     ) -> Awaitable[object]:
-        """Called in place of ``receive(envelope.message)``; with no scope or nursery of its own around that."""
+        """Called in place of ``receive(envelope.message)``, around which it opens no scope and no nursery."""
         ...
 
     def ended(self, cell: Cell) -> Iterable[Envelope]:
