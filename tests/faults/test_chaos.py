@@ -27,6 +27,14 @@ def test_200_seeds_break_no_guarantee(campaign: Campaign) -> None:
     assert [str(violation) for violation in campaign.violations] == []
 
 
+def test_who_watches_an_actor_that_is_given_up_may_be_told_before_its_task_has_ended() -> None:
+    """In this seed an actor is stopped in the middle of a slow start, and takes longer than it may."""
+    report = simulate(200_242, trace=True)
+
+    assert any("unresponsive" in line for line in report.trace)
+    assert [str(violation) for violation in report.violations] == []
+
+
 def test_every_guarantee_is_checked_again_and_again(campaign: Campaign) -> None:
     assert list(campaign.checks) == list(GUARANTEES)
     assert min(count for guarantee, count in campaign.checks.items() if guarantee != 12) > 10 * SEEDS

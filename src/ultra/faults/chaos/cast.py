@@ -66,6 +66,7 @@ class Node:
         "decided",
         "down",
         "ended",
+        "given_up",
         "last_crash",
         "may_start",
         "must_start",
@@ -85,6 +86,7 @@ class Node:
         self.restart = restart
         self.down = False
         self.ended = False
+        self.given_up = False  # it takes too long to end, so those who wait for that are told already
         self.may_start = True  # it may begin, for the first time, or anew since that was decided
         self.decided = False  # its supervisor decided to restart it, for itself
         self.last_crash = -inf

@@ -37,6 +37,7 @@ class Lives:
             "down": self._down,
             "escalated": self._escalated,
             "revived": self._revived,
+            "unresponsive": self._unresponsive,
             "stopped": self._stopped,
         }
 
@@ -61,7 +62,7 @@ class Lives:
         self._check_begin(actor, now)
         self._count_start(actor, now)
         actor.has_begun(now)
-        actor.crashed = actor.decided = False
+        actor.crashed = actor.decided = actor.given_up = False
         actor.incarnation += 1
         actor.changed_at = now
         self._mail.interrupted(actor)
@@ -257,6 +258,9 @@ class Lives:
     def _revived(self, node: Node, event: LifecycleEvent) -> None:
         node.down = False
         node.may_start, node.not_before = True, event.time
+
+    def _unresponsive(self, node: Node, _: LifecycleEvent) -> None:
+        node.given_up = True
 
     def _stopped(self, node: Node, event: LifecycleEvent) -> None:
         self._check_once(not node.ended, node, "stopped")

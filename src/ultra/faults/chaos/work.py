@@ -227,7 +227,7 @@ class Work:
             self._record.add("watched", actor.path, terminated.state.value)
             self._record.check(
                 9,
-                actor.ended or actor.down,
+                actor.ended or actor.down or actor.given_up,
                 f"the watcher of {actor.path} was told of an end too early",
                 actor.path,
             )
