@@ -251,8 +251,7 @@ class Incarnation:
         return TimeoutError(f"on_start took longer than {self.cell.options.start_timeout:g} s")
 
     def _new_worker(self) -> Worker:
-        sectioned = self.cell.options.cancel_abandoned
-        scope = SectionedScope(self.cell.timekeeper) if sectioned else None
+        scope = SectionedScope(self.cell.timekeeper) if self.cell.options.cancel_abandoned else None
         worker = Worker(current_task(), self._idle, scope)
         self._workers[worker.task] = worker
         return worker

@@ -111,7 +111,7 @@ class Permit:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if error is not None and isinstance(error, CircuitOpen):
+        if isinstance(error, CircuitOpen):
             self.cancel()
         self.release()
 

@@ -222,9 +222,10 @@ class ModelActor(Actor):
         if key is not None:
             self._flights[key] = flight
         shard = self._model.shard
+        call = ModelCall(self._model, request, flight, self._random)
         try:
             if key is None or shard is None:
-                await ModelCall(self._model, request, flight, self._random).make()
+                await call.make()
                 return
             kept = await shard.get(key)
             if kept is not None:
@@ -232,7 +233,7 @@ class ModelActor(Actor):
                 flight.land(kept, cached=True)
                 return
             self._model.metrics.cache_misses += 1
-            await ModelCall(self._model, request, flight, self._random).make()
+            await call.make()
             # The model may have been unregistered meanwhile, and the shard be its successor's.
             if flight.completion is not None and self._model.shard is shard:
                 await shard.put(key, flight.completion)

@@ -69,7 +69,7 @@ class SectionedScope:
         Returns whether it was the scope's own cancellation: trio decides that.
         """
         try:
-            return SectionedScope.__exit__(self, kind, error, trace)
+            return self.__exit__(kind, error, trace)
         finally:
             self.__enter__()
 

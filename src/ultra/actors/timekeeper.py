@@ -17,10 +17,10 @@ from trio.lowlevel import enable_ki_protection
 
 from ultra.actors.wakeup import Wakeup
 
-__all__ = ["Timed", "Timekeeper"]
-
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+__all__ = ["Timed", "Timekeeper"]
 
 
 class Timed(Protocol):
