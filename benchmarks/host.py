@@ -83,8 +83,8 @@ def asyncio_run(*, brief: bool) -> list[Row]:
 
 async def _hops(count: int) -> tuple[float, float]:
     """Seconds from asyncio to trio and back, and from trio to asyncio and back."""
-    from ultra.host import TrioThread  # noqa: PLC0415 - with the loop that it is for
-    from ultra.loops import AsyncioLoop  # noqa: PLC0415
+    from ultra.bridge.asyncio_loop import AsyncioLoop  # noqa: PLC0415
+    from ultra.bridge.portal import TrioThread  # noqa: PLC0415 - with the loop that it is for
 
     loop, context = AsyncioLoop.running(), contextvars.copy_context()
     thread = TrioThread()

@@ -28,9 +28,9 @@ from msgspec import Struct
 
 from benchmarks.http_server import chat_server
 from ultra import MultiLLMOrchestrator, QuorumNotReached, RetryPolicy
-from ultra.actors.cache import MemoryCache
 from ultra.clients import connect
-from ultra.events import Event, RunCompleted, RunFailed
+from ultra.messages.events import Event, RunCompleted, RunFailed
+from ultra.stores.memory import MemoryCache
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

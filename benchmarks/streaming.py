@@ -12,7 +12,7 @@ import trio
 
 from benchmarks.harness import Row, compare, p99, row
 from ultra import Limits, MultiLLMOrchestrator
-from ultra.events import Chunk
+from ultra.messages.events import Chunk
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -1,5 +1,5 @@
 """The guide's import, for a checkout: ``from src.orchestrator import MultiLLMOrchestrator``."""
 
-from ultra.orchestrator import MultiLLMOrchestrator
+from ultra.orchestrator.orchestrator import MultiLLMOrchestrator
 
 __all__ = ["MultiLLMOrchestrator"]

@@ -14,7 +14,7 @@ import httpx
 import msgspec
 import pytest
 
-from ultra.events import Chunk, Event, RunCompleted
+from ultra.messages.events import Chunk, Event, RunCompleted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

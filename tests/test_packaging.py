@@ -120,7 +120,7 @@ def test_the_wheel_installs_the_command_ultra_and_the_plugin_for_pytest(wheel: P
     entry_points.read_string(_metadata(wheel, "entry_points.txt"))
 
     assert dict(entry_points["console_scripts"]) == {"ultra": "ultra.cli:main"}
-    assert dict(entry_points["pytest11"]) == {"ultra": "ultra.faults.pytest_plugin"}
+    assert dict(entry_points["pytest11"]) == {"ultra": "ultra.simulation.pytest_plugin"}
 
 
 def test_the_installed_wheel_imports_the_runtime_in_an_empty_environment(environment: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from asyncio_runs import on_asyncio
+from helpers.asyncio_runs import on_asyncio
 
 
 @pytest.fixture(autouse=True)

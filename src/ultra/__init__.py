@@ -10,15 +10,18 @@
 The actor runtime below it is a library of its own: `ultra.actors` and `ultra.supervisor`.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
+from ultra._support.lazy import lazy_names
+
 if TYPE_CHECKING:
-    from ultra.actors.breaker import BreakerPolicy
-    from ultra.actors.hedging import Hedge
-    from ultra.actors.limits import Limits
-    from ultra.actors.model import Timeouts
-    from ultra.actors.retry import RetryPolicy
+    from ultra.actors.coordinator.pipeline import Stage
+    from ultra.actors.model.actor import Timeouts
+    from ultra.actors.model.breaker import BreakerPolicy
+    from ultra.actors.model.hedging import Hedge
+    from ultra.actors.model.limits import Limits
+    from ultra.actors.model.retry import RetryPolicy
+    from ultra.clients.pricing import Price
     from ultra.errors import (
         ActorError,
         AllAttemptsFailed,
@@ -36,9 +39,8 @@ if TYPE_CHECKING:
         UltraError,
         UsageError,
     )
-    from ultra.events import Event
-    from ultra.health import ModelHealth
-    from ultra.messages import (
+    from ultra.messages.events import Event
+    from ultra.messages.results import (
         Completion,
         ModelFailure,
         ModelMetrics,
@@ -46,11 +48,10 @@ if TYPE_CHECKING:
         OrchestrationResult,
         Usage,
     )
-    from ultra.orchestrator import MultiLLMOrchestrator
-    from ultra.pipeline import Stage
-    from ultra.pricing import Price
-    from ultra.responses import StageResponses
-    from ultra.streaming import RunStream
+    from ultra.orchestrator.health import ModelHealth
+    from ultra.orchestrator.orchestrator import MultiLLMOrchestrator
+    from ultra.orchestrator.streams import RunStream
+    from ultra.strategies.stage_responses import StageResponses
 
 __all__ = [
     "ActorError",
@@ -89,11 +90,11 @@ __all__ = [
 ]
 
 _HOMES: Final = {
-    "BreakerPolicy": "ultra.actors.breaker",
-    "Hedge": "ultra.actors.hedging",
-    "Limits": "ultra.actors.limits",
-    "Timeouts": "ultra.actors.model",
-    "RetryPolicy": "ultra.actors.retry",
+    "BreakerPolicy": "ultra.actors.model.breaker",
+    "Hedge": "ultra.actors.model.hedging",
+    "Limits": "ultra.actors.model.limits",
+    "Timeouts": "ultra.actors.model.actor",
+    "RetryPolicy": "ultra.actors.model.retry",
     "ActorError": "ultra.errors",
     "AllAttemptsFailed": "ultra.errors",
     "BadCall": "ultra.errors",
@@ -109,35 +110,23 @@ _HOMES: Final = {
     "StageFailed": "ultra.errors",
     "UltraError": "ultra.errors",
     "UsageError": "ultra.errors",
-    "Event": "ultra.events",
-    "ModelHealth": "ultra.health",
-    "Completion": "ultra.messages",
-    "ModelFailure": "ultra.messages",
-    "ModelMetrics": "ultra.messages",
-    "ModelResponse": "ultra.messages",
-    "OrchestrationResult": "ultra.messages",
-    "Usage": "ultra.messages",
-    "MultiLLMOrchestrator": "ultra.orchestrator",
-    "Stage": "ultra.pipeline",
-    "Price": "ultra.pricing",
-    "StageResponses": "ultra.responses",
-    "RunStream": "ultra.streaming",
+    "Event": "ultra.messages.events",
+    "ModelHealth": "ultra.orchestrator.health",
+    "Completion": "ultra.messages.results",
+    "ModelFailure": "ultra.messages.results",
+    "ModelMetrics": "ultra.messages.results",
+    "ModelResponse": "ultra.messages.results",
+    "OrchestrationResult": "ultra.messages.results",
+    "Usage": "ultra.messages.results",
+    "MultiLLMOrchestrator": "ultra.orchestrator.orchestrator",
+    "Stage": "ultra.actors.coordinator.pipeline",
+    "Price": "ultra.clients.pricing",
+    "StageResponses": "ultra.strategies.stage_responses",
+    "RunStream": "ultra.orchestrator.streams",
 }
 """Where each public name is defined. Modules are imported when a name of theirs is first asked for, so
 that ``import ultra`` costs next to nothing: pytest does it in every project, by the plugin in `ultra.faults`.
 """
 
 
-def __getattr__(name: str) -> object:
-    if name == "__version__":
-        from importlib.metadata import version  # noqa: PLC0415 - it takes longer than the rest of Ultra
-
-        return version("ultra-llm")
-    if name in _HOMES:
-        found = globals()[name] = getattr(import_module(_HOMES[name]), name)
-        return found
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 import trio
-from chat_server import Script, chat_server
-from program import PATIENCE, ULTRA, ended, environment, interrupt, run_ultra, ultra_running
 
+from helpers.chat_server import Script, chat_server
+from helpers.program import PATIENCE, ULTRA, ended, environment, interrupt, run_ultra, ultra_running
 from ultra.cli import app
-from ultra.messages import OrchestrationResult
+from ultra.messages.results import OrchestrationResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

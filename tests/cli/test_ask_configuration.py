@@ -6,8 +6,9 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
-from chat_server import chat_server
-from program import run_ultra
+
+from helpers.chat_server import chat_server
+from helpers.program import run_ultra
 
 if TYPE_CHECKING:
     from pathlib import Path

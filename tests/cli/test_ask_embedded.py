@@ -7,10 +7,10 @@ from uuid import uuid4
 
 import msgspec
 import pytest
-from program import run_ultra, ultra_on_terminal
 
+from helpers.program import run_ultra, ultra_on_terminal
 from ultra.clients import provider_statuses
-from ultra.messages import OrchestrationResult
+from ultra.messages.results import OrchestrationResult
 
 EMBEDDED = next(status for status in provider_statuses() if status.name == "local")
 

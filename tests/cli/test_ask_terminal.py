@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 
 import trio
-from chat_server import Script, chat_server
-from program import ultra_on_terminal
+
+from helpers.chat_server import Script, chat_server
+from helpers.program import ultra_on_terminal
 
 TWO = ("--model", "openai:first@2", "--model", "openai:second")
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from program import PATIENCE, ended, interrupt, run_ultra, ultra_running
 
+from helpers.program import PATIENCE, ended, interrupt, run_ultra, ultra_running
 from ultra.cli import app
-from ultra.faults.chaos import campaign as campaigns
-from ultra.faults.chaos.campaign import Campaign
-from ultra.faults.chaos.record import Violation
+from ultra.simulation import campaign as campaigns
+from ultra.simulation.campaign import Campaign
+from ultra.simulation.record import Violation
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,7 @@ from rich.console import Console
 from ultra.cli.columns import Columns
 from ultra.cli.live import LiveView
 from ultra.cli.panes import StagePanes
-from ultra.events import (
+from ultra.messages.events import (
     Chunk,
     Event,
     ModelFailed,
@@ -22,7 +22,7 @@ from ultra.events import (
     StageCompleted,
     StageStarted,
 )
-from ultra.messages import ModelFailure, ModelMetrics, ModelResponse, OrchestrationResult, Usage
+from ultra.messages.results import ModelFailure, ModelMetrics, ModelResponse, OrchestrationResult, Usage
 
 NAMES = ("careful", "creative", "concise")
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 import trio
-from program import PATIENCE, ended, run_ultra, ultra_running
 
+from helpers.program import PATIENCE, ended, run_ultra, ultra_running
 from ultra.cli import app
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from ultra.cli.report import HEADINGS, cost, degradations, model_lines
-from ultra.messages import ModelFailure, ModelMetrics, ModelResponse, OrchestrationResult, Usage
+from ultra.messages.results import ModelFailure, ModelMetrics, ModelResponse, OrchestrationResult, Usage
 
 
 def response(name: str, stage: str, **fields: object) -> ModelResponse:

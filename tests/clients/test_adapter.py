@@ -10,10 +10,10 @@ from unittest.mock import AsyncMock
 import pytest
 import trio
 
+from ultra.bridge.caller import Call, Caller, OnText
 from ultra.clients.adapter import ClientAdapter
-from ultra.clients.runners import Call, Caller, OnText
 from ultra.errors import BadCall, LoopUnavailable, ModelError
-from ultra.messages import Completion, FinishReason, Usage
+from ultra.messages.results import Completion, FinishReason, Usage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

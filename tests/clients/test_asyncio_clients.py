@@ -15,10 +15,10 @@ import httpx  # noqa: F401 - openai mistakes a module for whole that another thr
 import openai
 from aiohttp import web
 
-from asyncio_runs import on_asyncio
+from helpers.asyncio_runs import on_asyncio
 from ultra import AllAttemptsFailed, ModelError, MultiLLMOrchestrator, RetryPolicy
 from ultra.clients import OpenAIClient
-from ultra.events import Chunk, RunCompleted
+from ultra.messages.events import Chunk, RunCompleted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

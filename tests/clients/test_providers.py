@@ -29,25 +29,25 @@ def test_the_first_colon_divides_provider_and_model() -> None:
 @pytest.mark.parametrize(
     ("name", "module"),
     [
-        ("openai", "openai"),
-        ("azure", "openai"),
+        ("openai", "openai_chat"),
+        ("azure", "openai_chat"),
         ("anthropic", "anthropic"),
         ("gemini", "gemini"),
         ("ollama", "ollama"),
-        ("openrouter", "openai"),
-        ("groq", "openai"),
-        ("mistral", "openai"),
-        ("deepseek", "openai"),
-        ("xai", "openai"),
-        ("together", "openai"),
-        ("vllm", "openai"),
-        ("llamacpp", "openai"),
+        ("openrouter", "openai_chat"),
+        ("groq", "openai_chat"),
+        ("mistral", "openai_chat"),
+        ("deepseek", "openai_chat"),
+        ("xai", "openai_chat"),
+        ("together", "openai_chat"),
+        ("vllm", "openai_chat"),
+        ("llamacpp", "openai_chat"),
     ],
 )
 def test_every_provider_has_a_client(name: str, module: str) -> None:
     base_url = "https://my.openai.azure.com" if name == "azure" else None
     client = connect(f"{name}:m", api_key=KEY, base_url=base_url)
-    assert type(client).__module__ == f"ultra.clients.{module}"
+    assert type(client).__module__ == f"ultra.clients.dialects.{module}"
     assert client.provider == name
 
 

@@ -8,10 +8,10 @@ import pytest
 import trio
 
 from ultra import MultiLLMOrchestrator
-from ultra.actors.retry import RetryPolicy
+from ultra.actors.model.retry import RetryPolicy
 from ultra.errors import AllAttemptsFailed, ModelError
-from ultra.events import Chunk, ModelResponded
 from ultra.faults import FaultPlan, InjectedFault
+from ultra.messages.events import Chunk, ModelResponded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -10,12 +10,12 @@ import pytest
 import trio
 
 from ultra.actors import Actor, Message
-from ultra.actors.coordinator import Execute
-from ultra.actors.model import Generate
+from ultra.actors.coordinator.actor import Execute
+from ultra.actors.model.actor import Generate
 from ultra.errors import BadCall
 from ultra.faults import FAULTS, FaultPlan, FaultyTransport, InjectedFault
 from ultra.faults.rules import Fault
-from ultra.orchestrator import MultiLLMOrchestrator
+from ultra.orchestrator.orchestrator import MultiLLMOrchestrator
 from ultra.supervisor import ActorSystem, Backoff, RestartIntensity
 
 if TYPE_CHECKING:

@@ -13,10 +13,11 @@ import pytest
 import structlog
 import trio
 
-from ultra.actors.cache import CacheStatistics, CacheStore, cache_key
 from ultra.errors import BadCall, MissingExtra
-from ultra.messages import Completion, Usage
+from ultra.messages.results import Completion, Usage
 from ultra.stores import open_cache
+from ultra.stores.contracts import CacheStatistics, CacheStore
+from ultra.stores.keys import cache_key
 
 pytest.importorskip("coredis", reason="the extra 'redis' is not installed")
 

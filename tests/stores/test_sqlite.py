@@ -14,11 +14,11 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ultra.actors.cache import CacheStatistics, CacheStore
 from ultra.errors import BadCall, ConfigError
-from ultra.messages import Completion, Usage
+from ultra.messages.results import Completion, Usage
 from ultra.stores import open_cache
 from ultra.stores.answers import encode
+from ultra.stores.contracts import CacheStatistics, CacheStore
 from ultra.stores.sqlite import SqliteCache
 from ultra.stores.sqlite_file import row_size
 

@@ -11,8 +11,8 @@ import pytest
 import structlog
 import trio
 
-from ultra.actors.cache import CacheStatistics
-from ultra.messages import Completion, Usage
+from ultra.messages.results import Completion, Usage
+from ultra.stores.contracts import CacheStatistics
 from ultra.stores.sqlite import SqliteCache
 from ultra.stores.sqlite_file import connect
 

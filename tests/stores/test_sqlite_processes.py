@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from stores.sqlite_process import MAX_BYTES, text
-from ultra.actors.cache import cache_key
-from ultra.messages import Completion
+from helpers import sqlite_process
+from helpers.sqlite_process import MAX_BYTES, text
+from ultra.messages.results import Completion
+from ultra.stores.keys import cache_key
 from ultra.stores.sqlite import SqliteCache
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 @pytest.fixture(scope="module")
 def elsewhere() -> Iterator[Callable[..., Any]]:
     """Ask the process that forks others to do something."""
-    script = Path(__file__).with_name("sqlite_process.py")
+    script = Path(sqlite_process.__file__)
     with subprocess.Popen(
         [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as server:

@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from puppets import AT_ONCE, Puppet, Stubborn, boom, collect
+from helpers.puppets import AT_ONCE, Puppet, Stubborn, boom, collect
 from ultra.actors import ActorOptions, ActorRef, ActorState, Terminated
 from ultra.supervisor import ActorSystem, RestartIntensity
 

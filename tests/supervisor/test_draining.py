@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from puppets import (
+from helpers.puppets import (
     AT_ONCE,
     Closing,
     Gate,

@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from puppets import AT_ONCE, Gate, Puppet, Stubborn, boom, failure_of, leaves, outcome_of, recording
+from helpers.puppets import AT_ONCE, Gate, Puppet, Stubborn, boom, failure_of, leaves, outcome_of, recording
 from ultra.actors import Actor, ActorOptions, ActorState
 from ultra.errors import ActorStopped, RestartLimitExceeded
 from ultra.supervisor import ActorSystem, RestartIntensity

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from trio.testing import MockClock
 
-from puppets import AT_ONCE, Puppet, boom, recording
+from helpers.puppets import AT_ONCE, Puppet, boom, recording
 from ultra.actors import Actor, ActorOptions, ActorState
 from ultra.errors import BadCall
 from ultra.supervisor import ActorSystem, Backoff, RestartIntensity

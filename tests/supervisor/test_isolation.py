@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from puppets import AT_ONCE, Puppet, boom, outcome_of, recording
+from helpers.puppets import AT_ONCE, Puppet, boom, outcome_of, recording
 from ultra.actors import ActorOptions, ActorState
 from ultra.errors import ActorDown, ActorStopped, BadCall
 from ultra.supervisor import ActorSystem, RestartIntensity, Supervisor

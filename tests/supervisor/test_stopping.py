@@ -10,7 +10,7 @@ import trio
 import trio.lowlevel
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from puppets import (
+from helpers.puppets import (
     AT_ONCE,
     Closing,
     First,

@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from puppets import AT_ONCE, Gate, Puppet, boom, outcome_of, recording
+from helpers.puppets import AT_ONCE, Gate, Puppet, boom, outcome_of, recording
 from ultra.actors import Actor, ActorOptions, ActorState
 from ultra.errors import ActorCrashed, BadCall, UsageError
 from ultra.supervisor import ActorSystem, Backoff, RestartIntensity

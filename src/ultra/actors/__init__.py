@@ -14,11 +14,11 @@ This package knows nothing of language models; with `ultra.supervisor` it is a l
         assert await echo.ask(Ping(1)) == 1
 """
 
-from ultra.actors.actor import Actor, ActorOptions, ActorRef
-from ultra.actors.dead_letters import DeadLetter, DeadLetters
-from ultra.actors.inbox import Overflow
-from ultra.actors.message import Failure, Message, SystemMessage
-from ultra.actors.status import ActorSnapshot, ActorState, Terminated
+from ultra.actors.runtime.actor import Actor, ActorOptions, ActorRef
+from ultra.actors.runtime.dead_letters import DeadLetter, DeadLetters
+from ultra.actors.runtime.inbox import Overflow
+from ultra.actors.runtime.message import Failure, Message, SystemMessage
+from ultra.actors.runtime.status import ActorSnapshot, ActorState, Terminated
 
 __all__ = [
     "Actor",

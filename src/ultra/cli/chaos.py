@@ -14,7 +14,7 @@ from ultra.errors import BadCall
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ultra.faults.chaos.campaign import Campaign
+    from ultra.simulation.campaign import Campaign
 
 __all__ = ["app"]
 
@@ -55,7 +55,7 @@ def chaos(
     if seed is not None and trace:
         return _replay(seed)
 
-    from ultra.faults.chaos.campaign import run_campaign  # noqa: PLC0415 - not for the help alone
+    from ultra.simulation.campaign import run_campaign  # noqa: PLC0415 - not for the help alone
 
     first, count = (seed, 1) if seed is not None else (start or 0, seeds or SEEDS)
     with _progress(count, shown=not json and sys.stderr.isatty()) as on_progress:
@@ -65,7 +65,7 @@ def chaos(
 
 
 def _replay(seed: int) -> int:
-    from ultra.faults.chaos.simulation import simulate  # noqa: PLC0415 - not for the help alone
+    from ultra.simulation.simulation import simulate  # noqa: PLC0415 - not for the help alone
 
     report = simulate(seed, trace=True, digest=True)
     for line in report.trace:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ultra.clients import ProviderStatus
-    from ultra.config import Configuration
+    from ultra.config.loading import Configuration
 
 __all__ = ["app"]
 
@@ -102,8 +102,8 @@ def check(
 ) -> int:
     """Check a configuration: its keys, values, models and providers; with --ask, that each model answers."""
     from ultra.cli.trust import check_found  # noqa: PLC0415 - not for the help alone
-    from ultra.config import load_configuration  # noqa: PLC0415 - as above
-    from ultra.orchestrator import MultiLLMOrchestrator  # noqa: PLC0415 - as above
+    from ultra.config.loading import load_configuration  # noqa: PLC0415 - as above
+    from ultra.orchestrator.orchestrator import MultiLLMOrchestrator  # noqa: PLC0415 - as above
 
     named, path = path is not None, path or Path(CONFIGURATION)
     configuration = load_configuration(path)

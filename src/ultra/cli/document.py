@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
-    from ultra.events import Event
-    from ultra.messages import OrchestrationResult
+    from ultra.messages.events import Event
+    from ultra.messages.results import OrchestrationResult
 
 __all__ = ["DocumentView", "reporting_errors", "write_document"]
 

@@ -18,7 +18,7 @@ from ultra.cli.keyboard import silent_keyboard
 from ultra.cli.panes import StagePanes
 from ultra.cli.report import HEADINGS, STAGE_TITLES, cost, degradations, model_lines, seconds
 from ultra.cli.text import block, one_line
-from ultra.events import Event, StageCompleted, StageStarted
+from ultra.messages.events import Event, StageCompleted, StageStarted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from ultra.messages import OrchestrationResult
+    from ultra.messages.results import OrchestrationResult
 
 __all__ = ["LiveView"]
 

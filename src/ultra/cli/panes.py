@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from ultra.events import (
+from ultra.messages.events import (
     Chunk,
     Event,
     ModelFailed,

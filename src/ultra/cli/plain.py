@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Self
 
 from ultra.cli.report import HEADINGS, cost, degradations, model_lines, seconds
 from ultra.cli.text import block, one_line
-from ultra.events import Event, ModelFailed, ModelResponded
+from ultra.messages.events import Event, ModelFailed, ModelResponded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
-    from ultra.messages import ModelResponse, OrchestrationResult
+    from ultra.messages.results import ModelResponse, OrchestrationResult
 
 __all__ = ["PlainView"]
 

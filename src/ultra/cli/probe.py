@@ -9,7 +9,7 @@ import trio
 from ultra.errors import ModelError
 
 if TYPE_CHECKING:
-    from ultra.config import Configuration, DeploymentConfig
+    from ultra.config.loading import Configuration, DeploymentConfig
 
 __all__ = ["probe"]
 

@@ -9,7 +9,7 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ultra.messages import ModelResponse, OrchestrationResult
+    from ultra.messages.results import ModelResponse, OrchestrationResult
 
 __all__ = ["HEADINGS", "STAGE_TITLES", "ModelLine", "cost", "degradations", "model_lines", "seconds"]
 

@@ -15,14 +15,14 @@ from ultra.cli.signals import run_until_signalled
 from ultra.cli.text import one_line
 from ultra.cli.trust import check_found
 from ultra.clients import connect
-from ultra.config import load_configuration
-from ultra.events import RunCompleted, RunFailed
-from ultra.orchestrator import MultiLLMOrchestrator
+from ultra.config.loading import load_configuration
+from ultra.messages.events import RunCompleted, RunFailed
+from ultra.orchestrator.orchestrator import MultiLLMOrchestrator
 
 if TYPE_CHECKING:
     from ultra.cli.arguments import Question
     from ultra.cli.view import View
-    from ultra.streaming import RunStream
+    from ultra.orchestrator.streams import RunStream
 
 __all__ = ["open_view", "run"]
 

@@ -14,7 +14,7 @@ from ultra.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ultra.config import Configuration, DeploymentConfig
+    from ultra.config.loading import Configuration, DeploymentConfig
 
 __all__ = ["check_found"]
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Protocol, Self
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from ultra.events import Event
-    from ultra.messages import OrchestrationResult
+    from ultra.messages.events import Event
+    from ultra.messages.results import OrchestrationResult
 
 __all__ = ["View"]
 

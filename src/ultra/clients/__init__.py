@@ -5,21 +5,22 @@ of the shape of `ModelClient` is as good. Every name is imported when it is firs
 need modules of this package, and a program with clients of its own needs no others.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
+
+from ultra._support.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from ultra.clients.anthropic import AnthropicClient
-    from ultra.clients.gemini import GeminiClient
-    from ultra.clients.http import HTTPClient
-    from ultra.clients.local import LocalClient
-    from ultra.clients.ollama import OllamaClient
-    from ultra.clients.openai import AzureOpenAIClient, OpenAIClient
+    from ultra.clients.dialects.anthropic import AnthropicClient
+    from ultra.clients.dialects.gemini import GeminiClient
+    from ultra.clients.dialects.ollama import OllamaClient
+    from ultra.clients.dialects.openai_chat import AzureOpenAIClient, OpenAIClient
+    from ultra.clients.http.client import HTTPClient
+    from ultra.clients.http.streams import CompletionStream
+    from ultra.clients.http.transport import Limits
+    from ultra.clients.local.client import LocalClient
     from ultra.clients.options import CallOptions
     from ultra.clients.protocol import ModelClient, StreamingClient
     from ultra.clients.providers import ProviderStatus, connect, provider_statuses
-    from ultra.clients.streams import CompletionStream
-    from ultra.clients.transport import Limits
 
 __all__ = [
     "AnthropicClient",
@@ -40,17 +41,17 @@ __all__ = [
 ]
 
 _HOMES: Final = {
-    "AnthropicClient": "ultra.clients.anthropic",
-    "AzureOpenAIClient": "ultra.clients.openai",
+    "AnthropicClient": "ultra.clients.dialects.anthropic",
+    "AzureOpenAIClient": "ultra.clients.dialects.openai_chat",
     "CallOptions": "ultra.clients.options",
-    "CompletionStream": "ultra.clients.streams",
-    "GeminiClient": "ultra.clients.gemini",
-    "HTTPClient": "ultra.clients.http",
-    "Limits": "ultra.clients.transport",
-    "LocalClient": "ultra.clients.local",
+    "CompletionStream": "ultra.clients.http.streams",
+    "GeminiClient": "ultra.clients.dialects.gemini",
+    "HTTPClient": "ultra.clients.http.client",
+    "Limits": "ultra.clients.http.transport",
+    "LocalClient": "ultra.clients.local.client",
     "ModelClient": "ultra.clients.protocol",
-    "OllamaClient": "ultra.clients.ollama",
-    "OpenAIClient": "ultra.clients.openai",
+    "OllamaClient": "ultra.clients.dialects.ollama",
+    "OpenAIClient": "ultra.clients.dialects.openai_chat",
     "ProviderStatus": "ultra.clients.providers",
     "StreamingClient": "ultra.clients.protocol",
     "connect": "ultra.clients.providers",
@@ -58,12 +59,4 @@ _HOMES: Final = {
 }
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - a class or a function of any of the modules
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = globals()[name] = getattr(import_module(_HOMES[name]), name)
-    return found
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Final, TypeVar, cast
 import trio
 from msgspec.structs import replace
 
+from ultra.bridge.caller import Call, Caller, OnText, Runner, run_here
 from ultra.clients.classify import classify
-from ultra.clients.rate_limits import RateLimits
-from ultra.clients.runners import Call, Caller, OnText, Runner, run_here
+from ultra.clients.http.rate_limits import RateLimits
 from ultra.clients.signature import Callee, UnusableSignatureError, may_block
 from ultra.errors import BadCall, LoopUnavailable, ModelError
-from ultra.messages import Completion, Usage
-from ultra.tokens import estimate_tokens
+from ultra.messages.results import Completion, Usage
+from ultra.messages.tokens import estimate_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping

@@ -10,9 +10,15 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final, cast
 
-from ultra.clients.headers import REQUEST_ID_HEADERS, first_header, forbids_retry, retry_after, retry_info
-from ultra.clients.kinds import codes_in, kind_of_error
-from ultra.clients.redact import redact
+from ultra.clients.http.error_kinds import codes_in, kind_of_error
+from ultra.clients.http.headers import (
+    REQUEST_ID_HEADERS,
+    first_header,
+    forbids_retry,
+    retry_after,
+    retry_info,
+)
+from ultra.clients.http.redaction import redact
 from ultra.errors import ErrorKind, ModelError, UsageError
 
 __all__ = ["classify"]

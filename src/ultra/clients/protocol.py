@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable
 
-    from ultra.messages import Completion
+    from ultra.messages.results import Completion
 
 __all__ = ["ModelClient", "StreamingClient"]
 

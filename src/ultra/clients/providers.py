@@ -11,15 +11,15 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct
 
-from ultra.clients.address import shown_url
+from ultra.clients.http.address import shown_url
+from ultra.clients.http.transport import Limits
 from ultra.clients.options import CallOptions
-from ultra.clients.transport import Limits
 from ultra.errors import BadCall, MissingExtra
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from ultra.clients.http import HTTPClient
+    from ultra.clients.http.client import HTTPClient
 
 __all__ = ["ProviderStatus", "connect", "key_variable", "provider_statuses"]
 
@@ -43,10 +43,12 @@ class Provider(Struct, frozen=True, kw_only=True):
     example: str = ""
 
 
-_OPENAI: Final = "ultra.clients.openai:OpenAIClient"
+_OPENAI: Final = "ultra.clients.dialects.openai_chat:OpenAIClient"
 
 PROVIDERS: Final[Mapping[str, Provider]] = {
-    "local": Provider(client="ultra.clients.local:LocalClient", needs_key=False, example="local:careful"),
+    "local": Provider(
+        client="ultra.clients.local.client:LocalClient", needs_key=False, example="local:careful"
+    ),
     "openai": Provider(
         client=_OPENAI,
         base_url="https://api.openai.com/v1",
@@ -55,27 +57,27 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
         example="openai:gpt-4o-mini",
     ),
     "azure": Provider(
-        client="ultra.clients.openai:AzureOpenAIClient",
+        client="ultra.clients.dialects.openai_chat:AzureOpenAIClient",
         keys=("AZURE_OPENAI_API_KEY",),
         urls=("AZURE_OPENAI_ENDPOINT",),
         example="azure:my-deployment",
     ),
     "anthropic": Provider(
-        client="ultra.clients.anthropic:AnthropicClient",
+        client="ultra.clients.dialects.anthropic:AnthropicClient",
         base_url="https://api.anthropic.com",
         keys=("ANTHROPIC_API_KEY",),
         urls=("ANTHROPIC_BASE_URL",),
         example="anthropic:claude-sonnet-4-5",
     ),
     "gemini": Provider(
-        client="ultra.clients.gemini:GeminiClient",
+        client="ultra.clients.dialects.gemini:GeminiClient",
         base_url="https://generativelanguage.googleapis.com",
         keys=("GOOGLE_API_KEY", "GEMINI_API_KEY"),
         urls=("GOOGLE_GEMINI_BASE_URL",),
         example="gemini:gemini-2.5-flash",
     ),
     "ollama": Provider(
-        client="ultra.clients.ollama:OllamaClient",
+        client="ultra.clients.dialects.ollama:OllamaClient",
         base_url="http://127.0.0.1:11434",
         keys=("OLLAMA_API_KEY",),
         urls=("OLLAMA_HOST",),
@@ -222,7 +224,7 @@ def _judge(provider: Provider) -> tuple[bool, str]:
 
 
 def _judge_embedded() -> tuple[bool, str]:
-    from ultra.clients.embedded import find_model  # noqa: PLC0415 - only where it is asked for
+    from ultra.clients.local.embedded import find_model  # noqa: PLC0415 - only where it is asked for
 
     try:
         model = find_model()

@@ -8,14 +8,15 @@
 See docs/testing.md. Modules are imported when their names are asked for.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Final
+
+from ultra._support.lazy import lazy_names
 
 if TYPE_CHECKING:
     from ultra.faults.plan import FAULTS, FaultPlan
     from ultra.faults.rules import InjectedFault, Injection
-    from ultra.faults.simulation import Simulation, simulate
     from ultra.faults.transport import FaultyTransport
+    from ultra.simulation.scenarios import Simulation, simulate
 
 __all__ = [
     "FAULTS",
@@ -33,17 +34,9 @@ _HOMES: Final = {
     "FaultyTransport": "ultra.faults.transport",
     "InjectedFault": "ultra.faults.rules",
     "Injection": "ultra.faults.rules",
-    "Simulation": "ultra.faults.simulation",
-    "simulate": "ultra.faults.simulation",
+    "Simulation": "ultra.simulation.scenarios",
+    "simulate": "ultra.simulation.scenarios",
 }
 
 
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = globals()[name] = getattr(import_module(_HOMES[name]), name)
-    return found
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -10,9 +10,9 @@ import trio
 from msgspec import Struct
 from trio.lowlevel import current_task
 
-from ultra.actors.inbox import Admission
-from ultra.actors.incarnation import ABANDONED
-from ultra.actors.message import Envelope, Message, SystemMessage
+from ultra.actors.runtime.inbox import Admission
+from ultra.actors.runtime.incarnation import ABANDONED
+from ultra.actors.runtime.message import Envelope, Message, SystemMessage
 from ultra.errors import BadCall, UltraError
 from ultra.faults.recorder import RuleBook
 from ultra.faults.rules import (
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable
     from typing import Unpack
 
-    from ultra.actors.cell import Cell
+    from ultra.actors.runtime.cell import Cell
     from ultra.faults.rules import Conditions
 
 __all__ = ["ActorFaults", "ErrorMaker", "Filler", "make_error"]

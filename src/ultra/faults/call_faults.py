@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from typing import Unpack
 
-    from ultra.clients.runners import Caller
-    from ultra.messages import Completion
+    from ultra.bridge.caller import Caller
+    from ultra.messages.results import Completion
 
 __all__ = ["CallFaults", "Garbage"]
 

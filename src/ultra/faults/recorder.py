@@ -7,11 +7,11 @@ from collections import deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
-from ultra.actors.timeline import Timeline
-from ultra.chance import new_random
+from ultra._support.clock import Timeline
+from ultra._support.log import get_logger
+from ultra._support.randomness import new_random
 from ultra.errors import BadCall
 from ultra.faults.rules import Fault, Hook, Injection, Rule
-from ultra.log import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Stores that keep models' answers beyond the process: the contract is `ultra.actors.cache.CacheStore`.
+"""Stores that keep models' answers beyond the process: the contract is `ultra.stores.contracts.CacheStore`.
 
 They stand apart from the actors because actors need none of them: `open_cache` imports the one that is
 asked for.

@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from ultra.messages import Completion
+from ultra.messages.results import Completion
 
 __all__ = ["decode", "encode"]
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from ultra.actors.cache import CacheStore, MemoryCache
 from ultra.errors import BadCall
+from ultra.stores.contracts import CacheStore
+from ultra.stores.memory import MemoryCache
 
 __all__ = ["open_cache"]
 
@@ -41,5 +42,5 @@ def open_cache(spec: CacheStore | str | bool | None = None) -> CacheStore:  # no
     shown = f"'{spec.partition('://')[0]}://...'" if isinstance(spec, str) and "://" in spec else repr(spec)
     raise BadCall(
         f"cache={shown} is not allowed; give True, 'memory', 'sqlite:///path', 'redis://host', or an object "
-        "with the methods of ultra.actors.cache.CacheStore"
+        "with the methods of ultra.stores.contracts.CacheStore"
     )

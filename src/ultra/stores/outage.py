@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from ultra.actors.timeline import Timeline
-from ultra.log import get_logger
+from ultra._support.clock import Timeline
+from ultra._support.log import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 import msgspec
 import trio
 
-from ultra.actors.cache import SECRET_BYTES, CacheStatistics, check_bound, is_whole
 from ultra.errors import BadCall, MissingExtra
 from ultra.stores.answers import decode, encode
+from ultra.stores.contracts import SECRET_BYTES, CacheStatistics, check_bound, is_whole
 from ultra.stores.outage import Outage, Unavailable
 
 try:
@@ -33,8 +33,8 @@ except ImportError as error:
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from ultra.actors.cache import CacheKey
-    from ultra.messages import Completion
+    from ultra.messages.results import Completion
+    from ultra.stores.contracts import CacheKey
 
 __all__ = ["RedisCache", "RedisShard"]
 

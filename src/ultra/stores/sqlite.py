@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
 import msgspec
 import trio
 
-from ultra.actors.cache import SECRET_BYTES, CacheStatistics, check_bound, is_whole
 from ultra.errors import BadCall, ConfigError
 from ultra.stores.answers import encode
+from ultra.stores.contracts import SECRET_BYTES, CacheStatistics, check_bound, is_whole
 from ultra.stores.outage import Outage, Unavailable
 from ultra.stores.sqlite_file import Contents, ShardTable, connect, is_busy, row_size, survey
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable
 
-    from ultra.actors.cache import CacheKey
-    from ultra.messages import Completion
+    from ultra.messages.results import Completion
+    from ultra.stores.contracts import CacheKey
 
 __all__ = ["SqliteCache", "SqliteShard"]
 

@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from msgspec import Struct
 
-from ultra.actors.cache import SECRET_BYTES
 from ultra.errors import ConfigError
 from ultra.stores.answers import decode
+from ultra.stores.contracts import SECRET_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from ultra.actors.cache import CacheKey
-    from ultra.messages import Completion
+    from ultra.messages.results import Completion
+    from ultra.stores.contracts import CacheKey
 
 __all__ = ["Contents", "ShardTable", "Written", "connect", "is_busy", "row_size", "survey"]
 

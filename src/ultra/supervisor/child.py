@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from ultra.actors.incarnation import Exit, Incarnation
-from ultra.actors.status import ActorState
+from ultra.actors.runtime.incarnation import Exit, Incarnation
+from ultra.actors.runtime.status import ActorState
 
 if TYPE_CHECKING:
-    from ultra.actors.cell import Cell
-    from ultra.actors.status import ActorSnapshot
+    from ultra.actors.runtime.cell import Cell
+    from ultra.actors.runtime.status import ActorSnapshot
     from ultra.supervisor.intensity import CountedRestart
     from ultra.supervisor.snapshot import SupervisorSnapshot
     from ultra.supervisor.spec import Backoff, ChildSpec, Restart

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import trio
 from msgspec import Struct
 
-from ultra.log import Level, get_logger
+from ultra._support.log import Level, get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

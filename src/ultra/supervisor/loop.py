@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ultra.actors.incarnation import Exit
-from ultra.actors.status import ActorState
-from ultra.actors.wakeup import Wakeup
+from ultra.actors.runtime.incarnation import Exit
+from ultra.actors.runtime.status import ActorState
+from ultra.actors.runtime.wakeup import Wakeup
 from ultra.errors import ActorUnresponsive
 from ultra.supervisor.child import Child, Phase
 from ultra.supervisor.patience import Patience

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ultra.actors.status import ActorState
+from ultra.actors.runtime.status import ActorState
 from ultra.errors import ActorDown, ActorStopped
 from ultra.supervisor.child import Phase
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from ultra.actors.status import ActorSnapshot, ActorState
+from ultra.actors.runtime.status import ActorSnapshot, ActorState
 from ultra.supervisor.spec import Strategy
 
 if TYPE_CHECKING:

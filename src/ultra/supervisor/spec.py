@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 from msgspec import Struct
 
-from ultra.actors.actor import Actor, ActorOptions
+from ultra.actors.runtime.actor import Actor, ActorOptions
 from ultra.errors import BadCall
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from ultra.actors.actor import Actor, ActorOptions, ActorRef, check_grace
-from ultra.actors.cell import Cell, Interceptor
-from ultra.actors.dead_letters import DeadLetters
-from ultra.actors.timekeeper import Timekeeper
+from ultra.actors.runtime.actor import Actor, ActorOptions, ActorRef, check_grace
+from ultra.actors.runtime.cell import Cell, Interceptor
+from ultra.actors.runtime.dead_letters import DeadLetters
+from ultra.actors.runtime.timekeeper import Timekeeper
 from ultra.errors import BadCall
 from ultra.supervisor.child import ActorChild, SupervisorChild
 from ultra.supervisor.lifecycle import Lifecycle

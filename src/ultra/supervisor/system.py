@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Self, TypeVarTuple
 
 import trio
 
-from ultra.actors.cell import check_faults
-from ultra.actors.dead_letters import DeadLetters
-from ultra.actors.status import ActorState
-from ultra.actors.timekeeper import Timekeeper
-from ultra.chance import new_random
+from ultra._support.randomness import new_random
+from ultra.actors.runtime.cell import check_faults
+from ultra.actors.runtime.dead_letters import DeadLetters
+from ultra.actors.runtime.status import ActorState
+from ultra.actors.runtime.timekeeper import Timekeeper
 from ultra.errors import ActorStopped, BadCall, UsageError
 from ultra.supervisor.lifecycle import Lifecycle
 from ultra.supervisor.supervisor import Environment, Supervisor
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from random import Random
     from types import TracebackType
 
-    from ultra.actors.actor import Actor, ActorOptions, ActorRef
-    from ultra.actors.cell import Interceptor
+    from ultra.actors.runtime.actor import Actor, ActorOptions, ActorRef
+    from ultra.actors.runtime.cell import Interceptor
     from ultra.supervisor.lifecycle import LifecycleEvent
     from ultra.supervisor.snapshot import SupervisorSnapshot
     from ultra.supervisor.spec import Backoff, OnExcess, Restart, RestartIntensity, Strategy

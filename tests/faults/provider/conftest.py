@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from provider.asking import ask
+from helpers.asking import ask
 from ultra.faults.provider import SimulatedProvider, simulated_provider
 
 if TYPE_CHECKING:

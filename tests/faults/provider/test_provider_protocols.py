@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from provider.asking import KEY, PROTOCOLS, ask, fail
+from helpers.asking import KEY, PROTOCOLS, ask, fail
 from ultra.faults.provider import Failure, Reply, SimulatedProvider, simulated_provider
-from ultra.messages import Usage
+from ultra.messages.results import Usage
 
 if TYPE_CHECKING:
     from ultra.errors import ErrorKind

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from ultra.actors.token_bucket import TokenBucket
+from ultra.actors.model.token_bucket import TokenBucket
 from ultra.errors import BadCall
 from ultra.faults.provider.exchange import Failure
 

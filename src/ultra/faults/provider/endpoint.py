@@ -8,12 +8,12 @@ import msgspec
 import trio
 from starlette.requests import ClientDisconnect, Request
 
+from ultra._support.log import get_logger
 from ultra.faults.http_faults import HugeBody, ReadTimesOut, Status
 from ultra.faults.provider.disturbance import CutOff, Disturbance, Transmission
 from ultra.faults.provider.exchange import Answer, Failure
 from ultra.faults.provider.protocol import Refused, json
 from ultra.faults.provider.provider import ReceivedRequest
-from ultra.log import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

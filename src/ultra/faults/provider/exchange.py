@@ -9,7 +9,7 @@ import trio
 from msgspec import Struct
 
 from ultra.errors import BadCall
-from ultra.messages import FinishReason
+from ultra.messages.results import FinishReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 from msgspec import Struct, field
 
-from ultra.actors.timeline import Timeline
+from ultra._support.clock import Timeline
+from ultra._support.log import get_logger
 from ultra.errors import BadCall
 from ultra.faults.provider.allowance import Allowance
 from ultra.faults.provider.composition import compose, count_tokens, fit
 from ultra.faults.provider.exchange import Answer, Failure, Outcome, Question, Reply, Respond
 from ultra.faults.rules import Seconds, check_seconds, draw_seconds
-from ultra.log import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,0 +1,1 @@
+"""The actor that takes runs through their strategies by messaging the model actors."""

@@ -1,0 +1,1 @@
+"""The actor of one registered model: cache shard, single-flight, limits, retries, breaker, metrics."""

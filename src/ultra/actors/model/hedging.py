@@ -1,0 +1,131 @@
+"""Hedged calls: a second call after a delay, the first answer wins, the other is cancelled.
+
+After Dean and Barroso, "The Tail at Scale" (2013): hedging after the 95th percentile of the usual time
+cuts the long tail for a few more calls in a hundred.
+"""
+
+from __future__ import annotations
+
+from math import ceil, inf
+from typing import TYPE_CHECKING, Final, Literal
+
+import trio
+from msgspec import Struct
+
+from ultra.errors import BadCall, ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from contextlib import AbstractContextManager
+
+    from ultra.clients.adapter import OnText
+    from ultra.messages.results import Completion
+
+__all__ = ["Hedge", "HedgedCall", "percentile"]
+
+_LEAST_SAMPLES: Final = 20
+"""Response times that have to be known before their percentile means anything."""
+
+
+class Hedge(Struct, frozen=True):
+    """When a second call is made: `after` so many seconds, or after the model's own 95th percentile.
+
+    Until twenty response times are known, ``"p95"`` does not hedge.
+    """
+
+    after: float | Literal["p95"]
+
+    def __post_init__(self) -> None:
+        if self.after == "p95":
+            return
+        if isinstance(self.after, (bool, str)) or not 0 <= self.after < inf:
+            raise BadCall(
+                f"hedge after is {self.after!r}; it must be a number of seconds, 0 or more, or 'p95'"
+            )
+
+    def delay(self, response_times: Sequence[float]) -> float:
+        """Seconds to wait before the second call, given the newest response times; may be infinite."""
+        if self.after != "p95":
+            return self.after
+        return percentile(response_times, 0.95) if len(response_times) >= _LEAST_SAMPLES else inf
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The least of `values` that at least `share` (0..1) of them do not exceed (nearest rank)."""
+    return sorted(values)[max(0, ceil(share * len(values)) - 1)]
+
+
+class HedgedCall:
+    """One call that may become two. `calls` are the ways to make it, the second one for the hedge.
+
+    Whoever hands out text first, or ends first with an answer, is the winner; the other is cancelled and
+    its end waited for. If one fails, the other's answer counts; if both fail, the first call's error.
+    `on_text` hears the winner alone. `on_hedge` is asked before the second call, which is made inside the
+    context that it returns; None: it may not be made.
+    """
+
+    def __init__(
+        self,
+        calls: tuple[Callable[[OnText | None], Awaitable[Completion]], ...],
+        delay: float,
+        *,
+        on_hedge: Callable[[], AbstractContextManager[object] | None],
+        on_text: OnText | None = None,
+    ) -> None:
+        self._calls = calls
+        self._delay = delay
+        self._on_hedge = on_hedge
+        self._on_text = on_text
+        self._scopes = (trio.CancelScope(), trio.CancelScope())
+        self._winner: int | None = None
+        self._completion: Completion | None = None
+        self._errors: dict[int, ModelError] = {}
+        self._first_settled = trio.Event()
+        self.hedge_won = False
+
+    async def run(self) -> Completion:
+        """Make the call. Raises `ModelError`; cancelled, both calls are."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._make, 0)
+            nursery.start_soon(self._make_later)
+        if self._completion is None:
+            raise self._errors.get(0) or self._errors[1]
+        self.hedge_won = self._winner == 1
+        return self._completion
+
+    async def _make_later(self) -> None:
+        with trio.move_on_after(self._delay):
+            # An answer needs no hedge; a failure is for the retry policy, a hedge is for slowness.
+            await self._first_settled.wait()
+            return
+        if (turn := self._on_hedge()) is not None:
+            with turn:
+                await self._make(1)
+
+    async def _make(self, number: int) -> None:
+        def hear(text: str) -> None:
+            if self._wins(number) and self._on_text is not None:
+                self._on_text(text)
+
+        with self._scopes[number]:
+            try:
+                completion = await self._calls[min(number, len(self._calls) - 1)](
+                    hear if self._on_text is not None else None
+                )
+            except ModelError as error:
+                self._failed(number, error)
+            else:
+                if self._wins(number):
+                    self._completion = completion
+
+    def _wins(self, number: int) -> bool:
+        """Whether this call has won; the first to ask does, and the other is cancelled."""
+        if self._winner is None:
+            self._winner = number
+            self._first_settled.set()
+            self._scopes[1 - number].cancel()
+        return self._winner == number
+
+    def _failed(self, number: int, error: ModelError) -> None:
+        self._errors[number] = error
+        self._first_settled.set()

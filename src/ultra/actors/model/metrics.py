@@ -1,0 +1,157 @@
+"""Per-model counters and bounded windows, for failures as for successes."""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import accumulate
+from typing import TYPE_CHECKING, Final
+
+from ultra.errors import ModelError
+from ultra.messages.results import ModelMetrics
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ultra.messages.results import Usage
+
+__all__ = ["MetricsRecorder"]
+
+WINDOW: Final = 256
+"""How many of the newest times and scores are kept."""
+
+LATEST: Final = 20
+"""How many of the newest outcomes are kept, to judge a model's health by."""
+
+
+class _Window:
+    """The newest values and their mean, which every result of a run has: so neither may take long.
+
+    Beside the values stand their sums from the first one on. They begin anew with each `WINDOW` values, so
+    that rounding errors do not pile up.
+    """
+
+    __slots__ = ("_sums", "_values")
+
+    def __init__(self) -> None:
+        self._values: list[float] = []
+        self._sums = [0.0]
+
+    def append(self, value: float) -> None:
+        self._values.append(value)
+        self._sums.append(self._sums[-1] + value)
+        if len(self._values) == 2 * WINDOW:
+            self._values = self.newest()
+            self._sums = [*accumulate(self._values, initial=0.0)]
+
+    def newest(self) -> list[float]:
+        """A copy of the values, oldest first."""
+        return self._values[-WINDOW:]
+
+    def mean(self) -> float | None:
+        """The mean of `newest`; None of no values."""
+        count = min(len(self._values), WINDOW)
+        return (self._sums[-1] - self._sums[-1 - count]) / count if count else None
+
+
+class MetricsRecorder:
+    """Counts what one model does. Belongs to the registration, so it outlives every actor."""
+
+    __slots__ = (
+        "_quality",
+        "_response_times",
+        "_times_to_first_token",
+        "attempts",
+        "cache_hits",
+        "cache_misses",
+        "cancelled",
+        "cost",
+        "failures",
+        "hedges",
+        "hedges_won",
+        "input_tokens",
+        "joined",
+        "latest",
+        "output_tokens",
+        "retries",
+        "successes",
+        "tokens_estimated",
+    )
+
+    def __init__(self) -> None:
+        self.successes = self.failures = self.cancelled = 0
+        self.attempts = self.retries = self.joined = 0
+        self.cache_hits = self.cache_misses = 0
+        self.input_tokens = self.output_tokens = 0
+        self.hedges = self.hedges_won = 0
+        self.tokens_estimated = False
+        self.cost = 0.0
+        self.latest: deque[ModelError | None] = deque(maxlen=LATEST)
+        self._response_times = _Window()
+        self._times_to_first_token = _Window()
+        self._quality = _Window()
+
+    @property
+    def requests(self) -> int:
+        """Requests that have ended; one that a crash interrupts counts again when it is handed over again."""
+        return self.successes + self.failures + self.cancelled
+
+    def called(self, error: ModelError | None) -> None:
+        """A request to the client, retries included, ended with an answer (None) or failed for good."""
+        if error is not None:
+            # As it is, it would keep alive the frames of its traceback, and with them prompts.
+            error = ModelError(error.message, provider=error.provider, kind=error.kind, status=error.status)
+        self.latest.append(error)
+
+    def answered(self, response_time: float, time_to_first_token: float | None) -> None:
+        """A call gave an answer after so many seconds, retries included."""
+        self._response_times.append(response_time)
+        if time_to_first_token is not None:
+            self._times_to_first_token.append(time_to_first_token)
+
+    def used(self, usage: Usage | None, cost: float | None) -> None:
+        """A call used so many tokens, and cost so many dollars."""
+        if usage is not None:
+            self.input_tokens += usage.input or 0
+            self.output_tokens += usage.output or 0
+            self.tokens_estimated = self.tokens_estimated or usage.estimated
+        self.cost += cost or 0.0
+
+    @property
+    def newest_response_times(self) -> Sequence[float]:
+        """The window of response times [s], oldest first."""
+        return self._response_times.newest()
+
+    def hedged(self) -> None:
+        """A call took long, and a second one was made beside it."""
+        self.hedges += 1
+
+    def scored(self, quality: float) -> None:
+        """An answer was found to be so good (0..1)."""
+        self._quality.append(quality)
+
+    def snapshot(self) -> ModelMetrics:
+        """All numbers at this moment, as values that do not change any more."""
+        finished = self.successes + self.failures
+        return ModelMetrics(
+            requests=finished + self.cancelled,
+            successes=self.successes,
+            failures=self.failures,
+            cancelled=self.cancelled,
+            attempts=self.attempts,
+            retries=self.retries,
+            success_rate=self.successes / finished if finished else None,
+            response_times=self._response_times.newest(),
+            average_response_time=self._response_times.mean(),
+            times_to_first_token=self._times_to_first_token.newest(),
+            quality_scores=self._quality.newest(),
+            average_quality=self._quality.mean(),
+            cache_hits=self.cache_hits,
+            cache_misses=self.cache_misses,
+            joined=self.joined,
+            hedges=self.hedges,
+            hedges_won=self.hedges_won,
+            input_tokens=self.input_tokens,
+            output_tokens=self.output_tokens,
+            tokens_estimated=self.tokens_estimated,
+            cost=self.cost,
+        )

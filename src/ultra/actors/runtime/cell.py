@@ -1,0 +1,330 @@
+"""The cell: what outlives an actor's incarnations. Its inbox, its counters, those who watch it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from outcome import Value
+from trio.lowlevel import (
+    Abort,
+    checkpoint,
+    current_task,
+    enable_ki_protection,
+    reschedule,
+    wait_task_rescheduled,
+)
+
+from ultra._support.log import get_logger
+from ultra.actors.runtime.actor import ActorRef
+from ultra.actors.runtime.inbox import REJECTED, Admission, Inbox
+from ultra.actors.runtime.status import ActorSnapshot, ActorState, Counts, Terminated
+from ultra.errors import ActorDown, ActorStopped, BadCall, InboxFull, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from trio.lowlevel import Task
+
+    from ultra.actors.runtime.actor import Actor, ActorOptions
+    from ultra.actors.runtime.dead_letters import DeadLetterReason, DeadLetters
+    from ultra.actors.runtime.incarnation import Exit, Incarnation
+    from ultra.actors.runtime.message import Envelope
+    from ultra.actors.runtime.timekeeper import Timekeeper
+
+__all__ = ["Cell", "Interceptor", "Owner", "check_faults"]
+
+log = get_logger("ultra.actors")
+
+
+@runtime_checkable
+class Interceptor(Protocol):
+    """What fault injection hooks into; an actor without one pays an ``is None`` a message."""
+
+    def begin(self) -> None:
+        """Called when a system that is intercepted starts."""
+
+    def starting(self, cell: Cell) -> None:
+        """Called before an incarnation is made; an exception from here is a failed start."""
+
+    def sending(self, cell: Cell, envelope: Envelope, *, may_wait: bool) -> Admission | None:
+        """Called for each message sent; None to go on, or what became of it, dealt with here already."""
+        ...
+
+    def handling(
+        self, cell: Cell, envelope: Envelope, receive: Callable[[object], Awaitable[object]]
+    ) -> Awaitable[object]:
+        """Called in place of ``receive(envelope.message)``, around which it opens no scope and no nursery."""
+        ...
+
+    def ended(self, cell: Cell) -> Iterable[Envelope]:
+        """Called when the actor has ended or is down; gives the messages that were held back from it."""
+        ...
+
+
+def check_faults(faults: object, kind: type = Interceptor) -> None:
+    """Raise `BadCall` unless `faults` is None or an object with the methods of `kind`."""
+    if faults is not None and (isinstance(faults, type) or not isinstance(faults, kind)):
+        raise BadCall(f"faults is {faults!r}; it must be an ultra.faults.FaultPlan, or None")
+
+
+class Owner(Protocol):
+    """Who decides over an actor's lives, and is told what comes of them. All of it returns at once."""
+
+    def stop_requested(self, *, drain: bool, grace: float | None) -> None:
+        """The actor is to be stopped for good."""
+
+    def life_started(self, life: Incarnation) -> None:
+        """`on_start` has returned; the first message comes next."""
+
+    def life_ending(self, life: Incarnation) -> None:
+        """The incarnation began to end, of itself; what is left should take no longer than it may."""
+
+    def life_ended(self, life: Incarnation, how: Exit) -> None:
+        """The incarnation's task, if it had one, is about to return."""
+
+
+class Cell:
+    """One actor from its first start to its end. Its owner, a supervisor, decides over its lives."""
+
+    __slots__ = (
+        "closed",
+        "counts",
+        "dead_letters",
+        "factory",
+        "inbox",
+        "incarnation",
+        "interceptor",
+        "last_error",
+        "on_abandon",
+        "options",
+        "owner",
+        "path",
+        "ref",
+        "restarts",
+        "state",
+        "terminated",
+        "timekeeper",
+        "watchers",
+    )
+
+    owner: Owner
+    """Set by the owner itself, before anybody else sees the cell."""
+
+    def __init__(
+        self,
+        path: str,
+        factory: Callable[[], Actor],
+        options: ActorOptions,
+        *,
+        dead_letters: DeadLetters,
+        timekeeper: Timekeeper,
+        interceptor: Interceptor | None,
+    ) -> None:
+        self.path = path
+        self.factory = factory
+        self.options = options
+        self.dead_letters = dead_letters
+        self.timekeeper = timekeeper
+        self.interceptor = interceptor
+        self.on_abandon = self._abandoned  # bound once: each ask takes it along
+        self.inbox = Inbox(options.capacity, options.overflow)
+        self.counts = Counts()
+        self.ref = ActorRef(self)
+        self.state = ActorState.STARTING
+        self.incarnation: Incarnation | None = None
+        self.restarts = 0
+        self.last_error: Exception | None = None
+        self.closed = False
+        self.terminated: Terminated | None = None
+        self.watchers: dict[Task, None] | None = None
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rpartition("/")[2]
+
+    # --- messages --------------------------------------------------------------------------------------
+
+    def deliver(self, envelope: Envelope, *, may_wait: bool) -> Admission:
+        """Put `envelope` into the inbox, or raise `InboxFull`, `ActorStopped` or `ActorDown`."""
+        self.counts.sent += 1
+        if self.interceptor is not None:
+            admission = self._intercept(envelope, self.interceptor, may_wait=may_wait)
+            if admission is not None:
+                return admission
+        return self.admit(envelope, may_wait=may_wait)
+
+    def admit(self, envelope: Envelope, *, may_wait: bool) -> Admission:
+        """As `deliver`, for an envelope that was counted as sent and met the interceptor already."""
+        if self.closed:
+            self.counts.rejected += 1
+            raise self._refusal()
+        admission = self.inbox.put(envelope, may_wait=may_wait)
+        if admission is REJECTED and (oldest := self.inbox.make_room()) is not None:
+            self.discard(oldest, "overflow", InboxFull(self.path, self.inbox.capacity, oldest.message))
+            admission = self.inbox.put(envelope, may_wait=may_wait)
+        if admission is REJECTED:
+            self.counts.rejected += 1
+            raise InboxFull(self.path, self.inbox.capacity, envelope.message)
+        incarnation = self.incarnation
+        if incarnation is not None and not incarnation.wake():
+            asker = envelope.asker
+            if asker is not None and asker is incarnation.task:
+                self.refuse_own_wait(envelope)
+        return admission
+
+    def admit_waiting(self) -> None:
+        """Let messages that wait for room in, as many as there is room for."""
+        while (envelope := self.inbox.admit_waiting()) is not None:
+            envelope.admitted()
+            if self.incarnation is not None:
+                self.incarnation.wake()
+
+    def discard(self, envelope: Envelope, reason: DeadLetterReason, error: Exception | None = None) -> None:
+        """Record `envelope` as a dead letter; its asker, if it has one, gets `error`."""
+        self.counts.dead_lettered += 1
+        self.dead_letters.add(self.path, envelope.message, reason)
+        if error is not None:
+            envelope.fail(error)
+
+    def refuse_own_wait(self, envelope: Envelope) -> None:
+        """Take `envelope` back and raise `UsageError` if only the task that sends it could handle it."""
+        if self.incarnation is None or self.incarnation.task is not current_task():
+            return
+        if self.inbox.remove(envelope) or self.inbox.stop_waiting(envelope):
+            self.counts.rejected += 1
+        envelope.asker = None  # a plan that lost the message would tell it at the actor's end
+        raise UsageError(
+            f"actor {self.path!r} waits for itself: nothing but the task that waits could take the message; "
+            "use tell, call the method itself, or raise ActorOptions.concurrency"
+        )
+
+    def _intercept(self, envelope: Envelope, interceptor: Interceptor, *, may_wait: bool) -> Admission | None:
+        # The asker does not wait yet, so nobody may reschedule it: an error that is meant for it is kept
+        # by the envelope, and raised by the call that it is in.
+        asker, envelope.asker = envelope.asker, None
+        try:
+            admission = interceptor.sending(self, envelope, may_wait=may_wait)
+        finally:
+            envelope.asker = asker
+        if asker is not None and envelope.error is not None:
+            raise envelope.error
+        if asker is not None and admission is not None:  # nobody saw yet who asks
+            self.refuse_own_wait(envelope)
+        return admission
+
+    def _abandoned(self, envelope: Envelope) -> None:
+        if self.inbox.stop_waiting(envelope):
+            self.counts.rejected += 1
+        elif self.options.cancel_abandoned:
+            if envelope.scope is not None:
+                envelope.scope.cancel()
+            elif envelope.handler is not None:
+                self._tell_handler(envelope.handler)
+            elif self.inbox.remove(envelope):
+                self.discard(envelope, "abandoned")
+                self.admit_waiting()
+
+    def _tell_handler(self, handler: Task) -> None:
+        if self.incarnation is None:
+            return
+        try:
+            self.incarnation.actor.on_abandon(handler)
+        except Exception:  # noqa: BLE001 - called by trio's cancellation, which must not be broken off
+            log.write("error", "on_abandon failed", path=self.path, exc_info=True)
+
+    def _refusal(self) -> ActorStopped:
+        if self.state is ActorState.DOWN:
+            return ActorDown(self.path, self.last_error)
+        return ActorStopped(self.path)
+
+    # --- the end ---------------------------------------------------------------------------------------
+
+    def close(self, *, drain: bool = False) -> None:
+        """Accept nothing more and, unless the inbox is to be drained, give back what waits in it."""
+        self.closed = True
+        accepted, waiting = self.inbox.clear(keep_accepted=drain)
+        reason: DeadLetterReason = "down" if self.state is ActorState.DOWN else "stopped"
+        for envelope in accepted:
+            self.discard(envelope, reason, self._refusal())
+        for envelope in waiting:
+            self.counts.rejected += 1
+            envelope.fail(self._refusal())
+
+    def terminate(self, state: ActorState, error: Exception | None = None) -> None:
+        """There will be no other incarnation, unless the actor is revived: tell all who wait."""
+        self.state = state
+        self.last_error = error or self.last_error
+        self.close()
+        if self.incarnation is not None:  # it ignores cancellation
+            self.incarnation.fail_askers()
+            self.incarnation = None
+        if self.interceptor is not None:
+            for envelope in self.interceptor.ended(self):
+                envelope.fail(self._refusal())
+        self.terminated = Terminated(self.path, state, error)
+        watchers, self.watchers = self.watchers, None
+        for task in watchers or ():
+            reschedule(task, Value(self.terminated))
+
+    def revive(self) -> None:
+        """Accept messages again after `terminate`."""
+        self.closed = False
+        self.terminated = None
+        self.state = ActorState.STARTING
+
+    def request_stop(self, *, drain: bool, grace: float | None) -> None:
+        """Hand the wish to stop to the owner; nothing happens when the end has come already."""
+        if self.terminated is None or self.state is ActorState.DOWN:
+            self.owner.stop_requested(drain=drain, grace=grace)
+
+    def finish(self, actor: Actor) -> None:
+        """End the current incarnation normally, if `actor` is still that."""
+        if self.incarnation is not None and self.incarnation.actor is actor:
+            self.incarnation.finish()
+
+    def refuse_own_tasks(self) -> None:
+        """Raise `UsageError` where the actor's own handler would wait for the actor's end."""
+        if self.incarnation is not None and self.incarnation.runs_in(current_task()):
+            raise UsageError(
+                f"actor {self.path!r} cannot wait for its own end in its own handler, which would have to "
+                "end first; to end itself, an actor calls request_stop or finish"
+            )
+
+    @enable_ki_protection
+    async def watch(self) -> Terminated:
+        """Wait for `terminate`; see `ActorRef.watch`."""
+        if (ended := self.terminated) is not None:  # a revival meanwhile does not undo that end
+            await checkpoint()
+            return ended
+        self.refuse_own_tasks()
+        task = current_task()
+        watchers = self.watchers = self.watchers or {}
+        watchers[task] = None
+
+        def stop_watching(_raise_cancel: object) -> Abort:
+            del watchers[task]
+            return Abort.SUCCEEDED
+
+        terminated: Terminated = await wait_task_rescheduled(stop_watching)
+        return terminated
+
+    def snapshot(self) -> ActorSnapshot:
+        """All numbers at this moment."""
+        counts = self.counts
+        error = self.last_error
+        return ActorSnapshot(
+            name=self.name,
+            path=self.path,
+            state=self.state,
+            queued=len(self.inbox) + self.inbox.waiting,
+            in_flight=self.inbox.in_flight,
+            sent=counts.sent,
+            handled=counts.handled,
+            failed=counts.failed,
+            rejected=counts.rejected,
+            dead_lettered=counts.dead_lettered,
+            redelivered=counts.redelivered,
+            restarts=self.restarts,
+            last_error=None if error is None else f"{type(error).__name__}: {error}",
+        )

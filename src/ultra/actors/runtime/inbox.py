@@ -1,0 +1,214 @@
+"""The two-lane inbox of an actor: system messages first, user messages bounded.
+
+All methods are synchronous and run in one trio loop, so none of them needs a lock. `capacity` bounds
+the user messages that were accepted and are not finished, the ones being handled included; therefore
+a message that is redelivered after a crash always finds its place again.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from enum import Enum
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final, Literal
+
+from ultra.actors.runtime.message import SystemMessage
+from ultra.errors import BadCall
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from ultra.actors.runtime.message import Envelope
+
+__all__ = ["Admission", "Inbox", "Overflow"]
+
+
+Overflow = Literal["wait", "reject", "drop_oldest"]
+"""What happens to a user message that finds the inbox full.
+
+wait: `tell` raises `InboxFull`; `send` and `ask` wait for room, first come, first served.
+reject: `tell`, `send` and `ask` raise `InboxFull`.
+drop_oldest: the oldest message that is not being handled goes to the dead letters.
+"""
+
+
+class Admission(Enum):
+    """What `Inbox.put` did with an envelope."""
+
+    ACCEPTED = "accepted"
+    WAITING = "waiting"
+    REJECTED = "rejected"
+
+
+# To look a member up in its class takes longer than to put an envelope into a lane.
+ACCEPTED: Final = Admission.ACCEPTED
+WAITING: Final = Admission.WAITING
+REJECTED: Final = Admission.REJECTED
+
+
+class Inbox:
+    """The messages of one actor that nobody has begun to handle, and how many are being handled."""
+
+    __slots__ = (
+        "_sequence",
+        "_system",
+        "_system_in_flight",
+        "_user",
+        "_waiting",
+        "capacity",
+        "overflow",
+        "user_load",
+    )
+
+    def __init__(self, capacity: int, overflow: Overflow) -> None:
+        if capacity < 1:
+            raise BadCall(f"the inbox capacity is {capacity}; it must be at least 1 message")
+        self.capacity = capacity
+        self.overflow = overflow
+        self.user_load = 0
+        """User messages accepted and not finished; never more than `capacity`."""
+        self._system_in_flight = 0
+        self._sequence = 0
+        # Made when first needed: an actor may never use one of them, and an empty deque takes 760 bytes.
+        self._user: deque[Envelope] | None = None
+        self._system: deque[Envelope] | None = None
+        self._waiting: OrderedDict[Envelope, None] | None = None
+
+    def __len__(self) -> int:
+        return (len(self._user) if self._user else 0) + (len(self._system) if self._system else 0)
+
+    @property
+    def waiting(self) -> int:
+        """How many messages wait for room."""
+        return len(self._waiting) if self._waiting else 0
+
+    @property
+    def in_flight(self) -> int:
+        """How many messages are being handled."""
+        return self._system_in_flight + self.user_load - (len(self._user) if self._user else 0)
+
+    def put(self, envelope: Envelope, *, may_wait: bool) -> Admission:
+        """Take `envelope` in, let it wait for room, or reject it, as its lane and `overflow` say.
+
+        With ``drop_oldest`` a message that was rejected can be put in after `make_room`.
+        """
+        if isinstance(envelope.message, SystemMessage):
+            envelope.system = True
+            lane = self._system
+            if lane is None:
+                lane = self._system = deque()
+        elif self.user_load < self.capacity:
+            lane = self._user
+            if lane is None:
+                lane = self._user = deque()
+            self.user_load += 1
+        elif may_wait and self.overflow == "wait":
+            if self._waiting is None:
+                self._waiting = OrderedDict()
+            self._waiting[envelope] = None
+            return WAITING
+        else:
+            return REJECTED
+        self._sequence = envelope.sequence = self._sequence + 1
+        lane.append(envelope)
+        return ACCEPTED
+
+    def make_room(self) -> Envelope | None:
+        """Take out the oldest user message that is not being handled, if the overflow policy says so.
+
+        None where it is another policy, or where all of them are being handled.
+        """
+        if self.overflow != "drop_oldest" or not self._user:
+            return None
+        self.user_load -= 1
+        return self._user.popleft()
+
+    def take(self) -> Envelope | None:
+        """The next message to handle, system lane first; None when both lanes are empty.
+
+        It counts as in flight until `finish` or `requeue` is told of it.
+        """
+        if self._system:
+            envelope = self._system.popleft()
+            self._system_in_flight += 1
+        elif self._user:
+            envelope = self._user.popleft()
+        else:
+            return None
+        envelope.deliveries += 1
+        return envelope
+
+    def finish(self, envelope: Envelope) -> bool:
+        """Give up the place of a message that was in flight; True when another waits for one."""
+        if envelope.system:
+            self._system_in_flight -= 1
+        else:
+            self.user_load -= 1
+        return self._waiting is not None
+
+    def requeue(self, envelopes: Iterable[Envelope]) -> None:
+        """Put messages that were in flight back to the front of their lanes, in their old order."""
+        for envelope in sorted(envelopes, key=attrgetter("sequence"), reverse=True):
+            if envelope.system:
+                self._system = self._system or deque()
+                self._system.appendleft(envelope)
+                self._system_in_flight -= 1
+            else:
+                self._user = self._user or deque()
+                self._user.appendleft(envelope)
+
+    def admit_waiting(self) -> Envelope | None:
+        """Move the first message that waits into a free place; None when there is no such thing."""
+        if self._waiting is None or self.user_load >= self.capacity:
+            return None
+        envelope, _ = self._waiting.popitem(last=False)
+        if not self._waiting:
+            self._waiting = None
+        self.put(envelope, may_wait=False)
+        return envelope
+
+    def overtake(self, envelope: Envelope, may_pass: Callable[[Envelope], bool]) -> bool:
+        """Move `envelope`, if it is the last of its lane, ahead of those right before it that it may pass.
+
+        Returns whether it passed any. Places and sequence numbers change hands together, so that a
+        later `requeue` keeps the new order.
+        """
+        lane = self._system if envelope.system else self._user
+        if not lane or lane[-1] is not envelope:
+            return False
+        place = last = len(lane) - 1
+        while place and may_pass(other := lane[place - 1]):
+            envelope.sequence, other.sequence = other.sequence, envelope.sequence
+            lane[place - 1], lane[place] = envelope, other
+            place -= 1
+        return place < last
+
+    def remove(self, envelope: Envelope) -> bool:
+        """Take `envelope` out before anybody handles it; False when it is not among the accepted."""
+        lane = self._system if envelope.system else self._user
+        if not lane or envelope not in lane:
+            return False
+        lane.remove(envelope)
+        if not envelope.system:
+            self.user_load -= 1
+        return True
+
+    def stop_waiting(self, envelope: Envelope) -> bool:
+        """Take `envelope` out of those that wait for room; False when it is not among them."""
+        if self._waiting is None or envelope not in self._waiting:
+            return False
+        del self._waiting[envelope]
+        if not self._waiting:
+            self._waiting = None
+        return True
+
+    def clear(self, *, keep_accepted: bool = False) -> tuple[list[Envelope], list[Envelope]]:
+        """Empty the inbox; returns the messages that were accepted and those that waited for room."""
+        waiting = [*(self._waiting or ())]
+        self._waiting = None
+        if keep_accepted:
+            return [], waiting
+        accepted = [*(self._system or ()), *(self._user or ())]
+        self.user_load -= len(self._user or ())
+        self._system = self._user = None
+        return accepted, waiting

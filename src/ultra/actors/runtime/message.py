@@ -1,0 +1,103 @@
+"""What actors send to each other, and the envelope that one delivery travels in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from msgspec import Struct
+from outcome import Error, Value
+from trio.lowlevel import Abort, Task, reschedule
+
+from ultra.actors.runtime.scope import Section
+
+__all__ = ["Envelope", "Failure", "Message", "SystemMessage"]
+
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Message(Struct, Generic[R_co], frozen=True):
+    """Base of messages; the parameter is the type of the reply: ``class Ping(Message[Pong]): ...``.
+
+    Messages are frozen, since sender and receiver share them. Any other object can be sent as well;
+    its reply is then typed as `object`.
+    """
+
+
+class SystemMessage(Message[R_co], frozen=True):
+    """A message of the system lane: never bounded, never dropped, handled before all user messages."""
+
+
+class Failure(Struct, frozen=True):
+    """Return this from `Actor.receive` to raise `error` in the asker without crashing the actor.
+
+    Give every asker an exception of its own: one that is raised again and again collects tracebacks.
+    """
+
+    error: Exception
+
+
+class Envelope(Struct, eq=False):
+    """One message on its way: who waits for the reply and how often it was delivered.
+
+    The waiting task is rescheduled at most once: `succeed` and `fail` do nothing after the first of
+    them, or after the asker went away, so that a late reply reaches nobody.
+
+    Attributes:
+        asker: the task that waits for the reply.
+        on_abandon: told when the asker, or the sender, waits no longer.
+        sender: the task that waits for room in the inbox, and for no reply.
+        system: whether the message is in the system lane; set when it is put into the inbox, as is
+            `sequence`, its place among all messages of the inbox.
+        deliveries: how often it was handed over.
+        abandoned: whether the asker, or the sender, waits no longer.
+        handler: the task of the handler, if the actor itself decides what becomes of it when the asker
+            goes away.
+        scope: what cancels the handler, if that is what becomes of it.
+        origin: the task that sent the message, where an interceptor wants to know.
+        error: what `fail` could tell nobody, since nobody was waiting yet, or any more.
+    """
+
+    message: object
+    asker: Task | None = None
+    on_abandon: Callable[[Envelope], None] | None = None
+    sender: Task | None = None
+    system: bool = False
+    sequence: int = 0
+    deliveries: int = 0
+    abandoned: bool = False
+    handler: Task | None = None
+    scope: Section | None = None
+    origin: Task | None = None
+    error: Exception | None = None
+
+    def admitted(self) -> None:
+        """Wake the sender that waited for room in the inbox."""
+        sender = self.sender
+        if sender is not None:
+            self.sender = None
+            reschedule(sender)
+
+    def succeed(self, reply: object) -> None:
+        """Give the asker its reply."""
+        asker = self.asker
+        if asker is not None:
+            self.asker = None
+            reschedule(asker, Value(reply))
+
+    def fail(self, error: Exception) -> None:
+        """Raise `error` in whoever waits: the asker, or a sender that still waits for room."""
+        task = self.asker or self.sender
+        if task is None:
+            self.error = error
+            return
+        self.asker = self.sender = None
+        reschedule(task, Error(error))
+
+    def abandon(self, _raise_cancel: object) -> Abort:
+        """Trio's abort function: the asker, or the sender, was cancelled and waits no longer."""
+        self.asker = self.sender = None
+        self.abandoned = True
+        if self.on_abandon is not None:
+            self.on_abandon(self)
+        return Abort.SUCCEEDED

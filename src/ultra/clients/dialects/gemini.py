@@ -1,0 +1,225 @@
+"""Google's Gemini API, ``generateContent``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote, urlsplit
+
+import msgspec
+from msgspec import Struct
+
+from ultra.clients.dialects.usage import Count, read_usage
+from ultra.clients.http.client import HTTPClient
+from ultra.clients.http.streams import EventDecoder, PlainAnswer
+from ultra.messages.results import Completion, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ultra.clients.http.failures import Reply
+    from ultra.clients.http.streams import AnswerDecoder
+    from ultra.clients.options import CallOptions
+    from ultra.messages.results import FinishReason
+
+__all__ = ["GeminiClient"]
+
+_FINISH: Final[Mapping[str, FinishReason]] = {
+    "STOP": "stop",
+    "MAX_TOKENS": "length",
+    "SAFETY": "content_filter",
+    "RECITATION": "content_filter",
+    "LANGUAGE": "content_filter",
+    "BLOCKLIST": "content_filter",
+    "PROHIBITED_CONTENT": "content_filter",
+    "SPII": "content_filter",
+    "IMAGE_SAFETY": "content_filter",
+    "IMAGE_PROHIBITED_CONTENT": "content_filter",
+    "IMAGE_RECITATION": "content_filter",
+    "MODEL_ARMOR": "content_filter",
+    "MALFORMED_FUNCTION_CALL": "tool_calls",
+    "UNEXPECTED_TOOL_CALL": "tool_calls",
+}
+
+
+class _Part(Struct):
+    text: str | None = None
+    thought: bool | None = None
+
+
+class _Content(Struct):
+    parts: list[_Part] | None = None
+
+
+class _Candidate(Struct, rename="camel"):
+    index: int | None = 0
+    content: _Content | None = None
+    finish_reason: str | None = None
+
+
+class _Feedback(Struct, rename="camel"):
+    block_reason: str | None = None
+    block_reason_message: str | None = None
+
+
+class _Answer(Struct, rename="camel"):
+    """A whole answer or one chunk of a streamed one."""
+
+    candidates: list[_Candidate] | None = None
+    prompt_feedback: _Feedback | None = None
+    usage_metadata: Any = None
+    model_version: str | None = None
+    response_id: str | None = None
+    error: Any = None
+
+
+class _Usage(Struct, rename="camel"):
+    prompt_token_count: Count = None
+    tool_use_prompt_token_count: Count = None
+    candidates_token_count: Count = None
+    thoughts_token_count: Count = None
+    total_token_count: Count = None
+    cached_content_token_count: Count = None
+
+    def normalized(self) -> Usage:
+        """Return the counts in the sense of `Usage`: Gemini counts thoughts beside the candidates."""
+        prompt = self.prompt_token_count
+        if prompt is not None:
+            prompt += self.tool_use_prompt_token_count or 0  # what its own tools found, read as a prompt
+        output = None
+        if self.candidates_token_count is not None:
+            output = self.candidates_token_count + (self.thoughts_token_count or 0)
+        elif self.thoughts_token_count is not None and self.total_token_count is not None:
+            # Streams with thoughts may count the candidates nowhere but in the total.
+            counted = self.total_token_count - (prompt or 0)
+            output = max(counted, self.thoughts_token_count)
+        return Usage(
+            input=prompt,
+            output=output,
+            cached=self.cached_content_token_count,
+            reasoning=self.thoughts_token_count,
+        )
+
+
+class _Assembly:
+    """One answer put together from one object or from many chunks."""
+
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
+        self._texts: list[str] = []
+        self._thoughts: list[str] = []
+        self._usage: Usage | None = None
+        self._model: str | None = None
+        self._response_id: str | None = None
+        self._blocked: _Feedback | None = None
+        self._finish: str | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has been said why the model stopped."""
+        return self._finish is not None or self._blocked is not None
+
+    def add(self, answer: _Answer) -> str:
+        """Take `answer` up and return its text. Raises `ModelError` if it reports an error."""
+        if answer.error:
+            raise self._reply.failure_inside({"error": answer.error})
+        self._model = answer.model_version or self._model
+        self._response_id = answer.response_id or self._response_id
+        self._usage = read_usage(answer.usage_metadata, _Usage) or self._usage
+        if answer.prompt_feedback is not None and answer.prompt_feedback.block_reason:
+            self._blocked = answer.prompt_feedback
+        # Only the first of several candidates is the answer.
+        return "".join([self._choose(each) for each in answer.candidates or () if not each.index])
+
+    def _choose(self, candidate: _Candidate) -> str:
+        self._finish = candidate.finish_reason or self._finish
+        parts = candidate.content.parts or [] if candidate.content else []
+        text = "".join(part.text or "" for part in parts if not part.thought)
+        self._texts.append(text)
+        self._thoughts += [part.text or "" for part in parts if part.thought]
+        return text
+
+    def completion(self) -> Completion:
+        """Return what has been put together."""
+        return Completion(
+            content="".join(self._texts),
+            usage=self._usage,
+            finish_reason="content_filter" if self._blocked else _FINISH.get(self._finish or ""),
+            request_id=self._reply.request_id or self._response_id,
+            model=self._model,
+            reasoning="".join(self._thoughts) or None,
+            refusal=self._blocked.block_reason_message if self._blocked else None,
+        )
+
+
+_read_answer = msgspec.json.Decoder(_Answer).decode
+_read_answers = msgspec.json.Decoder(list[_Answer]).decode
+
+
+class _ChunkDecoder(EventDecoder):
+    """Chunks, ended by nothing but the end of the body."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(reply)
+        self._assembly = _Assembly(reply)
+
+    def read(self, name: str, data: bytes) -> str:  # noqa: ARG002 - Gemini's events have no names
+        """Return the text in one chunk. Raises `ModelError`."""
+        text = self._assembly.add(self.reply.read(_read_answer, data))
+        self.finished = self._assembly.finished
+        return text
+
+    def completion(self) -> Completion:
+        """Return the whole answer. Raises `ModelError` if no finish reason was seen."""
+        if not self.finished:
+            raise self.cut_off()
+        return self._assembly.completion()
+
+
+class GeminiClient(HTTPClient):
+    """A model behind ``POST {base_url}/v1beta/models/{model}:generateContent``.
+
+    A `base_url` with a path stands for everything before ``/models``, as at Vertex AI, whose bearer
+    token goes into `extra_headers`. `reasoning_effort` is sent as Gemini's thinking level.
+    """
+
+    def decode(self, content: bytes, reply: Reply) -> Completion:
+        """Read a plain answer, or the array that is a stream's form without events. Raises `ModelError`."""
+        several = content.lstrip().startswith(b"[")
+        answers = reply.read(_read_answers, content) if several else [reply.read(_read_answer, content)]
+        assembly = _Assembly(reply)
+        for answer in answers:
+            assembly.add(answer)
+        if not assembly.finished and not any(answer.candidates for answer in answers):
+            raise reply.failure_inside(content)
+        return assembly.completion()
+
+    def decoder(self, reply: Reply) -> AnswerDecoder:
+        """Return a decoder for one streamed answer."""
+        if reply.content_type == "application/json":
+            return PlainAnswer(reply, self.decode)
+        return _ChunkDecoder(reply)
+
+    def _authorization(self, api_key: str) -> dict[str, str]:
+        return {"x-goog-api-key": api_key} if api_key else {}
+
+    def _url(self, *, stream: bool) -> str:
+        root = self._base_url if urlsplit(self._base_url).path else f"{self._base_url}/v1beta"
+        method = "streamGenerateContent?alt=sse" if stream else "generateContent"
+        return f"{root}/models/{quote(self.model.removeprefix('models/'), safe='')}:{method}"
+
+    def _payload(self, prompt: str, options: CallOptions, *, stream: bool) -> dict[str, Any]:  # noqa: ARG002 - the address says it
+        effort = options.reasoning_effort
+        generation = {
+            "temperature": options.temperature,
+            "topP": options.top_p,
+            "maxOutputTokens": options.max_tokens,
+            "stopSequences": options.stop_sequences,
+            "seed": options.seed,
+            "thinkingConfig": {"thinkingLevel": effort} if effort else None,
+        }
+        given = {name: value for name, value in generation.items() if value is not None}
+        return {
+            "contents": [{"role": "user", "parts": [{"text": prompt}]}],
+            "systemInstruction": {"parts": [{"text": options.system}]} if options.system else None,
+            "generationConfig": given or None,
+        }

@@ -1,0 +1,230 @@
+"""Turning what a provider says about a failure into a `ModelError`.
+
+Every dialect's error body is read here, because gateways mix them: an OpenAI-compatible endpoint may
+answer in the words of Google, of FastAPI or of a proxy that speaks HTML.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from ultra.clients.http.address import shown_url
+from ultra.clients.http.error_kinds import codes_in, kind_of_error
+from ultra.clients.http.event_streams import BYTE_ORDER_MARK
+from ultra.clients.http.headers import REQUEST_ID_HEADERS, first_header, retry_after, retry_info
+from ultra.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ultra.errors import ErrorKind
+
+__all__ = ["Reply"]
+
+T = TypeVar("T")
+
+_LONGEST_QUOTED_BODY: Final = 300
+
+
+class _Body(Struct):
+    """The top level of an error body; what does not fit is read as absent."""
+
+    error: Any = None
+    errors: Any = None
+    message: Any = None
+    detail: Any = None
+    msg: Any = None
+    type: Any = None
+    code: Any = None
+    request_id: Any = None
+
+
+class Reply:
+    """The head of one answer, and how to report failures that happen in it.
+
+    Args:
+        provider: named in every error.
+        status: of HTTP.
+        headers: with names in lower case.
+        secrets: texts that must not appear in any error, though the provider repeats them.
+    """
+
+    def __init__(
+        self, provider: str, status: int, headers: Mapping[str, str], secrets: tuple[str, ...] = ()
+    ) -> None:
+        self.provider = provider
+        self.status = status
+        self.headers = headers
+        self.request_id = first_header(headers, *REQUEST_ID_HEADERS)
+        self._secrets = secrets
+
+    def error(
+        self,
+        message: str,
+        kind: ErrorKind,
+        *,
+        retryable: bool | None = None,
+        retry_after: float | None = None,
+        request_id: str | None = None,
+    ) -> ModelError:
+        """Make the error that says `message` of this reply."""
+        return ModelError(
+            redact(message, self._secrets),
+            provider=self.provider,
+            kind=kind,
+            status=self.status,
+            retryable=retryable,
+            retry_after=retry_after,
+            request_id=self.request_id or request_id,
+        )
+
+    @property
+    def content_type(self) -> str:
+        """The media type of the body, without parameters, in lower case; may be empty."""
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+    def malformed(self, detail: str) -> ModelError:
+        """Make the error for an answer that does not keep to the protocol."""
+        return self.error(f"the answer breaks the protocol: {detail}", "protocol")
+
+    def cut_off(self) -> ModelError:
+        """Make the error for a stream that ended before the answer did."""
+        return self.error("the stream ended before the answer was complete", "connection")
+
+    def failure(self, content: bytes) -> ModelError:
+        """Make the error that a reply with an error status means; `content` is its body."""
+        if 300 <= self.status < 400:  # noqa: PLR2004 - the redirections of HTTP
+            return self._redirected()
+        return self._read(
+            self._parse(content) or f"HTTP status {self.status} with an empty body", self.status
+        )
+
+    def failure_inside(self, content: bytes | dict[str, Any]) -> ModelError:
+        """Make the error that `content`, found in a reply of success where an answer should be, means."""
+        found = self._parse(content) if isinstance(content, bytes) else content
+        return self._read(found or "the answer is empty", None)
+
+    def read(self, decode: Callable[[bytes], T], content: bytes) -> T:
+        """Return `content` decoded. Raises `ModelError` if it is not what the protocol says."""
+        if not content.strip():
+            raise self.malformed("its body is empty")
+        try:
+            return decode(content.removeprefix(BYTE_ORDER_MARK))
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+            detail = f"{error} in {_quote(content, self._secrets)!r}"
+        raise self.malformed(detail)
+
+    def _parse(self, content: bytes) -> Any:  # noqa: ANN401 - any JSON
+        """Return `content` as JSON, or as the words in it if it is something else."""
+        content = content.removeprefix(BYTE_ORDER_MARK)
+        try:
+            return msgspec.json.decode(content)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            return _quote(content, self._secrets)
+
+    def _redirected(self) -> ModelError:
+        target = shown_url(self.headers.get("location", ""))
+        return self.error(
+            f"the endpoint redirects to {target!r}, which is not followed since the request carries a key; "
+            "set base_url to the endpoint itself",
+            "bad_request",
+        )
+
+    def _read(self, found: object, status: int | None) -> ModelError:
+        if isinstance(found, list) and found:  # Gemini without alt=sse
+            found = found[0]
+        body = _as_body(found)
+        details = _details(body)
+        message = _message(body, details) or _quote(msgspec.json.encode(found), self._secrets)
+        code = status if status is not None else _status_in(body, details)
+        codes = [*codes_in(details), *codes_in({"type": body.type, "code": body.code})]
+        kind = kind_of_error(code, codes, message)
+        failure = self.error(
+            message,
+            kind,
+            retryable=self._retryable(kind, code),
+            retry_after=retry_after(self.headers) or retry_info(details),
+            request_id=_text(body.request_id),
+        )
+        metadata = details.get("metadata")
+        if isinstance(metadata, dict) and (raw := _text(metadata.get("raw"))):
+            # OpenRouter's own message says no more than that a provider failed.
+            failure.add_note(redact(raw, self._secrets))
+        return failure
+
+    def _retryable(self, kind: ErrorKind, status: int | None) -> bool | None:
+        if kind in {"quota", "content"}:
+            return False
+        advice = self.headers.get("x-should-retry", "").lower()
+        if status == self.status and advice in {"true", "false"}:
+            return advice == "true"
+        return True if status == 409 else None  # noqa: PLR2004 - Conflict: another request held a lock
+
+
+def redact(text: str, secrets: tuple[str, ...]) -> str:
+    """Replace every secret in `text`."""
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return text
+
+
+def _as_body(found: object) -> _Body:
+    if isinstance(found, dict):
+        return msgspec.convert(found, _Body)
+    return _Body(error=found)
+
+
+def _details(body: _Body) -> dict[str, Any]:
+    """Return the object that describes the error; Ollama sends it as JSON inside a string."""
+    found = body.error
+    if found is None and isinstance(body.errors, list) and body.errors:  # Cloudflare
+        found = body.errors[0]
+    if isinstance(found, str) and found.startswith("{"):
+        try:
+            nested = msgspec.json.decode(found)
+        except (msgspec.DecodeError, RecursionError):
+            return {}
+        found = nested.get("error") if isinstance(nested, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def _message(body: _Body, details: Mapping[str, Any]) -> str | None:
+    """Return the provider's words: the body's own string before anything found inside it."""
+    inner = body.message if isinstance(body.message, dict) else {}
+    detail = body.detail or inner.get("detail")  # FastAPI, and Mistral that wraps it
+    return (
+        _text(body.error)
+        or _text(details.get("message"))
+        or _text(body.message)
+        or _text(detail)
+        or _text(body.msg)
+        or (msgspec.json.encode(detail).decode() if detail else None)
+    )
+
+
+def _status_in(body: _Body, details: Mapping[str, Any]) -> int | None:
+    for value in (details.get("status_code"), details.get("code"), details.get("status"), body.code):
+        number = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+        if isinstance(number, int) and 400 <= number < 600:  # noqa: PLR2004 - the error statuses of HTTP
+            return number
+    return None
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _quote(content: bytes, secrets: tuple[str, ...]) -> str:
+    """Return the readable words of a body that is not an error in any known form.
+
+    Secrets go before it is cut: of one that is cut in half, the half would stay.
+    """
+    text = content.decode("utf-8", "replace")
+    if title := re.search(r"<title>(.*?)</title>", text, re.IGNORECASE | re.DOTALL):
+        text = title[1]
+    text = redact(" ".join(re.sub(r"<[^>]*>", " ", text).split()), secrets)
+    return text if len(text) <= _LONGEST_QUOTED_BODY else f"{text[:_LONGEST_QUOTED_BODY]}…"

@@ -1,0 +1,1 @@
+"""The embedded model: a small local model that comes as a package."""

@@ -1,0 +1,168 @@
+"""Voices of the embedded model: one small model, asked in different ways. No key, no network.
+
+The model is SmolLM2-135M-Instruct, from the extra ``local``. It is small enough to need its hand held:
+each voice shows it one question and answer in its own manner, which keeps it to English and to the
+point. Loops are cut by DRY sampling (P. E. Weidmann, 2024), which penalises only what continues a long
+repetition: a plain repetition penalty makes this model negate the very sentences that it should repeat,
+as in a synthesis.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+from msgspec import Struct
+
+from ultra.clients.dialects.openai_chat import OpenAIClient
+from ultra.clients.http.transport import Body, Hidden, Limits, Pool, Request
+from ultra.clients.local.embedded import CONTEXT_WINDOW, EmbeddedServer, find_model, shared_server
+from ultra.errors import BadCall, ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ultra.clients.options import CallOptions
+
+__all__ = ["VOICES", "LocalClient", "Voice"]
+
+_NOWHERE: Final = "http://127.0.0.1"  # until the server runs
+_MAX_TOKENS: Final = 192
+
+# A sentence may be said a few times, since candidates repeat each other; a loop may not. The one
+# sequence breaker never occurs: by default, each line end would make DRY forget what came before it.
+_DRY: Final[Mapping[str, Any]] = {
+    "dry_multiplier": 1.0,
+    "dry_allowed_length": 16,
+    "dry_penalty_last_n": 256,
+    "dry_sequence_breakers": ["<|im_end|>"],
+}
+
+_TOO_LONG: Final = re.compile(r"\((\d+) tokens\) exceeds the available context size \((\d+) tokens\)")
+
+
+class Voice(Struct, frozen=True, kw_only=True):
+    """One manner of asking the model.
+
+    `system` and `example`, a question with its answer, stand before every prompt that comes without a
+    system prompt of its own. `sampling` are llama.cpp's parameters.
+    """
+
+    system: str
+    example: tuple[str, str]
+    sampling: dict[str, Any]
+
+
+_QUESTION: Final = "What is the largest ocean on Earth?"
+_ANSWER: Final = "The largest ocean on Earth is the Pacific Ocean"
+
+VOICES: Final[Mapping[str, Voice]] = {
+    "careful": Voice(
+        system="You are a careful AI assistant. You answer in English, and explain why.",
+        example=(
+            _QUESTION,
+            f"{_ANSWER}. It covers about a third of the planet's surface.",
+        ),
+        sampling={"temperature": 0.0},
+    ),
+    "creative": Voice(
+        system="You are a creative AI assistant. You answer vividly.",
+        example=(
+            _QUESTION,
+            f"{_ANSWER}: so wide that all the continents would fit into it.",
+        ),
+        sampling={"temperature": 0.5, "min_p": 0.2, "seed": 7},
+    ),
+    "concise": Voice(
+        system="You are a helpful AI assistant. Be brief.",
+        example=(_QUESTION, f"{_ANSWER}."),
+        sampling={"temperature": 0.2, "min_p": 0.2, "seed": 1},
+    ),
+}
+"""Every voice by its name, the default first."""
+
+
+class LocalClient(OpenAIClient):
+    """A voice of the embedded model, which runs in a process of its own on this machine.
+
+    The first call of any voice starts the process, in under three seconds; all voices share it, and it
+    ends with the program. After five minutes without a call it gives its memory back, about 400 MB,
+    and the next call takes half a second longer.
+
+    A `system` prompt given to a call takes the place of the voice's own; what remains of the voice is
+    how it samples. Answers end after 192 tokens unless `max_tokens` says otherwise.
+
+    Args:
+        voice: a name in `VOICES`.
+        limits: timeouts, which include starting the process.
+        options: the defaults of every call.
+        server: in place of the one that all voices share.
+
+    Raises:
+        BadCall: there is no such voice.
+        MissingExtra: the extra ``local`` is not installed.
+    """
+
+    context_window: int = CONTEXT_WINDOW
+    """Tokens that prompt and answer may have together."""
+
+    def __init__(
+        self,
+        voice: str = "careful",
+        *,
+        limits: Limits | None = None,
+        options: CallOptions | None = None,
+        server: EmbeddedServer = shared_server,
+    ) -> None:
+        if voice not in VOICES:
+            raise BadCall(f"there is no local voice {voice!r}; the voices are: {', '.join(VOICES)}")
+        find_model()
+        super().__init__(voice, provider="local", base_url=_NOWHERE, limits=limits, options=options)
+        self._voice = VOICES[voice]
+        self._pool = _EmbeddedPool(self.limits, server)
+
+    def _payload(self, prompt: str, options: CallOptions, *, stream: bool) -> dict[str, Any]:
+        voice = self._voice
+        payload = super()._payload(prompt, options, stream=stream)
+        given = {name: value for name, value in payload.items() if value is not None}
+        defaults = {"max_tokens": _MAX_TOKENS, **_DRY, **voice.sampling}
+        if options.system is None:
+            question, answer = voice.example
+            given["messages"] = [
+                {"role": "system", "content": voice.system},
+                {"role": "user", "content": question},
+                {"role": "assistant", "content": answer},
+                *given["messages"],
+            ]
+        return defaults | given
+
+
+class _EmbeddedPool(Pool):
+    """Connections to the embedded server, which the first request starts."""
+
+    def __init__(self, limits: Limits, server: EmbeddedServer) -> None:
+        super().__init__("local", limits, trust_env=False)
+        self._server = server
+
+    async def open(self, request: Request) -> Body:
+        endpoint = self._server.endpoint
+        if endpoint is None:
+            # The start of a caller that gives up is finished all the same, for the others.
+            endpoint = await trio.to_thread.run_sync(self._server.start, abandon_on_cancel=True)
+        url = endpoint.url + request.url.removeprefix(_NOWHERE)
+        headers = request.headers.value | {"authorization": f"Bearer {endpoint.api_key}"}
+        try:
+            return await super().open(Request(url, Hidden(headers), request.content))
+        except ModelError as error:
+            found = _TOO_LONG.search(error.message)
+            if found is None:
+                raise
+            failure = ModelError(
+                f"the prompt has {found[1]} tokens, more than the {found[2]} of the embedded model's context "
+                "window; shorten it, or use a model with a larger window",
+                provider=self.provider,
+                kind="bad_request",
+                status=error.status,
+            )
+        raise failure

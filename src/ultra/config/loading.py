@@ -1,0 +1,386 @@
+"""`ultra.toml`: models, stages, cache and policies, with errors that say where and what is wrong.
+
+[run]
+timeout = 60
+
+[models.gpt]
+model = "openai:gpt-4o-mini"
+weight = 2.0
+price = { input = 0.15, output = 0.60 }
+
+[models.claude]
+model = [
+    { model = "anthropic:claude-sonnet-4-5", api_key = "${MY_ANTHROPIC_KEY}" },
+    "openrouter:anthropic/claude-sonnet-4.5",
+]
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+
+import msgspec
+from msgspec import Struct, field
+
+from ultra.actors.model.breaker import BreakerPolicy
+from ultra.actors.model.hedging import Hedge
+from ultra.actors.model.limits import Limits
+from ultra.actors.model.retry import RetryPolicy
+from ultra.actors.model.timeouts import Timeouts
+from ultra.clients.pricing import Price
+from ultra.clients.providers import connect
+from ultra.config.toml_lines import TomlLines
+from ultra.errors import BadCall, ConfigError, UltraError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from ultra.clients import HTTPClient
+
+__all__ = [
+    "CacheConfig",
+    "Configuration",
+    "DeploymentConfig",
+    "ModelConfig",
+    "RunConfig",
+    "load_configuration",
+]
+
+T = TypeVar("T")
+
+_VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_NESTED: Final[Mapping[str, type]] = {
+    "limits": Limits,
+    "price": Price,
+    "retry": RetryPolicy,
+    "timeouts": Timeouts,
+    "breaker": BreakerPolicy,
+}
+_WORDS: Final = {
+    "array": "a list",
+    "bool": "true or false",
+    "float": "a number",
+    "int": "a whole number",
+    "object": "a section",
+    "str": "text",
+}
+"""What msgspec calls the kinds of values, and what a reader of TOML calls them."""
+
+_SHORTEST_SECRET: Final = 8
+"""Shorter values are numbers and names, and parts of ordinary words."""
+
+_NO_OPTIONS: Final = {
+    "name": "the provider and model stand in model",
+    "api_key": "it stands beside them",
+    "base_url": "it stands beside them",
+    "transport": "it is an object, which only a program can give",
+}
+"""What `connect` takes besides options."""
+
+_CHOICES: Final = {"hedge_after": "a number of seconds, or 'p95'", "quorum": "a whole number, or 'all'"}
+
+_TOP: Final = ("run", "cache", "retry", "timeouts", "limits", "breaker", "models")
+
+
+class RunConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What holds for every run: see `MultiLLMOrchestrator`. `timeout` in seconds, `max_cost` in dollars."""
+
+    stages: tuple[str, ...] | None = None
+    quorum: int | Literal["all"] = 1
+    timeout: float | None = None
+    system: str | None = None
+    judge: str | None = None
+    max_cost: float | None = None
+
+
+class CacheConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whether answers are kept, and where: ``memory``, ``sqlite:///path`` or ``redis://host``."""
+
+    enabled: bool = True
+    store: str = "memory"
+
+
+class DeploymentConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One deployment of a model that needs a key, an endpoint or options of its own."""
+
+    model: str
+    api_key: str | None = None
+    base_url: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def provider(self) -> str:
+        """What stands before the colon."""
+        return self.model.partition(":")[0]
+
+    def connect(self) -> HTTPClient:
+        """Make its client; raises `BadCall` or `MissingExtra` where there can be none."""
+        for name in _NO_OPTIONS:
+            if name in self.options:
+                raise BadCall(f"{name} is not one of the options; {_NO_OPTIONS[name]}")
+        return connect(self.model, api_key=self.api_key, base_url=self.base_url, **self.options)
+
+    def __repr__(self) -> str:
+        return f"DeploymentConfig(model={self.model!r})"  # a key must not be shown
+
+
+class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One model: its ``provider:model``, or several deployments of it that are tried in order.
+
+    `api_key` and `base_url` are for all deployments, which then must be of one provider; `options` are
+    for all, and a deployment's own go before them.
+    """
+
+    model: str | tuple[str | DeploymentConfig, ...]
+    weight: float = 1.0
+    api_key: str | None = None
+    base_url: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    limits: Limits | None = None
+    price: Price | None = None
+    retry: RetryPolicy | None = None
+    timeouts: Timeouts | None = None
+    breaker: BreakerPolicy | None = None
+    hedge_after: float | Literal["p95"] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.model:
+            raise BadCall("model is empty; allowed is 'provider:model', or a list of them")
+        providers = dict.fromkeys(each.provider for each in self.deployments)
+        for name in ("api_key", "base_url"):
+            if getattr(self, name) is not None and len(providers) > 1:
+                raise BadCall(
+                    f"{name} is for one provider, and the deployments are of {' and '.join(providers)}; "
+                    f'give them their own: model = [{{ model = "…", {name} = "…" }}, …]'
+                )
+
+    @property
+    def deployments(self) -> tuple[DeploymentConfig, ...]:
+        """Every deployment with all that holds for it, first the one that is asked first."""
+        given = (self.model,) if isinstance(self.model, str) else self.model
+        return tuple(map(self._deployment, given))
+
+    def _deployment(self, given: str | DeploymentConfig) -> DeploymentConfig:
+        own = DeploymentConfig(model=given) if isinstance(given, str) else given
+        return DeploymentConfig(
+            model=own.model,
+            api_key=own.api_key or self.api_key,
+            base_url=own.base_url or self.base_url,
+            options={**self.options, **own.options},
+        )
+
+    def connect(self) -> list[object]:
+        """A client for each deployment; raises `BadCall` or `MissingExtra` where there can be none."""
+        return [deployment.connect() for deployment in self.deployments]
+
+    def policies(self) -> dict[str, Any]:
+        """What `MultiLLMOrchestrator.register_model` takes besides name, client and weight."""
+        hedge = None if self.hedge_after is None else Hedge(self.hedge_after)
+        names = ("retry", "timeouts", "limits", "breaker", "price")
+        return {"hedge": hedge, **{name: getattr(self, name) for name in names}}
+
+    def __repr__(self) -> str:
+        return f"ModelConfig(model={self.model!r}, weight={self.weight!r})"  # a key must not be shown
+
+
+class Configuration(Struct, frozen=True, kw_only=True):
+    """A whole configuration, checked but for what only the providers know."""
+
+    lines: TomlLines
+    models: Mapping[str, ModelConfig]
+    run: RunConfig = RunConfig()
+    cache: CacheConfig = CacheConfig()
+    retry: RetryPolicy | None = None
+    timeouts: Timeouts | None = None
+    limits: Limits | None = None
+    breaker: BreakerPolicy | None = None
+    variables: tuple[str, ...] = ()
+    """What the file took from the environment, by name."""
+
+    @contextmanager
+    def explaining(self, *where: str) -> Iterator[None]:
+        """Turn a `BadCall` in the block into a `ConfigError` that says where its cause stands."""
+        try:
+            yield
+        except BadCall as error:
+            raise ConfigError(f"{self.lines.place(*where)}: {_without(self.variables, error)}") from None
+
+    def settings(self) -> dict[str, Any]:
+        """The arguments of `MultiLLMOrchestrator`."""
+        run, cache = self.run, self.cache
+        return {
+            "cache_enabled": cache.enabled,
+            "cache": cache.store if cache.enabled else None,
+            "quorum": run.quorum,
+            "timeout": run.timeout,
+            "system": run.system,
+            "judge": run.judge,
+            "max_cost": run.max_cost,
+            "stages": run.stages,
+            "retry": self.retry,
+            "timeouts": self.timeouts,
+            "limits": self.limits,
+            "breaker": self.breaker,
+        }
+
+
+def load_configuration(path: str | Path) -> Configuration:
+    """Read and check the file at `path`; ``${VAR}`` stands for a variable of the environment.
+
+    Raises:
+        ConfigError: the file cannot be read, is not TOML, or holds something that is not allowed. The
+            message gives file, line and key, what was found, and what is allowed.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text("utf-8-sig")  # some editors put a mark before it
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: it cannot be read: {error}") from error
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: it is not TOML: {error}") from error
+    return _Reader(TomlLines(str(path), text)).read(table)
+
+
+class _Reader:
+    """Turns a decoded file into a `Configuration`, section by section, so that errors know where they are."""
+
+    def __init__(self, lines: TomlLines) -> None:
+        self._lines = lines
+        self._variables: dict[str, None] = {}  # in the order of their use
+
+    def read(self, table: Mapping[str, Any]) -> Configuration:
+        for name in table:
+            if name not in _TOP:
+                raise self._error((name,), f"unknown section; allowed are: {', '.join(_TOP)}")
+        models = self._section(table, "models")
+        if not models:
+            raise ConfigError(
+                f'{self._lines.source}: no models; add a section such as [models.gpt] with model = "…"'
+            )
+        return Configuration(
+            lines=self._lines,
+            models={
+                name: self._convert(("models", name), value, ModelConfig) for name, value in models.items()
+            },
+            run=self._checked_run(self._convert(("run",), self._section(table, "run"), RunConfig), models),
+            cache=self._convert(("cache",), self._section(table, "cache"), CacheConfig),
+            retry=self._optional(table, "retry", RetryPolicy),
+            timeouts=self._optional(table, "timeouts", Timeouts),
+            limits=self._optional(table, "limits", Limits),
+            breaker=self._optional(table, "breaker", BreakerPolicy),
+            variables=tuple(self._variables),
+        )
+
+    def _checked_run(self, run: RunConfig, models: Mapping[str, Any]) -> RunConfig:
+        if run.judge is not None and run.judge not in models:
+            raise self._error(("run", "judge"), f"found {run.judge!r}; allowed are: {', '.join(models)}")
+        if isinstance(run.quorum, int) and not 1 <= run.quorum <= len(models):
+            allowed = f"'all', or a number between 1 and {len(models)}"
+            raise self._error(("run", "quorum"), f"found {run.quorum!r}; allowed is {allowed}")
+        if run.max_cost is not None and not any("price" in model for model in models.values()):
+            raise self._error(("run", "max_cost"), "no model has a price, so no run would cost anything")
+        for name in ("timeout", "max_cost"):
+            value = getattr(run, name)
+            if value is not None and not value > 0:
+                raise self._error(("run", name), f"found {value!r}; allowed is a number above 0")
+        return run
+
+    def _section(self, table: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+        value = table.get(name, {})
+        if not isinstance(value, dict):
+            raise self._error((name,), f"{_shown((name,), value)}allowed is a section, written as [{name}]")
+        return value
+
+    def _optional(self, table: Mapping[str, Any], name: str, kind: type[T]) -> T | None:
+        return self._convert((name,), self._section(table, name), kind) if name in table else None
+
+    def _convert(self, where: tuple[str, ...], value: object, kind: type[T]) -> T:
+        """`value` as a `kind`; msgspec says what is wrong, and the path to it, which becomes the key."""
+        self._check_keys(where, value, kind)
+        try:
+            return msgspec.convert(self._expanded(where, value), kind)
+        except msgspec.ValidationError as error:
+            message, _, path = str(error).partition(" - at `$")
+            keys = tuple(re.findall(r"\w+", path))
+            raise self._error(
+                (*where, *keys), _explained(message, (*where, *keys), _inside(value, keys))
+            ) from None
+        except ConfigError:
+            raise
+        except UltraError as error:  # what a Struct's own check found
+            raise self._error(where, str(error)) from None
+
+    def _check_keys(self, where: tuple[str, ...], value: object, kind: type) -> None:
+        if not isinstance(value, dict) or not issubclass(kind, Struct):
+            return
+        known = kind.__struct_fields__
+        for name, item in value.items():
+            if name not in known:
+                raise self._error((*where, name), f"unknown key; allowed are: {', '.join(known)}")
+            if name in _NESTED:
+                self._check_keys((*where, name), item, _NESTED[name])
+
+    def _expanded(self, where: tuple[str, ...], value: object) -> object:
+        """`value` with every ``${VAR}`` in its texts replaced."""
+        if isinstance(value, dict):
+            return {key: self._expanded((*where, str(key)), item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self._expanded(where, item) for item in value]
+        if not isinstance(value, str):
+            return value
+        for variable in _VARIABLE.findall(value):
+            if variable not in os.environ:
+                raise self._error(where, f"the environment variable {variable} is not set")
+            self._variables[variable] = None
+        return _VARIABLE.sub(lambda match: os.environ[match[1]], value)
+
+    def _error(self, where: tuple[str, ...], message: str) -> ConfigError:
+        return ConfigError(f"{self._lines.place(*where)}: {_without(self._variables, message)}")
+
+
+def _without(variables: Iterable[str], message: object) -> str:
+    """`message` with variables in place of their values: one may be a key, put where none belongs."""
+    text = str(message)
+    for variable in variables:
+        value = os.environ.get(variable, "")
+        if len(value) >= _SHORTEST_SECRET:
+            text = text.replace(value, f"${{{variable}}}")
+    return text
+
+
+def _inside(value: object, keys: tuple[str, ...]) -> object:
+    for key in keys:
+        if isinstance(value, list) and key.isdigit() and int(key) < len(value):
+            value = value[int(key)]
+        else:
+            value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def _explained(message: str, where: tuple[str, ...], value: object) -> str:
+    """What msgspec says, in the words of TOML, and what was found there."""
+    if where[-1] in _CHOICES:
+        return f"{_shown(where, value)}allowed is {_CHOICES[where[-1]]}"
+    if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", message):
+        # Only a deployment's keys are not checked before.
+        return f"unknown key {unknown[1]}; allowed are: {', '.join(DeploymentConfig.__struct_fields__)}"
+    expected = re.match(r"Expected `([^`]*)`, got", message)
+    if expected is None:
+        return f"{_shown(where, value)}{message}"
+    allowed = [_WORDS.get(word, word) for word in expected[1].split(" | ") if word != "null"]
+    return f"{_shown(where, value)}allowed is {' or '.join(allowed)}"
+
+
+def _shown(where: tuple[str, ...], value: object) -> str:
+    """What was found, where it cannot hold a key."""
+    if isinstance(value, (str, int, float)) and not {"api_key", "base_url", "options"} & set(where):
+        return f"found {value!r}; "
+    return ""

@@ -1,1 +1,0 @@
-"""The simulation that holds the runtime to its guarantees; `ultra chaos` runs it."""

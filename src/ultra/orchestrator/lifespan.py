@@ -1,0 +1,236 @@
+"""When an orchestrator's actors run: kept from entering to leaving it, or started for single calls."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import trio
+from trio.lowlevel import ParkingLot
+
+from ultra.bridge.trio_run import Place
+from ultra.errors import ActorDown, ActorStopped, OrchestratorClosed, OrchestratorInUse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
+    from types import TracebackType
+
+    from ultra.orchestrator.tree import ModelTree
+    from ultra.stores.contracts import CacheStore
+
+__all__ = ["Lifespan"]
+
+T = TypeVar("T")
+
+CLOSE_TIMEOUT: Final = 5.0
+"""Seconds that a cache may take to close."""
+
+
+class Lifespan:
+    """Starts the actors, lends them to calls, and stops them.
+
+    Args:
+        make_tree: makes the tree of actors, not yet entered.
+        cache: closed when the orchestrator is.
+
+    Attributes:
+        place: where the actors run.
+        tree: the actors that are kept, if there are any.
+        closed: whether calls are refused, for good.
+        calls: how many calls use the actors now.
+    """
+
+    def __init__(self, make_tree: Callable[[], ModelTree], cache: CacheStore | None) -> None:
+        self.place = Place()
+        self.tree: ModelTree | None = None
+        self.closed = False
+        self.calls = 0
+        self._block: AbstractAsyncContextManager[ModelTree, bool | None] | None = None
+        self._make_tree = make_tree
+        self._cache = cache
+        self._running: dict[ModelTree, None] = {}
+        self._call_ended = ParkingLot()
+        self._stopped = trio.Event()
+
+    def check_open(self) -> None:
+        """Raise `OrchestratorClosed` if the orchestrator is."""
+        if self.closed:
+            raise OrchestratorClosed("this orchestrator was closed, or is being closed; make a new one")
+
+    def explain(self, error: Exception) -> Exception:
+        """The error of a call, in the caller's terms: where `stop` broke it off, that is what happened."""
+        broken_off = isinstance(error, ActorStopped) and not isinstance(error, ActorDown)
+        if not (self.closed and broken_off):
+            return error
+        explained = OrchestratorClosed("the orchestrator was closed before this call had ended")
+        explained.__cause__ = error
+        return explained
+
+    async def enter(self) -> None:
+        """Start the actors, to be kept until `leave`; on any loop.
+
+        Raises:
+            OrchestratorInUse: they are kept already.
+            OrchestratorClosed: the orchestrator was closed.
+        """
+        self.check_open()
+        if self._block is not None:
+            raise OrchestratorInUse("this orchestrator is running already; enter it once, or make another")
+        self._block = self.place.block(_Keeping(self))
+        try:
+            await self._block.__aenter__()
+        except BaseException:
+            self._block = None
+            raise
+
+    async def leave(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        """Stop the actors, on the loop of `enter`; `error` is what the block ended with. Calls are refused.
+
+        Without an error, handlers may finish within their actors' grace periods; else they are cancelled.
+        """
+        return await self._block.__aexit__(kind, error, trace) if self._block is not None else None
+
+    def lend(self) -> AbstractAsyncContextManager[ModelTree]:
+        """On trio: the actors for one call, those that are kept or others that are started for it.
+
+        Raises, when its block is left too, `OrchestratorClosed` where `stop` broke the call off.
+        """
+        return _Lending(self)
+
+    async def stop(self, grace: float) -> None:
+        """Refuse new calls; wait for those under way, but after `grace` seconds break them off.
+
+        On any loop. Cancelled, it breaks them off at once. May be called again.
+        """
+
+        async def stop() -> None:
+            self.place.occupy()
+            try:
+                self.closed = True
+                with trio.move_on_after(grace):
+                    while self.calls:
+                        await self._call_ended.park()
+            finally:
+                try:
+                    await self._end()
+                finally:
+                    self.place.vacate()
+
+        await self.place.run(stop)
+
+    def look(self, function: Callable[[ModelTree], T]) -> T:
+        """What `function` finds out about the actors that are kept, or does with them; on any loop.
+
+        Raises:
+            OrchestratorClosed: no actors are kept.
+        """
+        tree = self.tree
+        if tree is None:
+            self.check_open()
+            raise OrchestratorClosed("the orchestrator has no actors now; enter it with 'async with' first")
+        return self.place.look(lambda: function(tree))
+
+    async def stopped(self) -> None:
+        """Wait, on any loop, until `stop` has stopped the actors."""
+        await self.place.run(self._stopped.wait)
+
+    async def _end(self) -> None:
+        with trio.CancelScope(shield=True):
+            for tree in tuple(self._running):
+                await tree.system.stop(grace=0)
+        self._stopped.set()
+        await self.close()
+
+    # --- for the blocks, on trio -----------------------------------------------------------------------
+
+    async def start_tree(self) -> ModelTree:
+        """Start actors; they occupy the place."""
+        self.place.occupy()
+        try:
+            tree = await self._make_tree().__aenter__()
+        except BaseException:
+            self.place.vacate()
+            raise
+        self._running[tree] = None
+        return tree
+
+    async def end_tree(
+        self,
+        tree: ModelTree,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        """Stop actors in the way that their block was left."""
+        try:
+            return await tree.__aexit__(kind, error, trace)
+        finally:
+            del self._running[tree]
+            self.place.vacate()
+
+    async def close(self) -> None:
+        """Close the cache, even if cancelled, but not for longer than some seconds."""
+        if self._cache is not None:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_TIMEOUT):
+                await self._cache.aclose()
+
+    def call_ended(self) -> None:
+        """One call less uses the actors."""
+        self.calls -= 1
+        if self._call_ended:  # somebody waits in `stop`
+            self._call_ended.unpark_all()
+
+
+class _Keeping:
+    """The block in which actors are kept."""
+
+    def __init__(self, lifespan: Lifespan) -> None:
+        self._lifespan = lifespan
+
+    async def __aenter__(self) -> ModelTree:
+        self._tree = self._lifespan.tree = await self._lifespan.start_tree()
+        return self._tree
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        self._lifespan.closed = True
+        self._lifespan.tree = None
+        try:
+            return await self._lifespan.end_tree(self._tree, kind, error, trace)
+        finally:
+            await self._lifespan.close()
+
+
+class _Lending:
+    """The block of one call."""
+
+    def __init__(self, lifespan: Lifespan) -> None:
+        self._lifespan = lifespan
+        self._own: ModelTree | None = None
+
+    async def __aenter__(self) -> ModelTree:
+        lifespan = self._lifespan
+        lifespan.check_open()
+        kept = lifespan.tree
+        if kept is None:
+            kept = self._own = await lifespan.start_tree()
+        else:
+            lifespan.place.occupy()
+        lifespan.calls += 1
+        return kept
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        lifespan = self._lifespan
+        lifespan.call_ended()
+        if self._own is None:
+            lifespan.place.vacate()
+        elif await lifespan.end_tree(self._own, kind, error, trace):
+            return True
+        if isinstance(error, Exception) and (explained := lifespan.explain(error)) is not error:
+            raise explained
+        return None

@@ -1,0 +1,398 @@
+"""`MultiLLMOrchestrator`: ask several models, let them analyse each other's answers, merge the result.
+
+This is the guide's API and no more than that: it checks what it is given, keeps the registry, and
+hosts the actor tree that does the work.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING, Self
+
+import trio
+from msgspec.structs import replace
+
+from ultra._support.randomness import new_id, new_random
+from ultra.actors.model.actor import Generate
+from ultra.actors.model.retry import RetryPolicy
+from ultra.bridge.caller import Caller
+from ultra.errors import BadCall
+from ultra.orchestrator.arguments import (
+    Quorum,
+    RunSettings,
+    checked_cost,
+    checked_flag,
+    checked_grace,
+    checked_object,
+    checked_options,
+    checked_prompt,
+    checked_quorum,
+    checked_scorer,
+    checked_stage_label,
+    checked_system,
+    checked_timeout,
+)
+from ultra.orchestrator.asking import ask, ask_stranger, carry_out
+from ultra.orchestrator.lifespan import Lifespan
+from ultra.orchestrator.planning import Planner, RunDefaults, check_stages, stages_of
+from ultra.orchestrator.registry import ModelRegistry, Policies
+from ultra.orchestrator.streams import RunStream
+from ultra.orchestrator.tree import ModelTree
+from ultra.scoring.agreement import agreement
+from ultra.stores import open_cache
+from ultra.stores.memory import MemoryCache
+from ultra.supervisor.spec import RestartIntensity
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from ultra.actors.coordinator.pipeline import Stage
+    from ultra.actors.model.breaker import BreakerPolicy
+    from ultra.actors.model.hedging import Hedge
+    from ultra.actors.model.limits import Limits
+    from ultra.actors.model.timeouts import Timeouts
+    from ultra.clients.pricing import Price
+    from ultra.messages.results import ModelMetrics, ModelResponse, OrchestrationResult
+    from ultra.orchestrator.health import ModelHealth
+    from ultra.orchestrator.registry import Faults
+    from ultra.scoring.agreement import Scorer
+    from ultra.stores.contracts import CacheStore
+    from ultra.supervisor.snapshot import SupervisorSnapshot
+
+__all__ = ["MultiLLMOrchestrator"]
+
+
+class MultiLLMOrchestrator:
+    """Several language models behind one call.
+
+    Three ways to live: ``async with MultiLLMOrchestrator() as o:`` starts the actors and keeps them,
+    which is the way of a service; ``await nursery.start(o.run)`` is the same for who owns a nursery;
+    without either, each call starts the actors, runs, and stops them. Models, weights, caches and
+    metrics belong to the orchestrator and survive from call to call. All of it works on trio and on
+    asyncio; docs/asyncio.md says which thread runs what.
+
+    Args:
+        max_retries: retries after a failed attempt, so at most ``1 + max_retries`` attempts.
+        cache_enabled: whether answers are kept and equal requests under way share one call.
+        cache: where answers are kept: ``"memory"``, ``"sqlite:///path"``, or a `CacheStore`.
+        stages: what a run does that names none; None: initial, meta and synthesis. Checked at once.
+        quorum: how many models must answer each stage that asks all; ``"all"`` is the strict reading.
+        timeout: seconds that a whole run may take; None: no bound but those of the attempts.
+        system: system prompt of the initial stage, and of custom stages that have none of their own.
+        retry, timeouts, limits, breaker: the policies of models that are registered without their own.
+        scorer: scores the initial answers, by default by their agreement; None: no scores.
+        judge: a model that grades the initial answers, registered before the first run; its grades stand
+            before the scorer's.
+        max_cost: dollars; once a run's answers have cost so much, its further stages are left out.
+        random: decides jitter; give ``random.Random(seed)`` to repeat a run.
+        faults: an `ultra.faults.FaultPlan`, which injects faults for tests.
+
+    Subclasses may override `process_responses`, and define ``_create_<stage>_prompt(self, responses)``
+    to make a stage of that name, or to change the words of a built-in one.
+    """
+
+    def __init__(
+        self,
+        max_retries: int | None = None,
+        cache_enabled: bool = True,  # noqa: FBT001, FBT002 - the guide's signature
+        *,
+        cache: CacheStore | str | None = None,
+        stages: Sequence[str | Stage] | None = None,
+        quorum: Quorum = 1,
+        timeout: float | None = None,
+        system: str | None = None,
+        retry: RetryPolicy | None = None,
+        timeouts: Timeouts | None = None,
+        limits: Limits | None = None,
+        breaker: BreakerPolicy | None = None,
+        judge: str | None = None,
+        max_cost: float | None = None,
+        scorer: Scorer | None = agreement,
+        intensity: RestartIntensity | None = None,
+        random: Random | None = None,
+        faults: Faults | None = None,
+    ) -> None:
+        if cache is not None and not cache_enabled:
+            raise BadCall("cache_enabled is False and a cache is given; leave one of them out")
+        if max_retries is not None:
+            retry = replace(retry or RetryPolicy(), max_retries=max_retries)
+        self._cache = open_cache(cache) if checked_flag("cache_enabled", cache_enabled) else None
+        self._system = checked_system(system)
+        self._random = checked_object("random", random, Random) or new_random()
+        self._intensity = checked_object("intensity", intensity, RestartIntensity) or RestartIntensity()
+        self._registry = ModelRegistry(self._cache, Policies(retry, timeouts, limits, breaker), faults)
+        self._faults = faults
+        self._planner = Planner(
+            self._registry,
+            stages_of(self),
+            RunDefaults(
+                stages=tuple(stages) if isinstance(stages, list) else stages,
+                quorum=checked_quorum(quorum),
+                timeout=checked_timeout(timeout),
+                system=self._system,
+                use_cache=cache_enabled,
+                scorer=checked_scorer(scorer),
+                judge=checked_object("judge", judge, str),
+                max_cost=checked_cost(max_cost),
+            ),
+            secret=(self._cache or MemoryCache()).secret,
+        )
+        self._lifespan = Lifespan(self._make_tree, self._cache if self._cache is not cache else None)
+
+    @classmethod
+    def from_config(cls, path: str | Path) -> Self:
+        """An orchestrator with the models and settings of a configuration file, such as ``ultra.toml``.
+
+        Raises:
+            ConfigError: the file is wrong, or a model cannot be connected to, for want of a key, say; the
+                message gives file, line, key, and what is allowed.
+            MissingExtra: a model or the cache needs packages that are not installed.
+        """
+        from ultra.config.loading import load_configuration  # noqa: PLC0415 - most programs have no such file
+
+        configuration = load_configuration(path)
+        with configuration.explaining("run", "stages"):
+            check_stages(configuration.run.stages, stages_of(cls))
+        with configuration.explaining("cache", "store"):
+            orchestrator = cls(**configuration.settings())
+        for name, model in configuration.models.items():
+            with configuration.explaining("models", name):
+                orchestrator.register_model(name, model.connect(), model.weight, **model.policies())
+        return orchestrator
+
+    # --- life ----------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        await self._lifespan.enter()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        return await self._lifespan.leave(kind, error, trace)
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[MultiLLMOrchestrator] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Start the actors and keep them until cancelled or closed: ``await nursery.start(o.run)``."""
+        async with self:
+            task_status.started(self)
+            await self._lifespan.stopped()
+
+    async def aclose(self, grace: float = 10.0) -> None:
+        """Refuse new calls, wait until those under way have ended, and stop the actors.
+
+        After `grace` seconds, calls that have not ended are broken off, and raise `OrchestratorClosed`
+        where they are awaited. Cancelled, this breaks them off at once. May be called again, and by any
+        task; the block of the orchestrator, if it was entered, is left as usual.
+
+        Raises:
+            BadCall: `grace` is no number of seconds.
+        """
+        await self._lifespan.stop(checked_grace(grace))
+
+    # --- models --------------------------------------------------------------------------------------
+
+    def register_model(
+        self,
+        name: str,
+        client: object,
+        weight: float = 1.0,
+        *,
+        retry: RetryPolicy | None = None,
+        timeouts: Timeouts | None = None,
+        limits: Limits | None = None,
+        breaker: BreakerPolicy | None = None,
+        hedge: Hedge | None = None,
+        price: Price | None = None,
+    ) -> None:
+        """Add a model; while the orchestrator runs, its actor starts at once.
+
+        A client is any object with ``generate(prompt)``, async or not, or such a callable; a list of
+        clients are deployments of one model, which are tried in order. With `hedge`, a call that takes
+        long gets a second one beside it; with `price`, answers have a cost. Runs that are under way do
+        not ask the new model any more.
+
+        Raises:
+            BadCall: the name is taken or empty, the weight not finite or negative, the client unusable.
+            OrchestratorClosed: the orchestrator was closed.
+        """
+        self._lifespan.check_open()
+        model = self._registry.register(
+            name, client, weight, Policies(retry, timeouts, limits, breaker, hedge, price)
+        )
+        if self._lifespan.tree is not None:
+            self._lifespan.look(lambda tree: tree.target(model))
+
+    async def unregister_model(self, name: str, *, drain: bool = True, grace: float | None = None) -> None:
+        """Remove a model and wait until its actor has ended; its answers in memory are forgotten.
+
+        With `drain`, requests that it has accepted are answered first; else they fail. What is not done
+        after `grace` seconds (default: 5) is cancelled, and fails. Cancelled, this stops waiting; the
+        model is removed all the same.
+
+        Raises:
+            BadCall: there is no model of that name, or another argument is not allowed.
+        """
+        drain = checked_flag("drain", drain)
+        grace = None if grace is None else checked_grace(grace)
+        model = self._registry.unregister(name)
+        tree = self._lifespan.tree
+        if tree is not None:
+            await self._lifespan.place.run(lambda: tree.remove(model, drain=drain, grace=grace))
+
+    def set_model_weight(self, name: str, weight: float) -> None:
+        """Change a model's weight, from the next run on. Raises `BadCall` for a bad name or weight."""
+        self._registry.set_weight(name, weight)
+
+    def get_prioritized_models(self, models: Sequence[str] | None = None) -> list[str]:
+        """The names of all models, or of these, highest weight first; ties in order of registration.
+
+        Raises:
+            BadCall: an unknown or repeated name, or an empty list.
+        """
+        return [model.name for model in self._registry.prioritized(models)]
+
+    def get_metrics(self) -> dict[str, ModelMetrics]:
+        """A snapshot of every model's metrics since it was registered, highest weight first."""
+        models = self._registry.prioritized()
+        return self._lifespan.place.look(lambda: {model.name: model.metrics.snapshot() for model in models})
+
+    def health(self) -> dict[str, ModelHealth]:
+        """How well each model is, and why: up, degraded or down; highest weight first.
+
+        Raises:
+            OrchestratorClosed: the orchestrator does not run.
+        """
+        return self._lifespan.look(
+            lambda tree: {model.name: tree.health(model) for model in self._registry.prioritized()}
+        )
+
+    def revive_model(self, name: str) -> None:
+        """Start the actor of a model again that is down after too many crashes, and close its circuit.
+
+        Raises:
+            BadCall: there is no model of that name.
+        """
+        model = self._registry.get(name)
+        self._lifespan.place.look(model.breaker.reset)
+        if self._lifespan.tree is not None:
+            self._lifespan.look(lambda tree: tree.revive(model))
+
+    def tree(self) -> SupervisorSnapshot:
+        """The actors as they are right now; ``print(orchestrator.tree())`` draws them.
+
+        Raises:
+            OrchestratorClosed: the orchestrator does not run.
+        """
+        return self._lifespan.look(ModelTree.snapshot)
+
+    # --- asking --------------------------------------------------------------------------------------
+
+    async def process_responses(
+        self,
+        prompt: str,
+        stages: Sequence[str | Stage] | None = None,
+        models: Sequence[str] | None = None,
+        *,
+        system: str | None = None,
+        timeout: float | None = None,
+        quorum: Quorum | None = None,
+        use_cache: bool = True,
+        options: Mapping[str, object] | None = None,
+    ) -> OrchestrationResult:
+        """Take `prompt` through the stages and return all that came of it.
+
+        `stages` are names or `Stage` objects, None for initial, meta and synthesis; `models` are names,
+        None for all. `system`, `timeout` [s] and `quorum` stand in for the orchestrator's own.
+        `options` (temperature, max_tokens, ...) reach the clients that declare them. Cancelled, it
+        cancels the run's calls.
+
+        Raises:
+            BadCall: an argument is not allowed; no model was called.
+            QuorumNotReached: too few models answered a stage that the run cannot do without.
+            StageFailed: your own prompt method or scorer raised.
+            DeadlineExceeded: the run had not ended a second after its `timeout`: its coordinator hangs.
+            OrchestratorClosed: the orchestrator was closed.
+        """
+        self._lifespan.check_open()
+        settings = RunSettings(system, timeout, quorum, use_cache, options)
+        make_plan = self._planner.check(prompt, stages, models, settings)
+        return await carry_out(self._lifespan, make_plan)
+
+    def stream_responses(
+        self,
+        prompt: str,
+        stages: Sequence[str | Stage] | None = None,
+        models: Sequence[str] | None = None,
+        *,
+        system: str | None = None,
+        timeout: float | None = None,
+        quorum: Quorum | None = None,
+        use_cache: bool = True,
+        options: Mapping[str, object] | None = None,
+    ) -> RunStream:
+        """As `process_responses`, telling what happens while it happens.
+
+        ``async with o.stream_responses(prompt) as run: async for event in run: ...``, and
+        ``await run.result()`` for the result. Leaving the block cancels what is not finished. Raises
+        `BadCall` and `OrchestratorClosed` at once; what happens later is an event, and raised by the result.
+        """
+        self._lifespan.check_open()
+        settings = RunSettings(system, timeout, quorum, use_cache, options)
+        make_plan = self._planner.check(prompt, stages, models, settings)
+        return RunStream(new_id(), self._lifespan, make_plan)
+
+    async def get_model_response(
+        self,
+        model: object,
+        prompt: str,
+        stage: str = "initial",
+        use_cache: bool = True,  # noqa: FBT001, FBT002 - the guide's signature
+        *,
+        system: str | None = None,
+        timeout: float | None = None,
+        options: Mapping[str, object] | None = None,
+    ) -> ModelResponse:
+        """Ask one model, given by its name or as its client, with retries and cache.
+
+        A client that was never registered is asked too, under a name of its own. `stage` only labels
+        the response. `timeout` [s] bounds all attempts together.
+
+        Raises:
+            BadCall: an argument is not allowed, or the client is unusable; no model was called.
+            AllAttemptsFailed: every attempt failed.
+            DeadlineExceeded: `timeout` was over first.
+            ModelUnregistered: the model was unregistered meanwhile, and not let finish.
+            OrchestratorClosed: the orchestrator was closed.
+        """
+        self._lifespan.check_open()
+        limit = checked_timeout(timeout)
+        use_cache = checked_flag("use_cache", use_cache) and self._cache is not None
+        request = Generate(
+            prompt=checked_prompt(prompt),
+            stage=checked_stage_label(stage),
+            system=self._system if system is None else checked_system(system),
+            options=checked_options(options, cached=use_cache),
+            use_cache=use_cache,
+            caller=Caller.current(),
+        )
+        found = self._registry.get(model) if isinstance(model, str) else self._registry.of_client(model)
+        if found is not None:
+            return await ask(self._lifespan, found, request, limit)
+        return await ask_stranger(self._lifespan, self._registry.strangers, model, request, limit)
+
+    # --- inside --------------------------------------------------------------------------------------
+
+    def _make_tree(self) -> ModelTree:
+        return ModelTree(
+            self._registry.prioritized(),
+            random=self._random,
+            intensity=self._intensity,
+            faults=self._faults,
+        )

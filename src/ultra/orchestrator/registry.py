@@ -1,0 +1,231 @@
+"""The models of one orchestrator: names, weights, and all that belongs to a registration."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterable, Sequence
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
+
+from msgspec import Struct
+
+from ultra.actors.model.actor import RegisteredModel, Timeouts
+from ultra.actors.model.breaker import BreakerPolicy, CircuitBreaker
+from ultra.actors.model.deployments import Deployments
+from ultra.actors.model.hedging import Hedge
+from ultra.actors.model.limits import Limiter, Limits
+from ultra.actors.model.metrics import MetricsRecorder
+from ultra.actors.model.retry import RetryPolicy
+from ultra.actors.runtime.cell import Interceptor, check_faults
+from ultra.bridge.caller import run_here, runner_here
+from ultra.clients.adapter import ClientAdapter
+from ultra.clients.pricing import Price
+from ultra.errors import BadCall
+from ultra.orchestrator.unregistered import Strangers
+from ultra.stores.memory import MemoryCache, MemoryShard
+
+if TYPE_CHECKING:
+    from ultra.bridge.caller import Runner
+    from ultra.stores.contracts import CacheShard, CacheStore
+
+__all__ = ["Faults", "ModelRegistry", "Policies", "check_weight"]
+
+
+_WEIGHT: Final = attrgetter("weight")
+
+
+class Policies(Struct, frozen=True):
+    """How a model's calls are retried, timed, limited, broken off, hedged and paid for.
+
+    None: as for all models. Raises `BadCall` for anything of another type.
+    """
+
+    retry: RetryPolicy | None = None
+    timeouts: Timeouts | None = None
+    limits: Limits | None = None
+    breaker: BreakerPolicy | None = None
+    hedge: Hedge | None = None
+    price: Price | None = None
+
+    def __post_init__(self) -> None:
+        kinds = (RetryPolicy, Timeouts, Limits, BreakerPolicy, Hedge, Price)
+        for name, kind in zip(self.__struct_fields__, kinds, strict=True):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, kind):
+                raise BadCall(f"{name} is {value!r}; it must be a {kind.__name__} object, or None")
+
+
+@runtime_checkable
+class Faults(Interceptor, Protocol):
+    """What injects faults into an orchestrator: into its actors, and into the calls to its models."""
+
+    def around(self, model: str, adapter: ClientAdapter) -> ClientAdapter:
+        """Called once for each model, when it is registered; what this gives is called in its place."""
+        ...
+
+
+class ModelRegistry:
+    """Registered models by name. Weights, caches and counters live here, whatever runs or not.
+
+    Any thread may use it.
+    """
+
+    def __init__(self, cache: CacheStore | None, policies: Policies, faults: Faults | None = None) -> None:
+        check_faults(faults, Faults)
+        self._lock = threading.Lock()
+        self._cache = cache
+        self._faults = faults
+        self._policies = policies
+        self._models: dict[str, RegisteredModel] = {}
+        self._clients: dict[str, object] = {}
+        self.strangers = Strangers(self._make_stranger)
+
+    def register(self, name: object, client: object, weight: object, policies: Policies) -> RegisteredModel:
+        """Add a model; raises `BadCall` for a name that is taken, a bad weight, an unusable client.
+
+        What `policies` leaves open is as for the whole registry.
+        """
+        if not isinstance(name, str) or not name.strip():
+            raise BadCall(f"the model name is {name!r}; it must be text that is not empty")
+        with self._lock:
+            if name in self._models:
+                raise BadCall(
+                    f"a model named {name!r} is already registered; choose another name, or unregister it "
+                    "first"
+                )
+            shard = self._cache.shard(_shard_name(name, client)) if self._cache is not None else None
+            model = self._make(name, client, check_weight(weight), policies, shard)
+            self._models[name] = model
+            self._clients[name] = client
+        return model
+
+    def unregister(self, name: str) -> RegisteredModel:
+        """Forget a model, and its answers as far as they are in memory.
+
+        Raises:
+            BadCall: there is none of that name.
+        """
+        with self._lock:
+            model = self.get(name)
+            del self._models[name], self._clients[name]
+            model.registered = False
+        # Requests that are still under way must not leave their answers to the next model of this name.
+        shard, model.shard = model.shard, None
+        if isinstance(shard, MemoryShard):
+            shard.clear()
+        return model
+
+    def _make(
+        self, name: str, client: object, weight: float, policies: Policies, shard: CacheShard | None
+    ) -> RegisteredModel:
+        common = self._policies
+        metrics = MetricsRecorder()
+        adapters = tuple(self._adapted(name, deployment) for deployment in _deployments(client))
+        return RegisteredModel(
+            name,
+            weight,
+            client=Deployments(name, adapters, policies.hedge or common.hedge, metrics),
+            price=policies.price,
+            policy=policies.retry or common.retry or RetryPolicy(),
+            timeouts=policies.timeouts or common.timeouts or Timeouts(),
+            shard=shard,
+            limiter=Limiter(name, policies.limits or common.limits),
+            breaker=CircuitBreaker(name, policies.breaker or common.breaker),
+            metrics=metrics,
+        )
+
+    def _adapted(self, name: str, client: object) -> ClientAdapter:
+        owned = getattr(client, "reopens", False) is True
+        adapter = ClientAdapter(client, owned=owned, runner=_runner_of(client))
+        return adapter if self._faults is None else self._faults.around(name, adapter)
+
+    def _make_stranger(self, name: str, client: object) -> RegisteredModel:
+        # Its answers are kept apart: the name says nothing about the client, and a store may outlive both.
+        cache = MemoryCache(max_entries=256, max_bytes=4 * 2**20) if self._cache is not None else None
+        shard = cache.shard(name) if cache is not None else None
+        return self._make(name, client, 1.0, Policies(), shard)
+
+    # --- finding ---------------------------------------------------------------------------------------
+
+    def get(self, name: object) -> RegisteredModel:
+        """The model called `name`; raises `BadCall` that names the choices."""
+        model = self._models.get(name) if isinstance(name, str) else None
+        if model is None:
+            raise BadCall(f"unknown model {name!r}; registered: {self._choices()}")
+        return model
+
+    def of_client(self, client: object) -> RegisteredModel | None:
+        """The first model that was registered with `client`."""
+        with self._lock:
+            for name, known in self._clients.items():
+                if known is client:
+                    return self._models[name]
+        return None
+
+    def set_weight(self, name: str, weight: float) -> None:
+        """Change a model's weight; it counts from the next run on."""
+        self.get(name).weight = check_weight(weight)
+
+    def prioritized(self, names: object = None) -> list[RegisteredModel]:
+        """The models with these names, or all, by weight, highest first; ties in the order of registration.
+
+        Raises:
+            BadCall: an unknown or repeated name, an empty list, or something that is no list of names.
+        """
+        models = self._models.copy()  # another thread may register one meanwhile
+        chosen = list(models.values())
+        if names is not None:
+            order = {name: number for number, name in enumerate(models)}
+            chosen = sorted(self._named(names), key=lambda model: order.get(model.name, 0))
+        return sorted(chosen, key=_WEIGHT, reverse=True)  # which leaves those of equal weight in their order
+
+    def chosen(self, names: object = None) -> list[RegisteredModel]:
+        """As `prioritized`, for a run: it needs at least one model."""
+        if not self._models:
+            raise BadCall("no model is registered; call register_model(name, client) first")
+        return self.prioritized(names)
+
+    def _named(self, names: object) -> list[RegisteredModel]:
+        if isinstance(names, (str, bytes)) or not isinstance(names, Iterable):
+            raise BadCall(f"models is {names!r}; give a list of names: {self._choices()}")
+        models = [self.get(name) for name in names]
+        if not models:
+            raise BadCall(f"models is empty; give at least one of: {self._choices()}")
+        if len({model.name for model in models}) < len(models):
+            raise BadCall(f"a model is named twice in {[model.name for model in models]!r}; name each once")
+        return models
+
+    def _choices(self) -> str:
+        return ", ".join(self._models) or "none"
+
+
+def _runner_of(client: object) -> Runner | None:
+    """Where the client's coroutines run: on trio if it says so, else on the loop that runs here."""
+    return run_here if getattr(client, "async_library", None) == "trio" else runner_here()
+
+
+def _shard_name(name: str, client: object) -> str:
+    """The name of a model's answers in a store, which may outlive what is registered under `name` today.
+
+    So where the client says what it is, that is a part of it.
+    """
+    told = [getattr(client, attribute, None) for attribute in ("provider", "model")]
+    identity = ":".join(part for part in told if isinstance(part, str) and part)
+    return f"{name} ({identity})" if identity else name
+
+
+def check_weight(weight: object) -> float:
+    """Return `weight` as a float; raises `BadCall` when it is not a number that is finite and >= 0."""
+    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
+        raise BadCall(f"the weight is {weight!r}; it must be a finite number, 0 or more")
+    return float(weight)
+
+
+def _deployments(client: object) -> Sequence[object]:
+    """The clients of a registration: one, or, in a list or tuple, several to be tried in order."""
+    if not isinstance(client, (list, tuple)):
+        return (client,)
+    if not client:
+        raise BadCall("the list of clients is empty; give at least one")
+    return client

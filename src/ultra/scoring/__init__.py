@@ -1,0 +1,1 @@
+"""How good answers are: by how much they agree, or by the grades of a judge."""

@@ -1,0 +1,57 @@
+"""The grades of a judge: another model, which grades candidates that it sees behind fences and labels.
+
+After Zheng et al., "Judging LLM-as-a-Judge" (2023). This module words the task and reads the reply; it
+asks nobody.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from ultra.prompts.composing import Task
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["JUDGE", "parse_grades"]
+
+_HIGHEST_GRADE: Final = 10
+
+JUDGE: Final = Task(
+    role="You grade candidate answers to the user's question.",
+    rules=(
+        "Grade each candidate from 0 (wrong or useless) to 10 (right, complete and clear). "
+        "Write one line for each candidate, such as 'A: 7', and nothing else."
+    ),
+    request="Grade every candidate answer to the question:",
+)
+"""What the judge model is asked to do."""
+
+# A grade follows its label, at the beginning of a line or after what separates the items of a list or
+# of a JSON object. A minus at the number, a range, a percentage or another scale make it no grade.
+_BEFORE_LABEL: Final = r"(?:^|[,;{])[^\w\n]{0,8}(?:candidate\W{1,4})?"
+_BEFORE_GRADE: Final = r"\b[^\w\n]{0,8}(?<![-\u2212\u2013+.])"
+_GRADE: Final = r"(\d+(?:\.\d+)?)(?:\s*(?:/|out of)\s*10)?"
+_AFTER_GRADE: Final = r"(?=[^\w\n]*$|\*{0,2}(?:\s*[,;(}|]|\s+[-\u2013\u2014]\s|\.\s))(?![^\w\n]*[\d%])"
+
+
+def parse_grades(reply: str, labels: Mapping[str, str]) -> dict[str, float]:
+    """The judge's grades as scores of 0..1, by model name; `labels` says who stands behind each label.
+
+    Reads lines such as ``A: 7``, ``**Candidate B** - 8.5/10 (clear)`` and ``C = 3 out of 10``, lists such as
+    ``A: 7, B: 9`` and JSON objects of labels and numbers. A label without a number of 0..10, or with
+    two different ones, gets no score: nothing is guessed.
+    """
+    grades: dict[str, set[float]] = {}
+    for label, name in labels.items():
+        graded = re.compile(
+            _BEFORE_LABEL + re.escape(label) + _BEFORE_GRADE + _GRADE + _AFTER_GRADE,
+            re.IGNORECASE | re.MULTILINE,
+        )
+        grades[name] = {float(match[1]) for match in graded.finditer(reply)}
+    return {
+        name: found.pop() / _HIGHEST_GRADE
+        for name, found in grades.items()
+        if len(found) == 1 and max(found) <= _HIGHEST_GRADE
+    }

@@ -1,0 +1,1 @@
+"""Seeded simulations: virtual time, a repeatable schedule, and checks of every guarantee."""

@@ -1,0 +1,176 @@
+"""The store that keeps answers in the memory of this process."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
+import trio
+
+from ultra._support.clock import Timeline
+from ultra._support.randomness import new_secret
+from ultra.stores.contracts import SECRET_BYTES, CacheStatistics, check_bound, is_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ultra.messages import Completion
+    from ultra.stores.contracts import CacheKey
+
+__all__ = ["MemoryCache", "MemoryShard"]
+
+# What CPython keeps beside the text of an entry: the structs, the key, and its slots in two ordered dicts.
+_ENTRY_OVERHEAD: Final = 700
+
+
+class _Entry(NamedTuple):
+    completion: Completion
+    size: int
+
+
+class MemoryShard:
+    """A shard in memory: the least recently used answers go first, and old ones go on their own.
+
+    All that it does is a few microseconds of dictionary work under a lock, so that orchestrators in
+    several threads can share it. `get` and `put` are async for the protocol's sake only: they never
+    wait and are no checkpoints.
+    """
+
+    def __init__(
+        self, *, max_entries: int, max_bytes: int, ttl: float | None, now: Callable[[], float] | None = None
+    ) -> None:
+        self._max_entries = max_entries
+        self._max_bytes = max_bytes
+        self._ttl = ttl
+        self._now = now if now is not None else Timeline()
+        self._lock = threading.Lock()
+        self._entries: OrderedDict[CacheKey, _Entry] = OrderedDict()  # least recently used first
+        self._expiries: OrderedDict[CacheKey, float] = OrderedDict()  # oldest first; empty without a ttl
+        self._bytes = 0
+        self._hits = self._misses = self._stored = self._refused = self._evictions = self._expirations = 0
+
+    def get_nowait(self, key: CacheKey) -> Completion | None:
+        """The answer kept under `key`, or None."""
+        with self._lock:
+            self._expire()
+            entry = self._entries.get(key)
+            if entry is None:
+                self._misses += 1
+                return None
+            self._entries.move_to_end(key)
+            self._hits += 1
+            return entry.completion
+
+    def put_nowait(self, key: CacheKey, completion: Completion) -> None:
+        """Keep a whole answer under `key`, in place of an older one; drop any other answer."""
+        size = _memory_size(completion)
+        with self._lock:
+            self._expire()
+            if size > self._max_bytes or not is_whole(completion):
+                self._refused += 1
+                return
+            self._drop(key)
+            while len(self._entries) >= self._max_entries or self._bytes + size > self._max_bytes:
+                self._drop(next(iter(self._entries)))
+                self._evictions += 1
+            self._entries[key] = _Entry(completion, size)
+            self._bytes += size
+            self._stored += 1
+            if self._ttl is not None:
+                self._expiries[key] = self._now() + self._ttl
+
+    async def get(self, key: CacheKey) -> Completion | None:
+        """As `get_nowait`; never waits, and is no checkpoint."""
+        return self.get_nowait(key)
+
+    async def put(self, key: CacheKey, completion: Completion) -> None:
+        """As `put_nowait`; never waits, and is no checkpoint."""
+        self.put_nowait(key, completion)
+
+    def statistics(self) -> CacheStatistics:
+        """The counters of this shard; expired answers count as entries until the next lookup."""
+        with self._lock:
+            return CacheStatistics(
+                hits=self._hits,
+                misses=self._misses,
+                stored=self._stored,
+                refused=self._refused,
+                evictions=self._evictions,
+                expirations=self._expirations,
+                entries=len(self._entries),
+                bytes=self._bytes,
+            )
+
+    def clear(self) -> None:
+        """Forget every answer; the counters stay."""
+        with self._lock:
+            self._entries.clear()
+            self._expiries.clear()
+            self._bytes = 0
+
+    def _expire(self) -> None:
+        if self._ttl is None:
+            return
+        now = self._now()
+        while self._expiries and next(iter(self._expiries.values())) <= now:
+            self._drop(next(iter(self._expiries)))
+            self._expirations += 1
+
+    def _drop(self, key: CacheKey) -> None:
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self._bytes -= entry.size
+            self._expiries.pop(key, None)
+
+
+def _memory_size(completion: Completion) -> int:
+    values = msgspec.structs.astuple(completion)
+    return _ENTRY_OVERHEAD + sum(sys.getsizeof(value) for value in values if isinstance(value, str))
+
+
+class MemoryCache:
+    """Keeps answers in this process. The bounds hold for each model's shard on its own.
+
+    Args:
+        max_entries: answers a shard keeps at most.
+        max_bytes: memory that a shard's answers take up at most; a bigger answer is not kept.
+        ttl: seconds for which an answer is good, by trio's clock; None: for ever.
+
+    Raises:
+        BadCall: a bound is not positive.
+    """
+
+    def __init__(
+        self, *, max_entries: int = 4096, max_bytes: int = 64 * 2**20, ttl: float | None = 3600.0
+    ) -> None:
+        check_bound("max_entries", max_entries, whole=True)
+        check_bound("max_bytes", max_bytes, whole=True)
+        if ttl is not None:
+            check_bound("ttl", ttl)
+        self._max_entries = max_entries
+        self._max_bytes = max_bytes
+        self._ttl = ttl
+        self._shards: dict[str, MemoryShard] = {}
+        self._secret = new_secret(SECRET_BYTES)
+
+    @property
+    def secret(self) -> bytes:
+        """32 random bytes, new for each store."""
+        return self._secret
+
+    def shard(self, name: str) -> MemoryShard:
+        """The shard of the model `name`: the same one each time."""
+        shard = self._shards.get(name)
+        if shard is None:
+            made = MemoryShard(max_entries=self._max_entries, max_bytes=self._max_bytes, ttl=self._ttl)
+            shard = self._shards.setdefault(name, made)  # another thread may have been first
+        return shard
+
+    async def aclose(self) -> None:
+        """Forget every answer. The memory is free even if this is cancelled."""
+        for shard in list(self._shards.values()):
+            shard.clear()
+        await trio.lowlevel.checkpoint()

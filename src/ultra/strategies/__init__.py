@@ -1,0 +1,1 @@
+"""Ways to ask models and to merge what they say."""

@@ -1,0 +1,235 @@
+"""When a failed call is tried again, and how long to wait before."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import sys
+from random import Random
+from typing import Any
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ultra.actors.model.retry import RetryPolicy, retried_after
+from ultra.errors import BadCall, ModelError
+
+
+class Attempts:
+    """Fails with `errors`, one a call, then answers; remembers when it was called, and what was told."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.times: list[float] = []
+        self.told: list[tuple[int, float]] = []
+
+    async def __call__(self) -> str:
+        self.times.append(trio.current_time())
+        await trio.lowlevel.checkpoint()
+        if self.errors:
+            raise self.errors.pop(0)
+        return "answer"
+
+    async def run(self, policy: RetryPolicy | None = None, **arguments: Any) -> str:
+        arguments.setdefault("deadline", lambda: math.inf)
+        try:
+            return await self()
+        except ModelError as error:
+            first = error
+        return await retried_after(
+            first,
+            self,
+            policy or RetryPolicy(),
+            Random(1),
+            before_sleep=lambda attempt, _, wait: self.told.append((attempt, wait)),
+            **arguments,
+        )
+
+    @property
+    def waits(self) -> list[float]:
+        return [later - earlier for earlier, later in zip(self.times, self.times[1:], strict=False)]
+
+
+def busy(**fields: Any) -> ModelError:
+    return ModelError("busy", kind="overloaded", **fields)
+
+
+async def test_a_call_that_succeeds_is_made_once_and_nothing_is_told() -> None:
+    attempts = Attempts()
+    assert await attempts.run() == "answer"
+    assert len(attempts.times) == 1
+    assert attempts.told == []
+
+
+async def test_a_call_is_retried_until_it_succeeds(autojump_clock: trio.testing.MockClock) -> None:
+    attempts = Attempts(busy(), busy())
+    assert await attempts.run() == "answer"
+    assert len(attempts.times) == 3
+    assert [number for number, _ in attempts.told] == [1, 2]
+
+
+@pytest.mark.parametrize("retries", [0, 1, 5])
+async def test_attempts_are_at_most_one_more_than_retries(
+    retries: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    errors = [busy() for _ in range(10)]
+    attempts = Attempts(*errors)
+    with pytest.raises(ModelError) as caught:
+        await attempts.run(RetryPolicy(max_retries=retries))
+    assert caught.value is errors[retries]
+    assert len(attempts.times) == retries + 1
+    assert len(attempts.told) == retries
+
+
+async def test_a_permanent_error_ends_it_at_once_whenever_it_comes(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    first = Attempts(ModelError("bad key", kind="auth"))
+    with pytest.raises(ModelError, match="bad key"):
+        await first.run()
+    assert len(first.times) == 1
+
+    later = Attempts(busy(), ModelError("bad key", kind="auth"))
+    with pytest.raises(ModelError, match="bad key"):
+        await later.run()
+    assert len(later.times) == 2
+
+
+async def test_an_exception_of_another_class_passes_through(autojump_clock: trio.testing.MockClock) -> None:
+    for errors in ([ZeroDivisionError()], [busy(), ZeroDivisionError()]):
+        attempts = Attempts(*errors)
+        with pytest.raises(ZeroDivisionError):
+            await attempts.run()
+        assert len(attempts.times) == len(errors)
+
+
+async def test_the_waits_that_are_told_are_the_waits_that_are_waited(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    attempts = Attempts(*(busy() for _ in range(4)))
+    await attempts.run(RetryPolicy(max_retries=4))
+    assert attempts.waits == pytest.approx([wait for _, wait in attempts.told])
+    assert all(wait > 0 for wait in attempts.waits)
+
+
+async def test_where_no_file_can_be_opened_the_first_failure_is_the_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Full:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "tenacity":
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.delitem(sys.modules, "tenacity", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Full(), *sys.meta_path])
+    error = busy()
+    error.__cause__ = cause = OSError(errno.EMFILE, "cannot connect")
+    attempts = Attempts(error)
+
+    with pytest.raises(ModelError) as caught:
+        await attempts.run()
+
+    assert caught.value is error
+    assert error.__cause__ is cause
+    assert error.__notes__ == [f"it was not tried again: [Errno {errno.EMFILE}] {os.strerror(errno.EMFILE)}"]
+    assert (len(attempts.times), attempts.told) == (1, [])
+
+
+async def test_retry_after_wins_over_the_backoff(autojump_clock: trio.testing.MockClock) -> None:
+    attempts = Attempts(busy(retry_after=17.0), busy(retry_after=0.0))
+    await attempts.run(RetryPolicy(maximum=1.0))
+    assert attempts.waits == pytest.approx([17.0, 0.0])
+
+
+async def test_a_retry_after_above_the_cap_fails_at_once(autojump_clock: trio.testing.MockClock) -> None:
+    attempts = Attempts(busy(retry_after=60.5))
+    with pytest.raises(ModelError, match="busy"):
+        await attempts.run(RetryPolicy(retry_after_cap=60.0))
+    assert trio.current_time() == attempts.times[0]
+
+    patient = Attempts(busy(retry_after=60.0))
+    assert await patient.run(RetryPolicy(retry_after_cap=60.0)) == "answer"
+
+
+async def test_no_wait_is_begun_that_would_end_after_the_deadline(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    begun = trio.current_time()
+    attempts = Attempts(busy(retry_after=4.0), busy(retry_after=4.0), busy(retry_after=4.0))
+    with pytest.raises(ModelError, match="busy"):
+        await attempts.run(deadline=lambda: begun + 10.0)
+    assert attempts.times == pytest.approx([begun, begun + 4, begun + 8])
+    assert trio.current_time() == pytest.approx(begun + 8)
+
+
+async def test_the_deadline_is_asked_for_at_each_failure(autojump_clock: trio.testing.MockClock) -> None:
+    deadlines = iter([math.inf, -math.inf])
+    attempts = Attempts(busy(), busy(), busy())
+    with pytest.raises(ModelError):
+        await attempts.run(deadline=lambda: next(deadlines))
+    assert len(attempts.times) == 2
+
+
+async def test_cancellation_ends_the_wait_between_attempts(autojump_clock: trio.testing.MockClock) -> None:
+    attempts = Attempts(busy(retry_after=50.0))
+    with trio.move_on_after(1) as scope:
+        await attempts.run()
+    assert scope.cancelled_caught
+    assert len(attempts.times) == 1
+
+
+async def test_what_the_sleep_raises_passes_through() -> None:
+    async def interrupted(_seconds: float) -> None:
+        await trio.lowlevel.checkpoint()
+        raise KeyError("gone")
+
+    attempts = Attempts(busy())
+    with pytest.raises(KeyError):
+        await attempts.run(sleep=interrupted)
+    assert len(attempts.times) == 1
+
+
+@given(
+    attempt=st.integers(1, 10_000),
+    initial=st.floats(0, 100),
+    maximum=st.floats(0, 100),
+    seed=st.integers(),
+)
+def test_a_wait_lies_between_zero_and_a_limit_that_doubles_up_to_the_maximum(
+    attempt: int, initial: float, maximum: float, seed: int
+) -> None:
+    policy = RetryPolicy(initial=initial, maximum=maximum)
+    wait = policy.wait(attempt, busy(), Random(seed))
+    assert 0 <= wait <= maximum
+    if attempt < 100:
+        assert wait <= initial * 2 ** (attempt - 1)
+
+
+def test_waits_are_spread_over_the_whole_range() -> None:
+    policy = RetryPolicy(initial=1.0, maximum=100.0)
+    random = Random(1)
+    waits = sorted(policy.wait(3, busy(), random) for _ in range(200))
+    assert waits[0] < 0.2
+    assert waits[-1] > 3.8
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"max_retries": -1},
+        {"max_retries": 1.5},
+        {"max_retries": True},
+        {"initial": -0.1},
+        {"maximum": math.inf},
+        {"maximum": math.nan},
+        {"retry_after_cap": "60"},
+        {"retry_after_cap": True},
+    ],
+)
+def test_a_policy_that_makes_no_sense_is_refused_by_name(arguments: dict[str, Any]) -> None:
+    (name,) = arguments
+    with pytest.raises(BadCall, match=name):
+        RetryPolicy(**arguments)

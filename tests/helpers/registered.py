@@ -1,0 +1,106 @@
+"""Model actors for tests: one registered model in an actor system of its own."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from ultra.actors.model.actor import Generate, ModelActor, RegisteredModel, Timeouts
+from ultra.actors.model.breaker import BreakerPolicy, CircuitBreaker
+from ultra.actors.model.deployments import Deployments
+from ultra.actors.model.limits import Limiter, Limits
+from ultra.actors.model.metrics import MetricsRecorder
+from ultra.actors.model.retry import RetryPolicy
+from ultra.clients.adapter import ClientAdapter
+from ultra.messages.results import ModelResponse
+from ultra.stores.memory import MemoryCache
+from ultra.supervisor import ActorSystem, Backoff
+
+if TYPE_CHECKING:
+    from ultra.actors.runtime.actor import ActorRef
+    from ultra.messages.results import ModelMetrics
+
+AT_ONCE = RetryPolicy(max_retries=2, initial=0, maximum=0)
+
+
+def register(
+    client: object,
+    name: str = "one",
+    weight: float = 1.0,
+    *,
+    retry: RetryPolicy = AT_ONCE,
+    timeouts: Timeouts | None = None,
+    limits: Limits | None = None,
+    breaker: BreakerPolicy | None = None,
+    cache: bool = True,
+) -> RegisteredModel:
+    metrics = MetricsRecorder()
+    return RegisteredModel(
+        name,
+        weight,
+        client=Deployments(name, (ClientAdapter(client),), None, metrics),
+        price=None,
+        policy=retry,
+        timeouts=timeouts or Timeouts(),
+        shard=MemoryCache().shard(name) if cache else None,
+        limiter=Limiter(name, limits),
+        breaker=CircuitBreaker(name, breaker),
+        metrics=metrics,
+    )
+
+
+def start(system: ActorSystem, model: RegisteredModel, factory: Any = ModelActor) -> ActorRef:
+    """Start the actor of `model`; when it crashes, it is restarted at once."""
+    return system.spawn(factory, model, Random(1), name=model.name, backoff=Backoff(initial=0, jitter=0))
+
+
+def ask_for(prompt: str = "Q", **fields: Any) -> Generate:
+    return Generate(prompt=prompt, stage="initial", **fields)
+
+
+class Transcript:
+    """Listens to an answer. `text` is what a reader would have now; `restarts` how often it began anew."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.pieces: list[str] = []
+        self.beginnings = 0
+
+    def __call__(self, text: str, begins: bool) -> None:  # noqa: FBT001 - as it is called
+        if begins:
+            self.beginnings += 1
+            self.text = ""
+        self.text += text
+        self.pieces.append(text)
+
+
+async def answer(model: RegisteredModel, request: Generate | None = None) -> ModelResponse:
+    async with ActorSystem() as system:
+        return await start(system, model).ask(request or ask_for())
+
+
+class Asker:
+    """Asks in the background; `scope` makes it go away, `outcome` has what it got."""
+
+    def __init__(self, nursery: trio.Nursery, ref: ActorRef, request: Generate) -> None:
+        self.scope = trio.CancelScope()
+        self.outcome: ModelResponse | Exception | None = None
+        nursery.start_soon(self._ask, ref, request)
+
+    async def _ask(self, ref: ActorRef, request: Generate) -> None:
+        with self.scope:
+            try:
+                self.outcome = await ref.ask(request)
+            except Exception as error:  # noqa: BLE001 - whatever it got, the test looks at it
+                self.outcome = error
+
+    @property
+    def text(self) -> str:
+        assert isinstance(self.outcome, ModelResponse)
+        return self.outcome.content
+
+
+def assert_all_accounted(metrics: ModelMetrics) -> None:
+    assert metrics.requests == metrics.successes + metrics.failures + metrics.cancelled

@@ -1,0 +1,58 @@
+"""Streams for tests: what a reader makes of the events, and what must be true of all of them."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from helpers.voices import Voice
+from ultra import (
+    MultiLLMOrchestrator,
+    OrchestrationResult,
+    RetryPolicy,
+)
+from ultra.messages.events import Chunk, Event, ModelResponded, RunCompleted, RunFailed
+
+if TYPE_CHECKING:
+    from ultra.orchestrator.streams import RunStream
+
+LAST = (RunCompleted, RunFailed)
+AT_ONCE = RetryPolicy(max_retries=2, initial=0, maximum=0)
+
+
+def orchestrator_of(*clients: Voice, **settings: Any) -> MultiLLMOrchestrator:
+    settings.setdefault("retry", AT_ONCE)
+    orchestrator = MultiLLMOrchestrator(random=Random(1), **settings)
+    for weight, client in enumerate(reversed(clients)):
+        orchestrator.register_model(client.name, client, weight=weight)
+    return orchestrator
+
+
+async def read_all(run: RunStream) -> list[Event]:
+    return [event async for event in run]
+
+
+def text_of(events: list[Event], stage: str, model: str) -> str:
+    """What a reader has on the screen for one model at the end."""
+    text = ""
+    for event in events:
+        if isinstance(event, Chunk) and (event.stage, event.model_name) == (stage, model):
+            text = event.text if event.restart else text + event.text
+    return text
+
+
+def assert_well_formed(events: list[Event]) -> None:
+    assert [event.seq for event in events] == list(range(len(events)))
+    assert [isinstance(event, LAST) for event in events] == [False] * (len(events) - 1) + [True]
+    assert len({event.run_id for event in events}) == 1
+    for event in events:
+        if isinstance(event, ModelResponded):
+            so_far = events[: event.seq]
+            assert text_of(so_far, event.stage, event.model_name) == event.response.content
+
+
+def words(result: OrchestrationResult) -> Any:
+    return {
+        stage: {name: response.content for name, response in answers.items()}
+        for stage, answers in result.stages.items()
+    }

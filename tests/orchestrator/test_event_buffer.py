@@ -1,0 +1,250 @@
+"""The buffer between the actors, which never wait, and a reader, who may."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from ultra.errors import BadCall
+from ultra.messages.events import (
+    Chunk,
+    Event,
+    ModelResponded,
+    ModelRetrying,
+    ModelStarted,
+    RunFailed,
+    StageStarted,
+)
+from ultra.messages.results import ModelResponse
+from ultra.orchestrator.streams import EventBuffer
+
+FAILED = {"error": "E", "message": "m"}
+
+
+def buffer_with(*pieces: str) -> EventBuffer:
+    buffer = EventBuffer("r")
+    for number, piece in enumerate(pieces):
+        buffer.chunk("initial", "a", piece, number == 0)
+    return buffer
+
+
+def tell(buffer: EventBuffer, text: str, *, begins: bool = False) -> None:
+    buffer.chunk("initial", "a", text, begins)
+
+
+async def read_one(buffer: EventBuffer) -> Event:
+    event = await buffer.next()
+    assert event is not None
+    return event
+
+
+async def read_all(buffer: EventBuffer) -> list[Event]:
+    events = []
+    while (event := await buffer.next()) is not None:
+        events.append(event)
+    return events
+
+
+def texts(events: list[Event]) -> list[tuple[str, str, bool]]:
+    return [(e.model_name, e.text, e.restart) for e in events if isinstance(e, Chunk)]
+
+
+async def test_chunks_of_one_model_that_wait_are_joined_and_those_of_others_are_not() -> None:
+    buffer = EventBuffer("r")
+    for piece in "xyz":
+        buffer.chunk("initial", "a", piece, piece == "x")
+        buffer.chunk("initial", "b", piece.upper(), piece == "x")
+        buffer.chunk("meta", "a", "m", piece == "x")
+    buffer.end(RunFailed, **FAILED)
+    events = await read_all(buffer)
+    assert texts(events) == [("a", "xyz", False), ("b", "XYZ", False), ("a", "mmm", False)]
+
+
+async def test_a_reader_that_keeps_up_gets_every_piece() -> None:
+    buffer = EventBuffer("r")
+    heard = []
+    for piece in "xyz":
+        buffer.chunk("initial", "a", piece, piece == "x")
+        heard.append(await buffer.next())
+    assert [event.text for event in heard if isinstance(event, Chunk)] == ["x", "y", "z"]
+    assert [event.seq for event in heard if event is not None] == [0, 1, 2]
+
+
+async def test_text_after_an_answer_is_not_joined_to_that_before_it() -> None:
+    buffer = buffer_with("one")
+    response = ModelResponse(model_name="a", stage="initial", content="one")
+    buffer.emit(ModelResponded, stage="initial", model_name="a", response=response)
+    tell(buffer, "two", begins=True)
+    buffer.end(RunFailed, **FAILED)
+    kinds = [type(event).__name__ for event in await read_all(buffer)]
+    assert kinds == ["Chunk", "ModelResponded", "Chunk", "RunFailed"]
+
+
+async def test_a_text_that_begins_for_the_first_time_is_no_restart_and_the_second_time_it_is() -> None:
+    buffer = buffer_with("half")
+    assert texts([await read_one(buffer)]) == [("a", "half", False)]
+    tell(buffer, "whole", begins=True)
+    tell(buffer, " text")
+    assert texts([await read_one(buffer)]) == [("a", "whole text", True)]
+
+
+async def test_a_restart_takes_the_place_of_what_nobody_has_read() -> None:
+    buffer = buffer_with("half", " an")
+    tell(buffer, "whole", begins=True)
+    buffer.end(RunFailed, **FAILED)
+    assert texts(await read_all(buffer)) == [("a", "whole", True)]
+
+
+async def test_text_that_a_retry_made_void_is_not_read_any_more() -> None:
+    buffer = buffer_with("half")
+    tell(buffer, "HALF", begins=True)
+    buffer.chunk("initial", "b", "of another", begins=True)
+    buffer.emit(
+        ModelRetrying, stage="initial", model_name="a", attempt=1, wait=0.5, kind="connection", message="m"
+    )
+    tell(buffer, "whole", begins=True)
+    tell(buffer, " text")
+    buffer.end(RunFailed, **FAILED)
+    events = await read_all(buffer)
+    assert [type(event) for event in events] == [Chunk, ModelRetrying, Chunk, RunFailed]
+    assert texts(events) == [("b", "of another", False), ("a", "whole text", True)]
+
+
+async def test_after_the_last_event_nothing_comes_any_more() -> None:
+    buffer = buffer_with("text")
+    buffer.end(RunFailed, **FAILED)
+    buffer.end(RunFailed, **FAILED)
+    buffer.emit(ModelStarted, stage="initial", model_name="a")
+    tell(buffer, "late")
+    events = await read_all(buffer)
+    assert [type(event) for event in events] == [Chunk, RunFailed]
+    assert await buffer.next() is None
+
+
+async def test_an_event_has_the_time_since_the_run_began(autojump_clock: MockClock) -> None:
+    buffer = EventBuffer("r")
+    await trio.sleep(2)
+    buffer.emit(StageStarted, stage="initial", models=(), asks="all")
+    tell(buffer, "x", begins=True)
+    await trio.sleep(3)
+    tell(buffer, "y")
+    buffer.end(RunFailed, **FAILED)
+    assert [event.time for event in await read_all(buffer)] == pytest.approx([2, 2, 5])
+
+
+async def test_a_waiting_reader_is_woken_by_the_next_event() -> None:
+    buffer = EventBuffer("r")
+    events: list[Event | None] = []
+
+    async def read() -> None:
+        events.append(await buffer.next())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        await wait_all_tasks_blocked()
+        tell(buffer, "x", begins=True)
+        tell(buffer, "y")
+    assert texts([event for event in events if event is not None]) == [("a", "xy", False)]
+
+
+async def test_a_cancelled_reader_has_taken_nothing(autojump_clock: MockClock) -> None:
+    buffer = EventBuffer("r")
+    with trio.move_on_after(1):
+        await buffer.next()
+    tell(buffer, "x", begins=True)
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await buffer.next()
+    assert scope.cancelled_caught
+    event = await buffer.next()
+    assert isinstance(event, Chunk)
+    assert (event.seq, event.text) == (0, "x")
+
+
+@pytest.mark.parametrize("pieces", [(), ("x",)])
+async def test_a_second_reader_is_refused_and_the_first_reads_on(pieces: tuple[str, ...]) -> None:
+    buffer = buffer_with(*pieces)
+    events: list[Event | None] = []
+    refused = []
+
+    async def read() -> None:
+        try:
+            events.append(await buffer.next())
+        except BadCall:
+            refused.append(1)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        nursery.start_soon(read)
+        await wait_all_tasks_blocked()
+        buffer.chunk("initial", "a", "y", not pieces)
+    assert (len(events), len(refused)) == (1, 1)
+    await buffer.next() if pieces else None
+
+
+async def test_every_read_is_a_checkpoint() -> None:
+    buffer = buffer_with("x")
+    buffer.end(RunFailed, **FAILED)
+    for _ in range(3):
+        with trio.testing.assert_checkpoints():
+            await buffer.next()
+
+
+async def test_closing_lets_a_waiting_reader_go() -> None:
+    buffer = EventBuffer("r")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read_all, buffer)
+        await wait_all_tasks_blocked()
+        buffer.close()
+    tell(buffer, "late", begins=True)
+    assert await buffer.next() is None
+
+
+async def test_what_waits_takes_the_room_of_the_text_and_not_of_its_pieces() -> None:
+    buffer = EventBuffer("r")
+    for number in range(100_000):
+        buffer.chunk("initial", "a", "x", number == 0)
+    (waiting,) = buffer._events
+    assert sys.getsizeof(waiting.text) < 1_000_000  # type: ignore[attr-defined]
+    event = await buffer.next()
+    assert isinstance(event, Chunk)
+    assert event.text == "x" * 100_000
+
+
+writes = st.tuples(st.sampled_from("ab"), st.text("xyz", min_size=1, max_size=3), st.booleans())
+
+
+@given(st.lists(st.one_of(writes, st.none()), max_size=40))
+def test_whatever_the_reader_misses_its_texts_are_those_that_were_written(script: list[Any]) -> None:
+    async def go() -> None:
+        buffer = EventBuffer("r")
+        written: dict[str, str] = {}
+        read: list[Event] = []
+        waiting = 0
+        for step in script:
+            if step is None:
+                if buffer._events:
+                    read.append(await read_one(buffer))
+                continue
+            name, text, begins = step
+            written[name] = text if begins or name not in written else written[name] + text
+            buffer.chunk("initial", name, text, begins or name not in written)
+            waiting = max(waiting, len(buffer._events))
+        buffer.end(RunFailed, **FAILED)
+        read += await read_all(buffer)
+        assert [event.seq for event in read] == list(range(len(read)))
+        assert waiting <= 2
+        told: dict[str, str] = {}
+        for event in read:
+            if isinstance(event, Chunk):
+                before = "" if event.restart else told.get(event.model_name, "")
+                told[event.model_name] = before + event.text
+        assert told == written
+
+    trio.run(go)

@@ -1,0 +1,147 @@
+"""The actors of an orchestrator, and how they end."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from helpers.voices import GatedVoice, SlowVoice, Voice
+from ultra import MultiLLMOrchestrator, OrchestratorClosed, QuorumNotReached
+from ultra.actors.coordinator.run import Run
+from ultra.actors.model.actor import RegisteredModel
+from ultra.actors.runtime.status import ActorSnapshot
+from ultra.orchestrator.registry import ModelRegistry, Policies
+from ultra.orchestrator.tree import ModelTree
+from ultra.supervisor import RestartIntensity
+
+
+async def test_the_tree_has_a_supervisor_for_each_model_and_a_coordinator() -> None:
+    orchestrator = MultiLLMOrchestrator()
+    for name in ("llama", "openai:gpt/4"):
+        orchestrator.register_model(name, Voice())
+    async with orchestrator:
+        await wait_all_tasks_blocked()
+        tree = orchestrator.tree()
+        assert [child.name for child in tree.children] == ["models", "coordinator"]
+        for path in ("/models/llama/actor", "/models/openai:gpt%2F4/actor", "/coordinator"):
+            snapshot = tree.find(path)
+            assert isinstance(snapshot, ActorSnapshot)
+            assert snapshot.state.value == "running"
+
+
+async def test_there_is_no_tree_to_show_when_nothing_runs() -> None:
+    orchestrator = MultiLLMOrchestrator()
+    with pytest.raises(OrchestratorClosed, match="async with"):
+        orchestrator.tree()
+    with pytest.raises(OrchestratorClosed):
+        _ = ModelTree([], random=Random(1), intensity=RestartIntensity()).coordinator
+
+
+async def test_leaving_waits_for_runs_that_can_end_within_the_grace(autojump_clock: MockClock) -> None:
+    orchestrator = MultiLLMOrchestrator()
+    orchestrator.register_model("slow", SlowVoice("slow", seconds=2))
+    results = []
+
+    async def go() -> None:
+        results.append(await orchestrator.process_responses("Q", stages=["initial"]))
+
+    async with trio.open_nursery() as nursery, orchestrator:
+        nursery.start_soon(go)
+        await trio.sleep(1)
+    assert results[0].status == "success"
+
+
+async def test_leaving_cancels_what_takes_longer(autojump_clock: MockClock) -> None:
+    slow = SlowVoice("slow", seconds=1000)
+    orchestrator = MultiLLMOrchestrator()
+    orchestrator.register_model("slow", slow)
+    errors = []
+
+    async def go() -> None:
+        try:
+            await orchestrator.process_responses("Q", stages=["initial"])
+        except RuntimeError as error:
+            errors.append(error)
+
+    begun = trio.current_time()
+    async with trio.open_nursery() as nursery, orchestrator:
+        nursery.start_soon(go)
+        await trio.sleep(1)
+    assert trio.current_time() < begun + 20
+    assert (len(errors), slow.cancelled) == (1, 1)
+
+
+async def test_a_coordinator_that_crashes_once_is_not_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    execute = Run.execute
+    left = 1
+
+    async def crashing(self: Run) -> object:
+        nonlocal left
+        if left:
+            left -= 1
+            raise ZeroDivisionError("a bug")
+        return await execute(self)
+
+    monkeypatch.setattr(Run, "execute", crashing)
+    gated = GatedVoice()
+    gated.gate.set()
+    orchestrator = MultiLLMOrchestrator()
+    orchestrator.register_model("a", gated)
+    results = []
+
+    async def go(question: str) -> None:
+        results.append((await orchestrator.process_responses(question)).status)
+
+    async with orchestrator:
+        async with trio.open_nursery() as nursery:
+            for number in range(10):
+                nursery.start_soon(go, f"Q{number}")
+        coordinator = orchestrator.tree().find("/coordinator")
+        assert isinstance(coordinator, ActorSnapshot)
+        assert coordinator.restarts == 1
+    assert results == ["success"] * 10
+
+
+async def test_a_failed_run_is_no_crash() -> None:
+    orchestrator = MultiLLMOrchestrator(max_retries=0)
+    orchestrator.register_model("a", Voice(failures=[RuntimeError("down")]))
+    async with orchestrator:
+        with pytest.raises(QuorumNotReached):
+            await orchestrator.process_responses("Q")
+        for path in ("/coordinator", "/models/a/actor"):
+            assert orchestrator.tree().find(path).restarts == 0
+
+
+class ClosesSlowly(Voice):
+    reopens = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closing = trio.Event()
+
+    async def aclose(self) -> None:
+        self.closing.set()
+        await trio.sleep(1)
+
+
+async def test_a_model_that_is_removed_while_another_is_closed_is_let_go_once(
+    autojump_clock: MockClock,
+) -> None:
+    registry = ModelRegistry(None, Policies())
+    voices = [ClosesSlowly(), ClosesSlowly()]
+    models = [registry.register(f"m{n}", voice, 1.0, Policies()) for n, voice in enumerate(voices)]
+    tree = ModelTree(models, random=Random(1), intensity=RestartIntensity())
+
+    async def remove(voice: ClosesSlowly, model: RegisteredModel) -> None:
+        await voice.closing.wait()
+        await tree.remove(model)
+
+    async with trio.open_nursery() as nursery, tree:
+        # Whichever is closed first, the other one is removed meanwhile.
+        nursery.start_soon(remove, voices[0], models[1])
+        nursery.start_soon(remove, voices[1], models[0])
+
+    assert [model.users for model in models] == [0, 0]

@@ -1,0 +1,302 @@
+"""Proof of the prover, for the orchestrator: one that breaks a promise is caught by the simulation.
+
+Each test breaks one thing, and the orchestrator's part of the simulation must say so, and name the
+guarantee, within 200 seeds.
+"""
+
+from __future__ import annotations
+
+import logging
+from math import inf
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from msgspec.structs import replace
+
+from ultra.actors.coordinator.plan import RunPlan
+from ultra.actors.coordinator.run import Run
+from ultra.actors.model import actor as model_module
+from ultra.actors.model import call as call_module
+from ultra.actors.model.actor import ModelActor
+from ultra.actors.model.limits import Limiter, Permit
+from ultra.actors.model.retry import RetryPolicy, retried_after
+from ultra.actors.runtime.incarnation import Incarnation
+from ultra.actors.runtime.message import Failure
+from ultra.messages.results import ModelResponse, OrchestrationResult
+from ultra.orchestrator.streams import EventBuffer
+from ultra.orchestrator.tree import ModelTree
+from ultra.simulation.determinism import run_seeded
+from ultra.simulation.ensemble import Ensemble
+from ultra.supervisor.intensity import RestartWindow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from ultra.actors.model.actor import Generate
+
+SEEDS = 200
+
+
+@pytest.fixture(autouse=True)
+def faults_are_not_logged() -> Iterator[None]:
+    logger = logging.getLogger("ultra")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    yield
+    logger.setLevel(level)
+
+
+def lived(seed: int) -> Ensemble:
+    """The orchestrator of this seed, after its life."""
+
+    async def live() -> Ensemble:
+        ensemble = Ensemble(seed)
+        await ensemble.live()
+        return ensemble
+
+    return run_seeded(live, random=Random(f"{seed}/schedule"))
+
+
+# --- answers ---------------------------------------------------------------------------------------
+
+
+def the_cache_mixes_up_questions(patch: pytest.MonkeyPatch) -> None:
+    """1: an answer that is kept is given to other questions, too."""
+    patch.setattr(model_module, "cache_key", lambda *_: b"one for all")
+
+
+def errors_become_answers(patch: pytest.MonkeyPatch) -> None:
+    """1: a failure is told as if the model had said it."""
+    receive = ModelActor.receive
+
+    async def friendly(self: ModelActor, message: Generate) -> ModelResponse | Failure:
+        reply = await receive(self, message)
+        if isinstance(reply, Failure):
+            return ModelResponse(model_name=self._model.name, stage=message.stage, content=str(reply.error))
+        return reply
+
+    patch.setattr(ModelActor, "receive", friendly)
+
+
+def changed(patch: pytest.MonkeyPatch, change: Callable[[OrchestrationResult], None]) -> None:
+    """Change the results of runs."""
+    execute = Run.execute
+
+    async def changing(self: Run) -> OrchestrationResult:
+        result = await execute(self)
+        change(result)
+        return result
+
+    patch.setattr(Run, "execute", changing)
+
+
+def everything_is_a_success(patch: pytest.MonkeyPatch) -> None:
+    """1: a run in which models failed is called a success."""
+    changed(patch, lambda result: setattr(result, "status", "success"))
+
+
+def the_synthesis_gets_lost(patch: pytest.MonkeyPatch) -> None:
+    """1: a run ends well without its synthesis."""
+    changed(patch, lambda result: setattr(result, "final_synthesis", None))
+
+
+def an_answer_gets_lost(patch: pytest.MonkeyPatch) -> None:
+    """1: the result lacks an answer that was streamed."""
+    changed(patch, lambda result: setattr(result, "stages", {stage: {} for stage in result.stages}))
+
+
+def the_quorum_is_not_asked_for(patch: pytest.MonkeyPatch) -> None:
+    """1: a run goes on with too few answers."""
+    patch.setattr(Run, "_check_quorum", lambda *_: None)
+
+
+def deadlines_are_forgotten(patch: pytest.MonkeyPatch) -> None:
+    """1: a run takes as long as its models do."""
+    patch.setattr(RunPlan, "deadlines", lambda self: [(inf, inf)] * len(self.stages))
+
+
+def runs_that_hang_are_never_given_up(patch: pytest.MonkeyPatch) -> None:
+    """1: whoever waits for a run whose coordinator hangs waits for ever."""
+    patch.setattr(RunPlan, "given_up_at", inf)
+
+
+def calls_go_on_for_nobody(patch: pytest.MonkeyPatch) -> None:
+    """1: a call that all who wanted it have left is not cancelled."""
+    patch.setattr(ModelActor, "on_abandon", lambda *_: None)
+
+
+# --- streams ---------------------------------------------------------------------------------------
+
+
+def chunks_get_lost(patch: pytest.MonkeyPatch) -> None:
+    """1: now and then a piece of text is not streamed."""
+    chunk, pieces = EventBuffer.chunk, iter(range(10**9))
+
+    def lossy(self: EventBuffer, stage: str, name: str, text: str, begins: bool) -> None:  # noqa: FBT001
+        if next(pieces) % 20:
+            chunk(self, stage, name, text, begins)
+
+    patch.setattr(EventBuffer, "chunk", lossy)
+
+
+def restarts_are_not_told(patch: pytest.MonkeyPatch) -> None:
+    """1: the text of a second attempt is streamed as if it went on from the first."""
+    chunk = EventBuffer.chunk
+
+    def flat(self: EventBuffer, stage: str, name: str, text: str, begins: bool) -> None:  # noqa: FBT001
+        chunk(self, stage, name, text, False)  # noqa: FBT003
+
+    patch.setattr(EventBuffer, "chunk", flat)
+
+
+def the_last_event_comes_twice(patch: pytest.MonkeyPatch) -> None:
+    """1: a stream ends two times."""
+    end = EventBuffer.end
+
+    def twice(self: EventBuffer, event: Any, **fields: Any) -> None:
+        self.emit(event, **fields)
+        end(self, event, **dict(fields))
+
+    patch.setattr(EventBuffer, "end", twice)
+
+
+def the_last_event_gets_lost(patch: pytest.MonkeyPatch) -> None:
+    """1: a stream ends without telling so."""
+    patch.setattr(EventBuffer, "end", lambda *_, **__: None)
+
+
+def events_are_numbered_with_gaps(patch: pytest.MonkeyPatch) -> None:
+    """1: a number is left out."""
+    read = EventBuffer._read
+
+    def gappy(self: EventBuffer) -> Any:
+        self._seq += self._seq == 5
+        return read(self)
+
+    patch.setattr(EventBuffer, "_read", gappy)
+
+
+# --- calls -----------------------------------------------------------------------------------------
+
+
+def one_retry_too_many(patch: pytest.MonkeyPatch) -> None:
+    """3: a request has one attempt more than it may."""
+
+    def stubborn(first: Any, attempt: Any, policy: RetryPolicy, *rest: Any, **settings: Any) -> Any:
+        more = replace(policy, max_retries=policy.max_retries + 1)
+        return retried_after(first, attempt, more, *rest, **settings)
+
+    patch.setattr(call_module, "retried_after", stubborn)
+
+
+def calls_are_not_limited(patch: pytest.MonkeyPatch) -> None:
+    """3: a model is called as often at once as anybody likes."""
+    patch.setattr(Limiter, "acquire_nowait", lambda self, tokens=0: self._admit(tokens))
+
+
+def equal_requests_do_not_share(patch: pytest.MonkeyPatch) -> None:
+    """3: each of two equal requests makes a call of its own."""
+    init = ModelActor.__init__
+
+    class Forgetful(dict[Any, Any]):
+        def get(self, *_: object) -> None:
+            return None
+
+    def alone(self: ModelActor, *args: Any) -> None:
+        init(self, *args)
+        self._flights = Forgetful()
+
+    patch.setattr(ModelActor, "__init__", alone)
+
+
+def one_crash_is_too_many(patch: pytest.MonkeyPatch) -> None:
+    """6: the first crash of the coordinator ends the orchestrator."""
+    patch.setattr(RestartWindow, "admit", lambda *_: None)
+
+
+def grace_has_no_end(patch: pytest.MonkeyPatch) -> None:
+    """9: leaving waits for all calls, however long they take."""
+    stop = Incarnation.stop
+
+    def patient(self: Incarnation, grace: float, *, drain: bool = False) -> None:
+        del grace
+        stop(self, 1000.0, drain=drain)
+
+    patch.setattr(Incarnation, "stop", patient)
+
+
+def models_that_are_taken_out_stay(patch: pytest.MonkeyPatch) -> None:
+    """9: an unregistered model's actor is not waited for."""
+
+    async def hasty(self: ModelTree, *_: object, **__: object) -> None:
+        pass
+
+    patch.setattr(ModelTree, "remove", hasty)
+
+
+def call_slots_leak(patch: pytest.MonkeyPatch) -> None:
+    """10: a call that has ended keeps its place, until none is left."""
+    patch.setattr(Permit, "release", lambda _: None)
+
+
+def model_actors_have_a_bug(patch: pytest.MonkeyPatch) -> None:
+    """11: the code of an actor raises what nobody expects."""
+    respond, answers = ModelActor._response, iter(range(10**9))
+
+    def buggy(self: ModelActor, *args: Any) -> ModelResponse:
+        if not next(answers) % 50:
+            raise KeyError("a bug")
+        return respond(self, *args)
+
+    patch.setattr(ModelActor, "_response", buggy)
+
+
+BREAKS: list[Callable[[pytest.MonkeyPatch], None]] = [
+    the_cache_mixes_up_questions,
+    errors_become_answers,
+    everything_is_a_success,
+    the_synthesis_gets_lost,
+    an_answer_gets_lost,
+    the_quorum_is_not_asked_for,
+    deadlines_are_forgotten,
+    runs_that_hang_are_never_given_up,
+    calls_go_on_for_nobody,
+    chunks_get_lost,
+    restarts_are_not_told,
+    the_last_event_comes_twice,
+    the_last_event_gets_lost,
+    events_are_numbered_with_gaps,
+    one_retry_too_many,
+    calls_are_not_limited,
+    equal_requests_do_not_share,
+    one_crash_is_too_many,
+    grace_has_no_end,
+    models_that_are_taken_out_stay,
+    call_slots_leak,
+    model_actors_have_a_bug,
+]
+
+
+@pytest.mark.parametrize("broken", BREAKS, ids=lambda broken: broken.__name__)
+def test_a_broken_orchestrator_is_caught(
+    broken: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert broken.__doc__ is not None
+    guarantee = int(broken.__doc__.partition(":")[0])
+    broken(monkeypatch)
+
+    for seed in range(SEEDS):
+        if any(violation.guarantee == guarantee for violation in lived(seed).record.violations):
+            return
+    pytest.fail(f"{SEEDS} seeds saw nothing of it: {broken.__doc__}")
+
+
+def test_retries_that_are_not_decided_by_the_seed_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """12: the time between two attempts is drawn from somewhere else."""
+    wait = RetryPolicy.wait
+    monkeypatch.setattr(
+        RetryPolicy, "wait", lambda self, attempt, error, _: wait(self, attempt, error, Random())
+    )
+
+    assert any(lived(seed).record.digest != lived(seed).record.digest for seed in range(SEEDS))
