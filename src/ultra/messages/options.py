@@ -1,0 +1,114 @@
+"""The settings of one run, spelled once: for the orchestrator, a call, a file, the command."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+from msgspec import Struct, structs
+
+from ultra.errors import BadCall
+from ultra.messages.request import SamplingOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Quorum", "RunArguments", "RunOptions"]
+
+Quorum = int | Literal["all"]
+"""How many models must answer a step that asks all."""
+
+
+class RunOptions(Struct, frozen=True, kw_only=True):
+    """How one run is carried out.
+
+    Attributes:
+        timeout: seconds for the whole run; None: no bound but those of the attempts.
+        quorum: how many models must answer a step that asks all; ``"all"`` is the strict reading.
+        grace: seconds after which a step that asks all stops waiting, once its quorum has answered; the
+            models that have not answered by then are cancelled. None: it waits for all.
+        max_cost: dollars; once the answers have cost so much, nothing more is asked.
+        use_cache: whether an equal request's answer, kept or under way, will do.
+        samples: how often a step that asks all asks each model.
+        sampling: how the models are to write; see `SamplingOptions`.
+
+    Raises:
+        BadCall: a value is not allowed; the message names what is.
+    """
+
+    timeout: float | None = None
+    quorum: Quorum = 1
+    grace: float | None = None
+    max_cost: float | None = None
+    use_cache: bool = True
+    samples: int = 1
+    sampling: SamplingOptions = SamplingOptions()
+
+    def __post_init__(self) -> None:
+        _check("timeout", self.timeout, "a number of seconds above 0, or None", above=0)
+        _check("grace", self.grace, "a number of seconds, 0 or more, or None")
+        _check("max_cost", self.max_cost, "a number of dollars above 0, or None", above=0)
+        if self.quorum != "all" and not _is_count(self.quorum):
+            raise BadCall(f"the quorum is {self.quorum!r}; it must be 'all', or a whole number of at least 1")
+        if not isinstance(self.use_cache, bool):  # "no" would count as True
+            raise BadCall(f"use_cache is {self.use_cache!r}; it must be True or False")
+        if not _is_count(self.samples):
+            raise BadCall(f"samples is {self.samples!r}; it must be a whole number of at least 1")
+        if not isinstance(self.sampling, SamplingOptions):
+            raise BadCall(f"sampling is {self.sampling!r}; it must be a SamplingOptions object")
+
+    def override(self, given: Mapping[str, Any]) -> RunOptions:
+        """Return these options with those `given` that are not None in their place.
+
+        Raises:
+            BadCall: there is no such option, or its value is not allowed.
+        """
+        unknown = [name for name in given if name not in self.__struct_fields__]
+        if unknown:
+            choices = ", ".join(self.__struct_fields__)
+            raise BadCall(f"unknown setting {unknown[0]!r} of a run; there are: {choices}")
+        changes = {name: value for name, value in given.items() if value is not None}
+        return structs.replace(self, **changes) if changes else self
+
+    def needed(self, models: int) -> int:
+        """Return how many of so many models must answer.
+
+        Raises:
+            BadCall: the quorum is more than there are.
+        """
+        if self.quorum == "all":
+            return models
+        if self.quorum > models:
+            raise BadCall(
+                f"the quorum is {self.quorum!r}; it must be 'all', or a whole number of at least 1 and at "
+                f"most the number of models that are asked ({models})"
+            )
+        return self.quorum
+
+
+class RunArguments(TypedDict, total=False):
+    """The same settings as keyword arguments of a call, where None stands for the orchestrator's own.
+
+    `options` (temperature, max_tokens, and others by name) reach the clients that declare them;
+    `system` is the system prompt of the models that answer the question.
+    """
+
+    system: str | None
+    timeout: float | None
+    quorum: Quorum | None
+    grace: float | None
+    max_cost: float | None
+    use_cache: bool
+    samples: int | None
+    options: Mapping[str, object] | SamplingOptions | None
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 1
+
+
+def _check(name: str, value: object, allowed: str, *, above: float = -math.inf) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value > above:
+        raise BadCall(f"{name} is {value!r}; it must be {allowed}")

@@ -1,0 +1,137 @@
+"""One request to a model: the value that goes unchanged from whoever composes it to the dialect."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct, structs
+
+from ultra.errors import BadCall
+from ultra.messages.chat import ChatMessage
+
+__all__ = ["ModelRequest", "SamplingOptions"]
+
+
+class SamplingOptions(Struct, frozen=True, kw_only=True):
+    """How a model is to write its answer; None leaves the choice to the client or the provider.
+
+    `max_tokens` bounds the answer, reasoning included where the provider counts it so. `stop` are texts
+    at which the answer ends. `reasoning_effort` is passed on in the provider's own words. `extra` has
+    options of other names, for clients that declare them: plain values (text, numbers, lists, mappings).
+
+    Raises:
+        BadCall: a number is out of its range, or a name in `extra` is one of the others.
+    """
+
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+    stop: str | tuple[str, ...] | None = None
+    seed: int | None = None
+    reasoning_effort: str | None = None
+    extra: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        for name in ("temperature", "top_p"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise BadCall(f"{name} must be a finite number, not {value!r}")
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise BadCall(f"max_tokens must be at least 1, not {self.max_tokens!r}")
+        taken = self.extra.keys() & set(self.__struct_fields__)
+        if taken:
+            raise BadCall(f"extra names {sorted(taken)}, which are options of their own")
+
+    @classmethod
+    def of(cls, options: object) -> SamplingOptions:
+        """Make these options of what a caller gives: such an object, a mapping by name, or None.
+
+        Names that are not fields here go to `extra`.
+
+        Raises:
+            BadCall: it is something else, or a value is not allowed; values are not shown, since one
+                may be a key.
+        """
+        if options is None:
+            return _NONE
+        if isinstance(options, SamplingOptions):
+            return options
+        if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
+            given = list(options) if isinstance(options, Mapping) else type(options).__name__
+            raise BadCall(
+                f"options is {given}; it must be a mapping from the names of options to their values"
+            )
+        known = {name: value for name, value in options.items() if name in cls.__struct_fields__}
+        extra = {name: value for name, value in options.items() if name not in known}
+        try:
+            if extra:
+                known["extra"] = _as_values(extra)
+            return msgspec.convert(known, cls)
+        except msgspec.ValidationError as error:
+            raise BadCall(f"an option of the call is not allowed: {error}") from None
+
+    def given(self) -> dict[str, Any]:
+        """Return the options that are set, by name, those of `extra` among them."""
+        fields = structs.asdict(self)
+        extra = fields.pop("extra")
+        return {name: value for name, value in fields.items() if value is not None} | extra
+
+    def __repr__(self) -> str:
+        return f"SamplingOptions({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Return the options that are set, of `extra` the names alone: a key may be in it."""
+        shown = {name: value for name, value in structs.asdict(self).items() if value is not None}
+        shown["extra"] = list(self.extra)
+        return [(name, value) for name, value in shown.items() if value != []]
+
+
+_NONE = SamplingOptions()
+_extra_decoder = msgspec.msgpack.Decoder(dict[str, Any])
+
+
+def _as_values(extra: Mapping[str, object]) -> dict[str, Any]:
+    """Return a copy of `extra` that is plain values all through, as it would arrive in another process."""
+    try:
+        return _extra_decoder.decode(msgspec.msgpack.encode(extra))
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        names = ", ".join(map(repr, extra))
+        raise BadCall(
+            f"the options ({names}) cannot be sent to a model: {error}; "
+            "use plain values (text, numbers, lists, mappings)"
+        ) from error
+
+
+class ModelRequest(Struct, frozen=True, kw_only=True):
+    """What one model is asked.
+
+    `sample` tells apart several samples of one request: they are different calls, and have different
+    keys in the cache.
+    """
+
+    messages: tuple[ChatMessage, ...]
+    options: SamplingOptions = _NONE
+    sample: int = 0
+
+    @classmethod
+    def of(
+        cls, prompt: str, system: str | None = None, options: SamplingOptions | None = None
+    ) -> ModelRequest:
+        """Make the request of a prompt, with a system prompt ahead of it if there is one."""
+        asked = ChatMessage("user", prompt)
+        messages = (asked,) if system is None else (ChatMessage("system", system), asked)
+        return cls(messages=messages, options=options or _NONE)
+
+    @property
+    def system(self) -> str | None:
+        """The system messages, joined by an empty line; None where there are none."""
+        texts = [message.content for message in self.messages if message.role == "system"]
+        return "\n\n".join(texts) if texts else None
+
+    @property
+    def prompt(self) -> str:
+        """The text of the last message of the user; empty where there is none."""
+        return next((m.content for m in reversed(self.messages) if m.role == "user"), "")
