@@ -90,7 +90,7 @@ class SamplingOptions(Struct, frozen=True, kw_only=True):
 
 
 _NONE = SamplingOptions()
-_extra_decoder = msgspec.msgpack.Decoder(dict[str, Any])
+_extra_decoder: msgspec.msgpack.Decoder[dict[str, Any]] = msgspec.msgpack.Decoder(dict[str, Any])
 
 
 def _as_values(extra: Mapping[str, object]) -> dict[str, Any]:
