@@ -75,9 +75,9 @@ class SamplingOptions(Struct, frozen=True, kw_only=True):
 
     def given(self) -> dict[str, Any]:
         """Return the options that are set, by name, those of `extra` among them."""
-        fields = structs.asdict(self)
-        extra = fields.pop("extra")
-        return {name: value for name, value in fields.items() if value is not None} | extra
+        given = {name: value for name, value in structs.asdict(self).items() if value is not None}
+        del given["extra"]
+        return given | self.extra
 
     def __repr__(self) -> str:
         return f"SamplingOptions({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
