@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Final
 from ultra._support.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from ultra.actors.coordinator.pipeline import Stage
-    from ultra.actors.model.actor import Timeouts
     from ultra.actors.model.breaker import BreakerPolicy
     from ultra.actors.model.hedging import Hedge
     from ultra.actors.model.limits import Limits
     from ultra.actors.model.retry import RetryPolicy
+    from ultra.actors.model.timeouts import Timeouts
     from ultra.clients.pricing import Price
     from ultra.errors import (
         ActorError,
@@ -51,7 +50,7 @@ if TYPE_CHECKING:
     from ultra.orchestrator.health import ModelHealth
     from ultra.orchestrator.orchestrator import MultiLLMOrchestrator
     from ultra.orchestrator.streams import RunStream
-    from ultra.strategies.stage_responses import StageResponses
+    from ultra.strategies.stages import Stage, StageResponses
 
 __all__ = [
     "ActorError",
@@ -93,7 +92,7 @@ _HOMES: Final = {
     "BreakerPolicy": "ultra.actors.model.breaker",
     "Hedge": "ultra.actors.model.hedging",
     "Limits": "ultra.actors.model.limits",
-    "Timeouts": "ultra.actors.model.actor",
+    "Timeouts": "ultra.actors.model.timeouts",
     "RetryPolicy": "ultra.actors.model.retry",
     "ActorError": "ultra.errors",
     "AllAttemptsFailed": "ultra.errors",
@@ -119,9 +118,9 @@ _HOMES: Final = {
     "OrchestrationResult": "ultra.messages.results",
     "Usage": "ultra.messages.results",
     "MultiLLMOrchestrator": "ultra.orchestrator.orchestrator",
-    "Stage": "ultra.actors.coordinator.pipeline",
+    "Stage": "ultra.strategies.stages",
     "Price": "ultra.clients.pricing",
-    "StageResponses": "ultra.strategies.stage_responses",
+    "StageResponses": "ultra.strategies.stages",
     "RunStream": "ultra.orchestrator.streams",
 }
 """Where each public name is defined. Modules are imported when a name of theirs is first asked for, so

@@ -36,6 +36,7 @@ __all__ = [
     "QuorumNotReached",
     "RestartLimitExceeded",
     "StageFailed",
+    "StrategyFailed",
     "UltraError",
     "UsageError",
 ]
@@ -298,6 +299,15 @@ class StageFailed(UltraError, RuntimeError):
     def __init__(self, stage: str, what: str, cause: BaseException) -> None:
         super().__init__(f"{what} of stage {stage!r} failed: {type(cause).__name__}: {cause}")
         self.stage = stage
+        self.__cause__ = cause
+
+
+class StrategyFailed(UltraError, RuntimeError):
+    """The code of a strategy raised; `__cause__` is what it raised."""
+
+    def __init__(self, strategy: str, cause: BaseException) -> None:
+        super().__init__(f"strategy {strategy!r} failed: {type(cause).__name__}: {cause}")
+        self.strategy = strategy
         self.__cause__ = cause
 
 

@@ -20,8 +20,10 @@ from ultra.messages.results import Completion, Usage
 from ultra.messages.tokens import estimate_tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping
+    from collections.abc import Awaitable
     from types import TracebackType
+
+    from ultra.messages.request import ModelRequest
 
 __all__ = ["ClientAdapter", "EmptyAnswer", "OnText"]
 
@@ -117,10 +119,8 @@ class ClientAdapter:
 
     async def call(
         self,
-        prompt: str,
+        request: ModelRequest,
         *,
-        system: str | None = None,
-        options: Mapping[str, object] | None = None,
         on_text: OnText | None = None,
         caller: Caller | None = None,
     ) -> Completion:
@@ -141,11 +141,12 @@ class ClientAdapter:
                 refused); an answer that is no text (kind ``protocol``, permanent).
         """
         caller = caller or Caller(copy_context())
+        prompt, system, options = request.prompt, request.system, request.options.given()
         if on_text is not None and self._stream is not None:
-            start = self._stream.bind(prompt, system, options or {})
+            start = self._stream.bind(prompt, system, options)
             answer = await self._await(lambda emit: _read(start, emit), on_text, caller)
         else:
-            ask = self._generate.bind(prompt, system, options or {})
+            ask = self._generate.bind(prompt, system, options)
             answer = await self._run(ask, caller, blocks=self._generate.blocks)
         return _checked(answer, prompt, system)
 

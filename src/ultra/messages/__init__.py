@@ -8,6 +8,7 @@ from ultra.messages.results import (
     ModelResponse,
     OrchestrationResult,
     Status,
+    Step,
     SynthesisSource,
     Usage,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "ModelResponse",
     "OrchestrationResult",
     "Status",
+    "Step",
     "SynthesisSource",
     "Usage",
 ]

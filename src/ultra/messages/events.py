@@ -32,81 +32,82 @@ __all__ = [
 
 
 class _Event(Struct, frozen=True, kw_only=True):
-    run_id: str
-    seq: int
-    time: float
+    """What all events have; who numbers them fills it in."""
+
+    run_id: str = ""
+    seq: int = 0
+    time: float = 0.0
 
 
-class StageStarted(_Event, frozen=True, tag="stage_started"):
+class _StepEvent(_Event, frozen=True, kw_only=True):
+    """An event of one step: `stage` is its name, `round` tells apart several steps of that name."""
+
+    stage: str
+    round: int = 0
+
+
+class _ModelEvent(_StepEvent, frozen=True, kw_only=True):
+    """An event of one request: `sample` tells apart several requests of the same words to one model."""
+
+    model_name: str
+    sample: int = 0
+
+
+class StageStarted(_StepEvent, frozen=True, tag="stage_started"):
     """A stage begins; `models` are those that it may ask, highest weight first.
 
     `asks`: ``"all"`` of them at once, or one after the other until the ``"first"`` has answered.
     """
 
-    stage: str
     models: tuple[str, ...]
     asks: Literal["all", "first"]
 
 
-class ModelStarted(_Event, frozen=True, tag="model_started"):
+class ModelStarted(_ModelEvent, frozen=True, tag="model_started"):
     """A model has been asked."""
 
-    stage: str
-    model_name: str
 
-
-class Chunk(_Event, frozen=True, tag="chunk"):
+class Chunk(_ModelEvent, frozen=True, tag="chunk"):
     """The next piece of a model's text; with `restart`, its text begins anew with this piece."""
 
-    stage: str
-    model_name: str
     text: str
     restart: bool = False
 
 
-class ModelRetrying(_Event, frozen=True, tag="model_retrying"):
+class ModelRetrying(_ModelEvent, frozen=True, tag="model_retrying"):
     """An attempt of a model has failed; the next one is made in `wait` seconds, or when its turn comes.
 
     `attempt` is the number of the one that failed, from 1; `kind` and `message` tell why. What it
     streamed counts for nothing: text of the next attempt begins anew.
     """
 
-    stage: str
-    model_name: str
     attempt: int
     wait: float
     kind: ErrorKind
     message: str
 
 
-class ModelResponded(_Event, frozen=True, tag="model_response"):
+class ModelResponded(_ModelEvent, frozen=True, tag="model_response"):
     """A model has answered, in full."""
 
-    stage: str
-    model_name: str
     response: ModelResponse
 
 
-class ModelFailed(_Event, frozen=True, tag="model_failed"):
+class ModelFailed(_ModelEvent, frozen=True, tag="model_failed"):
     """A model has failed this stage for good; what it streamed counts for nothing."""
 
-    stage: str
-    model_name: str
     failure: ModelFailure
 
 
-class PromptFitted(_Event, frozen=True, tag="prompt_fitted"):
+class PromptFitted(_ModelEvent, frozen=True, tag="prompt_fitted"):
     """Texts were cut to fit the context window of `model_name`: about how many tokens from whom."""
 
-    stage: str
-    model_name: str
     cut: dict[str, int]
 
 
-class StageCompleted(_Event, frozen=True, tag="stage_completed"):
+class StageCompleted(_StepEvent, frozen=True, tag="stage_completed"):
     """A stage is over. `quality` scores (0..1) the models that something scored."""
 
-    stage: str
     answered: tuple[str, ...]
     failed: tuple[str, ...]
     quality: dict[str, float] = field(default_factory=dict)

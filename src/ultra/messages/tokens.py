@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from zlib import adler32
 
-__all__ = ["MAX_CHARACTERS_PER_TOKEN", "estimate_tokens"]
+if TYPE_CHECKING:
+    from ultra.messages.request import ModelRequest
+
+__all__ = ["MAX_CHARACTERS_PER_TOKEN", "estimate_request", "estimate_tokens"]
 
 MAX_CHARACTERS_PER_TOKEN: Final = 4
 """No text of more characters than this is estimated at one token."""
@@ -63,3 +66,8 @@ def estimate_tokens(text: str) -> int:
     else:
         units = sum(_sum(weights[start : start + _SPAN]) for start in range(0, len(weights), _SPAN))
     return -(-units // _UNITS_PER_TOKEN)
+
+
+def estimate_request(request: ModelRequest) -> int:
+    """About how many tokens the messages of `request` take."""
+    return sum(estimate_tokens(message.content) for message in request.messages)

@@ -10,7 +10,7 @@ from ultra._support.mapping import Record
 from ultra.actors.runtime.status import ActorState
 
 if TYPE_CHECKING:
-    from ultra.actors.model.actor import RegisteredModel
+    from ultra.actors.model.registered import RegisteredModel
     from ultra.actors.runtime.status import ActorSnapshot
 
 __all__ = ["HealthStatus", "ModelHealth", "model_health"]

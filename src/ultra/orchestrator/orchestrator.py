@@ -6,6 +6,7 @@ hosts the actor tree that does the work.
 
 from __future__ import annotations
 
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Self
 
@@ -13,30 +14,28 @@ import trio
 from msgspec.structs import replace
 
 from ultra._support.randomness import new_id, new_random
-from ultra.actors.model.actor import Generate
+from ultra.actors.model.messages import Generate
 from ultra.actors.model.retry import RetryPolicy
 from ultra.bridge.caller import Caller
 from ultra.errors import BadCall
+from ultra.messages.options import RunArguments, RunOptions
+from ultra.messages.request import ModelRequest
 from ultra.orchestrator.arguments import (
-    Quorum,
-    RunSettings,
-    checked_cost,
     checked_flag,
     checked_grace,
     checked_object,
-    checked_options,
     checked_prompt,
-    checked_quorum,
     checked_scorer,
     checked_stage_label,
     checked_system,
-    checked_timeout,
 )
-from ultra.orchestrator.asking import ask, ask_stranger, carry_out
+from ultra.orchestrator.asking import ask, ask_unregistered
+from ultra.orchestrator.event_buffer import EventBuffer, NoReader
 from ultra.orchestrator.lifespan import Lifespan
-from ultra.orchestrator.planning import Planner, RunDefaults, check_stages, stages_of
+from ultra.orchestrator.overridden import OverriddenRun, PartOfRun, stream_of_override
+from ultra.orchestrator.planning import Planner, RunDefaults, check_stages, options_of, stages_of
 from ultra.orchestrator.registry import ModelRegistry, Policies
-from ultra.orchestrator.streams import RunStream
+from ultra.orchestrator.streams import LiveRun, RunStream
 from ultra.orchestrator.tree import ModelTree
 from ultra.scoring.agreement import agreement
 from ultra.stores import open_cache
@@ -44,21 +43,26 @@ from ultra.stores.memory import MemoryCache
 from ultra.supervisor.spec import RestartIntensity
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
+    from typing import Unpack
 
-    from ultra.actors.coordinator.pipeline import Stage
     from ultra.actors.model.breaker import BreakerPolicy
     from ultra.actors.model.hedging import Hedge
     from ultra.actors.model.limits import Limits
     from ultra.actors.model.timeouts import Timeouts
     from ultra.clients.pricing import Price
+    from ultra.messages.options import Quorum
+    from ultra.messages.request import SamplingOptions
     from ultra.messages.results import ModelMetrics, ModelResponse, OrchestrationResult
     from ultra.orchestrator.health import ModelHealth
     from ultra.orchestrator.registry import Faults
+    from ultra.orchestrator.streams import RunSink
     from ultra.scoring.agreement import Scorer
     from ultra.stores.contracts import CacheStore
+    from ultra.strategies.base import Strategy, StrategySpec
+    from ultra.strategies.stages import Stage
     from ultra.supervisor.snapshot import SupervisorSnapshot
 
 __all__ = ["MultiLLMOrchestrator"]
@@ -78,14 +82,14 @@ class MultiLLMOrchestrator:
         cache_enabled: whether answers are kept and equal requests under way share one call.
         cache: where answers are kept: ``"memory"``, ``"sqlite:///path"``, or a `CacheStore`.
         stages: what a run does that names none; None: initial, meta and synthesis. Checked at once.
-        quorum: how many models must answer each stage that asks all; ``"all"`` is the strict reading.
-        timeout: seconds that a whole run may take; None: no bound but those of the attempts.
+        strategy: how models are asked and answers merged: a name, such as ``"vote"``, or an object; None:
+            ``"synthesize"``, which carries out the stages.
+        quorum, grace, timeout, samples, max_cost: the settings of runs that give none; see `RunOptions`.
         system: system prompt of the initial stage, and of custom stages that have none of their own.
         retry, timeouts, limits, breaker: the policies of models that are registered without their own.
         scorer: scores the initial answers, by default by their agreement; None: no scores.
         judge: a model that grades the initial answers, registered before the first run; its grades stand
             before the scorer's.
-        max_cost: dollars; once a run's answers have cost so much, its further stages are left out.
         random: decides jitter; give ``random.Random(seed)`` to repeat a run.
         faults: an `ultra.faults.FaultPlan`, which injects faults for tests.
 
@@ -100,8 +104,11 @@ class MultiLLMOrchestrator:
         *,
         cache: CacheStore | str | None = None,
         stages: Sequence[str | Stage] | None = None,
+        strategy: str | StrategySpec | Strategy | None = None,
         quorum: Quorum = 1,
+        grace: float | None = None,
         timeout: float | None = None,
+        samples: int = 1,
         system: str | None = None,
         retry: RetryPolicy | None = None,
         timeouts: Timeouts | None = None,
@@ -128,14 +135,19 @@ class MultiLLMOrchestrator:
             self._registry,
             stages_of(self),
             RunDefaults(
+                RunOptions(
+                    quorum=quorum,
+                    grace=grace,
+                    timeout=timeout,
+                    max_cost=max_cost,
+                    samples=samples,
+                    use_cache=cache_enabled,
+                ),
+                strategy=strategy,
                 stages=tuple(stages) if isinstance(stages, list) else stages,
-                quorum=checked_quorum(quorum),
-                timeout=checked_timeout(timeout),
                 system=self._system,
-                use_cache=cache_enabled,
                 scorer=checked_scorer(scorer),
                 judge=checked_object("judge", judge, str),
-                max_cost=checked_cost(max_cost),
             ),
             secret=(self._cache or MemoryCache()).secret,
         )
@@ -300,30 +312,28 @@ class MultiLLMOrchestrator:
         stages: Sequence[str | Stage] | None = None,
         models: Sequence[str] | None = None,
         *,
-        system: str | None = None,
-        timeout: float | None = None,
-        quorum: Quorum | None = None,
-        use_cache: bool = True,
-        options: Mapping[str, object] | None = None,
+        strategy: str | StrategySpec | Strategy | None = None,
+        **run: Unpack[RunArguments],
     ) -> OrchestrationResult:
-        """Take `prompt` through the stages and return all that came of it.
+        """Take `prompt` through a strategy and return all that came of it.
 
         `stages` are names or `Stage` objects, None for initial, meta and synthesis; `models` are names,
-        None for all. `system`, `timeout` [s] and `quorum` stand in for the orchestrator's own.
-        `options` (temperature, max_tokens, ...) reach the clients that declare them. Cancelled, it
-        cancels the run's calls.
+        None for all. `strategy` is a name or an object, and stands in for the orchestrator's own, as do
+        the settings of a run: see `RunArguments`. Cancelled, it cancels the run's calls.
 
         Raises:
             BadCall: an argument is not allowed; no model was called.
-            QuorumNotReached: too few models answered a stage that the run cannot do without.
+            QuorumNotReached: too few models answered a step that the run cannot do without.
             StageFailed: your own prompt method or scorer raised.
+            StrategyFailed: your own strategy raised.
             DeadlineExceeded: the run had not ended a second after its `timeout`: its coordinator hangs.
             OrchestratorClosed: the orchestrator was closed.
         """
-        self._lifespan.check_open()
-        settings = RunSettings(system, timeout, quorum, use_cache, options)
-        make_plan = self._planner.check(prompt, stages, models, settings)
-        return await carry_out(self._lifespan, make_plan)
+        whole = stream_of_override.get()
+        make_sink = NoReader if whole is None else partial(PartOfRun, whole)
+        stream = self._run_of(make_sink, prompt, stages=stages, models=models, strategy=strategy, run=run)
+        async with stream:
+            return await stream.result()
 
     def stream_responses(
         self,
@@ -331,22 +341,23 @@ class MultiLLMOrchestrator:
         stages: Sequence[str | Stage] | None = None,
         models: Sequence[str] | None = None,
         *,
-        system: str | None = None,
-        timeout: float | None = None,
-        quorum: Quorum | None = None,
-        use_cache: bool = True,
-        options: Mapping[str, object] | None = None,
+        strategy: str | StrategySpec | Strategy | None = None,
+        **run: Unpack[RunArguments],
     ) -> RunStream:
         """As `process_responses`, telling what happens while it happens.
 
         ``async with o.stream_responses(prompt) as run: async for event in run: ...``, and
-        ``await run.result()`` for the result. Leaving the block cancels what is not finished. Raises
-        `BadCall` and `OrchestratorClosed` at once; what happens later is an event, and raised by the result.
+        ``await run.result()`` for the result. Leaving the block cancels what is not finished. Where a
+        subclass overrides `process_responses`, that is what runs: the events of the runs that it makes
+        are told, and what it returns is the result. Raises `BadCall` and `OrchestratorClosed` at once;
+        what happens later is an event, and raised by the result.
         """
-        self._lifespan.check_open()
-        settings = RunSettings(system, timeout, quorum, use_cache, options)
-        make_plan = self._planner.check(prompt, stages, models, settings)
-        return RunStream(new_id(), self._lifespan, make_plan)
+        if type(self).process_responses is not MultiLLMOrchestrator.process_responses:
+            self._lifespan.check_open()
+            run_id = new_id()
+            arguments = {"stages": stages, "models": models, "strategy": strategy, **run}
+            return RunStream(run_id, OverriddenRun(run_id, self.process_responses, prompt, arguments))
+        return self._run_of(EventBuffer, prompt, stages=stages, models=models, strategy=strategy, run=run)
 
     async def get_model_response(
         self,
@@ -357,7 +368,7 @@ class MultiLLMOrchestrator:
         *,
         system: str | None = None,
         timeout: float | None = None,
-        options: Mapping[str, object] | None = None,
+        options: Mapping[str, object] | SamplingOptions | None = None,
     ) -> ModelResponse:
         """Ask one model, given by its name or as its client, with retries and cache.
 
@@ -372,22 +383,37 @@ class MultiLLMOrchestrator:
             OrchestratorClosed: the orchestrator was closed.
         """
         self._lifespan.check_open()
-        limit = checked_timeout(timeout)
-        use_cache = checked_flag("use_cache", use_cache) and self._cache is not None
-        request = Generate(
-            prompt=checked_prompt(prompt),
+        given = RunArguments(system=system, timeout=timeout, use_cache=use_cache, options=options)
+        own_system, run = options_of(given, self._system, RunOptions(use_cache=self._cache is not None))
+        message = Generate(
+            id=new_id(),
             stage=checked_stage_label(stage),
-            system=self._system if system is None else checked_system(system),
-            options=checked_options(options, cached=use_cache),
-            use_cache=use_cache,
-            caller=Caller.current(),
+            request=ModelRequest.of(checked_prompt(prompt), own_system, run.sampling),
+            use_cache=run.use_cache,
+            time_left=run.timeout,
         )
+        caller = Caller.current()
         found = self._registry.get(model) if isinstance(model, str) else self._registry.of_client(model)
         if found is not None:
-            return await ask(self._lifespan, found, request, limit)
-        return await ask_stranger(self._lifespan, self._registry.strangers, model, request, limit)
+            return await ask(self._lifespan, found, message, caller)
+        return await ask_unregistered(self._lifespan, self._registry.unregistered, model, message, caller)
 
     # --- inside --------------------------------------------------------------------------------------
+
+    def _run_of(
+        self,
+        make_sink: Callable[[str], RunSink],
+        prompt: str,
+        *,
+        stages: Sequence[str | Stage] | None,
+        models: Sequence[str] | None,
+        strategy: object,
+        run: RunArguments,
+    ) -> RunStream:
+        self._lifespan.check_open()
+        make_run = self._planner.check(prompt, stages, models, strategy, run)
+        run_id = new_id()
+        return RunStream(run_id, LiveRun(run_id, self._lifespan, make_run, make_sink))
 
     def _make_tree(self) -> ModelTree:
         return ModelTree(

@@ -1,42 +1,38 @@
-"""From what a caller asks for to the plan of a run: everything is checked before any model is called."""
+"""From what a caller asks for to a run: everything is checked before any model is called."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
 from msgspec.structs import replace
 
-from ultra.actors.coordinator.pipeline import BUILT_IN, Stage, order_stages, plan_stages
-from ultra.actors.coordinator.plan import EventSink, RunPlan
-from ultra.actors.coordinator.scoring import JUDGE_SHARE, Scoring
+from ultra.actors.coordinator.messages import Execute, LocalRun
 from ultra.bridge.caller import Caller
 from ultra.errors import BadCall
-from ultra.orchestrator.arguments import (
-    Quorum,
-    RunSettings,
-    checked_flag,
-    checked_options,
-    checked_prompt,
-    checked_quorum,
-    checked_system,
-    checked_timeout,
-)
+from ultra.messages.request import ModelRequest, SamplingOptions
+from ultra.orchestrator.arguments import checked_flag, checked_prompt, checked_system
 from ultra.prompts.fencing import Seal
+from ultra.strategies.catalog import make_strategy, spec_of
+from ultra.strategies.stages import BUILT_IN, Stage, order_stages
+from ultra.strategies.synthesize import Synthesize
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ultra.actors.coordinator.plan import StagePlan
-    from ultra.actors.model.actor import RegisteredModel
+    from ultra.actors.coordinator.messages import EventSink
+    from ultra.actors.model.registered import RegisteredModel
+    from ultra.messages.options import RunArguments, RunOptions
     from ultra.orchestrator.registry import ModelRegistry
-    from ultra.orchestrator.streams import PlanMaker
+    from ultra.orchestrator.streams import RunMaker
     from ultra.orchestrator.tree import ModelTree
     from ultra.scoring.agreement import Scorer
+    from ultra.strategies.base import Strategy
 
-__all__ = ["Planner", "RunDefaults", "check_stages", "stages_of"]
+__all__ = ["Planner", "RunDefaults", "check_stages", "options_of", "stages_of"]
 
 _PROMPT_METHOD: Final = re.compile(r"_create_(\w+)_prompt")
 
@@ -44,21 +40,19 @@ _PROMPT_METHOD: Final = re.compile(r"_create_(\w+)_prompt")
 class RunDefaults(NamedTuple):
     """What holds for every run that says nothing else."""
 
+    options: RunOptions
+    strategy: object
     stages: Sequence[str | Stage] | None
-    quorum: Quorum
-    timeout: float
     system: str | None
-    use_cache: bool
     scorer: Scorer | None
     judge: str | None
-    max_cost: float
 
 
 class Planner:
     """Plans the runs of one orchestrator. `stages` are those that can be asked for by name.
 
     Raises:
-        BadCall: the stages of `defaults` are not allowed, or the secret is too short.
+        BadCall: the strategy or the stages of `defaults` are not allowed, or the secret is too short.
     """
 
     def __init__(
@@ -68,68 +62,78 @@ class Planner:
         self._stages = stages
         self._defaults = defaults
         self._seal = Seal(secret)
-        self._default_plans = self._plans(defaults.stages, defaults.system)
+        self._strategy = make_strategy(defaults.strategy or Synthesize())
+        if isinstance(self._strategy, Synthesize):
+            self._strategy = self._strategy.resolve(stages, defaults.stages)
+        elif defaults.stages is not None:
+            raise _no_stages(self._strategy)
+        self._spec = spec_of(self._strategy)
 
     def check(
         self,
         prompt: str,
         stages: Sequence[str | Stage] | None,
         models: Sequence[str] | None,
-        settings: RunSettings,
-    ) -> PlanMaker:
-        """Check everything that a run is given; what this returns makes its plan once there are actors.
+        strategy: object,
+        given: RunArguments,
+    ) -> RunMaker:
+        """Check everything that a run is given; what this returns makes its messages once there are actors.
 
-        Models that come and go in between are taken into account: the plan is of the moment in which it
+        Models that come and go in between are taken into account: the run is of the moment in which it
         is made.
 
         Raises:
             BadCall: an argument is not allowed; the message names what is.
         """
-        defaults, registry = self._defaults, self._registry
-        question = checked_prompt(prompt)
-        use_cache = checked_flag("use_cache", settings.use_cache) and defaults.use_cache
-        options = checked_options(settings.options, cached=use_cache)
-        timeout = defaults.timeout if settings.timeout is None else checked_timeout(settings.timeout)
-        system = defaults.system if settings.system is None else checked_system(settings.system)
-        quorum = defaults.quorum if settings.quorum is None else settings.quorum
+        defaults, registry, seal = self._defaults, self._registry, self._seal
+        system, options = options_of(given, defaults.system, defaults.options)
+        request = ModelRequest.of(checked_prompt(prompt), system, options.sampling)
+        chosen_strategy = self._chosen(strategy, stages)
+        spec = self._spec if chosen_strategy is self._strategy else spec_of(chosen_strategy)
         judge = self._judge()
         caller = Caller.current()
-        if stages is None and system == defaults.system:
-            planned = self._default_plans
-        else:
-            planned = self._plans(defaults.stages if stages is None else stages, system)
-        # An iterator can be read only once, and the plan is made later.
+        # An iterator can be read only once, and the run is made later.
         names = tuple(models) if isinstance(models, Iterable) and not isinstance(models, str) else models
-        checked_quorum(quorum, len(registry.chosen(names)))
+        options.needed(len(registry.chosen(names)))
 
-        def make_plan(tree: ModelTree, run_id: str, sink: EventSink | None) -> RunPlan:
+        def make_run(tree: ModelTree, run_id: str, sink: EventSink) -> tuple[Execute, LocalRun]:
             chosen = registry.chosen(names)
-            return RunPlan(
+            options.needed(len(chosen))
+            started = trio.current_time()
+            execute = Execute(
                 run_id=run_id,
-                question=question,
-                stages=planned,
-                targets=tuple(tree.target(model) for model in chosen),
-                started=trio.current_time(),
-                quorum=checked_quorum(quorum, len(chosen)),
-                timeout=timeout,
-                max_cost=defaults.max_cost,
-                use_cache=use_cache,
+                request=request,
+                models=tuple(model.name for model in chosen),
+                strategy=spec,
                 options=options,
-                score=Scoring(defaults.scorer, tree.target(judge) if judge is not None else None, self._seal),
+                time_left=options.timeout,
+            )
+            local = LocalRun(
+                strategy=chosen_strategy,
+                targets=tuple(tree.target(model) for model in chosen),
+                requests=tree.requests,
+                seal=seal,
                 sink=sink,
+                started=started,
+                deadline=started + (inf if options.timeout is None else options.timeout),
+                scorer=defaults.scorer,
+                judge=None if judge is None else tree.target(judge),
                 caller=caller,
             )
+            return execute, local
 
-        return make_plan
+        return make_run
 
-    def _plans(self, stages: Sequence[str | Stage] | None, system: str | None) -> tuple[StagePlan, ...]:
-        return plan_stages(
-            stages,
-            self._stages,
-            system=system,
-            seal=self._seal,
-            scoring_share=0.0 if self._defaults.judge is None else JUDGE_SHARE,
-        )
+    def _chosen(self, given: object, stages: Sequence[str | Stage] | None) -> Strategy:
+        if given is None and stages is None:
+            return self._strategy
+        strategy = self._strategy if given is None else make_strategy(given)
+        if isinstance(strategy, Synthesize):
+            own = strategy.stages if given is not None else None
+            return strategy.resolve(self._stages, stages or own or self._defaults.stages)
+        if stages is not None:
+            raise _no_stages(strategy)
+        return strategy
 
     def _judge(self) -> RegisteredModel | None:
         # Only now: models are registered after the orchestrator was made, and after it was entered, too.
@@ -140,6 +144,31 @@ class Planner:
             return self._registry.get(name)
         except BadCall as error:
             raise BadCall(f"the judge is not registered: {error}") from None
+
+
+def _no_stages(strategy: Strategy) -> BadCall:
+    return BadCall(
+        f"strategy {spec_of(strategy).name!r} has no stages; leave stages out, or use strategy='synthesize'"
+    )
+
+
+def options_of(
+    given: RunArguments, system: str | None, defaults: RunOptions
+) -> tuple[str | None, RunOptions]:
+    """Return system prompt and options of a call: what is `given`, and the defaults for the rest.
+
+    Raises:
+        BadCall: an unknown name, or a value that is not allowed.
+    """
+    settings = dict(given)
+    own_system = checked_system(settings.pop("system", None))
+    sampling = settings.pop("options", None)
+    if "use_cache" in settings:
+        settings["use_cache"] = checked_flag("use_cache", settings["use_cache"]) and defaults.use_cache
+    options = defaults.override(settings)
+    if sampling is not None:
+        options = replace(options, sampling=SamplingOptions.of(sampling))
+    return system if own_system is None else own_system, options
 
 
 def check_stages(requested: Sequence[str | Stage] | None, known: Mapping[str, Stage]) -> None:

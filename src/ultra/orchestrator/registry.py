@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from msgspec import Struct
 
-from ultra.actors.model.actor import RegisteredModel, Timeouts
 from ultra.actors.model.breaker import BreakerPolicy, CircuitBreaker
 from ultra.actors.model.deployments import Deployments
 from ultra.actors.model.hedging import Hedge
 from ultra.actors.model.limits import Limiter, Limits
 from ultra.actors.model.metrics import MetricsRecorder
+from ultra.actors.model.registered import RegisteredModel
 from ultra.actors.model.retry import RetryPolicy
+from ultra.actors.model.timeouts import Timeouts
 from ultra.actors.runtime.cell import Interceptor, check_faults
 from ultra.bridge.caller import run_here, runner_here
 from ultra.clients.adapter import ClientAdapter
 from ultra.clients.pricing import Price
 from ultra.errors import BadCall
-from ultra.orchestrator.unregistered import Strangers
+from ultra.orchestrator.unregistered import UnregisteredClients
 from ultra.stores.memory import MemoryCache, MemoryShard
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class ModelRegistry:
         self._policies = policies
         self._models: dict[str, RegisteredModel] = {}
         self._clients: dict[str, object] = {}
-        self.strangers = Strangers(self._make_stranger)
+        self.unregistered = UnregisteredClients(self._make_unregistered)
 
     def register(self, name: object, client: object, weight: object, policies: Policies) -> RegisteredModel:
         """Add a model; raises `BadCall` for a name that is taken, a bad weight, an unusable client.
@@ -140,7 +141,7 @@ class ModelRegistry:
         adapter = ClientAdapter(client, owned=owned, runner=_runner_of(client))
         return adapter if self._faults is None else self._faults.around(name, adapter)
 
-    def _make_stranger(self, name: str, client: object) -> RegisteredModel:
+    def _make_unregistered(self, name: str, client: object) -> RegisteredModel:
         # Its answers are kept apart: the name says nothing about the client, and a store may outlive both.
         cache = MemoryCache(max_entries=256, max_bytes=4 * 2**20) if self._cache is not None else None
         shard = cache.shard(name) if cache is not None else None

@@ -8,8 +8,9 @@ from urllib.parse import quote
 import trio
 
 from ultra.actors.coordinator.actor import Coordinator
-from ultra.actors.coordinator.plan import Target
+from ultra.actors.coordinator.messages import LocalRuns, Target
 from ultra.actors.model.actor import ModelActor
+from ultra.actors.model.messages import LocalRequests
 from ultra.actors.runtime.status import ActorState
 from ultra.errors import ModelUnregistered, OrchestratorClosed
 from ultra.orchestrator.health import model_health
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from random import Random
     from types import TracebackType
 
-    from ultra.actors.model.actor import RegisteredModel
+    from ultra.actors.model.registered import RegisteredModel
     from ultra.actors.runtime.actor import ActorRef
     from ultra.actors.runtime.cell import Interceptor
     from ultra.orchestrator.health import ModelHealth
@@ -59,6 +60,8 @@ class ModelTree:
         faults: Interceptor | None = None,
     ) -> None:
         self.system = ActorSystem(random=random, faults=faults)
+        self.requests = LocalRequests()
+        self.runs = LocalRuns()
         self._random = random
         self._intensity = intensity
         self._first = tuple(models)
@@ -73,7 +76,7 @@ class ModelTree:
         self._supervisor = self.system.supervisor("models", on_excess="isolate")
         for model in self._first:
             self.add(model)
-        self._coordinator = self.system.spawn(Coordinator, name="coordinator")
+        self._coordinator = self.system.spawn(Coordinator, self.runs, name="coordinator")
         return self
 
     async def __aexit__(
@@ -103,7 +106,8 @@ class ModelTree:
             raise OrchestratorClosed("the orchestrator's actors have not started")
         node = self._free_node(model.name)
         above = self._supervisor.supervisor(node, on_excess="isolate", intensity=self._intensity)
-        target = Target(model.name, model, above.spawn(ModelActor, model, self._random, name="actor"))
+        actor = above.spawn(ModelActor, model, self._random, self.requests, name="actor")
+        target = Target(model, actor)
         self._nodes[node] = None
         self._places[model] = _Place(node, above, target)
         model.users += 1

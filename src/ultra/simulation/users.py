@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from ultra.actors.coordinator.plan import UNHEARD_OF
+from ultra.actors.coordinator.messages import GIVEN_UP_AFTER
 from ultra.errors import (
     ActorCrashed,
     ActorDown,
@@ -108,7 +108,7 @@ class User:
         troubled = self._troubles.happened(COORDINATOR, kinds, 0.0)
         self._record.check(
             1,
-            took <= question.timeout + question.reading + UNHEARD_OF * troubled + TIME_ERROR,
+            took <= question.timeout + question.reading + GIVEN_UP_AFTER * troubled + TIME_ERROR,
             f"a call with a timeout of {question.timeout:g} s took {took:.3f} s",
         )
 

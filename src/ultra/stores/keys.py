@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from ultra.errors import BadCall
-
 if TYPE_CHECKING:
+    from ultra.messages.request import ModelRequest
     from ultra.stores.contracts import CacheKey
 
 __all__ = ["cache_key"]
@@ -19,25 +18,15 @@ __all__ = ["cache_key"]
 _encoder: Final = msgspec.msgpack.Encoder(order="deterministic")
 
 
-def cache_key(prompt: str, system: str | None = None, options: Mapping[str, Any] | None = None) -> CacheKey:
+def cache_key(request: ModelRequest, identity: str = "") -> CacheKey:
     """The digest of one request to a model: equal requests have equal keys, different ones never do.
 
-    The order of options (and of mappings and sets within them) does not matter. Values that are
-    encoded alike, such as a UUID and its text, count as equal. The key does not depend on the
+    The order of mappings and sets within the options does not matter. The key does not depend on the
     process, so it can be kept in a file.
-
-    Raises:
-        BadCall: an option has a value that has no encoding, such as a function or an open file.
     """
-    try:
-        encoded = _encoder.encode([_text(prompt), _text(system), _canonical(options or {})])
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        names = ", ".join(map(repr, options or {}))
-        raise BadCall(
-            f"the options ({names}) cannot be part of a cache key: {error}; "
-            "use plain values (text, numbers, lists, mappings), or call with use_cache=False"
-        ) from error
-    return blake2b(encoded, digest_size=32, person=b"ultra cache key").digest()
+    messages = [[message.role, _text(message.content)] for message in request.messages]
+    encoded = _encoder.encode([messages, _canonical(request.options.given()), request.sample, identity])
+    return blake2b(encoded, digest_size=32, person=b"ultra cache key2").digest()
 
 
 def _text(text: str | None) -> bytes | None:

@@ -1,1 +1,50 @@
-"""Ways to ask models and to merge what they say."""
+"""Strategies: ways to ask models and to merge what they say. `ultra.strategies.base` says what one is."""
+
+from typing import TYPE_CHECKING
+
+from ultra._support.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from ultra.strategies.base import Answer, Model, OpenStep, RunContext, Strategy, StrategySpec, Write
+    from ultra.strategies.best_of import BestOf
+    from ultra.strategies.catalog import make_strategy, strategy_names
+    from ultra.strategies.stages import Stage, StageResponses
+    from ultra.strategies.synthesize import Synthesize
+    from ultra.strategies.vote import Vote
+
+__all__ = [
+    "Answer",
+    "BestOf",
+    "Model",
+    "OpenStep",
+    "RunContext",
+    "Stage",
+    "StageResponses",
+    "Strategy",
+    "StrategySpec",
+    "Synthesize",
+    "Vote",
+    "Write",
+    "make_strategy",
+    "strategy_names",
+]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "Answer": "ultra.strategies.base",
+        "BestOf": "ultra.strategies.best_of",
+        "Model": "ultra.strategies.base",
+        "OpenStep": "ultra.strategies.base",
+        "RunContext": "ultra.strategies.base",
+        "Stage": "ultra.strategies.stages",
+        "StageResponses": "ultra.strategies.stages",
+        "Strategy": "ultra.strategies.base",
+        "StrategySpec": "ultra.strategies.base",
+        "Synthesize": "ultra.strategies.synthesize",
+        "Vote": "ultra.strategies.vote",
+        "Write": "ultra.strategies.base",
+        "make_strategy": "ultra.strategies.catalog",
+        "strategy_names": "ultra.strategies.catalog",
+    },
+)

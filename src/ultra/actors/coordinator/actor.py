@@ -1,35 +1,38 @@
-"""The coordinator actor: sequences the stages of runs by messaging model actors in weight order."""
+"""The coordinator actor: takes runs through their strategies by messaging model actors in weight order."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from ultra.actors.coordinator.plan import RunPlan
+from ultra.actors.coordinator.messages import Execute
 from ultra.actors.coordinator.run import Run
 from ultra.actors.runtime.actor import Actor, ActorOptions
-from ultra.actors.runtime.message import Failure, Message
-from ultra.errors import UltraError
-from ultra.messages.results import OrchestrationResult
+from ultra.actors.runtime.message import Failure
+from ultra.errors import BadCall, UltraError
 
-__all__ = ["Coordinator", "Execute"]
+if TYPE_CHECKING:
+    from ultra.actors.coordinator.messages import LocalRuns
+    from ultra.messages import OrchestrationResult
 
-
-class Execute(Message[OrchestrationResult], frozen=True):
-    """Carry out the plan; the reply is the result. An asker that goes away cancels the run."""
-
-    plan: RunPlan
+__all__ = ["Coordinator"]
 
 
 class Coordinator(Actor):
-    """Carries out many runs at once; each is a handler of its own."""
+    """Carries out many runs at once; each is a handler of its own. `runs` has what stays beside them."""
 
     options: ClassVar[ActorOptions] = ActorOptions(concurrency=4096, capacity=65_536, cancel_abandoned=True)
+
+    def __init__(self, runs: LocalRuns) -> None:
+        self._runs = runs
 
     async def receive(self, message: object) -> OrchestrationResult | Failure:
         """Carry out an `Execute`."""
         if not isinstance(message, Execute):
             raise TypeError(f"the coordinator takes Execute messages, not {type(message).__name__}")
+        local = self._runs.get(message.run_id)
+        if local is None:
+            return Failure(BadCall(f"run {message.run_id!r} is not known here: nobody waits for it any more"))
         try:
-            return await Run(message.plan).execute()
+            return await Run(message, local).execute()
         except UltraError as error:
             return Failure(error)

@@ -1,21 +1,20 @@
-"""One run of the pipeline: asks the models stage by stage, and decides when to go on.
-
-A run has one deadline. Each stage may use the time that is left but for the shares that the stages
-after it keep; at its end the run goes on with what has arrived, if the quorum stands.
-"""
+"""One run: what its strategy asks goes to the model actors; what comes back is kept, told and counted."""
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from functools import partial
+from contextlib import contextmanager
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
 
 import trio
 from msgspec.structs import replace
 
-from ultra.actors.model.actor import Generate
-from ultra.actors.runtime.group import AskGroup
+from ultra.actors.coordinator.gathering import Gathering
+from ultra.actors.coordinator.grading import ask_judge, call_scorer
+from ultra.actors.coordinator.reading import Reader
+from ultra.actors.coordinator.steps import Call, OpenStep
+from ultra.actors.model.messages import Generate, LocalRequest, seconds
+from ultra.bridge.caller import as_caller
 from ultra.errors import (
     ActorDown,
     AllAttemptsFailed,
@@ -23,279 +22,262 @@ from ultra.errors import (
     ModelError,
     ModelUnregistered,
     QuorumNotReached,
+    StrategyFailed,
     UltraError,
+    UsageError,
 )
 from ultra.messages.events import (
-    Event,
     ModelFailed,
     ModelResponded,
-    ModelRetrying,
     ModelStarted,
     PromptFitted,
-    StageCompleted,
     StageStarted,
 )
-from ultra.messages.results import ModelFailure, ModelResponse, OrchestrationResult
+from ultra.messages.request import ModelRequest
+from ultra.messages.results import ModelFailure, ModelMetrics, ModelResponse, OrchestrationResult, Step
+from ultra.strategies.base import Answer, Model
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from ultra.actors.coordinator.plan import RunPlan, StagePlan, Target, Write
-    from ultra.actors.runtime.group import Reply
-    from ultra.messages.results import SynthesisSource
-    from ultra.prompts.fencing import Labelled
+    from ultra.actors.coordinator.messages import Execute, LocalRun, Target
+    from ultra.messages.events import Event
+    from ultra.messages.options import RunOptions
+    from ultra.prompts.composing import Task
+    from ultra.strategies.base import Write
 
-__all__ = ["Run", "until"]
+__all__ = ["Run"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Run:
-    """The state of one run.
+    """The `RunContext` of one run; `execute` lets its strategy run and makes the result."""
 
-    `responses` has the answers so far, by stage and model, in weight order; `labelled` those of a stage as
-    they were first read.
-    """
-
-    def __init__(self, plan: RunPlan) -> None:
-        self.plan = plan
-        self.responses: dict[str, dict[str, ModelResponse]] = {}
+    def __init__(self, message: Execute, local: LocalRun) -> None:
+        self.request = message.request
+        self.options: RunOptions = message.options
+        self.models = tuple(map(_model, local.targets))
+        self.judge = None if local.judge is None else _model(local.judge)
+        self.steps: list[Step] = []
         self.failures: list[ModelFailure] = []
         self.notices: list[str] = []
-        self.labelled: dict[str, Labelled] = {}
-        self.judge_cost: float | None = None
-        self._left_out = False
+        self._message = message
+        self._local = local
+        self._targets = {target.name: target for target in local.targets}
+        self._reader = Reader(local.seal, self.request)
+        self._open: OpenStep | None = None
+        self._asked = 0
+        self._degraded = False
+        self._judge_cost: float | None = None
         self._unusable: dict[str, None] = {}
-        self._synthesis: ModelResponse | None = None
-        self._source: SynthesisSource | None = None
 
     async def execute(self) -> OrchestrationResult:
-        """Run all stages.
+        """Carry out the run.
 
         Raises:
-            QuorumNotReached: too few models answered a stage that the run cannot do without.
+            QuorumNotReached: too few models answered a step that the run cannot do without.
             StageFailed: the user's own code for a stage raised.
+            StrategyFailed: the strategy raised something else.
         """
-        plan = self.plan
-        for stage, (answers_due, end) in zip(plan.stages, plan.deadlines(), strict=True):
-            if plan.max_cost < inf and self._cost() >= plan.max_cost:
-                self._leave_out(stage)
-                continue
-            if stage.asks == "all":
-                failed = await self._ask_all(stage, answers_due)
-            else:
-                failed = await self._ask_in_turn(stage, answers_due)
-            await self._complete(stage, failed, end)
-        degraded = bool(self.failures) or self._left_out or self._source in {"fallback", "best_candidate"}
+        name = self._message.strategy.name
+        try:
+            answer: object = await self._local.strategy.run(self)
+            if not isinstance(answer, Answer):
+                raise TypeError(f"it gave {answer!r}; it must give an ultra.strategies.Answer")  # noqa: TRY301
+        except UltraError:
+            raise
+        except Exception as error:
+            raise StrategyFailed(name, error) from error
+        degraded = self._degraded or bool(self.failures) or answer.source in {"fallback", "best_candidate"}
         return OrchestrationResult(
-            run_id=plan.run_id,
-            prompt=plan.question,
-            stages=self.responses,
-            final_synthesis=self._synthesis,
-            synthesis_source=self._source,
+            run_id=self._message.run_id,
+            prompt=self.request.prompt,
+            strategy=name,
+            final_synthesis=answer.response,
+            synthesis_source=answer.source,
+            confidence=answer.confidence,
             status="degraded" if degraded else "success",
+            steps=self.steps,
             failures=self.failures,
             notices=self.notices,
-            metrics={target.name: target.model.metrics.snapshot() for target in plan.targets},
-            response_time=trio.current_time() - plan.started,
+            metrics={target.name: self._metrics(target) for target in self._local.targets},
+            response_time=trio.current_time() - self._local.started,
             cost=self._cost() if self._has_prices() else None,
         )
 
-    def _cost(self) -> float:
-        """The dollars that the answers, and the judge's grades of them, have cost so far."""
-        return (self.judge_cost or 0.0) + sum(
-            response.cost or 0.0 for answers in self.responses.values() for response in answers.values()
-        )
+    # --- steps -----------------------------------------------------------------------------------------
 
-    def _has_prices(self) -> bool:
-        priced = any(target.model.price is not None for target in self.plan.targets)
-        return priced or self.judge_cost is not None
+    @contextmanager
+    def step(self, name: str, round: int = 0) -> Iterator[OpenStep]:  # noqa: A002 - the event's word
+        """Open a step; see `RunContext.step`."""
+        if self._open is not None:
+            raise UsageError(f"step {name!r} opens inside step {self._open.name!r}; steps follow one another")
+        left_out = self.spend_left is not None and self.spend_left <= 0
+        step = self._open = OpenStep(name, round, left_out=left_out)
+        if left_out:
+            self.degrade(
+                f"stage {name!r} was left out: the run has cost {self._cost():.4g} dollars, "
+                f"and may cost {self.options.max_cost:g}"
+            )
+        try:
+            yield step
+        finally:
+            self._open = None
+            step.responses = self.by_weight(step.responses)
+            self.steps.append(step.closed())
+        if step.has_started:
+            self.emit(step.completed())
 
-    def _leave_out(self, stage: StagePlan) -> None:
-        self._left_out = True
-        self.responses[stage.name] = {}
-        self.notices.append(
-            f"stage {stage.name!r} was left out: the run has cost {self._cost():.4g} dollars, "
-            f"and may cost {self.plan.max_cost:g}"
-        )
-        if stage.final:
-            self._settle_synthesis(stage, None, fallback=False)
+    def _current_step(self) -> OpenStep:
+        if self._open is None:
+            raise UsageError("models are asked within a step: use 'with context.step(name):' around it")
+        return self._open
 
-    async def _complete(self, stage: StagePlan, failed: Sequence[str], end: float) -> None:
-        answers = self.responses[stage.name]
-        quality = await self._score(stage, end) if stage.scored and answers else {}
-        self._emit(
-            StageCompleted, stage=stage.name, answered=tuple(answers), failed=tuple(failed), quality=quality
-        )
+    def _begin(
+        self, step: OpenStep, models: Sequence[Model] | None, asks: Literal["all", "first"]
+    ) -> list[Model]:
+        """Return those of `models` that it is of use to ask, and tell of the step if it starts now."""
+        chosen = [m for m in (self.models if models is None else models) if m.name not in self._unusable]
+        if not step.has_started:
+            step.has_started = True
+            names = tuple(model.name for model in chosen)
+            self.emit(StageStarted(stage=step.name, round=step.round, models=names, asks=asks))
+        return chosen
 
-    async def _score(self, stage: StagePlan, end: float) -> dict[str, float]:
-        """Score the answers of a stage, and write the scores into them and into the metrics."""
-        scores = await self.plan.score(self, stage, end) if self.plan.score is not None else {}
-        answers = self.responses[stage.name]
-        quality: dict[str, float] = {}
-        for target in self.plan.targets:
-            name = target.name
-            if name in answers and name in scores:
-                quality[name] = scores[name]
-                answers[name] = replace(answers[name], quality=scores[name])
-                target.model.metrics.scored(scores[name])
-        return quality
+    # --- asking ----------------------------------------------------------------------------------------
 
-    # --- a stage that asks all -----------------------------------------------------------------------
+    async def ask_all(
+        self,
+        write: Write,
+        *,
+        models: Sequence[Model] | None = None,
+        samples: int | None = None,
+        until: Callable[[Sequence[ModelResponse]], bool] | None = None,
+        within: float | None = None,
+        required: bool = True,
+    ) -> list[ModelResponse]:
+        """Ask models side by side; see `RunContext.ask_all`."""
+        step = self._current_step()
+        if step.left_out:
+            return []
+        asked = self._begin(step, models, "all")
+        wanted = len(self.models if models is None else models)
+        needed = min(self.options.needed(len(self.models)), wanted)
+        deadline = self.deadline(within)
+        with Gathering(self, step, needed, until) as gathering:
+            for model in asked:
+                for sample in range(self.options.samples if samples is None else samples):
+                    gathering.ask(model, write, sample, deadline)
+            await gathering.gather(deadline)
+        found = gathering.answers()
+        if gathering.answered < needed and (required or self.options.quorum == "all"):
+            raise self._quorum_missed(step, needed, gathering.answered)
+        return found
 
-    async def _ask_all(self, stage: StagePlan, deadline: float) -> list[str]:
-        """Ask all models at once; returns the names of those that failed."""
-        targets = self._begin(stage, self.plan.targets)
-        write = stage.compose(self)
-        answers: dict[str, ModelResponse] = {}
-        failed: list[str] = []
-
-        def take(reply: Reply[Target, ModelResponse]) -> None:
-            if reply.value is not None:
-                answers[reply.key.name] = self._answered(stage, reply.key, reply.value)
-            elif reply.error is not None:
-                failed.append(self._failed(stage, reply.key, reply.error))
-
-        asks: AskGroup[Target, ModelResponse] = AskGroup()
-        with asks:
-            for target in targets:
-                try:
-                    request = self._request(stage, write, target, deadline)
-                except ModelError as error:  # the texts to read do not fit into this model's window
-                    failed.append(self._failed(stage, target, error))
-                else:
-                    asks.ask(target.ref, request, target)
-            with until(deadline):
-                while len(asks):
-                    take(await asks.next())
-                    for reply in asks.arrived():  # equal calls end together: one wake-up for all of them
-                        take(reply)
-            for reply in asks.arrived():
-                take(reply)
-            failed += [self._failed(stage, target, self._too_late(target)) for target in asks.unanswered]
-        self.responses[stage.name] = {
-            target.name: answers[target.name] for target in targets if target.name in answers
-        }
-        self._check_quorum(stage)
-        return failed
-
-    def _check_quorum(self, stage: StagePlan) -> None:
-        strict = self.plan.quorum == "all"
-        needed = len(self.plan.targets) if self.plan.quorum == "all" else self.plan.quorum
-        if len(self.responses[stage.name]) < needed and (strict or not stage.optional):
-            raise self._quorum_missed(stage, needed)
-
-    def _quorum_missed(self, stage: StagePlan, needed: int) -> QuorumNotReached:
-        failures = {failure.model_name: failure.message for failure in self.failures}
-        return QuorumNotReached(stage.name, needed, len(self.responses[stage.name]), failures.items())
-
-    # --- a stage that asks one after the other -------------------------------------------------------
-
-    async def _ask_in_turn(self, stage: StagePlan, deadline: float) -> list[str]:
-        """Ask one model after the other until one answers; returns the names of those that failed."""
-        answerers = self.responses[stage.reads] if stage.reads is not None else None
-        targets = self._begin(
-            stage, [t for t in self.plan.targets if answerers is None or t.name in answerers]
-        )
-        failed: list[str] = []
-        answer = await self._first_answer(stage, targets, deadline, failed) if targets else None
-        self.responses[stage.name] = {answer.model_name: answer} if answer is not None else {}
-        if stage.final:
-            self._settle_synthesis(stage, answer, fallback=bool(failed))
-        elif answer is None and not stage.optional:
-            raise self._quorum_missed(stage, 1)
-        return failed
-
-    async def _first_answer(
-        self, stage: StagePlan, targets: Sequence[Target], deadline: float, failed: list[str]
+    async def ask_first(
+        self,
+        write: Write,
+        *,
+        models: Sequence[Model] | None = None,
+        within: float | None = None,
+        required: bool = False,
     ) -> ModelResponse | None:
-        """The answer of the first of `targets` that gives one; `failed` gets those that did not."""
-        write = stage.compose(self)
-        for number, target in enumerate(targets, start=1):
+        """Ask one model after the other; see `RunContext.ask_first`."""
+        step = self._current_step()
+        if step.left_out:
+            return None
+        asked = self._begin(step, models, "first")
+        deadline = self.deadline(within)
+        for number, model in enumerate(asked, start=1):
             # Half of what is left, while there is somebody else to ask: a model that hangs must not
             # take the time of those who would answer.
             now = trio.current_time()
-            until = deadline if number == len(targets) else now + (deadline - now) / 2
+            until = deadline if number == len(asked) else now + (deadline - now) / 2
             try:
-                answer = await self._ask_one(self._request(stage, write, target, until), target)
-            except UltraError as error:
-                failed.append(self._failed(stage, target, error))
-            else:
-                return self._answered(stage, target, answer)
+                response = await self._ask(step, model, write, until)
+            except UltraError:
+                continue
+            return response
+        if required:
+            raise self._quorum_missed(step, 1, 0)
         return None
 
-    async def _ask_one(self, request: Generate, target: Target) -> ModelResponse:
-        with until(request.deadline):
-            return await target.ref.ask(request)
-        raise self._too_late(target)
+    async def ask(self, model: Model, request: ModelRequest, *, within: float | None = None) -> ModelResponse:
+        """Ask one model; see `RunContext.ask`."""
+        step = self._current_step()
+        if step.left_out:
+            raise DeadlineExceeded(f"step {step.name!r} was left out, since the run has cost enough")
+        self._begin(step, [model], "all")
+        return await self._ask(step, model, request, self.deadline(within))
 
-    def _settle_synthesis(self, stage: StagePlan, answer: ModelResponse | None, *, fallback: bool) -> None:
-        if answer is not None:
-            self._source = "fallback" if fallback else "primary"
-            self._synthesis = answer
-            return
-        # The newest stage that it could be about is the one that it reads; that may be empty if optional.
-        stages = [self.responses[stage.reads]] if stage.reads is not None else []
-        stages += [answers for name, answers in self.responses.items() if name != stage.name]
-        candidates = next((answers for answers in stages if answers), None)
-        if candidates is None:
-            raise self._quorum_missed(stage, 1)
-        self._source = "best_candidate"
-        self._synthesis = max(candidates.values(), key=lambda response: response.quality or 0.0)
-        failed = "" if self._left_out else "no model could write the synthesis; "
-        self.notices.append(f"{failed}the best candidate stands in its place")
+    async def _ask(self, step: OpenStep, model: Model, write: Write, deadline: float) -> ModelResponse:
+        call = self.call(step, model, write, 0, deadline)
+        if call is None:
+            raise step.failed_to_write or ModelError("the prompt could not be written")
+        try:
+            with trio.move_on_at(deadline):
+                return self.answered(step, await call.target.ref.ask(call.message))
+            raise self.too_late(call, None)
+        except UltraError as error:
+            raise self.failed(step, call, error)  # noqa: B904 - it is that error, or has it as its cause
+        finally:
+            self.forget(call)
 
-    # --- one request and its end ---------------------------------------------------------------------
-
-    def _begin(self, stage: StagePlan, targets: Sequence[Target]) -> list[Target]:
-        """Tell that `stage` begins; returns those of `targets` that it is of use to ask."""
-        usable = [target for target in targets if target.name not in self._unusable]
-        models = tuple(target.name for target in usable)
-        self._emit(StageStarted, stage=stage.name, models=models, asks=stage.asks)
-        return usable
-
-    def _request(self, stage: StagePlan, write: Write, target: Target, deadline: float) -> Generate:
-        prompt, plan, sink = write(target), self.plan, self.plan.sink
-        if sink is not None:
-            self._emit(ModelStarted, stage=stage.name, model_name=target.name)
-        if prompt.cuts:
-            self._tell_of_cuts(stage, target, prompt.cuts)
-        return Generate(
-            prompt=prompt.user,
-            stage=stage.name,
-            system=prompt.system,
-            options=plan.options,
-            use_cache=plan.use_cache,
-            deadline=deadline,
-            on_chunk=None if sink is None else partial(sink.chunk, stage.name, target.name),
-            on_retry=None if sink is None else partial(self._retrying, stage, target),
-            caller=plan.caller,
+    def call(self, step: OpenStep, model: Model, write: Write, sample: int, deadline: float) -> Call | None:
+        """Make one call ready; None where the prompt does not fit the model, which then has failed."""
+        target = self._targets[model.name]
+        try:
+            request = write if isinstance(write, ModelRequest) else write(model)
+        except ModelError as error:
+            step.failed_to_write = error
+            self._fail(step, target, sample, error)
+            return None
+        if sample:
+            request = replace(request, sample=sample)
+        self._asked += 1
+        call = Call(
+            Generate(
+                id=f"{self._message.run_id}/{self._asked}",
+                stage=step.name,
+                request=request,
+                use_cache=self.options.use_cache,
+                time_left=seconds(deadline, trio.current_time()),
+            ),
+            target,
+            step,
+            self.emit,
         )
+        listener = call if self._local.sink.listens else None
+        self._local.requests.add(call.message.id, LocalRequest(listener, self._local.caller))
+        self.emit(ModelStarted(stage=step.name, round=step.round, model_name=model.name, sample=sample))
+        return call
 
-    def _tell_of_cuts(self, stage: StagePlan, target: Target, cuts: Mapping[str, int]) -> None:
-        parts = ", ".join(f"{part} by about {tokens} tokens" for part, tokens in cuts.items())
-        self.notices.append(f"cut to fit the context window of {target.name!r} in {stage.name!r}: {parts}")
-        self._emit(PromptFitted, stage=stage.name, model_name=target.name, cut=dict(cuts))
+    def forget(self, call: Call) -> None:
+        """Keep nothing beside the message any more."""
+        self._local.requests.discard(call.message.id)
 
-    def _retrying(
-        self, stage: StagePlan, target: Target, attempt: int, error: ModelError, wait: float
-    ) -> None:
-        self._emit(
-            ModelRetrying,
-            stage=stage.name,
-            model_name=target.name,
-            attempt=attempt,
-            wait=wait,
-            kind=error.kind,
-            message=str(error),
+    def answered(self, step: OpenStep, response: ModelResponse) -> ModelResponse:
+        """Keep an answer and tell of it."""
+        step.responses.append(response)
+        self.emit(
+            ModelResponded(
+                stage=step.name,
+                round=step.round,
+                model_name=response.model_name,
+                sample=response.sample,
+                response=response,
+            )
         )
-
-    def _answered(self, stage: StagePlan, target: Target, response: ModelResponse) -> ModelResponse:
-        if self.plan.sink is not None:
-            self._emit(ModelResponded, stage=stage.name, model_name=target.name, response=response)
         return response
 
-    def _failed(self, stage: StagePlan, target: Target, error: Exception) -> str:
-        """Take note of a model's failure; returns the model's name."""
+    def failed(self, step: OpenStep, call: Call, error: Exception) -> Exception:
+        """Take note of a call's failure; return the error in the asker's terms."""
+        return self._fail(step, call.target, call.message.request.sample, error)
+
+    def _fail(self, step: OpenStep, target: Target, sample: int, error: Exception) -> Exception:
+        """Take note of a model's failure; return the error in the asker's terms."""
         error = target.model.explain(error)
         cause = error.__cause__ if isinstance(error, AllAttemptsFailed) else error
         kind = cause.kind if isinstance(cause, ModelError) else None
@@ -303,30 +285,166 @@ class Run:
             self._unusable[target.name] = None  # asking it again in this run cannot help
         failure = ModelFailure(
             model_name=target.name,
-            stage=stage.name,
+            stage=step.name,
             message=str(error),
             error=type(cause).__name__,
+            sample=sample,
             kind=kind,
             attempts=error.attempts if isinstance(error, AllAttemptsFailed) else 0,
-            response_time=trio.current_time() - self.plan.started,
+            response_time=trio.current_time() - self._local.started,
         )
         self.failures.append(failure)
-        self._emit(ModelFailed, stage=stage.name, model_name=target.name, failure=failure)
-        return target.name
+        step.failures.append(failure)
+        self.emit(
+            ModelFailed(
+                stage=step.name, round=step.round, model_name=target.name, sample=sample, failure=failure
+            )
+        )
+        return error
 
-    def _too_late(self, target: Target) -> DeadlineExceeded:
+    def too_late(self, call: Call, grace: float | None) -> DeadlineExceeded:
+        """Make the error of a call that the run waits for no longer, be it by its `grace`."""
+        if grace is not None:
+            return DeadlineExceeded(
+                f"Model {call.target.name!r} did not answer within the {grace:g} s of grace after the quorum"
+            )
         return DeadlineExceeded(
-            f"Model {target.name!r} did not answer in time; the run has {self.plan.timeout:g} s in all"
+            f"Model {call.target.name!r} did not answer in time; the run has "
+            f"{self._local.deadline - self._local.started:g} s in all"
         )
 
-    def _emit(self, event: type[Event], **fields: object) -> None:
-        if self.plan.sink is not None:
-            self.plan.sink.emit(event, **fields)
+    def _quorum_missed(self, step: OpenStep, needed: int, answered: int) -> QuorumNotReached:
+        failures = {failure.model_name: failure.message for failure in self.failures}
+        return QuorumNotReached(step.name, needed, answered, failures.items())
+
+    def by_weight(self, responses: Sequence[ModelResponse]) -> list[ModelResponse]:
+        """Return the answers by the weight of their models, then by sample."""
+        order = {model.name: number for number, model in enumerate(self.models)}
+        return sorted(responses, key=lambda response: (order[response.model_name], response.sample))
+
+    # --- reading and scoring ---------------------------------------------------------------------------
+
+    def compose(
+        self,
+        task: Task | str,
+        candidates: Sequence[ModelResponse],
+        *,
+        analyses: Sequence[ModelResponse] = (),
+        system: str | None = None,
+    ) -> Callable[[Model], ModelRequest]:
+        """Write prompts by which models read answers; see `RunContext.compose`."""
+        composer = self._reader.composer(task, candidates, self._weights(), analyses, system)
+
+        def write(model: Model) -> ModelRequest:
+            request, cuts = composer(model)
+            if cuts:
+                self._tell_cuts(model, cuts)
+            return request
+
+        return write
+
+    def _weights(self) -> dict[str, float]:
+        return {model.name: model.weight for model in self.models}
+
+    def _tell_cuts(self, model: Model, cuts: Mapping[str, int]) -> None:
+        step = self._current_step()
+        parts = ", ".join(f"{part} by about {tokens} tokens" for part, tokens in cuts.items())
+        self.note(f"cut to fit the context window of {model.name!r} in {step.name!r}: {parts}")
+        self.emit(PromptFitted(stage=step.name, round=step.round, model_name=model.name, cut=dict(cuts)))
+
+    async def score(
+        self, responses: Sequence[ModelResponse], *, within: float | None = None
+    ) -> list[ModelResponse]:
+        """Score answers by the scorer, then by the judge; see `RunContext.score`."""
+        step, local = self._current_step(), self._local
+        scores: dict[str, float] = {}
+        if local.scorer is not None:
+            scores = call_scorer(self, local.scorer, step.name, responses)
+        if local.judge is not None and self.judge is not None:
+            scores |= await self._grades(local.judge, self.judge, responses, self.deadline(within))
+        return [step.scored(response, scores, self._targets) for response in responses]
+
+    async def _grades(
+        self, target: Target, judge: Model, responses: Sequence[ModelResponse], deadline: float
+    ) -> dict[str, float]:
+        """Return the judge's grades; what it does wrong is a notice, and never the run's failure."""
+        weights = self._weights()
+        try:
+            request, _ = self._reader.composer("judge", responses, weights, (), None)(judge)
+            labels = self._reader.labels(responses, weights)
+            grades, self._judge_cost = await ask_judge(
+                self._message, self._local, target, request=request, labels=labels, deadline=deadline
+            )
+        except UltraError as error:
+            self.note(f"the judge {judge.name!r} gave no scores: {error}")
+            return {}
+        missing = [name for name in labels.values() if name not in grades]
+        if missing:
+            self.note(f"the judge {judge.name!r} gave no clear grade to: {', '.join(missing)}")
+        return grades
+
+    def best(self, responses: Sequence[ModelResponse]) -> ModelResponse:
+        """Return the best of several answers; see `RunContext.best`."""
+        return max(self.by_weight(responses), key=lambda response: response.quality or 0.0)
+
+    # --- the rest of a context --------------------------------------------------------------------------
+
+    def call_user(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function of the caller's own; see `RunContext.call_user`."""
+        return as_caller(self._local.caller, function, *args, **kwargs)
+
+    def emit(self, event: Event) -> None:
+        """Tell an event to whoever streams the run."""
+        self._local.sink.emit(event)
+
+    def note(self, text: str) -> None:
+        """Add a notice to the result."""
+        self.notices.append(text)
+
+    def degrade(self, text: str) -> None:
+        """Add a notice, and let the result be degraded."""
+        self._degraded = True
+        self.note(text)
+
+    def time_left(self, keep: float = 0.0) -> float | None:
+        """Return the seconds that are left but for a share of the run's time; None: no deadline."""
+        local = self._local
+        if local.deadline == inf:
+            return None
+        end = local.deadline - keep * (local.deadline - local.started)
+        return max(0.0, end - trio.current_time())
+
+    @property
+    def spend_left(self) -> float | None:
+        """The dollars that are left of `max_cost`; None: no limit."""
+        return None if self.options.max_cost is None else self.options.max_cost - self._cost()
+
+    def deadline(self, within: float | None) -> float:
+        """Return when so many seconds are over, but at the latest the run's deadline (`current_time`)."""
+        return (
+            self._local.deadline
+            if within is None
+            else min(self._local.deadline, trio.current_time() + within)
+        )
+
+    def _responses(self) -> Iterator[ModelResponse]:
+        for step in self.steps:
+            yield from step.responses
+        if self._open is not None:
+            yield from self._open.responses
+
+    def _cost(self) -> float:
+        """The dollars that the answers, and the judge's grades of them, have cost so far."""
+        return (self._judge_cost or 0.0) + sum(response.cost or 0.0 for response in self._responses())
+
+    def _has_prices(self) -> bool:
+        priced = any(target.model.price is not None for target in self._local.targets)
+        return priced or self._judge_cost is not None
+
+    def _metrics(self, target: Target) -> ModelMetrics:
+        own = [response for response in self._responses() if response.model_name == target.name]
+        return target.model.metrics.of_run(own)
 
 
-_FOREVER: AbstractContextManager[object] = nullcontext()
-
-
-def until(deadline: float) -> AbstractContextManager[object]:
-    """A block that is cancelled at `deadline` (`trio.current_time`); a run without one pays for no scope."""
-    return _FOREVER if deadline == inf else trio.CancelScope(deadline=deadline)
+def _model(target: Target) -> Model:
+    return Model(target.name, target.model.weight, target.model.client.context_window)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from ultra._support.clock import Timeline
 from ultra._support.log import get_logger
@@ -14,13 +14,14 @@ from ultra.clients.adapter import EmptyAnswer
 from ultra.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable
     from contextlib import AbstractContextManager
 
     from ultra.actors.model.metrics import MetricsRecorder
     from ultra.bridge.caller import Caller
     from ultra.clients.adapter import ClientAdapter, OnText
     from ultra.clients.http.rate_limits import RateLimits
+    from ultra.messages.request import ModelRequest
     from ultra.messages.results import Completion, Usage
 
 __all__ = ["Deployments"]
@@ -31,10 +32,19 @@ _REFUSED: Final = frozenset({None, 400, 413, 422})
 log = get_logger("ultra.model")
 
 
-Spare: TypeAlias = "Callable[[], AbstractContextManager[object] | None]"
+SpareTurn: TypeAlias = "Callable[[], AbstractContextManager[object] | None]"
 """Gives the right to make one more call of the model now, or None."""
 
 Ask: TypeAlias = "Callable[[OnText | None], Awaitable[Completion]]"
+
+OnUsage: TypeAlias = "Callable[[Usage], None]"
+
+
+class OnStart(Protocol):
+    """Is told that another deployment is asked."""
+
+    def __call__(self, *, streams: bool) -> None:
+        """Take note of it, and whether it hands out its answer piece by piece."""
 
 
 class Deployments:
@@ -51,7 +61,6 @@ class Deployments:
         self._name = name
         self._adapters = adapters
         self._hedge = hedge
-        self._only = adapters[0] if len(adapters) == 1 and hedge is None else None
         self._metrics = metrics
         self._now = Timeline()
         self._resting_until: dict[ClientAdapter, float] = {}
@@ -71,66 +80,46 @@ class Deployments:
         """What the provider of the first deployment said last about its rates."""
         return self._adapters[0].rate_limits
 
-    def call(
+    async def call(
         self,
-        prompt: str,
+        request: ModelRequest,
         *,
-        system: str | None,
-        options: Mapping[str, object],
         on_text: OnText | None,
-        on_begin: Callable[[bool], None],
-        on_usage: Callable[[Usage], None],
-        spare: Spare = nullcontext,
+        on_start: OnStart,
+        on_usage: OnUsage,
+        spare_turn: SpareTurn = nullcontext,
         caller: Caller | None = None,
-    ) -> Awaitable[Completion]:
+    ) -> Completion:
         """Ask until a deployment answers.
 
-        Where there are several, `on_begin` is told of each one that is asked, before, whether it streams;
-        text that was heard until then counts no more.
-
-        `on_usage` gets what every call used whose usage is known: that of the answer, of answers that were
-        refused as empty, and of a hedge that lost but had ended.
-
-        A hedge is made only where `spare` gives it a turn.
+        `on_start` is told of each deployment that is asked after another, before, whether it streams; text
+        that was heard until then counts no more. `on_usage` gets what every call used whose usage is known:
+        that of the answer, of answers that were refused as empty, and of a hedge that lost but had ended.
+        A hedge is made only where `spare_turn` gives it a turn.
 
         Raises:
             ModelError: no deployment answered: of the errors that are worth a retry, the one that asks for
                 the shortest wait, else the last.
         """
-        if self._only is not None:
-            return _ask(
-                self._only,
-                on_text,
-                prompt=prompt,
-                system=system,
-                options=options,
-                on_usage=on_usage,
-                caller=caller,
-            )
-        ask = partial(_ask, prompt=prompt, system=system, options=options, on_usage=on_usage, caller=caller)
-        return self._ask_in_turn(ask, on_text, on_begin, spare)
-
-    async def _ask_in_turn(
-        self,
-        ask: Callable[[ClientAdapter, OnText | None], Awaitable[Completion]],
-        on_text: OnText | None,
-        on_begin: Callable[[bool], None],
-        spare: Spare,
-    ) -> Completion:
         adapters = self._rested()
-        asks = [partial(ask, adapter) for adapter in adapters]
         errors: list[ModelError] = []
         for number, adapter in enumerate(adapters):
-            on_begin(adapter.streams)
+            if number:
+                on_start(streams=adapter.streams)
             try:
-                return await self._hedged(asks[number:], on_text, spare)
+                delay = self._hedge_after()
+                if delay < inf:
+                    pair = (adapter, *adapters[number + 1 : number + 2])
+                    asks = tuple(partial(_ask, each, request, on_usage, caller) for each in pair)
+                    return await self._hedged(asks, delay, on_text, spare_turn)
+                return await _ask(adapter, request, on_usage, caller, on_text)
             except ModelError as error:
                 errors.append(error)
                 if error.retry_after is not None:
                     self._resting_until[adapter] = self._now() + error.retry_after
                 if error.kind == "bad_request" and error.status in _REFUSED:
                     break
-                if number + 1 < len(asks):
+                if number + 1 < len(adapters):
                     log.write(
                         "warning",
                         "deployment failed",
@@ -152,19 +141,21 @@ class Deployments:
         self._resting_until = {a: until for a, until in self._resting_until.items() if until > now}
         return tuple(a for a in self._adapters if a not in self._resting_until) or self._adapters
 
-    async def _hedged(self, asks: Sequence[Ask], on_text: OnText | None, spare: Spare) -> Completion:
+    def _hedge_after(self) -> float:
+        return inf if self._hedge is None else self._hedge.delay(self._metrics.newest_response_times)
+
+    async def _hedged(
+        self, asks: tuple[Ask, ...], delay: float, on_text: OnText | None, spare_turn: SpareTurn
+    ) -> Completion:
         """Make the first of these calls, and one more beside it if it takes long."""
-        delay = inf if self._hedge is None else self._hedge.delay(self._metrics.newest_response_times)
-        if delay == inf:
-            return await asks[0](on_text)
 
         def admit() -> AbstractContextManager[object] | None:
-            turn = spare()
+            turn = spare_turn()
             if turn is not None:
                 self._metrics.hedged()
             return turn
 
-        call = HedgedCall(tuple(asks[:2]), delay, on_hedge=admit, on_text=on_text)
+        call = HedgedCall(asks, delay, on_hedge=admit, on_text=on_text)
         completion = await call.run()
         self._metrics.hedges_won += call.hedge_won
         return completion
@@ -183,17 +174,13 @@ class Deployments:
 
 async def _ask(
     adapter: ClientAdapter,
-    on_text: OnText | None,
-    *,
-    prompt: str,
-    system: str | None,
-    options: Mapping[str, object],
-    on_usage: Callable[[Usage], None],
+    request: ModelRequest,
+    on_usage: OnUsage,
     caller: Caller | None,
+    on_text: OnText | None,
 ) -> Completion:
-    heard = on_text if adapter.streams else None
     try:
-        completion = await adapter.call(prompt, system=system, options=options, on_text=heard, caller=caller)
+        completion = await adapter.call(request, on_text=on_text if adapter.streams else None, caller=caller)
     except EmptyAnswer as error:
         if error.usage is not None:
             on_usage(error.usage)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from itertools import accumulate
+from math import ceil, fsum
 from typing import TYPE_CHECKING, Final
 
 from ultra.errors import ModelError
@@ -12,7 +12,7 @@ from ultra.messages.results import ModelMetrics
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ultra.messages.results import Usage
+    from ultra.messages.results import ModelResponse, Usage
 
 __all__ = ["MetricsRecorder"]
 
@@ -24,33 +24,30 @@ LATEST: Final = 20
 
 
 class _Window:
-    """The newest values and their mean, which every result of a run has: so neither may take long.
+    """The newest values, of which every result of a run has the mean and percentiles."""
 
-    Beside the values stand their sums from the first one on. They begin anew with each `WINDOW` values, so
-    that rounding errors do not pile up.
-    """
-
-    __slots__ = ("_sums", "_values")
+    __slots__ = ("_values",)
 
     def __init__(self) -> None:
-        self._values: list[float] = []
-        self._sums = [0.0]
+        self._values: deque[float] = deque(maxlen=WINDOW)
 
     def append(self, value: float) -> None:
         self._values.append(value)
-        self._sums.append(self._sums[-1] + value)
-        if len(self._values) == 2 * WINDOW:
-            self._values = self.newest()
-            self._sums = [*accumulate(self._values, initial=0.0)]
 
     def newest(self) -> list[float]:
-        """A copy of the values, oldest first."""
-        return self._values[-WINDOW:]
+        """Return a copy of the values, oldest first."""
+        return list(self._values)
 
     def mean(self) -> float | None:
-        """The mean of `newest`; None of no values."""
-        count = min(len(self._values), WINDOW)
-        return (self._sums[-1] - self._sums[-1 - count]) / count if count else None
+        """Return the mean; None of no values."""
+        return fsum(self._values) / len(self._values) if self._values else None
+
+    def percentiles(self) -> tuple[float | None, float | None]:
+        """Return the 50th and the 95th percentile (nearest rank); None of no values."""
+        if not self._values:
+            return None, None
+        ordered = sorted(self._values)
+        return ordered[(len(ordered) - 1) // 2], ordered[ceil(0.95 * len(ordered)) - 1]
 
 
 class MetricsRecorder:
@@ -130,8 +127,24 @@ class MetricsRecorder:
         self._quality.append(quality)
 
     def snapshot(self) -> ModelMetrics:
-        """All numbers at this moment, as values that do not change any more."""
+        """Return all numbers at this moment, as values that do not change any more."""
+        return self._numbers(
+            self._response_times.newest(), self._times_to_first_token.newest(), self._quality.newest()
+        )
+
+    def of_run(self, responses: Sequence[ModelResponse]) -> ModelMetrics:
+        """Return the same, with the times and scores of these answers alone, which a run got."""
+        return self._numbers(
+            [response.response_time for response in responses],
+            [r.time_to_first_token for r in responses if r.time_to_first_token is not None],
+            [response.quality for response in responses if response.quality is not None],
+        )
+
+    def _numbers(
+        self, response_times: list[float], times_to_first_token: list[float], quality_scores: list[float]
+    ) -> ModelMetrics:
         finished = self.successes + self.failures
+        middle, high = self._response_times.percentiles()
         return ModelMetrics(
             requests=finished + self.cancelled,
             successes=self.successes,
@@ -140,10 +153,12 @@ class MetricsRecorder:
             attempts=self.attempts,
             retries=self.retries,
             success_rate=self.successes / finished if finished else None,
-            response_times=self._response_times.newest(),
+            response_times=response_times,
             average_response_time=self._response_times.mean(),
-            times_to_first_token=self._times_to_first_token.newest(),
-            quality_scores=self._quality.newest(),
+            response_time_p50=middle,
+            response_time_p95=high,
+            times_to_first_token=times_to_first_token,
+            quality_scores=quality_scores,
             average_quality=self._quality.mean(),
             cache_hits=self.cache_hits,
             cache_misses=self.cache_misses,

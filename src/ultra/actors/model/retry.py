@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 from msgspec import Struct
+from tenacity import AsyncRetrying, retry_if_exception
 
 from ultra.errors import BadCall, ModelError
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from tenacity import RetryCallState
 
-__all__ = ["RetryPolicy", "retried_after"]
+__all__ = ["RetryPolicy", "with_retries"]
 
 T = TypeVar("T")
 
@@ -53,8 +54,7 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
         return random.uniform(0, min(self.maximum, self.initial * 2 ** min(attempt - 1, 60)))
 
 
-async def retried_after(
-    first: ModelError,
+async def with_retries(
     attempt: Callable[[], Awaitable[T]],
     policy: RetryPolicy,
     random: Random,
@@ -63,33 +63,13 @@ async def retried_after(
     sleep: Callable[[float], Awaitable[None]] = trio.sleep,
     before_sleep: Callable[[int, ModelError, float], None],
 ) -> T:
-    """Call `attempt`, whose first call failed by `first`, until it succeeds or `policy` says stop.
+    """Call `attempt` until it succeeds or `policy` says stop.
 
     It gives up, with the last error, when that is permanent, when the attempts are used up, when the
     server wants more patience than the policy has, and when the wait would end after `deadline()`
     (a `trio.current_time`). `before_sleep` is told attempt (from 1), error and wait before each wait.
-    Any other exception of `attempt` or `sleep` passes through, as cancellation does. Where the process can
-    open no file at the first failure, to read tenacity's modules, that failure is the last.
+    Any other exception of `attempt` or `sleep` passes through, as cancellation does.
     """
-    if not first.retryable:
-        raise first
-    try:
-        # A seventh of all that Ultra adds to importing its libraries; without failures nobody needs it.
-        from tenacity import AsyncRetrying, retry_if_exception  # noqa: PLC0415 - as said
-    except OSError as reason:  # no file can be opened, which may be why the call failed, too
-        first.add_note(f"it was not tried again: {reason}")
-        raise first  # noqa: B904 - it has a cause already
-
-    failed: ModelError | None = first
-
-    # Most calls succeed at once, and to make tenacity's objects costs more than all the rest of a
-    # request. So they are made when a call has failed, and are given its failure as the first outcome.
-    async def next_attempt() -> T:
-        nonlocal failed
-        if failed is not None:
-            outcome, failed = failed, None
-            raise outcome
-        return await attempt()
 
     def wait(state: RetryCallState) -> float:
         return policy.wait(state.attempt_number, _error(state), random)
@@ -103,7 +83,7 @@ async def retried_after(
     def tell(state: RetryCallState) -> None:
         before_sleep(state.attempt_number, _error(state), state.upcoming_sleep)
 
-    loop = AsyncRetrying(
+    retrying = AsyncRetrying(
         sleep=sleep,
         stop=stop,
         wait=wait,
@@ -111,7 +91,7 @@ async def retried_after(
         before_sleep=tell,
         reraise=True,
     )
-    return await loop(next_attempt)
+    return await retrying(attempt)
 
 
 def _may_be_retried(error: BaseException) -> bool:

@@ -1,11 +1,10 @@
 """Single-flight: equal requests that come while one is under way share its call, mid-stream too.
 
-After Go's ``golang.org/x/sync/singleflight``; streaming and leaving early are what it does not have.
+After Go's ``golang.org/x/sync/singleflight``, which has neither streaming nor waiters that leave early.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from io import StringIO
 from math import inf
 from typing import TYPE_CHECKING
@@ -16,107 +15,93 @@ from ultra._support.log import get_logger
 from ultra.errors import LoopUnavailable, UltraError
 
 if TYPE_CHECKING:
-    from ultra.actors.runtime.scope import Section
+    from ultra.actors.model.messages import ResponseListener
     from ultra.errors import ModelError
-    from ultra.messages.results import Completion
+    from ultra.messages import Completion
 
-__all__ = ["Deserted", "Flight", "OnChunk", "OnRetry", "Passenger"]
+__all__ = ["Abandoned", "SharedCall", "Waiter"]
 
 log = get_logger("ultra.model")
 
-OnChunk = Callable[[str, bool], None]
-"""Takes the next piece of text, and whether a text begins with it, for the first time or anew."""
 
-OnRetry = Callable[[int, "ModelError", float], None]
-"""Takes the number of the attempt that failed (from 1), its error, and the seconds until the next one."""
+class Abandoned(UltraError):
+    """Nobody waits for the answer any more, so the call was cancelled. Nobody is left to see this."""
 
 
-class Deserted(UltraError):
-    """Nobody wants the answer any more, so the call was cancelled. Nobody is left to see this."""
+class Waiter:
+    """One request that waits for the answer of a shared call.
 
-
-class Passenger:
-    """One request that wants the answer.
-
-    `deadline` is a `trio.current_time`. `listener` hears the text as it comes, if there is one, and
-    `on_retry` of the attempts that failed.
+    `deadline` is a `trio.current_time`. `listener`, if there is one, hears the text as it comes and of
+    attempts that failed. One that raises hears no more: its fault must not break a call that others share.
     """
 
-    __slots__ = ("deadline", "flight", "has_left", "listener", "on_retry", "told", "wake")
+    __slots__ = ("call", "deadline", "has_left", "heard_text", "listener", "wake")
 
-    def __init__(self, deadline: float, listener: OnChunk | None, on_retry: OnRetry | None = None) -> None:
+    def __init__(self, deadline: float = inf, listener: ResponseListener | None = None) -> None:
         self.deadline = deadline
         self.listener = listener
-        self.on_retry = on_retry
-        self.flight: Flight | None = None
+        self.call: SharedCall | None = None
         self.has_left = False
-        self.told = False
+        self.heard_text = False
         self.wake: trio.Event | None = None
 
     def hear(self, text: str, *, begins: bool) -> None:
-        """Pass on a piece of text, to a listener that is still there.
-
-        One that raises is heard no more: its fault must not break a call that others share.
-        """
+        """Pass a piece of text on to the listener, if it is still there."""
         if self.listener is None or self.has_left:
             return
-        begins = begins or not self.told
-        self.told = True
+        begins = begins or not self.heard_text
+        self.heard_text = True
         try:
-            self.listener(text, begins)
+            self.listener.chunk(text, begins=begins)
         except Exception:  # noqa: BLE001 - whatever it raises
-            self.listener = None
-            log.write("error", "listener failed", exc_info=True)
+            self._drop_listener()
 
     def hear_of_retry(self, attempt: int, error: ModelError, wait: float) -> None:
-        """Pass on that another attempt follows, as `hear` passes on text."""
-        if self.on_retry is None or self.has_left:
+        """Pass on that another attempt follows."""
+        if self.listener is None or self.has_left:
             return
         try:
-            self.on_retry(attempt, error, wait)
+            self.listener.retrying(attempt, error, wait)
         except Exception:  # noqa: BLE001 - whatever it raises
-            self.on_retry = None
-            log.write("error", "listener failed", exc_info=True)
+            self._drop_listener()
 
     def leave(self) -> None:
-        """Want the answer no longer; whoever waits in `Flight.wait` for this passenger returns."""
+        """Stop waiting; `SharedCall.wait` returns for this waiter."""
         self.has_left = True
-        if self.flight is not None:
-            self.flight.lose(self)
+        if self.call is not None:
+            self.call.remove(self)
         if self.wake is not None:
             self.wake.set()
 
+    def _drop_listener(self) -> None:
+        self.listener = None
+        log.write("error", "listener failed", exc_info=True)
 
-def _plain_scope(deadline: float) -> trio.CancelScope:
-    return trio.CancelScope(deadline=deadline)
 
+class SharedCall:
+    """One call under way, retries included: the text so far, and the waiters who want the answer.
 
-class Flight:
-    """One call under way, with its retries: the text so far, and the passengers who want the answer.
-
-    The call runs within `scope`; when the last passenger leaves, that is cancelled. `ended`: there is
-    a `completion` or a `failure`, or neither where the call broke off.
+    Each part of the call runs within `scope`; when the last waiter leaves, that is cancelled. `ended`:
+    there is a `completion` or a `failure`, or neither where the call broke off.
     """
 
     __slots__ = (
-        "_make_scope",
-        "_passengers",
         "_restart",
         "_retry",
         "_scope",
         "_text",
+        "_waiters",
+        "abandoned",
         "attempts",
         "cached",
         "completion",
         "cost",
-        "deserted",
         "ended",
         "failure",
         "first_text_at",
     )
 
-    def __init__(self, make_scope: Callable[[float], trio.CancelScope | Section] = _plain_scope) -> None:
-        self._make_scope = make_scope
+    def __init__(self) -> None:
         self.attempts = 0
         self.first_text_at: float | None = None
         self.cached = False
@@ -124,119 +109,118 @@ class Flight:
         self.completion: Completion | None = None
         self.failure: Exception | None = None
         self.ended = False
-        self.deserted = False
-        self._passengers: dict[Passenger, None] = {}
-        self._scope: trio.CancelScope | Section | None = None
+        self.abandoned = False
+        self._waiters: dict[Waiter, None] = {}
+        self._scope: trio.CancelScope | None = None
         self._text: StringIO | None = None  # one buffer: pieces of their own would take many times the room
         self._restart = False
         self._retry: tuple[int, ModelError, float] | None = None  # attempt, error, time of the next one
 
-    # --- passengers ----------------------------------------------------------------------------------
+    # --- waiters -------------------------------------------------------------------------------------
 
     @property
     def deadline(self) -> float:
-        """The latest deadline of those who are aboard (`trio.current_time`)."""
-        return max((passenger.deadline for passenger in self._passengers), default=-inf)
+        """The latest deadline of the waiters (`trio.current_time`)."""
+        return max((waiter.deadline for waiter in self._waiters), default=-inf)
 
     @property
     def is_heard(self) -> bool:
         """Whether somebody listens to the text as it comes."""
-        # A list, since most calls have one passenger, and to make a generator costs several times as much.
-        return bool([passenger for passenger in self._passengers if passenger.listener is not None])
+        return any(waiter.listener is not None for waiter in self._waiters)
 
     @property
     def lost_its_loop(self) -> bool:
-        """Whether it failed since the asyncio loop has ended that the client's coroutine ran on."""
+        """Whether it failed because the asyncio loop ended on which the client's coroutine ran."""
         return self.failure is not None and isinstance(self.failure.__cause__, LoopUnavailable)
 
-    def board(self, passenger: Passenger) -> None:
-        """One more wants the answer; it hears the text so far at once, then what follows.
+    def add(self, waiter: Waiter) -> None:
+        """Add a waiter; it hears the text so far at once, then what follows.
 
         Between two attempts it hears what all are waiting for.
         """
-        passenger.flight = self
-        passenger.told = False  # what it heard aboard another flight that broke off counts no more
-        self._passengers[passenger] = None
+        waiter.call = self
+        waiter.heard_text = False  # what it heard of another call that broke off counts no more
+        self._waiters[waiter] = None
         if self._retry is not None:
             attempt, error, due = self._retry
-            passenger.hear_of_retry(attempt, error, max(0.0, due - trio.current_time()))
-        elif passenger.listener is None:
-            return
+            waiter.hear_of_retry(attempt, error, max(0.0, due - trio.current_time()))
         elif self.completion is not None:
-            passenger.hear(self.completion.content, begins=True)
+            waiter.hear(self.completion.content, begins=True)
         elif self._text is not None:
-            passenger.hear(self._text.getvalue(), begins=True)
+            waiter.hear(self._text.getvalue(), begins=True)
 
-    def lose(self, passenger: Passenger) -> None:
-        """One does not want the answer any more; the last one to leave cancels the call."""
-        passenger.flight = None
-        del self._passengers[passenger]
-        if not (self._passengers or self.ended or self.completion is not None):
-            self.deserted = True
+    def remove(self, waiter: Waiter) -> None:
+        """Remove a waiter that has left; without any, the call is cancelled."""
+        waiter.call = None
+        del self._waiters[waiter]
+        if not (self._waiters or self.ended or self.completion is not None):
+            self.abandoned = True
             if self._scope is not None:
                 self._scope.cancel()
 
-    async def wait(self, passenger: Passenger) -> None:
-        """Wait until there is an answer, the flight has ended otherwise, or `passenger` has left."""
-        if not (self.ended or passenger.has_left or self.completion is not None):
-            passenger.wake = trio.Event()
-            await passenger.wake.wait()
+    async def wait(self, waiter: Waiter) -> None:
+        """Wait until there is an answer, the call has ended without one, or `waiter` has left."""
+        if not (self.ended or waiter.has_left or self.completion is not None):
+            waiter.wake = trio.Event()
+            await waiter.wake.wait()
 
     # --- the call ------------------------------------------------------------------------------------
 
-    def scope(self, deadline: float = inf) -> trio.CancelScope | Section:
-        """A scope for the next part of the call: an attempt, or the wait before one."""
-        self._scope = self._make_scope(deadline)
-        if self.deserted:
+    def scope(self, deadline: float = inf) -> trio.CancelScope:
+        """Return the scope for the next part of the call: an attempt, or the wait before one."""
+        self._scope = trio.CancelScope(deadline=deadline)
+        if self.abandoned:
             self._scope.cancel()
         return self._scope
 
     async def sleep(self, seconds: float) -> None:
-        """Wait for the time of the next attempt. Raises `Deserted` if all passengers leave."""
+        """Wait before the next attempt. Raises `Abandoned` if all waiters leave."""
         with self.scope():
             await trio.sleep(seconds)
         self.check()
 
     def check(self) -> None:
-        """Raise `Deserted` if nobody wants the answer any more."""
-        if self.deserted:
-            raise self.desertion()
+        """Raise `Abandoned` if nobody waits any more."""
+        if self.abandoned:
+            raise Abandoned("nobody waits for this answer any more")
 
-    def desertion(self) -> Deserted:
-        """What to raise when `scope` was cancelled because nobody wants the answer any more."""
-        return Deserted("nobody waits for this answer any more")
-
-    def begin_attempt(self) -> None:
-        """What was streamed so far belongs to an attempt that failed: the text will begin anew."""
+    def start_attempt(self) -> None:
+        """Count another attempt; what was streamed by the last one counts no more."""
         self.attempts += 1
         self._retry = None
         self.restart_text()
 
     def retrying(self, attempt: int, error: ModelError, wait: float) -> None:
-        """The attempt with this number has failed, and the next one follows in `wait` seconds."""
+        """Tell the waiters that this attempt has failed, and that the next follows in `wait` seconds."""
         self._retry = attempt, error, trio.current_time() + wait
-        for passenger in tuple(self._passengers):
-            passenger.hear_of_retry(attempt, error, wait)
+        for waiter in tuple(self._waiters):
+            waiter.hear_of_retry(attempt, error, wait)
 
     def restart_text(self) -> None:
-        """What was heard so far counts no more: the text begins anew."""
+        """Let the text start from the beginning: what was heard so far counts no more."""
         if self._text is not None:
             self._text = None
             self._restart = True
 
     def hear(self, text: str) -> None:
-        """A piece of text has come from the stream."""
+        """Take a piece of text from the stream."""
         if self._text is None:
             self.first_text_at = trio.current_time()
         self._tell(text)
 
-    def land(self, completion: Completion, *, cached: bool = False) -> None:
-        """The whole answer is there; listeners get what they have not heard of it."""
+    def complete(self, completion: Completion, *, cached: bool = False) -> None:
+        """Take the whole answer; listeners hear what they have not heard of it."""
         self.completion = completion
         self.cached = cached
         if self._text is not None or self.is_heard:
             self._tell_rest(completion)
-        self._wake_passengers()
+        self._wake_waiters()
+
+    def end(self) -> None:
+        """Nothing more will come: let the waiters go."""
+        self.ended = True
+        if self.completion is None:
+            self._wake_waiters()
 
     def _tell_rest(self, completion: Completion) -> None:
         heard = "" if self._text is None else self._text.getvalue()
@@ -247,21 +231,15 @@ class Flight:
         if self.is_heard and len(heard) < len(completion.content):
             self._tell(completion.content[len(heard) :])
 
-    def end(self) -> None:
-        """Nothing more will come: let those go who wait."""
-        self.ended = True
-        if self.completion is None:
-            self._wake_passengers()
-
-    def _wake_passengers(self) -> None:
-        for passenger in self._passengers:
-            if passenger.wake is not None:
-                passenger.wake.set()
+    def _wake_waiters(self) -> None:
+        for waiter in self._waiters:
+            if waiter.wake is not None:
+                waiter.wake.set()
 
     def _tell(self, text: str) -> None:
         begins, self._restart = self._restart, False
         if self._text is None:
             self._text = StringIO()
         self._text.write(text)
-        for passenger in tuple(self._passengers):
-            passenger.hear(text, begins=begins)
+        for waiter in tuple(self._waiters):
+            waiter.hear(text, begins=begins)

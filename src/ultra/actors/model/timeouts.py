@@ -12,8 +12,6 @@ from ultra.errors import BadCall, ModelError
 if TYPE_CHECKING:
     from trio import CancelScope
 
-    from ultra.actors.runtime.scope import Section
-
 __all__ = ["AttemptTimer", "Timeouts"]
 
 
@@ -45,13 +43,13 @@ class AttemptTimer:
 
     def __init__(self, timeouts: Timeouts, *, streams: bool) -> None:
         now = trio.current_time()
-        self.scope: CancelScope | Section | None = None
+        self.scope: CancelScope | None = None
         self._timeouts = timeouts
         self._end = now + timeouts.attempt
         self.deadline = self._expect_answer(now, streams=streams)
 
-    def begin_anew(self, *, streams: bool) -> None:
-        """Somebody else answers, and is given the time until the first piece; the whole ends as before."""
+    def restart(self, *, streams: bool) -> None:
+        """Give another deployment the time until its first piece; the whole attempt ends as before."""
         self._move(self._expect_answer(trio.current_time(), streams=streams))
 
     def heard(self) -> None:

@@ -1,0 +1,96 @@
+"""Asking several models at once, until the answers are enough or the time is over."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+import trio
+
+from ultra.actors.runtime.group import AskGroup
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import TracebackType
+
+    from ultra.actors.coordinator.run import Run
+    from ultra.actors.coordinator.steps import Call, OpenStep
+    from ultra.actors.runtime.group import Reply
+    from ultra.messages.results import ModelResponse
+    from ultra.strategies.base import Model, Write
+
+__all__ = ["Gathering"]
+
+
+class Gathering:
+    """The requests of one `RunContext.ask_all`; leaving the block cancels those that go on.
+
+    `needed` models have to answer before the grace for the others begins; `until` says of the answers so
+    far whether they are enough.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        step: OpenStep,
+        needed: int,
+        until: Callable[[Sequence[ModelResponse]], bool] | None,
+    ) -> None:
+        self._run = run
+        self._step = step
+        self._needed = needed
+        self._until = until
+        self._group: AskGroup[Call, ModelResponse] = AskGroup()
+        self._calls: list[Call] = []
+        self._responses: list[ModelResponse] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._group.close()
+        for call in self._calls:
+            self._run.forget(call)
+
+    @property
+    def answered(self) -> int:
+        """How many models have answered."""
+        return len({response.model_name for response in self._responses})
+
+    def answers(self) -> list[ModelResponse]:
+        """Return the answers so far, by weight, then by sample."""
+        return self._run.by_weight(self._responses)
+
+    def ask(self, model: Model, write: Write, sample: int, deadline: float) -> None:
+        """Send the request to one model; a prompt that does not fit it is told as its failure."""
+        call = self._run.call(self._step, model, write, sample, deadline)
+        if call is not None:
+            self._calls.append(call)
+            self._group.ask(call.target.ref, call.message, call)
+
+    async def gather(self, deadline: float) -> None:
+        """Wait until all have answered, the answers are enough, or the time or the grace is over."""
+        grace, waits_for_stragglers, enough = self._run.options.grace, False, False
+        with trio.CancelScope(deadline=deadline) as scope:
+            while len(self._group) and not enough:
+                self._take(await self._group.next())
+                self._take_arrived()  # equal calls end together: one wake-up for all of them
+                enough = self._until is not None and self._until(self.answers())
+                if grace is not None and not waits_for_stragglers and self.answered >= self._needed:
+                    waits_for_stragglers = True
+                    scope.deadline = min(deadline, trio.current_time() + grace)
+        self._take_arrived()
+        for call in () if enough else self._group.unanswered:
+            late = self._run.too_late(call, grace if waits_for_stragglers else None)
+            self._run.failed(self._step, call, late)
+
+    def _take_arrived(self) -> None:
+        for reply in self._group.arrived():
+            self._take(reply)
+
+    def _take(self, reply: Reply[Call, ModelResponse]) -> None:
+        if reply.value is not None:
+            self._responses.append(self._run.answered(self._step, reply.value))
+        elif reply.error is not None:
+            self._run.failed(self._step, reply.key, reply.error)

@@ -1,0 +1,80 @@
+"""Scoring the answers of a run: by the caller's scorer, and by a judge, which is asked as a model is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import trio
+
+from ultra.actors.coordinator.reading import candidate_name
+from ultra.actors.model.messages import Generate, LocalRequest, seconds
+from ultra.errors import DeadlineExceeded, StageFailed
+from ultra.scoring.judge import parse_grades
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ultra.actors.coordinator.messages import Execute, LocalRun, Target
+    from ultra.messages.request import ModelRequest
+    from ultra.messages.results import ModelResponse
+    from ultra.scoring.agreement import Scorer
+    from ultra.strategies.base import RunContext
+
+__all__ = ["ask_judge", "call_scorer"]
+
+
+def call_scorer(
+    context: RunContext, scorer: Scorer, stage: str, responses: Sequence[ModelResponse]
+) -> dict[str, float]:
+    """Return the scores (0..1) of the answers, as far as there are any, by `candidate_name`.
+
+    The scorer must not wait: it runs where the actors do.
+
+    Raises:
+        StageFailed: the scorer raised, or gave something else than scores.
+    """
+    texts = {candidate_name(response): response.content for response in responses}
+    try:
+        return _checked(context.call_user(scorer, context.request.prompt, texts))
+    except Exception as error:
+        raise StageFailed(stage, "the scorer", error) from error
+
+
+async def ask_judge(
+    message: Execute,
+    local: LocalRun,
+    judge: Target,
+    *,
+    request: ModelRequest,
+    labels: Mapping[str, str],
+    deadline: float,
+) -> tuple[dict[str, float], float | None]:
+    """Return the judge's grades (0..1), by `candidate_name`, and what they cost, where that is known.
+
+    Raises:
+        UltraError: the judge gave no answer.
+    """
+    generate = Generate(
+        id=f"{message.run_id}/judge",
+        stage="judge",
+        request=request,
+        use_cache=message.options.use_cache,
+        time_left=seconds(deadline, trio.current_time()),
+    )
+    with (
+        local.requests.subscribed(generate.id, LocalRequest(None, local.caller)),
+        trio.CancelScope(deadline=deadline),
+    ):
+        reply = await judge.ref.ask(generate)
+        return parse_grades(reply.content, labels), reply.cost
+    raise DeadlineExceeded("it did not answer in time")
+
+
+def _checked(scores: object) -> dict[str, float]:
+    if not isinstance(scores, Mapping):
+        raise TypeError(f"it gave {scores!r}; it must give a mapping from model names to scores")
+    for name, score in scores.items():
+        if isinstance(score, bool) or not isinstance(score, (int, float)) or not 0 <= score <= 1:
+            raise ValueError(f"it gave {name!r} the score {score!r}; a score is a number from 0 to 1")
+    return {name: float(score) for name, score in scores.items()}

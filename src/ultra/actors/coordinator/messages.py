@@ -1,0 +1,135 @@
+"""What the coordinator is asked, and what stays beside the message with whoever asks."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+from ultra.actors.runtime.message import Message
+from ultra.errors import DeadlineExceeded
+from ultra.messages.options import RunOptions
+from ultra.messages.request import ModelRequest
+from ultra.messages.results import OrchestrationResult
+from ultra.strategies.base import StrategySpec
+
+if TYPE_CHECKING:
+    from ultra.actors.model.messages import LocalRequests
+    from ultra.actors.model.registered import RegisteredModel
+    from ultra.actors.runtime.actor import ActorRef
+    from ultra.bridge.caller import Caller
+    from ultra.messages.events import Event
+    from ultra.prompts.fencing import Seal
+    from ultra.scoring.agreement import Scorer
+    from ultra.strategies.base import Strategy
+
+__all__ = ["EventSink", "Execute", "LocalRun", "LocalRuns", "Target"]
+
+GIVEN_UP_AFTER: Final = 1.0
+"""Seconds after the deadline of a run when whoever waits for it gives it up.
+
+A run ends by itself at its deadline; one that does not has a coordinator that hangs, or never got the
+message.
+"""
+
+
+class Execute(Message[OrchestrationResult], frozen=True, kw_only=True):
+    """Carry out a run; the reply is its result. An asker that goes away cancels the run.
+
+    A value: it could come from another process. What cannot travel (the strategy's functions, event sinks,
+    actor references) stays in `LocalRuns` under `run_id`.
+
+    Attributes:
+        run_id: names the run.
+        request: what the caller asks.
+        models: the names of those that may be asked, highest weight first.
+        strategy: how they are asked and their answers merged.
+        options: the settings of the run.
+        time_left: seconds until its deadline; None: it has none.
+    """
+
+    run_id: str
+    request: ModelRequest
+    models: tuple[str, ...]
+    strategy: StrategySpec
+    options: RunOptions = RunOptions()
+    time_left: float | None = None
+
+
+class Target(NamedTuple):
+    """A model that a run may ask, and the actor that answers for it."""
+
+    model: RegisteredModel
+    ref: ActorRef
+
+    @property
+    def name(self) -> str:
+        """The name it was registered under."""
+        return self.model.name
+
+
+class EventSink(Protocol):
+    """Where the events of one run go."""
+
+    @property
+    def listens(self) -> bool:
+        """Whether somebody wants the events, so that answers are streamed."""
+        ...
+
+    def emit(self, event: Event) -> None:
+        """Take one event, and number and time it. Returns at once and does not raise."""
+        ...
+
+
+class LocalRun(NamedTuple):
+    """What an asker in this process keeps beside its `Execute`; times are `trio.current_time`.
+
+    A run that a crash of the coordinator starts again finds it unchanged, and so has no more time than
+    before.
+    """
+
+    strategy: Strategy
+    targets: tuple[Target, ...]
+    requests: LocalRequests
+    seal: Seal
+    sink: EventSink
+    started: float
+    deadline: float = inf
+    scorer: Scorer | None = None
+    judge: Target | None = None
+    caller: Caller | None = None
+
+    @property
+    def given_up_at(self) -> float:
+        """When whoever waits for the run stops waiting."""
+        return self.deadline + GIVEN_UP_AFTER
+
+    def given_up(self) -> DeadlineExceeded:
+        """Make the error of a run that is given up."""
+        return DeadlineExceeded(
+            f"The run has {self.deadline - self.started:g} s in all, and nothing was heard of it "
+            f"{GIVEN_UP_AFTER:g} s later: its coordinator hangs, or restarts, or never got the message"
+        )
+
+
+class LocalRuns:
+    """The runs of this process that are under way, by id."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known: dict[str, LocalRun] = {}
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def add(self, run_id: str, local: LocalRun) -> None:
+        """Keep `local` until `discard`."""
+        self._known[run_id] = local
+
+    def discard(self, run_id: str) -> None:
+        """Forget what was kept, if anything was."""
+        self._known.pop(run_id, None)
+
+    def get(self, run_id: str) -> LocalRun | None:
+        """Return what is kept for the run; None for one that was asked for in another process."""
+        return self._known.get(run_id)

@@ -1,0 +1,103 @@
+"""A step of a run while it goes on, and the requests that are made in it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from ultra.actors.coordinator.reading import candidate_name
+from ultra.messages.events import Chunk, ModelRetrying, StageCompleted
+from ultra.messages.results import Step
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ultra.actors.coordinator.messages import Target
+    from ultra.actors.model.messages import Generate
+    from ultra.errors import ModelError
+    from ultra.messages.events import Event
+    from ultra.messages.results import ModelFailure, ModelResponse
+
+__all__ = ["Call", "OpenStep"]
+
+
+class OpenStep:
+    """A step while it goes on."""
+
+    def __init__(self, name: str, number: int, *, left_out: bool) -> None:
+        self.name = name
+        self.round = number
+        self.left_out = left_out
+        self.has_started = False
+        self.responses: list[ModelResponse] = []
+        self.failures: list[ModelFailure] = []
+        self.failed_to_write: ModelError | None = None
+
+    def scored(
+        self, response: ModelResponse, scores: Mapping[str, float], targets: Mapping[str, Target]
+    ) -> ModelResponse:
+        """Write the score of an answer into it, into the step and into the metrics of its model."""
+        score = scores.get(candidate_name(response))
+        if score is None:
+            return response
+        graded = replace(response, quality=score)
+        self.responses = [graded if known is response else known for known in self.responses]
+        targets[response.model_name].model.metrics.scored(score)
+        return graded
+
+    def closed(self) -> Step:
+        """Return the step as the result has it."""
+        return Step(name=self.name, round=self.round, responses=tuple(self.responses))
+
+    def completed(self) -> StageCompleted:
+        """Return the event of its end."""
+        return StageCompleted(
+            stage=self.name,
+            round=self.round,
+            answered=tuple(dict.fromkeys(response.model_name for response in self.responses)),
+            failed=tuple(dict.fromkeys(failure.model_name for failure in self.failures)),
+            quality={r.model_name: r.quality for r in self.responses if r.quality is not None},
+        )
+
+
+class Call:
+    """One request to one model, and who hears how its answer comes about."""
+
+    __slots__ = ("_emit", "message", "step", "target")
+
+    def __init__(
+        self, message: Generate, target: Target, step: OpenStep, emit: Callable[[Event], None]
+    ) -> None:
+        self.message = message
+        self.target = target
+        self.step = step
+        self._emit = emit
+
+    def chunk(self, text: str, *, begins: bool) -> None:
+        """Tell of a piece of text."""
+        self._emit(
+            Chunk(
+                stage=self.step.name,
+                round=self.step.round,
+                model_name=self.target.name,
+                sample=self.message.request.sample,
+                text=text,
+                restart=begins,
+            )
+        )
+
+    def retrying(self, attempt: int, error: ModelError, wait: float) -> None:
+        """Tell that an attempt failed and another follows."""
+        self._emit(
+            ModelRetrying(
+                stage=self.step.name,
+                round=self.step.round,
+                model_name=self.target.name,
+                sample=self.message.request.sample,
+                attempt=attempt,
+                wait=wait,
+                kind=error.kind,
+                message=str(error),
+            )
+        )

@@ -1,0 +1,98 @@
+"""What belongs to the registration of a model and outlives every actor."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from ultra._support.log import get_logger
+from ultra.errors import ActorDown, ActorStopped, ModelError, ModelUnregistered
+
+if TYPE_CHECKING:
+    from ultra.actors.model.breaker import CircuitBreaker
+    from ultra.actors.model.deployments import Deployments
+    from ultra.actors.model.limits import Limiter
+    from ultra.actors.model.metrics import MetricsRecorder
+    from ultra.actors.model.retry import RetryPolicy
+    from ultra.actors.model.timeouts import Timeouts
+    from ultra.clients.pricing import Price
+    from ultra.stores.contracts import CacheShard
+
+__all__ = ["RegisteredModel"]
+
+log = get_logger("ultra.model")
+
+CLOSE_TIMEOUT: Final = 5.0
+"""Seconds that a client may take to close its connections."""
+
+
+class RegisteredModel:
+    """What belongs to a registration and outlives every actor: client, shard, counters, limits."""
+
+    __slots__ = (
+        "breaker",
+        "client",
+        "limiter",
+        "metrics",
+        "name",
+        "policy",
+        "price",
+        "registered",
+        "shard",
+        "timeouts",
+        "users",
+        "weight",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        weight: float,
+        *,
+        client: Deployments,
+        price: Price | None,
+        policy: RetryPolicy,
+        timeouts: Timeouts,
+        shard: CacheShard | None,
+        limiter: Limiter,
+        breaker: CircuitBreaker,
+        metrics: MetricsRecorder,
+    ) -> None:
+        self.name = name
+        self.weight = weight
+        self.client = client
+        self.price = price
+        self.policy = policy
+        self.timeouts = timeouts
+        self.shard = shard
+        self.limiter = limiter
+        self.breaker = breaker
+        self.metrics = metrics
+        self.registered = True
+        self.users = 0  # how many trees have an actor for it
+
+    def explain(self, error: Exception) -> Exception:
+        """The error of a request in the asker's terms: that of an actor that was stopped names the reason."""
+        if self.registered or not isinstance(error, ActorStopped) or isinstance(error, ActorDown):
+            return error
+        explained = ModelUnregistered(self.name)
+        explained.__cause__ = error
+        return explained
+
+    async def let_go(self) -> None:
+        """One tree less has an actor for this model; with the last one the client's connections are closed.
+
+        That is cut off after some seconds, and not by cancellation. Nothing is raised: what was asked of the
+        model has been answered.
+        """
+        self.users -= 1
+        if self.users:
+            return
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_TIMEOUT) as scope:
+            try:
+                await self.client.aclose()
+            except ModelError as error:
+                log.write("warning", "client failed to close", model=self.name, error=str(error))
+        if scope.cancelled_caught:
+            log.write("warning", "client did not close in time", model=self.name, timeout=CLOSE_TIMEOUT)

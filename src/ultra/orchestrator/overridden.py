@@ -1,0 +1,182 @@
+"""Streams a subclass's own `process_responses`: its runs are told, and what it returns is the result.
+
+The method runs in a task of the caller's loop, as if the caller had awaited it.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextvars import ContextVar
+from inspect import signature
+from typing import TYPE_CHECKING, Any
+
+import trio
+from trio.lowlevel import in_trio_run
+
+from ultra.actors.runtime.group import Reply
+from ultra.errors import BadCall, UsageError
+from ultra.messages.events import RunCompleted, RunFailed
+from ultra.messages.results import OrchestrationResult
+from ultra.orchestrator.event_buffer import EventBuffer
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Awaitable, Callable, Mapping
+    from contextlib import AbstractAsyncContextManager
+    from types import TracebackType
+
+    from ultra.messages.events import Event
+
+__all__ = ["OverriddenRun", "PartOfRun", "stream_of_override"]
+
+stream_of_override: ContextVar[EventBuffer | None] = ContextVar("stream_of_override", default=None)
+"""Where the events go of the runs that an overridden `process_responses` makes, while it is streamed."""
+
+
+class PartOfRun:
+    """The sink of a run that is a part of a larger one: its end is not the end of that."""
+
+    listens = True
+
+    def __init__(self, whole: EventBuffer, _run_id: str) -> None:
+        self._whole = whole
+
+    def emit(self, event: Event) -> None:
+        """Pass the event on, but for the last one."""
+        if not isinstance(event, (RunCompleted, RunFailed)):
+            self._whole.emit(event)
+
+    def close(self) -> None:
+        """Do nothing: the larger run goes on."""
+
+
+class OverriddenRun:
+    """A run by ``process(*arguments, **options)``, the `process_responses` of a subclass.
+
+    Raises:
+        BadCall: the method does not take these arguments.
+    """
+
+    def __init__(
+        self,
+        run_id: str,
+        process: Callable[..., Awaitable[object]],
+        prompt: str,
+        arguments: Mapping[str, object],
+    ) -> None:
+        given = {name: value for name, value in arguments.items() if value is not None}
+        try:
+            signature(process).bind(prompt, **given)
+        except TypeError as error:
+            raise BadCall(
+                f"{process.__qualname__} overrides process_responses and cannot be streamed with these "
+                f"arguments: {error}"
+            ) from None
+        self.reply: Reply[None, OrchestrationResult] | None = None
+        self._run_id = run_id
+        self._process = process
+        self._prompt = prompt
+        self._given = given
+
+    def block(self) -> AbstractAsyncContextManager[EventBuffer, bool | None]:
+        """Return the block, which is entered and left on the caller's loop."""
+        self._loop: _OnTrio | _OnAsyncio = _OnTrio() if in_trio_run() else _OnAsyncio()
+        return self
+
+    async def wait(self) -> None:
+        """Wait for the end of the run or of its block."""
+        await self._loop.wait()
+
+    async def __aenter__(self) -> EventBuffer:
+        self._buffer = EventBuffer(self._run_id, trio.current_time if in_trio_run() else time.monotonic)
+        token = stream_of_override.set(self._buffer)
+        try:
+            await self._loop.start(self._carry_out)
+        finally:
+            stream_of_override.reset(token)
+        return self._buffer
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        if self.reply is None:
+            self._buffer.close()
+        return await self._loop.stop(kind, error, trace)
+
+    async def _carry_out(self) -> None:
+        try:
+            result = await self._process(self._prompt, **self._given)
+            if not isinstance(result, OrchestrationResult):
+                raise UsageError(  # noqa: TRY301 - it is the method's failure
+                    f"{self._process.__qualname__} gave {type(result).__name__}; to be streamed, it must "
+                    "return an OrchestrationResult, as process_responses does"
+                )
+        except Exception as error:  # noqa: BLE001 - raised by `RunStream.result`
+            self.reply = Reply(None, error=error)
+            self._buffer.emit(RunFailed(error=type(error).__name__, message=str(error)))
+        else:
+            self.reply = Reply(None, value=result)
+            self._buffer.emit(RunCompleted(result=result))
+
+
+class _OnTrio:
+    """A task in a nursery that is open from `start` to `stop`."""
+
+    def __init__(self) -> None:
+        self._over = trio.Event()
+        self._manager: Any = trio.open_nursery()
+
+    async def start(self, function: Callable[[], Awaitable[None]]) -> None:
+        self._nursery: trio.Nursery = await self._manager.__aenter__()
+        self._nursery.start_soon(self._run, function)
+
+    async def stop(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        self._nursery.cancel_scope.cancel()
+        try:
+            stopped: bool | None = await self._manager.__aexit__(kind, error, trace)
+        except BaseExceptionGroup as group:
+            # The task raises nothing but cancellation, so the group holds the error of the block alone.
+            if error is not None and group.exceptions == (error,):
+                return False
+            raise
+        return stopped
+
+    async def wait(self) -> None:
+        await self._over.wait()
+
+    async def _run(self, function: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await function()
+        finally:
+            self._over.set()
+
+
+class _OnAsyncio:
+    """An asyncio task that goes on from `start` to `stop`."""
+
+    def __init__(self) -> None:
+        self._asyncio: Any = sys.modules["asyncio"]  # the caller runs on it
+        self._over: asyncio.Event = self._asyncio.Event()
+
+    async def start(self, function: Callable[[], Awaitable[None]]) -> None:
+        self._task: asyncio.Task[None] = self._asyncio.create_task(self._run(function))
+
+    async def stop(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        del kind, error, trace
+        self._task.cancel()
+        await self._asyncio.wait([self._task])
+        return None
+
+    async def wait(self) -> None:
+        await self._over.wait()
+
+    async def _run(self, function: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await function()
+        finally:
+            self._over.set()

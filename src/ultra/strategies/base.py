@@ -1,0 +1,249 @@
+"""What a strategy is, and what a run does for it.
+
+A strategy is a page of plain code: it asks models, and says which answer stands. The run keeps the rest
+for it: the deadline, the quorum, the grace for stragglers, the budget, events, and the degraded status::
+
+    class Longest(Struct, frozen=True):
+        async def run(self, context: RunContext) -> Answer:
+            with context.step("initial"):
+                responses = await context.ask_all(context.request)
+            return Answer(max(responses, key=lambda response: len(response.content)), source="selected")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeAlias, TypeVar, runtime_checkable
+
+from msgspec import Struct
+
+from ultra.messages.request import ModelRequest
+from ultra.messages.results import ModelFailure, ModelResponse, SynthesisSource
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from ultra.messages.events import Event
+    from ultra.messages.options import RunOptions
+    from ultra.messages.results import Step
+    from ultra.prompts.composing import Task
+
+__all__ = ["Answer", "Model", "OpenStep", "RunContext", "Strategy", "StrategySpec", "Write"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Model(Struct, frozen=True):
+    """A model that a run may ask. `context_window` is tokens, prompt and answer together, if it is known."""
+
+    name: str
+    weight: float = 1.0
+    context_window: int | None = None
+
+
+class Answer(Struct, frozen=True):
+    """What a strategy came to; `response` is None where no answer was asked for.
+
+    `confidence` (0..1) is how sure it is; None where it cannot tell.
+    """
+
+    response: ModelResponse | None
+    source: SynthesisSource | None = None
+    confidence: float | None = None
+
+
+Write: TypeAlias = ModelRequest | Callable[[Model], ModelRequest]
+"""What a step asks: the same of every model, or what this function writes for each.
+
+The function raises `ModelError` where a model cannot be asked this; then that model has failed.
+"""
+
+
+class OpenStep(Protocol):
+    """The step that is open: what became of it so far."""
+
+    @property
+    def failures(self) -> Sequence[ModelFailure]:
+        """The models that failed in it."""
+        ...
+
+    @property
+    def left_out(self) -> bool:
+        """Whether the budget was used up before it, so that it asks nobody."""
+        ...
+
+
+class StrategySpec(Struct, frozen=True):
+    """A strategy as a value: its name in the catalog, and its options."""
+
+    name: str
+    options: dict[str, Any] = {}
+
+
+@runtime_checkable
+class Strategy(Protocol):
+    """A way to ask models and to merge what they say.
+
+    Its options are its own fields; several runs use one object at the same time, so it keeps nothing of
+    a run.
+    """
+
+    async def run(self, context: RunContext) -> Answer:
+        """Ask and decide. An exception that leaves this fails the run; let `trio.Cancelled` pass."""
+        ...
+
+
+class RunContext(Protocol):
+    """One run, as its strategy sees it. Times are seconds, costs are dollars."""
+
+    @property
+    def request(self) -> ModelRequest:
+        """What the caller asks: the system prompt, the question, and how to write."""
+        ...
+
+    @property
+    def models(self) -> Sequence[Model]:
+        """The models that may be asked, highest weight first."""
+        ...
+
+    @property
+    def options(self) -> RunOptions:
+        """The settings of the run."""
+        ...
+
+    @property
+    def steps(self) -> Sequence[Step]:
+        """The steps that have ended."""
+        ...
+
+    @property
+    def failures(self) -> Sequence[ModelFailure]:
+        """The models that have failed so far, step by step."""
+        ...
+
+    @property
+    def judge(self) -> Model | None:
+        """The model that grades answers in `score`, if there is one."""
+        ...
+
+    def step(self, name: str, round: int = 0) -> AbstractContextManager[OpenStep]:  # noqa: A002 - the event's word
+        """Open the step in which the asks of the block take place; its answers stand in the result.
+
+        Steps follow one another. Raises `UsageError` inside another step.
+        """
+        ...
+
+    async def ask_all(
+        self,
+        write: Write,
+        *,
+        models: Sequence[Model] | None = None,
+        samples: int | None = None,
+        until: Callable[[Sequence[ModelResponse]], bool] | None = None,
+        within: float | None = None,
+        required: bool = True,
+    ) -> list[ModelResponse]:
+        """Ask models side by side and return their answers, by weight, then by sample.
+
+        It waits for all of them; but `grace` seconds after the quorum stands, after `within` seconds, or
+        as soon as `until` (given the answers so far) is true, the others are cancelled. A model that
+        fails is told in events and failures. With the budget used up, it asks nobody and returns nothing.
+
+        Args:
+            write: what is asked.
+            models: whom to ask; None: all.
+            samples: how often each is asked; None: as the run's options say.
+            until: when the answers are enough.
+            within: seconds; None: all that are left.
+            required: whether the quorum must be reached; without it, any number of answers will do,
+                unless the run's quorum is ``"all"``.
+
+        Raises:
+            QuorumNotReached: too few models answered.
+        """
+        ...
+
+    async def ask_first(
+        self,
+        write: Write,
+        *,
+        models: Sequence[Model] | None = None,
+        within: float | None = None,
+        required: bool = False,
+    ) -> ModelResponse | None:
+        """Ask one model after the other, by weight, and return the first answer; None where none gives one.
+
+        While there is somebody else to ask, a model has half of the time that is left.
+
+        Raises:
+            QuorumNotReached: no model answered, and one is `required`.
+        """
+        ...
+
+    async def ask(self, model: Model, request: ModelRequest, *, within: float | None = None) -> ModelResponse:
+        """Ask one model.
+
+        Raises:
+            AllAttemptsFailed, ActorError, DeadlineExceeded, ModelUnregistered: it gave no answer.
+        """
+        ...
+
+    async def score(
+        self, responses: Sequence[ModelResponse], *, within: float | None = None
+    ) -> list[ModelResponse]:
+        """Return the answers with their `quality`, by the scorer of the orchestrator, then by its judge.
+
+        Where neither can tell, `quality` stays None. What the judge does wrong is a notice.
+
+        Raises:
+            StageFailed: the user's scorer raised.
+        """
+        ...
+
+    def compose(
+        self,
+        task: Task | str,
+        candidates: Sequence[ModelResponse],
+        *,
+        analyses: Sequence[ModelResponse] = (),
+        system: str | None = None,
+    ) -> Callable[[Model], ModelRequest]:
+        """Write prompts by which models read what others wrote: fenced, with neutral labels, fitted.
+
+        `task` is one of `ultra.prompts.composing`, or the name of a built-in one; `system` goes ahead of
+        it, by default that of the request.
+        """
+        ...
+
+    def best(self, responses: Sequence[ModelResponse]) -> ModelResponse:
+        """Return the answer of the highest quality; of equals, that of the model of highest weight."""
+        ...
+
+    def call_user(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function of the caller's own, with the caller's context variables."""
+        ...
+
+    def emit(self, event: Event) -> None:
+        """Tell an event to whoever streams the run."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Add a notice to the result."""
+        ...
+
+    def degrade(self, text: str) -> None:
+        """Add a notice, and let the status of the result be ``"degraded"``."""
+        ...
+
+    def time_left(self, keep: float = 0.0) -> float | None:
+        """Return the seconds that are left when the share `keep` (0..1) of the run's time is kept for later.
+
+        None: there is no deadline.
+        """
+        ...
+
+    @property
+    def spend_left(self) -> float | None:
+        """The dollars that are left of `max_cost`; None: no limit."""
+        ...

@@ -1,0 +1,174 @@
+"""The guide's way: all models answer, all analyse the answers, one merges them. The default strategy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
+
+from ultra.errors import QuorumNotReached, StageFailed
+from ultra.messages.request import ModelRequest
+from ultra.strategies.base import Answer
+from ultra.strategies.stages import BUILT_IN, Stage, StageResponses, order_stages
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from ultra.messages.results import ModelResponse
+    from ultra.strategies.base import Model, OpenStep, RunContext
+    from ultra.strategies.stages import PromptMaker
+
+__all__ = ["Synthesize"]
+
+_MOST_KEPT: Final = 0.8
+"""How much of a run's time all stages after the first may keep from it."""
+
+_GRADING_SHARE: Final = 0.1
+"""The part of a run's time that is kept for a judge's grades."""
+
+
+class Synthesize(Struct, frozen=True, kw_only=True):
+    """Carry out stages one after the other; the one called ``synthesis`` writes the answer.
+
+    `stages` are names of built-in stages (initial, meta, synthesis) or `Stage` objects; None: the three
+    of the guide. The stages of an orchestrator's own methods are known to it by name, too.
+    """
+
+    stages: tuple[str | Stage, ...] | None = None
+
+    def resolve(self, known: Mapping[str, Stage], stages: Sequence[str | Stage] | None = None) -> Synthesize:
+        """Return the strategy with `Stage` objects in place of names; `stages` stand before its own.
+
+        Raises:
+            BadCall: an unknown, repeated or empty stage, or one without the earlier stage that it reads.
+        """
+        ordered = order_stages(self.stages if stages is None else stages, known)
+        return Synthesize(stages=tuple(stage for stage, _ in ordered))
+
+    async def run(self, context: RunContext) -> Answer:
+        """Carry out the stages, and return what the synthesis came to; see `Strategy.run`."""
+        stages = order_stages(self.stages, BUILT_IN)
+        kept = _Kept([stage for stage, _ in stages], judged=context.judge is not None)
+        answers: dict[str, list[ModelResponse]] = {}
+        answer = Answer(None)
+        for number, (stage, reads) in enumerate(stages):
+            with context.step(stage.name) as step:
+                within = context.time_left(kept.after_answers(number))
+                responses = answers[stage.name] = await _ask(
+                    context, step, stage, reads, answers=answers, within=within
+                )
+                if stage.name == "initial" and responses:
+                    within = context.time_left(kept.after(number))
+                    answers[stage.name] = await context.score(responses, within=within)
+            if stage.name == "synthesis":
+                answer = _settle(context, step, reads, answers)
+        return answer
+
+
+class _Kept:
+    """Which share of the run's time is kept at the end of each stage for those that follow."""
+
+    def __init__(self, stages: Sequence[Stage], *, judged: bool) -> None:
+        grading = [_GRADING_SHARE if judged and stage.name == "initial" else 0.0 for stage in stages]
+        total = sum(stage.share for stage in stages[1:]) + sum(grading)
+        scale = min(1.0, _MOST_KEPT / total) if total else 0.0
+        self._grading = [scale * share for share in grading]
+        self._shares = [scale * stage.share for stage in stages]
+
+    def after(self, number: int) -> float:
+        """What the stages after this one keep."""
+        return sum(self._shares[number + 1 :]) + sum(self._grading[number + 1 :])
+
+    def after_answers(self, number: int) -> float:
+        """The same, and what this stage needs to have its answers graded."""
+        return self.after(number) + self._grading[number]
+
+
+async def _ask(
+    context: RunContext,
+    step: OpenStep,
+    stage: Stage,
+    reads: str | None,
+    *,
+    answers: Mapping[str, list[ModelResponse]],
+    within: float | None,
+) -> list[ModelResponse]:
+    if step.left_out:
+        return []
+    write = _writer(context, stage, reads, answers)
+    if stage.asks == "all":
+        return await context.ask_all(write, within=within, required=not stage.optional)
+    answered = None if reads is None else {response.model_name for response in answers[reads]}
+    models = [model for model in context.models if answered is None or model.name in answered]
+    required = not (stage.optional or stage.name == "synthesis")
+    first = await context.ask_first(write, models=models, within=within, required=required)
+    return [] if first is None else [first]
+
+
+def _settle(
+    context: RunContext, step: OpenStep, reads: str | None, answers: Mapping[str, list[ModelResponse]]
+) -> Answer:
+    """Return the synthesis or, where no model could write it, the best candidate."""
+    if answers["synthesis"]:
+        return Answer(answers["synthesis"][0], "fallback" if step.failures else "primary")
+    # The newest stage that it could be about is the one that it reads; that may be empty if optional.
+    stages = [answers[reads]] if reads is not None else []
+    stages += [responses for name, responses in answers.items() if name != "synthesis"]
+    candidates = next((responses for responses in stages if responses), None)
+    if candidates is None:
+        failures = {failure.model_name: failure.message for failure in context.failures}
+        raise QuorumNotReached("synthesis", 1, 0, failures.items())
+    failed = "" if step.left_out else "no model could write the synthesis; "
+    context.degrade(f"{failed}the best candidate stands in its place")
+    return Answer(context.best(candidates), "best_candidate")
+
+
+# --- what is asked ---------------------------------------------------------------------------------
+
+
+def _writer(
+    context: RunContext, stage: Stage, reads: str | None, answers: Mapping[str, list[ModelResponse]]
+) -> Callable[[Model], ModelRequest]:
+    request = context.request
+    system = request.system if stage.system is None else stage.system
+    if stage.prompt is None and reads is not None:
+        analyses = answers.get("meta", []) if stage.name == "synthesis" and reads != "meta" else []
+        return context.compose(stage.name, answers[reads], analyses=analyses, system=system)
+    written: list[ModelRequest] = []  # the same for all models, so it is written once
+
+    def write(_: Model) -> ModelRequest:
+        if not written and stage.prompt is None:
+            written.append(ModelRequest.of(request.prompt, system, request.options))
+        elif not written and stage.prompt is not None:
+            text = _made(context, stage.name, stage.prompt, reads, answers)
+            written.append(ModelRequest.of(text, system, request.options))
+        return written[0]
+
+    return write
+
+
+def _made(
+    context: RunContext,
+    stage: str,
+    maker: PromptMaker,
+    reads: str | None,
+    answers: Mapping[str, list[ModelResponse]],
+) -> str:
+    """What the user's own function writes."""
+    # A first stage reads nothing: it is given a stage without responses, for the question's sake.
+    known = {name: _by_name(responses) for name, responses in answers.items()} if reads else {"": {}}
+    responses = StageResponses(context.request.prompt, reads or "", known)
+    try:
+        text: object = context.call_user(maker, responses)
+        if not (isinstance(text, str) and text.strip()):
+            raise TypeError(f"it gave {text!r}; it must give the text of the prompt")  # noqa: TRY301
+    except Exception as error:
+        raise StageFailed(stage, "the prompt", error) from error
+    return text
+
+
+def _by_name(responses: Sequence[ModelResponse]) -> dict[str, ModelResponse]:
+    return {
+        response.model_name if not response.sample else f"{response.model_name}#{response.sample}": response
+        for response in responses
+    }
