@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+from itertools import count
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 import trio
+from msgspec.structs import replace
 
-from ultra.actors.model.actor import Generate, ModelActor, RegisteredModel, Timeouts
+from ultra.actors.model.actor import ModelActor
 from ultra.actors.model.breaker import BreakerPolicy, CircuitBreaker
 from ultra.actors.model.deployments import Deployments
 from ultra.actors.model.limits import Limiter, Limits
+from ultra.actors.model.messages import Generate, LocalRequest, LocalRequests
 from ultra.actors.model.metrics import MetricsRecorder
+from ultra.actors.model.registered import RegisteredModel
 from ultra.actors.model.retry import RetryPolicy
+from ultra.actors.model.timeouts import Timeouts
 from ultra.clients.adapter import ClientAdapter
+from ultra.messages.request import ModelRequest, SamplingOptions
 from ultra.messages.results import ModelResponse
 from ultra.stores.memory import MemoryCache
 from ultra.supervisor import ActorSystem, Backoff
 
 if TYPE_CHECKING:
+    from ultra.actors.model.messages import ResponseListener
     from ultra.actors.runtime.actor import ActorRef
+    from ultra.bridge.caller import Caller
+    from ultra.errors import ModelError
     from ultra.messages.results import ModelMetrics
 
 AT_ONCE = RetryPolicy(max_retries=2, initial=0, maximum=0)
@@ -51,29 +60,57 @@ def register(
     )
 
 
+REQUESTS = LocalRequests()
+"""What the askers of all tests keep beside their messages."""
+
+_numbers = count()
+
+
 def start(system: ActorSystem, model: RegisteredModel, factory: Any = ModelActor) -> ActorRef:
     """Start the actor of `model`; when it crashes, it is restarted at once."""
-    return system.spawn(factory, model, Random(1), name=model.name, backoff=Backoff(initial=0, jitter=0))
+    backoff = Backoff(initial=0, jitter=0)
+    return system.spawn(factory, model, Random(1), REQUESTS, name=model.name, backoff=backoff)
 
 
-def ask_for(prompt: str = "Q", **fields: Any) -> Generate:
-    return Generate(prompt=prompt, stage="initial", **fields)
+def ask_for(
+    prompt: str = "Q",
+    *,
+    system: str | None = None,
+    options: dict[str, Any] | None = None,
+    sample: int = 0,
+    listener: ResponseListener | None = None,
+    caller: Caller | None = None,
+    **fields: Any,
+) -> Generate:
+    """A request; its listener and caller are kept beside it."""
+    request = replace(ModelRequest.of(prompt, system, SamplingOptions.of(options)), sample=sample)
+    message = Generate(id=f"request-{next(_numbers)}", stage="initial", request=request, **fields)
+    REQUESTS.add(message.id, LocalRequest(listener, caller))
+    return message
 
 
 class Transcript:
-    """Listens to an answer. `text` is what a reader would have now; `restarts` how often it began anew."""
+    """Listens to an answer.
+
+    `text` is what a reader would have now; `beginnings` how often it began. `retries` has attempt, error
+    and wait of each that another one followed.
+    """
 
     def __init__(self) -> None:
         self.text = ""
         self.pieces: list[str] = []
         self.beginnings = 0
+        self.retries: list[tuple[int, ModelError, float]] = []
 
-    def __call__(self, text: str, begins: bool) -> None:  # noqa: FBT001 - as it is called
+    def chunk(self, text: str, *, begins: bool) -> None:
         if begins:
             self.beginnings += 1
             self.text = ""
         self.text += text
         self.pieces.append(text)
+
+    def retrying(self, attempt: int, error: ModelError, wait: float) -> None:
+        self.retries.append((attempt, error, wait))
 
 
 async def answer(model: RegisteredModel, request: Generate | None = None) -> ModelResponse:

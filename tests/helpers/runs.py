@@ -10,70 +10,93 @@ import trio
 
 from helpers.registered import register
 from helpers.voices import Voice
-from ultra.actors.coordinator.plan import ComposedPrompt, RunPlan, StagePlan, Write
+from ultra.actors.coordinator.messages import Execute, LocalRun
 from ultra.actors.coordinator.run import Run
 from ultra.errors import ModelError
+from ultra.messages.options import RunOptions
+from ultra.messages.request import ModelRequest
 from ultra.messages.results import OrchestrationResult
+from ultra.orchestrator.event_buffer import NoReader
 from ultra.orchestrator.tree import ModelTree
+from ultra.prompts.fencing import Seal
+from ultra.strategies import Stage, Synthesize
+from ultra.strategies.catalog import spec_of
 from ultra.supervisor import RestartIntensity
 
 if TYPE_CHECKING:
-    from ultra.actors.model.actor import RegisteredModel
+    from ultra.actors.model.registered import RegisteredModel
     from ultra.messages.events import Event
+    from ultra.strategies import Strategy
 
 NOW = RestartIntensity(3, within=5.0)
 
 
 def asks(text: str) -> Any:
-    """Composes the same prompt for all."""
-
-    def compose(_run: Run) -> Write:
-        return lambda _target: ComposedPrompt(text)
-
-    return compose
+    """Write the same prompt for all."""
+    return lambda _responses: text
 
 
-INITIAL = StagePlan(name="initial", compose=asks("initial"))
-META = StagePlan(name="meta", compose=asks("meta"), reads="initial", optional=True, share=0.2)
-SYNTHESIS = StagePlan(
-    name="synthesis", compose=asks("synthesis"), reads="initial", asks="first", final=True, share=0.3
-)
+INITIAL = Stage(name="initial", prompt=asks("initial"), share=0.0)
+META = Stage(name="meta", prompt=asks("meta"), reads="initial", optional=True, share=0.2)
+SYNTHESIS = Stage(name="synthesis", prompt=asks("synthesis"), reads="initial", asks="first", share=0.3)
 ALL = (INITIAL, META, SYNTHESIS)
 
 
 class Recorder:
     """A sink that keeps what it is told."""
 
+    listens = True
+
     def __init__(self) -> None:
-        self.events: list[tuple[str, dict[str, Any]]] = []
+        self.events: list[Event] = []
 
-    def emit(self, event: type[Event], **fields: Any) -> None:
-        self.events.append((event.__name__, fields))
+    def emit(self, event: Event) -> None:
+        self.events.append(event)
 
-    def chunk(self, stage: str, model_name: str, text: str, begins: bool) -> None:  # noqa: FBT001
-        fields = {"stage": stage, "model_name": model_name, "text": text, "begins": begins}
-        self.events.append(("Chunk", fields))
-
-    def of(self, name: str) -> list[dict[str, Any]]:
-        return [fields for event, fields in self.events if event == name]
+    def of(self, name: str) -> list[Any]:
+        return [event for event in self.events if type(event).__name__ == name]
 
 
 async def run(
-    models: list[RegisteredModel], *stages: StagePlan, timeout: float = math.inf, **fields: Any
+    models: list[RegisteredModel],
+    *stages: Stage,
+    strategy: Strategy | None = None,
+    timeout: float = math.inf,
+    **fields: Any,
 ) -> OrchestrationResult:
+    """Carry out a run of these stages, or of a strategy, without a coordinator."""
+    strategy = strategy or Synthesize(stages=stages or ALL)
     async with ModelTree(models, random=Random(1), intensity=NOW) as tree:
-        return await Run(make_plan(tree, models, *stages, timeout=timeout, **fields)).execute()
+        return await Run(*make_run(tree, models, strategy, timeout=timeout, **fields)).execute()
 
 
-def make_plan(tree: ModelTree, models: list[RegisteredModel], *stages: StagePlan, **fields: Any) -> RunPlan:
-    return RunPlan(
+def make_run(
+    tree: ModelTree, models: list[RegisteredModel], strategy: Strategy, **fields: Any
+) -> tuple[Execute, LocalRun]:
+    """The message of a run, and what stays beside it; `fields` are those of either, or of `RunOptions`."""
+    timeout = fields.pop("timeout", math.inf)
+    started = fields.pop("started", trio.current_time())
+    local = {name: fields.pop(name) for name in ("judge", "scorer", "caller") if name in fields}
+    execute = Execute(
         run_id="r",
-        question="Q",
-        stages=stages or ALL,
+        request=ModelRequest.of("Q"),
+        models=tuple(model.name for model in models),
+        strategy=spec_of(strategy),
+        options=RunOptions(
+            timeout=None if timeout == math.inf else timeout,
+            use_cache=False,
+            **{name: value for name, value in fields.items() if name != "sink"},
+        ),
+    )
+    return execute, LocalRun(
+        strategy=strategy,
         targets=tuple(tree.target(model) for model in models),
-        started=fields.pop("started", trio.current_time()),
-        use_cache=False,
-        **fields,
+        requests=tree.requests,
+        seal=Seal(b"s" * 32),
+        sink=fields.get("sink", NoReader("r")),
+        started=started,
+        deadline=started + timeout,
+        **local,
     )
 
 
