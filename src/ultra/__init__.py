@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ultra.actors.model.retry import RetryPolicy
     from ultra.actors.model.timeouts import Timeouts
     from ultra.clients.pricing import Price
+    from ultra.clients.providers import connect
     from ultra.errors import (
         ActorError,
         AllAttemptsFailed,
@@ -35,28 +36,47 @@ if TYPE_CHECKING:
         OrchestratorInUse,
         QuorumNotReached,
         StageFailed,
+        StrategyFailed,
         UltraError,
         UsageError,
     )
+    from ultra.messages.chat import ChatMessage
     from ultra.messages.events import Event
+    from ultra.messages.options import RunOptions
+    from ultra.messages.request import ModelRequest, SamplingOptions
     from ultra.messages.results import (
         Completion,
         ModelFailure,
         ModelMetrics,
         ModelResponse,
         OrchestrationResult,
+        Step,
         Usage,
     )
     from ultra.orchestrator.health import ModelHealth
     from ultra.orchestrator.orchestrator import MultiLLMOrchestrator
     from ultra.orchestrator.streams import RunStream
+    from ultra.scoring.agreement import Scorer, agreement
+    from ultra.stores.contracts import CacheStore
+    from ultra.stores.memory import MemoryCache
+    from ultra.stores.redis import RedisCache
+    from ultra.stores.sqlite import SqliteCache
+    from ultra.strategies.base import Answer, RunContext, Strategy
+    from ultra.strategies.best_of import BestOf
     from ultra.strategies.stages import Stage, StageResponses
+    from ultra.strategies.synthesize import Synthesize
+    from ultra.strategies.vote import Vote
+    from ultra.supervisor.spec import RestartIntensity
 
 __all__ = [
     "ActorError",
     "AllAttemptsFailed",
+    "Answer",
     "BadCall",
+    "BestOf",
     "BreakerPolicy",
+    "CacheStore",
+    "ChatMessage",
     "CircuitOpen",
     "Completion",
     "ConfigError",
@@ -64,11 +84,13 @@ __all__ = [
     "Event",
     "Hedge",
     "Limits",
+    "MemoryCache",
     "MissingExtra",
     "ModelError",
     "ModelFailure",
     "ModelHealth",
     "ModelMetrics",
+    "ModelRequest",
     "ModelResponse",
     "ModelUnregistered",
     "MultiLLMOrchestrator",
@@ -77,23 +99,39 @@ __all__ = [
     "OrchestratorInUse",
     "Price",
     "QuorumNotReached",
+    "RedisCache",
+    "RestartIntensity",
     "RetryPolicy",
+    "RunContext",
+    "RunOptions",
     "RunStream",
+    "SamplingOptions",
+    "Scorer",
+    "SqliteCache",
     "Stage",
     "StageFailed",
     "StageResponses",
+    "Step",
+    "Strategy",
+    "StrategyFailed",
+    "Synthesize",
     "Timeouts",
     "UltraError",
     "Usage",
     "UsageError",
+    "Vote",
+    "agreement",
+    "connect",
 ]
 
 _HOMES: Final = {
     "BreakerPolicy": "ultra.actors.model.breaker",
     "Hedge": "ultra.actors.model.hedging",
     "Limits": "ultra.actors.model.limits",
-    "Timeouts": "ultra.actors.model.timeouts",
     "RetryPolicy": "ultra.actors.model.retry",
+    "Timeouts": "ultra.actors.model.timeouts",
+    "Price": "ultra.clients.pricing",
+    "connect": "ultra.clients.providers",
     "ActorError": "ultra.errors",
     "AllAttemptsFailed": "ultra.errors",
     "BadCall": "ultra.errors",
@@ -107,25 +145,51 @@ _HOMES: Final = {
     "OrchestratorInUse": "ultra.errors",
     "QuorumNotReached": "ultra.errors",
     "StageFailed": "ultra.errors",
+    "StrategyFailed": "ultra.errors",
     "UltraError": "ultra.errors",
     "UsageError": "ultra.errors",
+    "ChatMessage": "ultra.messages.chat",
     "Event": "ultra.messages.events",
-    "ModelHealth": "ultra.orchestrator.health",
+    "RunOptions": "ultra.messages.options",
+    "ModelRequest": "ultra.messages.request",
+    "SamplingOptions": "ultra.messages.request",
     "Completion": "ultra.messages.results",
     "ModelFailure": "ultra.messages.results",
     "ModelMetrics": "ultra.messages.results",
     "ModelResponse": "ultra.messages.results",
     "OrchestrationResult": "ultra.messages.results",
+    "Step": "ultra.messages.results",
     "Usage": "ultra.messages.results",
+    "ModelHealth": "ultra.orchestrator.health",
     "MultiLLMOrchestrator": "ultra.orchestrator.orchestrator",
-    "Stage": "ultra.strategies.stages",
-    "Price": "ultra.clients.pricing",
-    "StageResponses": "ultra.strategies.stages",
     "RunStream": "ultra.orchestrator.streams",
+    "Scorer": "ultra.scoring.agreement",
+    "agreement": "ultra.scoring.agreement",
+    "CacheStore": "ultra.stores.contracts",
+    "MemoryCache": "ultra.stores.memory",
+    "RedisCache": "ultra.stores.redis",
+    "SqliteCache": "ultra.stores.sqlite",
+    "Answer": "ultra.strategies.base",
+    "RunContext": "ultra.strategies.base",
+    "Strategy": "ultra.strategies.base",
+    "BestOf": "ultra.strategies.best_of",
+    "Stage": "ultra.strategies.stages",
+    "StageResponses": "ultra.strategies.stages",
+    "Synthesize": "ultra.strategies.synthesize",
+    "Vote": "ultra.strategies.vote",
+    "RestartIntensity": "ultra.supervisor.spec",
 }
 """Where each public name is defined. Modules are imported when a name of theirs is first asked for, so
-that ``import ultra`` costs next to nothing: pytest does it in every project, by the plugin in `ultra.faults`.
+that ``import ultra`` costs next to nothing: pytest does it in every project, by the plugin in
+`ultra.simulation`.
 """
 
+_lazy, __dir__ = lazy_names(__name__, _HOMES)
 
-__getattr__, __dir__ = lazy_names(__name__, _HOMES)
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version  # noqa: PLC0415 - it takes longer than the rest of Ultra
+
+        return version("ultra-llm")
+    return _lazy(name)
