@@ -102,6 +102,7 @@ class LiveRun:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
         self._asks.close()
+        del self._asks  # it refers to this, and the garbage collector would have to find that out
         self._tree.runs.discard(self._run_id)
         if self.reply is None:
             self._sink.close()

@@ -11,7 +11,6 @@ where ``Longest`` is a class, its options the keyword arguments of its construct
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
@@ -21,7 +20,8 @@ from ultra.errors import BadCall
 from ultra.strategies.base import Strategy, StrategySpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
+    from importlib.metadata import EntryPoint
 
 __all__ = ["ENTRY_POINTS", "make_strategy", "spec_of", "strategy_names"]
 
@@ -36,7 +36,7 @@ _BUILT_IN: Final = {
 
 def strategy_names() -> tuple[str, ...]:
     """Return the names of all strategies, Ultra's own first."""
-    others = sorted({entry.name for entry in entry_points(group=ENTRY_POINTS)} - _BUILT_IN.keys())
+    others = sorted({entry.name for entry in _entry_points()} - _BUILT_IN.keys())
     return (*_BUILT_IN, *others)
 
 
@@ -98,7 +98,9 @@ def _kind(name: str) -> Callable[..., object]:
     if home is not None:
         module, _, attribute = home.partition(":")
         return cast("Callable[..., object]", getattr(import_module(module), attribute))
-    for entry in entry_points(group=ENTRY_POINTS, name=name):
+    for entry in _entry_points():
+        if entry.name != name:
+            continue
         try:
             return cast("Callable[..., object]", entry.load())
         except Exception as error:
@@ -107,3 +109,9 @@ def _kind(name: str) -> Callable[..., object]:
                 f"strategy {name!r} of {package} cannot be loaded: {type(error).__name__}: {error}"
             ) from error
     raise BadCall(f"unknown strategy {name!r}; there are: {', '.join(strategy_names())}")
+
+
+def _entry_points() -> Iterable[EntryPoint]:
+    from importlib.metadata import entry_points  # noqa: PLC0415 - it takes longer than the rest of Ultra
+
+    return entry_points(group=ENTRY_POINTS)

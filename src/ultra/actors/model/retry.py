@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 from msgspec import Struct
-from tenacity import AsyncRetrying, retry_if_exception
+from tenacity import AsyncRetrying
 
 from ultra.errors import BadCall, ModelError
 
@@ -71,6 +71,14 @@ async def with_retries(
     Any other exception of `attempt` or `sleep` passes through, as cancellation does.
     """
 
+    latest: RetryCallState | None = None
+
+    def retry(state: RetryCallState) -> bool:
+        nonlocal latest
+        latest = state
+        error = state.outcome.exception() if state.outcome is not None else None
+        return isinstance(error, ModelError) and error.retryable
+
     def wait(state: RetryCallState) -> float:
         return policy.wait(state.attempt_number, _error(state), random)
 
@@ -83,19 +91,15 @@ async def with_retries(
     def tell(state: RetryCallState) -> None:
         before_sleep(state.attempt_number, _error(state), state.upcoming_sleep)
 
-    retrying = AsyncRetrying(
-        sleep=sleep,
-        stop=stop,
-        wait=wait,
-        retry=retry_if_exception(_may_be_retried),
-        before_sleep=tell,
-        reraise=True,
-    )
-    return await retrying(attempt)
-
-
-def _may_be_retried(error: BaseException) -> bool:
-    return isinstance(error, ModelError) and error.retryable
+    retrying = AsyncRetrying(sleep=sleep, stop=stop, wait=wait, retry=retry, before_sleep=tell, reraise=True)
+    try:
+        return await retrying(attempt)
+    finally:
+        # Tenacity's objects refer to each other, and to an error whose traceback refers to them: left to
+        # the garbage collector, they would cost each call more than all the rest of the loop.
+        retrying.iter_state.reset()
+        if latest is not None:
+            latest.outcome = latest = None
 
 
 def _error(state: RetryCallState) -> ModelError:
