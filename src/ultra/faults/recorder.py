@@ -41,8 +41,7 @@ class RuleBook:
         if self._origin is None:
             self._origin = self._now()
             if log.enabled("warning"):
-                log.write(
-                    "warning",
+                log.warning(
                     "fault injection is on: errors, delays and losses are made on purpose",
                     seed=self.seed,
                     rules="; ".join(map(str, self.rules)),

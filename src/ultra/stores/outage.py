@@ -60,8 +60,8 @@ class Outage:
         with self._lock:
             was_out, self._over_at = self._over_at is not None, None
         if was_out:
-            _log.write("info", "cache available again", **self._where)
+            _log.info("cache available again", **self._where)
 
     def warn(self, error: BaseException, **fields: Any) -> None:  # noqa: ANN401 - fields of a log event
         """Say that the store failed this once."""
-        _log.write("warning", "cache unavailable", **self._where, error=str(error) or repr(error), **fields)
+        _log.warning("cache unavailable", **self._where, error=str(error) or repr(error), **fields)

@@ -271,8 +271,7 @@ class CircuitBreaker:
         self._epoch += 1
         self._opened += 1
         self._probe_at = self._now() + self._cooldown
-        _log.write(
-            "warning",
+        _log.warning(
             "circuit opened",
             model=self._model_name,
             consecutive_failures=self._consecutive,
@@ -281,7 +280,7 @@ class CircuitBreaker:
 
     def _close(self) -> None:
         if not self._closed:
-            _log.write("info", "circuit closed", model=self._model_name)
+            _log.info("circuit closed", model=self._model_name)
         self._closed, self._probing = True, False
         self._epoch += 1
         self._consecutive = 0

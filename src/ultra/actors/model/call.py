@@ -56,8 +56,7 @@ class ModelCall:
             flight.failure = error
             if not isinstance(error, CircuitOpen):
                 model.metrics.called(error)
-            log.write(
-                "critical",
+            log.critical(
                 "all attempts failed",
                 model=model.name,
                 stage=self._request.stage,
@@ -174,8 +173,7 @@ class ModelCall:
     def _failed(self, error: ModelError) -> None:
         """Take note that an attempt failed."""
         model = self._model
-        log.write(
-            "error",
+        log.error(
             "attempt failed",
             model=model.name,
             stage=self._request.stage,
@@ -188,8 +186,7 @@ class ModelCall:
             model.limiter.pause(error.retry_after)
 
     def _before_retry(self, attempt: int, error: ModelError, wait: float) -> None:
-        log.write(
-            "warning",
+        log.warning(
             "retrying",
             model=self._model.name,
             attempt=attempt,

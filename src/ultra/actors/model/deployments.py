@@ -131,8 +131,7 @@ class Deployments:
                 if error.kind == "bad_request" and error.status in _REFUSED:
                     break
                 if number + 1 < len(asks):
-                    log.write(
-                        "warning",
+                    log.warning(
                         "deployment failed",
                         model=self._name,
                         number=self._adapters.index(adapter) + 1,

@@ -64,9 +64,9 @@ class Passenger:
         self.told = True
         try:
             self.listener(text, begins)
-        except Exception:  # noqa: BLE001 - whatever it raises
+        except Exception:  # whatever it raises
             self.listener = None
-            log.write("error", "listener failed", exc_info=True)
+            log.exception("listener failed")
 
     def hear_of_retry(self, attempt: int, error: ModelError, wait: float) -> None:
         """Pass on that another attempt follows, as `hear` passes on text."""
@@ -74,9 +74,9 @@ class Passenger:
             return
         try:
             self.on_retry(attempt, error, wait)
-        except Exception:  # noqa: BLE001 - whatever it raises
+        except Exception:  # whatever it raises
             self.on_retry = None
-            log.write("error", "listener failed", exc_info=True)
+            log.exception("listener failed")
 
     def leave(self) -> None:
         """Want the answer no longer; whoever waits in `Flight.wait` for this passenger returns."""

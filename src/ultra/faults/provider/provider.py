@@ -212,7 +212,7 @@ class SimulatedProvider:
             return compose(question, self._seed)
         try:
             reply = self._respond(question)
-        except Exception as error:  # noqa: BLE001 - whatever it is, who asked must get an answer
-            log.write("error", "respond raised", exc_info=error)
+        except Exception as error:  # whatever it is, who asked must get an answer
+            log.exception("respond raised")
             return Failure("server", message=f"respond raised {error!r}")
         return Reply(reply) if isinstance(reply, str) else reply
