@@ -1,22 +1,20 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 import tracemalloc
 from typing import Any
 
 import pytest
 import trio
-from hypothesis import given, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from trio.testing import MockClock
 
+from helpers.cache_keys import key_of
 from ultra.errors import BadCall
 from ultra.messages.results import Completion, FinishReason
 from ultra.stores import open_cache
 from ultra.stores.contracts import CacheStatistics, CacheStore, is_whole
-from ultra.stores.keys import cache_key
 from ultra.stores.memory import MemoryCache, MemoryShard
 
 ENTRY = 2000
@@ -31,89 +29,6 @@ def shard(
 ) -> MemoryShard:
     times = time if time is not None else [0.0]
     return MemoryShard(max_entries=max_entries, max_bytes=max_bytes, ttl=ttl, now=lambda: times[0])
-
-
-# --- keys --------------------------------------------------------------------------------------
-
-json_like = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-5, 5)
-    | st.sampled_from([0.5, 1.0, -1.0])
-    | st.text("ab", max_size=2),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("ab", max_size=2), inner, max_size=3),
-    max_leaves=6,
-)
-option_sets = st.dictionaries(st.text("abc", min_size=1, max_size=2), json_like, max_size=4)
-requests = st.tuples(st.text("ab\x00[", max_size=4), st.none() | st.text("ab", max_size=3), option_sets)
-
-
-def shape(value: Any) -> Any:
-    """`value` in a form whose equality tells apart True, 1 and 1.0, as JSON does."""
-    if isinstance(value, dict):
-        return ("map", frozenset((key, shape(item)) for key, item in value.items()))
-    if isinstance(value, list | tuple):
-        return ("list", tuple(map(shape, value)))
-    return (type(value), value)
-
-
-@given(requests, requests)
-def test_two_requests_have_the_same_key_only_if_they_are_the_same(one: Any, other: Any) -> None:
-    assert (cache_key(*one) == cache_key(*other)) == (shape(one) == shape(other))
-
-
-@given(option_sets, st.randoms(use_true_random=False))
-def test_the_order_of_options_does_not_matter(options: dict[str, Any], random: Any) -> None:
-    shuffled = list(options.items())
-    random.shuffle(shuffled)
-    assert cache_key("p", None, options) == cache_key("p", None, dict(shuffled))
-
-
-def test_the_order_of_nested_mappings_and_sets_does_not_matter() -> None:
-    one = {"body": {"a": 1, "b": {"x", "y", "z"}}}
-    other = {"body": {"b": {"z", "x", "y"}, "a": 1}}
-    assert cache_key("p", None, one) == cache_key("p", None, other)
-
-
-def test_options_may_map_numbers() -> None:
-    biased = cache_key("p", None, {"logit_bias": {50256: -100, 11: 5}})
-    assert biased == cache_key("p", None, {"logit_bias": {11: 5, 50256: -100}})
-    assert biased != cache_key("p", None, {"logit_bias": {"11": 5, "50256": -100}})
-
-
-def test_text_does_not_slide_from_the_prompt_into_the_system_prompt() -> None:
-    assert cache_key("ab", "c") != cache_key("a", "bc")
-    assert cache_key("a", "") != cache_key("a", None)
-
-
-def test_a_prompt_with_a_lone_surrogate_has_a_key() -> None:
-    assert cache_key("\ud800") != cache_key("\ud801")
-
-
-def test_not_a_number_is_not_none() -> None:
-    assert cache_key("p", None, {"t": float("nan")}) != cache_key("p", None, {"t": None})
-
-
-def test_a_key_is_the_same_in_another_process() -> None:
-    code = (
-        "from ultra.stores.keys import cache_key;"
-        "print(cache_key('p', 's', {'b': {'x', 'y', 'z'}, 'a': 1}).hex())"
-    )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ran.stdout.strip() == cache_key("p", "s", {"a": 1, "b": {"z", "y", "x"}}).hex()
-
-
-@pytest.mark.parametrize("value", [object(), print, 2**80, "\ud800"])
-def test_an_option_without_an_encoding_is_a_bad_call_that_names_the_options(value: object) -> None:
-    with pytest.raises(BadCall, match=r"options \('temperature', 'tool'\).*use_cache=False"):
-        cache_key("p", None, {"temperature": 1, "tool": value})
-
-
-def test_an_option_that_holds_itself_is_a_bad_call() -> None:
-    loop: list[Any] = []
-    loop.append(loop)
-    with pytest.raises(BadCall, match="use_cache=False"):
-        cache_key("p", None, {"loop": loop})
 
 
 # --- what is kept ------------------------------------------------------------------------------
@@ -198,7 +113,7 @@ def test_the_size_of_an_entry_is_close_to_the_memory_it_takes() -> None:
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
     for number in range(2000):
-        kept.put_nowait(cache_key(str(number)), answer(f"{number} " * 300))
+        kept.put_nowait(key_of(str(number)), answer(f"{number} " * 300))
     used = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
     assert used * 0.75 < kept.statistics().bytes < used * 1.5

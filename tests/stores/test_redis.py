@@ -13,11 +13,11 @@ import pytest
 import structlog
 import trio
 
+from helpers.cache_keys import key_of
 from ultra.errors import BadCall, MissingExtra
 from ultra.messages.results import Completion, Usage
 from ultra.stores import open_cache
 from ultra.stores.contracts import CacheStatistics, CacheStore
-from ultra.stores.keys import cache_key
 
 pytest.importorskip("coredis", reason="the extra 'redis' is not installed")
 
@@ -77,7 +77,7 @@ async def test_an_answer_comes_back_whole_and_each_model_has_its_own(url: str) -
     cache = RedisCache(url)
     assert isinstance(cache, CacheStore)
     assert cache.shard("llama") is cache.shard("llama")
-    key = cache_key("question")
+    key = key_of("question")
     await cache.shard("llama").put(key, answer())
     assert await cache.shard("llama").get(key) == answer()
     assert await cache.shard("Llama").get(key) is None

@@ -7,7 +7,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from ultra.errors import BadCall
-from ultra.stores.keys import cache_key
+from ultra.messages.request import SamplingOptions
 
 if TYPE_CHECKING:
     from ultra.scoring.agreement import Scorer
@@ -122,7 +122,8 @@ def checked_system(system: object) -> str | None:
 def checked_options(options: object, *, cached: bool) -> dict[str, Any]:
     """A copy of `options`, the keyword arguments for clients; raises `BadCall` for anything else.
 
-    Those of a call that is `cached` must be plain values, since they are a part of the key.
+    Those of a call that is `cached` must be plain values of the kinds that `SamplingOptions` names, since
+    they are a part of the key.
     """
     if options is None:
         return {}
@@ -131,7 +132,7 @@ def checked_options(options: object, *, cached: bool) -> dict[str, Any]:
         given = list(options) if isinstance(options, Mapping) else type(options).__name__
         raise BadCall(f"options is {given}; it must be a mapping from the names of options to their values")
     if cached and options:
-        cache_key("", None, options)
+        SamplingOptions.of(options)
     return dict(options)
 
 

@@ -30,6 +30,7 @@ from ultra.errors import (
     ModelError,
     ModelUnregistered,
 )
+from ultra.messages.request import ModelRequest, SamplingOptions
 from ultra.messages.results import ModelResponse, Usage
 from ultra.stores.keys import cache_key
 
@@ -195,7 +196,7 @@ class ModelActor(Actor):
     # --- from request to flight ---------------------------------------------------------------------
 
     async def _answer(self, request: Generate, passenger: Passenger, started: float) -> ModelResponse:
-        key = cache_key(request.prompt, request.system, request.options) if request.use_cache else None
+        key = _key(request) if request.use_cache else None
         while True:
             flight = self._flights.get(key) if key is not None else None
             leads = flight is None or flight.deserted
@@ -262,3 +263,8 @@ class ModelActor(Actor):
             request_id=completion.request_id,
             cost=flight.cost,
         )
+
+
+def _key(request: Generate) -> CacheKey:
+    options = SamplingOptions.of(request.options)
+    return cache_key(ModelRequest.of(request.prompt, request.system, options))
