@@ -305,5 +305,5 @@ def test_a_refused_url_shows_no_password() -> None:
     ],
 )
 def test_bounds_that_are_not_positive_numbers_are_bad_calls(bounds: dict[str, Any]) -> None:
-    with pytest.raises(BadCall, match=f"{next(iter(bounds))}=.*positive"):
+    with pytest.raises(BadCall, match=f"{next(iter(bounds))} is .*; it must be a "):
         MemoryCache(**bounds)

@@ -6,12 +6,9 @@ A shard keeps only whole successful answers; errors, and answers that stopped ea
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, runtime_checkable
 
 from msgspec import Struct
-
-from ultra.errors import BadCall
 
 if TYPE_CHECKING:
     from ultra.messages import Completion
@@ -22,7 +19,6 @@ __all__ = [
     "CacheShard",
     "CacheStatistics",
     "CacheStore",
-    "check_bound",
     "is_whole",
 ]
 
@@ -96,10 +92,3 @@ def is_whole(completion: Completion) -> bool:
     """Whether an answer may be kept: there is text, and the model stopped because it was done."""
     done = completion.finish_reason in {None, "stop"} and completion.refusal is None
     return done and bool(completion.content.strip())
-
-
-def check_bound(name: str, value: float, *, whole: bool = False) -> None:
-    """Raise `BadCall` unless `value` is a positive, finite number (an integer where `whole`)."""
-    kinds = int if whole else (int, float)
-    if isinstance(value, bool) or not isinstance(value, kinds) or not 0 < value < math.inf:
-        raise BadCall(f"{name}={value!r} is not allowed; give a positive {'integer' if whole else 'number'}")

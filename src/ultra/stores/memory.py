@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 import trio
 
+from ultra._support.checks import check_count, check_seconds
 from ultra._support.clock import Timeline
 from ultra._support.randomness import new_secret
-from ultra.stores.contracts import SECRET_BYTES, CacheStatistics, check_bound, is_whole
+from ultra.stores.contracts import SECRET_BYTES, CacheStatistics, is_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -146,10 +147,9 @@ class MemoryCache:
     def __init__(
         self, *, max_entries: int = 4096, max_bytes: int = 64 * 2**20, ttl: float | None = 3600.0
     ) -> None:
-        check_bound("max_entries", max_entries, whole=True)
-        check_bound("max_bytes", max_bytes, whole=True)
-        if ttl is not None:
-            check_bound("ttl", ttl)
+        check_count("max_entries", max_entries)
+        check_count("max_bytes", max_bytes)
+        check_seconds("ttl", ttl, positive=True, optional=True)
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self._ttl = ttl

@@ -18,9 +18,10 @@ from urllib.parse import urlsplit
 import msgspec
 import trio
 
+from ultra._support.checks import check_count, check_seconds
 from ultra.errors import BadCall, MissingExtra
 from ultra.stores.answers import decode, encode
-from ultra.stores.contracts import SECRET_BYTES, CacheStatistics, check_bound, is_whole
+from ultra.stores.contracts import SECRET_BYTES, CacheStatistics, is_whole
 from ultra.stores.outage import Outage, Unavailable
 
 try:
@@ -174,10 +175,9 @@ class RedisCache:
         timeout: float = 1.0,
         prefix: str = "ultra",
     ) -> None:
-        check_bound("timeout", timeout)
-        check_bound("max_answer_bytes", max_answer_bytes, whole=True)
-        if ttl is not None:
-            check_bound("ttl", ttl)
+        check_seconds("timeout", timeout, positive=True)
+        check_count("max_answer_bytes", max_answer_bytes)
+        check_seconds("ttl", ttl, positive=True, optional=True)
         self._ttl = ttl
         self._max_answer_bytes = max_answer_bytes
         self._prefix = f"{prefix}:{FORMAT}:"

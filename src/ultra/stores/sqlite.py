@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
 import msgspec
 import trio
 
+from ultra._support.checks import check_count, check_seconds
 from ultra.errors import BadCall, ConfigError
 from ultra.stores.answers import encode
-from ultra.stores.contracts import SECRET_BYTES, CacheStatistics, check_bound, is_whole
+from ultra.stores.contracts import SECRET_BYTES, CacheStatistics, is_whole
 from ultra.stores.outage import Outage, Unavailable
 from ultra.stores.sqlite_file import Contents, ShardTable, connect, is_busy, row_size, survey
 
@@ -250,11 +251,10 @@ class SqliteCache:
     ) -> None:
         self._path = str(path)
         if self._path in {"", ":memory:"} or "\0" in self._path:
-            raise BadCall(f"path={self._path!r} is not allowed; give the path of a file")
-        check_bound("max_bytes", max_bytes, whole=True)
-        check_bound("busy_timeout", busy_timeout)
-        if ttl is not None:
-            check_bound("ttl", ttl)
+            raise BadCall(f"path is {self._path!r}; it must be the path of a file")
+        check_count("max_bytes", max_bytes)
+        check_seconds("busy_timeout", busy_timeout, positive=True)
+        check_seconds("ttl", ttl, positive=True, optional=True)
         self._max_bytes = max_bytes
         self._ttl = ttl
         self._now = now

@@ -7,13 +7,13 @@ together do not come back together; what a server asks for by Retry-After is wai
 
 from __future__ import annotations
 
-from math import inf
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
 from msgspec import Struct
 
-from ultra.errors import BadCall, ModelError
+from ultra._support.checks import check_count, check_seconds
+from ultra.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -39,12 +39,9 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
     retry_after_cap: float = 60.0
 
     def __post_init__(self) -> None:
-        if type(self.max_retries) is not int or self.max_retries < 0:
-            raise BadCall(f"max_retries is {self.max_retries!r}; it must be a whole number, 0 or more")
+        check_count("max_retries", self.max_retries, least=0)
         for name in ("initial", "maximum", "retry_after_cap"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not (isinstance(value, (int, float)) and 0 <= value < inf):
-                raise BadCall(f"{name} is {value!r}; it must be a number of seconds, 0 or more")
+            check_seconds(name, getattr(self, name))
 
     def wait(self, attempt: int, error: ModelError, random: Random) -> float:
         """Seconds between the attempt with this number (from 1), which failed by `error`, and the next."""
