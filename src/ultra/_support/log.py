@@ -1,7 +1,7 @@
-"""Logging through structlog, routed where the host application routes its own.
+"""Logging through structlog, or through the standard library where the program does not use structlog.
 
-A host that configured structlog gets Ultra's events through its own processors. In any other program
-they go to the standard library's logger of the same name (``ultra.…``) as logfmt lines, so that
+In a program that has configured structlog, Ultra's events go through its processors. In any other program
+they go to the standard library's logger of the same name (``ultra.…``) as logfmt lines, so
 `logging.basicConfig`, levels and handlers work as for every library. Nothing is written to stdout.
 """
 
@@ -39,7 +39,7 @@ def _as_record(logger: WrappedLogger, name: str, event: EventDict) -> tuple[tupl
 class Logger:
     """Writes events with fields: ``log.error("attempt failed", model="llama", attempt=2)``.
 
-    Each call asks anew whether the host has configured structlog, so the order of imports does not matter.
+    Each call asks again whether the program has configured structlog, so it may do so after the import.
     """
 
     def __init__(self, name: str) -> None:
@@ -82,7 +82,7 @@ class Logger:
         self.log("critical", event, **fields)
 
     def log(self, level: Level, event: str, /, **fields: object) -> None:
-        """Write one event; an exception from the host's own processors is logged and goes no further."""
+        """Write one event; an exception from the program's own processors is logged and goes no further."""
         if not structlog.is_configured():
             getattr(self._fallback, level)(event, **fields)
             return

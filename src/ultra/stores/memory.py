@@ -11,7 +11,7 @@ import msgspec
 import trio
 
 from ultra._support.checks import check_count, check_seconds
-from ultra._support.clock import Timeline
+from ultra._support.clock import ContinuousClock
 from ultra._support.randomness import new_secret
 from ultra.stores.contracts import SECRET_BYTES, CacheStatistics, is_whole
 
@@ -46,7 +46,7 @@ class MemoryShard:
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self._ttl = ttl
-        self._now = now if now is not None else Timeline()
+        self._now = now if now is not None else ContinuousClock()
         self._lock = threading.Lock()
         self._entries: OrderedDict[CacheKey, _Entry] = OrderedDict()  # least recently used first
         self._expiries: OrderedDict[CacheKey, float] = OrderedDict()  # oldest first; empty without a ttl

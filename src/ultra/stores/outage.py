@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from ultra._support.clock import Timeline
+from ultra._support.clock import ContinuousClock
 from ultra._support.log import get_logger
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Outage:
     def __init__(self, **where: str) -> None:
         self._where: Mapping[str, str] = where
         self._lock = threading.Lock()
-        self._now = Timeline()
+        self._now = ContinuousClock()
         self._over_at: float | None = None
 
     async def check(self) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from msgspec import Struct
 
 from ultra._support.checks import check_count, check_number, check_seconds
-from ultra._support.clock import Timeline
+from ultra._support.clock import ContinuousClock
 from ultra._support.log import get_logger
 from ultra.errors import CircuitOpen, ModelError, UltraError
 
@@ -149,7 +149,7 @@ class CircuitBreaker:
     def __init__(self, model_name: str, policy: BreakerPolicy | None = None) -> None:
         self._model_name = model_name
         self._policy = policy if policy is not None else BreakerPolicy()
-        self._now = Timeline()
+        self._now = ContinuousClock()
         self._window = _Window(self._policy.window)
         self._consecutive = self._opened = self._rejected = 0
         self._cooldown = self._policy.cooldown

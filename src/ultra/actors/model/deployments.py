@@ -7,7 +7,7 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from ultra._support.clock import Timeline
+from ultra._support.clock import ContinuousClock
 from ultra._support.log import get_logger
 from ultra.actors.model.hedging import Hedge, HedgedCall
 from ultra.clients.adapter import EmptyAnswer
@@ -53,7 +53,7 @@ class Deployments:
         self._hedge = hedge
         self._only = adapters[0] if len(adapters) == 1 and hedge is None else None
         self._metrics = metrics
-        self._now = Timeline()
+        self._now = ContinuousClock()
         self._resting_until: dict[ClientAdapter, float] = {}
 
     @property

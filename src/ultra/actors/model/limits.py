@@ -12,7 +12,7 @@ import trio
 from msgspec import Struct
 
 from ultra._support.checks import check_count, check_number, check_seconds
-from ultra._support.clock import Timeline
+from ultra._support.clock import ContinuousClock
 from ultra.actors.model.token_bucket import Grant, TokenBucket
 from ultra.errors import BadCall, CircuitOpen, ModelError
 
@@ -125,7 +125,7 @@ class Limiter:
     def __init__(self, model_name: str, limits: Limits | None = None) -> None:
         self.limits = limits if limits is not None else Limits()
         self._model_name = model_name
-        self._now = Timeline()
+        self._now = ContinuousClock()
         self._requests = _bucket(self.limits.requests_per_minute, floor=1)
         self._tokens = _bucket(self.limits.tokens_per_minute, floor=0)
         self._turn = trio.StrictFIFOLock()  # held by the first in line

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 from msgspec import Struct, field
 
-from ultra._support.clock import Timeline
+from ultra._support.clock import ContinuousClock
 from ultra._support.log import get_logger
 from ultra.errors import BadCall
 from ultra.faults.provider.allowance import Allowance
@@ -125,7 +125,7 @@ class SimulatedProvider:
         self.tokens_per_second = tokens_per_second
         self.requests: deque[ReceivedRequest] = deque(maxlen=keep_requests)
         self.request_count = 0
-        self.allowance = Allowance(requests_per_minute, tokens_per_minute, Timeline())
+        self.allowance = Allowance(requests_per_minute, tokens_per_minute, ContinuousClock())
         self._seed = seed
         self._respond = respond
         self._scripts: dict[str | None, deque[Reply | Failure]] = {}
