@@ -37,7 +37,7 @@ async def carry_out(lifespan: Lifespan, make_plan: PlanMaker) -> OrchestrationRe
                 return await tree.coordinator.ask(Execute(plan))
             raise plan.unheard_of()
 
-    return await lifespan.place.run(ask_coordinator)
+    return await lifespan.trio_run.run(ask_coordinator)
 
 
 async def ask(lifespan: Lifespan, model: RegisteredModel, request: Generate, limit: float) -> ModelResponse:
@@ -49,7 +49,7 @@ async def ask(lifespan: Lifespan, model: RegisteredModel, request: Generate, lim
         ModelUnregistered: the model was unregistered, and not let finish.
         OrchestratorClosed: the orchestrator was closed.
     """
-    return await lifespan.place.run(lambda: _ask(lifespan, model, request, limit))
+    return await lifespan.trio_run.run(lambda: _ask(lifespan, model, request, limit))
 
 
 async def ask_stranger(
@@ -64,7 +64,7 @@ async def ask_stranger(
         forgotten = strangers.dismiss(stranger)
         tree = lifespan.tree
         if forgotten and tree is not None:
-            await lifespan.place.run(lambda: tree.forget(forgotten))
+            await lifespan.trio_run.run(lambda: tree.forget(forgotten))
 
 
 async def _ask(lifespan: Lifespan, model: RegisteredModel, request: Generate, limit: float) -> ModelResponse:

@@ -244,7 +244,7 @@ class MultiLLMOrchestrator:
         model = self._registry.unregister(name)
         tree = self._lifespan.tree
         if tree is not None:
-            await self._lifespan.place.run(lambda: tree.remove(model, drain=drain, grace=grace))
+            await self._lifespan.trio_run.run(lambda: tree.remove(model, drain=drain, grace=grace))
 
     def set_model_weight(self, name: str, weight: float) -> None:
         """Change a model's weight, from the next run on. Raises `BadCall` for a bad name or weight."""
@@ -261,7 +261,9 @@ class MultiLLMOrchestrator:
     def get_metrics(self) -> dict[str, ModelMetrics]:
         """A snapshot of every model's metrics since it was registered, highest weight first."""
         models = self._registry.prioritized()
-        return self._lifespan.place.look(lambda: {model.name: model.metrics.snapshot() for model in models})
+        return self._lifespan.trio_run.run_sync(
+            lambda: {model.name: model.metrics.snapshot() for model in models}
+        )
 
     def health(self) -> dict[str, ModelHealth]:
         """How well each model is, and why: up, degraded or down; highest weight first.
@@ -280,7 +282,7 @@ class MultiLLMOrchestrator:
             BadCall: there is no model of that name.
         """
         model = self._registry.get(name)
-        self._lifespan.place.look(model.breaker.reset)
+        self._lifespan.trio_run.run_sync(model.breaker.reset)
         if self._lifespan.tree is not None:
             self._lifespan.look(lambda tree: tree.revive(model))
 

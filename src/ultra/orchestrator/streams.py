@@ -199,14 +199,14 @@ class EventBuffer:
             await wait_task_rescheduled(self._stop_reading)
 
     async def _arrival_on_asyncio(self) -> None:
-        from ultra.bridge.asyncio_loop import Alarm  # noqa: PLC0415 - imports asyncio
+        from ultra.bridge.asyncio_loop import ThreadsafeEvent  # noqa: PLC0415 - imports asyncio
 
         with self._lock:
             if self._events or self._ended:
                 return
-            alarm = Alarm()
-            self._wake_reader = alarm.ring
-        await alarm.wait()
+            arrival = ThreadsafeEvent()
+            self._wake_reader = arrival.set
+        await arrival.wait()
 
     def _stop_reading(self, _raise_cancel: object) -> Abort:
         self._wake_reader = _nobody
@@ -287,7 +287,7 @@ class RunStream:
 
     def __init__(self, run_id: str, lifespan: Lifespan, make_plan: PlanMaker) -> None:
         self.run_id = run_id
-        self._place = lifespan.place
+        self._trio_run = lifespan.trio_run
         self._run = _LiveRun(run_id, lifespan, make_plan)
         self._block: AbstractAsyncContextManager[EventBuffer, bool | None] | None = None
         self._buffer: EventBuffer | None = None
@@ -295,7 +295,7 @@ class RunStream:
     async def __aenter__(self) -> Self:
         if self._block is not None:
             raise BadCall("a run can be streamed only once; call stream_responses again")
-        self._block = self._place.block(self._run)
+        self._block = self._trio_run.wrap_context_manager(self._run)
         self._buffer = await self._block.__aenter__()
         return self
 
@@ -324,7 +324,7 @@ class RunStream:
         Cancellation leaves the run as it is. Raises what `process_responses` raises.
         """
         self._opened()
-        await self._place.run(self._run.over.wait)
+        await self._trio_run.run(self._run.over.wait)
         reply = self._run.reply
         if reply is None:
             raise _left()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from msgspec import Struct
 
 from ultra.actors.coordinator.plan import Compose, ComposedPrompt, StagePlan, Target, Write
-from ultra.bridge.caller import as_caller
+from ultra.bridge.caller import call_in_context
 from ultra.errors import BadCall, ModelError, StageFailed
 from ultra.prompts.composing import Candidate, Composer, prompt_budget
 from ultra.strategies.stage_responses import StageResponses
@@ -197,7 +197,7 @@ def _made(stage: str, maker: PromptMaker, reads: str | None, run: Run) -> str:
     # A first stage reads nothing: it is given a stage without responses, for the question's sake.
     responses = StageResponses(run.plan.question, reads or "", run.responses if reads else {"": {}})
     try:
-        text: object = as_caller(run.plan.caller, maker, responses)
+        text: object = call_in_context(run.plan.caller, maker, responses)
         if not (isinstance(text, str) and text.strip()):
             raise TypeError(f"it gave {text!r}; it must give the text of the prompt")  # noqa: TRY301
     except Exception as error:

@@ -9,7 +9,7 @@ import trio
 
 from ultra.actors.coordinator.pipeline import labelled, prompt_budget_of
 from ultra.actors.model.actor import Generate
-from ultra.bridge.caller import as_caller
+from ultra.bridge.caller import call_in_context
 from ultra.errors import DeadlineExceeded, StageFailed, UltraError
 from ultra.prompts.composing import Composer
 from ultra.scoring.judge import JUDGE, parse_grades
@@ -57,7 +57,7 @@ class Scoring:
     def _score(self, scorer: Scorer, run: Run, stage: StagePlan) -> dict[str, float]:
         texts = {name: response.content for name, response in run.responses[stage.name].items()}
         try:
-            return _checked(as_caller(run.plan.caller, scorer, run.plan.question, texts))
+            return _checked(call_in_context(run.plan.caller, scorer, run.plan.question, texts))
         except Exception as error:
             raise StageFailed(stage.name, "the scorer", error) from error
 
