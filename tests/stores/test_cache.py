@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import tracemalloc
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 import pytest
 import trio
@@ -19,6 +20,8 @@ from ultra.stores.memory import MemoryCache, MemoryShard
 
 ENTRY = 2000
 
+T = TypeVar("T")
+
 
 def answer(text: str = "yes", finish_reason: FinishReason | None = "stop") -> Completion:
     return Completion(content=text, finish_reason=finish_reason)
@@ -29,6 +32,14 @@ def shard(
 ) -> MemoryShard:
     times = time if time is not None else [0.0]
     return MemoryShard(max_entries=max_entries, max_bytes=max_bytes, ttl=ttl, now=lambda: times[0])
+
+
+def at_once(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Return what the coroutine returns, which must not wait."""
+    with pytest.raises(StopIteration) as stop:
+        coroutine.send(None)
+    result: T = stop.value.value
+    return result
 
 
 # --- what is kept ------------------------------------------------------------------------------
@@ -51,35 +62,35 @@ def shard(
 def test_only_whole_successful_answers_are_kept(completion: Completion, *, whole: bool) -> None:
     assert is_whole(completion) is whole
     kept = shard()
-    kept.put_nowait(b"k", completion)
-    assert kept.get_nowait(b"k") == (completion if whole else None)
+    at_once(kept.put(b"k", completion))
+    assert at_once(kept.get(b"k")) == (completion if whole else None)
     assert kept.statistics().refused == (not whole)
 
 
 def test_an_answer_that_is_not_whole_leaves_the_older_whole_one() -> None:
     kept = shard()
-    kept.put_nowait(b"k", answer("old"))
-    kept.put_nowait(b"k", answer("cut", "length"))
-    assert kept.get_nowait(b"k") == answer("old")
+    at_once(kept.put(b"k", answer("old")))
+    at_once(kept.put(b"k", answer("cut", "length")))
+    assert at_once(kept.get(b"k")) == answer("old")
 
 
 def test_the_least_recently_used_answer_goes_first() -> None:
     kept = shard(max_entries=2)
-    kept.put_nowait(b"a", answer("a"))
-    kept.put_nowait(b"b", answer("b"))
-    kept.get_nowait(b"a")
-    kept.put_nowait(b"c", answer("c"))
-    assert kept.get_nowait(b"b") is None
-    assert kept.get_nowait(b"a") == answer("a")
+    at_once(kept.put(b"a", answer("a")))
+    at_once(kept.put(b"b", answer("b")))
+    at_once(kept.get(b"a"))
+    at_once(kept.put(b"c", answer("c")))
+    assert at_once(kept.get(b"b")) is None
+    assert at_once(kept.get(b"a")) == answer("a")
     assert kept.statistics().evictions == 1
 
 
 def test_an_answer_bigger_than_the_shard_is_not_kept_and_pushes_nothing_out() -> None:
     kept = shard(max_bytes=ENTRY)
-    kept.put_nowait(b"a", answer("a"))
-    kept.put_nowait(b"b", answer("b" * ENTRY))
-    assert kept.get_nowait(b"a") == answer("a")
-    assert kept.get_nowait(b"b") is None
+    at_once(kept.put(b"a", answer("a")))
+    at_once(kept.put(b"b", answer("b" * ENTRY)))
+    assert at_once(kept.get(b"a")) == answer("a")
+    assert at_once(kept.get(b"b")) is None
     statistics = kept.statistics()
     assert (statistics.evictions, statistics.refused) == (0, 1)
 
@@ -87,24 +98,24 @@ def test_an_answer_bigger_than_the_shard_is_not_kept_and_pushes_nothing_out() ->
 def test_an_answer_expires_when_its_time_to_live_is_over_used_or_not() -> None:
     time = [0.0]
     kept = shard(ttl=10, time=time)
-    kept.put_nowait(b"k", answer())
+    at_once(kept.put(b"k", answer()))
     time[0] = 9.999
-    assert kept.get_nowait(b"k") is not None
+    assert at_once(kept.get(b"k")) is not None
     time[0] = 10.0
-    assert kept.get_nowait(b"k") is None
+    assert at_once(kept.get(b"k")) is None
     assert kept.statistics() == CacheStatistics(hits=1, misses=1, stored=1, expirations=1)
 
 
 def test_expired_answers_make_room_before_living_ones_are_evicted() -> None:
     time = [0.0]
     kept = shard(max_entries=2, ttl=10, time=time)
-    kept.put_nowait(b"old", answer("old"))
+    at_once(kept.put(b"old", answer("old")))
     time[0] = 9.0
-    kept.put_nowait(b"new", answer("new"))
-    kept.get_nowait(b"old")  # the most recently used, but soon too old
+    at_once(kept.put(b"new", answer("new")))
+    at_once(kept.get(b"old"))  # the most recently used, but soon too old
     time[0] = 10.0
-    kept.put_nowait(b"third", answer("third"))
-    assert kept.get_nowait(b"new") == answer("new")
+    at_once(kept.put(b"third", answer("third")))
+    assert at_once(kept.get(b"new")) == answer("new")
     assert kept.statistics().evictions == 0
 
 
@@ -113,7 +124,7 @@ def test_the_size_of_an_entry_is_close_to_the_memory_it_takes() -> None:
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
     for number in range(2000):
-        kept.put_nowait(key_of(str(number)), answer(f"{number} " * 300))
+        at_once(kept.put(key_of(str(number)), answer(f"{number} " * 300)))
     used = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
     assert used * 0.75 < kept.statistics().bytes < used * 1.5
@@ -141,7 +152,7 @@ class ShardMachine(RuleBasedStateMachine):
     def size(self, *completions: Completion) -> int:
         scale = MemoryShard(max_entries=10**6, max_bytes=10**9, ttl=None, now=lambda: 0.0)
         for number, completion in enumerate(completions):
-            scale.put_nowait(bytes([number]), completion)
+            at_once(scale.put(bytes([number]), completion))
         return scale.statistics().bytes
 
     def forget_expired(self) -> None:
@@ -150,7 +161,7 @@ class ShardMachine(RuleBasedStateMachine):
     @rule(key=keys, text=texts)
     def put(self, key: bytes, text: str) -> None:
         completion = answer(text)
-        self.shard.put_nowait(key, completion)
+        at_once(self.shard.put(key, completion))
         self.forget_expired()
         if not text or self.size(completion) > self.max_bytes:
             return
@@ -164,7 +175,7 @@ class ShardMachine(RuleBasedStateMachine):
         self.lookups += 1
         self.forget_expired()
         found = next((entry for entry in self.model if entry[0] == key), None)
-        assert self.shard.get_nowait(key) == (found[1] if found else None)
+        assert at_once(self.shard.get(key)) == (found[1] if found else None)
         if found:
             self.model.remove(found)
             self.model.append(found)
@@ -217,15 +228,15 @@ def test_answers_keep_their_age_from_one_trio_run_to_the_next() -> None:
 
     async def write() -> None:
         await trio.sleep(1000)
-        kept.put_nowait(b"k", answer())
+        at_once(kept.put(b"k", answer()))
         await trio.sleep(30)
 
     async def read() -> list[bool]:
-        found = [kept.get_nowait(b"k") is not None]
+        found = [at_once(kept.get(b"k")) is not None]
         await trio.sleep(29.9)
-        found.append(kept.get_nowait(b"k") is not None)
+        found.append(at_once(kept.get(b"k")) is not None)
         await trio.sleep(0.2)
-        found.append(kept.get_nowait(b"k") is not None)
+        found.append(at_once(kept.get(b"k")) is not None)
         return found
 
     trio.run(write, clock=MockClock(autojump_threshold=0))

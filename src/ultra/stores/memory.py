@@ -53,8 +53,8 @@ class MemoryShard:
         self._bytes = 0
         self._hits = self._misses = self._stored = self._refused = self._evictions = self._expirations = 0
 
-    def get_nowait(self, key: CacheKey) -> Completion | None:
-        """Return the answer that is kept under `key`, or None."""
+    async def get(self, key: CacheKey) -> Completion | None:
+        """Return the answer that is kept under `key`, or None. Not a checkpoint."""
         with self._lock:
             self._expire()
             entry = self._entries.get(key)
@@ -65,8 +65,8 @@ class MemoryShard:
             self._hits += 1
             return entry.completion
 
-    def put_nowait(self, key: CacheKey, completion: Completion) -> None:
-        """Keep `completion` under `key`, in place of an older answer, if it is whole."""
+    async def put(self, key: CacheKey, completion: Completion) -> None:
+        """Keep `completion` under `key`, in place of an older answer, if it is whole. Not a checkpoint."""
         size = _memory_size(completion)
         with self._lock:
             self._expire()
@@ -82,14 +82,6 @@ class MemoryShard:
             self._stored += 1
             if self._ttl is not None:
                 self._expiries[key] = self._now() + self._ttl
-
-    async def get(self, key: CacheKey) -> Completion | None:
-        """Do what `get_nowait` does; not a checkpoint."""
-        return self.get_nowait(key)
-
-    async def put(self, key: CacheKey, completion: Completion) -> None:
-        """Do what `put_nowait` does; not a checkpoint."""
-        self.put_nowait(key, completion)
 
     def statistics(self) -> CacheStatistics:
         """Return the counters of this shard; expired answers count as entries until the next lookup."""
