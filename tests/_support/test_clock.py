@@ -4,18 +4,18 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from ultra._support.clock import Timeline
+from ultra._support.clock import ContinuousClock
 
 
 async def test_within_a_run_it_is_the_time_of_trio_s_clock(autojump_clock: MockClock) -> None:
-    now = Timeline()
+    now = ContinuousClock()
     start = now()
     await trio.sleep(7.5)
     assert now() - start == pytest.approx(7.5)
 
 
 def test_it_goes_on_where_the_last_run_ended_whatever_the_next_run_s_clock_says() -> None:
-    now = Timeline()
+    now = ContinuousClock()
     times = []
 
     async def wait(before: float, after: float) -> None:
@@ -31,7 +31,7 @@ def test_it_goes_on_where_the_last_run_ended_whatever_the_next_run_s_clock_says(
 
 
 def test_two_runs_on_real_clocks_are_as_far_apart_as_they_were() -> None:
-    now = Timeline()
+    now = ContinuousClock()
 
     async def read() -> float:
         return now()
@@ -42,4 +42,4 @@ def test_two_runs_on_real_clocks_are_as_far_apart_as_they_were() -> None:
 
 def test_outside_of_trio_there_is_no_time() -> None:
     with pytest.raises(RuntimeError):
-        Timeline()()
+        ContinuousClock()()

@@ -25,8 +25,8 @@ def test_without_structlog_events_are_lines_of_the_standard_logger_of_that_name(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("INFO")
-    log.write("info", "model answered", model="llama", seconds=1.5, note="two words", cached=False)
-    log.write("debug", "too quiet")
+    log.info("model answered", model="llama", seconds=1.5, note="two words", cached=False)
+    log.debug("too quiet")
     assert caplog.record_tuples == [
         (
             "ultra.test",
@@ -37,7 +37,7 @@ def test_without_structlog_events_are_lines_of_the_standard_logger_of_that_name(
 
 
 def test_a_line_break_in_a_field_does_not_forge_a_line(caplog: pytest.LogCaptureFixture) -> None:
-    log.write("warning", "odd", text="one\nlevel=critical event=forged")
+    log.warning("odd", text="one\nlevel=critical event=forged")
     assert "\n" not in caplog.messages[0]
 
 
@@ -52,12 +52,20 @@ def test_the_standard_handlers_get_the_traceback_itself() -> None:
             int("boom")
         except ValueError as caught:
             error = caught
-            log.write("error", "while it is handled", exc_info=True)
-        log.write("error", "later", exc_info=error)
+            log.exception("while it is handled")
+        log.error("later", exc_info=error)
     finally:
         logger.removeHandler(handler)
     assert stream.getvalue().count("Traceback (most recent call last):") == 2
     assert stream.getvalue().count("\nValueError: invalid literal") == 2
+
+
+def test_each_method_writes_at_the_level_of_its_name(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    for write in (log.debug, log.info, log.warning, log.error, log.critical, log.exception):
+        write("an event")
+    levels = [record.levelname for record in caplog.records]
+    assert levels == ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "ERROR"]
 
 
 @pytest.mark.parametrize("level", ["debug", "info", "warning", "error", "critical"])
@@ -73,14 +81,14 @@ def test_what_the_standard_level_suppresses_is_not_enabled(
 def test_a_host_s_structlog_gets_the_events_with_their_fields() -> None:
     with capture_logs() as events:
         assert log.enabled("debug")
-        log.write("debug", "model answered", model="llama")
+        log.debug("model answered", model="llama")
     assert events == [{"event": "model answered", "model": "llama", "log_level": "debug"}]
 
 
 def test_a_host_may_configure_structlog_after_ultra_has_logged(caplog: pytest.LogCaptureFixture) -> None:
-    log.write("warning", "before")
+    log.warning("before")
     with capture_logs() as events:
-        log.write("warning", "after")
+        log.warning("after")
     assert caplog.messages == ["event=before"]
     assert [event["event"] for event in events] == ["after"]
 
@@ -90,7 +98,7 @@ def test_a_broken_processor_of_the_host_breaks_nothing_of_ours(caplog: pytest.Lo
         raise ZeroDivisionError("in a processor")
 
     structlog.configure(processors=[broken])
-    log.write("info", "an event")
+    log.info("an event")
     [record] = caplog.records
     assert record.levelname == "ERROR"
     assert "could not log event 'an event'" in record.message

@@ -14,8 +14,8 @@ import pytest
 import trio
 
 from helpers.asyncio_runs import DEBUGGABLE, LOOPS
-from ultra.bridge.asyncio_loop import Alarm, AsyncioLoop, TrioMail
-from ultra.bridge.call_queue import Mailbox
+from ultra.bridge.asyncio_loop import AsyncioLoop, ThreadsafeEvent, TrioQueues
+from ultra.bridge.call_queue import CallQueue
 from ultra.errors import LoopUnavailable
 
 T = TypeVar("T")
@@ -172,7 +172,7 @@ async def test_replies_of_one_moment_share_one_wake_up_of_trio(beside: LoopThrea
             loop.call_soon(end_all)
         await mine
 
-    TrioMail.begin(Mailbox(wake))
+    TrioQueues.install(CallQueue(wake))
     for function, expected in ((nothing, 1), (wait_for_all, 2)):
         async with trio.open_nursery() as nursery:
             for _ in range(50):
@@ -462,23 +462,23 @@ async def test_a_loop_that_is_thrown_away_with_a_call_on_it_leaves_no_noise(
     assert [message for message in caplog.messages if "was destroyed but it is pending" not in message] == []
 
 
-async def test_an_alarm_wakes_an_asyncio_task_once_and_from_any_thread(beside: LoopThread) -> None:
-    alarms: list[Alarm] = []
+async def test_a_threadsafe_event_wakes_an_asyncio_task_once_and_from_any_thread(beside: LoopThread) -> None:
+    events: list[ThreadsafeEvent] = []
     waiting = trio.Event()
     token = trio.lowlevel.current_trio_token()
 
     async def wait() -> str:
-        alarm = Alarm()
-        alarms.append(alarm)
+        event = ThreadsafeEvent()
+        events.append(event)
         token.run_sync_soon(waiting.set)
-        await alarm.wait()
+        await event.wait()
         return "woken"
 
-    async def ring() -> None:
+    async def set_twice() -> None:
         await waiting.wait()
-        alarms[0].ring()
-        alarms[0].ring()
+        events[0].set()
+        events[0].set()
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(ring)
+        nursery.start_soon(set_twice)
         assert await run(beside, wait) == "woken"

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from ultra.bridge.call_queue import BATCH, Mailbox
+from ultra.bridge.call_queue import BATCH, CallQueue
 
 
 class Thread:
@@ -12,13 +12,13 @@ class Thread:
 
     def __init__(self) -> None:
         self.wakes: list[Callable[[], None]] = []
-        self.mailbox = Mailbox(self.wakes.append)
+        self.queue = CallQueue(self.wakes.append)
         self.got: list[object] = []
 
     def send(self, *values: object) -> None:
         for value in values:
-            self.mailbox.put(self.got.append, value)
-            self.mailbox.flush()
+            self.queue.put(self.got.append, value)
+            self.queue.flush()
 
     def turn(self) -> None:
         self.wakes.pop(0)()
@@ -48,8 +48,8 @@ def test_a_call_that_comes_after_the_delivery_wakes_anew() -> None:
 
 def test_calls_that_are_put_by_a_call_wake_anew() -> None:
     thread = Thread()
-    thread.mailbox.put(thread.send, "from within")
-    thread.mailbox.flush()
+    thread.queue.put(thread.send, "from within")
+    thread.queue.flush()
 
     thread.turn()
 
@@ -73,11 +73,11 @@ def test_a_flood_is_delivered_in_portions() -> None:
 def test_what_is_put_waits_for_a_flush() -> None:
     thread = Thread()
 
-    thread.mailbox.put(thread.got.append, 1)
+    thread.queue.put(thread.got.append, 1)
     assert thread.wakes == []
 
-    thread.mailbox.flush()
-    thread.mailbox.flush()
+    thread.queue.flush()
+    thread.queue.flush()
     assert len(thread.wakes) == 1
 
 
@@ -91,12 +91,12 @@ def test_calls_whose_wake_up_failed_wait_for_the_next_flush() -> None:
             raise way
         wakes.append(deliver)
 
-    mailbox, got = Mailbox(wake), list[int]()
-    mailbox.put(got.append, 1)
+    queue, got = CallQueue(wake), list[int]()
+    queue.put(got.append, 1)
     with pytest.raises(ConnectionError):
-        mailbox.flush()
+        queue.flush()
 
-    mailbox.flush()
+    queue.flush()
     wakes.pop()()
 
     assert got == [1]

@@ -398,7 +398,7 @@ async def _fail() -> None:
 async def test_a_block_is_entered_and_left_in_one_trio_task() -> None:
     block = Block()
 
-    async with trio_thread() as thread, thread.open(block) as value:
+    async with trio_thread() as thread, thread.wrap_context_manager(block) as value:
         assert value == "value"
         assert block.story == ["entered"]
 
@@ -413,7 +413,7 @@ async def test_an_exception_in_a_block_is_shown_to_its_manager_and_goes_on_as_it
 
     async with trio_thread() as thread:
         with pytest.raises(ValueError, match="mine") as caught:
-            async with thread.open(block):
+            async with thread.wrap_context_manager(block):
                 raise error
 
     assert caught.value is error
@@ -424,7 +424,7 @@ async def test_an_exception_in_a_block_is_shown_to_its_manager_and_goes_on_as_it
 
 @on_asyncio
 async def test_a_manager_can_swallow_the_exception_of_its_block() -> None:
-    async with trio_thread() as thread, thread.open(Block(swallows=True)):
+    async with trio_thread() as thread, thread.wrap_context_manager(Block(swallows=True)):
         raise ValueError("mine")
 
 
@@ -432,7 +432,7 @@ async def test_a_manager_can_swallow_the_exception_of_its_block() -> None:
 async def test_a_block_that_cannot_be_entered_says_why() -> None:
     async with trio_thread() as thread:
         with pytest.raises(ConnectionError, match="cannot enter"):
-            async with thread.open(Block(enter_fails=True)):
+            async with thread.wrap_context_manager(Block(enter_fails=True)):
                 pytest.fail("entered")
 
 
@@ -441,7 +441,7 @@ async def test_a_cancelled_block_is_left_by_cancellation() -> None:
     block = Block()
 
     async def enter(thread: TrioThread) -> None:
-        async with asyncio.timeout(None) as timeout, thread.open(block):
+        async with asyncio.timeout(None) as timeout, thread.wrap_context_manager(block):
             timeout.reschedule(0)
             await asyncio.sleep(3600)
 
@@ -468,7 +468,7 @@ async def test_a_task_that_is_cancelled_while_it_enters_has_left() -> None:
             story.append("left")
 
     async def enter() -> None:
-        async with thread.open(Slow()):
+        async with thread.wrap_context_manager(Slow()):
             story.append("entered")
 
     async with trio_thread() as thread:
@@ -485,7 +485,7 @@ async def test_a_block_entered_in_the_moment_of_a_cancellation_is_left_again() -
     block = Block()
 
     async def enter() -> None:
-        async with thread.open(block):
+        async with thread.wrap_context_manager(block):
             await asyncio.sleep(3600)
 
     async with trio_thread() as thread:
@@ -506,7 +506,7 @@ async def test_a_block_that_trio_ends_by_itself_tells_so_when_it_is_left() -> No
 
     async with trio_thread() as thread:
         with pytest.raises(ExceptionGroup) as caught:
-            async with thread.open(block):
+            async with thread.wrap_context_manager(block):
                 await thread.run(nothing)
 
     assert [type(error) for error in caught.value.exceptions] == [ZeroDivisionError]
@@ -525,7 +525,7 @@ async def thread_name() -> int:
 async def test_those_who_use_a_shared_thread_at_once_use_the_same_and_the_last_one_stops_it() -> None:
     shared = SharedTrioThread("shared")
 
-    async with shared.open(Block()):
+    async with shared.wrap_context_manager(Block()):
         threads = {await shared.run(thread_name), await shared.run(thread_name)}
         assert len(threads) == 1
         assert [thread.name for thread in threading.enumerate()].count("shared") == 1
@@ -551,7 +551,7 @@ def test_loops_in_several_threads_share_a_trio_thread() -> None:
     threads: list[int] = []
 
     async def main() -> None:
-        async with shared.open(Block()):
+        async with shared.wrap_context_manager(Block()):
             together.wait()
             threads.append(await shared.run(thread_name))
             together.wait()

@@ -76,7 +76,7 @@ def test_a_whole_configuration_is_read(tmp_path: Path, monkeypatch: pytest.Monke
         ('judge = "gpt"', 'judge = "nobody"', 5, "run.judge", "allowed are: gpt, claude"),
         ('quorum = "all"', "quorum = 3", 3, "run.quorum", "between 1 and 2"),
         ("concurrency = 4", "concurency = 4", 18, "models.gpt.limits.concurency", "allowed are: concurrency"),
-        ("concurrency = 4", "concurrency = 0", 18, "models.gpt", "positive integer"),
+        ("concurrency = 4", "concurrency = 0", 18, "models.gpt", "a whole number, 1 or more"),
         ("${ULTRA_TEST_KEY}", "${ULTRA_NO_SUCH}", 16, "models.gpt.api_key", "ULTRA_NO_SUCH is not set"),
     ],
 )

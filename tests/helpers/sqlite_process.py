@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import structlog
 import trio
 
+from helpers.cache_keys import key_of
 from ultra.messages.results import Completion
-from ultra.stores.keys import cache_key
 from ultra.stores.sqlite import SqliteCache
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ async def write_for_ever(path: str, first: int, on_written: Callable[[], object]
     shard = SqliteCache(path, max_bytes=MAX_BYTES).shard("model")
     number = first
     while True:
-        await shard.put(cache_key(str(number)), Completion(content=text(number)))
+        await shard.put(key_of(str(number)), Completion(content=text(number)))
         on_written()
         number += 1
 
@@ -51,9 +51,9 @@ async def use(path: str, numbers: list[int]) -> dict[str, Any]:
         shard = cache.shard("model")
         wrong = 0
         for number in numbers:
-            await shard.put(cache_key(str(number)), Completion(content=text(number)))
+            await shard.put(key_of(str(number)), Completion(content=text(number)))
             other = numbers[number * 7 % len(numbers)]
-            found = await shard.get(cache_key(str(other)))
+            found = await shard.get(key_of(str(other)))
             wrong += found is not None and found.content != text(other)
         counts = shard.statistics()
         await cache.aclose()

@@ -29,7 +29,7 @@ RUNS = [
     ({"use_cache": "no"}, "use_cache is 'no'; it must be True or False"),
     ({"options": 7}, "options is int; it must be a mapping"),
     ({"options": {1: 2}}, r"options is \[1\]; it must be a mapping"),
-    ({"options": {"tool": print}}, "cannot be part of a cache key"),
+    ({"options": {"tool": print}}, "cannot be sent to a model"),
 ]
 
 
@@ -59,7 +59,7 @@ async def test_a_bad_run_is_refused_with_what_is_allowed(arguments: dict[str, An
         ({"use_cache": "no"}, "use_cache is 'no'; it must be True or False"),
         ({"use_cache": None}, "use_cache is None; it must be True or False"),
         ({"options": [1]}, "it must be a mapping"),
-        ({"options": {"tool": print}}, "cannot be part of a cache key"),
+        ({"options": {"tool": print}}, "cannot be sent to a model"),
     ],
 )
 async def test_a_bad_request_is_refused_with_what_is_allowed(arguments: dict[str, Any], message: str) -> None:

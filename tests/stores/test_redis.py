@@ -13,11 +13,11 @@ import pytest
 import structlog
 import trio
 
+from helpers.cache_keys import key_of
 from ultra.errors import BadCall, MissingExtra
 from ultra.messages.results import Completion, Usage
 from ultra.stores import open_cache
 from ultra.stores.contracts import CacheStatistics, CacheStore
-from ultra.stores.keys import cache_key
 
 pytest.importorskip("coredis", reason="the extra 'redis' is not installed")
 
@@ -77,7 +77,7 @@ async def test_an_answer_comes_back_whole_and_each_model_has_its_own(url: str) -
     cache = RedisCache(url)
     assert isinstance(cache, CacheStore)
     assert cache.shard("llama") is cache.shard("llama")
-    key = cache_key("question")
+    key = key_of("question")
     await cache.shard("llama").put(key, answer())
     assert await cache.shard("llama").get(key) == answer()
     assert await cache.shard("Llama").get(key) is None
@@ -124,6 +124,10 @@ async def test_bytes_that_are_no_answer_are_a_miss(url: str, logs: list[Any]) ->
     assert await kept.get(b"k") == answer()
 
 
+@pytest.mark.filterwarnings(
+    # coredis does not close its queues (they are memory, no sockets) when it is cancelled while it connects.
+    "ignore:.*<function MemoryObject(Send|Receive)Stream:pytest.PytestUnraisableExceptionWarning"
+)
 async def test_many_tasks_use_one_shard_at_once_and_cancelled_ones_leave_nothing_behind(url: str) -> None:
     kept = RedisCache(url, timeout=20).shard("m")
 
@@ -141,6 +145,7 @@ async def test_many_tasks_use_one_shard_at_once_and_cancelled_ones_leave_nothing
             nursery.start_soon(use, number)
             nursery.start_soon(give_up, number / 5000)
     assert await kept.get(b"1000") in {None, answer("1000")}
+    gc.collect()  # while the filter holds
 
 
 def test_the_loops_of_several_threads_share_one_store(url: str) -> None:
@@ -258,7 +263,7 @@ def test_a_url_that_is_not_redis_s_is_a_bad_call_that_does_not_repeat_it(url: st
 
 @pytest.mark.parametrize("bad", [{"ttl": 0}, {"timeout": -1}, {"max_answer_bytes": 1.5}])
 def test_arguments_out_of_range_are_bad_calls(bad: dict[str, Any]) -> None:
-    with pytest.raises(BadCall, match=f"{next(iter(bad))}="):
+    with pytest.raises(BadCall, match=f"{next(iter(bad))} is .*; it must be a "):
         RedisCache("redis://127.0.0.1", **bad)
 
 

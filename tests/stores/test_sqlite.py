@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from ultra.errors import BadCall, ConfigError
 from ultra.messages.results import Completion, Usage
 from ultra.stores import open_cache
-from ultra.stores.answers import encode
 from ultra.stores.contracts import CacheStatistics, CacheStore
+from ultra.stores.encoding import encode_answer
 from ultra.stores.sqlite import SqliteCache
 from ultra.stores.sqlite_file import row_size
 
@@ -47,7 +47,7 @@ async def test_an_answer_comes_back_whole_and_each_model_has_its_own(cache: Sqli
     await cache.shard("llama").put(b"k", answer())
     assert await cache.shard("llama").get(b"k") == answer()
     assert await cache.shard("gemini").get(b"k") is None
-    size = row_size(encode(answer()))
+    size = row_size(encode_answer(answer()))
     assert cache.shard("llama").statistics() == CacheStatistics(hits=1, stored=1, entries=1, bytes=size)
     assert cache.shard("gemini").statistics() == CacheStatistics(misses=1)
 
@@ -81,7 +81,7 @@ async def test_answers_secret_and_sizes_outlive_the_store(cache: SqliteCache, pa
     assert again.secret == cache.secret
     assert len(again.secret) == 32
     statistics = again.shard("m").statistics()
-    assert (statistics.entries, statistics.bytes) == (1, row_size(encode(answer())))
+    assert (statistics.entries, statistics.bytes) == (1, row_size(encode_answer(answer())))
     assert await again.shard("m").get(b"k") == answer()
     await again.aclose()
 
@@ -144,7 +144,7 @@ async def test_the_file_does_not_grow_beyond_its_bound(path: Path) -> None:
 
 
 async def test_what_was_used_last_is_known_after_the_store_was_closed(path: Path) -> None:
-    bound = 2 * row_size(encode(answer()))
+    bound = 2 * row_size(encode_answer(answer()))
     cache = SqliteCache(path, max_bytes=bound)
     for key in (b"a", b"b"):
         await cache.shard("m").put(key, answer())
@@ -185,10 +185,10 @@ def test_a_shard_keeps_what_was_used_last_and_nothing_too_old(deeds: list[tuple[
                 completion = answer(name * size)
                 await shard.put(key, completion)
                 model = {k: entry for k, entry in model.items() if now - entry[1] < ttl}
-                if row_size(encode(completion)) <= bound:
+                if row_size(encode_answer(completion)) <= bound:
                     model.pop(key, None)
                     model[key] = (completion, now)
-                while sum(row_size(encode(entry[0])) for entry in model.values()) > bound:
+                while sum(row_size(encode_answer(entry[0])) for entry in model.values()) > bound:
                     del model[next(iter(model))]
             else:
                 found = model.get(key)
@@ -273,6 +273,6 @@ def test_the_secret_is_in_no_repr(path: Path) -> None:
 )
 def test_arguments_out_of_range_are_bad_calls(bad: dict[str, Any], path: Path) -> None:
     arguments: dict[str, Any] = {"path": path} | bad
-    with pytest.raises(BadCall, match=f"{next(iter(bad))}="):
+    with pytest.raises(BadCall, match=f"{next(iter(bad))} is .*; it must be "):
         SqliteCache(**arguments)
     assert not path.exists()

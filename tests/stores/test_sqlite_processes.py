@@ -16,9 +16,9 @@ import msgspec
 import pytest
 
 from helpers import sqlite_process
+from helpers.cache_keys import key_of
 from helpers.sqlite_process import MAX_BYTES, text
 from ultra.messages.results import Completion
-from ultra.stores.keys import cache_key
 from ultra.stores.sqlite import SqliteCache
 
 if TYPE_CHECKING:
@@ -30,9 +30,12 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 @pytest.fixture(scope="module")
 def elsewhere() -> Iterator[Callable[..., Any]]:
     """Ask the process that forks others to do something."""
-    script = Path(sqlite_process.__file__)
     with subprocess.Popen(
-        [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", sqlite_process.__name__],
+        cwd=Path(sqlite_process.__file__).parents[1],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as server:
         assert server.stdin
         assert server.stdout
@@ -61,7 +64,7 @@ def numbers_in(path: Path) -> list[int]:
             for key, answer in answers:
                 content = msgspec.msgpack.decode(answer, type=Completion).content
                 number = int(content.partition(" ")[0])
-                assert key == cache_key(str(number))
+                assert key == key_of(str(number))
                 assert content == text(number)
                 numbers.append(number)
         return numbers
@@ -85,7 +88,7 @@ async def test_a_hundred_writers_killed_at_any_moment_leave_no_corrupt_file_and_
     assert {number // 1000 for number in seen} == set(range(100))  # each of them wrote, until it was killed
     cache = SqliteCache(path)
     for number in found:
-        answer = await cache.shard("model").get(cache_key(str(number)))
+        answer = await cache.shard("model").get(key_of(str(number)))
         assert answer is not None
         assert answer.content == text(number)
     await cache.aclose()
@@ -99,8 +102,8 @@ async def test_a_process_killed_while_it_creates_the_file_leaves_one_that_works(
         path = tmp_path / f"{round_}.db"
         elsewhere("killed_while_opening", str(path), random.uniform(0, 0.008))
         cache = SqliteCache(path, max_bytes=MAX_BYTES)
-        await cache.shard("model").put(cache_key("1"), Completion(content=text(1)))
-        assert await cache.shard("model").get(cache_key("1")) == Completion(content=text(1))
+        await cache.shard("model").put(key_of("1"), Completion(content=text(1)))
+        assert await cache.shard("model").get(key_of("1")) == Completion(content=text(1))
         await cache.aclose()
         assert 1 in numbers_in(path)
 

@@ -55,11 +55,12 @@ def test_the_same_seed_gives_the_same_waits() -> None:
 @pytest.mark.parametrize(
     ("argument", "allowed"),
     [
-        ({"initial": -1}, "between 0 and inf"),
-        ({"factor": 0.9}, "between 1 and 10"),
-        ({"maximum": float("nan")}, "between 0 and inf"),
-        ({"jitter": 1.1}, "between 0 and 1"),
-        ({"reset_after": -0.1}, "between 0 and inf"),
+        ({"initial": -1}, "a number of seconds, 0 or more"),
+        ({"factor": 0.9}, "a number from 1 to 10"),
+        ({"maximum": float("nan")}, "a number of seconds, 0 or more"),
+        ({"jitter": 1.1}, "a number from 0 to 1"),
+        ({"reset_after": -0.1}, "a number of seconds, 0 or more"),
+        ({"initial": "1"}, "a number of seconds, 0 or more"),
     ],
 )
 def test_numbers_that_make_no_sense_are_refused(argument: dict[str, Any], allowed: str) -> None:

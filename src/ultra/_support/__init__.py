@@ -1,1 +1,1 @@
-"""Small things that know nothing of the rest: randomness, logging, clocks, mappings, lazy names."""
+"""Small things that know nothing of the rest: randomness, logging, clocks, mappings, lazy names, checks."""

@@ -9,15 +9,20 @@ import trio
 if TYPE_CHECKING:
     from trio.abc import Clock
 
-__all__ = ["Timeline"]
+__all__ = ["ContinuousClock"]
 
 
-class Timeline:
-    """Call it for the time [s] on trio's clock, without a jump between two runs.
+class ContinuousClock:
+    """The time in seconds on trio's clock, without a jump from one run to the next.
 
-    Each run's clock starts from a number of its own, so the times of two runs say nothing about each
-    other; yet caches, limits and breakers outlive the run that used them last. While no run uses the
-    timeline, it goes on as the last run's clock does.
+    Each `trio.run` has a clock that starts from another number, so the times of two runs cannot be
+    compared. Caches, rate limits and circuit breakers outlive a run, and have to compare times all the
+    same. Between two runs the time goes on as it does on the clock of the first one::
+
+        now = ContinuousClock()
+        trio.run(use, now)  # at the end, now() == 8000.0
+        time.sleep(2.0)
+        trio.run(use, now)  # at the beginning, now() == 8002.0
     """
 
     def __init__(self) -> None:
@@ -25,7 +30,7 @@ class Timeline:
         self._shift = 0.0
 
     def __call__(self) -> float:
-        """The time now [s]. Raises `RuntimeError` outside of trio."""
+        """Return the time now [s]; raise `RuntimeError` outside of trio."""
         clock = trio.lowlevel.current_clock()
         now = clock.current_time()
         if clock is not self._clock:

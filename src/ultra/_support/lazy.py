@@ -15,10 +15,10 @@ __all__ = ["lazy_names"]
 def lazy_names(
     package: str, homes: Mapping[str, str]
 ) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
-    """Make the `__getattr__` and the `__dir__` of a package whose names live in other modules.
+    """Return the `__getattr__` and the `__dir__` of a package whose public names are in other modules.
 
-    `homes` maps each public name to the module that defines it. That module is imported, and the name
-    kept in the package, when somebody asks for the name (PEP 562)::
+    `homes` maps each public name to the module that defines it. That module is imported when the name is
+    first used, and the name is then kept in the package (PEP 562)::
 
         __getattr__, __dir__ = lazy_names(__name__, {"Stage": "ultra.strategies.stages"})
     """

@@ -1,7 +1,7 @@
-"""Logging through structlog, routed where the host application routes its own.
+"""Logging through structlog, or through the standard library where the program does not use structlog.
 
-A host that configured structlog gets Ultra's events through its own processors. In any other program
-they go to the standard library's logger of the same name (``ultra.…``) as logfmt lines, so that
+In a program that has configured structlog, Ultra's events go through its processors. In any other program
+they go to the standard library's logger of the same name (``ultra.…``) as logfmt lines, so
 `logging.basicConfig`, levels and handlers work as for every library. Nothing is written to stdout.
 """
 
@@ -31,13 +31,16 @@ _render = structlog.processors.LogfmtRenderer(key_order=["event"], bool_as_flag=
 
 
 def _as_record(logger: WrappedLogger, name: str, event: EventDict) -> tuple[tuple[str], dict[str, Any]]:
-    """Make the fields a line, and leave the traceback to the handlers, which know what to do with it."""
+    """Make one line of the fields, and leave the traceback to the handlers, which format it."""
     exc_info = event.pop("exc_info", None)
     return (_render(logger, name, event),), {"exc_info": exc_info}
 
 
 class Logger:
-    """Writes events with fields; finds out at each call whether structlog is the host's."""
+    """Writes events with fields: ``log.error("attempt failed", model="llama", attempt=2)``.
+
+    Each call asks again whether the program has configured structlog, so it may do so after the import.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -51,14 +54,35 @@ class Logger:
         )
 
     def enabled(self, level: Level) -> bool:
-        """Whether an event of this level could be written anywhere; cheap enough for warm paths."""
+        """Return whether an event of this level could be written anywhere; cheap enough for warm paths."""
         return structlog.is_configured() or self._standard.isEnabledFor(_NUMBERS[level])
 
-    def write(self, level: Level, event: str, **fields: Any) -> None:  # noqa: ANN401 - any field can be logged
-        """Write one event; an exception from the host's own processors is logged and goes no further.
+    def debug(self, event: str, **fields: object) -> None:
+        """Write an event that only those who look for a fault want to see."""
+        self.log("debug", event, **fields)
 
-        `exc_info` may be an exception, or True for the one that is being handled.
-        """
+    def info(self, event: str, **fields: object) -> None:
+        """Write an event of normal work."""
+        self.log("info", event, **fields)
+
+    def warning(self, event: str, **fields: object) -> None:
+        """Write that something went wrong, and that the work goes on."""
+        self.log("warning", event, **fields)
+
+    def error(self, event: str, **fields: object) -> None:
+        """Write that something failed. `exc_info` may be the exception, whose traceback is then shown."""
+        self.log("error", event, **fields)
+
+    def exception(self, event: str, **fields: object) -> None:
+        """Write that something failed, with the traceback of the exception that is being handled."""
+        self.log("error", event, **({"exc_info": True} | fields))
+
+    def critical(self, event: str, **fields: object) -> None:
+        """Write that something failed which will not work again by itself."""
+        self.log("critical", event, **fields)
+
+    def log(self, level: Level, event: str, /, **fields: object) -> None:
+        """Write one event; an exception from the program's own processors is logged and goes no further."""
         if not structlog.is_configured():
             getattr(self._fallback, level)(event, **fields)
             return
@@ -69,5 +93,5 @@ class Logger:
 
 
 def get_logger(name: str) -> Logger:
-    """The logger called `name`; see the module's text for where it writes."""
+    """Return the logger called `name`; the module's docstring says where it writes."""
     return Logger(name)

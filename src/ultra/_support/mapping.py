@@ -1,4 +1,4 @@
-"""Structs that also read as mappings: ``result.status`` and ``result["status"]`` are the same."""
+"""Structs that can be read as mappings, too: ``result.status`` and ``result["status"]`` are the same."""
 
 from __future__ import annotations
 
@@ -11,17 +11,22 @@ __all__ = ["Record"]
 
 
 class Record:
-    """Makes a Struct read as a dictionary, as the guide reads its results: ``class Usage(Record, Struct)``.
+    """A base that lets a Struct be read like a dictionary, as the guide reads results.
 
-    Subclasses may add keys that are not fields by overriding `keys` and `__getitem__`.
-    Reading never changes the record; ``dict(record)`` copies one level.
+    Subclasses may add keys that are not fields: they override `keys` and `__getitem__`. ``dict(record)``
+    copies one level::
+
+        class Usage(Record, Struct):
+            input_tokens: int = 0
+
+        Usage()["input_tokens"] == Usage().input_tokens
     """
 
     __slots__ = ()
     __struct_fields__: ClassVar[tuple[str, ...]]  # Struct sets it
 
     def keys(self) -> tuple[str, ...]:
-        """The names that can be read, in the order of the fields."""
+        """Return the names that can be read, in the order of the fields."""
         return self.__struct_fields__
 
     def __getitem__(self, key: str) -> Any:  # noqa: ANN401 - each key has its field's own type
@@ -40,13 +45,13 @@ class Record:
         return key in self.keys()
 
     def get(self, key: str, default: Any = None) -> Any:  # noqa: ANN401 - as in dict
-        """The value at `key`, or `default` where there is no such key."""
+        """Return the value at `key`, or `default` where there is no such key."""
         return self[key] if key in self else default  # noqa: SIM401 - this is that get
 
     def values(self) -> tuple[Any, ...]:
-        """The values, in the order of `keys`."""
+        """Return the values, in the order of `keys`."""
         return tuple(self[key] for key in self.keys())
 
     def items(self) -> tuple[tuple[str, Any], ...]:
-        """Pairs of key and value, in the order of `keys`."""
+        """Return pairs of key and value, in the order of `keys`."""
         return tuple((key, self[key]) for key in self.keys())

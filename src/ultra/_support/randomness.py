@@ -1,4 +1,4 @@
-"""Where randomness comes from that nobody has given: the system, or in a simulation its seed."""
+"""Randomness that no caller has given: from the operating system or, in a simulation, from its seed."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["decided_by", "new_id", "new_random", "new_secret"]
+__all__ = ["new_id", "new_random", "new_secret", "seeded"]
 
-_source: ContextVar[Random | None] = ContextVar("chance", default=None)
+_source: ContextVar[Random | None] = ContextVar("ultra_random_source", default=None)
 
 
 @contextmanager
-def decided_by(source: Random) -> Iterator[None]:
-    """Let `source` decide all that is made in this context, and in the tasks that are started in it."""
+def seeded(source: Random) -> Iterator[None]:
+    """Draw from `source` all that this module makes in the block, and in tasks that are started in it."""
     token = _source.set(source)
     try:
         yield
@@ -27,18 +27,18 @@ def decided_by(source: Random) -> Iterator[None]:
 
 
 def new_random() -> Random:
-    """A generator of its own, seeded by the system or by the simulation."""
+    """Return a new generator, seeded by the operating system or by the simulation."""
     source = _source.get()
     return Random() if source is None else Random(source.getrandbits(64))
 
 
 def new_secret(size: int) -> bytes:
-    """So many bytes that nobody can guess; in a simulation, its seed tells them."""
+    """Return `size` bytes that nobody can guess; in a simulation they follow from its seed."""
     source = _source.get()
     return secrets.token_bytes(size) if source is None else source.randbytes(size)
 
 
 def new_id() -> str:
-    """32 hexadecimal digits that differ each time."""
+    """Return 32 hexadecimal digits, different each time."""
     source = _source.get()
     return secrets.token_hex(16) if source is None else f"{source.getrandbits(128):032x}"

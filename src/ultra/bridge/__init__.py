@@ -1,1 +1,1 @@
-"""Trio beside asyncio: a portal from one to the other, and where the actors of an orchestrator run."""
+"""Trio beside asyncio: a portal from one to the other, and the trio run that an orchestrator's actors use."""

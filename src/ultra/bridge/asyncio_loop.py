@@ -24,7 +24,7 @@ from trio.lowlevel import (
     wait_task_rescheduled,
 )
 
-from ultra.bridge.call_queue import Mailbox
+from ultra.bridge.call_queue import CallQueue
 from ultra.errors import LoopUnavailable
 
 if TYPE_CHECKING:
@@ -34,57 +34,60 @@ if TYPE_CHECKING:
     from outcome import Outcome
     from trio.lowlevel import RaiseCancelT, Task
 
-__all__ = ["Alarm", "AsyncioLoop", "TrioMail"]
+__all__ = ["AsyncioLoop", "ThreadsafeEvent", "TrioQueues"]
 
 T = TypeVar("T")
 
 
-class TrioMail(trio.abc.Instrument):
-    """The mail of one trio run: what other threads send to it, and what it sends to them.
+class TrioQueues(trio.abc.Instrument):
+    """The call queue of one trio run, and the queues to which its tasks send.
 
-    What its tasks send is kept until all of them have had their turn. To wake another thread earlier
-    would give it the interpreter's lock, and the tasks that still have something to send would have to
-    wait for it, and then wake it again.
+    What the tasks send is kept until all tasks that are ready have had their turn. If another thread were
+    woken earlier, it would take the interpreter's lock; the tasks that still have something to send would
+    have to wait for the lock, and then wake that thread again.
+
+    Attributes:
+        own: what other threads send to this run.
     """
 
-    _current: Final = RunVar["TrioMail"]("mail")
+    _current: Final = RunVar["TrioQueues"]("ultra_queues")
 
-    def __init__(self, inbox: Mailbox) -> None:
-        self.inbox = inbox
-        self._unsent: dict[Mailbox, None] = {}
+    def __init__(self, own: CallQueue) -> None:
+        self.own = own
+        self._unsent: dict[CallQueue, None] = {}
 
     @classmethod
-    def current(cls) -> TrioMail:
-        """The mail of the current trio run."""
+    def current(cls) -> TrioQueues:
+        """Return the queues of the current trio run."""
         try:
             return cls._current.get()
         except LookupError:
-            return cls.begin(Mailbox(current_trio_token().run_sync_soon))
+            return cls.install(CallQueue(current_trio_token().run_sync_soon))
 
     @classmethod
-    def begin(cls, inbox: Mailbox) -> TrioMail:
-        """Use `inbox` as that of the current trio run, which has no mail so far."""
-        mail = cls(inbox)
-        cls._current.set(mail)
-        add_instrument(mail)
-        return mail
+    def install(cls, own: CallQueue) -> TrioQueues:
+        """Make `own` the call queue of the current trio run, which has none so far."""
+        queues = cls(own)
+        cls._current.set(queues)
+        add_instrument(queues)
+        return queues
 
-    def send(self, mailbox: Mailbox, function: Callable[..., object], *args: object) -> None:
-        """Put ``function(*args)`` into `mailbox`, and flush it before trio waits, or looks, for I/O."""
-        mailbox.put(function, *args)
-        self._unsent[mailbox] = None
+    def send(self, queue: CallQueue, function: Callable[..., object], *args: object) -> None:
+        """Put ``function(*args)`` into `queue`, and flush it before trio waits for I/O."""
+        queue.put(function, *args)
+        self._unsent[queue] = None
 
     def after_run(self) -> None:
-        """There are no tasks any more."""
+        """Flush, since there are no tasks any more."""
         self.before_io_wait(0)
 
     def before_io_wait(self, timeout: float) -> None:  # noqa: ARG002 - trio's signature
-        """All tasks have had their turn."""
+        """Flush, since all tasks have had their turn."""
         if self._unsent:
             unsent, self._unsent = self._unsent, {}
-            for mailbox in unsent:
+            for queue in unsent:
                 try:
-                    mailbox.flush()
+                    queue.flush()
                 except LoopUnavailable:
                     continue  # the loop was closed, and its calls with it
 
@@ -93,8 +96,11 @@ class AsyncioLoop:
     """One asyncio loop. Called from trio, it runs a coroutine there and waits for its end.
 
     There is one object for each loop, so that what several tasks send to it shares one wake-up. What the
-    loop's own tasks send back is kept until the callbacks that are ready with them have had their turn,
-    for the reason that `TrioMail` gives.
+    loop's own tasks send is kept until the callbacks that are ready have had their turn, for the reason that
+    `TrioQueues` gives::
+
+        loop = AsyncioLoop.running()  # on asyncio
+        answer = await loop(call, on_text, context)  # on trio, in another thread
     """
 
     _known: Final[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncioLoop]] = (
@@ -104,14 +110,14 @@ class AsyncioLoop:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = weakref.ref(loop)  # a registered client must not keep a closed loop in memory
-        self.inbox = Mailbox(self._wake)
-        self._unsent: dict[Mailbox, None] = {}
+        self.queue = CallQueue(self._wake)
+        self._unsent: dict[CallQueue, None] = {}
         self._will_flush = False
-        self._began_tasks = False
+        self._has_new_tasks = False
 
     @classmethod
     def running(cls) -> AsyncioLoop:
-        """The loop that runs in this thread. Raises `RuntimeError` when there is none."""
+        """Return the loop that runs in this thread; raise `RuntimeError` if there is none."""
         loop = asyncio.get_running_loop()
         with cls._lock:
             known = cls._known.get(loop)
@@ -121,12 +127,12 @@ class AsyncioLoop:
 
     @property
     def is_running(self) -> bool:
-        """Whether the loop runs in some thread right now."""
+        """Whether the loop runs now, in any thread."""
         loop = self._loop()
         return loop is not None and loop.is_running()
 
     def post(self, function: Callable[..., object], *args: object) -> None:
-        """Have ``function(*args)`` called by the loop, soon and in order; it must not raise.
+        """Have ``function(*args)`` called by the loop, soon and in order; it must not raise. For any thread.
 
         Raises:
             LoopUnavailable: the loop was closed.
@@ -135,10 +141,10 @@ class AsyncioLoop:
         if loop is None or loop.is_closed():
             raise LoopUnavailable("the asyncio loop was closed")
         if in_trio_run():
-            TrioMail.current().send(self.inbox, function, *args)
+            TrioQueues.current().send(self.queue, function, *args)
         else:
-            self.inbox.put(function, *args)
-            self.inbox.flush()
+            self.queue.put(function, *args)
+            self.queue.flush()
 
     async def __call__(
         self,
@@ -149,40 +155,40 @@ class AsyncioLoop:
         """From trio: await ``call(emit)`` in a task of the loop, with a copy of `context`.
 
         What the coroutine hands to ``emit`` reaches `on_text` in this thread, in order, and before this
-        returns. Cancelled, this cancels the coroutine and waits for its end, whatever that takes; what
-        it emits meanwhile is dropped.
+        returns. Cancelled, this cancels the coroutine and waits for its end, however long that takes; what
+        the coroutine emits meanwhile is dropped.
 
         Raises:
             LoopUnavailable: the loop does not run, or something else cancelled the coroutine.
             Exception: what the coroutine raised.
         """
-        return await _Call(self, call, on_text, context).outcome()
+        return await _LoopCall(self, call, on_text, context).result()
 
     def _wake(self, deliver: Callable[[], None]) -> None:
         loop = self._loop()
         try:
             if loop is not None:
-                loop.call_soon_threadsafe(self._take, deliver)
+                loop.call_soon_threadsafe(self._deliver, deliver)
         except RuntimeError as error:
             raise LoopUnavailable("the asyncio loop was closed") from error
 
     # --- in the loop's thread ------------------------------------------------------------------------
 
-    def begin(self, coroutine: Coroutine[Any, Any, None], context: Context) -> asyncio.Task[None]:
+    def create_task(self, coroutine: Coroutine[Any, Any, None], context: Context) -> asyncio.Task[None]:
         """Make a task of `coroutine`, with `context` as its context variables."""
-        self._began_tasks = True
+        self._has_new_tasks = True
         return asyncio.get_running_loop().create_task(coroutine, context=context)
 
-    def send(self, mailbox: Mailbox, function: Callable[..., object], *args: object) -> None:
-        """Put ``function(*args)`` into `mailbox`, and flush it soon."""
-        mailbox.put(function, *args)
-        self._unsent[mailbox] = None
+    def send(self, queue: CallQueue, function: Callable[..., object], *args: object) -> None:
+        """Put ``function(*args)`` into `queue`, and flush it soon."""
+        queue.put(function, *args)
+        self._unsent[queue] = None
         self._flush_soon()
 
-    def _take(self, deliver: Callable[[], None]) -> None:
+    def _deliver(self, deliver: Callable[[], None]) -> None:
         deliver()
-        if self._began_tasks:
-            self._began_tasks = False
+        if self._has_new_tasks:
+            self._has_new_tasks = False
             self._flush_soon()  # right after the first steps of these tasks, which may be their last
 
     def _flush_soon(self) -> None:
@@ -193,13 +199,13 @@ class AsyncioLoop:
     def _flush(self) -> None:
         self._will_flush = False
         while self._unsent:  # one by one: what an interrupt leaves here is sent with the next
-            mailbox = next(iter(self._unsent))
-            _flush_home(mailbox)
-            self._unsent.pop(mailbox, None)
+            queue = next(iter(self._unsent))
+            _flush_to_trio(queue)
+            self._unsent.pop(queue, None)
 
 
-class _Call(Generic[T]):
-    """One coroutine on an asyncio loop, and the trio task that waits for it."""
+class _LoopCall(Generic[T]):
+    """One coroutine on an asyncio loop, and the trio task that waits for its result."""
 
     def __init__(
         self,
@@ -212,7 +218,7 @@ class _Call(Generic[T]):
         self._call = call
         self._on_text = on_text
         self._context = context.copy()  # two threads cannot be in the same one at once
-        self._mail = TrioMail.current()
+        self._queues = TrioQueues.current()
         self._task: asyncio.Task[None] | None = None
         self._waiter: Task | None = None
         self._raise_cancel: RaiseCancelT | None = None
@@ -221,11 +227,11 @@ class _Call(Generic[T]):
     # --- in trio's thread ----------------------------------------------------------------------------
 
     @enable_ki_protection
-    async def outcome(self) -> T:
+    async def result(self) -> T:
         await checkpoint_if_cancelled()
         if not self._loop.is_running:
             raise LoopUnavailable("the asyncio loop does not run")
-        self._mail.send(self._loop.inbox, self._begin)
+        self._queues.send(self._loop.queue, self._start)
         self._waiter = current_task()
         result: T = await wait_task_rescheduled(self._abort)
         return result
@@ -236,10 +242,10 @@ class _Call(Generic[T]):
         if self._loop.is_running:
             self._loop.post(self._cancel)
             return Abort.FAILED
-        self._waiter = None  # the loop has ended in the middle of the call, which now never will
+        self._waiter = None  # the loop has ended in the middle of the call, which will never end now
         return Abort.SUCCEEDED
 
-    def _hear(self, text: str) -> None:
+    def _take_text(self, text: str) -> None:
         if self._on_text is None:
             return
         try:
@@ -249,8 +255,8 @@ class _Call(Generic[T]):
             self._failure = error
             self._loop.post(self._cancel)
 
-    def _settle(self, outcome: Outcome[T] | None) -> None:
-        """Let the waiting task go on; without an outcome, the coroutine was cancelled."""
+    def _finish(self, outcome: Outcome[T] | None) -> None:
+        """Let the waiting task go on; no outcome: the coroutine was cancelled."""
         waiter, self._waiter = self._waiter, None
         if waiter is None:
             return
@@ -264,17 +270,17 @@ class _Call(Generic[T]):
 
     # --- in the asyncio loop's thread ----------------------------------------------------------------
 
-    def _begin(self) -> None:
-        live = self._live()
-        live.send(None)  # into its `try`, so that a task cancelled before its first step reports, too
-        self._task = self._loop.begin(live, self._context)
+    def _start(self) -> None:
+        task = self._run()
+        task.send(None)  # into its `try`, so that a task that is cancelled before its first step reports, too
+        self._task = self._loop.create_task(task, self._context)
 
     def _cancel(self) -> None:
         if self._task is not None:
             self._task.cancel()
 
-    async def _live(self) -> None:
-        """The task: it reports its end itself, since a done callback would be one turn of the loop later."""
+    async def _run(self) -> None:
+        """Run as the task. It reports its end itself: a done callback would be one turn of the loop later."""
         try:
             await _pause()
             result = await self._call(self._emit if self._on_text is not None else None)
@@ -285,56 +291,56 @@ class _Call(Generic[T]):
         except BaseException as error:
             self._report(None)
             if not isinstance(error, asyncio.CancelledError):
-                # KeyboardInterrupt and its like end the loop, by asyncio's own doing: the call broke off.
-                _mark_as_seen(asyncio.current_task())
+                # asyncio itself lets KeyboardInterrupt and SystemExit end the loop: the call broke off.
+                _mark_as_retrieved(asyncio.current_task())
             raise
         else:
             self._report(Value(result))
 
     def _emit(self, text: str) -> None:
-        self._mail.inbox.put(self._hear, text)
-        _flush_home(self._mail.inbox)  # at once, for the client may go on computing
+        self._queues.own.put(self._take_text, text)
+        _flush_to_trio(self._queues.own)  # at once, for the client may go on computing
 
     def _report(self, outcome: Outcome[T] | None) -> None:
         self._task = None  # or an error would refer to itself: traceback, frame, task, error
-        self._loop.send(self._mail.inbox, self._settle, outcome)
+        self._loop.send(self._queues.own, self._finish, outcome)
 
 
 @coroutine
 def _pause() -> Generator[None, None, None]:
-    """Await this to be resumed by the next `send`, or by the first step of the task that is made then."""
+    """Stop the coroutine that awaits this, until the next `send`, or the first step of its task."""
     yield
 
 
-def _mark_as_seen(task: asyncio.Task[Any] | None) -> None:
+def _mark_as_retrieved(task: asyncio.Task[Any] | None) -> None:
     """Keep asyncio from logging that nobody retrieved the exception with which `task` is about to end."""
     if task is not None:
         task.add_done_callback(lambda task: task.exception())
 
 
-def _flush_home(mailbox: Mailbox) -> None:
+def _flush_to_trio(queue: CallQueue) -> None:
     try:
-        mailbox.flush()
+        queue.flush()
     except (trio.RunFinishedError, LoopUnavailable):
         return  # nobody waits any more
 
 
-class Alarm:
-    """Wakes one task of the asyncio loop that it was made on, once, from any thread."""
+class ThreadsafeEvent:
+    """An event for one task of the asyncio loop on which it is made; any thread may set it, once or more."""
 
     def __init__(self) -> None:
         self._loop = AsyncioLoop.running()
         self._future = asyncio.get_running_loop().create_future()
 
-    def ring(self) -> None:
-        """Let `wait` return. Does nothing where the loop was closed, since nobody waits there."""
+    def set(self) -> None:
+        """Let `wait` return. Does nothing if the loop was closed, since nobody waits there."""
         with suppress(LoopUnavailable):
-            self._loop.post(self._end)
+            self._loop.post(self._set_result)
 
     async def wait(self) -> None:
-        """Wait for `ring`."""
+        """Wait for `set`."""
         await self._future
 
-    def _end(self) -> None:
+    def _set_result(self) -> None:
         if not self._future.done():
             self._future.set_result(None)

@@ -1,4 +1,4 @@
-"""Calls on their way to another thread."""
+"""A queue of calls for another thread."""
 
 from __future__ import annotations
 
@@ -8,17 +8,22 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Mailbox"]
+__all__ = ["CallQueue"]
 
 BATCH: Final = 128
 """How many calls are made in one go before the other thread's loop gets to its other work."""
 
 
-class Mailbox:
-    """Calls for another thread, made there in the order in which they were put, many at a time.
+class CallQueue:
+    """Calls that another thread makes, in the order in which they were put.
 
-    To wake a thread that waits for I/O costs tens of microseconds, to add to a deque next to nothing.
-    So the thread is woken once for all calls that are put until it gets to them.
+    To wake a thread that waits for I/O takes tens of microseconds, to add to a deque next to nothing. So the
+    thread is woken once for all calls that are put before it gets to them::
+
+        queue = CallQueue(token.run_sync_soon)  # a trio token: its run makes the calls
+        queue.put(results.append, 1)
+        queue.put(results.append, 2)
+        queue.flush()  # one wake-up for both
 
     Args:
         wake: makes the other thread call what it is given, soon.
@@ -32,15 +37,15 @@ class Mailbox:
         self._woken = False
 
     def put(self, function: Callable[..., object], *args: object) -> None:
-        """Have ``function(*args)`` called after the next `flush`; it must not raise. From any thread."""
+        """Have ``function(*args)`` called after the next `flush`; it must not raise. For any thread."""
         self._calls.append((function, args))
 
     def flush(self) -> None:
-        """Wake the other thread if calls wait for it and nobody has. From any thread; never blocks.
+        """Wake the other thread if there are calls for it and it has not been woken yet. For any thread.
 
-        Raises what `wake` raises; the calls then wait for the next flush.
+        Never blocks. Raises what `wake` raises; the calls then wait for the next flush.
         """
-        # Two threads may both find that nobody has: one of them wakes it for nothing.
+        # Two threads may both see that it has not been woken: then it is woken twice, which does no harm.
         if self._calls and not self._woken:
             self._woken = True
             try:
@@ -50,8 +55,8 @@ class Mailbox:
                 raise
 
     def deliver(self) -> None:
-        """Make the calls that wait. In the other thread only."""
-        # Before the first look into the deque: what is added after the last look wakes anew.
+        """Make the calls that wait. For the other thread only."""
+        # Before the first look into the deque, so that a call that is added after the last look wakes again.
         self._woken = False
         try:
             for _ in range(min(len(self._calls), BATCH)):

@@ -1,4 +1,4 @@
-"""Where the coroutines of async clients run, and with whose context variables."""
+"""Who calls: on which loop the coroutines of async clients run, and which context variables they see."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Final, ParamSpec, Protocol, TypeVar
 from msgspec import Struct
 from trio.lowlevel import in_trio_run
 
-__all__ = ["Call", "Caller", "OnText", "Runner", "as_caller", "run_here", "runner_here"]
+__all__ = ["Call", "Caller", "OnText", "Runner", "call_in_context", "current_runner", "trio_runner"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -20,30 +20,36 @@ OnText = Callable[[str], None]
 """Takes the next piece of an answer, in trio's thread. It must not block."""
 
 Call = Callable[[OnText | None], Coroutine[Any, Any, T]]
-"""Makes the coroutine of one call, given where its text goes."""
+"""Makes the coroutine of one call, given what takes the text of the answer, if anything does."""
 
 
 class Runner(Protocol):
-    """Where the coroutines of an async client run.
+    """Runs the coroutines of an async client: on trio, or on one asyncio loop.
 
-    A runner awaits ``call(on_text)`` on the loop that the client belongs to, with a copy of `context`
-    as its context variables, and hands back what it returns or raises; being cancelled, it cancels the
-    call and waits for its end. A call is one coroutine, a whole stream included, so that timeouts and
-    context managers of the client stay within one task of its loop. A runner that uses another thread
-    passes a stand-in for `on_text` that brings the text home in order, all of it before the result.
+    One call is one coroutine, a whole stream included, so timeouts and context managers of the client stay
+    within one task of its loop.
     """
 
     @property
     def is_running(self) -> bool:
-        """Whether that loop runs, so that calls can be made there."""
+        """Whether the loop runs, so that calls can be made there."""
         ...
 
     def __call__(self, call: Call[T], on_text: OnText | None, context: Context) -> Awaitable[T]:
-        """Await ``call(on_text)`` there; raises `LoopUnavailable` when the loop ends."""
+        """Await ``call(on_text)`` on the loop, and return its result.
+
+        It sees a copy of `context` as its context variables. A runner with another thread passes a function
+        of its own in the place of `on_text`, which brings the text to this thread in order, all of it before
+        the result. Cancelled, this cancels the call and waits for its end.
+
+        Raises:
+            LoopUnavailable: the loop has ended.
+            Exception: what the call raised.
+        """
         ...
 
 
-class _RunHere:
+class _TrioRunner:
     """The runner of clients that belong to the current trio run."""
 
     @property
@@ -54,14 +60,14 @@ class _RunHere:
         return _in_context(context.copy(), call(on_text))
 
 
-run_here: Final = _RunHere()
+trio_runner: Final = _TrioRunner()
 
 
-def runner_here() -> Runner | None:
-    """The runner of clients that are made here: trio's, or the running asyncio loop; None: neither."""
+def current_runner() -> Runner | None:
+    """Return the runner of clients that are made here: trio's or the asyncio loop's; None if no loop runs."""
     if in_trio_run():
-        return run_here
-    asyncio = sys.modules.get("asyncio")  # not imported for this: whoever is on asyncio has imported it
+        return trio_runner
+    asyncio = sys.modules.get("asyncio")  # not imported for this: a program on asyncio has imported it
     if asyncio is None or asyncio._get_running_loop() is None:  # noqa: SLF001 - documented for such use
         return None
     from ultra.bridge.asyncio_loop import AsyncioLoop  # noqa: PLC0415 - imports asyncio
@@ -70,9 +76,12 @@ def runner_here() -> Runner | None:
 
 
 class Caller(Struct, frozen=True):
-    """Who wants an answer: `runner` is the asyncio loop that he is on, if it is one.
+    """Who wants an answer.
 
-    A client that belongs to no loop in particular runs on his, and sees his context variables.
+    Attributes:
+        context: the caller's context variables, which the client sees.
+        runner: the asyncio loop that the caller is on, if it is on one. A client that belongs to no loop in
+            particular runs there.
     """
 
     context: Context
@@ -80,13 +89,13 @@ class Caller(Struct, frozen=True):
 
     @classmethod
     def current(cls) -> Caller:
-        """Whoever calls this."""
-        runner = runner_here()
-        return cls(copy_context(), None if runner is run_here else runner)
+        """Return the caller that calls this."""
+        runner = current_runner()
+        return cls(copy_context(), None if runner is trio_runner else runner)
 
 
-def as_caller(caller: Caller | None, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call a function of the caller's own, in this thread, with a copy of his context variables."""
+def call_in_context(caller: Caller | None, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function of the caller's, in this thread, with a copy of the caller's context variables."""
     return (
         function(*args, **kwargs) if caller is None else caller.context.copy().run(function, *args, **kwargs)
     )
@@ -94,10 +103,10 @@ def as_caller(caller: Caller | None, function: Callable[P, T], *args: P.args, **
 
 @coroutine
 def _in_context(context: Context, awaited: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
-    """Await the coroutine with `context` as its context variables; the awaiting task keeps its own.
+    """Await the coroutine with `context` as its context variables; the task that awaits it keeps its own.
 
-    The coroutine runs in the same task, so no nursery is needed, and cancellation reaches it as ever.
-    Tasks that it starts inherit `context`. Nobody else may use `context` meanwhile.
+    The coroutine runs in the same task, so it needs no nursery, and cancellation reaches it as usual. Tasks
+    that it starts inherit `context`. Nothing else may use `context` at the same time.
     """
     step: Callable[[Any], Any] = awaited.send
     given: Any = None

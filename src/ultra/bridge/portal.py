@@ -1,8 +1,8 @@
-"""A trio run in a thread of its own, for programs on asyncio.
+"""A portal from asyncio to trio: a trio run in a thread of its own.
 
-What is passed in runs in trio's thread; what awaits it is a coroutine on an asyncio loop. Exceptions
-cross over as they are, and context variables come along. Cancelling the coroutine cancels what runs in
-trio, and the coroutine goes on, cancelled, when that has ended: nothing is left running behind it.
+Async functions that are passed in run in trio's thread, and coroutines on an asyncio loop wait for them.
+Exceptions come back as they are, and context variables are passed on. A coroutine that is cancelled cancels
+what it waits for in trio, and goes on, cancelled, when that has ended: nothing is left running.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 import trio
 from outcome import Error, Value
 
-from ultra.bridge.asyncio_loop import AsyncioLoop, TrioMail
-from ultra.bridge.call_queue import Mailbox
+from ultra.bridge.asyncio_loop import AsyncioLoop, TrioQueues
+from ultra.bridge.call_queue import CallQueue
 from ultra.errors import LoopUnavailable
 
 if TYPE_CHECKING:
@@ -35,53 +35,60 @@ T = TypeVar("T")
 class TrioThread:
     """One thread with one trio run, from `start` to `stop`.
 
-    The thread is a daemon, so that a program can end whose asyncio loop never got to `stop`.
+    What `anyio.from_thread.BlockingPortal` is to synchronous programs, this is to asyncio::
+
+        thread = TrioThread()
+        thread.start()
+        answer = await thread.run(ask_on_trio)
+        await thread.stop()
+
+    The thread is a daemon, so a program can end even if its asyncio loop never got to `stop`.
     """
 
     def __init__(self, name: str = "trio") -> None:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._mailbox = Mailbox(self._wake)
+        self._queue = CallQueue(self._wake)
         self._token: trio.lowlevel.TrioToken | None = None
         self._nursery: trio.Nursery | None = None
-        self.jobs: dict[_Job[Any], None] = {}
+        self.calls: dict[_TrioCall[Any], None] = {}
         self._lock = threading.Lock()
         self._ended = False
         self._on_end: Callable[[], object] | None = None
 
     def start(self) -> None:
-        """Start the thread; what is passed to it before trio is ready waits until then."""
+        """Start the thread. What is passed to it before trio is ready waits until then."""
         self._thread.start()
 
     async def run(self, function: Callable[[], Awaitable[T]]) -> T:
-        """Call the async function in a trio task, and wait for its end.
+        """Call the async function in a trio task, wait for its end, and return its result.
 
-        It sees a copy of the caller's context variables. Cancelled, this cancels the task, waits for
-        its end, and drops what it returns or raises.
+        It sees a copy of the caller's context variables. Cancelled, this cancels the trio task, waits for its
+        end, and drops what it returns or raises.
 
         Raises:
             LoopUnavailable: the thread ended before the function did.
             BaseException: what the function raised.
         """
-        job = _Job(self, function)
+        call = _TrioCall(self, function)
         try:
-            job.submit()
-            return cast("T", await job.future)
+            call.submit()
+            return cast("T", await call.future)
         finally:
-            job.cancel()  # does nothing, unless this coroutine was thrown away
-            del job  # or an error would refer to itself: traceback, frame, future, error
+            call.cancel()  # does nothing, unless this coroutine was thrown away
+            del call  # or an error would refer to itself: traceback, frame, future, error
 
-    def open(self, manager: AbstractAsyncContextManager[T]) -> AbstractAsyncContextManager[T]:
-        """The trio context manager for use on asyncio: entered and left in one task of this thread.
+    def wrap_context_manager(self, manager: AbstractAsyncContextManager[T]) -> AbstractAsyncContextManager[T]:
+        """Return a context manager for asyncio that enters and leaves `manager` in one task of this thread.
 
-        Where trio ends the block on its own, as a nursery does when a task in it fails, that is
-        raised when the block is left.
+        If trio ends the block itself, as a nursery does when a task in it fails, the error is raised when the
+        block is left.
         """
-        return _Block(self, manager)
+        return _WrappedContextManager(self, manager)
 
     async def stop(self) -> None:
-        """Cancel what runs, and wait for the end of the thread, even if cancelled. To be called once."""
+        """Cancel what runs, and wait for the end of the thread, even if cancelled. Call it once."""
         loop = AsyncioLoop.running()
-        ended = _Uninterrupted[None](lambda: None)
+        ended = _ShieldedFuture[None](lambda: None)
         with self._lock:
             if not self._ended:
                 self._on_end = partial(loop.post, ended.set_result, None)
@@ -97,12 +104,12 @@ class TrioThread:
         Raises:
             LoopUnavailable: the thread has ended.
         """
-        self._mailbox.put(function, *args)
-        self._mailbox.flush()
+        self._queue.put(function, *args)
+        self._queue.flush()
 
     def _wake(self, deliver: Callable[[], None]) -> None:
         if self._token is None:
-            return  # not ready; `_serve` will deliver
+            return  # not ready; `_serve` delivers what waits
         try:
             self._token.run_sync_soon(deliver)
         except trio.RunFinishedError as error:
@@ -116,21 +123,21 @@ class TrioThread:
         finally:
             with self._lock:
                 self._ended = True
-            for job in tuple(self.jobs):
-                job.settle(Error(LoopUnavailable("the trio thread has ended")))
+            for call in tuple(self.calls):
+                call.report(Error(LoopUnavailable("the trio thread has ended")))
             if self._on_end is not None:
                 with suppress(LoopUnavailable):
                     self._on_end()
 
     async def _serve(self) -> None:
-        TrioMail.begin(self._mailbox)
+        TrioQueues.install(self._queue)
         async with trio.open_nursery() as self._nursery:
             self._token = trio.lowlevel.current_trio_token()
-            self._mailbox.deliver()
+            self._queue.deliver()
             await trio.sleep_forever()
 
     def spawn(self, function: Callable[[], Awaitable[object]]) -> None:
-        """Start a task, with a copy of the current context variables; in the thread only."""
+        """Start a trio task with a copy of the current context variables. In the thread only."""
         if self._nursery is not None:
             self._nursery.start_soon(function)
 
@@ -139,11 +146,11 @@ class TrioThread:
             self._nursery.cancel_scope.cancel()
 
 
-class _Uninterrupted(asyncio.Future[T]):
-    """A future that a task waits for even when it is cancelled.
+class _ShieldedFuture(asyncio.Future[T]):
+    """A future for which a task waits even if it is cancelled.
 
-    `Task.cancel` asks the future that the task waits for first. This one passes the wish on and
-    declines, whereupon the task is cancelled at the moment when the future is done.
+    `Task.cancel` first tries to cancel the future that the task waits for. This one calls `on_cancel` and
+    refuses; asyncio then cancels the task when the future is done.
     """
 
     def __init__(self, on_cancel: Callable[[], None]) -> None:
@@ -155,11 +162,11 @@ class _Uninterrupted(asyncio.Future[T]):
         return False
 
 
-class _Job(Generic[T]):
-    """One async function in trio, and the asyncio future that stands for it."""
+class _TrioCall(Generic[T]):
+    """One async function in a trio task, and the asyncio future of its result."""
 
     def __init__(self, thread: TrioThread, function: Callable[[], Awaitable[T]]) -> None:
-        self.future: _Uninterrupted[T | None] = _Uninterrupted(self.cancel)
+        self.future: _ShieldedFuture[T | None] = _ShieldedFuture(self.cancel)
         self._thread = thread
         self._function = function
         self._context = contextvars.copy_context()
@@ -170,8 +177,8 @@ class _Job(Generic[T]):
     # --- on asyncio ----------------------------------------------------------------------------------
 
     def submit(self) -> None:
-        self._thread.jobs[self] = None
-        self._thread.post(self._begin)
+        self._thread.calls[self] = None
+        self._thread.post(self._start)
 
     def cancel(self) -> None:
         if not (self._cancelled or self.future.done()):
@@ -179,11 +186,11 @@ class _Job(Generic[T]):
             with suppress(LoopUnavailable):
                 self._thread.post(self._scope.cancel)
 
-    def _land(self, outcome: Outcome[T] | None) -> None:
+    def _set_outcome(self, outcome: Outcome[T] | None) -> None:
         if self.future.done():
             return
         if outcome is None or self._cancelled:
-            self.future.set_result(None)  # nobody sees it: the waiting task is cancelled now
+            self.future.set_result(None)  # nobody sees it: the task that waits is cancelled now
         elif isinstance(outcome, Error):
             self.future.set_exception(outcome.error)
         else:
@@ -191,10 +198,10 @@ class _Job(Generic[T]):
 
     # --- in trio -------------------------------------------------------------------------------------
 
-    def _begin(self) -> None:
-        self._context.run(self._thread.spawn, self._live)
+    def _start(self) -> None:
+        self._context.run(self._thread.spawn, self._run)
 
-    async def _live(self) -> None:
+    async def _run(self) -> None:
         outcome: Outcome[T] | None = None
         try:
             with self._scope:
@@ -205,13 +212,13 @@ class _Job(Generic[T]):
                 raise
             outcome = Error(error)
         finally:
-            self.settle(outcome)
+            self.report(outcome)
 
-    def settle(self, outcome: Outcome[T] | None) -> None:
-        """Report the end, once; no outcome: cancelled, as asked for."""
-        if self._thread.jobs.pop(self, self) is None:
+    def report(self, outcome: Outcome[T] | None) -> None:
+        """Give the future its outcome, once; None: the function was cancelled, as asked for."""
+        if self._thread.calls.pop(self, self) is None:
             with suppress(LoopUnavailable):  # the loop was closed, so nobody waits there any more
-                self._loop.post(self._land, outcome)
+                self._loop.post(self._set_outcome, outcome)
 
 
 def _has_cancelled(error: BaseException) -> bool:
@@ -220,8 +227,8 @@ def _has_cancelled(error: BaseException) -> bool:
     return isinstance(error, trio.Cancelled)
 
 
-class _Block(AbstractAsyncContextManager[T, bool]):
-    """A trio context manager, entered and left from asyncio; both happen in one trio task."""
+class _WrappedContextManager(AbstractAsyncContextManager[T, bool]):
+    """A trio context manager that is entered and left from asyncio, both in one trio task."""
 
     def __init__(self, thread: TrioThread, manager: AbstractAsyncContextManager[T]) -> None:
         self._thread = thread
@@ -229,19 +236,19 @@ class _Block(AbstractAsyncContextManager[T, bool]):
 
     async def __aenter__(self) -> T:
         self._loop = AsyncioLoop.running()
-        self._job = job = _Job(self._thread, self._live)
-        self._entered = _Uninterrupted[None](job.cancel)
-        job.future.add_done_callback(self._on_entered)
-        job.submit()
+        self._call = call = _TrioCall(self._thread, self._hold)
+        self._entered = _ShieldedFuture[None](call.cancel)
+        call.future.add_done_callback(self._on_entered)
+        call.submit()
         try:
             await self._entered
         except BaseException:
-            job.cancel()
-            with suppress(Exception):  # what went wrong meanwhile; this is cancelled all the same
-                await job.future
+            call.cancel()
+            with suppress(Exception):  # what went wrong meanwhile; this is cancelled in any case
+                await call.future
             raise
-        if job.future.done():
-            job.future.result()
+        if call.future.done():
+            call.future.result()
         return self._value
 
     async def __aexit__(
@@ -250,24 +257,24 @@ class _Block(AbstractAsyncContextManager[T, bool]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool:
-        with suppress(LoopUnavailable):  # then the job has ended by that
+        with suppress(LoopUnavailable):  # then that has ended the call
             self._thread.post(self._leave, kind, error, trace)
         try:
-            return bool(await self._job.future)
+            return bool(await self._call.future)
         except BaseException as raised:
             if raised is error:
                 return False
             raise
 
     def _on_entered(self, _: object) -> None:
-        """Entered, or ended before that."""
+        """Let `__aenter__` go on: the manager was entered, or the call has ended before."""
         if not self._entered.done():
             self._entered.set_result(None)
 
     # --- in trio -------------------------------------------------------------------------------------
 
-    async def _live(self) -> bool:
-        """Enter, wait, leave; whether the manager swallowed the exception of the block."""
+    async def _hold(self) -> bool:
+        """Enter, wait, leave; return whether the manager swallowed the exception of the block."""
         self._left = trio.Event()
         self._value = await self._manager.__aenter__()
         try:
@@ -277,7 +284,7 @@ class _Block(AbstractAsyncContextManager[T, bool]):
             if not await self._manager.__aexit__(type(error), error, error.__traceback__):
                 raise
             return False
-        return bool(await self._manager.__aexit__(*self._how_left))
+        return bool(await self._manager.__aexit__(*self._exception))
 
     def _leave(
         self,
@@ -285,12 +292,12 @@ class _Block(AbstractAsyncContextManager[T, bool]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._how_left = (kind, error, trace)
+        self._exception = (kind, error, trace)
         self._left.set()
 
 
 class SharedTrioThread:
-    """A trio thread for all who use it at the same time: the first starts it, the last stops it."""
+    """A trio thread for all that use it at the same time: the first starts it, the last stops it."""
 
     def __init__(self, name: str = "trio") -> None:
         self._name = name
@@ -299,24 +306,24 @@ class SharedTrioThread:
         self._users = 0
 
     async def run(self, function: Callable[[], Awaitable[T]]) -> T:
-        """As `TrioThread.run`."""
-        thread = self._join()
+        """Do what `TrioThread.run` does."""
+        thread = self._acquire()
         try:
             return await thread.run(function)
         finally:
-            await self._leave(thread)
+            await self._release(thread)
 
     @asynccontextmanager
-    async def open(self, manager: AbstractAsyncContextManager[T]) -> AsyncIterator[T]:
-        """As `TrioThread.open`."""
-        thread = self._join()
+    async def wrap_context_manager(self, manager: AbstractAsyncContextManager[T]) -> AsyncIterator[T]:
+        """Do what `TrioThread.wrap_context_manager` does."""
+        thread = self._acquire()
         try:
-            async with thread.open(manager) as value:
+            async with thread.wrap_context_manager(manager) as value:
                 yield value
         finally:
-            await self._leave(thread)
+            await self._release(thread)
 
-    def _join(self) -> TrioThread:
+    def _acquire(self) -> TrioThread:
         with self._lock:
             if self._thread is None:
                 self._thread = TrioThread(self._name)
@@ -324,7 +331,7 @@ class SharedTrioThread:
             self._users += 1
             return self._thread
 
-    async def _leave(self, thread: TrioThread) -> None:
+    async def _release(self, thread: TrioThread) -> None:
         with self._lock:
             self._users -= 1
             is_last = self._users == 0

@@ -1,4 +1,4 @@
-"""Where an orchestrator's actors run: in the caller's trio run or, called from asyncio, in a trio thread."""
+"""The trio run that an orchestrator's actors use: the caller's own or, called from asyncio, a thread's."""
 
 from __future__ import annotations
 
@@ -16,69 +16,72 @@ if TYPE_CHECKING:
 
     from ultra.bridge.portal import SharedTrioThread
 
-__all__ = ["Place"]
+__all__ = ["TrioRun"]
 
 T = TypeVar("T")
 
 
-class Place:
-    """The trio run that an orchestrator uses, and the way there from whatever loop calls.
+class TrioRun:
+    """The trio run that an orchestrator uses, and the way into it from the loop that calls.
 
-    On trio it is the caller's own run; on asyncio it is that of a trio thread, which lives for as long
-    as somebody uses it. Actors, and the locks that they share, are for one trio run at a time, so
-    whoever uses them occupies the place, and callers from other runs are refused meanwhile.
+    Called from trio, it is the caller's own run. Called from asyncio, it is the run of a trio thread, which
+    lives as long as it is in use. Actors, and the locks that they share, belong to one trio run at a time. So
+    what uses them claims the run, and until it is released, callers from other trio runs are refused::
+
+        trio_run = TrioRun()
+        await trio_run.run(work)  # on asyncio: in the trio thread; on trio: right here
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._thread: SharedTrioThread | None = None
         self._token: TrioToken | None = None
-        self._occupants = 0
+        self._claims = 0
 
     async def run(self, function: Callable[[], Awaitable[T]]) -> T:
-        """Await ``function()`` there."""
+        """Await ``function()`` in the run, and return its result. See `TrioThread.run`."""
         return await (function() if in_trio_run() else self._trio_thread().run(function))
 
-    def block(self, manager: AbstractAsyncContextManager[T]) -> AbstractAsyncContextManager[T]:
-        """The trio context manager, for use on the loop that this is called on."""
-        return manager if in_trio_run() else self._trio_thread().open(manager)
+    def wrap_context_manager(self, manager: AbstractAsyncContextManager[T]) -> AbstractAsyncContextManager[T]:
+        """Return a context manager for the current loop that enters and leaves `manager` in the run."""
+        return manager if in_trio_run() else self._trio_thread().wrap_context_manager(manager)
 
-    def look(self, function: Callable[[], T]) -> T:
-        """Call ``function()`` there, between the steps of its tasks; here, where nobody occupies it.
+    def run_sync(self, function: Callable[[], T]) -> T:
+        """Call ``function()`` in the run, between the steps of its tasks, or right here if it is not claimed.
 
-        Waits for the other thread: a fraction of a millisecond, unless that is busy.
+        Blocks until the run's thread has called it: a fraction of a millisecond, unless that thread is busy.
 
         Raises:
-            OrchestratorInUse: this is trio, and the place is another trio run.
+            OrchestratorInUse: this is trio, and another trio run has been claimed.
         """
         token = self._token
         if token is None or (in_trio_run() and current_trio_token() is token):
             return function()
         if in_trio_run():
-            raise _elsewhere()
+            raise _in_use()
         try:
             return trio.from_thread.run_sync(function, trio_token=token)
         except trio.RunFinishedError:
             return function()  # it has just ended
 
-    def occupy(self) -> None:
-        """On trio: make the current run the place, until as many calls of `vacate`.
+    def claim(self) -> None:
+        """On trio: make the current run the one that is used, until `release` is called as often.
 
         Raises:
-            OrchestratorInUse: another trio run is.
+            OrchestratorInUse: another trio run has been claimed.
         """
         token = current_trio_token()
         with self._lock:
-            if self._occupants and self._token is not token:
-                raise _elsewhere()
+            if self._claims and self._token is not token:
+                raise _in_use()
             self._token = token
-            self._occupants += 1
+            self._claims += 1
 
-    def vacate(self) -> None:
-        """End what `occupy` began."""
+    def release(self) -> None:
+        """Give up one `claim`."""
         with self._lock:
-            self._occupants -= 1
-            if not self._occupants:
+            self._claims -= 1
+            if not self._claims:
                 self._token = None
 
     def _trio_thread(self) -> SharedTrioThread:
@@ -90,7 +93,7 @@ class Place:
             return self._thread
 
 
-def _elsewhere() -> OrchestratorInUse:
+def _in_use() -> OrchestratorInUse:
     return OrchestratorInUse(
         "this orchestrator is in use in another thread's trio run; make one for each trio run. (Several "
         "asyncio loops can share one.)"

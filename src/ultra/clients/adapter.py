@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeVar, cast
 import trio
 from msgspec.structs import replace
 
-from ultra.bridge.caller import Call, Caller, OnText, Runner, run_here
+from ultra.bridge.caller import Call, Caller, OnText, Runner, trio_runner
 from ultra.clients.classify import classify
 from ultra.clients.http.rate_limits import RateLimits
 from ultra.clients.signature import Callee, UnusableSignatureError, may_block
@@ -178,9 +178,9 @@ class ClientAdapter:
 
     def _await(self, call: Call[object], on_text: OnText | None, caller: Caller) -> Awaitable[object]:
         """Await the client's coroutine where the client belongs."""
-        runner = self._runner or caller.runner or run_here
-        if runner is run_here:
-            return run_here(call, on_text, caller.context)
+        runner = self._runner or caller.runner or trio_runner
+        if runner is trio_runner:
+            return trio_runner(call, on_text, caller.context)
         return self._await_elsewhere(runner, call, on_text, caller)
 
     async def _await_elsewhere(

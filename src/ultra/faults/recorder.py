@@ -7,7 +7,7 @@ from collections import deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
-from ultra._support.clock import Timeline
+from ultra._support.clock import ContinuousClock
 from ultra._support.log import get_logger
 from ultra._support.randomness import new_random
 from ultra.errors import BadCall
@@ -33,7 +33,7 @@ class RuleBook:
         self.rules: list[Rule] = []
         self.injections: deque[Injection] = deque(maxlen=INJECTIONS_KEPT)
         self._observers: list[Callable[[Injection], None]] = []
-        self._timeline = Timeline()
+        self._clock = ContinuousClock()
         self._origin: float | None = None
 
     def begin(self) -> None:
@@ -41,8 +41,7 @@ class RuleBook:
         if self._origin is None:
             self._origin = self._now()
             if log.enabled("warning"):
-                log.write(
-                    "warning",
+                log.warning(
                     "fault injection is on: errors, delays and losses are made on purpose",
                     seed=self.seed,
                     rules="; ".join(map(str, self.rules)),
@@ -128,7 +127,7 @@ class RuleBook:
 
     def _now(self) -> float:
         try:
-            return self._timeline()
+            return self._clock()
         except RuntimeError:  # not in trio: a transport under asyncio
             return time.monotonic()
 

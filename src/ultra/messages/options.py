@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from msgspec import Struct, structs
 
+from ultra._support.checks import check_count, check_flag, check_number, check_seconds
 from ultra.errors import BadCall
 from ultra.messages.request import SamplingOptions
 
@@ -45,15 +45,13 @@ class RunOptions(Struct, frozen=True, kw_only=True):
     sampling: SamplingOptions = SamplingOptions()
 
     def __post_init__(self) -> None:
-        _check("timeout", self.timeout, "a number of seconds above 0, or None", above=0)
-        _check("grace", self.grace, "a number of seconds, 0 or more, or None")
-        _check("max_cost", self.max_cost, "a number of dollars above 0, or None", above=0)
+        check_seconds("timeout", self.timeout, positive=True, endless=True, optional=True)
+        check_seconds("grace", self.grace, endless=True, optional=True)
+        check_number("max_cost", self.max_cost, positive=True, endless=True, optional=True, unit="dollars")
         if self.quorum != "all" and not _is_count(self.quorum):
             raise BadCall(f"the quorum is {self.quorum!r}; it must be 'all', or a whole number of at least 1")
-        if not isinstance(self.use_cache, bool):  # "no" would count as True
-            raise BadCall(f"use_cache is {self.use_cache!r}; it must be True or False")
-        if not _is_count(self.samples):
-            raise BadCall(f"samples is {self.samples!r}; it must be a whole number of at least 1")
+        check_flag("use_cache", self.use_cache)
+        check_count("samples", self.samples)
         if not isinstance(self.sampling, SamplingOptions):
             raise BadCall(f"sampling is {self.sampling!r}; it must be a SamplingOptions object")
 
@@ -105,10 +103,3 @@ class RunArguments(TypedDict, total=False):
 
 def _is_count(value: object) -> bool:
     return type(value) is int and value >= 1
-
-
-def _check(name: str, value: object, allowed: str, *, above: float = -math.inf) -> None:
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value > above:
-        raise BadCall(f"{name} is {value!r}; it must be {allowed}")

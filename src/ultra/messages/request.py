@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import msgspec
@@ -66,6 +67,8 @@ class SamplingOptions(Struct, frozen=True, kw_only=True):
             )
         known = {name: value for name, value in options.items() if name in cls.__struct_fields__}
         extra = {name: value for name, value in options.items() if name not in known}
+        if extra and isinstance(known.get("extra"), Mapping):
+            extra = {**known["extra"], **extra}
         try:
             if extra:
                 known["extra"] = _as_values(extra)
@@ -90,19 +93,31 @@ class SamplingOptions(Struct, frozen=True, kw_only=True):
 
 
 _NONE = SamplingOptions()
+_encode = msgspec.msgpack.Encoder().encode
 _extra_decoder: msgspec.msgpack.Decoder[dict[str, Any]] = msgspec.msgpack.Decoder(dict[str, Any])
 
 
 def _as_values(extra: Mapping[str, object]) -> dict[str, Any]:
     """Return a copy of `extra` that is plain values all through, as it would arrive in another process."""
     try:
-        return _extra_decoder.decode(msgspec.msgpack.encode(extra))
+        return _extra_decoder.decode(_encode(_with_lists(extra)))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         names = ", ".join(map(repr, extra))
         raise BadCall(
             f"the options ({names}) cannot be sent to a model: {error}; "
             "use plain values (text, numbers, lists, mappings)"
         ) from error
+
+
+def _with_lists(value: object) -> object:
+    """Return `value` with each set as a list in an order that is the same in every process."""
+    if isinstance(value, Mapping):
+        return {key: _with_lists(item) for key, item in value.items()}
+    if isinstance(value, AbstractSet):
+        return sorted(map(_with_lists, value), key=_encode)
+    if isinstance(value, list | tuple):
+        return [_with_lists(item) for item in value]
+    return value
 
 
 class ModelRequest(Struct, frozen=True, kw_only=True):

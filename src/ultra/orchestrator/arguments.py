@@ -10,8 +10,6 @@ if TYPE_CHECKING:
     from ultra.scoring.agreement import Scorer
 
 __all__ = [
-    "checked_flag",
-    "checked_grace",
     "checked_object",
     "checked_prompt",
     "checked_scorer",
@@ -44,13 +42,6 @@ def checked_stage_label(stage: object) -> str:
     return stage
 
 
-def checked_flag(name: str, value: object) -> bool:
-    """Return `value` if it is True or False; raises `BadCall` otherwise, since "no" would count as True."""
-    if not isinstance(value, bool):
-        raise BadCall(f"{name} is {value!r}; it must be True or False")
-    return value
-
-
 def checked_object(name: str, value: T | None, kind: type[T]) -> T | None:
     """Return `value` if it is None or of the type `kind`; raises `BadCall` otherwise."""
     if value is not None and not isinstance(value, kind):
@@ -63,13 +54,6 @@ def checked_scorer(scorer: Scorer | None) -> Scorer | None:
     if scorer is not None and not callable(scorer):
         raise BadCall(f"the scorer is {scorer!r}; it must be a function of question and answers, or None")
     return scorer
-
-
-def checked_grace(grace: object) -> float:
-    """Return `grace` [s] as a number, which may be infinite; raises `BadCall` when it is none."""
-    if isinstance(grace, bool) or not isinstance(grace, (int, float)) or not grace >= 0:
-        raise BadCall(f"grace is {grace!r}; it must be a number of seconds, 0 or more")
-    return float(grace)
 
 
 def checked_system(system: object) -> str | None:

@@ -30,7 +30,7 @@ async def ask(lifespan: Lifespan, model: RegisteredModel, message: Generate, cal
         ModelUnregistered: the model was unregistered, and not let finish.
         OrchestratorClosed: the orchestrator was closed.
     """
-    return await lifespan.place.run(lambda: _ask(lifespan, model, message, caller))
+    return await lifespan.trio_run.run(lambda: _ask(lifespan, model, message, caller))
 
 
 async def ask_unregistered(
@@ -45,7 +45,7 @@ async def ask_unregistered(
         forgotten = clients.release(entry)
         tree = lifespan.tree
         if forgotten and tree is not None:
-            await lifespan.place.run(lambda: tree.forget(forgotten))
+            await lifespan.trio_run.run(lambda: tree.forget(forgotten))
 
 
 async def _ask(

@@ -186,14 +186,14 @@ class EventBuffer:
             await wait_task_rescheduled(self._stop_reading)
 
     async def _arrival_on_asyncio(self) -> None:
-        from ultra.bridge.asyncio_loop import Alarm  # noqa: PLC0415 - imports asyncio
+        from ultra.bridge.asyncio_loop import ThreadsafeEvent  # noqa: PLC0415 - imports asyncio
 
         with self._lock:
             if self._events or self._ended:
                 return
-            alarm = Alarm()
-            self._wake_reader = alarm.ring
-        await alarm.wait()
+            event = ThreadsafeEvent()
+            self._wake_reader = event.set
+        await event.wait()
 
     def _stop_reading(self, _raise_cancel: object) -> Abort:
         self._wake_reader = _nobody

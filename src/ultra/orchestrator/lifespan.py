@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import trio
 from trio.lowlevel import ParkingLot
 
-from ultra.bridge.trio_run import Place
+from ultra.bridge.trio_run import TrioRun
 from ultra.errors import ActorDown, ActorStopped, OrchestratorClosed, OrchestratorInUse
 
 if TYPE_CHECKING:
@@ -34,14 +34,14 @@ class Lifespan:
         cache: closed when the orchestrator is.
 
     Attributes:
-        place: where the actors run.
+        trio_run: where the actors run.
         tree: the actors that are kept, if there are any.
         closed: whether calls are refused, for good.
         calls: how many calls use the actors now.
     """
 
     def __init__(self, make_tree: Callable[[], ModelTree], cache: CacheStore | None) -> None:
-        self.place = Place()
+        self.trio_run = TrioRun()
         self.tree: ModelTree | None = None
         self.closed = False
         self.calls = 0
@@ -76,7 +76,7 @@ class Lifespan:
         self.check_open()
         if self._block is not None:
             raise OrchestratorInUse("this orchestrator is running already; enter it once, or make another")
-        self._block = self.place.block(_Keeping(self))
+        self._block = self.trio_run.wrap_context_manager(_Keeping(self))
         try:
             await self._block.__aenter__()
         except BaseException:
@@ -106,7 +106,7 @@ class Lifespan:
         """
 
         async def stop() -> None:
-            self.place.occupy()
+            self.trio_run.claim()
             try:
                 self.closed = True
                 with trio.move_on_after(grace):
@@ -116,9 +116,9 @@ class Lifespan:
                 try:
                     await self._end()
                 finally:
-                    self.place.vacate()
+                    self.trio_run.release()
 
-        await self.place.run(stop)
+        await self.trio_run.run(stop)
 
     def look(self, function: Callable[[ModelTree], T]) -> T:
         """What `function` finds out about the actors that are kept, or does with them; on any loop.
@@ -130,11 +130,11 @@ class Lifespan:
         if tree is None:
             self.check_open()
             raise OrchestratorClosed("the orchestrator has no actors now; enter it with 'async with' first")
-        return self.place.look(lambda: function(tree))
+        return self.trio_run.run_sync(lambda: function(tree))
 
     async def stopped(self) -> None:
         """Wait, on any loop, until `stop` has stopped the actors."""
-        await self.place.run(self._stopped.wait)
+        await self.trio_run.run(self._stopped.wait)
 
     async def _end(self) -> None:
         with trio.CancelScope(shield=True):
@@ -146,12 +146,12 @@ class Lifespan:
     # --- for the blocks, on trio -----------------------------------------------------------------------
 
     async def start_tree(self) -> ModelTree:
-        """Start actors; they occupy the place."""
-        self.place.occupy()
+        """Start actors; they claim the trio run."""
+        self.trio_run.claim()
         try:
             tree = await self._make_tree().__aenter__()
         except BaseException:
-            self.place.vacate()
+            self.trio_run.release()
             raise
         self._running[tree] = None
         return tree
@@ -168,7 +168,7 @@ class Lifespan:
             return await tree.__aexit__(kind, error, trace)
         finally:
             del self._running[tree]
-            self.place.vacate()
+            self.trio_run.release()
 
     async def close(self) -> None:
         """Close the cache, even if cancelled, but not for longer than some seconds."""
@@ -218,7 +218,7 @@ class _Lending:
         if kept is None:
             kept = self._own = await lifespan.start_tree()
         else:
-            lifespan.place.occupy()
+            lifespan.trio_run.claim()
         lifespan.calls += 1
         return kept
 
@@ -228,7 +228,7 @@ class _Lending:
         lifespan = self._lifespan
         lifespan.call_ended()
         if self._own is None:
-            lifespan.place.vacate()
+            lifespan.trio_run.release()
         elif await lifespan.end_tree(self._own, kind, error, trace):
             return True
         if isinstance(error, Exception) and (explained := lifespan.explain(error)) is not error:

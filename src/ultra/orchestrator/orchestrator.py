@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 import trio
 from msgspec.structs import replace
 
+from ultra._support.checks import check_flag, check_seconds
 from ultra._support.randomness import new_id, new_random
 from ultra.actors.model.messages import Generate
 from ultra.actors.model.retry import RetryPolicy
@@ -21,8 +22,6 @@ from ultra.errors import BadCall
 from ultra.messages.options import RunArguments, RunOptions
 from ultra.messages.request import ModelRequest
 from ultra.orchestrator.arguments import (
-    checked_flag,
-    checked_grace,
     checked_object,
     checked_prompt,
     checked_scorer,
@@ -125,7 +124,8 @@ class MultiLLMOrchestrator:
             raise BadCall("cache_enabled is False and a cache is given; leave one of them out")
         if max_retries is not None:
             retry = replace(retry or RetryPolicy(), max_retries=max_retries)
-        self._cache = open_cache(cache) if checked_flag("cache_enabled", cache_enabled) else None
+        check_flag("cache_enabled", cache_enabled)
+        self._cache = open_cache(cache) if cache_enabled else None
         self._system = checked_system(system)
         self._random = checked_object("random", random, Random) or new_random()
         self._intensity = checked_object("intensity", intensity, RestartIntensity) or RestartIntensity()
@@ -206,7 +206,8 @@ class MultiLLMOrchestrator:
         Raises:
             BadCall: `grace` is no number of seconds.
         """
-        await self._lifespan.stop(checked_grace(grace))
+        check_seconds("grace", grace, endless=True)
+        await self._lifespan.stop(grace)
 
     # --- models --------------------------------------------------------------------------------------
 
@@ -251,12 +252,12 @@ class MultiLLMOrchestrator:
         Raises:
             BadCall: there is no model of that name, or another argument is not allowed.
         """
-        drain = checked_flag("drain", drain)
-        grace = None if grace is None else checked_grace(grace)
+        check_flag("drain", drain)
+        check_seconds("grace", grace, endless=True, optional=True)
         model = self._registry.unregister(name)
         tree = self._lifespan.tree
         if tree is not None:
-            await self._lifespan.place.run(lambda: tree.remove(model, drain=drain, grace=grace))
+            await self._lifespan.trio_run.run(lambda: tree.remove(model, drain=drain, grace=grace))
 
     def set_model_weight(self, name: str, weight: float) -> None:
         """Change a model's weight, from the next run on. Raises `BadCall` for a bad name or weight."""
@@ -273,7 +274,9 @@ class MultiLLMOrchestrator:
     def get_metrics(self) -> dict[str, ModelMetrics]:
         """A snapshot of every model's metrics since it was registered, highest weight first."""
         models = self._registry.prioritized()
-        return self._lifespan.place.look(lambda: {model.name: model.metrics.snapshot() for model in models})
+        return self._lifespan.trio_run.run_sync(
+            lambda: {model.name: model.metrics.snapshot() for model in models}
+        )
 
     def health(self) -> dict[str, ModelHealth]:
         """How well each model is, and why: up, degraded or down; highest weight first.
@@ -292,7 +295,7 @@ class MultiLLMOrchestrator:
             BadCall: there is no model of that name.
         """
         model = self._registry.get(name)
-        self._lifespan.place.look(model.breaker.reset)
+        self._lifespan.trio_run.run_sync(model.breaker.reset)
         if self._lifespan.tree is not None:
             self._lifespan.look(lambda tree: tree.revive(model))
 

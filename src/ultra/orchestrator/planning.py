@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import trio
 from msgspec.structs import replace
 
+from ultra._support.checks import check_flag
 from ultra.actors.coordinator.messages import Execute, LocalRun
 from ultra.bridge.caller import Caller
 from ultra.errors import BadCall
 from ultra.messages.request import ModelRequest, SamplingOptions
-from ultra.orchestrator.arguments import checked_flag, checked_prompt, checked_system
+from ultra.orchestrator.arguments import checked_prompt, checked_system
 from ultra.prompts.fencing import Seal
 from ultra.strategies.catalog import make_strategy, spec_of
 from ultra.strategies.stages import BUILT_IN, Stage, order_stages
@@ -164,7 +165,8 @@ def options_of(
     own_system = checked_system(settings.pop("system", None))
     sampling = settings.pop("options", None)
     if "use_cache" in settings:
-        settings["use_cache"] = checked_flag("use_cache", settings["use_cache"]) and defaults.use_cache
+        check_flag("use_cache", settings["use_cache"])
+        settings["use_cache"] = bool(settings["use_cache"]) and defaults.use_cache
     options = defaults.override(settings)
     if sampling is not None:
         options = replace(options, sampling=SamplingOptions.of(sampling))

@@ -19,7 +19,7 @@ from ultra.actors.model.registered import RegisteredModel
 from ultra.actors.model.retry import RetryPolicy
 from ultra.actors.model.timeouts import Timeouts
 from ultra.actors.runtime.cell import Interceptor, check_faults
-from ultra.bridge.caller import run_here, runner_here
+from ultra.bridge.caller import current_runner, trio_runner
 from ultra.clients.adapter import ClientAdapter
 from ultra.clients.pricing import Price
 from ultra.errors import BadCall
@@ -203,7 +203,7 @@ class ModelRegistry:
 
 def _runner_of(client: object) -> Runner | None:
     """Where the client's coroutines run: on trio if it says so, else on the loop that runs here."""
-    return run_here if getattr(client, "async_library", None) == "trio" else runner_here()
+    return trio_runner if getattr(client, "async_library", None) == "trio" else current_runner()
 
 
 def _shard_name(name: str, client: object) -> str:

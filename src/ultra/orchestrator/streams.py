@@ -75,11 +75,11 @@ class LiveRun:
 
     def block(self) -> AbstractAsyncContextManager[RunSink, bool | None]:
         """Return the block, which is entered and left where the actors run."""
-        return self._lifespan.place.block(self)
+        return self._lifespan.trio_run.wrap_context_manager(self)
 
     async def wait(self) -> None:
         """Wait for the end of the run or of its block."""
-        await self._lifespan.place.run(self._over.wait)
+        await self._lifespan.trio_run.run(self._over.wait)
 
     # --- where the actors run ----------------------------------------------------------------------------
 

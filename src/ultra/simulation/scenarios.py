@@ -9,7 +9,7 @@ import trio
 from msgspec import Struct
 from trio.lowlevel import in_trio_run
 
-from ultra._support.randomness import decided_by
+from ultra._support.randomness import seeded
 from ultra.errors import BadCall
 from ultra.faults.plan import FaultPlan
 from ultra.simulation.determinism import run_seeded
@@ -84,7 +84,7 @@ def run_scenario(
 async def _run(
     scenario: Callable[[Simulation], Awaitable[T]], simulation: Simulation, timeout: float
 ) -> tuple[T, float]:
-    with trio.move_on_after(timeout), decided_by(Random(f"{simulation.seed}/chance")):
+    with trio.move_on_after(timeout), seeded(Random(f"{simulation.seed}/chance")):
         return await scenario(simulation), trio.current_time()
     raise TimeoutError(
         f"the scenario has not ended after {timeout:g} virtual seconds (seed {simulation.seed})"

@@ -1,17 +1,15 @@
-"""What a store of answers must do: one shard for each model, whole answers only.
+"""What a store of models' answers has to do.
 
-Every model has a shard of its own, so one model's answers never push out, nor pass for, another's.
-A shard keeps only whole successful answers; errors, and answers that stopped early, are asked again.
+Each model has a shard of its own, so the answers of one model never push out those of another, and are never
+given in their place. A shard keeps whole answers only: after an error, or an answer that stopped early, the
+model is asked again.
 """
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, runtime_checkable
 
 from msgspec import Struct
-
-from ultra.errors import BadCall
 
 if TYPE_CHECKING:
     from ultra.messages import Completion
@@ -22,23 +20,28 @@ __all__ = [
     "CacheShard",
     "CacheStatistics",
     "CacheStore",
-    "check_bound",
     "is_whole",
 ]
 
 CacheKey: TypeAlias = bytes
-"""The digest that `ultra.stores.keys.cache_key` makes: 32 bytes that say nothing about the prompt."""
+"""The digest that `ultra.stores.keys.cache_key` makes: 32 bytes that tell nothing about the prompt."""
 
 SECRET_BYTES: Final = 32
 
 
 class CacheStatistics(Struct, frozen=True, kw_only=True):
-    """What one shard did since it was opened, and what it holds now.
+    """What one shard has done since it was opened, and what it holds now.
 
-    `hits` + `misses` is the number of lookups. `stored` counts the answers that were kept, `refused`
-    those that were not: not whole, or bigger than the whole shard may be. `evictions` made room,
-    `expirations` were too old. `failures` counts the reads and writes that the store could not do;
-    such a read is also a miss. `bytes` is what the `entries` take up, as far as the store can tell.
+    Attributes:
+        hits: lookups that found an answer.
+        misses: lookups that found none.
+        stored: answers that were kept.
+        refused: answers that were not kept: they are not whole, or bigger than the shard may be.
+        evictions: answers that were removed to make room.
+        expirations: answers that were removed because they were too old.
+        failures: reads and writes that the store could not do; such a read is a miss, too.
+        entries: answers that the shard holds.
+        bytes: what they take up, as far as the store can tell.
     """
 
     hits: int = 0
@@ -53,53 +56,50 @@ class CacheStatistics(Struct, frozen=True, kw_only=True):
 
 
 class CacheShard(Protocol):
-    """The answers of one model. Whatever goes wrong inside, it is a miss and never an error."""
+    """The answers of one model. A shard raises no error: what goes wrong in it is a miss."""
 
     async def get(self, key: CacheKey) -> Completion | None:
-        """The answer kept under `key`, or None. Cancelling a lookup leaves the shard as it was."""
+        """Return the answer that is kept under `key`, or None.
+
+        Cancelled, it leaves the shard as it was.
+        """
         ...
 
     async def put(self, key: CacheKey, completion: Completion) -> None:
-        """Keep a whole answer under `key`, in place of an older one; drop any other answer.
+        """Keep `completion` under `key`, in place of an older answer, if it is whole (`is_whole`).
 
-        After a cancellation the answer was kept or it was not, but never in part.
+        Cancelled, it has kept the answer or has not, but never a part of it.
         """
         ...
 
     def statistics(self) -> CacheStatistics:
-        """The counters of this shard, as they are now."""
+        """Return the counters of this shard as they are now."""
         ...
 
 
 @runtime_checkable
 class CacheStore(Protocol):
-    """Where the shards of all models live."""
+    """The shards of all models."""
 
     def shard(self, name: str) -> CacheShard:
-        """The shard of the model `name`: the same one each time."""
+        """Return the shard of the model `name`, the same one each time."""
         ...
 
     @property
     def secret(self) -> bytes:
-        """32 random bytes kept with the store: the key of the nonces that fence candidates in prompts.
+        """32 random bytes that are kept with the answers, and as long as they are.
 
-        They live as long as the answers do, so that equal inputs still give equal prompts.
+        They are the key of the nonces that fence candidates in prompts. Only under the same key do equal
+        inputs give equal prompts, whose answers are then found.
         """
         ...
 
     async def aclose(self) -> None:
-        """Release what the store holds. May be called again."""
+        """Release what the store holds: memory, files, connections. May be called again."""
         ...
 
 
 def is_whole(completion: Completion) -> bool:
-    """Whether an answer may be kept: there is text, and the model stopped because it was done."""
+    """Return whether an answer may be kept: it has text, and the model stopped because it was done."""
     done = completion.finish_reason in {None, "stop"} and completion.refusal is None
     return done and bool(completion.content.strip())
-
-
-def check_bound(name: str, value: float, *, whole: bool = False) -> None:
-    """Raise `BadCall` unless `value` is a positive, finite number (an integer where `whole`)."""
-    kinds = int if whole else (int, float)
-    if isinstance(value, bool) or not isinstance(value, kinds) or not 0 < value < math.inf:
-        raise BadCall(f"{name}={value!r} is not allowed; give a positive {'integer' if whole else 'number'}")

@@ -8,6 +8,9 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+from msgspec import Struct
+
+from ultra.errors import BadCall
 
 if TYPE_CHECKING:
     from ultra.messages.request import ModelRequest
@@ -15,42 +18,63 @@ if TYPE_CHECKING:
 
 __all__ = ["cache_key"]
 
-_encoder: Final = msgspec.msgpack.Encoder(order="deterministic")
+# What is digested, and how, belongs to the key: count up when the form of a request changes. Answers that
+# were kept under older keys are then not found, and are asked for again.
+_PERSON: Final = b"ultra request v2"
+
+_encode: Final = msgspec.msgpack.Encoder().encode
 
 
 def cache_key(request: ModelRequest, identity: str = "") -> CacheKey:
-    """The digest of one request to a model: equal requests have equal keys, different ones never do.
+    """Return the digest of a request to a model, 32 bytes: equal requests have equal keys, others never do.
 
-    The order of mappings and sets within the options does not matter. The key does not depend on the
-    process, so it can be kept in a file.
+    All of the request counts: its messages, options, and the number of the sample. The order of mappings
+    and sets does not matter. The key does not depend on the process, so it can be kept in a file.
+
+    `identity` says whose answer it is, where that can change the answer: the client's own options and
+    address.
+
+    Raises:
+        BadCall: an option has a value that has no encoding, such as a function or an open file.
     """
-    messages = [[message.role, _text(message.content)] for message in request.messages]
-    encoded = _encoder.encode([messages, _canonical(request.options.given()), request.sample, identity])
-    return blake2b(encoded, digest_size=32, person=b"ultra cache key2").digest()
-
-
-def _text(text: str | None) -> bytes | None:
-    # Text cut out of JSON may hold lone surrogates, which strict UTF-8 refuses.
-    return None if text is None else text.encode("utf-8", "surrogatepass")
+    try:
+        encoded = _encode((_canonical(identity), _canonical(request)))
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        names = ", ".join(map(repr, request.options.extra))
+        raise BadCall(
+            f"the options ({names}) cannot be part of a cache key: {error}; "
+            "use plain values (text, numbers, lists, mappings), or call with use_cache=False"
+        ) from error
+    return blake2b(encoded, digest_size=32, person=_PERSON).digest()
 
 
 def _canonical(value: Any) -> Any:  # noqa: ANN401 - options are whatever a client takes
-    """`value` with every container replaced by a tagged list, so that no two values read the same.
+    """Return `value` with its containers as tagged lists, so that no two values are encoded alike.
 
-    msgspec's own deterministic order takes only text as keys, and options such as ``logit_bias``
-    map numbers.
+    msgspec's own deterministic order takes only text as keys, and options such as ``logit_bias`` map
+    numbers. Text is encoded here, because it may hold lone surrogates (JSON cut in two), which strict
+    UTF-8 refuses.
     """
-    if isinstance(value, Mapping):
-        return [
-            "map",
-            sorted((_encoder.encode(_canonical(key)), _encode(item)) for key, item in value.items()),
-        ]
-    if isinstance(value, AbstractSet):
-        return ["set", sorted(map(_encode, value))]
-    if isinstance(value, list | tuple):
-        return ["list", [_canonical(item) for item in value]]
-    return value
+    if value is None or isinstance(value, int | float):
+        return value  # most options are
+    match value:
+        case str():
+            return value.encode("utf-8", "surrogatepass")
+        case Struct():
+            tag = type(value).__name__
+            inside: Any = [_canonical(getattr(value, name)) for name in value.__struct_fields__]
+        case bytes() | bytearray() | memoryview():
+            tag, inside = "bytes", value
+        case list() | tuple():
+            tag, inside = "list", [_canonical(item) for item in value]
+        case Mapping():
+            tag, inside = "map", sorted((_key(name), _key(item)) for name, item in value.items())
+        case AbstractSet():
+            tag, inside = "set", sorted(map(_key, value))
+        case _:
+            return value
+    return [tag, inside]
 
 
-def _encode(value: Any) -> bytes:  # noqa: ANN401 - as above
-    return _encoder.encode(_canonical(value))
+def _key(value: Any) -> bytes:  # noqa: ANN401 - as above
+    return _encode(_canonical(value))

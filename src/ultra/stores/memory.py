@@ -1,4 +1,4 @@
-"""The store that keeps answers in the memory of this process."""
+"""A store that keeps models' answers in the memory of this process."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 import trio
 
-from ultra._support.clock import Timeline
+from ultra._support.checks import check_count, check_seconds
+from ultra._support.clock import ContinuousClock
 from ultra._support.randomness import new_secret
-from ultra.stores.contracts import SECRET_BYTES, CacheStatistics, check_bound, is_whole
+from ultra.stores.contracts import SECRET_BYTES, CacheStatistics, is_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MemoryCache", "MemoryShard"]
 
-# What CPython keeps beside the text of an entry: the structs, the key, and its slots in two ordered dicts.
+# Bytes that CPython needs beside the text of an entry: structs, key, and places in two ordered dicts.
 _ENTRY_OVERHEAD: Final = 700
 
 
@@ -32,11 +33,11 @@ class _Entry(NamedTuple):
 
 
 class MemoryShard:
-    """A shard in memory: the least recently used answers go first, and old ones go on their own.
+    """One model's answers in memory. The least recently used go first, and those that are too old.
 
-    All that it does is a few microseconds of dictionary work under a lock, so that orchestrators in
-    several threads can share it. `get` and `put` are async for the protocol's sake only: they never
-    wait and are no checkpoints.
+    A lookup is a few microseconds of work on dictionaries, under a lock, so orchestrators in several
+    threads can share a shard. `get` and `put` are async only because the protocol is: they never wait,
+    and are no checkpoints.
     """
 
     def __init__(
@@ -45,15 +46,15 @@ class MemoryShard:
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self._ttl = ttl
-        self._now = now if now is not None else Timeline()
+        self._now = now if now is not None else ContinuousClock()
         self._lock = threading.Lock()
         self._entries: OrderedDict[CacheKey, _Entry] = OrderedDict()  # least recently used first
         self._expiries: OrderedDict[CacheKey, float] = OrderedDict()  # oldest first; empty without a ttl
         self._bytes = 0
         self._hits = self._misses = self._stored = self._refused = self._evictions = self._expirations = 0
 
-    def get_nowait(self, key: CacheKey) -> Completion | None:
-        """The answer kept under `key`, or None."""
+    async def get(self, key: CacheKey) -> Completion | None:
+        """Return the answer that is kept under `key`, or None. Not a checkpoint."""
         with self._lock:
             self._expire()
             entry = self._entries.get(key)
@@ -64,8 +65,8 @@ class MemoryShard:
             self._hits += 1
             return entry.completion
 
-    def put_nowait(self, key: CacheKey, completion: Completion) -> None:
-        """Keep a whole answer under `key`, in place of an older one; drop any other answer."""
+    async def put(self, key: CacheKey, completion: Completion) -> None:
+        """Keep `completion` under `key`, in place of an older answer, if it is whole. Not a checkpoint."""
         size = _memory_size(completion)
         with self._lock:
             self._expire()
@@ -82,16 +83,8 @@ class MemoryShard:
             if self._ttl is not None:
                 self._expiries[key] = self._now() + self._ttl
 
-    async def get(self, key: CacheKey) -> Completion | None:
-        """As `get_nowait`; never waits, and is no checkpoint."""
-        return self.get_nowait(key)
-
-    async def put(self, key: CacheKey, completion: Completion) -> None:
-        """As `put_nowait`; never waits, and is no checkpoint."""
-        self.put_nowait(key, completion)
-
     def statistics(self) -> CacheStatistics:
-        """The counters of this shard; expired answers count as entries until the next lookup."""
+        """Return the counters of this shard; expired answers count as entries until the next lookup."""
         with self._lock:
             return CacheStatistics(
                 hits=self._hits,
@@ -105,7 +98,7 @@ class MemoryShard:
             )
 
     def clear(self) -> None:
-        """Forget every answer; the counters stay."""
+        """Remove all answers; the counters stay."""
         with self._lock:
             self._entries.clear()
             self._expiries.clear()
@@ -132,24 +125,23 @@ def _memory_size(completion: Completion) -> int:
 
 
 class MemoryCache:
-    """Keeps answers in this process. The bounds hold for each model's shard on its own.
+    """Keeps answers in the memory of this process. The bounds are those of each model's shard.
 
     Args:
-        max_entries: answers a shard keeps at most.
-        max_bytes: memory that a shard's answers take up at most; a bigger answer is not kept.
+        max_entries: how many answers a shard keeps at most.
+        max_bytes: how much memory the answers of a shard take up at most; a bigger answer is not kept.
         ttl: seconds for which an answer is good, by trio's clock; None: for ever.
 
     Raises:
-        BadCall: a bound is not positive.
+        BadCall: a bound is not a number above 0.
     """
 
     def __init__(
         self, *, max_entries: int = 4096, max_bytes: int = 64 * 2**20, ttl: float | None = 3600.0
     ) -> None:
-        check_bound("max_entries", max_entries, whole=True)
-        check_bound("max_bytes", max_bytes, whole=True)
-        if ttl is not None:
-            check_bound("ttl", ttl)
+        check_count("max_entries", max_entries)
+        check_count("max_bytes", max_bytes)
+        check_seconds("ttl", ttl, positive=True, optional=True)
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self._ttl = ttl
@@ -158,11 +150,11 @@ class MemoryCache:
 
     @property
     def secret(self) -> bytes:
-        """32 random bytes, new for each store."""
+        """32 random bytes, other ones for each store."""
         return self._secret
 
     def shard(self, name: str) -> MemoryShard:
-        """The shard of the model `name`: the same one each time."""
+        """Return the shard of the model `name`, the same one each time."""
         shard = self._shards.get(name)
         if shard is None:
             made = MemoryShard(max_entries=self._max_entries, max_bytes=self._max_bytes, ttl=self._ttl)
@@ -170,7 +162,7 @@ class MemoryCache:
         return shard
 
     async def aclose(self) -> None:
-        """Forget every answer. The memory is free even if this is cancelled."""
+        """Remove all answers, even if this is cancelled. A checkpoint."""
         for shard in list(self._shards.values()):
             shard.clear()
         await trio.lowlevel.checkpoint()

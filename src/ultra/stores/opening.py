@@ -1,4 +1,4 @@
-"""Opens the store that a caller asks for, and imports it only then."""
+"""Makes the store that a setting names, and imports its module only then."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _SQLITE: Final = "sqlite:///"
 
 
 def open_cache(spec: CacheStore | str | bool | None = None) -> CacheStore:  # noqa: FBT001 - it is one of the specs
-    """The store that `spec` asks for.
+    """Return the store that `spec` names.
 
     True, None and ``"memory"`` make a `MemoryCache` with its default bounds. ``"sqlite:///answers.db"``
-    opens a `SqliteCache` at a path relative to the working directory, ``"sqlite:////var/answers.db"``
-    one at an absolute path. ``"redis://host:6379/0"`` uses a `RedisCache`, over TLS with ``rediss://``. An
-    object that has the methods of a `CacheStore` is used as it is.
+    makes a `SqliteCache` at a path relative to the working directory, ``"sqlite:////var/answers.db"`` one
+    at an absolute path. ``"redis://host:6379/0"`` makes a `RedisCache`, over TLS with ``rediss://``. An
+    object that has the methods of a `CacheStore` is returned as it is.
 
     Raises:
         BadCall: `spec` is none of these.
@@ -42,5 +42,5 @@ def open_cache(spec: CacheStore | str | bool | None = None) -> CacheStore:  # no
     shown = f"'{spec.partition('://')[0]}://...'" if isinstance(spec, str) and "://" in spec else repr(spec)
     raise BadCall(
         f"cache={shown} is not allowed; give True, 'memory', 'sqlite:///path', 'redis://host', or an object "
-        "with the methods of ultra.stores.contracts.CacheStore"
+        "with the methods of ultra.stores.CacheStore"
     )

@@ -1,13 +1,13 @@
-"""What to do about a store that does not work: leave it alone for a while, and say so once."""
+"""What becomes of a store that does not work: it is not used for a while, and the log says so once."""
 
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
-from ultra._support.clock import Timeline
+from ultra._support.clock import ContinuousClock
 from ultra._support.log import get_logger
 
 if TYPE_CHECKING:
@@ -17,29 +17,29 @@ __all__ = ["Outage", "Unavailable"]
 
 _log = get_logger("ultra.cache")
 
-# Seconds for which a store that does not work is left alone.
 RETRY_INTERVAL: Final = 30.0
+"""Seconds for which a store that does not work is not used."""
 
 
 class Unavailable(Exception):
-    """The store does not work now; the cause is in the log."""
+    """The store does not work now; the log says why."""
 
 
 class Outage:
-    """Remembers that a store failed. The threads of several trio runs may share it.
+    """Remembers that a store has failed, until it works again. Threads may share it.
 
     Args:
-        where: fields of every log event that tell the store and what was done with it.
+        where: fields of each log event: which store it is, and what was done with it.
     """
 
     def __init__(self, **where: str) -> None:
         self._where: Mapping[str, str] = where
         self._lock = threading.Lock()
-        self._now = Timeline()
+        self._now = ContinuousClock()
         self._over_at: float | None = None
 
     async def check(self) -> None:
-        """Raise `Unavailable` if the store failed less than half a minute ago.
+        """Raise `Unavailable` if the store has failed within the last 30 seconds.
 
         A checkpoint where it raises.
         """
@@ -50,18 +50,18 @@ class Outage:
             raise Unavailable
 
     def begin(self, error: BaseException) -> None:
-        """Leave the store alone from now on, because of `error`."""
+        """Note that the store failed with `error`: it is not used for the next 30 seconds."""
         with self._lock:
             self._over_at = self._now() + RETRY_INTERVAL
         self.warn(error, retry_in=RETRY_INTERVAL)
 
     def end(self) -> None:
-        """The store worked."""
+        """Note that the store worked."""
         with self._lock:
             was_out, self._over_at = self._over_at is not None, None
         if was_out:
-            _log.write("info", "cache available again", **self._where)
+            _log.info("cache available again", **self._where)
 
-    def warn(self, error: BaseException, **fields: Any) -> None:  # noqa: ANN401 - fields of a log event
-        """Say that the store failed this once."""
-        _log.write("warning", "cache unavailable", **self._where, error=str(error) or repr(error), **fields)
+    def warn(self, error: BaseException, **fields: object) -> None:
+        """Log that the store failed, and go on using it."""
+        _log.warning("cache unavailable", **self._where, error=str(error) or repr(error), **fields)

@@ -1,15 +1,14 @@
-"""Keeps models' answers in Redis, which many processes and machines may share.
+"""A store that keeps models' answers in Redis, which many processes and machines may share.
 
-Each use opens a connection and closes it. coredis ties connections to a task group that one task has
-to open and close, while shards are used by the tasks of many actors, in the loops of several threads,
-before and after a loop's end; nobody could own it. What that costs is about a millisecond beside a
-call to a model, and what it brings is that nothing has to be kept, closed or reconnected.
+Each use opens a connection and closes it. coredis ties its connections to a task group, which one task has to
+open and close. But shards are used by the tasks of many actors, in the runs of several threads, and after a
+run has ended: no task could own that group. A connection for each use costs about a millisecond, beside a
+call to a model, and nothing has to be kept open, closed or connected again.
 """
 
 from __future__ import annotations
 
 import secrets
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -18,9 +17,11 @@ from urllib.parse import urlsplit
 import msgspec
 import trio
 
+from ultra._support.checks import check_count, check_seconds
 from ultra.errors import BadCall, MissingExtra
-from ultra.stores.answers import decode, encode
-from ultra.stores.contracts import SECRET_BYTES, CacheStatistics, check_bound, is_whole
+from ultra.stores.contracts import SECRET_BYTES, is_whole
+from ultra.stores.counters import ShardCounters
+from ultra.stores.encoding import decode_answer, encode_answer
 from ultra.stores.outage import Outage, Unavailable
 
 try:
@@ -34,21 +35,21 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from ultra.messages.results import Completion
-    from ultra.stores.contracts import CacheKey
+    from ultra.stores.contracts import CacheKey, CacheStatistics
 
 __all__ = ["RedisCache", "RedisShard"]
 
 T = TypeVar("T")
 
-# Part of every key, so that versions of Ultra whose formats differ do not meet.
 FORMAT: Final = 1
+"""A part of each key in the database, so versions of Ultra with other formats do not read these answers."""
 
-# coredis raises groups, and what the network raises inside them.
+# coredis raises exception groups, with what the network raises in them.
 _FAILURES: Final = (ExceptionGroup, OSError, trio.TooSlowError, RedisError)
 
 
 class _Server:
-    """How to reach one server."""
+    """The way to one Redis server, which may be down."""
 
     def __init__(self, url: str, timeout: float) -> None:
         self._url = url
@@ -56,10 +57,10 @@ class _Server:
         self.outage = Outage(store=_without_password(url))
 
     async def run(self, work: Callable[[coredis.Redis[bytes]], Awaitable[T]]) -> T:
-        """Do `work` on a connection of its own. After a cancellation it is done or it is not.
+        """Do `work` on a new connection, and return its result. Cancelled, it was done or it was not.
 
         Raises:
-            Unavailable: it failed, or took too long, or has failed so recently that it was not tried.
+            Unavailable: it failed or took too long; or the server has just failed, and was not tried.
         """
         await self.outage.check()
         try:
@@ -71,94 +72,87 @@ class _Server:
         return result
 
     async def attempt(self, work: Callable[[coredis.Redis[bytes]], Awaitable[T]]) -> T:
-        """As `run`, whatever happened before. Raises one of `_FAILURES`."""
+        """Do what `run` does, even if the server has just failed; raise one of `_FAILURES`."""
         with trio.fail_after(self._timeout):
             async with self.client() as client:
                 return await work(client)
 
     def client(self) -> coredis.Redis[bytes]:
-        """A client that is not connected yet."""
+        """Return a client that is not connected yet."""
         return coredis.Redis.from_url(
             self._url, verify_version=False, retry_policy=NoRetryPolicy(), connect_timeout=self._timeout
         )
 
 
 class RedisShard:
-    """One model's answers in Redis. Its counters are this process's own."""
+    """One model's answers in Redis. The counters are those of this process."""
 
     def __init__(self, server: _Server, prefix: str, *, max_answer_bytes: int, ttl: float | None) -> None:
         self._server = server
         self._prefix = prefix.encode()
         self._max_answer_bytes = max_answer_bytes
         self._ttl = ttl
-        self._lock = threading.Lock()
-        self._counts = CacheStatistics()
+        self._counters = ShardCounters()
 
     async def get(self, key: CacheKey) -> Completion | None:
-        """The answer kept under `key`, or None, also where the server does not answer in time. A checkpoint.
+        """Return the answer that is kept under `key`; None if there is none, or no reply in time.
 
-        Cancelling it leaves the shard as it was.
+        A checkpoint. Cancelled, it leaves the shard as it was.
         """
         try:
             answer = await self._server.run(lambda client: client.get(self._prefix + key))
         except Unavailable:
-            self._count(misses=1, failures=1)
+            self._counters.add(misses=1, failures=1)
             return None
         if answer is None:
-            self._count(misses=1)
+            self._counters.add(misses=1)
             return None
         try:
-            found = decode(answer)
+            found = decode_answer(answer)
         except msgspec.MsgspecError as error:
             self._server.outage.warn(error)
-            self._count(misses=1, failures=1)
+            self._counters.add(misses=1, failures=1)
             return None
-        self._count(hits=1)
+        self._counters.add(hits=1)
         return found
 
     async def put(self, key: CacheKey, completion: Completion) -> None:
-        """Keep a whole answer under `key`, where the server does so in time. A checkpoint.
+        """Keep `completion` under `key`, if it is whole and the server takes it in time.
 
-        After a cancellation it was kept or it was not.
+        A checkpoint. Cancelled, it has kept the answer or has not.
         """
-        answer = encode(completion)
+        answer = encode_answer(completion)
         if not is_whole(completion) or len(answer) > self._max_answer_bytes:
-            self._count(refused=1)
+            self._counters.add(refused=1)
             await trio.lowlevel.checkpoint()
             return
         milliseconds = None if self._ttl is None else max(1, round(self._ttl * 1000))
         try:
             await self._server.run(lambda client: client.set(self._prefix + key, answer, px=milliseconds))
         except Unavailable:
-            self._count(failures=1)
+            self._counters.add(failures=1)
             return
-        self._count(stored=1)
+        self._counters.add(stored=1)
 
     def statistics(self) -> CacheStatistics:
-        """The counters of this process. What the server holds, evicts and expires is its own business."""
-        with self._lock:
-            return self._counts
-
-    def _count(self, **more: int) -> None:
-        with self._lock:
-            counts = {name: getattr(self._counts, name) + number for name, number in more.items()}
-            self._counts = msgspec.structs.replace(self._counts, **counts)
+        """Return the counters of this process. What the server holds, evicts and expires is not counted."""
+        return self._counters.read()
 
 
 class RedisCache:
     """Keeps answers in the Redis server at `url`: ``redis://[user:password@]host[:port][/database]``.
 
-    ``rediss://`` is the same over TLS. Making the store asks the server for its secret, and blocks for
-    at most `timeout`; nothing after that blocks. A server that does not answer is left alone for half a
-    minute after each warning, and tried again then. How much it holds and what it evicts is set on the
-    server: ``maxmemory`` and ``maxmemory-policy allkeys-lru``.
+    ``rediss://`` is the same over TLS. Making the store asks the server for its secret, which blocks for at
+    most `timeout` seconds; nothing after that blocks. A server that does not answer is not used for 30
+    seconds after each warning, and then tried again. How much the server holds, and which answers it evicts,
+    is set there: ``maxmemory`` and ``maxmemory-policy allkeys-lru``.
 
     Args:
-        url: of the server. A password in it appears in no log, error or repr of Ultra's.
+        url: where the server is. No log, error or repr of Ultra shows a password in it.
         ttl: seconds for which an answer is good, by the server's clock; None: for ever.
         max_answer_bytes: a bigger answer is not kept.
         timeout: seconds for one use of the server.
-        prefix: what the keys in the database begin with.
+        prefix: how the keys in the database begin.
 
     Raises:
         BadCall: an argument is out of its range.
@@ -174,10 +168,9 @@ class RedisCache:
         timeout: float = 1.0,
         prefix: str = "ultra",
     ) -> None:
-        check_bound("timeout", timeout)
-        check_bound("max_answer_bytes", max_answer_bytes, whole=True)
-        if ttl is not None:
-            check_bound("ttl", ttl)
+        check_seconds("timeout", timeout, positive=True)
+        check_count("max_answer_bytes", max_answer_bytes)
+        check_seconds("ttl", ttl, positive=True, optional=True)
         self._ttl = ttl
         self._max_answer_bytes = max_answer_bytes
         self._prefix = f"{prefix}:{FORMAT}:"
@@ -187,11 +180,11 @@ class RedisCache:
 
     @property
     def secret(self) -> bytes:
-        """32 random bytes kept on the server; where it could not be reached, new ones for this store."""
+        """32 random bytes that are kept on the server; if it did not answer, new ones for this store."""
         return self._secret
 
     def shard(self, name: str) -> RedisShard:
-        """The shard of the model `name`: the same one each time."""
+        """Return the shard of the model `name`, the same one each time."""
         shard = self._shards.get(name)
         if shard is None:
             digest = blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
@@ -201,16 +194,16 @@ class RedisCache:
         return shard
 
     async def aclose(self) -> None:
-        """Does nothing, since nothing is held open. A checkpoint."""
+        """Do nothing, since nothing is held open. A checkpoint."""
         await trio.lowlevel.checkpoint()
 
     def _fetch_secret(self) -> bytes:
-        # In a thread and a loop of its own, because the caller may be in any loop, or in none.
+        # In a thread and a trio run of its own: the caller may be on any loop, or on none.
         with ThreadPoolExecutor(max_workers=1) as thread:
             return thread.submit(trio.run, self._share_secret).result()
 
     async def _share_secret(self) -> bytes:
-        """The secret on the server, which is made if it has none."""
+        """Return the secret on the server; put one there if it has none."""
         name, new = f"{self._prefix}secret", secrets.token_bytes(SECRET_BYTES)
 
         async def share(client: coredis.Redis[bytes]) -> bytes:

@@ -1,8 +1,8 @@
-"""Keeps models' answers in one SQLite file, which several processes may share.
+"""A store that keeps models' answers in one SQLite file, which several processes may share.
 
-All work on the file happens in worker threads: one at a time reads and one at a time writes, each
-with a connection of its own, so that a lookup does not wait for a commit. Whatever happens to the
-file while it is in use, it is a cache: its failures are misses, and a warning in the log.
+All work on the file is done in worker threads. One at a time reads and one at a time writes, each with a
+connection of its own, so a lookup does not wait for a commit. When the file does not work, a lookup is a
+miss, an answer is not kept, and the log has a warning: a cache is no reason to fail.
 """
 
 from __future__ import annotations
@@ -17,51 +17,53 @@ from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
 import msgspec
 import trio
 
+from ultra._support.checks import check_count, check_seconds
 from ultra.errors import BadCall, ConfigError
-from ultra.stores.answers import encode
-from ultra.stores.contracts import SECRET_BYTES, CacheStatistics, check_bound, is_whole
+from ultra.stores.contracts import SECRET_BYTES, is_whole
+from ultra.stores.counters import ShardCounters
+from ultra.stores.encoding import encode_answer
 from ultra.stores.outage import Outage, Unavailable
-from ultra.stores.sqlite_file import Contents, ShardTable, connect, is_busy, row_size, survey
+from ultra.stores.sqlite_file import FileContents, ShardTable, connect, is_busy, read_contents, row_size
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable
 
     from ultra.messages.results import Completion
-    from ultra.stores.contracts import CacheKey
+    from ultra.stores.contracts import CacheKey, CacheStatistics
 
 __all__ = ["SqliteCache", "SqliteShard"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Uses that are noted in memory until the next write; beyond that the oldest are forgotten.
 _MAX_TOUCHED: Final = 4096
+"""How many uses of answers are remembered until the next write; beyond that the oldest are forgotten."""
 
-# What the file may do to us: SQLite's errors, those of the system, bytes that are no answer, another format.
+# SQLite's errors, those of the operating system, bytes that are no answer, a file of another format.
 _FAILURES: Final = (sqlite3.Error, OSError, msgspec.MsgspecError, ConfigError)
 
 
-class _Lane:
-    """One connection, used by one worker thread at a time, and opened again after it has failed."""
+class _FileConnection:
+    """A connection to the file. One worker thread at a time uses it; after a failure it is opened again."""
 
     def __init__(self, purpose: str, path: str, busy_timeout: float) -> None:
         self._purpose = purpose
         self._path = path
         self._busy_timeout = busy_timeout
-        self._lock = threading.Lock()  # also against threads that a cancelled task has left behind
+        self._lock = threading.Lock()  # threads that a cancelled task has left behind still use it
         self._connection: sqlite3.Connection | None = None
-        self._finalizer: weakref.finalize[..., _Lane] | None = None
+        self._finalizer: weakref.finalize[..., _FileConnection] | None = None
         self._limiter: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar(purpose)
         self.outage = Outage(store=path, purpose=purpose)
 
     async def run(
         self, work: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Do `work` in a worker thread. After a cancellation it is done or it is not.
+        """Do `work` in a worker thread, and return its result. Cancelled, it was done or it was not.
 
         Raises:
-            Unavailable: it failed, or has failed so recently that it was not tried.
+            Unavailable: it failed; or the file has failed so recently that it was not tried.
         """
         await self.outage.check()
         try:
@@ -71,7 +73,7 @@ class _Lane:
                 limiter=self._run_limiter(),
             )
         except _FAILURES as error:
-            # A file that is busy, or has one bad answer, is not out.
+            # A file that is busy, or has one bad answer, can still be used.
             if is_busy(error) or isinstance(error, msgspec.MsgspecError):
                 self.outage.warn(error)
             else:
@@ -83,7 +85,7 @@ class _Lane:
     def run_sync(
         self, work: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Do `work` in this thread. Raises one of `_FAILURES`."""
+        """Do `work` in this thread, and return its result; raise one of `_FAILURES`."""
         with self._lock:
             if self._connection is None:
                 writing = self._purpose == "write"
@@ -107,7 +109,7 @@ class _Lane:
         self._connection = self._finalizer = None
 
     def _run_limiter(self) -> trio.CapacityLimiter:
-        # One per trio run: a limiter must not be shared by the loops of two threads.
+        # One for each trio run: the runs of two threads must not share a limiter.
         try:
             return self._limiter.get()
         except LookupError:
@@ -116,18 +118,18 @@ class _Lane:
 
 
 class SqliteShard:
-    """One model's answers in the file. Its counters are this process's own."""
+    """One model's answers in the file. The counters are those of this process."""
 
     def __init__(
         self,
         table: ShardTable,
-        reader: _Lane,
-        writer: _Lane,
+        reader: _FileConnection,
+        writer: _FileConnection,
         *,
         max_bytes: int,
         ttl: float | None,
         now: Callable[[], float],
-        size: tuple[int, int],
+        counters: ShardCounters,
     ) -> None:
         self._table = table
         self._reader = reader
@@ -137,33 +139,33 @@ class SqliteShard:
         self._now = now
         self._lock = threading.Lock()
         self._touched: dict[CacheKey, None] = {}  # used since the last write, the last one last
-        self._counts = CacheStatistics(entries=size[0], bytes=size[1])
+        self._counters = counters
 
     async def get(self, key: CacheKey) -> Completion | None:
-        """The answer kept under `key`, or None, also where the file cannot be read. A checkpoint.
+        """Return the answer that is kept under `key`; None if there is none, or the file cannot be read.
 
-        Cancelling it leaves the shard as it was.
+        A checkpoint. Cancelled, it leaves the shard as it was.
         """
         try:
             found = await self._reader.run(self._table.read, key)
         except Unavailable:
-            self._count(misses=1, failures=1)
+            self._counters.add(misses=1, failures=1)
             return None
         if found is None or not self._is_fresh(found[1]):
-            self._count(misses=1)
+            self._counters.add(misses=1)
             return None
-        self._count(hits=1)
+        self._counters.add(hits=1)
         self._touch(key)
         return found[0]
 
     async def put(self, key: CacheKey, completion: Completion) -> None:
-        """Keep a whole answer under `key`, where the file can be written. A checkpoint.
+        """Keep `completion` under `key`, if it is whole and the file can be written.
 
-        After a cancellation it was kept or it was not.
+        A checkpoint. Cancelled, it has kept the answer or has not.
         """
-        answer = encode(completion)
+        answer = encode_answer(completion)
         if not is_whole(completion) or row_size(answer) > self._max_bytes:
-            self._count(refused=1)
+            self._counters.add(refused=1)
             await trio.lowlevel.checkpoint()
             return
         try:
@@ -177,26 +179,23 @@ class SqliteShard:
                 ttl=self._ttl,
             )
         except Unavailable:
-            self._count(failures=1)
+            self._counters.add(failures=1)
             return
-        self._count(stored=1, evictions=done.evicted, expirations=done.expired)
-        with self._lock:
-            self._counts = msgspec.structs.replace(self._counts, entries=done.entries, bytes=done.bytes)
+        self._counters.add(stored=1, evictions=done.evicted, expirations=done.expired)
+        self._counters.holds(entries=done.entries, size=done.bytes)
 
     def statistics(self) -> CacheStatistics:
-        """The counters of this process. `entries` and `bytes` are as of its last write or opening."""
-        with self._lock:
-            return self._counts
+        """Return the counters of this process. `entries` and `bytes` date from its last write, or opening."""
+        return self._counters.read()
 
     def flush(self, connection: sqlite3.Connection) -> None:
-        """Write down which answers were used. Blocks."""
+        """Write to the file which answers were used. Blocks."""
         touched = self._take_touched()
         if touched:
             self._table.touch(connection, touched)
 
     def _is_fresh(self, written: float) -> bool:
-        # Either way: an answer from the future was written by a clock that was wrong, and would
-        # otherwise be good until that future.
+        # An answer from the future was written by a clock that was wrong. It is not good until then.
         return self._ttl is None or abs(self._now() - written) < self._ttl
 
     def _touch(self, key: CacheKey) -> None:
@@ -212,31 +211,29 @@ class SqliteShard:
             self._touched.clear()
         return touched
 
-    def _count(self, **more: int) -> None:
-        with self._lock:
-            counts = {name: getattr(self._counts, name) + number for name, number in more.items()}
-            self._counts = msgspec.structs.replace(self._counts, **counts)
-
 
 class SqliteCache:
     """Keeps answers in the SQLite file at `path`, created where absent, readable by its owner only.
 
-    Opening it blocks for some milliseconds, so make it before the loop is busy; nothing after that
-    does. A file that cannot be opened, read or written (no such directory, read-only, disk full) is
-    left alone for a while after each warning, and tried again then.
+    Making the store opens the file, which blocks for some milliseconds; nothing after that blocks. A file
+    that cannot be opened, read or written (no such directory, read-only, disk full) is not used for 30
+    seconds after each warning, and then tried again::
+
+        async with MultiLLMOrchestrator(cache=SqliteCache("answers.db", ttl=86400)) as orchestrator:
+            ...
 
     Args:
-        path: of the file; two more of the same name, ending in ``-wal`` and ``-shm``, stand beside it.
-        max_bytes: what one model's answers take up at most; the least recently used go first. The file
-            grows to that for each model, and some.
-        ttl: seconds for which an answer is good; None: for ever. By the wall clock, since trio's
-            clock means nothing to the next process or to another one.
-        busy_timeout: seconds to wait for another process's write.
+        path: the file. SQLite puts two more beside it, whose names end in ``-wal`` and ``-shm``.
+        max_bytes: how much the answers of one model take up at most; the least recently used go first. The
+            file grows a little beyond that for each model.
+        ttl: seconds for which an answer is good; None: for ever. They are seconds of the wall clock, since
+            trio's clock starts from another number in each process.
+        busy_timeout: seconds to wait while another process writes.
         now: the wall clock.
 
     Raises:
         BadCall: an argument is out of its range.
-        ConfigError: the file is not a cache of Ultra's, or one of a newer version. It is not touched.
+        ConfigError: the file is no cache of Ultra's, or one of a newer version. It is left as it is.
     """
 
     def __init__(
@@ -250,31 +247,31 @@ class SqliteCache:
     ) -> None:
         self._path = str(path)
         if self._path in {"", ":memory:"} or "\0" in self._path:
-            raise BadCall(f"path={self._path!r} is not allowed; give the path of a file")
-        check_bound("max_bytes", max_bytes, whole=True)
-        check_bound("busy_timeout", busy_timeout)
-        if ttl is not None:
-            check_bound("ttl", ttl)
+            raise BadCall(f"path is {self._path!r}; it must be the path of a file")
+        check_count("max_bytes", max_bytes)
+        check_seconds("busy_timeout", busy_timeout, positive=True)
+        check_seconds("ttl", ttl, positive=True, optional=True)
         self._max_bytes = max_bytes
         self._ttl = ttl
         self._now = now
-        self._writer = _Lane("write", self._path, busy_timeout)
-        self._reader = _Lane("read", self._path, busy_timeout)
+        self._writer = _FileConnection("write", self._path, busy_timeout)
+        self._reader = _FileConnection("read", self._path, busy_timeout)
         self._shards: dict[str, SqliteShard] = {}
         self._lock = threading.Lock()
         self._opened_with = self._open()
 
     @property
     def secret(self) -> bytes:
-        """32 random bytes kept in the file; where it cannot be opened, new ones for this store."""
+        """32 random bytes that are kept in the file; if it cannot be opened, new ones for this store."""
         return self._opened_with.secret
 
     def shard(self, name: str) -> SqliteShard:
-        """The shard of the model `name`: the same one each time."""
+        """Return the shard of the model `name`, the same one each time."""
         with self._lock:
             shard = self._shards.get(name)
             if shard is None:
                 table = ShardTable(name)
+                entries, size = self._opened_with.sizes.get(table.name, (0, 0))
                 shard = self._shards[name] = SqliteShard(
                     table,
                     self._reader,
@@ -282,30 +279,30 @@ class SqliteCache:
                     max_bytes=self._max_bytes,
                     ttl=self._ttl,
                     now=self._now,
-                    size=self._opened_with.sizes.get(table.name, (0, 0)),
+                    counters=ShardCounters(entries=entries, size=size),
                 )
             return shard
 
     async def aclose(self) -> None:
-        """Close the file; a later use opens it again. Not cut short by cancellation: it takes little time."""
-        with trio.CancelScope(shield=True):
-            # A limiter of its own: the program's threads may all be busy, for longer than this may take.
+        """Close the file; a later use opens it again. A checkpoint; cancelled, it closes the file first."""
+        with trio.CancelScope(shield=True):  # it takes little time
+            # A limiter of its own, since all of the program's worker threads may be busy for long.
             await trio.to_thread.run_sync(self._close, limiter=trio.CapacityLimiter(1))
         await trio.lowlevel.checkpoint_if_cancelled()
 
-    def _open(self) -> Contents:
-        for lane in (self._writer, self._reader):  # a file that cannot be written may still be read
+    def _open(self) -> FileContents:
+        for connection in (self._writer, self._reader):  # a file that cannot be written may still be read
             try:
-                return lane.run_sync(survey)
+                return connection.run_sync(read_contents)
             except (sqlite3.Error, OSError) as error:
-                lane.outage.warn(error)
-        return Contents(secrets.token_bytes(SECRET_BYTES), {})
+                connection.outage.warn(error)
+        return FileContents(secrets.token_bytes(SECRET_BYTES), {})
 
     def _close(self) -> None:
         for shard in list(self._shards.values()):
             try:
                 self._writer.run_sync(shard.flush)
-            except _FAILURES:  # what was used last is a detail that may be lost
+            except _FAILURES:  # which answers were used last may be lost
                 break
         self._writer.close()
         self._reader.close()

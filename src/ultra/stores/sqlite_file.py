@@ -1,8 +1,8 @@
 """The file of the SQLite store: its format, and the blocking work on it, for worker threads.
 
-Every change is one transaction on a write-ahead log, so a process that is killed at any moment
-leaves either the whole change or none of it. What a shard holds is summed up by triggers in the same
-transaction, so it is right however many processes write.
+Each change is one transaction on a write-ahead log, so a process that is killed leaves the whole change or
+nothing of it. Triggers count in the same transaction what a shard holds, so the counts are right with any
+number of processes that write.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Final, Literal
 from msgspec import Struct
 
 from ultra.errors import ConfigError
-from ultra.stores.answers import decode
 from ultra.stores.contracts import SECRET_BYTES
+from ultra.stores.encoding import decode_answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -28,22 +28,25 @@ if TYPE_CHECKING:
     from ultra.messages.results import Completion
     from ultra.stores.contracts import CacheKey
 
-__all__ = ["Contents", "ShardTable", "Written", "connect", "is_busy", "row_size", "survey"]
+__all__ = ["FileContents", "ShardTable", "WriteOutcome", "connect", "is_busy", "read_contents", "row_size"]
 
 APPLICATION_ID: Final = int.from_bytes(b"Ultr")
 FORMAT: Final = 1
 
-# What SQLite keeps beside an answer: its key twice, two more index entries, and the row's header.
 _ROW_OVERHEAD: Final = 160
-# Expired answers that one write clears away, so that no write has to pay for all of them.
-_SWEEP: Final = 16
+"""Bytes beside an answer: its key twice, two more entries of indexes, and the header of the row."""
+
+_MOST_EXPIRED: Final = 16
+"""How many expired answers one write deletes, so that no write takes the time of deleting them all."""
+
 _OPENING_TRIES: Final = 20
-# The tables are counted first, because that reads the file; from then on the transaction sees one state.
+
+# The tables are counted first: that reads the file, and from then on the transaction sees one state of it.
 _IDENTITY: Final = ("SELECT count(*) FROM sqlite_master", "PRAGMA application_id", "PRAGMA user_version")
 
 
-class Written(Struct, frozen=True):
-    """What one write did to a shard, and what the shard holds since."""
+class WriteOutcome(Struct, frozen=True):
+    """What one write has removed from a shard, and what the shard holds after it."""
 
     evicted: int
     expired: int
@@ -51,36 +54,36 @@ class Written(Struct, frozen=True):
     bytes: int
 
 
-class Contents(Struct, frozen=True):
-    """What is in the file when it is opened; `sizes` are entries and bytes by the shard's table."""
+class FileContents(Struct, frozen=True):
+    """What is in the file when it is opened. `sizes`: how many answers and bytes each shard's table has."""
 
     secret: bytes
     sizes: dict[str, tuple[int, int]]
 
     def __repr__(self) -> str:
-        return f"Contents(sizes={self.sizes!r})"  # the secret is nobody's to see
+        return f"FileContents(sizes={self.sizes!r})"  # no secret in logs
 
 
 def row_size(answer: bytes) -> int:
-    """Bytes that an encoded answer takes up in the file, about."""
+    """Return about how many bytes an encoded answer takes up in the file."""
     return len(answer) + _ROW_OVERHEAD
 
 
 def is_busy(error: BaseException) -> bool:
-    """Whether another process was writing for too long: nothing is wrong with the file."""
+    """Return whether another process was writing for too long; nothing is wrong with the file then."""
     return _code(error) == sqlite3.SQLITE_BUSY
 
 
 def _code(error: BaseException) -> int:
-    # Extended codes have details above the lowest byte; errors of Python's module have no code at all.
+    # The lowest byte is the code, those above it are details. Errors of Python's own module have no code.
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 def connect(path: str, *, busy_timeout: float, writing: bool) -> sqlite3.Connection:
-    """Open the file, which is created where `writing`, and check that it may be used.
+    """Open the file, and check that it may be used; create it if it is absent and this is for `writing`.
 
     Raises:
-        ConfigError: the file belongs to a newer version of Ultra or to another program; it is untouched.
+        ConfigError: the file belongs to a newer version of Ultra, or to another program. It is left as it is.
         sqlite3.Error: the file cannot be opened, or created.
     """
     if writing:
@@ -88,7 +91,7 @@ def connect(path: str, *, busy_timeout: float, writing: bool) -> sqlite3.Connect
         with suppress(OSError):
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     connection = sqlite3.connect(
-        f"{Path(path).absolute().as_uri()}?mode=rw",  # a file that vanished is not to come back empty
+        f"{Path(path).absolute().as_uri()}?mode=rw",  # a file that has vanished must not come back empty
         uri=True,
         timeout=busy_timeout,
         isolation_level=None,
@@ -99,7 +102,7 @@ def connect(path: str, *, busy_timeout: float, writing: bool) -> sqlite3.Connect
             ours = _is_ours(connection, path)
         if writing and not ours:
             _create(connection, path)
-        # A kill loses nothing either way; a power cut may lose the last answers, but not the file.
+        # A process that is killed loses nothing by it; a power cut may lose the last answers, not the file.
         connection.execute("PRAGMA synchronous = NORMAL")
     except BaseException:
         connection.close()
@@ -107,15 +110,15 @@ def connect(path: str, *, busy_timeout: float, writing: bool) -> sqlite3.Connect
     return connection
 
 
-def survey(connection: sqlite3.Connection) -> Contents:
-    """Read what is in the file."""
+def read_contents(connection: sqlite3.Connection) -> FileContents:
+    """Return what is in the file."""
     (secret,) = connection.execute("SELECT secret FROM store").fetchone()
     rows = connection.execute("SELECT shard, entries, bytes FROM shards")
-    return Contents(secret, {table: (entries, size) for table, entries, size in rows})
+    return FileContents(secret, {table: (entries, size) for table, entries, size in rows})
 
 
 def _is_ours(connection: sqlite3.Connection, path: str) -> bool:
-    """True for a file of this format, False for an empty one; raises `ConfigError` for any other."""
+    """Return True for a file of this format and False for an empty one; raise `ConfigError` for others."""
     try:
         tables, application, version = (connection.execute(query).fetchone()[0] for query in _IDENTITY)
     except sqlite3.DatabaseError as error:
@@ -137,7 +140,7 @@ def _is_ours(connection: sqlite3.Connection, path: str) -> bool:
 
 
 def _create(connection: sqlite3.Connection, path: str) -> None:
-    # Of two processes that create the file at once, the loser may be told "busy" without any waiting.
+    # When two processes create the file at once, one of them may be told "busy" without any wait.
     for remaining in reversed(range(_OPENING_TRIES)):
         try:
             connection.execute("PRAGMA journal_mode = WAL")
@@ -167,7 +170,7 @@ def _create_tables(connection: sqlite3.Connection) -> None:
 def transaction(
     connection: sqlite3.Connection, kind: Literal["IMMEDIATE", "DEFERRED"] = "IMMEDIATE"
 ) -> Iterator[None]:
-    """Make the changes of the block one change, or none if it raises; what it reads is of one moment."""
+    """Make all changes of the block, or none if it raises. What it reads is one state of the file."""
     connection.execute(f"BEGIN {kind}")
     try:
         yield
@@ -179,7 +182,7 @@ def transaction(
 
 
 class ShardTable:
-    """One model's table. Its name is a digest: model names may hold anything, and differ by case."""
+    """The table of one model. Its name is a digest, since names of models may hold any characters."""
 
     def __init__(self, model_name: str) -> None:
         self._model = model_name.encode("utf-8", "backslashreplace").decode()  # for people to read
@@ -191,10 +194,10 @@ class ShardTable:
         self._delete = f"DELETE FROM {table} WHERE key = ?"  # noqa: S608
         self._last_used = f"SELECT coalesce(max(used), 0) FROM {table}"  # noqa: S608
         self._by_use = f"SELECT key, length(answer) + {_ROW_OVERHEAD} FROM {table} ORDER BY used"  # noqa: S608
-        self._by_age = f"SELECT key FROM {table} WHERE written <= ? ORDER BY written LIMIT {_SWEEP}"  # noqa: S608
+        self._by_age = f"SELECT key FROM {table} WHERE written <= ? ORDER BY written LIMIT {_MOST_EXPIRED}"  # noqa: S608
 
     def read(self, connection: sqlite3.Connection, key: CacheKey) -> tuple[Completion, float] | None:
-        """The answer under `key` and when it was written, or None.
+        """Return the answer under `key`, and when it was written; or None.
 
         Raises:
             sqlite3.Error, msgspec.MsgspecError: the file, or the answer in it, cannot be read.
@@ -202,10 +205,10 @@ class ShardTable:
         if not self._exists(connection):
             return None
         row = connection.execute(self._select, (key,)).fetchone()
-        return None if row is None else (decode(row[0]), row[1])
+        return None if row is None else (decode_answer(row[0]), row[1])
 
     def touch(self, connection: sqlite3.Connection, keys: Iterable[CacheKey]) -> None:
-        """Note that the answers under `keys` were used last, in this order."""
+        """Write that the answers under `keys` were used last, in this order."""
         with transaction(connection):
             if self._exists(connection):
                 self._note_use(connection, keys)
@@ -220,12 +223,12 @@ class ShardTable:
         touched: Iterable[CacheKey],
         max_bytes: int,
         ttl: float | None,
-    ) -> Written:
-        """Keep an encoded answer that fits into `max_bytes`; those used longest ago make room.
+    ) -> WriteOutcome:
+        """Keep an encoded answer, which fits into `max_bytes`; delete the least recently used to make room.
 
         Raises:
             ConfigError: a newer version of Ultra has taken the file over.
-            sqlite3.Error: the file cannot be written; it is as before.
+            sqlite3.Error: the file cannot be written, and is as it was.
         """
         with transaction(connection):
             _refuse_newer_format(connection)
@@ -239,7 +242,7 @@ class ShardTable:
             connection.execute(self._insert, (key, answer, written, used + 1))
             evicted = self._delete_all(connection, self._excess(connection, max_bytes))
             entries, size = self._size(connection)
-        return Written(evicted=evicted, expired=expired, entries=entries, bytes=size)
+        return WriteOutcome(evicted=evicted, expired=expired, entries=entries, bytes=size)
 
     def _exists(self, connection: sqlite3.Connection) -> bool:
         query = "SELECT 1 FROM shards WHERE shard = ?"
@@ -268,7 +271,7 @@ class ShardTable:
             )
 
     def _note_use(self, connection: sqlite3.Connection, keys: Iterable[CacheKey]) -> int:
-        """Number the uses on from the last one; the number of the last."""
+        """Number the uses of `keys`, beginning after the last use, and return the last number."""
         (used,) = connection.execute(self._last_used).fetchone()
         for key in keys:
             used += 1

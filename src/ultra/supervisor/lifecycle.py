@@ -77,6 +77,7 @@ class Lifecycle:
         """Tell of one event."""
         level = _LEVELS[kind]
         if log.enabled(level):
+            title = f"actor {kind}"
             details: dict[str, object] = {}
             if error is not None:
                 details["error"] = f"{type(error).__name__}: {error}"
@@ -84,12 +85,12 @@ class Lifecycle:
                 details["delay"] = round(delay, 3)
             if kind == "crashed":
                 details["exc_info"] = error
-            log.write(level, f"actor {kind}", path=path, **details)
+            log.log(level, title, path=path, **details)
         if not self._observers:
             return
         event = LifecycleEvent(kind, path, trio.current_time(), error, delay)
         for observer in tuple(self._observers):
             try:
                 observer(event)
-            except Exception:  # noqa: BLE001 - an observer must not bring down what it observes
-                log.write("error", "lifecycle observer failed", path=path, exc_info=True)
+            except Exception:  # an observer must not bring down what it observes
+                log.exception("lifecycle observer failed", path=path)

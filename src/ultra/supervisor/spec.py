@@ -6,12 +6,12 @@ The terms and their meaning are those of Erlang/OTP's `supervisor`; backoff is A
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
+from ultra._support.checks import check_choice, check_count, check_number, check_seconds
 from ultra.actors.runtime.actor import Actor, ActorOptions
-from ultra.errors import BadCall
 
 if TYPE_CHECKING:
     from random import Random
@@ -38,15 +38,6 @@ escalate: the supervisor stops its children and fails itself. isolate: the child
 until it is revived, and the others go on.
 """
 
-T = TypeVar("T")
-
-
-def check_choice(what: str, value: T, choices: object) -> T:
-    """Return `value` if it is one of the literals; raises `BadCall` that names them otherwise."""
-    if value not in get_args(choices):
-        raise BadCall(f"{what} is {value!r}; it must be one of {', '.join(get_args(choices))}")
-    return value
-
 
 class RestartIntensity(Struct, frozen=True):
     """At most `max_restarts` restarts in any period of `within` seconds, counted per supervisor."""
@@ -55,10 +46,8 @@ class RestartIntensity(Struct, frozen=True):
     within: float = 5.0
 
     def __post_init__(self) -> None:
-        if type(self.max_restarts) is not int or self.max_restarts < 0:
-            raise BadCall(f"max_restarts is {self.max_restarts!r}; it must be a whole number, 0 or more")
-        if not 0 < self.within < float("inf"):
-            raise BadCall(f"within is {self.within!r}; it must be a number of seconds above 0")
+        check_count("max_restarts", self.max_restarts, least=0)
+        check_seconds("within", self.within, positive=True)
 
 
 class Backoff(Struct, frozen=True, kw_only=True):
@@ -75,16 +64,10 @@ class Backoff(Struct, frozen=True, kw_only=True):
     reset_after: float = 60.0
 
     def __post_init__(self) -> None:
-        for name, least, most in (
-            ("initial", 0.0, float("inf")),
-            ("factor", 1.0, 10.0),
-            ("maximum", 0.0, float("inf")),
-            ("jitter", 0.0, 1.0),
-            ("reset_after", 0.0, float("inf")),
-        ):
-            value = getattr(self, name)
-            if not least <= value <= most:
-                raise BadCall(f"backoff {name} is {value!r}; it must be between {least:g} and {most:g}")
+        for name in ("initial", "maximum", "reset_after"):
+            check_seconds(f"backoff {name}", getattr(self, name), endless=True)
+        check_number("backoff factor", self.factor, least=1, most=10)
+        check_number("backoff jitter", self.jitter, most=1)
 
     def delay(self, crashes: int, random: Random) -> float:
         """Seconds to wait before the restart after the `crashes`-th crash in a row (counted from 1)."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from ultra.actors.runtime.actor import Actor, ActorOptions, ActorRef, check_grace
+from ultra._support.checks import check_choice, check_seconds
+from ultra.actors.runtime.actor import Actor, ActorOptions, ActorRef
 from ultra.actors.runtime.cell import Cell, Interceptor
 from ultra.actors.runtime.dead_letters import DeadLetters
 from ultra.actors.runtime.timekeeper import Timekeeper
@@ -25,7 +26,6 @@ from ultra.supervisor.spec import (
     Restart,
     RestartIntensity,
     Strategy,
-    check_choice,
 )
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class Supervisor:
 
     def request_stop(self, *, drain: bool = False, grace: float | None = None) -> None:
         """Ask the supervisor to stop and go on; see `stop`. Actors below it, which cannot wait, use this."""
-        check_grace(grace)
+        check_seconds("grace", grace, optional=True)
         if self._child is None:
             self.loop.begin_stop(grace, drain=drain)
         else:

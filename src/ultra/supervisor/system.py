@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Self, TypeVarTuple
 
 import trio
 
+from ultra._support.checks import check_count
 from ultra._support.randomness import new_random
 from ultra.actors.runtime.cell import check_faults
 from ultra.actors.runtime.dead_letters import DeadLetters
 from ultra.actors.runtime.status import ActorState
 from ultra.actors.runtime.timekeeper import Timekeeper
-from ultra.errors import ActorStopped, BadCall, UsageError
+from ultra.errors import ActorStopped, UsageError
 from ultra.supervisor.lifecycle import Lifecycle
 from ultra.supervisor.supervisor import Environment, Supervisor
 
@@ -59,8 +60,7 @@ class ActorSystem:
         dead_letters: int = 256,
         faults: Interceptor | None = None,
     ) -> None:
-        if type(dead_letters) is not int or dead_letters < 0:
-            raise BadCall(f"dead_letters is {dead_letters!r}; it must be a whole number, 0 or more")
+        check_count("dead_letters", dead_letters, least=0)
         check_faults(faults)
         self.dead_letters = DeadLetters(dead_letters)
         self._lifecycle = Lifecycle()

@@ -14,7 +14,7 @@ from ultra.actors.coordinator.grading import ask_judge, call_scorer
 from ultra.actors.coordinator.reading import Reader
 from ultra.actors.coordinator.steps import Call, OpenStep
 from ultra.actors.model.messages import Generate, LocalRequest, seconds
-from ultra.bridge.caller import as_caller
+from ultra.bridge.caller import call_in_context
 from ultra.errors import (
     ActorDown,
     AllAttemptsFailed,
@@ -391,7 +391,7 @@ class Run:
 
     def call_user(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function of the caller's own; see `RunContext.call_user`."""
-        return as_caller(self._local.caller, function, *args, **kwargs)
+        return call_in_context(self._local.caller, function, *args, **kwargs)
 
     def emit(self, event: Event) -> None:
         """Tell an event to whoever streams the run."""

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from msgspec import Struct
 
-from ultra._support.clock import Timeline
+from ultra._support.checks import check_count, check_number, check_seconds
+from ultra._support.clock import ContinuousClock
 from ultra._support.log import get_logger
-from ultra.errors import BadCall, CircuitOpen, ModelError, UltraError
+from ultra.errors import CircuitOpen, ModelError, UltraError
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -71,25 +72,12 @@ class BreakerPolicy(Struct, frozen=True, kw_only=True):
     max_cooldown: float = 300.0
 
     def __post_init__(self) -> None:
-        for name in ("consecutive_failures", "minimum_calls"):
-            value = getattr(self, name)
-            optional = name == "consecutive_failures" and value is None
-            if not optional and (not isinstance(value, int) or value is True or value < 1):
-                raise BadCall(f"{name}={value!r} is not allowed; give a positive integer")
-        for name, most in (("failure_rate", 1), ("window", math.inf), ("cooldown", math.inf)):
-            value = getattr(self, name)
-            optional = name == "failure_rate" and value is None
-            if not optional and not _is_between(value, most):
-                raise BadCall(
-                    f"{name}={value!r} is not allowed; give a number above 0" + " up to 1" * (most == 1)
-                )
-        if not _is_between(self.max_cooldown, math.inf) or self.max_cooldown < self.cooldown:
-            least = f"at least cooldown={self.cooldown!r}"
-            raise BadCall(f"max_cooldown={self.max_cooldown!r} is not allowed; give a number of {least}")
-
-
-def _is_between(value: object, most: float) -> bool:
-    return isinstance(value, int | float) and value is not True and 0 < value <= most and value < math.inf
+        check_count("consecutive_failures", self.consecutive_failures, optional=True)
+        check_count("minimum_calls", self.minimum_calls)
+        check_number("failure_rate", self.failure_rate, positive=True, most=1, optional=True)
+        check_seconds("window", self.window, positive=True)
+        check_seconds("cooldown", self.cooldown, positive=True)
+        check_number("max_cooldown", self.max_cooldown, least=self.cooldown, unit="seconds")
 
 
 class BreakerStatistics(Struct, frozen=True, kw_only=True):
@@ -161,7 +149,7 @@ class CircuitBreaker:
     def __init__(self, model_name: str, policy: BreakerPolicy | None = None) -> None:
         self._model_name = model_name
         self._policy = policy if policy is not None else BreakerPolicy()
-        self._now = Timeline()
+        self._now = ContinuousClock()
         self._window = _Window(self._policy.window)
         self._consecutive = self._opened = self._rejected = 0
         self._cooldown = self._policy.cooldown
@@ -271,8 +259,7 @@ class CircuitBreaker:
         self._epoch += 1
         self._opened += 1
         self._probe_at = self._now() + self._cooldown
-        _log.write(
-            "warning",
+        _log.warning(
             "circuit opened",
             model=self._model_name,
             consecutive_failures=self._consecutive,
@@ -281,7 +268,7 @@ class CircuitBreaker:
 
     def _close(self) -> None:
         if not self._closed:
-            _log.write("info", "circuit closed", model=self._model_name)
+            _log.info("circuit closed", model=self._model_name)
         self._closed, self._probing = True, False
         self._epoch += 1
         self._consecutive = 0

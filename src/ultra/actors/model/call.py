@@ -73,8 +73,7 @@ class ModelCall:
             shared.failure = error
             if not isinstance(error, CircuitOpen):
                 model.metrics.called(error)
-            log.write(
-                "critical",
+            log.critical(
                 "all attempts failed",
                 model=model.name,
                 stage=self._message.stage,
@@ -167,8 +166,7 @@ class ModelCall:
     def _failed(self, error: ModelError) -> None:
         """Log that an attempt failed, and let the pause that it asks for hold for all calls."""
         model = self._model
-        log.write(
-            "error",
+        log.error(
             "attempt failed",
             model=model.name,
             stage=self._message.stage,
@@ -180,8 +178,7 @@ class ModelCall:
             model.limiter.pause(error.retry_after)
 
     def _before_retry(self, attempt: int, error: ModelError, wait: float) -> None:
-        log.write(
-            "warning",
+        log.warning(
             "retrying",
             model=self._model.name,
             attempt=attempt,

@@ -7,7 +7,7 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
-from ultra._support.clock import Timeline
+from ultra._support.clock import ContinuousClock
 from ultra._support.log import get_logger
 from ultra.actors.model.hedging import Hedge, HedgedCall
 from ultra.clients.adapter import EmptyAnswer
@@ -62,7 +62,7 @@ class Deployments:
         self._adapters = adapters
         self._hedge = hedge
         self._metrics = metrics
-        self._now = Timeline()
+        self._now = ContinuousClock()
         self._resting_until: dict[ClientAdapter, float] = {}
 
     @property
@@ -120,8 +120,7 @@ class Deployments:
                 if error.kind == "bad_request" and error.status in _REFUSED:
                     break
                 if number + 1 < len(adapters):
-                    log.write(
-                        "warning",
+                    log.warning(
                         "deployment failed",
                         model=self._name,
                         number=self._adapters.index(adapter) + 1,

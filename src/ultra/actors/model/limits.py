@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import trio
 from msgspec import Struct
 
-from ultra._support.clock import Timeline
+from ultra._support.checks import check_count, check_number, check_seconds
+from ultra._support.clock import ContinuousClock
 from ultra.actors.model.token_bucket import Grant, TokenBucket
 from ultra.errors import BadCall, CircuitOpen, ModelError
 
@@ -42,7 +43,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     waits for its turn before it is rejected. `learn`: also keep to what the provider's headers say.
 
     Raises:
-        BadCall: a number is not positive and finite.
+        BadCall: a number is not above 0 and finite.
     """
 
     concurrency: int | None = 32
@@ -52,13 +53,10 @@ class Limits(Struct, frozen=True, kw_only=True):
     learn: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("concurrency", "requests_per_minute", "tokens_per_minute", "max_wait"):
-            value = getattr(self, name)
-            kinds = int if name == "concurrency" else (int, float)
-            if value is None or (isinstance(value, kinds) and value is not True and 0 < value < math.inf):
-                continue
-            wanted = "integer" if kinds is int else "number"
-            raise BadCall(f"{name}={value!r} is not allowed; give a positive {wanted}, or None for no limit")
+        check_count("concurrency", self.concurrency, optional=True)
+        for name in ("requests_per_minute", "tokens_per_minute"):
+            check_number(name, getattr(self, name), positive=True, optional=True)
+        check_seconds("max_wait", self.max_wait, positive=True, optional=True)
 
 
 class LimiterStatistics(Struct, frozen=True, kw_only=True):
@@ -127,7 +125,7 @@ class Limiter:
     def __init__(self, model_name: str, limits: Limits | None = None) -> None:
         self.limits = limits if limits is not None else Limits()
         self._model_name = model_name
-        self._now = Timeline()
+        self._now = ContinuousClock()
         self._requests = _bucket(self.limits.requests_per_minute, floor=1)
         self._tokens = _bucket(self.limits.tokens_per_minute, floor=0)
         self._turn = trio.StrictFIFOLock()  # held by the first in line

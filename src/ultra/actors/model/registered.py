@@ -93,6 +93,6 @@ class RegisteredModel:
             try:
                 await self.client.aclose()
             except ModelError as error:
-                log.write("warning", "client failed to close", model=self.name, error=str(error))
+                log.warning("client failed to close", model=self.name, error=str(error))
         if scope.cancelled_caught:
-            log.write("warning", "client did not close in time", model=self.name, timeout=CLOSE_TIMEOUT)
+            log.warning("client did not close in time", model=self.name, timeout=CLOSE_TIMEOUT)

@@ -7,14 +7,14 @@ together do not come back together; what a server asks for by Retry-After is wai
 
 from __future__ import annotations
 
-from math import inf
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
 from msgspec import Struct
 from tenacity import AsyncRetrying
 
-from ultra.errors import BadCall, ModelError
+from ultra._support.checks import check_count, check_seconds
+from ultra.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -40,12 +40,9 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
     retry_after_cap: float = 60.0
 
     def __post_init__(self) -> None:
-        if type(self.max_retries) is not int or self.max_retries < 0:
-            raise BadCall(f"max_retries is {self.max_retries!r}; it must be a whole number, 0 or more")
+        check_count("max_retries", self.max_retries, least=0)
         for name in ("initial", "maximum", "retry_after_cap"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not (isinstance(value, (int, float)) and 0 <= value < inf):
-                raise BadCall(f"{name} is {value!r}; it must be a number of seconds, 0 or more")
+            check_seconds(name, getattr(self, name))
 
     def wait(self, attempt: int, error: ModelError, random: Random) -> float:
         """Seconds between the attempt with this number (from 1), which failed by `error`, and the next."""
@@ -70,7 +67,6 @@ async def with_retries(
     (a `trio.current_time`). `before_sleep` is told attempt (from 1), error and wait before each wait.
     Any other exception of `attempt` or `sleep` passes through, as cancellation does.
     """
-
     latest: RetryCallState | None = None
 
     def retry(state: RetryCallState) -> bool:
@@ -99,7 +95,8 @@ async def with_retries(
         # the garbage collector, they would cost each call more than all the rest of the loop.
         retrying.iter_state.reset()
         if latest is not None:
-            latest.outcome = latest = None
+            latest.outcome = None
+            latest = None
 
 
 def _error(state: RetryCallState) -> ModelError:

@@ -53,8 +53,9 @@ class Waiter:
         self.heard_text = True
         try:
             self.listener.chunk(text, begins=begins)
-        except Exception:  # noqa: BLE001 - whatever it raises
-            self._drop_listener()
+        except Exception:
+            self.listener = None
+            log.exception("listener failed")
 
     def hear_of_retry(self, attempt: int, error: ModelError, wait: float) -> None:
         """Pass on that another attempt follows."""
@@ -62,8 +63,9 @@ class Waiter:
             return
         try:
             self.listener.retrying(attempt, error, wait)
-        except Exception:  # noqa: BLE001 - whatever it raises
-            self._drop_listener()
+        except Exception:
+            self.listener = None
+            log.exception("listener failed")
 
     def leave(self) -> None:
         """Stop waiting; `SharedCall.wait` returns for this waiter."""
@@ -72,10 +74,6 @@ class Waiter:
             self.call.remove(self)
         if self.wake is not None:
             self.wake.set()
-
-    def _drop_listener(self) -> None:
-        self.listener = None
-        log.write("error", "listener failed", exc_info=True)
 
 
 class SharedCall:

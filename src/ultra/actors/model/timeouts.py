@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import trio
 from msgspec import Struct
 
-from ultra.errors import BadCall, ModelError
+from ultra._support.checks import check_seconds
+from ultra.errors import ModelError
 
 if TYPE_CHECKING:
     from trio import CancelScope
@@ -28,9 +29,7 @@ class Timeouts(Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
-            value = getattr(self, name)
-            if isinstance(value, bool) or not (isinstance(value, (int, float)) and value > 0):
-                raise BadCall(f"timeout {name} is {value!r}; it must be a number of seconds above 0")
+            check_seconds(f"timeout {name}", getattr(self, name), positive=True, endless=True)
 
 
 class AttemptTimer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, ClassVar, TypeVar, get_args, overload
+from typing import TYPE_CHECKING, ClassVar, TypeVar, overload
 
 import trio
 from msgspec import Struct
@@ -15,6 +15,7 @@ from trio.lowlevel import (
     wait_task_rescheduled,
 )
 
+from ultra._support.checks import check_choice, check_count, check_seconds
 from ultra.actors.runtime.inbox import WAITING, Overflow
 from ultra.actors.runtime.message import Envelope, Message
 from ultra.errors import AskTimeout, BadCall
@@ -54,15 +55,10 @@ class ActorOptions(Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for name in ("concurrency", "capacity", "max_deliveries"):
-            value = getattr(self, name)
-            if type(value) is not int or value < 1:
-                raise BadCall(f"{name} is {value!r}; it must be a whole number of at least 1")
+            check_count(name, getattr(self, name))
         for name in ("start_timeout", "stop_timeout", "grace"):
-            value = getattr(self, name)
-            if not value >= 0:
-                raise BadCall(f"{name} is {value!r}; it must be a number of seconds, 0 or more")
-        if self.overflow not in get_args(Overflow):
-            raise BadCall(f"overflow is {self.overflow!r}; it must be one of {get_args(Overflow)}")
+            check_seconds(name, getattr(self, name), endless=True)
+        check_choice("overflow", self.overflow, Overflow)
         # The inbox counts the messages in flight too, and what is dropped must not be in flight.
         least = self.concurrency + (self.overflow == "drop_oldest")
         if self.capacity < least:
@@ -71,12 +67,6 @@ class ActorOptions(Struct, frozen=True, kw_only=True):
                 f"{self.overflow!r}; the capacity must be at least {least}, since it counts the "
                 "messages in flight too"
             )
-
-
-def check_grace(grace: float | None) -> None:
-    """Raise `BadCall` unless `grace` is None or a number of seconds."""
-    if grace is not None and not 0 <= grace < math.inf:
-        raise BadCall(f"grace is {grace!r}; it must be a number of seconds, 0 or more")
 
 
 class Actor:
@@ -228,15 +218,14 @@ class ActorRef:
         return await wait_task_rescheduled(envelope.abandon)
 
     async def _ask_within(self, timeout: float, message: object) -> object:
-        if not timeout >= 0:
-            raise BadCall(f"timeout is {timeout!r}; it must be a number of seconds, 0 or more, or None")
+        check_seconds("timeout", timeout, endless=True, optional=True)
         with trio.move_on_after(timeout):
             return await self.ask(message)
         raise AskTimeout(self.path, timeout)
 
     def request_stop(self, *, drain: bool = False, grace: float | None = None) -> None:
         """Ask the actor to stop and go on; see `stop`. An actor that stops itself uses this."""
-        check_grace(grace)
+        check_seconds("grace", grace, optional=True)
         self._cell.request_stop(drain=drain, grace=grace)
 
     async def stop(self, *, drain: bool = False, grace: float | None = None) -> Terminated:

@@ -230,8 +230,8 @@ class Cell:
             return
         try:
             self.incarnation.actor.on_abandon(handler)
-        except Exception:  # noqa: BLE001 - called by trio's cancellation, which must not be broken off
-            log.write("error", "on_abandon failed", path=self.path, exc_info=True)
+        except Exception:  # called by trio's cancellation, which must not be broken off
+            log.exception("on_abandon failed", path=self.path)
 
     def _refusal(self) -> ActorStopped:
         if self.state is ActorState.DOWN:

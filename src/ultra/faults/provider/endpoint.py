@@ -245,8 +245,7 @@ async def _cancel_when_gone(receive: Receive, scope: trio.CancelScope) -> None:
 
 
 def _log(received: ReceivedRequest) -> None:
-    log.write(
-        "info",
+    log.info(
         "a simulated provider was asked",
         protocol=received.protocol,
         path=received.path,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 from msgspec import Struct, field
 
-from ultra._support.clock import Timeline
+from ultra._support.clock import ContinuousClock
 from ultra._support.log import get_logger
 from ultra.errors import BadCall
 from ultra.faults.provider.allowance import Allowance
@@ -125,7 +125,7 @@ class SimulatedProvider:
         self.tokens_per_second = tokens_per_second
         self.requests: deque[ReceivedRequest] = deque(maxlen=keep_requests)
         self.request_count = 0
-        self.allowance = Allowance(requests_per_minute, tokens_per_minute, Timeline())
+        self.allowance = Allowance(requests_per_minute, tokens_per_minute, ContinuousClock())
         self._seed = seed
         self._respond = respond
         self._scripts: dict[str | None, deque[Reply | Failure]] = {}
@@ -212,7 +212,7 @@ class SimulatedProvider:
             return compose(question, self._seed)
         try:
             reply = self._respond(question)
-        except Exception as error:  # noqa: BLE001 - whatever it is, who asked must get an answer
-            log.write("error", "respond raised", exc_info=error)
+        except Exception as error:  # whatever it is, who asked must get an answer
+            log.exception("respond raised")
             return Failure("server", message=f"respond raised {error!r}")
         return Reply(reply) if isinstance(reply, str) else reply

@@ -1,0 +1,81 @@
+"""Checks of arguments that many rooms take: whole numbers, numbers, times, flags, choices.
+
+Each raises `BadCall`, which says what was given and what is allowed::
+
+    check_seconds("timeout idle", -1, positive=True)
+    # BadCall: timeout idle is -1; it must be a number of seconds above 0
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TypeVar, get_args
+
+from ultra.errors import BadCall
+
+__all__ = ["check_choice", "check_count", "check_flag", "check_number", "check_seconds"]
+
+T = TypeVar("T")
+
+
+def check_count(name: str, value: object, *, least: int = 1, optional: bool = False) -> None:
+    """Raise `BadCall` unless `value` is a whole number of at least `least`, or None where `optional`."""
+    if value is None and optional:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise _refusal(name, value, f"a whole number, {least} or more", optional=optional)
+
+
+def check_number(
+    name: str,
+    value: object,
+    *,
+    least: float = 0.0,
+    most: float = inf,
+    positive: bool = False,
+    endless: bool = False,
+    optional: bool = False,
+    unit: str = "",
+) -> None:
+    """Raise `BadCall` unless `value` is a number from `least` to `most`, or None where `optional`.
+
+    `positive`: above 0, in place of `least`. `endless`: it may be infinite, too. `unit` is what it counts.
+    """
+    if value is None and optional:
+        return
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        is_enough = value > 0 if positive else value >= least
+        if is_enough and value <= most and (endless or value < inf):
+            return
+    allowed = f"a number of {unit}" if unit else "a number"
+    if positive:
+        allowed += " above 0" if most == inf else f" above 0, up to {most:g}"
+    else:
+        allowed += f", {least:g} or more" if most == inf else f" from {least:g} to {most:g}"
+    if value == inf:
+        allowed += ", and finite"
+    raise _refusal(name, value, allowed, optional=optional)
+
+
+def check_seconds(
+    name: str, value: object, *, positive: bool = False, endless: bool = False, optional: bool = False
+) -> None:
+    """Raise `BadCall` unless `value` is a number of seconds, or None where `optional`; see `check_number`."""
+    check_number(name, value, positive=positive, endless=endless, optional=optional, unit="seconds")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Raise `BadCall` unless `value` is True or False; "no" would count as True."""
+    if not isinstance(value, bool):
+        raise BadCall(f"{name} is {value!r}; it must be True or False")
+
+
+def check_choice(name: str, value: T, choices: object) -> T:
+    """Return `value` if it is one of the `Literal` `choices`; raise `BadCall` otherwise."""
+    if value not in get_args(choices):
+        raise BadCall(f"{name} is {value!r}; it must be one of {', '.join(get_args(choices))}")
+    return value
+
+
+def _refusal(name: str, value: object, allowed: str, *, optional: bool) -> BadCall:
+    return BadCall(f"{name} is {value!r}; it must be {allowed}" + ", or None" * optional)
