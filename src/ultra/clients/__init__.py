@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ultra.clients.http.transport import Limits
     from ultra.clients.local.client import LocalClient
     from ultra.clients.options import CallOptions
-    from ultra.clients.protocol import ModelClient, StreamingClient
+    from ultra.clients.protocol import ModelClient, RequestClient, StreamingClient
     from ultra.clients.providers import ProviderStatus, connect, provider_statuses
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "OllamaClient",
     "OpenAIClient",
     "ProviderStatus",
+    "RequestClient",
     "StreamingClient",
     "connect",
     "provider_statuses",
@@ -53,6 +54,7 @@ _HOMES: Final = {
     "OllamaClient": "ultra.clients.dialects.ollama",
     "OpenAIClient": "ultra.clients.dialects.openai_chat",
     "ProviderStatus": "ultra.clients.providers",
+    "RequestClient": "ultra.clients.protocol",
     "StreamingClient": "ultra.clients.protocol",
     "connect": "ultra.clients.providers",
     "provider_statuses": "ultra.clients.providers",

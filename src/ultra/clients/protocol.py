@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable
 
+    from ultra.messages.request import ModelRequest
     from ultra.messages.results import Completion
 
-__all__ = ["ModelClient", "StreamingClient"]
+__all__ = ["ModelClient", "RequestClient", "StreamingClient"]
 
 
 @runtime_checkable
@@ -31,4 +32,34 @@ class StreamingClient(ModelClient, Protocol):
 
     def stream(self, prompt: str) -> AsyncIterator[str | Completion]:
         """Yield pieces of text as they arrive and, last, optionally, the whole `Completion`."""
+        ...
+
+
+@runtime_checkable
+class RequestClient(Protocol):
+    """A client that takes the whole request: every message of the conversation and all options.
+
+    Ultra's own clients are of this kind. A client is one if it has both methods; it then needs no
+    ``generate``. A client that does not stream sets ``stream_response = None``::
+
+        class Echo:
+            async def respond(self, request):
+                return Completion(content=request.prompt)
+
+            stream_response = None
+    """
+
+    async def respond(self, request: ModelRequest) -> str | Completion:
+        """Return the answer to `request`.
+
+        Raises:
+            ModelError: the call failed. Any other exception is turned into one.
+        """
+        ...
+
+    def stream_response(self, request: ModelRequest) -> AsyncIterator[str | Completion]:
+        """Return an iterator over the answer: pieces of text and, last, optionally, the `Completion`.
+
+        Nothing is to be sent before the first piece is asked for.
+        """
         ...

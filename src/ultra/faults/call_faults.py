@@ -24,10 +24,11 @@ from ultra.faults.rules import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable
     from typing import Unpack
 
     from ultra.bridge.caller import Caller
+    from ultra.messages.request import ModelRequest
     from ultra.messages.results import Completion
 
 __all__ = ["CallFaults", "Garbage"]
@@ -191,13 +192,7 @@ class _FaultyAdapter(ClientAdapter):
         await self._inner.aclose()
 
     async def call(
-        self,
-        prompt: str,
-        *,
-        system: str | None = None,
-        options: Mapping[str, object] | None = None,
-        on_text: OnText | None = None,
-        caller: Caller | None = None,
+        self, request: ModelRequest, *, on_text: OnText | None = None, caller: Caller | None = None
     ) -> Completion:
         streams = on_text is not None and self.streams
         adapter = self._inner
@@ -217,10 +212,8 @@ class _FaultyAdapter(ClientAdapter):
                 case _SlowStream(seconds) if heard is not None:
                     heard.pace = lambda rule=rule, seconds=seconds: draw_seconds(seconds, rule.random)
         if heard is None or not heard.disturbed:
-            return await adapter.call(prompt, system=system, options=options, on_text=on_text, caller=caller)
-        return await heard.listen(
-            lambda hear: adapter.call(prompt, system=system, options=options, on_text=hear, caller=caller)
-        )
+            return await adapter.call(request, on_text=on_text, caller=caller)
+        return await heard.listen(lambda hear: adapter.call(request, on_text=hear, caller=caller))
 
     def _fired(self, *, streams: bool) -> list[Rule]:
         plan = self._plan

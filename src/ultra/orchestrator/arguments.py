@@ -7,6 +7,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from ultra.errors import BadCall
+from ultra.messages.request import SamplingOptions
 from ultra.stores.keys import cache_key
 
 if TYPE_CHECKING:
@@ -120,10 +121,7 @@ def checked_system(system: object) -> str | None:
 
 
 def checked_options(options: object, *, cached: bool) -> dict[str, Any]:
-    """A copy of `options`, the keyword arguments for clients; raises `BadCall` for anything else.
-
-    Those of a call that is `cached` must be plain values, since they are a part of the key.
-    """
+    """A copy of `options`, the options for clients; raises `BadCall` for anything but plain values."""
     if options is None:
         return {}
     if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
@@ -132,6 +130,7 @@ def checked_options(options: object, *, cached: bool) -> dict[str, Any]:
         raise BadCall(f"options is {given}; it must be a mapping from the names of options to their values")
     if cached and options:
         cache_key("", None, options)
+    SamplingOptions.of(options)
     return dict(options)
 
 

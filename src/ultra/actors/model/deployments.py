@@ -12,6 +12,7 @@ from ultra._support.log import get_logger
 from ultra.actors.model.hedging import Hedge, HedgedCall
 from ultra.clients.adapter import EmptyAnswer
 from ultra.errors import ModelError
+from ultra.messages.request import ModelRequest, SamplingOptions
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -193,7 +194,8 @@ async def _ask(
 ) -> Completion:
     heard = on_text if adapter.streams else None
     try:
-        completion = await adapter.call(prompt, system=system, options=options, on_text=heard, caller=caller)
+        request = ModelRequest.of(prompt, system, SamplingOptions.of(options))
+        completion = await adapter.call(request, on_text=heard, caller=caller)
     except EmptyAnswer as error:
         if error.usage is not None:
             on_usage(error.usage)
