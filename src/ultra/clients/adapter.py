@@ -14,8 +14,8 @@ from msgspec.structs import replace
 
 from ultra.bridge.caller import Call, Caller, OnText, Runner, run_here
 from ultra.clients.classify import classify
-from ultra.clients.http.rate_limits import RateLimits
 from ultra.clients.signature import DeclaredCall, UnusableSignatureError, may_block
+from ultra.clients.wire.rate_limits import RateLimits
 from ultra.errors import BadCall, LoopUnavailable, ModelError
 from ultra.messages.results import Completion, Usage
 from ultra.messages.tokens import estimate_tokens

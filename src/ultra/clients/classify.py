@@ -10,15 +10,15 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final, cast
 
-from ultra.clients.http.error_kinds import codes_in, kind_of_error
-from ultra.clients.http.headers import (
+from ultra.clients.wire.error_kinds import codes_in, kind_of_error
+from ultra.clients.wire.headers import (
     REQUEST_ID_HEADERS,
     first_header,
     forbids_retry,
     retry_after,
     retry_info,
 )
-from ultra.clients.http.redaction import redact
+from ultra.clients.wire.redaction import redact_keys
 from ultra.errors import ErrorKind, ModelError, UsageError
 
 __all__ = ["classify"]
@@ -235,7 +235,7 @@ def _words(error: Exception) -> str:
 
 def _text(error: Exception) -> str:
     name = type(error).__name__
-    text = redact(_words(error)).strip()
+    text = redact_keys(_words(error)).strip()
     if len(text) > _MAX_MESSAGE:
         text = f"{text[:_MAX_MESSAGE]} [...]"
     return f"{name}: {text}" if text else name

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct
 
-from ultra.clients.http.address import shown_url
-from ultra.clients.http.transport import Limits
+from ultra.clients.http.limits import HTTPLimits
 from ultra.clients.options import CallOptions
+from ultra.clients.wire.addresses import shown_url
 from ultra.errors import BadCall, MissingExtra
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Provider(Struct, frozen=True, kw_only=True):
     example: str = ""
 
 
-_OPENAI: Final = "ultra.clients.dialects.openai_chat:OpenAIClient"
+_OPENAI: Final = "ultra.clients.http.dialect_clients:OpenAIClient"
 
 PROVIDERS: Final[Mapping[str, Provider]] = {
     "local": Provider(
@@ -57,27 +57,27 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
         example="openai:gpt-4o-mini",
     ),
     "azure": Provider(
-        client="ultra.clients.dialects.openai_chat:AzureOpenAIClient",
+        client="ultra.clients.http.dialect_clients:AzureOpenAIClient",
         keys=("AZURE_OPENAI_API_KEY",),
         urls=("AZURE_OPENAI_ENDPOINT",),
         example="azure:my-deployment",
     ),
     "anthropic": Provider(
-        client="ultra.clients.dialects.anthropic:AnthropicClient",
+        client="ultra.clients.http.dialect_clients:AnthropicClient",
         base_url="https://api.anthropic.com",
         keys=("ANTHROPIC_API_KEY",),
         urls=("ANTHROPIC_BASE_URL",),
         example="anthropic:claude-sonnet-4-5",
     ),
     "gemini": Provider(
-        client="ultra.clients.dialects.gemini:GeminiClient",
+        client="ultra.clients.http.dialect_clients:GeminiClient",
         base_url="https://generativelanguage.googleapis.com",
         keys=("GOOGLE_API_KEY", "GEMINI_API_KEY"),
         urls=("GOOGLE_GEMINI_BASE_URL",),
         example="gemini:gemini-2.5-flash",
     ),
     "ollama": Provider(
-        client="ultra.clients.dialects.ollama:OllamaClient",
+        client="ultra.clients.http.dialect_clients:OllamaClient",
         base_url="http://127.0.0.1:11434",
         keys=("OLLAMA_API_KEY",),
         urls=("OLLAMA_HOST",),
@@ -268,7 +268,7 @@ def _first(variables: tuple[str, ...]) -> str | None:
 def _settings(provider: str, given: dict[str, Any]) -> dict[str, Any]:
     """Sort `given` into the arguments of a client."""
     calls = {name: value for name, value in given.items() if name in CallOptions.__struct_fields__}
-    limits = {name: value for name, value in given.items() if name in Limits.__struct_fields__}
+    limits = {name: value for name, value in given.items() if name in HTTPLimits.__struct_fields__}
     further = ("transport", *(("api_version",) if provider == "azure" else ()))
     settings = {name: value for name, value in given.items() if name in further}
     transport = given.get("transport")
@@ -276,10 +276,10 @@ def _settings(provider: str, given: dict[str, Any]) -> dict[str, Any]:
         raise BadCall(f"transport must be an httpx.AsyncBaseTransport, not {type(transport).__name__}")
     for name in given:
         if name not in {*calls, *limits, *settings}:
-            choices = ", ".join((*CallOptions.__struct_fields__, *Limits.__struct_fields__, *further))
+            choices = ", ".join((*CallOptions.__struct_fields__, *HTTPLimits.__struct_fields__, *further))
             raise BadCall(f"unknown option {name!r}; the options of {provider} are: {choices}")
     try:
-        checked = msgspec.convert(limits, Limits)
+        checked = msgspec.convert(limits, HTTPLimits)
     except msgspec.ValidationError as error:
         raise BadCall(f"a limit of {provider} is not allowed: {error}") from None
     return {"options": CallOptions().override(**calls), "limits": checked, **settings}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
-from ultra.clients.http.headers import first_header
+from ultra.clients.wire.headers import first_header
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
