@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ultra.clients import LocalClient, OpenAIClient, connect, provider_statuses
-from ultra.clients.providers import PROVIDERS
+from ultra.clients.catalog import PROVIDERS
 from ultra.errors import BadCall
 
 KEY = "sk-0123456789abcdef"

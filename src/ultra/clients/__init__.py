@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from ultra._support.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from ultra.clients.catalog import Provider
     from ultra.clients.http.client import HTTPClient
     from ultra.clients.http.completion_stream import CompletionStream
     from ultra.clients.http.dialect_clients import (
@@ -38,6 +39,7 @@ __all__ = [
     "ModelClient",
     "OllamaClient",
     "OpenAIClient",
+    "Provider",
     "ProviderStatus",
     "RequestClient",
     "StreamingClient",
@@ -58,6 +60,7 @@ _HOMES: Final = {
     "ModelClient": "ultra.clients.protocol",
     "OllamaClient": "ultra.clients.http.dialect_clients",
     "OpenAIClient": "ultra.clients.http.dialect_clients",
+    "Provider": "ultra.clients.catalog",
     "ProviderStatus": "ultra.clients.providers",
     "RequestClient": "ultra.clients.protocol",
     "StreamingClient": "ultra.clients.protocol",
