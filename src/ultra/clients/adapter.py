@@ -31,17 +31,18 @@ __all__ = ["ClientAdapter", "EmptyAnswer", "OnText"]
 
 T = TypeVar("T")
 
-# Why a model may answer nothing, and would again: it will not, it may not write any longer (all of
-# `max_tokens` went into reasoning), or it waits for a tool.
+# Finish reasons of empty answers that a retry would get again: the model refuses, all of `max_tokens` went
+# into reasoning, or it waits for a tool.
 _LASTING: Final = frozenset({"content_filter", "refusal", "length", "tool_calls"})
 _END: Final = object()
 _MISSING: Final = object()
 
 
 class EmptyAnswer(ModelError):
-    """The model answered without a text, perhaps by a refusal. `usage` has to be paid all the same.
+    """The model answered without a text; perhaps it refused.
 
-    None where the client reported none: of nothing, there is nothing to estimate.
+    Attributes:
+        usage: the tokens of the call, which cost money all the same; None where the client reported none.
     """
 
     def __init__(self, completion: Completion) -> None:
@@ -315,7 +316,7 @@ def _find_stream(client: object) -> DeclaredCall | None:
 
 
 def _describe(client: object) -> str:
-    """The client by its type or name: a repr might hold a key."""
+    """Return what to call the client in messages: its type or name, since a repr might hold a key."""
     name = getattr(client, "__qualname__", None)
     return f"function {name!r}" if isinstance(name, str) else f"an object of type {type(client).__qualname__}"
 

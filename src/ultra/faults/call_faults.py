@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from ultra.bridge.caller import Caller
+    from ultra.clients.wire.rate_limits import RateLimits
     from ultra.messages.request import ModelRequest
     from ultra.messages.results import Completion
 
@@ -187,6 +188,10 @@ class _FaultyAdapter(ClientAdapter):
     @property
     def context_window(self) -> int | None:
         return self._inner.context_window
+
+    @property
+    def rate_limits(self) -> RateLimits | None:
+        return self._inner.rate_limits
 
     async def aclose(self) -> None:
         await self._inner.aclose()

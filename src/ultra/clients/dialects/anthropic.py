@@ -117,13 +117,13 @@ class _Assembly:
         self.stop_reason: str | None = None
 
     def add_block(self, block: _Block) -> str:
-        """Take `block` up and return its text."""
+        """Add `block` and return its text."""
         self._texts.append(block.answer)
         self._thoughts.append(block.thought)
         return block.answer
 
     def add_end(self, end: _Message | _Delta) -> None:
-        """Take up why the model stopped, where `end` says so."""
+        """Add why the model stopped, where `end` says so."""
         self.stop_reason = end.stop_reason or self.stop_reason
         if end.stop_details is not None:
             self._explanation = end.stop_details.explanation
@@ -134,7 +134,7 @@ class _Assembly:
             self._usage |= {name: count for name, count in usage.items() if count is not None}
 
     def add_message(self, message: _Message) -> str:
-        """Take `message` up and return its text. Raises `ModelError` if it reports an error."""
+        """Add `message` and return its text. Raises `ModelError` if it reports an error."""
         if message.error:
             raise self._head.failure_inside({"error": message.error, "request_id": message.request_id})
         self._model = message.model or self._model

@@ -70,7 +70,7 @@ class _Assembly:
         return self._last is not None
 
     def add(self, answer: _Answer) -> str:
-        """Take `answer` up and return its text. Raises `ModelError` if it reports an error."""
+        """Add `answer` and return its text. Raises `ModelError` if it reports an error."""
         if answer.error:
             raise self._head.failure_inside({"error": answer.error})
         if answer.done:

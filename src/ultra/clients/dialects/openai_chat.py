@@ -155,7 +155,7 @@ class _Assembly:
         self.finish: str | None = None
 
     def add(self, answer: _Answer) -> str:
-        """Take `answer` up and return its text. Raises `ModelError` if it reports an error."""
+        """Add `answer` and return its text. Raises `ModelError` if it reports an error."""
         if failure := answer.failure:
             raise self._head.failure_inside(failure)
         self._model = answer.model or self._model

@@ -1,10 +1,10 @@
 """Voices of the embedded model: one small model, asked in different ways. No key, no network.
 
-The model is SmolLM2-135M-Instruct, from the extra ``local``. It is small enough to need its hand held:
-each voice shows it one question and answer in its own manner, which keeps it to English and to the
-point. Loops are cut by DRY sampling (P. E. Weidmann, 2024), which penalises only what continues a long
-repetition: a plain repetition penalty makes this model negate the very sentences that it should repeat,
-as in a synthesis.
+The model is SmolLM2-135M-Instruct, from the extra ``local``. So small a model needs an example: each voice
+shows it one question with an answer in its own manner, so that it answers in English and does not digress.
+Loops are stopped by DRY sampling (P. E. Weidmann, 2024), which penalises only what continues a long
+repetition: a plain repetition penalty makes this model negate the sentences that it should repeat in a
+synthesis.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ __all__ = ["VOICES", "LocalClient", "Voice"]
 _NOWHERE: Final = "http://127.0.0.1"  # until the server runs
 _MAX_TOKENS: Final = 192
 
-# A sentence may be said a few times, since candidates repeat each other; a loop may not. The one
-# sequence breaker never occurs: by default, each line end would make DRY forget what came before it.
+# A sentence may come a few times, since candidates repeat each other; a loop may not. The one sequence
+# breaker never occurs: by default, each line end would make DRY forget what came before it.
 _DRY: Final[Mapping[str, Any]] = {
     "dry_multiplier": 1.0,
     "dry_allowed_length": 16,
