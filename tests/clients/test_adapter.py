@@ -325,11 +325,16 @@ async def test_a_client_that_takes_requests_gets_the_request_itself() -> None:
 
 
 async def test_a_client_that_takes_requests_need_not_stream() -> None:
-    class Whole(Asked):
-        stream_response = None  # type: ignore[assignment]
+    class Whole:
+        stream_response = None
 
-    adapter = ClientAdapter(Whole())
+        async def respond(self, request: ModelRequest) -> str:
+            return "whole"
 
+    client: RequestClient = Whole()
+    adapter = ClientAdapter(client)
+
+    assert isinstance(client, RequestClient)
     assert not adapter.streams
     assert (await adapter.call(QUESTION, on_text=lambda _: None)).content == "whole"
 

@@ -11,10 +11,9 @@ import httpx
 import pytest
 
 import ultra
-from ultra.clients import HTTPClient, OpenAIClient
+from ultra.clients import AnthropicClient, HTTPClient, OpenAIClient, RequestClient
 from ultra.clients.adapter import ClientAdapter
 from ultra.clients.dialects.openai_chat import OpenAIChat
-from ultra.clients.http.dialect_clients import AnthropicClient
 from ultra.messages.request import ModelRequest, SamplingOptions
 
 if TYPE_CHECKING:
@@ -82,7 +81,8 @@ async def test_a_subclass_of_a_client_that_overrides_generate_is_asked_by_it() -
 
 
 def test_ultras_own_clients_take_requests_and_say_so() -> None:
-    client = AnthropicClient("m", provider="anthropic", base_url="http://in.memory")
+    client: RequestClient = AnthropicClient("m", provider="anthropic", base_url="http://in.memory")
 
+    assert isinstance(client, RequestClient)
     assert ClientAdapter(client).streams
     assert ClientAdapter(client).takes_system

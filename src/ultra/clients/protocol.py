@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from ultra.messages.request import ModelRequest
     from ultra.messages.results import Completion
@@ -39,8 +39,8 @@ class StreamingClient(ModelClient, Protocol):
 class RequestClient(Protocol):
     """A client that takes the whole request: every message of the conversation and all options.
 
-    Ultra's own clients are of this kind. A client is one if it has both methods; it then needs no
-    ``generate``. A client that does not stream sets ``stream_response = None``::
+    Ultra's own clients are of this kind. A client is one if it has both names; it then needs no
+    ``generate``::
 
         class Echo:
             async def respond(self, request):
@@ -57,9 +57,11 @@ class RequestClient(Protocol):
         """
         ...
 
-    def stream_response(self, request: ModelRequest) -> AsyncIterator[str | Completion]:
-        """Return an iterator over the answer: pieces of text and, last, optionally, the `Completion`.
+    @property
+    def stream_response(self) -> Callable[[ModelRequest], AsyncIterator[str | Completion]] | None:
+        """A method that returns an iterator over the answer; None: the client does not stream.
 
-        Nothing is to be sent before the first piece is asked for.
+        The iterator gives pieces of text and, last, optionally, the whole `Completion`. Nothing is to be
+        sent before the first piece is asked for.
         """
         ...
