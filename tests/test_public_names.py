@@ -54,7 +54,7 @@ def test_importing_ultra_imports_nothing_else_of_it_and_no_library() -> None:
         "ultra.config.loading",  # there is a file of configuration
         "tomllib",
         "ultra.clients.providers",  # a client of a provider is wanted
-        "ultra.clients.http.transport",
+        "ultra.clients.http.connections",
         "httpx",
         "ultra.stores.sqlite",  # answers are kept beyond the process
         "ultra.stores.redis",

@@ -12,8 +12,12 @@ import trio
 
 from ultra.bridge.caller import Call, Caller, OnText
 from ultra.clients.adapter import ClientAdapter
+from ultra.clients.protocol import RequestClient
 from ultra.errors import BadCall, LoopUnavailable, ModelError
+from ultra.messages.chat import ChatMessage
+from ultra.messages.request import ModelRequest, SamplingOptions
 from ultra.messages.results import Completion, FinishReason, Usage
+from ultra.messages.tokens import estimate_tokens
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 USAGE = Usage(input=3, output=5)
+QUESTION = ModelRequest.of("Q")
 
 
 class Client:
@@ -58,7 +63,7 @@ class Streaming:
 
 async def failure_of(client: object, **arguments: Any) -> ModelError:
     with pytest.raises(ModelError) as caught:
-        await ClientAdapter(client).call("Q", **arguments)
+        await ClientAdapter(client).call(QUESTION, **arguments)
     return caught.value
 
 
@@ -151,7 +156,7 @@ class Synchronous:
     ],
 )
 async def test_clients_of_every_shape_answer_in_one_form(client: object) -> None:
-    completion = await ClientAdapter(client).call("Q")
+    completion = await ClientAdapter(client).call(QUESTION)
 
     assert completion.content == "answer to Q"
 
@@ -162,7 +167,7 @@ async def test_a_mock_with_every_attribute_is_not_taken_for_a_client_that_stream
     adapter = ClientAdapter(client)
 
     assert not adapter.streams
-    assert (await adapter.call("Q", on_text=lambda _: None)).content == "answer"
+    assert (await adapter.call(QUESTION, on_text=lambda _: None)).content == "answer"
 
 
 async def test_options_that_are_declared_are_passed_and_others_are_not() -> None:
@@ -173,7 +178,7 @@ async def test_options_that_are_declared_are_passed_and_others_are_not() -> None
         return "x"
 
     adapter = ClientAdapter(client)
-    await adapter.call("Q", system="S", options={"temperature": 0.2, "seed": 1})
+    await adapter.call(ModelRequest.of("Q", "S", SamplingOptions(temperature=0.2, seed=1)))
 
     assert adapter.takes_system
     assert received == {"prompt": "Q", "system": "S", "temperature": 0.2}
@@ -183,19 +188,19 @@ async def test_a_client_without_a_system_parameter_gets_the_system_prompt_ahead_
     adapter = ClientAdapter(generate)
 
     assert not adapter.takes_system
-    assert (await adapter.call("Q", system="S")).content == "answer to S\n\nQ"
+    assert (await adapter.call(ModelRequest.of("Q", "S"))).content == "answer to S\n\nQ"
 
 
 async def test_a_completion_comes_back_as_it_is() -> None:
     given = Completion(content="x", usage=USAGE, finish_reason="length", request_id="r", model="m")
 
-    assert await ClientAdapter(Client(given)).call("Q") is given
+    assert await ClientAdapter(Client(given)).call(QUESTION) is given
 
 
 @pytest.mark.parametrize("usage", [None, Usage()])
 async def test_usage_is_estimated_and_marked_so_when_the_client_reports_none(usage: Usage | None) -> None:
     completion = await ClientAdapter(Client(Completion(content="four words of text", usage=usage))).call(
-        "Q", system="be brief"
+        ModelRequest.of("Q", "be brief")
     )
 
     assert completion.usage is not None
@@ -206,7 +211,7 @@ async def test_usage_is_estimated_and_marked_so_when_the_client_reports_none(usa
 
 @pytest.mark.parametrize("usage", [Usage(input=3), Usage(output=5)])
 async def test_usage_that_is_reported_in_part_is_left_as_reported(usage: Usage) -> None:
-    completion = await ClientAdapter(Client(Completion(content="x", usage=usage))).call("Q")
+    completion = await ClientAdapter(Client(Completion(content="x", usage=usage))).call(QUESTION)
 
     assert completion.usage == usage
 
@@ -270,6 +275,122 @@ async def test_a_model_error_of_the_client_passes_unchanged() -> None:
     assert await failure_of(Streaming(original), on_text=lambda _: None) is original
 
 
+# --- clients that take the whole request -----------------------------------------------------------
+
+
+class Asked:
+    """Takes requests; `stream_response` streams two pieces."""
+
+    def __init__(self) -> None:
+        self.requests: list[ModelRequest] = []
+
+    async def respond(self, request: ModelRequest) -> str:
+        self.requests.append(request)
+        return "whole"
+
+    async def stream_response(self, request: ModelRequest) -> AsyncIterator[str]:
+        self.requests.append(request)
+        yield "one "
+        yield "two"
+
+
+class AskedByPrompt(Asked):
+    """As somebody writes it who has only the guide, around a client of Ultra's own."""
+
+    async def generate(self, prompt: str) -> str:
+        return f"overridden for {prompt}"
+
+
+HISTORY = ModelRequest(
+    messages=(
+        ChatMessage("system", "Be brief."),
+        ChatMessage("user", "What is the capital of France?"),
+        ChatMessage("assistant", "Paris."),
+        ChatMessage("user", "And of Spain?"),
+    ),
+    options=SamplingOptions(seed=7, extra={"style": "formal"}),
+)
+
+
+async def test_a_client_that_takes_requests_gets_the_request_itself() -> None:
+    client = Asked()
+    adapter = ClientAdapter(client)
+    assert isinstance(client, RequestClient)
+
+    assert (await adapter.call(HISTORY)).content == "whole"
+    assert (await adapter.call(HISTORY, on_text=lambda _: None)).content == "one two"
+
+    assert (adapter.takes_system, adapter.streams) == (True, True)
+    assert [request is HISTORY for request in client.requests] == [True, True]
+
+
+async def test_a_client_that_takes_requests_need_not_stream() -> None:
+    class Whole:
+        stream_response = None
+
+        async def respond(self, request: ModelRequest) -> str:
+            return "whole"
+
+    client: RequestClient = Whole()
+    adapter = ClientAdapter(client)
+
+    assert isinstance(client, RequestClient)
+    assert not adapter.streams
+    assert (await adapter.call(QUESTION, on_text=lambda _: None)).content == "whole"
+
+
+async def test_a_method_called_respond_alone_makes_no_client_that_takes_requests() -> None:
+    class Bot(Client):
+        async def respond(self, message: str) -> str:
+            raise AssertionError
+
+    assert (await ClientAdapter(Bot("x")).call(QUESTION)).content == "x"
+
+
+@pytest.mark.parametrize("where", ["subclass", "object"])
+async def test_a_generate_that_is_overridden_is_called(where: str) -> None:
+    client: Asked = AskedByPrompt()
+    if where == "object":
+        client = Asked()
+        vars(client)["generate"] = AskedByPrompt().generate
+
+    assert (await ClientAdapter(client).call(QUESTION)).content == "overridden for Q"
+
+
+async def test_a_client_that_takes_requests_is_fenced_as_every_other() -> None:
+    class Broken(Asked):
+        async def respond(self, request: ModelRequest) -> str:
+            raise ConnectionResetError
+
+        async def stream_response(self, request: ModelRequest) -> AsyncIterator[str]:
+            yield "one "
+            raise ConnectionResetError
+
+    assert (await failure_of(Broken())).kind == "connection"
+    assert (await failure_of(Broken(), on_text=lambda _: None)).kind == "connection"
+
+
+async def test_all_messages_of_a_request_count_in_an_estimate() -> None:
+    few, many = [await ClientAdapter(Asked()).call(request) for request in (QUESTION, HISTORY)]
+
+    assert few.usage is not None
+    assert many.usage is not None
+    assert few.usage.input == estimate_tokens("Q")
+    assert many.usage.input == sum(estimate_tokens(message.content) for message in HISTORY.messages)
+
+
+async def test_other_clients_get_the_last_question_of_a_conversation() -> None:
+    received: list[object] = []
+
+    async def client(prompt: str, *, system: str, style: str = "", temperature: float = 1.0) -> str:
+        received.extend([prompt, system, style, temperature])
+        return "x"
+
+    await ClientAdapter(client).call(HISTORY)
+
+    assert received == ["And of Spain?", "Be brief.", "formal", 1.0]
+
+
 # --- synchronous clients -------------------------------------------------------------------------
 
 
@@ -281,7 +402,7 @@ async def test_a_synchronous_client_runs_in_a_thread_with_the_callers_context() 
         assert threading.current_thread() is not threading.main_thread()
         return variable.get()
 
-    assert (await ClientAdapter(client).call("Q")).content == "from the caller"
+    assert (await ClientAdapter(client).call(QUESTION)).content == "from the caller"
 
 
 async def test_a_cancelled_call_does_not_wait_for_a_synchronous_client() -> None:
@@ -295,7 +416,7 @@ async def test_a_cancelled_call_does_not_wait_for_a_synchronous_client() -> None
 
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(ClientAdapter(client).call, "Q")
+            nursery.start_soon(ClientAdapter(client).call, QUESTION)
             assert await trio.to_thread.run_sync(started.wait, 10)
             nursery.cancel_scope.cancel()
         assert not ended.is_set()
@@ -315,17 +436,17 @@ async def test_no_more_threads_than_allowed_even_when_calls_are_abandoned() -> N
     adapter = ClientAdapter(client, max_threads=1)
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(adapter.call, "Q")
+            nursery.start_soon(adapter.call, QUESTION)
             await trio.to_thread.run_sync(running.acquire)
             nursery.cancel_scope.cancel()
         with trio.CancelScope() as scope:
             scope.cancel()
-            await adapter.call("Q")
+            await adapter.call(QUESTION)
         assert scope.cancelled_caught
         assert not running.acquire(blocking=False)
     finally:
         release.set()
-    assert (await adapter.call("Q")).content == "x"
+    assert (await adapter.call(QUESTION)).content == "x"
 
 
 def test_a_thread_abandoned_in_one_run_costs_the_next_run_nothing() -> None:
@@ -340,13 +461,13 @@ def test_a_thread_abandoned_in_one_run_costs_the_next_run_nothing() -> None:
 
     async def abandon() -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(adapter.call, "Q")
+            nursery.start_soon(adapter.call, QUESTION)
             await trio.to_thread.run_sync(started.wait, 10)
             nursery.cancel_scope.cancel()
 
     async def ask() -> Completion:
         with trio.fail_after(10):
-            return await adapter.call("Q")
+            return await adapter.call(QUESTION)
 
     trio.run(abandon)
     release.set()
@@ -359,7 +480,7 @@ def test_a_thread_abandoned_in_one_run_costs_the_next_run_nothing() -> None:
 async def test_pieces_arrive_one_by_one_and_make_up_the_answer() -> None:
     client, pieces = Streaming("one ", "", "two"), list[str]()
 
-    completion = await ClientAdapter(client).call("Q", on_text=pieces.append)
+    completion = await ClientAdapter(client).call(QUESTION, on_text=pieces.append)
 
     assert pieces == ["one ", "two"]
     assert completion.content == "one two"
@@ -372,13 +493,13 @@ async def test_without_a_listener_the_whole_answer_is_asked_for() -> None:
     adapter = ClientAdapter(Streaming("piece"))
 
     assert adapter.streams
-    assert (await adapter.call("Q")).content == "whole answer to Q"
+    assert (await adapter.call(QUESTION)).content == "whole answer to Q"
 
 
 async def test_a_client_that_does_not_stream_gives_its_whole_answer_to_a_listener_too() -> None:
     pieces: list[str] = []
 
-    assert (await ClientAdapter(Client("x")).call("Q", on_text=pieces.append)).content == "x"
+    assert (await ClientAdapter(Client("x")).call(QUESTION, on_text=pieces.append)).content == "x"
     assert pieces == []
 
 
@@ -393,7 +514,7 @@ async def test_a_client_that_does_not_stream_gives_its_whole_answer_to_a_listene
 async def test_the_completion_that_ends_a_stream_counts_unless_it_has_no_text(
     last: Completion, content: str
 ) -> None:
-    completion = await ClientAdapter(Streaming("one ", "two", last)).call("Q", on_text=lambda _: None)
+    completion = await ClientAdapter(Streaming("one ", "two", last)).call(QUESTION, on_text=lambda _: None)
 
     assert (completion.content, completion.usage) == (content, USAGE)
 
@@ -430,7 +551,7 @@ async def test_a_listener_that_raises_is_not_blamed_on_the_client() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        await ClientAdapter(client).call("Q", on_text=listener)
+        await ClientAdapter(client).call(QUESTION, on_text=listener)
     assert client.closed
 
 
@@ -438,7 +559,7 @@ async def test_a_cancelled_stream_is_closed() -> None:
     client = Streaming("x", "y")
 
     with trio.CancelScope() as scope:
-        await ClientAdapter(client).call("Q", on_text=lambda _: scope.cancel())
+        await ClientAdapter(client).call(QUESTION, on_text=lambda _: scope.cancel())
 
     assert scope.cancelled_caught
     assert client.closed
@@ -491,7 +612,7 @@ async def test_a_stream_may_be_any_async_iterable_that_a_function_gives(awaited:
     stream: Callable[[str], object] = later if awaited == "awaited" else lambda prompt: response
     adapter = ClientAdapter(SimpleNamespace(generate=generate, stream=stream))
 
-    assert (await adapter.call("Q", on_text=lambda _: None)).content == "one two"
+    assert (await adapter.call(QUESTION, on_text=lambda _: None)).content == "one two"
     assert (response.closed, response.pieces.closed) == (1, 1)
 
 
@@ -529,7 +650,7 @@ async def test_a_stream_gets_what_it_declares_itself() -> None:
         async def stream(self, prompt: str, *, system: str = "") -> AsyncIterator[str]:
             yield f"{system}|{prompt}"
 
-    completion = await ClientAdapter(Systematic()).call("Q", system="S", on_text=lambda _: None)
+    completion = await ClientAdapter(Systematic()).call(ModelRequest.of("Q", "S"), on_text=lambda _: None)
 
     assert completion.content == "S|Q"
 
@@ -553,14 +674,14 @@ class CountingRunner:
 async def test_each_call_of_an_async_client_is_one_call_of_its_runner(client: object, calls: int) -> None:
     runner = CountingRunner()
 
-    assert (await ClientAdapter(client, runner=runner).call("Q")).content == "answer to Q"
+    assert (await ClientAdapter(client, runner=runner).call(QUESTION)).content == "answer to Q"
     assert runner.calls == calls
 
 
 async def test_a_whole_stream_is_one_call_of_the_runner_which_brings_its_text_home() -> None:
     runner, pieces = CountingRunner(), list[str]()
 
-    await ClientAdapter(Streaming("one", "two"), runner=runner).call("Q", on_text=pieces.append)
+    await ClientAdapter(Streaming("one", "two"), runner=runner).call(QUESTION, on_text=pieces.append)
 
     assert runner.calls == 1
     assert pieces == ["<one>", "<two>"]
@@ -570,8 +691,8 @@ async def test_a_client_without_a_runner_of_its_own_is_run_where_its_caller_is()
     callers, own = CountingRunner(), CountingRunner()
     caller = Caller(copy_context(), callers)
 
-    await ClientAdapter(generate).call("Q", caller=caller)
-    await ClientAdapter(generate, runner=own).call("Q", caller=caller)
+    await ClientAdapter(generate).call(QUESTION, caller=caller)
+    await ClientAdapter(generate, runner=own).call(QUESTION, caller=caller)
 
     assert (callers.calls, own.calls) == (1, 1)
 
@@ -580,7 +701,7 @@ async def test_a_client_that_has_outlived_its_loop_is_run_where_its_caller_is() 
     callers, own = CountingRunner(), CountingRunner()
     own.is_running = False
 
-    await ClientAdapter(generate, runner=own).call("Q", caller=Caller(copy_context(), callers))
+    await ClientAdapter(generate, runner=own).call(QUESTION, caller=Caller(copy_context(), callers))
 
     assert (callers.calls, own.calls) == (1, 0)
 
@@ -601,14 +722,14 @@ async def test_a_loop_that_ends_is_a_lost_connection() -> None:
     lost = LoopUnavailable("the loop was closed")
 
     with pytest.raises(ModelError, match="the loop was closed") as caught:
-        await ClientAdapter(generate, runner=FailingRunner(lost)).call("Q")
+        await ClientAdapter(generate, runner=FailingRunner(lost)).call(QUESTION)
 
     assert (caught.value.kind, caught.value.__cause__) == ("connection", lost)
 
 
 async def test_a_failure_of_the_runner_is_not_blamed_on_the_client() -> None:
     with pytest.raises(ZeroDivisionError, match="a bug"):
-        await ClientAdapter(generate, runner=FailingRunner(ZeroDivisionError("a bug"))).call("Q")
+        await ClientAdapter(generate, runner=FailingRunner(ZeroDivisionError("a bug"))).call(QUESTION)
 
 
 colour: ContextVar[str] = ContextVar("colour", default="none")
@@ -636,7 +757,7 @@ async def test_a_client_sees_the_context_variables_of_its_caller_and_changes_onl
     context = copy_context()
     context.run(colour.set, "blue")
 
-    completion = await ClientAdapter(client).call("Q", caller=Caller(context))
+    completion = await ClientAdapter(client).call(QUESTION, caller=Caller(context))
 
     assert completion.content == answer
     assert (context[colour], colour.get()) == ("blue", "none")
@@ -654,7 +775,7 @@ async def test_cancellation_reaches_a_client_in_the_context_of_its_caller(autoju
     context = copy_context()
     context.run(colour.set, "blue")
     with trio.move_on_after(1):
-        await ClientAdapter(hang).call("Q", caller=Caller(context))
+        await ClientAdapter(hang).call(QUESTION, caller=Caller(context))
 
     assert seen == ["blue"]
 
@@ -673,7 +794,7 @@ async def test_a_client_is_closed_only_by_its_owner_and_again_after_it_was_used_
     adapters = ClientAdapter(owned, owned=True), ClientAdapter(borrowed)
 
     for adapter in (*adapters, *adapters):
-        await adapter.call("Q")
+        await adapter.call(QUESTION)
         await adapter.aclose()
 
     assert (owned.closed, borrowed.closed) == (2, 0)

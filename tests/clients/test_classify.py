@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ultra.clients.classify import classify
-from ultra.clients.http.error_kinds import kind_of_status
+from ultra.clients.wire.error_kinds import kind_of_status
 from ultra.errors import BadCall, MissingExtra, ModelError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ultra.clients import LocalClient, OpenAIClient, connect, provider_statuses
-from ultra.clients.providers import PROVIDERS
+from ultra.clients.catalog import PROVIDERS
 from ultra.errors import BadCall
 
 KEY = "sk-0123456789abcdef"
@@ -47,7 +47,7 @@ def test_the_first_colon_divides_provider_and_model() -> None:
 def test_every_provider_has_a_client(name: str, module: str) -> None:
     base_url = "https://my.openai.azure.com" if name == "azure" else None
     client = connect(f"{name}:m", api_key=KEY, base_url=base_url)
-    assert type(client).__module__ == f"ultra.clients.dialects.{module}"
+    assert type(client.dialect).__module__ == f"ultra.clients.dialects.{module}"
     assert client.provider == name
 
 
@@ -69,7 +69,7 @@ def test_another_endpoint_may_need_no_key() -> None:
 def test_the_endpoint_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", "https://gateway.example/v1/")
     client = connect("openai:m", api_key=KEY)
-    assert client._url(stream=False) == "https://gateway.example/v1/chat/completions"
+    assert client.dialect.url(stream=False) == "https://gateway.example/v1/chat/completions"
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_the_endpoint_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch
 )
 def test_azure_takes_a_resource_or_a_path(base_url: str, options: dict[str, str], url: str) -> None:
     client = connect("azure:gpt 4", api_key=KEY, base_url=base_url, **options)
-    assert client._url(stream=False) == url
+    assert client.dialect.url(stream=False) == url
     assert client._headers.value["api-key"] == KEY
     assert "authorization" not in client._headers.value
 
@@ -113,7 +113,7 @@ def test_ollamas_host_is_written_as_for_its_official_client(
     monkeypatch: pytest.MonkeyPatch, host: str, url: str
 ) -> None:
     monkeypatch.setenv("OLLAMA_HOST", host)
-    assert connect("ollama:m")._url(stream=False) == url
+    assert connect("ollama:m").dialect.url(stream=False) == url
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_ollamas_host_is_written_as_for_its_official_client(
     ],
 )
 def test_a_base_url_is_written_as_for_the_official_client(name: str, base_url: str | None, url: str) -> None:
-    assert connect(name, api_key=KEY, base_url=base_url)._url(stream=False) == url
+    assert connect(name, api_key=KEY, base_url=base_url).dialect.url(stream=False) == url
 
 
 def test_azure_without_a_resource_says_what_to_set() -> None:
@@ -201,7 +201,7 @@ def test_a_header_that_cannot_be_sent_is_refused_without_showing_its_value(heade
 def test_a_client_shows_provider_and_model_and_never_its_key() -> None:
     client = connect("openai:gpt-4o-mini", api_key=KEY)
     assert repr(client) == "<OpenAIClient openai:gpt-4o-mini>"
-    assert KEY not in f"{vars(client)} {vars(client._pool)}"
+    assert KEY not in f"{vars(client)} {vars(client._connections)} {vars(client.dialect)}"
 
 
 def refuse(*address: object) -> None:

@@ -5,12 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ultra.clients.signature import Callee, UnusableSignatureError, may_block
+from ultra.clients.signature import DeclaredCall, UnusableSignatureError, may_block
+from ultra.messages.request import ModelRequest, SamplingOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-OPTIONS = {"temperature": 0.5, "seed": 7}
+OPTIONS = SamplingOptions(temperature=0.5, seed=7)
+GIVEN = OPTIONS.given()
 
 
 def only_prompt(prompt: str) -> tuple[Any, ...]:
@@ -50,9 +52,9 @@ def hidden_option(prompt: str, seed: int = 0, /) -> tuple[Any, ...]:
         (some_options, "S", ("S\n\nQ", 7)),
         (by_position, "S", ("Q", "S", 7)),
         (by_position, None, ("Q", None, 7)),
-        (anything, "S", ("Q", {**OPTIONS, "system": "S"})),
-        (anything, None, ("Q", OPTIONS)),
-        (everything, "S", (("Q",), {**OPTIONS, "system": "S"})),
+        (anything, "S", ("Q", {**GIVEN, "system": "S"})),
+        (anything, None, ("Q", GIVEN)),
+        (everything, "S", (("Q",), {**GIVEN, "system": "S"})),
         (required_system, None, ("Q", None)),
         (hidden_option, None, ("Q", 0)),
         (partial(some_options, seed=9), None, ("Q", 7)),
@@ -61,11 +63,13 @@ def hidden_option(prompt: str, seed: int = 0, /) -> tuple[Any, ...]:
 def test_only_what_is_declared_is_passed(
     function: Callable[..., Any], system: str | None, passed: tuple[Any, ...]
 ) -> None:
-    assert Callee(function).bind("Q", system, OPTIONS)() == passed
+    assert DeclaredCall(function)(ModelRequest.of("Q", system, OPTIONS)) == passed
 
 
 def test_options_cannot_take_the_place_of_the_prompt_or_the_system_prompt() -> None:
-    assert Callee(anything).bind("Q", None, {"prompt": "other", "system": "other"})() == ("Q", {})
+    options = SamplingOptions(extra={"prompt": "other", "system": "other"})
+
+    assert DeclaredCall(anything)(ModelRequest.of("Q", None, options)) == ("Q", {})
 
 
 def test_a_function_that_tells_nothing_of_itself_gets_the_prompt_alone() -> None:
@@ -75,7 +79,7 @@ def test_a_function_that_tells_nothing_of_itself_gets_the_prompt_alone() -> None
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
             return (args, kwargs)
 
-    assert Callee(Opaque()).bind("Q", "S", OPTIONS)() == (("S\n\nQ",), {})
+    assert DeclaredCall(Opaque())(ModelRequest.of("Q", "S", OPTIONS)) == (("S\n\nQ",), {})
 
 
 @pytest.mark.parametrize(
@@ -93,7 +97,7 @@ def test_a_function_that_cannot_be_called_with_a_prompt_is_refused(
     function: Callable[..., Any], reason: str
 ) -> None:
     with pytest.raises(UnusableSignatureError, match=reason):
-        Callee(function)
+        DeclaredCall(function)
 
 
 def test_only_coroutine_functions_are_known_not_to_block() -> None:

@@ -8,7 +8,9 @@ import pytest
 import trio
 
 from ultra import MultiLLMOrchestrator
+from ultra.actors.model.limits import Limits
 from ultra.actors.model.retry import RetryPolicy
+from ultra.clients.wire.rate_limits import RateLimits
 from ultra.errors import AllAttemptsFailed, ModelError
 from ultra.faults import FaultPlan, InjectedFault
 from ultra.messages.events import Chunk, ModelResponded
@@ -200,3 +202,14 @@ async def test_a_coordinator_that_crashes_begins_its_run_again() -> None:
 
     assert result.status == "success"
     assert plan.counts == {"crash": 1}
+
+
+async def test_what_a_provider_said_about_its_limits_is_learnt_through_a_plan() -> None:
+    class Limited(Model):
+        rate_limits = RateLimits(requests_per_minute=600, requests_remaining=599)
+
+    model = Limited()
+    orchestrator = _orchestrator(FaultPlan(), model, limits=Limits(learn=True))
+
+    assert (await orchestrator.get_model_response("llama", "hi")).content == TEXT
+    assert model.calls == 1

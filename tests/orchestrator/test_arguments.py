@@ -102,18 +102,16 @@ async def test_options_that_are_refused_are_not_shown() -> None:
         assert "sk-secret" not in str(caught.value)
 
 
-async def test_options_need_no_key_where_nothing_is_cached() -> None:
-    given = []
-
-    async def generate(prompt: str, *, tool: object = None) -> str:
-        given.append((prompt, tool))
-        return "answer"
-
+async def test_options_must_be_values_where_nothing_is_cached_too() -> None:
+    voice = Voice()
     orchestrator = MultiLLMOrchestrator()
-    orchestrator.register_model("a", generate)
-    await orchestrator.process_responses("Q", stages=["initial"], use_cache=False, options={"tool": print})
-    await orchestrator.get_model_response("a", "Q", use_cache=False, options={"tool": print})
-    assert given == [("Q", print)] * 2
+    orchestrator.register_model("a", voice)
+    options = {"tool": print}
+    with pytest.raises(BadCall, match=r"the options \('tool'\) cannot be sent to a model"):
+        await orchestrator.process_responses("Q", stages=["initial"], use_cache=False, options=options)
+    with pytest.raises(BadCall, match=r"the options \('tool'\) cannot be sent to a model"):
+        await orchestrator.get_model_response("a", "Q", use_cache=False, options=options)
+    assert voice.calls == 0
 
 
 @pytest.mark.parametrize("name", ["retry", "timeouts", "limits", "breaker", "hedge", "price"])

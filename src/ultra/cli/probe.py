@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
 
 import trio
 
+from ultra.clients.adapter import ClientAdapter
 from ultra.errors import ModelError
+from ultra.messages.request import ModelRequest, SamplingOptions
 
 if TYPE_CHECKING:
     from ultra.config.loading import Configuration, DeploymentConfig
@@ -15,6 +18,8 @@ __all__ = ["probe"]
 
 _PATIENCE = 30.0
 """Seconds that a model has to answer."""
+
+_QUESTION: Final = ModelRequest.of("Say yes.", options=SamplingOptions(max_tokens=1))
 
 
 async def probe(configuration: Configuration) -> list[tuple[str, str | None]]:
@@ -32,10 +37,10 @@ async def probe(configuration: Configuration) -> list[tuple[str, str | None]]:
 
 
 async def _error_of(deployment: DeploymentConfig) -> str | None:
-    client = deployment.connect()
+    adapter = ClientAdapter(deployment.connect(), owned=True)
     try:
         with trio.fail_after(_PATIENCE):
-            await client.generate("Say yes.", max_tokens=1)
+            await adapter.call(_QUESTION)
     except trio.TooSlowError:
         return f"no answer within {_PATIENCE:g} s"
     except ModelError as error:
@@ -46,5 +51,5 @@ async def _error_of(deployment: DeploymentConfig) -> str | None:
     else:
         return None
     finally:
-        with trio.CancelScope(shield=True):
-            await client.aclose()
+        with trio.CancelScope(shield=True), suppress(ModelError):
+            await adapter.aclose()

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ultra.clients.providers import PROVIDERS, key_variable
-from ultra.errors import ConfigError
+from ultra.clients.catalog import PROVIDERS
+from ultra.clients.providers import find_provider, key_variable
+from ultra.errors import BadCall, ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ultra.clients.catalog import Provider
     from ultra.config.loading import Configuration, DeploymentConfig
 
 __all__ = ["check_found"]
@@ -26,7 +28,7 @@ def check_found(configuration: Configuration, how_to_name: str) -> None:
         ConfigError: a provider's key, in one of its usual variables, would go to an endpoint that the file
             sets, because it names no other key or takes that one by ``${VAR}``.
     """
-    usual = {variable for provider in PROVIDERS.values() for variable in provider.keys}
+    usual = {variable for provider in _providers(configuration) for variable in provider.keys}
     taken = next((variable for variable in configuration.variables if variable in usual), None)
     for where, sent in _own_endpoints(configuration):
         if variable := sent or taken:
@@ -48,6 +50,22 @@ def _own_endpoints(configuration: Configuration) -> Iterator[tuple[tuple[str, ..
         yield ("cache", "store"), None
 
 
+def _providers(configuration: Configuration) -> Iterator[Provider]:
+    """Ultra's own providers, and those of other packages that the configuration names."""
+    yield from PROVIDERS.values()
+    for model in configuration.models.values():
+        for deployment in model.deployments:
+            if (provider := _provider(deployment)) is not None:
+                yield provider
+
+
+def _provider(deployment: DeploymentConfig) -> Provider | None:
+    try:
+        return find_provider(deployment.provider)
+    except BadCall:
+        return None  # which connecting to it says
+
+
 def _is_elsewhere(deployment: DeploymentConfig) -> bool:
-    provider = PROVIDERS.get(deployment.provider)
+    provider = _provider(deployment)
     return bool(deployment.base_url) and (provider is None or deployment.base_url != provider.base_url)

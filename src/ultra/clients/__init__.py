@@ -10,16 +10,20 @@ from typing import TYPE_CHECKING, Final
 from ultra._support.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from ultra.clients.dialects.anthropic import AnthropicClient
-    from ultra.clients.dialects.gemini import GeminiClient
-    from ultra.clients.dialects.ollama import OllamaClient
-    from ultra.clients.dialects.openai_chat import AzureOpenAIClient, OpenAIClient
+    from ultra.clients.catalog import Provider
     from ultra.clients.http.client import HTTPClient
-    from ultra.clients.http.streams import CompletionStream
-    from ultra.clients.http.transport import Limits
+    from ultra.clients.http.completion_stream import CompletionStream
+    from ultra.clients.http.dialect_clients import (
+        AnthropicClient,
+        AzureOpenAIClient,
+        GeminiClient,
+        OllamaClient,
+        OpenAIClient,
+    )
+    from ultra.clients.http.limits import HTTPLimits, Limits
     from ultra.clients.local.client import LocalClient
     from ultra.clients.options import CallOptions
-    from ultra.clients.protocol import ModelClient, StreamingClient
+    from ultra.clients.protocol import ModelClient, RequestClient, StreamingClient
     from ultra.clients.providers import ProviderStatus, connect, provider_statuses
 
 __all__ = [
@@ -29,30 +33,36 @@ __all__ = [
     "CompletionStream",
     "GeminiClient",
     "HTTPClient",
+    "HTTPLimits",
     "Limits",
     "LocalClient",
     "ModelClient",
     "OllamaClient",
     "OpenAIClient",
+    "Provider",
     "ProviderStatus",
+    "RequestClient",
     "StreamingClient",
     "connect",
     "provider_statuses",
 ]
 
 _HOMES: Final = {
-    "AnthropicClient": "ultra.clients.dialects.anthropic",
-    "AzureOpenAIClient": "ultra.clients.dialects.openai_chat",
+    "AnthropicClient": "ultra.clients.http.dialect_clients",
+    "AzureOpenAIClient": "ultra.clients.http.dialect_clients",
     "CallOptions": "ultra.clients.options",
-    "CompletionStream": "ultra.clients.http.streams",
-    "GeminiClient": "ultra.clients.dialects.gemini",
+    "CompletionStream": "ultra.clients.http.completion_stream",
+    "GeminiClient": "ultra.clients.http.dialect_clients",
     "HTTPClient": "ultra.clients.http.client",
-    "Limits": "ultra.clients.http.transport",
+    "HTTPLimits": "ultra.clients.http.limits",
+    "Limits": "ultra.clients.http.limits",
     "LocalClient": "ultra.clients.local.client",
     "ModelClient": "ultra.clients.protocol",
-    "OllamaClient": "ultra.clients.dialects.ollama",
-    "OpenAIClient": "ultra.clients.dialects.openai_chat",
+    "OllamaClient": "ultra.clients.http.dialect_clients",
+    "OpenAIClient": "ultra.clients.http.dialect_clients",
+    "Provider": "ultra.clients.catalog",
     "ProviderStatus": "ultra.clients.providers",
+    "RequestClient": "ultra.clients.protocol",
     "StreamingClient": "ultra.clients.protocol",
     "connect": "ultra.clients.providers",
     "provider_statuses": "ultra.clients.providers",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from contextvars import copy_context
+from functools import partial
 from inspect import getattr_static, isasyncgenfunction, isawaitable, isclass, isgeneratorfunction
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
@@ -13,8 +14,8 @@ from msgspec.structs import replace
 
 from ultra.bridge.caller import Call, Caller, OnText, Runner, trio_runner
 from ultra.clients.classify import classify
-from ultra.clients.http.rate_limits import RateLimits
-from ultra.clients.signature import Callee, UnusableSignatureError, may_block
+from ultra.clients.signature import DeclaredCall, UnusableSignatureError, may_block
+from ultra.clients.wire.rate_limits import RateLimits
 from ultra.errors import BadCall, LoopUnavailable, ModelError
 from ultra.messages.results import Completion, Usage
 from ultra.messages.tokens import estimate_tokens
@@ -23,22 +24,25 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
     from types import TracebackType
 
+    from ultra.clients.protocol import RequestClient
     from ultra.messages.request import ModelRequest
 
 __all__ = ["ClientAdapter", "EmptyAnswer", "OnText"]
 
 T = TypeVar("T")
 
-# Why a model may answer nothing, and would again: it will not, it may not write any longer (all of
-# `max_tokens` went into reasoning), or it waits for a tool.
+# Finish reasons of empty answers that a retry would get again: the model refuses, all of `max_tokens` went
+# into reasoning, or it waits for a tool.
 _LASTING: Final = frozenset({"content_filter", "refusal", "length", "tool_calls"})
 _END: Final = object()
+_MISSING: Final = object()
 
 
 class EmptyAnswer(ModelError):
-    """The model answered without a text, perhaps by a refusal. `usage` has to be paid all the same.
+    """The model answered without a text; perhaps it refused.
 
-    None where the client reported none: of nothing, there is nothing to estimate.
+    Attributes:
+        usage: the tokens of the call, which cost money all the same; None where the client reported none.
     """
 
     def __init__(self, completion: Completion) -> None:
@@ -55,27 +59,28 @@ class EmptyAnswer(ModelError):
 class ClientAdapter:
     """One registered client, ready to be asked.
 
-    A client is an object with ``generate(prompt)``, or a callable itself, async or not, that gives a
-    `str` or a `Completion`. Besides the prompt it gets only what it declares (``**kwargs`` declares
-    everything), as found by `inspect.signature` once, here; a system prompt for a client without a
-    ``system`` parameter goes ahead of the prompt.
+    There are two kinds of clients. A `RequestClient`, such as each of Ultra's own, gets the whole request.
+    Any other client is an object with ``generate(prompt)``, or a callable itself, async or not, that
+    returns a `str` or a `Completion`. Besides the prompt (the last message of the user) it gets only what
+    it declares (``**kwargs`` declares everything), as found by `inspect.signature` once, here; a system
+    prompt for a client without a ``system`` parameter goes ahead of the prompt.
 
     A synchronous client runs in a worker thread with the caller's context variables. Cancelling the
     call abandons the thread: it cannot be interrupted, and a run must not outlast its deadline because
-    of it. The thread ends when the client returns, and what it gives is dropped. Until then it counts
+    of it. The thread ends when the client returns, and what it returns is dropped. Until then it counts
     against `max_threads`, so a client that hangs costs at most that many, and further calls wait.
 
-    A client streams if it also has ``stream(prompt)``, giving an async iterator of text that may end
-    in a `Completion`. A ``stream`` that is something else (not callable, a plain generator, or in need
-    of more arguments) is not taken for one, nor is one that only ``__getattr__`` makes up.
+    A client streams if it also has ``stream(prompt)``, which returns an async iterator of text that may
+    end in a `Completion`. A ``stream`` that is something else (not callable, a plain generator, or in need
+    of more arguments) is ignored, and so is one that only ``__getattr__`` makes up.
 
     Args:
         client: the object or callable to adapt.
-        owned: whether `aclose` closes the client: whoever made a client closes it, unless it can be
-            used again afterwards.
+        owned: whether `aclose` closes the client: its maker closes it, unless it can be used again
+            afterwards.
         runner: where coroutines of the client run; None: where the caller is. A client that has
             outlived the loop of its runner moves to that of the caller.
-        max_threads: bound on the threads of a synchronous client.
+        max_threads: the most threads that a synchronous client may take.
 
     Raises:
         BadCall: the client has no usable ``generate``; the message says what was given.
@@ -85,8 +90,19 @@ class ClientAdapter:
         self, client: object, *, owned: bool = False, runner: Runner | None = None, max_threads: int = 64
     ) -> None:
         self._client = client
-        self._generate = _find_generate(client)
-        self._stream = _find_stream(client)
+        self._generate: Callable[[ModelRequest], object]
+        self._stream: Callable[[ModelRequest], object] | None
+        if _takes_requests(client):
+            requests = cast("RequestClient", client)
+            self._generate, self._stream = requests.respond, requests.stream_response
+            self._takes_system = True
+            self._blocks = may_block(requests.respond)
+        else:
+            function = _find_generate(client)
+            self._generate = generate = _declared(client, function)
+            self._stream = _find_stream(client)
+            self._takes_system = generate.takes("system")
+            self._blocks = may_block(function)
         self._owned = owned
         self._runner = runner
         self._max_threads = max_threads
@@ -97,8 +113,8 @@ class ClientAdapter:
 
     @property
     def takes_system(self) -> bool:
-        """Whether the client's ``generate`` takes the system prompt apart from the prompt."""
-        return self._generate.takes("system")
+        """Whether the client takes the system prompt apart from the prompt."""
+        return self._takes_system
 
     @property
     def streams(self) -> bool:
@@ -117,38 +133,31 @@ class ClientAdapter:
         value = getattr(self._client, "rate_limits", None)
         return value if isinstance(value, RateLimits) else None
 
-    async def call(
-        self,
-        request: ModelRequest,
-        *,
-        on_text: OnText | None = None,
-        caller: Caller | None = None,
-    ) -> Completion:
-        """Ask the client once and wait for its whole answer.
+    def call(
+        self, request: ModelRequest, *, on_text: OnText | None = None, caller: Caller | None = None
+    ) -> Awaitable[Completion]:
+        """Ask the client once; await what this returns to get the whole answer.
 
         With `on_text`, a client that streams is streamed: `on_text` gets each piece as it arrives, and
         the stream is closed in every case. The `Completion` that ends a stream is what counts, except
         that one without text takes the text that was streamed. Where the client reports no usage, the
-        answer carries an estimate, marked as one. The client sees the context variables of `caller`,
-        by default those of this task.
+        answer has an estimate, marked as one. The client sees the context variables of `caller`, by
+        default those of this task.
 
         Cancellation reaches an async client as that of its loop, and its end is waited for; a
         synchronous one is abandoned.
 
         Raises:
-            ModelError: whatever exception the client raised, classified, the original as its
-                ``__cause__``; an empty answer (kind ``content``, worth a retry unless the model
-                refused); an answer that is no text (kind ``protocol``, permanent).
+            ModelError: the client raised an exception, which is classified, with the original as its
+                ``__cause__``; or the answer is empty (kind ``content``, worth a retry unless the model
+                refused); or it is no text (kind ``protocol``, permanent).
         """
         caller = caller or Caller(copy_context())
-        prompt, system, options = request.prompt, request.system, request.options.given()
         if on_text is not None and self._stream is not None:
-            start = self._stream.bind(prompt, system, options)
-            answer = await self._await(lambda emit: _read(start, emit), on_text, caller)
-        else:
-            ask = self._generate.bind(prompt, system, options)
-            answer = await self._run(ask, caller, blocks=self._generate.blocks)
-        return _checked(answer, prompt, system)
+            return self._run(partial(self._read, self._stream, request), on_text, caller)
+        if self._blocks:
+            return self._ask_in_thread(request, caller)
+        return self._run(partial(self._ask, request), None, caller)
 
     async def aclose(self) -> None:
         """Close the client with its ``aclose`` or ``close``, if this adapter owns it.
@@ -156,14 +165,32 @@ class ClientAdapter:
         Raises `ModelError` when the client fails to close.
         """
         close = _closer(self._client) if self._owned else None
-        if close is not None:
-            await self._run(close, Caller(copy_context()), blocks=may_block(close))
+        if close is None:
+            return
+        caller = Caller(copy_context())
+        if may_block(close):
+            await self._run_in_thread(close, caller)
+        else:
+            await self._run(lambda _: _outcome(close), None, caller)
 
-    def _run(self, call: Callable[[], object], caller: Caller, *, blocks: bool) -> Awaitable[object]:
-        """What `call` gives: awaited if it is awaitable, and had from a thread if it may block."""
-        if blocks:
-            return self._run_in_thread(call, caller)
-        return self._await(lambda _: _outcome(call), None, caller)
+    # --- where the client's code runs ----------------------------------------------------------------
+
+    def _run(self, call: Call[T], on_text: OnText | None, caller: Caller) -> Awaitable[T]:
+        """Await the client's coroutine on the loop that the client belongs to."""
+        runner = self._runner or caller.runner or trio_runner
+        if runner is trio_runner:
+            return trio_runner(call, on_text, caller.context)
+        return self._run_elsewhere(runner, call, on_text, caller)
+
+    async def _run_elsewhere(
+        self, runner: Runner, call: Call[T], on_text: OnText | None, caller: Caller
+    ) -> T:
+        if caller.runner is not None and not runner.is_running:
+            runner = caller.runner
+        try:
+            return await runner(call, on_text, caller.context)
+        except LoopUnavailable as error:
+            raise ModelError(str(error), kind="connection", retryable=False) from error
 
     async def _run_in_thread(self, call: Callable[[], object], caller: Caller) -> object:
         context = caller.context.copy()
@@ -173,28 +200,11 @@ class ClientAdapter:
                 lambda: (context.run(call),), abandon_on_cancel=True, limiter=self._thread_limiter()
             )
         if isawaitable(given):  # a plain function around a coroutine function, such as a decorator makes
-            return await self._await(lambda _: _outcome(lambda: given), None, caller)
+            return await self._run(lambda _: _outcome(lambda: given), None, caller)
         return given
 
-    def _await(self, call: Call[object], on_text: OnText | None, caller: Caller) -> Awaitable[object]:
-        """Await the client's coroutine where the client belongs."""
-        runner = self._runner or caller.runner or trio_runner
-        if runner is trio_runner:
-            return trio_runner(call, on_text, caller.context)
-        return self._await_elsewhere(runner, call, on_text, caller)
-
-    async def _await_elsewhere(
-        self, runner: Runner, call: Call[object], on_text: OnText | None, caller: Caller
-    ) -> object:
-        if caller.runner is not None and not runner.is_running:
-            runner = caller.runner
-        try:
-            return await runner(call, on_text, caller.context)
-        except LoopUnavailable as error:
-            raise ModelError(str(error), kind="connection", retryable=False) from error
-
     def _thread_limiter(self) -> trio.CapacityLimiter:
-        """The limiter of this trio run.
+        """Return the limiter of this trio run.
 
         An abandoned thread that outlives its run never gives its place back, so the next run needs
         a limiter of its own.
@@ -204,11 +214,64 @@ class ClientAdapter:
             self._threads = (token, trio.CapacityLimiter(self._max_threads))
         return self._threads[1]
 
+    # --- one call, where the client's code runs ------------------------------------------------------
+
+    async def _ask(self, request: ModelRequest, _: OnText | None) -> Completion:
+        with _CLASSIFIED:
+            answer = self._generate(request)
+            if isawaitable(answer):
+                answer = await answer
+        return _checked(answer, request)
+
+    async def _ask_in_thread(self, request: ModelRequest, caller: Caller) -> Completion:
+        return _checked(await self._run_in_thread(partial(self._generate, request), caller), request)
+
+    async def _read(
+        self, start: Callable[[ModelRequest], object], request: ModelRequest, on_text: OnText | None
+    ) -> Completion:
+        """Read the stream that `start` gives to its end, and close it."""
+        with _CLASSIFIED:
+            stream = start(request)
+            if isawaitable(stream):
+                stream = await stream
+        if not isinstance(stream, AsyncIterable):
+            raise _wrong_type(stream, "an async iterator as a stream")
+        with _CLASSIFIED:
+            pieces: AsyncIterator[object] = aiter(stream)
+        async with AsyncExitStack() as closing:
+            # The iterable may hold a connection that the iterator made from it knows nothing of.
+            closing.push_async_callback(_close, stream)
+            closing.push_async_callback(_close, pieces)
+            answer = await _collect(pieces, on_text)
+        return _checked(answer, request)
+
 
 # --- what may be adapted -------------------------------------------------------------------------
 
 
-def _find_generate(client: object) -> Callee:
+def _takes_requests(client: object) -> bool:
+    """Return whether `client` is a `RequestClient`.
+
+    It is not where a subclass, or the object itself, overrides ``generate`` or ``stream`` of such a
+    client: then the call has to go through what was overridden.
+    """
+    if isclass(client):
+        return False
+    # Looked up without `__getattr__`: mocks and proxies have every attribute that they are asked for.
+    if _MISSING in (getattr_static(client, name, _MISSING) for name in ("respond", "stream_response")):
+        return False
+    return min(map(partial(_depth, client), ("respond", "stream_response"))) <= min(
+        map(partial(_depth, client), ("generate", "stream"))
+    )
+
+
+def _depth(client: object, name: str) -> int:
+    """Return how far up the classes of `client` the attribute is defined; 0: in the object itself."""
+    levels = [getattr(client, "__dict__", {}), *map(vars, type(client).__mro__)]
+    return next((depth for depth, attributes in enumerate(levels) if name in attributes), len(levels))
+
+
+def _find_generate(client: object) -> Callable[..., object]:
     if isclass(client):
         raise BadCall(
             f"a client must be an object, not a class: register an instance of {client.__qualname__}"
@@ -226,8 +289,12 @@ def _find_generate(client: object) -> Callee:
             f"`generate` of {_describe(client)} yields pieces, but must give the whole answer; "
             "a client that streams has `stream(prompt)` beside it"
         )
+    return cast("Callable[..., object]", function)
+
+
+def _declared(client: object, function: Callable[..., object]) -> DeclaredCall:
     try:
-        return Callee(function)
+        return DeclaredCall(function)
     except UnusableSignatureError as error:
         raise BadCall(
             f"`generate` of {_describe(client)} {error}; allowed is `generate(prompt)`, "
@@ -235,21 +302,21 @@ def _find_generate(client: object) -> Callee:
         ) from None
 
 
-def _find_stream(client: object) -> Callee | None:
-    # Looked up without `__getattr__`: mocks and proxies have every attribute that they are asked for.
+def _find_stream(client: object) -> DeclaredCall | None:
+    # Looked up without `__getattr__`, as above.
     if getattr_static(client, "stream", None) is None:
         return None
     function = getattr(client, "stream", None)
     if not callable(function) or isgeneratorfunction(function):
         return None
     try:
-        return Callee(function)
+        return DeclaredCall(function)
     except UnusableSignatureError:
         return None
 
 
 def _describe(client: object) -> str:
-    """The client by its type or name: a repr might hold a key."""
+    """Return what to call the client in messages: its type or name, since a repr might hold a key."""
     name = getattr(client, "__qualname__", None)
     return f"function {name!r}" if isinstance(name, str) else f"an object of type {type(client).__qualname__}"
 
@@ -287,20 +354,6 @@ async def _outcome(call: Callable[[], object]) -> object:
         return await given if isawaitable(given) else given
 
 
-async def _read(start: Callable[[], object], on_text: OnText | None) -> object:
-    """Read the stream that `start` gives to its end and close it; gives the text or a Completion."""
-    stream = await _outcome(start)
-    if not isinstance(stream, AsyncIterable):
-        raise _wrong_type("stream", stream, "an async iterator")
-    with _CLASSIFIED:
-        pieces: AsyncIterator[object] = aiter(stream)
-    async with AsyncExitStack() as closing:
-        # The iterable may hold a connection that the iterator made from it knows nothing of.
-        closing.push_async_callback(_close, stream)
-        closing.push_async_callback(_close, pieces)
-        return await _collect(pieces, on_text)
-
-
 async def _close(resource: object) -> None:
     close = _closer(resource)
     if close is not None:
@@ -320,7 +373,7 @@ async def _collect(pieces: AsyncIterator[object], on_text: OnText | None) -> obj
         if isinstance(piece, Completion):
             completion = piece
         elif not isinstance(piece, str):
-            raise _wrong_type("stream", piece, "str or Completion")
+            raise _wrong_type(piece, "str or Completion in a stream")
         elif piece:
             text.append(piece)
             if on_text is not None:
@@ -333,33 +386,33 @@ async def _collect(pieces: AsyncIterator[object], on_text: OnText | None) -> obj
 # --- checking the answer -------------------------------------------------------------------------
 
 
-def _checked(answer: object, prompt: str, system: str | None) -> Completion:
+def _checked(answer: object, request: ModelRequest) -> Completion:
     if isinstance(answer, str) and answer.strip():
-        return Completion(content=answer, usage=_estimate(answer, prompt, system))
+        return Completion(content=answer, usage=_estimate(answer, request))
     completion = Completion(content=answer) if isinstance(answer, str) else answer
     if not isinstance(completion, Completion):
-        raise _wrong_type("generate", answer, "str or Completion")
+        raise _wrong_type(answer, "str or Completion")
     if not isinstance(completion.content, str):
-        raise _wrong_type("generate", completion.content, "str as the content of a Completion")
+        raise _wrong_type(completion.content, "str as the content of a Completion")
     if not completion.content.strip():
         raise EmptyAnswer(completion)
     usage = completion.usage
     if usage is not None and (usage.input is not None or usage.output is not None):
         return completion
-    return replace(completion, usage=_estimate(completion.content, prompt, system))
+    return replace(completion, usage=_estimate(completion.content, request))
 
 
-def _estimate(content: str, prompt: str, system: str | None) -> Usage:
+def _estimate(content: str, request: ModelRequest) -> Usage:
     return Usage(
-        input=estimate_tokens(prompt) + (estimate_tokens(system) if system else 0),
+        input=sum(estimate_tokens(message.content) for message in request.messages),
         output=estimate_tokens(content),
         estimated=True,
     )
 
 
-def _wrong_type(function: str, given: object, allowed: str) -> ModelError:
+def _wrong_type(given: object, allowed: str) -> ModelError:
     return ModelError(
-        f"the client's `{function}` gave {type(given).__qualname__}; allowed is {allowed}",
+        f"the client gave {type(given).__qualname__}; allowed is {allowed}",
         kind="protocol",
         retryable=False,
     )

@@ -1,4 +1,4 @@
-"""Turns any exception of any client into a `ModelError`, without importing the client's library.
+"""Turning any exception of any client into a `ModelError`, without importing the client's library.
 
 Errors are recognised by what they carry (a status code, headers, an error body) and by their base
 classes, by name where the class belongs to a library that may not be installed.
@@ -10,15 +10,15 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final, cast
 
-from ultra.clients.http.error_kinds import codes_in, kind_of_error
-from ultra.clients.http.headers import (
+from ultra.clients.wire.error_kinds import codes_in, kind_of_error
+from ultra.clients.wire.headers import (
     REQUEST_ID_HEADERS,
     first_header,
     forbids_retry,
     retry_after,
     retry_info,
 )
-from ultra.clients.http.redaction import redact
+from ultra.clients.wire.redaction import redact_keys
 from ultra.errors import ErrorKind, ModelError, UsageError
 
 __all__ = ["classify"]
@@ -49,7 +49,7 @@ _CONNECTIONS: Final = frozenset(
 _BAD_REQUESTS: Final = frozenset({"InvalidSchema", "InvalidURL", "LocalProtocolError", "UnsupportedProtocol"})
 _UNDECODABLE: Final = frozenset({"DecodeError", "DecodingError", "JSONDecodeError", "ValidationError"})
 
-_NEVER_A_REPLYS_FAULT: Final = (
+_NEVER_CAUSED_BY_AN_ANSWER: Final = (
     AssertionError,
     ImportError,
     NameError,
@@ -58,7 +58,7 @@ _NEVER_A_REPLYS_FAULT: Final = (
     SyntaxError,
     UsageError,
 )
-_OFTEN_A_REPLYS_FAULT: Final = (AttributeError, LookupError, TypeError, UnicodeError)
+_OFTEN_CAUSED_BY_AN_ANSWER: Final = (AttributeError, LookupError, TypeError, UnicodeError)
 
 
 def classify(error: Exception) -> ModelError:
@@ -71,14 +71,14 @@ def classify(error: Exception) -> ModelError:
       is a 429 that means an exhausted quota, nor anything that comes with ``x-should-retry: false``.
     - Timeouts and lost connections are retried; a certificate that does not verify, a malformed URL
       and a missing local file are not.
-    - A reply that cannot be decoded is retried. So are ``TypeError``, ``AttributeError`` and
+    - An answer that cannot be decoded is retried. So are ``TypeError``, ``AttributeError`` and
       ``LookupError``: a hand-written client raises them when a provider answers with an error body in
-      place of an answer (``reply.choices[0]`` where ``choices`` is None), and a bug that looks the
+      place of an answer (``answer.choices[0]`` where ``choices`` is None), and a bug that looks the
       same costs no more than the attempts.
-    - Errors that no reply can cause (``NotImplementedError``, ``NameError``, ``ImportError``, a failed
+    - Errors that no answer can cause (``NotImplementedError``, ``NameError``, ``ImportError``, a failed
       assertion, a `UsageError`, ...) are not retried.
     - An exception group is as permanent as the most permanent of its members.
-    - Everything else is retried: nothing is known against it.
+    - Everything else is retried.
     """
     if isinstance(error, ModelError):
         return error
@@ -165,7 +165,7 @@ def _advice(error: Exception) -> float | None:
 
 
 def _codes(error: Exception) -> list[str]:
-    """The words by which a provider names its error, from the error and from the body it carries."""
+    """Return the words by which a provider names its error, from the error and from the body it carries."""
     found = codes_in({name: _attribute(error, name) for name in ("code", "type")})
     return found + [word for level in _bodies(error) for word in codes_in(level)]
 
@@ -175,7 +175,7 @@ def _advice_in_body(error: Exception) -> float | None:
 
 
 def _bodies(error: Exception) -> list[Mapping[str, Any]]:
-    """The error body that an error carries, and the object inside that describes the error."""
+    """Return the error body that an error carries, and the object inside it that describes the error."""
     bodies = [_attribute(error, name) for name in ("body", "details")]
     levels = [level for body in bodies if isinstance(body, Mapping) for level in (body, body.get("error"))]
     return [level for level in levels if isinstance(level, Mapping)]
@@ -197,11 +197,11 @@ def _by_type(error: Exception) -> ModelError:
 
 def _judge(error: Exception) -> tuple[ErrorKind, bool]:
     ancestry = frozenset(ancestor.__name__ for ancestor in type(error).__mro__)
-    if not ancestry.isdisjoint(_BAD_REQUESTS) or isinstance(error, _NEVER_A_REPLYS_FAULT):
+    if not ancestry.isdisjoint(_BAD_REQUESTS) or isinstance(error, _NEVER_CAUSED_BY_AN_ANSWER):
         return "bad_request", False
     if not ancestry.isdisjoint(_TIMEOUTS):
         return "timeout", True
-    if not ancestry.isdisjoint(_UNDECODABLE) or isinstance(error, _OFTEN_A_REPLYS_FAULT):
+    if not ancestry.isdisjoint(_UNDECODABLE) or isinstance(error, _OFTEN_CAUSED_BY_AN_ANSWER):
         return "protocol", True
     if not ancestry.isdisjoint(_CONNECTIONS) or isinstance(error, OSError):
         return _judge_connection(error)
@@ -217,11 +217,11 @@ def _judge_connection(error: Exception) -> tuple[ErrorKind, bool]:
     return "connection", True
 
 
-# --- reading errors that somebody else wrote -----------------------------------------------------
+# --- reading errors of foreign libraries -----------------------------------------------------
 
 
 def _attribute(holder: object, name: str) -> object:
-    """The attribute, or None; properties of foreign errors may raise anything."""
+    """Return the attribute, or None: properties of foreign errors may raise anything."""
     with suppress(Exception):
         return getattr(holder, name, None)
     return None
@@ -235,7 +235,7 @@ def _words(error: Exception) -> str:
 
 def _text(error: Exception) -> str:
     name = type(error).__name__
-    text = redact(_words(error)).strip()
+    text = redact_keys(_words(error)).strip()
     if len(text) > _MAX_MESSAGE:
         text = f"{text[:_MAX_MESSAGE]} [...]"
     return f"{name}: {text}" if text else name

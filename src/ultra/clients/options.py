@@ -1,28 +1,41 @@
-"""What a caller may ask of one call, in the same words for every provider."""
+"""The options of calls of Ultra's own clients, in the same words for every provider."""
 
 from __future__ import annotations
 
 import math
 import re
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 import msgspec
 from msgspec import Struct, structs
 
 from ultra.errors import BadCall
 
-__all__ = ["CallOptions"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ultra.messages.request import SamplingOptions
+
+__all__ = ["CallArguments", "CallOptions"]
 
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token of RFC 9110, section 5.6.2
 
 
 class CallOptions(Struct, frozen=True, kw_only=True):
-    """The options of one call; None leaves the choice to the provider.
+    """The options of a call, or the defaults of a client for all its calls.
 
-    `max_tokens` bounds the answer, reasoning included where the provider counts it so.
-    `stop` are texts at which the answer ends. `reasoning_effort` is passed on in the provider's own
-    words. `extra_body` is merged into the top level of the request's JSON and wins over everything
-    else in it; `extra_headers` likewise into the headers.
+    None leaves the choice to the provider.
+
+    Attributes:
+        system: the system prompt of calls that bring none.
+        max_tokens: the most tokens of an answer, reasoning included where the provider counts it so.
+        stop: texts at which the answer ends.
+        reasoning_effort: in the provider's own words.
+        extra_body: is merged into the top level of the JSON that is sent, and wins over all else in it.
+        extra_headers: is merged into the headers that are sent, and wins over all else there.
+
+    Raises:
+        BadCall: a value is not allowed.
     """
 
     system: str | None = None
@@ -91,3 +104,30 @@ class CallOptions(Struct, frozen=True, kw_only=True):
             return msgspec.convert(merged, CallOptions)
         except msgspec.ValidationError as error:
             raise BadCall(f"an option of the call is not allowed: {error}") from None
+
+    def with_sampling(self, sampling: SamplingOptions) -> CallOptions:
+        """Return these options with those that a request sets in their place.
+
+        `SamplingOptions.extra` may hold ``extra_body`` and ``extra_headers``.
+
+        Raises:
+            BadCall: there is no such option, or its value is not allowed.
+        """
+        given = sampling.given()
+        if "system" in given:
+            raise BadCall("system is not an option of a request; give it as a message of the request")
+        return self.override(**given) if given else self
+
+
+class CallArguments(TypedDict, total=False):
+    """The options of one call as keyword arguments; see `CallOptions`. None: the client's default."""
+
+    system: str | None
+    temperature: float | None
+    max_tokens: int | None
+    stop: str | Sequence[str] | None
+    seed: int | None
+    top_p: float | None
+    reasoning_effort: str | None
+    extra_body: Mapping[str, Any] | None
+    extra_headers: Mapping[str, str] | None

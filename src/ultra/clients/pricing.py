@@ -39,7 +39,7 @@ class Price(Struct, frozen=True, kw_only=True):
                 )
 
     def of(self, usage: Usage) -> float:
-        """The dollars that a call with this usage costs; what was not reported costs nothing."""
+        """Return what a call with this usage costs, in dollars; what was not reported costs nothing."""
         cached = min(usage.cached or 0, usage.input or 0)
         cached_price = self.input if self.cached_input is None else self.cached_input
         fresh = (usage.input or 0) - cached

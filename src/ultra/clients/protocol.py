@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from ultra.messages.request import ModelRequest
     from ultra.messages.results import Completion
 
-__all__ = ["ModelClient", "StreamingClient"]
+__all__ = ["ModelClient", "RequestClient", "StreamingClient"]
 
 
 @runtime_checkable
@@ -31,4 +32,36 @@ class StreamingClient(ModelClient, Protocol):
 
     def stream(self, prompt: str) -> AsyncIterator[str | Completion]:
         """Yield pieces of text as they arrive and, last, optionally, the whole `Completion`."""
+        ...
+
+
+@runtime_checkable
+class RequestClient(Protocol):
+    """A client that takes the whole request: every message of the conversation and all options.
+
+    Ultra's own clients are of this kind. A client is one if it has both names; it then needs no
+    ``generate``::
+
+        class Echo:
+            async def respond(self, request):
+                return Completion(content=request.prompt)
+
+            stream_response = None
+    """
+
+    async def respond(self, request: ModelRequest) -> str | Completion:
+        """Return the answer to `request`.
+
+        Raises:
+            ModelError: the call failed. Any other exception is turned into one.
+        """
+        ...
+
+    @property
+    def stream_response(self) -> Callable[[ModelRequest], AsyncIterator[str | Completion]] | None:
+        """A method that returns an iterator over the answer; None: the client does not stream.
+
+        The iterator gives pieces of text and, last, optionally, the whole `Completion`. Nothing is to be
+        sent before the first piece is asked for.
+        """
         ...

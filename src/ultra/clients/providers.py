@@ -1,9 +1,10 @@
-"""Which providers there are, where they are, and which of them can be used here."""
+"""Finding a provider by its name, making the client of a model, and saying what can be used here."""
 
 from __future__ import annotations
 
 import os
 import socket
+from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -11,128 +12,33 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct
 
-from ultra.clients.http.address import shown_url
-from ultra.clients.http.transport import Limits
+from ultra.clients.catalog import PROVIDERS, Provider
+from ultra.clients.http.limits import HTTPLimits
 from ultra.clients.options import CallOptions
-from ultra.errors import BadCall, MissingExtra
+from ultra.clients.wire.addresses import shown_url
+from ultra.clients.wire.redaction import redact_keys, redact_secrets
+from ultra.errors import BadCall, MissingExtra, UltraError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator
+    from importlib.metadata import EntryPoint, EntryPoints
 
     from ultra.clients.http.client import HTTPClient
 
-__all__ = ["ProviderStatus", "connect", "key_variable", "provider_statuses"]
+__all__ = [
+    "ProviderStatus",
+    "connect",
+    "find_provider",
+    "key_variable",
+    "provider_statuses",
+]
+
+_GROUP: Final = "ultra.providers"
+"""The group of entry points by which other packages add providers."""
 
 _PROBE: Final = 0.2  # [s]; a server on this machine answers in less
 
 _THIS_MACHINE: Final = ("localhost", "127.0.0.1", "::1")
-
-
-class Provider(Struct, frozen=True, kw_only=True):
-    """Where one provider is and how it is spoken to.
-
-    `client` names a class as ``module:Class``. `keys` and `urls` are environment variables, the first
-    that is set counts. `needs_key` is about `base_url` itself: another endpoint may need none.
-    """
-
-    client: str
-    base_url: str | None = None
-    keys: tuple[str, ...] = ()
-    urls: tuple[str, ...] = ()
-    needs_key: bool = True
-    example: str = ""
-
-
-_OPENAI: Final = "ultra.clients.dialects.openai_chat:OpenAIClient"
-
-PROVIDERS: Final[Mapping[str, Provider]] = {
-    "local": Provider(
-        client="ultra.clients.local.client:LocalClient", needs_key=False, example="local:careful"
-    ),
-    "openai": Provider(
-        client=_OPENAI,
-        base_url="https://api.openai.com/v1",
-        keys=("OPENAI_API_KEY",),
-        urls=("OPENAI_BASE_URL",),
-        example="openai:gpt-4o-mini",
-    ),
-    "azure": Provider(
-        client="ultra.clients.dialects.openai_chat:AzureOpenAIClient",
-        keys=("AZURE_OPENAI_API_KEY",),
-        urls=("AZURE_OPENAI_ENDPOINT",),
-        example="azure:my-deployment",
-    ),
-    "anthropic": Provider(
-        client="ultra.clients.dialects.anthropic:AnthropicClient",
-        base_url="https://api.anthropic.com",
-        keys=("ANTHROPIC_API_KEY",),
-        urls=("ANTHROPIC_BASE_URL",),
-        example="anthropic:claude-sonnet-4-5",
-    ),
-    "gemini": Provider(
-        client="ultra.clients.dialects.gemini:GeminiClient",
-        base_url="https://generativelanguage.googleapis.com",
-        keys=("GOOGLE_API_KEY", "GEMINI_API_KEY"),
-        urls=("GOOGLE_GEMINI_BASE_URL",),
-        example="gemini:gemini-2.5-flash",
-    ),
-    "ollama": Provider(
-        client="ultra.clients.dialects.ollama:OllamaClient",
-        base_url="http://127.0.0.1:11434",
-        keys=("OLLAMA_API_KEY",),
-        urls=("OLLAMA_HOST",),
-        needs_key=False,
-        example="ollama:llama3.2",
-    ),
-    "openrouter": Provider(
-        client=_OPENAI,
-        base_url="https://openrouter.ai/api/v1",
-        keys=("OPENROUTER_API_KEY",),
-        example="openrouter:deepseek/deepseek-chat",
-    ),
-    "groq": Provider(
-        client=_OPENAI,
-        base_url="https://api.groq.com/openai/v1",
-        keys=("GROQ_API_KEY",),
-        example="groq:llama-3.3-70b-versatile",
-    ),
-    "mistral": Provider(
-        client=_OPENAI,
-        base_url="https://api.mistral.ai/v1",
-        keys=("MISTRAL_API_KEY",),
-        example="mistral:mistral-small-latest",
-    ),
-    "deepseek": Provider(
-        client=_OPENAI,
-        base_url="https://api.deepseek.com",
-        keys=("DEEPSEEK_API_KEY",),
-        example="deepseek:deepseek-chat",
-    ),
-    "xai": Provider(
-        client=_OPENAI, base_url="https://api.x.ai/v1", keys=("XAI_API_KEY",), example="xai:grok-4"
-    ),
-    "together": Provider(
-        client=_OPENAI,
-        base_url="https://api.together.xyz/v1",
-        keys=("TOGETHER_API_KEY",),
-        example="together:meta-llama/Llama-3.3-70B-Instruct-Turbo",
-    ),
-    "vllm": Provider(
-        client=_OPENAI,
-        base_url="http://localhost:8000/v1",
-        keys=("VLLM_API_KEY",),
-        needs_key=False,
-        example="vllm:Qwen/Qwen3-8B",
-    ),
-    "llamacpp": Provider(
-        client=_OPENAI,
-        base_url="http://localhost:8080/v1",
-        keys=("LLAMA_API_KEY",),
-        needs_key=False,
-        example="llamacpp:default",
-    ),
-}
-"""Every provider by the name that stands before the colon."""
 
 
 class ProviderStatus(Struct, frozen=True, kw_only=True):
@@ -153,6 +59,9 @@ def connect(
 ) -> HTTPClient:
     """Make the client of a model; nothing is sent before it is asked something.
 
+    Providers are Ultra's own and those of installed packages (see `Provider`); a client of the latter is
+    what the package makes, which need not be an `HTTPClient`.
+
     Args:
         name: ``provider:model``, such as ``openai:gpt-4o-mini`` or ``local:careful``. Everything behind
             the first colon is the provider's own name of the model. ``local`` alone is its first voice.
@@ -164,7 +73,8 @@ def connect(
             transport in place of the network), and for Azure ``api_version``.
 
     Raises:
-        BadCall: no such provider or option, no model named, or no key found; the message names the choices.
+        BadCall: no such provider or option, no model named, no key found, or a package whose provider is
+            broken; the message names the choices, or the package.
         MissingExtra: ``local`` needs packages that are not installed.
     """
     if not isinstance(name, str):
@@ -173,43 +83,131 @@ def connect(
         if not (given is None or isinstance(given, str)):
             raise BadCall(f"{what} must be text, not {type(given).__name__}")
     provider_name, _, model = name.partition(":")
-    provider = _find(provider_name)
-    settings = _settings(provider_name, options)
+    provider = find_provider(provider_name)
+    settings = _settings(provider_name, provider, options)
     if provider_name == "local":
         if api_key is not None or base_url is not None or "transport" in settings:
             raise BadCall("the embedded model takes no api_key, base_url or transport")
-        return _client_class(provider)(*[model] if model else [], **settings)
+        return _maker(provider)(*[model] if model else [], **settings)
     if not model:
-        raise BadCall(f"{name!r} names no model; write it behind the provider, as in {provider.example!r}")
+        example = _example(provider_name, provider)
+        raise BadCall(f"{name!r} names no model; write it behind the provider, as in {example!r}")
     found_url = base_url or _first(provider.urls) or provider.base_url
-    if found_url is None:
+    if found_url is None and provider.urls:
         raise BadCall(f"{provider_name} has no endpoint of its own: pass base_url or set {provider.urls[0]}")
     found_key = api_key or _first(provider.keys)
     if not found_key and provider.needs_key and found_url in {provider.base_url, _first(provider.urls)}:
-        raise BadCall(f"no key for {provider_name}: pass api_key or set {' or '.join(provider.keys)}")
-    return _client_class(provider)(
-        model, provider=provider_name, base_url=found_url, api_key=found_key, **settings
-    )
+        raise BadCall(f"no key for {provider_name}: pass api_key{_or_set(provider.keys)}")
+    arguments = {"provider": provider_name, "base_url": found_url, "api_key": found_key, **settings}
+    if provider_name in PROVIDERS:
+        return _maker(provider)(model, **arguments)
+    with _fenced(_entry_point(provider_name), "cannot make its client", (found_key or "",)):
+        return _maker(provider)(model, **arguments)
+
+
+def find_provider(name: str) -> Provider:
+    """Return the provider of this name: Ultra's own, or that of an installed package.
+
+    Raises:
+        BadCall: there is none, or the package that has it is broken.
+    """
+    return PROVIDERS[name] if name in PROVIDERS else _load(_entry_point(name))
 
 
 def key_variable(provider: str) -> str | None:
-    """The variable of the environment that this provider's key is taken from; None where none is set."""
-    known = PROVIDERS.get(provider)
-    return next((name for name in known.keys if os.environ.get(name, "").strip()), None) if known else None
+    """Return the variable of the environment that this provider's key is taken from.
+
+    None: no such variable is set, or there is no such provider.
+    """
+    try:
+        known = find_provider(provider)
+    except BadCall:
+        return None
+    return next((name for name in known.keys if os.environ.get(name, "").strip()), None)
 
 
 def provider_statuses() -> list[ProviderStatus]:
     """Say of every provider whether it can be used here, without calling any of them.
 
     A key that is set counts as usable, unchecked. For servers that run on this machine a connection is
-    tried, which blocks for up to a fifth of a second each.
+    tried, which blocks for up to a fifth of a second each. Packages with providers are imported.
     """
-    return [_status(name, provider) for name, provider in PROVIDERS.items()]
+    found = [_status(name, provider) for name, provider in PROVIDERS.items()]
+    for entry in _entry_points():
+        if entry.name in PROVIDERS:
+            continue
+        try:
+            found.append(_status(entry.name, find_provider(entry.name)))
+        except BadCall as error:
+            found.append(ProviderStatus(name=entry.name, available=False, detail=str(error), example=""))
+    return found
+
+
+# --- providers of other packages -----------------------------------------------------------------
+
+
+def _entry_points() -> EntryPoints:
+    from importlib.metadata import entry_points  # noqa: PLC0415 - it takes long, and few programs need it
+
+    return entry_points(group=_GROUP)
+
+
+def _entry_point(name: str) -> EntryPoint:
+    """Return the entry point of the provider called `name`. Raises `BadCall`."""
+    offered = _entry_points()
+    found = [entry for entry in offered if entry.name == name]
+    if not found:
+        choices = dict.fromkeys([*PROVIDERS, *sorted(offered.names)])
+        raise BadCall(f"there is no provider {name!r}; the providers are: {', '.join(choices)}")
+    if len(found) > 1:
+        packages = " and ".join(sorted(map(_package_of, found)))
+        raise BadCall(f"the provider {name!r} is in several packages, {packages}; uninstall all but one")
+    return found[0]
+
+
+def _load(entry: EntryPoint) -> Provider:
+    with _fenced(entry, "cannot be loaded"):
+        found = entry.load()
+    if not isinstance(found, Provider):
+        raise _broken(entry, f"is of type {type(found).__name__}; it must be an ultra.clients.Provider")
+    try:
+        return msgspec.convert(msgspec.structs.asdict(found), Provider)
+    except msgspec.ValidationError as error:
+        raise _broken(entry, f"has a field of another type: {error}") from None
+
+
+def _broken(entry: EntryPoint, reason: str) -> BadCall:
+    return BadCall(
+        f"the provider {entry.name!r} of the package {_package_of(entry)} is broken: "
+        f"its entry point {entry.value!r} {reason}"
+    )
+
+
+@contextmanager
+def _fenced(entry: EntryPoint, failed: str, secrets: tuple[str, ...] = ()) -> Iterator[None]:
+    """Turn whatever the package's own code raises in the block into a `BadCall` that names the package."""
+    try:
+        yield
+    except UltraError:
+        raise
+    except Exception as error:
+        said = redact_secrets(f"{type(error).__name__}: {error}", tuple(filter(None, secrets)))
+        raise BadCall(
+            f"the provider {entry.name!r} of the package {_package_of(entry)} {failed} "
+            f"(entry point {entry.value!r}): {redact_keys(said)}"
+        ) from error
+
+
+def _package_of(entry: EntryPoint) -> str:
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else "that is not known"
+
+
+# --- whether a provider can be used here ---------------------------------------------------------
 
 
 def _status(name: str, provider: Provider) -> ProviderStatus:
     available, detail = _judge(provider)
-    return ProviderStatus(name=name, available=available, detail=detail, example=provider.example)
+    return ProviderStatus(name=name, available=available, detail=detail, example=_example(name, provider))
 
 
 def _judge(provider: Provider) -> tuple[bool, str]:
@@ -217,10 +215,11 @@ def _judge(provider: Provider) -> tuple[bool, str]:
         return False, f"{provider.urls[0]} is not set"
     if provider.client == PROVIDERS["local"].client:
         return _judge_embedded()
-    key = next((variable for variable in provider.keys if os.environ.get(variable)), None)
     if provider.needs_key:
+        key = next((variable for variable in provider.keys if os.environ.get(variable)), None)
         return (True, f"key in {key}") if key else (False, f"{' or '.join(provider.keys)} is not set")
-    return _judge_server(_first(provider.urls) or provider.base_url or "")
+    address = _first(provider.urls) or provider.base_url
+    return _judge_server(address) if address else (True, "not tried")
 
 
 def _judge_embedded() -> tuple[bool, str]:
@@ -249,37 +248,42 @@ def _judge_server(url: str) -> tuple[bool, str]:
     return True, f"a server listens at {shown}"
 
 
-def _find(name: str) -> Provider:
-    if name not in PROVIDERS:
-        raise BadCall(f"there is no provider {name!r}; the providers are: {', '.join(PROVIDERS)}")
-    return PROVIDERS[name]
+# --- making a client -----------------------------------------------------------------------------
 
 
-def _client_class(provider: Provider) -> Callable[..., HTTPClient]:
+def _maker(provider: Provider) -> Callable[..., HTTPClient]:
     module, _, name = provider.client.partition(":")
     found: Callable[..., HTTPClient] = getattr(import_module(module), name)
     return found
+
+
+def _example(name: str, provider: Provider) -> str:
+    return provider.example or f"{name}:model"
+
+
+def _or_set(variables: tuple[str, ...]) -> str:
+    return f" or set {' or '.join(variables)}" if variables else ""
 
 
 def _first(variables: tuple[str, ...]) -> str | None:
     return next((value for variable in variables if (value := os.environ.get(variable, "").strip())), None)
 
 
-def _settings(provider: str, given: dict[str, Any]) -> dict[str, Any]:
-    """Sort `given` into the arguments of a client."""
-    calls = {name: value for name, value in given.items() if name in CallOptions.__struct_fields__}
-    limits = {name: value for name, value in given.items() if name in Limits.__struct_fields__}
-    further = ("transport", *(("api_version",) if provider == "azure" else ()))
-    settings = {name: value for name, value in given.items() if name in further}
+def _settings(name: str, provider: Provider, given: dict[str, Any]) -> dict[str, Any]:
+    """Sort the options that are `given` into the arguments of a client."""
+    calls = {option: value for option, value in given.items() if option in CallOptions.__struct_fields__}
+    limits = {option: value for option, value in given.items() if option in HTTPLimits.__struct_fields__}
+    further = ("transport", *provider.options)
+    settings = {option: value for option, value in given.items() if option in further}
     transport = given.get("transport")
     if not (transport is None or hasattr(transport, "handle_async_request")):
         raise BadCall(f"transport must be an httpx.AsyncBaseTransport, not {type(transport).__name__}")
-    for name in given:
-        if name not in {*calls, *limits, *settings}:
-            choices = ", ".join((*CallOptions.__struct_fields__, *Limits.__struct_fields__, *further))
-            raise BadCall(f"unknown option {name!r}; the options of {provider} are: {choices}")
+    for option in given:
+        if option not in {*calls, *limits, *settings}:
+            choices = ", ".join((*CallOptions.__struct_fields__, *HTTPLimits.__struct_fields__, *further))
+            raise BadCall(f"unknown option {option!r}; the options of {name} are: {choices}")
     try:
-        checked = msgspec.convert(limits, Limits)
+        checked = msgspec.convert(limits, HTTPLimits)
     except msgspec.ValidationError as error:
-        raise BadCall(f"a limit of {provider} is not allowed: {error}") from None
+        raise BadCall(f"a limit of {name} is not allowed: {error}") from None
     return {"options": CallOptions().override(**calls), "limits": checked, **settings}

@@ -1,15 +1,16 @@
-"""What a client's function takes, found once, so that only that is passed to it."""
+"""Calling a client's function with what it declares, found out once."""
 
 from __future__ import annotations
 
-from functools import partial
 from inspect import Parameter, iscoroutinefunction, signature
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
-__all__ = ["Callee", "UnusableSignatureError", "may_block"]
+    from ultra.messages.request import ModelRequest
+
+__all__ = ["DeclaredCall", "UnusableSignatureError", "may_block"]
 
 _BY_POSITION: Final = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD, Parameter.VAR_POSITIONAL)
 _BY_KEYWORD: Final = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
@@ -21,16 +22,22 @@ class UnusableSignatureError(Exception):
 
 
 def may_block(function: Callable[..., object]) -> bool:
-    """Whether calling `function` may take long: it is not known to do no more than make a coroutine."""
+    """Return whether calling `function` may take long: only of coroutine functions it is known not to."""
     called = type(function).__call__  # an object may have an async `__call__`
     return not (iscoroutinefunction(function) or iscoroutinefunction(called))
 
 
-class Callee:
-    """A function of a client that takes a prompt, and whatever else it declares.
+class DeclaredCall:
+    """A function that takes a prompt, as a function that takes a `ModelRequest`.
 
-    Attributes:
-        blocks: whether it must be called off the event loop.
+    It gets the prompt by position and, of the system prompt and the options, what it declares
+    (``**kwargs`` declares everything). A system prompt that it does not declare goes ahead of the prompt::
+
+        async def generate(prompt, *, temperature=1.0): ...
+
+        # Of these, generate gets the prompt and the temperature, and no seed.
+        options = SamplingOptions(temperature=0.2, seed=1)
+        DeclaredCall(generate)(ModelRequest.of("Why is the sky blue?", options=options))
 
     Raises:
         UnusableSignatureError: it takes no prompt by position, or it needs more than a prompt and a
@@ -45,24 +52,25 @@ class Callee:
         self._read_signature()
         self._takes_system = self.takes("system")
         self._requires_system = self._requires("system")
-        self.blocks = may_block(function)
 
-    def takes(self, name: str) -> bool:
-        """Whether `name` is declared, or anything is by ``**kwargs``, so that it may be passed."""
-        return name in self._declared or (self._takes_any and name != self._prompt_name)
-
-    def bind(self, prompt: str, system: str | None, options: Mapping[str, object]) -> Callable[[], object]:
-        """A call that needs no more arguments: with `prompt`, and what is declared of the rest.
-
-        A system prompt that the function does not take goes ahead of the prompt.
-        """
-        passed = {name: value for name, value in options.items() if name != "system" and self.takes(name)}
+    def __call__(self, request: ModelRequest) -> object:
+        """Call the function and return what it returns, which may be an awaitable."""
+        prompt, system = request.prompt, request.system
+        passed = {
+            name: value
+            for name, value in request.options.given().items()
+            if name != "system" and self.takes(name)
+        }
         if self._takes_system:
             if system is not None or self._requires_system:
                 passed["system"] = system
         elif system is not None:
             prompt = f"{system}\n\n{prompt}"
-        return partial(self._function, prompt, **passed)
+        return self._function(prompt, **passed)
+
+    def takes(self, name: str) -> bool:
+        """Return whether the function declares `name` as a keyword."""
+        return name in self._declared or (self._takes_any and name != self._prompt_name)
 
     def _requires(self, name: str) -> bool:
         parameter = self._declared.get(name)

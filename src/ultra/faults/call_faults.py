@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from ultra.bridge.caller import Caller
+    from ultra.clients.wire.rate_limits import RateLimits
     from ultra.messages.request import ModelRequest
     from ultra.messages.results import Completion
 
@@ -188,15 +189,15 @@ class _FaultyAdapter(ClientAdapter):
     def context_window(self) -> int | None:
         return self._inner.context_window
 
+    @property
+    def rate_limits(self) -> RateLimits | None:
+        return self._inner.rate_limits
+
     async def aclose(self) -> None:
         await self._inner.aclose()
 
     async def call(
-        self,
-        request: ModelRequest,
-        *,
-        on_text: OnText | None = None,
-        caller: Caller | None = None,
+        self, request: ModelRequest, *, on_text: OnText | None = None, caller: Caller | None = None
     ) -> Completion:
         streams = on_text is not None and self.streams
         adapter = self._inner

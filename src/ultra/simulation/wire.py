@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 import httpx
 import msgspec
 
-from ultra.clients.dialects.openai_chat import OpenAIClient
-from ultra.clients.http.transport import Limits
+from ultra.clients.http.dialect_clients import OpenAIClient
+from ultra.clients.http.limits import HTTPLimits
 from ultra.errors import ErrorKind, ModelError
 from ultra.faults.transport import FaultyTransport
 
@@ -36,7 +36,7 @@ def over_http(model: VirtualModel, plan: FaultPlan) -> OpenAIClient:
         "virtual",
         provider="openai",
         base_url=f"http://{model.name}.example/v1",
-        limits=Limits(read_timeout=READ_TIMEOUT, max_response_bytes=LARGEST_ANSWER),
+        limits=HTTPLimits(read_timeout=READ_TIMEOUT, max_response_bytes=LARGEST_ANSWER),
         trust_env=False,
         transport=FaultyTransport(plan, _Server(model)),
     )

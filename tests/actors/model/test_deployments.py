@@ -20,8 +20,8 @@ from ultra import (
     Usage,
 )
 from ultra.actors.model.hedging import Hedge
-from ultra.clients.http.rate_limits import RateLimits
 from ultra.clients.pricing import Price
+from ultra.clients.wire.rate_limits import RateLimits
 from ultra.messages.events import Chunk
 
 ONCE = RetryPolicy(max_retries=0)

@@ -8,7 +8,7 @@ import trio
 from trio.testing import MockClock, Sequencer, wait_all_tasks_blocked
 
 from ultra.actors.model.limits import Limiter, Limits
-from ultra.clients.http.rate_limits import RateLimits
+from ultra.clients.wire.rate_limits import RateLimits
 from ultra.errors import BadCall, CircuitOpen, ModelError
 
 FREE = Limits(concurrency=None)

@@ -9,14 +9,14 @@ import pytest
 
 from helpers.loopback import events
 from ultra.clients import AnthropicClient, GeminiClient, HTTPClient, OllamaClient, OpenAIClient
-from ultra.clients.http.failures import Reply
+from ultra.clients.wire.response_head import ResponseHead
 from ultra.errors import ModelError
 from ultra.messages.results import Completion, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-REPLY = Reply("p", 200, {"content-type": "text/event-stream", "x-request-id": "r1"})
+HEAD = ResponseHead("p", 200, {"content-type": "text/event-stream", "x-request-id": "r1"})
 
 
 def client(kind: Callable[..., HTTPClient]) -> HTTPClient:
@@ -24,11 +24,11 @@ def client(kind: Callable[..., HTTPClient]) -> HTTPClient:
 
 
 def decode(kind: Any, body: Any) -> Completion:
-    return client(kind).decode(body if isinstance(body, bytes) else json.dumps(body).encode(), REPLY)
+    return client(kind).dialect.decode(body if isinstance(body, bytes) else json.dumps(body).encode(), HEAD)
 
 
 def stream(kind: Any, *payloads: Any) -> tuple[list[str], Completion]:
-    decoder = client(kind).decoder(REPLY)
+    decoder = client(kind).dialect.decoder(HEAD)
     lines = "".join(f"{json.dumps(each)}\n" for each in payloads).encode()
     body = lines if kind is OllamaClient else events(*payloads)
     texts = [*decoder.feed(body), *decoder.flush()]
@@ -285,7 +285,7 @@ def test_a_total_smaller_than_its_parts_gives_no_negative_count() -> None:
 
 def test_geminis_response_id_stands_in_for_a_request_id() -> None:
     body = json.dumps(gemini("Hi", "STOP", responseId="g1")).encode()
-    completion = client(GeminiClient).decode(body, Reply("gemini", 200, {}))
+    completion = client(GeminiClient).dialect.decode(body, ResponseHead("gemini", 200, {}))
     assert completion.request_id == "g1"
 
 

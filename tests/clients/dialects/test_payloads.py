@@ -1,10 +1,12 @@
-"""What each dialect makes of the same words of the caller."""
+"""What each dialect makes of the same request."""
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
-import msgspec
+import httpx
 import pytest
 
 from ultra.clients import (
@@ -16,42 +18,78 @@ from ultra.clients import (
     OllamaClient,
     OpenAIClient,
 )
+from ultra.errors import ModelError
+from ultra.messages.chat import ChatMessage
+from ultra.messages.request import ModelRequest, SamplingOptions
 
-EVERYTHING = CallOptions(
-    system="Be kind.",
-    temperature=0.5,
-    max_tokens=9,
-    stop=("END", "STOP"),
-    seed=1,
-    top_p=0.9,
-    reasoning_effort="low",
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NOTHING = ModelRequest.of("Hi")
+EVERYTHING = ModelRequest.of(
+    "Hi",
+    "Be kind.",
+    SamplingOptions(
+        temperature=0.5, max_tokens=9, stop=("END", "STOP"), seed=1, top_p=0.9, reasoning_effort="low"
+    ),
 )
 USER = {"role": "user", "content": "Hi"}
 SYSTEM = {"role": "system", "content": "Be kind."}
 
 
-def sent(client: HTTPClient, options: CallOptions, *, stream: bool) -> Any:
-    return msgspec.json.decode(client._request("Hi", options, stream=stream).content)
+async def sent(
+    make: Callable[..., HTTPClient], request: ModelRequest, *, stream: bool, **settings: Any
+) -> Any:
+    """The JSON that a client posts for `request`."""
+    posted: list[bytes] = []
+
+    def refuse(received: httpx.Request) -> httpx.Response:
+        posted.append(received.content)
+        return httpx.Response(400)
+
+    client = make(transport=httpx.MockTransport(refuse), **settings)
+    with suppress(ModelError):
+        if stream:
+            await anext(client.stream_response(request))
+        else:
+            await client.respond(request)
+    await client.aclose()
+    (content,) = posted
+    return json.loads(content)
 
 
-def openai(provider: str = "openai", base_url: str = "https://api.openai.com/v1") -> HTTPClient:
-    return OpenAIClient("m", provider=provider, base_url=base_url)
+def openai(
+    provider: str = "openai", base_url: str = "https://api.openai.com/v1", **settings: Any
+) -> HTTPClient:
+    return OpenAIClient("m", provider=provider, base_url=base_url, **settings)
 
 
-def anthropic() -> HTTPClient:
-    return AnthropicClient("m", provider="anthropic", base_url="https://api.anthropic.com")
+def mistral(**settings: Any) -> HTTPClient:
+    return openai("mistral", "https://api.mistral.ai/v1", **settings)
 
 
-def gemini() -> HTTPClient:
-    return GeminiClient("m", provider="gemini", base_url="https://generativelanguage.googleapis.com")
+def vllm(**settings: Any) -> HTTPClient:
+    return openai("vllm", "http://127.0.0.1:8000/v1", **settings)
 
 
-def ollama() -> HTTPClient:
-    return OllamaClient("m", provider="ollama", base_url="http://127.0.0.1:11434")
+def anthropic(**settings: Any) -> HTTPClient:
+    return AnthropicClient("m", provider="anthropic", base_url="https://api.anthropic.com", **settings)
 
 
-def test_openai_gets_every_option_under_its_name() -> None:
-    assert sent(openai(), EVERYTHING, stream=False) == {
+def gemini(**settings: Any) -> HTTPClient:
+    base_url = "https://generativelanguage.googleapis.com"
+    return GeminiClient("m", provider="gemini", base_url=base_url, **settings)
+
+
+def ollama(**settings: Any) -> HTTPClient:
+    return OllamaClient("m", provider="ollama", base_url="http://127.0.0.1:11434", **settings)
+
+
+# --- options -------------------------------------------------------------------------------------
+
+
+async def test_openai_gets_every_option_under_its_name() -> None:
+    assert await sent(openai, EVERYTHING, stream=False) == {
         "model": "m",
         "messages": [SYSTEM, USER],
         "temperature": 0.5,
@@ -63,21 +101,21 @@ def test_openai_gets_every_option_under_its_name() -> None:
     }
 
 
-def test_other_servers_of_the_dialect_get_the_older_name_of_max_tokens() -> None:
-    body = sent(openai("vllm", "http://127.0.0.1:8000/v1"), EVERYTHING, stream=False)
+async def test_other_servers_of_the_dialect_get_the_older_name_of_max_tokens() -> None:
+    body = await sent(vllm, EVERYTHING, stream=False)
     assert body["max_tokens"] == 9
     assert "max_completion_tokens" not in body
 
 
-def test_mistral_gets_its_own_name_of_the_seed_and_no_stream_options() -> None:
-    body = sent(openai("mistral", "https://api.mistral.ai/v1"), EVERYTHING, stream=True)
+async def test_mistral_gets_its_own_name_of_the_seed_and_no_stream_options() -> None:
+    body = await sent(mistral, EVERYTHING, stream=True)
     assert body["random_seed"] == 1
     assert body["stream"] is True
     assert not {"seed", "stream_options"} & set(body)
 
 
-def test_a_stream_asks_openai_for_usage() -> None:
-    body = sent(openai(), CallOptions(), stream=True)
+async def test_a_stream_asks_openai_for_usage() -> None:
+    body = await sent(openai, NOTHING, stream=True)
     assert body == {
         "model": "m",
         "messages": [USER],
@@ -86,8 +124,8 @@ def test_a_stream_asks_openai_for_usage() -> None:
     }
 
 
-def test_anthropic_gets_every_option_that_it_has() -> None:
-    assert sent(anthropic(), EVERYTHING, stream=True) == {
+async def test_anthropic_gets_every_option_that_it_has() -> None:
+    assert await sent(anthropic, EVERYTHING, stream=True) == {
         "model": "m",
         "max_tokens": 9,
         "system": "Be kind.",
@@ -100,16 +138,16 @@ def test_anthropic_gets_every_option_that_it_has() -> None:
     }
 
 
-def test_anthropic_always_gets_max_tokens() -> None:
-    assert sent(anthropic(), CallOptions(), stream=False) == {
+async def test_anthropic_always_gets_max_tokens() -> None:
+    assert await sent(anthropic, NOTHING, stream=False) == {
         "model": "m",
         "max_tokens": 4096,
         "messages": [USER],
     }
 
 
-def test_gemini_gets_every_option_under_its_name() -> None:
-    assert sent(gemini(), EVERYTHING, stream=False) == {
+async def test_gemini_gets_every_option_under_its_name() -> None:
+    assert await sent(gemini, EVERYTHING, stream=False) == {
         "contents": [{"role": "user", "parts": [{"text": "Hi"}]}],
         "systemInstruction": {"parts": [{"text": "Be kind."}]},
         "generationConfig": {
@@ -124,17 +162,44 @@ def test_gemini_gets_every_option_under_its_name() -> None:
 
 
 def test_gemini_streams_at_another_address() -> None:
-    assert gemini()._url(stream=True).endswith("/v1beta/models/m:streamGenerateContent?alt=sse")
+    assert gemini().dialect.url(stream=True).endswith("/v1beta/models/m:streamGenerateContent?alt=sse")
 
 
-def test_ollama_gets_every_option_under_its_name() -> None:
-    assert sent(ollama(), EVERYTHING, stream=False) == {
+async def test_ollama_gets_every_option_under_its_name() -> None:
+    assert await sent(ollama, EVERYTHING, stream=False) == {
         "model": "m",
         "messages": [SYSTEM, USER],
         "options": {"temperature": 0.5, "top_p": 0.9, "num_predict": 9, "stop": ["END", "STOP"], "seed": 1},
         "think": "low",
         "stream": False,
     }
+
+
+ALL = pytest.mark.parametrize("make", [openai, mistral, vllm, anthropic, gemini, ollama])
+STREAM = pytest.mark.parametrize("stream", [False, True])
+
+
+@ALL
+@STREAM
+async def test_a_clients_own_options_are_sent_as_those_of_a_request(
+    make: Callable[..., HTTPClient], *, stream: bool
+) -> None:
+    options = CallOptions(
+        system="Be kind.",
+        temperature=0.5,
+        max_tokens=9,
+        stop=("END", "STOP"),
+        seed=1,
+        top_p=0.9,
+        reasoning_effort="low",
+    )
+    expected = await sent(make, EVERYTHING, stream=stream)
+    assert await sent(make, NOTHING, stream=stream, options=options) == expected
+
+
+async def test_one_stop_text_is_a_list_of_one() -> None:
+    request = ModelRequest.of("Hi", options=SamplingOptions(stop="END"))
+    assert (await sent(openai, request, stream=False))["stop"] == ["END"]
 
 
 @pytest.mark.parametrize(
@@ -152,5 +217,79 @@ def test_the_key_travels_in_the_providers_header(client: type[OpenAIClient], hea
     assert made._headers.value.items() >= headers.items()
 
 
-def test_one_stop_text_is_a_list_of_one() -> None:
-    assert sent(openai(), CallOptions(stop="END"), stream=False)["stop"] == ["END"]
+# --- messages ------------------------------------------------------------------------------------
+
+HISTORY = ModelRequest(
+    messages=(
+        ChatMessage("system", "Be kind."),
+        ChatMessage("user", "What is the capital of France?"),
+        ChatMessage("assistant", "Paris."),
+        ChatMessage("system", "Be brief."),
+        ChatMessage("user", "And of Spain?"),
+    )
+)
+TURNS = [
+    {"role": "user", "content": "What is the capital of France?"},
+    {"role": "assistant", "content": "Paris."},
+    {"role": "user", "content": "And of Spain?"},
+]
+
+
+@pytest.mark.parametrize("make", [openai, mistral, vllm, ollama])
+@STREAM
+async def test_a_conversation_is_sent_message_by_message(
+    make: Callable[..., HTTPClient], *, stream: bool
+) -> None:
+    brief = {"role": "system", "content": "Be brief."}
+    body = await sent(make, HISTORY, stream=stream)
+    assert body["messages"] == [SYSTEM, *TURNS[:2], brief, TURNS[2]]
+
+
+@STREAM
+async def test_anthropic_gets_the_system_messages_beside_the_conversation(*, stream: bool) -> None:
+    body = await sent(anthropic, HISTORY, stream=stream)
+    assert (body["system"], body["messages"]) == ("Be kind.\n\nBe brief.", TURNS)
+
+
+@STREAM
+async def test_gemini_gets_the_system_messages_beside_the_conversation_and_its_own_names_of_roles(
+    *, stream: bool
+) -> None:
+    body = await sent(gemini, HISTORY, stream=stream)
+    assert body["systemInstruction"] == {"parts": [{"text": "Be kind.\n\nBe brief."}]}
+    assert [turn["role"] for turn in body["contents"]] == ["user", "model", "user"]
+    assert [turn["parts"] for turn in body["contents"]] == [[{"text": turn["content"]}] for turn in TURNS]
+
+
+def system_in(body: dict[str, Any]) -> list[str]:
+    """The system messages in a payload, of whatever dialect."""
+    if "messages" in body and "system" not in body:
+        return [message["content"] for message in body["messages"] if message["role"] == "system"]
+    parts = body["systemInstruction"]["parts"] if "systemInstruction" in body else []
+    return [body["system"]] if "system" in body else [part["text"] for part in parts]
+
+
+@ALL
+async def test_the_clients_own_system_prompt_comes_first_where_the_request_has_none(
+    make: Callable[..., HTTPClient],
+) -> None:
+    options = CallOptions(system="Be kind.")
+    turns = ModelRequest(messages=tuple(each for each in HISTORY.messages if each.role != "system"))
+    body = await sent(make, turns, stream=False, options=options)
+    assert system_in(body) == ["Be kind."]
+    assert body.get("messages", [SYSTEM])[0] in (SYSTEM, TURNS[0])
+    assert len(body.get("messages", body.get("contents"))) == 3 + (SYSTEM in body.get("messages", []))
+
+
+@ALL
+async def test_a_system_prompt_of_the_request_takes_the_place_of_the_clients_own(
+    make: Callable[..., HTTPClient],
+) -> None:
+    body = await sent(make, EVERYTHING, stream=False, options=CallOptions(system="Be rude."))
+    assert system_in(body) == ["Be kind."]
+
+
+@ALL
+async def test_an_empty_system_prompt_is_not_sent(make: Callable[..., HTTPClient]) -> None:
+    body = await sent(make, ModelRequest.of("Hi", ""), stream=False, options=CallOptions(system="Be rude."))
+    assert system_in(body) == []

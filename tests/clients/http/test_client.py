@@ -13,10 +13,11 @@ import pytest
 import trio
 
 from helpers.loopback import Received, Server, events, fixed, head, serve
-from ultra.clients import Limits, OpenAIClient
-from ultra.clients.http.rate_limits import RateLimits
-from ultra.clients.http.transport import _certificates
+from ultra.clients import CallOptions, HTTPLimits, Limits, OpenAIClient
+from ultra.clients.http.connections import _certificates
+from ultra.clients.wire.rate_limits import RateLimits
 from ultra.errors import BadCall, ModelError
+from ultra.messages.request import ModelRequest, SamplingOptions
 from ultra.messages.results import Completion
 
 if TYPE_CHECKING:
@@ -39,12 +40,16 @@ STREAM = events(chunk("Hel"), chunk("lo"), chunk(finish="stop"), "[DONE]")
 
 def client_of(server: Server, **limits: Any) -> OpenAIClient:
     base_url = f"{server.url}/v1"
-    return OpenAIClient("m", provider="openai", base_url=base_url, api_key=KEY, limits=Limits(**limits))
+    return OpenAIClient("m", provider="openai", base_url=base_url, api_key=KEY, limits=HTTPLimits(**limits))
+
+
+def test_limits_has_two_names() -> None:
+    assert Limits is HTTPLimits
 
 
 def connections_of(client: OpenAIClient) -> list[object]:
     """What the client holds open in this trio run."""
-    opened = client._pool._shards[trio.lowlevel.current_trio_token()].clients
+    opened = client._connections._pools[trio.lowlevel.current_trio_token()].clients
     return [connection for one in opened for connection in one._transport._pool.connections]  # type: ignore[attr-defined]
 
 
@@ -100,7 +105,7 @@ def test_a_client_that_nobody_closed_can_be_used_by_the_next_trio_run() -> None:
     client = OpenAIClient("m", provider="openai", base_url="http://x/v1", transport=Answering())
     for _ in range(3):
         assert trio.run(client.generate, "Hi").content == "Hello"
-    assert len(client._pool._shards) == 1
+    assert len(client._connections._pools) == 1
 
 
 async def test_closing_the_client_fails_its_calls_in_flight(nursery: trio.Nursery) -> None:
@@ -112,7 +117,7 @@ async def test_closing_the_client_fails_its_calls_in_flight(nursery: trio.Nurser
         await trio.sleep_forever()
 
     server = await serve(nursery, answer)
-    client._base_url = f"{server.url}/v1"
+    client.dialect.base_url = f"{server.url}/v1"
     error = await failure_of(client)
     assert (error.kind, error.retryable) == ("connection", True)
 
@@ -301,7 +306,7 @@ async def test_an_answer_that_is_too_long_is_left_even_if_its_transport_goes_on(
         "m",
         provider="openai",
         base_url="http://in.memory/v1",
-        limits=Limits(max_response_bytes=2),
+        limits=HTTPLimits(max_response_bytes=2),
         transport=transport,
     )
 
@@ -492,7 +497,8 @@ async def test_options_of_a_call_win_over_those_of_its_client(nursery: trio.Nurs
         (b"Hi", {}, "the prompt must be text, not bytes"),
         ("Hi", {"temperature": "hot"}, "an option of the call is not allowed"),
         ("Hi \ud800", {}, "cannot be written as JSON"),
-        ("Hi", {"extra_body": {"x": object()}}, "cannot be written as JSON"),
+        ("Hi", {"extra_body": {"x": object()}}, "cannot be sent to a model"),
+        ("Hi", {"temprature": 1}, "unknown option 'temprature'; the options of a call are: .*temperature"),
     ],
 )
 async def test_what_cannot_be_asked_is_a_bad_call(prompt: Any, options: dict[str, Any], message: str) -> None:
@@ -501,6 +507,32 @@ async def test_what_cannot_be_asked_is_a_bad_call(prompt: Any, options: dict[str
         await client.generate(prompt, **options)
     with pytest.raises(BadCall, match=message):
         client.stream(prompt, **options)
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ({"style": "formal"}, "unknown option 'style'; the options of a call are: system, temperature"),
+        ({"system": "Be kind."}, "system is not an option of a request; give it as a message"),
+        ({"extra_headers": {"x key": "1"}}, "the name 'x key' in extra_headers"),
+    ],
+)
+async def test_an_option_of_a_request_that_there_is_not_is_a_bad_call(
+    extra: dict[str, Any], message: str
+) -> None:
+    client = OpenAIClient("m", provider="openai", base_url="http://127.0.0.1:1/v1")
+    request = ModelRequest.of("Hi", options=SamplingOptions(extra=extra))
+    with pytest.raises(BadCall, match=message):
+        await client.respond(request)
+    with pytest.raises(BadCall, match=message):
+        client.stream_response(request)
+
+
+async def test_an_option_of_the_client_that_is_no_json_is_a_bad_call() -> None:
+    options = CallOptions(extra_body={"x": object()})
+    client = OpenAIClient("m", provider="openai", base_url="http://127.0.0.1:1/v1", options=options)
+    with pytest.raises(BadCall, match="cannot be written as JSON"):
+        await client.generate("Hi")
 
 
 async def test_the_limits_that_an_answer_tells_are_kept(nursery: trio.Nursery) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from helpers.loopback import events
 from helpers.recordings import Recording, load
 from ultra.clients import AnthropicClient, GeminiClient, Limits, OllamaClient, OpenAIClient
-from ultra.clients.http.failures import Reply
+from ultra.clients.wire.response_head import ResponseHead
 from ultra.errors import ModelError
 from ultra.messages.results import Completion
 
@@ -181,15 +181,15 @@ def client_of(recording: Recording, **settings: Any) -> HTTPClient:
 
 def pieces_of(client: HTTPClient, recording: Recording, body: bytes, size: int) -> Iterator[str | Completion]:
     """What the client makes of `body`, without a network."""
-    reply = Reply(recording.provider, recording.status, dict(recording.headers))
+    head = ResponseHead(recording.provider, recording.status, dict(recording.headers))
     if recording.status != 200:
-        raise reply.failure(body)
+        raise head.failure(body)
     if not recording.streamed:
-        completion = client.decode(body, reply)
+        completion = client.dialect.decode(body, head)
         yield completion.content
         yield completion
         return
-    decoder = client.decoder(reply)
+    decoder = client.dialect.decoder(head)
     for start in range(0, len(body), size):
         yield from decoder.feed(body[start : start + size])
         if decoder.terminated:

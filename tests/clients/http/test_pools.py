@@ -11,7 +11,7 @@ import trio
 
 from helpers.loopback import Received, Server, fixed, serve
 from ultra.clients import OpenAIClient
-from ultra.clients.http.pools import CALLS_A_SHARD, Shards
+from ultra.clients.http.pools import CALLS_PER_POOL, ConnectionPools
 from ultra.errors import ModelError
 
 if TYPE_CHECKING:
@@ -22,60 +22,60 @@ ANSWER = b'{"choices": [{"message": {"content": "Hello"}, "finish_reason": "stop
 
 
 async def test_a_call_goes_to_the_first_pool_that_has_room() -> None:
-    shards = Shards(httpx.AsyncClient, calls=2)
-    taken = [shards.take() for _ in range(5)]
-    await shards.give_back(taken[1])
+    pools = ConnectionPools(httpx.AsyncClient, calls=2)
+    taken = [pools.take() for _ in range(5)]
+    await pools.give_back(taken[1])
 
-    assert shards.take() is taken[0]
-    assert [taken.index(shard) for shard in taken] == [0, 0, 2, 2, 4]
-    assert len(shards.clients) == 3
-    await shards.aclose()
+    assert pools.take() is taken[0]
+    assert [taken.index(pool) for pool in taken] == [0, 0, 2, 2, 4]
+    assert len(pools.clients) == 3
+    await pools.aclose()
 
 
 async def test_without_a_bound_there_is_one_pool() -> None:
-    shards = Shards(httpx.AsyncClient, calls=None)
+    pools = ConnectionPools(httpx.AsyncClient, calls=None)
 
-    assert len({id(shards.take()) for _ in range(100)}) == 1
-    await shards.aclose()
+    assert len({id(pools.take()) for _ in range(100)}) == 1
+    await pools.aclose()
 
 
 async def test_pools_that_nobody_uses_any_more_are_closed_one_by_one(autojump_clock: MockClock) -> None:
-    shards = Shards(httpx.AsyncClient, calls=1)
-    taken = [shards.take() for _ in range(3)]
-    first, *others = shards.clients
-    for shard in reversed(taken):
-        await shards.give_back(shard)
+    pools = ConnectionPools(httpx.AsyncClient, calls=1)
+    taken = [pools.take() for _ in range(3)]
+    first, *others = pools.clients
+    for pool in reversed(taken):
+        await pools.give_back(pool)
     await trio.sleep(4)
-    await shards.give_back(shards.take())
-    assert len(shards.clients) == 3
+    await pools.give_back(pools.take())
+    assert len(pools.clients) == 3
 
     await trio.sleep(2)
-    await shards.give_back(shards.take())
-    await shards.give_back(shards.take())
-    await shards.give_back(shards.take())
+    await pools.give_back(pools.take())
+    await pools.give_back(pools.take())
+    await pools.give_back(pools.take())
 
-    assert [*shards.clients] == [first]
+    assert [*pools.clients] == [first]
     assert [other.is_closed for other in others] == [True, True]
-    await shards.aclose()
+    await pools.aclose()
 
 
 async def test_a_pool_in_use_stays_however_long_its_call_takes(autojump_clock: MockClock) -> None:
-    shards = Shards(httpx.AsyncClient, calls=1)
-    first, second = shards.take(), shards.take()
+    pools = ConnectionPools(httpx.AsyncClient, calls=1)
+    first, second = pools.take(), pools.take()
     await trio.sleep(60)
-    await shards.give_back(first)
+    await pools.give_back(first)
 
     assert not second.client.is_closed
-    await shards.aclose()
+    await pools.aclose()
 
 
 async def test_a_call_may_end_after_all_pools_were_closed() -> None:
-    shards = Shards(httpx.AsyncClient)
-    shard = shards.take()
-    await shards.aclose()
-    await shards.give_back(shard)
+    pools = ConnectionPools(httpx.AsyncClient)
+    pool = pools.take()
+    await pools.aclose()
+    await pools.give_back(pool)
 
-    assert (shard.client.is_closed, shards.clients) == (True, ())
+    assert (pool.client.is_closed, pools.clients) == (True, ())
 
 
 def client_of(server: Server) -> OpenAIClient:
@@ -83,7 +83,7 @@ def client_of(server: Server) -> OpenAIClient:
 
 
 async def test_as_many_connections_are_kept_as_there_were_calls_at_once(nursery: trio.Nursery) -> None:
-    calls = 3 * CALLS_A_SHARD
+    calls = 3 * CALLS_PER_POOL
     waiting = 0
     all_wait = trio.Event()
 
@@ -118,7 +118,7 @@ async def test_every_end_of_a_call_gives_its_place_back(nursery: trio.Nursery, c
     server = await serve(nursery, answers.get(cause, fixed(200, JSON, ANSWER)))
     client = client_of(server)
     if cause == "refused":
-        client._base_url = "http://127.0.0.1:1"
+        client.dialect.base_url = "http://127.0.0.1:1"
 
     async def call() -> None:
         if cause == "a stream":
@@ -133,8 +133,8 @@ async def test_every_end_of_a_call_gives_its_place_back(nursery: trio.Nursery, c
     except ModelError:
         assert cause in {"refused", "an error"}
 
-    shards = client._pool._shards[trio.lowlevel.current_trio_token()]
-    assert shards.take().calls == 1
+    pools = client._connections._pools[trio.lowlevel.current_trio_token()]
+    assert pools.take().calls == 1
     await client.aclose()
 
 

@@ -13,9 +13,11 @@ from ultra.errors import ModelError
 from ultra.messages.results import Completion, Usage
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import trio
 
-CLIENTS: dict[str, type[HTTPClient]] = {
+CLIENTS: dict[str, Callable[..., HTTPClient]] = {
     "openai": OpenAIClient,
     "anthropic": AnthropicClient,
     "gemini": GeminiClient,

@@ -20,6 +20,7 @@ from ultra.clients.local import embedded
 from ultra.clients.local.client import VOICES, LocalClient
 from ultra.clients.local.embedded import EmbeddedServer, Endpoint, find_model
 from ultra.errors import BadCall, MissingExtra, ModelError
+from ultra.messages.request import ModelRequest
 from ultra.messages.results import Completion
 
 if TYPE_CHECKING:
@@ -270,8 +271,8 @@ def test_an_unknown_voice_is_refused_with_the_choices() -> None:
 
 def messages_for(voice: str, **options: Any) -> list[dict[str, str]]:
     client = LocalClient(voice)
-    given = client.options.override(**options)
-    messages: list[dict[str, str]] = client._payload("Hello", given, stream=False)["messages"]
+    request = ModelRequest.of("Hello", **options)
+    messages: list[dict[str, str]] = client.dialect.encode(request, client.options, stream=False)["messages"]
     return messages
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ultra.actors.model.metrics import MetricsRecorder
     from ultra.bridge.caller import Caller
     from ultra.clients.adapter import ClientAdapter, OnText
-    from ultra.clients.http.rate_limits import RateLimits
+    from ultra.clients.wire.rate_limits import RateLimits
     from ultra.messages.request import ModelRequest
     from ultra.messages.results import Completion, Usage
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from ultra.clients.http.rate_limits import RateLimits
+    from ultra.clients.wire.rate_limits import RateLimits
 
 __all__ = ["Limiter", "LimiterStatistics", "Limits", "Permit"]
 

@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from msgspec import Struct
 
+from ultra.clients.dialects.base import Dialect, apart, messages_of
+from ultra.clients.dialects.decoders import EventDecoder
 from ultra.clients.dialects.usage import Count, read_usage
-from ultra.clients.http.client import HTTPClient
-from ultra.clients.http.streams import EventDecoder, PlainAnswer
 from ultra.messages.results import Completion, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ultra.clients.http.failures import Reply
-    from ultra.clients.http.streams import AnswerDecoder
     from ultra.clients.options import CallOptions
+    from ultra.clients.wire.response_head import ResponseHead
+    from ultra.messages.request import ModelRequest
     from ultra.messages.results import FinishReason
 
-__all__ = ["AnthropicClient"]
+__all__ = ["AnthropicMessages"]
 
 _VERSION: Final = "2023-06-01"
 
@@ -107,8 +107,8 @@ class _Usage(Struct):
 class _Assembly:
     """One answer put together from one message or from many events."""
 
-    def __init__(self, reply: Reply) -> None:
-        self._reply = reply
+    def __init__(self, head: ResponseHead) -> None:
+        self._head = head
         self._texts: list[str] = []
         self._thoughts: list[str] = []
         self._usage: dict[str, Any] = {}
@@ -117,13 +117,13 @@ class _Assembly:
         self.stop_reason: str | None = None
 
     def add_block(self, block: _Block) -> str:
-        """Take `block` up and return its text."""
+        """Add `block` and return its text."""
         self._texts.append(block.answer)
         self._thoughts.append(block.thought)
         return block.answer
 
     def add_end(self, end: _Message | _Delta) -> None:
-        """Take up why the model stopped, where `end` says so."""
+        """Add why the model stopped, where `end` says so."""
         self.stop_reason = end.stop_reason or self.stop_reason
         if end.stop_details is not None:
             self._explanation = end.stop_details.explanation
@@ -134,9 +134,9 @@ class _Assembly:
             self._usage |= {name: count for name, count in usage.items() if count is not None}
 
     def add_message(self, message: _Message) -> str:
-        """Take `message` up and return its text. Raises `ModelError` if it reports an error."""
+        """Add `message` and return its text. Raises `ModelError` if it reports an error."""
         if message.error:
-            raise self._reply.failure_inside({"error": message.error, "request_id": message.request_id})
+            raise self._head.failure_inside({"error": message.error, "request_id": message.request_id})
         self._model = message.model or self._model
         self.add_usage(message.usage)
         self.add_end(message)
@@ -148,7 +148,7 @@ class _Assembly:
             content="".join(self._texts),
             usage=read_usage(self._usage, _Usage),
             finish_reason=_FINISH.get(self.stop_reason or ""),
-            request_id=self._reply.request_id,
+            request_id=self._head.request_id,
             model=self._model,
             reasoning="".join(self._thoughts) or None,
             refusal=self._explanation if self.stop_reason == "refusal" else None,
@@ -162,18 +162,18 @@ _read_event = msgspec.json.Decoder(_Event).decode
 class _MessageDecoder(EventDecoder):
     """Named events from ``message_start`` to ``message_stop``; types that are not known pass by."""
 
-    def __init__(self, reply: Reply) -> None:
-        super().__init__(reply)
-        self._assembly = _Assembly(reply)
+    def __init__(self, head: ResponseHead) -> None:
+        super().__init__(head)
+        self._assembly = _Assembly(head)
 
     def read(self, name: str, data: bytes) -> str:
         """Return the text in one event. Raises `ModelError`."""
         if name == "error":
-            raise self.reply.failure_inside(data)
-        event = self.reply.read(_read_event, data)
+            raise self.head.failure_inside(data)
+        event = self.head.read(_read_event, data)
         event.type = event.type or name
         if event.type == "error" or event.error:
-            raise self.reply.failure_inside(data)
+            raise self.head.failure_inside(data)
         self._assembly.add_usage(event.usage)
         match event:
             case _Event(type="message_start", message=_Message() as message):
@@ -196,45 +196,44 @@ class _MessageDecoder(EventDecoder):
         return self._assembly.completion()
 
 
-class AnthropicClient(HTTPClient):
-    """A model behind ``POST {base_url}/v1/messages``.
+class AnthropicMessages(Dialect):
+    """``POST {base_url}/v1/messages``.
 
-    `seed` does not exist there and is left out; without `max_tokens` an answer ends after 4096 tokens,
-    since the API requires a number. `reasoning_effort` is sent as ``output_config.effort``.
+    There is no seed; and where no `max_tokens` is given 4096 are sent, since the API requires a number.
     """
 
-    def decode(self, content: bytes, reply: Reply) -> Completion:
-        """Read a plain answer. Raises `ModelError`."""
-        message = reply.read(_read_message, content)
-        assembly = _Assembly(reply)
-        assembly.add_message(message)
-        if message.content is None:
-            raise reply.failure_inside(content)
-        return assembly.completion()
+    stream_decoder = _MessageDecoder
 
-    def decoder(self, reply: Reply) -> AnswerDecoder:
-        """Return a decoder for one streamed answer."""
-        if reply.content_type == "application/json":
-            return PlainAnswer(reply, self.decode)
-        return _MessageDecoder(reply)
-
-    def _authorization(self, api_key: str) -> dict[str, str]:
+    def headers(self, api_key: str) -> dict[str, str]:
+        """Return the headers of the key, if there is one, and of the API's version."""
         key = {"x-api-key": api_key} if api_key else {}
         return {**key, "anthropic-version": _VERSION}
 
-    def _url(self, *, stream: bool) -> str:  # noqa: ARG002 - one address for both
-        return f"{self._base_url.removesuffix('/v1')}/v1/messages"
+    def url(self, *, stream: bool) -> str:  # noqa: ARG002 - one address for both
+        """Return the address of the messages."""
+        return f"{self.base_url.removesuffix('/v1')}/v1/messages"
 
-    def _payload(self, prompt: str, options: CallOptions, *, stream: bool) -> dict[str, Any]:
+    def encode(self, request: ModelRequest, options: CallOptions, *, stream: bool) -> dict[str, Any]:
+        """Return the JSON of `request`."""
+        system, messages = apart(messages_of(request, options))
         effort = options.reasoning_effort
         return {
             "model": self.model,
             "max_tokens": options.max_tokens or _MAX_TOKENS,
-            "system": options.system or None,
-            "messages": [{"role": "user", "content": prompt}],
+            "system": system,
+            "messages": [{"role": message.role, "content": message.content} for message in messages],
             "temperature": options.temperature,
             "top_p": options.top_p,
             "stop_sequences": options.stop_sequences,
             "output_config": {"effort": effort} if effort else None,
             "stream": True if stream else None,
         }
+
+    def decode(self, content: bytes, head: ResponseHead) -> Completion:
+        """Return the plain answer. Raises `ModelError`."""
+        message = head.read(_read_message, content)
+        assembly = _Assembly(head)
+        assembly.add_message(message)
+        if message.content is None:
+            raise head.failure_inside(content)
+        return assembly.completion()

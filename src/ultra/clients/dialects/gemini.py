@@ -8,20 +8,20 @@ from urllib.parse import quote, urlsplit
 import msgspec
 from msgspec import Struct
 
+from ultra.clients.dialects.base import Dialect, apart, messages_of
+from ultra.clients.dialects.decoders import EventDecoder
 from ultra.clients.dialects.usage import Count, read_usage
-from ultra.clients.http.client import HTTPClient
-from ultra.clients.http.streams import EventDecoder, PlainAnswer
 from ultra.messages.results import Completion, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ultra.clients.http.failures import Reply
-    from ultra.clients.http.streams import AnswerDecoder
     from ultra.clients.options import CallOptions
+    from ultra.clients.wire.response_head import ResponseHead
+    from ultra.messages.request import ModelRequest
     from ultra.messages.results import FinishReason
 
-__all__ = ["GeminiClient"]
+__all__ = ["GeminiGenerate"]
 
 _FINISH: Final[Mapping[str, FinishReason]] = {
     "STOP": "stop",
@@ -103,8 +103,8 @@ class _Usage(Struct, rename="camel"):
 class _Assembly:
     """One answer put together from one object or from many chunks."""
 
-    def __init__(self, reply: Reply) -> None:
-        self._reply = reply
+    def __init__(self, head: ResponseHead) -> None:
+        self._head = head
         self._texts: list[str] = []
         self._thoughts: list[str] = []
         self._usage: Usage | None = None
@@ -119,9 +119,9 @@ class _Assembly:
         return self._finish is not None or self._blocked is not None
 
     def add(self, answer: _Answer) -> str:
-        """Take `answer` up and return its text. Raises `ModelError` if it reports an error."""
+        """Add `answer` and return its text. Raises `ModelError` if it reports an error."""
         if answer.error:
-            raise self._reply.failure_inside({"error": answer.error})
+            raise self._head.failure_inside({"error": answer.error})
         self._model = answer.model_version or self._model
         self._response_id = answer.response_id or self._response_id
         self._usage = read_usage(answer.usage_metadata, _Usage) or self._usage
@@ -144,7 +144,7 @@ class _Assembly:
             content="".join(self._texts),
             usage=self._usage,
             finish_reason="content_filter" if self._blocked else _FINISH.get(self._finish or ""),
-            request_id=self._reply.request_id or self._response_id,
+            request_id=self._head.request_id or self._response_id,
             model=self._model,
             reasoning="".join(self._thoughts) or None,
             refusal=self._blocked.block_reason_message if self._blocked else None,
@@ -158,13 +158,13 @@ _read_answers = msgspec.json.Decoder(list[_Answer]).decode
 class _ChunkDecoder(EventDecoder):
     """Chunks, ended by nothing but the end of the body."""
 
-    def __init__(self, reply: Reply) -> None:
-        super().__init__(reply)
-        self._assembly = _Assembly(reply)
+    def __init__(self, head: ResponseHead) -> None:
+        super().__init__(head)
+        self._assembly = _Assembly(head)
 
     def read(self, name: str, data: bytes) -> str:  # noqa: ARG002 - Gemini's events have no names
         """Return the text in one chunk. Raises `ModelError`."""
-        text = self._assembly.add(self.reply.read(_read_answer, data))
+        text = self._assembly.add(self.head.read(_read_answer, data))
         self.finished = self._assembly.finished
         return text
 
@@ -175,39 +175,27 @@ class _ChunkDecoder(EventDecoder):
         return self._assembly.completion()
 
 
-class GeminiClient(HTTPClient):
-    """A model behind ``POST {base_url}/v1beta/models/{model}:generateContent``.
+class GeminiGenerate(Dialect):
+    """``POST {base_url}/v1beta/models/{model}:generateContent``.
 
-    A `base_url` with a path stands for everything before ``/models``, as at Vertex AI, whose bearer
-    token goes into `extra_headers`. `reasoning_effort` is sent as Gemini's thinking level.
+    A `base_url` with a path stands for everything before ``/models``, as at Vertex AI.
     """
 
-    def decode(self, content: bytes, reply: Reply) -> Completion:
-        """Read a plain answer, or the array that is a stream's form without events. Raises `ModelError`."""
-        several = content.lstrip().startswith(b"[")
-        answers = reply.read(_read_answers, content) if several else [reply.read(_read_answer, content)]
-        assembly = _Assembly(reply)
-        for answer in answers:
-            assembly.add(answer)
-        if not assembly.finished and not any(answer.candidates for answer in answers):
-            raise reply.failure_inside(content)
-        return assembly.completion()
+    stream_decoder = _ChunkDecoder
 
-    def decoder(self, reply: Reply) -> AnswerDecoder:
-        """Return a decoder for one streamed answer."""
-        if reply.content_type == "application/json":
-            return PlainAnswer(reply, self.decode)
-        return _ChunkDecoder(reply)
-
-    def _authorization(self, api_key: str) -> dict[str, str]:
+    def headers(self, api_key: str) -> dict[str, str]:
+        """Return the header of the key, if there is one."""
         return {"x-goog-api-key": api_key} if api_key else {}
 
-    def _url(self, *, stream: bool) -> str:
-        root = self._base_url if urlsplit(self._base_url).path else f"{self._base_url}/v1beta"
+    def url(self, *, stream: bool) -> str:
+        """Return the address of the model's method."""
+        root = self.base_url if urlsplit(self.base_url).path else f"{self.base_url}/v1beta"
         method = "streamGenerateContent?alt=sse" if stream else "generateContent"
         return f"{root}/models/{quote(self.model.removeprefix('models/'), safe='')}:{method}"
 
-    def _payload(self, prompt: str, options: CallOptions, *, stream: bool) -> dict[str, Any]:  # noqa: ARG002 - the address says it
+    def encode(self, request: ModelRequest, options: CallOptions, *, stream: bool) -> dict[str, Any]:  # noqa: ARG002 - the address says it
+        """Return the JSON of `request`."""
+        system, messages = apart(messages_of(request, options))
         effort = options.reasoning_effort
         generation = {
             "temperature": options.temperature,
@@ -219,7 +207,27 @@ class GeminiClient(HTTPClient):
         }
         given = {name: value for name, value in generation.items() if value is not None}
         return {
-            "contents": [{"role": "user", "parts": [{"text": prompt}]}],
-            "systemInstruction": {"parts": [{"text": options.system}]} if options.system else None,
+            "contents": [
+                {
+                    "role": "model" if message.role == "assistant" else "user",
+                    "parts": [{"text": message.content}],
+                }
+                for message in messages
+            ],
+            "systemInstruction": {"parts": [{"text": system}]} if system else None,
             "generationConfig": given or None,
         }
+
+    def decode(self, content: bytes, head: ResponseHead) -> Completion:
+        """Return the plain answer, or that of the array which a stream without events is.
+
+        Raises `ModelError`.
+        """
+        several = content.lstrip().startswith(b"[")
+        answers = head.read(_read_answers, content) if several else [head.read(_read_answer, content)]
+        assembly = _Assembly(head)
+        for answer in answers:
+            assembly.add(answer)
+        if not assembly.finished and not any(answer.candidates for answer in answers):
+            raise head.failure_inside(content)
+        return assembly.completion()

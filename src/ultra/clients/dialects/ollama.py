@@ -8,20 +8,21 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct
 
+from ultra.clients.dialects.base import Dialect, messages_of
+from ultra.clients.dialects.decoders import AnswerDecoder
 from ultra.clients.dialects.usage import Count, read_usage
-from ultra.clients.http.client import HTTPClient
-from ultra.clients.http.event_streams import LineSplitter
-from ultra.clients.http.streams import AnswerDecoder
+from ultra.clients.wire.event_streams import LineSplitter
 from ultra.messages.results import Completion, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from ultra.clients.http.failures import Reply
     from ultra.clients.options import CallOptions
+    from ultra.clients.wire.response_head import ResponseHead
+    from ultra.messages.request import ModelRequest
     from ultra.messages.results import FinishReason
 
-__all__ = ["OllamaClient"]
+__all__ = ["OllamaChat"]
 
 _PORT: Final = 11434
 
@@ -57,8 +58,8 @@ class _Answer(Struct):
 class _Assembly:
     """One answer put together from one object or from many lines."""
 
-    def __init__(self, reply: Reply) -> None:
-        self._reply = reply
+    def __init__(self, head: ResponseHead) -> None:
+        self._head = head
         self._texts: list[str] = []
         self._thoughts: list[str] = []
         self._last: _Answer | None = None
@@ -69,9 +70,9 @@ class _Assembly:
         return self._last is not None
 
     def add(self, answer: _Answer) -> str:
-        """Take `answer` up and return its text. Raises `ModelError` if it reports an error."""
+        """Add `answer` and return its text. Raises `ModelError` if it reports an error."""
         if answer.error:
-            raise self._reply.failure_inside({"error": answer.error})
+            raise self._head.failure_inside({"error": answer.error})
         if answer.done:
             self._last = answer
         message = answer.message or _Message()
@@ -88,7 +89,7 @@ class _Assembly:
             usage=read_usage(counts, _Usage),
             # Older servers give no reason for an ordinary end.
             finish_reason=_FINISH.get(last.done_reason or "stop"),
-            request_id=self._reply.request_id,
+            request_id=self._head.request_id,
             model=last.model,
             reasoning="".join(self._thoughts) or None,
         )
@@ -100,10 +101,10 @@ _read_answer = msgspec.json.Decoder(_Answer).decode
 class _LineDecoder(AnswerDecoder):
     """One JSON object a line, the last of which says that it is done."""
 
-    def __init__(self, reply: Reply) -> None:
-        super().__init__(reply)
+    def __init__(self, head: ResponseHead) -> None:
+        super().__init__(head)
         self._lines = LineSplitter()
-        self._assembly = _Assembly(reply)
+        self._assembly = _Assembly(head)
 
     def feed(self, data: bytes) -> Iterator[str]:
         """Yield the text of each line that `data` completes. Raises `ModelError`."""
@@ -116,7 +117,7 @@ class _LineDecoder(AnswerDecoder):
     def completion(self) -> Completion:
         """Return the whole answer. Raises `ModelError` if the last line was not seen."""
         if not self.finished:
-            raise self.reply.cut_off()
+            raise self.head.cut_off()
         return self._assembly.completion()
 
     def _texts(self, lines: list[bytes]) -> Iterator[str]:
@@ -124,41 +125,28 @@ class _LineDecoder(AnswerDecoder):
             if self.terminated:
                 return
             if line.strip():
-                yield self._assembly.add(self.reply.read(_read_answer, line))
+                yield self._assembly.add(self.head.read(_read_answer, line))
                 self.finished = self.terminated = self._assembly.finished
 
 
-class OllamaClient(HTTPClient):
-    """A model behind ``POST {base_url}/api/chat``.
+class OllamaChat(Dialect):
+    """``POST {base_url}/api/chat``. `base_url` may be a host alone, or a host and a port."""
 
-    `base_url` may be written like ``OLLAMA_HOST``: a host alone, or a host and a port.
-    `reasoning_effort` is sent as ``think``.
-    """
+    stream_decoder = _LineDecoder
 
-    def __init__(self, model: str, *, base_url: str, **settings: Any) -> None:  # noqa: ANN401
-        super().__init__(model, base_url=_whole_url(base_url), **settings)
+    def __init__(self, model: str, *, provider: str, base_url: str) -> None:
+        super().__init__(model, provider=provider, base_url=_whole_url(base_url))
 
-    def decode(self, content: bytes, reply: Reply) -> Completion:
-        """Read a plain answer. Raises `ModelError`."""
-        answer = reply.read(_read_answer, content)
-        assembly = _Assembly(reply)
-        assembly.add(answer)
-        if answer.message is None:
-            raise reply.failure_inside(content)
-        return assembly.completion()
-
-    def decoder(self, reply: Reply) -> AnswerDecoder:
-        """Return a decoder for one streamed answer."""
-        return _LineDecoder(reply)
-
-    def _authorization(self, api_key: str) -> dict[str, str]:
+    def headers(self, api_key: str) -> dict[str, str]:
+        """Return the header of the key, if there is one."""
         return {"authorization": f"Bearer {api_key}"} if api_key else {}
 
-    def _url(self, *, stream: bool) -> str:  # noqa: ARG002 - one address for both
-        return f"{self._base_url}/api/chat"
+    def url(self, *, stream: bool) -> str:  # noqa: ARG002 - one address for both
+        """Return the address of the chat."""
+        return f"{self.base_url}/api/chat"
 
-    def _payload(self, prompt: str, options: CallOptions, *, stream: bool) -> dict[str, Any]:
-        messages = [{"role": "system", "content": options.system}] if options.system else []
+    def encode(self, request: ModelRequest, options: CallOptions, *, stream: bool) -> dict[str, Any]:
+        """Return the JSON of `request`."""
         wanted = {
             "temperature": options.temperature,
             "top_p": options.top_p,
@@ -169,11 +157,27 @@ class OllamaClient(HTTPClient):
         given = {name: value for name, value in wanted.items() if value is not None}
         return {
             "model": self.model,
-            "messages": [*messages, {"role": "user", "content": prompt}],
+            "messages": [
+                {"role": message.role, "content": message.content}
+                for message in messages_of(request, options)
+            ],
             "options": given or None,
             "think": options.reasoning_effort,
             "stream": stream,  # Ollama streams unless told otherwise
         }
+
+    def decode(self, content: bytes, head: ResponseHead) -> Completion:
+        """Return the plain answer. Raises `ModelError`."""
+        answer = head.read(_read_answer, content)
+        assembly = _Assembly(head)
+        assembly.add(answer)
+        if answer.message is None:
+            raise head.failure_inside(content)
+        return assembly.completion()
+
+    def decoder(self, head: ResponseHead) -> AnswerDecoder:
+        """Return a decoder for one streamed answer: a plain one is a stream of one line."""
+        return _LineDecoder(head)
 
 
 def _whole_url(host: str) -> str:

@@ -1,4 +1,4 @@
-"""OpenAI-compatible chat completions: OpenAI, Azure, and everyone who speaks their dialect."""
+"""OpenAI's chat completions, as OpenAI, Azure and many others offer them."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from urllib.parse import quote, urlencode, urlsplit
 import msgspec
 from msgspec import Struct
 
+from ultra.clients.dialects.base import Dialect, messages_of
+from ultra.clients.dialects.decoders import EventDecoder
 from ultra.clients.dialects.usage import Count, read_usage
-from ultra.clients.http.client import HTTPClient
-from ultra.clients.http.streams import EventDecoder, PlainAnswer
 from ultra.messages.results import Completion, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ultra.clients.http.failures import Reply
-    from ultra.clients.http.streams import AnswerDecoder
     from ultra.clients.options import CallOptions
+    from ultra.clients.wire.response_head import ResponseHead
+    from ultra.messages.request import ModelRequest
     from ultra.messages.results import FinishReason
 
-__all__ = ["AzureOpenAIClient", "OpenAIClient"]
+__all__ = ["AzureOpenAIChat", "OpenAIChat"]
 
 _FINISH: Final[Mapping[str, FinishReason]] = {
     "stop": "stop",
@@ -143,8 +143,8 @@ class _Usage(Struct):
 class _Assembly:
     """One answer put together from one message or from many deltas."""
 
-    def __init__(self, reply: Reply, *, streamed: bool) -> None:
-        self._reply = reply
+    def __init__(self, head: ResponseHead, *, streamed: bool) -> None:
+        self._head = head
         self._streamed = streamed
         self._texts: list[str] = []
         self._reasoning: list[str] = []
@@ -155,9 +155,9 @@ class _Assembly:
         self.finish: str | None = None
 
     def add(self, answer: _Answer) -> str:
-        """Take `answer` up and return its text. Raises `ModelError` if it reports an error."""
+        """Add `answer` and return its text. Raises `ModelError` if it reports an error."""
         if failure := answer.failure:
-            raise self._reply.failure_inside(failure)
+            raise self._head.failure_inside(failure)
         self._model = answer.model or self._model
         if isinstance(answer.id, str):
             self._id = answer.id or self._id
@@ -171,7 +171,7 @@ class _Assembly:
     def _choose(self, choice: _Choice) -> str:
         self.finish = choice.finish_reason or self.finish
         if self.finish in _BROKEN_OFF:
-            raise self._reply.error(f"the model broke off: {self.finish}", "server")
+            raise self._head.error(f"the model broke off: {self.finish}", "server")
         # Perplexity sends both: beside a delta, a message is all the text so far.
         places = (choice.delta, choice.message) if self._streamed else (choice.message, choice.delta)
         message = next(filter(None, places), _Message())
@@ -191,7 +191,7 @@ class _Assembly:
             content="".join(self._texts),
             usage=self._usage,
             finish_reason="refusal" if refusal and finish == "stop" else finish,
-            request_id=self._reply.request_id or self._id,  # OpenRouter names a call nowhere else
+            request_id=self._head.request_id or self._id,  # OpenRouter names a call nowhere else
             model=self._model,
             reasoning="".join(self._reasoning) or None,
             refusal=refusal,
@@ -215,9 +215,9 @@ _read_answer = msgspec.json.Decoder(_Answer).decode
 class _ChunkDecoder(EventDecoder):
     """Chunks, ended by ``[DONE]`` or, at some servers, by nothing."""
 
-    def __init__(self, reply: Reply) -> None:
-        super().__init__(reply)
-        self._assembly = _Assembly(reply, streamed=True)
+    def __init__(self, head: ResponseHead) -> None:
+        super().__init__(head)
+        self._assembly = _Assembly(head, streamed=True)
 
     def read(self, name: str, data: bytes) -> str:
         """Return the text in one chunk. Raises `ModelError`."""
@@ -225,8 +225,8 @@ class _ChunkDecoder(EventDecoder):
             self.terminated = True
             return ""
         if name == "error":
-            raise self.reply.failure_inside(data)
-        text = self._assembly.add(self.reply.read(_read_answer, data))
+            raise self.head.failure_inside(data)
+        text = self._assembly.add(self.head.read(_read_answer, data))
         self.finished = self._assembly.finish is not None
         return text
 
@@ -237,42 +237,29 @@ class _ChunkDecoder(EventDecoder):
         return self._assembly.completion()
 
 
-class OpenAIClient(HTTPClient):
-    """A model behind ``POST {base_url}/chat/completions``.
+class OpenAIChat(Dialect):
+    """``POST {base_url}/chat/completions``. `base_url` ends in the version."""
 
-    `base_url` ends in the version, such as ``https://api.openai.com/v1``.
-    """
+    stream_decoder = _ChunkDecoder
 
-    def decode(self, content: bytes, reply: Reply) -> Completion:
-        """Read a plain answer. Raises `ModelError`."""
-        answer = reply.read(_read_answer, content)
-        assembly = _Assembly(reply, streamed=False)
-        assembly.add(answer)
-        if not answer.choices:
-            raise reply.failure_inside(content)
-        if assembly.finish is None and answer.choices[0].message is None:
-            raise reply.malformed("a choice without message and finish_reason")
-        return assembly.completion()
-
-    def decoder(self, reply: Reply) -> AnswerDecoder:
-        """Return a decoder for one streamed answer."""
-        if reply.content_type == "application/json":
-            return PlainAnswer(reply, self.decode)
-        return _ChunkDecoder(reply)
-
-    def _authorization(self, api_key: str) -> dict[str, str]:
+    def headers(self, api_key: str) -> dict[str, str]:
+        """Return the header of the key, if there is one."""
         return {"authorization": f"Bearer {api_key}"} if api_key else {}
 
-    def _url(self, *, stream: bool) -> str:  # noqa: ARG002 - one address for both
-        return f"{self._base_url}/chat/completions"
+    def url(self, *, stream: bool) -> str:  # noqa: ARG002 - one address for both
+        """Return the address of the completions."""
+        return f"{self.base_url}/chat/completions"
 
-    def _payload(self, prompt: str, options: CallOptions, *, stream: bool) -> dict[str, Any]:
-        messages = [{"role": "system", "content": options.system}] if options.system else []
-        official = urlsplit(self._base_url).hostname == "api.openai.com"
+    def encode(self, request: ModelRequest, options: CallOptions, *, stream: bool) -> dict[str, Any]:
+        """Return the JSON of `request`."""
+        official = urlsplit(self.base_url).hostname == "api.openai.com"
         mistral = self.provider == "mistral"
         return {
             "model": self.model,
-            "messages": [*messages, {"role": "user", "content": prompt}],
+            "messages": [
+                {"role": message.role, "content": message.content}
+                for message in messages_of(request, options)
+            ],
             "temperature": options.temperature,
             "top_p": options.top_p,
             # Reasoning models refuse the old name, most other servers do not know the new one.
@@ -285,30 +272,43 @@ class OpenAIClient(HTTPClient):
             "stream_options": {"include_usage": True} if stream and not mistral else None,
         }
 
+    def decode(self, content: bytes, head: ResponseHead) -> Completion:
+        """Return the plain answer. Raises `ModelError`."""
+        answer = head.read(_read_answer, content)
+        assembly = _Assembly(head, streamed=False)
+        assembly.add(answer)
+        if not answer.choices:
+            raise head.failure_inside(content)
+        if assembly.finish is None and answer.choices[0].message is None:
+            raise head.malformed("a choice without message and finish_reason")
+        return assembly.completion()
 
-class AzureOpenAIClient(OpenAIClient):
-    """A deployment at Azure.
 
-    `base_url` is the resource (``https://name.openai.azure.com``; `model` is then the deployment) or an
-    endpoint with a path (``…/openai/v1``, ``https://name.services.ai.azure.com/models``).
+class AzureOpenAIChat(OpenAIChat):
+    """A deployment at Azure. `base_url` is the resource, or an endpoint with a path.
 
     Args:
-        api_version: Azure's, as in ``2024-10-21``; sent with a bare resource, and wherever it is given.
+        model: the deployment, or the model where `base_url` has a path.
+        provider: named in errors.
+        base_url: see above.
+        api_version: Azure's; sent with a bare resource, and wherever it is given.
     """
 
-    def __init__(self, model: str, *, api_version: str | None = None, **settings: Any) -> None:  # noqa: ANN401
-        super().__init__(model, **settings)
+    def __init__(self, model: str, *, provider: str, base_url: str, api_version: str | None = None) -> None:
+        super().__init__(model, provider=provider, base_url=base_url)
         self._api_version = api_version
 
-    def _authorization(self, api_key: str) -> dict[str, str]:
+    def headers(self, api_key: str) -> dict[str, str]:
+        """Return the header of the key, if there is one."""
         return {"api-key": api_key} if api_key else {}
 
-    def _url(self, *, stream: bool) -> str:  # noqa: ARG002 - one address for both
+    def url(self, *, stream: bool) -> str:  # noqa: ARG002 - one address for both
+        """Return the address of the deployment's completions."""
         version = self._api_version
-        path = urlsplit(self._base_url).path
+        path = urlsplit(self.base_url).path
         if not path.strip("/"):
             version = version or _AZURE_API_VERSION
             path = f"/openai/deployments/{quote(self.model, safe='')}"
-        root = self._base_url.removesuffix(urlsplit(self._base_url).path)
+        root = self.base_url.removesuffix(urlsplit(self.base_url).path)
         query = f"?{urlencode({'api-version': version})}" if version else ""
         return f"{root}{path}/chat/completions{query}"

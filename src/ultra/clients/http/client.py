@@ -1,40 +1,49 @@
-"""What all clients over HTTP share: calls go in, `Completion`s and `ModelError`s come out."""
+"""A client over HTTP: requests go in, `Completion`s and `ModelError`s come out."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 import msgspec
 import trio
 
-from ultra.clients.http.address import checked_url
-from ultra.clients.http.streams import CompletionStream, Dialect
-from ultra.clients.http.transport import Hidden, Limits, Pool, Request
+from ultra.clients.http.completion_stream import CompletionStream
+from ultra.clients.http.connections import Connections, Hidden, HTTPRequest
+from ultra.clients.http.limits import HTTPLimits
 from ultra.clients.options import CallOptions
 from ultra.errors import BadCall
+from ultra.messages.request import ModelRequest, SamplingOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from typing import Unpack
 
     import httpx
 
-    from ultra.clients.http.failures import Reply
-    from ultra.clients.http.rate_limits import RateLimits
+    from ultra.clients.dialects.base import Dialect
+    from ultra.clients.options import CallArguments
+    from ultra.clients.wire.rate_limits import RateLimits
     from ultra.messages.results import Completion
 
-__all__ = ["HTTPClient"]
+__all__ = ["HTTPClient", "HTTPSettings"]
 
 
-class HTTPClient(Dialect):
-    """A model behind an HTTP endpoint, with one pool of connections.
+class HTTPSettings(TypedDict, total=False):
+    """The arguments of `HTTPClient` beside its dialect."""
+
+    api_key: str | None
+    limits: HTTPLimits | None
+    options: CallOptions | None
+    trust_env: bool
+    transport: httpx.AsyncBaseTransport | None
+
+
+class HTTPClient:
+    """A model behind an HTTP endpoint: sends what a dialect encodes, and decodes by it what comes back.
 
     Args:
-        model: the provider's name of the model.
-        provider: named in errors; the first half of ``provider:model``.
-        base_url: of the endpoint, as the provider's official client takes it; a user and password in it
-            are sent as HTTP Basic, unless a key takes the same header.
-        api_key: sent in the provider's header. It appears in no repr, log or error.
+        dialect: which model is asked, where, and in which words.
+        api_key: sent in the dialect's header. It appears in no repr, log or error.
         limits: timeouts and the largest answer.
         options: the defaults of every call.
         trust_env: honour the proxy and TLS variables of the environment.
@@ -42,118 +51,102 @@ class HTTPClient(Dialect):
 
     The first call opens the connections and `aclose` closes them; a later call opens new ones. The
     client can be used by several tasks, and by several trio runs, at once.
+
+    Raises:
+        BadCall: the key has characters that no key has.
     """
 
     async_library: ClassVar = "trio"
-    """Calls run on trio, whatever loop the program is on."""
+    """Calls run on trio, even where the program is on asyncio."""
 
     reopens: ClassVar = True
     """An orchestrator may close the client when it stops: a later call opens new connections."""
 
     def __init__(
         self,
-        model: str,
+        dialect: Dialect,
         *,
-        provider: str,
-        base_url: str,
         api_key: str | None = None,
-        limits: Limits | None = None,
+        limits: HTTPLimits | None = None,
         options: CallOptions | None = None,
         trust_env: bool = True,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self.model = model
-        self.provider = provider
-        self.limits = limits or Limits()
+        self.dialect = dialect
+        self.limits = limits or HTTPLimits()
         self.options = options or CallOptions()
-        key = _checked_key(provider, api_key)
-        self._base_url, login = checked_url(base_url)
+        key = _checked_key(self.provider, api_key)
         sent = {"content-type": "application/json", "user-agent": "ultra-llm"}
-        self._headers = Hidden(sent | login | self._authorization(key))
-        self._pool = Pool(provider, self.limits, trust_env=trust_env, transport=transport)
+        self._headers = Hidden(sent | dialect.login | dialect.headers(key))
+        self._connections = Connections(self.provider, self.limits, trust_env=trust_env, transport=transport)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.provider}:{self.model}>"
 
     @property
+    def model(self) -> str:
+        """The provider's name of the model."""
+        return self.dialect.model
+
+    @property
+    def provider(self) -> str:
+        """The name of the provider, as it stands in errors."""
+        return self.dialect.provider
+
+    @property
     def rate_limits(self) -> RateLimits | None:
-        """What the last answer, or error, told of the provider's limits; None if it told nothing."""
-        return self._pool.rate_limits
+        """What the last answer, or error, said about the provider's limits; None if it said nothing."""
+        return self._connections.rate_limits
 
-    async def generate(
-        self,
-        prompt: str,
-        *,
-        system: str | None = None,
-        temperature: float | None = None,
-        max_tokens: int | None = None,
-        stop: str | Sequence[str] | None = None,
-        seed: int | None = None,
-        top_p: float | None = None,
-        reasoning_effort: str | None = None,
-        extra_body: Mapping[str, Any] | None = None,
-        extra_headers: Mapping[str, str] | None = None,
-    ) -> Completion:
-        """Answer `prompt`; options left out are the client's own (see `CallOptions`).
-
-        Raises:
-            ModelError: whatever the provider or the network did wrong.
-            BadCall: an argument has the wrong type.
+    async def respond(self, request: ModelRequest) -> Completion:
+        """Return the answer to `request`, whose options go before those of the client.
 
         Cancellation closes the call's connection.
+
+        Raises:
+            ModelError: the provider or the network failed.
+            BadCall: there is no such option, or the request cannot be sent.
         """
-        options = self.options.override(
-            system=system,
-            temperature=temperature,
-            max_tokens=max_tokens,
-            stop=stop,
-            seed=seed,
-            top_p=top_p,
-            reasoning_effort=reasoning_effort,
-            extra_body=extra_body,
-            extra_headers=extra_headers,
-        )
-        request = self._request(prompt, options, stream=False)
+        options = self.options.with_sampling(request.options)
+        payload = self.dialect.encode(request, options, stream=False)
+        sent = self._post(payload, options, stream=False)
         with trio.move_on_after(self.limits.timeout):
-            body = await self._pool.open(request)
+            body = await self._connections.open(sent)
             try:
                 content = await body.read_all()
             finally:
                 await body.aclose()
-            return self._decode_whole(content, body.reply)
-        raise self._pool.timed_out()
+            return self.dialect.decode_whole(content, body.head)
+        raise self._connections.timed_out()
 
-    def stream(
-        self,
-        prompt: str,
-        *,
-        system: str | None = None,
-        temperature: float | None = None,
-        max_tokens: int | None = None,
-        stop: str | Sequence[str] | None = None,
-        seed: int | None = None,
-        top_p: float | None = None,
-        reasoning_effort: str | None = None,
-        extra_body: Mapping[str, Any] | None = None,
-        extra_headers: Mapping[str, str] | None = None,
-    ) -> CompletionStream:
-        """Answer `prompt` piece by piece: text as it arrives and, last, the whole `Completion`.
+    def stream_response(self, request: ModelRequest) -> CompletionStream:
+        """Return the answer to `request` as a stream: text as it arrives and, last, the `Completion`.
 
         Nothing is sent before the first piece is asked for; `CompletionStream` says how to leave early.
-        Iterating raises as `generate` does, after handing out the text that came before the error.
+        Iterating raises as `respond` does, after the text that came before the error.
+
+        Raises:
+            BadCall: there is no such option, or the request cannot be sent.
         """
-        options = self.options.override(
-            system=system,
-            temperature=temperature,
-            max_tokens=max_tokens,
-            stop=stop,
-            seed=seed,
-            top_p=top_p,
-            reasoning_effort=reasoning_effort,
-            extra_body=extra_body,
-            extra_headers=extra_headers,
-        )
-        return CompletionStream(self._pool, self._request(prompt, options, stream=True), self)
+        options = self.options.with_sampling(request.options)
+        payload = self.dialect.encode(request, options, stream=True)
+        sent = self._post(payload, options, stream=True)
+        return CompletionStream(self._connections, sent, self.dialect)
+
+    async def generate(self, prompt: str, **options: Unpack[CallArguments]) -> Completion:
+        """Return the answer to `prompt`, as `respond` does.
+
+        Options are `system`, `temperature`, `max_tokens`, `stop`, `seed`, `top_p`, `reasoning_effort`,
+        `extra_body` and `extra_headers` (see `CallOptions`); those left out, or None, are the client's own.
+        """
+        return await self.respond(_request_of(prompt, options))
+
+    def stream(self, prompt: str, **options: Unpack[CallArguments]) -> CompletionStream:
+        """Return the answer to `prompt` as a stream, as `stream_response` does.
+
+        The options are those of `generate`.
+        """
+        return self.stream_response(_request_of(prompt, options))
 
     async def aclose(self) -> None:
         """Close the connections, even if cancelled; a later call opens new ones.
@@ -161,41 +154,29 @@ class HTTPClient(Dialect):
         Calls in flight fail with a `ModelError`: at once, or when the answer begins where the connection
         was still being opened.
         """
-        await self._pool.aclose()
+        await self._connections.aclose()
 
-    def _decode_whole(self, content: bytes, reply: Reply) -> Completion:
-        """Read an answer that is all there; some gateways stream it, though nobody asked for that."""
-        if reply.content_type != "text/event-stream":
-            return self.decode(content, reply)
-        decoder = self.decoder(reply)
-        for pieces in (decoder.feed(content), decoder.flush()):
-            for _ in pieces:
-                pass  # the completion has them all
-        return decoder.completion()
-
-    @abstractmethod
-    def _authorization(self, api_key: str) -> dict[str, str]:
-        """Return the headers that carry the key; it may be empty."""
-
-    @abstractmethod
-    def _url(self, *, stream: bool) -> str:
-        """Return the whole address to post to."""
-
-    @abstractmethod
-    def _payload(self, prompt: str, options: CallOptions, *, stream: bool) -> dict[str, Any]:
-        """Return the request's JSON; entries that are None are left out."""
-
-    def _request(self, prompt: str, options: CallOptions, *, stream: bool) -> Request:
-        if not isinstance(prompt, str):
-            raise BadCall(f"the prompt must be text, not {type(prompt).__name__}")
-        payload = self._payload(prompt, options, stream=stream)
-        payload = {name: value for name, value in payload.items() if value is not None}
+    def _post(self, payload: dict[str, Any], options: CallOptions, *, stream: bool) -> HTTPRequest:
+        """Return what is sent for `payload`."""
+        given = {name: value for name, value in payload.items() if value is not None}
         try:
-            content = msgspec.json.encode(payload | (options.extra_body or {}))
+            content = msgspec.json.encode(given | (options.extra_body or {}))
         except (TypeError, ValueError) as error:  # ValueError: half of a surrogate pair
             raise BadCall(f"the request cannot be written as JSON: {error}") from None
         extra = {name.lower(): value for name, value in (options.extra_headers or {}).items()}
-        return Request(self._url(stream=stream), Hidden(self._headers.value | extra), content)
+        return HTTPRequest(self.dialect.url(stream=stream), Hidden(self._headers.value | extra), content)
+
+
+def _request_of(prompt: str, arguments: CallArguments) -> ModelRequest:
+    """Return the request that a call with these keyword arguments means."""
+    if not isinstance(prompt, str):
+        raise BadCall(f"the prompt must be text, not {type(prompt).__name__}")
+    given = {
+        name: dict(value) if isinstance(value, Mapping) else value
+        for name, value in arguments.items()
+        if name != "system" and value is not None
+    }
+    return ModelRequest.of(prompt, arguments.get("system"), SamplingOptions.of(given))
 
 
 def _checked_key(provider: str, api_key: str | None) -> str:

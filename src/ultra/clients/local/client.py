@@ -1,10 +1,10 @@
 """Voices of the embedded model: one small model, asked in different ways. No key, no network.
 
-The model is SmolLM2-135M-Instruct, from the extra ``local``. It is small enough to need its hand held:
-each voice shows it one question and answer in its own manner, which keeps it to English and to the
-point. Loops are cut by DRY sampling (P. E. Weidmann, 2024), which penalises only what continues a long
-repetition: a plain repetition penalty makes this model negate the very sentences that it should repeat,
-as in a synthesis.
+The model is SmolLM2-135M-Instruct, from the extra ``local``. So small a model needs an example: each voice
+shows it one question with an answer in its own manner, so that it answers in English and does not digress.
+Loops are stopped by DRY sampling (P. E. Weidmann, 2024), which penalises only what continues a long
+repetition: a plain repetition penalty makes this model negate the sentences that it should repeat in a
+synthesis.
 """
 
 from __future__ import annotations
@@ -15,23 +15,27 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 from msgspec import Struct
 
-from ultra.clients.dialects.openai_chat import OpenAIClient
-from ultra.clients.http.transport import Body, Hidden, Limits, Pool, Request
+from ultra.clients.dialects.openai_chat import OpenAIChat
+from ultra.clients.http.client import HTTPClient
+from ultra.clients.http.connections import Connections, Hidden, HTTPRequest
 from ultra.clients.local.embedded import CONTEXT_WINDOW, EmbeddedServer, find_model, shared_server
 from ultra.errors import BadCall, ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ultra.clients.http.body import ResponseBody
+    from ultra.clients.http.limits import HTTPLimits
     from ultra.clients.options import CallOptions
+    from ultra.messages.request import ModelRequest
 
 __all__ = ["VOICES", "LocalClient", "Voice"]
 
 _NOWHERE: Final = "http://127.0.0.1"  # until the server runs
 _MAX_TOKENS: Final = 192
 
-# A sentence may be said a few times, since candidates repeat each other; a loop may not. The one
-# sequence breaker never occurs: by default, each line end would make DRY forget what came before it.
+# A sentence may come a few times, since candidates repeat each other; a loop may not. The one sequence
+# breaker never occurs: by default, each line end would make DRY forget what came before it.
 _DRY: Final[Mapping[str, Any]] = {
     "dry_multiplier": 1.0,
     "dry_allowed_length": 16,
@@ -83,7 +87,31 @@ VOICES: Final[Mapping[str, Voice]] = {
 """Every voice by its name, the default first."""
 
 
-class LocalClient(OpenAIClient):
+class VoiceDialect(OpenAIChat):
+    """OpenAI's chat completions as llama.cpp offers them, asked as one voice asks."""
+
+    def __init__(self, voice: str) -> None:
+        super().__init__(voice, provider="local", base_url=_NOWHERE)
+        self._voice = VOICES[voice]
+
+    def encode(self, request: ModelRequest, options: CallOptions, *, stream: bool) -> dict[str, Any]:
+        """Return the JSON of `request`, after the voice's own words where there is no system prompt."""
+        voice = self._voice
+        payload = super().encode(request, options, stream=stream)
+        given = {name: value for name, value in payload.items() if value is not None}
+        defaults = {"max_tokens": _MAX_TOKENS, **_DRY, **voice.sampling}
+        if options.system is None and request.system is None:
+            question, answer = voice.example
+            given["messages"] = [
+                {"role": "system", "content": voice.system},
+                {"role": "user", "content": question},
+                {"role": "assistant", "content": answer},
+                *given["messages"],
+            ]
+        return defaults | given
+
+
+class LocalClient(HTTPClient):
     """A voice of the embedded model, which runs in a process of its own on this machine.
 
     The first call of any voice starts the process, in under three seconds; all voices share it, and it
@@ -111,41 +139,25 @@ class LocalClient(OpenAIClient):
         self,
         voice: str = "careful",
         *,
-        limits: Limits | None = None,
+        limits: HTTPLimits | None = None,
         options: CallOptions | None = None,
         server: EmbeddedServer = shared_server,
     ) -> None:
         if voice not in VOICES:
             raise BadCall(f"there is no local voice {voice!r}; the voices are: {', '.join(VOICES)}")
         find_model()
-        super().__init__(voice, provider="local", base_url=_NOWHERE, limits=limits, options=options)
-        self._voice = VOICES[voice]
-        self._pool = _EmbeddedPool(self.limits, server)
-
-    def _payload(self, prompt: str, options: CallOptions, *, stream: bool) -> dict[str, Any]:
-        voice = self._voice
-        payload = super()._payload(prompt, options, stream=stream)
-        given = {name: value for name, value in payload.items() if value is not None}
-        defaults = {"max_tokens": _MAX_TOKENS, **_DRY, **voice.sampling}
-        if options.system is None:
-            question, answer = voice.example
-            given["messages"] = [
-                {"role": "system", "content": voice.system},
-                {"role": "user", "content": question},
-                {"role": "assistant", "content": answer},
-                *given["messages"],
-            ]
-        return defaults | given
+        super().__init__(VoiceDialect(voice), limits=limits, options=options)
+        self._connections = _EmbeddedConnections(self.limits, server)
 
 
-class _EmbeddedPool(Pool):
+class _EmbeddedConnections(Connections):
     """Connections to the embedded server, which the first request starts."""
 
-    def __init__(self, limits: Limits, server: EmbeddedServer) -> None:
+    def __init__(self, limits: HTTPLimits, server: EmbeddedServer) -> None:
         super().__init__("local", limits, trust_env=False)
         self._server = server
 
-    async def open(self, request: Request) -> Body:
+    async def open(self, request: HTTPRequest) -> ResponseBody:
         endpoint = self._server.endpoint
         if endpoint is None:
             # The start of a caller that gives up is finished all the same, for the others.
@@ -153,7 +165,7 @@ class _EmbeddedPool(Pool):
         url = endpoint.url + request.url.removeprefix(_NOWHERE)
         headers = request.headers.value | {"authorization": f"Bearer {endpoint.api_key}"}
         try:
-            return await super().open(Request(url, Hidden(headers), request.content))
+            return await super().open(HTTPRequest(url, Hidden(headers), request.content))
         except ModelError as error:
             found = _TOO_LONG.search(error.message)
             if found is None:

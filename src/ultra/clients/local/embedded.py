@@ -98,8 +98,8 @@ class EmbeddedServer:
     def stop(self) -> None:
         """End the process, at once, and wait for its end. The next `start` starts a new one.
 
-        A start that is under way in another thread fails, rather than be waited for.
-        In a fork of the program that started the server this does nothing: it is not its to stop.
+        A start that is under way in another thread fails; it is not waited for.
+        In a fork of the program that started the server this does nothing: the server is not the fork's.
         """
         if self._owner != os.getpid():
             return
@@ -177,7 +177,7 @@ def _packages() -> str:
 
 
 def _threads() -> int:
-    """Half of the processors, as they are mostly halves of cores, and someone else needs one too.
+    """Return half the number of processors: two are mostly one core, and the program needs one, too.
 
     llama.cpp's threads wait for each other after every layer: with a thread for every processor, one
     other busy program slows generation down tenfold.

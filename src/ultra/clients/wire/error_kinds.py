@@ -126,7 +126,7 @@ def kind_of_status(status: int) -> ErrorKind:
         return known
     if status >= 500:  # noqa: PLR2004 - the class of server errors
         return "server"
-    # A redirect comes from a wrong base URL; a success status from a reply that made no sense.
+    # A redirect comes from a wrong base URL; a success status from an answer that made no sense.
     return "bad_request" if status >= 300 else "protocol"  # noqa: PLR2004
 
 

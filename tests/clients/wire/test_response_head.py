@@ -5,17 +5,17 @@ from typing import Any
 
 import pytest
 
-from ultra.clients.http.failures import Reply
+from ultra.clients.wire.response_head import ResponseHead
 from ultra.errors import ModelError
 
 
 def failure(status: int, body: Any, headers: dict[str, str] | None = None) -> ModelError:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return Reply("p", status, headers or {}).failure(content)
+    return ResponseHead("p", status, headers or {}).failure(content)
 
 
 def failure_inside(body: Any) -> ModelError:
-    return Reply("p", 200, {}).failure_inside(json.dumps(body).encode())
+    return ResponseHead("p", 200, {}).failure_inside(json.dumps(body).encode())
 
 
 @pytest.mark.parametrize(
@@ -155,14 +155,14 @@ def test_the_cause_behind_a_gateways_error_is_noted() -> None:
 
 def test_secrets_are_taken_out_of_message_and_notes() -> None:
     body = b'{"error": {"message": "key sk-secret", "metadata": {"raw": "sk-secret"}}}'
-    error = Reply("p", 401, {}, ("sk-secret",)).failure(body)
+    error = ResponseHead("p", 401, {}, ("sk-secret",)).failure(body)
     assert error.message == "key ***"
     assert error.__notes__ == ["***"]
 
 
 @pytest.mark.parametrize("status", [200, 502])
 def test_no_part_of_a_secret_is_left_where_a_long_body_is_cut(status: int) -> None:
-    reply = Reply("p", status, {}, ("sk-a-long-secret",))
+    reply = ResponseHead("p", status, {}, ("sk-a-long-secret",))
     content = b"x" * 290 + b" sk-a-long-secret and more"
     error = reply.failure(content) if status != 200 else reply.failure_inside(content)
     assert "sk-a" not in str(error)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ultra.clients.http.event_streams import Event, EventSplitter, LineSplitter
+from ultra.clients.wire.event_streams import Event, EventSplitter, LineSplitter
 
 
 def lines_of(*pieces: bytes) -> list[bytes]:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ultra.clients.http.rate_limits import RateLimits, rate_limits
+from ultra.clients.wire.rate_limits import RateLimits, rate_limits
 
 
 def openai(what: str, limit: object, remaining: object, reset: str) -> dict[str, str]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ultra.clients.http.headers import first_header, forbids_retry, retry_after
+from ultra.clients.wire.headers import first_header, forbids_retry, retry_after
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
-"""What response headers say about a provider's limits a minute.
+"""What response headers say about a provider's limits per minute.
 
-OpenAI, Groq and others name no window: ``x-ratelimit-limit-requests`` is a minute's allowance with
-the one and a day's with the other. But where an allowance refills continuously, what was used and
-the time until it is whole again tell the window. What stays unclear is left alone: a limit that is
-not known costs a 429 at worst, a wrong one slows every call.
+OpenAI, Groq and others name no window: ``x-ratelimit-limit-requests`` is what OpenAI allows in a minute,
+and Groq in a day. But where an allowance refills continuously, the part that was used and the time until
+it is full again show the window. A limit whose window stays unclear is ignored: not to know a limit costs
+a 429 at worst, a wrong one slows every call.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
-from ultra.clients.http.headers import first_header
+from ultra.clients.wire.headers import first_header
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,7 +32,10 @@ _LONGEST_MINUTE: Final = 120.0
 
 
 class RateLimits(Struct, frozen=True, kw_only=True):
-    """A provider's limits a minute, and what is left of them; None: not told, or not a minute's."""
+    """A provider's limits per minute, and what is left of them.
+
+    None: the provider did not say, or its limit is of another length of time.
+    """
 
     requests_per_minute: float | None = None
     requests_remaining: float | None = None
@@ -41,7 +44,7 @@ class RateLimits(Struct, frozen=True, kw_only=True):
 
 
 def rate_limits(headers: Mapping[str, str]) -> RateLimits | None:
-    """The limits a minute that `headers` tell, or None if they tell none. Never raises."""
+    """Return the limits per minute in `headers`; None if there are none. Never raises."""
     requests = _by_name(headers, "requests", "req") or _by_reset(headers, "requests")
     tokens = _by_name(headers, "tokens", "tokens") or _by_reset(headers, "tokens")
     if requests is None and tokens is None:
@@ -57,7 +60,7 @@ def rate_limits(headers: Mapping[str, str]) -> RateLimits | None:
 
 
 def _by_name(headers: Mapping[str, str], what: str, short: str) -> tuple[float, float | None] | None:
-    """Limit and remainder under names that mean a minute: Anthropic's and Mistral's."""
+    """Return limit and remainder under the names that mean a minute: Anthropic's and Mistral's."""
     for limit_name, remaining_name in (
         (f"anthropic-ratelimit-{what}-limit", f"anthropic-ratelimit-{what}-remaining"),
         (f"x-ratelimit-limit-{short}-minute", f"x-ratelimit-remaining-{short}-minute"),
@@ -69,7 +72,7 @@ def _by_name(headers: Mapping[str, str], what: str, short: str) -> tuple[float, 
 
 
 def _by_reset(headers: Mapping[str, str], what: str) -> tuple[float, float | None] | None:
-    """Limit and remainder under OpenAI's names, if the time until the reset shows that a minute is meant."""
+    """Return limit and remainder under OpenAI's names, where the time until the reset shows a minute."""
     limit = _number(first_header(headers, f"x-ratelimit-limit-{what}"))
     remaining = _number(first_header(headers, f"x-ratelimit-remaining-{what}"))
     reset = _duration(first_header(headers, f"x-ratelimit-reset-{what}"))
@@ -88,7 +91,7 @@ def _number(text: str | None) -> float | None:
 
 
 def _duration(text: str | None) -> float | None:
-    """Seconds in durations such as ``26ms``, ``17.379s`` and ``2m59.56s``."""
+    """Return the seconds in a duration such as ``26ms``, ``17.379s`` or ``2m59.56s``."""
     match = _DURATION.fullmatch(text or "")
     if match is None or not any(match.groups()):
         return _number(text)

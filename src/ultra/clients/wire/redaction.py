@@ -1,4 +1,4 @@
-"""Takes secrets out of text that other people's code wrote into its errors."""
+"""Taking secrets out of texts that other people wrote: providers, proxies, libraries."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from functools import cache
 from typing import Final
 
-__all__ = ["redact"]
+__all__ = ["redact_keys", "redact_secrets"]
 
 _SECRETS: Final = r"""
     (?P<name> [?&] (?: key | (?:access_|api[_-]?)? (?:key|token) ) =  # in a URL's query
@@ -19,11 +19,18 @@ _SECRETS: Final = r"""
 """
 
 
-def redact(text: str) -> str:
-    """`text` with API keys and bearer tokens replaced by ``[redacted]``.
+def redact_secrets(text: str, secrets: tuple[str, ...]) -> str:
+    """Return `text` with three stars in the place of each of these known secrets."""
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return text
 
-    A second line of defence for messages of foreign clients (an HTTP library's error names the URL,
-    and some providers take their key in the query); Ultra's own clients put no key there at all.
+
+def redact_keys(text: str) -> str:
+    """Return `text` with ``[redacted]`` in the place of whatever looks like an API key or a bearer token.
+
+    A second line of defence for messages of foreign clients: the errors of an HTTP library name the URL,
+    and some providers take their key in its query. Ultra's own clients put no key there at all.
     """
     return _pattern().sub(lambda match: f"{match['name'] or ''}[redacted]", text)
 

@@ -1,4 +1,4 @@
-"""The connections of one client, and the bodies that come through it, on trio.
+"""The connections of one client: requests go out here, on trio, and what httpx raises becomes a `ModelError`.
 
 httpx is imported at the first call, so that importing Ultra does not pay for it.
 """
@@ -14,18 +14,22 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 import trio
 
-from ultra.clients.http.decompression import ACCEPTED, Unpacker
-from ultra.clients.http.failures import Reply, redact
-from ultra.clients.http.pools import CALLS_A_SHARD, Shard, Shards
-from ultra.clients.http.rate_limits import RateLimits, rate_limits
-from ultra.errors import BadCall, ModelError
+from ultra.clients.http.body import ResponseBody
+from ultra.clients.http.decompression import ACCEPTED
+from ultra.clients.http.pools import CALLS_PER_POOL, ConnectionPool, ConnectionPools
+from ultra.clients.wire.rate_limits import RateLimits, rate_limits
+from ultra.clients.wire.redaction import redact_secrets
+from ultra.clients.wire.response_head import ResponseHead
+from ultra.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Mapping
 
     import httpx
 
-__all__ = ["Body", "Hidden", "Limits", "Pool", "Request"]
+    from ultra.clients.http.limits import HTTPLimits
+
+__all__ = ["Connections", "HTTPRequest", "Hidden"]
 
 T = TypeVar("T")
 
@@ -42,31 +46,10 @@ class Hidden:
         return "***"
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """How long one call may take and how much may come back.
-
-    Args:
-        timeout: the whole call [s]; of a stream, from its first piece being asked for to its last.
-        connect_timeout: opening a connection, TLS included [s].
-        read_timeout: the longest silence of the server while an answer is awaited or read [s].
-        max_response_bytes: of one answer, unpacked [bytes].
-    """
-
-    timeout: float = 600.0
-    connect_timeout: float = 5.0
-    read_timeout: float = 300.0
-    max_response_bytes: int = 32 * 1024 * 1024
-
-    def __post_init__(self) -> None:
-        for name in self.__struct_fields__:
-            if not getattr(self, name) > 0:
-                raise BadCall(f"{name} must be greater than 0, not {getattr(self, name)!r}")
-
-
 # Shorter ones are placeholders such as "ollama" or "EMPTY", and words of ordinary messages.
 _SHORTEST_SECRET: Final = 8
 
-# Whatever else is sent may be a key, by whatever name a gateway wants it.
+# The value of any other header may be a key: gateways have their own names for it.
 _PUBLIC_HEADERS: Final = frozenset(
     {
         "accept",
@@ -80,7 +63,7 @@ _PUBLIC_HEADERS: Final = frozenset(
 )
 
 
-class Request(msgspec.Struct, frozen=True):
+class HTTPRequest(msgspec.Struct, frozen=True):
     """One POST of JSON; `headers` hides a mapping of names in lower case, since a key is in it."""
 
     url: str
@@ -89,7 +72,7 @@ class Request(msgspec.Struct, frozen=True):
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What must appear in no error, whoever repeats it."""
+        """The values that must appear in no error, though the server repeats them."""
         values: list[str] = []
         for name, value in self.headers.value.items():
             if name not in _PUBLIC_HEADERS:
@@ -98,7 +81,7 @@ class Request(msgspec.Struct, frozen=True):
 
 
 def _parts_of(value: str) -> list[str]:
-    """The key behind ``Bearer``, or the password behind ``Basic``."""
+    """Return the key behind ``Bearer``, or the password behind ``Basic``."""
     scheme, _, credentials = value.partition(" ")
     if scheme.lower() != "basic":
         return [credentials]
@@ -129,10 +112,10 @@ def _load(encrypted: bool) -> None:  # noqa: FBT001 - called by trio, which pass
     _loaded.add(encrypted)
 
 
-class Pool:
-    """`httpx.AsyncClient`s that are made when they are needed, and can be closed and used again.
+class Connections:
+    """The connections of one client: opened when they are needed; can be closed and used again.
 
-    Connections belong to the trio run that opened them; in another run clients of its own are made.
+    Connections belong to the trio run that opened them. In another run, others are opened.
 
     Args:
         provider: named in errors.
@@ -144,7 +127,7 @@ class Pool:
     def __init__(
         self,
         provider: str,
-        limits: Limits,
+        limits: HTTPLimits,
         *,
         trust_env: bool = True,
         transport: httpx.AsyncBaseTransport | None = None,
@@ -153,16 +136,18 @@ class Pool:
         self.limits = limits
         self._trust_env = trust_env
         self._transport = transport
-        self._shards: dict[trio.lowlevel.TrioToken, Shards] = {}
+        self._pools: dict[trio.lowlevel.TrioToken, ConnectionPools] = {}
         self._last_headers: Mapping[str, str] = {}
 
     @property
     def rate_limits(self) -> RateLimits | None:
-        """What the last answer told of the provider's limits; None if it told nothing."""
+        """What the last answer said about the provider's limits; None if it said nothing."""
         return rate_limits(self._last_headers)
 
-    async def open(self, request: Request) -> Body:
-        """Send `request` and read the head of the answer; its body must be closed.
+    async def open(self, request: HTTPRequest) -> ResponseBody:
+        """Send `request`, read the head of the answer, and return its body, which must be closed.
+
+        Cancelled, this closes the connection.
 
         Raises:
             ModelError: the network failed, or the answer reports an error.
@@ -171,17 +156,17 @@ class Pool:
         if self._transport is None and encrypted not in _loaded:
             # Hundreds of milliseconds that no event loop should stand still for.
             await trio.to_thread.run_sync(_load, encrypted, abandon_on_cancel=True)
-        shards = self._shards_here(encrypted=encrypted)
-        response, shard = await self.guard(self._send(request, shards), request)
+        pools = self._pools_here(encrypted=encrypted)
+        response, pool = await self.guard(self._send(request, pools), request)
         self._last_headers = response.headers
-        reply = Reply(self.provider, response.status_code, response.headers, request.secrets)
-        body = Body(response, reply, self, partial(shards.give_back, shard))
+        head = ResponseHead(self.provider, response.status_code, response.headers, request.secrets)
+        body = ResponseBody(response, head, self, partial(pools.give_back, pool))
         if response.is_success:
             return body
         failure = await _error_in(body)
         raise failure
 
-    async def guard(self, call: Awaitable[T], request: Request | None = None) -> T:
+    async def guard(self, call: Awaitable[T], request: HTTPRequest | None = None) -> T:
         """Await `call`, and raise what httpx raises in it as `ModelError`, without secrets of `request`."""
         import httpx  # noqa: PLC0415 - imported at the first call
 
@@ -197,10 +182,10 @@ class Pool:
 
     async def aclose(self) -> None:
         """Close the connections of this trio run, even if cancelled; calls in flight fail."""
-        shards = self._shards.pop(trio.lowlevel.current_trio_token(), None)
-        if shards is not None:
+        pools = self._pools.pop(trio.lowlevel.current_trio_token(), None)
+        if pools is not None:
             with trio.CancelScope(shield=True):
-                await shards.aclose()
+                await pools.aclose()
         await trio.lowlevel.checkpoint()
 
     def timed_out(self) -> ModelError:
@@ -211,7 +196,7 @@ class Pool:
     def _failure(self, error: Exception, secrets: tuple[str, ...]) -> ModelError:
         import httpx  # noqa: PLC0415 - loaded already: it has raised
 
-        detail = redact(str(error) or type(error).__name__, secrets)
+        detail = redact_secrets(str(error) or type(error).__name__, secrets)
         limits = self.limits
         match error:
             case httpx.ConnectTimeout():
@@ -238,26 +223,28 @@ class Pool:
                 message = f"the connection broke: {detail}"
                 return ModelError(message, provider=self.provider, kind="connection")
 
-    async def _send(self, request: Request, shards: Shards) -> tuple[httpx.Response, Shard]:
-        shard = shards.take()
+    async def _send(
+        self, request: HTTPRequest, pools: ConnectionPools
+    ) -> tuple[httpx.Response, ConnectionPool]:
+        pool = pools.take()
         try:
             headers = {"accept-encoding": ACCEPTED, **request.headers.value}
-            built = shard.client.build_request("POST", request.url, headers=headers, content=request.content)
-            return await shard.send(built), shard
+            built = pool.client.build_request("POST", request.url, headers=headers, content=request.content)
+            return await pool.send(built), pool
         except BaseException:
             with trio.CancelScope(shield=True):
-                await shards.give_back(shard)
+                await pools.give_back(pool)
             raise
 
-    def _shards_here(self, *, encrypted: bool) -> Shards:
-        """The connections of this trio run."""
+    def _pools_here(self, *, encrypted: bool) -> ConnectionPools:
+        """Return the pools of this trio run."""
         token = trio.lowlevel.current_trio_token()
-        if token not in self._shards:
+        if token not in self._pools:
             self._forget_ended_runs()
-            # A transport is for all calls: to close it with one of several clients would break the others.
-            calls = None if self._transport is not None else CALLS_A_SHARD
-            self._shards[token] = Shards(partial(self._new_client, encrypted=encrypted), calls=calls)
-        return self._shards[token]
+            # A transport is for all calls: to close it with one of several pools would break the others.
+            calls = None if self._transport is not None else CALLS_PER_POOL
+            self._pools[token] = ConnectionPools(partial(self._new_client, encrypted=encrypted), calls=calls)
+        return self._pools[token]
 
     def _new_client(self, *, encrypted: bool) -> httpx.AsyncClient:
         import httpx  # noqa: PLC0415 - imported at the first call
@@ -287,111 +274,17 @@ class Pool:
         raise failure
 
     def _forget_ended_runs(self) -> None:
-        for token in list(self._shards):
+        for token in list(self._pools):
             try:
                 token.run_sync_soon(lambda: None)
             except trio.RunFinishedError:
-                self._shards.pop(token, None)  # another thread's run may have been first
+                self._pools.pop(token, None)  # another thread's run may have been first
 
 
-async def _error_in(body: Body) -> ModelError:
+async def _error_in(body: ResponseBody) -> ModelError:
     """Make the error that an answer with an error status means, and close its body."""
     try:
         content = await body.read_what_comes()
     finally:
         await body.aclose()
-    return body.reply.failure(content)
-
-
-class Body:
-    """The bytes of one answer, unpacked, as they arrive, and never more than the limit."""
-
-    def __init__(
-        self, response: httpx.Response, reply: Reply, pool: Pool, on_end: Callable[[], Awaitable[None]]
-    ) -> None:
-        self.reply = reply
-        self._on_end: Callable[[], Awaitable[None]] | None = on_end
-        self._response = response
-        self._pool = pool
-        if response.is_stream_consumed:  # a transport for tests gave the whole answer, unpacked
-            self._pieces = response.aiter_bytes()
-            self._unpacker: Unpacker | None = Unpacker("identity")
-        else:
-            # Raw, for httpx unpacks without bound, and what it raises then leaves its generators open.
-            self._pieces = response.aiter_raw()
-            self._unpacker = None
-        self._left = pool.limits.max_response_bytes
-        self._started = False
-        self._ended = False
-
-    async def read(self) -> bytes:
-        """Return the next piece, never empty; b"" at the end. Raises `ModelError`."""
-        self._started = True
-        while not self._ended:
-            piece = self._unpack(await self._pool.guard(self._advance()))
-            self._left -= len(piece)
-            if self._left < 0:
-                raise self._too_long()
-            if piece:
-                return piece
-        return b""
-
-    async def read_all(self) -> bytes:
-        """Return the whole body. Raises `ModelError`."""
-        pieces = []
-        while piece := await self.read():
-            pieces.append(piece)
-        return b"".join(pieces)
-
-    async def read_what_comes(self) -> bytes:
-        """Return as much of the body as arrives: half an error message says more than none."""
-        pieces = []
-        with suppress(ModelError):
-            while piece := await self.read():
-                pieces.append(piece)
-        return b"".join(pieces)
-
-    async def aclose(self) -> None:
-        """Give the connection back if the body was read to its end, and close it otherwise.
-
-        Never waits for the network, and runs to its end when cancelled.
-        """
-        import httpx  # noqa: PLC0415 - loaded already: there is a response
-
-        with trio.CancelScope(shield=True):
-            try:
-                await self._response.aclose()
-                # httpx reads through nested async generators, which trio wants run to their end. On a closed
-                # connection they get there by an error; a transport that goes on sending is cancelled.
-                with trio.CancelScope() as ending, suppress(httpx.HTTPError, httpx.StreamError):
-                    ending.cancel()
-                    while self._started and not self._ended:
-                        await self._advance()
-            finally:
-                on_end, self._on_end = self._on_end, None
-                if on_end is not None:
-                    await on_end()
-
-    async def _advance(self) -> bytes:
-        try:
-            return await anext(self._pieces)
-        except StopAsyncIteration:
-            self._ended = True
-            return b""
-        except BaseException:
-            self._ended = True
-            raise
-
-    def _unpack(self, piece: bytes) -> bytes:
-        try:
-            if self._unpacker is None:
-                self._unpacker = Unpacker(self.reply.headers.get("content-encoding", ""))
-            return self._unpacker.unpack(piece, self._left)
-        except ValueError as error:
-            failure = self.reply.malformed(f"it cannot be unpacked: {error}")
-        raise failure
-
-    def _too_long(self) -> ModelError:
-        allowed = self._pool.limits.max_response_bytes
-        message = f"the answer is longer than max_response_bytes ({allowed} bytes)"
-        return ModelError(message, provider=self._pool.provider, kind="protocol", retryable=False)
+    return body.head.failure(content)

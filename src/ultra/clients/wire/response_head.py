@@ -1,4 +1,4 @@
-"""Turning what a provider says about a failure into a `ModelError`.
+"""The head of an HTTP response, and the `ModelError` that a response means.
 
 Every dialect's error body is read here, because gateways mix them: an OpenAI-compatible endpoint may
 answer in the words of Google, of FastAPI or of a proxy that speaks HTML.
@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 from msgspec import Struct
 
-from ultra.clients.http.address import shown_url
-from ultra.clients.http.error_kinds import codes_in, kind_of_error
-from ultra.clients.http.event_streams import BYTE_ORDER_MARK
-from ultra.clients.http.headers import REQUEST_ID_HEADERS, first_header, retry_after, retry_info
+from ultra.clients.wire.addresses import shown_url
+from ultra.clients.wire.error_kinds import codes_in, kind_of_error
+from ultra.clients.wire.event_streams import BYTE_ORDER_MARK
+from ultra.clients.wire.headers import REQUEST_ID_HEADERS, first_header, retry_after, retry_info
+from ultra.clients.wire.redaction import redact_secrets
 from ultra.errors import ModelError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from ultra.errors import ErrorKind
 
-__all__ = ["Reply"]
+__all__ = ["ResponseHead"]
 
 T = TypeVar("T")
 
@@ -43,8 +44,8 @@ class _Body(Struct):
     request_id: Any = None
 
 
-class Reply:
-    """The head of one answer, and how to report failures that happen in it.
+class ResponseHead:
+    """Status and headers of one response; makes the errors for all that is wrong with it.
 
     Args:
         provider: named in every error.
@@ -71,9 +72,9 @@ class Reply:
         retry_after: float | None = None,
         request_id: str | None = None,
     ) -> ModelError:
-        """Make the error that says `message` of this reply."""
+        """Make the error that says `message` about this response."""
         return ModelError(
-            redact(message, self._secrets),
+            redact_secrets(message, self._secrets),
             provider=self.provider,
             kind=kind,
             status=self.status,
@@ -96,7 +97,7 @@ class Reply:
         return self.error("the stream ended before the answer was complete", "connection")
 
     def failure(self, content: bytes) -> ModelError:
-        """Make the error that a reply with an error status means; `content` is its body."""
+        """Make the error that a response with an error status means; `content` is its body."""
         if 300 <= self.status < 400:  # noqa: PLR2004 - the redirections of HTTP
             return self._redirected()
         return self._read(
@@ -104,7 +105,7 @@ class Reply:
         )
 
     def failure_inside(self, content: bytes | dict[str, Any]) -> ModelError:
-        """Make the error that `content`, found in a reply of success where an answer should be, means."""
+        """Make the error that `content`, found in a response of success in place of an answer, means."""
         found = self._parse(content) if isinstance(content, bytes) else content
         return self._read(found or "the answer is empty", None)
 
@@ -153,7 +154,7 @@ class Reply:
         metadata = details.get("metadata")
         if isinstance(metadata, dict) and (raw := _text(metadata.get("raw"))):
             # OpenRouter's own message says no more than that a provider failed.
-            failure.add_note(redact(raw, self._secrets))
+            failure.add_note(redact_secrets(raw, self._secrets))
         return failure
 
     def _retryable(self, kind: ErrorKind, status: int | None) -> bool | None:
@@ -163,13 +164,6 @@ class Reply:
         if status == self.status and advice in {"true", "false"}:
             return advice == "true"
         return True if status == 409 else None  # noqa: PLR2004 - Conflict: another request held a lock
-
-
-def redact(text: str, secrets: tuple[str, ...]) -> str:
-    """Replace every secret in `text`."""
-    for secret in secrets:
-        text = text.replace(secret, "***")
-    return text
 
 
 def _as_body(found: object) -> _Body:
@@ -226,5 +220,5 @@ def _quote(content: bytes, secrets: tuple[str, ...]) -> str:
     text = content.decode("utf-8", "replace")
     if title := re.search(r"<title>(.*?)</title>", text, re.IGNORECASE | re.DOTALL):
         text = title[1]
-    text = redact(" ".join(re.sub(r"<[^>]*>", " ", text).split()), secrets)
+    text = redact_secrets(" ".join(re.sub(r"<[^>]*>", " ", text).split()), secrets)
     return text if len(text) <= _LONGEST_QUOTED_BODY else f"{text[:_LONGEST_QUOTED_BODY]}…"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ultra.clients.http.redaction import redact
+from ultra.clients.wire.redaction import redact_keys
 
 SECRET = "s3cr3t-Value_0123456789"
 
@@ -23,8 +23,8 @@ SECRET = "s3cr3t-Value_0123456789"
     ],
 )
 def test_keys_and_tokens_disappear(text: str) -> None:
-    assert SECRET not in redact(text)
-    assert "[redacted]" in redact(text)
+    assert SECRET not in redact_keys(text)
+    assert "[redacted]" in redact_keys(text)
 
 
 @pytest.mark.parametrize(
@@ -38,8 +38,8 @@ def test_keys_and_tokens_disappear(text: str) -> None:
     ],
 )
 def test_other_text_stays_as_it_is(text: str) -> None:
-    assert redact(text) == text
+    assert redact_keys(text) == text
 
 
 def test_what_follows_a_key_in_a_url_stays() -> None:
-    assert redact(f"/x?key={SECRET}&alt=sse") == "/x?key=[redacted]&alt=sse"
+    assert redact_keys(f"/x?key={SECRET}&alt=sse") == "/x?key=[redacted]&alt=sse"

@@ -2,123 +2,27 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections import deque
 from typing import TYPE_CHECKING, Final, Self
 
 import trio
 
-from ultra.clients.http.event_streams import EventSplitter
 from ultra.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
     from types import TracebackType
 
-    from ultra.clients.http.event_streams import Event
-    from ultra.clients.http.failures import Reply
-    from ultra.clients.http.transport import Body, Pool, Request
+    from ultra.clients.dialects.base import Dialect
+    from ultra.clients.dialects.decoders import AnswerDecoder
+    from ultra.clients.http.body import ResponseBody
+    from ultra.clients.http.connections import Connections, HTTPRequest
     from ultra.messages.results import Completion
 
-__all__ = ["AnswerDecoder", "CompletionStream", "Dialect", "EventDecoder", "PlainAnswer"]
+__all__ = ["CompletionStream"]
 
 # Once the answer is whole, the end of its body is waited for this long [s]: a connection that was
 # read to the end can be used again.
-_DRAIN: Final = 0.1
-
-
-class AnswerDecoder(ABC):
-    """Reads one streamed answer in one dialect. It is fed bytes and never touches the network."""
-
-    def __init__(self, reply: Reply) -> None:
-        self.reply = reply
-        self.finished = False
-        """The model has said why it stopped, so all of its text has been seen."""
-        self.terminated = False
-        """The stream has said that nothing follows."""
-
-    @abstractmethod
-    def feed(self, data: bytes) -> Iterator[str]:
-        """Yield the pieces of text that `data` completes. Raises `ModelError`."""
-
-    @abstractmethod
-    def flush(self) -> Iterator[str]:
-        """Yield what was still waiting for its end when the body ended. Raises `ModelError`."""
-
-    @abstractmethod
-    def completion(self) -> Completion:
-        """Return the whole answer. Raises `ModelError` where the stream ended too early."""
-
-
-class EventDecoder(AnswerDecoder):
-    """Reads an answer that comes as server-sent events."""
-
-    def __init__(self, reply: Reply) -> None:
-        super().__init__(reply)
-        self._events = EventSplitter()
-
-    def feed(self, data: bytes) -> Iterator[str]:
-        """Yield the text of each event that `data` completes. Raises `ModelError`."""
-        return self._texts(self._events.feed(data))
-
-    def flush(self) -> Iterator[str]:
-        """Yield the text of a last event that no blank line ended. Raises `ModelError`."""
-        return self._texts(self._events.flush())
-
-    @abstractmethod
-    def read(self, name: str, data: bytes) -> str:
-        """Return the text in one event's `data`, which is not empty. Raises `ModelError`."""
-
-    def cut_off(self) -> ModelError:
-        """Make the error for a stream that ended too early: what it says outside of events, if anything.
-
-        Gemini reports an error in mid-stream as bare JSON, a gateway its own as a page of HTML.
-        """
-        stray = self._events.stray
-        return self.reply.failure_inside(stray) if stray.strip() else self.reply.cut_off()
-
-    def _texts(self, events: list[Event]) -> Iterator[str]:
-        for event in events:
-            if self.terminated:
-                return
-            if data := event.data.strip():
-                yield self.read(event.name, data)
-
-
-class PlainAnswer(AnswerDecoder):
-    """An answer in one piece where a stream was asked for: some gateways do not stream."""
-
-    def __init__(self, reply: Reply, decode: Callable[[bytes, Reply], Completion]) -> None:
-        super().__init__(reply)
-        self._decode = decode
-        self._content = bytearray()
-
-    def feed(self, data: bytes) -> Iterator[str]:
-        """Keep `data` until there is all of it."""
-        self._content += data
-        return iter(())
-
-    def flush(self) -> Iterator[str]:
-        """Yield the whole text."""
-        self._completion = self._decode(bytes(self._content), self.reply)
-        if self._completion.content:
-            yield self._completion.content
-
-    def completion(self) -> Completion:
-        """Return the whole answer."""
-        return self._completion
-
-
-class Dialect(ABC):
-    """How one provider's answers are read."""
-
-    @abstractmethod
-    def decode(self, content: bytes, reply: Reply) -> Completion:
-        """Read a plain answer. Raises `ModelError`."""
-
-    @abstractmethod
-    def decoder(self, reply: Reply) -> AnswerDecoder:
-        """Return a decoder for one streamed answer."""
+_DRAIN_TIME: Final = 0.1
 
 
 class CompletionStream:
@@ -135,11 +39,11 @@ class CompletionStream:
     ```
     """
 
-    def __init__(self, pool: Pool, request: Request, dialect: Dialect) -> None:
-        self._pool = pool
+    def __init__(self, connections: Connections, request: HTTPRequest, dialect: Dialect) -> None:
+        self._connections = connections
         self._request = request
         self._dialect = dialect
-        self._body: Body | None = None
+        self._body: ResponseBody | None = None
         self._decoder: AnswerDecoder | None = None
         self._deadline: float | None = None
         self._pieces: deque[str | Completion] = deque()
@@ -174,7 +78,7 @@ class CompletionStream:
             return
         try:
             if self._whole:
-                with trio.move_on_after(_DRAIN):
+                with trio.move_on_after(_DRAIN_TIME):
                     await body.read_what_comes()
         finally:
             await body.aclose()
@@ -190,18 +94,18 @@ class CompletionStream:
     async def _wait(self) -> None:
         """Read from the network until there is something to hand out, within what is left of the timeout."""
         if self._deadline is None:
-            self._deadline = trio.current_time() + self._pool.limits.timeout
+            self._deadline = trio.current_time() + self._connections.limits.timeout
         with trio.CancelScope(deadline=self._deadline) as scope:
             while not self._pieces and self._failure is None:
                 await self._read()
         if scope.cancelled_caught:
-            self._break(self._pool.timed_out())
+            self._break(self._connections.timed_out())
 
     async def _read(self) -> None:
         try:
             if self._body is None:
-                self._body = await self._pool.open(self._request)
-                self._decoder = self._dialect.decoder(self._body.reply)
+                self._body = await self._connections.open(self._request)
+                self._decoder = self._dialect.decoder(self._body.head)
             data = await self._body.read()
         except ModelError as failure:
             self._break(failure)

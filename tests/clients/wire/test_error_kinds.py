@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ultra.clients.classify import classify
-from ultra.clients.http.failures import Reply
+from ultra.clients.wire.response_head import ResponseHead
 
 
 def error(message: str = "m", **fields: Any) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def test_a_refusal_is_known_by_the_words_of_its_provider(
     provider: str, status: int, body: Any, kind: str
 ) -> None:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    failure = Reply(provider, status, {}).failure(content)
+    failure = ResponseHead(provider, status, {}).failure(content)
     assert (failure.kind, failure.retryable) == (kind, kind in RETRIED)
 
 
@@ -137,4 +137,4 @@ class Foreign(Exception):
     ],
 )
 def test_an_error_inside_a_stream_has_its_kind_without_a_status(body: dict[str, Any], kind: str) -> None:
-    assert Reply("p", 200, {}).failure_inside(body).kind == kind
+    assert ResponseHead("p", 200, {}).failure_inside(body).kind == kind

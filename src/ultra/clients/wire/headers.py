@@ -1,4 +1,7 @@
-"""What an answer says about trying again, and about itself, from whichever library parsed it."""
+"""What the headers of a response say about trying again, and which request it was.
+
+They may come from Ultra's own clients, or from the error of any other library.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +27,13 @@ REQUEST_ID_HEADERS: Final = (
 
 
 def first_header(headers: Mapping[str, str], *names: str) -> str | None:
-    """The value of the first of `names` that is present and not empty, whatever its case."""
+    """Return the value of the first of `names` that is there and not empty; case does not matter."""
     folded = {str(key).lower(): str(value).strip() for key, value in headers.items()}
     return next((folded[name] for name in names if folded.get(name)), None)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """How long the server asks to wait [s], or None where it names no time in the future.
+    """Return how many seconds the server asks to wait; None where it names no time in the future.
 
     ``retry-after-ms`` comes before ``retry-after``, being finer. The latter holds seconds or an HTTP
     date (RFC 9110, section 10.2.3); a date is taken relative to the server's own ``Date``, so that a
@@ -48,7 +51,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def retry_info(error: Mapping[str, Any]) -> float | None:
-    """How long Google asks to wait [s], in an error's details and as ``"retryDelay": "48s"``."""
+    """Return how many seconds Google asks to wait: in the details of an error, as ``"retryDelay": "48s"``."""
     entries = error.get("details")
     for entry in entries if isinstance(entries, list) else ():
         delay = entry.get("retryDelay") if isinstance(entry, dict) else None
@@ -58,7 +61,7 @@ def retry_info(error: Mapping[str, Any]) -> float | None:
 
 
 def forbids_retry(headers: Mapping[str, str]) -> bool:
-    """Whether ``x-should-retry``, which some providers send beside an error, says no."""
+    """Return whether ``x-should-retry``, which some providers send beside an error, says no."""
     return (first_header(headers, "x-should-retry") or "").lower() == "false"
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from helpers.loopback import fixed, serve
 from ultra.clients import OllamaClient, OpenAIClient, connect, provider_statuses
-from ultra.clients.http.address import checked_url, shown_url
+from ultra.clients.wire.addresses import checked_url, shown_url
 from ultra.errors import BadCall, ModelError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def test_an_address_that_cannot_be_used_is_refused_without_its_password(url: str
 
 def test_ollamas_host_may_have_a_password_and_no_scheme() -> None:
     client = OllamaClient("m", provider="ollama", base_url="me:p@ssword@host")
-    assert client._base_url == "http://host:11434"
+    assert client.dialect.base_url == "http://host:11434"
     assert client._headers.value["authorization"] == BASIC
 
 

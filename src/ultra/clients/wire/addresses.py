@@ -1,4 +1,4 @@
-"""Addresses as people write them: with a name and a password in front of the host, or with mistakes.
+"""Checking addresses of endpoints, which may hold a user and a password, or mistakes.
 
 Passwords must not stay in an address: httpx writes addresses into its log, and would send the password
 in place of the API key.

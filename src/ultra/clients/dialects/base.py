@@ -1,0 +1,120 @@
+"""What a dialect is: how one kind of API is asked, and how its answers are read."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ultra.clients.dialects.decoders import PlainAnswer
+from ultra.clients.wire.addresses import checked_url
+from ultra.messages.chat import ChatMessage
+
+if TYPE_CHECKING:
+    from ultra.clients.dialects.decoders import AnswerDecoder
+    from ultra.clients.options import CallOptions
+    from ultra.clients.wire.response_head import ResponseHead
+    from ultra.messages.request import ModelRequest
+    from ultra.messages.results import Completion
+
+__all__ = ["Dialect", "apart", "messages_of"]
+
+
+class Dialect(ABC):
+    """One model behind one API, as values: what is sent to it, and what its answers mean.
+
+    A dialect does no input or output: `HTTPClient` sends what a dialect encodes, and hands it what comes
+    back. One object serves any number of calls at once, since it remembers nothing of them. A new one is
+    a subclass in a file of its own::
+
+        class Parrot(Dialect):
+            stream_decoder = ParrotDecoder
+
+            def headers(self, api_key): return {"x-key": api_key}
+            def url(self, *, stream): return f"{self.base_url}/say"
+            def encode(self, request, options, *, stream): return {"text": request.prompt}
+            def decode(self, content, head): return Completion(content=content.decode())
+
+        client = HTTPClient(Parrot("m", provider="parrot", base_url="https://parrot.example"))
+
+    Args:
+        model: the provider's name of the model.
+        provider: named in errors; the first half of ``provider:model``.
+        base_url: of the endpoint. A user and a password in it are taken out, into `login`.
+
+    Attributes:
+        login: the header that carries the user and the password, if there are any; it holds a secret.
+
+    Raises:
+        BadCall: `base_url` is no address of an endpoint.
+    """
+
+    stream_decoder: ClassVar[type[AnswerDecoder]]
+    """Decodes a streamed answer."""
+
+    def __init__(self, model: str, *, provider: str, base_url: str) -> None:
+        self.model = model
+        self.provider = provider
+        self.base_url, self.login = checked_url(base_url)
+
+    @abstractmethod
+    def headers(self, api_key: str) -> dict[str, str]:
+        """Return the headers that carry the key, which may be empty, and what else the API wants there."""
+
+    @abstractmethod
+    def url(self, *, stream: bool) -> str:
+        """Return the whole address to post to."""
+
+    @abstractmethod
+    def encode(self, request: ModelRequest, options: CallOptions, *, stream: bool) -> dict[str, Any]:
+        """Return the JSON to post; entries that are None are left out.
+
+        Args:
+            request: whose messages are encoded.
+            options: of this call: those of the request, before the defaults of the client.
+            stream: whether the answer is to be streamed.
+        """
+
+    @abstractmethod
+    def decode(self, content: bytes, head: ResponseHead) -> Completion:
+        """Return the plain answer that `content` is. Raises `ModelError`."""
+
+    def decoder(self, head: ResponseHead) -> AnswerDecoder:
+        """Return a decoder for one streamed answer."""
+        if head.content_type == "application/json":
+            return PlainAnswer(head, self.decode)
+        return self.stream_decoder(head)
+
+    def decode_whole(self, content: bytes, head: ResponseHead) -> Completion:
+        """Return the answer that `content` is, plain or streamed: some gateways stream unasked.
+
+        Raises `ModelError`.
+        """
+        if head.content_type != "text/event-stream":
+            return self.decode(content, head)
+        decoder = self.decoder(head)
+        for pieces in (decoder.feed(content), decoder.flush()):
+            for _ in pieces:
+                pass  # the completion has them all
+        return decoder.completion()
+
+
+def messages_of(request: ModelRequest, options: CallOptions) -> list[ChatMessage]:
+    """Return the messages to send, in order.
+
+    Where the request has no system message, that of `options` comes first. Empty system messages are left
+    out: some APIs refuse them.
+    """
+    messages = list(request.messages)
+    if options.system is not None and request.system is None:
+        messages.insert(0, ChatMessage("system", options.system))
+    return [message for message in messages if message.content or message.role != "system"]
+
+
+def apart(messages: list[ChatMessage]) -> tuple[str | None, list[ChatMessage]]:
+    """Return the system messages as one text, None if there are none, and the other messages.
+
+    For the APIs that take the system prompt beside the messages.
+    """
+    system = [message.content for message in messages if message.role == "system"]
+    others = [message for message in messages if message.role != "system"]
+    return "\n\n".join(system) or None, others

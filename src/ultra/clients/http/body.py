@@ -1,0 +1,122 @@
+"""The body of one response, decompressed, as it arrives, and never longer than allowed."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import trio
+
+from ultra.clients.http.decompression import Decompressor
+from ultra.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    import httpx
+
+    from ultra.clients.http.connections import Connections
+    from ultra.clients.wire.response_head import ResponseHead
+
+__all__ = ["ResponseBody"]
+
+
+class ResponseBody:
+    """The bytes of one response, decompressed, and at most ``max_response_bytes`` of them.
+
+    It holds a connection until `aclose`.
+    """
+
+    def __init__(
+        self,
+        response: httpx.Response,
+        head: ResponseHead,
+        connections: Connections,
+        on_end: Callable[[], Awaitable[None]],
+    ) -> None:
+        self.head = head
+        self._on_end: Callable[[], Awaitable[None]] | None = on_end
+        self._response = response
+        self._connections = connections
+        if response.is_stream_consumed:  # a transport for tests gave the whole answer, decompressed
+            self._pieces = response.aiter_bytes()
+            self._decompressor: Decompressor | None = Decompressor("identity")
+        else:
+            # Raw, for httpx decompresses without bound, and what it raises then leaves its generators open.
+            self._pieces = response.aiter_raw()
+            self._decompressor = None
+        self._left = connections.limits.max_response_bytes
+        self._started = False
+        self._ended = False
+
+    async def read(self) -> bytes:
+        """Return the next piece, never empty; b"" at the end. Raises `ModelError`."""
+        self._started = True
+        while not self._ended:
+            piece = self._decompress(await self._connections.guard(self._advance()))
+            self._left -= len(piece)
+            if self._left < 0:
+                raise self._too_long()
+            if piece:
+                return piece
+        return b""
+
+    async def read_all(self) -> bytes:
+        """Return the whole body. Raises `ModelError`."""
+        pieces = []
+        while piece := await self.read():
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    async def read_what_comes(self) -> bytes:
+        """Return as much of the body as arrives: half an error message says more than none."""
+        pieces = []
+        with suppress(ModelError):
+            while piece := await self.read():
+                pieces.append(piece)
+        return b"".join(pieces)
+
+    async def aclose(self) -> None:
+        """Give the connection back if the body was read to its end, and close it otherwise.
+
+        Never waits for the network, and runs to its end when cancelled.
+        """
+        import httpx  # noqa: PLC0415 - loaded already: there is a response
+
+        with trio.CancelScope(shield=True):
+            try:
+                await self._response.aclose()
+                # httpx reads through nested async generators, which trio wants run to their end. On a closed
+                # connection they get there by an error; a transport that goes on sending is cancelled.
+                with trio.CancelScope() as ending, suppress(httpx.HTTPError, httpx.StreamError):
+                    ending.cancel()
+                    while self._started and not self._ended:
+                        await self._advance()
+            finally:
+                on_end, self._on_end = self._on_end, None
+                if on_end is not None:
+                    await on_end()
+
+    async def _advance(self) -> bytes:
+        try:
+            return await anext(self._pieces)
+        except StopAsyncIteration:
+            self._ended = True
+            return b""
+        except BaseException:
+            self._ended = True
+            raise
+
+    def _decompress(self, piece: bytes) -> bytes:
+        try:
+            if self._decompressor is None:
+                self._decompressor = Decompressor(self.head.headers.get("content-encoding", ""))
+            return self._decompressor.feed(piece, self._left)
+        except ValueError as error:
+            failure = self.head.malformed(f"it cannot be decompressed: {error}")
+        raise failure
+
+    def _too_long(self) -> ModelError:
+        allowed = self._connections.limits.max_response_bytes
+        message = f"the answer is longer than max_response_bytes ({allowed} bytes)"
+        return ModelError(message, provider=self._connections.provider, kind="protocol", retryable=False)
