@@ -20,7 +20,6 @@ from ultra.actors.runtime.crash import CrashBarrier
 from ultra.actors.runtime.inbox import Inbox
 from ultra.actors.runtime.incarnation import Incarnation
 from ultra.actors.runtime.message import Envelope
-from ultra.actors.runtime.worker import Worker
 from ultra.supervisor.intensity import CountedRestart, RestartWindow
 from ultra.supervisor.loop import SupervisionLoop
 from ultra.supervisor.policy import RestartPolicy
@@ -148,10 +147,10 @@ def redelivered_messages_go_to_the_end(patch: pytest.MonkeyPatch) -> None:
 
     def requeue(self: Inbox, envelopes: Any) -> None:
         for envelope in envelopes:
+            del self._in_flight[envelope]
             if envelope.system:
                 self._system = self._system or deque()
                 self._system.append(envelope)
-                self._system_in_flight -= 1
             else:
                 self._user = self._user or deque()
                 self._user.append(envelope)
@@ -168,9 +167,9 @@ def user_messages_come_first(patch: pytest.MonkeyPatch) -> None:
             envelope = self._user.popleft()
         elif self._system:
             envelope = self._system.popleft()
-            self._system_in_flight += 1
         else:
             return None
+        self._in_flight[envelope] = None
         envelope.deliveries += 1
         return envelope
 
@@ -184,11 +183,11 @@ def last_in_first_out(patch: pytest.MonkeyPatch) -> None:
     def take(self: Inbox) -> Envelope | None:
         if self._system:
             envelope = self._system.popleft()
-            self._system_in_flight += 1
         elif self._user:
             envelope = self._user.pop()
         else:
             return None
+        self._in_flight[envelope] = None
         envelope.deliveries += 1
         return envelope
 
@@ -315,7 +314,7 @@ def watchers_are_forgotten(patch: pytest.MonkeyPatch) -> None:
     terminate = Cell.terminate
 
     def silent(self: Cell, state: Any, error: Exception | None = None) -> None:
-        self.watchers = None
+        self.watchers = {}
         terminate(self, state, error)
 
     patch.setattr(Cell, "terminate", silent)
@@ -338,8 +337,9 @@ def wake_ups_get_lost(patch: pytest.MonkeyPatch) -> None:
     """Now and then nobody is told that a message has come."""
     wake, calls = Incarnation.wake, count()
 
-    def sleepy(self: Incarnation) -> bool:
-        return wake(self) if next(calls) % 40 else True
+    def sleepy(self: Incarnation) -> None:
+        if next(calls) % 40:
+            wake(self)
 
     patch.setattr(Incarnation, "wake", sleepy)
 
@@ -373,7 +373,6 @@ def take_for_a_crash(patch: pytest.MonkeyPatch, unexpected: type[BaseException])
         return leave(self, kind, error, trace)
 
     patch.setattr(CrashBarrier, "__exit__", greedy)
-    patch.setattr(Worker, "__exit__", greedy)
 
 
 @breaks(11)

@@ -11,7 +11,6 @@ from msgspec import Struct
 from ultra.actors.runtime.actor import Actor, ActorOptions, ActorRef, check_grace
 from ultra.actors.runtime.cell import Cell, Interceptor
 from ultra.actors.runtime.dead_letters import DeadLetters
-from ultra.actors.runtime.timekeeper import Timekeeper
 from ultra.errors import BadCall
 from ultra.supervisor.child import ActorChild, SupervisorChild
 from ultra.supervisor.lifecycle import Lifecycle
@@ -40,7 +39,6 @@ class Environment(Struct, frozen=True):
     dead_letters: DeadLetters
     lifecycle: Lifecycle
     random: Random
-    timekeeper: Timekeeper
     interceptor: Interceptor | None = None
 
 
@@ -106,7 +104,6 @@ class Supervisor:
             spec.factory,
             spec.options,
             dead_letters=self._environment.dead_letters,
-            timekeeper=self._environment.timekeeper,
             interceptor=self._environment.interceptor,
         )
         self.loop.add(ActorChild(spec, cell, self.loop))

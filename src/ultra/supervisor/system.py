@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextvars import copy_context
 from typing import TYPE_CHECKING, Self, TypeVarTuple
 
 import trio
@@ -11,7 +10,6 @@ from ultra._support.randomness import new_random
 from ultra.actors.runtime.cell import check_faults
 from ultra.actors.runtime.dead_letters import DeadLetters
 from ultra.actors.runtime.status import ActorState
-from ultra.actors.runtime.timekeeper import Timekeeper
 from ultra.errors import ActorStopped, BadCall, UsageError
 from ultra.supervisor.lifecycle import Lifecycle
 from ultra.supervisor.supervisor import Environment, Supervisor
@@ -19,7 +17,6 @@ from ultra.supervisor.supervisor import Environment, Supervisor
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from contextlib import AbstractContextManager
-    from contextvars import Context
     from random import Random
     from types import TracebackType
 
@@ -65,10 +62,7 @@ class ActorSystem:
         self.dead_letters = DeadLetters(dead_letters)
         self._lifecycle = Lifecycle()
         self._faults = faults
-        self._timekeeper = Timekeeper(self._start_timekeeper)
-        environment = Environment(
-            self.dead_letters, self._lifecycle, random or new_random(), self._timekeeper, faults
-        )
+        environment = Environment(self.dead_letters, self._lifecycle, random or new_random(), faults)
         self._root = Supervisor(
             "",
             environment,
@@ -79,13 +73,11 @@ class ActorSystem:
         self._manager = trio.open_nursery()
         self._nursery: trio.Nursery | None = None
         self._entered = False
-        self._context: Context | None = None
 
     async def __aenter__(self) -> Self:
         if self._entered:
             raise UsageError("an ActorSystem can be entered only once; make a new one")
         self._entered = True
-        self._context = copy_context()
         if self._faults is not None:
             self._faults.begin()
         self._root.loop.prepare()
@@ -130,14 +122,8 @@ class ActorSystem:
                 raise
             # Cancelled or interrupted while it stopped the others: neither may hide the other.
             raise BaseExceptionGroup("broken off after an escalation", [error, loop.failure]) from None
-        finally:
-            self._timekeeper.close()
         if loop.failure is not None:
             raise loop.failure
-
-    def _start_timekeeper(self, run: Callable[[], Awaitable[None]]) -> None:
-        if self._nursery is not None and self._context is not None:
-            self._context.run(self._nursery.start_soon, run)  # not in that of the handler who needs it first
 
     def _end(self) -> None:
         self._root.loop.terminate(ActorState.STOPPED)

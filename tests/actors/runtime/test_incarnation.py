@@ -28,6 +28,7 @@ from helpers.puppets import (
     wide,
 )
 from ultra.actors import Actor, ActorOptions, ActorState
+from ultra.actors.runtime import worker
 from ultra.errors import ActorCrashed, ActorStopped
 from ultra.supervisor import ActorSystem, RestartIntensity
 
@@ -467,10 +468,12 @@ class Catastrophe(BaseException):
     """Not an Exception, as KeyboardInterrupt is none."""
 
 
-@pytest.mark.parametrize("concurrency", [1, 2])
+@pytest.mark.parametrize(
+    "options", [wide(1), wide(2), wide(1, cancel_abandoned=True), wide(2, cancel_abandoned=True)]
+)
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, Catastrophe])
 def test_what_is_no_exception_ends_the_program_and_restarts_nothing(
-    kind: type[BaseException], concurrency: int
+    kind: type[BaseException], options: ActorOptions
 ) -> None:
     async def end_it_all(_: Actor) -> None:
         raise kind
@@ -479,7 +482,7 @@ def test_what_is_no_exception_ends_the_program_and_restarts_nothing(
         async with ActorSystem() as system:
             with recording(system) as recorder:
                 try:
-                    await system.spawn(Puppet, options=wide(concurrency)).ask(end_it_all)
+                    await system.spawn(Puppet, options=options).ask(end_it_all)
                 finally:
                     kinds.extend(recorder.kinds("/puppet-1"))
 
@@ -522,6 +525,21 @@ def test_a_real_interrupt_ends_the_program_and_leaves_nobody_waiting() -> None:
     with pytest.raises(BaseException) as caught:
         trio.run(main)
     assert [type(leaf) for leaf in leaves(caught.value)] == [KeyboardInterrupt]
+
+
+async def test_no_interrupt_comes_while_a_worker_becomes_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def parked(abort: Any) -> Any:
+        protected.append(trio.lowlevel.currently_ki_protected())
+        return await trio.lowlevel.wait_task_rescheduled(abort)
+
+    protected: list[bool] = []
+    monkeypatch.setattr(worker, "wait_task_rescheduled", parked)
+    async with ActorSystem() as system:
+        ref = system.spawn(Puppet)
+        await ref.ask("first")
+        await wait_all_tasks_blocked()
+        await ref.ask("second")
+    assert protected == [True, True]
 
 
 @pytest.mark.parametrize("concurrency", [1, 2])

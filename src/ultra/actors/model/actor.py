@@ -200,7 +200,7 @@ class ModelActor(Actor):
             flight = self._flights.get(key) if key is not None else None
             leads = flight is None or flight.deserted
             if flight is None or flight.deserted:
-                flight = Flight(self.section)
+                flight = Flight()
                 flight.board(passenger)
                 await self._lead(request, flight, key)
             else:

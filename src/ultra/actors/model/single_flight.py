@@ -16,7 +16,6 @@ from ultra._support.log import get_logger
 from ultra.errors import LoopUnavailable, UltraError
 
 if TYPE_CHECKING:
-    from ultra.actors.runtime.scope import Section
     from ultra.errors import ModelError
     from ultra.messages.results import Completion
 
@@ -87,10 +86,6 @@ class Passenger:
             self.wake.set()
 
 
-def _plain_scope(deadline: float) -> trio.CancelScope:
-    return trio.CancelScope(deadline=deadline)
-
-
 class Flight:
     """One call under way, with its retries: the text so far, and the passengers who want the answer.
 
@@ -99,7 +94,6 @@ class Flight:
     """
 
     __slots__ = (
-        "_make_scope",
         "_passengers",
         "_restart",
         "_retry",
@@ -115,8 +109,7 @@ class Flight:
         "first_text_at",
     )
 
-    def __init__(self, make_scope: Callable[[float], trio.CancelScope | Section] = _plain_scope) -> None:
-        self._make_scope = make_scope
+    def __init__(self) -> None:
         self.attempts = 0
         self.first_text_at: float | None = None
         self.cached = False
@@ -126,7 +119,7 @@ class Flight:
         self.ended = False
         self.deserted = False
         self._passengers: dict[Passenger, None] = {}
-        self._scope: trio.CancelScope | Section | None = None
+        self._scope: trio.CancelScope | None = None
         self._text: StringIO | None = None  # one buffer: pieces of their own would take many times the room
         self._restart = False
         self._retry: tuple[int, ModelError, float] | None = None  # attempt, error, time of the next one
@@ -184,9 +177,9 @@ class Flight:
 
     # --- the call ------------------------------------------------------------------------------------
 
-    def scope(self, deadline: float = inf) -> trio.CancelScope | Section:
+    def scope(self, deadline: float = inf) -> trio.CancelScope:
         """A scope for the next part of the call: an attempt, or the wait before one."""
-        self._scope = self._make_scope(deadline)
+        self._scope = trio.CancelScope(deadline=deadline)
         if self.deserted:
             self._scope.cancel()
         return self._scope

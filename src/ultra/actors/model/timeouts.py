@@ -12,8 +12,6 @@ from ultra.errors import BadCall, ModelError
 if TYPE_CHECKING:
     from trio import CancelScope
 
-    from ultra.actors.runtime.scope import Section
-
 __all__ = ["AttemptTimer", "Timeouts"]
 
 
@@ -45,7 +43,7 @@ class AttemptTimer:
 
     def __init__(self, timeouts: Timeouts, *, streams: bool) -> None:
         now = trio.current_time()
-        self.scope: CancelScope | Section | None = None
+        self.scope: CancelScope | None = None
         self._timeouts = timeouts
         self._end = now + timeouts.attempt
         self.deadline = self._expect_answer(now, streams=streams)

@@ -15,7 +15,7 @@ from trio.lowlevel import (
     wait_task_rescheduled,
 )
 
-from ultra.actors.runtime.inbox import WAITING, Overflow
+from ultra.actors.runtime.inbox import Overflow
 from ultra.actors.runtime.message import Envelope, Message
 from ultra.errors import AskTimeout, BadCall
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from trio.lowlevel import Task
 
     from ultra.actors.runtime.cell import Cell
-    from ultra.actors.runtime.incarnation import Incarnation
-    from ultra.actors.runtime.scope import Section
     from ultra.actors.runtime.status import ActorSnapshot, Terminated
 
 __all__ = ["Actor", "ActorOptions", "ActorRef"]
@@ -90,26 +88,11 @@ class Actor:
     options: ClassVar[ActorOptions] = ActorOptions()
 
     _cell: Cell
-    _incarnation: Incarnation
 
     @property
     def ref(self) -> ActorRef:
         """The reference to this actor; usable from `on_start` on."""
         return self._cell.ref
-
-    def section(self, deadline: float = math.inf) -> Section:
-        """A block of the handler that calls this, which is cancelled at `deadline` or by its `cancel`.
-
-        As ``trio.CancelScope(deadline=...)``, for a fraction of its price. `deadline` is a
-        `trio.current_time`. One section follows the other, and none stands inside a scope or a nursery of
-        the handler's own; in it there may be any.
-
-        Raises:
-            UsageError: this is not a handler's own task, or the actor lacks `on_abandon` or
-                `ActorOptions.cancel_abandoned`.
-            BadCall: the deadline is not a number.
-        """
-        return self._incarnation.section(deadline)
 
     def finish(self) -> None:
         """End this incarnation normally once the messages in flight are handled.
@@ -191,8 +174,8 @@ class ActorRef:
         """
         await checkpoint_if_cancelled()
         cell = self._cell
-        envelope = Envelope(message, None, cell.on_abandon)
-        if cell.deliver(envelope, may_wait=True) is WAITING:
+        envelope = Envelope(message, cell.abandoned)
+        if cell.deliver(envelope, may_wait=True) == "waiting":
             cell.refuse_own_wait(envelope)
             envelope.sender = current_task()
             await wait_task_rescheduled(envelope.abandon)
@@ -223,8 +206,12 @@ class ActorRef:
             return await self._ask_within(timeout, message)
         await checkpoint_if_cancelled()
         cell = self._cell
-        envelope = Envelope(message, current_task(), cell.on_abandon)
+        envelope = Envelope(message, cell.abandoned)
         cell.deliver(envelope, may_wait=True)
+        cell.refuse_own_wait(envelope)
+        if envelope.error is not None:  # a fault plan pushed it out of the inbox again
+            raise envelope.error
+        envelope.asker = current_task()
         return await wait_task_rescheduled(envelope.abandon)
 
     async def _ask_within(self, timeout: float, message: object) -> object:
@@ -271,7 +258,7 @@ class ActorRef:
         return self._cell.snapshot()
 
 
-def new_actor(cell: Cell, incarnation: Incarnation) -> Actor:
+def new_actor(cell: Cell) -> Actor:
     """The actor of a new incarnation; raises what its factory raises, and `TypeError` for no new actor."""
     actor: object = cell.factory()
     if not isinstance(actor, Actor):
@@ -282,5 +269,4 @@ def new_actor(cell: Cell, incarnation: Incarnation) -> Actor:
             "it must make a new actor for each incarnation"
         )
     actor._cell = cell  # noqa: SLF001 - two halves of one thing
-    actor._incarnation = incarnation  # noqa: SLF001 - as above
     return actor

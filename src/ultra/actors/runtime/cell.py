@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from outcome import Value
 from trio.lowlevel import (
@@ -14,9 +14,9 @@ from trio.lowlevel import (
     wait_task_rescheduled,
 )
 
-from ultra._support.log import get_logger
 from ultra.actors.runtime.actor import ActorRef
-from ultra.actors.runtime.inbox import REJECTED, Admission, Inbox
+from ultra.actors.runtime.inbox import Admission, Inbox
+from ultra.actors.runtime.message import Failure
 from ultra.actors.runtime.status import ActorSnapshot, ActorState, Counts, Terminated
 from ultra.errors import ActorDown, ActorStopped, BadCall, InboxFull, UsageError
 
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from ultra.actors.runtime.dead_letters import DeadLetterReason, DeadLetters
     from ultra.actors.runtime.incarnation import Exit, Incarnation
     from ultra.actors.runtime.message import Envelope
-    from ultra.actors.runtime.timekeeper import Timekeeper
 
-__all__ = ["Cell", "Interceptor", "Owner", "check_faults"]
+__all__ = ["ABANDONED", "Cell", "Interceptor", "Owner", "check_faults"]
 
-log = get_logger("ultra.actors")
+ABANDONED: Final = object()
+"""The reply of a handler that was cancelled because its asker went away."""
 
 
 @runtime_checkable
@@ -53,7 +53,7 @@ class Interceptor(Protocol):
     def handling(
         self, cell: Cell, envelope: Envelope, receive: Callable[[object], Awaitable[object]]
     ) -> Awaitable[object]:
-        """Called in place of ``receive(envelope.message)``, around which it opens no scope and no nursery."""
+        """Called in place of ``receive(envelope.message)``; may also reply `ABANDONED`."""
         ...
 
     def ended(self, cell: Cell) -> Iterable[Envelope]:
@@ -95,7 +95,6 @@ class Cell:
         "incarnation",
         "interceptor",
         "last_error",
-        "on_abandon",
         "options",
         "owner",
         "path",
@@ -103,7 +102,6 @@ class Cell:
         "restarts",
         "state",
         "terminated",
-        "timekeeper",
         "watchers",
     )
 
@@ -117,16 +115,13 @@ class Cell:
         options: ActorOptions,
         *,
         dead_letters: DeadLetters,
-        timekeeper: Timekeeper,
         interceptor: Interceptor | None,
     ) -> None:
         self.path = path
         self.factory = factory
         self.options = options
         self.dead_letters = dead_letters
-        self.timekeeper = timekeeper
         self.interceptor = interceptor
-        self.on_abandon = self._abandoned  # bound once: each ask takes it along
         self.inbox = Inbox(options.capacity, options.overflow)
         self.counts = Counts()
         self.ref = ActorRef(self)
@@ -136,7 +131,7 @@ class Cell:
         self.last_error: Exception | None = None
         self.closed = False
         self.terminated: Terminated | None = None
-        self.watchers: dict[Task, None] | None = None
+        self.watchers: dict[Task, None] = {}
 
     @property
     def name(self) -> str:
@@ -149,7 +144,7 @@ class Cell:
         """Put `envelope` into the inbox, or raise `InboxFull`, `ActorStopped` or `ActorDown`."""
         self.counts.sent += 1
         if self.interceptor is not None:
-            admission = self._intercept(envelope, self.interceptor, may_wait=may_wait)
+            admission = self.interceptor.sending(self, envelope, may_wait=may_wait)
             if admission is not None:
                 return admission
         return self.admit(envelope, may_wait=may_wait)
@@ -160,17 +155,14 @@ class Cell:
             self.counts.rejected += 1
             raise self._refusal()
         admission = self.inbox.put(envelope, may_wait=may_wait)
-        if admission is REJECTED and (oldest := self.inbox.make_room()) is not None:
+        if admission == "rejected" and (oldest := self.inbox.make_room()) is not None:
             self.discard(oldest, "overflow", InboxFull(self.path, self.inbox.capacity, oldest.message))
             admission = self.inbox.put(envelope, may_wait=may_wait)
-        if admission is REJECTED:
+        if admission == "rejected":
             self.counts.rejected += 1
             raise InboxFull(self.path, self.inbox.capacity, envelope.message)
-        incarnation = self.incarnation
-        if incarnation is not None and not incarnation.wake():
-            asker = envelope.asker
-            if asker is not None and asker is incarnation.task:
-                self.refuse_own_wait(envelope)
+        if self.incarnation is not None:
+            self.incarnation.wake()
         return admission
 
     def admit_waiting(self) -> None:
@@ -179,6 +171,19 @@ class Cell:
             envelope.admitted()
             if self.incarnation is not None:
                 self.incarnation.wake()
+
+    def settle(self, envelope: Envelope, reply: object) -> None:
+        """The message was handled: count that, give its asker the `reply`, and its place to another."""
+        self.inbox.finish(envelope)
+        if reply is ABANDONED:
+            self.discard(envelope, "abandoned")
+        elif type(reply) is Failure:
+            self.counts.failed += 1
+            envelope.fail(reply.error)
+        else:
+            self.counts.handled += 1
+            envelope.succeed(reply)
+        self.admit_waiting()
 
     def discard(self, envelope: Envelope, reason: DeadLetterReason, error: Exception | None = None) -> None:
         """Record `envelope` as a dead letter; its asker, if it has one, gets `error`."""
@@ -193,45 +198,21 @@ class Cell:
             return
         if self.inbox.remove(envelope) or self.inbox.stop_waiting(envelope):
             self.counts.rejected += 1
-        envelope.asker = None  # a plan that lost the message would tell it at the actor's end
         raise UsageError(
             f"actor {self.path!r} waits for itself: nothing but the task that waits could take the message; "
             "use tell, call the method itself, or raise ActorOptions.concurrency"
         )
 
-    def _intercept(self, envelope: Envelope, interceptor: Interceptor, *, may_wait: bool) -> Admission | None:
-        # The asker does not wait yet, so nobody may reschedule it: an error that is meant for it is kept
-        # by the envelope, and raised by the call that it is in.
-        asker, envelope.asker = envelope.asker, None
-        try:
-            admission = interceptor.sending(self, envelope, may_wait=may_wait)
-        finally:
-            envelope.asker = asker
-        if asker is not None and envelope.error is not None:
-            raise envelope.error
-        if asker is not None and admission is not None:  # nobody saw yet who asks
-            self.refuse_own_wait(envelope)
-        return admission
-
-    def _abandoned(self, envelope: Envelope) -> None:
+    def abandoned(self, envelope: Envelope) -> None:
+        """Take note that the asker, or the sender, waits no longer: it was cancelled."""
         if self.inbox.stop_waiting(envelope):
             self.counts.rejected += 1
         elif self.options.cancel_abandoned:
-            if envelope.scope is not None:
-                envelope.scope.cancel()
-            elif envelope.handler is not None:
-                self._tell_handler(envelope.handler)
+            if envelope.cancel_handler is not None:
+                envelope.cancel_handler()
             elif self.inbox.remove(envelope):
                 self.discard(envelope, "abandoned")
                 self.admit_waiting()
-
-    def _tell_handler(self, handler: Task) -> None:
-        if self.incarnation is None:
-            return
-        try:
-            self.incarnation.actor.on_abandon(handler)
-        except Exception:  # noqa: BLE001 - called by trio's cancellation, which must not be broken off
-            log.write("error", "on_abandon failed", path=self.path, exc_info=True)
 
     def _refusal(self) -> ActorStopped:
         if self.state is ActorState.DOWN:
@@ -263,8 +244,8 @@ class Cell:
             for envelope in self.interceptor.ended(self):
                 envelope.fail(self._refusal())
         self.terminated = Terminated(self.path, state, error)
-        watchers, self.watchers = self.watchers, None
-        for task in watchers or ():
+        watchers, self.watchers = self.watchers, {}
+        for task in watchers:
             reschedule(task, Value(self.terminated))
 
     def revive(self) -> None:
@@ -299,11 +280,10 @@ class Cell:
             return ended
         self.refuse_own_tasks()
         task = current_task()
-        watchers = self.watchers = self.watchers or {}
-        watchers[task] = None
+        self.watchers[task] = None
 
         def stop_watching(_raise_cancel: object) -> Abort:
-            del watchers[task]
+            del self.watchers[task]
             return Abort.SUCCEEDED
 
         terminated: Terminated = await wait_task_rescheduled(stop_watching)

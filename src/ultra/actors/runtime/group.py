@@ -99,7 +99,7 @@ class AskGroup(Generic[K, R]):
         are replies with an error.
         """
         cell = ref._cell  # noqa: SLF001 - a part of the same runtime
-        envelope = _GroupEnvelope(message, on_abandon=cell.on_abandon, group=self, key=key)
+        envelope = _GroupEnvelope(message, cell.abandoned, group=self, key=key)
         self._open[envelope] = None
         try:
             cell.deliver(envelope, may_wait=True)

@@ -1,12 +1,11 @@
 """One incarnation of an actor: from `on_start` over its workers to `on_stop`.
 
-A message costs no task, nursery or cancel scope of its own: workers persist, park when the inbox is
-empty, and take the next message themselves. An ask is two reschedules, one each way.
+A message costs no task and no nursery of its own: workers persist, park when the inbox is empty, and take
+the next message themselves. An ask is two reschedules, one each way.
 """
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from contextvars import copy_context
 from functools import partial
 from math import inf
@@ -14,14 +13,14 @@ from typing import TYPE_CHECKING
 
 import trio
 from msgspec import Struct
-from trio.lowlevel import checkpoint, current_task, reschedule, wait_task_rescheduled
+from trio.lowlevel import checkpoint, current_task, reschedule
 
+from ultra._support.log import get_logger
 from ultra.actors.runtime.actor import Actor, new_actor
+from ultra.actors.runtime.cell import ABANDONED
 from ultra.actors.runtime.crash import CrashBarrier
-from ultra.actors.runtime.message import Failure
-from ultra.actors.runtime.scope import SectionedScope
 from ultra.actors.runtime.worker import Worker
-from ultra.errors import ActorCrashed, ActorStopped, UsageError
+from ultra.errors import ActorCrashed, ActorStopped
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -31,9 +30,10 @@ if TYPE_CHECKING:
 
     from ultra.actors.runtime.cell import Cell
     from ultra.actors.runtime.message import Envelope
-    from ultra.actors.runtime.scope import Section
 
-__all__ = ["ABANDONED", "Exit", "Incarnation"]
+__all__ = ["Exit", "Incarnation"]
+
+log = get_logger("ultra.actors")
 
 TURNS_BEFORE_YIELD = 32
 """How many messages a worker handles before it lets other tasks run, if its handlers never block."""
@@ -78,7 +78,7 @@ class Incarnation:
         self.cell = cell
         if cell.interceptor is not None:
             cell.interceptor.starting(cell)
-        self.actor = new_actor(cell, self)
+        self.actor = new_actor(cell)
         self.task: Task | None = None
         """The task that all of this life runs in, the workers of a wide actor excepted."""
         self._scope = trio.CancelScope()
@@ -114,18 +114,6 @@ class Incarnation:
         """Whether the actor decides what becomes of a handler whose asker went away."""
         return self.cell.options.cancel_abandoned and type(self.actor).on_abandon is not Actor.on_abandon
 
-    def section(self, deadline: float) -> Section:
-        """See `Actor.section`."""
-        worker = self._workers.get(current_task())
-        if worker is None:
-            raise UsageError(f"no handler of actor {self.cell.path!r} runs in this task")
-        if worker.scope is None or not self.decides_itself:
-            raise UsageError(
-                f"actor {self.cell.path!r} has no sections: it needs ActorOptions.cancel_abandoned, and a "
-                "method on_abandon"
-            )
-        return worker.scope.section(deadline)
-
     # --- from outside --------------------------------------------------------------------------------
 
     def begin(self, nursery: trio.Nursery, context: Context) -> None:
@@ -139,23 +127,19 @@ class Incarnation:
         if len(self.cell.inbox) or self.has_on_stop or not self.starts_at_once:
             self._start_task(nursery, context)
 
-    def wake(self) -> bool:
-        """A message has come: let an idle worker take it, or start one; False where all are busy."""
+    def wake(self) -> None:
+        """A message has come: let an idle worker take it, or start one, unless all are busy."""
         if self._idle:
             reschedule(self._idle[-1])  # raises in a foreign thread: then the worker still waits
             self._idle.pop()
-            return True
-        if self._nursery is None or self._context is None:
-            return False
-        if self.task is None:
+        elif self._nursery is None or self._context is None:
+            return
+        elif self.task is None:
             self._start_task(self._nursery, self._context)
-            return True
-        if self._width >= self.cell.options.concurrency:
-            return False
-        # The caller's context is no business of the worker's.
-        self._context.run(self._nursery.start_soon, self._run_worker)
-        self._width += 1
-        return True
+        elif self._width < self.cell.options.concurrency:
+            # The caller's context is no business of the worker's.
+            self._context.run(self._nursery.start_soon, self._run_worker)
+            self._width += 1
 
     def finish(self) -> None:
         """End of the actor's own will, once the messages in flight are handled."""
@@ -213,7 +197,7 @@ class Incarnation:
                     if started:
                         self.cell.owner.life_started(self)
                     if started and self.cell.options.concurrency == 1:
-                        with self._new_worker() as worker, worker.scope or nullcontext():
+                        with self._new_worker() as worker:
                             await self._handle_messages(worker)
                     elif started:
                         await self._run_workers()
@@ -251,8 +235,7 @@ class Incarnation:
         return TimeoutError(f"on_start took longer than {self.cell.options.start_timeout:g} s")
 
     def _new_worker(self) -> Worker:
-        scope = SectionedScope(self.cell.timekeeper) if self.cell.options.cancel_abandoned else None
-        worker = Worker(current_task(), self._idle, scope)
+        worker = Worker(current_task(), self._idle)
         self._workers[worker.task] = worker
         return worker
 
@@ -264,7 +247,7 @@ class Incarnation:
                 self._nursery.start_soon(self._run_worker)
 
     async def _run_worker(self) -> None:
-        with self._new_worker() as worker, worker.scope or nullcontext():
+        with self._new_worker() as worker:
             try:
                 await self._handle_messages(worker)
             finally:
@@ -275,60 +258,46 @@ class Incarnation:
             self.cell.owner.life_ending(self)
 
     async def _handle_messages(self, worker: Worker) -> None:
-        cell, actor, idle = self.cell, self.actor, self._idle
-        inbox, counts, decides = cell.inbox, cell.counts, self.decides_itself
-        plain = cell.interceptor is None and (decides or not cell.options.cancel_abandoned)
         turns = TURNS_BEFORE_YIELD
-        reply: object = None
         while not self._halted:
-            envelope = inbox.take()
-            if envelope is None:
+            worker.envelope = self.cell.inbox.take()
+            if worker.envelope is None:
                 if self._draining:
                     return
-                reply = None  # an idle actor keeps nothing alive
-                idle.append(worker.task)
-                await wait_task_rescheduled(worker.leave)
+                await worker.park()
                 turns = TURNS_BEFORE_YIELD
                 continue
-            worker.envelope = envelope
-            if decides:
-                envelope.handler = worker.task
-            reply = await (actor.receive(envelope.message) if plain else self._handle(worker, envelope))
-            worker.envelope = None
-            another_waits = inbox.finish(envelope)
-            if type(reply) is Failure:
-                counts.failed += 1
-                envelope.fail(reply.error)
-            elif reply is not ABANDONED:
-                counts.handled += 1
-                envelope.succeed(reply)
-            if another_waits:
-                cell.admit_waiting()
+            await self._handle(worker, worker.envelope)
             turns -= 1
             if not turns:
                 turns = TURNS_BEFORE_YIELD
                 await checkpoint()
 
-    async def _handle(self, worker: Worker, envelope: Envelope) -> object:
-        cell = self.cell
-        if worker.scope is None:
-            return await self._intercepted(envelope)
-        if envelope.abandoned:
-            cell.discard(envelope, "abandoned")
-            return ABANDONED
-        if self.decides_itself:
-            return await self._intercepted(envelope)
+    async def _handle(self, worker: Worker, envelope: Envelope) -> None:
+        """Have the actor handle the message, and give its reply to the asker."""
         reply: object = ABANDONED
-        with worker.scope.section() as envelope.scope:
-            reply = await self._intercepted(envelope)
-        if reply is ABANDONED:
-            cell.discard(envelope, "abandoned")
-        return reply
+        if not self.cell.options.cancel_abandoned:
+            reply = await self._receive(envelope)
+        elif self.decides_itself:
+            envelope.cancel_handler = partial(self._tell_actor, worker.task)
+            reply = await self._receive(envelope)
+        else:
+            with trio.CancelScope() as scope:
+                envelope.cancel_handler = scope.cancel
+                reply = await self._receive(envelope)
+        worker.envelope = None
+        self.cell.settle(envelope, reply)
 
-    def _intercepted(self, envelope: Envelope) -> Awaitable[object]:
+    def _receive(self, envelope: Envelope) -> Awaitable[object]:
         if self.cell.interceptor is None:
             return self.actor.receive(envelope.message)
         return self.cell.interceptor.handling(self.cell, envelope, self.actor.receive)
+
+    def _tell_actor(self, handler: Task) -> None:
+        try:
+            self.actor.on_abandon(handler)
+        except Exception:  # noqa: BLE001 - called by trio's cancellation, which must not be broken off
+            log.write("error", "on_abandon failed", path=self.cell.path, exc_info=True)
 
     # --- the end -------------------------------------------------------------------------------------
 
@@ -344,7 +313,7 @@ class Incarnation:
             if envelope is None:
                 continue
             worker.envelope = None
-            envelope.scope = envelope.handler = None
+            envelope.cancel_handler = None
             if self._may_redeliver(envelope):
                 again.append(envelope)
             else:
@@ -391,7 +360,3 @@ class Incarnation:
         if len(crashes) > 1:
             return ExceptionGroup(f"actor {self.cell.path!r} crashed in several places", crashes)
         return crashes[0] if crashes else None
-
-
-ABANDONED = object()
-"""The reply of a handler that was cancelled because its asker went away."""

@@ -9,8 +9,6 @@ from msgspec import Struct
 from outcome import Error, Value
 from trio.lowlevel import Abort, Task, reschedule
 
-from ultra.actors.runtime.scope import Section
-
 __all__ = ["Envelope", "Failure", "Message", "SystemMessage"]
 
 R_co = TypeVar("R_co", covariant=True)
@@ -44,30 +42,26 @@ class Envelope(Struct, eq=False):
     them, or after the asker went away, so that a late reply reaches nobody.
 
     Attributes:
+        on_abandon: called when the asker, or the sender, waits no longer.
         asker: the task that waits for the reply.
-        on_abandon: told when the asker, or the sender, waits no longer.
         sender: the task that waits for room in the inbox, and for no reply.
-        system: whether the message is in the system lane; set when it is put into the inbox, as is
-            `sequence`, its place among all messages of the inbox.
+        system: whether the message is in the system lane; set when it is put into the inbox.
         deliveries: how often it was handed over.
         abandoned: whether the asker, or the sender, waits no longer.
-        handler: the task of the handler, if the actor itself decides what becomes of it when the asker
-            goes away.
-        scope: what cancels the handler, if that is what becomes of it.
+        cancel_handler: called when the asker of a message in flight waits no longer, if
+            `ActorOptions.cancel_abandoned` is set.
         origin: the task that sent the message, where an interceptor wants to know.
         error: what `fail` could tell nobody, since nobody was waiting yet, or any more.
     """
 
     message: object
-    asker: Task | None = None
     on_abandon: Callable[[Envelope], None] | None = None
+    asker: Task | None = None
     sender: Task | None = None
     system: bool = False
-    sequence: int = 0
     deliveries: int = 0
     abandoned: bool = False
-    handler: Task | None = None
-    scope: Section | None = None
+    cancel_handler: Callable[[], None] | None = None
     origin: Task | None = None
     error: Exception | None = None
 

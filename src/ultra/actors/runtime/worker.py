@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trio.lowlevel import Abort
+from trio.lowlevel import Abort, enable_ki_protection, wait_task_rescheduled
 
 from ultra.actors.runtime.crash import CrashBarrier
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from trio.lowlevel import Task
 
     from ultra.actors.runtime.message import Envelope
-    from ultra.actors.runtime.scope import SectionedScope
 
 __all__ = ["Worker"]
 
@@ -25,26 +22,21 @@ class Worker(CrashBarrier):
     `idle` are the tasks of all the incarnation's workers that wait for messages.
     """
 
-    __slots__ = ("envelope", "idle", "scope", "task")
+    __slots__ = ("envelope", "idle", "task")
 
-    def __init__(self, task: Task, idle: list[Task], scope: SectionedScope | None) -> None:
+    def __init__(self, task: Task, idle: list[Task]) -> None:
         super().__init__()
         self.task = task
         self.idle = idle
         self.envelope: Envelope | None = None
-        self.scope = scope
 
-    def leave(self, _raise_cancel: object) -> Abort:
-        """Trio's abort function: the worker was cancelled while it was idle."""
+    # Protected: a KeyboardInterrupt between the two lines would leave an idle worker that nobody may wake.
+    @enable_ki_protection
+    async def park(self) -> None:
+        """Wait among the idle workers until a message has come."""
+        self.idle.append(self.task)
+        await wait_task_rescheduled(self._leave)
+
+    def _leave(self, _raise_cancel: object) -> Abort:
         self.idle.remove(self.task)
         return Abort.SUCCEEDED
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool:
-        if self.task in self.idle:  # a KeyboardInterrupt came in the moment before it was parked
-            self.idle.remove(self.task)
-        return super().__exit__(kind, error, traceback)
