@@ -18,7 +18,6 @@ import trio
 
 from ultra.actors.runtime.incarnation import Exit
 from ultra.actors.runtime.status import ActorState
-from ultra.actors.runtime.wakeup import Wakeup
 from ultra.errors import ActorUnresponsive
 from ultra.supervisor.child import Child, Phase
 from ultra.supervisor.patience import Patience
@@ -52,7 +51,7 @@ class SupervisionLoop(Roster):
         self._patience = Patience()
         self._ending = False
         self._terms = StopTerms()
-        self._wakeup = Wakeup()
+        self._wakeup = trio.Event()
         self._live = False  # whether it can start anybody
 
     # --- wishes; they only note what is wanted ---------------------------------------------------
@@ -83,7 +82,7 @@ class SupervisionLoop(Roster):
             self._last_starts[child] = terms.hastened(self._last_starts.get(child, terms))
         else:
             self._remove(child)
-        self._wakeup.wake()
+        self._wakeup.set()
 
     def begin_stop(self, grace: float | None = None, *, drain: bool = False, for_good: bool = True) -> None:
         """Stop all children in reverse order and end; for good, or until `prepare` is called.
@@ -106,7 +105,7 @@ class SupervisionLoop(Roster):
                 self._stop_in_turn(child)  # its turn has come already
             else:
                 self._stops.add(child)
-        self._wakeup.wake()
+        self._wakeup.set()
 
     def terminate(self, state: ActorState, error: Exception | None = None) -> None:
         """No child will live again, unless `revive_children` is called: tell all who wait for them."""
@@ -128,17 +127,17 @@ class SupervisionLoop(Roster):
     def child_started(self, child: Child, life: object) -> None:
         """A child is ready."""
         self._reports.append(partial(self._on_started, child, life))
-        self._wakeup.wake()
+        self._wakeup.set()
 
     def child_ending(self, child: Child, life: object, within: float) -> None:
         """A child began to end, of itself."""
         self._reports.append(partial(self._on_ending, child, life, trio.current_time() + within))
-        self._wakeup.wake()
+        self._wakeup.set()
 
     def child_exited(self, child: Child, life: object, how: Exit) -> None:
         """A child's task, if it had one, is about to return."""
         self._reports.append(partial(self._on_exit, child, life, how))
-        self._wakeup.wake()
+        self._wakeup.set()
 
     # --- the loop ------------------------------------------------------------------------------------
 
@@ -197,7 +196,9 @@ class SupervisionLoop(Roster):
                 if self.state is ActorState.STARTING and not self._is_starting():
                     self.state = ActorState.RUNNING
                     on_started()
-            await self._wakeup.wait(min(self._patience.next_end(), self._next_start()))
+            with trio.move_on_at(min(self._patience.next_end(), self._next_start())):
+                await self._wakeup.wait()
+            self._wakeup = trio.Event()
 
     def _take_reports(self) -> None:
         while self._reports:
@@ -207,7 +208,7 @@ class SupervisionLoop(Roster):
 
     def _schedule(self, child: Child, due: float) -> None:
         self._starts.schedule(child, due)
-        self._wakeup.wake()
+        self._wakeup.set()
 
     def _next_start(self) -> float:
         """When the next child may be started; never, while others have to stop or start first."""
@@ -240,7 +241,7 @@ class SupervisionLoop(Roster):
             if child.removing and child.life is not None:
                 self._begin_stop(child, terms.grace, drain=True)
         if self._last_starts:
-            self._wakeup.wake()
+            self._wakeup.set()
 
     def _launch(self, child: Child, nursery: trio.Nursery, now: float) -> bool:
         """Begin a life of `child`; returns whether it takes time to start."""
@@ -281,7 +282,7 @@ class SupervisionLoop(Roster):
                 return
             self._stop_in_turn(child)
             self._take_reports()  # without a task to wait for, the end has come already
-        self._wakeup.wake()
+        self._wakeup.set()
 
     def _stop_in_turn(self, child: Child) -> None:
         child.removing = child.removing or (self._ending and self.closed)
