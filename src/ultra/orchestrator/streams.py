@@ -23,7 +23,7 @@ from trio.lowlevel import (
 
 from ultra.actors.coordinator.actor import Execute
 from ultra.actors.coordinator.run import until
-from ultra.actors.runtime.group import AskGroup, Reply
+from ultra.actors.runtime.ask_group import AskGroup, AskResult
 from ultra.errors import BadCall
 from ultra.messages.events import (
     Chunk,
@@ -227,7 +227,7 @@ class _LiveRun:
     """The block of one run, on trio: entered, the run has begun; left, it has ended or is cancelled."""
 
     def __init__(self, run_id: str, lifespan: Lifespan, make_plan: PlanMaker) -> None:
-        self.reply: Reply[None, OrchestrationResult] | None = None
+        self.reply: AskResult[None, OrchestrationResult] | None = None
         self.over = trio.Event()
         self._run_id = run_id
         self._lifespan = lifespan
@@ -263,12 +263,12 @@ class _LiveRun:
             await self.over.wait()
         if not self.over.is_set():
             self._asks.close()
-            self._on_reply(Reply(None, error=plan.unheard_of()))
+            self._on_reply(AskResult(None, error=plan.unheard_of()))
 
-    def _on_reply(self, reply: Reply[None, OrchestrationResult]) -> None:
+    def _on_reply(self, reply: AskResult[None, OrchestrationResult]) -> None:
         if reply.error is not None:
             error = self._lifespan.explain(reply.error)
-            self.reply = Reply(None, error=error)
+            self.reply = AskResult(None, error=error)
             self._buffer.end(RunFailed, error=type(error).__name__, message=str(error))
         else:
             self.reply = reply

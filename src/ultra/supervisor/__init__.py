@@ -1,5 +1,6 @@
 """Supervision for actors: who is restarted when an actor crashes, how often, and what happens then."""
 
+from ultra.errors import RestartLimitExceeded
 from ultra.supervisor.lifecycle import LifecycleEvent
 from ultra.supervisor.snapshot import SupervisorSnapshot
 from ultra.supervisor.spec import Backoff, OnExcess, Restart, RestartIntensity, Strategy
@@ -13,6 +14,7 @@ __all__ = [
     "OnExcess",
     "Restart",
     "RestartIntensity",
+    "RestartLimitExceeded",
     "Strategy",
     "Supervisor",
     "SupervisorSnapshot",

@@ -22,8 +22,7 @@ from helpers.puppets import (
     recording,
     wide,
 )
-from ultra.actors import Actor, ActorOptions, ActorState, Failure, Message
-from ultra.actors.runtime.group import AskGroup
+from ultra.actors import Actor, ActorOptions, ActorState, AskGroup, Failure, Message
 from ultra.errors import (
     ActorCrashed,
     ActorDown,

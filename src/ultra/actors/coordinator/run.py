@@ -15,7 +15,7 @@ import trio
 from msgspec.structs import replace
 
 from ultra.actors.model.actor import Generate
-from ultra.actors.runtime.group import AskGroup
+from ultra.actors.runtime.ask_group import AskGroup
 from ultra.errors import (
     ActorDown,
     AllAttemptsFailed,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from ultra.actors.coordinator.plan import RunPlan, StagePlan, Target, Write
-    from ultra.actors.runtime.group import Reply
+    from ultra.actors.runtime.ask_group import AskResult
     from ultra.messages.results import SynthesisSource
     from ultra.prompts.fencing import Labelled
 
@@ -149,7 +149,7 @@ class Run:
         answers: dict[str, ModelResponse] = {}
         failed: list[str] = []
 
-        def take(reply: Reply[Target, ModelResponse]) -> None:
+        def take(reply: AskResult[Target, ModelResponse]) -> None:
             if reply.value is not None:
                 answers[reply.key.name] = self._answered(stage, reply.key, reply.value)
             elif reply.error is not None:
