@@ -252,6 +252,28 @@ async def test_a_member_that_backs_off_does_so_to_the_end(autojump_clock: MockCl
         assert log == ["-a", "+a", "+b", "+c"]
 
 
+async def test_members_that_were_stopped_with_their_group_are_restarting_until_it_starts(
+    autojump_clock: MockClock,
+) -> None:
+    log: list[str] = []
+    async with ActorSystem() as system:
+        group = system.supervisor("group", strategy="one_for_all")
+        [first] = members(group, log, "a", backoff=Backoff(initial=5, jitter=0))
+        [member] = members(group, log, "b")
+        below = group.supervisor("below")
+        [inner] = members(below, log, "c")
+        await wait_all_tasks_blocked()
+        log.clear()
+        first.tell(boom)
+        await trio.sleep(1)
+        assert log == ["-a", "-c", "-b"]
+        states = [which.snapshot().state for which in (first, member, below, inner)]
+        assert states == [ActorState.RESTARTING] * 4
+        await trio.sleep(5)
+        states = [which.snapshot().state for which in (first, member, below, inner)]
+        assert states == [ActorState.RUNNING] * 4
+
+
 async def test_a_supervisor_is_a_member_like_any_other() -> None:
     log: list[str] = []
     async with ActorSystem() as system:

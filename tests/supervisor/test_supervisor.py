@@ -65,6 +65,26 @@ async def test_a_child_that_starts_slowly_holds_up_those_after_it() -> None:
         assert log == ["+second"]
 
 
+async def test_a_supervisor_has_started_once_its_children_have_and_holds_up_those_after_it() -> None:
+    class Slow(Puppet):
+        async def on_start(self) -> None:
+            await gate.wait()
+
+    gate = trio.Event()
+    async with ActorSystem() as system:
+        with recording(system) as recorder:
+            below = system.supervisor("below")
+            below.spawn(Slow, name="slow")
+            system.spawn(Puppet, name="after")
+            await wait_all_tasks_blocked()
+            assert below.snapshot().state is ActorState.STARTING
+            assert recorder.paths("started") == []
+            gate.set()
+            await wait_all_tasks_blocked()
+            assert below.snapshot().state is ActorState.RUNNING
+            assert recorder.paths("started") == ["/below/slow", "/below", "/after"]
+
+
 async def test_names_are_made_where_none_is_given_and_never_taken_twice() -> None:
     async with ActorSystem() as system:
         system.spawn(Puppet, name="puppet-1")
