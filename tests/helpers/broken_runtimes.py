@@ -16,15 +16,13 @@ from outcome import Value
 from trio.lowlevel import reschedule
 
 from ultra.actors.runtime.cell import Cell
-from ultra.actors.runtime.crash import CrashBarrier
 from ultra.actors.runtime.inbox import Inbox
-from ultra.actors.runtime.incarnation import Incarnation
+from ultra.actors.runtime.incarnation import CrashBarrier, Incarnation
 from ultra.actors.runtime.message import Envelope
-from ultra.supervisor.intensity import CountedRestart, RestartWindow
-from ultra.supervisor.loop import SupervisionLoop
-from ultra.supervisor.policy import RestartPolicy
+from ultra.supervisor.restart_policy import CountedRestart, RestartPolicy, RestartWindow
+from ultra.supervisor.schedule import StartQueue
 from ultra.supervisor.spec import Backoff
-from ultra.supervisor.starts import StartQueue
+from ultra.supervisor.supervision_loop import SupervisionLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -124,7 +122,7 @@ def too_many_handlers(patch: pytest.MonkeyPatch) -> None:
     async def wide(self: Incarnation) -> None:
         concurrency = self.cell.options.concurrency
         async with trio.open_nursery() as self._nursery:
-            self._width = concurrency
+            self._worker_count = concurrency
             for _ in range(concurrency + 1):
                 self._nursery.start_soon(self._run_worker)
 
@@ -278,7 +276,7 @@ def the_new_incarnation_does_not_wait_for_the_old(patch: pytest.MonkeyPatch) -> 
         schedule(self, child, due)
         while (member := self._stops.pop()) is not None:
             member.stop(None, drain=False)
-            member.life = None
+            member.incarnation = None
             member.phase = child.phase
 
     patch.setattr(SupervisionLoop, "_restart_group", hasty)
@@ -289,7 +287,7 @@ def old_timers_still_start_children(patch: pytest.MonkeyPatch) -> None:
     """A start that was put off happens at its old time as well."""
 
     def next_due(self: StartQueue) -> float:
-        return self._heap[0][0] if self._heap and self.awaited is None else float("inf")
+        return self._heap[0][0] if self._heap and self.starting is None else float("inf")
 
     patch.setattr(StartQueue, "next_due", next_due)
 
@@ -355,11 +353,11 @@ def crashed_children_are_forgotten(patch: pytest.MonkeyPatch) -> None:
     """A crash is reported to nobody."""
     exited, calls = SupervisionLoop._on_exit, count()
 
-    def forgetful(self: SupervisionLoop, child: Any, life: object, how: Any) -> None:
-        if how.error is None or self._ending or next(calls) % 3:
-            exited(self, child, life, how)
+    def forgetful(self: SupervisionLoop, child: Any, incarnation: object, reason: Any) -> None:
+        if reason.error is None or self._ending or next(calls) % 3:
+            exited(self, child, incarnation, reason)
         else:
-            child.life = None
+            child.incarnation = None
 
     patch.setattr(SupervisionLoop, "_on_exit", forgetful)
 

@@ -1,4 +1,4 @@
-"""Who is restarted with whom: the strategies, and the restart types within them."""
+"""Which children are restarted together: the strategies, and the restart types within them."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ async def test_the_normal_end_of_a_transient_member_restarts_nobody() -> None:
 
 
 async def test_members_that_crash_together_are_restarted_once() -> None:
-    """As in OTP: who crashes while the group is being restarted has been ended by that already."""
+    """As in OTP: a member that crashes while its group is being restarted was to end anyway."""
 
     async def crash_together(_: Actor) -> None:
         await gate.event.wait()

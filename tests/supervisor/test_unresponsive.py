@@ -32,11 +32,11 @@ pytestmark = pytest.mark.usefixtures("no_task_is_left")
 ONCE = ActorOptions(max_deliveries=1)
 
 
-IMPATIENT = ActorOptions(grace=1.0, stop_timeout=1.0)
+ONE_SECOND = ActorOptions(grace=1.0, stop_timeout=1.0)
 
 
 async def stubborn_actor(supervisor: Supervisor | ActorSystem, deed: Stubborn, **others: Any) -> ActorRef:
-    settings: dict[str, Any] = {"options": IMPATIENT, "backoff": AT_ONCE, **others}
+    settings: dict[str, Any] = {"options": ONE_SECOND, "backoff": AT_ONCE, **others}
     ref = supervisor.spawn(Puppet, **settings)
     ref.tell(deed)
     await deed.entered.wait()
@@ -49,7 +49,7 @@ async def test_an_actor_that_ignores_cancellation_is_reported_and_waited_for_no_
     stubborn = Stubborn()
     async with ActorSystem() as system, trio.open_nursery() as nursery:
         with recording(system) as recorder:
-            ref = system.spawn(Puppet, name="x", options=IMPATIENT)
+            ref = system.spawn(Puppet, name="x", options=ONE_SECOND)
             in_hand = collect(nursery, ref, stubborn)
             await stubborn.entered.wait()
             ended = await ref.stop()

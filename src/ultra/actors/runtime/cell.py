@@ -1,4 +1,7 @@
-"""The cell: what outlives an actor's incarnations. Its inbox, its counters, those who watch it."""
+"""The cell of an actor: what outlives its incarnations, such as inbox, counters and watchers.
+
+After Akka's ``ActorCell``.
+"""
 
 from __future__ import annotations
 
@@ -38,26 +41,26 @@ ABANDONED: Final = object()
 
 @runtime_checkable
 class Interceptor(Protocol):
-    """What fault injection hooks into; an actor without one pays an ``is None`` a message."""
+    """What fault injection hooks into."""
 
     def begin(self) -> None:
-        """Called when a system that is intercepted starts."""
+        """Take note that a system starts."""
 
     def starting(self, cell: Cell) -> None:
-        """Called before an incarnation is made; an exception from here is a failed start."""
+        """Take note that an incarnation is to be made; an exception from here is a failed start."""
 
     def sending(self, cell: Cell, envelope: Envelope, *, may_wait: bool) -> Admission | None:
-        """Called for each message sent; None to go on, or what became of it, dealt with here already."""
+        """Deal with a message that was sent, and return what became of it; None to leave that to the cell."""
         ...
 
     def handling(
         self, cell: Cell, envelope: Envelope, receive: Callable[[object], Awaitable[object]]
     ) -> Awaitable[object]:
-        """Called in place of ``receive(envelope.message)``; may also reply `ABANDONED`."""
+        """Return what to await in place of ``receive(envelope.message)``; may reply `ABANDONED`, too."""
         ...
 
     def ended(self, cell: Cell) -> Iterable[Envelope]:
-        """Called when the actor has ended or is down; gives the messages that were held back from it."""
+        """Return the messages that were held back from an actor that has ended or is down."""
         ...
 
 
@@ -68,23 +71,23 @@ def check_faults(faults: object, kind: type = Interceptor) -> None:
 
 
 class Owner(Protocol):
-    """Who decides over an actor's lives, and is told what comes of them. All of it returns at once."""
+    """What decides when an actor starts and stops, and is told of it. Every method returns at once."""
 
     def stop_requested(self, *, drain: bool, grace: float | None) -> None:
-        """The actor is to be stopped for good."""
+        """Stop the actor for good."""
 
-    def life_started(self, life: Incarnation) -> None:
-        """`on_start` has returned; the first message comes next."""
+    def incarnation_started(self, incarnation: Incarnation) -> None:
+        """Take note that `on_start` has returned; the first message comes next."""
 
-    def life_ending(self, life: Incarnation) -> None:
-        """The incarnation began to end, of itself; what is left should take no longer than it may."""
+    def incarnation_ending(self, incarnation: Incarnation) -> None:
+        """Take note that the incarnation began to end by itself; it should need `stop_timeout` at most."""
 
-    def life_ended(self, life: Incarnation, how: Exit) -> None:
-        """The incarnation's task, if it had one, is about to return."""
+    def incarnation_ended(self, incarnation: Incarnation, reason: Exit) -> None:
+        """Take note that the incarnation has ended; its task, if it had one, is about to return."""
 
 
 class Cell:
-    """One actor from its first start to its end. Its owner, a supervisor, decides over its lives."""
+    """Keep one actor from its first start to its end. Its `owner` starts and stops its incarnations."""
 
     __slots__ = (
         "closed",
@@ -106,7 +109,7 @@ class Cell:
     )
 
     owner: Owner
-    """Set by the owner itself, before anybody else sees the cell."""
+    """Set by the owner itself, before anything else sees the cell."""
 
     def __init__(
         self,
@@ -150,7 +153,7 @@ class Cell:
         return self.admit(envelope, may_wait=may_wait)
 
     def admit(self, envelope: Envelope, *, may_wait: bool) -> Admission:
-        """As `deliver`, for an envelope that was counted as sent and met the interceptor already."""
+        """Do as `deliver` does, for an envelope that was counted and shown to the interceptor already."""
         if self.closed:
             self.counts.rejected += 1
             raise self._refusal()
@@ -166,14 +169,14 @@ class Cell:
         return admission
 
     def admit_waiting(self) -> None:
-        """Let messages that wait for room in, as many as there is room for."""
+        """Accept messages that wait for room, as many as there is room for."""
         while (envelope := self.inbox.admit_waiting()) is not None:
             envelope.admitted()
             if self.incarnation is not None:
                 self.incarnation.wake()
 
     def settle(self, envelope: Envelope, reply: object) -> None:
-        """The message was handled: count that, give its asker the `reply`, and its place to another."""
+        """Count a message as handled, give its asker the `reply`, and its place in the inbox to another."""
         self.inbox.finish(envelope)
         if reply is ABANDONED:
             self.discard(envelope, "abandoned")
@@ -204,7 +207,7 @@ class Cell:
         )
 
     def abandoned(self, envelope: Envelope) -> None:
-        """Take note that the asker, or the sender, waits no longer: it was cancelled."""
+        """Cancel or drop the message, as far as that is due: its asker, or sender, waits no longer."""
         if self.inbox.stop_waiting(envelope):
             self.counts.rejected += 1
         elif self.options.cancel_abandoned:
@@ -222,7 +225,7 @@ class Cell:
     # --- the end ---------------------------------------------------------------------------------------
 
     def close(self, *, drain: bool = False) -> None:
-        """Accept nothing more and, unless the inbox is to be drained, give back what waits in it."""
+        """Accept no more messages and, unless the inbox is to be drained, fail those that wait in it."""
         self.closed = True
         accepted, waiting = self.inbox.clear(keep_accepted=drain)
         reason: DeadLetterReason = "down" if self.state is ActorState.DOWN else "stopped"
@@ -233,7 +236,7 @@ class Cell:
             envelope.fail(self._refusal())
 
     def terminate(self, state: ActorState, error: Exception | None = None) -> None:
-        """There will be no other incarnation, unless the actor is revived: tell all who wait."""
+        """Tell all who wait that there will be no other incarnation, unless the actor is revived."""
         self.state = state
         self.last_error = error or self.last_error
         self.close()
@@ -255,17 +258,17 @@ class Cell:
         self.state = ActorState.STARTING
 
     def request_stop(self, *, drain: bool, grace: float | None) -> None:
-        """Hand the wish to stop to the owner; nothing happens when the end has come already."""
+        """Ask the owner to stop the actor; do nothing if it has ended already."""
         if self.terminated is None or self.state is ActorState.DOWN:
             self.owner.stop_requested(drain=drain, grace=grace)
 
     def finish(self, actor: Actor) -> None:
-        """End the current incarnation normally, if `actor` is still that."""
+        """End the current incarnation normally, if `actor` is its instance."""
         if self.incarnation is not None and self.incarnation.actor is actor:
             self.incarnation.finish()
 
     def refuse_own_tasks(self) -> None:
-        """Raise `UsageError` where the actor's own handler would wait for the actor's end."""
+        """Raise `UsageError` if the actor's own handler is about to wait for the actor's end."""
         if self.incarnation is not None and self.incarnation.runs_in(current_task()):
             raise UsageError(
                 f"actor {self.path!r} cannot wait for its own end in its own handler, which would have to "
@@ -290,7 +293,7 @@ class Cell:
         return terminated
 
     def snapshot(self) -> ActorSnapshot:
-        """All numbers at this moment."""
+        """Return the state and all numbers at this moment."""
         counts = self.counts
         error = self.last_error
         return ActorSnapshot(

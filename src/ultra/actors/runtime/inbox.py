@@ -35,7 +35,7 @@ Admission = Literal["accepted", "waiting", "rejected"]
 
 
 class Inbox:
-    """The messages of one actor that nobody has begun to handle, and how many are being handled."""
+    """Hold the messages of one actor that wait, and those that are in flight: being handled."""
 
     __slots__ = (
         "_in_flight",
@@ -74,7 +74,7 @@ class Inbox:
         return len(self._in_flight)
 
     def put(self, envelope: Envelope, *, may_wait: bool) -> Admission:
-        """Take `envelope` in, let it wait for room, or reject it, as its lane and `overflow` say.
+        """Accept `envelope`, let it wait for room, or reject it, as its lane and `overflow` say.
 
         With ``drop_oldest`` a message that was rejected can be put in after `make_room`.
         """
@@ -99,9 +99,9 @@ class Inbox:
         return "accepted"
 
     def make_room(self) -> Envelope | None:
-        """Take out the oldest user message that is not being handled, if the overflow policy says so.
+        """Take out the oldest user message that is not in flight, if the overflow policy is to drop it.
 
-        None where it is another policy, or where all of them are being handled.
+        Return None under another policy, or if all of them are in flight.
         """
         if self.overflow != "drop_oldest" or not self._user:
             return None
@@ -109,9 +109,9 @@ class Inbox:
         return self._user.popleft()
 
     def take(self) -> Envelope | None:
-        """The next message to handle, system lane first; None when both lanes are empty.
+        """Return the next message to handle, system lane first; None if both lanes are empty.
 
-        It counts as in flight until `finish` or `requeue` is told of it.
+        It counts as in flight until `finish` or `requeue` is called with it.
         """
         if self._system:
             envelope = self._system.popleft()
@@ -124,7 +124,7 @@ class Inbox:
         return envelope
 
     def finish(self, envelope: Envelope) -> None:
-        """Give up the place of a message that was in flight."""
+        """Free the place of a message that was in flight."""
         del self._in_flight[envelope]
         if not envelope.system:
             self.user_load -= 1
@@ -142,7 +142,7 @@ class Inbox:
                 self._user.appendleft(envelope)
 
     def admit_waiting(self) -> Envelope | None:
-        """Move the first message that waits into a free place; None when there is no such thing."""
+        """Accept the first message that waits for room and return it; None if there is no room."""
         if self._waiting is None or self.user_load >= self.capacity:
             return None
         envelope, _ = self._waiting.popitem(last=False)
@@ -154,7 +154,7 @@ class Inbox:
     def overtake(self, envelope: Envelope, may_pass: Callable[[Envelope], bool]) -> bool:
         """Move `envelope`, if it is the last of its lane, ahead of those right before it that it may pass.
 
-        Returns whether it passed any.
+        Return whether it passed any.
         """
         lane = self._system if envelope.system else self._user
         if not lane or lane[-1] is not envelope:
@@ -166,7 +166,7 @@ class Inbox:
         return place < last
 
     def remove(self, envelope: Envelope) -> bool:
-        """Take `envelope` out before anybody handles it; False when it is not among the accepted."""
+        """Take out `envelope` before it is handled; return False if it is not among the accepted."""
         lane = self._system if envelope.system else self._user
         if not lane or envelope not in lane:
             return False
@@ -176,7 +176,7 @@ class Inbox:
         return True
 
     def stop_waiting(self, envelope: Envelope) -> bool:
-        """Take `envelope` out of those that wait for room; False when it is not among them."""
+        """Take out `envelope` of those that wait for room; return False if it is not among them."""
         if self._waiting is None or envelope not in self._waiting:
             return False
         del self._waiting[envelope]
@@ -185,7 +185,7 @@ class Inbox:
         return True
 
     def clear(self, *, keep_accepted: bool = False) -> tuple[list[Envelope], list[Envelope]]:
-        """Empty the inbox; returns the messages that were accepted and those that waited for room."""
+        """Empty the inbox; return the messages that were accepted and those that waited for room."""
         waiting = [*(self._waiting or ())]
         self._waiting = None
         if keep_accepted:
