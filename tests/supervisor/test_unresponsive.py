@@ -69,6 +69,20 @@ async def test_an_actor_that_ignores_cancellation_is_reported_and_waited_for_no_
             assert await fresh.ask("hello") == "hello"
 
 
+async def test_a_second_stop_that_gives_more_time_does_not_put_off_the_report(
+    autojump_clock: MockClock,
+) -> None:
+    stubborn = Stubborn()
+    async with ActorSystem() as system:
+        ref = await stubborn_actor(system, stubborn)
+        ref.request_stop()
+        ref.request_stop(grace=100.0)
+        ended = await ref.watch()
+        assert trio.current_time() == 3.0
+        assert isinstance(ended.error, ActorUnresponsive)
+        stubborn.release()
+
+
 async def test_the_others_stop_although_one_ignores_cancellation(autojump_clock: MockClock) -> None:
     stubborn = Stubborn()
     log: list[Any] = []
