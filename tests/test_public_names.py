@@ -5,11 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 from functools import cache
+from typing import TYPE_CHECKING
 
 import pytest
 
 import ultra
+import ultra.actors
 import ultra.clients
+import ultra.supervisor
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 
 @pytest.mark.parametrize("name", ultra.__all__)
@@ -27,6 +33,17 @@ def test_every_public_name_of_the_clients_can_be_imported(name: str) -> None:
     assert getattr(ultra.clients, name) is not None
     assert name in dir(ultra.clients)
     assert name in ultra.clients._HOMES
+
+
+@pytest.mark.parametrize("package", [ultra.actors, ultra.supervisor])
+def test_the_runtime_has_its_errors_beside_its_classes(package: ModuleType) -> None:
+    assert all(getattr(package, name) is not None for name in package.__all__)
+    used = {
+        ultra.actors: "Actor ActorRef AskGroup AskResult ActorError ActorStopped ActorDown ActorCrashed "
+        "InboxFull AskTimeout ActorUnresponsive",
+        ultra.supervisor: "ActorSystem Supervisor RestartIntensity RestartLimitExceeded Backoff",
+    }
+    assert set(used[package].split()) <= set(package.__all__)
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -16,16 +16,13 @@ from outcome import Value
 from trio.lowlevel import reschedule
 
 from ultra.actors.runtime.cell import Cell
-from ultra.actors.runtime.crash import CrashBarrier
 from ultra.actors.runtime.inbox import Inbox
-from ultra.actors.runtime.incarnation import Incarnation
+from ultra.actors.runtime.incarnation import CrashBarrier, Incarnation
 from ultra.actors.runtime.message import Envelope
-from ultra.actors.runtime.worker import Worker
-from ultra.supervisor.intensity import CountedRestart, RestartWindow
-from ultra.supervisor.loop import SupervisionLoop
-from ultra.supervisor.policy import RestartPolicy
+from ultra.supervisor.restart_policy import CountedRestart, RestartPolicy, RestartWindow
+from ultra.supervisor.schedule import StartQueue
 from ultra.supervisor.spec import Backoff
-from ultra.supervisor.starts import StartQueue
+from ultra.supervisor.supervision_loop import SupervisionLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -125,7 +122,7 @@ def too_many_handlers(patch: pytest.MonkeyPatch) -> None:
     async def wide(self: Incarnation) -> None:
         concurrency = self.cell.options.concurrency
         async with trio.open_nursery() as self._nursery:
-            self._width = concurrency
+            self._worker_count = concurrency
             for _ in range(concurrency + 1):
                 self._nursery.start_soon(self._run_worker)
 
@@ -148,10 +145,10 @@ def redelivered_messages_go_to_the_end(patch: pytest.MonkeyPatch) -> None:
 
     def requeue(self: Inbox, envelopes: Any) -> None:
         for envelope in envelopes:
+            del self._in_flight[envelope]
             if envelope.system:
                 self._system = self._system or deque()
                 self._system.append(envelope)
-                self._system_in_flight -= 1
             else:
                 self._user = self._user or deque()
                 self._user.append(envelope)
@@ -168,9 +165,9 @@ def user_messages_come_first(patch: pytest.MonkeyPatch) -> None:
             envelope = self._user.popleft()
         elif self._system:
             envelope = self._system.popleft()
-            self._system_in_flight += 1
         else:
             return None
+        self._in_flight[envelope] = None
         envelope.deliveries += 1
         return envelope
 
@@ -184,11 +181,11 @@ def last_in_first_out(patch: pytest.MonkeyPatch) -> None:
     def take(self: Inbox) -> Envelope | None:
         if self._system:
             envelope = self._system.popleft()
-            self._system_in_flight += 1
         elif self._user:
             envelope = self._user.pop()
         else:
             return None
+        self._in_flight[envelope] = None
         envelope.deliveries += 1
         return envelope
 
@@ -279,7 +276,7 @@ def the_new_incarnation_does_not_wait_for_the_old(patch: pytest.MonkeyPatch) -> 
         schedule(self, child, due)
         while (member := self._stops.pop()) is not None:
             member.stop(None, drain=False)
-            member.life = None
+            member.incarnation = None
             member.phase = child.phase
 
     patch.setattr(SupervisionLoop, "_restart_group", hasty)
@@ -290,7 +287,7 @@ def old_timers_still_start_children(patch: pytest.MonkeyPatch) -> None:
     """A start that was put off happens at its old time as well."""
 
     def next_due(self: StartQueue) -> float:
-        return self._heap[0][0] if self._heap and self.awaited is None else float("inf")
+        return self._heap[0][0] if self._heap and self.starting is None else float("inf")
 
     patch.setattr(StartQueue, "next_due", next_due)
 
@@ -315,7 +312,7 @@ def watchers_are_forgotten(patch: pytest.MonkeyPatch) -> None:
     terminate = Cell.terminate
 
     def silent(self: Cell, state: Any, error: Exception | None = None) -> None:
-        self.watchers = None
+        self.watchers = {}
         terminate(self, state, error)
 
     patch.setattr(Cell, "terminate", silent)
@@ -338,8 +335,9 @@ def wake_ups_get_lost(patch: pytest.MonkeyPatch) -> None:
     """Now and then nobody is told that a message has come."""
     wake, calls = Incarnation.wake, count()
 
-    def sleepy(self: Incarnation) -> bool:
-        return wake(self) if next(calls) % 40 else True
+    def sleepy(self: Incarnation) -> None:
+        if next(calls) % 40:
+            wake(self)
 
     patch.setattr(Incarnation, "wake", sleepy)
 
@@ -355,11 +353,11 @@ def crashed_children_are_forgotten(patch: pytest.MonkeyPatch) -> None:
     """A crash is reported to nobody."""
     exited, calls = SupervisionLoop._on_exit, count()
 
-    def forgetful(self: SupervisionLoop, child: Any, life: object, how: Any) -> None:
-        if how.error is None or self._ending or next(calls) % 3:
-            exited(self, child, life, how)
+    def forgetful(self: SupervisionLoop, child: Any, incarnation: object, reason: Any) -> None:
+        if reason.error is None or self._ending or next(calls) % 3:
+            exited(self, child, incarnation, reason)
         else:
-            child.life = None
+            child.incarnation = None
 
     patch.setattr(SupervisionLoop, "_on_exit", forgetful)
 
@@ -373,7 +371,6 @@ def take_for_a_crash(patch: pytest.MonkeyPatch, unexpected: type[BaseException])
         return leave(self, kind, error, trace)
 
     patch.setattr(CrashBarrier, "__exit__", greedy)
-    patch.setattr(Worker, "__exit__", greedy)
 
 
 @breaks(11)

@@ -28,7 +28,7 @@ from ultra.orchestrator.streams import EventBuffer
 from ultra.orchestrator.tree import ModelTree
 from ultra.simulation.determinism import run_seeded
 from ultra.simulation.ensemble import Ensemble
-from ultra.supervisor.intensity import RestartWindow
+from ultra.supervisor.restart_policy import RestartWindow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

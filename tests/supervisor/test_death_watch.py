@@ -1,4 +1,4 @@
-"""Who watches an actor hears of its end: once, at once where it has come, and of nothing else."""
+"""`ActorRef.watch` returns at the end of an actor: once, at once if that has come, and for nothing else."""
 
 from __future__ import annotations
 

@@ -282,8 +282,8 @@ async def test_a_drain_in_the_middle_of_a_restart_of_the_group_begins_no_new_inc
 async def test_a_supervisor_that_backs_off_starts_nobody_to_drain(autojump_clock: MockClock) -> None:
     """A regression: the stop waited for the end of the supervisor's backoff."""
     async with ActorSystem() as system:
-        patient = Backoff(initial=100.0, maximum=100.0)
-        group = system.supervisor("group", intensity=RestartIntensity(0), backoff=patient)
+        slow = Backoff(initial=100.0, maximum=100.0)
+        group = system.supervisor("group", intensity=RestartIntensity(0), backoff=slow)
         group.spawn(Puppet, options=ONCE).tell(boom)
         await trio.sleep(1)
         late = group.spawn(Puppet)

@@ -67,7 +67,7 @@ async def test_a_crash_too_many_restarts_the_supervisor_with_all_its_children() 
         assert (sibling.snapshot().restarts, group.snapshot().state) == (1, ActorState.RUNNING)
 
 
-async def test_a_restarted_supervisor_counts_anew() -> None:
+async def test_a_restarted_supervisor_counts_from_zero() -> None:
     async with ActorSystem() as system:
         [group] = nested(system, [RestartIntensity(1, within=100)])
         ref = group.spawn(Puppet, name="a", options=ONCE, backoff=AT_ONCE)

@@ -15,7 +15,7 @@ from helpers.puppets import AT_ONCE, Puppet, boom, recording
 from ultra.actors import Actor, ActorOptions, ActorState
 from ultra.errors import BadCall
 from ultra.supervisor import ActorSystem, Backoff, RestartIntensity
-from ultra.supervisor.intensity import CountedRestart, RestartWindow
+from ultra.supervisor.restart_policy import CountedRestart, RestartWindow
 
 if TYPE_CHECKING:
     from ultra.actors import ActorRef
@@ -109,7 +109,7 @@ class WindowMachine(RuleBasedStateMachine):
 
     @rule(data=st.data())
     @precondition(lambda self: self.pending)
-    def begin_anew(self, data: st.DataObject) -> None:
+    def start_again(self, data: st.DataObject) -> None:
         restart = self.pending.pop(data.draw(st.integers(0, len(self.pending) - 1)))
         restart.time = self.now
         self.times.append(self.now)

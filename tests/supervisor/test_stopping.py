@@ -125,7 +125,7 @@ async def test_to_stop_again_does_nothing_more() -> None:
 
 
 @pytest.mark.parametrize(("first", "second", "took"), [(4, 1, 1), (1, 4, 1), (None, 2, 2), (2, None, 2)])
-async def test_a_second_stop_can_hasten_the_first_and_not_slow_it_down(
+async def test_a_second_stop_can_shorten_the_first_and_not_slow_it_down(
     autojump_clock: MockClock, first: float | None, second: float | None, took: float
 ) -> None:
     for what in ("actor", "system"):
@@ -189,7 +189,7 @@ async def test_a_stop_during_the_start_lets_it_finish_within_the_grace_period(
             await wait_all_tasks_blocked()
             ended = await ref.stop()
             assert (trio.current_time() - began, ended.error) == (took, None)
-    assert log == [(3.0, "slow")]  # only who has started stops
+    assert log == [(3.0, "slow")]  # an actor that has not started has nothing to stop
 
 
 async def test_a_stop_while_a_group_is_being_restarted_ends_all(autojump_clock: MockClock) -> None:
@@ -210,7 +210,7 @@ async def test_a_stop_while_a_group_is_being_restarted_ends_all(autojump_clock: 
 
 
 async def test_a_nested_supervisor_told_to_stop_while_it_ends_comes_back_to_stay() -> None:
-    """A regression: the wish to stop was kept for its next life, which then ended at once."""
+    """A regression: the request to stop was kept for its next incarnation, which then ended at once."""
     async with ActorSystem(intensity=RestartIntensity(10)) as system:
         outer = system.supervisor("outer", strategy="one_for_all", backoff=AT_ONCE)
         inner = outer.supervisor("inner", intensity=RestartIntensity(0), backoff=AT_ONCE)

@@ -1,4 +1,4 @@
-"""Who is restarted with whom: the strategies, and the restart types within them."""
+"""Which children are restarted together: the strategies, and the restart types within them."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ async def test_the_normal_end_of_a_transient_member_restarts_nobody() -> None:
 
 
 async def test_members_that_crash_together_are_restarted_once() -> None:
-    """As in OTP: who crashes while the group is being restarted has been ended by that already."""
+    """As in OTP: a member that crashes while its group is being restarted was to end anyway."""
 
     async def crash_together(_: Actor) -> None:
         await gate.event.wait()
@@ -250,6 +250,28 @@ async def test_a_member_that_backs_off_does_so_to_the_end(autojump_clock: MockCl
         assert log == ["-a", "+a"]
         await trio.sleep(0.2)
         assert log == ["-a", "+a", "+b", "+c"]
+
+
+async def test_members_that_were_stopped_with_their_group_are_restarting_until_it_starts(
+    autojump_clock: MockClock,
+) -> None:
+    log: list[str] = []
+    async with ActorSystem() as system:
+        group = system.supervisor("group", strategy="one_for_all")
+        [first] = members(group, log, "a", backoff=Backoff(initial=5, jitter=0))
+        [member] = members(group, log, "b")
+        below = group.supervisor("below")
+        [inner] = members(below, log, "c")
+        await wait_all_tasks_blocked()
+        log.clear()
+        first.tell(boom)
+        await trio.sleep(1)
+        assert log == ["-a", "-c", "-b"]
+        states = [which.snapshot().state for which in (first, member, below, inner)]
+        assert states == [ActorState.RESTARTING] * 4
+        await trio.sleep(5)
+        states = [which.snapshot().state for which in (first, member, below, inner)]
+        assert states == [ActorState.RUNNING] * 4
 
 
 async def test_a_supervisor_is_a_member_like_any_other() -> None:

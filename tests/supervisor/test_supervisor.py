@@ -65,6 +65,26 @@ async def test_a_child_that_starts_slowly_holds_up_those_after_it() -> None:
         assert log == ["+second"]
 
 
+async def test_a_supervisor_has_started_once_its_children_have_and_holds_up_those_after_it() -> None:
+    class Slow(Puppet):
+        async def on_start(self) -> None:
+            await gate.wait()
+
+    gate = trio.Event()
+    async with ActorSystem() as system:
+        with recording(system) as recorder:
+            below = system.supervisor("below")
+            below.spawn(Slow, name="slow")
+            system.spawn(Puppet, name="after")
+            await wait_all_tasks_blocked()
+            assert below.snapshot().state is ActorState.STARTING
+            assert recorder.paths("started") == []
+            gate.set()
+            await wait_all_tasks_blocked()
+            assert below.snapshot().state is ActorState.RUNNING
+            assert recorder.paths("started") == ["/below/slow", "/below", "/after"]
+
+
 async def test_names_are_made_where_none_is_given_and_never_taken_twice() -> None:
     async with ActorSystem() as system:
         system.spawn(Puppet, name="puppet-1")
@@ -207,7 +227,7 @@ async def test_a_crash_restarts_the_actor_that_crashed_and_no_other() -> None:
 
 
 @pytest.mark.parametrize(
-    ("restart", "what", "lives"),
+    ("restart", "what", "starts"),
     [
         ("permanent", "crash", 2),
         ("permanent", "finish", 2),
@@ -217,8 +237,8 @@ async def test_a_crash_restarts_the_actor_that_crashed_and_no_other() -> None:
         ("temporary", "finish", 1),
     ],
 )
-async def test_the_restart_type_says_after_which_ends_an_actor_lives_again(
-    restart: Any, what: str, lives: int
+async def test_the_restart_type_says_after_which_ends_an_actor_starts_again(
+    restart: Any, what: str, starts: int
 ) -> None:
     async def end(puppet: Puppet) -> None:
         if what == "crash":
@@ -230,8 +250,8 @@ async def test_the_restart_type_says_after_which_ends_an_actor_lives_again(
         ref = system.spawn(Named, "x", log, restart=restart, backoff=AT_ONCE, options=ONCE)
         ref.tell(end)
         await wait_all_tasks_blocked()
-        assert log.count("+x") == lives
-        if lives == 1:
+        assert log.count("+x") == starts
+        if starts == 1:
             ended = await ref.watch()
             assert ended.state is ActorState.STOPPED
             assert str(ended.error or "") == ("boom" if what == "crash" else "")
@@ -253,7 +273,7 @@ async def test_messages_wait_while_the_actor_backs_off(autojump_clock: MockClock
         backoff = Backoff(initial=3.0, jitter=0.0)
         ref = system.spawn(Puppet, backoff=backoff, options=ONCE)
         ref.tell(boom)
-        assert await ref.ask("patience") == "patience"
+        assert await ref.ask("hello") == "hello"
         assert trio.current_time() == 3.0
 
 

@@ -32,11 +32,11 @@ pytestmark = pytest.mark.usefixtures("no_task_is_left")
 ONCE = ActorOptions(max_deliveries=1)
 
 
-IMPATIENT = ActorOptions(grace=1.0, stop_timeout=1.0)
+ONE_SECOND = ActorOptions(grace=1.0, stop_timeout=1.0)
 
 
 async def stubborn_actor(supervisor: Supervisor | ActorSystem, deed: Stubborn, **others: Any) -> ActorRef:
-    settings: dict[str, Any] = {"options": IMPATIENT, "backoff": AT_ONCE, **others}
+    settings: dict[str, Any] = {"options": ONE_SECOND, "backoff": AT_ONCE, **others}
     ref = supervisor.spawn(Puppet, **settings)
     ref.tell(deed)
     await deed.entered.wait()
@@ -49,7 +49,7 @@ async def test_an_actor_that_ignores_cancellation_is_reported_and_waited_for_no_
     stubborn = Stubborn()
     async with ActorSystem() as system, trio.open_nursery() as nursery:
         with recording(system) as recorder:
-            ref = system.spawn(Puppet, name="x", options=IMPATIENT)
+            ref = system.spawn(Puppet, name="x", options=ONE_SECOND)
             in_hand = collect(nursery, ref, stubborn)
             await stubborn.entered.wait()
             ended = await ref.stop()
@@ -67,6 +67,20 @@ async def test_an_actor_that_ignores_cancellation_is_reported_and_waited_for_no_
             assert sorted(recorder.kinds("/x")) == ["started", "started", "stopped", "unresponsive"]
             assert (ref.snapshot().handled, ref.snapshot().in_flight) == (1, 0)
             assert await fresh.ask("hello") == "hello"
+
+
+async def test_a_second_stop_that_gives_more_time_does_not_put_off_the_report(
+    autojump_clock: MockClock,
+) -> None:
+    stubborn = Stubborn()
+    async with ActorSystem() as system:
+        ref = await stubborn_actor(system, stubborn)
+        ref.request_stop()
+        ref.request_stop(grace=100.0)
+        ended = await ref.watch()
+        assert trio.current_time() == 3.0
+        assert isinstance(ended.error, ActorUnresponsive)
+        stubborn.release()
 
 
 async def test_the_others_stop_although_one_ignores_cancellation(autojump_clock: MockClock) -> None:

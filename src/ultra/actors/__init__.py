@@ -1,6 +1,6 @@
 """Actors for trio: an inbox, a handler, and a reference to send messages to.
 
-This package knows nothing of language models; with `ultra.supervisor` it is a library of its own:
+These names know nothing of language models; with `ultra.supervisor` they are a library of their own:
 
     class Ping(Message[int]):
         n: int
@@ -15,20 +15,39 @@ This package knows nothing of language models; with `ultra.supervisor` it is a l
 """
 
 from ultra.actors.runtime.actor import Actor, ActorOptions, ActorRef
+from ultra.actors.runtime.ask_group import AskGroup, AskResult
 from ultra.actors.runtime.dead_letters import DeadLetter, DeadLetters
 from ultra.actors.runtime.inbox import Overflow
 from ultra.actors.runtime.message import Failure, Message, SystemMessage
 from ultra.actors.runtime.status import ActorSnapshot, ActorState, Terminated
+from ultra.errors import (
+    ActorCrashed,
+    ActorDown,
+    ActorError,
+    ActorStopped,
+    ActorUnresponsive,
+    AskTimeout,
+    InboxFull,
+)
 
 __all__ = [
     "Actor",
+    "ActorCrashed",
+    "ActorDown",
+    "ActorError",
     "ActorOptions",
     "ActorRef",
     "ActorSnapshot",
     "ActorState",
+    "ActorStopped",
+    "ActorUnresponsive",
+    "AskGroup",
+    "AskResult",
+    "AskTimeout",
     "DeadLetter",
     "DeadLetters",
     "Failure",
+    "InboxFull",
     "Message",
     "Overflow",
     "SystemMessage",

@@ -10,8 +10,7 @@ import trio
 from msgspec import Struct
 from trio.lowlevel import current_task
 
-from ultra.actors.runtime.inbox import Admission
-from ultra.actors.runtime.incarnation import ABANDONED
+from ultra.actors.runtime.cell import ABANDONED
 from ultra.actors.runtime.message import Envelope, Message, SystemMessage
 from ultra.errors import BadCall, UltraError
 from ultra.faults.recorder import RuleBook
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from ultra.actors.runtime.cell import Cell
+    from ultra.actors.runtime.inbox import Admission
     from ultra.faults.rules import Conditions
 
 __all__ = ["ActorFaults", "ErrorMaker", "Filler", "make_error"]
@@ -284,7 +284,7 @@ class ActorFaults(RuleBook):
         if envelope.on_abandon is not None:  # somebody may be waiting for the answer
             lost = [other for other in self._lost.get(cell.path, ()) if not other.abandoned]
             self._lost[cell.path] = [*lost, envelope]
-        return Admission.ACCEPTED
+        return "accepted"
 
     def _fill(self, cell: Cell, envelope: Envelope, rule: Rule, fault: _Fill) -> None:
         room = cell.inbox.capacity - cell.inbox.user_load
@@ -338,7 +338,6 @@ class ActorFaults(RuleBook):
                     after = after or rule
         if envelope.abandoned and cell.options.cancel_abandoned:
             # The actor, which decides about handlers of its own, does not know of this one yet.
-            cell.discard(envelope, "abandoned")
             return ABANDONED
         reply = await receive(envelope.message)
         if after is not None and isinstance(after.fault, _Crash):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 from trio.lowlevel import in_trio_run
 
-from ultra.actors.runtime.group import Reply
+from ultra.actors.runtime.ask_group import AskResult
 from ultra.errors import BadCall, UsageError
 from ultra.messages.events import RunCompleted, RunFailed
 from ultra.messages.results import OrchestrationResult
@@ -73,7 +73,7 @@ class OverriddenRun:
                 f"{process.__qualname__} overrides process_responses and cannot be streamed with these "
                 f"arguments: {error}"
             ) from None
-        self.reply: Reply[None, OrchestrationResult] | None = None
+        self.reply: AskResult[None, OrchestrationResult] | None = None
         self._run_id = run_id
         self._process = process
         self._prompt = prompt
@@ -113,10 +113,10 @@ class OverriddenRun:
                     "return an OrchestrationResult, as process_responses does"
                 )
         except Exception as error:  # noqa: BLE001 - raised by `RunStream.result`
-            self.reply = Reply(None, error=error)
+            self.reply = AskResult(None, error=error)
             self._buffer.emit(RunFailed(error=type(error).__name__, message=str(error)))
         else:
-            self.reply = Reply(None, value=result)
+            self.reply = AskResult(None, value=result)
             self._buffer.emit(RunCompleted(result=result))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 import trio
 
 from ultra.actors.coordinator.messages import EventSink
-from ultra.actors.runtime.group import AskGroup, Reply
+from ultra.actors.runtime.ask_group import AskGroup, AskResult
 from ultra.errors import BadCall
 from ultra.messages.events import RunCompleted, RunFailed
 from ultra.orchestrator.event_buffer import EventBuffer
@@ -46,7 +46,7 @@ class RunSink(EventSink, Protocol):
 class RunningRun(Protocol):
     """What a `RunStream` reads: a block inside which one run goes on."""
 
-    reply: Reply[None, OrchestrationResult] | None
+    reply: AskResult[None, OrchestrationResult] | None
     """How the run ended; None while it goes on, and for ever when its block was left before."""
 
     def block(self) -> AbstractAsyncContextManager[RunSink, bool | None]:
@@ -64,7 +64,7 @@ class LiveRun:
     def __init__(
         self, run_id: str, lifespan: Lifespan, make_run: RunMaker, make_sink: Callable[[str], RunSink]
     ) -> None:
-        self.reply: Reply[None, OrchestrationResult] | None = None
+        self.reply: AskResult[None, OrchestrationResult] | None = None
         self._over = trio.Event()
         self._run_id = run_id
         self._lifespan = lifespan
@@ -115,15 +115,15 @@ class LiveRun:
             await self._over.wait()
         if not self._over.is_set():
             self._asks.close()
-            self._on_reply(Reply(None, error=local.given_up()))
+            self._on_reply(AskResult(None, error=local.given_up()))
 
-    def _on_reply(self, reply: Reply[None, OrchestrationResult]) -> None:
+    def _on_reply(self, reply: AskResult[None, OrchestrationResult]) -> None:
         if reply.value is not None:
             self.reply = reply
             self._sink.emit(RunCompleted(result=reply.value))
         elif reply.error is not None:
             error = self._lifespan.explain(reply.error)
-            self.reply = Reply(None, error=error)
+            self.reply = AskResult(None, error=error)
             self._sink.emit(RunFailed(error=type(error).__name__, message=str(error)))
         self._over.set()
 

@@ -1,5 +1,11 @@
-"""Supervision for actors: who is restarted when an actor crashes, how often, and what happens then."""
+"""Supervision of actors: which of them are restarted after a crash, how often, and what happens after that.
 
+async with ActorSystem() as system:
+workers = system.supervisor("workers", strategy="one_for_all", intensity=RestartIntensity(3, within=5.0))
+echo = workers.spawn(Echo, name="echo")
+"""
+
+from ultra.errors import RestartLimitExceeded
 from ultra.supervisor.lifecycle import LifecycleEvent
 from ultra.supervisor.snapshot import SupervisorSnapshot
 from ultra.supervisor.spec import Backoff, OnExcess, Restart, RestartIntensity, Strategy
@@ -13,6 +19,7 @@ __all__ = [
     "OnExcess",
     "Restart",
     "RestartIntensity",
+    "RestartLimitExceeded",
     "Strategy",
     "Supervisor",
     "SupervisorSnapshot",

@@ -1,6 +1,6 @@
-"""A supervisor's record of one child: an actor, or another supervisor."""
+"""What a supervisor keeps of one child: an actor, or another supervisor."""
 
-# ruff: noqa: D102 - `Child`, `Reports` and `Owner` say once what each method does
+# ruff: noqa: D102 - `Child`, `Parent` and `Owner` say once what each method does
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from ultra.actors.runtime.status import ActorState
 if TYPE_CHECKING:
     from ultra.actors.runtime.cell import Cell
     from ultra.actors.runtime.status import ActorSnapshot
-    from ultra.supervisor.intensity import CountedRestart
+    from ultra.supervisor.restart_policy import CountedRestart
     from ultra.supervisor.snapshot import SupervisorSnapshot
     from ultra.supervisor.spec import Backoff, ChildSpec, Restart
     from ultra.supervisor.supervisor import Supervisor
 
-__all__ = ["ActorChild", "Child", "Phase", "Reports", "SupervisorChild"]
+__all__ = ["ActorChild", "Child", "Parent", "Phase", "SupervisorChild"]
 
 CANCEL_ALLOWANCE = 1.0
 """Seconds that a cancelled child has to end before it is reported and waited for no longer."""
@@ -36,124 +36,127 @@ class Phase(Enum):
     STARTING = "starting"
     RUNNING = "running"
     STOPPING = "stopping"
-    STUCK = "stuck"  # it was cancelled and has not ended; nobody waits for it any more
+    UNRESPONSIVE = "unresponsive"  # it was cancelled and has not ended; it is waited for no longer
     DOWN = "down"
     ENDED = "ended"
 
 
-class Reports(Protocol):
-    """How children tell their supervisor what happens to them. All of it returns at once.
+class Parent(Protocol):
+    """What children report to: the supervision loop above them. Every method returns at once.
 
-    `life` says which incarnation speaks, so that what an older one still has to say is not mistaken.
+    `incarnation` names the incarnation that reports, so that a late report of an older one is recognised.
     """
 
-    def child_started(self, child: Child, life: object) -> None:
-        """The child is ready."""
+    def child_started(self, child: Child, incarnation: object) -> None:
+        """Take note that the child is ready."""
 
-    def child_ending(self, child: Child, life: object, within: float) -> None:
-        """The child began to end, of itself, which should take at most `within` seconds."""
+    def child_ending(self, child: Child, incarnation: object, within: float) -> None:
+        """Take note that the child began to end by itself, and should need at most `within` seconds."""
 
-    def child_exited(self, child: Child, life: object, how: Exit) -> None:
-        """The child's task, if it had one, is about to return."""
+    def child_exited(self, child: Child, incarnation: object, reason: Exit) -> None:
+        """Take note that the incarnation has ended; its task, if it had one, is about to return."""
 
     def stop_child(self, child: Child, grace: float | None, *, drain: bool) -> None:
-        """The child is to be stopped for good."""
+        """Stop the child for good."""
 
 
 class Child:
-    """What all children have in common. `life` is the current incarnation, None between two."""
+    """What actors and supervisors have in common as children.
+
+    Attributes:
+        incarnation: the current one; None between two of them.
+        removing: whether the child is to be stopped for good.
+        start_count: how often it was started.
+        pending_restart: the restart for its own crash, as long as that is still to come.
+        crashes_in_a_row: since it last ran for `Backoff.reset_after` seconds.
+        started_at: when the current, or the last, incarnation was ready; infinity if it never was.
+    """
 
     __slots__ = (
         "backoff",
-        "counted",
         "crashes_in_a_row",
-        "due",
-        "give_up_at",
-        "launches",
-        "life",
+        "incarnation",
         "name",
+        "parent",
         "path",
+        "pending_restart",
         "phase",
-        "ready_at",
         "removing",
-        "reports",
         "restart",
-        "ticket",
+        "start_count",
+        "started_at",
     )
 
-    def __init__(self, name: str, path: str, restart: Restart, backoff: Backoff, reports: Reports) -> None:
+    def __init__(self, name: str, path: str, restart: Restart, backoff: Backoff, parent: Parent) -> None:
         self.name = name
         self.path = path
         self.restart: Restart = restart
         self.backoff = backoff
-        self.reports = reports
+        self.parent = parent
         self.phase = Phase.WAITING
-        self.life: object | None = None
+        self.incarnation: object | None = None
         self.removing = False
-        self.launches = 0
-        self.counted: CountedRestart | None = None  # the restart for its own crash that is still to come
+        self.start_count = 0
+        self.pending_restart: CountedRestart | None = None
         self.crashes_in_a_row = 0
-        self.ready_at = inf  # when the current, or the last, incarnation was ready
-        self.give_up_at = inf  # when it is no use to wait longer for what the child is doing
-        self.ticket = 0  # its place in the supervisor's `StartQueue`; 0 is none
-        self.due = -inf  # and the time of that place
+        self.started_at = inf
 
     @property
     def restarts(self) -> int:
         """How often the child was started again, failed starts included."""
-        return max(0, self.launches - 1)
+        return max(0, self.start_count - 1)
 
     def has_messages(self) -> bool:
-        """Whether messages wait for the child, or for one below it."""
+        """Return whether messages wait for the child, or for an actor below it."""
         raise NotImplementedError
 
-    def launch(self, nursery: trio.Nursery) -> bool:
-        """Begin a new life; True when the child is ready at once. Raises when it cannot begin."""
+    def start(self, nursery: trio.Nursery) -> bool:
+        """Start a new incarnation; return whether it is ready at once. Raises what its factory raises."""
         raise NotImplementedError
 
     def stop(self, grace: float | None, *, drain: bool) -> None:
-        """Begin to end the current life."""
+        """Begin to end the current incarnation."""
         raise NotImplementedError
 
-    def forsake(self) -> None:
-        """The supervisor's nursery closes: end a life that has no task in it to be cancelled."""
+    def cancel_lazy_start(self) -> None:
+        """End an incarnation that has no task yet; nothing can be started in the supervisor's nursery."""
 
-    def start_bound(self) -> float:
-        """After how many seconds it is no use to wait longer for the start that `launch` began."""
+    def max_start_time(self) -> float:
+        """Return after how many seconds the start is given up."""
         raise NotImplementedError
 
-    def stop_bound(self, grace: float | None) -> float:
-        """After how many seconds it is no use to wait longer for the end that `stop` began."""
+    def max_stop_time(self, grace: float | None) -> float:
+        """Return after how many seconds the wait for the end is given up, if `stop` gives it `grace`."""
         raise NotImplementedError
 
-    def crashed(self, error: Exception) -> None:
+    def note_crash(self, error: Exception) -> None:
         """Take note of the newest crash."""
         raise NotImplementedError
 
-    def restarting(self) -> None:
-        """The child is between two lives."""
+    def mark_restarting(self) -> None:
+        """Show the child as restarting: it is between two incarnations."""
         raise NotImplementedError
 
-    def waits_no_longer(self) -> None:
-        """A restart that was counted takes place now, or never will."""
-        if self.counted is not None:
-            self.counted.time = trio.current_time()
-            self.counted = None
+    def settle_pending_restart(self) -> None:
+        """Take note that a restart that was counted takes place now, or never will."""
+        if self.pending_restart is not None:
+            self.pending_restart.time = trio.current_time()
+            self.pending_restart = None
 
     def terminate(self, state: ActorState, error: Exception | None = None) -> None:
-        """The child will not live again, unless it is revived."""
+        """Take note that there will be no other incarnation, unless the child is revived."""
         raise NotImplementedError
 
     def revive(self) -> None:
-        """Make the child ready for another life after `terminate`."""
+        """Make the child ready for another incarnation after `terminate`."""
         raise NotImplementedError
 
     def stop_requested(self, *, drain: bool, grace: float | None) -> None:
         """Have the supervisor stop this child for good."""
-        self.reports.stop_child(self, grace, drain=drain)
+        self.parent.stop_child(self, grace, drain=drain)
 
     def snapshot(self) -> ActorSnapshot | SupervisorSnapshot:
-        """The child as it is right now."""
+        """Return the child as it is right now."""
         raise NotImplementedError
 
 
@@ -162,43 +165,43 @@ class ActorChild(Child):
 
     __slots__ = ("cell",)
 
-    def __init__(self, spec: ChildSpec, cell: Cell, reports: Reports) -> None:
-        super().__init__(spec.name, cell.path, spec.restart, spec.backoff, reports)
+    def __init__(self, spec: ChildSpec, cell: Cell, parent: Parent) -> None:
+        super().__init__(spec.name, cell.path, spec.restart, spec.backoff, parent)
         self.cell = cell
         cell.owner = self
 
     def has_messages(self) -> bool:
         return len(self.cell.inbox) > 0
 
-    def launch(self, nursery: trio.Nursery) -> bool:
-        # Each life starts in a context of its own: nothing of an earlier life, or of whoever happened
-        # to spawn the actor, reaches it.
+    def start(self, nursery: trio.Nursery) -> bool:
+        # Each incarnation starts in a context of its own: nothing of an earlier one, or of the task that
+        # happened to spawn the actor, reaches it.
         context = contextvars.Context()
-        self.launches += 1
+        self.start_count += 1
         self.cell.restarts = self.restarts
         self.cell.state = ActorState.STARTING
-        life = context.run(Incarnation, self.cell)
-        self.life = self.cell.incarnation = life
-        if life.starts_at_once:
+        incarnation = context.run(Incarnation, self.cell)
+        self.incarnation = self.cell.incarnation = incarnation
+        if incarnation.starts_at_once:
             self.cell.state = ActorState.RUNNING
-        life.begin(nursery, context)
-        return life.starts_at_once
+        incarnation.start(nursery, context)
+        return incarnation.starts_at_once
 
-    def life_started(self, life: Incarnation) -> None:
-        if not life.starts_at_once:
+    def incarnation_started(self, incarnation: Incarnation) -> None:
+        if not incarnation.starts_at_once:
             if self.cell.state is ActorState.STARTING:
                 self.cell.state = ActorState.RUNNING
-            self.reports.child_started(self, life)
+            self.parent.child_started(self, incarnation)
 
-    def life_ending(self, life: Incarnation) -> None:
-        self.reports.child_ending(self, life, self.cell.options.stop_timeout + CANCEL_ALLOWANCE)
+    def incarnation_ending(self, incarnation: Incarnation) -> None:
+        self.parent.child_ending(self, incarnation, self.cell.options.stop_timeout + CANCEL_ALLOWANCE)
 
-    def life_ended(self, life: Incarnation, how: Exit) -> None:
-        if self.cell.incarnation is life:
+    def incarnation_ended(self, incarnation: Incarnation, reason: Exit) -> None:
+        if self.cell.incarnation is incarnation:
             self.cell.incarnation = None
-        if how.error is not None:
-            self.cell.last_error = how.error
-        self.reports.child_exited(self, life, how)
+        if reason.error is not None:
+            self.cell.last_error = reason.error
+        self.parent.child_exited(self, incarnation, reason)
 
     def stop(self, grace: float | None, *, drain: bool) -> None:
         self.cell.state = ActorState.STOPPING
@@ -208,21 +211,21 @@ class ActorChild(Child):
             grace = self.cell.options.grace if grace is None else grace
             self.cell.incarnation.stop(grace, drain=drain)
 
-    def forsake(self) -> None:
-        if self.cell.incarnation is not None and self.cell.incarnation.forsake():
-            self.life = self.cell.incarnation = None
+    def cancel_lazy_start(self) -> None:
+        if self.cell.incarnation is not None and self.cell.incarnation.cancel_lazy_start():
+            self.incarnation = self.cell.incarnation = None
 
-    def start_bound(self) -> float:
+    def max_start_time(self) -> float:
         return self.cell.options.start_timeout + CANCEL_ALLOWANCE
 
-    def stop_bound(self, grace: float | None) -> float:
+    def max_stop_time(self, grace: float | None) -> float:
         options = self.cell.options
         return (options.grace if grace is None else grace) + options.stop_timeout + CANCEL_ALLOWANCE
 
-    def crashed(self, error: Exception) -> None:
+    def note_crash(self, error: Exception) -> None:
         self.cell.last_error = error
 
-    def restarting(self) -> None:
+    def mark_restarting(self) -> None:
         self.cell.state = ActorState.RESTARTING
 
     def terminate(self, state: ActorState, error: Exception | None = None) -> None:
@@ -240,43 +243,43 @@ class SupervisorChild(Child):
 
     __slots__ = ("loop", "supervisor")
 
-    def __init__(self, supervisor: Supervisor, restart: Restart, backoff: Backoff, reports: Reports) -> None:
-        super().__init__(supervisor.name, supervisor.path, restart, backoff, reports)
+    def __init__(self, supervisor: Supervisor, restart: Restart, backoff: Backoff, parent: Parent) -> None:
+        super().__init__(supervisor.name, supervisor.path, restart, backoff, parent)
         self.supervisor = supervisor
         self.loop = supervisor.loop
 
     def has_messages(self) -> bool:
         return self.loop.has_messages()
 
-    def launch(self, nursery: trio.Nursery) -> bool:
-        self.launches += 1
-        life = self.life = object()
+    def start(self, nursery: trio.Nursery) -> bool:
+        self.start_count += 1
+        incarnation = self.incarnation = object()
         self.loop.prepare()
-        run = partial(self._live, life)
+        run = partial(self._run, incarnation)
         contextvars.Context().run(partial(nursery.start_soon, run, name=self.path))
         return False
 
-    async def _live(self, life: object) -> None:
+    async def _run(self, incarnation: object) -> None:
         try:
-            failure = await self.loop.run(lambda: self.reports.child_started(self, life))
+            failure = await self.loop.run(lambda: self.parent.child_started(self, incarnation))
         except BaseException:
-            self.reports.child_exited(self, life, Exit(None, unwound=True))
+            self.parent.child_exited(self, incarnation, Exit(None, unwound=True))
             raise
-        self.reports.child_exited(self, life, Exit(failure))
+        self.parent.child_exited(self, incarnation, Exit(failure))
 
     def stop(self, grace: float | None, *, drain: bool) -> None:
         self.loop.begin_stop(grace, drain=drain, for_good=self.removing)
 
-    def start_bound(self) -> float:
-        return inf  # that is for the supervisor itself to say, child by child
+    def max_start_time(self) -> float:
+        return inf  # the supervisor itself gives up its children, one by one
 
-    def stop_bound(self, grace: float | None) -> float:
-        return self.loop.stop_bound(grace) + CANCEL_ALLOWANCE
+    def max_stop_time(self, grace: float | None) -> float:
+        return self.loop.max_stop_time(grace) + CANCEL_ALLOWANCE
 
-    def crashed(self, error: Exception) -> None:
-        """Nothing is left to note: the children know of their own."""
+    def note_crash(self, error: Exception) -> None:
+        """Do nothing: the children have taken note of their own crashes."""
 
-    def restarting(self) -> None:
+    def mark_restarting(self) -> None:
         self.loop.state = ActorState.RESTARTING
 
     def terminate(self, state: ActorState, error: Exception | None = None) -> None:

@@ -1,4 +1,4 @@
-"""What supervisors tell about their children: one event for each start, crash, restart and end."""
+"""Lifecycle events: one for each start, crash, restart and end of an actor or a supervisor."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LifecycleKind = Literal[
 ]
 """What happened to an actor or a supervisor.
 
-A supervisor is "starting" when it begins a life, and "started" once its children are.
+A supervisor is "starting" before its children start, and "started" once they have.
 """
 
 _LEVELS: Final[dict[LifecycleKind, Level]] = {
@@ -39,7 +39,10 @@ log = get_logger("ultra.supervisor")
 
 
 class LifecycleEvent(Struct, frozen=True):
-    """`kind` happened to the child at `path`; `time` is `trio.current_time()`, `delay` the backoff [s]."""
+    """Say that `kind` happened to the child at `path`, at `time` (`trio.current_time()`).
+
+    `delay` is the backoff before a restart [s].
+    """
 
     kind: LifecycleKind
     path: str
@@ -49,7 +52,7 @@ class LifecycleEvent(Struct, frozen=True):
 
 
 class Lifecycle:
-    """Logs every event and hands it to whoever observes."""
+    """Log every event and hand it to the observers."""
 
     def __init__(self) -> None:
         self._observers: list[Callable[[LifecycleEvent], None]] = []
@@ -59,7 +62,7 @@ class Lifecycle:
         """Call `observer` with each event, in order, while the block runs.
 
         It is called in the middle of the supervisor's work and must return at once; an exception that
-        it raises is logged and goes no further.
+        leaves it is logged and has no other effect.
         """
         self._observers.append(observer)
         try:
@@ -74,7 +77,7 @@ class Lifecycle:
         error: Exception | None = None,
         delay: float | None = None,
     ) -> None:
-        """Tell of one event."""
+        """Log one event, and hand it to the observers."""
         level = _LEVELS[kind]
         if log.enabled(level):
             title = f"actor {kind}"

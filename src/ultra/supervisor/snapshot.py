@@ -16,7 +16,7 @@ __all__ = ["SupervisorSnapshot"]
 
 
 class SupervisorSnapshot(Struct, frozen=True, kw_only=True):
-    """One supervisor and all below it at one moment. Prints as a tree."""
+    """One supervisor and all below it at one moment; ``print`` draws it as a tree."""
 
     name: str
     path: str
@@ -26,7 +26,7 @@ class SupervisorSnapshot(Struct, frozen=True, kw_only=True):
     children: tuple[ActorSnapshot | SupervisorSnapshot, ...]
 
     def find(self, path: str) -> ActorSnapshot | SupervisorSnapshot:
-        """The snapshot of the child at `path`; raises KeyError where there is none."""
+        """Return the snapshot of the child at `path`; raises KeyError if there is none."""
         for child in self.children:
             if child.path == path:
                 return child

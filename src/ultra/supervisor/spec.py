@@ -29,7 +29,7 @@ Restart = Literal["permanent", "transient", "temporary"]
 """Which ends of a child lead to a restart: all; crashes only; none."""
 
 Strategy = Literal["one_for_one", "one_for_all", "rest_for_one"]
-"""Who is restarted with a child that crashed: nobody; all children; those started after it."""
+"""Which children are restarted with one that crashed: no other; all; those that start after it."""
 
 OnExcess = Literal["escalate", "isolate"]
 """What follows a crash that the restart intensity does not allow.
@@ -53,8 +53,9 @@ class RestartIntensity(Struct, frozen=True):
 class Backoff(Struct, frozen=True, kw_only=True):
     """How long to wait before a restart [s]: `initial`, times `factor` for each crash in a row.
 
-    Never more than `maximum`, and varied by up to `jitter` times itself, so that children which crash
-    together do not come back together. A child that ran for `reset_after` seconds starts over.
+    The wait is never longer than `maximum`, and varied by up to `jitter` times itself, so that children
+    that crash together do not restart together. After `reset_after` seconds without a crash, a child's
+    next wait is `initial` again.
     """
 
     initial: float = 0.1
@@ -70,13 +71,13 @@ class Backoff(Struct, frozen=True, kw_only=True):
         check_number("backoff jitter", self.jitter, most=1)
 
     def delay(self, crashes: int, random: Random) -> float:
-        """Seconds to wait before the restart after the `crashes`-th crash in a row (counted from 1)."""
+        """Return the seconds to wait after the `crashes`-th crash in a row (counted from 1)."""
         wait = min(self.maximum, self.initial * self.factor ** min(crashes - 1, 100))
         return wait * (1 + self.jitter * random.uniform(-1, 1)) if wait else 0.0
 
 
 class ChildSpec(Struct, frozen=True, kw_only=True):
-    """All that a supervisor needs to start a child, again and again."""
+    """All that a supervisor needs to start a child, as often as it has to."""
 
     name: str
     factory: Callable[[], Actor]

@@ -1,4 +1,4 @@
-"""The supervisor, as its users see it: what can be added to it, and asked of it."""
+"""The supervisor as its users see it: adding children, stopping, looking at the tree."""
 
 from __future__ import annotations
 
@@ -12,12 +12,10 @@ from ultra._support.checks import check_choice, check_seconds
 from ultra.actors.runtime.actor import Actor, ActorOptions, ActorRef
 from ultra.actors.runtime.cell import Cell, Interceptor
 from ultra.actors.runtime.dead_letters import DeadLetters
-from ultra.actors.runtime.timekeeper import Timekeeper
 from ultra.errors import BadCall
 from ultra.supervisor.child import ActorChild, SupervisorChild
 from ultra.supervisor.lifecycle import Lifecycle
-from ultra.supervisor.loop import SupervisionLoop
-from ultra.supervisor.policy import RestartPolicy
+from ultra.supervisor.restart_policy import RestartPolicy
 from ultra.supervisor.snapshot import SupervisorSnapshot
 from ultra.supervisor.spec import (
     Backoff,
@@ -27,6 +25,7 @@ from ultra.supervisor.spec import (
     RestartIntensity,
     Strategy,
 )
+from ultra.supervisor.supervision_loop import SupervisionLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,14 +39,17 @@ class Environment(Struct, frozen=True):
     dead_letters: DeadLetters
     lifecycle: Lifecycle
     random: Random
-    timekeeper: Timekeeper
     interceptor: Interceptor | None = None
 
 
 class Supervisor:
-    """Supervises the children that are added to it. Made by `ActorSystem` and `Supervisor.supervisor`.
+    """Supervise actors and other supervisors: restart a child that crashes, and stop all in the end.
 
-    `loop` belongs to the package.
+        pool = system.supervisor("pool", strategy="rest_for_one")
+        store = pool.spawn(Store, name="store")
+        reader = pool.spawn(Reader, store, name="reader")   # restarted whenever `store` is
+
+    `ActorSystem.supervisor` and `Supervisor.supervisor` make supervisors. `loop` is internal.
     """
 
     def __init__(
@@ -86,7 +88,8 @@ class Supervisor:
 
         `factory` is called with `args` for each incarnation, in a clean context. Messages can be sent
         right away: they wait in the inbox. `options` default to those of the class, if the factory is
-        an actor's class or a `functools.partial` of one; `name` defaults to one made from the factory's.
+        an actor's class or a `functools.partial` of one; `name` defaults to a new one, made from the
+        factory's name.
 
         Raises:
             BadCall: the name is taken or not usable, or an argument is not allowed.
@@ -106,7 +109,6 @@ class Supervisor:
             spec.factory,
             spec.options,
             dead_letters=self._environment.dead_letters,
-            timekeeper=self._environment.timekeeper,
             interceptor=self._environment.interceptor,
         )
         self.loop.add(ActorChild(spec, cell, self.loop))
@@ -141,7 +143,7 @@ class Supervisor:
         return below
 
     def request_stop(self, *, drain: bool = False, grace: float | None = None) -> None:
-        """Ask the supervisor to stop and go on; see `stop`. Actors below it, which cannot wait, use this."""
+        """Ask the supervisor to stop, and go on; see `stop`. Actors below it, which cannot wait, use this."""
         check_seconds("grace", grace, optional=True)
         if self._child is None:
             self.loop.begin_stop(grace, drain=drain)
@@ -152,20 +154,20 @@ class Supervisor:
         """Stop this supervisor for good, its children in reverse order, and wait until all have ended.
 
         `drain` and `grace` [s] are as in `ActorRef.stop`, for each actor in turn. Cancelled, this stops
-        waiting; the supervisor stops all the same. An actor below it that waits here is itself among
-        those that have to end: after its grace period it is cancelled.
+        waiting, and the supervisor stops nevertheless. An actor below it that waits here has to end itself:
+        it is cancelled after its grace period.
         """
         self.request_stop(drain=drain, grace=grace)
         await self.loop.ended.wait()
 
     def revive(self, name: str) -> None:
-        """Start the child called `name` again if it is down; does nothing if it is not.
+        """Start the child called `name` again if it is down; do nothing if it is not.
 
         Raises:
             BadCall: there is no such child.
             ActorStopped: this supervisor has ended (`ActorDown`: it is down itself; revive it first).
         """
-        self.loop.refuse()
+        self.loop.check_open()
         child = self.loop.children.get(name)
         if child is None:
             choices = ", ".join(self.loop.children) or "none"
@@ -173,7 +175,7 @@ class Supervisor:
         self.loop.revive(child)
 
     def snapshot(self) -> SupervisorSnapshot:
-        """This supervisor and all below it, as they are right now."""
+        """Return this supervisor and all below it, as they are right now."""
         return SupervisorSnapshot(
             name=self.name or "/",
             path=self.path or "/",
@@ -184,7 +186,7 @@ class Supervisor:
         )
 
     def _usable_name(self, name: str | None, factory: object) -> str:
-        self.loop.refuse()
+        self.loop.check_open()
         if name is None:
             return self._new_name(factory)
         if not name or "/" in name:

@@ -1,8 +1,7 @@
-"""The actor system: a root supervisor in a nursery of its own, entered as an async context manager."""
+"""The actor system: a root supervisor in a nursery of its own, as an async context manager."""
 
 from __future__ import annotations
 
-from contextvars import copy_context
 from typing import TYPE_CHECKING, Self, TypeVarTuple
 
 import trio
@@ -12,7 +11,6 @@ from ultra._support.randomness import new_random
 from ultra.actors.runtime.cell import check_faults
 from ultra.actors.runtime.dead_letters import DeadLetters
 from ultra.actors.runtime.status import ActorState
-from ultra.actors.runtime.timekeeper import Timekeeper
 from ultra.errors import ActorStopped, UsageError
 from ultra.supervisor.lifecycle import Lifecycle
 from ultra.supervisor.supervisor import Environment, Supervisor
@@ -20,7 +18,6 @@ from ultra.supervisor.supervisor import Environment, Supervisor
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from contextlib import AbstractContextManager
-    from contextvars import Context
     from random import Random
     from types import TracebackType
 
@@ -36,18 +33,30 @@ Ts = TypeVarTuple("Ts")
 
 
 class ActorSystem:
-    """Where actors live: ``async with ActorSystem() as system: system.spawn(...)``.
+    """Run actors below a root supervisor, for as long as the block is entered.
 
-    Leaving the block stops all actors, in reverse order, each within its grace period. When the block
-    ends with an exception, or is cancelled, they are cancelled instead; `on_stop` runs even then.
-    When a crash escalates past the root, the block is cancelled and ends with an ExceptionGroup: in it a
+        async with ActorSystem() as system:
+            counter = system.spawn(Counter, name="counter")
+            total = await counter.ask(Add(1))
+
+    Leaving the block stops all actors, in reverse order, each within its grace period. If the block ends
+    with an exception, or is cancelled, the actors are cancelled instead; `on_stop` runs even then. If a
+    crash escalates past the root, the block is cancelled and ends with an ExceptionGroup that holds a
     `RestartLimitExceeded`, whose `crashes` led to it, and so on down to the first causes.
 
-    A task that ignores cancellation can be ended by nobody. `stop` and `ActorRef.stop` report it and
-    wait no longer; the block itself cannot be left before it ends, as no nursery can.
+    A task that ignores cancellation cannot be ended. `stop` and `ActorRef.stop` report it and wait no
+    longer; the block itself, like every nursery, waits for it.
 
-    `random` decides the jitter of backoffs; `dead_letters` is how many of those are kept. `faults`, an
-    `ultra.faults.FaultPlan`, injects faults for tests.
+    Args:
+        strategy: which children of the root are restarted with one that crashed.
+        intensity: how often; default: 3 restarts in 5 seconds.
+        on_excess: what follows a crash that the intensity does not allow.
+        random: decides the jitter of backoffs.
+        dead_letters: how many dead letters are kept.
+        faults: an `ultra.faults.FaultPlan`, which injects faults for tests.
+
+    Raises:
+        BadCall: an argument is not allowed.
     """
 
     def __init__(
@@ -65,10 +74,7 @@ class ActorSystem:
         self.dead_letters = DeadLetters(dead_letters)
         self._lifecycle = Lifecycle()
         self._faults = faults
-        self._timekeeper = Timekeeper(self._start_timekeeper)
-        environment = Environment(
-            self.dead_letters, self._lifecycle, random or new_random(), self._timekeeper, faults
-        )
+        environment = Environment(self.dead_letters, self._lifecycle, random or new_random(), faults)
         self._root = Supervisor(
             "",
             environment,
@@ -76,20 +82,18 @@ class ActorSystem:
             intensity=intensity,
             on_excess=on_excess,
         )
-        self._manager = trio.open_nursery()
+        self._nursery_manager = trio.open_nursery()
         self._nursery: trio.Nursery | None = None
         self._entered = False
-        self._context: Context | None = None
 
     async def __aenter__(self) -> Self:
         if self._entered:
             raise UsageError("an ActorSystem can be entered only once; make a new one")
         self._entered = True
-        self._context = copy_context()
         if self._faults is not None:
             self._faults.begin()
         self._root.loop.prepare()
-        self._nursery = nursery = await self._manager.__aenter__()
+        self._nursery = nursery = await self._nursery_manager.__aenter__()
         nursery.start_soon(self._run_root, nursery)
         return self
 
@@ -102,7 +106,7 @@ class ActorSystem:
         if error is None and not self._root.loop.closed:
             self._root.loop.begin_stop()
         try:
-            return await self._manager.__aexit__(kind, error, traceback)
+            return await self._nursery_manager.__aexit__(kind, error, traceback)
         except BaseExceptionGroup as group:
             # An exception of the block alone leaves as itself, as from any other context manager.
             if group.exceptions == (error,):
@@ -120,7 +124,7 @@ class ActorSystem:
         def on_quiet() -> None:
             self._end()
             if loop.failure is not None:
-                # An actor that ignores cancellation must not keep the block from hearing of it.
+                # The block hears of it even if an actor ignores cancellation and keeps the nursery open.
                 nursery.cancel_scope.cancel()
 
         try:
@@ -128,16 +132,10 @@ class ActorSystem:
         except BaseException as error:
             if loop.failure is None:
                 raise
-            # Cancelled or interrupted while it stopped the others: neither may hide the other.
+            # Cancelled or interrupted while it stopped the others: neither error may hide the other.
             raise BaseExceptionGroup("broken off after an escalation", [error, loop.failure]) from None
-        finally:
-            self._timekeeper.close()
         if loop.failure is not None:
             raise loop.failure
-
-    def _start_timekeeper(self, run: Callable[[], Awaitable[None]]) -> None:
-        if self._nursery is not None and self._context is not None:
-            self._context.run(self._nursery.start_soon, run)  # not in that of the handler who needs it first
 
     def _end(self) -> None:
         self._root.loop.terminate(ActorState.STOPPED)
@@ -158,7 +156,7 @@ class ActorSystem:
         options: ActorOptions | None = None,
         backoff: Backoff | None = None,
     ) -> ActorRef:
-        """As `Supervisor.spawn`, below the root."""
+        """Add an actor below the root; see `Supervisor.spawn`."""
         return self.root.spawn(factory, *args, name=name, restart=restart, options=options, backoff=backoff)
 
     def supervisor(
@@ -171,7 +169,7 @@ class ActorSystem:
         restart: Restart = "permanent",
         backoff: Backoff | None = None,
     ) -> Supervisor:
-        """As `Supervisor.supervisor`, below the root."""
+        """Add a supervisor below the root; see `Supervisor.supervisor`."""
         return self.root.supervisor(
             name,
             strategy=strategy,
@@ -182,22 +180,23 @@ class ActorSystem:
         )
 
     def request_stop(self, *, drain: bool = False, grace: float | None = None) -> None:
-        """Ask all actors to stop and go on; see `stop`. Actors, which cannot wait for that, use this."""
+        """Ask all actors to stop, and go on; see `stop`. Actors, which cannot wait for that, use this."""
         self.root.request_stop(drain=drain, grace=grace)
 
     async def stop(self, *, drain: bool = False, grace: float | None = None) -> None:
         """Stop all actors, in reverse order, and wait until they have ended; the block goes on.
 
         `drain` and `grace` [s] are as in `ActorRef.stop`, for each actor in turn. Calling it again, or
-        leaving the block afterwards, does nothing more. Cancelled, this stops waiting; they stop anyway.
+        leaving the block afterwards, does nothing more. Cancelled, this stops waiting, and they stop
+        nevertheless.
         """
         await self.root.stop(drain=drain, grace=grace)
 
     def start_soon(self, function: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> None:
         """Start a task beside the actors, which may ask them; `args` are its arguments.
 
-        As in a nursery: the block does not end before the task, cancels it where the block is cancelled
-        or raises, and ends with its exception. Stopping the actors does not end it.
+        The block is its nursery: it does not end before the task, cancels it if the block is cancelled or
+        raises, and ends with its exception. Stopping the actors does not end the task.
 
         Raises:
             UsageError: the system has not been entered.
@@ -211,5 +210,5 @@ class ActorSystem:
         return self._lifecycle.observe(observer)
 
     def tree(self) -> SupervisorSnapshot:
-        """The whole tree as it is right now; ``print(system.tree())`` draws it."""
+        """Return the whole tree as it is right now; ``print(system.tree())`` draws it."""
         return self._root.snapshot()

@@ -22,8 +22,7 @@ from helpers.puppets import (
     recording,
     wide,
 )
-from ultra.actors import Actor, ActorOptions, ActorState, Failure, Message
-from ultra.actors.runtime.group import AskGroup
+from ultra.actors import Actor, ActorOptions, ActorState, AskGroup, Failure, Message
 from ultra.errors import (
     ActorCrashed,
     ActorDown,
@@ -402,6 +401,22 @@ async def test_with_drop_oldest_the_asker_of_the_dropped_message_hears_of_it() -
         snapshot = ref.snapshot()
         assert (snapshot.handled, snapshot.dead_lettered) == (3, 1)
         assert_balanced(snapshot)
+
+
+async def test_the_asker_of_a_message_that_its_own_duplicate_pushed_out_hears_of_it() -> None:
+    """The message fails before its asker waits."""
+    gate = Gate()
+    async with ActorSystem(faults=FaultPlan().duplicate("/**", message=str)) as system:
+        ref = system.spawn(Puppet, options=ActorOptions(capacity=2, overflow="drop_oldest"))
+        ref.tell(gate)
+        await wait_all_tasks_blocked()
+        with pytest.raises(InboxFull):
+            await ref.ask("twice")
+        with AskGroup[str, object]() as asks:
+            asks.ask(ref, Add(1, 2), "once")
+            gate.open()
+            assert (await asks.next()).value == Add(1, 2)
+    assert_balanced(ref.snapshot())
 
 
 async def test_actors_with_full_inboxes_that_ask_each_other_get_their_replies() -> None:

@@ -46,7 +46,7 @@ def take_all(inbox: Inbox) -> list[Envelope]:
 def test_messages_are_taken_in_the_order_in_which_they_were_put() -> None:
     inbox = Inbox(3, "wait")
     envelopes = [user(), user(), user()]
-    assert put(inbox, *envelopes) == [Admission.ACCEPTED] * 3
+    assert put(inbox, *envelopes) == ["accepted"] * 3
     assert take_all(inbox) == envelopes
     assert inbox.take() is None
 
@@ -62,7 +62,7 @@ def test_system_messages_are_taken_before_all_user_messages() -> None:
 def test_the_system_lane_has_no_bound(overflow: Overflow) -> None:
     inbox = Inbox(1, overflow)
     put(inbox, user())
-    assert put(inbox, *[system() for _ in range(100)]) == [Admission.ACCEPTED] * 100
+    assert put(inbox, *[system() for _ in range(100)]) == ["accepted"] * 100
     assert inbox.user_load == 1
 
 
@@ -71,19 +71,19 @@ def test_a_message_in_flight_keeps_its_place_until_it_is_finished() -> None:
     envelope = user()
     put(inbox, envelope)
     assert inbox.take() is envelope
-    assert put(inbox, user()) == [Admission.REJECTED]
+    assert put(inbox, user()) == ["rejected"]
     inbox.finish(envelope)
-    assert put(inbox, user()) == [Admission.ACCEPTED]
+    assert put(inbox, user()) == ["accepted"]
 
 
 def test_with_wait_those_that_may_wait_are_admitted_first_come_first_served() -> None:
     inbox = Inbox(1, "wait")
     held, first, second = user(), user(), user()
-    assert put(inbox, held, first, second) == [Admission.ACCEPTED, Admission.WAITING, Admission.WAITING]
+    assert put(inbox, held, first, second) == ["accepted", "waiting", "waiting"]
     assert inbox.waiting == 2
     assert inbox.admit_waiting() is None
     inbox.take()
-    assert inbox.finish(held)
+    inbox.finish(held)
     assert inbox.admit_waiting() is first
     assert inbox.admit_waiting() is None
     assert inbox.take() is first
@@ -92,7 +92,7 @@ def test_with_wait_those_that_may_wait_are_admitted_first_come_first_served() ->
 def test_with_wait_those_that_may_not_wait_are_rejected() -> None:
     inbox = Inbox(1, "wait")
     put(inbox, user())
-    assert inbox.put(user(), may_wait=False) is Admission.REJECTED
+    assert inbox.put(user(), may_wait=False) == "rejected"
 
 
 def test_with_drop_oldest_room_is_made_by_the_oldest_that_is_not_in_flight() -> None:
@@ -100,9 +100,9 @@ def test_with_drop_oldest_room_is_made_by_the_oldest_that_is_not_in_flight() -> 
     in_flight, oldest, newest = user(), user(), user()
     put(inbox, in_flight, oldest)
     inbox.take()
-    assert put(inbox, newest) == [Admission.REJECTED]
+    assert put(inbox, newest) == ["rejected"]
     assert inbox.make_room() is oldest
-    assert put(inbox, newest) == [Admission.ACCEPTED]
+    assert put(inbox, newest) == ["accepted"]
     assert take_all(inbox) == [newest]
 
 
@@ -219,16 +219,16 @@ class InboxMachine(RuleBasedStateMachine):
         envelope = system() if urgent else user()
         admission = self.inbox.put(envelope, may_wait=may_wait)
         if urgent:
-            assert admission is Admission.ACCEPTED
+            assert admission == "accepted"
             self.accept(self.system, envelope)
         elif self.load() < self.capacity:
-            assert admission is Admission.ACCEPTED
+            assert admission == "accepted"
             self.accept(self.user, envelope)
         elif self.overflow == "wait" and may_wait:
-            assert admission is Admission.WAITING
+            assert admission == "waiting"
             self.waiting.append(envelope)
         else:
-            assert admission is Admission.REJECTED
+            assert admission == "rejected"
 
     @rule()
     def make_room(self) -> None:
@@ -255,7 +255,7 @@ class InboxMachine(RuleBasedStateMachine):
     def finish(self, envelope: Envelope) -> None:
         if envelope in self.taken:
             self.taken.remove(envelope)
-            assert self.inbox.finish(envelope) == bool(self.waiting)
+            self.inbox.finish(envelope)
 
     @rule()
     def crash(self) -> None:
@@ -311,12 +311,6 @@ class InboxMachine(RuleBasedStateMachine):
         assert inbox.waiting == len(self.waiting)
         assert inbox.in_flight == len(self.taken)
         assert inbox.user_load == self.load() <= self.capacity
-
-    @invariant()
-    def numbers_messages_in_their_order(self) -> None:
-        for lane in (self.system, self.user):
-            numbers = [envelope.sequence for envelope in lane]
-            assert numbers == sorted(numbers)
 
     @invariant()
     def counts_deliveries(self) -> None:

@@ -1,4 +1,4 @@
-"""One life of an actor: how it starts, handles messages, crashes, and ends."""
+"""One incarnation of an actor: how it starts, handles messages, crashes, and ends."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from helpers.puppets import (
     wide,
 )
 from ultra.actors import Actor, ActorOptions, ActorState
+from ultra.actors.runtime import incarnation
 from ultra.errors import ActorCrashed, ActorStopped
 from ultra.supervisor import ActorSystem, RestartIntensity
 
@@ -35,7 +36,7 @@ OFTEN = RestartIntensity(1000, within=1.0)
 ONCE = ActorOptions(max_deliveries=1)
 
 
-class Life(Puppet):
+class Noting(Puppet):
     """Notes when it is made, starts, and stops."""
 
     def __init__(self, log: list[Any]) -> None:
@@ -57,7 +58,7 @@ class Life(Puppet):
 async def test_an_actor_starts_before_its_first_message_and_stops_after_its_last() -> None:
     log: list[Any] = []
     async with ActorSystem() as system:
-        ref = system.spawn(Life, log)
+        ref = system.spawn(Noting, log)
         ref.tell("first")
         await ref.ask("last")
     assert log == ["made", "started", "first", "last", "stopped"]
@@ -66,7 +67,7 @@ async def test_an_actor_starts_before_its_first_message_and_stops_after_its_last
 async def test_an_actor_stops_after_a_crash_and_before_the_next_incarnation_is_made() -> None:
     log: list[Any] = []
     async with ActorSystem() as system:
-        ref = system.spawn(Life, log, backoff=AT_ONCE, options=ONCE)
+        ref = system.spawn(Noting, log, backoff=AT_ONCE, options=ONCE)
         ref.tell(boom)
         await ref.ask("next")
     assert log == ["made", "started", boom, "stopped", "made", "started", "next", "stopped"]
@@ -99,12 +100,12 @@ async def test_a_failed_start_counts_as_a_crash_is_repeated_and_loses_no_message
     async with ActorSystem() as system:
         with recording(system) as recorder:
             ref = system.spawn(Reluctant, backoff=AT_ONCE)
-            assert await ref.ask("patience") == "patience"
+            assert await ref.ask("hello") == "hello"
             await wait_all_tasks_blocked()
             assert recorder.kinds("/reluctant-1") == [*["crashed", "restarting"] * 2, "started"]
         snapshot = ref.snapshot()
         assert (snapshot.restarts, snapshot.last_error) == (2, "OSError: not yet")
-    assert stops == [3]  # who did not start has nothing to stop
+    assert stops == [3]  # an actor that did not start has nothing to stop
 
 
 async def test_a_factory_that_fails_counts_as_a_failed_start() -> None:
@@ -151,14 +152,14 @@ async def test_a_start_that_takes_too_long_is_cancelled_and_counts_as_a_crash(
         await ref.ask("x")
         assert started_at == [0.0, 3.0]
         assert ref.snapshot().last_error == "TimeoutError: on_start took longer than 3 s"
-        await trio.sleep(100)  # the limit of the start is no limit of the life
+        await trio.sleep(100)  # the limit of the start is no limit of what follows
         assert await ref.ask("y") == "y"
 
 
 async def test_a_start_that_ignores_its_time_limit_and_returns_late_counts_as_a_crash_too(
     autojump_clock: MockClock,
 ) -> None:
-    class Deaf(Life):
+    class Deaf(Noting):
         options = ActorOptions(start_timeout=1.0)
 
         async def on_start(self) -> None:
@@ -321,8 +322,8 @@ async def test_an_incarnation_that_crashed_takes_no_further_message() -> None:
         async with trio.open_nursery() as nursery:
             collect(nursery, ref, crash_when_told)
             await wait_all_tasks_blocked()
-            lives = [collect(nursery, ref, busy), collect(nursery, ref, busy)]
-        [first], [second] = lives
+            outcomes = [collect(nursery, ref, busy), collect(nursery, ref, busy)]
+        [first], [second] = outcomes
         assert first != second  # while the first was handled, the other worker crashed
 
 
@@ -467,10 +468,12 @@ class Catastrophe(BaseException):
     """Not an Exception, as KeyboardInterrupt is none."""
 
 
-@pytest.mark.parametrize("concurrency", [1, 2])
+@pytest.mark.parametrize(
+    "options", [wide(1), wide(2), wide(1, cancel_abandoned=True), wide(2, cancel_abandoned=True)]
+)
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, Catastrophe])
 def test_what_is_no_exception_ends_the_program_and_restarts_nothing(
-    kind: type[BaseException], concurrency: int
+    kind: type[BaseException], options: ActorOptions
 ) -> None:
     async def end_it_all(_: Actor) -> None:
         raise kind
@@ -479,7 +482,7 @@ def test_what_is_no_exception_ends_the_program_and_restarts_nothing(
         async with ActorSystem() as system:
             with recording(system) as recorder:
                 try:
-                    await system.spawn(Puppet, options=wide(concurrency)).ask(end_it_all)
+                    await system.spawn(Puppet, options=options).ask(end_it_all)
                 finally:
                     kinds.extend(recorder.kinds("/puppet-1"))
 
@@ -522,6 +525,21 @@ def test_a_real_interrupt_ends_the_program_and_leaves_nobody_waiting() -> None:
     with pytest.raises(BaseException) as caught:
         trio.run(main)
     assert [type(leaf) for leaf in leaves(caught.value)] == [KeyboardInterrupt]
+
+
+async def test_no_interrupt_comes_while_a_worker_becomes_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def parked(abort: Any) -> Any:
+        protected.append(trio.lowlevel.currently_ki_protected())
+        return await trio.lowlevel.wait_task_rescheduled(abort)
+
+    protected: list[bool] = []
+    monkeypatch.setattr(incarnation, "wait_task_rescheduled", parked)
+    async with ActorSystem() as system:
+        ref = system.spawn(Puppet)
+        await ref.ask("first")
+        await wait_all_tasks_blocked()
+        await ref.ask("second")
+    assert protected == [True, True]
 
 
 @pytest.mark.parametrize("concurrency", [1, 2])
@@ -589,7 +607,7 @@ async def test_a_transient_actor_that_finishes_has_ended(concurrency: int) -> No
 async def test_a_permanent_actor_that_finishes_is_restarted_and_its_inbox_kept() -> None:
     log: list[Any] = []
     async with ActorSystem() as system:
-        ref = system.spawn(Life, log, backoff=AT_ONCE)
+        ref = system.spawn(Noting, log, backoff=AT_ONCE)
         ref.tell(finish)
         assert await ref.ask("next") == "next"
         assert ref.snapshot().restarts == 1
@@ -613,7 +631,7 @@ async def test_an_actor_that_finishes_completes_what_it_has_in_hand() -> None:
 
 
 async def test_an_actor_may_finish_while_it_starts() -> None:
-    class Brief(Life):
+    class Brief(Noting):
         async def on_start(self) -> None:
             await super().on_start()
             self.finish()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Self
 
 import trio
 
-from ultra.actors.runtime.group import AskGroup
+from ultra.actors.runtime.ask_group import AskGroup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from ultra.actors.coordinator.run import Run
     from ultra.actors.coordinator.steps import Call, OpenStep
-    from ultra.actors.runtime.group import Reply
+    from ultra.actors.runtime.ask_group import AskResult
     from ultra.messages.results import ModelResponse
     from ultra.strategies.base import Model, Write
 
@@ -89,7 +89,7 @@ class Gathering:
         for reply in self._group.arrived():
             self._take(reply)
 
-    def _take(self, reply: Reply[Call, ModelResponse]) -> None:
+    def _take(self, reply: AskResult[Call, ModelResponse]) -> None:
         if reply.value is not None:
             self._responses.append(self._run.answered(self._step, reply.value))
         elif reply.error is not None:

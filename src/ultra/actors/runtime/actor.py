@@ -1,8 +1,7 @@
-"""The actor that users write, and the reference through which everybody else talks to it."""
+"""The actor that users write, and the reference through which all others talk to it."""
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, ClassVar, TypeVar, overload
 
 import trio
@@ -16,7 +15,7 @@ from trio.lowlevel import (
 )
 
 from ultra._support.checks import check_choice, check_count, check_seconds
-from ultra.actors.runtime.inbox import WAITING, Overflow
+from ultra.actors.runtime.inbox import Overflow
 from ultra.actors.runtime.message import Envelope, Message
 from ultra.errors import AskTimeout, BadCall
 
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from trio.lowlevel import Task
 
     from ultra.actors.runtime.cell import Cell
-    from ultra.actors.runtime.incarnation import Incarnation
-    from ultra.actors.runtime.scope import Section
     from ultra.actors.runtime.status import ActorSnapshot, Terminated
 
 __all__ = ["Actor", "ActorOptions", "ActorRef"]
@@ -34,14 +31,18 @@ R = TypeVar("R")
 
 
 class ActorOptions(Struct, frozen=True, kw_only=True):
-    """How an actor takes its messages; all times are seconds.
+    """How an actor takes its messages.
 
-    concurrency: how many handlers run at once. capacity: user messages accepted and not finished, the
-    ones in flight included. overflow: what happens to a user message that finds the inbox full.
-    max_deliveries: how often a message is handed to `receive` in all when handling it crashes the actor.
-    cancel_abandoned: whether a handler is cancelled (or a queued message dropped) when its asker stops
-    waiting. start_timeout bounds `on_start`, stop_timeout bounds `on_stop`, grace is how long handlers
-    may finish after a stop before they are cancelled.
+    Attributes:
+        concurrency: how many handlers run at once.
+        capacity: how many user messages may be accepted and not finished, those in flight included.
+        overflow: what happens to a user message that finds the inbox full.
+        max_deliveries: how often a message is handed to `receive` in all, if handling it crashes the actor.
+        cancel_abandoned: whether a handler is cancelled, or a queued message dropped, when its asker waits
+            no longer.
+        start_timeout: how long `on_start` may take [s].
+        stop_timeout: how long `on_stop` may take [s].
+        grace: how long handlers may go on after a stop before they are cancelled [s].
     """
 
     concurrency: int = 1
@@ -70,50 +71,46 @@ class ActorOptions(Struct, frozen=True, kw_only=True):
 
 
 class Actor:
-    """Base of all actors: override `receive`, and `on_start` and `on_stop` where there is need.
+    """Base class of actors: override `receive`, and where needed `on_start` and `on_stop`.
 
-    The runtime makes a new instance for each incarnation, so state that must outlive a crash lives
-    elsewhere. `ref` refers to this actor, and goes on doing so after a restart. Not part of the
-    instance: the inbox, which outlives it.
+        class Counter(Actor):
+            def __init__(self) -> None:
+                self.total = 0
+
+            async def receive(self, message: object) -> object:
+                self.total += message.amount
+                return self.total
+
+    The runtime makes a new instance for each incarnation, so keep state that must outlive a crash elsewhere.
+    The inbox and `ref` belong to the actor and not to the instance: they stay the same over restarts.
     """
 
     options: ClassVar[ActorOptions] = ActorOptions()
 
     _cell: Cell
-    _incarnation: Incarnation
 
     @property
     def ref(self) -> ActorRef:
         """The reference to this actor; usable from `on_start` on."""
         return self._cell.ref
 
-    def section(self, deadline: float = math.inf) -> Section:
-        """A block of the handler that calls this, which is cancelled at `deadline` or by its `cancel`.
-
-        As ``trio.CancelScope(deadline=...)``, for a fraction of its price. `deadline` is a
-        `trio.current_time`. One section follows the other, and none stands inside a scope or a nursery of
-        the handler's own; in it there may be any.
-
-        Raises:
-            UsageError: this is not a handler's own task, or the actor lacks `on_abandon` or
-                `ActorOptions.cancel_abandoned`.
-            BadCall: the deadline is not a number.
-        """
-        return self._incarnation.section(deadline)
-
     def finish(self) -> None:
         """End this incarnation normally once the messages in flight are handled.
 
-        A permanent actor is then restarted; a transient or temporary one has ended. Does nothing once
-        another incarnation has taken this one's place.
+        A permanent actor is then restarted; a transient or temporary one has ended. Does nothing in an
+        instance of an earlier incarnation.
         """
         self._cell.finish(self)
 
     async def on_start(self) -> None:
-        """Called before the first message. An exception here is a failed start, and counts as a crash."""
+        """Get ready for messages; called before the first one.
+
+        An exception that leaves this method is a failed start, which counts as a crash. So is a start that
+        takes longer than `ActorOptions.start_timeout`.
+        """
 
     async def receive(self, message: object) -> object:
-        """Handle one message; what this returns is the reply.
+        """Handle one message and return the reply.
 
         Return a `Failure` to raise an error in the asker. An exception that leaves this method crashes
         the actor: its supervisor decides what happens then.
@@ -121,22 +118,26 @@ class Actor:
         raise NotImplementedError(f"{type(self).__name__} does not say how it receives messages")
 
     def on_abandon(self, handler: Task) -> None:
-        """Called when the asker of a message in flight waits no longer, if `cancel_abandoned` is set.
+        """Decide what becomes of a handler whose asker waits no longer; called if `cancel_abandoned` is set.
 
-        Override it where more than the asker may want the work: then this decides what becomes of the
-        handler, which runs in the task `handler`, and the runtime does not cancel it. Must return at
-        once and not raise.
+        Override this where others than the asker may want the work, too: then the runtime does not cancel
+        the handler, which runs in the task `handler`. This must return at once and not raise.
         """
 
     async def on_stop(self) -> None:
-        """Called after the last message, after a crash too, shielded from cancellation.
+        """Clean up after the last message, and after a crash; shielded from cancellation.
 
-        It is cancelled when it takes longer than `ActorOptions.stop_timeout`.
+        It is cancelled after `ActorOptions.stop_timeout` seconds.
         """
 
 
 class ActorRef:
-    """The address of an actor. Stays valid over restarts; two refs to one actor are equal."""
+    """The address of an actor, which stays valid over restarts. Two refs to one actor are equal.
+
+    counter.tell(Add(1))                           # put it into the inbox and go on
+    await counter.send(Add(1))                     # the same, and wait for room if the inbox is full
+    total = await counter.ask(Add(1), timeout=5)   # wait for the reply
+    """
 
     __slots__ = ("_cell",)
 
@@ -145,7 +146,7 @@ class ActorRef:
 
     @property
     def path(self) -> str:
-        """The names of the supervisors above the actor and its own, such as ``/workers/echo``."""
+        """The names of the supervisors above the actor and its own name, such as ``/workers/echo``."""
         return self._cell.path
 
     def __repr__(self) -> str:
@@ -160,7 +161,7 @@ class ActorRef:
     def tell(self, message: object) -> None:
         """Put `message` into the inbox and go on; never blocks.
 
-        For tasks of the same trio run; another thread calls it by `trio.from_thread.run_sync`.
+        Only for tasks of the same trio run; from another thread, call it by `trio.from_thread.run_sync`.
 
         Raises:
             InboxFull: there is no room, and the actor does not drop its oldest message.
@@ -170,19 +171,19 @@ class ActorRef:
 
     @enable_ki_protection
     async def send(self, message: object) -> None:
-        """Put `message` into the inbox, waiting for room where the actor's overflow policy is to wait.
+        """Put `message` into the inbox; wait for room, if the actor's overflow policy is to wait.
 
         Always a checkpoint. Cancelled, it has sent nothing.
 
         Raises:
             InboxFull: there is no room, and the actor's overflow policy is to reject.
             ActorStopped: the actor has ended, or ended while this waited.
-            UsageError: the actor itself waits here for room that only its own task could make.
+            UsageError: the actor sends to itself, and only the task that waits could make room.
         """
         await checkpoint_if_cancelled()
         cell = self._cell
-        envelope = Envelope(message, None, cell.on_abandon)
-        if cell.deliver(envelope, may_wait=True) is WAITING:
+        envelope = Envelope(message, cell.abandoned)
+        if cell.deliver(envelope, may_wait=True) == "waiting":
             cell.refuse_own_wait(envelope)
             envelope.sender = current_task()
             await wait_task_rescheduled(envelope.abandon)
@@ -193,28 +194,32 @@ class ActorRef:
     async def ask(self, message: Message[R], timeout: float | None = None) -> R: ...
     @overload
     async def ask(self, message: object, timeout: float | None = None) -> object: ...
-    # Protected: a KeyboardInterrupt between delivery and wait would leave an asker whom nobody may wake.
+    # Protected: a KeyboardInterrupt between delivery and wait would leave an asker that nobody may wake.
     @enable_ki_protection
     async def ask(self, message: object, timeout: float | None = None) -> object:
-        """Send `message` and wait for the reply, at most `timeout` seconds where that is given.
+        """Send `message`, wait for the reply, at most `timeout` seconds if that is given, and return it.
 
         Ends exactly once: with the reply, an error, the timeout or cancellation; a reply that comes
-        later reaches nobody. Cancelled or timed out, the message may be handled all the same, unless
-        the actor has `ActorOptions.cancel_abandoned` set, or it still waited for room in the inbox.
+        later reaches nobody. After a cancellation or timeout the message may still be handled, unless the
+        actor has `ActorOptions.cancel_abandoned` set, or the message still waited for room in the inbox.
 
         Raises:
             AskTimeout: no reply came in time.
             ActorCrashed: handling the message crashed the actor each time it was delivered.
             InboxFull: there is no room, and the actor's overflow policy is to reject or to drop.
             ActorStopped: the actor has ended, or ended before it handled the message.
-            UsageError: the actor asks itself where nothing but its own task could answer.
+            UsageError: the actor asks itself, and only the task that waits could answer.
         """
         if timeout is not None:
             return await self._ask_within(timeout, message)
         await checkpoint_if_cancelled()
         cell = self._cell
-        envelope = Envelope(message, current_task(), cell.on_abandon)
+        envelope = Envelope(message, cell.abandoned)
         cell.deliver(envelope, may_wait=True)
+        cell.refuse_own_wait(envelope)
+        if envelope.error is not None:  # a fault plan pushed it out of the inbox again
+            raise envelope.error
+        envelope.asker = current_task()
         return await wait_task_rescheduled(envelope.abandon)
 
     async def _ask_within(self, timeout: float, message: object) -> object:
@@ -224,44 +229,44 @@ class ActorRef:
         raise AskTimeout(self.path, timeout)
 
     def request_stop(self, *, drain: bool = False, grace: float | None = None) -> None:
-        """Ask the actor to stop and go on; see `stop`. An actor that stops itself uses this."""
+        """Ask the actor to stop, and go on; see `stop`. An actor stops itself in this way."""
         check_seconds("grace", grace, optional=True)
         self._cell.request_stop(drain=drain, grace=grace)
 
     async def stop(self, *, drain: bool = False, grace: float | None = None) -> Terminated:
-        """Stop the actor for good and wait until it has ended; it is not restarted.
+        """Stop the actor for good, wait until it has ended, and return how; it is not restarted.
 
-        From now on it accepts nothing. Handlers that run may finish; after `grace` seconds (default:
-        the actor's own) they are cancelled. Messages that wait are given back as `ActorStopped`, or,
-        with `drain`, handled first; for that, an actor that has not started yet is started, within the
-        same time, and one that backs off is not. A second stop can only hasten the first. Cancelled,
-        this stops waiting; the actor stops all the same. An actor that ignores even cancellation is
-        reported and waited for no longer: then the result's `error` is an `ActorUnresponsive`.
+        From now on it accepts no message. Handlers that run may finish; after `grace` seconds (default:
+        `ActorOptions.grace`) they are cancelled. Messages that wait fail with `ActorStopped`; with `drain`
+        they are handled first, within the same time. To be drained, an actor that has not started yet is
+        started; one that is backing off is not. A second stop can only make the end come sooner.
+        Cancelled, this stops waiting, and the actor stops nevertheless. An actor that ignores cancellation
+        is reported and waited for no longer: then the result's `error` is an `ActorUnresponsive`.
 
         Raises:
-            UsageError: the actor's own handler waits here, which would have to end first.
+            UsageError: the actor's own handler waits here, and would have to end first.
         """
         self._cell.refuse_own_tasks()
         self.request_stop(drain=drain, grace=grace)
         return await self.watch()
 
     async def watch(self) -> Terminated:
-        """Wait until the actor has ended for good, or is down; at once when it already has.
+        """Wait until the actor has ended for good, or is down, and return how; at once if it already has.
 
         A restart is not an end. Cancellation leaves nothing behind.
 
         Raises:
-            UsageError: the actor's own handler waits here, which would have to end first.
+            UsageError: the actor's own handler waits here, and would have to end first.
         """
         return await self._cell.watch()
 
     def snapshot(self) -> ActorSnapshot:
-        """How the actor is right now: state, inbox, counters, last error."""
+        """Return the actor's state, inbox, counters and last error right now."""
         return self._cell.snapshot()
 
 
-def new_actor(cell: Cell, incarnation: Incarnation) -> Actor:
-    """The actor of a new incarnation; raises what its factory raises, and `TypeError` for no new actor."""
+def new_actor(cell: Cell) -> Actor:
+    """Make the actor of a new incarnation; raises what the factory raises, `TypeError` for no new actor."""
     actor: object = cell.factory()
     if not isinstance(actor, Actor):
         raise TypeError(f"the factory of actor {cell.path!r} made {actor!r}, which is no Actor")
@@ -270,6 +275,5 @@ def new_actor(cell: Cell, incarnation: Incarnation) -> Actor:
             f"the factory of actor {cell.path!r} gave {actor!r} a second time; "
             "it must make a new actor for each incarnation"
         )
-    actor._cell = cell  # noqa: SLF001 - two halves of one thing
-    actor._incarnation = incarnation  # noqa: SLF001 - as above
+    actor._cell = cell  # noqa: SLF001 - the cell and its actor are parts of one class
     return actor

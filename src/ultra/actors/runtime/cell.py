@@ -1,8 +1,11 @@
-"""The cell: what outlives an actor's incarnations. Its inbox, its counters, those who watch it."""
+"""The cell of an actor: what outlives its incarnations, such as inbox, counters and watchers.
+
+After Akka's ``ActorCell``.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from outcome import Value
 from trio.lowlevel import (
@@ -14,9 +17,9 @@ from trio.lowlevel import (
     wait_task_rescheduled,
 )
 
-from ultra._support.log import get_logger
 from ultra.actors.runtime.actor import ActorRef
-from ultra.actors.runtime.inbox import REJECTED, Admission, Inbox
+from ultra.actors.runtime.inbox import Admission, Inbox
+from ultra.actors.runtime.message import Failure
 from ultra.actors.runtime.status import ActorSnapshot, ActorState, Counts, Terminated
 from ultra.errors import ActorDown, ActorStopped, BadCall, InboxFull, UsageError
 
@@ -29,35 +32,35 @@ if TYPE_CHECKING:
     from ultra.actors.runtime.dead_letters import DeadLetterReason, DeadLetters
     from ultra.actors.runtime.incarnation import Exit, Incarnation
     from ultra.actors.runtime.message import Envelope
-    from ultra.actors.runtime.timekeeper import Timekeeper
 
-__all__ = ["Cell", "Interceptor", "Owner", "check_faults"]
+__all__ = ["ABANDONED", "Cell", "Interceptor", "Owner", "check_faults"]
 
-log = get_logger("ultra.actors")
+ABANDONED: Final = object()
+"""The reply of a handler that was cancelled because its asker went away."""
 
 
 @runtime_checkable
 class Interceptor(Protocol):
-    """What fault injection hooks into; an actor without one pays an ``is None`` a message."""
+    """What fault injection hooks into."""
 
     def begin(self) -> None:
-        """Called when a system that is intercepted starts."""
+        """Take note that a system starts."""
 
     def starting(self, cell: Cell) -> None:
-        """Called before an incarnation is made; an exception from here is a failed start."""
+        """Take note that an incarnation is to be made; an exception from here is a failed start."""
 
     def sending(self, cell: Cell, envelope: Envelope, *, may_wait: bool) -> Admission | None:
-        """Called for each message sent; None to go on, or what became of it, dealt with here already."""
+        """Deal with a message that was sent, and return what became of it; None to leave that to the cell."""
         ...
 
     def handling(
         self, cell: Cell, envelope: Envelope, receive: Callable[[object], Awaitable[object]]
     ) -> Awaitable[object]:
-        """Called in place of ``receive(envelope.message)``, around which it opens no scope and no nursery."""
+        """Return what to await in place of ``receive(envelope.message)``; may reply `ABANDONED`, too."""
         ...
 
     def ended(self, cell: Cell) -> Iterable[Envelope]:
-        """Called when the actor has ended or is down; gives the messages that were held back from it."""
+        """Return the messages that were held back from an actor that has ended or is down."""
         ...
 
 
@@ -68,23 +71,23 @@ def check_faults(faults: object, kind: type = Interceptor) -> None:
 
 
 class Owner(Protocol):
-    """Who decides over an actor's lives, and is told what comes of them. All of it returns at once."""
+    """What decides when an actor starts and stops, and is told of it. Every method returns at once."""
 
     def stop_requested(self, *, drain: bool, grace: float | None) -> None:
-        """The actor is to be stopped for good."""
+        """Stop the actor for good."""
 
-    def life_started(self, life: Incarnation) -> None:
-        """`on_start` has returned; the first message comes next."""
+    def incarnation_started(self, incarnation: Incarnation) -> None:
+        """Take note that `on_start` has returned; the first message comes next."""
 
-    def life_ending(self, life: Incarnation) -> None:
-        """The incarnation began to end, of itself; what is left should take no longer than it may."""
+    def incarnation_ending(self, incarnation: Incarnation) -> None:
+        """Take note that the incarnation began to end by itself; it should need `stop_timeout` at most."""
 
-    def life_ended(self, life: Incarnation, how: Exit) -> None:
-        """The incarnation's task, if it had one, is about to return."""
+    def incarnation_ended(self, incarnation: Incarnation, reason: Exit) -> None:
+        """Take note that the incarnation has ended; its task, if it had one, is about to return."""
 
 
 class Cell:
-    """One actor from its first start to its end. Its owner, a supervisor, decides over its lives."""
+    """Keep one actor from its first start to its end. Its `owner` starts and stops its incarnations."""
 
     __slots__ = (
         "closed",
@@ -95,7 +98,6 @@ class Cell:
         "incarnation",
         "interceptor",
         "last_error",
-        "on_abandon",
         "options",
         "owner",
         "path",
@@ -103,12 +105,11 @@ class Cell:
         "restarts",
         "state",
         "terminated",
-        "timekeeper",
         "watchers",
     )
 
     owner: Owner
-    """Set by the owner itself, before anybody else sees the cell."""
+    """Set by the owner itself, before anything else sees the cell."""
 
     def __init__(
         self,
@@ -117,16 +118,13 @@ class Cell:
         options: ActorOptions,
         *,
         dead_letters: DeadLetters,
-        timekeeper: Timekeeper,
         interceptor: Interceptor | None,
     ) -> None:
         self.path = path
         self.factory = factory
         self.options = options
         self.dead_letters = dead_letters
-        self.timekeeper = timekeeper
         self.interceptor = interceptor
-        self.on_abandon = self._abandoned  # bound once: each ask takes it along
         self.inbox = Inbox(options.capacity, options.overflow)
         self.counts = Counts()
         self.ref = ActorRef(self)
@@ -136,7 +134,7 @@ class Cell:
         self.last_error: Exception | None = None
         self.closed = False
         self.terminated: Terminated | None = None
-        self.watchers: dict[Task, None] | None = None
+        self.watchers: dict[Task, None] = {}
 
     @property
     def name(self) -> str:
@@ -149,36 +147,46 @@ class Cell:
         """Put `envelope` into the inbox, or raise `InboxFull`, `ActorStopped` or `ActorDown`."""
         self.counts.sent += 1
         if self.interceptor is not None:
-            admission = self._intercept(envelope, self.interceptor, may_wait=may_wait)
+            admission = self.interceptor.sending(self, envelope, may_wait=may_wait)
             if admission is not None:
                 return admission
         return self.admit(envelope, may_wait=may_wait)
 
     def admit(self, envelope: Envelope, *, may_wait: bool) -> Admission:
-        """As `deliver`, for an envelope that was counted as sent and met the interceptor already."""
+        """Do as `deliver` does, for an envelope that was counted and shown to the interceptor already."""
         if self.closed:
             self.counts.rejected += 1
             raise self._refusal()
         admission = self.inbox.put(envelope, may_wait=may_wait)
-        if admission is REJECTED and (oldest := self.inbox.make_room()) is not None:
+        if admission == "rejected" and (oldest := self.inbox.make_room()) is not None:
             self.discard(oldest, "overflow", InboxFull(self.path, self.inbox.capacity, oldest.message))
             admission = self.inbox.put(envelope, may_wait=may_wait)
-        if admission is REJECTED:
+        if admission == "rejected":
             self.counts.rejected += 1
             raise InboxFull(self.path, self.inbox.capacity, envelope.message)
-        incarnation = self.incarnation
-        if incarnation is not None and not incarnation.wake():
-            asker = envelope.asker
-            if asker is not None and asker is incarnation.task:
-                self.refuse_own_wait(envelope)
+        if self.incarnation is not None:
+            self.incarnation.wake()
         return admission
 
     def admit_waiting(self) -> None:
-        """Let messages that wait for room in, as many as there is room for."""
+        """Accept messages that wait for room, as many as there is room for."""
         while (envelope := self.inbox.admit_waiting()) is not None:
             envelope.admitted()
             if self.incarnation is not None:
                 self.incarnation.wake()
+
+    def settle(self, envelope: Envelope, reply: object) -> None:
+        """Count a message as handled, give its asker the `reply`, and its place in the inbox to another."""
+        self.inbox.finish(envelope)
+        if reply is ABANDONED:
+            self.discard(envelope, "abandoned")
+        elif type(reply) is Failure:
+            self.counts.failed += 1
+            envelope.fail(reply.error)
+        else:
+            self.counts.handled += 1
+            envelope.succeed(reply)
+        self.admit_waiting()
 
     def discard(self, envelope: Envelope, reason: DeadLetterReason, error: Exception | None = None) -> None:
         """Record `envelope` as a dead letter; its asker, if it has one, gets `error`."""
@@ -193,45 +201,21 @@ class Cell:
             return
         if self.inbox.remove(envelope) or self.inbox.stop_waiting(envelope):
             self.counts.rejected += 1
-        envelope.asker = None  # a plan that lost the message would tell it at the actor's end
         raise UsageError(
             f"actor {self.path!r} waits for itself: nothing but the task that waits could take the message; "
             "use tell, call the method itself, or raise ActorOptions.concurrency"
         )
 
-    def _intercept(self, envelope: Envelope, interceptor: Interceptor, *, may_wait: bool) -> Admission | None:
-        # The asker does not wait yet, so nobody may reschedule it: an error that is meant for it is kept
-        # by the envelope, and raised by the call that it is in.
-        asker, envelope.asker = envelope.asker, None
-        try:
-            admission = interceptor.sending(self, envelope, may_wait=may_wait)
-        finally:
-            envelope.asker = asker
-        if asker is not None and envelope.error is not None:
-            raise envelope.error
-        if asker is not None and admission is not None:  # nobody saw yet who asks
-            self.refuse_own_wait(envelope)
-        return admission
-
-    def _abandoned(self, envelope: Envelope) -> None:
+    def abandoned(self, envelope: Envelope) -> None:
+        """Cancel or drop the message, as far as that is due: its asker, or sender, waits no longer."""
         if self.inbox.stop_waiting(envelope):
             self.counts.rejected += 1
         elif self.options.cancel_abandoned:
-            if envelope.scope is not None:
-                envelope.scope.cancel()
-            elif envelope.handler is not None:
-                self._tell_handler(envelope.handler)
+            if envelope.cancel_handler is not None:
+                envelope.cancel_handler()
             elif self.inbox.remove(envelope):
                 self.discard(envelope, "abandoned")
                 self.admit_waiting()
-
-    def _tell_handler(self, handler: Task) -> None:
-        if self.incarnation is None:
-            return
-        try:
-            self.incarnation.actor.on_abandon(handler)
-        except Exception:  # called by trio's cancellation, which must not be broken off
-            log.exception("on_abandon failed", path=self.path)
 
     def _refusal(self) -> ActorStopped:
         if self.state is ActorState.DOWN:
@@ -241,7 +225,7 @@ class Cell:
     # --- the end ---------------------------------------------------------------------------------------
 
     def close(self, *, drain: bool = False) -> None:
-        """Accept nothing more and, unless the inbox is to be drained, give back what waits in it."""
+        """Accept no more messages and, unless the inbox is to be drained, fail those that wait in it."""
         self.closed = True
         accepted, waiting = self.inbox.clear(keep_accepted=drain)
         reason: DeadLetterReason = "down" if self.state is ActorState.DOWN else "stopped"
@@ -252,7 +236,7 @@ class Cell:
             envelope.fail(self._refusal())
 
     def terminate(self, state: ActorState, error: Exception | None = None) -> None:
-        """There will be no other incarnation, unless the actor is revived: tell all who wait."""
+        """Tell all who wait that there will be no other incarnation, unless the actor is revived."""
         self.state = state
         self.last_error = error or self.last_error
         self.close()
@@ -263,8 +247,8 @@ class Cell:
             for envelope in self.interceptor.ended(self):
                 envelope.fail(self._refusal())
         self.terminated = Terminated(self.path, state, error)
-        watchers, self.watchers = self.watchers, None
-        for task in watchers or ():
+        watchers, self.watchers = self.watchers, {}
+        for task in watchers:
             reschedule(task, Value(self.terminated))
 
     def revive(self) -> None:
@@ -274,17 +258,17 @@ class Cell:
         self.state = ActorState.STARTING
 
     def request_stop(self, *, drain: bool, grace: float | None) -> None:
-        """Hand the wish to stop to the owner; nothing happens when the end has come already."""
+        """Ask the owner to stop the actor; do nothing if it has ended already."""
         if self.terminated is None or self.state is ActorState.DOWN:
             self.owner.stop_requested(drain=drain, grace=grace)
 
     def finish(self, actor: Actor) -> None:
-        """End the current incarnation normally, if `actor` is still that."""
+        """End the current incarnation normally, if `actor` is its instance."""
         if self.incarnation is not None and self.incarnation.actor is actor:
             self.incarnation.finish()
 
     def refuse_own_tasks(self) -> None:
-        """Raise `UsageError` where the actor's own handler would wait for the actor's end."""
+        """Raise `UsageError` if the actor's own handler is about to wait for the actor's end."""
         if self.incarnation is not None and self.incarnation.runs_in(current_task()):
             raise UsageError(
                 f"actor {self.path!r} cannot wait for its own end in its own handler, which would have to "
@@ -299,18 +283,17 @@ class Cell:
             return ended
         self.refuse_own_tasks()
         task = current_task()
-        watchers = self.watchers = self.watchers or {}
-        watchers[task] = None
+        self.watchers[task] = None
 
         def stop_watching(_raise_cancel: object) -> Abort:
-            del watchers[task]
+            del self.watchers[task]
             return Abort.SUCCEEDED
 
         terminated: Terminated = await wait_task_rescheduled(stop_watching)
         return terminated
 
     def snapshot(self) -> ActorSnapshot:
-        """All numbers at this moment."""
+        """Return the state and all numbers at this moment."""
         counts = self.counts
         error = self.last_error
         return ActorSnapshot(

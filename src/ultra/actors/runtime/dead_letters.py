@@ -1,4 +1,4 @@
-"""Messages that reached nobody: the last few of them, with the reason, for people to look at."""
+"""Messages that were accepted and not handled: the newest of them, each with the reason."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ if TYPE_CHECKING:
 __all__ = ["DeadLetter", "DeadLetterReason", "DeadLetters"]
 
 DeadLetterReason = Literal["stopped", "down", "crashed", "overflow", "abandoned", "fault"]
-"""Why a message was not handled: the actor stopped or is down, the message crashed it each time it was
-delivered, a newer message pushed it out of a full inbox, its asker went away, or a fault was injected."""
+"""Why a message was not handled.
+
+stopped, down: the actor has ended. crashed: the message crashed it each time it was delivered. overflow: a
+newer message pushed it out of a full inbox. abandoned: its asker waits no longer. fault: it was injected.
+"""
 
 
 class DeadLetter(Struct, frozen=True):
-    """A message that was accepted and then not handled; `time` is `trio.current_time()` [s]."""
+    """A message that was accepted and then not handled, at `time` (`trio.current_time()`)."""
 
     path: str
     message: object
@@ -29,7 +32,7 @@ class DeadLetter(Struct, frozen=True):
 
 
 class DeadLetters:
-    """The newest `capacity` dead letters, oldest first; `total` counts all that ever were."""
+    """Keep the newest `capacity` dead letters, oldest first; `total` counts all that there were."""
 
     def __init__(self, capacity: int) -> None:
         self.total = 0
@@ -41,7 +44,7 @@ class DeadLetters:
         self._letters.append(DeadLetter(path, message, reason, trio.current_time()))
 
     def newest(self, count: int) -> list[DeadLetter]:
-        """The last `count` that are kept, oldest first."""
+        """Return the last `count` that are kept, oldest first."""
         return [*islice(reversed(self._letters), count)][::-1]
 
     def __iter__(self) -> Iterator[DeadLetter]:

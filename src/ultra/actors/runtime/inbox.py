@@ -8,9 +8,7 @@ a message that is redelivered after a crash always finds its place again.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from enum import Enum
-from operator import attrgetter
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Literal
 
 from ultra.actors.runtime.message import SystemMessage
 from ultra.errors import BadCall
@@ -32,27 +30,16 @@ drop_oldest: the oldest message that is not being handled goes to the dead lette
 """
 
 
-class Admission(Enum):
-    """What `Inbox.put` did with an envelope."""
-
-    ACCEPTED = "accepted"
-    WAITING = "waiting"
-    REJECTED = "rejected"
-
-
-# To look a member up in its class takes longer than to put an envelope into a lane.
-ACCEPTED: Final = Admission.ACCEPTED
-WAITING: Final = Admission.WAITING
-REJECTED: Final = Admission.REJECTED
+Admission = Literal["accepted", "waiting", "rejected"]
+"""What `Inbox.put` did with an envelope."""
 
 
 class Inbox:
-    """The messages of one actor that nobody has begun to handle, and how many are being handled."""
+    """Hold the messages of one actor that wait, and those that are in flight: being handled."""
 
     __slots__ = (
-        "_sequence",
+        "_in_flight",
         "_system",
-        "_system_in_flight",
         "_user",
         "_waiting",
         "capacity",
@@ -67,8 +54,7 @@ class Inbox:
         self.overflow = overflow
         self.user_load = 0
         """User messages accepted and not finished; never more than `capacity`."""
-        self._system_in_flight = 0
-        self._sequence = 0
+        self._in_flight: dict[Envelope, None] = {}  # in the order in which they were taken
         # Made when first needed: an actor may never use one of them, and an empty deque takes 760 bytes.
         self._user: deque[Envelope] | None = None
         self._system: deque[Envelope] | None = None
@@ -85,10 +71,10 @@ class Inbox:
     @property
     def in_flight(self) -> int:
         """How many messages are being handled."""
-        return self._system_in_flight + self.user_load - (len(self._user) if self._user else 0)
+        return len(self._in_flight)
 
     def put(self, envelope: Envelope, *, may_wait: bool) -> Admission:
-        """Take `envelope` in, let it wait for room, or reject it, as its lane and `overflow` say.
+        """Accept `envelope`, let it wait for room, or reject it, as its lane and `overflow` say.
 
         With ``drop_oldest`` a message that was rejected can be put in after `make_room`.
         """
@@ -106,17 +92,16 @@ class Inbox:
             if self._waiting is None:
                 self._waiting = OrderedDict()
             self._waiting[envelope] = None
-            return WAITING
+            return "waiting"
         else:
-            return REJECTED
-        self._sequence = envelope.sequence = self._sequence + 1
+            return "rejected"
         lane.append(envelope)
-        return ACCEPTED
+        return "accepted"
 
     def make_room(self) -> Envelope | None:
-        """Take out the oldest user message that is not being handled, if the overflow policy says so.
+        """Take out the oldest user message that is not in flight, if the overflow policy is to drop it.
 
-        None where it is another policy, or where all of them are being handled.
+        Return None under another policy, or if all of them are in flight.
         """
         if self.overflow != "drop_oldest" or not self._user:
             return None
@@ -124,41 +109,40 @@ class Inbox:
         return self._user.popleft()
 
     def take(self) -> Envelope | None:
-        """The next message to handle, system lane first; None when both lanes are empty.
+        """Return the next message to handle, system lane first; None if both lanes are empty.
 
-        It counts as in flight until `finish` or `requeue` is told of it.
+        It counts as in flight until `finish` or `requeue` is called with it.
         """
         if self._system:
             envelope = self._system.popleft()
-            self._system_in_flight += 1
         elif self._user:
             envelope = self._user.popleft()
         else:
             return None
+        self._in_flight[envelope] = None
         envelope.deliveries += 1
         return envelope
 
-    def finish(self, envelope: Envelope) -> bool:
-        """Give up the place of a message that was in flight; True when another waits for one."""
-        if envelope.system:
-            self._system_in_flight -= 1
-        else:
+    def finish(self, envelope: Envelope) -> None:
+        """Free the place of a message that was in flight."""
+        del self._in_flight[envelope]
+        if not envelope.system:
             self.user_load -= 1
-        return self._waiting is not None
 
     def requeue(self, envelopes: Iterable[Envelope]) -> None:
         """Put messages that were in flight back to the front of their lanes, in their old order."""
-        for envelope in sorted(envelopes, key=attrgetter("sequence"), reverse=True):
+        returned = set(envelopes)
+        for envelope in [taken for taken in reversed(self._in_flight) if taken in returned]:
+            del self._in_flight[envelope]
             if envelope.system:
                 self._system = self._system or deque()
                 self._system.appendleft(envelope)
-                self._system_in_flight -= 1
             else:
                 self._user = self._user or deque()
                 self._user.appendleft(envelope)
 
     def admit_waiting(self) -> Envelope | None:
-        """Move the first message that waits into a free place; None when there is no such thing."""
+        """Accept the first message that waits for room and return it; None if there is no room."""
         if self._waiting is None or self.user_load >= self.capacity:
             return None
         envelope, _ = self._waiting.popitem(last=False)
@@ -170,21 +154,19 @@ class Inbox:
     def overtake(self, envelope: Envelope, may_pass: Callable[[Envelope], bool]) -> bool:
         """Move `envelope`, if it is the last of its lane, ahead of those right before it that it may pass.
 
-        Returns whether it passed any. Places and sequence numbers change hands together, so that a
-        later `requeue` keeps the new order.
+        Return whether it passed any.
         """
         lane = self._system if envelope.system else self._user
         if not lane or lane[-1] is not envelope:
             return False
         place = last = len(lane) - 1
         while place and may_pass(other := lane[place - 1]):
-            envelope.sequence, other.sequence = other.sequence, envelope.sequence
             lane[place - 1], lane[place] = envelope, other
             place -= 1
         return place < last
 
     def remove(self, envelope: Envelope) -> bool:
-        """Take `envelope` out before anybody handles it; False when it is not among the accepted."""
+        """Take out `envelope` before it is handled; return False if it is not among the accepted."""
         lane = self._system if envelope.system else self._user
         if not lane or envelope not in lane:
             return False
@@ -194,7 +176,7 @@ class Inbox:
         return True
 
     def stop_waiting(self, envelope: Envelope) -> bool:
-        """Take `envelope` out of those that wait for room; False when it is not among them."""
+        """Take out `envelope` of those that wait for room; return False if it is not among them."""
         if self._waiting is None or envelope not in self._waiting:
             return False
         del self._waiting[envelope]
@@ -203,7 +185,7 @@ class Inbox:
         return True
 
     def clear(self, *, keep_accepted: bool = False) -> tuple[list[Envelope], list[Envelope]]:
-        """Empty the inbox; returns the messages that were accepted and those that waited for room."""
+        """Empty the inbox; return the messages that were accepted and those that waited for room."""
         waiting = [*(self._waiting or ())]
         self._waiting = None
         if keep_accepted:

@@ -1,49 +1,55 @@
-"""One incarnation of an actor: from `on_start` over its workers to `on_stop`.
+"""One incarnation of an actor: `on_start`, the workers that handle messages, `on_stop`.
 
-A message costs no task, nursery or cancel scope of its own: workers persist, park when the inbox is
-empty, and take the next message themselves. An ask is two reschedules, one each way.
+A message costs no task and no nursery of its own: workers persist, park when the inbox is empty, and take
+the next message themselves. An ask is two reschedules, one each way.
 """
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from contextvars import copy_context
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import trio
 from msgspec import Struct
-from trio.lowlevel import checkpoint, current_task, reschedule, wait_task_rescheduled
+from trio.lowlevel import (
+    Abort,
+    checkpoint,
+    current_task,
+    enable_ki_protection,
+    reschedule,
+    wait_task_rescheduled,
+)
 
+from ultra._support.log import get_logger
 from ultra.actors.runtime.actor import Actor, new_actor
-from ultra.actors.runtime.crash import CrashBarrier
-from ultra.actors.runtime.message import Failure
-from ultra.actors.runtime.scope import SectionedScope
-from ultra.actors.runtime.worker import Worker
-from ultra.errors import ActorCrashed, ActorStopped, UsageError
+from ultra.actors.runtime.cell import ABANDONED
+from ultra.errors import ActorCrashed, ActorStopped
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
     from contextvars import Context
+    from types import TracebackType
 
     from trio.lowlevel import Task
 
     from ultra.actors.runtime.cell import Cell
     from ultra.actors.runtime.message import Envelope
-    from ultra.actors.runtime.scope import Section
 
-__all__ = ["ABANDONED", "Exit", "Incarnation"]
+__all__ = ["CrashBarrier", "Exit", "Incarnation"]
 
-TURNS_BEFORE_YIELD = 32
+log = get_logger("ultra.actors")
+
+MESSAGES_BEFORE_YIELD = 32
 """How many messages a worker handles before it lets other tasks run, if its handlers never block."""
 
 
 class Exit(Struct, frozen=True):
-    """How an incarnation ended: crashed by `error`; else of its own will (`finished`), or stopped.
+    """How an incarnation ended: crashed by `error`, else by its own decision (`finished`), else stopped.
 
-    `unwound`: by cancellation from further up, or by an exception that is no crash; all of the system is
-    about to end so.
+    `unwound`: by cancellation from further up, or by an exception that is no crash; the whole system is
+    about to end in this way.
     """
 
     error: Exception | None
@@ -51,10 +57,67 @@ class Exit(Struct, frozen=True):
     unwound: bool = False
 
 
-class Incarnation:
-    """One life of the actor in `cell`. Make it in a clean context: it calls the actor's factory.
+class CrashBarrier:
+    """A context manager that keeps the exception that leaves its block, if it is a crash, in `crash`.
 
-    Raises whatever the factory raises.
+    Cancellation, KeyboardInterrupt and the like are no crashes and pass through. A group that has both
+    is split: the crash is kept, and the rest goes on.
+    """
+
+    __slots__ = ("crash",)
+
+    def __init__(self) -> None:
+        self.crash: Exception | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        if isinstance(error, Exception):
+            self.crash = error
+            return True
+        if isinstance(error, BaseExceptionGroup):
+            self.crash, rest = error.split(Exception)
+            if self.crash is not None and rest is not None:
+                raise rest from None
+        return False
+
+
+class Worker(CrashBarrier):
+    """A task that handles one message after the other: the message in hand and, in the end, its crash.
+
+    `idle` are the tasks of all workers of the incarnation that wait for messages.
+    """
+
+    __slots__ = ("envelope", "idle", "task")
+
+    def __init__(self, task: Task, idle: list[Task]) -> None:
+        super().__init__()
+        self.task = task
+        self.idle = idle
+        self.envelope: Envelope | None = None
+
+    # Protected: a KeyboardInterrupt between the two lines would leave an idle worker that nobody may wake.
+    @enable_ki_protection
+    async def park(self) -> None:
+        """Wait among the idle workers until a message has come."""
+        self.idle.append(self.task)
+        await wait_task_rescheduled(self._leave)
+
+    def _leave(self, _raise_cancel: object) -> Abort:
+        self.idle.remove(self.task)
+        return Abort.SUCCEEDED
+
+
+class Incarnation:
+    """Run the actor in `cell` once, from its start to its end.
+
+    Make it in a clean context: it calls the actor's factory, and raises what that raises.
     """
 
     __slots__ = (
@@ -65,9 +128,9 @@ class Incarnation:
         "_idle",
         "_nursery",
         "_scope",
-        "_stop_by",
+        "_stop_deadline",
         "_stopping",
-        "_width",
+        "_worker_count",
         "_workers",
         "actor",
         "cell",
@@ -78,127 +141,111 @@ class Incarnation:
         self.cell = cell
         if cell.interceptor is not None:
             cell.interceptor.starting(cell)
-        self.actor = new_actor(cell, self)
+        self.actor = new_actor(cell)
         self.task: Task | None = None
-        """The task that all of this life runs in, the workers of a wide actor excepted."""
+        """The task that all of this incarnation runs in, the workers of a wide actor excepted."""
         self._scope = trio.CancelScope()
         self._workers: dict[Task, Worker] = {}
         self._idle: list[Task] = []
-        self._width = 0  # how many workers there are, or are about to be
+        self._worker_count = 0  # including those that are about to start
         self._crashes: tuple[Exception, ...] = ()  # those that no worker caught
-        self._halted = False
+        self._halted = False  # no worker takes another message
         self._draining = False
         self._stopping = False
-        self._stop_by = inf
-        # Where the next task is to be started, while one may be: first that of this life, and later, of
-        # a wide actor, one for each worker.
+        self._stop_deadline = inf
+        # Where the next task is to be started, while one may be: first that of the incarnation, and later,
+        # of a wide actor, one for each worker.
         self._nursery: trio.Nursery | None = None
         self._context: Context | None = None
 
     @property
     def starts_at_once(self) -> bool:
-        """Whether the actor has no `on_start` that somebody might have to wait for."""
+        """Whether the actor has no `on_start` that has to be waited for."""
         return type(self.actor).on_start is Actor.on_start
 
     @property
     def has_on_stop(self) -> bool:
-        """Whether the actor has something to do in the end."""
+        """Whether the actor has an `on_stop` of its own."""
         return type(self.actor).on_stop is not Actor.on_stop
 
-    def runs_in(self, task: Task) -> bool:
-        """Whether the actor's own code runs in `task`."""
-        return task is self.task or task in self._workers
-
     @property
-    def decides_itself(self) -> bool:
-        """Whether the actor decides what becomes of a handler whose asker went away."""
-        return self.cell.options.cancel_abandoned and type(self.actor).on_abandon is not Actor.on_abandon
+    def has_on_abandon(self) -> bool:
+        """Whether the actor itself decides what becomes of a handler whose asker waits no longer."""
+        return type(self.actor).on_abandon is not Actor.on_abandon
 
-    def section(self, deadline: float) -> Section:
-        """See `Actor.section`."""
-        worker = self._workers.get(current_task())
-        if worker is None:
-            raise UsageError(f"no handler of actor {self.cell.path!r} runs in this task")
-        if worker.scope is None or not self.decides_itself:
-            raise UsageError(
-                f"actor {self.cell.path!r} has no sections: it needs ActorOptions.cancel_abandoned, and a "
-                "method on_abandon"
-            )
-        return worker.scope.section(deadline)
+    def runs_in(self, task: Task) -> bool:
+        """Return whether the actor's own code runs in `task`."""
+        return task is self.task or task in self._workers
 
     # --- from outside --------------------------------------------------------------------------------
 
-    def begin(self, nursery: trio.Nursery, context: Context) -> None:
-        """Start to live, in a task of `nursery`, in `context`.
+    def start(self, nursery: trio.Nursery, context: Context) -> None:
+        """Start in a task of `nursery`, in `context`.
 
-        Where there is nothing to do before a message comes, the task is not started before either:
-        most of the memory, and of the time, that an idle actor costs would be its task's.
+        Where there is nothing to do before a message comes, the task is started with the first message:
+        it would take most of the memory, and of the time, that an idle actor costs.
         """
         self._nursery = nursery
         self._context = context
         if len(self.cell.inbox) or self.has_on_stop or not self.starts_at_once:
             self._start_task(nursery, context)
 
-    def wake(self) -> bool:
-        """A message has come: let an idle worker take it, or start one; False where all are busy."""
+    def wake(self) -> None:
+        """Have an idle worker take the message that has come, or start a worker, unless all are busy."""
         if self._idle:
             reschedule(self._idle[-1])  # raises in a foreign thread: then the worker still waits
             self._idle.pop()
-            return True
-        if self._nursery is None or self._context is None:
-            return False
-        if self.task is None:
+        elif self._nursery is None or self._context is None:
+            return
+        elif self.task is None:
             self._start_task(self._nursery, self._context)
-            return True
-        if self._width >= self.cell.options.concurrency:
-            return False
-        # The caller's context is no business of the worker's.
-        self._context.run(self._nursery.start_soon, self._run_worker)
-        self._width += 1
-        return True
+        elif self._worker_count < self.cell.options.concurrency:
+            # Not in the context of the task that sends the message.
+            self._context.run(self._nursery.start_soon, self._run_worker)
+            self._worker_count += 1
 
     def finish(self) -> None:
-        """End of the actor's own will, once the messages in flight are handled."""
+        """End by the actor's own decision, once the messages in flight are handled."""
         self._halted = True
         self._wake_all()
-        if self.forsake():
-            self.cell.owner.life_ended(self, Exit(None, finished=True))
+        if self.cancel_lazy_start():
+            self.cell.owner.incarnation_ended(self, Exit(None, finished=True))
 
     def stop(self, grace: float, *, drain: bool = False) -> None:
         """End, once the messages in flight are handled; after `grace` seconds they are cancelled.
 
         With `drain`, the messages in the inbox are handled first, within the same time. A second stop
-        can only hasten the first.
+        can only make the end come sooner.
         """
         drain = drain and not self._halted
         self._stopping = True
         self._halted = not drain
         self._draining = drain
-        self._stop_by = min(self._stop_by, trio.current_time() + grace)
-        self._scope.deadline = min(self._scope.deadline, self._stop_by)
+        self._stop_deadline = min(self._stop_deadline, trio.current_time() + grace)
+        self._scope.deadline = min(self._scope.deadline, self._stop_deadline)
         self._wake_all()
-        if self.forsake():
-            self.cell.owner.life_ended(self, Exit(None))
+        if self.cancel_lazy_start():
+            self.cell.owner.incarnation_ended(self, Exit(None))
 
-    def forsake(self) -> bool:
-        """Start no task where none was needed so far; returns whether that ends this life."""
+    def cancel_lazy_start(self) -> bool:
+        """Never start the task, if none was needed so far; return whether that ends the incarnation."""
         if self.task is not None or self._nursery is None:
             return False
         self._nursery = None
         return True
 
     def fail_askers(self) -> None:
-        """Nobody waits for the end of this life any more: neither shall those who asked something.
+        """Give `ActorStopped` to the askers of the messages in flight, since nobody waits for the end.
 
-        Their messages are still being handled, and count as in flight until that is over.
+        The messages are still being handled, and count as in flight until that is over.
         """
         for worker in self._workers.values():
             if worker.envelope is not None:
                 worker.envelope.fail(ActorStopped(self.cell.path))
 
-    # --- the life ------------------------------------------------------------------------------------
+    # --- from start to end ---------------------------------------------------------------------------
 
-    async def live(self) -> None:
+    async def run(self) -> None:
         """Run to the end, and tell the cell's owner of it.
 
         Raises nothing but cancellation and its like; even then the messages in flight are settled,
@@ -209,11 +256,11 @@ class Incarnation:
         try:
             try:
                 with self._scope:
-                    started = self.starts_at_once or await self._start()
+                    started = self.starts_at_once or await self._start_actor()
                     if started:
-                        self.cell.owner.life_started(self)
+                        self.cell.owner.incarnation_started(self)
                     if started and self.cell.options.concurrency == 1:
-                        with self._new_worker() as worker, worker.scope or nullcontext():
+                        with self._new_worker() as worker:
                             await self._handle_messages(worker)
                     elif started:
                         await self._run_workers()
@@ -223,15 +270,16 @@ class Incarnation:
                 if started and self.has_on_stop:
                     await self._stop_actor()
         except BaseException:
-            self.cell.owner.life_ended(self, Exit(self._error(), unwound=True))
+            self.cell.owner.incarnation_ended(self, Exit(self._error(), unwound=True))
             raise
-        self.cell.owner.life_ended(self, self._how_it_ended(started=started))
+        self.cell.owner.incarnation_ended(self, self._exit(started=started))
 
     def _start_task(self, nursery: trio.Nursery, context: Context) -> None:
-        context.run(partial(nursery.start_soon, self.live, name=self.cell.path))
+        context.run(partial(nursery.start_soon, self.run, name=self.cell.path))
         self._nursery = None
 
-    async def _start(self) -> bool:
+    async def _start_actor(self) -> bool:
+        """Call `on_start`; return whether the actor has started."""
         if self._halted:  # before it began
             return False
         limit = self.cell.options.start_timeout
@@ -244,112 +292,99 @@ class Incarnation:
         if self._scope.cancel_called and not self._stopping:  # it ignored that, and returned too late
             self._crashes += (self._started_too_slowly(),)
             self._halted = True
-        self._scope.deadline = self._stop_by
+        self._scope.deadline = self._stop_deadline
         return True
 
     def _started_too_slowly(self) -> TimeoutError:
         return TimeoutError(f"on_start took longer than {self.cell.options.start_timeout:g} s")
 
+    # --- workers -------------------------------------------------------------------------------------
+
     def _new_worker(self) -> Worker:
-        scope = SectionedScope(self.cell.timekeeper) if self.cell.options.cancel_abandoned else None
-        worker = Worker(current_task(), self._idle, scope)
+        worker = Worker(current_task(), self._idle)
         self._workers[worker.task] = worker
         return worker
 
     async def _run_workers(self) -> None:
         self._context = copy_context()
-        self._width = min(self.cell.options.concurrency, len(self.cell.inbox) or 1)
+        self._worker_count = min(self.cell.options.concurrency, len(self.cell.inbox) or 1)
         async with trio.open_nursery() as self._nursery:
-            for _ in range(self._width):
+            for _ in range(self._worker_count):
                 self._nursery.start_soon(self._run_worker)
 
     async def _run_worker(self) -> None:
-        with self._new_worker() as worker, worker.scope or nullcontext():
+        with self._new_worker() as worker:
             try:
                 await self._handle_messages(worker)
             finally:
-                self._nursery = None  # a worker leaves when all are about to: no more of them
+                self._nursery = None  # a worker ends when all are about to: no more of them are started
         if worker.crash is not None:
             self._halted = True
             self._scope.cancel()
-            self.cell.owner.life_ending(self)
+            self.cell.owner.incarnation_ending(self)
 
     async def _handle_messages(self, worker: Worker) -> None:
-        cell, actor, idle = self.cell, self.actor, self._idle
-        inbox, counts, decides = cell.inbox, cell.counts, self.decides_itself
-        plain = cell.interceptor is None and (decides or not cell.options.cancel_abandoned)
-        turns = TURNS_BEFORE_YIELD
-        reply: object = None
+        left = MESSAGES_BEFORE_YIELD
         while not self._halted:
-            envelope = inbox.take()
-            if envelope is None:
+            worker.envelope = self.cell.inbox.take()
+            if worker.envelope is None:
                 if self._draining:
                     return
-                reply = None  # an idle actor keeps nothing alive
-                idle.append(worker.task)
-                await wait_task_rescheduled(worker.leave)
-                turns = TURNS_BEFORE_YIELD
+                await worker.park()
+                left = MESSAGES_BEFORE_YIELD
                 continue
-            worker.envelope = envelope
-            if decides:
-                envelope.handler = worker.task
-            reply = await (actor.receive(envelope.message) if plain else self._handle(worker, envelope))
-            worker.envelope = None
-            another_waits = inbox.finish(envelope)
-            if type(reply) is Failure:
-                counts.failed += 1
-                envelope.fail(reply.error)
-            elif reply is not ABANDONED:
-                counts.handled += 1
-                envelope.succeed(reply)
-            if another_waits:
-                cell.admit_waiting()
-            turns -= 1
-            if not turns:
-                turns = TURNS_BEFORE_YIELD
+            await self._handle(worker, worker.envelope)
+            left -= 1
+            if not left:
+                left = MESSAGES_BEFORE_YIELD
                 await checkpoint()
 
-    async def _handle(self, worker: Worker, envelope: Envelope) -> object:
-        cell = self.cell
-        if worker.scope is None:
-            return await self._intercepted(envelope)
-        if envelope.abandoned:
-            cell.discard(envelope, "abandoned")
-            return ABANDONED
-        if self.decides_itself:
-            return await self._intercepted(envelope)
+    async def _handle(self, worker: Worker, envelope: Envelope) -> None:
+        """Have the actor handle the message, and give its reply to the asker."""
         reply: object = ABANDONED
-        with worker.scope.section() as envelope.scope:
-            reply = await self._intercepted(envelope)
-        if reply is ABANDONED:
-            cell.discard(envelope, "abandoned")
-        return reply
+        if not self.cell.options.cancel_abandoned:
+            reply = await self._receive(envelope)
+        elif self.has_on_abandon:
+            envelope.cancel_handler = partial(self._call_on_abandon, worker.task)
+            reply = await self._receive(envelope)
+        else:
+            with trio.CancelScope() as scope:
+                envelope.cancel_handler = scope.cancel
+                reply = await self._receive(envelope)
+        worker.envelope = None
+        self.cell.settle(envelope, reply)
 
-    def _intercepted(self, envelope: Envelope) -> Awaitable[object]:
+    def _receive(self, envelope: Envelope) -> Awaitable[object]:
         if self.cell.interceptor is None:
             return self.actor.receive(envelope.message)
         return self.cell.interceptor.handling(self.cell, envelope, self.actor.receive)
 
-    # --- the end -------------------------------------------------------------------------------------
+    def _call_on_abandon(self, handler: Task) -> None:
+        try:
+            self.actor.on_abandon(handler)
+        except Exception:
+            log.error("on_abandon failed", path=self.cell.path, exc_info=True)
 
     def _wake_all(self) -> None:
         while self._idle:
             reschedule(self._idle.pop())
 
+    # --- the end -------------------------------------------------------------------------------------
+
     def _settle_in_flight(self) -> None:
-        """Requeue what the workers still had in hand, or give it up."""
+        """Put the messages that the workers still had in hand back into the inbox, or discard them."""
         again = []
         for worker in self._workers.values():
             envelope = worker.envelope
             if envelope is None:
                 continue
             worker.envelope = None
-            envelope.scope = envelope.handler = None
+            envelope.cancel_handler = None
             if self._may_redeliver(envelope):
                 again.append(envelope)
             else:
                 self.cell.inbox.finish(envelope)
-                self._give_up(envelope, worker.crash)
+                self._discard(envelope, worker.crash)
         self.cell.counts.redelivered += len(again)
         self.cell.inbox.requeue(again)
         self.cell.admit_waiting()
@@ -360,7 +395,7 @@ class Incarnation:
             return False
         return envelope.deliveries < options.max_deliveries
 
-    def _give_up(self, envelope: Envelope, crash: Exception | None) -> None:
+    def _discard(self, envelope: Envelope, crash: Exception | None) -> None:
         cell = self.cell
         if cell.closed and crash is None:
             cell.discard(envelope, "stopped", ActorStopped(cell.path))
@@ -369,7 +404,8 @@ class Incarnation:
         cell.discard(envelope, "crashed", ActorCrashed(cell.path, cause, envelope.deliveries))
 
     async def _stop_actor(self) -> None:
-        self.cell.owner.life_ending(self)
+        """Call `on_stop`, shielded from cancellation, for `stop_timeout` seconds at most."""
+        self.cell.owner.incarnation_ending(self)
         limit = self.cell.options.stop_timeout
         barrier = CrashBarrier()
         with trio.CancelScope(shield=True, deadline=trio.current_time() + limit) as scope, barrier:
@@ -379,7 +415,7 @@ class Incarnation:
         if barrier.crash is not None:
             self._crashes += (barrier.crash,)
 
-    def _how_it_ended(self, *, started: bool) -> Exit:
+    def _exit(self, *, started: bool) -> Exit:
         if self._scope.cancelled_caught and not (started or self._stopping):
             self._crashes += (self._started_too_slowly(),)
         error = self._error()
@@ -391,7 +427,3 @@ class Incarnation:
         if len(crashes) > 1:
             return ExceptionGroup(f"actor {self.cell.path!r} crashed in several places", crashes)
         return crashes[0] if crashes else None
-
-
-ABANDONED = object()
-"""The reply of a handler that was cancelled because its asker went away."""

@@ -1,4 +1,4 @@
-"""What actors send to each other, and the envelope that one delivery travels in."""
+"""What actors send to each other, and the envelope that carries one message."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from msgspec import Struct
 from outcome import Error, Value
 from trio.lowlevel import Abort, Task, reschedule
 
-from ultra.actors.runtime.scope import Section
-
 __all__ = ["Envelope", "Failure", "Message", "SystemMessage"]
 
 R_co = TypeVar("R_co", covariant=True)
 
 
 class Message(Struct, Generic[R_co], frozen=True):
-    """Base of messages; the parameter is the type of the reply: ``class Ping(Message[Pong]): ...``.
+    """Base class of messages; the parameter is the type of the reply.
+
+        class Ping(Message[Pong], frozen=True):
+            number: int
 
     Messages are frozen, since sender and receiver share them. Any other object can be sent as well;
     its reply is then typed as `object`.
@@ -38,36 +39,32 @@ class Failure(Struct, frozen=True):
 
 
 class Envelope(Struct, eq=False):
-    """One message on its way: who waits for the reply and how often it was delivered.
+    """Carry one message: who waits for the reply, and how often it was delivered.
 
     The waiting task is rescheduled at most once: `succeed` and `fail` do nothing after the first of
-    them, or after the asker went away, so that a late reply reaches nobody.
+    them, or after the asker was cancelled, so that a late reply reaches nobody.
 
     Attributes:
+        on_abandon: called when the asker, or the sender, waits no longer.
         asker: the task that waits for the reply.
-        on_abandon: told when the asker, or the sender, waits no longer.
         sender: the task that waits for room in the inbox, and for no reply.
-        system: whether the message is in the system lane; set when it is put into the inbox, as is
-            `sequence`, its place among all messages of the inbox.
+        system: whether the message is in the system lane; set when it is put into the inbox.
         deliveries: how often it was handed over.
         abandoned: whether the asker, or the sender, waits no longer.
-        handler: the task of the handler, if the actor itself decides what becomes of it when the asker
-            goes away.
-        scope: what cancels the handler, if that is what becomes of it.
+        cancel_handler: called when the asker of a message in flight waits no longer, if
+            `ActorOptions.cancel_abandoned` is set.
         origin: the task that sent the message, where an interceptor wants to know.
-        error: what `fail` could tell nobody, since nobody was waiting yet, or any more.
+        error: the error of a `fail` that found no task waiting.
     """
 
     message: object
-    asker: Task | None = None
     on_abandon: Callable[[Envelope], None] | None = None
+    asker: Task | None = None
     sender: Task | None = None
     system: bool = False
-    sequence: int = 0
     deliveries: int = 0
     abandoned: bool = False
-    handler: Task | None = None
-    scope: Section | None = None
+    cancel_handler: Callable[[], None] | None = None
     origin: Task | None = None
     error: Exception | None = None
 
@@ -86,7 +83,7 @@ class Envelope(Struct, eq=False):
             reschedule(asker, Value(reply))
 
     def fail(self, error: Exception) -> None:
-        """Raise `error` in whoever waits: the asker, or a sender that still waits for room."""
+        """Raise `error` in the task that waits: the asker, or a sender that still waits for room."""
         task = self.asker or self.sender
         if task is None:
             self.error = error
@@ -95,7 +92,7 @@ class Envelope(Struct, eq=False):
         reschedule(task, Error(error))
 
     def abandon(self, _raise_cancel: object) -> Abort:
-        """Trio's abort function: the asker, or the sender, was cancelled and waits no longer."""
+        """Take note that the asker, or the sender, was cancelled; trio calls this as their abort function."""
         self.asker = self.sender = None
         self.abandoned = True
         if self.on_abandon is not None:

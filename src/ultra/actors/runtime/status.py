@@ -1,4 +1,4 @@
-"""What can be seen of an actor from outside: its state, its numbers, its end."""
+"""What can be seen of an actor from outside: its state, its counters, its end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["ActorSnapshot", "ActorState", "Counts", "Terminated"]
 
 
 class ActorState(Enum):
-    """Where an actor, or a supervisor, is in its life."""
+    """The state of an actor or a supervisor."""
 
     STARTING = "starting"
     RUNNING = "running"
@@ -52,7 +52,7 @@ class Terminated(Struct, frozen=True):
 
 
 class Counts:
-    """What became of the messages sent to one actor."""
+    """Count what became of the messages sent to one actor."""
 
     __slots__ = ("dead_lettered", "failed", "handled", "redelivered", "rejected", "sent")
 

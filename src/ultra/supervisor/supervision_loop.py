@@ -1,9 +1,9 @@
 """The supervision loop: starts, watches, restarts and stops the children of one supervisor.
 
 It is a state machine with a single place where it waits, at the end of `_loop`. Children report into a
-queue and never raise into the nursery; whoever spawns or stops only notes what is wanted and wakes the
-loop. So no two decisions are ever half done at once, and what a timer or an older life of a child still
-has to say is seen to be stale when its turn comes.
+queue and never raise into the nursery; a call that adds or stops a child only notes what is wanted and
+wakes the loop. So no two decisions overlap, and a late report of an older incarnation or of an older timer
+is recognised when its turn comes.
 """
 
 from __future__ import annotations
@@ -18,19 +18,15 @@ import trio
 
 from ultra.actors.runtime.incarnation import Exit
 from ultra.actors.runtime.status import ActorState
-from ultra.actors.runtime.wakeup import Wakeup
-from ultra.errors import ActorUnresponsive
+from ultra.errors import ActorDown, ActorStopped, ActorUnresponsive
 from ultra.supervisor.child import Child, Phase
-from ultra.supervisor.patience import Patience
-from ultra.supervisor.roster import Roster
-from ultra.supervisor.starts import AT_ONCE, StartQueue
-from ultra.supervisor.stops import StopQueue, StopTerms
+from ultra.supervisor.schedule import AT_ONCE, Deadlines, StartQueue, StopQueue, StopTerms
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ultra.supervisor.lifecycle import Lifecycle
-    from ultra.supervisor.policy import RestartPolicy
+    from ultra.supervisor.restart_policy import RestartPolicy
 
 __all__ = ["SupervisionLoop"]
 
@@ -38,27 +34,65 @@ BATCH = 64
 """How many children are started, or stopped, in one go before other tasks get their turn."""
 
 
-class SupervisionLoop(Roster):
-    """Decides, for the supervisor at `path`, which of its children live when."""
+class SupervisionLoop:
+    """Start and end the children of the supervisor at `path`; the `Parent` of these children.
+
+    Attributes:
+        children: by name, in the order in which they were added.
+        closed: whether this supervisor has ended, or is ending, for good.
+        ended: set when it has ended for good.
+        failure: what it escalates, or why it is down.
+        restarts: how many restarts of children there were.
+    """
 
     def __init__(self, path: str, policy: RestartPolicy, lifecycle: Lifecycle) -> None:
-        super().__init__(path)
+        self.path = path
+        self.children: dict[str, Child] = {}
+        self.state = ActorState.STARTING
+        self.closed = False
+        self.ended = trio.Event()
+        self.failure: Exception | None = None
+        self.restarts = 0
         self._policy = policy
         self._lifecycle = lifecycle
         self._reports: deque[Callable[[], None]] = deque()
         self._starts = StartQueue()
-        self._last_starts: dict[Child, StopTerms] = {}  # of those that start only to drain what waits
+        self._starts_to_drain: dict[Child, StopTerms] = {}  # they start only to handle what waits for them
         self._stops = StopQueue()
-        self._patience = Patience()
+        self._deadlines = Deadlines()
+        self._stop_terms = StopTerms()
         self._ending = False
-        self._terms = StopTerms()
-        self._wakeup = Wakeup()
-        self._live = False  # whether it can start anybody
+        self._can_start = False  # whether there is a nursery to start children in
+        self._wakeup = trio.Event()
 
-    # --- wishes; they only note what is wanted ---------------------------------------------------
+    # --- what the supervisor and its parent ask -------------------------------------------------------
+
+    def check_open(self) -> None:
+        """Raise `ActorStopped`, or `ActorDown`, if this supervisor takes no children."""
+        if self.closed:
+            raise ActorStopped(self.path or "/")
+        if self.state is ActorState.DOWN:
+            raise ActorDown(self.path, self.failure)
+
+    def has_messages(self) -> bool:
+        """Return whether messages wait for any actor below this supervisor."""
+        return any(child.has_messages() for child in self.children.values())
+
+    def max_stop_time(self, grace: float | None) -> float:
+        """Return how many seconds the children may take to stop, one after the other."""
+        return sum(child.max_stop_time(grace) for child in self.children.values())
+
+    def revive_children(self) -> None:
+        """Take messages and children again after `terminate`; they start when this supervisor does."""
+        self.state = ActorState.STARTING
+        for child in self.children.values():
+            child.phase = Phase.WAITING
+            child.revive()
+
+    # --- requests: they only note what is wanted -------------------------------------------------------
 
     def add(self, child: Child) -> None:
-        """Take in a child; it starts after those added before it."""
+        """Add a child; it starts after those added before it."""
         self.children[child.name] = child
         self._schedule(child, AT_ONCE)
 
@@ -75,48 +109,50 @@ class SupervisionLoop(Roster):
         """Stop a child for good, now, whatever else is going on."""
         child.removing = True
         now = trio.current_time()
-        if child.life is not None:
+        if child.incarnation is not None:
             self._begin_stop(child, grace, drain=drain)
         elif drain and self._may_start_to_drain(child, now):
             child.stop(grace, drain=True)  # it takes no more messages
             terms = StopTerms(grace, drain=True)
-            self._last_starts[child] = terms.hastened(self._last_starts.get(child, terms))
+            self._starts_to_drain[child] = terms.combined(self._starts_to_drain.get(child, terms))
         else:
             self._remove(child)
-        self._wakeup.wake()
+        self._wakeup.set()
 
     def begin_stop(self, grace: float | None = None, *, drain: bool = False, for_good: bool = True) -> None:
         """Stop all children in reverse order and end; for good, or until `prepare` is called.
 
-        Called again, it can only hasten the end.
+        Called again, it can only make the end come sooner.
         """
         terms = StopTerms(grace, drain=drain)
-        self._terms = terms.hastened(self._terms) if self._ending and self.closed else terms
+        self._stop_terms = terms.combined(self._stop_terms) if self._ending and self.closed else terms
         self.closed = self.closed or for_good
         self.state = ActorState.STOPPING
         self._ending = True
         due = self._starts.clear(trio.current_time())
-        if self._terms.drain:
-            self._last_starts.update((child, self._terms) for child in due if not child.launches)
+        if self._stop_terms.drain:
+            new = [child for child in due if not child.start_count]
+            self._starts_to_drain.update(dict.fromkeys(new, self._stop_terms))
         else:
-            self._last_starts.clear()
+            self._starts_to_drain.clear()
         self._stops.clear()
         for child in reversed(tuple(self.children.values())):
             if child.phase is Phase.STOPPING:
                 self._stop_in_turn(child)  # its turn has come already
             else:
                 self._stops.add(child)
-        self._wakeup.wake()
+        self._wakeup.set()
 
     def terminate(self, state: ActorState, error: Exception | None = None) -> None:
-        """No child will live again, unless `revive_children` is called: tell all who wait for them."""
+        """Tell all who wait for a child that none will start again, unless `revive_children` is called."""
         self.state = state
         for child in tuple(self.children.values()):
             if state is ActorState.DOWN:
                 child.phase = Phase.DOWN
                 child.terminate(state, error)
             else:
-                self._remove(child, ActorUnresponsive(child.path) if child.phase is Phase.STUCK else None)
+                unresponsive = child.phase is Phase.UNRESPONSIVE
+                self._remove(child, ActorUnresponsive(child.path) if unresponsive else None)
         if state is ActorState.DOWN:
             self.failure = error
         else:
@@ -125,33 +161,33 @@ class SupervisionLoop(Roster):
 
     # --- reports of children -----------------------------------------------------------------------
 
-    def child_started(self, child: Child, life: object) -> None:
-        """A child is ready."""
-        self._reports.append(partial(self._on_started, child, life))
-        self._wakeup.wake()
+    def child_started(self, child: Child, incarnation: object) -> None:
+        """Take note that a child is ready."""
+        self._reports.append(partial(self._on_started, child, incarnation))
+        self._wakeup.set()
 
-    def child_ending(self, child: Child, life: object, within: float) -> None:
-        """A child began to end, of itself."""
-        self._reports.append(partial(self._on_ending, child, life, trio.current_time() + within))
-        self._wakeup.wake()
+    def child_ending(self, child: Child, incarnation: object, within: float) -> None:
+        """Take note that a child began to end by itself, and should need at most `within` seconds."""
+        self._reports.append(partial(self._on_ending, child, incarnation, trio.current_time() + within))
+        self._wakeup.set()
 
-    def child_exited(self, child: Child, life: object, how: Exit) -> None:
-        """A child's task, if it had one, is about to return."""
-        self._reports.append(partial(self._on_exit, child, life, how))
-        self._wakeup.wake()
+    def child_exited(self, child: Child, incarnation: object, reason: Exit) -> None:
+        """Take note that an incarnation has ended; its task, if it had one, is about to return."""
+        self._reports.append(partial(self._on_exit, child, incarnation, reason))
+        self._wakeup.set()
 
     # --- the loop ------------------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Get ready for `run`; from here on, what is wished for counts."""
+        """Get ready for `run`; from here on, requests count."""
         self.state = ActorState.STARTING
         self.failure = None
         self._ending = False
-        self._terms = StopTerms()
+        self._stop_terms = StopTerms()
         self._policy.forget()
         self._stops.clear()
-        self._last_starts.clear()
-        self._live = True
+        self._starts_to_drain.clear()
+        self._can_start = True
         self._lifecycle.emit("starting", self.path or "/")
         for child in self.children.values():
             if child.phase is Phase.DOWN:
@@ -164,22 +200,22 @@ class SupervisionLoop(Roster):
     ) -> Exception | None:
         """Supervise until told to stop, or until the restart intensity is exceeded.
 
-        Returns the failure to escalate, or None. Calls `on_started` once all children that were there
-        at the beginning have started, or have failed to; and `on_quiet` when all have ended but those
-        that ignore cancellation, for which nothing but this method waits. Cancelled, all children are
-        cancelled at once, in no order.
+        Return the failure to escalate, or None. Call `on_started` once all children that were there at the
+        beginning have started, or have failed to; and `on_quiet` when all have ended except those that
+        ignore cancellation, for which nothing but this method waits. Cancelled, this cancels all children
+        at once, in no order.
         """
         try:
             async with trio.open_nursery() as nursery:
                 try:
                     await self._loop(nursery, on_started)
                 finally:
-                    self._live = False
+                    self._can_start = False
                     for child in self.children.values():
-                        child.forsake()
+                        child.cancel_lazy_start()
                 on_quiet()
         finally:
-            self._ending = True  # by cancellation too; what the children said of it is still to be heard
+            self._ending = True  # by cancellation too; the last reports of the children are still to be heard
             self._take_reports()
         return self.failure
 
@@ -187,17 +223,19 @@ class SupervisionLoop(Roster):
         while True:
             self._take_reports()
             self._give_up_overdue()
-            self._advance_last_starts(nursery)
+            self._advance_starts_to_drain(nursery)
             self._advance_stops()
             if self._ending:
-                if not (self._last_starts or self._stops or self._patience):
+                if not (self._starts_to_drain or self._stops or self._deadlines):
                     return
             else:
                 self._advance_starts(nursery)
                 if self.state is ActorState.STARTING and not self._is_starting():
                     self.state = ActorState.RUNNING
                     on_started()
-            await self._wakeup.wait(min(self._patience.next_end(), self._next_start()))
+            with trio.move_on_at(min(self._deadlines.next(), self._next_start())):
+                await self._wakeup.wait()
+            self._wakeup = trio.Event()
 
     def _take_reports(self) -> None:
         while self._reports:
@@ -207,16 +245,16 @@ class SupervisionLoop(Roster):
 
     def _schedule(self, child: Child, due: float) -> None:
         self._starts.schedule(child, due)
-        self._wakeup.wake()
+        self._wakeup.set()
 
     def _next_start(self) -> float:
-        """When the next child may be started; never, while others have to stop or start first."""
-        if self._ending or self._stops or self._starts.awaited:
+        """Return when the next child may start; infinity while others have to stop or start first."""
+        if self._ending or self._stops or self._starts.starting:
             return inf
         return self._starts.next_due()
 
     def _is_starting(self) -> bool:
-        return self._starts.awaited is not None or self._next_start() <= trio.current_time()
+        return self._starts.starting is not None or self._next_start() <= trio.current_time()
 
     def _advance_starts(self, nursery: trio.Nursery) -> None:
         now = trio.current_time()
@@ -224,88 +262,91 @@ class SupervisionLoop(Roster):
             if self._next_start() > now:
                 return
             child = self._starts.pop()
-            if child.phase is Phase.WAITING and self._launch(child, nursery, now):
-                self._starts.awaited = child
+            if child.phase is Phase.WAITING and self._start(child, nursery, now):
+                self._starts.starting = child
 
     def _may_start_to_drain(self, child: Child, now: float) -> bool:
-        new = self._live and not child.launches  # who was there before does not come back to drain
-        return (new and child.has_messages() and self._starts.take(child, now)) or child in self._last_starts
+        if child in self._starts_to_drain:
+            return True
+        new = self._can_start and not child.start_count  # a child that ran before does not return to drain
+        return new and child.has_messages() and self._starts.take(child, now)
 
-    def _advance_last_starts(self, nursery: trio.Nursery) -> None:
-        """Start those that end when what waits is handled; they have their grace, and wait for nobody."""
+    def _advance_starts_to_drain(self, nursery: trio.Nursery) -> None:
+        """Start those that end when what waits is handled; they have their grace, and wait for no other."""
         now = trio.current_time()
-        for child in tuple(islice(self._last_starts, BATCH)):
-            terms = self._last_starts.pop(child)
-            self._launch(child, nursery, now)
-            if child.removing and child.life is not None:
+        for child in tuple(islice(self._starts_to_drain, BATCH)):
+            terms = self._starts_to_drain.pop(child)
+            self._start(child, nursery, now)
+            if child.removing and child.incarnation is not None:
                 self._begin_stop(child, terms.grace, drain=True)
-        if self._last_starts:
-            self._wakeup.wake()
+        if self._starts_to_drain:
+            self._wakeup.set()
 
-    def _launch(self, child: Child, nursery: trio.Nursery, now: float) -> bool:
-        """Begin a life of `child`; returns whether it takes time to start."""
-        child.ready_at = inf
-        child.waits_no_longer()
+    def _start(self, child: Child, nursery: trio.Nursery, now: float) -> bool:
+        """Start a new incarnation of `child`; return whether it is still starting."""
+        child.started_at = inf
+        child.settle_pending_restart()
         try:
-            ready = child.launch(nursery)
+            ready = child.start(nursery)
         except Exception as error:  # noqa: BLE001 - whatever the factory raises is a failed start
-            child.crashed(error)
-            self._on_exit(child, child.life, Exit(error))
+            child.note_crash(error)
+            self._on_exit(child, child.incarnation, Exit(error))
             return False
         if ready:
             self._is_ready(child, now)
         else:
             child.phase = Phase.STARTING
-            self._patience.bound(child, now + child.start_bound())
+            self._deadlines.set(child, now + child.max_start_time())
         return not ready
 
     def _is_ready(self, child: Child, now: float) -> None:
         child.phase = Phase.RUNNING
-        child.ready_at = now
+        child.started_at = now
         self._lifecycle.emit("started", child.path)
 
-    def _on_started(self, child: Child, life: object) -> None:
-        if child.life is life and child.phase is Phase.STARTING and child not in self._stops:
+    def _on_started(self, child: Child, incarnation: object) -> None:
+        if child.incarnation is incarnation and child.phase is Phase.STARTING and child not in self._stops:
             self._starts.release(child)
-            self._patience.release(child)
+            self._deadlines.cancel(child)
             self._is_ready(child, trio.current_time())
 
     # --- stopping --------------------------------------------------------------------------------------
 
     def _advance_stops(self) -> None:
-        if self._last_starts:  # they may need those that would be stopped first
+        if self._starts_to_drain:  # they may need those that would be stopped first
             return
         for _ in range(BATCH):
             child = self._stops.pop()
             if child is None:
                 return
             self._stop_in_turn(child)
-            self._take_reports()  # without a task to wait for, the end has come already
-        self._wakeup.wake()
+            self._take_reports()  # an incarnation without a task has ended already
+        self._wakeup.set()
 
     def _stop_in_turn(self, child: Child) -> None:
         child.removing = child.removing or (self._ending and self.closed)
-        if child.life is not None:
-            self._begin_stop(child, self._terms.grace, drain=self._terms.drain)
+        if child.incarnation is not None:
+            self._begin_stop(child, self._stop_terms.grace, drain=self._stop_terms.drain)
         elif child.removing:
             self._remove(child)
 
     def _begin_stop(self, child: Child, grace: float | None, *, drain: bool) -> None:
         child.stop(grace, drain=drain)
-        if child.phase is Phase.STUCK:
+        if child.phase is Phase.UNRESPONSIVE:
             if child.removing:
                 self._remove(child, ActorUnresponsive(child.path))
             return
-        give_up_at = trio.current_time() + child.stop_bound(grace)
+        deadline = trio.current_time() + child.max_stop_time(grace)
         if child.phase is Phase.STOPPING:
-            give_up_at = min(give_up_at, child.give_up_at)
+            self._deadlines.shorten(child, deadline)
+        else:
+            self._deadlines.set(child, deadline)
         child.phase = Phase.STOPPING
-        self._patience.bound(child, give_up_at)
 
     def _give_up_overdue(self) -> None:
-        for child in self._patience.lose(trio.current_time()):
+        for child in self._deadlines.pop_overdue(trio.current_time()):
             self._starts.release(child)
-            child.phase = Phase.STUCK
+            child.phase = Phase.UNRESPONSIVE
             error = ActorUnresponsive(child.path)
             self._lifecycle.emit("unresponsive", child.path, error)
             if child.removing:
@@ -315,51 +356,51 @@ class SupervisionLoop(Roster):
         if child.phase is Phase.ENDED:
             return
         child.phase = Phase.ENDED
-        child.waits_no_longer()
+        child.settle_pending_restart()
         self._starts.cancel(child)
-        self._last_starts.pop(child, None)
+        self._starts_to_drain.pop(child, None)
         self._stops.cancel(child)
         del self.children[child.name]
         child.terminate(ActorState.STOPPED, error)
-        if child.life is None:
+        if child.incarnation is None:
             self._lifecycle.emit("stopped", child.path, error)
 
     # --- ends ------------------------------------------------------------------------------------------
 
-    def _on_ending(self, child: Child, life: object, give_up_at: float) -> None:
-        if child.life is life and child.phase is Phase.RUNNING:
-            self._patience.bound(child, give_up_at)
+    def _on_ending(self, child: Child, incarnation: object, deadline: float) -> None:
+        if child.incarnation is incarnation and child.phase is Phase.RUNNING:
+            self._deadlines.set(child, deadline)
 
-    def _on_exit(self, child: Child, life: object, how: Exit) -> None:
-        if child.life is not life:
+    def _on_exit(self, child: Child, incarnation: object, reason: Exit) -> None:
+        if child.incarnation is not incarnation:
             return
-        child.life = None
-        self._patience.release(child)
+        child.incarnation = None
+        self._deadlines.cancel(child)
         self._starts.release(child)
-        was_stuck = child.phase is Phase.STUCK
-        if child.phase is Phase.ENDED:  # given up long ago
-            self._lifecycle.emit("stopped", child.path, how.error)
-        elif how.unwound or self._was_to_end(child) or (was_stuck and how.error is None):
-            self._on_end(child, how)
-            if was_stuck and child.phase is Phase.WAITING and not self._ending:
+        was_unresponsive = child.phase is Phase.UNRESPONSIVE
+        if child.phase is Phase.ENDED:  # it was given up before
+            self._lifecycle.emit("stopped", child.path, reason.error)
+        elif reason.unwound or self._was_to_end(child) or (was_unresponsive and reason.error is None):
+            self._on_expected_end(child, reason)
+            if was_unresponsive and child.phase is Phase.WAITING and not self._ending:
                 self._schedule(child, AT_ONCE)
-        elif how.error is not None or child.restart == "permanent":
-            self._on_crash(child, how.error or RuntimeError("it finished, and is permanent"))
+        elif reason.error is not None or child.restart == "permanent":
+            self._on_crash(child, reason.error or RuntimeError("it finished, and is permanent"))
         else:
             self._remove(child)
 
     def _was_to_end(self, child: Child) -> bool:
         return self._ending or child.removing or child.phase is Phase.STOPPING or child in self._stops
 
-    def _on_end(self, child: Child, how: Exit) -> None:
-        """A child ended that was to end; if it crashed while at it, that counts no more."""
-        if how.error is not None:
-            self._lifecycle.emit("crashed", child.path, how.error)
+    def _on_expected_end(self, child: Child, reason: Exit) -> None:
+        """Deal with the end of a child that was to end; a crash on the way is reported, and not counted."""
+        if reason.error is not None:
+            self._lifecycle.emit("crashed", child.path, reason.error)
         if child.removing or (self._ending and self.closed):
-            self._remove(child, how.error)
+            self._remove(child, reason.error)
         else:
             child.phase = Phase.WAITING
-            child.restarting()
+            child.mark_restarting()
 
     def _on_crash(self, child: Child, error: Exception) -> None:
         self._lifecycle.emit("crashed", child.path, error)
@@ -371,7 +412,7 @@ class SupervisionLoop(Roster):
         delay = self._policy.delay(child, error, now)
         if delay is not None:
             self._lifecycle.emit("restarting", child.path, error, delay)
-            child.restarting()
+            child.mark_restarting()
             self.restarts += 1
             self._restart_group(child, now + delay)
         elif self._policy.on_excess == "isolate":
@@ -384,15 +425,15 @@ class SupervisionLoop(Roster):
             self.begin_stop(for_good=False)
 
     def _restart_group(self, child: Child, due: float) -> None:
-        """Stop, in reverse order, whom the strategy restarts with `child`; start all in order from `due` on.
+        """Stop, in reverse order, those that the strategy restarts with `child`; start all from `due` on.
 
-        Who is backing off already does so to the end, and those after it wait.
+        They start in order. A member that is backing off does so to the end, and those after it wait.
         """
         members = self._policy.group(child, self.children.values())
         for member in reversed(members):
             if member is not child and member.restart == "temporary":
                 member.removing = True
-            if member.life is not None or member.removing:
+            if member.incarnation is not None or member.removing:
                 self._stops.add(member)
         for member in members:
             if member.phase is not Phase.DOWN and not member.removing:

@@ -1,4 +1,4 @@
-"""The queue of starts."""
+"""The queue of starts, and when a supervisor gives up waiting."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from ultra.supervisor import Backoff
 from ultra.supervisor.child import Child
-from ultra.supervisor.starts import AT_ONCE, StartQueue
+from ultra.supervisor.schedule import AT_ONCE, Deadlines, StartQueue, StopTerms
 
 
-class Reports:
+class NoParent:
     """Hears nothing: a queue does nothing to children."""
 
     child_started = child_ending = child_exited = stop_child = lambda *_, **__: None
 
 
 def child(name: str) -> Child:
-    return Child(name, f"/{name}", "permanent", Backoff(), Reports())
+    return Child(name, f"/{name}", "permanent", Backoff(), NoParent())
 
 
 times = st.sampled_from([AT_ONCE, 0.0, 1.0, 2.0, 5.0])
 
 
 class StartQueueMachine(RuleBasedStateMachine):
-    """A queue does what a list would do that is sorted anew each time."""
+    """A queue does what a list would do that is sorted each time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,3 +102,27 @@ def test_places_that_were_left_take_no_memory(moves: list[bool]) -> None:
             queue.schedule(brief, 1e9)
             queue.cancel(brief)
     assert len(queue._heap) < 100
+
+
+def test_a_deadline_is_the_last_that_was_set_or_an_earlier_one() -> None:
+    deadlines, one, other = Deadlines(), child("one"), child("other")
+    assert (deadlines.next(), bool(deadlines)) == (inf, False)
+    deadlines.set(one, 5.0)
+    deadlines.set(one, 7.0)
+    deadlines.shorten(one, 9.0)
+    deadlines.shorten(other, 8.0)
+    assert deadlines.next() == 7.0
+    assert deadlines.pop_overdue(6.9) == []
+    assert deadlines.pop_overdue(7.0) == [one]
+    deadlines.cancel(one)
+    deadlines.shorten(other, 6.0)
+    assert deadlines.next() == 6.0
+    deadlines.cancel(other)
+    assert not deadlines
+
+
+def test_of_two_requests_to_stop_the_stricter_terms_count() -> None:
+    drained, brief = StopTerms(drain=True), StopTerms(grace=2.0)
+    assert drained.combined(drained) == drained
+    assert drained.combined(brief) == brief == brief.combined(drained)
+    assert brief.combined(StopTerms(grace=1.0)) == StopTerms(grace=1.0)

@@ -6,10 +6,17 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from ultra.actors.runtime.actor import Actor, ActorOptions
-from ultra.actors.runtime.group import AskGroup, Reply
-from ultra.actors.runtime.message import Failure, Message
-from ultra.errors import ActorCrashed, ActorStopped, InboxFull
+from ultra.actors import (
+    Actor,
+    ActorCrashed,
+    ActorOptions,
+    ActorStopped,
+    AskGroup,
+    AskResult,
+    Failure,
+    InboxFull,
+    Message,
+)
 from ultra.supervisor import ActorSystem, Backoff
 
 
@@ -107,7 +114,7 @@ async def test_an_ask_waits_for_room_where_the_actor_declares_so(autojump_clock:
 async def test_leaving_the_block_cancels_the_handlers_and_later_replies_reach_nobody(
     autojump_clock: MockClock,
 ) -> None:
-    heard: list[Reply[int, str]] = []
+    heard: list[AskResult[int, str]] = []
     async with ActorSystem() as system:
         ref = system.spawn(Replier)
         with AskGroup[int, str](heard.append) as asks:
@@ -125,7 +132,7 @@ async def test_a_handler_that_is_not_cancelled_replies_to_nobody(autojump_clock:
     class Stubborn(Replier):
         options = ActorOptions(concurrency=8, cancel_abandoned=False)
 
-    heard: list[Reply[int, str]] = []
+    heard: list[AskResult[int, str]] = []
     async with ActorSystem() as system:
         ref = system.spawn(Stubborn)
         with AskGroup[int, str](heard.append) as asks:
