@@ -363,7 +363,7 @@ class Incarnation:
         try:
             self.actor.on_abandon(handler)
         except Exception:
-            log.error("on_abandon failed", path=self.cell.path, exc_info=True)
+            log.exception("on_abandon failed", path=self.cell.path)
 
     def _wake_all(self) -> None:
         while self._idle:
