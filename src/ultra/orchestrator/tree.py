@@ -91,7 +91,7 @@ class ModelTree:
             # Those that `remove` could not wait for have ended by now, too.
             for models in (self._places, self._leaving):
                 while models:  # taken out first, for a `remove` may come meanwhile and let go of them, too
-                    await models.popitem()[0].let_go()
+                    await models.popitem()[0].release()
 
     @property
     def coordinator(self) -> ActorRef:
@@ -129,7 +129,7 @@ class ModelTree:
         for left in ended:
             del self._nodes[self._leaving.pop(left).node]
         for left in ended:
-            await left.let_go()
+            await left.release()
 
     async def forget(self, models: Iterable[RegisteredModel]) -> None:
         """Stop the actors of unregistered clients that nobody is asking, which takes no time."""
