@@ -16,7 +16,7 @@ from ultra.bridge.caller import Caller
 from ultra.errors import BadCall
 from ultra.messages.request import ModelRequest, SamplingOptions
 from ultra.orchestrator.arguments import checked_prompt, checked_system
-from ultra.prompts.fencing import Seal
+from ultra.prompts.fencing import Fencing
 from ultra.strategies.catalog import make_strategy, spec_of
 from ultra.strategies.stages import BUILT_IN, Stage, order_stages
 from ultra.strategies.synthesize import Synthesize
@@ -62,7 +62,7 @@ class Planner:
         self._registry = registry
         self._stages = stages
         self._defaults = defaults
-        self._seal = Seal(secret)
+        self._fencing = Fencing(secret)
         self._strategy = make_strategy(defaults.strategy or Synthesize())
         if isinstance(self._strategy, Synthesize):
             self._strategy = self._strategy.resolve(stages, defaults.stages)
@@ -86,7 +86,7 @@ class Planner:
         Raises:
             BadCall: an argument is not allowed; the message names what is.
         """
-        defaults, registry, seal = self._defaults, self._registry, self._seal
+        defaults, registry, fencing = self._defaults, self._registry, self._fencing
         system, options = options_of(given, defaults.system, defaults.options)
         request = ModelRequest.of(checked_prompt(prompt), system, options.sampling)
         chosen_strategy = self._chosen(strategy, stages)
@@ -113,7 +113,7 @@ class Planner:
                 strategy=chosen_strategy,
                 targets=tuple(tree.target(model) for model in chosen),
                 requests=tree.requests,
-                seal=seal,
+                fencing=fencing,
                 sink=sink,
                 started=started,
                 deadline=started + (inf if options.timeout is None else options.timeout),
