@@ -98,8 +98,8 @@ async def with_retries(
     try:
         return await retrying(attempt)
     finally:
-        # Tenacity's objects refer to each other, and to an error whose traceback refers to them: left to
-        # the garbage collector, they would cost each call more than all the rest of the loop.
+        # Tenacity's objects refer to each other, and to an error whose traceback refers to them. To collect
+        # such a cycle would take more time than all the rest of the loop.
         retrying.iter_state.reset()
         if latest is not None:
             latest.outcome = None
