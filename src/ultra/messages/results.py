@@ -29,6 +29,7 @@ __all__ = [
     "Step",
     "SynthesisSource",
     "Usage",
+    "sample_name",
 ]
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "refusal"]
@@ -44,6 +45,11 @@ primary: the model of highest weight that answered wrote it. fallback: another m
 one failed. best_candidate: no model could write it, and the best candidate stands in its place. selected:
 the strategy chose one of the answers, word for word.
 """
+
+
+def sample_name(model_name: str, sample: int) -> str:
+    """Return the name of an answer among others: that of its model, with ``#1`` for its second sample."""
+    return f"{model_name}#{sample}" if sample else model_name
 
 
 class Usage(Record, Struct, frozen=True, kw_only=True, gc=False):

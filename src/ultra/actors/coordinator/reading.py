@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ultra.errors import ModelError
 from ultra.messages.request import ModelRequest
+from ultra.messages.results import sample_name
 from ultra.prompts.composing import TASKS, Composer, prompt_budget
 from ultra.prompts.fencing import Candidate
 from ultra.scoring.judge import JUDGE
@@ -26,7 +27,7 @@ Written = tuple[ModelRequest, "Mapping[str, int]"]
 
 def candidate_name(response: ModelResponse) -> str:
     """Return the name of an answer among others: its model's, and its sample where it is not the first."""
-    return response.model_name if not response.sample else f"{response.model_name}#{response.sample}"
+    return sample_name(response.model_name, response.sample)
 
 
 class Reader:
