@@ -107,3 +107,13 @@ def test_the_configuration_in_the_guide_is_read(configuration: str, tmp_path: Pa
     path.write_text(configuration, "utf-8")
 
     assert [*load_configuration(path).models] == ["gpt", "claude"]
+
+
+def test_the_program_of_the_readme_that_uses_actors_alone_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+    programs = re.findall(r"^```python\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    (program,) = [text for text in programs if "ActorSystem" in text]
+
+    exec(compile(program, "README.md", "exec"), {"__name__": "__main__"})
+
+    assert capsys.readouterr().out == "2 5\n"
