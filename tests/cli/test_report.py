@@ -1,11 +1,24 @@
 from __future__ import annotations
 
-from ultra.cli.report import HEADINGS, cost, degradations, model_lines
-from ultra.messages.results import ModelFailure, ModelMetrics, ModelResponse, OrchestrationResult, Usage
+from ultra.cli.report import (
+    HEADINGS,
+    answer_name,
+    cost,
+    degradations,
+    model_lines,
+    step_title,
+    unshown_answer,
+)
+from ultra.messages.results import ModelFailure, ModelMetrics, ModelResponse, OrchestrationResult, Step, Usage
 
 
 def response(name: str, stage: str, **fields: object) -> ModelResponse:
-    return ModelResponse(model_name=name, stage=stage, content="Paris.", **fields)  # type: ignore[arg-type]
+    fields.setdefault("content", "Paris.")
+    return ModelResponse(model_name=name, stage=stage, **fields)  # type: ignore[arg-type]
+
+
+def step(*responses: ModelResponse, number: int = 0) -> Step:
+    return Step(name=responses[0].stage, round=number, responses=responses)
 
 
 def failure(name: str, stage: str, message: str = "it broke") -> ModelFailure:
@@ -18,21 +31,57 @@ def result(**fields: object) -> OrchestrationResult:
 
 
 def test_each_model_has_a_line_with_all_its_stages_summed_up() -> None:
-    stages = {
-        "initial": {
-            "heavy": response("heavy", "initial", usage=Usage(output=10), response_time=1.0, quality=0.875),
-            "light": response("light", "initial", usage=Usage(output=7, estimated=True), response_time=0.5),
-        },
-        "synthesis": {
-            "heavy": response("heavy", "synthesis", usage=Usage(output=20), response_time=2.0, attempts=2)
-        },
-    }
+    steps = [
+        step(
+            response("heavy", "initial", usage=Usage(output=10), response_time=1.0, quality=0.875),
+            response("light", "initial", usage=Usage(output=7, estimated=True), response_time=0.5),
+        ),
+        step(response("heavy", "synthesis", usage=Usage(output=20), response_time=2.0, attempts=2)),
+    ]
 
-    lines = [dict(zip(HEADINGS, line.cells, strict=True)) for line in model_lines(result(stages=stages))]
+    lines = [dict(zip(HEADINGS, line.cells, strict=True)) for line in model_lines(result(steps=steps))]
 
     assert lines == [
         {"model": "heavy", "time": "3.0 s", "tokens": "30", "attempts": "3", "score": "0.88"},
         {"model": "light", "time": "0.5 s", "tokens": "~7", "attempts": "1", "score": "-"},
+    ]
+
+
+def test_samples_and_rounds_are_counted_in_the_line_of_their_model() -> None:
+    steps = [
+        step(
+            response("heavy", "debate", usage=Usage(output=1), quality=0.5),
+            response("heavy", "debate", sample=1, usage=Usage(output=2), quality=1.0),
+        ),
+        step(response("heavy", "debate", usage=Usage(output=4)), number=1),
+    ]
+
+    (heavy, _) = model_lines(result(steps=steps))
+
+    assert dict(zip(HEADINGS, heavy.cells, strict=True)) | {"time": ""} == {
+        "model": "heavy",
+        "time": "",
+        "tokens": "7",
+        "attempts": "3",
+        "score": "0.75",
+    }
+
+
+def test_the_answer_is_shown_unless_the_last_step_has_shown_it_alone() -> None:
+    one, other = response("heavy", "initial"), response("light", "initial", sample=2, content="Lyon.")
+    last = response("heavy", "final")
+
+    assert unshown_answer(result(steps=[step(one, other)], final_synthesis=other)) is other
+    assert answer_name(other) == "light#2"
+    assert unshown_answer(result(steps=[step(one, other), step(last)], final_synthesis=last)) is None
+    assert unshown_answer(result(steps=[step(one, other)])) is None
+
+
+def test_a_step_has_the_title_of_its_stage_or_its_name_and_the_round_after_the_first() -> None:
+    assert [step_title("meta", 0), step_title("debate", 0), step_title("debate", 1)] == [
+        "Analysis",
+        "debate",
+        "debate, round 2",
     ]
 
 
@@ -49,6 +98,10 @@ def test_the_same_failure_in_several_stages_is_told_once() -> None:
     assert degradations(result(failures=failures)) == ["initial, meta: it broke", "meta: too late"]
 
 
+def test_the_same_failure_of_several_samples_is_told_once() -> None:
+    assert degradations(result(failures=[failure("light", "initial")] * 3)) == ["initial: it broke"]
+
+
 def test_a_synthesis_by_another_model_and_notices_are_told() -> None:
     told = degradations(
         result(
@@ -58,19 +111,19 @@ def test_a_synthesis_by_another_model_and_notices_are_told() -> None:
         )
     )
 
-    assert told == ["synthesis: written by light in place of who failed", "texts were cut"]
+    assert told == ["answer: written by light in place of a model that failed", "texts were cut"]
 
 
 def test_the_cost_names_the_models_that_have_no_price() -> None:
-    stages = {
-        "initial": {
-            "heavy": response("heavy", "initial", cost=0.01),
-            "light": response("light", "initial"),
-            "stored": response("stored", "initial", cached=True),
-        }
-    }
+    steps = [
+        step(
+            response("heavy", "initial", cost=0.01),
+            response("light", "initial"),
+            response("stored", "initial", cached=True),
+        )
+    ]
 
-    assert cost(result(stages=stages, cost=0.01234)) == "$0.0123, without light"
+    assert cost(result(steps=steps, cost=0.01234)) == "$0.0123, without light"
     assert cost(result(cost=0.00001)) == "less than $0.0001"
     assert cost(result(cost=0.0)) == "$0.0000"
     assert cost(result()) is None

@@ -18,7 +18,7 @@ from ultra.messages.request import ModelRequest
 from ultra.messages.results import OrchestrationResult
 from ultra.orchestrator.event_buffer import NoReader
 from ultra.orchestrator.tree import ModelTree
-from ultra.prompts.fencing import Seal
+from ultra.prompts.fencing import Fencing
 from ultra.strategies import Stage, Synthesize
 from ultra.strategies.catalog import spec_of
 from ultra.supervisor import RestartIntensity
@@ -92,7 +92,7 @@ def make_run(
         strategy=strategy,
         targets=tuple(tree.target(model) for model in models),
         requests=tree.requests,
-        seal=Seal(b"s" * 32),
+        fencing=Fencing(b"s" * 32),
         sink=fields.get("sink", NoReader("r")),
         started=started,
         deadline=started + timeout,

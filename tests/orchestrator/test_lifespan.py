@@ -311,6 +311,6 @@ async def test_a_request_that_comes_when_another_thread_has_unregistered_the_mod
         model = orchestrator._registry.get("guest")
         await orchestrator.unregister_model("guest")
         with pytest.raises(ModelUnregistered):
-            orchestrator._lifespan.look(lambda tree: tree.target(model))
+            orchestrator._lifespan.call_with_tree(lambda tree: tree.target(model))
         assert list(orchestrator.health()) == ["steady"]
         assert str(orchestrator.tree()).count("actor ") == 1

@@ -127,7 +127,7 @@ class ClosesSlowly(Voice):
         await trio.sleep(1)
 
 
-async def test_a_model_that_is_removed_while_another_is_closed_is_let_go_once(
+async def test_a_model_that_is_removed_while_another_is_closed_is_release_once(
     autojump_clock: MockClock,
 ) -> None:
     registry = ModelRegistry(None, Policies())

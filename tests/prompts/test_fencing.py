@@ -8,19 +8,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ultra.errors import BadCall
-from ultra.prompts.fencing import Candidate, Reading, Seal, disarm
+from ultra.prompts.fencing import Candidate, Fencing, Reading, disarm
 
 SECRET = b"0123456789abcdef"
 
 
 def read(
-    seal: Seal, stage: str, question: str, candidates: Sequence[Candidate], analyses: Sequence[Candidate] = ()
+    fencing: Fencing,
+    stage: str,
+    question: str,
+    candidates: Sequence[Candidate],
+    analyses: Sequence[Candidate] = (),
 ) -> Reading:
-    return seal.reading(stage, question, seal.label(candidates), analyses)
+    return fencing.reading(stage, question, fencing.label(candidates), analyses)
 
 
 def nonce_of(stage: str, reader: str, secret: bytes = SECRET, content: str = "text") -> str:
-    texts = read(Seal(secret), stage, "a question", [Candidate("m", content)])
+    texts = read(Fencing(secret), stage, "a question", [Candidate("m", content)])
     return texts.for_reader(reader, content)[1]
 
 
@@ -46,7 +50,7 @@ def test_stage_model_text_and_secret_each_change_the_nonce() -> None:
 
 
 def test_a_nonce_that_a_text_knows_is_not_used() -> None:
-    texts = read(Seal(SECRET), "meta", "a question", [])
+    texts = read(Fencing(SECRET), "meta", "a question", [])
     order, known = texts.for_reader("m", "a question")
     same_order, other = texts.for_reader("m", f"what does {known} mean?")
 
@@ -57,23 +61,23 @@ def test_a_nonce_that_a_text_knows_is_not_used() -> None:
 @pytest.mark.parametrize("secret", [b"", b"too short"])
 def test_a_secret_that_could_be_guessed_is_refused(secret: bytes) -> None:
     with pytest.raises(BadCall, match=f"{len(secret)} bytes"):
-        Seal(secret)
+        Fencing(secret)
 
 
 CANDIDATES = [Candidate(f"m{number}", f"text {number}") for number in range(30)]
 
 
 def test_labels_are_the_same_for_every_reader_and_orders_differ() -> None:
-    seal = Seal(SECRET)
-    one, _ = read(seal, "meta", "Q", CANDIDATES).for_reader("m", "")
-    two, _ = read(seal, "synthesis", "Q", CANDIDATES[::-1]).for_reader("n", "")
+    fencing = Fencing(SECRET)
+    one, _ = read(fencing, "meta", "Q", CANDIDATES).for_reader("m", "")
+    two, _ = read(fencing, "synthesis", "Q", CANDIDATES[::-1]).for_reader("n", "")
 
     assert {text.model_name: text.label for text in one} == {text.model_name: text.label for text in two}
     assert [text.label for text in one] != [text.label for text in two]
 
 
 def test_labels_are_letters_for_candidates_and_numbers_for_analyses() -> None:
-    texts = read(Seal(SECRET), "meta", "Q", CANDIDATES, CANDIDATES)
+    texts = read(Fencing(SECRET), "meta", "Q", CANDIDATES, CANDIDATES)
 
     letters = [text.label for text in texts.candidates]
     numbers = [text.label for text in texts.analyses]
@@ -88,7 +92,7 @@ def test_labels_and_order_say_nothing_of_the_order_given() -> None:
 
     for number in range(300):
         candidates = [Candidate(name, f"{name} {number}") for name in "xyz"]
-        texts, _ = read(Seal(SECRET), "meta", "Q", candidates).for_reader("m", "")
+        texts, _ = read(Fencing(SECRET), "meta", "Q", candidates).for_reader("m", "")
         first[texts[0].model_name] += 1
         called_a[next(text.model_name for text in texts if text.label == "A")] += 1
 
@@ -98,7 +102,7 @@ def test_labels_and_order_say_nothing_of_the_order_given() -> None:
 def test_every_order_of_many_texts_is_drawn_and_shows_each_once() -> None:
     """More texts than one digest can shuffle; each of them comes first for somebody."""
     many = [Candidate(f"m{number}", "the same text") for number in range(100)]
-    texts = read(Seal(SECRET), "meta", "Q", many)
+    texts = read(Fencing(SECRET), "meta", "Q", many)
 
     orders = [texts.for_reader(f"judge {number}", "")[0] for number in range(2000)]
 

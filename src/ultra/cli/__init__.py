@@ -1,4 +1,4 @@
-"""The command `ultra`. Importing this imports neither typer nor rich, which come with the extra ``cli``."""
+"""The command `ultra`. Importing this does not import typer and rich, which are in the extra ``cli``."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ INTERRUPTED = 128 + signal.SIGINT
 def main() -> int:
     """Run the command line and return the exit code.
 
-    0: done, perhaps degraded, which the output says. 1: it failed. 2: it was called wrongly, or the
-    extra is missing. 130: interrupted (143 by SIGTERM). 141: nobody reads stdout any more.
+    0: done, perhaps degraded, which the output says. 1: it failed. 2: it was called wrongly, or the extra is
+    missing. 130: interrupted (143: by SIGTERM). 141: stdout was closed by its reader.
     """
-    # Whoever starts a program may leave out its streams; then they are None.
+    # A program may be started without these streams; then they are None.
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115, PTH123 - for as long as the program runs
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115, PTH123 - as above
     try:
@@ -32,12 +32,12 @@ def main() -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     finally:
-        # Nothing is left to interrupt but Python's own shutdown, which would show a traceback.
+        # Only Python's own shutdown follows, which would show a traceback.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _interrupt_once(_number: int, _frame: FrameType | None) -> NoReturn:
-    """Raise KeyboardInterrupt; who presses Ctrl-C twice must not interrupt what the first one does."""
+    """Raise KeyboardInterrupt; a second Ctrl-C must not interrupt what the first one began."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise KeyboardInterrupt
 

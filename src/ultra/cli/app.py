@@ -1,4 +1,4 @@
-"""The app above all commands, and what its errors do to the exit code."""
+"""The app with all commands, and the exit codes of errors."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Annotated
 import typer
 
 from ultra.cli.commands import CommandGroup, new_app
-from ultra.cli.text import one_line
+from ultra.cli.printable_text import one_line
 from ultra.cli.version import version_line
 from ultra.errors import BadCall, UltraError, UsageError
 
 __all__ = ["app", "run"]
 
 STDOUT_CLOSED = 141
-"""What a shell reports of a program that SIGPIPE ended."""
+"""The exit code of a program that SIGPIPE has ended."""
 
 app = new_app()
 
@@ -41,12 +41,12 @@ def ultra(
 
 
 def run(arguments: list[str]) -> int:
-    """Run the command that `arguments` name and return the exit code; errors become a line on stderr."""
+    """Run the command of these arguments, and return the exit code; an error is one line on stderr."""
     try:
         _check_text(arguments)
         code = _call(arguments)
         sys.stdout.flush()
-    except Exception as error:  # noqa: BLE001 - whatever it is, nobody who types a command wants a traceback
+    except Exception as error:  # noqa: BLE001 - a command shows no traceback, whatever the error
         if isinstance(error, typer.TyperException) and "--json" in arguments:
             _write_misuse(error)
         return _explain(error)
@@ -54,7 +54,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _explain(error: Exception) -> int:
-    """Say in one line what went wrong, and return the exit code that tells of it."""
+    """Write one line about the error, and return its exit code."""
     match error:
         case typer.TyperException():
             message, code = _misuse(error), error.exit_code
@@ -77,7 +77,7 @@ def _explain(error: Exception) -> int:
 
 
 def _call(arguments: list[str]) -> int:
-    """Call the command; not by typer's `main`, which has its own mind about signals and broken pipes."""
+    """Call the command; not by typer's `main`, which handles signals and broken pipes in its own way."""
     command = typer.main.get_command(app)
     try:
         with command.make_context("ultra", list(arguments)) as context:
@@ -88,7 +88,7 @@ def _call(arguments: list[str]) -> int:
 
 
 def _check_text(arguments: list[str]) -> None:
-    """Refuse what cannot be sent to a model: Python hands bytes that are no text on as halves of pairs."""
+    """Raise `BadCall` for bytes that are no UTF-8, which Python passes on as surrogates."""
     for argument in arguments:
         try:
             argument.encode()
@@ -99,20 +99,20 @@ def _check_text(arguments: list[str]) -> None:
 
 
 def _misuse(error: typer.TyperException) -> str:
-    """What typer found wrong with the options, and where to read about them."""
+    """Return typer's message about wrong options, and where to read about them."""
     context = getattr(error, "ctx", None)
     hint = f" (see: {context.command_path} --help)" if context is not None else ""
     return f"{error.format_message().rstrip('.')}{hint}"
 
 
 def _write_misuse(error: typer.TyperException) -> None:
-    """Tell a program that wants JSON of options that no command ever saw; commands tell of the rest."""
-    from ultra.cli.document import write_document  # noqa: PLC0415 - the errors alone need it
+    """Write a JSON document about options that no command has got; commands write about other errors."""
+    from ultra.cli.json_output import write_document  # noqa: PLC0415 - only these errors need it
 
     write_document({"error": {"type": "UsageError", "message": _misuse(error)}})
 
 
 def _discard_stdout() -> None:
-    """Send to nowhere what stdout still holds: Python flushes it at its end, and would complain."""
+    """Discard what stdout still holds: Python flushes it at its end, and would report an error."""
     with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device, not a path
         os.dup2(nowhere.fileno(), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""What `ultra ask` was told on its command line, checked as far as it can be without any model."""
+"""The arguments of `ultra ask`, checked as far as this is possible without any model."""
 
 from __future__ import annotations
 
@@ -29,31 +29,31 @@ __all__ = [
 ]
 
 DEFAULT_MODELS: Final = ("local:careful", "local:creative", "local:concise")
-"""Who is asked when nobody was named: the three voices of the embedded model."""
+"""The models that are asked if none is named: the three voices of the embedded model."""
 
 
 CONFIGURATION: Final = "ultra.toml"
-"""The configuration that is used where it lies in the working directory."""
+"""The name of the configuration that is used if it is in the working directory."""
 
 
 @dataclass(frozen=True)
 class RequestedModel:
-    """One ``--model``: `identifier` is its ``provider:model``."""
+    """One ``--model``; `identifier` is its ``provider:model``."""
 
     identifier: str
     weight: float = 1.0
 
     @property
     def short_name(self) -> str:
-        """What follows the provider."""
+        """The name without the provider."""
         return self.identifier.partition(":")[2]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """A question and how to ask it; None leaves the choice to the orchestrator.
+    """A question, and how to ask it; None: as the orchestrator does.
 
-    With a `configuration`, the models are those in it; `found` if nobody named it.
+    With a `configuration`, its models are asked; `found`: it was found, and not named by the user.
     """
 
     prompt: str
@@ -67,7 +67,7 @@ class Question:
     quorum: int | Literal["all"] | None = None
 
     def names(self) -> dict[str, RequestedModel]:
-        """The models by the names that they are shown under: without their provider where that is clear."""
+        """Return the models by the names that are shown: without the provider, if that is unique."""
         times = Counter(model.short_name for model in self.models)
         return {
             model.short_name if times[model.short_name] == 1 else model.identifier: model
@@ -75,7 +75,7 @@ class Question:
         }
 
     def chosen_names(self) -> list[str] | None:
-        """The names of the models that ``--models`` picked, by name or by ``provider:model``."""
+        """Return the names of the models in ``--models``, given by name or as ``provider:model``."""
         if self.chosen is None:
             return None
         by_identifier = {model.identifier: name for name, model in self.names().items()}
@@ -83,9 +83,9 @@ class Question:
 
 
 def find_configuration(given: Path | None, models: Sequence[str] | None) -> Path | None:
-    """The file to take the models from: the one that was given, or ``ultra.toml`` in the working directory.
+    """Return the file that has the models: the given one, or ``ultra.toml`` in the working directory.
 
-    None where ``--model`` names them, or where there is no such file. Raises `BadCall` for both at once.
+    None, if ``--model`` names the models, or there is no such file. Raise `BadCall` if both are given.
     """
     if given is not None and models:
         raise BadCall(f"--config {given} and --model both say which models to ask; give one of them")
@@ -96,7 +96,7 @@ def find_configuration(given: Path | None, models: Sequence[str] | None) -> Path
 
 
 def parse_model(text: str) -> RequestedModel:
-    """Read ``provider:model[@weight]``. What follows the last ``@`` is the weight.
+    """Return the model of ``provider:model[@weight]``. The weight follows the last ``@``.
 
     Raises:
         BadCall: there is no provider, no model, or the weight is no number.
@@ -118,7 +118,7 @@ def parse_model(text: str) -> RequestedModel:
 
 
 def parse_models(texts: Iterable[str]) -> tuple[RequestedModel, ...]:
-    """Read every ``--model``; none means the default.
+    """Return the models of all ``--model``; without any, the default.
 
     Raises:
         BadCall: as `parse_model`, or a model is named twice.
@@ -131,14 +131,14 @@ def parse_models(texts: Iterable[str]) -> tuple[RequestedModel, ...]:
 
 
 def parse_names(texts: Sequence[str] | None) -> tuple[str, ...] | None:
-    """Read an option that takes names with commas between them, and may itself be repeated."""
+    """Return the names in an option that has names between commas, and may be repeated."""
     if not texts:
         return None
     return tuple(name.strip() for text in texts for name in text.split(",") if name.strip())
 
 
 def parse_quorum(text: str | None) -> int | Literal["all"] | None:
-    """Read ``--quorum``. Raises `BadCall` for what is neither a number nor ``all``."""
+    """Return the quorum of ``--quorum``; raise `BadCall` if it is neither a number nor ``all``."""
     if text is None:
         return None
     if text == "all":
@@ -150,10 +150,10 @@ def parse_quorum(text: str | None) -> int | Literal["all"] | None:
 
 
 def read_prompt(text: str) -> str:
-    """Return the prompt: `text`, or for ``-`` what stdin has.
+    """Return the prompt: `text`, or the text of stdin for ``-``.
 
     Raises:
-        BadCall: it is empty, or stdin has no UTF-8 text.
+        BadCall: it is empty, or stdin is no UTF-8 text.
     """
     if text == "-":
         text = _read_stdin()
@@ -165,10 +165,10 @@ def read_prompt(text: str) -> str:
 def _read_stdin() -> str:
     if sys.stdin is None:
         raise BadCall("the prompt is to be read from stdin, which is closed")
-    # In pieces: Python notices Ctrl-C between two of them, and not while one call reads them all.
+    # In pieces: Python handles Ctrl-C between two reads, and not within one.
     stdin = cast("BufferedReader", sys.stdin.buffer)
     pieces = iter(partial(stdin.read1, 1 << 16), b"")
     try:
-        return b"".join(pieces).decode("utf-8-sig")  # some shells put a mark before what they pipe
+        return b"".join(pieces).decode("utf-8-sig")  # some shells write a byte order mark
     except UnicodeDecodeError as error:
         raise BadCall(f"what stdin has is not UTF-8 text: {error.reason} at byte {error.start}") from None

@@ -91,7 +91,7 @@ def ask(
     a line for each model tells its time, tokens, attempts, and how far it agreed with the others.
     """
     # The models' side takes longer to import than a misspelt option to be found.
-    from ultra.cli.document import reporting_errors  # noqa: PLC0415
+    from ultra.cli.json_output import reporting_errors  # noqa: PLC0415
     from ultra.cli.session import open_view, run  # noqa: PLC0415
 
     with reporting_errors(enabled=as_json):

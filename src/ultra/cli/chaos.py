@@ -1,4 +1,4 @@
-"""`ultra chaos`: simulations that hold the runtime to its guarantees."""
+"""`ultra chaos`: simulations that check the guarantees of the runtime."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def _as_text(campaign: Campaign) -> str:
 
 @contextmanager
 def _progress(total: int, *, shown: bool) -> Iterator[Callable[[Campaign], None]]:
-    """A bar on stderr, where somebody looks at it."""
+    """Show a progress bar on stderr, if `shown`."""
     if not shown:
         yield lambda _: None
         return

@@ -1,4 +1,4 @@
-"""Lays the texts of several models out side by side, or below each other where there is no room."""
+"""Draws the answers of a step in columns, or below each other on a narrow terminal."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from ultra.cli.printable_text import block, one_line
 from ultra.cli.report import seconds
-from ultra.cli.text import block, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.console import Console, RenderableType
 
-    from ultra.cli.panes import Pane, StagePanes
+    from ultra.cli.panes import Pane, StepPanes
 
 __all__ = ["Columns"]
 
 NARROWEST: Final = 24
-"""The fewest cells that a column is readable with: three fit in a terminal of 80."""
+"""Cells; narrower columns are hard to read. Three columns fit in a terminal of 80 cells."""
 
 WIDEST: Final = 100
-"""The most cells that a line of text is comfortable to read with."""
+"""Cells; longer lines are hard to read."""
 
 GAP: Final = 3
 
@@ -32,7 +32,7 @@ FEWEST_LINES: Final = 3
 
 ACCENTS: Final = ("cyan", "magenta", "yellow", "blue", "green")
 
-# What makes Markdown easy to read, without its signs being taken away: what one sees is the answer.
+# Styles of Markdown. Its signs stay, so that the text shown is the text of the answer.
 _MARKDOWN: Final = (
     (r"(?m)^#{1,6} .+$", "bold"),
     (r"\*\*[^*\n]+\*\*", "bold"),
@@ -42,7 +42,7 @@ _MARKDOWN: Final = (
 
 
 class Columns:
-    """Draws stages for one console; each model keeps its colour over all of them."""
+    """Draws steps on one console; each model has the same colour in all of them."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -52,26 +52,26 @@ class Columns:
             ("|/-\\", "*", "x", "o") if ascii_only else ("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "●", "✗", "○")
         )
 
-    def moving(self, stage: StagePanes, now: float) -> RenderableType:
-        """Draw the stage `now` seconds into the run: the ends of the texts, as the terminal has lines."""
-        return self._draw(stage, now)
+    def moving(self, step: StepPanes, now: float) -> RenderableType:
+        """Draw the step `now` seconds after the beginning of the run: the ends of the texts that fit."""
+        return self._draw(step, now)
 
-    def settled(self, stage: StagePanes) -> RenderableType:
-        """Draw the stage in full, as it will stay."""
-        return self._draw(stage, None)
+    def settled(self, step: StepPanes) -> RenderableType:
+        """Draw the step in full, as it stays on the terminal."""
+        return self._draw(step, None)
 
     def prose(self, text: str) -> Text:
-        """Wrap `text` over the whole width, and style what looks like Markdown."""
+        """Wrap `text` to the whole width, and style its Markdown."""
         lines = _styled(text).wrap(self._console, min(self._console.width, WIDEST))
         return Text("\n").join(lines)
 
-    def _draw(self, stage: StagePanes, now: float | None) -> RenderableType:
-        panes = list(stage)
-        most = 1 if stage.asks == "first" else max(1, (self._console.width + GAP) // (NARROWEST + GAP))
+    def _draw(self, step: StepPanes, now: float | None) -> RenderableType:
+        panes = list(step)
+        most = 1 if step.asks == "first" else max(1, (self._console.width + GAP) // (NARROWEST + GAP))
         rows = max(1, -(-len(panes) // most))
-        in_row = max(1, -(-len(panes) // rows))  # five panes where four fit are three and two
+        in_row = max(1, -(-len(panes) // rows))  # of five panes where four fit, three and two
         width = min((self._console.width + GAP) // in_row - GAP, WIDEST)
-        # Of each row's share, its head and the blank line above the next row are taken already.
+        # Each row has a head, and a blank line before the next row.
         lines = None if now is None else max(FEWEST_LINES, (self._console.height - 2) // rows - 2)
         drawn: list[RenderableType] = []
         for start in range(0, len(panes), in_row):
@@ -104,13 +104,13 @@ class Columns:
                 sign, status = self._stopped, "stopped"
             case _:
                 sign, status = self._spinner[int(now * 12) % len(self._spinner)], _progress(pane, now)
-        head = Text.assemble((f"{sign} ", accent), (one_line(pane.model_name), "bold"))
+        head = Text.assemble((f"{sign} ", accent), (one_line(pane.name), "bold"))
         head.truncate(width - len(status) - 1, overflow="ellipsis", pad=True)
         return head.append(f" {status}", "dim")
 
 
 def _progress(pane: Pane, now: float) -> str:
-    """How long the model has been at work; between two attempts, how long until the next."""
+    """Return the seconds since the model was asked or, between two attempts, until the next one."""
     if pane.state == "retrying" and now < pane.retry_at:
         return f"retry in {seconds(pane.retry_at - now)}"
     elapsed = seconds(now - pane.started)

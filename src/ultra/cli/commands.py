@@ -1,4 +1,4 @@
-"""The commands, each in a module of its own that is imported only when it runs."""
+"""The list of commands; the module of each is imported only when it runs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ __all__ = ["COMMANDS", "Command", "CommandGroup", "new_app"]
 class Command(NamedTuple):
     """A command: `module` has its typer app as ``app``; `summary` is its line in ``ultra --help``.
 
-    What the command's function returns is the exit code, None for 0. It may raise `UsageError`, which
-    ends the program with 2, and any other `UltraError`, which ends it with 1; both print one line.
+    Its function returns the exit code; None is 0. It may raise `UsageError` (exit code 2) and any other
+    `UltraError` (exit code 1); both print one line.
     """
 
     name: str
@@ -33,8 +33,8 @@ COMMANDS: Final = (
 
 
 def new_app() -> typer.Typer:
-    """Make the typer app of a command, with the settings that all of them share."""
-    # Plain help is as readable as the boxes of rich, and there in half the time.
+    """Return the typer app of a command, with the settings that all commands share."""
+    # Without rich, help is as readable, and takes half the time.
     return typer.Typer(
         add_completion=False,
         pretty_exceptions_enable=False,
@@ -44,7 +44,7 @@ def new_app() -> typer.Typer:
 
 
 class CommandGroup(TyperGroup):
-    """Shows `COMMANDS` in its help without importing them, and imports the one that is called."""
+    """The group of `COMMANDS`: help does not import them, and a call imports one."""
 
     def __init__(self, **settings: Any) -> None:  # noqa: ANN401 - typer's
         super().__init__(**settings)
@@ -53,7 +53,7 @@ class CommandGroup(TyperGroup):
             self.commands[command.name] = summary
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:  # noqa: ANN401 - typer's
-        """Find the command that `args` begin with, and import it."""
+        """Return the command that `args` begin with, which is imported."""
         name, _, rest = super().resolve_command(ctx, args)
         module = next(command.module for command in COMMANDS if command.name == name)
         return name, typer.main.get_command(import_module(module).app), rest

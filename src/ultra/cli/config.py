@@ -1,4 +1,4 @@
-"""`ultra config`: write a configuration from the keys that are set here, and check one."""
+"""`ultra config`: write a configuration for the keys that are set here, and check a configuration."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def init(
     if path.exists() and not force:
         raise ConfigError(f"{path} is there already; give another name, or --force to write over it")
     usable = [status for status in provider_statuses() if status.available]
-    # The embedded model is for those who have no other: small as it is, it would only disturb them.
+    # The embedded model is small, so its answers would only make those of the others worse.
     usable = [status for status in usable if status.name != "local"] or usable
     if not usable:
         raise ConfigError(
@@ -101,14 +101,14 @@ def check(
     ask: Annotated[bool, typer.Option("--ask", help="Ask each model for one token, too.")] = False,
 ) -> int:
     """Check a configuration: its keys, values, models and providers; with --ask, that each model answers."""
-    from ultra.cli.trust import check_found  # noqa: PLC0415 - not for the help alone
+    from ultra.cli.untrusted_config import check_untrusted  # noqa: PLC0415 - not for the help alone
     from ultra.config.loading import load_configuration  # noqa: PLC0415 - as above
     from ultra.orchestrator.orchestrator import MultiLLMOrchestrator  # noqa: PLC0415 - as above
 
     named, path = path is not None, path or Path(CONFIGURATION)
     configuration = load_configuration(path)
     if ask and not named:
-        check_found(configuration, f"name it: ultra config check {path} --ask")
+        check_untrusted(configuration, f"name it: ultra config check {path} --ask")
     if problems := list(_problems(configuration)):
         sys.stderr.write("".join(f"ultra: {problem}\n" for problem in problems))
         return 2
@@ -119,7 +119,7 @@ def check(
 
 
 def _problems(configuration: Configuration) -> Iterator[str]:
-    """Say of every deployment that cannot be connected to why, so that one check tells all."""
+    """Yield a line for each deployment that cannot be connected to, so that one check finds all."""
     from ultra.errors import MissingExtra, UltraError  # noqa: PLC0415 - not for the help alone
 
     for name, model in configuration.models.items():
@@ -134,7 +134,7 @@ def _problems(configuration: Configuration) -> Iterator[str]:
 
 
 def _ask_each(configuration: Configuration) -> int:
-    """Ask every deployment for one token; returns 1 when one gives no answer."""
+    """Ask every deployment for one token, and return the exit code: 1 if one gives no answer."""
     import trio  # noqa: PLC0415 - not for the help alone
 
     from ultra.cli.probe import probe  # noqa: PLC0415 - as above

@@ -1,20 +1,20 @@
-"""Logs go to stderr, and only when asked for."""
+"""The logs of a command: on stderr, and only if the user asks for them."""
 
 from __future__ import annotations
 
 import logging
 import sys
 
-from ultra.cli.text import printable
+from ultra.cli.printable_text import printable
 
 __all__ = ["configure_logs"]
 
 
 def configure_logs(verbose: int) -> None:
-    """Write no logs (0), those from level info (1), or all of them (2 and more) to stderr."""
+    """Write logs to stderr: none (0), those of level info and above (1), or all of them (2 and more)."""
     root = logging.getLogger()
     if not verbose:
-        root.addHandler(logging.NullHandler())  # else Python writes warnings to stderr, over the live display
+        root.addHandler(logging.NullHandler())  # or Python writes warnings to stderr
         return
     handler = _Stderr()
     handler.setFormatter(_Printable("{asctime} {levelname:<8} {name} {message}", style="{"))
@@ -23,7 +23,7 @@ def configure_logs(verbose: int) -> None:
 
 
 class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]
-    """Writes to what `sys.stderr` is at that moment: the live display puts itself in its place."""
+    """Writes to the `sys.stderr` of the moment, which the live display replaces."""
 
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stderr
@@ -31,7 +31,7 @@ class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]
 
 
 class _Printable(logging.Formatter):
-    """Formats as usual, and leaves a terminal nothing to obey: models' errors are in the logs."""
+    """Formats as usual, in printable text, since logs have errors with the words of providers."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record))

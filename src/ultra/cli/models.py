@@ -1,4 +1,4 @@
-"""`ultra models`: what can be asked here, and why the rest cannot."""
+"""`ultra models`: which providers can be used here, and why others cannot."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def models(
 
     statuses = provider_statuses()
     if as_json:
-        from ultra.cli.document import write_document  # noqa: PLC0415 - as above
+        from ultra.cli.json_output import write_document  # noqa: PLC0415 - as above
 
         write_document(statuses)
     elif sys.stdout.isatty():
@@ -77,5 +77,5 @@ def _write(statuses: list[ProviderStatus]) -> None:
 
 
 def _examples(status: ProviderStatus) -> tuple[str, ...]:
-    """What to type after ``--model``: the voices of the embedded model are all that it has."""
+    """Return examples of what follows ``--model``; of the embedded model, all of its voices."""
     return DEFAULT_MODELS if status.name == "local" and status.available else (status.example,)

@@ -1,4 +1,4 @@
-"""What the current stage of a run looks like, kept up from its events."""
+"""The state of the current step of a run, as its events tell it."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ from ultra.messages.events import (
     ModelStarted,
     StageStarted,
 )
+from ultra.messages.results import sample_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Pane", "StagePanes"]
+__all__ = ["Pane", "StepPanes"]
 
 PaneState = Literal["waiting", "writing", "retrying", "answered", "failed"]
 
 
 class Pane:
-    """One model in one stage: the text that it has written, and how it stands.
+    """One answer in the step: its text so far, and its state.
 
-    `retry_at`: the time, in seconds since the run began, before which no next attempt is made.
+    Times are seconds since the run began; before `retry_at` there is no further attempt.
     """
 
-    def __init__(self, model_name: str, started: float) -> None:
+    def __init__(self, model_name: str, sample: int, started: float) -> None:
         self.model_name = model_name
+        self.name = sample_name(model_name, sample)
         self.started = started
         self.state: PaneState = "waiting"
         self.response_time: float | None = None
@@ -39,11 +41,11 @@ class Pane:
 
     @property
     def text(self) -> str:
-        """The answer so far; of a model that failed, or is tried again, its error."""
+        """The answer so far or, after a failed attempt, the error."""
         return self.tail(None)
 
     def tail(self, characters: int | None) -> str:
-        """The end of the text: at least so many characters of it, if it has them."""
+        """Return the end of the text, at least so many characters; None: all of it."""
         kept: list[str] = []
         size = 0
         for piece in reversed(self._pieces):
@@ -54,7 +56,7 @@ class Pane:
         return "".join(reversed(kept))
 
     def apply(self, event: Event) -> None:
-        """Follow one event of this model in this stage."""
+        """Apply one event of this answer."""
         match event:
             case Chunk():
                 if event.restart or self.state == "retrying":
@@ -77,23 +79,29 @@ class Pane:
                 pass
 
 
-class StagePanes:
-    """The models that one stage has asked so far, in the order in which it asked them."""
+class StepPanes:
+    """The answers of one step, in the order in which they were asked for."""
 
     def __init__(self, event: StageStarted) -> None:
         self.name = event.stage
+        self.round = event.round
         self.asks = event.asks
-        self._panes: dict[str, Pane] = {}
+        self._panes: dict[tuple[str, int], Pane] = {}
 
     def __iter__(self) -> Iterator[Pane]:
         return iter(self._panes.values())
 
     def apply(self, event: Event) -> None:
-        """Follow one event of this stage."""
+        """Apply one event of this step."""
         match event:
             case ModelStarted():
-                self._panes[event.model_name] = Pane(event.model_name, event.time)
+                self._panes[event.model_name, event.sample] = _pane(event)
             case Chunk() | ModelRetrying() | ModelResponded() | ModelFailed():
-                self._panes[event.model_name].apply(event)
+                # A model whose prompt could not be written fails without having started.
+                self._panes.setdefault((event.model_name, event.sample), _pane(event)).apply(event)
             case _:
                 pass
+
+
+def _pane(event: ModelStarted | Chunk | ModelRetrying | ModelResponded | ModelFailed) -> Pane:
+    return Pane(event.model_name, event.sample, event.time)

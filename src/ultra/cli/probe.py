@@ -1,4 +1,4 @@
-"""Asks each model of a configuration for one token, to see whether it answers."""
+"""Asking each deployment of a configuration for one token, for `ultra config check --ask`."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 __all__ = ["probe"]
 
-_PATIENCE = 30.0
-"""Seconds that a model has to answer."""
+_TIMEOUT = 30.0
+"""Seconds that a deployment has to answer."""
 
 _QUESTION: Final = ModelRequest.of("Say yes.", options=SamplingOptions(max_tokens=1))
 
 
 async def probe(configuration: Configuration) -> list[tuple[str, str | None]]:
-    """Ask all deployments at once; gives each with its error, or None where it answered."""
+    """Ask all deployments at once, and return each with its error, or None if it answered."""
     outcomes: dict[str, str | None] = {}
 
     async def ask(name: str, deployment: DeploymentConfig) -> None:
@@ -39,13 +39,13 @@ async def probe(configuration: Configuration) -> list[tuple[str, str | None]]:
 async def _error_of(deployment: DeploymentConfig) -> str | None:
     adapter = ClientAdapter(deployment.connect(), owned=True)
     try:
-        with trio.fail_after(_PATIENCE):
+        with trio.fail_after(_TIMEOUT):
             await adapter.call(_QUESTION)
     except trio.TooSlowError:
-        return f"no answer within {_PATIENCE:g} s"
+        return f"no answer within {_TIMEOUT:g} s"
     except ModelError as error:
-        # One token may be too few for a word, and OpenAI refuses to end in the middle of a thought: an
-        # answer without text is an answer here.
+        # One token may be too few for a word, and OpenAI refuses to end within reasoning. So an answer
+        # without text counts as an answer here.
         cut = error.kind == "content" or "model output limit was reached" in error.message
         return None if cut else str(error)
     else:

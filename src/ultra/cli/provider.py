@@ -1,4 +1,4 @@
-"""`ultra provider`: serves models that do not exist, in the protocols of those that do."""
+"""`ultra provider`: serve simulated models in the protocols of real providers."""
 
 from __future__ import annotations
 
@@ -94,13 +94,13 @@ def provider(
 
 
 def _report(plan: FaultPlan | None) -> None:
-    """Say which faults were injected."""
+    """Write which faults were injected."""
     if plan is not None:
         sys.stderr.write(f"{plan}\n")
 
 
 def _parse_seconds(text: str) -> Seconds:
-    """Read a time, or a range of times. Raises `BadCall`."""
+    """Return a time, or a range of times; raise `BadCall` for other text."""
     least, _, most = text.partition("-")
     try:
         return (float(least), float(most)) if most else float(least)

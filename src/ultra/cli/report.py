@@ -1,4 +1,4 @@
-"""What is said at the end of a run: a line for each model, and what went otherwise than it should."""
+"""The report at the end of a run: a line for each model, what failed, and what it cost."""
 
 from __future__ import annotations
 
@@ -6,61 +6,100 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
+from ultra.cli.printable_text import one_line
+from ultra.messages.results import sample_name
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ultra.messages.results import ModelResponse, OrchestrationResult
 
-__all__ = ["HEADINGS", "STAGE_TITLES", "ModelLine", "cost", "degradations", "model_lines", "seconds"]
+__all__ = [
+    "HEADINGS",
+    "ModelLine",
+    "answer_name",
+    "cost",
+    "degradations",
+    "model_lines",
+    "seconds",
+    "step_name",
+    "step_title",
+    "unshown_answer",
+]
 
 HEADINGS: Final = ("model", "time", "tokens", "attempts", "score")
 
 _SMALLEST_COST: Final = 0.0001
-"""Dollars; less than that is shown as such."""
+"""Dollars; a lower cost is shown as "less than" this."""
 
-STAGE_TITLES: Final = {"initial": "Answers", "meta": "Analysis", "synthesis": "Synthesis"}
+_TITLES: Final = {"initial": "Answers", "meta": "Analysis", "synthesis": "Synthesis"}
 
 
 class ModelLine(Struct, frozen=True):
-    """One model over all stages; `cells` are texts under `HEADINGS`."""
+    """One model over all steps; `cells` are the texts under `HEADINGS`."""
 
     cells: tuple[str, ...]
     failed: bool
 
 
 def model_lines(result: OrchestrationResult) -> list[ModelLine]:
-    """One line for each model that was asked, highest weight first."""
+    """Return a line for each model that the run could ask, highest weight first."""
     return [_model_line(result, name) for name in result.metrics]
 
 
+def step_name(name: str, number: int) -> str:
+    """Return the name of a step; with its round, if it is not the first step of that name."""
+    return one_line(name) + (f", round {number + 1}" if number else "")
+
+
+def step_title(name: str, number: int) -> str:
+    """Return the title of a step: the name of a stage in words, or the name of any other step."""
+    return step_name(_TITLES.get(name, name), number)
+
+
+def answer_name(response: ModelResponse) -> str:
+    """Return the name of an answer: that of its model, with the number of its sample after the first."""
+    return sample_name(response.model_name, response.sample)
+
+
+def unshown_answer(result: OrchestrationResult) -> ModelResponse | None:
+    """Return the answer of the run, unless it is the only answer of the last step; None if there is none."""
+    answer = result.final_synthesis
+    last = result.steps[-1].responses if result.steps else ()
+    if answer is None or (len(last) == 1 and last[0].content == answer.content):
+        return None
+    return answer
+
+
 def degradations(result: OrchestrationResult) -> list[str]:
-    """Say why the result is degraded, and what else the run did that nobody asked for."""
-    stages: dict[str, list[str]] = {}
+    """Return the reasons why the result is degraded, and the notices of the run."""
+    steps: dict[str, dict[str, None]] = {}
     for failure in result.failures:
-        stages.setdefault(failure.message, []).append(failure.stage)
-    reasons = [f"{', '.join(names)}: {message}" for message, names in stages.items()]
+        steps.setdefault(failure.message, {})[failure.stage] = None
+    reasons = [f"{', '.join(names)}: {message}" for message, names in steps.items()]
     if result.synthesis_source == "fallback" and result.final_synthesis is not None:
-        reasons.append(f"synthesis: written by {result.final_synthesis.model_name} in place of who failed")
+        writer = result.final_synthesis.model_name
+        reasons.append(f"answer: written by {writer} in place of a model that failed")
     return [*reasons, *result.notices]
 
 
 def cost(result: OrchestrationResult) -> str | None:
-    """What the run cost, and whose part in it is not known; None where no model has a price."""
+    """Return the cost of the run, with the models whose part is unknown; None if no model has a price."""
     if result.cost is None:
         return None
-    responses = [response for answers in result.stages.values() for response in answers.values()]
+    responses = [response for step in result.steps for response in step.responses]
     unpriced = dict.fromkeys(each.model_name for each in responses if each.cost is None and not each.cached)
     amount = f"${result.cost:.4f}" if not 0 < result.cost < _SMALLEST_COST else f"less than ${_SMALLEST_COST}"
     return f"{amount}, without {', '.join(unpriced)}" if unpriced else amount
 
 
 def seconds(value: float) -> str:
-    """A time as it is shown everywhere."""
+    """Return a time as it is shown: seconds with one digit."""
     return f"{value:.1f} s"
 
 
 def _model_line(result: OrchestrationResult, name: str) -> ModelLine:
-    responses = [answers[name] for answers in result.stages.values() if name in answers]
+    responses = [each for step in result.steps for each in step.responses if each.model_name == name]
     failures = [failure for failure in result.failures if failure.model_name == name]
     attempts = sum(response.attempts for response in responses) + sum(each.attempts for each in failures)
     scores = [response.quality for response in responses if response.quality is not None]
@@ -69,13 +108,13 @@ def _model_line(result: OrchestrationResult, name: str) -> ModelLine:
         seconds(sum(response.response_time for response in responses)) if responses else "-",
         _tokens(responses),
         str(attempts),
-        f"{scores[0]:.2f}" if scores else "failed" if failures else "-",
+        f"{sum(scores) / len(scores):.2f}" if scores else "failed" if failures else "-",
     )
     return ModelLine(cells, bool(failures))
 
 
 def _tokens(responses: Iterable[ModelResponse]) -> str:
-    """The tokens that were written, with a ~ where some of them were estimated."""
+    """Return the tokens of the answers, with a ~ if some are estimated."""
     counts = [response.usage.output for response in responses if response.usage.output is not None]
     estimated = any(response.usage.estimated for response in responses)
     return f"{'~' if estimated else ''}{sum(counts)}" if counts else "-"

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ultra.cli.document import DocumentView
+from ultra.cli.json_output import JsonView
 from ultra.cli.logs import configure_logs
-from ultra.cli.plain import PlainView
+from ultra.cli.plain_view import PlainView
+from ultra.cli.printable_text import one_line
 from ultra.cli.signals import run_until_signalled
-from ultra.cli.text import one_line
-from ultra.cli.trust import check_found
+from ultra.cli.untrusted_config import check_untrusted
 from ultra.clients import connect
 from ultra.config.loading import load_configuration
 from ultra.messages.events import RunCompleted, RunFailed
@@ -28,11 +28,11 @@ __all__ = ["open_view", "run"]
 
 
 def open_view(*, as_json: bool, plain: bool) -> View:
-    """Choose how a run is shown: a live display only where there is a terminal that can draw it."""
+    """Return the view of a run: a live one if stdout is a terminal that can draw it."""
     if as_json:
-        return DocumentView()
+        return JsonView()
     if not plain and sys.stdout.isatty():
-        from ultra.cli.live import LiveView  # noqa: PLC0415 - rich takes long to import
+        from ultra.cli.live_view import LiveView  # noqa: PLC0415 - rich takes long to import
         from ultra.cli.terminal import open_console  # noqa: PLC0415 - as above
 
         console = open_console()
@@ -42,7 +42,7 @@ def open_view(*, as_json: bool, plain: bool) -> View:
 
 
 def run(question: Question, view: View, *, verbose: int = 0) -> int:
-    """Ask, show what comes, and return the exit code once everything is closed.
+    """Ask, show the run, and return the exit code once everything is closed.
 
     Raises what the orchestrator and `connect` raise.
     """
@@ -69,10 +69,11 @@ async def _ask(question: Question, view: View) -> None:
 
 
 def _orchestrator(question: Question) -> MultiLLMOrchestrator:
-    """The models that were asked for, or those of a configuration, which stderr then tells of."""
+    """Return an orchestrator with the models of the question, or of a configuration, named on stderr."""
     if question.configuration is not None:
         if question.found:
-            check_found(load_configuration(question.configuration), f"pass --config {question.configuration}")
+            how_to_name = f"pass --config {question.configuration}"
+            check_untrusted(load_configuration(question.configuration), how_to_name)
         orchestrator = MultiLLMOrchestrator.from_config(question.configuration)
         names = ", ".join(orchestrator.get_prioritized_models())
         sys.stderr.write(one_line(f"ultra: {question.configuration}: {names}") + "\n")
@@ -84,7 +85,7 @@ def _orchestrator(question: Question) -> MultiLLMOrchestrator:
 
 
 async def _follow(stream: RunStream, view: View) -> None:
-    """Show the events as they come, and what time changes at the view's own pace, until the last."""
+    """Show all events as they come, and refresh the view at its interval."""
     next_refresh = trio.current_time()
     ended = False
     while not ended:

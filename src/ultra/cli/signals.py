@@ -1,4 +1,4 @@
-"""Ends work in order when the program is told to end: by Ctrl-C, or by SIGTERM."""
+"""Cancelling the work of a command at Ctrl-C or SIGTERM, so that it ends in order."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["run_until_signalled"]
 
 
 def run_until_signalled(work: Callable[[], Awaitable[None]]) -> int | None:
-    """Run ``work()`` on trio, cancelled by SIGINT or SIGTERM; return the signal, or None if none came.
+    """Run ``work()`` on trio until it ends, or SIGINT or SIGTERM cancels it.
 
-    It returns once the work has ended. Further signals change nothing, whenever they come: a second
-    Ctrl-C must not break off what the first one began to close. A SIGINT that is ignored, as shells
-    arrange it for jobs in the background, stays so. Raises what `work` raises.
+    Return the signal, or None if none came. Further signals do nothing: a second Ctrl-C must not interrupt
+    what closes after the first. If SIGINT is ignored, as in background jobs of a shell, it stays ignored.
+    Raises what `work` raises.
     """
     caught: list[int] = []
     with _noting(caught) as numbers:
@@ -33,7 +33,7 @@ def run_until_signalled(work: Callable[[], Awaitable[None]]) -> int | None:
 
 @contextmanager
 def _noting(caught: list[int]) -> Iterator[tuple[int, ...]]:
-    """Note signals while trio does not take them yet, or no more; without this they would raise."""
+    """Note signals before and after trio takes them; without this, they would raise an exception."""
     numbers = [signal.SIGTERM, signal.SIGINT]
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         numbers.remove(signal.SIGINT)
@@ -51,7 +51,7 @@ async def _until_signalled(
     failure: Exception | None = None
     with trio.open_signal_receiver(*numbers) as signals:
         async with trio.open_nursery() as nursery:
-            # Not the nursery's own scope: signals are to be taken until the work has ended.
+            # Not the scope of the nursery: signals are taken until the work has ended.
             working = trio.CancelScope()
             nursery.start_soon(_cancel_on_signal, signals, working, caught)
             with working:
@@ -59,7 +59,7 @@ async def _until_signalled(
                     working.cancel()
                 try:
                     await work()
-                except Exception as error:  # noqa: BLE001 - raised outside, without the nursery's group around it
+                except Exception as error:  # noqa: BLE001 - raised outside, not in the nursery's exception group
                     failure = error
             nursery.cancel_scope.cancel()
     return failure

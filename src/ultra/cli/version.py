@@ -1,4 +1,4 @@
-"""The version that `ultra --version` prints."""
+"""The output of `ultra --version`, without typer, which takes many times as long to import."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What shows a run to somebody."""
+"""The interface of views, which show a run to the user."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["View"]
 
 
 class View(Protocol):
-    """Entered, it gets the events of one run, and, if that did not fail, its result.
+    """A view of one run: inside its block it gets the events, and after it the result, if there is one.
 
-    Left, however that comes about, the terminal is as it was.
+    At the end of the block, the terminal is as it was before, also after an error or Ctrl-C.
     """
 
     interval: float
@@ -29,7 +29,7 @@ class View(Protocol):
     ) -> None: ...
 
     def show(self, event: Event) -> None:
-        """Take notice of one event."""
+        """Show one event."""
         ...
 
     def refresh(self) -> None:
@@ -37,5 +37,5 @@ class View(Protocol):
         ...
 
     def conclude(self, result: OrchestrationResult) -> None:
-        """Show what the run came to, once everything is closed."""
+        """Show the result, once everything is closed."""
         ...

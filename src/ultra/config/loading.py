@@ -1,4 +1,4 @@
-"""`ultra.toml`: models, stages, cache and policies, with errors that say where and what is wrong.
+"""Read and check `ultra.toml`: models, settings of runs, cache and policies.
 
 [run]
 timeout = 60
@@ -70,10 +70,10 @@ _WORDS: Final = {
     "object": "a section",
     "str": "text",
 }
-"""What msgspec calls the kinds of values, and what a reader of TOML calls them."""
+"""The kinds of values: msgspec's word, and the word for users."""
 
 _SHORTEST_SECRET: Final = 8
-"""Shorter values are numbers and names, and parts of ordinary words."""
+"""Characters; shorter values of variables are no keys, and occur in ordinary words."""
 
 _NO_OPTIONS: Final = {
     "name": "the provider and model stand in model",
@@ -81,7 +81,7 @@ _NO_OPTIONS: Final = {
     "base_url": "it stands beside them",
     "transport": "it is an object, which only a program can give",
 }
-"""What `connect` takes besides options."""
+"""Arguments of `connect` that are no options, and why they cannot be given as one."""
 
 _CHOICES: Final = {"hedge_after": "a number of seconds, or 'p95'", "quorum": "a whole number, or 'all'"}
 
@@ -89,7 +89,7 @@ _TOP: Final = ("run", "cache", "retry", "timeouts", "limits", "breaker", "models
 
 
 class RunConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What holds for every run: see `MultiLLMOrchestrator`. `timeout` in seconds, `max_cost` in dollars."""
+    """The settings of every run, see `MultiLLMOrchestrator`: `timeout` in seconds, `max_cost` in dollars."""
 
     stages: tuple[str, ...] | None = None
     quorum: int | Literal["all"] = 1
@@ -100,7 +100,7 @@ class RunConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class CacheConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Whether answers are kept, and where: ``memory``, ``sqlite:///path`` or ``redis://host``."""
+    """Whether answers are cached, and where: ``memory``, ``sqlite:///path`` or ``redis://host``."""
 
     enabled: bool = True
     store: str = "memory"
@@ -116,11 +116,11 @@ class DeploymentConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def provider(self) -> str:
-        """What stands before the colon."""
+        """The part before the colon."""
         return self.model.partition(":")[0]
 
     def connect(self) -> HTTPClient:
-        """Make its client; raises `BadCall` or `MissingExtra` where there can be none."""
+        """Return its client; raise `BadCall` or `MissingExtra` if there can be none."""
         for name in _NO_OPTIONS:
             if name in self.options:
                 raise BadCall(f"{name} is not one of the options; {_NO_OPTIONS[name]}")
@@ -131,10 +131,10 @@ class DeploymentConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One model: its ``provider:model``, or several deployments of it that are tried in order.
+    """One model: its ``provider:model``, or several deployments of it, which are tried in order.
 
-    `api_key` and `base_url` are for all deployments, which then must be of one provider; `options` are
-    for all, and a deployment's own go before them.
+    `api_key` and `base_url` hold for all deployments, which then must be of one provider. `options` hold
+    for all, too; a deployment's own options replace them.
     """
 
     model: str | tuple[str | DeploymentConfig, ...]
@@ -162,7 +162,7 @@ class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     @property
     def deployments(self) -> tuple[DeploymentConfig, ...]:
-        """Every deployment with all that holds for it, first the one that is asked first."""
+        """The deployments, in the order in which they are tried, each with all that holds for it."""
         given = (self.model,) if isinstance(self.model, str) else self.model
         return tuple(map(self._deployment, given))
 
@@ -176,11 +176,11 @@ class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         )
 
     def connect(self) -> list[object]:
-        """A client for each deployment; raises `BadCall` or `MissingExtra` where there can be none."""
+        """Return a client for each deployment; raise `BadCall` or `MissingExtra` if there can be none."""
         return [deployment.connect() for deployment in self.deployments]
 
     def policies(self) -> dict[str, Any]:
-        """What `MultiLLMOrchestrator.register_model` takes besides name, client and weight."""
+        """Return the other arguments of `MultiLLMOrchestrator.register_model`."""
         hedge = None if self.hedge_after is None else Hedge(self.hedge_after)
         names = ("retry", "timeouts", "limits", "breaker", "price")
         return {"hedge": hedge, **{name: getattr(self, name) for name in names}}
@@ -190,7 +190,7 @@ class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class Configuration(Struct, frozen=True, kw_only=True):
-    """A whole configuration, checked but for what only the providers know."""
+    """A whole configuration, checked as far as this is possible without the providers."""
 
     lines: TomlLines
     models: Mapping[str, ModelConfig]
@@ -201,18 +201,18 @@ class Configuration(Struct, frozen=True, kw_only=True):
     limits: Limits | None = None
     breaker: BreakerPolicy | None = None
     variables: tuple[str, ...] = ()
-    """What the file took from the environment, by name."""
+    """The names of the environment variables that the file uses."""
 
     @contextmanager
     def explaining(self, *where: str) -> Iterator[None]:
-        """Turn a `BadCall` in the block into a `ConfigError` that says where its cause stands."""
+        """Turn a `BadCall` in the block into a `ConfigError` that names the place in the file."""
         try:
             yield
         except BadCall as error:
             raise ConfigError(f"{self.lines.place(*where)}: {_without(self.variables, error)}") from None
 
     def settings(self) -> dict[str, Any]:
-        """The arguments of `MultiLLMOrchestrator`."""
+        """Return the arguments of `MultiLLMOrchestrator`."""
         run, cache = self.run, self.cache
         return {
             "cache_enabled": cache.enabled,
@@ -231,11 +231,11 @@ class Configuration(Struct, frozen=True, kw_only=True):
 
 
 def load_configuration(path: str | Path) -> Configuration:
-    """Read and check the file at `path`; ``${VAR}`` stands for a variable of the environment.
+    """Read and check the file at `path`; ``${VAR}`` stands for an environment variable.
 
     Raises:
-        ConfigError: the file cannot be read, is not TOML, or holds something that is not allowed. The
-            message gives file, line and key, what was found, and what is allowed.
+        ConfigError: the file cannot be read, is not TOML, or something in it is not allowed. The message
+            has file, line and key, what was found, and what is allowed.
     """
     path = Path(path)
     try:
@@ -250,7 +250,7 @@ def load_configuration(path: str | Path) -> Configuration:
 
 
 class _Reader:
-    """Turns a decoded file into a `Configuration`, section by section, so that errors know where they are."""
+    """Makes a `Configuration` of a decoded file, section by section, so that errors can name the place."""
 
     def __init__(self, lines: TomlLines) -> None:
         self._lines = lines
@@ -303,7 +303,7 @@ class _Reader:
         return self._convert((name,), self._section(table, name), kind) if name in table else None
 
     def _convert(self, where: tuple[str, ...], value: object, kind: type[T]) -> T:
-        """`value` as a `kind`; msgspec says what is wrong, and the path to it, which becomes the key."""
+        """Return `value` as a `kind`; the path of an error of msgspec becomes the key in the message."""
         self._check_keys(where, value, kind)
         try:
             return msgspec.convert(self._expanded(where, value), kind)
@@ -315,7 +315,7 @@ class _Reader:
             ) from None
         except ConfigError:
             raise
-        except UltraError as error:  # what a Struct's own check found
+        except UltraError as error:  # of a Struct's own check
             raise self._error(where, str(error)) from None
 
     def _check_keys(self, where: tuple[str, ...], value: object, kind: type) -> None:
@@ -329,7 +329,7 @@ class _Reader:
                 self._check_keys((*where, name), item, _NESTED[name])
 
     def _expanded(self, where: tuple[str, ...], value: object) -> object:
-        """`value` with every ``${VAR}`` in its texts replaced."""
+        """Return `value` with each ``${VAR}`` in its texts replaced."""
         if isinstance(value, dict):
             return {key: self._expanded((*where, str(key)), item) for key, item in value.items()}
         if isinstance(value, list):
@@ -347,7 +347,7 @@ class _Reader:
 
 
 def _without(variables: Iterable[str], message: object) -> str:
-    """`message` with variables in place of their values: one may be a key, put where none belongs."""
+    """Return `message` with the names of variables in place of their values, since a value may be a key."""
     text = str(message)
     for variable in variables:
         value = os.environ.get(variable, "")
@@ -366,11 +366,11 @@ def _inside(value: object, keys: tuple[str, ...]) -> object:
 
 
 def _explained(message: str, where: tuple[str, ...], value: object) -> str:
-    """What msgspec says, in the words of TOML, and what was found there."""
+    """Return the message of msgspec in words for users, with what was found."""
     if where[-1] in _CHOICES:
         return f"{_shown(where, value)}allowed is {_CHOICES[where[-1]]}"
     if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", message):
-        # Only a deployment's keys are not checked before.
+        # The keys of a deployment are not checked before.
         return f"unknown key {unknown[1]}; allowed are: {', '.join(DeploymentConfig.__struct_fields__)}"
     expected = re.match(r"Expected `([^`]*)`, got", message)
     if expected is None:
@@ -380,7 +380,7 @@ def _explained(message: str, where: tuple[str, ...], value: object) -> str:
 
 
 def _shown(where: tuple[str, ...], value: object) -> str:
-    """What was found, where it cannot hold a key."""
+    """Return what was found; nothing where it may hold a key."""
     if isinstance(value, (str, int, float)) and not {"api_key", "base_url", "options"} & set(where):
         return f"found {value!r}; "
     return ""

@@ -1,4 +1,4 @@
-"""Where in a TOML file a key stands, so that an error can say it."""
+"""The lines of keys in a TOML file, for error messages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _KEY: Final = re.compile(r"\s*([\w\-\".' ]+?)\s*=")
 
 
 class TomlLines:
-    """The lines of one file. `tomllib` forgets them, so they are found again, for plain layouts."""
+    """The lines of one file. `tomllib` does not keep them, so they are searched, by simple patterns."""
 
     def __init__(self, source: str, text: str) -> None:
         self.source = source
@@ -25,7 +25,7 @@ class TomlLines:
         return f"TomlLines({self.source!r})"  # the text may hold a key
 
     def place(self, *where: str) -> str:
-        """Return ``file:line: key`` for the key at this path: its line, or else that of its section."""
+        """Return ``file:line: key`` for the key at this path, with the line of the key or of its section."""
         line = self._line_of(where)
         file = f"{self.source}:{line}" if line else self.source
         return f"{file}: {'.'.join(where)}"

@@ -1,4 +1,4 @@
-"""What is said: requests to models, what they answer, results of runs, events. All of it are values."""
+"""Requests, responses, results and events, as values: each survives encoding and decoding."""
 
 from ultra.messages.results import (
     Completion,

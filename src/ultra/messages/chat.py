@@ -9,7 +9,7 @@ from msgspec import Struct
 __all__ = ["ChatMessage", "Role"]
 
 Role = Literal["system", "user", "assistant"]
-"""Who says a message: the application, the person who asks, or the model."""
+"""Who wrote a message: the application, the user, or the model."""
 
 
 class ChatMessage(Struct, frozen=True, gc=False):

@@ -1,10 +1,11 @@
-"""What a run tells while it goes on: one tagged Struct for each thing that happens.
+"""The events of a run, each a tagged Struct.
 
-A run that a crash of Ultra's own makes begin anew tells its stages anew, too; texts that are told
-again begin with a restart, and the last event comes once.
+Encode one with `msgspec.json.encode(event)`, decode it with `msgspec.json.decode(data, type=Event)`. `seq`
+counts the events of one run from 0 without gaps; `time` is seconds since the run began. The last event is a
+`RunCompleted` or a `RunFailed`, exactly one.
 
-Encode with `msgspec.json.encode(event)`, decode with `msgspec.json.decode(data, type=Event)`. `seq`
-counts the events of one run from 0 without gaps; `time` is seconds since the run began.
+If the coordinator crashes, its supervisor restarts it, and the run starts again: then the events of its
+stages come again, and texts that come again start with a chunk whose `restart` is true.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ __all__ = [
 
 
 class _Event(Struct, frozen=True, kw_only=True):
-    """What all events have; who numbers them fills it in."""
+    """What all events have; filled in when the event is read."""
 
     run_id: str = ""
     seq: int = 0
@@ -40,21 +41,21 @@ class _Event(Struct, frozen=True, kw_only=True):
 
 
 class _StepEvent(_Event, frozen=True, kw_only=True):
-    """An event of one step: `stage` is its name, `round` tells apart several steps of that name."""
+    """An event of one step: `stage` is its name, `round` (from 0) its number among steps of that name."""
 
     stage: str
     round: int = 0
 
 
 class _ModelEvent(_StepEvent, frozen=True, kw_only=True):
-    """An event of one request: `sample` tells apart several requests of the same words to one model."""
+    """An event of one request: `sample` (from 0) is its number among equal requests to that model."""
 
     model_name: str
     sample: int = 0
 
 
 class StageStarted(_StepEvent, frozen=True, tag="stage_started"):
-    """A stage begins; `models` are those that it may ask, highest weight first.
+    """A step begins; `models` are those that it may ask, highest weight first.
 
     `asks`: ``"all"`` of them at once, or one after the other until the ``"first"`` has answered.
     """
@@ -68,17 +69,17 @@ class ModelStarted(_ModelEvent, frozen=True, tag="model_started"):
 
 
 class Chunk(_ModelEvent, frozen=True, tag="chunk"):
-    """The next piece of a model's text; with `restart`, its text begins anew with this piece."""
+    """The next piece of a model's text; with `restart`, the text before it is void."""
 
     text: str
     restart: bool = False
 
 
 class ModelRetrying(_ModelEvent, frozen=True, tag="model_retrying"):
-    """An attempt of a model has failed; the next one is made in `wait` seconds, or when its turn comes.
+    """An attempt has failed, and the next one is made in `wait` seconds, or later if limits delay it.
 
-    `attempt` is the number of the one that failed, from 1; `kind` and `message` tell why. What it
-    streamed counts for nothing: text of the next attempt begins anew.
+    `attempt` is the number of the failed one, from 1; `kind` and `message` say why it failed. Its text is
+    void.
     """
 
     attempt: int
@@ -88,25 +89,25 @@ class ModelRetrying(_ModelEvent, frozen=True, tag="model_retrying"):
 
 
 class ModelResponded(_ModelEvent, frozen=True, tag="model_response"):
-    """A model has answered, in full."""
+    """A model has answered; the response has the whole text."""
 
     response: ModelResponse
 
 
 class ModelFailed(_ModelEvent, frozen=True, tag="model_failed"):
-    """A model has failed this stage for good; what it streamed counts for nothing."""
+    """A model has failed in this step, after all attempts; its text is void."""
 
     failure: ModelFailure
 
 
 class PromptFitted(_ModelEvent, frozen=True, tag="prompt_fitted"):
-    """Texts were cut to fit the context window of `model_name`: about how many tokens from whom."""
+    """Texts were cut to fit the context window of this model: `cut` has about how many tokens, by writer."""
 
     cut: dict[str, int]
 
 
 class StageCompleted(_StepEvent, frozen=True, tag="stage_completed"):
-    """A stage is over. `quality` scores (0..1) the models that something scored."""
+    """A step is over. `quality` has the scores (0..1) of its answers, by model, where there are any."""
 
     answered: tuple[str, ...]
     failed: tuple[str, ...]
@@ -114,13 +115,13 @@ class StageCompleted(_StepEvent, frozen=True, tag="stage_completed"):
 
 
 class RunCompleted(_Event, frozen=True, tag="run_completed"):
-    """The run has its result. The last event."""
+    """The run has ended with its result. The last event."""
 
     result: OrchestrationResult
 
 
 class RunFailed(_Event, frozen=True, tag="run_failed"):
-    """The run has failed; `error` is the exception's class, `message` its text. The last event."""
+    """The run has failed: `error` is the class of the exception, `message` its text. The last event."""
 
     error: str
     message: str

@@ -1,4 +1,4 @@
-"""The settings of one run, spelled once: for the orchestrator, a call, a file, the command."""
+"""The settings of one run: for the orchestrator, a call, `ultra.toml` and the command."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ if TYPE_CHECKING:
 __all__ = ["Quorum", "RunArguments", "RunOptions"]
 
 Quorum = int | Literal["all"]
-"""How many models must answer a step that asks all."""
+"""How many models must answer in a step that asks all."""
 
 
 class RunOptions(Struct, frozen=True, kw_only=True):
-    """How one run is carried out.
+    """The settings of one run.
 
     Attributes:
-        timeout: seconds for the whole run; None: no bound but those of the attempts.
-        quorum: how many models must answer a step that asks all; ``"all"`` is the strict reading.
-        grace: seconds after which a step that asks all stops waiting, once its quorum has answered; the
-            models that have not answered by then are cancelled. None: it waits for all.
-        max_cost: dollars; once the answers have cost so much, nothing more is asked.
-        use_cache: whether an equal request's answer, kept or under way, will do.
-        samples: how often a step that asks all asks each model.
-        sampling: how the models are to write; see `SamplingOptions`.
+        timeout: seconds for the whole run; None: no limit.
+        quorum: how many models must answer in a step that asks all; ``"all"``: every one of them.
+        grace: seconds that a step that asks all goes on waiting once its quorum has answered; then the
+            models that have not answered are cancelled. None: it waits for all.
+        max_cost: dollars; once the answers have cost so much, no further step asks a model.
+        use_cache: whether the answer of an equal request may be used, from the cache or from a call that
+            is under way.
+        samples: how often each model is asked in a step that asks all.
+        sampling: options of how the models write; see `SamplingOptions`.
 
     Raises:
-        BadCall: a value is not allowed; the message names what is.
+        BadCall: a value is not allowed; the message says what is.
     """
 
     timeout: float | None = None
@@ -56,10 +57,10 @@ class RunOptions(Struct, frozen=True, kw_only=True):
             raise BadCall(f"sampling is {self.sampling!r}; it must be a SamplingOptions object")
 
     def override(self, given: Mapping[str, Any]) -> RunOptions:
-        """Return these options with those `given` that are not None in their place.
+        """Return these settings with the `given` ones, as far as they are not None, in their place.
 
         Raises:
-            BadCall: there is no such option, or its value is not allowed.
+            BadCall: there is no such setting, or its value is not allowed.
         """
         unknown = [name for name in given if name not in self.__struct_fields__]
         if unknown:
@@ -72,7 +73,7 @@ class RunOptions(Struct, frozen=True, kw_only=True):
         """Return how many of so many models must answer.
 
         Raises:
-            BadCall: the quorum is more than there are.
+            BadCall: the quorum is higher than this number.
         """
         if self.quorum == "all":
             return models
@@ -85,10 +86,10 @@ class RunOptions(Struct, frozen=True, kw_only=True):
 
 
 class RunArguments(TypedDict, total=False):
-    """The same settings as keyword arguments of a call, where None stands for the orchestrator's own.
+    """The settings of a run as keyword arguments of a call; None: that of the orchestrator.
 
-    `options` (temperature, max_tokens, and others by name) reach the clients that declare them;
-    `system` is the system prompt of the models that answer the question.
+    See `RunOptions`. `system` is the system prompt of the models that answer the question. `options` are
+    passed to the clients that declare them: ``{"temperature": 0.2, "max_tokens": 500}``.
     """
 
     system: str | None

@@ -1,4 +1,4 @@
-"""One request to a model: the value that goes unchanged from whoever composes it to the dialect."""
+"""One request to a model: the value that goes unchanged from the strategy to the dialect."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ __all__ = ["ModelRequest", "SamplingOptions"]
 
 
 class SamplingOptions(Struct, frozen=True, kw_only=True):
-    """How a model is to write its answer; None leaves the choice to the client or the provider.
+    """How a model writes its answer; None: the client or the provider decides.
 
-    `max_tokens` bounds the answer, reasoning included where the provider counts it so. `stop` are texts
-    at which the answer ends. `reasoning_effort` is passed on in the provider's own words. `extra` has
-    options of other names, for clients that declare them: plain values (text, numbers, lists, mappings).
+    `max_tokens` limits the answer, together with reasoning where the provider counts so. `stop` are texts
+    at which the answer ends. `reasoning_effort` is one of the provider's own words. `extra` has options of
+    other names, for clients that declare them; their values are plain (text, numbers, lists, mappings).
 
     Raises:
         BadCall: a number is out of its range, or a name in `extra` is one of the others.
@@ -48,13 +48,13 @@ class SamplingOptions(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, options: object) -> SamplingOptions:
-        """Make these options of what a caller gives: such an object, a mapping by name, or None.
+        """Return the options that a caller gives: as such an object, a mapping by name, or None.
 
-        Names that are not fields here go to `extra`.
+        Names that are no fields of this class go to `extra`.
 
         Raises:
-            BadCall: it is something else, or a value is not allowed; values are not shown, since one
-                may be a key.
+            BadCall: it is something else, or a value is not allowed. The message shows no values, since
+                one may be a key.
         """
         if options is None:
             return _NONE
@@ -86,7 +86,7 @@ class SamplingOptions(Struct, frozen=True, kw_only=True):
         return f"SamplingOptions({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """Return the options that are set, of `extra` the names alone: a key may be in it."""
+        """Return the options that are set; of `extra` only the names, since a value may be a key."""
         shown = {name: value for name, value in structs.asdict(self).items() if value is not None}
         shown["extra"] = list(self.extra)
         return [(name, value) for name, value in shown.items() if value != []]
@@ -98,7 +98,7 @@ _extra_decoder: msgspec.msgpack.Decoder[dict[str, Any]] = msgspec.msgpack.Decode
 
 
 def _as_values(extra: Mapping[str, object]) -> dict[str, Any]:
-    """Return a copy of `extra` that is plain values all through, as it would arrive in another process."""
+    """Return a copy of `extra` in plain values, as it would arrive in another process."""
     try:
         return _extra_decoder.decode(_encode(_with_lists(extra)))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -121,10 +121,12 @@ def _with_lists(value: object) -> object:
 
 
 class ModelRequest(Struct, frozen=True, kw_only=True):
-    """What one model is asked.
+    """What one model is asked: messages, and options of how it writes.
 
-    `sample` tells apart several samples of one request: they are different calls, and have different
-    keys in the cache.
+    `sample` (from 0) is the number among equal requests. Samples are different calls, with different keys
+    in the cache. ::
+
+        ModelRequest.of("What is the capital of France?", system="Answer in one word.")
     """
 
     messages: tuple[ChatMessage, ...]
@@ -135,18 +137,18 @@ class ModelRequest(Struct, frozen=True, kw_only=True):
     def of(
         cls, prompt: str, system: str | None = None, options: SamplingOptions | None = None
     ) -> ModelRequest:
-        """Make the request of a prompt, with a system prompt ahead of it if there is one."""
+        """Return the request of a prompt, with a system prompt before it if there is one."""
         asked = ChatMessage("user", prompt)
         messages = (asked,) if system is None else (ChatMessage("system", system), asked)
         return cls(messages=messages, options=options or _NONE)
 
     @property
     def system(self) -> str | None:
-        """The system messages, joined by an empty line; None where there are none."""
+        """The system messages, joined by empty lines; None if there are none."""
         texts = [message.content for message in self.messages if message.role == "system"]
         return "\n\n".join(texts) if texts else None
 
     @property
     def prompt(self) -> str:
-        """The text of the last message of the user; empty where there is none."""
+        """The text of the last message of the user; empty if there is none."""
         return next((m.content for m in reversed(self.messages) if m.role == "user"), "")

@@ -1,10 +1,10 @@
-"""What is said about models: completions, responses, failures, metrics, results.
+"""Completions, responses, failures, metrics, and the results of runs.
 
-All are msgspec Structs, so they encode to JSON with `msgspec.json.encode` and decode back.
-Times are seconds, counts of text are tokens unless a name says bytes, money is in US dollars.
+All are msgspec Structs, so `msgspec.json.encode` makes JSON of them, and decoding gives them back. Times are
+seconds, amounts of text are tokens, costs are US dollars.
 
-Those that hold nothing but text, numbers and each other cannot be part of a cycle: the garbage collector
-need not look at them (``gc=False``).
+Structs that hold only text, numbers and each other cannot be part of a reference cycle, so the garbage
+collector does not track them (``gc=False``).
 """
 
 from __future__ import annotations
@@ -29,29 +29,35 @@ __all__ = [
     "Step",
     "SynthesisSource",
     "Usage",
+    "sample_name",
 ]
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "refusal"]
 """Why a model stopped writing."""
 
 Status = Literal["success", "degraded"]
-"""Whether a run did all that was asked of it."""
+"""Whether a run went as it should: degraded, if a model failed or a fallback was needed."""
 
 SynthesisSource = Literal["primary", "fallback", "best_candidate", "selected"]
 """Where the final answer comes from.
 
-primary: the model of highest weight that answered wrote it. fallback: another one did, after that failed.
-best_candidate: nobody could write it, and the best candidate stands in its place. selected: the strategy
-chose one of the answers, word for word.
+primary: the model of highest weight that answered wrote it. fallback: another model wrote it, after that
+one failed. best_candidate: no model could write it, and the best candidate stands in its place. selected:
+the strategy chose one of the answers, word for word.
 """
 
 
-class Usage(Record, Struct, frozen=True, kw_only=True, gc=False):
-    """Tokens of one call, as the provider counted them.
+def sample_name(model_name: str, sample: int) -> str:
+    """Return the name of an answer among others: that of its model, with ``#1`` for its second sample."""
+    return f"{model_name}#{sample}" if sample else model_name
 
-    `input` is every prompt token, cached ones included; `cached` is the part read from the provider's
-    prompt cache. `output` is every generated token, reasoning included; `reasoning` is that part.
-    None: not reported. `estimated`: Ultra estimated the numbers because the client reported none.
+
+class Usage(Record, Struct, frozen=True, kw_only=True, gc=False):
+    """The tokens of one call, as the provider counted them; None: not reported.
+
+    `input` are all tokens of the prompt; `cached` are those of them that came from the provider's prompt
+    cache. `output` are all generated tokens; `reasoning` are those of them that were reasoning. `estimated`:
+    Ultra estimated the numbers, since the client reported none.
     """
 
     input: int | None = None
@@ -62,15 +68,15 @@ class Usage(Record, Struct, frozen=True, kw_only=True, gc=False):
 
     @property
     def total(self) -> int:
-        """All tokens of the call; what was not reported counts nothing."""
+        """All tokens of the call; what was not reported counts as 0."""
         return (self.input or 0) + (self.output or 0)
 
 
 class Completion(Record, Struct, frozen=True, kw_only=True, gc=False):
-    """What one call to a model gave back. `content` is the text of the answer and nothing else.
+    """The answer of one call to a client. `content` is the text of the answer and nothing else.
 
-    `reasoning` is what the model wrote while it thought, `refusal` what it wrote instead of an answer;
-    neither is part of `content`. `model` is the name that the provider answered under.
+    `reasoning` is what the model wrote before its answer, `refusal` what it wrote instead of one; neither
+    is in `content`. `model` is the name of the model in the provider's reply.
     """
 
     content: str
@@ -86,13 +92,23 @@ class Completion(Record, Struct, frozen=True, kw_only=True, gc=False):
 
 
 class ModelResponse(Record, Struct, frozen=True, kw_only=True, gc=False):
-    """One model's answer in one stage. Prints as its text.
+    """The answer of one model in one step. Prints as its text.
 
-    `model_name` is the name the model was registered under; `sample` tells apart several answers of it to
-    one request, from 0. `response_time` and
-    `time_to_first_token` are seconds from the moment the actor took the request up, retries
-    included; None where nothing was measured. `attempts` is 0 for an answer from the cache.
-    `quality` lies in 0..1, higher is better; None where nothing scored it.
+    Attributes:
+        model_name: the name under which the model was registered.
+        stage: the name of the step.
+        content: the text.
+        sample: the number (from 0) among the answers of this model to one request.
+        usage: the tokens of the call that gave the answer.
+        response_time: seconds from the moment when the model actor took the request, retries included.
+        time_to_first_token: seconds until the first text of a stream; None if the answer did not stream.
+        attempts: how often the client was called; 0 for an answer from the cache.
+        cached: whether the answer is from the cache.
+        quality: the score, 0..1, higher is better; None if the answer has none.
+        finish_reason: why the model stopped writing; None: not reported.
+        request_id: the provider's name of the request, to ask its support with.
+        cost: dollars; None if the model has no price.
+        timestamp: when the response was made.
     """
 
     model_name: str
@@ -115,9 +131,10 @@ class ModelResponse(Record, Struct, frozen=True, kw_only=True, gc=False):
 
 
 class ModelFailure(Record, Struct, frozen=True, kw_only=True, gc=False):
-    """One model's failure in one stage: what a run reports for a model that gave no answer.
+    """The failure of one model in one step. Prints as its message.
 
-    `message` is the whole error as text; `kind` is None for errors that did not come from a provider.
+    `error` is the class of the exception, `message` its whole text; `kind` is the kind of a `ModelError`, and
+    None for other errors. `response_time`: seconds from the beginning of the run.
     """
 
     model_name: str
@@ -134,13 +151,13 @@ class ModelFailure(Record, Struct, frozen=True, kw_only=True, gc=False):
 
 
 class ModelMetrics(Record, Struct, kw_only=True):
-    """A snapshot of one model's counters since it was registered.
+    """What one model did since it was registered, at one moment.
 
-    `requests` = `successes` + `failures` + `cancelled`; answers from the cache are successes.
-    `attempts` counts calls to the client; `retries` is those after the first of a request. Averages and
-    percentiles are over the newest 256 values. `response_times` [s], `times_to_first_token` [s] and
-    `quality_scores` (0..1) are, in the result of a run, those of this run alone, in the order of its
-    steps; from `MultiLLMOrchestrator.get_metrics`, the newest 256 values, oldest first.
+    `requests` = `successes` + `failures` + `cancelled`; answers from the cache are successes. `attempts`
+    counts calls to the client, `retries` those of them that were not the first of their request. Averages
+    and percentiles are over the newest 256 values. `response_times` [s], `times_to_first_token` [s] and
+    `quality_scores` (0..1) are those of one run, in the order of its steps, in the result of that run; from
+    `MultiLLMOrchestrator.get_metrics` they are the newest 256 values, oldest first.
     """
 
     requests: int = 0
@@ -169,10 +186,10 @@ class ModelMetrics(Record, Struct, kw_only=True):
 
 
 class Step(Record, Struct, frozen=True, kw_only=True):
-    """One step of a run: what the models answered to one question, or to several of one kind.
+    """One step of a run, and what the models answered in it.
 
-    `name` is the stage's, such as ``"initial"``; `round` tells apart several steps of one name, from 0.
-    `responses` stand by weight, highest first, then by sample.
+    `name` is, for a stage, the name of the stage, such as ``"initial"``. `round` (from 0) is the number
+    among steps of the same name. `responses` are ordered by weight, highest first, then by sample.
     """
 
     name: str
@@ -189,14 +206,27 @@ class Step(Record, Struct, frozen=True, kw_only=True):
 
 
 class OrchestrationResult(Record, Struct, kw_only=True):
-    """All that one run produced. Prints as a short summary.
+    """The result of one run. Prints as a short summary, and reads as a mapping, too.
 
-    Reads as a mapping, too: ``result["status"]`` is ``result.status``. `steps` has everything that was
-    answered. `initial_responses` and `meta_responses` are views of the steps of these names, which map
-    model names (highest weight first) to `ModelResponse`; a step called ``custom`` reads as
-    ``result["custom_responses"]``. `final_synthesis` is the answer; None only when none was asked for.
-    `confidence` (0..1) is how sure the strategy is of it; None where it cannot tell. `notices` says in
-    words what the run did that nobody asked for, such as cutting candidates to fit a context window.
+    ``result["status"]`` is ``result.status``, and ``result["custom_responses"]`` are the answers of the step
+    ``custom``.
+
+    Attributes:
+        run_id: the name of the run, which events have, too.
+        prompt: the question.
+        strategy: the name of the strategy.
+        initial_responses: the answers of the step ``initial``, by model name, highest weight first.
+        meta_responses: the same of the step ``meta``.
+        final_synthesis: the answer of the run; None if the stages have no synthesis.
+        synthesis_source: where that answer comes from.
+        confidence: how sure the strategy is of it, 0..1; None if it does not say.
+        status: whether all went as it should.
+        steps: all steps in their order, with all answers; the other views are made of them.
+        failures: the models that failed, step by step.
+        notices: what the caller should know of the run, such as that candidates were cut to fit a window.
+        metrics: the metrics of each model that the run could ask.
+        response_time: seconds of the whole run.
+        cost: dollars of all answers; None if no model has a price.
     """
 
     run_id: str
@@ -222,7 +252,7 @@ class OrchestrationResult(Record, Struct, kw_only=True):
 
     @property
     def stages(self) -> dict[str, dict[str, ModelResponse]]:
-        """The first answer of each model, by step and model; of several rounds, those of the last."""
+        """The first answer of each model, by step and model; of several rounds, the last one."""
         return {step.name: step.by_model for step in self.steps}
 
     def __str__(self) -> str:

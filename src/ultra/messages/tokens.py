@@ -1,4 +1,4 @@
-"""How many tokens a text takes, guessed without any model's tokenizer."""
+"""An estimate of how many tokens a text has, without the tokenizer of any model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_CHARACTERS_PER_TOKEN", "estimate_request", "estimate_tokens"]
 
 MAX_CHARACTERS_PER_TOKEN: Final = 4
-"""No text of more characters than this is estimated at one token."""
+"""A text of more characters than this is never estimated at one token."""
 
 _UNITS_PER_TOKEN: Final = 50
 
@@ -27,7 +27,7 @@ _LEADING_BYTES: Final = (
 
 
 def _weight(byte: int) -> int:
-    """What a byte of UTF-8 adds to the estimate [1/50 token]."""
+    """Return what a byte of UTF-8 adds to the estimate, in 1/50 of a token."""
     character = chr(byte)
     if not character.isascii():
         return next(weight for bound, weight in _LEADING_BYTES if byte < bound)
@@ -41,24 +41,24 @@ def _weight(byte: int) -> int:
 _WEIGHTS: Final = bytes(_weight(byte) for byte in range(256))
 
 _SPAN: Final = 65_520 // max(_WEIGHTS)
-"""How many weights can be added up at once, as an Adler-32 checksum counts modulo 65,521."""
+"""How many weights can be summed at once, since an Adler-32 checksum counts modulo 65,521."""
 
 
 def _sum(weights: bytes) -> int:
-    """The sum of at most `_SPAN` weights: the lower half of their Adler-32 checksum (RFC 1950)."""
+    """Return the sum of at most `_SPAN` weights: the lower half of their Adler-32 checksum (RFC 1950)."""
     return adler32(weights, 0) & 0xFFFF
 
 
 def estimate_tokens(text: str) -> int:
-    """About how many tokens `text` takes, rather too many than too few.
+    """Return about how many tokens `text` has, rather too many than too few.
 
-    The weights were fitted to SmolLM2's tokenizer, whose small vocabulary (49,152, mostly English)
-    cuts text finer than those of large models. There, English, code, Russian, Hindi, Chinese,
-    Japanese and Korean come out between the true number and 1.4 times of it; text of long compound
-    words may be underestimated by a quarter and random strings (base64) by two fifths. For
-    vocabularies of 200,000 the estimate is up to three times too high outside English. Adding text
-    never lowers the estimate, and that of two texts together is at most the sum of their estimates.
-    Takes about 1.3 ns a character of ASCII, and 4 ns one of Cyrillic or Chinese.
+    The weights were fitted to the tokenizer of SmolLM2. Its vocabulary is small (49,152 tokens, mostly
+    English), so it makes more tokens of a text than those of large models. For it, the estimate of English,
+    code, Russian, Hindi, Chinese, Japanese and Korean is between 1 and 1.4 times the true number. Text of
+    long compound words may be underestimated by a quarter, random strings (base64) by two fifths. For
+    vocabularies of 200,000 tokens, the estimate of other languages than English is up to three times too
+    high. Adding text never lowers the estimate, and the estimate of two texts joined is at most the sum of
+    their estimates. It takes about 1.3 ns for a character of ASCII, and 4 ns for one of Cyrillic or Chinese.
     """
     weights = text.encode("utf-8", "surrogatepass").translate(_WEIGHTS)
     if len(weights) <= _SPAN:
@@ -69,5 +69,5 @@ def estimate_tokens(text: str) -> int:
 
 
 def estimate_request(request: ModelRequest) -> int:
-    """About how many tokens the messages of `request` take."""
+    """Return about how many tokens the messages of `request` have."""
     return sum(estimate_tokens(message.content) for message in request.messages)

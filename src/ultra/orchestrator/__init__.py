@@ -1,4 +1,4 @@
-"""The guide's API: `MultiLLMOrchestrator`, its registry of models, its actors and its streams."""
+"""`MultiLLMOrchestrator`: registry of models, planning, actor tree, streams, health."""
 
 from ultra.orchestrator.orchestrator import MultiLLMOrchestrator
 

@@ -1,4 +1,4 @@
-"""What a caller gives to a run beside its options, checked before any model is called."""
+"""Checks of the arguments of an orchestrator and its calls, before any model is called."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 def checked_prompt(prompt: object) -> str:
-    """Return `prompt` if it is text that is not empty; raises `BadCall` otherwise."""
+    """Return `prompt`; raise `BadCall` unless it is text that is not empty."""
     if not isinstance(prompt, str):
         raise BadCall(f"the prompt is of type {type(prompt).__name__}; it must be text (str)")
     if not prompt.strip():
@@ -36,28 +36,28 @@ def checked_prompt(prompt: object) -> str:
 
 
 def checked_stage_label(stage: object) -> str:
-    """Return `stage` if it is text that is not empty; raises `BadCall` otherwise."""
+    """Return `stage`; raise `BadCall` unless it is text that is not empty."""
     if not isinstance(stage, str) or not stage.strip():
         raise BadCall(f"the stage is {stage!r}; it must be the name of a stage, such as 'initial'")
     return stage
 
 
 def checked_object(name: str, value: T | None, kind: type[T]) -> T | None:
-    """Return `value` if it is None or of the type `kind`; raises `BadCall` otherwise."""
+    """Return `value`; raise `BadCall` unless it is None or of the type `kind`."""
     if value is not None and not isinstance(value, kind):
         raise BadCall(f"{name} is {value!r}; it must be a {kind.__name__} object, or None")
     return value
 
 
 def checked_scorer(scorer: Scorer | None) -> Scorer | None:
-    """Return `scorer` if it can be called, or None; raises `BadCall` otherwise."""
+    """Return `scorer`; raise `BadCall` unless it is None or can be called."""
     if scorer is not None and not callable(scorer):
         raise BadCall(f"the scorer is {scorer!r}; it must be a function of question and answers, or None")
     return scorer
 
 
 def checked_system(system: object) -> str | None:
-    """Return `system` if it is text or None; raises `BadCall` otherwise."""
+    """Return `system`; raise `BadCall` unless it is text or None."""
     if system is not None and not isinstance(system, str):
         raise BadCall(f"the system prompt is of type {type(system).__name__}; it must be text (str), or None")
     return system

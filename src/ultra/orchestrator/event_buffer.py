@@ -1,4 +1,4 @@
-"""The events of a run on their way to one reader: what waits is merged, and nothing is lost."""
+"""The events of a run that wait for their reader: waiting chunks are joined, and no text is lost."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ __all__ = ["EventBuffer", "NoReader"]
 
 
 class _Unread:
-    """An event that nobody has read, and when it happened."""
+    """An unread event, and the time when it happened [s]."""
 
     __slots__ = ("event", "time")
 
@@ -52,14 +52,14 @@ class _Unread:
 
 
 class _UnreadChunk(_Unread):
-    """A chunk that nobody has read, and to which more text may be joined."""
+    """An unread chunk, to which more text may be joined."""
 
     __slots__ = ("_more", "chunk")
 
     def __init__(self, chunk: Chunk, time: float) -> None:
         super().__init__(chunk, time)
         self.chunk = chunk
-        self._more: StringIO | None = None  # one buffer: pieces of their own would take many times the room
+        self._more: StringIO | None = None  # a list of pieces would take many times the memory
 
     def join(self, text: str) -> None:
         if self._more is None:
@@ -67,7 +67,7 @@ class _UnreadChunk(_Unread):
         self._more.write(text)
 
     def restart(self, chunk: Chunk) -> None:
-        """Put another text in the place of this one; the reader may have read a part that came before."""
+        """Replace the text by that of another chunk, which is a restart."""
         self.chunk, self._more = chunk, None
 
     def read(self) -> Event:
@@ -78,20 +78,24 @@ class _UnreadChunk(_Unread):
         )
 
 
-def _nobody() -> None:
-    """Stands in for what wakes a reader, while none waits."""
+def _no_reader_waits() -> None:
+    """Do nothing: the function that wakes the reader, while none waits."""
 
 
 class EventBuffer:
-    """The events of one run between the actors and one reader, who may be on an asyncio loop.
+    """The events of one run, written by the actors and read by one task, on trio or on asyncio.
 
-    Writing never blocks. A chunk that comes while another of the same answer waits is joined to it, so
-    what waits is bounded by the text and not by the number of chunks; a restart replaces what waits.
-    Events are numbered as they are read.
+    Writing never blocks. A chunk that comes while another chunk of the same answer waits is joined to it,
+    and a restart replaces it. So the memory depends on the text and not on the number of chunks. Events are
+    numbered when they are read. ::
+
+        buffer = EventBuffer(run_id)
+        buffer.emit(Chunk(stage="initial", model_name="llama", text="Par"))
+        event = await buffer.next()
 
     Args:
         run_id: written into each event.
-        now: tells the time [s]; the first reading of it is the run's beginning.
+        now: returns the time [s]; the first call gives the beginning of the run.
     """
 
     listens = True
@@ -103,18 +107,18 @@ class EventBuffer:
         self._seq = 0
         self._lock = threading.Lock()  # a reader on asyncio is in another thread than the actors
         self._events: deque[_Unread] = deque()
-        self._open: dict[_Key, _UnreadChunk] = {}  # to which more may be joined
-        self._told: dict[_Key, None] = {}  # of which there was text already
+        self._open: dict[_Key, _UnreadChunk] = {}  # the newest unread chunk of each answer
+        self._begun: dict[_Key, None] = {}  # answers of which there was text already
         self._reading = False
-        self._wake_reader: Callable[[], None] = _nobody
+        self._wake_reader: Callable[[], None] = _no_reader_waits
         self._ended = False
 
     # --- written by the actors -------------------------------------------------------------------------
 
     def emit(self, event: Event) -> None:
-        """Add one event; after the last one, do nothing.
+        """Add one event; after the last event of the run, do nothing.
 
-        A chunk with `restart` is one that begins a text; it is told as a restart if there was some already.
+        Here, `restart` marks a chunk that begins a text. It stays a restart if there was text before it.
         """
         with self._lock:
             if self._ended:
@@ -126,24 +130,24 @@ class EventBuffer:
                 if isinstance(event, (ModelResponded, ModelFailed)):
                     self._open.pop(_key(event), None)
                 elif isinstance(event, ModelRetrying):
-                    self._forget_unread_text(_key(event))
+                    self._drop_unread_text(_key(event))
                 self._events.append(_Unread(event, self._now() - self._started))
-            # With the lock, so that no reader that begins to wait now is missed.
-            wake, self._wake_reader = self._wake_reader, _nobody
+            # Under the lock, so that a reader that begins to wait now is woken, too.
+            wake, self._wake_reader = self._wake_reader, _no_reader_waits
         wake()
 
     def close(self) -> None:
-        """Forget what waits, since there is no reader any more, and let a reader that waits go."""
+        """Drop the unread events, since no reader is left, and wake a reader that waits."""
         with self._lock:
             self._ended = True
             self._events.clear()
             self._open.clear()
-            wake, self._wake_reader = self._wake_reader, _nobody
+            wake, self._wake_reader = self._wake_reader, _no_reader_waits
         wake()
 
     def _add_chunk(self, chunk: Chunk) -> None:
         key = _key(chunk)
-        restart = chunk.restart and key in self._told
+        restart = chunk.restart and key in self._begun
         waiting = self._open.get(key)
         if waiting is not None and not restart:
             waiting.join(chunk.text)
@@ -154,11 +158,11 @@ class EventBuffer:
             waiting.restart(chunk)
             return
         waiting = self._open[key] = _UnreadChunk(chunk, self._now() - self._started)
-        self._told[key] = None
+        self._begun[key] = None
         self._events.append(waiting)
 
-    def _forget_unread_text(self, key: _Key) -> None:
-        """What an attempt that failed has streamed counts for nothing; what follows it is a restart."""
+    def _drop_unread_text(self, key: _Key) -> None:
+        """Drop the unread text of a failed attempt; the text that follows is a restart."""
         unread = self._open.pop(key, None)
         if unread is not None:
             self._events.remove(unread)
@@ -166,7 +170,7 @@ class EventBuffer:
     # --- read by one task ------------------------------------------------------------------------------
 
     async def next(self) -> Event | None:
-        """Wait for the next event; None after the last. Cancelled, it took none. On trio, a checkpoint."""
+        """Wait for the next event, and return it; None after the last. Cancelling this takes no event."""
         if self._reading:
             raise BadCall("another task is reading this run; open one stream for each reader")
         self._reading = True
@@ -196,7 +200,7 @@ class EventBuffer:
         await event.wait()
 
     def _stop_reading(self, _raise_cancel: object) -> Abort:
-        self._wake_reader = _nobody
+        self._wake_reader = _no_reader_waits
         return Abort.SUCCEEDED
 
     def _read(self) -> Event:
@@ -208,7 +212,7 @@ class EventBuffer:
 
 
 class NoReader:
-    """The sink of a run whose events nobody reads."""
+    """The sink of a run without a reader."""
 
     listens = False
 
@@ -226,5 +230,5 @@ _Key: TypeAlias = "tuple[str, int, str, int]"
 
 
 def _key(event: Chunk | ModelResponded | ModelFailed | ModelRetrying) -> _Key:
-    """What tells the answers of one run apart."""
+    """Return the key of the answer that an event is about."""
     return event.stage, event.round, event.model_name, event.sample

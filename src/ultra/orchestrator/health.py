@@ -1,4 +1,4 @@
-"""How well a model is, as far as its actor, its circuit breaker and its latest requests tell."""
+"""The health of a model, judged by its actor, its circuit breaker and its latest requests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["HealthStatus", "ModelHealth", "model_health"]
 
 HealthStatus: TypeAlias = Literal["up", "degraded", "down"]
-"""Whether a model can be asked: as ever, with doubts, or not now."""
+"""Whether a model can be asked: up, yes; degraded, perhaps; down, no."""
 
 
 _LASTING: Final = frozenset({"auth", "quota"})
@@ -24,19 +24,19 @@ _TOO_MANY: Final = 0.2
 
 
 class ModelHealth(Record, Struct, frozen=True, kw_only=True):
-    """How well one model is. `reasons` says in words why it is not up; empty where it is."""
+    """The health of one model. `reasons` says in words why it is not up."""
 
     status: HealthStatus
     reasons: tuple[str, ...] = ()
 
 
 def model_health(model: RegisteredModel, actor: ActorSnapshot) -> ModelHealth:
-    """Judge a model by what is known now; nothing is sent to it. On trio.
+    """Return the health of a model, by what is known now; nothing is sent to it. On trio.
 
-    It is down while its actor is, while its circuit is open, and after a request that failed for a
-    reason which no repetition mends: a wrong key, an exhausted quota. It is degraded while its actor is
-    restarted, while its circuit lets a single call try, while the provider's Retry-After holds calls
-    back, after a request that failed, and while a fifth or more of its latest requests did.
+    It is down while its actor is down, while its circuit is open, and after a request failed because of a
+    wrong key or an exhausted quota. It is degraded while its actor restarts, while its circuit is
+    half-open, while a Retry-After of the provider delays calls, after a request failed, and while a fifth
+    or more of its latest requests failed.
     """
     down: list[str] = []
     degraded: list[str] = []

@@ -1,4 +1,4 @@
-"""When an orchestrator's actors run: kept from entering to leaving it, or started for single calls."""
+"""When the actors of an orchestrator run: while it is entered, or for the time of a single call."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CLOSE_TIMEOUT: Final = 5.0
 
 
 class Lifespan:
-    """Starts the actors, lends them to calls, and stops them.
+    """Starts the actors, gives calls the use of them, and stops them.
 
     Args:
         make_tree: makes the tree of actors, not yet entered.
@@ -35,9 +35,9 @@ class Lifespan:
 
     Attributes:
         trio_run: where the actors run.
-        tree: the actors that are kept, if there are any.
-        closed: whether calls are refused, for good.
-        calls: how many calls use the actors now.
+        tree: the actors, while the orchestrator is entered.
+        closed: whether it is closed, so that new calls are refused.
+        calls: how many calls are using actors.
     """
 
     def __init__(self, make_tree: Callable[[], ModelTree], cache: CacheStore | None) -> None:
@@ -53,12 +53,12 @@ class Lifespan:
         self._stopped = trio.Event()
 
     def check_open(self) -> None:
-        """Raise `OrchestratorClosed` if the orchestrator is."""
+        """Raise `OrchestratorClosed` if the orchestrator is closed."""
         if self.closed:
             raise OrchestratorClosed("this orchestrator was closed, or is being closed; make a new one")
 
     def explain(self, error: Exception) -> Exception:
-        """The error of a call, in the caller's terms: where `stop` broke it off, that is what happened."""
+        """Return the error of a call for its caller: `OrchestratorClosed`, if `stop` ended the call."""
         broken_off = isinstance(error, ActorStopped) and not isinstance(error, ActorDown)
         if not (self.closed and broken_off):
             return error
@@ -67,16 +67,16 @@ class Lifespan:
         return explained
 
     async def enter(self) -> None:
-        """Start the actors, to be kept until `leave`; on any loop.
+        """Start the actors, which then run until `leave`; on any loop.
 
         Raises:
-            OrchestratorInUse: they are kept already.
+            OrchestratorInUse: the orchestrator is entered already.
             OrchestratorClosed: the orchestrator was closed.
         """
         self.check_open()
         if self._block is not None:
             raise OrchestratorInUse("this orchestrator is running already; enter it once, or make another")
-        self._block = self.trio_run.wrap_context_manager(_Keeping(self))
+        self._block = self.trio_run.wrap_context_manager(_EnteredBlock(self))
         try:
             await self._block.__aenter__()
         except BaseException:
@@ -86,23 +86,27 @@ class Lifespan:
     async def leave(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
-        """Stop the actors, on the loop of `enter`; `error` is what the block ended with. Calls are refused.
+        """Close the orchestrator and stop its actors, on the loop of `enter`.
 
-        Without an error, handlers may finish within their actors' grace periods; else they are cancelled.
+        If the block ended without an error, handlers may finish within the grace periods of their actors.
+        After an error they are cancelled.
         """
         return await self._block.__aexit__(kind, error, trace) if self._block is not None else None
 
-    def lend(self) -> AbstractAsyncContextManager[ModelTree]:
-        """On trio: the actors for one call, those that are kept or others that are started for it.
+    def use(self) -> AbstractAsyncContextManager[ModelTree]:
+        """Return a context manager that gives one call the use of the actors; on trio.
 
-        Raises, when its block is left too, `OrchestratorClosed` where `stop` broke the call off.
+        If the orchestrator is not entered, actors are started for the call, and stopped at its end.
+
+        Raises:
+            OrchestratorClosed: the orchestrator is closed; or, when the block is left, `stop` ended the call.
         """
-        return _Lending(self)
+        return _CallBlock(self)
 
     async def stop(self, grace: float) -> None:
-        """Refuse new calls; wait for those under way, but after `grace` seconds break them off.
+        """Close the orchestrator: wait `grace` seconds for calls that are under way, then stop the actors.
 
-        On any loop. Cancelled, it breaks them off at once. May be called again.
+        On any loop. Cancelling this stops the actors at once. May be called again.
         """
 
         async def stop() -> None:
@@ -120,11 +124,11 @@ class Lifespan:
 
         await self.trio_run.run(stop)
 
-    def look(self, function: Callable[[ModelTree], T]) -> T:
-        """What `function` finds out about the actors that are kept, or does with them; on any loop.
+    def call_with_tree(self, function: Callable[[ModelTree], T]) -> T:
+        """Call `function` with the actors, where they run, and return its result; from any loop.
 
         Raises:
-            OrchestratorClosed: no actors are kept.
+            OrchestratorClosed: the orchestrator is not entered.
         """
         tree = self.tree
         if tree is None:
@@ -133,7 +137,7 @@ class Lifespan:
         return self.trio_run.run_sync(lambda: function(tree))
 
     async def stopped(self) -> None:
-        """Wait, on any loop, until `stop` has stopped the actors."""
+        """Wait until `stop` has stopped the actors; on any loop."""
         await self.trio_run.run(self._stopped.wait)
 
     async def _end(self) -> None:
@@ -143,7 +147,7 @@ class Lifespan:
         self._stopped.set()
         await self.close()
 
-    # --- for the blocks, on trio -----------------------------------------------------------------------
+    # --- for the two blocks, on trio -------------------------------------------------------------------
 
     async def start_tree(self) -> ModelTree:
         """Start actors; they claim the trio run."""
@@ -163,7 +167,7 @@ class Lifespan:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool | None:
-        """Stop actors in the way that their block was left."""
+        """Stop actors; as in `leave`, handlers may finish if there was no error."""
         try:
             return await tree.__aexit__(kind, error, trace)
         finally:
@@ -171,20 +175,20 @@ class Lifespan:
             self.trio_run.release()
 
     async def close(self) -> None:
-        """Close the cache, even if cancelled, but not for longer than some seconds."""
+        """Close the cache. This is not cancelled, and ends after 5 seconds at the latest."""
         if self._cache is not None:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_TIMEOUT):
                 await self._cache.aclose()
 
     def call_ended(self) -> None:
-        """One call less uses the actors."""
+        """Note that a call has ended."""
         self.calls -= 1
-        if self._call_ended:  # somebody waits in `stop`
+        if self._call_ended:  # a task waits in `stop`
             self._call_ended.unpark_all()
 
 
-class _Keeping:
-    """The block in which actors are kept."""
+class _EnteredBlock:
+    """The block of ``async with orchestrator``, entered where the actors run."""
 
     def __init__(self, lifespan: Lifespan) -> None:
         self._lifespan = lifespan
@@ -204,8 +208,8 @@ class _Keeping:
             await self._lifespan.close()
 
 
-class _Lending:
-    """The block of one call."""
+class _CallBlock:
+    """The block of one call; `_own` are the actors that were started for it, if any were."""
 
     def __init__(self, lifespan: Lifespan) -> None:
         self._lifespan = lifespan
@@ -214,13 +218,13 @@ class _Lending:
     async def __aenter__(self) -> ModelTree:
         lifespan = self._lifespan
         lifespan.check_open()
-        kept = lifespan.tree
-        if kept is None:
-            kept = self._own = await lifespan.start_tree()
+        tree = lifespan.tree
+        if tree is None:
+            tree = self._own = await lifespan.start_tree()
         else:
             lifespan.trio_run.claim()
         lifespan.calls += 1
-        return kept
+        return tree
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

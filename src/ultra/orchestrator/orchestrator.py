@@ -1,7 +1,6 @@
-"""`MultiLLMOrchestrator`: ask several models, let them analyse each other's answers, merge the result.
+"""`MultiLLMOrchestrator`, the API of docs/guide.md.
 
-This is the guide's API and no more than that: it checks what it is given, keeps the registry, and
-hosts the actor tree that does the work.
+It only connects the parts: registry, planner, lifespan of the actors, streams.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ from ultra.orchestrator.arguments import (
     checked_stage_label,
     checked_system,
 )
-from ultra.orchestrator.asking import ask, ask_unregistered
 from ultra.orchestrator.event_buffer import EventBuffer, NoReader
 from ultra.orchestrator.lifespan import Lifespan
 from ultra.orchestrator.overridden import OverriddenRun, PartOfRun, stream_of_override
 from ultra.orchestrator.planning import Planner, RunDefaults, check_stages, options_of, stages_of
 from ultra.orchestrator.registry import ModelRegistry, Policies
+from ultra.orchestrator.single_request import ask, ask_unregistered
 from ultra.orchestrator.streams import LiveRun, RunStream
 from ultra.orchestrator.tree import ModelTree
 from ultra.scoring.agreement import agreement
@@ -68,32 +67,42 @@ __all__ = ["MultiLLMOrchestrator"]
 
 
 class MultiLLMOrchestrator:
-    """Several language models behind one call.
+    """Asks several language models, and merges their answers into one.
 
-    Three ways to live: ``async with MultiLLMOrchestrator() as o:`` starts the actors and keeps them,
-    which is the way of a service; ``await nursery.start(o.run)`` is the same for who owns a nursery;
-    without either, each call starts the actors, runs, and stops them. Models, weights, caches and
-    metrics belong to the orchestrator and survive from call to call. All of it works on trio and on
-    asyncio; docs/asyncio.md says which thread runs what.
+    There are three ways to use it. ``async with MultiLLMOrchestrator() as o:`` starts the actors and keeps
+    them, as a service needs. ``await nursery.start(o.run)`` does the same in a nursery of yours. Without
+    either, each call starts the actors and stops them at its end. Models, weights, caches and metrics
+    belong to the orchestrator and stay from call to call. All of it works on trio and on asyncio;
+    docs/asyncio.md says which thread runs what. ::
+
+        orchestrator = MultiLLMOrchestrator()
+        orchestrator.register_model("llama", llama_client)
+        results = await orchestrator.process_responses("Your prompt")
+        print(results["final_synthesis"])
 
     Args:
         max_retries: retries after a failed attempt, so at most ``1 + max_retries`` attempts.
-        cache_enabled: whether answers are kept and equal requests under way share one call.
-        cache: where answers are kept: ``"memory"``, ``"sqlite:///path"``, or a `CacheStore`.
-        stages: what a run does that names none; None: initial, meta and synthesis. Checked at once.
+        cache_enabled: whether answers are cached, and equal requests share one call.
+        cache: where answers are cached: ``"memory"``, ``"sqlite:///path"``, ``"redis://host"``, or a
+            `CacheStore`.
+        stages: the stages of runs that name none; None: initial, meta and synthesis.
         strategy: how models are asked and answers merged: a name, such as ``"vote"``, or an object; None:
             ``"synthesize"``, which carries out the stages.
         quorum, grace, timeout, samples, max_cost: the settings of runs that give none; see `RunOptions`.
-        system: system prompt of the initial stage, and of custom stages that have none of their own.
+        system: the system prompt of the initial stage, and of custom stages that have none of their own.
         retry, timeouts, limits, breaker: the policies of models that are registered without their own.
-        scorer: scores the initial answers, by default by their agreement; None: no scores.
-        judge: a model that grades the initial answers, registered before the first run; its grades stand
-            before the scorer's.
-        random: decides jitter; give ``random.Random(seed)`` to repeat a run.
+        scorer: a function that scores the initial answers, by default `agreement`; None: no scores.
+        judge: the name of a model that grades the initial answers; a grade replaces the score. It must be
+            registered before the first run.
+        intensity: how often the actor of a model may crash before it stays down.
+        random: draws the jitter of waits; give ``random.Random(seed)`` to repeat a run.
         faults: an `ultra.faults.FaultPlan`, which injects faults for tests.
 
+    Raises:
+        BadCall: an argument is not allowed; the message says what is.
+
     Subclasses may override `process_responses`, and define ``_create_<stage>_prompt(self, responses)``
-    to make a stage of that name, or to change the words of a built-in one.
+    to add a stage of that name, or to change the prompt of a built-in one.
     """
 
     def __init__(
@@ -155,11 +164,11 @@ class MultiLLMOrchestrator:
 
     @classmethod
     def from_config(cls, path: str | Path) -> Self:
-        """An orchestrator with the models and settings of a configuration file, such as ``ultra.toml``.
+        """Return an orchestrator with the models and settings of a configuration file, ``ultra.toml``.
 
         Raises:
-            ConfigError: the file is wrong, or a model cannot be connected to, for want of a key, say; the
-                message gives file, line, key, and what is allowed.
+            ConfigError: something in the file is not allowed, or a model cannot be connected to, such as for
+                lack of a key. The message has file, line and key, and says what is allowed.
             MissingExtra: a model or the cache needs packages that are not installed.
         """
         from ultra.config.loading import load_configuration  # noqa: PLC0415 - most programs have no such file
@@ -174,7 +183,7 @@ class MultiLLMOrchestrator:
                 orchestrator.register_model(name, model.connect(), model.weight, **model.policies())
         return orchestrator
 
-    # --- life ----------------------------------------------------------------------------------------
+    # --- start and end -------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
         await self._lifespan.enter()
@@ -197,14 +206,14 @@ class MultiLLMOrchestrator:
             await self._lifespan.stopped()
 
     async def aclose(self, grace: float = 10.0) -> None:
-        """Refuse new calls, wait until those under way have ended, and stop the actors.
+        """Close the orchestrator: refuse new calls, wait until those under way have ended, stop the actors.
 
-        After `grace` seconds, calls that have not ended are broken off, and raise `OrchestratorClosed`
-        where they are awaited. Cancelled, this breaks them off at once. May be called again, and by any
-        task; the block of the orchestrator, if it was entered, is left as usual.
+        After `grace` seconds, calls that have not ended are cancelled, and raise `OrchestratorClosed`.
+        Cancelling this cancels them at once. It may be called again, and by any task. The block of the
+        orchestrator, if it was entered, is left as usual.
 
         Raises:
-            BadCall: `grace` is no number of seconds.
+            BadCall: `grace` is no number of seconds, 0 or more.
         """
         check_seconds("grace", grace, endless=True)
         await self._lifespan.stop(grace)
@@ -224,15 +233,24 @@ class MultiLLMOrchestrator:
         hedge: Hedge | None = None,
         price: Price | None = None,
     ) -> None:
-        """Add a model; while the orchestrator runs, its actor starts at once.
+        """Add a model. If the orchestrator is entered, its actor starts at once.
 
-        A client is any object with ``generate(prompt)``, async or not, or such a callable; a list of
-        clients are deployments of one model, which are tried in order. With `hedge`, a call that takes
-        long gets a second one beside it; with `price`, answers have a cost. Runs that are under way do
-        not ask the new model any more.
+        Runs that are under way do not ask it.
+
+        Args:
+            name: its name in results, events and metrics.
+            client: an object with ``generate(prompt)``, async or not, or such a function; or a list of
+                clients, the deployments of one model, which are tried in order.
+            weight: its priority, a finite number, 0 or more; the highest is asked first.
+            retry: its own policy of retries, in place of that of the orchestrator.
+            timeouts: its own timeouts.
+            limits: its own limits of calls.
+            breaker: its own policy of the circuit breaker.
+            hedge: when a slow call is hedged by a second one.
+            price: dollars for its tokens; answers and results then have a cost.
 
         Raises:
-            BadCall: the name is taken or empty, the weight not finite or negative, the client unusable.
+            BadCall: the name is taken or empty, the weight is not allowed, or the client cannot be used.
             OrchestratorClosed: the orchestrator was closed.
         """
         self._lifespan.check_open()
@@ -240,14 +258,14 @@ class MultiLLMOrchestrator:
             name, client, weight, Policies(retry, timeouts, limits, breaker, hedge, price)
         )
         if self._lifespan.tree is not None:
-            self._lifespan.look(lambda tree: tree.target(model))
+            self._lifespan.call_with_tree(lambda tree: tree.target(model))
 
     async def unregister_model(self, name: str, *, drain: bool = True, grace: float | None = None) -> None:
-        """Remove a model and wait until its actor has ended; its answers in memory are forgotten.
+        """Remove a model and wait until its actor has ended; its cached answers are removed from memory.
 
-        With `drain`, requests that it has accepted are answered first; else they fail. What is not done
-        after `grace` seconds (default: 5) is cancelled, and fails. Cancelled, this stops waiting; the
-        model is removed all the same.
+        With `drain`, the requests that it has accepted are answered first; without, they fail. Those that
+        have not ended after `grace` seconds (5 by default) are cancelled, and fail. Cancelling this ends
+        the waiting only: the model is removed all the same.
 
         Raises:
             BadCall: there is no model of that name, or another argument is not allowed.
@@ -260,36 +278,36 @@ class MultiLLMOrchestrator:
             await self._lifespan.trio_run.run(lambda: tree.remove(model, drain=drain, grace=grace))
 
     def set_model_weight(self, name: str, weight: float) -> None:
-        """Change a model's weight, from the next run on. Raises `BadCall` for a bad name or weight."""
+        """Change the weight of a model, from the next run on; raise `BadCall` for a wrong name or weight."""
         self._registry.set_weight(name, weight)
 
     def get_prioritized_models(self, models: Sequence[str] | None = None) -> list[str]:
-        """The names of all models, or of these, highest weight first; ties in order of registration.
+        """Return the names of all models, or of these, highest weight first; ties in order of registration.
 
         Raises:
-            BadCall: an unknown or repeated name, or an empty list.
+            BadCall: a name is unknown or repeated, or the list is empty.
         """
         return [model.name for model in self._registry.prioritized(models)]
 
     def get_metrics(self) -> dict[str, ModelMetrics]:
-        """A snapshot of every model's metrics since it was registered, highest weight first."""
+        """Return the metrics of each model since it was registered, highest weight first."""
         models = self._registry.prioritized()
         return self._lifespan.trio_run.run_sync(
             lambda: {model.name: model.metrics.snapshot() for model in models}
         )
 
     def health(self) -> dict[str, ModelHealth]:
-        """How well each model is, and why: up, degraded or down; highest weight first.
+        """Return the health of each model (up, degraded or down, and why), highest weight first.
 
         Raises:
-            OrchestratorClosed: the orchestrator does not run.
+            OrchestratorClosed: the orchestrator is not entered.
         """
-        return self._lifespan.look(
+        return self._lifespan.call_with_tree(
             lambda tree: {model.name: tree.health(model) for model in self._registry.prioritized()}
         )
 
     def revive_model(self, name: str) -> None:
-        """Start the actor of a model again that is down after too many crashes, and close its circuit.
+        """Close the circuit of a model, and start its actor again if that is down after too many crashes.
 
         Raises:
             BadCall: there is no model of that name.
@@ -297,15 +315,15 @@ class MultiLLMOrchestrator:
         model = self._registry.get(name)
         self._lifespan.trio_run.run_sync(model.breaker.reset)
         if self._lifespan.tree is not None:
-            self._lifespan.look(lambda tree: tree.revive(model))
+            self._lifespan.call_with_tree(lambda tree: tree.revive(model))
 
     def tree(self) -> SupervisorSnapshot:
-        """The actors as they are right now; ``print(orchestrator.tree())`` draws them.
+        """Return the actors at this moment; ``print(orchestrator.tree())`` draws them.
 
         Raises:
-            OrchestratorClosed: the orchestrator does not run.
+            OrchestratorClosed: the orchestrator is not entered.
         """
-        return self._lifespan.look(ModelTree.snapshot)
+        return self._lifespan.call_with_tree(ModelTree.snapshot)
 
     # --- asking --------------------------------------------------------------------------------------
 
@@ -318,18 +336,24 @@ class MultiLLMOrchestrator:
         strategy: str | StrategySpec | Strategy | None = None,
         **run: Unpack[RunArguments],
     ) -> OrchestrationResult:
-        """Take `prompt` through a strategy and return all that came of it.
+        """Ask the models by a strategy, and return the result of the run.
 
-        `stages` are names or `Stage` objects, None for initial, meta and synthesis; `models` are names,
-        None for all. `strategy` is a name or an object, and stands in for the orchestrator's own, as do
-        the settings of a run: see `RunArguments`. Cancelled, it cancels the run's calls.
+        Cancelling this cancels the calls of the run.
+
+        Args:
+            prompt: the question.
+            stages: names or `Stage` objects, for the strategy ``synthesize``; None: those of the
+                orchestrator.
+            models: the names of the models that may be asked; None: all.
+            strategy: a name or an object; None: that of the orchestrator.
+            run: the settings of this run in place of the orchestrator's, see `RunArguments`.
 
         Raises:
             BadCall: an argument is not allowed; no model was called.
-            QuorumNotReached: too few models answered a step that the run cannot do without.
-            StageFailed: your own prompt method or scorer raised.
+            QuorumNotReached: too few models answered in a step that the run needs.
+            StageFailed: your own prompt method, scorer or verifier raised.
             StrategyFailed: your own strategy raised.
-            DeadlineExceeded: the run had not ended a second after its `timeout`: its coordinator hangs.
+            DeadlineExceeded: the run had not ended a second after its `timeout`, so its coordinator hangs.
             OrchestratorClosed: the orchestrator was closed.
         """
         whole = stream_of_override.get()
@@ -347,13 +371,20 @@ class MultiLLMOrchestrator:
         strategy: str | StrategySpec | Strategy | None = None,
         **run: Unpack[RunArguments],
     ) -> RunStream:
-        """As `process_responses`, telling what happens while it happens.
+        """Return a stream of the events of a run; arguments are those of `process_responses`.
 
-        ``async with o.stream_responses(prompt) as run: async for event in run: ...``, and
-        ``await run.result()`` for the result. Leaving the block cancels what is not finished. Where a
-        subclass overrides `process_responses`, that is what runs: the events of the runs that it makes
-        are told, and what it returns is the result. Raises `BadCall` and `OrchestratorClosed` at once;
-        what happens later is an event, and raised by the result.
+        Leaving its block cancels the run. If a subclass overrides `process_responses`, that method is what
+        runs: the events are those of the runs that it makes, and what it returns is the result. Later
+        errors are an event, and `RunStream.result` raises them. ::
+
+            async with orchestrator.stream_responses("Your prompt") as run:
+                async for event in run:
+                    print(event)
+                result = await run.result()
+
+        Raises:
+            BadCall: an argument is not allowed; no model was called.
+            OrchestratorClosed: the orchestrator was closed.
         """
         if type(self).process_responses is not MultiLLMOrchestrator.process_responses:
             self._lifespan.check_open()
@@ -373,16 +404,22 @@ class MultiLLMOrchestrator:
         timeout: float | None = None,
         options: Mapping[str, object] | SamplingOptions | None = None,
     ) -> ModelResponse:
-        """Ask one model, given by its name or as its client, with retries and cache.
+        """Ask one model, with retries and cache, and return its response.
 
-        A client that was never registered is asked too, under a name of its own. `stage` only labels
-        the response. `timeout` [s] bounds all attempts together.
+        Args:
+            model: the name of a model, or its client, which need not be registered.
+            prompt: the question.
+            stage: the label of the response, and nothing more.
+            use_cache: whether the answer of an equal request may be used, and this one cached.
+            system: the system prompt, in place of that of the orchestrator.
+            timeout: seconds for all attempts together; None: no limit.
+            options: how the model writes, such as ``{"temperature": 0.2}``.
 
         Raises:
-            BadCall: an argument is not allowed, or the client is unusable; no model was called.
-            AllAttemptsFailed: every attempt failed.
+            BadCall: an argument is not allowed, or the client cannot be used; no model was called.
+            AllAttemptsFailed: all attempts failed.
             DeadlineExceeded: `timeout` was over first.
-            ModelUnregistered: the model was unregistered meanwhile, and not let finish.
+            ModelUnregistered: the model was unregistered meanwhile, without `drain`.
             OrchestratorClosed: the orchestrator was closed.
         """
         self._lifespan.check_open()

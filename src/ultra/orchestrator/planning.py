@@ -1,4 +1,4 @@
-"""From what a caller asks for to a run: everything is checked before any model is called."""
+"""Planning a run: all arguments are checked, before any model is called."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ultra.bridge.caller import Caller
 from ultra.errors import BadCall
 from ultra.messages.request import ModelRequest, SamplingOptions
 from ultra.orchestrator.arguments import checked_prompt, checked_system
-from ultra.prompts.fencing import Seal
+from ultra.prompts.fencing import Fencing
 from ultra.strategies.catalog import make_strategy, spec_of
 from ultra.strategies.stages import BUILT_IN, Stage, order_stages
 from ultra.strategies.synthesize import Synthesize
@@ -39,7 +39,7 @@ _PROMPT_METHOD: Final = re.compile(r"_create_(\w+)_prompt")
 
 
 class RunDefaults(NamedTuple):
-    """What holds for every run that says nothing else."""
+    """The defaults of an orchestrator's runs."""
 
     options: RunOptions
     strategy: object
@@ -50,7 +50,7 @@ class RunDefaults(NamedTuple):
 
 
 class Planner:
-    """Plans the runs of one orchestrator. `stages` are those that can be asked for by name.
+    """Plans the runs of one orchestrator. `stages` are those that callers can name.
 
     Raises:
         BadCall: the strategy or the stages of `defaults` are not allowed, or the secret is too short.
@@ -62,7 +62,7 @@ class Planner:
         self._registry = registry
         self._stages = stages
         self._defaults = defaults
-        self._seal = Seal(secret)
+        self._fencing = Fencing(secret)
         self._strategy = make_strategy(defaults.strategy or Synthesize())
         if isinstance(self._strategy, Synthesize):
             self._strategy = self._strategy.resolve(stages, defaults.stages)
@@ -78,22 +78,21 @@ class Planner:
         strategy: object,
         given: RunArguments,
     ) -> RunMaker:
-        """Check everything that a run is given; what this returns makes its messages once there are actors.
+        """Check the arguments of a run, and return what makes its message once there are actors.
 
-        Models that come and go in between are taken into account: the run is of the moment in which it
-        is made.
+        The run asks the models that are registered at that later moment.
 
         Raises:
-            BadCall: an argument is not allowed; the message names what is.
+            BadCall: an argument is not allowed; the message says what is.
         """
-        defaults, registry, seal = self._defaults, self._registry, self._seal
+        defaults, registry, fencing = self._defaults, self._registry, self._fencing
         system, options = options_of(given, defaults.system, defaults.options)
         request = ModelRequest.of(checked_prompt(prompt), system, options.sampling)
         chosen_strategy = self._chosen(strategy, stages)
         spec = self._spec if chosen_strategy is self._strategy else spec_of(chosen_strategy)
         judge = self._judge()
         caller = Caller.current()
-        # An iterator can be read only once, and the run is made later.
+        # Copied, since an iterator can be read only once, and `make_run` reads it again.
         names = tuple(models) if isinstance(models, Iterable) and not isinstance(models, str) else models
         options.needed(len(registry.chosen(names)))
 
@@ -113,7 +112,7 @@ class Planner:
                 strategy=chosen_strategy,
                 targets=tuple(tree.target(model) for model in chosen),
                 requests=tree.requests,
-                seal=seal,
+                fencing=fencing,
                 sink=sink,
                 started=started,
                 deadline=started + (inf if options.timeout is None else options.timeout),
@@ -137,7 +136,7 @@ class Planner:
         return strategy
 
     def _judge(self) -> RegisteredModel | None:
-        # Only now: models are registered after the orchestrator was made, and after it was entered, too.
+        # Not before a run: models are registered later than the orchestrator is made.
         name = self._defaults.judge
         if name is None:
             return None
@@ -156,10 +155,10 @@ def _no_stages(strategy: Strategy) -> BadCall:
 def options_of(
     given: RunArguments, system: str | None, defaults: RunOptions
 ) -> tuple[str | None, RunOptions]:
-    """Return system prompt and options of a call: what is `given`, and the defaults for the rest.
+    """Return the system prompt and the options of a call: those `given`, and the defaults for the rest.
 
     Raises:
-        BadCall: an unknown name, or a value that is not allowed.
+        BadCall: a name is unknown, or a value is not allowed.
     """
     settings = dict(given)
     own_system = checked_system(settings.pop("system", None))
@@ -174,14 +173,14 @@ def options_of(
 
 
 def check_stages(requested: Sequence[str | Stage] | None, known: Mapping[str, Stage]) -> None:
-    """Raise `BadCall` unless a run can have the stages `requested`, of which some are `known` by name."""
+    """Raise `BadCall` unless a run can have the stages `requested`; `known` has those that have a name."""
     order_stages(requested, known)
 
 
 def stages_of(owner: object) -> dict[str, Stage]:
-    """The built-in stages, and those that a method ``_create_<stage>_prompt`` of `owner` makes or changes.
+    """Return the built-in stages, and those that a method ``_create_<stage>_prompt`` of `owner` makes.
 
-    `owner` may be a class, too: then the names are right, but the methods are not bound.
+    `owner` is an orchestrator or its class; for a class, the names are right, but the methods are not bound.
     """
     stages = dict(BUILT_IN)
     for attribute in dir(owner if isinstance(owner, type) else type(owner)):

@@ -1,4 +1,4 @@
-"""The models of one orchestrator: names, weights, and all that belongs to a registration."""
+"""The registered models of one orchestrator, by name and by weight."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ultra.bridge.caller import current_runner, trio_runner
 from ultra.clients.adapter import ClientAdapter
 from ultra.clients.pricing import Price
 from ultra.errors import BadCall
-from ultra.orchestrator.unregistered import UnregisteredClients
+from ultra.orchestrator.unregistered_clients import UnregisteredClients
 from ultra.stores.memory import MemoryCache, MemoryShard
 
 if TYPE_CHECKING:
@@ -37,9 +37,10 @@ _WEIGHT: Final = attrgetter("weight")
 
 
 class Policies(Struct, frozen=True):
-    """How a model's calls are retried, timed, limited, broken off, hedged and paid for.
+    """The policies of one model, or of all; None: that of all models, or the default.
 
-    None: as for all models. Raises `BadCall` for anything of another type.
+    Raises:
+        BadCall: a policy is of another type.
     """
 
     retry: RetryPolicy | None = None
@@ -59,18 +60,15 @@ class Policies(Struct, frozen=True):
 
 @runtime_checkable
 class Faults(Interceptor, Protocol):
-    """What injects faults into an orchestrator: into its actors, and into the calls to its models."""
+    """Injects faults into the actors of an orchestrator, and into the calls to its models."""
 
     def around(self, model: str, adapter: ClientAdapter) -> ClientAdapter:
-        """Called once for each model, when it is registered; what this gives is called in its place."""
+        """Return what is called in place of `adapter`. Called once for each client, when it is registered."""
         ...
 
 
 class ModelRegistry:
-    """Registered models by name. Weights, caches and counters live here, whatever runs or not.
-
-    Any thread may use it.
-    """
+    """The registered models by name. They stay when the actors stop. For use by any thread."""
 
     def __init__(self, cache: CacheStore | None, policies: Policies, faults: Faults | None = None) -> None:
         check_faults(faults, Faults)
@@ -83,9 +81,10 @@ class ModelRegistry:
         self.unregistered = UnregisteredClients(self._make_unregistered)
 
     def register(self, name: object, client: object, weight: object, policies: Policies) -> RegisteredModel:
-        """Add a model; raises `BadCall` for a name that is taken, a bad weight, an unusable client.
+        """Add a model and return it. Where one of its `policies` is None, that of the registry holds.
 
-        What `policies` leaves open is as for the whole registry.
+        Raises:
+            BadCall: the name is taken or empty, the weight is not allowed, or the client cannot be used.
         """
         if not isinstance(name, str) or not name.strip():
             raise BadCall(f"the model name is {name!r}; it must be text that is not empty")
@@ -102,16 +101,16 @@ class ModelRegistry:
         return model
 
     def unregister(self, name: str) -> RegisteredModel:
-        """Forget a model, and its answers as far as they are in memory.
+        """Remove a model and return it; its cached answers are removed from memory.
 
         Raises:
-            BadCall: there is none of that name.
+            BadCall: there is no model of that name.
         """
         with self._lock:
             model = self.get(name)
             del self._models[name], self._clients[name]
             model.registered = False
-        # Requests that are still under way must not leave their answers to the next model of this name.
+        # Requests that are still under way must not write into the shard of the next model of this name.
         shard, model.shard = model.shard, None
         if isinstance(shard, MemoryShard):
             shard.clear()
@@ -142,7 +141,7 @@ class ModelRegistry:
         return adapter if self._faults is None else self._faults.around(name, adapter)
 
     def _make_unregistered(self, name: str, client: object) -> RegisteredModel:
-        # Its answers are kept apart: the name says nothing about the client, and a store may outlive both.
+        # In memory alone: a store may outlive the client, and this name does not identify it.
         cache = MemoryCache(max_entries=256, max_bytes=4 * 2**20) if self._cache is not None else None
         shard = cache.shard(name) if cache is not None else None
         return self._make(name, client, 1.0, Policies(), shard)
@@ -150,14 +149,14 @@ class ModelRegistry:
     # --- finding ---------------------------------------------------------------------------------------
 
     def get(self, name: object) -> RegisteredModel:
-        """The model called `name`; raises `BadCall` that names the choices."""
+        """Return the model called `name`; raise `BadCall`, which names the choices."""
         model = self._models.get(name) if isinstance(name, str) else None
         if model is None:
             raise BadCall(f"unknown model {name!r}; registered: {self._choices()}")
         return model
 
     def of_client(self, client: object) -> RegisteredModel | None:
-        """The first model that was registered with `client`."""
+        """Return the first model that was registered with `client`; None if there is none."""
         with self._lock:
             for name, known in self._clients.items():
                 if known is client:
@@ -165,24 +164,24 @@ class ModelRegistry:
         return None
 
     def set_weight(self, name: str, weight: float) -> None:
-        """Change a model's weight; it counts from the next run on."""
+        """Change the weight of a model, from the next run on."""
         self.get(name).weight = check_weight(weight)
 
     def prioritized(self, names: object = None) -> list[RegisteredModel]:
-        """The models with these names, or all, by weight, highest first; ties in the order of registration.
+        """Return the models of these names, or all, highest weight first; ties in order of registration.
 
         Raises:
-            BadCall: an unknown or repeated name, an empty list, or something that is no list of names.
+            BadCall: a name is unknown or repeated, the list is empty, or it is no list of names.
         """
         models = self._models.copy()  # another thread may register one meanwhile
         chosen = list(models.values())
         if names is not None:
             order = {name: number for number, name in enumerate(models)}
             chosen = sorted(self._named(names), key=lambda model: order.get(model.name, 0))
-        return sorted(chosen, key=_WEIGHT, reverse=True)  # which leaves those of equal weight in their order
+        return sorted(chosen, key=_WEIGHT, reverse=True)  # stable: equal weights keep their order
 
     def chosen(self, names: object = None) -> list[RegisteredModel]:
-        """As `prioritized`, for a run: it needs at least one model."""
+        """Return the same for a run; raise `BadCall` also if no model is registered."""
         if not self._models:
             raise BadCall("no model is registered; call register_model(name, client) first")
         return self.prioritized(names)
@@ -202,29 +201,29 @@ class ModelRegistry:
 
 
 def _runner_of(client: object) -> Runner | None:
-    """Where the client's coroutines run: on trio if it says so, else on the loop that runs here."""
+    """Return where the client's coroutines run: on trio if it says so, else on the current loop."""
     return trio_runner if getattr(client, "async_library", None) == "trio" else current_runner()
 
 
 def _shard_name(name: str, client: object) -> str:
-    """The name of a model's answers in a store, which may outlive what is registered under `name` today.
+    """Return the name of a model's shard in the cache, with provider and model of the client, if it has them.
 
-    So where the client says what it is, that is a part of it.
+    A store may outlive this registration, and another client may be registered under the same name.
     """
-    told = [getattr(client, attribute, None) for attribute in ("provider", "model")]
-    identity = ":".join(part for part in told if isinstance(part, str) and part)
+    parts = [getattr(client, attribute, None) for attribute in ("provider", "model")]
+    identity = ":".join(part for part in parts if isinstance(part, str) and part)
     return f"{name} ({identity})" if identity else name
 
 
 def check_weight(weight: object) -> float:
-    """Return `weight` as a float; raises `BadCall` when it is not a number that is finite and >= 0."""
+    """Return `weight` as a float; raise `BadCall` unless it is a finite number, 0 or more."""
     if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
         raise BadCall(f"the weight is {weight!r}; it must be a finite number, 0 or more")
     return float(weight)
 
 
 def _deployments(client: object) -> Sequence[object]:
-    """The clients of a registration: one, or, in a list or tuple, several to be tried in order."""
+    """Return the clients of a registration; a list or tuple has several, which are tried in order."""
     if not isinstance(client, (list, tuple)):
         return (client,)
     if not client:

@@ -1,4 +1,4 @@
-"""One run, and its events while it goes on. A plain call is the same with a sink that nobody reads."""
+"""One run and its events. A plain call is the same run with a sink that has no reader."""
 
 from __future__ import annotations
 
@@ -25,41 +25,41 @@ if TYPE_CHECKING:
     from ultra.orchestrator.lifespan import Lifespan
     from ultra.orchestrator.tree import ModelTree
 
-__all__ = ["LiveRun", "RunMaker", "RunStream", "RunningRun"]
+__all__ = ["LiveRun", "RunMaker", "RunSource", "RunStream"]
 
 
 class RunMaker(Protocol):
-    """Makes the messages of a run that was checked, now that there are actors to carry it out."""
+    """Makes the message of a run that was checked, once there are actors."""
 
     def __call__(self, tree: ModelTree, run_id: str, sink: EventSink) -> tuple[Execute, LocalRun]:
-        """Return the message, and what stays beside it. Raises `BadCall` if it is too late for the run."""
+        """Return the message, and what stays in `LocalRuns`; raise `BadCall` if the models have changed."""
         ...
 
 
 class RunSink(EventSink, Protocol):
-    """A sink of one run's events that can be closed."""
+    """A sink that can be closed."""
 
     def close(self) -> None:
-        """Take nothing more: the block of the run is left."""
+        """Take no more events, since the block of the run was left."""
 
 
-class RunningRun(Protocol):
-    """What a `RunStream` reads: a block inside which one run goes on."""
+class RunSource(Protocol):
+    """What a `RunStream` reads: a `LiveRun` or an `OverriddenRun`."""
 
     reply: AskResult[None, OrchestrationResult] | None
-    """How the run ended; None while it goes on, and for ever when its block was left before."""
+    """How the run ended; None while it goes on, and if its block was left before its end."""
 
     def block(self) -> AbstractAsyncContextManager[RunSink, bool | None]:
-        """Return the block, for the loop that this is called on."""
+        """Return the context manager in which the run goes on, for the loop of the caller."""
         ...
 
     async def wait(self) -> None:
-        """Wait, on the caller's loop, for the end of the run or of its block."""
+        """Wait until the run has ended, or its block has; on the loop of the caller."""
         ...
 
 
 class LiveRun:
-    """A run by the actors of an orchestrator. `make_sink` makes, of its id, where its events go."""
+    """A run by the actors of an orchestrator. `make_sink` makes the sink of its events, given its id."""
 
     def __init__(
         self, run_id: str, lifespan: Lifespan, make_run: RunMaker, make_sink: Callable[[str], RunSink]
@@ -70,21 +70,21 @@ class LiveRun:
         self._lifespan = lifespan
         self._make_run = make_run
         self._make_sink = make_sink
-        self._loan = lifespan.lend()
+        self._actors = lifespan.use()
         self._asks: AskGroup[None, OrchestrationResult] = AskGroup(self._on_reply)
 
     def block(self) -> AbstractAsyncContextManager[RunSink, bool | None]:
-        """Return the block, which is entered and left where the actors run."""
+        """Return the context manager of the run, which is entered and left where the actors run."""
         return self._lifespan.trio_run.wrap_context_manager(self)
 
     async def wait(self) -> None:
-        """Wait for the end of the run or of its block."""
+        """Wait until the run has ended, or its block has."""
         await self._lifespan.trio_run.run(self._over.wait)
 
     # --- where the actors run ----------------------------------------------------------------------------
 
     async def __aenter__(self) -> RunSink:
-        tree = self._tree = await self._loan.__aenter__()
+        tree = self._tree = await self._actors.__aenter__()
         try:
             self._sink = self._make_sink(self._run_id)
             execute, local = self._make_run(tree, self._run_id, self._sink)
@@ -94,7 +94,7 @@ class LiveRun:
                 tree.system.start_soon(self._give_up_in_time, local)
         except BaseException:
             tree.runs.discard(self._run_id)
-            await self._loan.__aexit__(*sys.exc_info())
+            await self._actors.__aexit__(*sys.exc_info())
             raise
         return self._sink
 
@@ -107,10 +107,10 @@ class LiveRun:
         if self.reply is None:
             self._sink.close()
             self._over.set()
-        return await self._loan.__aexit__(kind, error, trace)
+        return await self._actors.__aexit__(kind, error, trace)
 
     async def _give_up_in_time(self, local: LocalRun) -> None:
-        """Give the run up some time after its deadline, if it has not ended."""
+        """Give the run up a second after its deadline, if it has not ended."""
         with trio.move_on_at(local.given_up_at):
             await self._over.wait()
         if not self._over.is_set():
@@ -129,15 +129,20 @@ class LiveRun:
 
 
 class RunStream:
-    """One run and its events: ``async with orchestrator.stream_responses(...) as run: ...``.
+    """One run and its events, made by `MultiLLMOrchestrator.stream_responses`.
 
-    Iterate over it for the events; `result` gives what the run came to, read or not. The last event is
-    a `RunCompleted` or a `RunFailed`, exactly one. A slow reader slows nobody and loses no text: chunks
-    of one answer that wait are joined. Leaving the block cancels what is not finished; a task that still
-    iterates or waits for the result then gets a `BadCall`.
+    Iterate over it for the events; `result` returns the result, whether the events are read or not. The
+    last event is a `RunCompleted` or a `RunFailed`, exactly one. A slow reader delays no model and loses no
+    text: unread chunks of one answer are joined. Leaving the block cancels the run; a task that still
+    iterates or waits for the result then gets a `BadCall`. ::
+
+        async with orchestrator.stream_responses("Your prompt") as run:
+            async for event in run:
+                print(event)
+            result = await run.result()
     """
 
-    def __init__(self, run_id: str, run: RunningRun) -> None:
+    def __init__(self, run_id: str, run: RunSource) -> None:
         self.run_id = run_id
         self._run = run
         self._block: AbstractAsyncContextManager[RunSink, bool | None] | None = None
@@ -173,9 +178,9 @@ class RunStream:
         raise StopAsyncIteration
 
     async def result(self) -> OrchestrationResult:
-        """Wait for the end of the run and return its result; the events may be read or not.
+        """Wait until the run has ended, and return its result; raise what `process_responses` raises.
 
-        Cancellation leaves the run as it is. Raises what `process_responses` raises.
+        Cancelling this leaves the run as it is.
         """
         self._check_opened()
         await self._run.wait()

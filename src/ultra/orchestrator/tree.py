@@ -1,4 +1,4 @@
-"""The actor tree of an orchestrator: root → models (an isolating supervisor for each) → coordinator."""
+"""The actor tree of an orchestrator: the models, each below a supervisor of its own, and the coordinator."""
 
 from __future__ import annotations
 
@@ -32,23 +32,27 @@ if TYPE_CHECKING:
 __all__ = ["ModelTree"]
 
 
-class _Place(NamedTuple):
-    """Where a model's actor is in the tree: below a supervisor of its own, called `node`."""
+class _Node(NamedTuple):
+    """A model in the tree: its actor, below a supervisor of this `name`."""
 
-    node: str
-    above: Supervisor
+    name: str
+    supervisor: Supervisor
     target: Target
 
     @property
     def has_ended(self) -> bool:
-        """Whether the actor has ended for good."""
+        """Whether the actor has stopped, not to start again."""
         return self.target.ref.snapshot().state is ActorState.STOPPED
 
 
 class ModelTree:
-    """Entered, it has an actor for each model and a coordinator; left, it has stopped them.
+    """The actors of an orchestrator, from entering this to leaving it.
 
-    The models start before the coordinator and stop after it, so that its runs can end.
+    The models start before the coordinator and stop after it, so that its runs can end. ::
+
+        root ── models ── llama ── actor       (each model below a supervisor that isolates it)
+            │         └── gemini ── actor
+            └── coordinator
     """
 
     def __init__(
@@ -66,9 +70,9 @@ class ModelTree:
         self._intensity = intensity
         self._first = tuple(models)
         self._supervisor: Supervisor | None = None
-        self._nodes: dict[str, None] = {}
-        self._places: dict[RegisteredModel, _Place] = {}
-        self._leaving: dict[RegisteredModel, _Place] = {}
+        self._names: dict[str, None] = {}  # of nodes, taken
+        self._nodes: dict[RegisteredModel, _Node] = {}
+        self._leaving: dict[RegisteredModel, _Node] = {}
         self._coordinator: ActorRef | None = None
 
     async def __aenter__(self) -> Self:
@@ -88,85 +92,85 @@ class ModelTree:
         try:
             return await self.system.__aexit__(kind, error, trace)
         finally:
-            # Those that `remove` could not wait for have ended by now, too.
-            for models in (self._places, self._leaving):
-                while models:  # taken out first, for a `remove` may come meanwhile and let go of them, too
-                    await models.popitem()[0].let_go()
+            # Those for which a cancelled `remove` did not wait have ended by now, too.
+            for models in (self._nodes, self._leaving):
+                while models:  # taken out first, since a `remove` may release them meanwhile
+                    await models.popitem()[0].release()
 
     @property
     def coordinator(self) -> ActorRef:
-        """The actor that takes `Execute`."""
+        """The actor to which `Execute` is sent."""
         if self._coordinator is None:
             raise OrchestratorClosed("the orchestrator's actors have not started")
         return self._coordinator
 
     def add(self, model: RegisteredModel) -> Target:
-        """Start an actor for `model`; returns at once, and requests can be sent right away."""
+        """Start an actor for `model`. This returns at once, and requests can be sent right away."""
         if self._supervisor is None:
             raise OrchestratorClosed("the orchestrator's actors have not started")
-        node = self._free_node(model.name)
-        above = self._supervisor.supervisor(node, on_excess="isolate", intensity=self._intensity)
-        actor = above.spawn(ModelActor, model, self._random, self.requests, name="actor")
+        name = self._free_name(model.name)
+        supervisor = self._supervisor.supervisor(name, on_excess="isolate", intensity=self._intensity)
+        actor = supervisor.spawn(ModelActor, model, self._random, self.requests, name="actor")
         target = Target(model, actor)
-        self._nodes[node] = None
-        self._places[model] = _Place(node, above, target)
+        self._names[name] = None
+        self._nodes[model] = _Node(name, supervisor, target)
         model.users += 1
         return target
 
     async def remove(self, model: RegisteredModel, *, drain: bool = True, grace: float | None = None) -> None:
-        """Stop the actor of a model for good and wait until it has ended.
+        """Stop the actor of a model and wait until it has ended.
 
-        With `drain` it first answers what it has accepted; `grace` [s] is as in `ActorRef.stop`. Cancelled,
-        this stops waiting; the actor stops all the same.
+        With `drain`, it answers the requests that it has accepted first. `grace` [s] is as in
+        `ActorRef.stop`. Cancelling this ends the waiting only: the actor stops all the same.
         """
-        place = self._places.pop(model, None)
-        if place is None:
+        node = self._nodes.pop(model, None)
+        if node is None:
             return
-        self._leaving[model] = place
-        await place.above.stop(drain=drain, grace=grace)
-        # Others may have ended meanwhile whose callers, cancelled, did not wait for it.
+        self._leaving[model] = node
+        await node.supervisor.stop(drain=drain, grace=grace)
+        # Others may have ended meanwhile, for which a cancelled call of this did not wait.
         ended = [left for left, its in self._leaving.items() if its.has_ended]
         for left in ended:
-            del self._nodes[self._leaving.pop(left).node]
+            del self._names[self._leaving.pop(left).name]
         for left in ended:
-            await left.let_go()
+            await left.release()
 
-    async def forget(self, models: Iterable[RegisteredModel]) -> None:
-        """Stop the actors of unregistered clients that nobody is asking, which takes no time."""
+    async def drop(self, models: Iterable[RegisteredModel]) -> None:
+        """Stop the actors of unregistered clients that are not being asked, which takes no time."""
         with trio.CancelScope(shield=True):
             for model in models:
                 await self.remove(model, drain=False, grace=0)
 
     def revive(self, model: RegisteredModel) -> None:
         """Start the actor of a model again if it is down."""
-        place = self._places.get(model)
-        if place is not None:
-            place.above.revive("actor")
+        node = self._nodes.get(model)
+        if node is not None:
+            node.supervisor.revive("actor")
 
     def target(self, model: RegisteredModel) -> Target:
-        """The actor of `model`, which is started if there is none.
+        """Return `model` with its actor, which is started if there is none.
 
         Raises:
-            ModelUnregistered: there is none any more, since another thread has unregistered the model.
+            ModelUnregistered: another thread has unregistered the model.
         """
-        place = self._places.get(model)
-        if place is None and not model.registered:
+        node = self._nodes.get(model)
+        if node is None and not model.registered:
             raise ModelUnregistered(model.name)
-        return place.target if place is not None else self.add(model)
+        return node.target if node is not None else self.add(model)
 
     def health(self, model: RegisteredModel) -> ModelHealth:
-        """How `model` is right now."""
+        """Return the health of `model` at this moment."""
         return model_health(model, self.target(model).ref.snapshot())
 
     def snapshot(self) -> SupervisorSnapshot:
-        """The whole tree as it is right now."""
+        """Return the whole tree at this moment."""
         return self.system.tree()
 
-    def _free_node(self, name: str) -> str:
-        """A name for a model's supervisor: its own, unless a model of that name is still being stopped."""
-        node = first = quote(name, safe=" :@")
+    def _free_name(self, model_name: str) -> str:
+        """Return a name for the supervisor of a model; with a number, if another of that name is stopping."""
+        name = first = quote(model_name, safe=" :@")
         number = 1
-        while node in self._nodes:
+        while name in self._names:
             number += 1
-            node = f"{first}~{number}"
-        return node
+            name = f"{first}~{number}"
+        return name

@@ -1,1 +1,1 @@
-"""The words of prompts: composing them, fencing what models wrote, fitting it all into a window."""
+"""Prompts by which models read other models' answers: composed, fenced, and cut to fit the context window."""

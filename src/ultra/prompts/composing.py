@@ -1,4 +1,4 @@
-"""The words of the stages that read other models' answers: what is asked, and how it is made to fit."""
+"""Prompts by which a model reads the answers of others: their words, and how they fit a context window."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from ultra.errors import BadCall, ModelError
 from ultra.messages.tokens import estimate_tokens
-from ultra.prompts.fencing import Candidate, Labelled, LabelledText, Part, Seal
+from ultra.prompts.fencing import Candidate, Fencing, Labelled, LabelledText, Part
 from ultra.prompts.fitting import cut_middle, fair_shares
 
 if TYPE_CHECKING:
@@ -31,13 +31,13 @@ __all__ = [
 
 
 class Task(Struct, frozen=True):
-    """What a stage asks of a model that reads candidates.
+    """What a model that reads candidates is asked to do.
 
     Attributes:
-        role: what the model does, one sentence of its system prompt, before the rule about fences.
-        rules: how it does it, after that rule.
-        request: the last words of the prompt, to which the question is added.
-        ties: whether the candidates' weights are to settle what evidence does not.
+        role: what the model does: the sentence of its system prompt before the rule about fences.
+        rules: how it does it: the sentences after that rule.
+        request: the last words of the prompt, before the question.
+        ties: whether the model is to prefer candidates of higher weight where evidence decides nothing.
     """
 
     role: str
@@ -47,7 +47,7 @@ class Task(Struct, frozen=True):
 
 
 class Cut(Struct, frozen=True):
-    """Something that was shortened to fit, by about `tokens`. Prints as a sentence."""
+    """A text that was shortened by about so many tokens. Prints as a sentence."""
 
     part: Part | Literal["question"]
     model_name: str | None
@@ -59,10 +59,10 @@ class Cut(Struct, frozen=True):
 
 
 class Prompt(Struct, frozen=True):
-    """What one model is asked.
+    """The prompt of one model.
 
-    `labels` says which model each label stands for; no model is ever told. `cuts` is empty when
-    everything fitted.
+    `labels` has the model name behind each label; the prompt has labels alone. `cuts` is empty if all
+    texts fitted.
     """
 
     user: str
@@ -98,17 +98,17 @@ TASKS: Final[Mapping[str, Task]] = {"meta": META, "synthesis": SYNTHESIS}
 """The tasks of the built-in stages that read candidates."""
 
 _REPEATED_QUESTION: Final = 100
-"""Up to this many tokens the question is repeated at the end, where small models heed it most."""
+"""A question of up to so many tokens is repeated at the end, where small models attend to it most."""
 _LEAST_SHARE: Final = 32
-"""Tokens below which nothing of a text is left beside the marker of its cut."""
+"""Tokens; a text that is cut to fewer has little left beside the marker."""
 _CHAT_TEMPLATE: Final = 64
 """Tokens that a provider's chat template may add to a prompt."""
 
 
 def prompt_budget(context_window: int, answer_tokens: int | None = None) -> int:
-    """How many tokens a prompt may take in a window of `context_window` tokens.
+    """Return how many tokens a prompt may have in a window of `context_window` tokens.
 
-    `answer_tokens` is kept for the answer; where no limit is known, a quarter of the window.
+    So many `answer_tokens` are kept for the answer; None: a quarter of the window.
     """
     answer = context_window // 4 if answer_tokens is None else answer_tokens
     return max(0, context_window - answer - _CHAT_TEMPLATE)
@@ -126,39 +126,38 @@ def compose(
     system: str | None = None,
     task: Task | None = None,
 ) -> Prompt:
-    """The prompt by which `asked_model` does the task of `stage`.
+    """Return the prompt by which `asked_model` does the task of `stage`.
 
-    The question comes first, then the candidates and the analyses in the asked model's own order,
-    then the request. Equal arguments give equal prompts, in whatever order the candidates come; the
-    nonce and the order differ from one asked model, stage or set of texts to the next. A candidate
-    keeps its label for every model and stage that reads the same set, so that an analysis that calls
-    a candidate by its label is understood by those who read it later.
+    The prompt has the question, then the candidates and the analyses in an order of this model's own, then
+    the request. Equal arguments give equal prompts, whatever the order of the candidates. Nonce and order
+    differ between models, stages and sets of texts. A candidate has the same label for all models and
+    stages that read the same set, so that an analysis can name it by its label.
 
-    With a `budget` [tokens, by estimate], user and system text together keep within it. The question
-    stays whole as long as every text keeps a least share beside it; otherwise it gets half of the
-    room. The texts share the rest by max-min fairness. What is too long is cut in its middle.
+    With a `budget`, user and system text together have at most so many tokens, by estimate. The question
+    stays whole if at least 32 tokens of every text fit beside it; otherwise it gets half of the room. The
+    texts share the rest by max-min fairness. A text that is too long is cut in its middle.
 
     Args:
         stage: a built-in stage, or any name together with `task`.
         question: what the user asked.
-        candidates: the answers to read; failed models have none.
-        asked_model: who is asked.
-        secret: at least 16 bytes that no model can know.
+        candidates: the answers to read.
+        asked_model: the model that reads them.
+        secret: at least 16 bytes that no model knows.
         analyses: what models wrote about these candidates.
-        budget: tokens that the prompt may take, see `prompt_budget`; None for no limit.
-        system: the user's own system prompt; it goes ahead of the task.
-        task: what to ask, for stages that are not built in.
+        budget: tokens that the prompt may have, see `prompt_budget`; None: no limit.
+        system: the user's own system prompt; it stands before the task.
+        task: what to do, for a stage that is not built in.
 
     Raises:
-        BadCall: no candidates, a stage without a task, or a secret that is too short.
-        ModelError: the budget is too small for this many texts (kind ``bad_request``).
+        BadCall: there are no candidates, the stage has no task, or the secret is too short.
+        ModelError: the budget is too small for so many texts (kind ``bad_request``).
     """
-    seal = Seal(secret)
+    fencing = Fencing(secret)
     composer = Composer(
         stage,
         question=question,
-        candidates=seal.label(candidates),
-        seal=seal,
+        candidates=fencing.label(candidates),
+        fencing=fencing,
         analyses=analyses,
         system=system,
         task=task,
@@ -167,10 +166,13 @@ def compose(
 
 
 class Composer:
-    """Composes what one stage asks of each model. What is the same for all is worked out once.
+    """Composes the prompts of one stage for several models; what is the same in all is computed once.
 
-    The arguments are those of `compose`, and so are its errors; but there is the seal of the secret in place
-    of that, and the candidates are labelled by it.
+    Arguments and errors are those of `compose`, but `fencing` stands in place of the secret, and it has
+    labelled the candidates::
+
+        composer = Composer("meta", question=q, candidates=fencing.label(candidates), fencing=fencing)
+        prompts = [composer.prompt_for(model) for model in models]
     """
 
     def __init__(
@@ -179,7 +181,7 @@ class Composer:
         *,
         question: str,
         candidates: Labelled,
-        seal: Seal,
+        fencing: Fencing,
         analyses: Sequence[Candidate] = (),
         system: str | None = None,
         task: Task | None = None,
@@ -192,7 +194,7 @@ class Composer:
         self._stage = stage
         self._question = question
         self._system = system
-        self._reading = seal.reading(stage, question, candidates, analyses)
+        self._reading = fencing.reading(stage, question, candidates, analyses)
         texts = (*self._reading.candidates, *self._reading.analyses)
         self._labels = {text.label: text.model_name for text in texts}
         self._present = "\n".join([*[text.content for text in texts], question, system or ""]).lower()
@@ -202,7 +204,7 @@ class Composer:
         self._task = replace(task, rules=f"{task.rules}{doubt}{preferred}")
 
     def prompt_for(self, asked_model: str, budget: int | None = None) -> Prompt:
-        """The prompt for `asked_model`, within `budget` tokens."""
+        """Return the prompt for `asked_model`, of at most `budget` tokens."""
         texts, nonce = self._reading.for_reader(asked_model, self._present)
         draft = _Draft(self._task, self._question, texts, self._system, nonce, self._repeats_question)
         whole = draft.prompt(self._labels)
@@ -213,7 +215,7 @@ class Composer:
 
 
 class _Draft(Struct, frozen=True):
-    """Everything that a prompt is rendered from."""
+    """The parts of a prompt."""
 
     task: Task
     question: str
@@ -237,7 +239,7 @@ class _Draft(Struct, frozen=True):
 
 
 def _preference(candidates: Sequence[LabelledText]) -> str:
-    """What settles what the evidence leaves open: the weights, told by labels alone."""
+    """Return the sentence that says which labels have the higher weights; empty if all weights are equal."""
     if len({text.weight for text in candidates}) == 1:
         return ""
     by_weight = sorted(candidates, key=lambda text: (-text.weight, text.label))
@@ -252,7 +254,7 @@ def _preference(candidates: Sequence[LabelledText]) -> str:
 
 
 def _fit(draft: _Draft, budget: int, asked_model: str) -> _Draft:
-    """The draft, which is too long, within `budget` tokens."""
+    """Return the draft, which is too long, cut to at most `budget` tokens."""
     demands = [estimate_tokens(text.content) for text in draft.texts]
     question = estimate_tokens(draft.question)
     least = sum(min(demand, _LEAST_SHARE) for demand in demands)
@@ -266,7 +268,7 @@ def _fit(draft: _Draft, budget: int, asked_model: str) -> _Draft:
             f"{len(demands)} texts to read need at least {needed}",
             kind="bad_request",
         )
-    # The question stands twice only where the second time costs the texts little.
+    # The question is repeated only if that leaves nearly all of the room for the texts.
     repeats = draft.repeats_question and question <= room // 10
     shares = fair_shares(demands, room - share * (2 if repeats else 1))
     texts = zip(draft.texts, shares, strict=True)
@@ -279,7 +281,7 @@ def _fit(draft: _Draft, budget: int, asked_model: str) -> _Draft:
 
 
 def _overhead(draft: _Draft) -> int:
-    """The tokens of everything but the question and the texts, an upper bound."""
+    """Return an upper bound of the tokens of all but the question and the texts."""
     bare = replace(
         draft,
         question="",
@@ -290,7 +292,7 @@ def _overhead(draft: _Draft) -> int:
 
 
 def _cuts(whole: _Draft, fitted: _Draft) -> Iterable[Cut]:
-    """What `fitted` lacks of `whole`."""
+    """Return what was cut from `whole` to make `fitted`."""
     if fitted.question != whole.question:
         yield Cut("question", None, _lost(whole.question, fitted.question))
     for before, after in zip(whole.texts, fitted.texts, strict=True):

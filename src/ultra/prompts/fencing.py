@@ -1,10 +1,9 @@
-"""Other models' texts made safe and neutral to read: nonce, labels, order.
+"""Fences, labels and order of texts that other models wrote, so that a model can read them safely.
 
-A model that reads candidates reads text that it must not obey: another model wrote it, perhaps led
-astray by what it had read itself. So each text stands between fences that carry a nonce, and the
-nonce comes from a keyed digest that no writer of a text can compute (spotlighting by delimiters,
-Hines et al., 2024). Judges favour positions and names (Zheng et al., "Judging LLM-as-a-Judge", 2023).
-So texts have neutral labels, and each judge sees them in an order of its own.
+A model that reads an answer of another model must not obey what stands in it. So each text stands between
+fences that carry a nonce, and the nonce comes from a keyed digest that no writer of a text can compute
+(spotlighting by delimiters, Hines et al., 2024). Judges favour positions and names (Zheng et al., "Judging
+LLM-as-a-Judge", 2023). So texts have neutral labels, and each judge sees them in another order.
 """
 
 from __future__ import annotations
@@ -22,18 +21,18 @@ from ultra.errors import BadCall
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["Candidate", "Labelled", "LabelledText", "Part", "Reading", "Seal", "disarm"]
+__all__ = ["Candidate", "Fencing", "Labelled", "LabelledText", "Part", "Reading", "disarm"]
 
 T = TypeVar("T")
 
 Part = Literal["candidate", "analysis"]
 
-_NONCE_LENGTH: Final = 12  # of 32 letters and digits: 60 bits
-_NONCE_LETTERS: Final = b"abcdefghijklmnopqrstuvwxyz234567" * 8  # for each byte of a digest, one of them
+_NONCE_LENGTH: Final = 12  # of 32 different letters and digits: 60 bits
+_NONCE_LETTERS: Final = b"abcdefghijklmnopqrstuvwxyz234567" * 8  # the letter of each byte of a digest
 _MIN_SECRET: Final = 16  # bytes
 _BY_WRITER_AND_TEXT: Final = attrgetter("model_name", "content")
 
-# What marks turns and their ends in the chat templates of ChatML, DeepSeek, Llama, Gemma and Mistral.
+# The tokens that begin and end turns in the chat templates of ChatML, DeepSeek, Llama, Gemma and Mistral.
 _CONTROL_TOKENS: Final = re.compile(
     r"<(?=[|\uff5c][^<>|\uff5c\s]{1,64}[|\uff5c]>|/?s>|bos>|eos>|(?:start|end)_of_turn>)|\[(?=/?INST\])"
 )
@@ -58,25 +57,31 @@ class LabelledText(Struct, frozen=True, gc=False):
     weight: float
 
     def fenced(self, nonce: str) -> str:
-        """The text as it stands in a prompt.
+        """Return the text between its fences, as it stands in a prompt.
 
-        On one line with its fences: small models copy fences that have lines of their own.
+        The fences are on the lines of the text: small models copy fences that have lines of their own.
         """
         return f"{self.heading}: <{nonce}>{self.content}</{nonce}>"
 
 
 class Labelled(NamedTuple):
-    """Texts in the order of their labels, and a keyed digest of them all, the `key` of what follows."""
+    """Texts in the order of their labels, and the keyed digest of them all, which is the next `key`."""
 
     key: bytes
     texts: tuple[LabelledText, ...]
 
 
-class Seal:
-    """Draws labels, orders and nonces from a secret, the same ones from the same input.
+class Fencing:
+    """Derives labels, orders and nonces from a secret; the same input gives the same output.
+
+    ::
+
+        fencing = Fencing(secret)
+        reading = fencing.reading("meta", question, fencing.label(candidates))
+        texts, nonce = reading.for_reader("llama", present="")
 
     Args:
-        secret: at least 16 bytes that no model can know.
+        secret: at least 16 bytes that no model knows.
 
     Raises:
         BadCall: the secret is too short.
@@ -88,27 +93,26 @@ class Seal:
         self._key = blake2b(secret).digest()
 
     def label(self, candidates: Iterable[Candidate]) -> Labelled:
-        """The candidates under the labels that they have in whatever stage reads just these."""
+        """Return the candidates under their labels, which are the same in all stages that read this set."""
         return _labelled(self._key, "candidate", candidates)
 
     def reading(
         self, stage: str, question: str, candidates: Labelled, analyses: Sequence[Candidate] = ()
     ) -> Reading:
-        """The texts as they are to be read in `stage`, for the sake of `question`."""
+        """Return the texts as they are read in `stage` to answer `question`."""
         key, opinions = _labelled(candidates.key, "analysis", analyses) if analyses else (candidates.key, ())
         return Reading(_digest(key, f"reading {len(stage)} {stage}{question}"), candidates.texts, opinions)
 
 
 class Reading:
-    """Texts that several readers are to read: `Seal.reading` makes it.
+    """Texts for several readers, made by `Fencing.reading`.
 
-    Each digest is the key of the next one, so everything depends on all that comes before it: the
-    labels of the candidates on the candidates alone, those of the analyses on both, and what differs
-    from reader to reader on stage and question, too.
+    Each digest is the key of the next one. So the labels of candidates depend on the candidates alone,
+    those of analyses on both, and what differs between readers on stage and question, too.
 
     Attributes:
-        candidates: under the labels that every reader of them sees, in the labels' order: A, B, C, ...
-        analyses: likewise: 1, 2, 3, ...
+        candidates: in the order of their labels, which all readers see: A, B, C, ...
+        analyses: the same: 1, 2, 3, ...
     """
 
     def __init__(
@@ -119,13 +123,13 @@ class Reading:
         self._key = key
 
     def for_reader(self, reader: str, present: str) -> tuple[tuple[LabelledText, ...], str]:
-        """The texts in the order of this reader, analyses last, and a word for their fences.
+        """Return the texts in the order of this reader, analyses last, and the nonce of their fences.
 
-        The word, the nonce, does not stand in `present`, a text in lower case.
+        The nonce does not occur in `present`, a text in lower case.
         """
         drawn = _digest(self._key, reader)
         nonce, number = _nonce(drawn), _number(drawn, len(self.candidates) + len(self.analyses))
-        # Chance does not bring a nonce into a text, but whoever has learned the secret could.
+        # A nonce is in a text only if its writer knows the secret.
         while nonce in present:
             drawn = blake2b(drawn).digest()
             nonce = _nonce(drawn)
@@ -135,11 +139,11 @@ class Reading:
 
 
 def _labelled(key: bytes, part: Part, texts: Iterable[Candidate]) -> Labelled:
-    """`texts` under their labels, in whatever order they come."""
+    """Return `texts` under their labels, which do not depend on the order in which they are given."""
     known = sorted(texts, key=_BY_WRITER_AND_TEXT)
-    # With their lengths, so that no two sets look alike.
-    told = [f" {len(text.model_name)} {len(text.content)} {text.model_name}{text.content}" for text in known]
-    digest = _digest(key, part + "".join(told))
+    # With their lengths, so that two different sets never give the same text.
+    parts = [f" {len(text.model_name)} {len(text.content)} {text.model_name}{text.content}" for text in known]
+    digest = _digest(key, part + "".join(parts))
     shuffled, _ = _shuffled(known, _number(digest, len(known)))
     labelled = [
         LabelledText(part, *_label(part, number), text.model_name, disarm(text.content), text.weight)
@@ -157,9 +161,9 @@ def _nonce(drawn: bytes) -> str:
 
 
 def _number(drawn: bytes, texts: int) -> int:
-    """A number to shuffle so many texts by, from what the nonce leaves of `drawn`.
+    """Return the number by which so many texts are shuffled, from the bytes after those of the nonce.
 
-    It is far larger than the number of their orders, so that each of these comes about equally often.
+    It is far larger than the number of possible orders, so that all orders are about equally frequent.
     """
     while len(drawn) < _NONCE_LENGTH + 16 + 2 * texts:
         drawn += blake2b(drawn).digest()
@@ -167,7 +171,7 @@ def _number(drawn: bytes, texts: int) -> int:
 
 
 def _shuffled(texts: Sequence[T], number: int) -> tuple[list[T], int]:
-    """`texts` in the order that `number` picks, and what is left of the number for others."""
+    """Return `texts` in the order that `number` picks, and what is left of the number for the next texts."""
     left, shuffled = list(texts), []
     while left:
         number, index = divmod(number, len(left))
@@ -176,10 +180,10 @@ def _shuffled(texts: Sequence[T], number: int) -> tuple[list[T], int]:
 
 
 def disarm(content: str) -> str:
-    """`content` with a space inside every control token of a chat template.
+    """Return `content` with a space inside every control token of a chat template.
 
-    Servers for local models read such tokens in any text: with one, a candidate could end the user's
-    turn and begin one of the system.
+    Servers of local models obey such tokens in any text. A candidate could end the user's turn with one,
+    and begin a turn of the system.
     """
     if "<" not in content and "[" not in content:
         return content
@@ -188,13 +192,13 @@ def disarm(content: str) -> str:
 
 @lru_cache(maxsize=256)
 def _label(part: Part, number: int) -> tuple[str, str]:
-    """The label of the text of this number, and its heading."""
+    """Return the label of the text of this number, and its heading."""
     label = _letters(number) if part == "candidate" else str(number)
     return label, f"{part.capitalize()} {label}"
 
 
 def _letters(number: int) -> str:
-    """A, B, ..., Z, AA, AB, ... for 1, 2, ..."""
+    """Return A, B, ..., Z, AA, AB, ... for 1, 2, ..."""
     letters = ""
     while number:
         number, rest = divmod(number - 1, 26)

@@ -1,4 +1,4 @@
-"""Cuts texts so that together they fit a number of tokens, fairly and in the middle."""
+"""Shares of a number of tokens for several texts, and cutting a text to its share."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ __all__ = ["cut_middle", "fair_shares"]
 
 
 def fair_shares(demands: Sequence[int], room: int) -> list[int]:
-    """Divide `room` by max-min fairness: nobody's share can grow but by taking from a smaller one.
+    """Return the shares of `room` for these demands, by max-min fairness.
 
-    Small demands are met in full, and the large ones share equally what is left (Bertsekas and
-    Gallager, Data Networks, 2nd ed., section 6.5.2). Never gives more than `room` in all, nor more
-    than was demanded; a negative `room` counts as none.
+    Small demands are met in full, and the large ones share what is left equally (Bertsekas and Gallager,
+    Data Networks, 2nd ed., section 6.5.2). The shares together are at most `room`, and none is more than
+    its demand. A negative `room` counts as 0. ::
+
+        fair_shares([10, 100, 100], room=90) == [10, 40, 40]
     """
     shares = [0] * len(demands)
     left = max(0, room)
@@ -29,16 +31,16 @@ def fair_shares(demands: Sequence[int], room: int) -> list[int]:
 
 
 def cut_middle(text: str, tokens: int) -> str:
-    """`text`, shortened to at most `tokens` by the estimate, with a marker where its middle was.
+    """Return `text` cut to at most so many `tokens`, by estimate, with a marker in place of its middle.
 
-    Beginnings carry the claim and ends the conclusion, and language models use the middle of a long
-    text least anyway (Liu et al., "Lost in the Middle", 2023). A text that fits comes back as it is;
-    where not even the marker fits, nothing is left.
+    The beginning of a text has its claim, the end its conclusion, and models use the middle of a long text
+    least (Liu et al., "Lost in the Middle", 2023). A text that fits is returned as it is. If not even the
+    marker fits, the result is empty.
     """
     if estimate_tokens(text) <= tokens:
         return text
-    # The most characters that fit, by bisection below what no text of so many tokens can exceed: a
-    # long text costs no more time than a short one.
+    # Bisection, below the number of characters that no text of so many tokens exceeds: so a long text takes
+    # no more time than a short one.
     kept, too_many = -1, min(len(text), max(0, tokens) * MAX_CHARACTERS_PER_TOKEN + 1)
     while too_many - kept > 1:
         middle = (kept + too_many) // 2
@@ -50,7 +52,7 @@ def cut_middle(text: str, tokens: int) -> str:
 
 
 def _keep(text: str, characters: int) -> str:
-    """The first and the last half of `characters` of `text`, around the marker."""
+    """Return so many characters of `text`, half of them from each end, around the marker."""
     tail = characters // 2
     head = characters - tail
     return (

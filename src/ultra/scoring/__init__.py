@@ -1,1 +1,1 @@
-"""How good answers are: by how much they agree, or by the grades of a judge."""
+"""The quality of answers: their agreement, their final answers, and the grades of a judge."""

@@ -1,4 +1,4 @@
-"""Scores an answer by how much the others say the same.
+"""Scores of answers by how much they agree with the others.
 
 After minimum Bayes risk decoding (Kumar and Byrne, 2004) and self-consistency (Wang et al., 2022).
 """
@@ -15,32 +15,33 @@ if TYPE_CHECKING:
 
 __all__ = ["Scorer", "agreement"]
 
-# Scripts that put no spaces between words: Thai to Khmer, kana, Chinese characters. Each of their
-# characters counts as a word, so that the pairs do what words do elsewhere.
+# Scripts without spaces between words: Thai to Khmer, kana, Chinese characters. Each of their characters
+# counts as a word, so that pairs of them do what words do in other scripts.
 _UNSPACED: Final = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 )
 _MOST_WORDS: Final = 4096
-"""Words of an answer that are compared; so the work is bounded, whatever a model writes."""
+"""How many words of an answer are compared, so that the time is bounded."""
 
 
 class Scorer(Protocol):
-    """Scores answers."""
+    """A function that scores answers, such as `agreement`."""
 
     def __call__(self, question: str, answers: Mapping[str, str], /) -> Mapping[str, float]:
-        """A score of 0..1 for each of `answers` (by model name) that can be scored; higher is better."""
+        """Return a score (0..1, higher is better) for each of `answers` that can be scored, by model name."""
         ...
 
 
 def agreement(question: str, answers: Mapping[str, str]) -> dict[str, float]:
-    """Return how much each answer says what the others say, 0..1; nothing for one that stands alone.
+    """Return how much each answer agrees with the others (0..1), by model name; for one answer, nothing.
 
     The similarity of two answers is the F1 score of the words and pairs of words that they share (as in
-    ROUGE, Lin, 2004), and an answer's score is the mean of its similarities. Words of the question do
-    not count, unless an answer has no others: everybody repeats them. Takes about 1 ms for three
-    answers of a thousand words; of longer ones, the first 4,096 words are compared, in about 3 ms.
+    ROUGE, Lin, 2004). The score of an answer is the mean of its similarities to the others. Words of the
+    question do not count, since all answers repeat them, unless an answer has no others. This takes about
+    1 ms for three answers of a thousand words; at most 4,096 words of an answer are compared, in about
+    3 ms.
     """
-    if len(answers) < 2:  # noqa: PLR2004 - one answer has nobody to agree with
+    if len(answers) < 2:  # noqa: PLR2004 - one answer has no other to agree with
         return {}
     known = frozenset(_words(question))
     # Short answers are often the very same.
@@ -58,20 +59,20 @@ def agreement(question: str, answers: Mapping[str, str]) -> dict[str, float]:
 
 def _words(text: str) -> list[str]:
     found = [match[0] for match in islice(_pattern().finditer(text.casefold()), _MOST_WORDS)]
-    # An answer may be a mere sign, such as an emoji.
+    # An answer may have no words, such as a single emoji.
     return found or text[:_MOST_WORDS].split()
 
 
 @cache
 def _pattern() -> re.Pattern[str]:
-    """Return what finds the words of any script; to make it takes 2 to 3 ms."""
+    """Return the pattern of words in any script; compiling it takes 2 to 3 ms."""
     return re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
 
 
 def _features(words: list[str], known: frozenset[str]) -> frozenset[str | tuple[str, str]]:
-    """The words and the pairs of neighbours of an answer, without those that only repeat the question.
+    """Return the words and pairs of neighbouring words of an answer, without words of the question.
 
-    Each counts once: a model that is caught in a loop agrees no more with the others by going on.
+    Each counts once, so that a model that repeats itself does not agree more.
     """
     fresh = [word for word in words if word not in known] or words
     return frozenset(chain(fresh, pairwise(fresh)))

@@ -1,7 +1,7 @@
-"""The grades of a judge: another model, which grades candidates that it sees behind fences and labels.
+"""The grades of a judge, a model that grades the answers of others: its task, and how its reply is read.
 
-After Zheng et al., "Judging LLM-as-a-Judge" (2023). This module words the task and reads the reply; it
-asks nobody.
+After Zheng et al., "Judging LLM-as-a-Judge" (2023). The coordinator asks the judge
+(`ultra.actors.coordinator.grading`).
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ JUDGE: Final = Task(
 )
 """What the judge model is asked to do."""
 
-# A grade follows its label, at the beginning of a line or after what separates the items of a list or
-# of a JSON object. A minus at the number, a range, a percentage or another scale make it no grade.
+# A grade follows its label, at the beginning of a line or of an item of a list or a JSON object. A number
+# with a minus, of a range, of a percentage or of another scale is no grade.
 _BEFORE_LABEL: Final = r"(?:^|[,;{])[^\w\n]{0,8}(?:candidate\W{1,4})?"
 _BEFORE_GRADE: Final = r"\b[^\w\n]{0,8}(?<![-\u2212\u2013+.])"
 _GRADE: Final = r"(\d+(?:\.\d+)?)(?:\s*(?:/|out of)\s*10)?"
@@ -37,11 +37,13 @@ _AFTER_GRADE: Final = r"(?=[^\w\n]*$|\*{0,2}(?:\s*[,;(}|]|\s+[-\u2013\u2014]\s|\
 
 
 def parse_grades(reply: str, labels: Mapping[str, str]) -> dict[str, float]:
-    """The judge's grades as scores of 0..1, by model name; `labels` says who stands behind each label.
+    r"""Return the grades in the judge's reply as scores (0..1), by the names in `labels`.
 
-    Reads lines such as ``A: 7``, ``**Candidate B** - 8.5/10 (clear)`` and ``C = 3 out of 10``, lists such as
-    ``A: 7, B: 9`` and JSON objects of labels and numbers. A label without a number of 0..10, or with
-    two different ones, gets no score: nothing is guessed.
+    `labels` has the name behind each label. Lines such as ``A: 7``, ``**Candidate B** - 8.5/10 (clear)`` and
+    ``C = 3 out of 10`` are read, lists such as ``A: 7, B: 9``, and JSON objects of labels and numbers. A
+    label without a number of 0..10, or with two different ones, has no score. ::
+
+        parse_grades("A: 7\nB: 9/10", {"A": "llama", "B": "gemini"}) == {"llama": 0.7, "gemini": 0.9}
     """
     grades: dict[str, set[float]] = {}
     for label, name in labels.items():

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from ultra.errors import QuorumNotReached, StageFailed
 from ultra.messages.request import ModelRequest
+from ultra.messages.results import sample_name
 from ultra.strategies.base import Answer
 from ultra.strategies.stages import BUILT_IN, Stage, StageResponses, order_stages
 
@@ -168,7 +169,4 @@ def _made(
 
 
 def _by_name(responses: Sequence[ModelResponse]) -> dict[str, ModelResponse]:
-    return {
-        response.model_name if not response.sample else f"{response.model_name}#{response.sample}": response
-        for response in responses
-    }
+    return {sample_name(response.model_name, response.sample): response for response in responses}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from ultra.scoring.answers import final_answer
+from ultra.scoring.final_answers import final_answer
 from ultra.strategies.base import Answer
 
 if TYPE_CHECKING:

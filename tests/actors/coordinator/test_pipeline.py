@@ -11,12 +11,12 @@ from helpers.voices import Voice
 from ultra import BadCall, ModelError, MultiLLMOrchestrator, Stage, StageFailed, StageResponses
 from ultra.actors.coordinator.pipeline import BUILT_IN, plan_stages
 from ultra.orchestrator.planning import stages_of
-from ultra.prompts.fencing import Seal
+from ultra.prompts.fencing import Fencing
 
 
 def planned(requested: Any, *own: Stage, **arguments: Any) -> Any:
     known = {**BUILT_IN, **{stage.name: stage for stage in own}}
-    return plan_stages(requested, known, **{"system": None, "seal": Seal(b"s" * 32), **arguments})
+    return plan_stages(requested, known, **{"system": None, "fencing": Fencing(b"s" * 32), **arguments})
 
 
 def words(responses: StageResponses) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ultra.actors.runtime.actor import ActorRef
     from ultra.bridge.caller import Caller
     from ultra.messages.events import Event
-    from ultra.prompts.fencing import Seal
+    from ultra.prompts.fencing import Fencing
     from ultra.scoring.agreement import Scorer
     from ultra.strategies.base import Strategy
 
@@ -90,7 +90,7 @@ class LocalRun(NamedTuple):
     strategy: Strategy
     targets: tuple[Target, ...]
     requests: LocalRequests
-    seal: Seal
+    fencing: Fencing
     sink: EventSink
     started: float
     deadline: float = inf

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ultra.errors import ModelError
 from ultra.messages.request import ModelRequest
+from ultra.messages.results import sample_name
 from ultra.prompts.composing import TASKS, Composer, prompt_budget
 from ultra.prompts.fencing import Candidate
 from ultra.scoring.judge import JUDGE
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from ultra.messages.results import ModelResponse
     from ultra.prompts.composing import Prompt, Task
-    from ultra.prompts.fencing import Labelled, Seal
+    from ultra.prompts.fencing import Fencing, Labelled
     from ultra.strategies.base import Model
 
 __all__ = ["Reader", "Written", "candidate_name"]
@@ -26,14 +27,14 @@ Written = tuple[ModelRequest, "Mapping[str, int]"]
 
 def candidate_name(response: ModelResponse) -> str:
     """Return the name of an answer among others: its model's, and its sample where it is not the first."""
-    return response.model_name if not response.sample else f"{response.model_name}#{response.sample}"
+    return sample_name(response.model_name, response.sample)
 
 
 class Reader:
     """Composes the reading prompts of one run. `request` is what the run asks."""
 
-    def __init__(self, seal: Seal, request: ModelRequest) -> None:
-        self._seal = seal
+    def __init__(self, fencing: Fencing, request: ModelRequest) -> None:
+        self._fencing = fencing
         self._request = request
         self._labelled: dict[tuple[Candidate, ...], Labelled] = {}
 
@@ -59,7 +60,7 @@ class Reader:
             question=self._request.prompt,
             candidates=self._label(tuple(_candidate(each, weights) for each in responses)),
             analyses=[_candidate(each, weights) for each in analyses],
-            seal=self._seal,
+            fencing=self._fencing,
             system=system,
         )
 
@@ -82,7 +83,7 @@ class Reader:
         # Whatever reads them in this run finds them under the same labels, so these are drawn once.
         known = self._labelled.get(candidates)
         if known is None:
-            known = self._labelled[candidates] = self._seal.label(candidates)
+            known = self._labelled[candidates] = self._fencing.label(candidates)
         return known
 
 

@@ -66,7 +66,7 @@ class Run:
         self._message = message
         self._local = local
         self._targets = {target.name: target for target in local.targets}
-        self._reader = Reader(local.seal, self.request)
+        self._reader = Reader(local.fencing, self.request)
         self._open: OpenStep | None = None
         self._asked = 0
         self._degraded = False

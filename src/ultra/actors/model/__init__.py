@@ -1,1 +1,1 @@
-"""The actor of one registered model: cache shard, single-flight, limits, retries, breaker, metrics."""
+"""The model actor: cache shard, single-flight, retries, limits, breaker, hedging, deployments, metrics."""

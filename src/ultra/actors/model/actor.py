@@ -1,8 +1,9 @@
 """The model actor: one registered model, with its own inbox, retry policy and cache shard.
 
-A request goes: cache shard, single-flight, limits and breaker, retry policy, client, metrics, reply.
-The actor takes many requests at once and its calls are limited inside, so a cache hit or a shared call
-never waits for a turn. A call that fails is an answer (`AllAttemptsFailed`), not a crash.
+The way of a request: cache shard, single-flight, breaker, retry policy, limits, client, metrics, reply.
+The actor handles many requests at once, and only calls to the client are limited. So an answer from the
+cache, or one that is shared, never waits for a permit. A call that fails is a reply (`AllAttemptsFailed`)
+and no crash.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ __all__ = ["ModelActor"]
 
 
 class ModelActor(Actor):
-    """Answers `Generate` requests with the registered model."""
+    """The actor that answers `Generate` requests by calling the registered model."""
 
     # As wide as the coordinator, so that no run waits in an inbox behind the calls of others.
     options: ClassVar[ActorOptions] = ActorOptions(concurrency=4096, capacity=65_536, cancel_abandoned=True)
@@ -49,7 +50,7 @@ class ModelActor(Actor):
         self._waiters: dict[Task, Waiter] = {}
 
     async def receive(self, message: object) -> ModelResponse | Failure:
-        """Answer a `Generate`."""
+        """Answer a `Generate`; raise `TypeError` for any other message."""
         if not isinstance(message, Generate):
             raise TypeError(f"a model actor takes Generate messages, not {type(message).__name__}")
         metrics = self._model.metrics
@@ -79,7 +80,10 @@ class ModelActor(Actor):
         return response
 
     def on_abandon(self, handler: Task) -> None:
-        """Let the waiter leave; a handler that makes a shared call goes on while others want the answer."""
+        """Let the waiter of this handler leave.
+
+        A handler that makes a shared call goes on while other requests wait for the answer.
+        """
         waiter = self._waiters.get(handler)
         if waiter is not None:
             waiter.leave()
@@ -100,17 +104,17 @@ class ModelActor(Actor):
                 shared.add(waiter)
                 await shared.wait(waiter)
             if waiter.has_left:
-                raise Abandoned("the asker did not wait for the answer")
+                raise Abandoned("the asker stopped waiting for the answer")
             if shared.completion is not None:
                 return self._response(message, shared, shared.completion, started)
             if shared.failure is not None and (leads or not shared.lost_its_loop):
                 raise AllAttemptsFailed(self._model.name, shared.attempts, shared.failure)
-            # The call broke off, with the handler that made it, or with an asyncio loop that is not
-            # this request's: another request has to make it.
+            # The call was broken off: its handler was cancelled, or the asyncio loop of another caller
+            # ended. One of the requests that still wait has to make it again.
             await checkpoint()
 
     async def _lead(self, message: Generate, shared: SharedCall, key: CacheKey | None) -> None:
-        """Bring `shared` to its end, for this request and for all that join."""
+        """Make the shared call, for this request and for all that join it."""
         if key is not None:
             self._calls[key] = shared
         shard = self._model.shard
@@ -126,7 +130,7 @@ class ModelActor(Actor):
                 return
             self._model.metrics.cache_misses += 1
             await call.make()
-            # The model may have been unregistered meanwhile, and the shard be its successor's.
+            # The model may have been unregistered meanwhile; then this shard may belong to another model.
             if shared.completion is not None and self._model.shard is shard:
                 await shard.put(key, shared.completion)
         finally:

@@ -1,8 +1,8 @@
-"""A circuit breaker: a model that keeps failing is left alone for a while, then tried with one call.
+"""A circuit breaker: after repeated failures it rejects calls for a while, then tries one.
 
-The pattern is Michael Nygard's ("Release It!", 2007): closed lets calls through, open rejects them,
-half-open lets one probe through and goes by its outcome. Every change of state happens when a call
-asks or reports, so the breaker needs no task and no timer.
+After Michael Nygard, "Release It!" (2007). A closed circuit lets calls through. An open one rejects them.
+A half-open one lets a single call through, the probe, whose outcome closes or opens it. The state changes
+only when a call begins or ends, so the breaker needs no task and no timer.
 """
 
 from __future__ import annotations
@@ -24,29 +24,28 @@ if TYPE_CHECKING:
 
     from ultra.errors import ErrorKind
 
-__all__ = ["BreakerPolicy", "BreakerState", "BreakerStatistics", "CircuitBreaker", "speaks_against_the_model"]
+__all__ = ["BreakerPolicy", "BreakerState", "BreakerStatistics", "CircuitBreaker", "counts_as_failure"]
 
 BreakerState: TypeAlias = Literal["closed", "open", "half_open"]
 
 _log = get_logger("ultra.model")
 
-# What says that the provider is not well. The other kinds are the caller's: its key, its account, its
-# request, its prompt, its pace. They say nothing about the next call's chances, and an open circuit
-# would hide them from everyone else. A rate limit has its remedy in the limiter's pause.
+# Faults of the provider. The other kinds are faults of the caller (its key, account, request, prompt or
+# rate of calls). They do not predict how the next call will end, and an open circuit would hide them. For
+# a rate limit, the limiter pauses.
 _COUNTED: Final[frozenset[ErrorKind]] = frozenset(
     {"overloaded", "server", "timeout", "connection", "protocol"}
 )
 
-# A window is counted in so many parts, which leave it one by one.
 _SLICES: Final = 10
+"""How many parts a window is counted in; a part leaves the window as a whole."""
 
 
-def speaks_against_the_model(error: BaseException) -> bool:
-    """Whether `error` counts as a failure of the model, rather than a mistake of the caller.
+def counts_as_failure(error: BaseException) -> bool:
+    """Return whether `error` is a failure of the model, rather than a mistake of the caller.
 
-    Of `ModelError`, the kinds overloaded, server, timeout, connection and protocol count. Ultra's own
-    complaints about a call do not, nor does a deadline that the caller set, nor cancellation, nor that
-    nobody waits any more. Any other exception of a client counts.
+    Of `ModelError`, the kinds overloaded, server, timeout, connection and protocol count. Ultra's other
+    errors do not count, and neither does cancellation. Any other exception of a client counts.
     """
     if isinstance(error, ModelError):
         return error.kind in _COUNTED and not isinstance(error, CircuitOpen)
@@ -54,11 +53,13 @@ def speaks_against_the_model(error: BaseException) -> bool:
 
 
 class BreakerPolicy(Struct, frozen=True, kw_only=True):
-    """When a circuit opens and for how long.
+    """When a circuit opens, and for how long.
 
-    It opens after `consecutive_failures`, or when of at least `minimum_calls` in the last `window`
-    seconds a share of `failure_rate` (0 to 1) failed; None switches either off. It stays open for
-    `cooldown` seconds, twice as long after each failed probe, but never longer than `max_cooldown`.
+    It opens after `consecutive_failures`, or when at least `minimum_calls` were made in the last `window`
+    seconds and a share of `failure_rate` (0..1) of them failed; None switches either rule off. It stays
+    open for `cooldown` seconds, and twice as long after each failed probe, up to `max_cooldown` seconds::
+
+        BreakerPolicy(consecutive_failures=3, cooldown=60.0)
 
     Raises:
         BadCall: a number is out of its range.
@@ -81,10 +82,10 @@ class BreakerPolicy(Struct, frozen=True, kw_only=True):
 
 
 class BreakerStatistics(Struct, frozen=True, kw_only=True):
-    """A breaker's state.
+    """The state of a breaker at one moment.
 
-    `failures` of `calls` is what the window holds. `opened` counts how often the circuit opened and
-    `rejected` the calls that it turned away. `open_for`: seconds until a probe is let through.
+    `calls` and `failures` count what the window holds. `opened` counts how often the circuit has opened,
+    `rejected` the calls that it has rejected. `open_for`: seconds until a probe is let through.
     """
 
     state: BreakerState
@@ -97,12 +98,12 @@ class BreakerStatistics(Struct, frozen=True, kw_only=True):
 
 
 class _Window:
-    """Counts outcomes of the last `length` seconds, in memory that does not grow with them."""
+    """The outcomes of the last `length` seconds, counted in memory of a fixed size."""
 
     def __init__(self, length: float) -> None:
         self._slice_length = length / _SLICES
-        # [number of the slice, calls, failures], oldest first; one more than the window has, at a moment
-        # when it begins in the middle of a slice. Nothing else may ever take them out: nobody has to count.
+        # [number of the slice, calls, failures], oldest first. One more than `_SLICES`, since the window may
+        # begin in the middle of a slice. The maximum length bounds it even if `count` is never called.
         self._slices: deque[list[float]] = deque(maxlen=_SLICES + 1)
         self._newest: list[float] = [-math.inf, 0, 0]
 
@@ -115,7 +116,7 @@ class _Window:
         newest[2] += failed
 
     def count(self, now: float) -> tuple[int, int]:
-        """Calls and failures."""
+        """Return the number of calls, and of those that failed."""
         oldest = now // self._slice_length - _SLICES
         while self._slices and self._slices[0][0] <= oldest:
             self._slices.popleft()
@@ -127,7 +128,7 @@ class _Window:
 
 
 class _Guard:
-    """The block of one call. A class, since every call pays for what a generator would cost more."""
+    """The block of one call. A class, since it takes less time than a generator, in every call."""
 
     __slots__ = ("_breaker", "_epoch")
 
@@ -144,7 +145,13 @@ class _Guard:
 
 
 class CircuitBreaker:
-    """The circuit breaker of one model. For use within one trio run at a time."""
+    """The circuit breaker of one model. For use within one trio run at a time.
+
+    ::
+
+        with breaker.guard():  # raises CircuitOpen if the circuit is open
+            completion = await client.generate(prompt)
+    """
 
     def __init__(self, model_name: str, policy: BreakerPolicy | None = None) -> None:
         self._model_name = model_name
@@ -153,41 +160,41 @@ class CircuitBreaker:
         self._window = _Window(self._policy.window)
         self._consecutive = self._opened = self._rejected = 0
         self._cooldown = self._policy.cooldown
-        self._probe_at = -math.inf  # when the open circuit lets its probe through
+        self._probe_at = -math.inf  # when an open circuit lets a probe through
         self._closed = True
         self._probing = False
-        # Outcomes count only for the state in which their call began: a call that was sent before the
-        # circuit opened says nothing about how the model is when it ends.
+        # An outcome counts only in the state in which its call began: the outcome of a call that was sent
+        # before the circuit opened is out of date.
         self._epoch = 0
 
     @property
     def state(self) -> BreakerState:
-        """``closed``, ``open``, or ``half_open`` where the next call, or one under way, is the probe."""
+        """``closed``, ``open``, or ``half_open`` while the probe is under way or the next call is one."""
         if self._closed:
             return "closed"
         return "half_open" if self._probing or self._now() >= self._probe_at else "open"
 
     def check(self) -> None:
-        """Raise `CircuitOpen` if a call would be turned away now; takes no probe and counts no rejection.
+        """Raise `CircuitOpen` if a call would be rejected now.
 
-        Lets a call fail before it waits for its turn, rather than after.
+        This starts no probe and counts no rejection, so that a call can fail before it waits for a permit.
         """
         if not self._closed and (self._probing or self._now() < self._probe_at):
             raise self._refusal()
 
     def guard(self) -> AbstractContextManager[None]:
-        """Make one call inside the block, whose end reports how the call went.
+        """Return a context manager for one call, which reports how the call ended.
 
-        An exception that speaks against the model is a failure, a normal end is a success. Anything
-        else, cancellation included, is neither; where the call was the probe, the next one is.
+        An exception for which `counts_as_failure` is true is a failure, a normal end is a success. Any
+        other exception is neither, cancellation included; if the call was the probe, the next call is it.
 
         Raises:
-            CircuitOpen: before the block, if the circuit is open or another call is the probe.
+            CircuitOpen: when the block is entered, if the circuit is open or another call is the probe.
         """
         return _Guard(self)
 
     def _begin(self) -> int:
-        """Let a call through, or refuse it; returns the epoch that its outcome counts for."""
+        """Let a call through, and return the epoch that its outcome counts for; raise `CircuitOpen`."""
         if not self._closed:
             try:
                 self.check()
@@ -201,17 +208,17 @@ class CircuitBreaker:
         if error is None and self._closed and epoch == self._epoch:  # nearly every call
             self._window.add(self._now(), failed=False)
             self._consecutive = 0
-        elif error is None or speaks_against_the_model(error):
+        elif error is None or counts_as_failure(error):
             self._report(epoch, failed=error is not None)
         elif epoch == self._epoch:
             self._probing = False
 
     def reset(self) -> None:
-        """Close the circuit and forget all failures, as after a deliberate repair."""
+        """Close the circuit and clear all failures, as after a repair by hand."""
         self._close()
 
     def statistics(self) -> BreakerStatistics:
-        """What the breaker holds now. Raises `RuntimeError` outside of trio."""
+        """Return the state at this moment; raise `RuntimeError` outside of trio."""
         now = self._now()
         calls, failures = self._window.count(now)
         return BreakerStatistics(

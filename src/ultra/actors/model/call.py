@@ -1,4 +1,4 @@
-"""One call of a model, from its turn to the answer: limits, attempts and their timers, retries, metrics."""
+"""One call of a model: permits, attempts with their timeouts, retries, metrics."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ log = get_logger("ultra.model")
 
 
 class ModelCall:
-    """Makes the call that `shared` stands for, with retries."""
+    """Makes the call of `shared`, with its retries."""
 
     __slots__ = ("_caller", "_message", "_model", "_permit", "_random", "_shared", "_timer")
 
@@ -51,15 +51,15 @@ class ModelCall:
         self._caller = caller
 
     async def make(self) -> None:
-        """Call the model; the shared call gets the completion or the failure.
+        """Call the model, and write the completion or the failure into the shared call.
 
         Raises:
-            Abandoned: nobody wants the answer any more.
+            Abandoned: no request waits for the answer any more.
         """
         model, shared = self._model, self._shared
         try:
-            # A request counts once for the breaker, whatever its attempts: a circuit that opened in the
-            # middle of one would break the promise of `max_retries`.
+            # The breaker counts a request once, with all its attempts: if the circuit opened in the middle,
+            # the request would not get the attempts that `max_retries` promises.
             with model.breaker.guard():
                 completion = await with_retries(
                     self._attempt,
@@ -90,14 +90,14 @@ class ModelCall:
     # --- one attempt -----------------------------------------------------------------------------------
 
     async def _attempt(self) -> Completion:
-        """Wait for the turn of a call and make it, once."""
+        """Wait for a permit, and call the client once."""
         model, shared = self._model, self._shared
         shared.check()
         tokens = self._tokens()
         try:
             permit = model.limiter.acquire_nowait(tokens)
         except trio.WouldBlock:
-            permit = await self._wait_for_turn(tokens)
+            permit = await self._wait_for_permit(tokens)
         with permit:
             heard = shared.is_heard
             self._permit = permit
@@ -112,7 +112,7 @@ class ModelCall:
                         on_text=self._hear if heard else None,
                         on_start=self._deployment_starts,
                         on_usage=self._used,
-                        spare_turn=self._spare_turn,
+                        permit_hedge=self._permit_hedge,
                         caller=self._caller,
                     )
                 except ModelError as error:
@@ -121,8 +121,8 @@ class ModelCall:
                     self._failed(error)
                     raise
                 finally:
-                    if model.limiter.limits.learn and (told := model.client.rate_limits) is not None:
-                        model.limiter.learn(told)
+                    if model.limiter.limits.learn and (announced := model.client.rate_limits) is not None:
+                        model.limiter.learn(announced)
                 if completion.usage is not None:
                     shared.cost = None if model.price is None else model.price.of(completion.usage)
                     permit.settle(completion.usage.total)
@@ -132,15 +132,15 @@ class ModelCall:
         self._failed(late)
         raise late
 
-    async def _wait_for_turn(self, tokens: int) -> Permit:
-        """Raises `Abandoned` if all waiters leave."""
+    async def _wait_for_permit(self, tokens: int) -> Permit:
+        """Wait until the limits allow a call. Raise `Abandoned` if all waiters leave."""
         with self._shared.scope():
             return await self._model.limiter.acquire(tokens)
         self._shared.check()
-        raise AssertionError("only the departure of all waiters cancels this wait")
+        raise AssertionError("this wait is cancelled only when all waiters have left")
 
-    def _spare_turn(self) -> Permit | None:
-        """Take a turn that can be had without waiting: a hedge takes nobody's."""
+    def _permit_hedge(self) -> Permit | None:
+        """Return a permit if there is one at once: no other call is to wait longer because of a hedge."""
         try:
             return self._model.limiter.acquire_nowait(self._tokens())
         except (trio.WouldBlock, ModelError):  # the limits may have been lowered meanwhile
@@ -149,7 +149,7 @@ class ModelCall:
     def _tokens(self) -> int:
         return estimate_request(self._message.request) if self._model.limiter.counts_tokens else 0
 
-    # --- what comes of it --------------------------------------------------------------------------------
+    # --- what happens meanwhile --------------------------------------------------------------------------
 
     def _hear(self, text: str) -> None:
         self._timer.heard()
@@ -164,7 +164,7 @@ class ModelCall:
         self._model.metrics.used(usage, None if price is None else price.of(usage))
 
     def _failed(self, error: ModelError) -> None:
-        """Log that an attempt failed, and let the pause that it asks for hold for all calls."""
+        """Log that an attempt failed, and pause all calls for as long as the provider asks."""
         model = self._model
         log.error(
             "attempt failed",
@@ -173,7 +173,7 @@ class ModelCall:
             attempt=self._shared.attempts,
             error=str(error),
         )
-        # A pause longer than anyone may wait would only turn errors into hanging.
+        # After a longer one, requests are to fail at once, not to wait for the end of a pause.
         if error.retry_after is not None and error.retry_after <= model.policy.retry_after_cap:
             model.limiter.pause(error.retry_after)
 

@@ -1,4 +1,4 @@
-"""The deployments of one model, called as one client: in order, and hedged where that is asked for."""
+"""The deployments of one model, called as one client: in order, and hedged if the model has a `Hedge`."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Deployments"]
 
-_REFUSED: Final = frozenset({None, 400, 413, 422})
-"""Statuses of bad requests that no other deployment would answer differently, unlike a 404 or a redirect."""
+_REFUSED_BY_ALL: Final = frozenset({None, 400, 413, 422})
+"""Statuses of bad requests that the other deployments would refuse, too, unlike a 404 or a redirect."""
 
 log = get_logger("ultra.model")
 
 
-SpareTurn: TypeAlias = "Callable[[], AbstractContextManager[object] | None]"
-"""Gives the right to make one more call of the model now, or None."""
+PermitHedge: TypeAlias = "Callable[[], AbstractContextManager[object] | None]"
+"""Returns a permit for one more call of the model, or None where the limits allow none now."""
 
 Ask: TypeAlias = "Callable[[OnText | None], Awaitable[Completion]]"
 
@@ -41,18 +41,18 @@ OnUsage: TypeAlias = "Callable[[Usage], None]"
 
 
 class OnStart(Protocol):
-    """Is told that another deployment is asked."""
+    """Called before another deployment is asked."""
 
     def __call__(self, *, streams: bool) -> None:
-        """Take note of it, and whether it hands out its answer piece by piece."""
+        """Take note that a deployment is asked next, and whether it streams."""
 
 
 class Deployments:
-    """What one registration calls: at least one client, asked first to last until one answers.
+    """The clients of one registration, at least one, asked in order until one answers.
 
-    With a `hedge`, a call that takes long gets a second one beside it, to the next deployment or, where
-    there is but one, to the same. A deployment that asked for a pause is left out until it is over, as
-    long as there are others.
+    With a `hedge`, a slow call is hedged by a second one, to the next deployment or, where there is only
+    one, to the same. A deployment whose error asks for a pause (Retry-After) is left out until the pause is
+    over, unless all of them are paused.
     """
 
     def __init__(
@@ -63,21 +63,21 @@ class Deployments:
         self._hedge = hedge
         self._metrics = metrics
         self._now = ContinuousClock()
-        self._resting_until: dict[ClientAdapter, float] = {}
+        self._paused_until: dict[ClientAdapter, float] = {}
 
     @property
     def streams(self) -> bool:
-        """Whether the first deployment hands out its answers piece by piece."""
+        """Whether the first deployment streams."""
         return self._adapters[0].streams
 
     @property
     def context_window(self) -> int | None:
-        """The smallest context window of the deployments that name theirs [tokens]."""
+        """The smallest known context window of the deployments [tokens]; None where none is known."""
         return min((a.context_window for a in self._adapters if a.context_window is not None), default=None)
 
     @property
     def rate_limits(self) -> RateLimits | None:
-        """What the provider of the first deployment said last about its rates."""
+        """The newest rate limits that the provider of the first deployment announced in headers."""
         return self._adapters[0].rate_limits
 
     async def call(
@@ -87,21 +87,25 @@ class Deployments:
         on_text: OnText | None,
         on_start: OnStart,
         on_usage: OnUsage,
-        spare_turn: SpareTurn = nullcontext,
+        permit_hedge: PermitHedge = nullcontext,
         caller: Caller | None = None,
     ) -> Completion:
-        """Ask until a deployment answers.
+        """Ask one deployment after the other until one answers.
 
-        `on_start` is told of each deployment that is asked after another, before, whether it streams; text
-        that was heard until then counts no more. `on_usage` gets what every call used whose usage is known:
-        that of the answer, of answers that were refused as empty, and of a hedge that lost but had ended.
-        A hedge is made only where `spare_turn` gives it a turn.
+        Args:
+            request: what is asked.
+            on_text: called with each piece of the answer; None: nobody listens.
+            on_start: called before each deployment but the first; the text so far is void then.
+            on_usage: called with the tokens of each call whose usage is known: of the answer, of answers
+                that were refused as empty, and of a hedge that lost but had ended.
+            permit_hedge: called before a hedge, which is made only if this returns a permit.
+            caller: on whose asyncio loop, and with whose context variables, a client runs.
 
         Raises:
-            ModelError: no deployment answered: of the errors that are worth a retry, the one that asks for
-                the shortest wait, else the last.
+            ModelError: no deployment answered. Of the retryable errors, the one that asks for the shortest
+                wait; where none is retryable, the last error.
         """
-        adapters = self._rested()
+        adapters = self._not_paused()
         errors: list[ModelError] = []
         for number, adapter in enumerate(adapters):
             if number:
@@ -111,13 +115,13 @@ class Deployments:
                 if delay < inf:
                     pair = (adapter, *adapters[number + 1 : number + 2])
                     asks = tuple(partial(_ask, each, request, on_usage, caller) for each in pair)
-                    return await self._hedged(asks, delay, on_text, spare_turn)
+                    return await self._hedged(asks, delay, on_text, permit_hedge)
                 return await _ask(adapter, request, on_usage, caller, on_text)
             except ModelError as error:
                 errors.append(error)
                 if error.retry_after is not None:
-                    self._resting_until[adapter] = self._now() + error.retry_after
-                if error.kind == "bad_request" and error.status in _REFUSED:
+                    self._paused_until[adapter] = self._now() + error.retry_after
+                if error.kind == "bad_request" and error.status in _REFUSED_BY_ALL:
                     break
                 if number + 1 < len(adapters):
                     log.warning(
@@ -132,27 +136,27 @@ class Deployments:
             default=errors[-1],
         )
 
-    def _rested(self) -> tuple[ClientAdapter, ...]:
-        """The deployments that asked for no pause, or all where there are no others."""
-        if not self._resting_until:
+    def _not_paused(self) -> tuple[ClientAdapter, ...]:
+        """Return the deployments that are not paused, or all of them if all are."""
+        if not self._paused_until:
             return self._adapters
         now = self._now()
-        self._resting_until = {a: until for a, until in self._resting_until.items() if until > now}
-        return tuple(a for a in self._adapters if a not in self._resting_until) or self._adapters
+        self._paused_until = {a: until for a, until in self._paused_until.items() if until > now}
+        return tuple(a for a in self._adapters if a not in self._paused_until) or self._adapters
 
     def _hedge_after(self) -> float:
         return inf if self._hedge is None else self._hedge.delay(self._metrics.newest_response_times)
 
     async def _hedged(
-        self, asks: tuple[Ask, ...], delay: float, on_text: OnText | None, spare_turn: SpareTurn
+        self, asks: tuple[Ask, ...], delay: float, on_text: OnText | None, permit_hedge: PermitHedge
     ) -> Completion:
-        """Make the first of these calls, and one more beside it if it takes long."""
+        """Make the first of these calls, and hedge it if it takes longer than `delay` seconds."""
 
         def admit() -> AbstractContextManager[object] | None:
-            turn = spare_turn()
-            if turn is not None:
+            permit = permit_hedge()
+            if permit is not None:
                 self._metrics.hedged()
-            return turn
+            return permit
 
         call = HedgedCall(asks, delay, on_hedge=admit, on_text=on_text)
         completion = await call.run()
@@ -160,7 +164,7 @@ class Deployments:
         return completion
 
     async def aclose(self) -> None:
-        """Close the clients that are ours to close. Raises the last `ModelError` of those that fail to."""
+        """Close the clients that `connect` made; raise the last `ModelError` of those that fail to close."""
         failure: ModelError | None = None
         for adapter in self._adapters:
             try:

@@ -1,7 +1,7 @@
 """Hedged calls: a second call after a delay, the first answer wins, the other is cancelled.
 
-After Dean and Barroso, "The Tail at Scale" (2013): hedging after the 95th percentile of the usual time
-cuts the long tail for a few more calls in a hundred.
+After Dean and Barroso, "The Tail at Scale" (2013): a second call after the 95th percentile of response
+times shortens the slowest answers a lot, for about five more calls in a hundred.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 __all__ = ["Hedge", "HedgedCall", "percentile"]
 
 _LEAST_SAMPLES: Final = 20
-"""Response times that have to be known before their percentile means anything."""
+"""How many response times must be known before their percentile is used."""
 
 
 class Hedge(Struct, frozen=True):
-    """When a second call is made: `after` so many seconds, or after the model's own 95th percentile.
+    """When a second call is made: `after` so many seconds, or after the 95th percentile of the model.
 
-    Until twenty response times are known, ``"p95"`` does not hedge.
+    With ``"p95"``, no call is hedged until twenty response times of the model are known.
     """
 
     after: float | Literal["p95"]
@@ -44,24 +44,29 @@ class Hedge(Struct, frozen=True):
             )
 
     def delay(self, response_times: Sequence[float]) -> float:
-        """Seconds to wait before the second call, given the newest response times; may be infinite."""
+        """Return the seconds until the second call, by the newest response times; may be infinite."""
         if self.after != "p95":
             return self.after
         return percentile(response_times, 0.95) if len(response_times) >= _LEAST_SAMPLES else inf
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The least of `values` that at least `share` (0..1) of them do not exceed (nearest rank)."""
+    """Return the lowest value that at least a `share` (0..1) of `values` does not exceed (nearest rank)."""
     return sorted(values)[max(0, ceil(share * len(values)) - 1)]
 
 
 class HedgedCall:
-    """One call that may become two. `calls` are the ways to make it, the second one for the hedge.
+    """One call that may become two.
 
-    Whoever hands out text first, or ends first with an answer, is the winner; the other is cancelled and
-    its end waited for. If one fails, the other's answer counts; if both fail, the first call's error.
-    `on_text` hears the winner alone. `on_hedge` is asked before the second call, which is made inside the
-    context that it returns; None: it may not be made.
+    The call that gives text first, or an answer first, wins; the other is cancelled, and `run` waits for its
+    end. If one fails, the answer of the other counts; if both fail, the error of the first is raised.
+
+    Args:
+        calls: ways to make the call; the second, if there is one, is for the hedge.
+        delay: seconds until the hedge.
+        on_hedge: called before the second call, which is made inside the context manager that it returns;
+            if it returns None, there is no second call.
+        on_text: called with the text of the winner.
     """
 
     def __init__(
@@ -84,7 +89,7 @@ class HedgedCall:
         self.hedge_won = False
 
     async def run(self) -> Completion:
-        """Make the call. Raises `ModelError`; cancelled, both calls are."""
+        """Make the call; raise `ModelError`. Cancelling this cancels both calls."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._make, 0)
             nursery.start_soon(self._make_later)
@@ -95,11 +100,11 @@ class HedgedCall:
 
     async def _make_later(self) -> None:
         with trio.move_on_after(self._delay):
-            # An answer needs no hedge; a failure is for the retry policy, a hedge is for slowness.
+            # After an answer no hedge is needed. After a failure the retry policy decides.
             await self._first_settled.wait()
             return
-        if (turn := self._on_hedge()) is not None:
-            with turn:
+        if (permit := self._on_hedge()) is not None:
+            with permit:
                 await self._make(1)
 
     async def _make(self, number: int) -> None:
@@ -119,7 +124,7 @@ class HedgedCall:
                     self._completion = completion
 
     def _wins(self, number: int) -> bool:
-        """Whether this call has won; the first to ask does, and the other is cancelled."""
+        """Return whether this call has won; the first one that asks wins, and the other is cancelled."""
         if self._winner is None:
             self._winner = number
             self._first_settled.set()

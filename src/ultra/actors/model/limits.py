@@ -1,6 +1,6 @@
-"""How fast and how wide a model may be called: rates, concurrency, and pauses that the provider asks for.
+"""The limits of a model's calls: calls at once, rates, and the pauses that the provider asks for.
 
-Nothing here has a task or a timer of its own; whoever waits for a turn does the waiting.
+The limiter has no task and no timer of its own: each call waits in its own task.
 """
 
 from __future__ import annotations
@@ -25,22 +25,26 @@ if TYPE_CHECKING:
 __all__ = ["Limiter", "LimiterStatistics", "Limits", "Permit"]
 
 Grants: TypeAlias = tuple[Grant | None, Grant | None]
-"""What a call took of the requests and of the tokens; None where there was no limit."""
+"""What a call has taken of the requests and of the tokens; None where there was no limit."""
 
 _NOTHING: Final[Grants] = (None, None)
 
-# Times are sums of floats, so a moment that is waited for may be missed by a rounding error. What is
-# due within a microsecond is due; nothing accumulates, for buckets count what is taken, not the waits.
-_GRAIN: Final = 1e-6
+_TOLERANCE: Final = 1e-6
+"""Seconds. A call that may start within so short a time may start now, since times are sums of floats and
+have rounding errors. These errors do not add up: buckets count what is taken, not the waits.
+"""
 
 
 class Limits(Struct, frozen=True, kw_only=True):
-    """What one model's calls may use. None means no limit.
+    """What the calls of one model may use. None means no limit.
 
-    `concurrency` calls at once. `requests_per_minute` and `tokens_per_minute` (prompt and answer)
-    refill continuously, and a minute's worth may pile up while nothing is called: over any window of
-    w minutes at most 1 + w times the rate, which is how providers count. `max_wait`: seconds a call
-    waits for its turn before it is rejected. `learn`: also keep to what the provider's headers say.
+    Attributes:
+        concurrency: calls at once.
+        requests_per_minute: this allowance refills continuously, up to the amount of one minute. So in any
+            w minutes there are at most 1 + w times as many requests, which is how providers count.
+        tokens_per_minute: the same for tokens, of prompt and answer together.
+        max_wait: seconds that a call waits for its permit before it is rejected.
+        learn: whether to keep to the limits that the provider announces in headers, too.
 
     Raises:
         BadCall: a number is not above 0 and finite.
@@ -60,7 +64,7 @@ class Limits(Struct, frozen=True, kw_only=True):
 
 
 class LimiterStatistics(Struct, frozen=True, kw_only=True):
-    """A limiter's state. `paused_for` is seconds; what is available is None where there is no limit."""
+    """The state of a limiter at one moment. `paused_for` is seconds; None: there is no limit."""
 
     in_flight: int
     waiting: int
@@ -72,9 +76,9 @@ class LimiterStatistics(Struct, frozen=True, kw_only=True):
 
 
 class Permit:
-    """The right to make one call; a context manager that gives its place up at the end.
+    """The permission to make one call; a context manager that releases it at the end.
 
-    A call that the circuit breaker rejects inside the block gives everything back.
+    If `CircuitOpen` leaves the block, the call was not sent, and the permit is cancelled.
     """
 
     __slots__ = ("_grants", "_limiter")
@@ -84,21 +88,21 @@ class Permit:
         self._grants: Grants | None = grants
 
     def settle(self, tokens: float) -> None:
-        """Say how many tokens the call really used; the difference is charged or comes back.
+        """Correct the estimated number of tokens to what the call used; the difference is taken or returned.
 
-        Does nothing after the release. Without it the estimate stands.
+        After the release this does nothing.
         """
         if self._grants is not None:
             self._limiter._settle(self._grants, tokens=tokens)  # noqa: SLF001 - a permit is a part of its limiter
 
     def cancel(self) -> None:
-        """Give everything back, for a call that was never sent. Does nothing after the release."""
+        """Return all that was taken, for a call that was not sent. After the release this does nothing."""
         if self._grants is not None:
             self._limiter._settle(self._grants, requests=0, tokens=0)  # noqa: SLF001 - as above
             self.release()
 
     def release(self) -> None:
-        """Make room for the next call. May be called again."""
+        """Let the next call start. May be called again."""
         if self._grants is not None:
             grants, self._grants = self._grants, None
             self._limiter._release(grants)  # noqa: SLF001 - as above
@@ -115,11 +119,15 @@ class Permit:
 
 
 class Limiter:
-    """Lets the calls of one model through in the order in which they came, as its `Limits` allow.
+    """Gives permits to the calls of one model, first come, first served, as its `Limits` allow.
 
-    The first in line waits until everything that it needs is there at once, and then takes it in one
-    step: a call that waits, is rejected or is cancelled holds nothing. Those behind it wait, even
-    where they would need less, so that none starves. For use within one trio run at a time.
+    The first call in the queue waits until all that it needs is available, and takes it in one step. So a
+    call that waits, is rejected or is cancelled has taken nothing. The calls behind it wait even if they
+    need less, so that no call waits forever. For use within one trio run at a time. ::
+
+        with await limiter.acquire(tokens=1200) as permit:
+            completion = await client.generate(prompt)
+            permit.settle(completion.usage.total)
     """
 
     def __init__(self, model_name: str, limits: Limits | None = None) -> None:
@@ -128,86 +136,90 @@ class Limiter:
         self._now = ContinuousClock()
         self._requests = _bucket(self.limits.requests_per_minute, floor=1)
         self._tokens = _bucket(self.limits.tokens_per_minute, floor=0)
-        self._turn = trio.StrictFIFOLock()  # held by the first in line
-        self._changed = trio.lowlevel.ParkingLot()  # where the first in line waits
+        self._first = trio.StrictFIFOLock()  # held by the first call in the queue
+        self._changed = trio.lowlevel.ParkingLot()  # where the first call waits
         self._paused_until = -math.inf
-        self._width = self.limits.concurrency or math.inf
+        self._concurrency = self.limits.concurrency or math.inf
         self._in_flight = self._waiting = self._admitted = self._rejected = 0
 
     @property
     def counts_tokens(self) -> bool:
-        """Whether tokens are limited, by what was configured or learned."""
+        """Whether there is a limit of tokens, configured or learned."""
         return self._tokens is not None
 
     def acquire_nowait(self, tokens: float = 0) -> Permit:
-        """Let a call through if nobody waits and it need not wait either.
+        """Return a permit if this call need not wait.
 
         Raises:
-            trio.WouldBlock: it has to wait; nothing was taken.
+            trio.WouldBlock: it would have to wait; nothing was taken.
             BadCall, ModelError: as from `acquire`.
         """
         _check_tokens(tokens)
-        if self._waiting or self._delay(tokens) > _GRAIN:
+        if self._waiting or self._delay(tokens) > _TOLERANCE:
             raise trio.WouldBlock
         return self._admit(tokens)
 
     async def acquire(self, tokens: float = 0) -> Permit:
-        """Wait for the turn of a call that is estimated to use `tokens`. A checkpoint.
+        """Wait for a permit for a call that will use about so many `tokens`, and return it. A checkpoint.
 
-        Cancelling it leaves nothing taken, and the next in line moves up.
+        Cancelling this takes nothing, and the next call in the queue becomes the first.
 
         Raises:
             BadCall: `tokens` is negative or not a number.
-            ModelError: of kind ``rate_limit``: more tokens than a minute allows, or the turn does not
-                come within `max_wait`. It is raised as soon as that is certain.
+            ModelError: of kind ``rate_limit``: the call needs more tokens than a minute allows, or the permit
+                would come after more than `max_wait` seconds. Raised as soon as that is certain.
         """
         _check_tokens(tokens)
         max_wait = math.inf if self.limits.max_wait is None else self.limits.max_wait
         self._waiting += 1
         try:
-            with trio.move_on_after(max_wait) as patience:
-                await self._turn.acquire()
+            with trio.move_on_after(max_wait) as wait:
+                await self._first.acquire()
                 try:
-                    await self._until_ready(tokens, patience)
-                    # No checkpoint from here on, so that what is taken always reaches the caller.
+                    await self._until_ready(tokens, wait.deadline)
+                    # No checkpoint follows, so the permit always reaches the caller.
                     return self._admit(tokens)
                 finally:
-                    self._turn.release()
+                    self._first.release()
             raise self._rejection(f"it waited {max_wait:g} s for its turn, which is the most that it may")
         finally:
             self._waiting -= 1
 
     def pause(self, seconds: float) -> None:
-        """Start no call for `seconds` from now: what a provider's Retry-After asks for.
+        """Start no call for so many seconds from now, as a provider's Retry-After asks.
 
-        Calls in flight go on. A longer pause that is already running stands.
+        Calls that are under way go on. A longer pause that has begun before is not shortened.
         """
         if seconds > 0:
             self._paused_until = max(self._paused_until, self._now() + seconds)
             self._changed.unpark_all()
 
-    def learn(self, told: RateLimits) -> None:
-        """Keep to the limits that the provider's headers told, where `Limits.learn` asks for it.
+    def learn(self, announced: RateLimits) -> None:
+        """Keep to the limits that the provider announced in headers, if `Limits.learn` is true.
 
-        A rate that was configured is only ever lowered. What is left of a minute's allowance is
-        believed where it is less than was counted here: others may be using the same key.
+        A configured rate is never raised. The provider's number of what is left counts where it is lower
+        than the limiter's own: other programs may use the same key.
         """
         if not self.limits.learn:
             return
-        self._requests = self._taught(
+        self._requests = self._learned(
             self._requests,
             self.limits.requests_per_minute,
             1,
-            told.requests_per_minute,
-            told.requests_remaining,
+            announced.requests_per_minute,
+            announced.requests_remaining,
         )
-        self._tokens = self._taught(
-            self._tokens, self.limits.tokens_per_minute, 0, told.tokens_per_minute, told.tokens_remaining
+        self._tokens = self._learned(
+            self._tokens,
+            self.limits.tokens_per_minute,
+            0,
+            announced.tokens_per_minute,
+            announced.tokens_remaining,
         )
         self._changed.unpark_all()
 
     def statistics(self) -> LimiterStatistics:
-        """What the limiter holds now. Raises `RuntimeError` outside of trio."""
+        """Return the state at this moment; raise `RuntimeError` outside of trio."""
         now = self._now()
         return LimiterStatistics(
             in_flight=self._in_flight,
@@ -219,25 +231,25 @@ class Limiter:
             tokens_available=None if self._tokens is None else self._tokens.available(now),
         )
 
-    async def _until_ready(self, tokens: float, patience: trio.CancelScope) -> None:
-        while (delay := self._delay(tokens)) > _GRAIN:
-            # Waiting for a call to end may always be worth while; waiting for a known time is not
-            # when it lies beyond the patience.
-            if math.isfinite(delay) and trio.current_time() + delay > patience.deadline + _GRAIN:
+    async def _until_ready(self, tokens: float, deadline: float) -> None:
+        while (delay := self._delay(tokens)) > _TOLERANCE:
+            # A delay that is known and too long is rejected at once. An infinite one depends on the end of
+            # other calls, which may come at any time.
+            if math.isfinite(delay) and trio.current_time() + delay > deadline + _TOLERANCE:
                 raise self._rejection(f"its turn would come in {delay:.1f} s at the earliest", delay)
             with trio.move_on_after(delay):
                 await self._changed.park()
 
     def _delay(self, tokens: float) -> float:
-        """Seconds until a call of so many tokens may start; infinite if only the end of another helps."""
+        """Return the seconds until such a call may start; infinite if another call has to end first."""
         delay = -math.inf
-        # Most models are limited in width alone: they pay for no look at the clock.
+        # Most models have a limit of concurrency alone, which needs no clock.
         if not (self._requests is None and self._tokens is None and self._paused_until == -math.inf):
             delay = self._delay_in_time(tokens)
-        return math.inf if delay <= _GRAIN and self._in_flight >= self._width else delay
+        return math.inf if delay <= _TOLERANCE and self._in_flight >= self._concurrency else delay
 
     def _delay_in_time(self, tokens: float) -> float:
-        """Seconds until pauses and rates allow a call of so many tokens; below 0 if they do already."""
+        """Return the seconds until pauses and rates allow such a call; below 0 if they allow it now."""
         if self._tokens is not None and tokens > self._tokens.capacity:
             raise self._rejection(
                 f"it needs about {tokens:g} tokens, and {self._tokens.capacity:g} a minute are allowed"
@@ -289,7 +301,7 @@ class Limiter:
             retry_after=retry_after,
         )
 
-    def _taught(
+    def _learned(
         self,
         bucket: TokenBucket | None,
         configured: float | None,

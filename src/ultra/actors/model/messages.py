@@ -1,4 +1,4 @@
-"""What a model actor is asked, and what stays beside the message with whoever asks."""
+"""The message to a model actor, and what stays with the asker because it is no value."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ __all__ = ["Generate", "LocalRequest", "LocalRequests", "ResponseListener"]
 
 
 class Generate(Message[ModelResponse], frozen=True, kw_only=True):
-    """Answer `request`. The reply is a `ModelResponse`; a failure raises `AllAttemptsFailed`.
+    """Ask for the answer to `request`. The reply is a `ModelResponse`; a failure is `AllAttemptsFailed`.
 
-    A value: it could come from another process. What cannot travel (a listener, the caller's context)
-    stays in `LocalRequests` under the same `id`.
+    A value, which could come from another process. What is none (a listener, the caller's context) stays
+    in `LocalRequests` under the same `id`.
 
     Attributes:
-        id: names the request, in this process or another.
-        stage: the step that asks; it labels response, events and log lines.
-        use_cache: whether an equal request's answer, kept or under way, will do.
-        time_left: seconds until the asker stops waiting; no retry starts that could not begin by then.
-            None: no bound.
+        id: the name of the request, unique in all processes.
+        stage: the step that asks; response, events and log lines name it.
+        use_cache: whether the answer of an equal request may be used, from the cache or from a call that
+            is under way.
+        time_left: seconds until the asker stops waiting; no retry starts later. None: no bound.
     """
 
     id: str
@@ -41,20 +41,20 @@ class Generate(Message[ModelResponse], frozen=True, kw_only=True):
 
 
 class ResponseListener(Protocol):
-    """Hears how an answer comes about. Both methods return at once."""
+    """Gets the text of an answer while it is written. Both methods must return at once."""
 
     def chunk(self, text: str, *, begins: bool) -> None:
-        """Take the next piece of text; with `begins`, what came before counts no more."""
+        """Take the next piece of text; with `begins`, the text before it is void."""
 
     def retrying(self, attempt: int, error: ModelError, wait: float) -> None:
-        """Take note that attempt number `attempt` (from 1) failed, and the next follows in `wait` seconds."""
+        """Take note that this attempt (from 1) has failed, and that the next follows in `wait` seconds."""
 
 
 class LocalRequest(NamedTuple):
-    """What an asker in this process keeps beside its `Generate`.
+    """What an asker in this process keeps for its `Generate`.
 
-    `listener` hears the text as it comes; `caller` says on whose loop an async client may run, and whose
-    context variables it sees.
+    `listener` gets the text while it is written. `caller` says on which asyncio loop an async client may
+    run, and which context variables it sees.
     """
 
     listener: ResponseListener | None = None
@@ -65,7 +65,7 @@ _NOTHING = LocalRequest()
 
 
 class LocalRequests:
-    """The requests of this process that are under way, by id: subscribe beside the message.
+    """The requests of this process that are under way, by id.
 
     ::
 
@@ -86,11 +86,11 @@ class LocalRequests:
         self._known[request_id] = local
 
     def discard(self, request_id: str) -> None:
-        """Forget what was kept, if anything was."""
+        """Remove what was kept, if there is anything."""
         self._known.pop(request_id, None)
 
     def get(self, request_id: str) -> LocalRequest:
-        """Return what is kept for the request; nothing for one of another process."""
+        """Return what is kept for the request; for one of another process, an empty `LocalRequest`."""
         return self._known.get(request_id, _NOTHING)
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""Per-model counters and bounded windows, for failures as for successes."""
+"""Counters of one model, and windows of its newest times and scores."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ WINDOW: Final = 256
 """How many of the newest times and scores are kept."""
 
 LATEST: Final = 20
-"""How many of the newest outcomes are kept, to judge a model's health by."""
+"""How many of the newest outcomes are kept; the health of a model is judged by them."""
 
 
 class _Window:
-    """The newest values, of which every result of a run has the mean and percentiles."""
+    """The newest values of one kind, with their mean and percentiles."""
 
     __slots__ = ("_values",)
 
@@ -39,11 +39,11 @@ class _Window:
         return list(self._values)
 
     def mean(self) -> float | None:
-        """Return the mean; None of no values."""
+        """Return the mean; None where there are no values."""
         return fsum(self._values) / len(self._values) if self._values else None
 
     def percentiles(self) -> tuple[float | None, float | None]:
-        """Return the 50th and the 95th percentile (nearest rank); None of no values."""
+        """Return the 50th and the 95th percentile (nearest rank); None where there are no values."""
         if not self._values:
             return None, None
         ordered = sorted(self._values)
@@ -51,7 +51,7 @@ class _Window:
 
 
 class MetricsRecorder:
-    """Counts what one model does. Belongs to the registration, so it outlives every actor."""
+    """Counts what one model does. It belongs to the registration, so it outlives every actor."""
 
     __slots__ = (
         "_quality",
@@ -89,24 +89,24 @@ class MetricsRecorder:
 
     @property
     def requests(self) -> int:
-        """Requests that have ended; one that a crash interrupts counts again when it is handed over again."""
+        """Requests that have ended; one that is redelivered after a crash counts once more."""
         return self.successes + self.failures + self.cancelled
 
     def called(self, error: ModelError | None) -> None:
-        """A request to the client, retries included, ended with an answer (None) or failed for good."""
+        """Note how a request to the client ended, after all retries: with an error, or None for an answer."""
         if error is not None:
-            # As it is, it would keep alive the frames of its traceback, and with them prompts.
+            # A copy without its traceback, whose frames hold prompts.
             error = ModelError(error.message, provider=error.provider, kind=error.kind, status=error.status)
         self.latest.append(error)
 
     def answered(self, response_time: float, time_to_first_token: float | None) -> None:
-        """A call gave an answer after so many seconds, retries included."""
+        """Count an answer, which came after so many seconds, retries included."""
         self._response_times.append(response_time)
         if time_to_first_token is not None:
             self._times_to_first_token.append(time_to_first_token)
 
     def used(self, usage: Usage | None, cost: float | None) -> None:
-        """A call used so many tokens, and cost so many dollars."""
+        """Count the tokens of a call, and its cost in dollars."""
         if usage is not None:
             self.input_tokens += usage.input or 0
             self.output_tokens += usage.output or 0
@@ -115,25 +115,25 @@ class MetricsRecorder:
 
     @property
     def newest_response_times(self) -> Sequence[float]:
-        """The window of response times [s], oldest first."""
+        """The newest response times [s], oldest first."""
         return self._response_times.newest()
 
     def hedged(self) -> None:
-        """A call took long, and a second one was made beside it."""
+        """Count a hedge."""
         self.hedges += 1
 
     def scored(self, quality: float) -> None:
-        """An answer was found to be so good (0..1)."""
+        """Keep the quality score (0..1) of an answer."""
         self._quality.append(quality)
 
     def snapshot(self) -> ModelMetrics:
-        """Return all numbers at this moment, as values that do not change any more."""
+        """Return all numbers at this moment; what is returned does not change any more."""
         return self._numbers(
             self._response_times.newest(), self._times_to_first_token.newest(), self._quality.newest()
         )
 
     def of_run(self, responses: Sequence[ModelResponse]) -> ModelMetrics:
-        """Return the same, with the times and scores of these answers alone, which a run got."""
+        """Return the same, but with the times and scores of the answers of one run alone."""
         return self._numbers(
             [response.response_time for response in responses],
             [r.time_to_first_token for r in responses if r.time_to_first_token is not None],

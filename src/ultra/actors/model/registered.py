@@ -1,4 +1,4 @@
-"""What belongs to the registration of a model and outlives every actor."""
+"""A registered model: what outlives its actors."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ __all__ = ["RegisteredModel"]
 log = get_logger("ultra.model")
 
 CLOSE_TIMEOUT: Final = 5.0
-"""Seconds that a client may take to close its connections."""
+"""Seconds that clients may take to close their connections."""
 
 
 class RegisteredModel:
-    """What belongs to a registration and outlives every actor: client, shard, counters, limits."""
+    """One registration: name, weight, clients, cache shard, limits, breaker, metrics."""
 
     __slots__ = (
         "breaker",
@@ -70,21 +70,21 @@ class RegisteredModel:
         self.breaker = breaker
         self.metrics = metrics
         self.registered = True
-        self.users = 0  # how many trees have an actor for it
+        self.users = 0  # how many actor trees have an actor for it
 
     def explain(self, error: Exception) -> Exception:
-        """The error of a request in the asker's terms: that of an actor that was stopped names the reason."""
+        """Return the error of a request for its asker: `ModelUnregistered` in place of `ActorStopped`."""
         if self.registered or not isinstance(error, ActorStopped) or isinstance(error, ActorDown):
             return error
         explained = ModelUnregistered(self.name)
         explained.__cause__ = error
         return explained
 
-    async def let_go(self) -> None:
-        """One tree less has an actor for this model; with the last one the client's connections are closed.
+    async def release(self) -> None:
+        """Note that one actor tree has no actor for this model any more; after the last, close the clients.
 
-        That is cut off after some seconds, and not by cancellation. Nothing is raised: what was asked of the
-        model has been answered.
+        Closing is not cancelled, and ends after 5 seconds at the latest. Its errors are logged and not
+        raised, since all requests to the model have ended.
         """
         self.users -= 1
         if self.users:

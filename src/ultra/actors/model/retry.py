@@ -1,8 +1,8 @@
-"""When a failed call is tried again, and how long to wait before: tenacity with trio's sleep.
+"""Retries of a failed call, by tenacity: which errors are retried, how often, and after which waits.
 
-This is the only retry loop in the stack. Waits are drawn from 0 to a limit that doubles with each
-attempt ("full jitter", Marc Brooker, AWS Architecture Blog, 2015), so that clients which failed
-together do not come back together; what a server asks for by Retry-After is waited in full.
+This is the only retry loop of Ultra. A wait is drawn between 0 and a limit that doubles with each attempt
+("full jitter", Marc Brooker, AWS Architecture Blog, 2015), so that clients that failed at the same time do
+not try again at the same time. A server's Retry-After is waited in full.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
             check_seconds(name, getattr(self, name))
 
     def wait(self, attempt: int, error: ModelError, random: Random) -> float:
-        """Seconds between the attempt with this number (from 1), which failed by `error`, and the next."""
+        """Return the seconds to wait after attempt number `attempt` (from 1), which failed with `error`."""
         if error.retry_after is not None:
             return error.retry_after
         return random.uniform(0, min(self.maximum, self.initial * 2 ** min(attempt - 1, 60)))
@@ -60,12 +60,19 @@ async def with_retries(
     sleep: Callable[[float], Awaitable[None]] = trio.sleep,
     before_sleep: Callable[[int, ModelError, float], None],
 ) -> T:
-    """Call `attempt` until it succeeds or `policy` says stop.
+    """Call `attempt` until it succeeds or `policy` ends the retries, and return its result.
 
-    It gives up, with the last error, when that is permanent, when the attempts are used up, when the
-    server wants more patience than the policy has, and when the wait would end after `deadline()`
-    (a `trio.current_time`). `before_sleep` is told attempt (from 1), error and wait before each wait.
-    Any other exception of `attempt` or `sleep` passes through, as cancellation does.
+    It raises the last `ModelError` when that is not retryable, when the attempts are used up, when a
+    Retry-After is longer than the policy allows, and when the wait would end after `deadline()` (a
+    `trio.current_time`). Other exceptions of `attempt` and `sleep` pass through, and so does cancellation.
+
+    Args:
+        attempt: makes one call.
+        policy: how often to retry, and after which waits.
+        random: draws the waits.
+        deadline: when the last wait has to be over; asked after each failure, since it may change.
+        sleep: waits so many seconds.
+        before_sleep: called before each wait with the attempt (from 1), its error and the wait [s].
     """
     latest: RetryCallState | None = None
 
@@ -80,9 +87,9 @@ async def with_retries(
 
     def stop(state: RetryCallState) -> bool:
         error = _error(state)
-        too_patient = error.retry_after is not None and error.retry_after > policy.retry_after_cap
+        too_long = error.retry_after is not None and error.retry_after > policy.retry_after_cap
         too_late = trio.current_time() + state.upcoming_sleep >= deadline()
-        return state.attempt_number > policy.max_retries or too_patient or too_late
+        return state.attempt_number > policy.max_retries or too_long or too_late
 
     def tell(state: RetryCallState) -> None:
         before_sleep(state.attempt_number, _error(state), state.upcoming_sleep)
@@ -91,8 +98,8 @@ async def with_retries(
     try:
         return await retrying(attempt)
     finally:
-        # Tenacity's objects refer to each other, and to an error whose traceback refers to them: left to
-        # the garbage collector, they would cost each call more than all the rest of the loop.
+        # Tenacity's objects refer to each other, and to an error whose traceback refers to them. To collect
+        # such a cycle would take more time than all the rest of the loop.
         retrying.iter_state.reset()
         if latest is not None:
             latest.outcome = None
@@ -100,7 +107,7 @@ async def with_retries(
 
 
 def _error(state: RetryCallState) -> ModelError:
-    """The failure of the latest attempt; only `ModelError` gets as far as to a wait."""
+    """Return the error of the latest attempt, a `ModelError`: others are not retried."""
     error = state.outcome.exception() if state.outcome is not None else None
     if not isinstance(error, ModelError):
         raise TypeError(f"a retried call raised {error!r}; it must raise ModelError")

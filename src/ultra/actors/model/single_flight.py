@@ -1,6 +1,7 @@
-"""Single-flight: equal requests that come while one is under way share its call, mid-stream too.
+"""Single-flight: equal requests that come while a call is under way share that call.
 
-After Go's ``golang.org/x/sync/singleflight``, which has neither streaming nor waiters that leave early.
+A request that joins in the middle of a stream gets the text so far first. After Go's
+``golang.org/x/sync/singleflight``, which has neither streams nor waiters that leave early.
 """
 
 from __future__ import annotations
@@ -25,14 +26,15 @@ log = get_logger("ultra.model")
 
 
 class Abandoned(UltraError):
-    """Nobody waits for the answer any more, so the call was cancelled. Nobody is left to see this."""
+    """No request waits for the answer any more, so the call was cancelled. No caller gets this error."""
 
 
 class Waiter:
     """One request that waits for the answer of a shared call.
 
-    `deadline` is a `trio.current_time`. `listener`, if there is one, hears the text as it comes and of
-    attempts that failed. One that raises hears no more: its fault must not break a call that others share.
+    `deadline` is a `trio.current_time`. `listener`, if there is one, gets the text while it is written, and
+    is told of failed attempts. A listener that raises is dropped, and the error is logged, since other
+    requests share the call.
     """
 
     __slots__ = ("call", "deadline", "has_left", "heard_text", "listener", "wake")
@@ -46,7 +48,7 @@ class Waiter:
         self.wake: trio.Event | None = None
 
     def hear(self, text: str, *, begins: bool) -> None:
-        """Pass a piece of text on to the listener, if it is still there."""
+        """Pass a piece of text to the listener, if there is one."""
         if self.listener is None or self.has_left:
             return
         begins = begins or not self.heard_text
@@ -58,7 +60,7 @@ class Waiter:
             log.exception("listener failed")
 
     def hear_of_retry(self, attempt: int, error: ModelError, wait: float) -> None:
-        """Pass on that another attempt follows."""
+        """Tell the listener that another attempt follows."""
         if self.listener is None or self.has_left:
             return
         try:
@@ -77,10 +79,16 @@ class Waiter:
 
 
 class SharedCall:
-    """One call under way, retries included: the text so far, and the waiters who want the answer.
+    """One call with its retries, while it is under way: the text so far, and who waits for the answer.
 
-    Each part of the call runs within `scope`; when the last waiter leaves, that is cancelled. `ended`:
-    there is a `completion` or a `failure`, or neither where the call broke off.
+    The handler that makes the call runs each part of it within `scope`. When the last waiter leaves, that
+    scope is cancelled. After `end` there is a `completion` or a `failure`; there is neither if the call was
+    broken off. ::
+
+        shared = SharedCall()
+        shared.add(waiter)
+        shared.hear("Par")  # all waiters get it, and later ones, too
+        shared.complete(completion)
     """
 
     __slots__ = (
@@ -110,7 +118,7 @@ class SharedCall:
         self.abandoned = False
         self._waiters: dict[Waiter, None] = {}
         self._scope: trio.CancelScope | None = None
-        self._text: StringIO | None = None  # one buffer: pieces of their own would take many times the room
+        self._text: StringIO | None = None  # one buffer: a list of pieces would take many times the memory
         self._restart = False
         self._retry: tuple[int, ModelError, float] | None = None  # attempt, error, time of the next one
 
@@ -123,21 +131,21 @@ class SharedCall:
 
     @property
     def is_heard(self) -> bool:
-        """Whether somebody listens to the text as it comes."""
+        """Whether any waiter has a listener."""
         return any(waiter.listener is not None for waiter in self._waiters)
 
     @property
     def lost_its_loop(self) -> bool:
-        """Whether it failed because the asyncio loop ended on which the client's coroutine ran."""
+        """Whether it failed because the asyncio loop of its caller ended, on which the client ran."""
         return self.failure is not None and isinstance(self.failure.__cause__, LoopUnavailable)
 
     def add(self, waiter: Waiter) -> None:
-        """Add a waiter; it hears the text so far at once, then what follows.
+        """Add a waiter, which gets the text so far at once, and then what follows.
 
-        Between two attempts it hears what all are waiting for.
+        Between two attempts it is told of the retry for which all wait.
         """
         waiter.call = self
-        waiter.heard_text = False  # what it heard of another call that broke off counts no more
+        waiter.heard_text = False  # text of an earlier call that was broken off is void
         self._waiters[waiter] = None
         if self._retry is not None:
             attempt, error, due = self._retry
@@ -148,7 +156,7 @@ class SharedCall:
             waiter.hear(self._text.getvalue(), begins=True)
 
     def remove(self, waiter: Waiter) -> None:
-        """Remove a waiter that has left; without any, the call is cancelled."""
+        """Remove a waiter that has left; if it was the last one, cancel the call."""
         waiter.call = None
         del self._waiters[waiter]
         if not (self._waiters or self.ended or self.completion is not None):
@@ -157,7 +165,7 @@ class SharedCall:
                 self._scope.cancel()
 
     async def wait(self, waiter: Waiter) -> None:
-        """Wait until there is an answer, the call has ended without one, or `waiter` has left."""
+        """Wait until there is an answer, the call has ended, or `waiter` has left."""
         if not (self.ended or waiter.has_left or self.completion is not None):
             waiter.wake = trio.Event()
             await waiter.wake.wait()
@@ -172,42 +180,42 @@ class SharedCall:
         return self._scope
 
     async def sleep(self, seconds: float) -> None:
-        """Wait before the next attempt. Raises `Abandoned` if all waiters leave."""
+        """Wait before the next attempt; raise `Abandoned` if all waiters leave."""
         with self.scope():
             await trio.sleep(seconds)
         self.check()
 
     def check(self) -> None:
-        """Raise `Abandoned` if nobody waits any more."""
+        """Raise `Abandoned` if no waiter is left."""
         if self.abandoned:
-            raise Abandoned("nobody waits for this answer any more")
+            raise Abandoned("no request waits for this answer any more")
 
     def start_attempt(self) -> None:
-        """Count another attempt; what was streamed by the last one counts no more."""
+        """Count another attempt; the text of the last one is void."""
         self.attempts += 1
         self._retry = None
         self.restart_text()
 
     def retrying(self, attempt: int, error: ModelError, wait: float) -> None:
-        """Tell the waiters that this attempt has failed, and that the next follows in `wait` seconds."""
+        """Tell all waiters that this attempt has failed, and that the next follows in `wait` seconds."""
         self._retry = attempt, error, trio.current_time() + wait
         for waiter in tuple(self._waiters):
             waiter.hear_of_retry(attempt, error, wait)
 
     def restart_text(self) -> None:
-        """Let the text start from the beginning: what was heard so far counts no more."""
+        """Let the text start from the beginning: the text so far is void."""
         if self._text is not None:
             self._text = None
             self._restart = True
 
     def hear(self, text: str) -> None:
-        """Take a piece of text from the stream."""
+        """Take a piece of text from the stream, and pass it to all waiters."""
         if self._text is None:
             self.first_text_at = trio.current_time()
         self._tell(text)
 
     def complete(self, completion: Completion, *, cached: bool = False) -> None:
-        """Take the whole answer; listeners hear what they have not heard of it."""
+        """Take the whole answer; listeners get what they have not got of it."""
         self.completion = completion
         self.cached = cached
         if self._text is not None or self.is_heard:
@@ -215,7 +223,7 @@ class SharedCall:
         self._wake_waiters()
 
     def end(self) -> None:
-        """Nothing more will come: let the waiters go."""
+        """End the call, and wake the waiters if there is no answer."""
         self.ended = True
         if self.completion is None:
             self._wake_waiters()

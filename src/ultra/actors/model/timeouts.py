@@ -1,4 +1,4 @@
-"""How long one attempt at a call may take: all of it, until the first text, between two pieces of it."""
+"""The timeouts of one attempt: in all, until the first text, and between two pieces of text."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ __all__ = ["AttemptTimer", "Timeouts"]
 
 
 class Timeouts(Struct, frozen=True, kw_only=True):
-    """Bounds on one attempt [s]: all of it, until the first text, and between two pieces of text.
+    """The timeouts of one attempt, in seconds.
 
-    The last two apply where the answer is streamed. Of several deployments each has its own time until the
-    first text, and all together have one attempt.
+    Attributes:
+        attempt: for the whole attempt, over all deployments that are tried in it.
+        first_token: until the first text of a stream; each deployment has so many seconds of its own.
+        idle: between two pieces of a stream.
     """
 
     attempt: float = 120.0
@@ -33,12 +35,16 @@ class Timeouts(Struct, frozen=True, kw_only=True):
 
 
 class AttemptTimer:
-    """Holds one attempt, which begins now, to its `Timeouts`.
+    """The deadline of one attempt, which begins now; pieces of text move it.
 
-    `scope` has to be entered with the `deadline`, and set; pieces of text then move its deadline.
+    ::
+
+        timer = AttemptTimer(timeouts, streams=True)
+        with trio.CancelScope(deadline=timer.deadline) as timer.scope:
+            ...  # call timer.heard() for each piece of text
     """
 
-    __slots__ = ("_end", "_limit", "_timeouts", "_waits_for", "deadline", "scope")
+    __slots__ = ("_end", "_expected", "_limit", "_timeouts", "deadline", "scope")
 
     def __init__(self, timeouts: Timeouts, *, streams: bool) -> None:
         now = trio.current_time()
@@ -48,16 +54,16 @@ class AttemptTimer:
         self.deadline = self._expect_answer(now, streams=streams)
 
     def restart(self, *, streams: bool) -> None:
-        """Give another deployment the time until its first piece; the whole attempt ends as before."""
+        """Expect the first text of another deployment; the end of the whole attempt stays."""
         self._move(self._expect_answer(trio.current_time(), streams=streams))
 
     def heard(self) -> None:
-        """A piece of text has come."""
+        """Take note of a piece of text."""
         self._move(self._expect("the next piece of the answer", trio.current_time(), self._timeouts.idle))
 
     def error(self) -> ModelError:
-        """What to raise when the scope was cancelled because time was over."""
-        return ModelError(f"{self._waits_for} did not come within {self._limit:g} s", kind="timeout")
+        """Return the error to raise when the deadline has passed."""
+        return ModelError(f"{self._expected} did not come within {self._limit:g} s", kind="timeout")
 
     def _move(self, deadline: float) -> None:
         self.deadline = deadline
@@ -65,18 +71,18 @@ class AttemptTimer:
             self.scope.deadline = deadline
 
     def _expect_answer(self, now: float, *, streams: bool) -> float:
-        """Note that nothing has come yet, and return until when it is waited for."""
+        """Note that nothing has come yet, and return the deadline (`trio.current_time`)."""
         if streams:
             return self._expect("the first piece of the answer", now, self._timeouts.first_token)
         return self._expect_whole()
 
     def _expect_whole(self) -> float:
-        self._waits_for, self._limit = "the whole answer", self._timeouts.attempt
+        self._expected, self._limit = "the whole answer", self._timeouts.attempt
         return self._end
 
-    def _expect(self, waits_for: str, now: float, seconds: float) -> float:
-        """Note what is waited for, and return until when (`trio.current_time`)."""
+    def _expect(self, expected: str, now: float, seconds: float) -> float:
+        """Note what is expected next, and return the deadline (`trio.current_time`)."""
         if now + seconds >= self._end:
             return self._expect_whole()
-        self._waits_for, self._limit = waits_for, seconds
+        self._expected, self._limit = expected, seconds
         return now + seconds

@@ -1,7 +1,7 @@
 """A token bucket without a timer: an allowance that refills continuously.
 
-It counts the way of the generic cell rate algorithm (ITU-T I.371): instead of a level it keeps the
-one moment at which it would have been empty, so it needs no task and does not drift.
+It keeps no level but the moment at which the bucket would have been empty, as the generic cell rate
+algorithm does (ITU-T I.371). So it needs no task, and rounding errors do not add up.
 """
 
 from __future__ import annotations
@@ -12,23 +12,27 @@ __all__ = ["Grant", "TokenBucket"]
 
 
 class Grant:
-    """Units that were taken for one purpose and may turn out to be more, or fewer, than it needed."""
+    """Units that were taken for one purpose, and may turn out to be too many or too few."""
 
     __slots__ = ("room", "units")
 
     def __init__(self, units: float) -> None:
         self.units = units
-        # How much fuller the bucket could have been at any time since: what refilled while it was
-        # full is lost, and would have been lost the more if less had been taken.
+        # How much fuller the bucket could have been at any time since. What refills a full bucket is lost;
+        # if less had been taken, more would have been lost.
         self.room = math.inf
 
 
 class TokenBucket:
-    """An allowance of `per_minute` units that holds a minute's worth, but at least `floor`; full at first.
+    """An allowance of `per_minute` units that holds those of one minute, but at least `floor`; full at first.
 
-    Times are seconds on any one clock. Over a window of w minutes no more is used than the capacity
-    and w times the rate, if every taker waits until its units are available. That holds for what the
-    grants were settled at too, as far as it was not more than was taken.
+    Times are seconds on any one clock. If every caller waits until its units are available, then in w
+    minutes no more is used than the capacity and w times the rate. This holds for the units at which grants
+    were settled, too, where these are not more than was taken. ::
+
+        bucket = TokenBucket(per_minute=60)
+        await trio.sleep(max(0.0, bucket.ready_in(5, now)))
+        grant = bucket.take(5, trio.current_time())
     """
 
     def __init__(self, per_minute: float, floor: float = 0) -> None:
@@ -38,24 +42,25 @@ class TokenBucket:
         self._set_rate(per_minute)
 
     def available(self, now: float) -> float:
-        """Units that can be taken; below 0 after grants that were settled at more than was taken."""
+        """Return the units that can be taken; below 0 if grants were settled at more than was taken."""
         return min(self.capacity, (now - self._empty_at) / self._interval)
 
     def ready_in(self, units: float, now: float) -> float:
-        """Seconds until so many units are available, 0 or less if they are; at most the capacity comes."""
+        """Return the seconds until so many units are available, at most the capacity; 0 or less: they are."""
         return self._refilled_from(now) + units * self._interval - now
 
     def take(self, units: float, now: float) -> Grant:
-        """Take units, into debt if need be. Close the grant when its purpose is done."""
+        """Take units, even if that leaves less than 0 available. The caller closes the grant in the end."""
         self._spend(units, now)
         grant = Grant(units)
         self._open[grant] = None
         return grant
 
     def settle(self, grant: Grant, units: float, now: float) -> None:
-        """Say what was really used: the difference is taken too, or comes back while the grant is open.
+        """Correct the units of a grant to what was used.
 
-        What comes back is what would be here now if no more had been taken in the first place.
+        What is missing is taken. What is left over returns while the grant is open: as much as would be
+        available now if only the used units had been taken in the first place.
         """
         surplus, grant.units = grant.units - units, units
         if surplus < 0:
@@ -67,11 +72,11 @@ class TokenBucket:
                 other.room -= back
 
     def close(self, grant: Grant) -> None:
-        """End the grant; nothing comes back from now on. May be called again."""
+        """End the grant, of which nothing returns any more. May be called again."""
         self._open.pop(grant, None)
 
     def learn(self, per_minute: float | None, remaining: float | None, now: float) -> None:
-        """Take over a rate, and believe that no more than `remaining` units are available."""
+        """Set the rate, if it is given, and let no more than `remaining` units be available."""
         left = self.available(now)
         if per_minute is not None:
             self._set_rate(per_minute)
@@ -90,7 +95,7 @@ class TokenBucket:
         return self.capacity - self.available(now)
 
     def _spend(self, units: float, now: float) -> None:
-        room = self._headroom(now)  # the bucket is at its fullest just before something is taken
+        room = self._headroom(now)  # the bucket is fullest just before units are taken
         for grant in self._open:
             grant.room = min(grant.room, room)
         self._empty_at = self._refilled_from(now) + units * self._interval

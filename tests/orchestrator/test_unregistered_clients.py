@@ -10,7 +10,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from helpers.voices import GatedVoice, SlowVoice, Voice
 from ultra import BadCall, MultiLLMOrchestrator
-from ultra.orchestrator.unregistered import MOST_REMEMBERED
+from ultra.orchestrator.unregistered_clients import MOST_REMEMBERED
 
 
 def actors(orchestrator: MultiLLMOrchestrator) -> int:

@@ -1,4 +1,4 @@
-"""`--json`: one document on stdout, the result or the error."""
+"""The output of `--json`: one document on stdout, which is the result or the error."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from ultra.messages.events import Event
     from ultra.messages.results import OrchestrationResult
 
-__all__ = ["DocumentView", "reporting_errors", "write_document"]
+__all__ = ["JsonView", "reporting_errors", "write_document"]
 
 _CONTROLS: Final = re.compile(rb"\x7f|\xc2[\x80-\x9f]")
 
 
 def write_document(value: object) -> None:
-    """Write `value` as one line of JSON, in UTF-8 whatever the locale says."""
-    # JSON leaves these characters as they are, and a terminal obeys some of them.
+    """Write `value` to stdout as one line of JSON, in UTF-8 with any locale."""
+    # JSON does not escape these characters, and a terminal obeys some of them.
     encoded = _CONTROLS.sub(lambda match: b"\\u%04x" % ord(match[0].decode()), msgspec.json.encode(value))
     sys.stdout.flush()
     sys.stdout.buffer.write(encoded + b"\n")
@@ -35,18 +35,18 @@ def write_document(value: object) -> None:
 
 @contextmanager
 def reporting_errors(*, enabled: bool) -> Iterator[None]:
-    """Write an error that leaves the block as a document, and let it go on: it decides the exit code."""
+    """Write an error that leaves the block as a document, if `enabled`, and let the error pass."""
     try:
         yield
     except Exception as error:
-        # Other errors of the system come from writing to stdout, where this document would go too.
+        # Other errors of the operating system come from writing to stdout, and this would write there, too.
         if enabled and (isinstance(error, UltraError) or not isinstance(error, OSError)):
             write_document({"error": _described(error)})
         raise
 
 
-class DocumentView:
-    """Writes the result and nothing else."""
+class JsonView:
+    """The view of `--json`: it writes the result and nothing else."""
 
     interval = inf
 
@@ -59,7 +59,7 @@ class DocumentView:
         pass
 
     def show(self, event: Event) -> None:
-        """Do nothing: all that the events tell is in the result."""
+        """Do nothing: the result has all that is in the events."""
 
     def refresh(self) -> None:
         """Do nothing."""

@@ -1,7 +1,8 @@
-"""Keeps keys of the environment from endpoints that only a file from the working directory names.
+"""A configuration that was found in the working directory, and that the user has not named.
 
-Such a file may have come with somebody else's project. A key that it holds itself is its own affair, and
-without an endpoint of its own it can send a provider's key to that provider only.
+It may be a part of another person's project, so it is not trusted: it must not send the user's keys, which
+are in environment variables, to an endpoint of its own. It may send the keys that it holds itself. Without an
+endpoint of its own, it can send a provider's key to that provider only.
 """
 
 from __future__ import annotations
@@ -18,15 +19,14 @@ if TYPE_CHECKING:
     from ultra.clients.catalog import Provider
     from ultra.config.loading import Configuration, DeploymentConfig
 
-__all__ = ["check_found"]
+__all__ = ["check_untrusted"]
 
 
-def check_found(configuration: Configuration, how_to_name: str) -> None:
-    """Check a configuration that was found and not named; `how_to_name` tells in an error how to do that.
+def check_untrusted(configuration: Configuration, how_to_name: str) -> None:
+    """Raise `ConfigError` if the configuration would send a provider's key to an endpoint of its own.
 
-    Raises:
-        ConfigError: a provider's key, in one of its usual variables, would go to an endpoint that the file
-            sets, because it names no other key or takes that one by ``${VAR}``.
+    That is a key in one of the usual variables, for a `base_url` without another key, or by ``${VAR}``.
+    `how_to_name` says in the error how the user names the file, and so trusts it.
     """
     usual = {variable for provider in _providers(configuration) for variable in provider.keys}
     taken = next((variable for variable in configuration.variables if variable in usual), None)
@@ -40,7 +40,7 @@ def check_found(configuration: Configuration, how_to_name: str) -> None:
 
 
 def _own_endpoints(configuration: Configuration) -> Iterator[tuple[tuple[str, ...], str | None]]:
-    """Where the file sets an endpoint, and the variable whose key goes there without being named."""
+    """Yield each place where the file sets an endpoint, and the variable whose key is sent by default."""
     for name, model in configuration.models.items():
         for deployment in model.deployments:
             if _is_elsewhere(deployment):

@@ -1,4 +1,4 @@
-"""Reads the final answer out of a text, so that answers that mean the same can be counted as one."""
+"""The final answer within a text, in a normal form, so that a vote can count equal answers as one."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Final
 __all__ = ["final_answer"]
 
 _LONGEST: Final = 4_000
-"""Characters of a text's end in which its final answer is looked for; so the work is bounded."""
+"""Characters at the end of a text that are searched, so that the time is bounded."""
 
 _LONGEST_SHORT: Final = 80
-"""Characters up to which a whole text, or its last line, passes for a short answer."""
+"""Characters; a text of at most so many is a short answer as a whole, a last line of half as many."""
 
 _TAGGED: Final = re.compile(r"<answer>(.{1,400}?)</answer>", re.IGNORECASE | re.DOTALL)
 _HASHES: Final = re.compile(r"^####[ \t]*(\S.{0,200})$", re.MULTILINE)
@@ -27,12 +27,14 @@ _LATEX: Final = re.compile(r"\\(?:text|mathrm|mathbf|boxed|left|right|displaysty
 
 
 def final_answer(text: str) -> str | None:
-    r"""Return the final answer of `text` in a normal form; None where it has none that can be told.
+    r"""Return the final answer of `text` in a normal form; None if none is found.
 
-    Looks for, in this order: ``<answer>…</answer>``, ``\boxed{…}``, a line that begins with ``####``, "the
-    answer is …", a bold last line, and a text or a last line that is short. Numbers lose their thousands
-    separators and trailing zeros, words their case, articles and punctuation. Takes time linear in the
-    last 4,000 characters of the text.
+    It is, in this order: ``<answer>…</answer>``, ``\boxed{…}``, a line that begins with ``####``, "the answer
+    is …", a text that is short, and a last line that is bold or short. Numbers lose their thousands
+    separators and trailing zeros, words their case, articles and punctuation. At most the last 4,000
+    characters of the text are read, in linear time. ::
+
+        final_answer("So the answer is **1,024.0**.") == "1024"
     """
     end = text[-_LONGEST:].strip()
     if not end:
@@ -49,7 +51,7 @@ def _last(pattern: re.Pattern[str], text: str) -> str | None:
 
 
 def _boxed(text: str) -> str | None:
-    r"""What stands in the last ``\boxed{}``, whose braces may hold others."""
+    r"""Return what stands in the last ``\boxed{}``, whose braces may hold other braces."""
     start = text.rfind("\\boxed{")
     if start < 0:
         return None

@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from ultra.cli.columns import Columns
-from ultra.cli.live import LiveView
-from ultra.cli.panes import StagePanes
+from ultra.cli.live_view import LiveView
+from ultra.cli.panes import StepPanes
 from ultra.messages.events import (
     Chunk,
     Event,
@@ -22,7 +22,7 @@ from ultra.messages.events import (
     StageCompleted,
     StageStarted,
 )
-from ultra.messages.results import ModelFailure, ModelMetrics, ModelResponse, OrchestrationResult, Usage
+from ultra.messages.results import ModelFailure, ModelMetrics, ModelResponse, OrchestrationResult, Step, Usage
 
 NAMES = ("careful", "creative", "concise")
 
@@ -39,8 +39,8 @@ def stage_started(*names: str, stage: str = "initial") -> StageStarted:
     return StageStarted(run_id="run", seq=0, time=0.0, stage=stage, models=names, asks=asks)
 
 
-def model_started(name: str, stage: str = "initial") -> ModelStarted:
-    return ModelStarted(run_id="run", seq=0, time=0.0, stage=stage, model_name=name)
+def model_started(name: str, stage: str = "initial", *, sample: int = 0) -> ModelStarted:
+    return ModelStarted(run_id="run", seq=0, time=0.0, stage=stage, model_name=name, sample=sample)
 
 
 def stage_completed(*names: str, stage: str = "initial") -> StageCompleted:
@@ -51,9 +51,9 @@ def chunk(name: str, text: str, *, stage: str = "initial", restart: bool = False
     return Chunk(run_id="run", seq=0, time=0.0, stage=stage, model_name=name, text=text, restart=restart)
 
 
-def stage_of(*names: str, stage: str = "initial") -> StagePanes:
+def stage_of(*names: str, stage: str = "initial") -> StepPanes:
     """A stage that has asked these models."""
-    panes = StagePanes(stage_started(*names, stage=stage))
+    panes = StepPanes(stage_started(*names, stage=stage))
     for name in names:
         panes.apply(model_started(name, stage))
     return panes
@@ -83,7 +83,7 @@ def retrying(name: str, message: str, *, at: float, wait: float) -> Event:
     )
 
 
-def lines(width: int, stage: StagePanes, *, height: int = 30, now: float | None = None) -> list[str]:
+def lines(width: int, stage: StepPanes, *, height: int = 30, now: float | None = None) -> list[str]:
     drawing = console(width, height)
     columns = Columns(drawing)
     with drawing.capture() as capture:
@@ -221,7 +221,7 @@ def result_of(**fields: object) -> OrchestrationResult:
     made: dict[str, object] = {
         "run_id": "run",
         "prompt": "?",
-        "stages": {"initial": {"careful": answer}},
+        "steps": [Step(name="initial", responses=(answer,))],
         "metrics": {"careful": ModelMetrics()},
         "response_time": 1.5,
     }
@@ -244,6 +244,70 @@ def test_a_run_leaves_its_stages_on_the_terminal_once_and_the_cursor_visible() -
     assert shown.count("Paris.") == 1
     assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")
     assert "Done in 1.5 s" in shown
+
+
+def test_samples_of_one_model_have_panes_of_their_own() -> None:
+    step = StepPanes(stage_started("careful"))
+    for sample, text in enumerate(("Paris.", "Lyon.")):
+        step.apply(model_started("careful", sample=sample))
+        step.apply(Chunk(stage="initial", model_name="careful", sample=sample, text=text))
+
+    assert [(pane.name, pane.text) for pane in step] == [("careful", "Paris."), ("careful#1", "Lyon.")]
+
+
+def test_a_model_that_fails_before_it_is_asked_has_a_pane() -> None:
+    step = StepPanes(stage_started("careful"))
+
+    step.apply(failed("careful", "its window is too small"))
+
+    assert lines(80, step)[1] == "its window is too small"
+
+
+def test_a_step_of_any_name_has_its_name_and_its_round_as_a_title() -> None:
+    drawing = console(80)
+    with drawing.capture() as capture, LiveView(drawing, clock=Clock()) as view:
+        for number in range(2):
+            view.show(StageStarted(stage="two\nlines", round=number, models=("careful",), asks="all"))
+            view.show(StageCompleted(stage="two\nlines", round=number, answered=(), failed=()))
+
+    titles = [line for line in capture.get().splitlines() if "two lines" in line]
+    assert len(titles) == 2
+    assert "round" not in titles[0]
+    assert "two lines, round 2" in titles[1]
+
+
+def test_a_run_that_starts_again_leaves_the_step_that_a_crash_has_ended() -> None:
+    drawing = console(80)
+    with drawing.capture() as capture, LiveView(drawing, clock=Clock()) as view:
+        for text in ("The capital", "Paris."):
+            view.show(stage_started("careful"))
+            view.show(model_started("careful"))
+            view.show(chunk("careful", text))
+
+    shown = capture.get()
+    assert shown.index("The capital") < shown.index("Paris.")
+    assert shown.count("Answers") == 2
+
+
+def test_an_answer_that_the_strategy_selected_is_shown_with_its_confidence() -> None:
+    answers = tuple(
+        ModelResponse(model_name=name, stage="initial", content=text)
+        for name, text in (("careful", "Paris."), ("concise", "Lyon."))
+    )
+    result = result_of(
+        steps=[Step(name="initial", responses=answers)],
+        final_synthesis=answers[0],
+        synthesis_source="selected",
+        confidence=0.75,
+    )
+    drawing = console(80)
+    with drawing.capture() as capture:
+        LiveView(drawing, clock=Clock()).conclude(result)
+
+    shown = re.sub(r"\x1b\[[\d;]*m", "", capture.get())
+    assert "The answer, by careful" in shown
+    assert "Paris." in shown
+    assert "Done in 1.5 s, confidence 0.75" in shown
 
 
 def test_a_run_that_breaks_off_leaves_what_it_had_and_the_cursor_visible() -> None:

@@ -1,4 +1,4 @@
-"""Clients that are asked without having been registered: a bounded number of them is kept."""
+"""Clients that are asked without a registration: the models of those that were used last are kept."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 __all__ = ["MOST_KEPT", "UnregisteredClient", "UnregisteredClients"]
 
 MOST_KEPT: Final = 32
-"""How many clients that nobody is asking are kept, with their caches, limits and counters."""
+"""How many idle clients are kept, with their caches, limits and counters."""
 
 
 class UnregisteredClient:
     """A client that was never registered, and the model that is kept for it.
 
-    `asked` is the number of calls that ask it now.
+    `asked` is the number of calls that are asking it.
     """
 
     __slots__ = ("asked", "client", "model")
@@ -34,7 +34,11 @@ class UnregisteredClient:
 class UnregisteredClients:
     """The unregistered clients that were used last. `make` makes a model of a name and a client.
 
-    Any thread may use it.
+    For use by any thread. ::
+
+        entry = clients.use(client)  # the same entry for the same client
+        ...  # ask entry.model
+        dropped = clients.release(entry)
     """
 
     def __init__(self, make: Callable[[str, object], RegisteredModel]) -> None:
@@ -49,23 +53,23 @@ class UnregisteredClients:
         return len(self._known)
 
     def use(self, client: object) -> UnregisteredClient:
-        """Return the record of `client`, which counts as asked until `release`. Raises what `make` raises."""
+        """Return the entry of `client`, which counts as asked until `release`. Raise what `make` raises."""
         with self._lock:
             entry = self._known.get(id(client))
             if entry is None:
                 self._made += 1
                 entry = UnregisteredClient(client, self._make(f"unregistered-{self._made}", client))
-                self._known[id(client)] = entry  # it keeps the client, so that the id stays its own
+                self._known[id(client)] = entry  # keeps the client alive, so that no other object has its id
             self._known.move_to_end(id(client))
             entry.asked += 1
             return entry
 
     def release(self, entry: UnregisteredClient) -> list[RegisteredModel]:
-        """Count one call less of this client; return the models that are dropped for it."""
+        """Note that one call of this client has ended; return the models of clients that are dropped."""
         with self._lock:
             entry.asked -= 1
             idle = [known for known in self._known.values() if not known.asked]
-            forgotten = idle[: max(0, len(idle) - MOST_KEPT)]
-            for known in forgotten:
+            dropped = idle[: max(0, len(idle) - MOST_KEPT)]
+            for known in dropped:
                 del self._known[id(known.client)]
-            return [known.model for known in forgotten]
+            return [known.model for known in dropped]

@@ -1,4 +1,4 @@
-"""A run as plain text for pipes and logs: each answer as a whole, when it is there."""
+"""The view of a run as plain text, for pipes and logs: each answer as a whole, when it has come."""
 
 from __future__ import annotations
 
@@ -6,21 +6,31 @@ import sys
 from math import inf
 from typing import TYPE_CHECKING, Self
 
-from ultra.cli.report import HEADINGS, cost, degradations, model_lines, seconds
-from ultra.cli.text import block, one_line
+from ultra.cli.printable_text import block, one_line
+from ultra.cli.report import (
+    HEADINGS,
+    answer_name,
+    cost,
+    degradations,
+    model_lines,
+    seconds,
+    step_name,
+    unshown_answer,
+)
 from ultra.messages.events import Event, ModelFailed, ModelResponded
+from ultra.messages.results import sample_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
-    from ultra.messages.results import ModelResponse, OrchestrationResult
+    from ultra.messages.results import OrchestrationResult
 
 __all__ = ["PlainView"]
 
 
 class PlainView:
-    """Writes blocks with a blank line between them; nothing that was written is taken back."""
+    """Writes blocks of text with blank lines between them."""
 
     interval = inf
 
@@ -34,38 +44,40 @@ class PlainView:
         pass
 
     def show(self, event: Event) -> None:
-        """Write the answer or the failure that `event` tells of."""
+        """Write an answer or a failure."""
         match event:
             case ModelResponded():
-                self._write_response(event.response)
+                time = seconds(event.response.response_time)
+                _write(f"--- {_heading(event)}, {time}", block(event.response.content), "")
             case ModelFailed():
-                heading = f"--- {event.stage}: {one_line(event.model_name)}, failed"
-                _write(heading, one_line(event.failure.message), "")
+                _write(f"--- {_heading(event)}, failed", one_line(event.failure.message), "")
             case _:
                 pass
 
     def refresh(self) -> None:
-        """Do nothing: time changes nothing here."""
+        """Do nothing."""
 
     def conclude(self, result: OrchestrationResult) -> None:
-        """Write a line for each model; say whether the answer is degraded, and its cost if that is known."""
-        if result.synthesis_source == "best_candidate" and result.final_synthesis is not None:
-            best = result.final_synthesis
-            _write(
-                f"--- best answer: {one_line(best.model_name)}, in place of a synthesis",
-                block(best.content),
-                "",
-            )
+        """Write the answer, unless the last step has shown it, a line for each model, how the run went."""
+        answer = unshown_answer(result)
+        if answer is not None:
+            name = one_line(answer_name(answer))
+            best = result.synthesis_source == "best_candidate"
+            heading = f"best answer: {name}, in place of a synthesis" if best else f"answer: {name}"
+            _write(f"--- {heading}", block(answer.content), "")
         _write(*_aligned([HEADINGS, *(line.cells for line in model_lines(result))]))
         reasons = degradations(result)
         if result.status == "degraded" or reasons:
             _write("", f"{result.status}:", *(f"- {one_line(reason)}" for reason in reasons))
+        if result.confidence is not None:
+            _write("", f"confidence: {result.confidence:.2f}")
         if (amount := cost(result)) is not None:
             _write("", f"cost: {one_line(amount)}")
 
-    def _write_response(self, response: ModelResponse) -> None:
-        heading = f"--- {response.stage}: {one_line(response.model_name)}, {seconds(response.response_time)}"
-        _write(heading, block(response.content), "")
+
+def _heading(event: ModelResponded | ModelFailed) -> str:
+    """Return the step and the answer that an event is about."""
+    return f"{step_name(event.stage, event.round)}: {one_line(sample_name(event.model_name, event.sample))}"
 
 
 def _write(*lines: str) -> None:
@@ -74,7 +86,7 @@ def _write(*lines: str) -> None:
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """The rows as lines, the first column aligned left and the others right."""
+    """Return the rows as lines, the first column aligned left and the others right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(

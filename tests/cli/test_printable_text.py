@@ -5,7 +5,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ultra.cli.text import block, one_line, printable
+from ultra.cli.printable_text import block, one_line, printable
 
 any_text = st.text(st.characters(exclude_categories=()))
 

@@ -1,4 +1,4 @@
-"""A run on a terminal: the answers of a stage side by side, while they are being written."""
+"""The view of a run on a terminal: the answers of a step side by side, while they are written."""
 
 from __future__ import annotations
 
@@ -14,10 +14,19 @@ from rich.table import Table
 from rich.text import Text
 
 from ultra.cli.columns import Columns
-from ultra.cli.keyboard import silent_keyboard
-from ultra.cli.panes import StagePanes
-from ultra.cli.report import HEADINGS, STAGE_TITLES, cost, degradations, model_lines, seconds
-from ultra.cli.text import block, one_line
+from ultra.cli.panes import StepPanes
+from ultra.cli.printable_text import block, one_line
+from ultra.cli.report import (
+    HEADINGS,
+    answer_name,
+    cost,
+    degradations,
+    model_lines,
+    seconds,
+    step_title,
+    unshown_answer,
+)
+from ultra.cli.terminal import silent_keyboard
 from ultra.messages.events import Event, StageCompleted, StageStarted
 
 if TYPE_CHECKING:
@@ -32,10 +41,9 @@ __all__ = ["LiveView"]
 
 
 class LiveView:
-    """Draws the current stage over and over, and once more in full when it is over.
+    """Draws the current step repeatedly, in at most as many lines as the terminal has; at its end, in full.
 
-    Before that it takes no more lines than the terminal has. What stands above the current stage is
-    never touched again, so it can be scrolled.
+    The steps before it are not drawn again, so the user can scroll.
     """
 
     interval: float = 1 / 12
@@ -44,7 +52,7 @@ class LiveView:
         self._console = console
         self._clock = clock
         self._columns = Columns(console)
-        self._stage: StagePanes | None = None
+        self._step: StepPanes | None = None
         self._live: Live | None = None
         self._began = 0.0
         self._closing = ExitStack()
@@ -61,35 +69,39 @@ class LiveView:
             self._settle()
 
     def show(self, event: Event) -> None:
-        """Take notice of `event`; what it changes is drawn by the next `refresh`."""
+        """Take one event; what it changes is drawn by the next `refresh`."""
         match event:
             case StageStarted():
-                self._begin(StagePanes(event))
+                self._settle()  # of a run that starts again, the step that a crash has ended
+                self._begin(StepPanes(event))
             case StageCompleted():
                 self._settle()
-            case _ if self._stage is not None:
-                self._stage.apply(event)
+            case _ if self._step is not None:
+                self._step.apply(event)
             case _:
                 pass
 
     def refresh(self) -> None:
-        """Draw the current stage as it is now."""
-        if self._stage is not None and self._live is not None:
+        """Draw the current step as it is now."""
+        if self._step is not None and self._live is not None:
             now = self._clock() - self._began
-            self._live.update(self._columns.moving(self._stage, now), refresh=True)
+            self._live.update(self._columns.moving(self._step, now), refresh=True)
 
     def conclude(self, result: OrchestrationResult) -> None:
-        """Draw a line for each model; say whether the answer is degraded, and its cost if that is known."""
-        best = result.final_synthesis
-        if result.synthesis_source == "best_candidate" and best is not None:
-            self._head(f"The best answer, by {one_line(best.model_name)}")
-            self._console.print(self._columns.prose(block(best.content)))
+        """Draw the answer, unless the last step has shown it, a line for each model, and how the run went."""
+        answer = unshown_answer(result)
+        if answer is not None:
+            best = "best answer" if result.synthesis_source == "best_candidate" else "answer"
+            self._head(f"The {best}, by {one_line(answer_name(answer))}")
+            self._console.print(self._columns.prose(block(answer.content)))
         self._head("Models")
         self._console.print(_table(result))
         self._console.print()
         amount = cost(result)
         reasons = degradations(result)
         spent = seconds(result.response_time) + (f" for {one_line(amount)}" if amount is not None else "")
+        if result.confidence is not None:
+            spent += f", confidence {result.confidence:.2f}"
         if result.status == "degraded":
             self._console.print(Text(f"Degraded answer, in {spent}", style="bold yellow"))
         else:
@@ -97,9 +109,9 @@ class LiveView:
         for reason in reasons:
             self._console.print(Padding(Text(one_line(reason), style="dim"), (0, 0, 0, 2)))
 
-    def _begin(self, stage: StagePanes) -> None:
-        self._stage = stage
-        self._head(STAGE_TITLES.get(stage.name, stage.name))
+    def _begin(self, step: StepPanes) -> None:
+        self._step = step
+        self._head(step_title(step.name, step.round))
         # Logs that go to the same terminal are printed above; those that go to a file stay there.
         to_terminal = sys.stderr is not None and sys.stderr.isatty()
         self._live = Live(
@@ -113,14 +125,14 @@ class LiveView:
         self._live.start()
 
     def _settle(self) -> None:
-        """Put the stage, as it is, in the place of its live display."""
-        stage, self._stage = self._stage, None
+        """Replace the live display of the step by the step in full."""
+        step, self._step = self._step, None
         live, self._live = self._live, None
         if live is not None:
             live.update(Text())
             live.stop()
-        if stage is not None:
-            self._console.print(self._columns.settled(stage))
+        if step is not None:
+            self._console.print(self._columns.settled(step))
 
     def _head(self, title: str) -> None:
         self._console.print()

@@ -1,4 +1,4 @@
-"""Asking a single model apart from any run, registered or not."""
+"""One request to one model, registered or not, outside of any run."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from ultra.bridge.caller import Caller
     from ultra.messages import ModelResponse
     from ultra.orchestrator.lifespan import Lifespan
-    from ultra.orchestrator.unregistered import UnregisteredClients
+    from ultra.orchestrator.unregistered_clients import UnregisteredClients
 
 __all__ = ["ask", "ask_unregistered"]
 
 
 async def ask(lifespan: Lifespan, model: RegisteredModel, message: Generate, caller: Caller) -> ModelResponse:
-    """Ask `model`, on any loop, for as long as the message says.
+    """Send `message` to `model`, from any loop, and return the reply.
 
     Raises:
-        AllAttemptsFailed: every attempt failed.
-        DeadlineExceeded: the time was over first.
-        ModelUnregistered: the model was unregistered, and not let finish.
+        AllAttemptsFailed: all attempts failed.
+        DeadlineExceeded: the `time_left` of the message was over first.
+        ModelUnregistered: the model was unregistered meanwhile, without `drain`.
         OrchestratorClosed: the orchestrator was closed.
     """
     return await lifespan.trio_run.run(lambda: _ask(lifespan, model, message, caller))
@@ -36,23 +36,23 @@ async def ask(lifespan: Lifespan, model: RegisteredModel, message: Generate, cal
 async def ask_unregistered(
     lifespan: Lifespan, clients: UnregisteredClients, client: object, message: Generate, caller: Caller
 ) -> ModelResponse:
-    """As `ask`, for a client that was never registered. Raises `BadCall` if it is unusable."""
-    entry = clients.use(client)  # here, on the loop that an async client then belongs to
+    """Do the same with a client that was never registered; raise `BadCall` if it cannot be used."""
+    entry = clients.use(client)  # here, on the loop of the caller, to which an async client belongs
     try:
         return await ask(lifespan, entry.model, message, caller)
     finally:
-        # Also here: what is cancelled on its way to the actors' loop never gets there.
-        forgotten = clients.release(entry)
+        # On the loop of the caller, too: a call that is cancelled early never gets to the actors.
+        dropped = clients.release(entry)
         tree = lifespan.tree
-        if forgotten and tree is not None:
-            await lifespan.trio_run.run(lambda: tree.forget(forgotten))
+        if dropped and tree is not None:
+            await lifespan.trio_run.run(lambda: tree.drop(dropped))
 
 
 async def _ask(
     lifespan: Lifespan, model: RegisteredModel, message: Generate, caller: Caller
 ) -> ModelResponse:
     limit = inf if message.time_left is None else message.time_left
-    async with lifespan.lend() as tree:
+    async with lifespan.use() as tree:
         with tree.requests.subscribed(message.id, LocalRequest(None, caller)):
             try:
                 with trio.move_on_after(limit):

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ultra.cli.plain_view import PlainView
+from ultra.messages.events import ModelFailed, ModelResponded
+from ultra.messages.results import ModelFailure, ModelMetrics, ModelResponse, OrchestrationResult, Step
+
+if TYPE_CHECKING:
+    import pytest
+
+
+def response(text: str, *, sample: int = 0) -> ModelResponse:
+    return ModelResponse(model_name="heavy", stage="debate", content=text, sample=sample)
+
+
+def test_answers_are_headed_by_step_round_and_sample(capsys: pytest.CaptureFixture[str]) -> None:
+    failure = ModelFailure(model_name="light", stage="debate", message="it\nbroke", error="ModelError")
+    with PlainView() as view:
+        view.show(
+            ModelResponded(stage="debate", model_name="heavy", sample=1, response=response("No.", sample=1))
+        )
+        view.show(ModelFailed(stage="debate", round=1, model_name="light", failure=failure))
+
+    assert capsys.readouterr().out.splitlines() == [
+        "--- debate: heavy#1, 0.0 s",
+        "No.",
+        "",
+        "--- debate, round 2: light, failed",
+        "it broke",
+        "",
+    ]
+
+
+def test_the_answer_that_a_strategy_selected_is_written_with_its_confidence(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    answers = (response("Yes."), response("No.", sample=1))
+    with PlainView() as view:
+        pass
+    view.conclude(
+        OrchestrationResult(
+            run_id="run",
+            prompt="?",
+            steps=[Step(name="debate", responses=answers)],
+            final_synthesis=answers[1],
+            synthesis_source="selected",
+            confidence=0.5,
+            metrics={"heavy": ModelMetrics()},
+        )
+    )
+
+    written = capsys.readouterr().out
+    assert written.startswith("--- answer: heavy#1\nNo.\n\nmodel ")
+    assert written.endswith("\nconfidence: 0.50\n")

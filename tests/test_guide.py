@@ -1,0 +1,119 @@
+"""The code of docs/guide.md, run in its order; and its configuration, read."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+import ultra
+from ultra import MultiLLMOrchestrator, events
+from ultra.config.loading import load_configuration
+from ultra.messages.results import OrchestrationResult
+
+PAGE = (Path(__file__).parents[1] / "docs" / "guide.md").read_text("utf-8")
+PROGRAMS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+CONFIGURATIONS = [
+    block for block in re.findall(r"^```toml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL) if "[run]" in block
+]
+
+
+async def answer(prompt: str) -> str:
+    return "42"
+
+
+def orchestrator_with_models() -> MultiLLMOrchestrator:
+    orchestrator = MultiLLMOrchestrator()
+    for name in ("llama", "chatgpt", "gemini"):
+        orchestrator.register_model(name, answer)
+    return orchestrator
+
+
+def names() -> dict[str, Any]:
+    """What the guide takes for granted: that its names are imported, and that there are clients."""
+    known: dict[str, Any] = {name: getattr(ultra, name) for name in ultra.__all__}
+    known |= {name: getattr(events, name) for name in events.__all__}
+    clients = ("llama_client", "chatgpt_client", "gemini_client", "client", "primary", "secondary")
+    return known | dict.fromkeys(clients, answer) | {"msgspec": msgspec}
+
+
+async def run(program: str, known: dict[str, Any]) -> None:
+    code = compile(program, "docs/guide.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    assert isinstance(code, CodeType)
+    awaitable = eval(code, known)
+    if awaitable is not None:
+        await awaitable
+
+
+async def test_the_code_of_the_guide_runs_from_its_beginning_to_its_end(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    known = names()
+    for program in PROGRAMS:
+        # Each block has an orchestrator: with models, unless it registers them.
+        registers = "register_model(" in program
+        known["orchestrator"] = MultiLLMOrchestrator() if registers else orchestrator_with_models()
+        await run(program, known)
+
+    printed = capsys.readouterr().out
+    assert "initial 0 llama 2 42" in printed  # a third sample
+    assert "llama 42\n" in printed  # a chunk of a stream
+
+
+@pytest.mark.parametrize(
+    ("section", "expression", "value"),
+    [
+        ("Basic usage", "list(results['initial_responses'])", ["llama", "chatgpt", "gemini"]),
+        ("Basic usage", "results['status']", "success"),
+        ("Models and weights", "orchestrator.get_prioritized_models()", ["llama", "chatgpt", "gemini"]),
+        (
+            "Models and weights",
+            "orchestrator.get_prioritized_models(['gemini', 'llama'])",
+            ["llama", "gemini"],
+        ),
+        ("Stages of your own", "[*results['custom_responses']]", ["llama"]),
+    ],
+)
+async def test_what_the_guide_says_of_a_block_is_so(section: str, expression: str, value: object) -> None:
+    known = names() | {"orchestrator": MultiLLMOrchestrator()}
+    text = PAGE.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    (program, *_) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+    await run(program, known)
+
+    assert eval(expression, known) == value
+
+
+async def test_the_keys_of_a_result_are_those_that_the_guide_names() -> None:
+    result = await orchestrator_with_models().process_responses("?")
+    section = PAGE.partition("\n## Results\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+    named = {key for row in rows for key in re.findall(r"`(\w+)`", row)}
+
+    assert named | {"initial_responses", "meta_responses"} == {*dict(result)}
+    assert msgspec.json.decode(msgspec.json.encode(result)).keys() == dict(result).keys()
+    assert msgspec.json.decode(msgspec.json.encode(result), type=OrchestrationResult) == replace(result)
+
+
+@pytest.mark.parametrize("configuration", CONFIGURATIONS)
+def test_the_configuration_in_the_guide_is_read(configuration: str, tmp_path: Path) -> None:
+    path = tmp_path / "ultra.toml"
+    path.write_text(configuration, "utf-8")
+
+    assert [*load_configuration(path).models] == ["gpt", "claude"]
+
+
+def test_the_program_of_the_readme_that_uses_actors_alone_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+    programs = re.findall(r"^```python\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    (program,) = [text for text in programs if "ActorSystem" in text]
+
+    exec(compile(program, "README.md", "exec"), {"__name__": "__main__"})
+
+    assert capsys.readouterr().out == "2 5\n"
