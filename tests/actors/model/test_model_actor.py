@@ -121,7 +121,7 @@ async def test_an_equal_request_is_answered_from_the_cache_and_told_as_text() ->
     async with ActorSystem() as system:
         ref = start(system, model)
         await ref.ask(ask_for())
-        response = await ref.ask(ask_for(on_chunk=transcript))
+        response = await ref.ask(ask_for(listener=transcript))
     assert (response.cached, response.attempts, response.content) == (True, 0, "token")
     assert transcript.pieces == ["token"]
     metrics = model.metrics.snapshot()
@@ -252,7 +252,7 @@ async def test_who_asks_while_the_answer_is_being_written_gets_it_without_waitin
         Asker(nursery, ref, ask_for())
         await trio.sleep(1.5)
         begun = trio.current_time()
-        response = await ref.ask(ask_for(on_chunk=transcript))
+        response = await ref.ask(ask_for(listener=transcript))
         assert trio.current_time() == begun
         assert response.content == transcript.text == "voice: Q"
     assert voice.calls == 1

@@ -11,10 +11,11 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from helpers.registered import Asker, Transcript, ask_for, assert_all_accounted, register, start
 from helpers.voices import GatedVoice, SlowVoice, StreamingVoice, Voice
-from ultra.actors.model.actor import ModelActor, Timeouts
+from ultra.actors.model.actor import ModelActor
 from ultra.actors.model.breaker import BreakerPolicy
 from ultra.actors.model.limits import Limits
 from ultra.actors.model.retry import RetryPolicy
+from ultra.actors.model.timeouts import Timeouts
 from ultra.errors import ActorCrashed, AllAttemptsFailed, ModelError
 from ultra.messages.results import ModelResponse
 from ultra.supervisor import ActorSystem
@@ -94,7 +95,7 @@ async def test_a_listener_hears_from_the_second_delivery_that_its_text_begins_an
     transcript = Transcript()
     async with ActorSystem() as system:
         ref = start(system, register(StreamingVoice("s", ["a", "b"]), cache=False), Once)
-        await ref.ask(ask_for(on_chunk=transcript))
+        await ref.ask(ask_for(listener=transcript))
     assert transcript.text == "ab"
     assert transcript.beginnings == 2
 
@@ -167,7 +168,7 @@ async def test_whatever_happens_each_request_ends_once_and_every_text_is_that_of
         with trio.move_on_after(random.choice([0.05, 0.5, 5, 1000])):
             try:
                 use_cache = random.random() < 0.8
-                response = await ref.ask(ask_for(prompt, on_chunk=transcript, use_cache=use_cache))
+                response = await ref.ask(ask_for(prompt, listener=transcript, use_cache=use_cache))
             except (AllAttemptsFailed, ActorCrashed):
                 pass
             else:

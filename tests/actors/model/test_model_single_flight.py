@@ -30,9 +30,9 @@ async def test_a_joiner_in_the_middle_of_a_stream_gets_the_text_so_far_and_then_
     first, second = Transcript(), Transcript()
     async with ActorSystem() as system, trio.open_nursery() as nursery:
         ref = start(system, register(voice))
-        Asker(nursery, ref, ask_for(on_chunk=first))
+        Asker(nursery, ref, ask_for(listener=first))
         await trio.sleep(2.5)
-        late = Asker(nursery, ref, ask_for(on_chunk=second))
+        late = Asker(nursery, ref, ask_for(listener=second))
         await wait_all_tasks_blocked()
         assert second.pieces == ["ab"]
     assert first.text == second.text == late.text == "abc"
@@ -109,10 +109,9 @@ async def test_a_follower_with_a_later_deadline_keeps_the_retries_going(autojump
 
     async with ActorSystem() as system, trio.open_nursery() as nursery:
         ref = start(system, register(generate))
-        now = trio.current_time()
-        impatient = Asker(nursery, ref, ask_for(deadline=now + 5))
+        impatient = Asker(nursery, ref, ask_for(time_left=5))
         await wait_all_tasks_blocked()
-        patient = Asker(nursery, ref, ask_for(deadline=now + 50))
+        patient = Asker(nursery, ref, ask_for(time_left=50))
         await wait_all_tasks_blocked()
         slow.set()
     assert patient.text == impatient.text == "voice: Q"
@@ -128,10 +127,9 @@ async def test_a_deadline_that_has_left_keeps_no_retries_going(autojump_clock: M
 
     async with ActorSystem() as system, trio.open_nursery() as nursery:
         ref = start(system, register(generate))
-        now = trio.current_time()
-        patient = Asker(nursery, ref, ask_for(deadline=now + 50))
+        patient = Asker(nursery, ref, ask_for(time_left=50))
         await wait_all_tasks_blocked()
-        impatient = Asker(nursery, ref, ask_for(deadline=now + 5))
+        impatient = Asker(nursery, ref, ask_for(time_left=5))
         await wait_all_tasks_blocked()
         patient.scope.cancel()
         await wait_all_tasks_blocked()
@@ -200,9 +198,9 @@ async def test_who_joined_a_call_whose_loop_has_ended_leads_the_next(autojump_cl
     transcripts = [Transcript() for _ in range(3)]
     async with ActorSystem() as system, trio.open_nursery() as nursery:
         ref = start(system, register(voice))
-        leader = Asker(nursery, ref, ask_for(on_chunk=transcripts[0]))
+        leader = Asker(nursery, ref, ask_for(listener=transcripts[0]))
         await wait_all_tasks_blocked()
-        followers = [Asker(nursery, ref, ask_for(on_chunk=heard)) for heard in transcripts[1:]]
+        followers = [Asker(nursery, ref, ask_for(listener=heard)) for heard in transcripts[1:]]
     assert isinstance(leader.outcome, AllAttemptsFailed)
     assert [follower.text for follower in followers] == ["ab", "ab"]
     assert [heard.text for heard in transcripts] == ["a", "ab", "ab"]
@@ -231,7 +229,7 @@ async def test_the_same_message_may_be_asked_twice_at_once() -> None:
 async def test_a_retry_after_text_was_sent_begins_the_text_anew() -> None:
     voice = StreamingVoice("s", ["a", "b", "c"], breaks=1, break_after=2)
     transcript = Transcript()
-    response = await answer(register(voice), ask_for(on_chunk=transcript))
+    response = await answer(register(voice), ask_for(listener=transcript))
     assert response.content == transcript.text == "abc"
     assert transcript.beginnings == 2
     assert response.attempts == 2
@@ -239,7 +237,7 @@ async def test_a_retry_after_text_was_sent_begins_the_text_anew() -> None:
 
 async def test_a_client_that_does_not_stream_is_told_as_one_piece() -> None:
     transcript = Transcript()
-    await answer(register(Voice(answer="whole")), ask_for(on_chunk=transcript))
+    await answer(register(Voice(answer="whole")), ask_for(listener=transcript))
     assert transcript.pieces == ["whole"]
 
 

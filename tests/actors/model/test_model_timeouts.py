@@ -11,10 +11,10 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from helpers.registered import AT_ONCE, Asker, Transcript, answer, ask_for, register, start
 from helpers.voices import SlowVoice, StreamingVoice, Voice
-from ultra.actors.model.actor import Timeouts
 from ultra.actors.model.breaker import BreakerPolicy
 from ultra.actors.model.limits import Limits
 from ultra.actors.model.retry import RetryPolicy
+from ultra.actors.model.timeouts import Timeouts
 from ultra.errors import AllAttemptsFailed, BadCall, CircuitOpen, ModelError
 from ultra.messages.results import ModelResponse
 from ultra.supervisor import ActorSystem
@@ -110,7 +110,7 @@ async def test_a_stream_is_held_to_first_token_idle_and_whole_timeout(
     model = register(voice, timeouts=timeouts, retry=RetryPolicy(max_retries=0))
     begun = trio.current_time()
     with pytest.raises(AllAttemptsFailed, match=message):
-        await answer(model, ask_for(on_chunk=Transcript()))
+        await answer(model, ask_for(listener=Transcript()))
     assert trio.current_time() == pytest.approx(begun + after)
 
 
@@ -119,7 +119,7 @@ async def test_a_stream_that_keeps_coming_may_take_longer_than_first_token_and_i
 ) -> None:
     voice = StreamingVoice("s", "abcdefgh", seconds=2)
     model = register(voice, timeouts=Timeouts(first_token=3, idle=3))
-    response = await answer(model, ask_for(on_chunk=Transcript()))
+    response = await answer(model, ask_for(listener=Transcript()))
     assert response.content == "abcdefgh"
     assert response.time_to_first_token == pytest.approx(2)
     assert response.response_time == pytest.approx(16)
@@ -130,7 +130,7 @@ async def test_no_retry_is_begun_that_could_not_start_before_the_deadline(autoju
     voice = Voice(failures=[ModelError("busy", kind="overloaded", retry_after=10.0)] * 9)
     begun = trio.current_time()
     with pytest.raises(AllAttemptsFailed, match="2 attempts"):
-        await answer(register(voice), ask_for(deadline=begun + 15))
+        await answer(register(voice), ask_for(time_left=15))
     assert trio.current_time() == pytest.approx(begun + 10)
 
 
