@@ -76,7 +76,7 @@ def ask_for(
     prompt: str = "Q",
     *,
     system: str | None = None,
-    options: dict[str, Any] | None = None,
+    options: dict[str, Any] | SamplingOptions | None = None,
     sample: int = 0,
     listener: ResponseListener | None = None,
     caller: Caller | None = None,

@@ -42,6 +42,10 @@ class SamplingOptions(Struct, frozen=True, kw_only=True):
                 raise BadCall(f"{name} must be a finite number, not {value!r}")
         if self.max_tokens is not None and self.max_tokens < 1:
             raise BadCall(f"max_tokens must be at least 1, not {self.max_tokens!r}")
+        for name in ("max_tokens", "seed"):
+            value = getattr(self, name)
+            if value is not None and not -(2**63) <= value < 2**64:  # as far as it can be encoded
+                raise BadCall(f"{name} must be a number of 64 bits, not {value!r}")
         taken = self.extra.keys() & set(self.__struct_fields__)
         if taken:
             raise BadCall(f"extra names {sorted(taken)}, which are options of their own")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -11,7 +12,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from helpers.registered import Asker, Transcript, answer, ask_for, assert_all_accounted, register, start
 from helpers.voices import GatedVoice, SlowVoice, StreamingVoice, Voice
 from ultra.actors.model.limits import Limits
+from ultra.actors.model.messages import Generate
 from ultra.errors import ActorCrashed, AllAttemptsFailed, BadCall, ModelError
+from ultra.messages.request import SamplingOptions
 from ultra.messages.results import Completion, ModelResponse, Usage
 from ultra.supervisor import ActorSystem
 
@@ -111,6 +114,28 @@ async def test_an_option_that_is_no_value_fails_the_request_and_not_the_actor() 
     assert_all_accounted(model.metrics.snapshot())
 
 
+async def test_a_request_that_has_travelled_is_answered_as_one_that_has_not() -> None:
+    message = ask_for(system="Be brief.", options={"seed": 7}, time_left=5.0)
+    travelled = msgspec.msgpack.decode(msgspec.msgpack.encode(message), type=Generate)
+    model = register(Voice())
+    async with ActorSystem() as system:
+        ref = start(system, model)
+        assert (await ref.ask(travelled)).content == "voice: Be brief.\n\nQ"
+        assert (await ref.ask(message)).cached
+
+
+async def test_an_option_that_has_no_cache_key_fails_the_request_and_not_the_actor() -> None:
+    model = register(Voice())
+    options = SamplingOptions(extra={"tool": print})
+    async with ActorSystem() as system:
+        ref = start(system, model)
+        with pytest.raises(BadCall, match="cache key"):
+            await ref.ask(ask_for(options=options))
+        assert (await ref.ask(ask_for(options=options, use_cache=False))).content == "voice: Q"
+        assert ref.snapshot().restarts == 0
+    assert_all_accounted(model.metrics.snapshot())
+
+
 # --- the cache ---------------------------------------------------------------------------------------
 
 
@@ -129,7 +154,9 @@ async def test_an_equal_request_is_answered_from_the_cache_and_told_as_text() ->
     assert len(metrics.response_times) == 1
 
 
-@pytest.mark.parametrize("other", [{"prompt": "other"}, {"system": "other"}, {"options": {"seed": 1}}])
+@pytest.mark.parametrize(
+    "other", [{"prompt": "other"}, {"system": "other"}, {"options": {"seed": 1}}, {"sample": 1}]
+)
 async def test_a_request_that_differs_is_asked_again(other: dict[str, Any]) -> None:
     voice = Voice()
     async with ActorSystem() as system:
