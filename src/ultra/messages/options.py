@@ -53,8 +53,9 @@ class RunOptions(Struct, frozen=True, kw_only=True):
             raise BadCall(f"the quorum is {self.quorum!r}; it must be 'all', or a whole number of at least 1")
         check_flag("use_cache", self.use_cache)
         check_count("samples", self.samples)
-        if not isinstance(self.sampling, SamplingOptions):
-            raise BadCall(f"sampling is {self.sampling!r}; it must be a SamplingOptions object")
+        if not isinstance(self.sampling, SamplingOptions):  # one of its values may be a key: none is shown
+            kind = type(self.sampling).__name__
+            raise BadCall(f"sampling is of type {kind}; it must be a SamplingOptions object")
 
     def override(self, given: Mapping[str, Any]) -> RunOptions:
         """Return these settings with the `given` ones, as far as they are not None, in their place.

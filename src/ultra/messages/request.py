@@ -71,7 +71,7 @@ class SamplingOptions(Struct, frozen=True, kw_only=True):
             )
         known = {name: value for name, value in options.items() if name in cls.__struct_fields__}
         extra = {name: value for name, value in options.items() if name not in known}
-        if extra and isinstance(known.get("extra"), Mapping):
+        if isinstance(known.get("extra"), Mapping):
             extra = {**known["extra"], **extra}
         try:
             if extra:
