@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from ultra.errors import BadCall
 from ultra.strategies.base import Strategy, StrategySpec
@@ -66,11 +66,13 @@ def spec_of(strategy: Strategy) -> StrategySpec:
     """Return the strategy as a value; where options of it are none, such as functions, its name alone."""
     kind = type(strategy)
     name = _NAMES.get(f"{kind.__module__}:{kind.__qualname__}", kind.__qualname__)
+    fields = structs.asdict(strategy) if isinstance(strategy, Struct) else {}
+    given = {option: value for option, value in fields.items() if value is not None}
     try:
-        options = msgspec.to_builtins(strategy) if isinstance(strategy, Struct) else {}
-    except (TypeError, ValueError):
-        options = {}
-    return StrategySpec(name, {key: value for key, value in options.items() if value is not None})
+        # As they arrive in another process: to_builtins would leave tuples, which arrive as lists.
+        return StrategySpec(name, msgspec.msgpack.decode(msgspec.msgpack.encode(given)))
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return StrategySpec(name)
 
 
 _NAMES: Final = {home: name for name, home in _BUILT_IN.items()}
