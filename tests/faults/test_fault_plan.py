@@ -10,11 +10,12 @@ import pytest
 import trio
 
 from ultra.actors import Actor, Message
-from ultra.actors.coordinator.actor import Execute
-from ultra.actors.model.actor import Generate
+from ultra.actors.coordinator.messages import Execute
+from ultra.actors.model.messages import Generate
 from ultra.errors import BadCall
 from ultra.faults import FAULTS, FaultPlan, FaultyTransport, InjectedFault
 from ultra.faults.rules import Fault
+from ultra.messages.request import ModelRequest
 from ultra.orchestrator.orchestrator import MultiLLMOrchestrator
 from ultra.supervisor import ActorSystem, Backoff, RestartIntensity
 
@@ -245,7 +246,7 @@ def test_a_rule_can_be_about_a_stage() -> None:
     assert rule.matches_message is not None
 
     assert rule.matches_message(Staged("meta"))
-    assert rule.matches_message(Generate(prompt="x", stage="meta"))
+    assert rule.matches_message(Generate(id="1", stage="meta", request=ModelRequest.of("x")))
     assert not rule.matches_message(Staged("initial"))
     assert not rule.matches_message(Ping())
 

@@ -14,26 +14,28 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from msgspec.structs import replace
 
-from ultra.actors.coordinator.plan import RunPlan
+from ultra.actors.coordinator.messages import LocalRun
 from ultra.actors.coordinator.run import Run
 from ultra.actors.model import actor as model_module
 from ultra.actors.model import call as call_module
 from ultra.actors.model.actor import ModelActor
 from ultra.actors.model.limits import Limiter, Permit
-from ultra.actors.model.retry import RetryPolicy, retried_after
+from ultra.actors.model.retry import RetryPolicy, with_retries
 from ultra.actors.runtime.incarnation import Incarnation
 from ultra.actors.runtime.message import Failure
+from ultra.messages.events import Chunk, Event, RunCompleted, RunFailed
+from ultra.messages.options import RunOptions
 from ultra.messages.results import ModelResponse, OrchestrationResult
-from ultra.orchestrator.streams import EventBuffer
+from ultra.orchestrator.event_buffer import EventBuffer
 from ultra.orchestrator.tree import ModelTree
 from ultra.simulation.determinism import run_seeded
 from ultra.simulation.ensemble import Ensemble
 from ultra.supervisor.restart_policy import RestartWindow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-    from ultra.actors.model.actor import Generate
+    from ultra.actors.model.messages import Generate
 
 SEEDS = 200
 
@@ -103,22 +105,24 @@ def the_synthesis_gets_lost(patch: pytest.MonkeyPatch) -> None:
 
 def an_answer_gets_lost(patch: pytest.MonkeyPatch) -> None:
     """1: the result lacks an answer that was streamed."""
-    changed(patch, lambda result: setattr(result, "stages", {stage: {} for stage in result.stages}))
+    changed(
+        patch, lambda result: setattr(result, "steps", [replace(step, responses=()) for step in result.steps])
+    )
 
 
 def the_quorum_is_not_asked_for(patch: pytest.MonkeyPatch) -> None:
     """1: a run goes on with too few answers."""
-    patch.setattr(Run, "_check_quorum", lambda *_: None)
+    patch.setattr(RunOptions, "needed", lambda *_: 0)
 
 
 def deadlines_are_forgotten(patch: pytest.MonkeyPatch) -> None:
     """1: a run takes as long as its models do."""
-    patch.setattr(RunPlan, "deadlines", lambda self: [(inf, inf)] * len(self.stages))
+    patch.setattr(Run, "deadline", lambda *_: inf)
 
 
 def runs_that_hang_are_never_given_up(patch: pytest.MonkeyPatch) -> None:
     """1: whoever waits for a run whose coordinator hangs waits for ever."""
-    patch.setattr(RunPlan, "given_up_at", inf)
+    patch.setattr(LocalRun, "given_up_at", inf)
 
 
 def calls_go_on_for_nobody(patch: pytest.MonkeyPatch) -> None:
@@ -129,41 +133,44 @@ def calls_go_on_for_nobody(patch: pytest.MonkeyPatch) -> None:
 # --- streams ---------------------------------------------------------------------------------------
 
 
+def emitted(patch: pytest.MonkeyPatch, change: Callable[[Event], Iterable[Event]]) -> None:
+    """Let streams have other events than they were told."""
+    emit = EventBuffer.emit
+
+    def changing(self: EventBuffer, event: Event) -> None:
+        for other in change(event):
+            emit(self, other)
+
+    patch.setattr(EventBuffer, "emit", changing)
+
+
 def chunks_get_lost(patch: pytest.MonkeyPatch) -> None:
     """1: now and then a piece of text is not streamed."""
-    chunk, pieces = EventBuffer.chunk, iter(range(10**9))
-
-    def lossy(self: EventBuffer, stage: str, name: str, text: str, begins: bool) -> None:  # noqa: FBT001
-        if next(pieces) % 20:
-            chunk(self, stage, name, text, begins)
-
-    patch.setattr(EventBuffer, "chunk", lossy)
+    pieces = iter(range(10**9))
+    emitted(patch, lambda event: [event] if not isinstance(event, Chunk) or next(pieces) % 20 else [])
 
 
 def restarts_are_not_told(patch: pytest.MonkeyPatch) -> None:
     """1: the text of a second attempt is streamed as if it went on from the first."""
-    chunk = EventBuffer.chunk
-
-    def flat(self: EventBuffer, stage: str, name: str, text: str, begins: bool) -> None:  # noqa: FBT001
-        chunk(self, stage, name, text, False)  # noqa: FBT003
-
-    patch.setattr(EventBuffer, "chunk", flat)
+    emitted(patch, lambda event: [replace(event, restart=False) if isinstance(event, Chunk) else event])
 
 
 def the_last_event_comes_twice(patch: pytest.MonkeyPatch) -> None:
     """1: a stream ends two times."""
-    end = EventBuffer.end
+    emit = EventBuffer.emit
 
-    def twice(self: EventBuffer, event: Any, **fields: Any) -> None:
-        self.emit(event, **fields)
-        end(self, event, **dict(fields))
+    def twice(self: EventBuffer, event: Event) -> None:
+        emit(self, event)
+        if isinstance(event, (RunCompleted, RunFailed)):
+            self._ended = False
+            emit(self, event)
 
-    patch.setattr(EventBuffer, "end", twice)
+    patch.setattr(EventBuffer, "emit", twice)
 
 
 def the_last_event_gets_lost(patch: pytest.MonkeyPatch) -> None:
     """1: a stream ends without telling so."""
-    patch.setattr(EventBuffer, "end", lambda *_, **__: None)
+    emitted(patch, lambda event: [] if isinstance(event, (RunCompleted, RunFailed)) else [event])
 
 
 def events_are_numbered_with_gaps(patch: pytest.MonkeyPatch) -> None:
@@ -183,11 +190,11 @@ def events_are_numbered_with_gaps(patch: pytest.MonkeyPatch) -> None:
 def one_retry_too_many(patch: pytest.MonkeyPatch) -> None:
     """3: a request has one attempt more than it may."""
 
-    def stubborn(first: Any, attempt: Any, policy: RetryPolicy, *rest: Any, **settings: Any) -> Any:
+    def stubborn(attempt: Any, policy: RetryPolicy, *rest: Any, **settings: Any) -> Any:
         more = replace(policy, max_retries=policy.max_retries + 1)
-        return retried_after(first, attempt, more, *rest, **settings)
+        return with_retries(attempt, more, *rest, **settings)
 
-    patch.setattr(call_module, "retried_after", stubborn)
+    patch.setattr(call_module, "with_retries", stubborn)
 
 
 def calls_are_not_limited(patch: pytest.MonkeyPatch) -> None:
@@ -205,7 +212,7 @@ def equal_requests_do_not_share(patch: pytest.MonkeyPatch) -> None:
 
     def alone(self: ModelActor, *args: Any) -> None:
         init(self, *args)
-        self._flights = Forgetful()
+        self._calls = Forgetful()
 
     patch.setattr(ModelActor, "__init__", alone)
 
