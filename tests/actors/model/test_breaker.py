@@ -59,7 +59,7 @@ async def test_consecutive_failures_open_the_circuit(autojump_clock: MockClock) 
     assert not caught.value.retryable
 
 
-async def test_a_success_in_between_starts_the_count_anew() -> None:
+async def test_a_success_in_between_starts_the_count_again() -> None:
     breaker = CircuitBreaker("m", BY_COUNT)
     for error in [failure(), failure(), None, failure(), failure()]:
         call(breaker, error)

@@ -88,7 +88,7 @@ async def test_a_request_that_always_crashes_the_actor_fails_after_two_deliverie
     assert_all_accounted(metrics)
 
 
-async def test_a_listener_hears_from_the_second_delivery_that_its_text_begins_anew() -> None:
+async def test_a_listener_hears_from_the_second_delivery_that_its_text_starts_again() -> None:
     class Once(Buggy):
         bugs = 1
 

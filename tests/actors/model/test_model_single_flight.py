@@ -226,7 +226,7 @@ async def test_the_same_message_may_be_asked_twice_at_once() -> None:
 # --- streams -----------------------------------------------------------------------------------------
 
 
-async def test_a_retry_after_text_was_sent_begins_the_text_anew() -> None:
+async def test_a_retry_after_text_was_sent_starts_the_text_again() -> None:
     voice = StreamingVoice("s", ["a", "b", "c"], breaks=1, break_after=2)
     transcript = Transcript()
     response = await answer(register(voice), ask_for(listener=transcript))
