@@ -73,10 +73,14 @@ async def run(
 def make_run(
     tree: ModelTree, models: list[RegisteredModel], strategy: Strategy, **fields: Any
 ) -> tuple[Execute, LocalRun]:
-    """The message of a run, and what stays beside it; `fields` are those of either, or of `RunOptions`."""
+    """The message of a run, and what stays beside it; `fields` are those of either, or of `RunOptions`.
+
+    `judge` is a registered model.
+    """
     timeout = fields.pop("timeout", math.inf)
     started = fields.pop("started", trio.current_time())
-    local = {name: fields.pop(name) for name in ("judge", "scorer", "caller") if name in fields}
+    local = {name: fields.pop(name) for name in ("scorer", "caller") if name in fields}
+    judge = fields.pop("judge", None)
     execute = Execute(
         run_id="r",
         request=ModelRequest.of("Q"),
@@ -96,6 +100,7 @@ def make_run(
         sink=fields.get("sink", NoReader("r")),
         started=started,
         deadline=started + timeout,
+        judge=None if judge is None else tree.target(judge),
         **local,
     )
 

@@ -129,8 +129,9 @@ class Planner:
             return self._strategy
         strategy = self._strategy if given is None else make_strategy(given)
         if isinstance(strategy, Synthesize):
-            own = strategy.stages if given is not None else None
-            return strategy.resolve(self._stages, stages or own or self._defaults.stages)
+            # The stages of the call stand before those of its strategy, and these before the orchestrator's.
+            choices = (stages, strategy.stages if given is not None else None, self._defaults.stages)
+            return strategy.resolve(self._stages, next((each for each in choices if each is not None), None))
         if stages is not None:
             raise _no_stages(strategy)
         return strategy
