@@ -228,7 +228,8 @@ async def test_what_waits_takes_the_room_of_the_text_and_not_of_its_pieces() -> 
 
 async def test_text_of_other_samples_and_rounds_is_kept_apart() -> None:
     buffer = EventBuffer("r")
-    for more in ({}, {"sample": 1}, {"round": 1}):
+    places: list[dict[str, Any]] = [{}, {"sample": 1}, {"round": 1}]
+    for more in places:
         tell(buffer, "x", begins=True, **more)
         tell(buffer, "y", **more)
     assert [

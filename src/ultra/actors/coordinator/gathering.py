@@ -64,8 +64,9 @@ class Gathering:
 
     def ask(self, model: Model, write: Write, sample: int, deadline: float) -> None:
         """Send the request to one model; a prompt that does not fit it is told as its failure."""
-        call = self._run.call(self._step, model, write, sample, deadline)
-        if call is not None:
+        request = self._run.written(self._step, model, write, sample)
+        if request is not None:
+            call = self._run.call(self._step, model, request, deadline)
             self._calls.append(call)
             self._group.ask(call.target.ref, call.message, call)
 

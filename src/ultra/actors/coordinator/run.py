@@ -195,11 +195,13 @@ class Run:
             # take the time of those who would answer.
             now = trio.current_time()
             until = deadline if number == len(asked) else now + (deadline - now) / 2
+            request = self.written(step, model, write, 0)
+            if request is None:
+                continue
             try:
-                response = await self._ask(step, model, write, until)
+                return await self._ask(step, self.call(step, model, request, until), until)
             except UltraError:
                 continue
-            return response
         if required:
             raise self._quorum_missed(step, 1, 0)
         return None
@@ -210,12 +212,10 @@ class Run:
         if step.left_out:
             raise DeadlineExceeded(f"step {step.name!r} was left out, since the run has cost enough")
         self._begin(step, [model], "all")
-        return await self._ask(step, model, request, self.deadline(within))
+        deadline = self.deadline(within)
+        return await self._ask(step, self.call(step, model, request, deadline), deadline)
 
-    async def _ask(self, step: OpenStep, model: Model, write: Write, deadline: float) -> ModelResponse:
-        call = self.call(step, model, write, 0, deadline)
-        if call is None:
-            raise step.failed_to_write or ModelError("the prompt could not be written")
+    async def _ask(self, step: OpenStep, call: Call, deadline: float) -> ModelResponse:
         try:
             with trio.move_on_at(deadline):
                 return self.answered(step, await call.target.ref.ask(call.message))
@@ -225,17 +225,18 @@ class Run:
         finally:
             self.forget(call)
 
-    def call(self, step: OpenStep, model: Model, write: Write, sample: int, deadline: float) -> Call | None:
-        """Make one call ready; None where the prompt does not fit the model, which then has failed."""
-        target = self._targets[model.name]
+    def written(self, step: OpenStep, model: Model, write: Write, sample: int) -> ModelRequest | None:
+        """Return what a model is asked; None where the prompt does not fit it, which then has failed."""
         try:
             request = write if isinstance(write, ModelRequest) else write(model)
         except ModelError as error:
-            step.failed_to_write = error
-            self._fail(step, target, sample, error)
+            self._fail(step, self._targets[model.name], sample, error)
             return None
-        if sample:
-            request = replace(request, sample=sample)
+        return replace(request, sample=sample) if sample else request
+
+    def call(self, step: OpenStep, model: Model, request: ModelRequest, deadline: float) -> Call:
+        """Make one call ready, and tell of it."""
+        target = self._targets[model.name]
         self._asked += 1
         call = Call(
             Generate(
@@ -251,7 +252,9 @@ class Run:
         )
         listener = call if self._local.sink.listens else None
         self._local.requests.add(call.message.id, LocalRequest(listener, self._local.caller))
-        self.emit(ModelStarted(stage=step.name, round=step.round, model_name=model.name, sample=sample))
+        self.emit(
+            ModelStarted(stage=step.name, round=step.round, model_name=model.name, sample=request.sample)
+        )
         return call
 
     def forget(self, call: Call) -> None:
