@@ -24,6 +24,8 @@ from ultra.strategies.catalog import spec_of
 from ultra.supervisor import RestartIntensity
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ultra.actors.model.registered import RegisteredModel
     from ultra.messages.events import Event
     from ultra.strategies import Strategy
@@ -111,6 +113,12 @@ def three(**clients: Any) -> list[RegisteredModel]:
         register(clients.get(name) or Voice(name), name, weight)
         for name, weight in (("a", 3.0), ("b", 2.0), ("c", 1.0))
     ]
+
+
+def by_weight(voices: Iterable[tuple[Voice, float]]) -> list[RegisteredModel]:
+    """Models of these clients and weights, highest weight first, as an orchestrator gives them to a run."""
+    models = [register(voice, voice.name, weight) for voice, weight in voices]
+    return sorted(models, key=lambda model: -model.weight)
 
 
 def failing(name: str, kind: Any = "server") -> Voice:

@@ -68,6 +68,7 @@ class Run:
         self._targets = {target.name: target for target in local.targets}
         self._reader = Reader(local.fencing, self.request)
         self._open: OpenStep | None = None
+        self._ended: OpenStep | None = None  # and not told yet
         self._asked = 0
         self._degraded = False
         self._judge_cost: float | None = None
@@ -90,6 +91,7 @@ class Run:
             raise
         except Exception as error:
             raise StrategyFailed(name, error) from error
+        self._tell_end()
         degraded = self._degraded or bool(self.failures) or answer.source in {"fallback", "best_candidate"}
         return OrchestrationResult(
             run_id=self._message.run_id,
@@ -114,6 +116,7 @@ class Run:
         """Open a step; see `RunContext.step`."""
         if self._open is not None:
             raise UsageError(f"step {name!r} opens inside step {self._open.name!r}; steps follow one another")
+        self._tell_end()
         left_out = self.spend_left is not None and self.spend_left <= 0
         step = self._open = OpenStep(name, round, left_out=left_out)
         if left_out:
@@ -127,7 +130,13 @@ class Run:
             self._open = None
             step.responses = self.by_weight(step.responses)
             self.steps.append(step.closed())
-        if step.has_started:
+            self._ended = step
+        self._tell_end()
+
+    def _tell_end(self) -> None:
+        """Tell that the latest step is over; one that an error ended, only if the strategy goes on."""
+        step, self._ended = self._ended, None
+        if step is not None and step.has_started:
             self.emit(step.completed())
 
     def _current_step(self) -> OpenStep:
@@ -139,6 +148,10 @@ class Run:
         self, step: OpenStep, models: Sequence[Model] | None, asks: Literal["all", "first"]
     ) -> list[Model]:
         """Return those of `models` that it is of use to ask, and tell of the step if it starts now."""
+        unknown = [model.name for model in models or () if model.name not in self._targets]
+        if unknown:
+            choices = ", ".join(self._targets)
+            raise UsageError(f"model {unknown[0]!r} is not one of those that this run may ask: {choices}")
         chosen = [m for m in (self.models if models is None else models) if m.name not in self._unusable]
         if not step.has_started:
             step.has_started = True
