@@ -28,7 +28,7 @@ RUNS = [
     ({"quorum": True}, "a whole number"),
     ({"grace": -1}, "grace is -1; it must be a number of seconds, 0 or more, or None"),
     ({"grace": "soon"}, "grace is 'soon'"),
-    ({"samples": 0}, "samples is 0; it must be a whole number of at least 1"),
+    ({"samples": 0}, "samples is 0; it must be a whole number, 1 or more"),
     ({"samples": 1.5}, "samples is 1.5"),
     ({"max_cost": 0}, "max_cost is 0; it must be a number of dollars above 0, or None"),
     ({"tempo": 3}, "unknown setting 'tempo' of a run; there are: timeout, quorum, grace"),
