@@ -73,11 +73,11 @@ class Probe:
 
     def __init__(self, caller: Task) -> None:
         self.client: Any = connect("openai:probe", api_key="none", base_url="http://localhost:1/v1")
-        self.client._payload = self._payload
+        vars(self.client)["_payload"] = self._write
         self.frames: list[str] = []
         self._caller = caller
 
-    def _payload(self, *_arguments: Any, **_options: Any) -> dict[str, Any]:
+    def _write(self, *_arguments: Any, **_options: Any) -> dict[str, Any]:
         root = trio.lowlevel.current_root_task()
         assert root is not None
         others = [ours(waiting(task)) for task in tasks(root)]

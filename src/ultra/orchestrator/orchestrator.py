@@ -37,7 +37,7 @@ from ultra.orchestrator.overridden import (
     marked,
     whole_run,
 )
-from ultra.orchestrator.planning import Planner, RunDefaults, check_stages, options_of, stages_of
+from ultra.orchestrator.planning import Planner, RunDefaults, check_stages, options_of, stages_of, strategy_of
 from ultra.orchestrator.registry import ModelRegistry, Policies
 from ultra.orchestrator.single_request import ask, ask_unregistered
 from ultra.orchestrator.streams import LiveRun, RunStream
@@ -181,10 +181,14 @@ class MultiLLMOrchestrator:
         from ultra.config.loading import load_configuration  # noqa: PLC0415 - most programs have no such file
 
         configuration = load_configuration(path)
+        stages, known = configuration.run.stages, stages_of(cls)
         with configuration.explaining("run", "stages"):
-            check_stages(configuration.run.stages, stages_of(cls))
+            check_stages(stages, known)
+        with configuration.explaining("run", "strategy"):
+            strategy = configuration.run.load_strategy()
+            strategy_of(strategy, stages, known)
         with configuration.explaining("cache", "store"):
-            orchestrator = cls(**configuration.settings())
+            orchestrator = cls(**configuration.settings(), strategy=strategy)
         for name, model in configuration.models.items():
             with configuration.explaining("models", name):
                 orchestrator.register_model(name, model.connect(), model.weight, **model.policies())

@@ -22,8 +22,8 @@ class Vote(Struct, frozen=True, kw_only=True):
     """Take the final answer that most of the models' weight stands for, word for word.
 
     It stops asking as soon as the outcome cannot change. Where no answer has more than half of the weight
-    that answered, the model of highest weight among those reads all answers whole and decides. `confidence` is the
-    share of the winner.
+    that answered, the model of highest weight among those reads all answers whole and decides.
+    `confidence` is the share of the winner.
     """
 
     async def run(self, context: RunContext) -> Answer:
