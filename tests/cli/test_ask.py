@@ -178,6 +178,24 @@ async def test_a_class_of_ones_own_in_the_working_directory_is_a_strategy_too(
     assert [list(step.by_model) for step in result.steps] == [["first"]]
 
 
+async def test_the_strategy_of_the_example_works_from_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2] / "examples")
+    three = [part for name in ("first", "second", "third") for part in ("--model", f"openai:{name}")]
+    async with chat_server(second=Script(("I say Rome.",))) as server:
+        done = await run_ultra(
+            *("ask", "Where?", *three, "--strategy", "custom_strategy:SecondOpinion", "--json"),
+            env=server.environment,
+        )
+
+    assert (done.returncode, done.stderr) == (0, b"")
+    result = msgspec.json.decode(done.stdout, type=OrchestrationResult)
+    assert [(step.name, sorted(step.by_model)) for step in result.steps] == [
+        ("initial", ["first", "second"]),
+        ("decision", ["third"]),
+    ]
+    assert (result.strategy, result.synthesis_source) == ("SecondOpinion", "primary")
+
+
 async def test_with_a_quorum_of_all_one_failure_fails_the_run() -> None:
     async with chat_server(second=broken()) as server:
         done = await run_ultra("ask", "Where?", *TWO, "--quorum", "all", env=server.environment)
