@@ -60,6 +60,22 @@ async def test_the_custom_stage_example_runs_its_stages_in_order(capsys: pytest.
     ]
 
 
+async def test_the_custom_strategy_example_asks_a_third_model_only_where_two_disagree(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    await load("custom_strategy").main()
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["The answer is 42. (2 models were asked)", "--- initial: ann, bob"]
+    assert sorted(lines[2:4]) == ["ann: 9.11", "bob: 9.9"]
+    assert lines[4:] == [
+        "--- decision: cid",
+        "cid: I read both. The answer is 9.9.",
+        "I read both. The answer is 9.9. "
+        "(the first models disagree: another one read their answers and decided)",
+    ]
+
+
 async def test_the_service_example_outlives_an_ill_model_and_takes_a_newcomer_in(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

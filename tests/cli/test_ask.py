@@ -134,6 +134,68 @@ async def test_stages_and_models_can_be_chosen() -> None:
     }
 
 
+async def test_a_strategy_can_be_chosen() -> None:
+    three = [part for name in ("first", "second", "third") for part in ("--model", f"openai:{name}")]
+    async with chat_server(second=Script(("The answer is 42.",)), third=Script(("**42**",))) as server:
+        plain = await run_ultra("ask", "How many?", *three, "--strategy", "vote", env=server.environment)
+        as_json = await run_ultra(
+            "ask", "How many?", *three, "--strategy", "vote", "--json", env=server.environment
+        )
+
+    output = plain.stdout.decode()
+    assert (plain.returncode, plain.stderr) == (0, b"")
+    assert re.search(r"^--- answer: second, confidence \d\.\d\d$", output, re.MULTILINE)
+    assert "--- meta" not in output
+    result = msgspec.json.decode(as_json.stdout, type=OrchestrationResult)
+    assert (result.strategy, str(result.final_synthesis)) == ("vote", "The answer is 42.")
+    assert result.synthesis_source == "selected"
+
+
+STRATEGY = """\
+from ultra.strategies import Answer
+
+
+class Heaviest:
+    async def run(self, context):
+        with context.step("initial"):
+            return Answer(await context.ask_first(context.request, required=True), "selected")
+"""
+
+
+async def test_a_class_of_ones_own_in_the_working_directory_is_a_strategy_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(STRATEGY, "utf-8")
+    monkeypatch.chdir(tmp_path)
+    async with chat_server() as server:
+        done = await run_ultra(
+            "ask", "Where?", *TWO, "--strategy", "mine:Heaviest", "--json", env=server.environment
+        )
+
+    assert (done.returncode, done.stderr) == (0, b"")
+    result = msgspec.json.decode(done.stdout, type=OrchestrationResult)
+    assert result.strategy == "Heaviest"
+    assert [list(step.by_model) for step in result.steps] == [["first"]]
+
+
+async def test_the_strategy_of_the_example_works_from_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2] / "examples")
+    three = [part for name in ("first", "second", "third") for part in ("--model", f"openai:{name}")]
+    async with chat_server(second=Script(("I say Rome.",))) as server:
+        done = await run_ultra(
+            *("ask", "Where?", *three, "--strategy", "custom_strategy:SecondOpinion", "--json"),
+            env=server.environment,
+        )
+
+    assert (done.returncode, done.stderr) == (0, b"")
+    result = msgspec.json.decode(done.stdout, type=OrchestrationResult)
+    assert [(step.name, sorted(step.by_model)) for step in result.steps] == [
+        ("initial", ["first", "second"]),
+        ("decision", ["third"]),
+    ]
+    assert (result.strategy, result.synthesis_source) == ("SecondOpinion", "primary")
+
+
 async def test_with_a_quorum_of_all_one_failure_fails_the_run() -> None:
     async with chat_server(second=broken()) as server:
         done = await run_ultra("ask", "Where?", *TWO, "--quorum", "all", env=server.environment)
@@ -169,10 +231,17 @@ async def test_a_run_ends_when_its_time_is_over() -> None:
         (["?", *TWO, "--stages", "initial,met"], "unknown stage 'met'; there are: initial, meta, synthesis"),
         (["?", *TWO, "--stages", "synthesis"], "'synthesis' reads stage 'initial', which must come before"),
         (["?", *TWO, "--stages", ","], "stages is empty; give at least one of: initial, meta, synthesis"),
+        (
+            ["?", *TWO, "--strategy", "vot"],
+            "unknown strategy 'vot'; there are: synthesize, vote, best_of, or",
+        ),
+        (["?", *TWO, "--strategy", "no_such:Class"], "'no_such:Class' cannot be loaded: ModuleNotFoundError"),
+        (["?", *TWO, "--strategy", "os:getcwd"], "'os:getcwd' is <built-in .*; it must be a class with"),
+        (["?", *TWO, "--strategy", "vote", "--stages", "initial"], "strategy 'vote' has no stages; leave"),
         (["?", *TWO, "--quorum", "most"], "'most'; give a number of models, or all"),
         (["?", *TWO, "--quorum", "3"], r"the quorum is 3; it must be 'all', or .* \(2\)"),
-        (["?", *TWO, "--timeout", "0"], r"the timeout is 0\.0; it must be a number of seconds above 0"),
-        (["?", *TWO, "--timeout", "nan"], "the timeout is nan; it must be a number of seconds above 0"),
+        (["?", *TWO, "--timeout", "0"], r"timeout is 0\.0; it must be a number of seconds above 0"),
+        (["?", *TWO, "--timeout", "nan"], "timeout is nan; it must be a number of seconds above 0"),
     ],
 )
 def test_bad_usage_names_what_is_allowed(

@@ -51,7 +51,9 @@ async def test_a_configuration_can_be_given_and_its_models_chosen(tmp_path: Path
         )
 
     assert done.returncode == 0
-    assert list(json.loads(done.stdout)["stages"]["initial"]) == ["light"]
+    result = json.loads(done.stdout)
+    assert [step["name"] for step in result["steps"]] == ["initial"]
+    assert list(result["initial_responses"]) == ["light"]
 
 
 async def test_models_that_are_named_stand_before_the_configuration_here(
@@ -63,6 +65,62 @@ async def test_models_that_are_named_stand_before_the_configuration_here(
         done = await run_ultra("ask", "?", "--model", "openai:first", env=server.environment)
 
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+async def test_a_configuration_has_a_strategy_with_its_options(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    own = '[run.strategy]\nname = "synthesize"\nstages = ["initial", "synthesis"]'
+    path.write_text(CONFIGURATION.replace('[run]\nstages = ["initial"]', own), "utf-8")
+    async with chat_server() as server:
+        done = await run_ultra("ask", "Where?", "--config", str(path), "--json", env=server.environment)
+        other = await run_ultra(
+            *("ask", "Where?", "--config", str(path), "--strategy", "vote", "--json"), env=server.environment
+        )
+
+    assert done.returncode == 0
+    assert [step["name"] for step in json.loads(done.stdout)["steps"]] == ["initial", "synthesis"]
+    assert json.loads(other.stdout)["strategy"] == "vote"
+
+
+OWN_CLASS = """\
+[run]
+strategy = "mine:Heaviest"
+[models.a]
+model = "openai:first"
+"""
+
+MODULE = """\
+print("imported")
+from ultra.strategies import Answer
+
+
+class Heaviest:
+    async def run(self, context):
+        with context.step("initial"):
+            return Answer(await context.ask_first(context.request, required=True), "selected")
+"""
+
+
+async def test_a_file_that_was_not_named_has_no_code_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ultra.toml").write_text(OWN_CLASS, "utf-8")
+    (tmp_path / "mine.py").write_text(MODULE, "utf-8")
+    async with chat_server() as server:
+        found = await run_ultra("ask", "?", env=server.environment)
+        checked = await run_ultra("config", "check", env=server.environment)
+        named = await run_ultra("ask", "?", "--config", "ultra.toml", env=server.environment)
+
+    for refused in (found, checked):
+        assert (refused.returncode, refused.stdout) == (2, b"")
+        assert refused.stderr.startswith(
+            b"ultra: ultra.toml:2: run.strategy: 'mine:Heaviest' is not imported"
+        )
+    assert b"pass --config ultra.toml" in found.stderr
+    assert b"ultra config check ultra.toml" in checked.stderr
+    assert named.returncode == 0
+    assert named.stdout.startswith(b"imported\n")
 
 
 ELSEWHERE = '[run]\nstages = ["initial"]\n[models.a]\nmodel = "openai:first"\nbase_url = "{url}"\n{key}'

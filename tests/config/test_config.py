@@ -11,6 +11,9 @@ from ultra.cli.config import check, init
 from ultra.clients import ProviderStatus
 from ultra.config.loading import ModelConfig, load_configuration
 from ultra.errors import ConfigError
+from ultra.messages.options import RunOptions
+from ultra.strategies import BestOf, Strategy, Synthesize, Vote
+from ultra.strategies.stages import BUILT_IN
 
 WHOLE = """\
 [run]
@@ -123,6 +126,32 @@ async def test_an_orchestrator_is_made_from_a_configuration(
         await orchestrator.process_responses("Q", quorum=3)
 
 
+@pytest.mark.parametrize(
+    ("text", "strategy"),
+    [
+        ("", Synthesize(stages=tuple(BUILT_IN.values()))),
+        ('[run]\nstrategy = "vote"\n', Vote()),
+        ('[run]\nstrategy = { name = "best_of" }\n', BestOf()),
+        (
+            '[run.strategy]\nname = "synthesize"\nstages = ["initial"]\n',
+            Synthesize(stages=(BUILT_IN["initial"],)),
+        ),
+        ('[run]\nstrategy = "synthesize"\nstages = ["initial"]\n', Synthesize(stages=(BUILT_IN["initial"],))),
+        ('[run]\nstrategy = "ultra.strategies:Vote"\n', Vote()),
+    ],
+)
+def test_a_strategy_is_read_with_its_options(tmp_path: Path, text: str, strategy: Strategy) -> None:
+    orchestrator = MultiLLMOrchestrator.from_config(write(tmp_path, text + ONE))
+    assert orchestrator._planner._strategy == strategy
+
+
+def test_grace_and_samples_hold_for_every_run(tmp_path: Path) -> None:
+    orchestrator = MultiLLMOrchestrator.from_config(
+        write(tmp_path, "[run]\ngrace = 0\nsamples = 3\ntimeout = 9\n" + ONE)
+    )
+    assert orchestrator._planner._defaults.options == RunOptions(grace=0, samples=3, timeout=9)
+
+
 def test_a_model_that_cannot_be_connected_to_says_which_key_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,6 +200,43 @@ ONE = '[models.a]\nmodel = "vllm:x"\n'
         ),
         ('[cache]\nstore = "sqlte:///x"\n' + ONE, "2: cache.store: cache='sqlte://...' is not allowed"),
         ("[run]\nmax_cost = 1.0\n" + ONE, "2: run.max_cost: no model has a price"),
+        ("[run]\ngrace = -1\n" + ONE, "2: run.grace: found -1.0; allowed is a number, 0 or more"),
+        ("[run]\ngrace = nan\n" + ONE, "2: run.grace: found nan; allowed is a number, 0 or more"),
+        ("[run]\nsamples = 0\n" + ONE, "2: run.samples: found 0; allowed is a number above 0"),
+        ("[run]\nsamples = 1.5\n" + ONE, "2: run.samples: found 1.5; allowed is a whole number"),
+        ('[run]\nstrategy = "vot"\n' + ONE, "2: run.strategy: unknown strategy 'vot'; there are: synthesize"),
+        (
+            "[run]\nstrategy = 3\n" + ONE,
+            "2: run.strategy: found 3; allowed is the name of a strategy, or a section with its name and its",
+        ),
+        (
+            '[run]\nstrategy = { nme = "vote" }\n' + ONE,
+            '2: run.strategy: it has no name; add one, such as name = "vote"',
+        ),
+        (
+            "[run.strategy]\nname = 7\n" + ONE,
+            "2: run.strategy.name: found 7; allowed is the name of a strategy",
+        ),
+        (
+            '[run]\nstrategy = { name = "vote", rounds = 2 }\n' + ONE,
+            "2: run.strategy: strategy 'vote' has no option 'rounds'; it has: none",
+        ),
+        (
+            '[run.strategy]\nname = "best_of"\nverify = "yes"\n' + ONE,
+            "1: run.strategy: an option of strategy 'best_of' is not allowed: Expected `Callable`",
+        ),
+        (
+            '[run.strategy]\nname = "synthesize"\nstages = ["intial"]\n' + ONE,
+            "1: run.strategy: unknown stage 'intial'; there are: initial, meta, synthesis",
+        ),
+        (
+            '[run]\nstrategy = "vote"\nstages = ["initial"]\n' + ONE,
+            "2: run.strategy: strategy 'vote' has no stages; leave stages out",
+        ),
+        (
+            '[run]\nstrategy = "no_such_module:Mine"\n' + ONE,
+            "2: run.strategy: strategy 'no_such_module:Mine' cannot be loaded: ModuleNotFoundError",
+        ),
         (ONE + "weight = -1\n", "1: models.a: the weight is -1.0"),
         (ONE + 'hedge_after = "p99"\n', "3: models.a.hedge_after: found 'p99'; allowed is a number of sec"),
         (ONE + "options = { temprature = 1 }\n", "1: models.a: unknown option 'temprature'"),

@@ -1,4 +1,4 @@
-"""Runs tests on asyncio: on its own loop and on uvloop, in debug mode, leaving nothing behind."""
+"""Runs tests on asyncio: on its own loop and on uvloop, in debug mode, leaving nothing behind; or on trio."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Coroutine
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import pytest
+import trio
 import uvloop
+from trio.lowlevel import in_trio_run
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
@@ -56,17 +58,36 @@ def run_on(loop: str, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 def on_asyncio(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
     """Make an async test one that runs on each of `LOOPS`."""
+    return _on(list(LOOPS), test)
 
+
+def on_every_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Make an async test one that runs on trio, and on each of `LOOPS`."""
+    return _on(["trio", *LOOPS], test)
+
+
+async def nap(seconds: float) -> None:
+    """Sleep on trio or asyncio."""
+    if in_trio_run():
+        await trio.sleep(seconds)
+    else:
+        await asyncio.sleep(seconds)
+
+
+def _on(loops: list[str], test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
     @wraps(test)
     def run(*, loop: str, **fixtures: Any) -> None:
-        run_on(loop, lambda: test(**fixtures))
+        if loop == "trio":
+            trio.run(partial(test, **fixtures))
+        else:
+            run_on(loop, lambda: test(**fixtures))
 
     signature = inspect.signature(test)
     loop = inspect.Parameter("loop", inspect.Parameter.KEYWORD_ONLY)
     run.__signature__ = signature.replace(  # type: ignore[attr-defined]
         parameters=[*signature.parameters.values(), loop]
     )
-    parametrized: Callable[..., None] = pytest.mark.parametrize("loop", list(LOOPS))(run)
+    parametrized: Callable[..., None] = pytest.mark.parametrize("loop", loops)(run)
     return parametrized
 
 

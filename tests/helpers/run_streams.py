@@ -32,13 +32,17 @@ async def read_all(run: RunStream) -> list[Event]:
     return [event async for event in run]
 
 
-def text_of(events: list[Event], stage: str, model: str) -> str:
-    """What a reader has on the screen for one model at the end."""
-    text = ""
+def text_of(events: list[Event], stage: str, model: str, *, number: int = 0, sample: int = 0) -> str:
+    """What a reader has on the screen for one answer at the end; `number` is its step's round."""
+    text, answer = "", (stage, number, model, sample)
     for event in events:
-        if isinstance(event, Chunk) and (event.stage, event.model_name) == (stage, model):
+        if isinstance(event, Chunk) and _answer(event) == answer:
             text = event.text if event.restart else text + event.text
     return text
+
+
+def _answer(event: Chunk | ModelResponded) -> tuple[str, int, str, int]:
+    return event.stage, event.round, event.model_name, event.sample
 
 
 def assert_well_formed(events: list[Event]) -> None:
@@ -48,7 +52,8 @@ def assert_well_formed(events: list[Event]) -> None:
     for event in events:
         if isinstance(event, ModelResponded):
             so_far = events[: event.seq]
-            assert text_of(so_far, event.stage, event.model_name) == event.response.content
+            stage, number, model, sample = _answer(event)
+            assert text_of(so_far, stage, model, number=number, sample=sample) == event.response.content
 
 
 def words(result: OrchestrationResult) -> Any:

@@ -24,6 +24,8 @@ from ultra.strategies.catalog import spec_of
 from ultra.supervisor import RestartIntensity
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ultra.actors.model.registered import RegisteredModel
     from ultra.messages.events import Event
     from ultra.strategies import Strategy
@@ -73,10 +75,14 @@ async def run(
 def make_run(
     tree: ModelTree, models: list[RegisteredModel], strategy: Strategy, **fields: Any
 ) -> tuple[Execute, LocalRun]:
-    """The message of a run, and what stays beside it; `fields` are those of either, or of `RunOptions`."""
+    """The message of a run, and what stays beside it; `fields` are those of either, or of `RunOptions`.
+
+    `judge` is a registered model.
+    """
     timeout = fields.pop("timeout", math.inf)
     started = fields.pop("started", trio.current_time())
-    local = {name: fields.pop(name) for name in ("judge", "scorer", "caller") if name in fields}
+    local = {name: fields.pop(name) for name in ("scorer", "caller") if name in fields}
+    judge = fields.pop("judge", None)
     execute = Execute(
         run_id="r",
         request=ModelRequest.of("Q"),
@@ -96,6 +102,7 @@ def make_run(
         sink=fields.get("sink", NoReader("r")),
         started=started,
         deadline=started + timeout,
+        judge=None if judge is None else tree.target(judge),
         **local,
     )
 
@@ -106,6 +113,12 @@ def three(**clients: Any) -> list[RegisteredModel]:
         register(clients.get(name) or Voice(name), name, weight)
         for name, weight in (("a", 3.0), ("b", 2.0), ("c", 1.0))
     ]
+
+
+def by_weight(voices: Iterable[tuple[Voice, float]]) -> list[RegisteredModel]:
+    """Models of these clients and weights, highest weight first, as an orchestrator gives them to a run."""
+    models = [register(voice, voice.name, weight) for voice, weight in voices]
+    return sorted(models, key=lambda model: -model.weight)
 
 
 def failing(name: str, kind: Any = "server") -> Voice:

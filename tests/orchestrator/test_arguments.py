@@ -26,10 +26,20 @@ RUNS = [
     ({"quorum": "most"}, "it must be 'all', or a whole number"),
     ({"quorum": 1.0}, "a whole number"),
     ({"quorum": True}, "a whole number"),
+    ({"grace": -1}, "grace is -1; it must be a number of seconds, 0 or more, or None"),
+    ({"grace": "soon"}, "grace is 'soon'"),
+    ({"samples": 0}, "samples is 0; it must be a whole number, 1 or more"),
+    ({"samples": 1.5}, "samples is 1.5"),
+    ({"max_cost": 0}, "max_cost is 0; it must be a number of dollars above 0, or None"),
+    ({"tempo": 3}, "unknown setting 'tempo' of a run; there are: timeout, quorum, grace"),
+    ({"strategy": "vot"}, "unknown strategy 'vot'; there are: synthesize, vote, best_of"),
+    ({"strategy": 7}, "strategy is 7; give one of synthesize, vote, best_of, or an object with"),
+    ({"strategy": "vote", "stages": ["initial"]}, "strategy 'vote' has no stages; leave stages out"),
+    ({"stages": []}, "stages is empty; give at least one of: initial, meta, synthesis"),
     ({"use_cache": "no"}, "use_cache is 'no'; it must be True or False"),
     ({"options": 7}, "options is int; it must be a mapping"),
     ({"options": {1: 2}}, r"options is \[1\]; it must be a mapping"),
-    ({"options": {"tool": print}}, "cannot be sent to a model"),
+    ({"options": {"tool": print}}, r"the options \('tool'\) cannot be sent to a model.*use plain values"),
 ]
 
 
@@ -59,7 +69,7 @@ async def test_a_bad_run_is_refused_with_what_is_allowed(arguments: dict[str, An
         ({"use_cache": "no"}, "use_cache is 'no'; it must be True or False"),
         ({"use_cache": None}, "use_cache is None; it must be True or False"),
         ({"options": [1]}, "it must be a mapping"),
-        ({"options": {"tool": print}}, "cannot be sent to a model"),
+        ({"options": {"tool": print}}, r"the options \('tool'\) cannot be sent to a model.*use plain values"),
     ],
 )
 async def test_a_bad_request_is_refused_with_what_is_allowed(arguments: dict[str, Any], message: str) -> None:
@@ -86,6 +96,10 @@ async def test_a_bad_request_is_refused_with_what_is_allowed(arguments: dict[str
         ({"intensity": 3}, "intensity is 3; it must be a RestartIntensity object"),
         ({"random": 3}, "random is 3; it must be a Random object"),
         ({"judge": 3}, "judge is 3; it must be a str object"),
+        ({"samples": 0}, "samples is 0"),
+        ({"grace": -1}, "grace is -1"),
+        ({"strategy": "vot"}, "unknown strategy 'vot'; there are: synthesize, vote, best_of"),
+        ({"strategy": "vote", "stages": ["initial"]}, "strategy 'vote' has no stages"),
     ],
 )
 def test_bad_settings_are_refused_at_once(settings: dict[str, Any], message: str) -> None:
@@ -112,6 +126,23 @@ async def test_options_must_be_values_where_nothing_is_cached_too() -> None:
     with pytest.raises(BadCall, match=r"the options \('tool'\) cannot be sent to a model"):
         await orchestrator.get_model_response("a", "Q", use_cache=False, options=options)
     assert voice.calls == 0
+
+
+async def test_options_are_plain_values_where_nothing_is_cached_too() -> None:
+    given = []
+
+    async def generate(prompt: str, *, tool: object = None) -> str:
+        given.append((prompt, tool))
+        return "answer"
+
+    orchestrator = MultiLLMOrchestrator()
+    orchestrator.register_model("a", generate)
+    with pytest.raises(BadCall, match="use plain values"):
+        await orchestrator.process_responses("Q", use_cache=False, options={"tool": print})
+    tool = {"name": "print", "arguments": ["text", 1, None]}
+    await orchestrator.process_responses("Q", stages=["initial"], use_cache=False, options={"tool": tool})
+    await orchestrator.get_model_response("a", "Q", use_cache=False, options={"tool": tool})
+    assert given == [("Q", tool)] * 2
 
 
 @pytest.mark.parametrize("name", ["retry", "timeouts", "limits", "breaker", "hedge", "price"])

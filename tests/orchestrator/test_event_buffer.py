@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -22,20 +23,23 @@ from ultra.messages.events import (
     StageStarted,
 )
 from ultra.messages.results import ModelResponse
-from ultra.orchestrator.streams import EventBuffer
+from ultra.orchestrator.event_buffer import EventBuffer
 
-FAILED = {"error": "E", "message": "m"}
+FAILED = RunFailed(error="E", message="m")
+
+# Before Python 3.12, StringIO keeps the newest 100,000 pieces as they are.
+BYTES_PER_CHARACTER = 5 if sys.version_info >= (3, 12) else 15
 
 
 def buffer_with(*pieces: str) -> EventBuffer:
     buffer = EventBuffer("r")
     for number, piece in enumerate(pieces):
-        buffer.chunk("initial", "a", piece, number == 0)
+        tell(buffer, piece, begins=number == 0)
     return buffer
 
 
-def tell(buffer: EventBuffer, text: str, *, begins: bool = False) -> None:
-    buffer.chunk("initial", "a", text, begins)
+def tell(buffer: EventBuffer, text: str, *, begins: bool = False, model: str = "a", **more: Any) -> None:
+    buffer.emit(Chunk(**{"stage": "initial", **more}, model_name=model, text=text, restart=begins))
 
 
 async def read_one(buffer: EventBuffer) -> Event:
@@ -58,10 +62,10 @@ def texts(events: list[Event]) -> list[tuple[str, str, bool]]:
 async def test_chunks_of_one_model_that_wait_are_joined_and_those_of_others_are_not() -> None:
     buffer = EventBuffer("r")
     for piece in "xyz":
-        buffer.chunk("initial", "a", piece, piece == "x")
-        buffer.chunk("initial", "b", piece.upper(), piece == "x")
-        buffer.chunk("meta", "a", "m", piece == "x")
-    buffer.end(RunFailed, **FAILED)
+        tell(buffer, piece, begins=piece == "x")
+        tell(buffer, piece.upper(), begins=piece == "x", model="b")
+        tell(buffer, "m", begins=piece == "x", stage="meta")
+    buffer.emit(FAILED)
     events = await read_all(buffer)
     assert texts(events) == [("a", "xyz", False), ("b", "XYZ", False), ("a", "mmm", False)]
 
@@ -70,7 +74,7 @@ async def test_a_reader_that_keeps_up_gets_every_piece() -> None:
     buffer = EventBuffer("r")
     heard = []
     for piece in "xyz":
-        buffer.chunk("initial", "a", piece, piece == "x")
+        tell(buffer, piece, begins=piece == "x")
         heard.append(await buffer.next())
     assert [event.text for event in heard if isinstance(event, Chunk)] == ["x", "y", "z"]
     assert [event.seq for event in heard if event is not None] == [0, 1, 2]
@@ -79,9 +83,9 @@ async def test_a_reader_that_keeps_up_gets_every_piece() -> None:
 async def test_text_after_an_answer_is_not_joined_to_that_before_it() -> None:
     buffer = buffer_with("one")
     response = ModelResponse(model_name="a", stage="initial", content="one")
-    buffer.emit(ModelResponded, stage="initial", model_name="a", response=response)
+    buffer.emit(ModelResponded(stage="initial", model_name="a", response=response))
     tell(buffer, "two", begins=True)
-    buffer.end(RunFailed, **FAILED)
+    buffer.emit(FAILED)
     kinds = [type(event).__name__ for event in await read_all(buffer)]
     assert kinds == ["Chunk", "ModelResponded", "Chunk", "RunFailed"]
 
@@ -97,20 +101,20 @@ async def test_a_text_that_begins_for_the_first_time_is_no_restart_and_the_secon
 async def test_a_restart_takes_the_place_of_what_nobody_has_read() -> None:
     buffer = buffer_with("half", " an")
     tell(buffer, "whole", begins=True)
-    buffer.end(RunFailed, **FAILED)
+    buffer.emit(FAILED)
     assert texts(await read_all(buffer)) == [("a", "whole", True)]
 
 
 async def test_text_that_a_retry_made_void_is_not_read_any_more() -> None:
     buffer = buffer_with("half")
     tell(buffer, "HALF", begins=True)
-    buffer.chunk("initial", "b", "of another", begins=True)
+    tell(buffer, "of another", begins=True, model="b")
     buffer.emit(
-        ModelRetrying, stage="initial", model_name="a", attempt=1, wait=0.5, kind="connection", message="m"
+        ModelRetrying(stage="initial", model_name="a", attempt=1, wait=0.5, kind="connection", message="m")
     )
     tell(buffer, "whole", begins=True)
     tell(buffer, " text")
-    buffer.end(RunFailed, **FAILED)
+    buffer.emit(FAILED)
     events = await read_all(buffer)
     assert [type(event) for event in events] == [Chunk, ModelRetrying, Chunk, RunFailed]
     assert texts(events) == [("b", "of another", False), ("a", "whole text", True)]
@@ -118,9 +122,9 @@ async def test_text_that_a_retry_made_void_is_not_read_any_more() -> None:
 
 async def test_after_the_last_event_nothing_comes_any_more() -> None:
     buffer = buffer_with("text")
-    buffer.end(RunFailed, **FAILED)
-    buffer.end(RunFailed, **FAILED)
-    buffer.emit(ModelStarted, stage="initial", model_name="a")
+    buffer.emit(FAILED)
+    buffer.emit(FAILED)
+    buffer.emit(ModelStarted(stage="initial", model_name="a"))
     tell(buffer, "late")
     events = await read_all(buffer)
     assert [type(event) for event in events] == [Chunk, RunFailed]
@@ -130,11 +134,11 @@ async def test_after_the_last_event_nothing_comes_any_more() -> None:
 async def test_an_event_has_the_time_since_the_run_began(autojump_clock: MockClock) -> None:
     buffer = EventBuffer("r")
     await trio.sleep(2)
-    buffer.emit(StageStarted, stage="initial", models=(), asks="all")
+    buffer.emit(StageStarted(stage="initial", models=(), asks="all"))
     tell(buffer, "x", begins=True)
     await trio.sleep(3)
     tell(buffer, "y")
-    buffer.end(RunFailed, **FAILED)
+    buffer.emit(FAILED)
     assert [event.time for event in await read_all(buffer)] == pytest.approx([2, 2, 5])
 
 
@@ -183,14 +187,14 @@ async def test_a_second_reader_is_refused_and_the_first_reads_on(pieces: tuple[s
         nursery.start_soon(read)
         nursery.start_soon(read)
         await wait_all_tasks_blocked()
-        buffer.chunk("initial", "a", "y", not pieces)
+        tell(buffer, "y", begins=not pieces)
     assert (len(events), len(refused)) == (1, 1)
     await buffer.next() if pieces else None
 
 
 async def test_every_read_is_a_checkpoint() -> None:
     buffer = buffer_with("x")
-    buffer.end(RunFailed, **FAILED)
+    buffer.emit(FAILED)
     for _ in range(3):
         with trio.testing.assert_checkpoints():
             await buffer.next()
@@ -208,13 +212,29 @@ async def test_closing_lets_a_waiting_reader_go() -> None:
 
 async def test_what_waits_takes_the_room_of_the_text_and_not_of_its_pieces() -> None:
     buffer = EventBuffer("r")
-    for number in range(100_000):
-        buffer.chunk("initial", "a", "x", number == 0)
-    (waiting,) = buffer._events
-    assert sys.getsizeof(waiting.text) < 1_000_000  # type: ignore[attr-defined]
+    text = "".join(map(str, range(10_000, 30_000)))
+    tracemalloc.start()
+    try:
+        for number in range(10_000, 30_000):
+            tell(buffer, str(number), begins=number == 10_000)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken < BYTES_PER_CHARACTER * len(text)
     event = await buffer.next()
     assert isinstance(event, Chunk)
-    assert event.text == "x" * 100_000
+    assert event.text == text
+
+
+async def test_text_of_other_samples_and_rounds_is_kept_apart() -> None:
+    buffer = EventBuffer("r")
+    places: list[dict[str, Any]] = [{}, {"sample": 1}, {"round": 1}]
+    for more in places:
+        tell(buffer, "x", begins=True, **more)
+        tell(buffer, "y", **more)
+    assert [
+        (e.text, e.restart) for e in [await read_one(buffer) for _ in range(3)] if isinstance(e, Chunk)
+    ] == [("xy", False)] * 3
 
 
 writes = st.tuples(st.sampled_from("ab"), st.text("xyz", min_size=1, max_size=3), st.booleans())
@@ -234,9 +254,9 @@ def test_whatever_the_reader_misses_its_texts_are_those_that_were_written(script
                 continue
             name, text, begins = step
             written[name] = text if begins or name not in written else written[name] + text
-            buffer.chunk("initial", name, text, begins or name not in written)
+            tell(buffer, text, begins=begins or name not in written, model=name)
             waiting = max(waiting, len(buffer._events))
-        buffer.end(RunFailed, **FAILED)
+        buffer.emit(FAILED)
         read += await read_all(buffer)
         assert [event.seq for event in read] == list(range(len(read)))
         assert waiting <= 2

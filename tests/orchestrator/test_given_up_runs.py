@@ -9,7 +9,7 @@ from trio.testing import MockClock
 from helpers.run_streams import assert_well_formed, read_all
 from helpers.voices import Voice
 from ultra import MultiLLMOrchestrator
-from ultra.actors.coordinator.plan import UNHEARD_OF
+from ultra.actors.coordinator.messages import GIVEN_UP_AFTER
 from ultra.errors import DeadlineExceeded
 from ultra.faults import FaultPlan
 from ultra.messages.events import RunFailed
@@ -33,7 +33,7 @@ async def test_a_run_of_which_nothing_is_heard_is_given_up_after_its_deadline(
         with pytest.raises(DeadlineExceeded, match="The run has 5 s in all, and nothing was heard of it"):
             await orchestrator.process_responses("Q", timeout=5)
 
-        assert trio.current_time() - began == pytest.approx(5 + UNHEARD_OF)
+        assert trio.current_time() - began == pytest.approx(5 + GIVEN_UP_AFTER)
         assert (await orchestrator.process_responses("Q", timeout=5))["status"] == "success"
 
 
@@ -44,7 +44,7 @@ async def test_actors_that_were_started_for_a_run_end_with_it_when_it_is_given_u
     began = trio.current_time()
     with pytest.raises(DeadlineExceeded):
         await orchestrator_of(fault).process_responses("Q", timeout=5)
-    assert trio.current_time() - began == pytest.approx(5 + UNHEARD_OF)
+    assert trio.current_time() - began == pytest.approx(5 + GIVEN_UP_AFTER)
 
 
 @pytest.mark.parametrize("fault", UNHEARD)
@@ -57,7 +57,7 @@ async def test_a_stream_of_which_nothing_is_heard_has_a_last_event_too(
             events = await read_all(run)
             with pytest.raises(DeadlineExceeded, match="nothing was heard"):
                 await run.result()
-        assert trio.current_time() - began == pytest.approx(5 + UNHEARD_OF)
+        assert trio.current_time() - began == pytest.approx(5 + GIVEN_UP_AFTER)
         [last] = events
         assert isinstance(last, RunFailed)
         assert last.error == "DeadlineExceeded"

@@ -112,7 +112,7 @@ async def test_a_model_whose_actor_is_down_is_down_until_it_is_revived(
 ) -> None:
     async with orchestrator_of(Voice(), Voice("other")) as orchestrator:
         model = orchestrator._registry.get("voice")
-        monkeypatch.setattr(model, "client", None)  # a bug: the actor cannot call it
+        monkeypatch.setattr(model.client, "call", None)  # a bug: the actor cannot call it
         health = await ask(orchestrator)
         assert health.status == "down"
         assert "crashed too often" in health.reasons[0]

@@ -12,10 +12,12 @@ from helpers.run_streams import assert_well_formed, orchestrator_of, read_all, t
 from helpers.voices import SlowVoice, StreamingVoice, Voice
 from ultra import (
     BadCall,
+    OrchestrationResult,
     OrchestratorClosed,
 )
 from ultra.actors.coordinator.run import Run
-from ultra.actors.model.actor import Generate, ModelActor
+from ultra.actors.model.actor import ModelActor
+from ultra.actors.model.messages import Generate
 from ultra.messages.events import Chunk, ModelStarted, RunCompleted, RunFailed, StageStarted
 
 if TYPE_CHECKING:
@@ -81,17 +83,18 @@ async def test_a_stream_of_an_orchestrator_that_was_closed_meanwhile_is_refused(
 async def test_a_crash_of_the_coordinator_is_shown_as_restarts_and_ends_the_run_once(
     crashes: int, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
-    complete = Run._complete
+    execute = Run.execute
     left = crashes
 
-    async def crashing(self: Run, *arguments: Any) -> None:
+    async def crashing(self: Run) -> OrchestrationResult:
         nonlocal left
+        result = await execute(self)
         if left:
             left -= 1
             raise ZeroDivisionError("a bug")
-        await complete(self, *arguments)
+        return result
 
-    monkeypatch.setattr(Run, "_complete", crashing)
+    monkeypatch.setattr(Run, "execute", crashing)
     orchestrator = orchestrator_of(StreamingVoice("s", ["a", "b"], seconds=1), cache_enabled=False)
     async with orchestrator, orchestrator.stream_responses("Q", stages=["initial"]) as run:
         events = await read_all(run)
@@ -113,12 +116,12 @@ async def test_a_crash_of_a_model_in_the_middle_of_its_text_is_shown_as_a_restar
     answer = ModelActor._answer
     left = 1
 
-    async def crashing(self: ModelActor, request: Generate, *arguments: Any) -> Any:
+    async def crashing(self: ModelActor, message: Generate, *arguments: Any) -> Any:
         nonlocal left
-        if left and request.prompt == "another question":
+        if left and message.request.prompt == "another question":
             left -= 1
             raise ZeroDivisionError("a bug")
-        return await answer(self, request, *arguments)
+        return await answer(self, message, *arguments)
 
     monkeypatch.setattr(ModelActor, "_answer", crashing)
     voice = StreamingVoice("s", ["a", "b", "c"], seconds=1)

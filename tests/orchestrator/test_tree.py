@@ -11,7 +11,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from helpers.voices import GatedVoice, SlowVoice, Voice
 from ultra import MultiLLMOrchestrator, OrchestratorClosed, QuorumNotReached
 from ultra.actors.coordinator.run import Run
-from ultra.actors.model.actor import RegisteredModel
+from ultra.actors.model.registered import RegisteredModel
 from ultra.actors.runtime.status import ActorSnapshot
 from ultra.orchestrator.registry import ModelRegistry, Policies
 from ultra.orchestrator.tree import ModelTree

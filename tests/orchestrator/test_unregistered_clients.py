@@ -10,7 +10,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from helpers.voices import GatedVoice, SlowVoice, Voice
 from ultra import BadCall, MultiLLMOrchestrator
-from ultra.orchestrator.unregistered_clients import MOST_REMEMBERED
+from ultra.orchestrator.unregistered_clients import MOST_KEPT
 
 
 def actors(orchestrator: MultiLLMOrchestrator) -> int:
@@ -42,15 +42,15 @@ async def test_a_client_that_is_registered_is_asked_under_its_name() -> None:
 
 
 async def test_a_bounded_number_is_remembered_and_the_actors_of_the_others_end() -> None:
-    voices = [Voice(str(n)) for n in range(MOST_REMEMBERED + 5)]
+    voices = [Voice(str(n)) for n in range(MOST_KEPT + 5)]
     async with MultiLLMOrchestrator() as orchestrator:
         for voice in voices:
             await orchestrator.get_model_response(voice, "Q")
-        assert actors(orchestrator) == MOST_REMEMBERED
-        assert len(orchestrator._registry.strangers) == MOST_REMEMBERED
+        assert actors(orchestrator) == MOST_KEPT
+        assert len(orchestrator._registry.unregistered) == MOST_KEPT
         await orchestrator.get_model_response(voices[-1], "Q")
         await orchestrator.get_model_response(voices[0], "Q")
-        assert actors(orchestrator) == MOST_REMEMBERED
+        assert actors(orchestrator) == MOST_KEPT
     assert (voices[-1].calls, voices[0].calls) == (1, 2)
 
 
@@ -59,31 +59,31 @@ async def test_those_that_are_being_asked_are_not_forgotten() -> None:
     async with MultiLLMOrchestrator() as orchestrator, trio.open_nursery() as nursery:
         nursery.start_soon(orchestrator.get_model_response, gated, "Q")
         await wait_all_tasks_blocked()
-        for number in range(MOST_REMEMBERED + 5):
+        for number in range(MOST_KEPT + 5):
             await orchestrator.get_model_response(Voice(str(number)), "Q")
-        assert actors(orchestrator) == MOST_REMEMBERED + 1
+        assert actors(orchestrator) == MOST_KEPT + 1
         assert gated.cancelled == 0
         gated.gate.set()
         await wait_all_tasks_blocked()
-        assert actors(orchestrator) == MOST_REMEMBERED
+        assert actors(orchestrator) == MOST_KEPT
 
 
 async def test_after_a_rush_only_as_many_stay_as_are_remembered(autojump_clock: MockClock) -> None:
     async with MultiLLMOrchestrator() as orchestrator:
         async with trio.open_nursery() as nursery:
-            for number in range(3 * MOST_REMEMBERED):
+            for number in range(3 * MOST_KEPT):
                 nursery.start_soon(orchestrator.get_model_response, SlowVoice(str(number), seconds=1), "Q")
-        assert actors(orchestrator) == MOST_REMEMBERED
+        assert actors(orchestrator) == MOST_KEPT
 
 
 async def test_a_call_that_is_cancelled_counts_no_longer(autojump_clock: MockClock) -> None:
     async with MultiLLMOrchestrator() as orchestrator:
-        for number in range(MOST_REMEMBERED + 5):
+        for number in range(MOST_KEPT + 5):
             with trio.move_on_after(1):
                 await orchestrator.get_model_response(SlowVoice(str(number), seconds=10), "Q")
         await wait_all_tasks_blocked()
-        assert actors(orchestrator) == MOST_REMEMBERED
-        assert len(orchestrator._registry.strangers) == MOST_REMEMBERED
+        assert actors(orchestrator) == MOST_KEPT
+        assert len(orchestrator._registry.unregistered) == MOST_KEPT
 
 
 async def test_without_a_running_tree_they_are_remembered_too() -> None:
@@ -98,4 +98,4 @@ async def test_what_cannot_be_asked_is_refused_and_not_remembered(client: Any) -
     orchestrator = MultiLLMOrchestrator()
     with pytest.raises(BadCall, match="a client must"):
         await orchestrator.get_model_response(client, "Q")
-    assert len(orchestrator._registry.strangers) == 0
+    assert len(orchestrator._registry.unregistered) == 0

@@ -61,6 +61,7 @@ class Question:
     configuration: Path | None = None
     found: bool = False
     chosen: tuple[str, ...] | None = None
+    strategy: str | None = None
     stages: tuple[str, ...] | None = None
     system: str | None = None
     timeout: float | None = None

@@ -52,6 +52,14 @@ def ask(
         list[str] | None,
         typer.Option("--models", metavar="NAME,...", help="Ask only these of the models, by name."),
     ] = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="How the models are asked and their answers merged: synthesize, vote, best_of, one of an "
+            "installed package, or a class of your own, as module:Class.  [default: synthesize]",
+        ),
+    ] = None,
     stages: Annotated[
         list[str] | None,
         typer.Option(metavar="STAGE,...", help="The stages to run.  [default: initial,meta,synthesis]"),
@@ -87,8 +95,9 @@ def ask(
 ) -> int:
     """Ask several models the same question and merge their answers.
 
-    The models answer side by side, analyse each other's answers, and the synthesis merges them. Then
-    a line for each model tells its time, tokens, attempts, and how far it agreed with the others.
+    The models answer side by side, analyse each other's answers, and the synthesis merges them, unless
+    another strategy is chosen. Then a line for each model tells its time, tokens, attempts, and how far
+    it agreed with the others.
     """
     # The models' side takes longer to import than a misspelt option to be found.
     from ultra.cli.json_output import reporting_errors  # noqa: PLC0415
@@ -102,6 +111,7 @@ def ask(
             configuration=configuration,
             found=config is None,
             chosen=parse_names(chosen),
+            strategy=strategy,
             stages=parse_names(stages),
             system=system,
             timeout=timeout,

@@ -28,6 +28,9 @@ _HEAD = """\
 [run]
 quorum = 1            # how many models must answer, or "all"
 timeout = 60          # seconds for a whole run
+# strategy = "synthesize"    # or "vote", "best_of"; with options: {{ name = "…", … }}
+# grace = 10          # seconds after the quorum until slower models are left behind
+# samples = 1         # how often each model is asked
 # stages = ["initial", "meta", "synthesis"]
 # system = "You answer briefly."
 # judge = "{first}"      # a model below that grades the answers
@@ -101,12 +104,14 @@ def check(
     ask: Annotated[bool, typer.Option("--ask", help="Ask each model for one token, too.")] = False,
 ) -> int:
     """Check a configuration: its keys, values, models and providers; with --ask, that each model answers."""
-    from ultra.cli.untrusted_config import check_untrusted  # noqa: PLC0415 - not for the help alone
+    from ultra.cli.untrusted_config import check_no_code, check_untrusted  # noqa: PLC0415 - not for the help alone
     from ultra.config.loading import load_configuration  # noqa: PLC0415 - as above
     from ultra.orchestrator.orchestrator import MultiLLMOrchestrator  # noqa: PLC0415 - as above
 
     named, path = path is not None, path or Path(CONFIGURATION)
     configuration = load_configuration(path)
+    if not named:
+        check_no_code(configuration, f"name it: ultra config check {path}")
     if ask and not named:
         check_untrusted(configuration, f"name it: ultra config check {path} --ask")
     if problems := list(_problems(configuration)):

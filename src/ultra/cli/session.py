@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
@@ -18,11 +19,13 @@ from ultra.clients import connect
 from ultra.config.loading import load_configuration
 from ultra.messages.events import RunCompleted, RunFailed
 from ultra.orchestrator.orchestrator import MultiLLMOrchestrator
+from ultra.strategies.catalog import load_strategy, names_a_class
 
 if TYPE_CHECKING:
     from ultra.cli.arguments import Question
     from ultra.cli.view import View
     from ultra.orchestrator.streams import RunStream
+    from ultra.strategies.base import Strategy
 
 __all__ = ["open_view", "run"]
 
@@ -57,6 +60,7 @@ async def _ask(question: Question, view: View) -> None:
             question.prompt,
             question.stages,
             question.chosen_names(),
+            strategy=_strategy(question),
             system=question.system,
             timeout=question.timeout,
             quorum=question.quorum,
@@ -71,9 +75,10 @@ async def _ask(question: Question, view: View) -> None:
 def _orchestrator(question: Question) -> MultiLLMOrchestrator:
     """Return an orchestrator with the models of the question, or of a configuration, named on stderr."""
     if question.configuration is not None:
+        configuration = load_configuration(question.configuration)
         if question.found:
-            how_to_name = f"pass --config {question.configuration}"
-            check_untrusted(load_configuration(question.configuration), how_to_name)
+            check_untrusted(configuration, f"pass --config {question.configuration}")
+        _look_here_for(configuration.run.strategy_name)
         orchestrator = MultiLLMOrchestrator.from_config(question.configuration)
         names = ", ".join(orchestrator.get_prioritized_models())
         sys.stderr.write(one_line(f"ultra: {question.configuration}: {names}") + "\n")
@@ -82,6 +87,23 @@ def _orchestrator(question: Question) -> MultiLLMOrchestrator:
     for name, model in question.names().items():
         orchestrator.register_model(name, connect(model.identifier), model.weight)
     return orchestrator
+
+
+def _strategy(question: Question) -> Strategy | None:
+    if question.strategy is None:
+        return None
+    _look_here_for(question.strategy)
+    return load_strategy(question.strategy)
+
+
+def _look_here_for(strategy: str | None) -> None:
+    """Let a strategy that is a class be imported from the working directory, too.
+
+    That is looked at last, so that no module in it takes the place of another.
+    """
+    here = str(Path.cwd())
+    if strategy is not None and names_a_class(strategy) and here not in sys.path:
+        sys.path.append(here)
 
 
 async def _follow(stream: RunStream, view: View) -> None:

@@ -1,8 +1,8 @@
 """A configuration that was found in the working directory, and that the user has not named.
 
-It may be a part of another person's project, so it is not trusted: it must not send the user's keys, which
-are in environment variables, to an endpoint of its own. It may send the keys that it holds itself. Without an
-endpoint of its own, it can send a provider's key to that provider only.
+It may be a part of another person's project, so it is not trusted: it must not have code imported, and must
+not send the user's keys, which are in environment variables, to an endpoint of its own. It may send the keys
+that it holds itself. Without an endpoint of its own, it can send a provider's key to that provider only.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ultra.clients.catalog import PROVIDERS
 from ultra.clients.providers import find_provider, key_variable
 from ultra.errors import BadCall, ConfigError
+from ultra.strategies.catalog import names_a_class
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,15 +20,29 @@ if TYPE_CHECKING:
     from ultra.clients.catalog import Provider
     from ultra.config.loading import Configuration, DeploymentConfig
 
-__all__ = ["check_untrusted"]
+__all__ = ["check_no_code", "check_untrusted"]
+
+
+def check_no_code(configuration: Configuration, how_to_name: str) -> None:
+    """Raise `ConfigError` if the configuration would have code imported: a class as its strategy.
+
+    `how_to_name` says in the error how the user names the file, and so trusts it.
+    """
+    name = configuration.run.strategy_name
+    if name is not None and names_a_class(name):
+        raise ConfigError(
+            f"{configuration.lines.place('run', 'strategy')}: {name!r} is not imported for a file that was "
+            f"found here and not named; if you trust the file, {how_to_name}"
+        )
 
 
 def check_untrusted(configuration: Configuration, how_to_name: str) -> None:
-    """Raise `ConfigError` if the configuration would send a provider's key to an endpoint of its own.
+    """Raise `ConfigError` if the configuration would have code imported, or send a key to its own endpoint.
 
-    That is a key in one of the usual variables, for a `base_url` without another key, or by ``${VAR}``.
+    A key is one in the usual variables, for a `base_url` without another key, or by ``${VAR}``.
     `how_to_name` says in the error how the user names the file, and so trusts it.
     """
+    check_no_code(configuration, how_to_name)
     usual = {variable for provider in _providers(configuration) for variable in provider.keys}
     taken = next((variable for variable in configuration.variables if variable in usual), None)
     for where, sent in _own_endpoints(configuration):

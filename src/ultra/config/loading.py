@@ -37,11 +37,13 @@ from ultra.clients.pricing import Price
 from ultra.clients.providers import connect
 from ultra.config.toml_lines import TomlLines
 from ultra.errors import BadCall, ConfigError, UltraError
+from ultra.strategies.catalog import load_strategy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from ultra.clients import HTTPClient
+    from ultra.strategies.base import Strategy
 
 __all__ = [
     "CacheConfig",
@@ -83,20 +85,41 @@ _NO_OPTIONS: Final = {
 }
 """Arguments of `connect` that are no options, and why they cannot be given as one."""
 
-_CHOICES: Final = {"hedge_after": "a number of seconds, or 'p95'", "quorum": "a whole number, or 'all'"}
+_CHOICES: Final = {
+    "hedge_after": "a number of seconds, or 'p95'",
+    "quorum": "a whole number, or 'all'",
+    "strategy": "the name of a strategy, or a section with its name and its options",
+}
 
 _TOP: Final = ("run", "cache", "retry", "timeouts", "limits", "breaker", "models")
 
 
 class RunConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The settings of every run, see `MultiLLMOrchestrator`: `timeout` in seconds, `max_cost` in dollars."""
+    """The settings of every run, see `MultiLLMOrchestrator`: times in seconds, `max_cost` in dollars.
 
+    `strategy` is a name, or a section with the name and the strategy's options.
+    """
+
+    strategy: str | dict[str, Any] | None = None
     stages: tuple[str, ...] | None = None
     quorum: int | Literal["all"] = 1
+    grace: float | None = None
     timeout: float | None = None
+    samples: int = 1
     system: str | None = None
     judge: str | None = None
     max_cost: float | None = None
+
+    @property
+    def strategy_name(self) -> str | None:
+        """The name of the strategy, if the file gives one."""
+        return self.strategy.get("name") if isinstance(self.strategy, dict) else self.strategy
+
+    def load_strategy(self) -> Strategy | None:
+        """Return the strategy, if the file gives one; a class is imported. Raises `BadCall`."""
+        options = dict(self.strategy) if isinstance(self.strategy, dict) else {}
+        name = options.pop("name", self.strategy)
+        return None if name is None else load_strategy(name, options)
 
 
 class CacheConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -212,13 +235,15 @@ class Configuration(Struct, frozen=True, kw_only=True):
             raise ConfigError(f"{self.lines.place(*where)}: {_without(self.variables, error)}") from None
 
     def settings(self) -> dict[str, Any]:
-        """Return the arguments of `MultiLLMOrchestrator`."""
+        """Return the arguments of `MultiLLMOrchestrator`, but for `RunConfig.load_strategy`."""
         run, cache = self.run, self.cache
         return {
             "cache_enabled": cache.enabled,
             "cache": cache.store if cache.enabled else None,
             "quorum": run.quorum,
+            "grace": run.grace,
             "timeout": run.timeout,
+            "samples": run.samples,
             "system": run.system,
             "judge": run.judge,
             "max_cost": run.max_cost,
@@ -287,11 +312,22 @@ class _Reader:
             raise self._error(("run", "quorum"), f"found {run.quorum!r}; allowed is {allowed}")
         if run.max_cost is not None and not any("price" in model for model in models.values()):
             raise self._error(("run", "max_cost"), "no model has a price, so no run would cost anything")
-        for name in ("timeout", "max_cost"):
-            value = getattr(run, name)
-            if value is not None and not value > 0:
-                raise self._error(("run", name), f"found {value!r}; allowed is a number above 0")
+        if isinstance(run.strategy, dict):
+            self._check_name(run.strategy)
+        for name in ("timeout", "max_cost", "samples", "grace"):
+            value, may_be_zero = getattr(run, name), name == "grace"
+            if value is not None and not (value > 0 or (may_be_zero and value == 0)):
+                allowed = "a number, 0 or more" if may_be_zero else "a number above 0"
+                raise self._error(("run", name), f"found {value!r}; allowed is {allowed}")
         return run
+
+    def _check_name(self, strategy: Mapping[str, Any]) -> None:
+        if "name" not in strategy:
+            raise self._error(("run", "strategy"), 'it has no name; add one, such as name = "vote"')
+        if not isinstance(strategy["name"], str):
+            raise self._error(
+                ("run", "strategy", "name"), f"found {strategy['name']!r}; allowed is the name of a strategy"
+            )
 
     def _section(self, table: Mapping[str, Any], name: str) -> Mapping[str, Any]:
         value = table.get(name, {})

@@ -259,7 +259,7 @@ class OrchestrationResult(Record, Struct, kw_only=True):
         models = dict.fromkeys(r.model_name for step in self.steps for r in step.responses)
         parts = [
             f"{self.strategy}: {self.status}",
-            f"{len(models)} models answered",
+            f"{len(models)} model{'' if len(models) == 1 else 's'} answered",
             f"{self.response_time:.1f} s",
         ]
         if self.cost is not None:

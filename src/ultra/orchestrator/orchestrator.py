@@ -29,8 +29,15 @@ from ultra.orchestrator.arguments import (
 )
 from ultra.orchestrator.event_buffer import EventBuffer, NoReader
 from ultra.orchestrator.lifespan import Lifespan
-from ultra.orchestrator.overridden import OverriddenRun, PartOfRun, stream_of_override
-from ultra.orchestrator.planning import Planner, RunDefaults, check_stages, options_of, stages_of
+from ultra.orchestrator.overridden import (
+    CopiedEvents,
+    OverriddenRun,
+    PartOfRun,
+    is_overriding,
+    marked,
+    whole_run,
+)
+from ultra.orchestrator.planning import Planner, RunDefaults, check_stages, options_of, stages_of, strategy_of
 from ultra.orchestrator.registry import ModelRegistry, Policies
 from ultra.orchestrator.single_request import ask, ask_unregistered
 from ultra.orchestrator.streams import LiveRun, RunStream
@@ -174,14 +181,23 @@ class MultiLLMOrchestrator:
         from ultra.config.loading import load_configuration  # noqa: PLC0415 - most programs have no such file
 
         configuration = load_configuration(path)
+        stages, known = configuration.run.stages, stages_of(cls)
         with configuration.explaining("run", "stages"):
-            check_stages(configuration.run.stages, stages_of(cls))
+            check_stages(stages, known)
+        with configuration.explaining("run", "strategy"):
+            strategy = configuration.run.load_strategy()
+            strategy_of(strategy, stages, known)
         with configuration.explaining("cache", "store"):
-            orchestrator = cls(**configuration.settings())
+            orchestrator = cls(**configuration.settings(), strategy=strategy)
         for name, model in configuration.models.items():
             with configuration.explaining("models", name):
                 orchestrator.register_model(name, model.connect(), model.weight, **model.policies())
         return orchestrator
+
+    def __init_subclass__(cls, **options: object) -> None:
+        super().__init_subclass__(**options)
+        if "process_responses" in cls.__dict__:
+            cls.process_responses = marked(cls.process_responses)  # type: ignore[method-assign]
 
     # --- start and end -------------------------------------------------------------------------------
 
@@ -356,7 +372,7 @@ class MultiLLMOrchestrator:
             DeadlineExceeded: the run had not ended a second after its `timeout`, so its coordinator hangs.
             OrchestratorClosed: the orchestrator was closed.
         """
-        whole = stream_of_override.get()
+        whole = whole_run.get()
         make_sink = NoReader if whole is None else partial(PartOfRun, whole)
         stream = self._run_of(make_sink, prompt, stages=stages, models=models, strategy=strategy, run=run)
         async with stream:
@@ -374,8 +390,9 @@ class MultiLLMOrchestrator:
         """Return a stream of the events of a run; arguments are those of `process_responses`.
 
         Leaving its block cancels the run. If a subclass overrides `process_responses`, that method is what
-        runs: the events are those of the runs that it makes, and what it returns is the result. Later
-        errors are an event, and `RunStream.result` raises them. ::
+        runs: the events are those of the runs that it makes, and what it returns is the result. Called by
+        that method itself, this streams a run of its own. Later errors are an event, and
+        `RunStream.result` raises them. ::
 
             async with orchestrator.stream_responses("Your prompt") as run:
                 async for event in run:
@@ -386,12 +403,15 @@ class MultiLLMOrchestrator:
             BadCall: an argument is not allowed; no model was called.
             OrchestratorClosed: the orchestrator was closed.
         """
-        if type(self).process_responses is not MultiLLMOrchestrator.process_responses:
+        overridden = type(self).process_responses is not MultiLLMOrchestrator.process_responses
+        if overridden and not is_overriding(self):
             self._lifespan.check_open()
             run_id = new_id()
             arguments = {"stages": stages, "models": models, "strategy": strategy, **run}
             return RunStream(run_id, OverriddenRun(run_id, self.process_responses, prompt, arguments))
-        return self._run_of(EventBuffer, prompt, stages=stages, models=models, strategy=strategy, run=run)
+        whole = whole_run.get()
+        make_sink = EventBuffer if whole is None else partial(CopiedEvents, whole)
+        return self._run_of(make_sink, prompt, stages=stages, models=models, strategy=strategy, run=run)
 
     async def get_model_response(
         self,

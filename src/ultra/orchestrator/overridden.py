@@ -1,17 +1,22 @@
 """Streams a subclass's own `process_responses`: its runs are told, and what it returns is the result.
 
-The method runs in a task of the caller's loop, as if the caller had awaited it.
+The method runs in a task of the caller's loop, as if the caller had awaited it. What it calls of the
+orchestrator is the base's: `stream_responses`, too, must not come back to the method that calls it.
 """
 
 from __future__ import annotations
 
 import sys
 import time
+from collections import defaultdict
 from contextvars import ContextVar
+from functools import wraps
 from inspect import signature
-from typing import TYPE_CHECKING, Any
+from itertools import count
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import trio
+from msgspec.structs import replace
 from trio.lowlevel import in_trio_run
 
 from ultra.actors.runtime.ask_group import AskResult
@@ -22,33 +27,90 @@ from ultra.orchestrator.event_buffer import EventBuffer
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
     from ultra.messages.events import Event
 
-__all__ = ["OverriddenRun", "PartOfRun", "stream_of_override"]
+__all__ = ["CopiedEvents", "OverriddenRun", "PartOfRun", "Whole", "is_overriding", "marked", "whole_run"]
 
-stream_of_override: ContextVar[EventBuffer | None] = ContextVar("stream_of_override", default=None)
+P = ParamSpec("P")
+T = TypeVar("T")
+
+whole_run: ContextVar[Whole | None] = ContextVar("whole_run", default=None)
 """Where the events go of the runs that an overridden `process_responses` makes, while it is streamed."""
+
+_overriding: ContextVar[tuple[object, ...]] = ContextVar("overriding", default=())
+
+
+def marked(process: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """Return a subclass's `process_responses`, for which `is_overriding` is true inside it."""
+
+    @wraps(process)
+    async def marked_process(*args: P.args, **kwargs: P.kwargs) -> T:
+        token = _overriding.set((*_overriding.get(), *args[:1]))  # the first one is the orchestrator
+        try:
+            return await process(*args, **kwargs)
+        finally:
+            _overriding.reset(token)
+
+    return marked_process
+
+
+def is_overriding(orchestrator: object) -> bool:
+    """Return whether this is called by an overridden `process_responses` of `orchestrator`."""
+    return any(each is orchestrator for each in _overriding.get())
+
+
+class Whole(EventBuffer):
+    """The events of a run that consists of other runs."""
+
+    def __init__(self, run_id: str, now: Callable[[], float]) -> None:
+        super().__init__(run_id, now)
+        self._rounds: defaultdict[str, count[int]] = defaultdict(count)
+
+    def next_round(self, stage: str) -> int:
+        """Return the next number for a step of this name, from 0."""
+        return next(self._rounds[stage])
 
 
 class PartOfRun:
-    """The sink of a run that is a part of a larger one: its end is not the end of that."""
+    """The sink of a run that is a part of a larger one: its end is not the end of that.
+
+    Its steps count on where those of the same names end in runs before it, or beside it.
+    """
 
     listens = True
 
-    def __init__(self, whole: EventBuffer, _run_id: str) -> None:
+    def __init__(self, whole: Whole, _run_id: str) -> None:
         self._whole = whole
+        self._rounds: dict[tuple[str, int], int] = {}
 
     def emit(self, event: Event) -> None:
         """Pass the event on, but for the last one."""
-        if not isinstance(event, (RunCompleted, RunFailed)):
-            self._whole.emit(event)
+        if isinstance(event, (RunCompleted, RunFailed)):
+            return
+        step = event.stage, event.round
+        if step not in self._rounds:
+            self._rounds[step] = self._whole.next_round(event.stage)
+        self._whole.emit(replace(event, round=self._rounds[step]))
 
     def close(self) -> None:
         """Do nothing: the larger run goes on."""
+
+
+class CopiedEvents(EventBuffer):
+    """The events of a run that is a part of a larger one, for a reader of its own, too."""
+
+    def __init__(self, whole: Whole, run_id: str) -> None:
+        super().__init__(run_id)
+        self._part = PartOfRun(whole, run_id)
+
+    def emit(self, event: Event) -> None:
+        """Add the event here, and pass it on."""
+        super().emit(event)
+        self._part.emit(event)
 
 
 class OverriddenRun:
@@ -61,7 +123,7 @@ class OverriddenRun:
     def __init__(
         self,
         run_id: str,
-        process: Callable[..., Awaitable[object]],
+        process: Callable[..., Awaitable[OrchestrationResult]],
         prompt: str,
         arguments: Mapping[str, object],
     ) -> None:
@@ -89,12 +151,12 @@ class OverriddenRun:
         await self._loop.wait()
 
     async def __aenter__(self) -> EventBuffer:
-        self._buffer = EventBuffer(self._run_id, trio.current_time if in_trio_run() else time.monotonic)
-        token = stream_of_override.set(self._buffer)
+        self._buffer = Whole(self._run_id, trio.current_time if in_trio_run() else time.monotonic)
+        token = whole_run.set(self._buffer)
         try:
             await self._loop.start(self._carry_out)
         finally:
-            stream_of_override.reset(token)
+            whole_run.reset(token)
         return self._buffer
 
     async def __aexit__(
@@ -106,7 +168,7 @@ class OverriddenRun:
 
     async def _carry_out(self) -> None:
         try:
-            result = await self._process(self._prompt, **self._given)
+            result: object = await self._process(self._prompt, **self._given)
             if not isinstance(result, OrchestrationResult):
                 raise UsageError(  # noqa: TRY301 - it is the method's failure
                     f"{self._process.__qualname__} gave {type(result).__name__}; to be streamed, it must "
@@ -169,7 +231,15 @@ class _OnAsyncio:
     ) -> bool | None:
         del kind, error, trace
         self._task.cancel()
-        await self._asyncio.wait([self._task])
+        cancelled: BaseException | None = None
+        while not self._task.done():
+            try:
+                await self._asyncio.wait([self._task])
+            except self._asyncio.CancelledError as again:  # no reason to leave the task behind
+                cancelled = again
+                self._task.cancel()
+        if cancelled is not None:
+            raise cancelled
         return None
 
     async def wait(self) -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ultra.scoring.agreement import Scorer
     from ultra.strategies.base import Strategy
 
-__all__ = ["Planner", "RunDefaults", "check_stages", "options_of", "stages_of"]
+__all__ = ["Planner", "RunDefaults", "check_stages", "options_of", "stages_of", "strategy_of"]
 
 _PROMPT_METHOD: Final = re.compile(r"_create_(\w+)_prompt")
 
@@ -63,11 +63,7 @@ class Planner:
         self._stages = stages
         self._defaults = defaults
         self._fencing = Fencing(secret)
-        self._strategy = make_strategy(defaults.strategy or Synthesize())
-        if isinstance(self._strategy, Synthesize):
-            self._strategy = self._strategy.resolve(stages, defaults.stages)
-        elif defaults.stages is not None:
-            raise _no_stages(self._strategy)
+        self._strategy = strategy_of(defaults.strategy, defaults.stages, stages)
         self._spec = spec_of(self._strategy)
 
     def check(
@@ -129,8 +125,9 @@ class Planner:
             return self._strategy
         strategy = self._strategy if given is None else make_strategy(given)
         if isinstance(strategy, Synthesize):
-            own = strategy.stages if given is not None else None
-            return strategy.resolve(self._stages, stages or own or self._defaults.stages)
+            # The stages of the call stand before those of its strategy, and these before the orchestrator's.
+            choices = (stages, strategy.stages if given is not None else None, self._defaults.stages)
+            return strategy.resolve(self._stages, next((each for each in choices if each is not None), None))
         if stages is not None:
             raise _no_stages(strategy)
         return strategy
@@ -144,6 +141,22 @@ class Planner:
             return self._registry.get(name)
         except BadCall as error:
             raise BadCall(f"the judge is not registered: {error}") from None
+
+
+def strategy_of(
+    strategy: object, stages: Sequence[str | Stage] | None, known: Mapping[str, Stage]
+) -> Strategy:
+    """Return the strategy of an orchestrator, whose `stages` are given apart, if it has any.
+
+    Raises:
+        BadCall: there is no such strategy, or it cannot have these stages; some are `known` by name.
+    """
+    made = make_strategy(strategy or Synthesize())
+    if isinstance(made, Synthesize):
+        return made.resolve(known, stages)
+    if stages is not None:
+        raise _no_stages(made)
+    return made
 
 
 def _no_stages(strategy: Strategy) -> BadCall:

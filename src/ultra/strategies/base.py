@@ -13,7 +13,7 @@ for it: the deadline, the quorum, the grace for stragglers, the budget, events, 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeAlias, TypeVar, get_args, runtime_checkable
 
 from msgspec import Struct
 
@@ -46,11 +46,30 @@ class Answer(Struct, frozen=True):
     """What a strategy came to; `response` is None where no answer was asked for.
 
     `confidence` (0..1) is how sure it is; None where it cannot tell.
+
+    Raises:
+        ValueError: a value is not allowed.
     """
 
     response: ModelResponse | None
     source: SynthesisSource | None = None
     confidence: float | None = None
+
+    def __post_init__(self) -> None:
+        response: object = self.response
+        if not (response is None or isinstance(response, ModelResponse)):
+            raise ValueError(
+                f"the response of the answer is {response!r}; it must be a ModelResponse, or None"
+            )
+        if not (self.source is None or self.source in get_args(SynthesisSource)):
+            choices = ", ".join(get_args(SynthesisSource))
+            raise ValueError(
+                f"the source of the answer is {self.source!r}; it must be None, or of: {choices}"
+            )
+        if not (self.confidence is None or 0 <= self.confidence <= 1):
+            raise ValueError(
+                f"the confidence is {self.confidence!r}; it must be a number from 0 to 1, or None"
+            )
 
 
 Write: TypeAlias = ModelRequest | Callable[[Model], ModelRequest]
@@ -147,8 +166,9 @@ class RunContext(Protocol):
         """Ask models side by side and return their answers, by weight, then by sample.
 
         It waits for all of them; but `grace` seconds after the quorum stands, after `within` seconds, or
-        as soon as `until` (given the answers so far) is true, the others are cancelled. A model that
-        fails is told in events and failures. With the budget used up, it asks nobody and returns nothing.
+        as soon as the quorum stands and `until` (given the answers so far) is true, the others are
+        cancelled. Those that `until` made needless have not failed. A model that fails is told in events
+        and failures. With the budget used up, it asks nobody and returns nothing.
 
         Args:
             write: what is asked.

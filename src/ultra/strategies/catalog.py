@@ -11,6 +11,7 @@ where ``Longest`` is a class, its options the keyword arguments of its construct
 from __future__ import annotations
 
 from importlib import import_module
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from importlib.metadata import EntryPoint
 
-__all__ = ["ENTRY_POINTS", "make_strategy", "spec_of", "strategy_names"]
+__all__ = ["ENTRY_POINTS", "load_strategy", "make_strategy", "names_a_class", "spec_of", "strategy_names"]
 
 ENTRY_POINTS: Final = "ultra.strategies"
 
@@ -32,6 +33,11 @@ _BUILT_IN: Final = {
     "vote": "ultra.strategies.vote:Vote",
     "best_of": "ultra.strategies.best_of:BestOf",
 }
+
+_METHOD: Final = "'async def run(self, context)'"
+
+_NAMES: Final = {home: name for name, home in _BUILT_IN.items()}
+"""Names by ``module:Class``; those of entry points join when they are first used."""
 
 
 def strategy_names() -> tuple[str, ...]:
@@ -54,12 +60,39 @@ def make_strategy(given: object, options: Mapping[str, Any] | None = None) -> St
         return _named(given, dict(options or {}))
     if options:
         raise BadCall("options go with the name of a strategy; an object has its own")
-    if isinstance(given, type) or not callable(getattr(given, "run", None)):
+    if not _is_strategy(given):
         raise BadCall(
-            f"strategy is {given!r}; give one of {', '.join(strategy_names())}, or an object with "
-            "'async def run(self, context)'"
+            f"strategy is {given!r}; give one of {', '.join(strategy_names())}, or an object with {_METHOD}"
         )
     return cast("Strategy", given)
+
+
+def names_a_class(name: str) -> bool:
+    """Return whether `name` is a ``package.module:Class``, and no name of the catalog."""
+    return ":" in name
+
+
+def load_strategy(name: str, options: Mapping[str, Any] | None = None) -> Strategy:
+    """Return the strategy of a name, or of a class as ``package.module:Class``.
+
+    That imports the module, so `name` must come from the person whose program this is, and never from a
+    request or from a file that nobody named.
+
+    Raises:
+        BadCall: there is none of that name, it cannot be imported, or an option is not allowed.
+    """
+    if not names_a_class(name):
+        return _named(name, dict(options or {}), more=", or a class of your own as package.module:Class")
+    module, _, attribute = name.partition(":")
+    try:
+        found: object = attrgetter(attribute)(import_module(module))
+    except Exception as error:
+        raise BadCall(f"strategy {name!r} cannot be loaded: {type(error).__name__}: {error}") from error
+    if not callable(getattr(found, "run", None)):
+        raise BadCall(f"strategy {name!r} is {found!r}; it must be a class with {_METHOD}")
+    return (
+        _made(name, found, dict(options or {})) if isinstance(found, type) else make_strategy(found, options)
+    )
 
 
 def spec_of(strategy: Strategy) -> StrategySpec:
@@ -75,45 +108,57 @@ def spec_of(strategy: Strategy) -> StrategySpec:
         return StrategySpec(name)
 
 
-_NAMES: Final = {home: name for name, home in _BUILT_IN.items()}
-
-
-def _named(name: str, options: dict[str, Any]) -> Strategy:
-    kind = _kind(name)
-    if isinstance(kind, type) and issubclass(kind, Struct):
-        unknown = [option for option in options if option not in kind.__struct_fields__]
-        if unknown:
-            choices = ", ".join(kind.__struct_fields__) or "none"
-            raise BadCall(f"strategy {name!r} has no option {unknown[0]!r}; it has: {choices}")
-        try:
-            return cast("Strategy", msgspec.convert(options, kind))
-        except msgspec.ValidationError as error:
-            raise BadCall(f"an option of strategy {name!r} is not allowed: {error}") from None
-    try:
-        return make_strategy(kind(**options))
-    except TypeError as error:
-        raise BadCall(f"strategy {name!r} cannot be made with these options: {error}") from error
-
-
-def _kind(name: str) -> Callable[..., object]:
+def _named(name: str, options: dict[str, Any], more: str = "") -> Strategy:
     home = _BUILT_IN.get(name)
     if home is not None:
         module, _, attribute = home.partition(":")
-        return cast("Callable[..., object]", getattr(import_module(module), attribute))
-    for entry in _entry_points():
-        if entry.name != name:
-            continue
-        try:
-            return cast("Callable[..., object]", entry.load())
-        except Exception as error:
-            package = entry.dist.name if entry.dist is not None else "a package"
-            raise BadCall(
-                f"strategy {name!r} of {package} cannot be loaded: {type(error).__name__}: {error}"
-            ) from error
-    raise BadCall(f"unknown strategy {name!r}; there are: {', '.join(strategy_names())}")
+        return _made(name, getattr(import_module(module), attribute), options)
+    for entry in _entry_points(name):
+        kind = _loaded(entry)
+        _NAMES[f"{entry.module}:{entry.attr}"] = name
+        return _made(name, kind, options)
+    raise BadCall(f"unknown strategy {name!r}; there are: {', '.join(strategy_names())}{more}")
 
 
-def _entry_points() -> Iterable[EntryPoint]:
-    from importlib.metadata import entry_points  # noqa: PLC0415 - it takes longer than the rest of Ultra
+def _made(name: str, kind: Callable[..., object], options: dict[str, Any]) -> Strategy:
+    """Call the class, or the function, of a strategy. It may be somebody else's code."""
+    of_struct = isinstance(kind, type) and issubclass(kind, Struct)
+    fields: tuple[str, ...] = getattr(kind, "__struct_fields__", ())
+    unknown = [option for option in options if option not in fields] if of_struct else []
+    if unknown:
+        choices = ", ".join(fields) or "none"
+        raise BadCall(f"strategy {name!r} has no option {unknown[0]!r}; it has: {choices}")
+    try:
+        made = msgspec.convert(options, kind) if of_struct else kind(**options)
+    except msgspec.ValidationError as error:
+        raise BadCall(f"an option of strategy {name!r} is not allowed: {error}") from None
+    except Exception as error:
+        raise BadCall(
+            f"strategy {name!r} cannot be made with these options: {type(error).__name__}: {error}"
+        ) from error
+    if not _is_strategy(made):
+        raise BadCall(f"strategy {name!r} is {made!r}; it must be an object with {_METHOD}")
+    return cast("Strategy", made)
 
-    return entry_points(group=ENTRY_POINTS)
+
+def _is_strategy(given: object) -> bool:
+    return not isinstance(given, type) and callable(getattr(given, "run", None))
+
+
+def _entry_points(name: str | None = None) -> Iterable[EntryPoint]:
+    from importlib.metadata import entry_points  # noqa: PLC0415 - imports much that few programs need
+
+    return entry_points(group=ENTRY_POINTS) if name is None else entry_points(group=ENTRY_POINTS, name=name)
+
+
+def _loaded(entry: EntryPoint) -> Callable[..., object]:
+    package = entry.dist.name if entry.dist is not None else "a package"
+    try:
+        kind: object = entry.load()
+    except Exception as error:
+        raise BadCall(
+            f"strategy {entry.name!r} of {package} cannot be loaded: {type(error).__name__}: {error}"
+        ) from error
+    if not callable(kind):
+        raise BadCall(f"strategy {entry.name!r} of {package} is {kind!r}; it must be a class, or a function")
+    return cast("Callable[..., object]", kind)

@@ -22,8 +22,8 @@ class Vote(Struct, frozen=True, kw_only=True):
     """Take the final answer that most of the models' weight stands for, word for word.
 
     It stops asking as soon as the outcome cannot change. Where no answer has more than half of the weight
-    that answered, the model of highest weight reads all answers whole and decides. `confidence` is the
-    share of the winner.
+    that answered, the model of highest weight among those reads all answers whole and decides.
+    `confidence` is the share of the winner.
     """
 
     async def run(self, context: RunContext) -> Answer:
@@ -32,10 +32,8 @@ class Vote(Struct, frozen=True, kw_only=True):
         expected = sum(weights.values()) * context.options.samples
 
         def decided(responses: Sequence[ModelResponse]) -> bool:
-            votes = _count(responses, weights)
-            still_open = expected - sum(weights[response.model_name] for response in responses)
-            leading, second = (*sorted(votes.values(), reverse=True), 0.0, 0.0)[:2]
-            return len(responses) > 1 and leading > second + still_open and leading > expected / 2
+            leading = max(_count(responses, weights).values(), default=0.0)
+            return len(responses) > 1 and leading > expected / 2
 
         with context.step("initial"):
             responses = await context.ask_all(context.request, until=decided)
@@ -49,8 +47,10 @@ class Vote(Struct, frozen=True, kw_only=True):
 
     async def _decide(self, context: RunContext, responses: Sequence[ModelResponse]) -> Answer:
         context.note("the vote has no majority: a model read the whole answers and decided")
+        answered = {response.model_name for response in responses}
+        models = [model for model in context.models if model.name in answered]
         with context.step("synthesis") as step:
-            decision = await context.ask_first(context.compose("synthesis", responses))
+            decision = await context.ask_first(context.compose("synthesis", responses), models=models)
         if decision is not None:
             return Answer(decision, "fallback" if step.failures else "primary")
         context.degrade("no model could decide; the best candidate stands in its place")

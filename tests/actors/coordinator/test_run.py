@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from helpers.runs import INITIAL, NOW, Recorder, failing, make_plan, run, three
+from helpers.runs import ALL, INITIAL, NOW, Recorder, failing, make_run, run, three
 from helpers.voices import SlowVoice, Voice
 from ultra.actors.coordinator.run import Run
 from ultra.errors import ModelError, QuorumNotReached
+from ultra.messages.events import StageCompleted, StageStarted
 from ultra.orchestrator.tree import ModelTree
-
-if TYPE_CHECKING:
-    pass
+from ultra.strategies import Synthesize
 
 # --- order -------------------------------------------------------------------------------------------
 
@@ -26,8 +25,8 @@ async def test_models_are_asked_in_weight_order_and_results_have_it_however_they
 ) -> None:
     sink = Recorder()
     result = await run(three(a=SlowVoice("a", seconds=3), b=SlowVoice("b", seconds=1)), sink=sink)
-    assert [e["model_name"] for e in sink.of("ModelStarted")] == ["a", "b", "c"] * 2 + ["a"]
-    assert [e["model_name"] for e in sink.of("ModelResponded")][:3] == ["c", "b", "a"]
+    assert [e.model_name for e in sink.of("ModelStarted")] == ["a", "b", "c"] * 2 + ["a"]
+    assert [e.model_name for e in sink.of("ModelResponded")][:3] == ["c", "b", "a"]
     assert list(result.initial_responses) == list(result.meta_responses) == ["a", "b", "c"]
     assert result.final_synthesis is not None
     assert (result.final_synthesis.model_name, result.synthesis_source) == ("a", "primary")
@@ -37,20 +36,19 @@ async def test_stages_run_one_after_the_other_and_each_tells_when_it_begins_and_
     sink = Recorder()
     await run(three(), sink=sink)
     told = [
-        (name, fields["stage"]) for name, fields in sink.events if name in {"StageStarted", "StageCompleted"}
+        (type(event).__name__, event.stage)
+        for event in sink.events
+        if isinstance(event, (StageStarted, StageCompleted))
     ]
     assert told == [
         (name, stage)
         for stage in ("initial", "meta", "synthesis")
         for name in ("StageStarted", "StageCompleted")
     ]
-    assert [event["asks"] for event in sink.of("StageStarted")] == ["all", "all", "first"]
-    assert sink.of("StageCompleted")[0] == {
-        "stage": "initial",
-        "answered": ("a", "b", "c"),
-        "failed": (),
-        "quality": {},
-    }
+    assert [event.asks for event in sink.of("StageStarted")] == ["all", "all", "first"]
+    assert sink.of("StageCompleted")[0] == StageCompleted(
+        stage="initial", answered=("a", "b", "c"), failed=(), quality={}
+    )
 
 
 async def test_the_metrics_of_the_result_are_those_of_the_models_that_were_asked() -> None:
@@ -122,7 +120,7 @@ async def test_a_model_that_hangs_costs_its_stage_no_more_than_the_stages_time(
         ("a", "meta", "DeadlineExceeded"),
     ]
     assert "the run has 10 s in all" in result.failures[0].message
-    assert sink.of("StageCompleted")[0]["failed"] == ("a",)
+    assert sink.of("StageCompleted")[0].failed == ("a",)
 
 
 async def test_all_too_late_is_a_missed_quorum(autojump_clock: MockClock) -> None:
@@ -154,9 +152,9 @@ async def test_a_synthesiser_that_hangs_gets_half_of_the_time_while_there_is_ano
 async def test_a_run_that_begins_anew_has_no_more_time_than_before(autojump_clock: MockClock) -> None:
     models = three(a=SlowVoice("a", seconds=1000))
     async with ModelTree(models, random=Random(1), intensity=NOW) as tree:
-        plan = make_plan(tree, models, timeout=10)
+        message, local = make_run(tree, models, Synthesize(stages=ALL), timeout=10)
         await trio.sleep(4)
-        result = await Run(plan).execute()
+        result = await Run(message, local).execute()
     assert result.response_time == pytest.approx(7)
 
 
@@ -165,6 +163,6 @@ async def test_cancelling_a_run_cancels_its_calls(autojump_clock: MockClock) -> 
     models = three(**slow)
     async with ModelTree(models, random=Random(1), intensity=NOW) as tree:
         with trio.move_on_after(1):
-            await Run(make_plan(tree, models)).execute()
+            await Run(*make_run(tree, models, Synthesize(stages=ALL))).execute()
         await trio.testing.wait_all_tasks_blocked()
         assert [voice.cancelled for voice in slow.values()] == [1, 1, 1]

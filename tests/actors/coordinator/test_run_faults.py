@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
 from helpers.registered import AT_ONCE, register
-from helpers.runs import NOW, make_plan, run, three
+from helpers.runs import ALL, NOW, make_run, run, three
 from helpers.voices import SlowVoice, Voice
 from ultra.actors.coordinator.run import Run
 from ultra.errors import ModelError, QuorumNotReached
 from ultra.orchestrator.tree import ModelTree
+from ultra.strategies import Synthesize
 from ultra.supervisor import RestartIntensity
 
-if TYPE_CHECKING:
-    pass
+GUIDE = Synthesize(stages=ALL)
 
 # --- models that come, go and crash ------------------------------------------------------------------
 
@@ -31,7 +31,7 @@ async def test_a_model_that_is_removed_while_it_is_asked_is_a_failure_of_that_mo
     async with ModelTree(models, random=Random(1), intensity=NOW) as tree:
 
         async def go() -> None:
-            results.append(await Run(make_plan(tree, models)).execute())
+            results.append(await Run(*make_run(tree, models, GUIDE)).execute())
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(go)
@@ -56,15 +56,15 @@ async def test_a_model_that_is_down_is_left_out_and_can_be_revived() -> None:
 
     healthy, models[0].client.call = models[0].client.call, call  # type: ignore[method-assign]
     async with ModelTree(models, random=Random(1), intensity=RestartIntensity(0, within=5.0)) as tree:
-        result = await Run(make_plan(tree, models)).execute()
+        result = await Run(*make_run(tree, models, GUIDE)).execute()
         assert result.status == "degraded"
         assert [(failure.error, failure.stage) for failure in result.failures] == [("ActorDown", "initial")]
-        again = await Run(make_plan(tree, models)).execute()
+        again = await Run(*make_run(tree, models, GUIDE)).execute()
         assert "a bug" in again.failures[0].message
 
         models[0].client.call = healthy  # type: ignore[method-assign]
         tree.revive(models[0])
-        assert (await Run(make_plan(tree, models)).execute()).status == "success"
+        assert (await Run(*make_run(tree, models, GUIDE)).execute()).status == "success"
 
 
 async def test_a_bug_that_crashes_a_model_once_is_not_noticed_by_the_run() -> None:
@@ -105,7 +105,9 @@ async def test_many_runs_at_once_all_end_as_they_would_alone(seed: int, autojump
             nonlocal ends
             with trio.move_on_after(random.choice([0.5, 5, 1000])):
                 try:
-                    result = await Run(make_plan(tree, models, timeout=random.choice([2, 20, 200]))).execute()
+                    result = await Run(
+                        *make_run(tree, models, GUIDE, timeout=random.choice([2, 20, 200]))
+                    ).execute()
                 except QuorumNotReached:
                     pass
                 else:

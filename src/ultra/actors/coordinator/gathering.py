@@ -24,7 +24,7 @@ __all__ = ["Gathering"]
 class Gathering:
     """The requests of one `RunContext.ask_all`; leaving the block cancels those that go on.
 
-    `needed` models have to answer before the grace for the others begins; `until` says of the answers so
+    `needed` models have to answer; then the grace for the others begins, and `until` says of the answers so
     far whether they are enough.
     """
 
@@ -64,8 +64,9 @@ class Gathering:
 
     def ask(self, model: Model, write: Write, sample: int, deadline: float) -> None:
         """Send the request to one model; a prompt that does not fit it is told as its failure."""
-        call = self._run.call(self._step, model, write, sample, deadline)
-        if call is not None:
+        request = self._run.written(self._step, model, write, sample)
+        if request is not None:
+            call = self._run.call(self._step, model, request, deadline)
             self._calls.append(call)
             self._group.ask(call.target.ref, call.message, call)
 
@@ -76,8 +77,10 @@ class Gathering:
             while len(self._group) and not enough:
                 self._take(await self._group.next())
                 self._take_arrived()  # equal calls end together: one wake-up for all of them
+                if self.answered < self._needed:
+                    continue
                 enough = self._until is not None and self._until(self.answers())
-                if grace is not None and not waits_for_stragglers and self.answered >= self._needed:
+                if grace is not None and not waits_for_stragglers:
                     waits_for_stragglers = True
                     scope.deadline = min(deadline, trio.current_time() + grace)
         self._take_arrived()

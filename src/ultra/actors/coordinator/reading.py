@@ -50,9 +50,9 @@ class Reader:
 
         It raises `ModelError` (kind ``bad_request``) where there is nothing to read, or it does not fit.
         """
-        if not responses:
-            return _nothing_to_read(task if isinstance(task, str) else task.request)
         name = task if isinstance(task, str) else "reading"
+        if not responses:
+            return _nothing_to_read(name)
         tasks = {**TASKS, "judge": JUDGE}
         composer = Composer(
             name,
@@ -91,8 +91,8 @@ def _candidate(response: ModelResponse, weights: Mapping[str, float]) -> Candida
     return Candidate(candidate_name(response), response.content, weights[response.model_name])
 
 
-def _nothing_to_read(task: str) -> Callable[[Model], Written]:
+def _nothing_to_read(stage: str) -> Callable[[Model], Written]:
     def write(_: Model) -> Written:
-        raise ModelError(f"{task!r} has no answers to read", kind="bad_request")
+        raise ModelError(f"stage {stage!r} has no answers to read", kind="bad_request")
 
     return write

@@ -68,6 +68,7 @@ class Run:
         self._targets = {target.name: target for target in local.targets}
         self._reader = Reader(local.fencing, self.request)
         self._open: OpenStep | None = None
+        self._ended: OpenStep | None = None  # and not told yet
         self._asked = 0
         self._degraded = False
         self._judge_cost: float | None = None
@@ -90,6 +91,7 @@ class Run:
             raise
         except Exception as error:
             raise StrategyFailed(name, error) from error
+        self._tell_end()
         degraded = self._degraded or bool(self.failures) or answer.source in {"fallback", "best_candidate"}
         return OrchestrationResult(
             run_id=self._message.run_id,
@@ -114,6 +116,7 @@ class Run:
         """Open a step; see `RunContext.step`."""
         if self._open is not None:
             raise UsageError(f"step {name!r} opens inside step {self._open.name!r}; steps follow one another")
+        self._tell_end()
         left_out = self.spend_left is not None and self.spend_left <= 0
         step = self._open = OpenStep(name, round, left_out=left_out)
         if left_out:
@@ -127,7 +130,13 @@ class Run:
             self._open = None
             step.responses = self.by_weight(step.responses)
             self.steps.append(step.closed())
-        if step.has_started:
+            self._ended = step
+        self._tell_end()
+
+    def _tell_end(self) -> None:
+        """Tell that the latest step is over; one that an error ended, only if the strategy goes on."""
+        step, self._ended = self._ended, None
+        if step is not None and step.has_started:
             self.emit(step.completed())
 
     def _current_step(self) -> OpenStep:
@@ -139,6 +148,10 @@ class Run:
         self, step: OpenStep, models: Sequence[Model] | None, asks: Literal["all", "first"]
     ) -> list[Model]:
         """Return those of `models` that it is of use to ask, and tell of the step if it starts now."""
+        unknown = [model.name for model in models or () if model.name not in self._targets]
+        if unknown:
+            choices = ", ".join(self._targets)
+            raise UsageError(f"model {unknown[0]!r} is not one of those that this run may ask: {choices}")
         chosen = [m for m in (self.models if models is None else models) if m.name not in self._unusable]
         if not step.has_started:
             step.has_started = True
@@ -195,11 +208,13 @@ class Run:
             # take the time of those who would answer.
             now = trio.current_time()
             until = deadline if number == len(asked) else now + (deadline - now) / 2
+            request = self.written(step, model, write, 0)
+            if request is None:
+                continue
             try:
-                response = await self._ask(step, model, write, until)
+                return await self._ask(step, self.call(step, model, request, until), until)
             except UltraError:
                 continue
-            return response
         if required:
             raise self._quorum_missed(step, 1, 0)
         return None
@@ -210,12 +225,10 @@ class Run:
         if step.left_out:
             raise DeadlineExceeded(f"step {step.name!r} was left out, since the run has cost enough")
         self._begin(step, [model], "all")
-        return await self._ask(step, model, request, self.deadline(within))
+        deadline = self.deadline(within)
+        return await self._ask(step, self.call(step, model, request, deadline), deadline)
 
-    async def _ask(self, step: OpenStep, model: Model, write: Write, deadline: float) -> ModelResponse:
-        call = self.call(step, model, write, 0, deadline)
-        if call is None:
-            raise step.failed_to_write or ModelError("the prompt could not be written")
+    async def _ask(self, step: OpenStep, call: Call, deadline: float) -> ModelResponse:
         try:
             with trio.move_on_at(deadline):
                 return self.answered(step, await call.target.ref.ask(call.message))
@@ -225,17 +238,18 @@ class Run:
         finally:
             self.forget(call)
 
-    def call(self, step: OpenStep, model: Model, write: Write, sample: int, deadline: float) -> Call | None:
-        """Make one call ready; None where the prompt does not fit the model, which then has failed."""
-        target = self._targets[model.name]
+    def written(self, step: OpenStep, model: Model, write: Write, sample: int) -> ModelRequest | None:
+        """Return what a model is asked; None where the prompt does not fit it, which then has failed."""
         try:
             request = write if isinstance(write, ModelRequest) else write(model)
         except ModelError as error:
-            step.failed_to_write = error
-            self._fail(step, target, sample, error)
+            self._fail(step, self._targets[model.name], sample, error)
             return None
-        if sample:
-            request = replace(request, sample=sample)
+        return replace(request, sample=sample) if sample else request
+
+    def call(self, step: OpenStep, model: Model, request: ModelRequest, deadline: float) -> Call:
+        """Make one call ready, and tell of it."""
+        target = self._targets[model.name]
         self._asked += 1
         call = Call(
             Generate(
@@ -251,7 +265,9 @@ class Run:
         )
         listener = call if self._local.sink.listens else None
         self._local.requests.add(call.message.id, LocalRequest(listener, self._local.caller))
-        self.emit(ModelStarted(stage=step.name, round=step.round, model_name=model.name, sample=sample))
+        self.emit(
+            ModelStarted(stage=step.name, round=step.round, model_name=model.name, sample=request.sample)
+        )
         return call
 
     def forget(self, call: Call) -> None:

@@ -32,7 +32,6 @@ class OpenStep:
         self.has_started = False
         self.responses: list[ModelResponse] = []
         self.failures: list[ModelFailure] = []
-        self.failed_to_write: ModelError | None = None
 
     def scored(
         self, response: ModelResponse, scores: Mapping[str, float], targets: Mapping[str, Target]

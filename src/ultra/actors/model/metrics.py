@@ -133,10 +133,14 @@ class MetricsRecorder:
         )
 
     def of_run(self, responses: Sequence[ModelResponse]) -> ModelMetrics:
-        """Return the same, but with the times and scores of the answers of one run alone."""
+        """Return the same, but with the times and scores of the answers of one run alone.
+
+        Here, too, answers from the cache have no times.
+        """
+        called = [response for response in responses if not response.cached]
         return self._numbers(
-            [response.response_time for response in responses],
-            [r.time_to_first_token for r in responses if r.time_to_first_token is not None],
+            [response.response_time for response in called],
+            [r.time_to_first_token for r in called if r.time_to_first_token is not None],
             [response.quality for response in responses if response.quality is not None],
         )
 
