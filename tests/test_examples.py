@@ -71,8 +71,10 @@ async def test_the_custom_strategy_example_asks_a_third_model_only_where_two_dis
     assert lines[4:] == [
         "--- decision: cid",
         "cid: I read both. The answer is 9.9.",
-        "I read both. The answer is 9.9. "
-        "(the first models disagree: another one read their answers and decided)",
+        (
+            "I read both. The answer is 9.9. "
+            "(the first models disagree: another one read their answers and decided)"
+        ),
     ]
 
 

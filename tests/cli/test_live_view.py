@@ -338,3 +338,17 @@ def test_a_degraded_answer_says_so_and_why() -> None:
     shown = capture.get()
     assert "Degraded answer, in 1.5 s" in shown
     assert "initial: it broke" in shown
+
+
+def test_samples_of_one_model_have_columns_of_their_own() -> None:
+    panes = StepPanes(stage_started("careful"))
+    for sample, text in enumerate(("Paris.", "Rome.")):
+        panes.apply(ModelStarted(stage="initial", model_name="careful", sample=sample))
+        panes.apply(Chunk(stage="initial", model_name="careful", sample=sample, text=text))
+    drawing = console(80)
+    with drawing.capture() as capture:
+        drawing.print(Columns(drawing).settled(panes))
+
+    shown = capture.get()
+    assert re.search(r"careful.*careful#1", shown)
+    assert re.search(r"Paris\. .*Rome\.", shown)

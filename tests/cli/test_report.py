@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
 from ultra.cli.report import (
     HEADINGS,
     answer_name,
@@ -85,6 +89,16 @@ def test_a_step_has_the_title_of_its_stage_or_its_name_and_the_round_after_the_f
     ]
 
 
+def test_all_samples_of_a_model_are_in_its_line() -> None:
+    answers = [
+        response("heavy", "initial", usage=Usage(output=3), response_time=1.0, sample=n) for n in (0, 1)
+    ]
+
+    (heavy, _) = model_lines(result(steps=[step(*answers)]))
+
+    assert heavy.cells == ("heavy", "2.0 s", "6", "2", "-")
+
+
 def test_a_model_that_never_answered_has_its_attempts_and_the_word_failed() -> None:
     (_, light) = model_lines(result(failures=[failure("light", "initial")]))
 
@@ -127,3 +141,26 @@ def test_the_cost_names_the_models_that_have_no_price() -> None:
     assert cost(result(cost=0.00001)) == "less than $0.0001"
     assert cost(result(cost=0.0)) == "$0.0000"
     assert cost(result()) is None
+
+
+@pytest.mark.parametrize("source", ["selected", "best_candidate", None])
+def test_an_answer_that_was_chosen_among_others_is_shown_at_the_end(source: Any) -> None:
+    heavy, light = response("heavy", "initial"), response("light", "initial")
+    chosen = result(steps=[step(heavy, light)], final_synthesis=light, synthesis_source=source)
+
+    assert unshown_answer(chosen) is light
+
+
+@pytest.mark.parametrize("source", ["primary", "fallback", "selected"])
+def test_an_answer_that_came_last_is_not_shown_again(source: Any) -> None:
+    heavy, light = response("heavy", "initial"), response("light", "final")
+    steps = [step(heavy), step(light)]
+
+    assert unshown_answer(result(steps=steps, final_synthesis=light, synthesis_source=source)) is None
+
+
+def test_another_sample_is_called_by_its_number() -> None:
+    assert [answer_name(response("heavy", "initial", sample=number)) for number in (0, 1)] == [
+        "heavy",
+        "heavy#1",
+    ]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from trio.lowlevel import Task
 
-MOST_FRAMES = 29
+MOST_FRAMES = 2
 
 SOURCE = str(Path(ultra.__file__).parent)
 
@@ -73,7 +73,8 @@ class Probe:
 
     def __init__(self, caller: Task) -> None:
         self.client: Any = connect("openai:probe", api_key="none", base_url="http://localhost:1/v1")
-        vars(self.client)["_payload"] = self._write
+        dialect: Any = self.client.dialect
+        vars(dialect)["encode"] = self._write
         self.frames: list[str] = []
         self._caller = caller
 

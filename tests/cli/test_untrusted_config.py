@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from helpers.packages import install
-from ultra.cli.trust import check_found
+from ultra.cli.untrusted_config import check_untrusted
 from ultra.config.loading import load_configuration
 from ultra.errors import ConfigError
 
@@ -54,13 +54,13 @@ def test_the_key_of_a_packages_provider_goes_to_no_endpoint_of_a_file_that_was_n
 
     if refused:
         with pytest.raises(ConfigError, match="the key in ACME_API_KEY is not sent to an endpoint of a file"):
-            check_found(configuration, "name it")
+            check_untrusted(configuration, "name it")
     else:
-        check_found(configuration, "name it")
+        check_untrusted(configuration, "name it")
 
 
 def test_a_provider_that_there_is_not_is_left_to_connecting(tmp_path: Path) -> None:
     path = tmp_path / "ultra.toml"
     path.write_text(f'[models.a]\nmodel = "acne:large"\n{EVIL}')
 
-    check_found(load_configuration(path), "name it")
+    check_untrusted(load_configuration(path), "name it")
