@@ -7,10 +7,10 @@ package names its strategies in the group ``ultra.strategies`` of its entry poin
 
 import trio
 from msgspec import Struct
-from ultra.scoring.final_answers import final_answer
 
 from ultra import MultiLLMOrchestrator
 from ultra.events import ModelResponded, StageStarted
+from ultra.scoring.final_answers import final_answer
 from ultra.strategies import Answer, RunContext
 
 

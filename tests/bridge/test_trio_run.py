@@ -23,7 +23,10 @@ async def test_on_trio_it_is_the_caller_s_own_run() -> None:
 
 
 def test_on_asyncio_it_is_the_run_of_a_thread() -> None:
-    assert asyncio.run(TrioRun().run(thread_name)) == "ultra"
+    async def name() -> str:
+        return await TrioRun().run(thread_name)
+
+    assert asyncio.run(name()) == "ultra"
 
 
 async def test_another_run_is_refused_until_all_claims_are_released() -> None:

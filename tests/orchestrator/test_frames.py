@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from trio.lowlevel import Task
 
-MOST_FRAMES = 2
+MOST_FRAMES = 20
 
 SOURCE = str(Path(ultra.__file__).parent)
 

@@ -38,9 +38,9 @@ class TrioRun:
         self._token: TrioToken | None = None
         self._claims = 0
 
-    async def run(self, function: Callable[[], Awaitable[T]]) -> T:
-        """Await ``function()`` in the run, and return its result. See `TrioThread.run`."""
-        return await (function() if in_trio_run() else self._trio_thread().run(function))
+    def run(self, function: Callable[[], Awaitable[T]]) -> Awaitable[T]:
+        """Return what awaits ``function()`` in the run, for its result. See `TrioThread.run`."""
+        return function() if in_trio_run() else self._trio_thread().run(function)
 
     def wrap_context_manager(self, manager: AbstractAsyncContextManager[T]) -> AbstractAsyncContextManager[T]:
         """Return a context manager for the current loop that enters and leaves `manager` in the run."""

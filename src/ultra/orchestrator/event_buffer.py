@@ -169,25 +169,25 @@ class EventBuffer:
 
     # --- read by one task ------------------------------------------------------------------------------
 
+    # Protected: a KeyboardInterrupt between the two lines that park would leave a task that nobody may wake.
+    @enable_ki_protection
     async def next(self) -> Event | None:
         """Wait for the next event, and return it; None after the last. Cancelling this takes no event."""
         if self._reading:
             raise BadCall("another task is reading this run; open one stream for each reader")
         self._reading = True
         try:
-            await (self._arrival_on_trio() if in_trio_run() else self._arrival_on_asyncio())
+            if not in_trio_run():
+                await self._arrival_on_asyncio()
+            elif self._events or self._ended:
+                await checkpoint()
+            else:
+                self._wake_reader = partial(reschedule, current_task())
+                await wait_task_rescheduled(self._stop_reading)
         finally:
             self._reading = False
         with self._lock:
             return self._read() if self._events else None
-
-    @enable_ki_protection
-    async def _arrival_on_trio(self) -> None:
-        if self._events or self._ended:
-            await checkpoint()
-        else:
-            self._wake_reader = partial(reschedule, current_task())
-            await wait_task_rescheduled(self._stop_reading)
 
     async def _arrival_on_asyncio(self) -> None:
         from ultra.bridge.asyncio_loop import ThreadsafeEvent  # noqa: PLC0415 - imports asyncio

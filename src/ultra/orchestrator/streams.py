@@ -15,7 +15,7 @@ from ultra.messages.events import RunCompleted, RunFailed
 from ultra.orchestrator.event_buffer import EventBuffer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
@@ -53,8 +53,8 @@ class RunSource(Protocol):
         """Return the context manager in which the run goes on, for the loop of the caller."""
         ...
 
-    async def wait(self) -> None:
-        """Wait until the run has ended, or its block has; on the loop of the caller."""
+    def wait(self) -> Awaitable[None]:
+        """Return what waits, on the loop of the caller, until the run has ended, or its block has."""
         ...
 
 
@@ -77,9 +77,9 @@ class LiveRun:
         """Return the context manager of the run, which is entered and left where the actors run."""
         return self._lifespan.trio_run.wrap_context_manager(self)
 
-    async def wait(self) -> None:
-        """Wait until the run has ended, or its block has."""
-        await self._lifespan.trio_run.run(self._over.wait)
+    def wait(self) -> Awaitable[None]:
+        """Return what waits until the run has ended, or its block has."""
+        return self._lifespan.trio_run.run(self._over.wait)
 
     # --- where the actors run ----------------------------------------------------------------------------
 

@@ -54,13 +54,18 @@ class Synthesize(Struct, frozen=True, kw_only=True):
         answer = Answer(None)
         for number, (stage, reads) in enumerate(stages):
             with context.step(stage.name) as step:
+                write = _writer(context, stage, reads, answers)
                 within = context.time_left(kept.after_answers(number))
-                responses = answers[stage.name] = await _ask(
-                    context, step, stage, reads, answers=answers, within=within
-                )
+                if stage.asks == "all":
+                    responses = await context.ask_all(write, within=within, required=not stage.optional)
+                else:
+                    whom = _whom(context, None if reads is None else answers[reads])
+                    required = not (stage.optional or stage.name == "synthesis")
+                    first = await context.ask_first(write, models=whom, within=within, required=required)
+                    responses = [] if first is None else [first]
                 if stage.name == "initial" and responses:
-                    within = context.time_left(kept.after(number))
-                    answers[stage.name] = await context.score(responses, within=within)
+                    responses = await context.score(responses, within=context.time_left(kept.after(number)))
+                answers[stage.name] = responses
             if stage.name == "synthesis":
                 answer = _settle(context, step, reads, answers)
         return answer
@@ -85,25 +90,12 @@ class _Kept:
         return self.after(number) + self._grading[number]
 
 
-async def _ask(
-    context: RunContext,
-    step: OpenStep,
-    stage: Stage,
-    reads: str | None,
-    *,
-    answers: Mapping[str, list[ModelResponse]],
-    within: float | None,
-) -> list[ModelResponse]:
-    if step.left_out:
-        return []
-    write = _writer(context, stage, reads, answers)
-    if stage.asks == "all":
-        return await context.ask_all(write, within=within, required=not stage.optional)
-    answered = None if reads is None else {response.model_name for response in answers[reads]}
-    models = [model for model in context.models if answered is None or model.name in answered]
-    required = not (stage.optional or stage.name == "synthesis")
-    first = await context.ask_first(write, models=models, within=within, required=required)
-    return [] if first is None else [first]
+def _whom(context: RunContext, answered: Sequence[ModelResponse] | None) -> Sequence[Model]:
+    """Return the models that gave these answers, by weight; None stands for all."""
+    if answered is None:
+        return context.models
+    names = {response.model_name for response in answered}
+    return [model for model in context.models if model.name in names]
 
 
 def _settle(

@@ -113,11 +113,15 @@ class Deployments:
             try:
                 delay = self._hedge_after()
                 if delay < inf:
-                    pair = (adapter, *adapters[number + 1 : number + 2])
-                    asks = tuple(partial(_ask, each, request, on_usage, caller) for each in pair)
-                    return await self._hedged(asks, delay, on_text, permit_hedge)
-                return await _ask(adapter, request, on_usage, caller, on_text)
+                    asks = tuple(
+                        partial(_ask, each, request, caller)
+                        for each in (adapter, *adapters[number + 1 : number + 2])
+                    )
+                    completion = await self._hedged(asks, delay, on_text, permit_hedge, on_usage)
+                else:
+                    completion = await _ask(adapter, request, caller, on_text)
             except ModelError as error:
+                _tell_usage(error, on_usage)
                 errors.append(error)
                 if error.retry_after is not None:
                     self._paused_until[adapter] = self._now() + error.retry_after
@@ -130,6 +134,9 @@ class Deployments:
                         number=self._adapters.index(adapter) + 1,
                         error=str(error),
                     )
+            else:
+                _tell_usage(completion, on_usage)
+                return completion
         raise min(
             (error for error in errors if error.retryable),
             key=lambda error: error.retry_after or 0.0,
@@ -148,9 +155,17 @@ class Deployments:
         return inf if self._hedge is None else self._hedge.delay(self._metrics.newest_response_times)
 
     async def _hedged(
-        self, asks: tuple[Ask, ...], delay: float, on_text: OnText | None, permit_hedge: PermitHedge
+        self,
+        asks: tuple[Ask, ...],
+        delay: float,
+        on_text: OnText | None,
+        permit_hedge: PermitHedge,
+        on_usage: OnUsage,
     ) -> Completion:
-        """Make the first of these calls, and hedge it if it takes longer than `delay` seconds."""
+        """Make the first of these calls, and hedge it if it takes longer than `delay` seconds.
+
+        `on_usage` is told of the call that does not count, if it has ended.
+        """
 
         def admit() -> AbstractContextManager[object] | None:
             permit = permit_hedge()
@@ -159,7 +174,11 @@ class Deployments:
             return permit
 
         call = HedgedCall(asks, delay, on_hedge=admit, on_text=on_text)
-        completion = await call.run()
+        try:
+            completion = await call.run()
+        finally:
+            for lost in call.lost:
+                _tell_usage(lost, on_usage)
         self._metrics.hedges_won += call.hedge_won
         return completion
 
@@ -175,19 +194,15 @@ class Deployments:
             raise failure
 
 
-async def _ask(
-    adapter: ClientAdapter,
-    request: ModelRequest,
-    on_usage: OnUsage,
-    caller: Caller | None,
-    on_text: OnText | None,
-) -> Completion:
-    try:
-        completion = await adapter.call(request, on_text=on_text if adapter.streams else None, caller=caller)
-    except EmptyAnswer as error:
-        if error.usage is not None:
-            on_usage(error.usage)
-        raise
-    if completion.usage is not None:
-        on_usage(completion.usage)
-    return completion
+def _ask(
+    adapter: ClientAdapter, request: ModelRequest, caller: Caller | None, on_text: OnText | None
+) -> Awaitable[Completion]:
+    return adapter.call(request, on_text=on_text if adapter.streams else None, caller=caller)
+
+
+def _tell_usage(end: Completion | ModelError, on_usage: OnUsage) -> None:
+    if isinstance(end, ModelError) and not isinstance(end, EmptyAnswer):
+        return
+    usage = end.usage
+    if usage is not None:
+        on_usage(usage)

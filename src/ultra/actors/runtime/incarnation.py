@@ -6,6 +6,7 @@ the next message themselves. An ask is two reschedules, one each way.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import copy_context
 from functools import partial
 from math import inf
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 __all__ = ["CrashBarrier", "Exit", "Incarnation"]
 
 log = get_logger("ultra.actors")
+
+_NEVER_CANCELLED: AbstractContextManager[object] = nullcontext()
 
 MESSAGES_BEFORE_YIELD = 32
 """How many messages a worker handles before it lets other tasks run, if its handlers never block."""
@@ -89,18 +92,32 @@ class CrashBarrier:
 
 
 class Worker(CrashBarrier):
-    """A task that handles one message after the other: the message in hand and, in the end, its crash.
+    """A task that handles one message after the other: the message in hand and, in the end, its crash."""
 
-    `idle` are the tasks of all workers of the incarnation that wait for messages.
-    """
+    __slots__ = ("_incarnation", "envelope", "idle", "task")
 
-    __slots__ = ("envelope", "idle", "task")
-
-    def __init__(self, task: Task, idle: list[Task]) -> None:
+    def __init__(self, incarnation: Incarnation) -> None:
         super().__init__()
-        self.task = task
-        self.idle = idle
+        self._incarnation = incarnation
+        self.task = current_task()
+        self.idle = incarnation.idle  # the tasks of all workers that wait for messages
         self.envelope: Envelope | None = None
+
+    def __enter__(self) -> Self:
+        self._incarnation.worker_started(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        self._incarnation.worker_ending()
+        has_crashed = super().__exit__(kind, error, traceback)
+        if has_crashed:
+            self._incarnation.worker_crashed(self)
+        return has_crashed
 
     # Protected: a KeyboardInterrupt between the two lines would leave an idle worker that nobody may wake.
     @enable_ki_protection
@@ -125,7 +142,6 @@ class Incarnation:
         "_crashes",
         "_draining",
         "_halted",
-        "_idle",
         "_nursery",
         "_scope",
         "_stop_deadline",
@@ -134,6 +150,7 @@ class Incarnation:
         "_workers",
         "actor",
         "cell",
+        "idle",
         "task",
     )
 
@@ -146,7 +163,7 @@ class Incarnation:
         """The task that all of this incarnation runs in, the workers of a wide actor excepted."""
         self._scope = trio.CancelScope()
         self._workers: dict[Task, Worker] = {}
-        self._idle: list[Task] = []
+        self.idle: list[Task] = []
         self._worker_count = 0  # including those that are about to start
         self._crashes: tuple[Exception, ...] = ()  # those that no worker caught
         self._halted = False  # no worker takes another message
@@ -192,9 +209,9 @@ class Incarnation:
 
     def wake(self) -> None:
         """Have an idle worker take the message that has come, or start a worker, unless all are busy."""
-        if self._idle:
-            reschedule(self._idle[-1])  # raises in a foreign thread: then the worker still waits
-            self._idle.pop()
+        if self.idle:
+            reschedule(self.idle[-1])  # raises in a foreign thread: then the worker still waits
+            self.idle.pop()
         elif self._nursery is None or self._context is None:
             return
         elif self.task is None:
@@ -260,8 +277,7 @@ class Incarnation:
                     if started:
                         self.cell.owner.incarnation_started(self)
                     if started and self.cell.options.concurrency == 1:
-                        with self._new_worker() as worker:
-                            await self._handle_messages(worker)
+                        await self._run_worker()
                     elif started:
                         await self._run_workers()
             finally:
@@ -300,11 +316,6 @@ class Incarnation:
 
     # --- workers -------------------------------------------------------------------------------------
 
-    def _new_worker(self) -> Worker:
-        worker = Worker(current_task(), self._idle)
-        self._workers[worker.task] = worker
-        return worker
-
     async def _run_workers(self) -> None:
         self._context = copy_context()
         self._worker_count = min(self.cell.options.concurrency, len(self.cell.inbox) or 1)
@@ -313,46 +324,52 @@ class Incarnation:
                 self._nursery.start_soon(self._run_worker)
 
     async def _run_worker(self) -> None:
-        with self._new_worker() as worker:
-            try:
-                await self._handle_messages(worker)
-            finally:
-                self._nursery = None  # a worker ends when all are about to: no more of them are started
-        if worker.crash is not None:
+        """Handle one message after the other, until the incarnation ends."""
+        with Worker(self) as worker:
+            left = MESSAGES_BEFORE_YIELD
+            while not self._halted:
+                envelope = worker.envelope = self.cell.inbox.take()
+                if envelope is None:
+                    if self._draining:
+                        return
+                    await worker.park()
+                    left = MESSAGES_BEFORE_YIELD
+                    continue
+                reply: object = ABANDONED
+                with self._cancellable(worker, envelope):
+                    reply = await self._receive(envelope)
+                worker.envelope = None
+                self.cell.settle(envelope, reply)
+                left -= 1
+                if not left:
+                    left = MESSAGES_BEFORE_YIELD
+                    await checkpoint()
+
+    def worker_started(self, worker: Worker) -> None:
+        """Know of a worker, which runs in the current task."""
+        self._workers[worker.task] = worker
+
+    def worker_ending(self) -> None:
+        """Start no more workers: one ends only when all are about to."""
+        self._nursery = None
+
+    def worker_crashed(self, worker: Worker) -> None:
+        """Let the crash of one worker of several end the others."""
+        if worker.task is not self.task:
             self._halted = True
             self._scope.cancel()
             self.cell.owner.incarnation_ending(self)
 
-    async def _handle_messages(self, worker: Worker) -> None:
-        left = MESSAGES_BEFORE_YIELD
-        while not self._halted:
-            worker.envelope = self.cell.inbox.take()
-            if worker.envelope is None:
-                if self._draining:
-                    return
-                await worker.park()
-                left = MESSAGES_BEFORE_YIELD
-                continue
-            await self._handle(worker, worker.envelope)
-            left -= 1
-            if not left:
-                left = MESSAGES_BEFORE_YIELD
-                await checkpoint()
-
-    async def _handle(self, worker: Worker, envelope: Envelope) -> None:
-        """Have the actor handle the message, and give its reply to the asker."""
-        reply: object = ABANDONED
+    def _cancellable(self, worker: Worker, envelope: Envelope) -> AbstractContextManager[object]:
+        """Return the block to handle the message in, and note how an asker that goes away cancels it."""
         if not self.cell.options.cancel_abandoned:
-            reply = await self._receive(envelope)
-        elif self.has_on_abandon:
+            return _NEVER_CANCELLED
+        if self.has_on_abandon:
             envelope.cancel_handler = partial(self._call_on_abandon, worker.task)
-            reply = await self._receive(envelope)
-        else:
-            with trio.CancelScope() as scope:
-                envelope.cancel_handler = scope.cancel
-                reply = await self._receive(envelope)
-        worker.envelope = None
-        self.cell.settle(envelope, reply)
+            return _NEVER_CANCELLED
+        scope = trio.CancelScope()
+        envelope.cancel_handler = scope.cancel
+        return scope
 
     def _receive(self, envelope: Envelope) -> Awaitable[object]:
         if self.cell.interceptor is None:
@@ -366,8 +383,8 @@ class Incarnation:
             log.exception("on_abandon failed", path=self.cell.path)
 
     def _wake_all(self) -> None:
-        while self._idle:
-            reschedule(self._idle.pop())
+        while self.idle:
+            reschedule(self.idle.pop())
 
     # --- the end -------------------------------------------------------------------------------------
 
