@@ -340,6 +340,7 @@ class Incarnation:
                     reply = await self._receive(envelope)
                 worker.envelope = None
                 self.cell.settle(envelope, reply)
+                del envelope, reply  # an idle worker keeps nothing alive
                 left -= 1
                 if not left:
                     left = MESSAGES_BEFORE_YIELD
