@@ -1,6 +1,6 @@
-"""Runtimes that are broken on purpose, for proving that simulations see it.
+"""Runtimes that are broken on purpose, to prove that simulations see it.
 
-Each function takes one guarantee away by patching the runtime; its first line says how.
+Each function breaks one guarantee by patching the runtime; its docstring says how.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class BrokenRuntime(NamedTuple):
-    """What breaks the runtime when it is called, and the number of the guarantee that then is void."""
+    """A function that breaks the runtime, and the number of the guarantee that it breaks."""
 
     guarantee: int
     apply: Break

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ultra.faults.plan import FAULTS, FaultPlan
     from ultra.faults.rules import InjectedFault, Injection
     from ultra.faults.transport import FaultyTransport
-    from ultra.simulation.scenarios import Simulation, simulate
+    from ultra.simulation.user_scenarios import Simulation, simulate
 
 __all__ = [
     "FAULTS",
@@ -34,8 +34,8 @@ _HOMES: Final = {
     "FaultyTransport": "ultra.faults.transport",
     "InjectedFault": "ultra.faults.rules",
     "Injection": "ultra.faults.rules",
-    "Simulation": "ultra.simulation.scenarios",
-    "simulate": "ultra.simulation.scenarios",
+    "Simulation": "ultra.simulation.user_scenarios",
+    "simulate": "ultra.simulation.user_scenarios",
 }
 
 

@@ -1,34 +1,50 @@
-"""Watches lives: starts, crashes, restarts and ends of actors, and the decisions of supervisors."""
+"""The ledger of lives: starts, crashes, restarts and ends of actors, and the decisions of supervisors.
+
+Actors tell it when they begin, crash and end; the runtime's lifecycle events tell it what supervisors
+decide. It checks guarantees 6 to 8, 10 and 11.
+"""
 
 from __future__ import annotations
 
 from math import inf
 from typing import TYPE_CHECKING
 
-from ultra.simulation.cast import ActorNode, SupervisorNode
-from ultra.simulation.record import TIME_ERROR
+from ultra.simulation.actor_system.nodes import ActorNode, SupervisorNode
+from ultra.simulation.record import TIME_TOLERANCE, leaves_of
 
 if TYPE_CHECKING:
-    from ultra.simulation.cast import Node
-    from ultra.simulation.mail import Mail
+    from ultra.simulation.actor_system.message_ledger import MessageLedger
+    from ultra.simulation.actor_system.nodes import Node
     from ultra.simulation.record import Record
     from ultra.supervisor.lifecycle import LifecycleEvent
 
-__all__ = ["Lives", "leaves_of", "longest_stop"]
+__all__ = ["LONGEST_RESTART", "LifecycleLedger", "longest_stop"]
+
+LONGEST_RESTART = 20.0
+"""Virtual seconds in which every restart has happened: its backoff, and stops and starts before it."""
+
+CANCELLATION_IGNORED_FOR = 2.0
+"""Virtual seconds for which handlers of the simulation ignore cancellation, at most."""
 
 EXPECTED_ERRORS = ("SimulatedCrash", "InjectedFault")
-"""Classes of the exceptions that the simulation makes actors crash with."""
+"""Classes of the exceptions by which the simulation crashes actors."""
 
 
-class Lives:
-    """The tree of a simulation, and whether what happens in it is what was declared."""
+class LifecycleLedger:
+    """All lives in the tree of one actor system, compared with what its supervisors were told to do.
 
-    def __init__(self, record: Record, mail: Mail) -> None:
+    Attributes:
+        nodes: the actors and supervisors by path.
+        closing: whether the system was told to end.
+        escalated: whether a crash went past the root supervisor.
+    """
+
+    def __init__(self, record: Record, messages: MessageLedger) -> None:
         self._record = record
-        self._mail = mail
+        self._messages = messages
         self.nodes: dict[str, Node] = {}
         self.closing = False
-        self.escalated = False  # past the root
+        self.escalated = False
         self._reactions = {
             "starting": self._starting,
             "started": self._started,
@@ -42,103 +58,101 @@ class Lives:
         }
 
     def add(self, node: Node) -> None:
-        """A child was added to a supervisor."""
+        """Note that a child was added to a supervisor."""
         self.nodes[node.path] = node
 
     # --- one actor's life ----------------------------------------------------------------------------
 
     def begins(self, actor: ActorNode) -> None:
-        """A new incarnation is being made."""
+        """Note that a new incarnation is being made."""
         record = self._record
         now = self._record.now()
         record.events.append((now, "begin", actor.path, actor.incarnation + 1))
         record.check(
             7,
             not (actor.alive or actor.running),
-            f"{actor.path} began anew while its old incarnation lived, with {actor.running} handlers running",
+            f"{actor.path} began again while its old incarnation lived and {actor.running} handlers ran",
             actor.path,
         )
-        self._check_siblings_ended(actor)
+        self._check_group_ended(actor)
         self._check_begin(actor, now)
-        self._count_start(actor, now)
-        actor.has_begun(now)
-        actor.crashed = actor.decided = actor.given_up = False
+        self._count_restart(actor, now)
+        actor.note_begin(now)
+        actor.crashed = actor.restart_decided = actor.unresponsive = False
         actor.incarnation += 1
         actor.changed_at = now
-        self._mail.interrupted(actor)
+        self._messages.interrupted(actor)
 
-    def _check_siblings_ended(self, actor: ActorNode) -> None:
-        """Those who are restarted with the actor have ended by now, and may even have begun anew.
+    def _check_group_ended(self, actor: ActorNode) -> None:
+        """Check that the actors that are restarted with this one have ended; they may have begun again.
 
-        Not so where it begins for the last time, to drain its inbox: that waits for nobody.
+        An actor that begins for the last time, to drain its inbox, waits for no other.
         """
-        for other, incarnation in () if actor.stop_asked else actor.renewed_with:
+        for other, incarnation in () if actor.stop_asked else actor.must_end_before:
             self._record.check(
                 7,
                 other.incarnation > incarnation or not other.alive,
-                f"{actor.path} began anew, and {other.path}, to be restarted with it, had not ended",
+                f"{actor.path} began again, and {other.path}, to be restarted with it, had not ended",
                 actor.path,
                 other.path,
             )
-        actor.renewed_with = []
+        actor.must_end_before = []
 
     def _check_begin(self, node: Node, now: float) -> None:
         self._record.check(
             7,
             node.may_start and not node.ended,
-            f"{node.path} began anew though nothing had called for it (restart type {node.restart})",
+            f"{node.path} began again though nothing had called for it (restart type {node.restart})",
             node.path,
         )
-        # Who begins for the last time, to drain its inbox, waits for nothing.
+        # An actor that begins for the last time, to drain its inbox, waits for nothing.
         last = isinstance(node, ActorNode) and node.stop_asked
         self._record.check(
             8,
-            last or now >= node.not_before - TIME_ERROR,
-            f"{node.path} began anew before its backoff was over at {node.not_before:.3f} s",
+            last or now >= node.not_before - TIME_TOLERANCE,
+            f"{node.path} began again before its backoff was over at {node.not_before:.3f} s",
             node.path,
         )
         node.may_start = node.must_start = node.down = False
 
-    def _count_start(self, actor: ActorNode, now: float) -> None:
-        """Restarts that really happen must not come more often than the intensity allows."""
+    def _count_restart(self, actor: ActorNode, now: float) -> None:
+        """Check that restarts which really happen do not come more often than the intensity allows."""
         above = actor.parent
-        if above is None or not actor.decided:
+        if above is None or not actor.restart_decided:
             return
-        if above.strategy != "one_for_one":
-            # Children that crash together begin anew by one restart: count those of this child alone.
-            above = None
-        starts = actor.own_starts if above is None else above.starts
-        starts.append(now)
-        intensity = actor.parent.intensity  # type: ignore[union-attr] # it has one
-        recent = [start for start in starts if start > now - intensity.within + TIME_ERROR]
-        starts[:] = recent
+        # Under one_for_all and rest_for_one, children that crash together begin again by one restart:
+        # there, count those of this child alone.
+        restarts = above.restarts_done if above.strategy == "one_for_one" else actor.own_restarts
+        restarts.append(now)
+        intensity = above.intensity
+        restarts[:] = [time for time in restarts if time > now - intensity.within + TIME_TOLERANCE]
         self._record.check(
             6,
-            len(recent) <= intensity.max_restarts,
-            f"{len(recent)} restarts below {actor.parent.path} within {intensity.within:g} s; "  # type: ignore[union-attr]
+            len(restarts) <= intensity.max_restarts,
+            f"{len(restarts)} restarts below {above.path} within {intensity.within:g} s; "
             f"allowed are {intensity.max_restarts}",
             actor.path,
         )
 
     def crashes(self, actor: ActorNode, why: str) -> None:
-        """An exception leaves the actor."""
+        """Note that an exception leaves the actor."""
         self._record.add("crash", actor.path, actor.incarnation, why)
         actor.crashed = True
 
     def ends(self, actor: ActorNode) -> None:
-        """The incarnation is at its end: its on_stop has run, or its start has failed."""
+        """Note the end of the incarnation: its on_stop has run, or its start has failed."""
         actor.alive = False
         actor.changed_at = self._record.now()
 
     def handler_ended(self, actor: ActorNode) -> None:
-        """A handler has ended, in whatever way."""
+        """Note that a handler has ended, in whatever way."""
         actor.running -= 1
         actor.changed_at = self._record.now()
 
     # --- what supervisors announce -------------------------------------------------------------------
 
     def observe(self, event: LifecycleEvent) -> None:
-        """Take note of an announcement, and compare it with what is known."""
+        """Note a lifecycle event, and compare it with what is known."""
         node = self.nodes.get(event.path)
         error = type(event.error).__name__ if event.error is not None else ""
         self._record.add(event.kind, event.path, error)
@@ -148,23 +162,22 @@ class Lives:
                 react(node, event)
 
     def _starting(self, node: Node, event: LifecycleEvent) -> None:
-        """A supervisor begins anew: all its children may, and nothing counts against them."""
+        """A supervisor begins again: all its children may begin, and its old restarts do not count."""
         assert isinstance(node, SupervisorNode)
         now = event.time
-        node.has_begun(now)
+        node.note_begin(now)
         self._check_begin(node, now)
         node.escalated = False
         node.restarts.clear()
-        node.starts.clear()
+        node.restarts_done.clear()
         for child in node.children:
             child.may_start = not child.ended
-            child.decided = False
+            child.restart_decided = False
             child.not_before = now
             if isinstance(child, ActorNode):
-                child.own_starts.clear()
+                child.own_restarts.clear()
 
-    def _started(self, node: Node, event: LifecycleEvent) -> None:
-        del event
+    def _started(self, node: Node, _: LifecycleEvent) -> None:
         node.must_start = False
 
     def _crashed(self, node: Node, event: LifecycleEvent) -> None:
@@ -180,10 +193,10 @@ class Lives:
         above = node.parent
         assert above is not None
         now, due = event.time, event.time + (event.delay or 0.0)
-        recent = above.recent_restarts(now - TIME_ERROR)
+        recent = above.recent_restarts(now - TIME_TOLERANCE)
         self._record.check(
             6,
-            len([began for _, began in recent if began > now - above.intensity.within + TIME_ERROR])
+            len([began for _, began in recent if began > now - above.intensity.within + TIME_TOLERANCE])
             < above.intensity.max_restarts,
             f"{above.path} restarts {node.name} for the {len(recent) + 1}. time within "
             f"{above.intensity.within:g} s; allowed are {above.intensity.max_restarts}",
@@ -195,26 +208,26 @@ class Lives:
         above.restarts = [*recent, (node, inf)]
         for child in above.restarted_with(node):
             if child.restart == "temporary":
-                self.stop_asked(child)
+                self._stop_for_good(child)
                 continue
             child.may_start, child.not_before = True, due
             child.must_start = True
-        node.decided = True
+        node.restart_decided = True
         if isinstance(node, ActorNode):
-            node.renewed_with = above.living_with(node)
+            node.must_end_before = above.alive_with(node)
 
-    def stop_asked(self, node: Node) -> None:
-        """The node, and all below it, is to stop for good."""
+    def _stop_for_good(self, node: Node) -> None:
         if isinstance(node, ActorNode):
             node.stop_asked = True
         elif isinstance(node, SupervisorNode):
             for child in node.children:
-                self.stop_asked(child)
+                self._stop_for_good(child)
 
-    def _gave_up(self, above: SupervisorNode | None, node: Node | None) -> None:
+    def _check_excess(self, above: SupervisorNode | None, node: Node | None) -> None:
+        """Check that a supervisor may give up: on `node`, which it isolates, or (None) by escalation."""
         assert above is not None
         now = self._record.now()
-        recent = above.recent_restarts(now - TIME_ERROR)
+        recent = above.recent_restarts(now - TIME_TOLERANCE)
         self._record.check(
             6,
             len(recent) >= above.intensity.max_restarts,
@@ -228,28 +241,26 @@ class Lives:
     def _check_once(self, first: object, node: Node, what: str) -> None:
         self._record.check(6, first, f"{node.path} {what} twice for one reason", node.path)
 
-    def _down(self, node: Node, event: LifecycleEvent) -> None:
-        del event
-        self._gave_up(node.parent, node)
+    def _down(self, node: Node, _: LifecycleEvent) -> None:
+        self._check_excess(node.parent, node)
         self._check_once(not node.down, node, "is down")
         self._take_down(node)
 
-    def _escalated(self, node: Node, event: LifecycleEvent) -> None:
-        del event
+    def _escalated(self, node: Node, _: LifecycleEvent) -> None:
         assert isinstance(node, SupervisorNode)
-        self._gave_up(node, None)
+        self._check_excess(node, None)
         self._check_once(not node.escalated, node, "escalated")
         node.escalated = True
         self.escalated = self.escalated or node.parent is None
         for child in node.children:
-            child.may_start = False  # what was decided about them is void
+            child.may_start = False  # the restarts that were decided will not happen
 
     def _take_down(self, node: Node) -> None:
         node.down = True
         node.may_start = node.must_start = False
         if isinstance(node, ActorNode):
             node.crashed = False
-            self._mail.actor_ended(node)
+            self._messages.actor_ended(node)
         elif isinstance(node, SupervisorNode):
             for child in node.children:
                 if not child.ended:
@@ -260,20 +271,20 @@ class Lives:
         node.may_start, node.not_before = True, event.time
 
     def _unresponsive(self, node: Node, _: LifecycleEvent) -> None:
-        node.given_up = True
+        node.unresponsive = True
 
     def _stopped(self, node: Node, event: LifecycleEvent) -> None:
         self._check_once(not node.ended, node, "stopped")
         node.ended = True
-        node.has_begun(event.time)  # or rather never will
+        node.note_begin(event.time)  # a restart that was decided will not happen any more
         node.may_start = node.must_start = False
         if isinstance(node, ActorNode):
-            self._mail.actor_ended(node)
+            self._messages.actor_ended(node)
 
     # --- at rest -------------------------------------------------------------------------------------
 
     def check_at_rest(self) -> None:
-        """Nothing has gone on for long: all that was to be restarted has been, and nobody was forgotten."""
+        """Check, after a long quiet time, that all restarts have happened and no crash was forgotten."""
         for node in self.nodes.values():
             if self.is_gone(node) or self.crashed_since(node, self._record.now() - LONGEST_RESTART):
                 continue
@@ -286,7 +297,7 @@ class Lives:
                 )
 
     def crashed_since(self, node: Node | None, since: float) -> bool:
-        """Whether the node, or anything that might restart it, has crashed since then."""
+        """Return whether the node, or anything that might restart it, has crashed since then."""
         while node is not None:
             around = node.parent.children if node.parent is not None else ()
             if node.last_crash >= since or any(other.last_crash >= since for other in around):
@@ -295,7 +306,7 @@ class Lives:
         return False
 
     def is_gone(self, node: Node | None) -> bool:
-        """Whether the node, or a supervisor above it, is down or has ended."""
+        """Return whether the node, or a supervisor above it, is down or has ended."""
         while node is not None:
             if node.ended or node.down or (isinstance(node, SupervisorNode) and node.escalated):
                 return True
@@ -303,28 +314,15 @@ class Lives:
         return False
 
     def longest_stop(self) -> float:
-        """Seconds that stopping all actors may take: grace periods, times for on_stop, allowances."""
+        """Return the most seconds that stopping all actors, one after the other, may take."""
         return sum(longest_stop(node) for node in self.nodes.values() if isinstance(node, ActorNode))
 
 
-LONGEST_RESTART = 20.0
-"""Virtual seconds in which every restart has happened: backoff, and others that stop and start first."""
-
-STUBBORN = 2.0
-"""Seconds for which a handler of the simulation ignores cancellation, at most."""
-
-
 def longest_stop(actor: ActorNode, grace: float | None = None) -> float:
-    """Seconds that stopping one actor may take."""
+    """Return the most seconds that stopping one actor may take; `grace` None is the actor's own."""
     options = actor.options
-    return (options.grace if grace is None else grace) + options.stop_timeout + 1.0 + STUBBORN
-
-
-def leaves_of(error: BaseException | None) -> list[BaseException]:
-    """The exceptions inside, without the groups around them."""
-    if isinstance(error, BaseExceptionGroup):
-        return [leaf for inner in error.exceptions for leaf in leaves_of(inner)]
-    return [error] if error is not None else []
+    grace = options.grace if grace is None else grace
+    return grace + options.stop_timeout + 1.0 + CANCELLATION_IGNORED_FOR
 
 
 def _is_expected(error: BaseException) -> bool:

@@ -1,4 +1,4 @@
-"""The cast of a simulation, as the record knows it: messages, actors, supervisors."""
+"""What the simulation knows of each actor and supervisor in the tree."""
 
 from __future__ import annotations
 
@@ -9,64 +9,18 @@ import trio
 
 if TYPE_CHECKING:
     from ultra.actors.runtime.actor import ActorOptions, ActorRef
+    from ultra.simulation.actor_system.message_ledger import MessageEntry
     from ultra.supervisor.spec import Backoff, OnExcess, Restart, RestartIntensity, Strategy
 
-__all__ = ["ActorNode", "MessageNode", "Node", "SupervisorNode"]
-
-
-class MessageNode:
-    """One message: who sent it to whom, and all that became of it."""
-
-    __slots__ = (
-        "abandoned",
-        "actor",
-        "answered",
-        "copies",
-        "dead",
-        "deadline",
-        "done",
-        "high_when_interrupted",
-        "id",
-        "in_hand",
-        "incarnation",
-        "lost",
-        "refused",
-        "sender",
-        "sent_at",
-        "system",
-        "takes",
-        "unsure",
-    )
-
-    def __init__(self, number: int, actor: ActorNode, sender: int, sent_at: float, *, system: bool) -> None:
-        self.id = number
-        self.actor = actor
-        self.sender = sender
-        self.sent_at = sent_at
-        self.system = system
-        self.deadline = inf  # when whoever sent it gives up
-        self.incarnation = 0  # that had it in hand last
-        self.in_hand = False
-        self.takes = 0  # how often it was taken out of the inbox
-        self.high_when_interrupted = 0
-        self.done = 0
-        self.refused = 0
-        self.dead = 0
-        self.copies = 1
-        self.answered = False  # the ask has ended, in whatever way
-        self.abandoned = False  # ... with nobody waiting any more
-        self.lost = False  # on its way, by a fault
-        self.unsure = False  # whether it was accepted: the ask ended with an error that leaves it open
+__all__ = ["ActorNode", "Node", "SupervisorNode"]
 
 
 class Node:
     """An actor or a supervisor in the tree."""
 
     __slots__ = (
-        "decided",
         "down",
         "ended",
-        "given_up",
         "last_crash",
         "may_start",
         "must_start",
@@ -76,6 +30,8 @@ class Node:
         "path",
         "position",
         "restart",
+        "restart_decided",
+        "unresponsive",
     )
 
     def __init__(self, name: str, parent: SupervisorNode | None, restart: Restart) -> None:
@@ -86,12 +42,12 @@ class Node:
         self.restart = restart
         self.down = False
         self.ended = False
-        self.given_up = False  # it takes too long to end, so those who wait for that are told already
-        self.may_start = True  # it may begin, for the first time, or anew since that was decided
-        self.decided = False  # its supervisor decided to restart it, for itself
+        self.unresponsive = False  # it takes too long to end, so its watchers may have been told already
+        self.may_start = True  # its first start, or a restart that was decided, is still to come
+        self.must_start = False  # a restart that was decided is still to come
+        self.not_before = 0.0  # when the backoff of that restart is over
+        self.restart_decided = False  # by its supervisor, after a crash of this node itself
         self.last_crash = -inf
-        self.must_start = False
-        self.not_before = 0.0
         if parent is not None:
             parent.children.append(self)
 
@@ -100,14 +56,22 @@ class Node:
         """Whether the node is down, and may be revived."""
         return self.down and not self.ended
 
-    def has_begun(self, now: float) -> None:
-        """The node has begun anew, if it was to."""
-        restarts = self.parent.restarts if self.parent is not None else []
-        restarts[:] = [(child, now if child is self and began == inf else began) for child, began in restarts]
+    def note_begin(self, now: float) -> None:
+        """Note that the node has begun a new life: a restart that was decided has happened."""
+        if self.parent is not None:
+            self.parent.restarts[:] = [
+                (child, now if child is self and began == inf else began)
+                for child, began in self.parent.restarts
+            ]
 
 
 class SupervisorNode(Node):
-    """A supervisor, and the restarts that it decided on (when they are due)."""
+    """A supervisor, and the restarts that it decided on.
+
+    Attributes:
+        restarts: each restart that was decided: the child, and when it began again; infinity until then.
+        restarts_done: when children that had crashed really began again.
+    """
 
     __slots__ = (
         "backoff",
@@ -116,7 +80,7 @@ class SupervisorNode(Node):
         "intensity",
         "on_excess",
         "restarts",
-        "starts",
+        "restarts_done",
         "strategy",
     )
 
@@ -138,12 +102,11 @@ class SupervisorNode(Node):
         self.on_excess = on_excess
         self.backoff = backoff
         self.escalated = False
-        # Those that were decided on: who began anew and when, infinity as long as it has not.
         self.restarts: list[tuple[Node, float]] = []
-        self.starts: list[float] = []  # when children that had crashed really began anew
+        self.restarts_done: list[float] = []
 
     def actors(self) -> list[ActorNode]:
-        """All actors below, in the order of their start."""
+        """Return all actors below, in the order of their start."""
         below: list[ActorNode] = []
         for child in self.children:
             if isinstance(child, ActorNode):
@@ -153,12 +116,12 @@ class SupervisorNode(Node):
         return below
 
     def recent_restarts(self, now: float) -> list[tuple[Node, float]]:
-        """The restarts that count against the intensity."""
+        """Return the restarts that count against the intensity."""
         since = now - self.intensity.within
         return [restart for restart in self.restarts if restart[1] >= since]
 
-    def living_with(self, child: Node) -> list[tuple[ActorNode, int]]:
-        """The living actors, and their incarnations, that must end before `child` begins anew."""
+    def alive_with(self, child: Node) -> list[tuple[ActorNode, int]]:
+        """Return the living actors that must end before `child` begins again, with their incarnations."""
         members = (other for other in self.restarted_with(child) if other is not child)
         actors = (
             actor
@@ -170,7 +133,7 @@ class SupervisorNode(Node):
         ]
 
     def restarted_with(self, child: Node) -> list[Node]:
-        """The children that the strategy restarts with `child`, itself included."""
+        """Return the children that the strategy restarts when `child` crashes, itself included."""
         if self.strategy == "one_for_one":
             return [child]
         return [
@@ -191,17 +154,17 @@ class ActorNode(Node):
         "crashed",
         "crowded",
         "entering",
-        "first_high",
         "hung",
-        "in_hand",
+        "in_flight",
         "incarnation",
-        "incarnation_high",
+        "must_end_before",
+        "newest_first_delivery",
+        "newest_of_incarnation",
         "options",
         "outstanding",
         "overloaded_at",
-        "own_starts",
+        "own_restarts",
         "ref",
-        "renewed_with",
         "running",
         "slowed",
         "stop_asked",
@@ -218,30 +181,32 @@ class ActorNode(Node):
         self.backoff = backoff
         self.incarnation = 0
         self.running = 0  # handlers
-        self.alive = False  # its start has run, or a message was taken, and its on_stop has not
+        self.alive = False  # from its on_start, or its first message, to the end of its on_stop
         self.crashed = False  # since its last start
         self.changed_at = 0.0  # when something happened that lets a message be taken
-        self.in_hand: dict[int, MessageNode] = {}
-        self.outstanding: dict[int, MessageNode] = {}  # user messages accepted for sure and not finished
-        self.entering: dict[int, MessageNode] = {}  # ... and those that may still wait for room
-        self.system_waiting: dict[int, MessageNode] = {}
-        self.first_high: dict[tuple[int, bool], int] = {}  # of each sender and lane: newest ever taken
-        self.incarnation_high: dict[tuple[int, bool], int] = {}  # ... by this incarnation
-        self.crowded = False  # its inbox had messages of the plan's own, which the record does not see
-        self.slowed = False  # ... and they took time
+        self.in_flight: dict[int, MessageEntry] = {}
+        self.outstanding: dict[int, MessageEntry] = {}  # user messages surely accepted and not finished
+        self.entering: dict[int, MessageEntry] = {}  # user messages that may still wait for room
+        self.system_waiting: dict[int, MessageEntry] = {}
+        # By sender and lane: the newest message that was ever delivered for the first time, and the newest
+        # that this incarnation has taken.
+        self.newest_first_delivery: dict[tuple[int, bool], int] = {}
+        self.newest_of_incarnation: dict[tuple[int, bool], int] = {}
+        self.crowded = False  # its inbox had messages that the fault plan made, which no ledger sees
+        self.slowed = False  # ... and handling them took time
         self.hung = 0  # the incarnation that has a handler which never ends
         self.stop_asked = False
-        # Those who are to be restarted with it, and were alive in this incarnation when that was decided.
-        self.renewed_with: list[tuple[ActorNode, int]] = []
-        self.own_starts: list[float] = []
+        # The actors that are restarted with it, and were alive in this incarnation when that was decided.
+        self.must_end_before: list[tuple[ActorNode, int]] = []
+        self.own_restarts: list[float] = []
         self.overloaded_at = -inf
 
     @property
-    def most_load(self) -> int:
-        """How many user messages may be in the inbox, or waiting for room in it, at the most."""
+    def max_load(self) -> int:
+        """The most user messages that may be in the inbox, or may wait for room in it."""
         return len(self.outstanding) + len(self.entering)
 
     def note_load(self) -> None:
-        """Remember when more messages came than the inbox takes."""
-        if self.most_load > self.options.capacity:
+        """Note the time if there may be more messages than the inbox has room for."""
+        if self.max_load > self.options.capacity:
             self.overloaded_at = trio.current_time()
