@@ -285,6 +285,46 @@ def the_new_incarnation_does_not_wait_for_the_old(patch: pytest.MonkeyPatch) -> 
     patch.setattr(SupervisionLoop, "_restart_group", hasty)
 
 
+@breaks(7)
+def children_do_not_wait_for_those_before_them(patch: pytest.MonkeyPatch) -> None:
+    """A child is started while the one before it is still starting."""
+    patch.setattr(
+        StartQueue, "awaited", property(lambda _self: None, lambda _self, _child: None), raising=False
+    )
+
+
+@breaks(7)
+def supervisors_do_not_wait_for_their_children(patch: pytest.MonkeyPatch) -> None:
+    """A supervisor is said to have started while its children are still starting."""
+    patch.setattr(SupervisionLoop, "_is_starting", lambda _self: False)
+
+
+@breaks(7)
+def children_that_will_be_restarted_are_shown_as_stopping(patch: pytest.MonkeyPatch) -> None:
+    """The state of a child that was stopped for a restart is not renewed."""
+    on_end = SupervisionLoop._on_end
+
+    def silent(self: SupervisionLoop, child: Any, how: Any) -> None:
+        with pytest.MonkeyPatch.context() as unchanged:
+            unchanged.setattr(type(child), "restarting", lambda _self: None)
+            on_end(self, child, how)
+
+    patch.setattr(SupervisionLoop, "_on_end", silent)
+
+
+@breaks(7)
+def crashed_children_are_shown_as_running(patch: pytest.MonkeyPatch) -> None:
+    """The state of a child that crashed is not renewed."""
+    on_crash = SupervisionLoop._on_crash
+
+    def silent(self: SupervisionLoop, child: Any, error: Exception) -> None:
+        with pytest.MonkeyPatch.context() as unchanged:
+            unchanged.setattr(type(child), "restarting", lambda _self: None)
+            on_crash(self, child, error)
+
+    patch.setattr(SupervisionLoop, "_on_crash", silent)
+
+
 @breaks(8)
 def old_timers_still_start_children(patch: pytest.MonkeyPatch) -> None:
     """A start that was put off happens at its old time as well."""

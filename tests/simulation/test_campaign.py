@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from ultra.errors import BadCall
+from ultra.simulation import campaign as campaigns
 from ultra.simulation.campaign import CHUNK, Campaign, run_campaign
 from ultra.simulation.one_seed import run_seed
 from ultra.simulation.record import GUARANTEES, Record, Violation
@@ -122,12 +123,13 @@ def test_campaigns_add_up() -> None:
     assert Campaign(seeds=6, seconds=2.0).seeds_per_second == 3.0
 
 
-def test_progress_is_told_as_it_is_made() -> None:
+def test_progress_is_told_as_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(campaigns, "CHUNK", 4)
     seen: list[int] = []
 
-    run_campaign(0, CHUNK + 3, processes=1, on_progress=lambda campaign: seen.append(campaign.seeds))
+    run_campaign(0, 7, processes=1, on_progress=lambda campaign: seen.append(campaign.seeds))
 
-    assert seen == [CHUNK, CHUNK + 3]
+    assert seen == [4, 7]
 
 
 @pytest.mark.parametrize("numbers", [(-1, 1, 1), (0, 0, 1), (0, 1, 0)])

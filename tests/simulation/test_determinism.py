@@ -89,6 +89,31 @@ def test_the_clock_jumps_exactly_to_each_deadline_and_by_hand() -> None:
     assert times[-1] == times[-2] + 7.0
 
 
+def test_each_jump_of_the_clock_is_told_beforehand_when_all_tasks_wait() -> None:
+    times = []
+    waiting = 0
+
+    async def wait(seconds: float) -> None:
+        nonlocal waiting
+        for _ in range(3):
+            await trio.lowlevel.checkpoint()
+        waiting += 1
+        await trio.sleep(seconds)
+        waiting -= 1
+
+    async def run() -> None:
+        async with trio.open_nursery() as nursery:
+            for seconds in (1.0, 1.0, 4.0):
+                nursery.start_soon(wait, seconds)
+
+    def note() -> None:
+        times.append((trio.current_time(), waiting))
+
+    run_seeded(run, random=Random(1), on_idle=note)
+
+    assert times == [(0.0, 3), (1.0, 1)]
+
+
 def test_a_run_in_which_all_wait_for_ever_breaks_off_at_its_time_limit() -> None:
     times = []
 

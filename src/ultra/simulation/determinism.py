@@ -51,12 +51,17 @@ def seeded_schedule(random: Random) -> Iterator[None]:
 
 
 def run_seeded(
-    function: Callable[..., Awaitable[T]], *args: object, random: Random, time_limit: float = inf
+    function: Callable[..., Awaitable[T]],
+    *args: object,
+    random: Random,
+    time_limit: float = inf,
+    on_idle: Callable[[], None] = lambda: None,
 ) -> T:
     """Run ``function(*args)`` in a trio run that is scheduled by `random`, in virtual time.
 
     The clock begins at 0 and jumps to the next deadline whenever all tasks wait, so seconds take
-    microseconds. Threads and sockets would make both the schedule and the clock unrepeatable.
+    microseconds. Before each jump `on_idle` is called, outside of all tasks. Threads and sockets would make
+    both the schedule and the clock unrepeatable.
 
     Raises:
         trio.TrioInternalError: from `Deadlock`. After `time_limit` virtual seconds, all tasks wait and
@@ -64,10 +69,10 @@ def run_seeded(
         BaseException: what `function` raises.
     """
     with seeded_schedule(random):
-        return trio.run(function, *args, clock=_virtual_clock(time_limit))
+        return trio.run(function, *args, clock=_virtual_clock(time_limit, on_idle))
 
 
-def _virtual_clock(time_limit: float) -> MockClock:
+def _virtual_clock(time_limit: float, on_idle: Callable[[], None]) -> MockClock:
     clock = MockClock(autojump_threshold=0)
     sleep_time = clock.deadline_to_sleep_time
     next_deadline = inf
@@ -80,6 +85,7 @@ def _virtual_clock(time_limit: float) -> MockClock:
         return sleep_time(deadline)
 
     def autojump() -> None:
+        on_idle()
         if clock._virtual_base < next_deadline < inf:  # noqa: SLF001 - see the module's text
             clock._virtual_base = next_deadline  # noqa: SLF001
 

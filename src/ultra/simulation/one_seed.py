@@ -91,7 +91,12 @@ def _run(seed: int, actor_system: ActorSystemRun, orchestrator: OrchestratorRun)
 
     try:
         with actor_system.setup.plan.observe(actor_system.note_fault):
-            run_seeded(run_both, random=Random(f"{seed}/schedule"), time_limit=TIME_LIMIT)
+            run_seeded(
+                run_both,
+                random=Random(f"{seed}/schedule"),
+                time_limit=TIME_LIMIT,
+                on_idle=actor_system.check_states_now_and_then,
+            )
     except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - whatever escapes is a finding
         record.violate(9, f"the run broke off: {error!r}")
         return error

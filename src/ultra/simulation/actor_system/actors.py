@@ -78,7 +78,6 @@ class ActorContext:
         self.record = record
         self.messages = messages
         self.lifecycle = lifecycle
-        self.interrupted = False
         self.ask_another: Callable[[ActorNode], Awaitable[None]] | None = None
 
 
@@ -89,6 +88,7 @@ class SimulatedActor(Actor):
         self._node = node
         self._context = context
         context.lifecycle.begins(node)
+        node.life = "running"
 
     async def receive(self, message: object) -> object:
         """Handle a `Job` or a `SystemJob`."""
@@ -134,7 +134,7 @@ class SimulatedActor(Actor):
                 await context.ask_another(node)
             case Action.INTERRUPT:
                 context.record.add("interrupt", node.path, entry.id)
-                context.interrupted = True
+                context.lifecycle.interrupted = True
                 node.may_start = False
                 raise SimulatedInterrupt
             case _:
@@ -152,12 +152,14 @@ class SlowActor(SimulatedActor):
         self, node: ActorNode, context: ActorContext, start: Callable[[], float], stop: Callable[[], float]
     ) -> None:
         super().__init__(node, context)
+        node.life = "begun"
         self._start = start
         self._stop = stop
 
     async def on_start(self) -> None:
         """Wait, and fail if that was drawn."""
         self._node.alive = True
+        self._node.life = "starting"
         started = False
         try:
             await self._wait(self._start(), "at its start")
@@ -165,6 +167,7 @@ class SlowActor(SimulatedActor):
         finally:
             if not started:
                 self._context.lifecycle.ends(self._node)
+        self._node.life = "running"
         self._node.changed_at = trio.current_time()
 
     async def on_stop(self) -> None:

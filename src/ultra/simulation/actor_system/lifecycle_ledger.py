@@ -9,14 +9,18 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
+from ultra.actors.runtime.status import ActorSnapshot, ActorState
 from ultra.simulation.actor_system.nodes import ActorNode, SupervisorNode
 from ultra.simulation.record import TIME_TOLERANCE, leaves_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ultra.simulation.actor_system.message_ledger import MessageLedger
     from ultra.simulation.actor_system.nodes import Node
     from ultra.simulation.record import Record
     from ultra.supervisor.lifecycle import LifecycleEvent
+    from ultra.supervisor.snapshot import SupervisorSnapshot
 
 __all__ = ["LONGEST_RESTART", "LifecycleLedger", "longest_stop"]
 
@@ -37,6 +41,7 @@ class LifecycleLedger:
         nodes: the actors and supervisors by path.
         closing: whether the system was told to end.
         escalated: whether a crash went past the root supervisor.
+        interrupted: whether KeyboardInterrupt was raised in a handler, which ends the system, too.
     """
 
     def __init__(self, record: Record, messages: MessageLedger) -> None:
@@ -45,6 +50,7 @@ class LifecycleLedger:
         self.nodes: dict[str, Node] = {}
         self.closing = False
         self.escalated = False
+        self.interrupted = False
         self._reactions = {
             "starting": self._starting,
             "started": self._started,
@@ -79,6 +85,7 @@ class LifecycleLedger:
         self._count_restart(actor, now)
         actor.note_begin(now)
         actor.crashed = actor.restart_decided = actor.unresponsive = False
+        actor.shown_without_life = ActorState.RESTARTING
         actor.incarnation += 1
         actor.changed_at = now
         self._messages.interrupted(actor)
@@ -113,7 +120,20 @@ class LifecycleLedger:
             f"{node.path} began again before its backoff was over at {node.not_before:.3f} s",
             node.path,
         )
+        self._check_turn(node)
         node.may_start = node.must_start = node.down = False
+
+    def _check_turn(self, node: Node) -> None:
+        """Check that the node begins after those that were added to its supervisor before it."""
+        before = node.parent.children[: node.position] if node.parent is not None else []
+        first = next((other for other in before if other.first_start_open), node)
+        self._record.check(
+            7,
+            first is node or self.interrupted or node.is_leaving() or first.is_leaving(),
+            f"{node.path} began, and {first.path}, before it, had neither started nor failed to",
+            node.path,
+            first.path,
+        )
 
     def _count_restart(self, actor: ActorNode, now: float) -> None:
         """Check that restarts which really happen do not come more often than the intensity allows."""
@@ -142,6 +162,7 @@ class LifecycleLedger:
     def ends(self, actor: ActorNode) -> None:
         """Note the end of the incarnation: its on_stop has run, or its start has failed."""
         actor.alive = False
+        actor.life = "none"
         actor.changed_at = self._record.now()
 
     def handler_ended(self, actor: ActorNode) -> None:
@@ -168,20 +189,38 @@ class LifecycleLedger:
         node.note_begin(now)
         self._check_begin(node, now)
         node.escalated = False
+        node.life = "starting"
+        node.shown_without_life = ActorState.RESTARTING
         node.restarts.clear()
         node.restarts_done.clear()
         for child in node.children:
-            child.may_start = not child.ended
+            child.may_start = child.first_start_open = not child.ended
             child.restart_decided = False
             child.not_before = now
+            if child.down:
+                self._bring_back(child)
             if isinstance(child, ActorNode):
                 child.own_restarts.clear()
 
     def _started(self, node: Node, _: LifecycleEvent) -> None:
-        node.must_start = False
+        node.must_start = node.first_start_open = False
+        if isinstance(node, SupervisorNode):
+            node.life = "running"
+            missing = [child.path for child in node.children if self._is_starting_up(child)]
+            self._record.check(
+                7,
+                self.interrupted or not missing,
+                f"{node.path} has started, and its {missing} have not",
+                node.path,
+                *missing,
+            )
+
+    def _is_starting_up(self, node: Node) -> bool:
+        return node.first_start_open and not node.is_leaving()
 
     def _crashed(self, node: Node, event: LifecycleEvent) -> None:
         node.last_crash = event.time
+        node.first_start_open = False
         if isinstance(node, ActorNode):
             expected = all(_is_expected(error) for error in leaves_of(event.error))
             self._record.check(
@@ -212,9 +251,12 @@ class LifecycleLedger:
                 continue
             child.may_start, child.not_before = True, due
             child.must_start = True
+            child.first_start_open = False  # the supervisor starts without those that are restarted later
         node.restart_decided = True
         if isinstance(node, ActorNode):
             node.must_end_before = above.alive_with(node)
+        else:
+            node.life = "none"
 
     def _stop_for_good(self, node: Node) -> None:
         if isinstance(node, ActorNode):
@@ -257,7 +299,9 @@ class LifecycleLedger:
 
     def _take_down(self, node: Node) -> None:
         node.down = True
-        node.may_start = node.must_start = False
+        node.may_start = node.must_start = node.first_start_open = False
+        node.life = "none"
+        node.shown_without_life = ActorState.DOWN
         if isinstance(node, ActorNode):
             node.crashed = False
             self._messages.actor_ended(node)
@@ -267,19 +311,77 @@ class LifecycleLedger:
                     self._take_down(child)
 
     def _revived(self, node: Node, event: LifecycleEvent) -> None:
-        node.down = False
         node.may_start, node.not_before = True, event.time
+        self._bring_back(node)
+
+    def _bring_back(self, node: Node) -> None:
+        """Note that the node, which was down, and all below it are to start again."""
+        for each in node.subtree():
+            if not each.ended:
+                each.down = False
+                each.shown_without_life = ActorState.STARTING
 
     def _unresponsive(self, node: Node, _: LifecycleEvent) -> None:
         node.unresponsive = True
+        node.first_start_open = False
 
     def _stopped(self, node: Node, event: LifecycleEvent) -> None:
         self._check_once(not node.ended, node, "stopped")
         node.ended = True
+        node.first_start_open = False
         node.note_begin(event.time)  # a restart that was decided will not happen any more
         node.may_start = node.must_start = False
         if isinstance(node, ActorNode):
             self._messages.actor_ended(node)
+
+    # --- what snapshots show -------------------------------------------------------------------------
+
+    def check_states(self, tree: SupervisorSnapshot) -> None:
+        """Check that `tree`, taken while all tasks wait, shows each node in the state that it is in."""
+        if self.closing or self.escalated or self.interrupted:
+            return
+        shown = dict(_states_in(tree))
+        for node in self.nodes.values():
+            self._record.checks[7] += 1
+            state, expected = shown.get(node.path or "/"), self._expected_states(node)
+            if state not in expected and not (node.is_leaving() or self._is_escalated(node.parent)):
+                self._record.violate(
+                    7, f"{node.path or '/'} is shown as {state}; expected was one of {expected}", node.path
+                )
+
+    def _expected_states(self, node: Node) -> list[ActorState | None]:
+        """Return the states that a snapshot may show; None stands for none at all."""
+        if node.ended:
+            return [None]
+        if isinstance(node, SupervisorNode) and node.parent is None:  # the root announces nothing
+            starting = any(map(self._is_starting_up, node.children))
+            return [ActorState.STARTING, *[ActorState.RUNNING] * (not starting)]
+        if node.life == "none" or self._has_stopped_for_a_restart(node):
+            return [node.shown_without_life]
+        state = ActorState.RUNNING if node.life == "running" else ActorState.STARTING
+        # Nothing tells when a supervisor has stopped, nor when an actor is stopped before its on_start.
+        may_have_stopped = isinstance(node, SupervisorNode) or node.life == "begun"
+        return [state, ActorState.STOPPING, *[ActorState.RESTARTING] * may_have_stopped]
+
+    def _has_stopped_for_a_restart(self, node: Node) -> bool:
+        """Return whether a supervisor has stopped for sure, to be restarted with others of its group.
+
+        They stop in reverse order, so those after it have stopped, too.
+        """
+        return (
+            isinstance(node, SupervisorNode)
+            and node.must_start
+            and node.parent is not None
+            and all(other.has_no_life() for other in node.parent.children[node.position :])
+        )
+
+    def _is_escalated(self, node: Node | None) -> bool:
+        """Return whether the node, or a supervisor above it, ends because of an escalation."""
+        while node is not None:
+            if isinstance(node, SupervisorNode) and node.escalated:
+                return True
+            node = node.parent
+        return False
 
     # --- at rest -------------------------------------------------------------------------------------
 
@@ -323,6 +425,15 @@ def longest_stop(actor: ActorNode, grace: float | None = None) -> float:
     options = actor.options
     grace = options.grace if grace is None else grace
     return grace + options.stop_timeout + 1.0 + CANCELLATION_IGNORED_FOR
+
+
+def _states_in(tree: SupervisorSnapshot) -> Iterator[tuple[str, ActorState]]:
+    yield tree.path, tree.state
+    for child in tree.children:
+        if isinstance(child, ActorSnapshot):
+            yield child.path, child.state
+        else:
+            yield from _states_in(child)
 
 
 def _is_expected(error: BaseException) -> bool:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import trio
 
+from ultra.actors.runtime.status import ActorState
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ultra.actors.runtime.actor import ActorOptions, ActorRef
     from ultra.simulation.actor_system.message_ledger import MessageEntry
     from ultra.supervisor.spec import Backoff, OnExcess, Restart, RestartIntensity, Strategy
 
-__all__ = ["ActorNode", "Node", "SupervisorNode"]
+__all__ = ["ActorNode", "Life", "Node", "SupervisorNode"]
+
+Life = Literal["none", "begun", "starting", "running"]
+"""Where a node is in its current life: "begun" is an actor whose on_start has not been called yet."""
 
 
 class Node:
@@ -21,7 +28,9 @@ class Node:
     __slots__ = (
         "down",
         "ended",
+        "first_start_open",
         "last_crash",
+        "life",
         "may_start",
         "must_start",
         "name",
@@ -31,6 +40,7 @@ class Node:
         "position",
         "restart",
         "restart_decided",
+        "shown_without_life",
         "unresponsive",
     )
 
@@ -42,6 +52,10 @@ class Node:
         self.restart = restart
         self.down = False
         self.ended = False
+        self.life: Life = "none"
+        self.shown_without_life = ActorState.STARTING  # the state to be shown while it has no life
+        # In this life of its supervisor, it has neither started for the first time nor failed to.
+        self.first_start_open = True
         self.unresponsive = False  # it takes too long to end, so its watchers may have been told already
         self.may_start = True  # its first start, or a restart that was decided, is still to come
         self.must_start = False  # a restart that was decided is still to come
@@ -55,6 +69,22 @@ class Node:
     def is_down_for_now(self) -> bool:
         """Whether the node is down, and may be revived."""
         return self.down and not self.ended
+
+    def subtree(self) -> Iterator[Node]:
+        """Yield this node, and all below it."""
+        yield self
+
+    def actors(self) -> list[ActorNode]:
+        """Return this actor, or all actors below this supervisor in the order of their start."""
+        return [node for node in self.subtree() if isinstance(node, ActorNode)]
+
+    def is_leaving(self) -> bool:
+        """Return whether all actors here were asked to stop for good."""
+        return all(actor.stop_asked for actor in self.actors())
+
+    def has_no_life(self) -> bool:
+        """Return whether no actor here has a life."""
+        return all(actor.life == "none" for actor in self.actors())
 
     def note_begin(self, now: float) -> None:
         """Note that the node has begun a new life: a restart that was decided has happened."""
@@ -105,15 +135,11 @@ class SupervisorNode(Node):
         self.restarts: list[tuple[Node, float]] = []
         self.restarts_done: list[float] = []
 
-    def actors(self) -> list[ActorNode]:
-        """Return all actors below, in the order of their start."""
-        below: list[ActorNode] = []
+    def subtree(self) -> Iterator[Node]:
+        """Yield this node, and all below it, each supervisor before its children."""
+        yield self
         for child in self.children:
-            if isinstance(child, ActorNode):
-                below.append(child)
-            elif isinstance(child, SupervisorNode):
-                below += child.actors()
-        return below
+            yield from child.subtree()
 
     def recent_restarts(self, now: float) -> list[tuple[Node, float]]:
         """Return the restarts that count against the intensity."""
@@ -122,14 +148,12 @@ class SupervisorNode(Node):
 
     def alive_with(self, child: Node) -> list[tuple[ActorNode, int]]:
         """Return the living actors that must end before `child` begins again, with their incarnations."""
-        members = (other for other in self.restarted_with(child) if other is not child)
-        actors = (
-            actor
-            for other in members
-            for actor in (other.actors() if isinstance(other, SupervisorNode) else (other,))
-        )
         return [
-            (actor, actor.incarnation) for actor in actors if isinstance(actor, ActorNode) and actor.alive
+            (actor, actor.incarnation)
+            for other in self.restarted_with(child)
+            if other is not child
+            for actor in other.actors()
+            if actor.alive
         ]
 
     def restarted_with(self, child: Node) -> list[Node]:

@@ -38,6 +38,10 @@ LONGEST_PAUSE = 5.0
 """Virtual seconds after the end of the system in which all tasks must end: they only finish their pauses."""
 
 
+STATE_CHECK_INTERVAL = 0.7
+"""Virtual seconds between two checks of the states that a snapshot shows."""
+
+
 class Leaving(Exception):
     """The block of the system is left by this exception."""
 
@@ -54,6 +58,7 @@ class ActorSystemRun:
         self._context = ActorContext(self.record, self.messages, self.lifecycle)
         self._context.ask_another = self._workload.ask_another
         self._leaving_since: float | None = None
+        self._next_state_check = 0.0
 
     async def run(self) -> None:
         """Run to the end. What goes wrong is in the record."""
@@ -71,6 +76,16 @@ class ActorSystemRun:
             async with trio.open_nursery() as nursery:
                 await self._work_and_end(nursery)
                 await self._check_all_tasks_end(nursery)
+
+    def check_states_now_and_then(self) -> None:
+        """Check the states that a snapshot shows, from time to time during the work.
+
+        Call this when all tasks wait: at other moments a state may be about to change.
+        """
+        now = self.record.now()
+        if self._next_state_check <= now <= WORK_UNTIL + LONGEST_RESTART:
+            self._next_state_check = now + STATE_CHECK_INTERVAL
+            self.lifecycle.check_states(self._system.tree())
 
     def check_accounts(self) -> None:
         """Check, after the run, that every message had its fate, and that the runtime's counters agree."""
@@ -239,13 +254,13 @@ class ActorSystemRun:
         expected = []
         if self.setup.ending == "raise" and not self.lifecycle.escalated:
             expected.append(leaving)
-        if self._context.interrupted:
+        if self.lifecycle.interrupted:
             expected.append(SimulatedInterrupt.__name__)
         if self.lifecycle.escalated:
             expected.append("RestartLimitExceeded")
         surprising = [leaf for leaf in leaves if leaf not in {*expected, leaving, "Cancelled"}]
         record.check(
-            11 if self._context.interrupted else 6,
+            11 if self.lifecycle.interrupted else 6,
             not surprising and all(name in leaves for name in expected),
             f"the block ended with {leaves}, expected was {expected}",
             root.path,
