@@ -1,9 +1,17 @@
-"""Faults on purpose: plans of what goes wrong, a transport that injects them, seeded simulations.
+"""Fault injection: plans of what is to go wrong, a faulty transport for httpx, a simulated provider.
 
     plan = FaultPlan(seed=7).crash("/models/*/actor", times=2).fail_call("llama", status=503)
     async with MultiLLMOrchestrator(faults=plan) as orchestrator:
         ...
     print(plan)
+
+Where to find what:
+
+    plan, plan_file                            `FaultPlan`, in code and in TOML files
+    actor_faults, call_faults, http_faults     the kinds of faults, as methods of the plan
+    rules, patterns, rule_set                  when and where a rule applies; counts and observers
+    transport                                  `FaultyTransport`, which injects HTTP faults in a client
+    provider/                                  the simulated provider, which injects them in a server
 
 See docs/testing.md. Modules are imported when their names are asked for.
 """
