@@ -63,6 +63,7 @@ class OrchestratorRun:
     Attributes:
         closing: whether the orchestrator was told to end.
         names: of all models that are ever registered.
+        reading_until: when the slowest reader of a stream has read all of it, or has given up.
     """
 
     names = NAMES
@@ -72,6 +73,7 @@ class OrchestratorRun:
         self.record = Record(seed)
         self.faults = OrchestratorFaults(seed, self.record)
         self.closing = False
+        self.reading_until = 0.0
         self._random = Random(f"{seed}/ensemble")
         (self.ending,) = self._random.choices(list(ENDINGS), list(ENDINGS.values()))
         self._end_at = FAULTS_UNTIL * self._random.uniform(0.2, 1.0)
@@ -252,7 +254,7 @@ class OrchestratorRun:
         self.record.check(9, closed, "the orchestrator has actors after its end")
 
     async def _check_all_tasks_end(self, nursery: trio.Nursery) -> None:
-        until = trio.current_time() + LONGEST_PAUSE
+        until = max(trio.current_time() + LONGEST_PAUSE, self.reading_until)
         while nursery.child_tasks and trio.current_time() < until:  # noqa: ASYNC110 - they tell nobody
             await trio.sleep(0.5)
         left = ", ".join(sorted(task.name for task in nursery.child_tasks))

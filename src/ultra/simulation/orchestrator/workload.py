@@ -94,7 +94,10 @@ class User:
     async def _call(self, request: UserRequest, call: Awaitable[None]) -> None:
         """Await a call. Check that it ends once, in time, and if by an error, by one that has a reason."""
         ended = ""
+        simulated = self._simulated
         with trio.move_on_after(request.timeout + GIVE_UP_AFTER + request.reading) as scope:
+            if request.reading:
+                simulated.reading_until = max(simulated.reading_until, scope.deadline)
             try:
                 await call
                 ended = "answer"
