@@ -1,6 +1,6 @@
-"""Runtimes that are broken on purpose, for proving that simulations see it.
+"""Runtimes that are broken on purpose, to prove that simulations see it.
 
-Each function takes one guarantee away by patching the runtime; its first line says how.
+Each function breaks one guarantee by patching the runtime; its docstring says how.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class BrokenRuntime(NamedTuple):
-    """What breaks the runtime when it is called, and the number of the guarantee that then is void."""
+    """A function that breaks the runtime, and the number of the guarantee that it breaks."""
 
     guarantee: int
     apply: Break
@@ -280,6 +280,46 @@ def the_new_incarnation_does_not_wait_for_the_old(patch: pytest.MonkeyPatch) -> 
             member.phase = child.phase
 
     patch.setattr(SupervisionLoop, "_restart_group", hasty)
+
+
+@breaks(7)
+def children_do_not_wait_for_those_before_them(patch: pytest.MonkeyPatch) -> None:
+    """A child is started while the one before it is still starting."""
+    patch.setattr(
+        StartQueue, "starting", property(lambda _self: None, lambda _self, _child: None), raising=False
+    )
+
+
+@breaks(7)
+def supervisors_do_not_wait_for_their_children(patch: pytest.MonkeyPatch) -> None:
+    """A supervisor is said to have started while its children are still starting."""
+    patch.setattr(SupervisionLoop, "_is_starting", lambda _self: False)
+
+
+@breaks(7)
+def children_that_will_be_restarted_are_shown_as_stopping(patch: pytest.MonkeyPatch) -> None:
+    """The state of a child that was stopped for a restart is not renewed."""
+    on_end = SupervisionLoop._on_expected_end
+
+    def silent(self: SupervisionLoop, child: Any, how: Any) -> None:
+        with pytest.MonkeyPatch.context() as unchanged:
+            unchanged.setattr(type(child), "mark_restarting", lambda _self: None)
+            on_end(self, child, how)
+
+    patch.setattr(SupervisionLoop, "_on_expected_end", silent)
+
+
+@breaks(7)
+def crashed_children_are_shown_as_running(patch: pytest.MonkeyPatch) -> None:
+    """The state of a child that crashed is not renewed."""
+    on_crash = SupervisionLoop._on_crash
+
+    def silent(self: SupervisionLoop, child: Any, error: Exception) -> None:
+        with pytest.MonkeyPatch.context() as unchanged:
+            unchanged.setattr(type(child), "mark_restarting", lambda _self: None)
+            on_crash(self, child, error)
+
+    patch.setattr(SupervisionLoop, "_on_crash", silent)
 
 
 @breaks(8)

@@ -1,4 +1,4 @@
-"""Trio's private switches: that they are there, that they do what they should, that they are set back."""
+"""Trio's private switches: they are there, they do what they should, and they are set back."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import trio
 from trio._core import _run as scheduler
 from trio.testing import MockClock
 
-from ultra.simulation.determinism import Standstill, run_seeded, unheard
+from ultra.simulation.determinism import Deadlock, run_seeded, unraisable_errors_ignored
 
 
 async def _order() -> list[int]:
@@ -89,7 +89,32 @@ def test_the_clock_jumps_exactly_to_each_deadline_and_by_hand() -> None:
     assert times[-1] == times[-2] + 7.0
 
 
-def test_a_run_in_which_all_wait_for_ever_breaks_off_at_the_horizon() -> None:
+def test_each_jump_of_the_clock_is_told_beforehand_when_all_tasks_wait() -> None:
+    times = []
+    waiting = 0
+
+    async def wait(seconds: float) -> None:
+        nonlocal waiting
+        for _ in range(3):
+            await trio.lowlevel.checkpoint()
+        waiting += 1
+        await trio.sleep(seconds)
+        waiting -= 1
+
+    async def run() -> None:
+        async with trio.open_nursery() as nursery:
+            for seconds in (1.0, 1.0, 4.0):
+                nursery.start_soon(wait, seconds)
+
+    def note() -> None:
+        times.append((trio.current_time(), waiting))
+
+    run_seeded(run, random=Random(1), on_idle=note)
+
+    assert times == [(0.0, 3), (1.0, 1)]
+
+
+def test_a_run_in_which_all_wait_for_ever_breaks_off_at_its_time_limit() -> None:
     times = []
 
     async def wait_for_ever() -> None:
@@ -97,12 +122,12 @@ def test_a_run_in_which_all_wait_for_ever_breaks_off_at_the_horizon() -> None:
         times.append(trio.current_time())
         await trio.sleep_forever()
 
-    with unheard():
+    with unraisable_errors_ignored():
         with pytest.raises(trio.TrioInternalError) as raised:
-            run_seeded(wait_for_ever, random=Random(1), horizon=100.0)
+            run_seeded(wait_for_ever, random=Random(1), time_limit=100.0)
         cause = type(raised.value.__cause__)
         del raised
         gc.collect()
 
-    assert cause is Standstill
+    assert cause is Deadlock
     assert times == [500.0]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from ultra.actors import Actor, ActorOptions
+from ultra.actors import Actor, ActorOptions, ActorState
 from ultra.supervisor import ActorSystem, Backoff, RestartIntensity
 
 if TYPE_CHECKING:
@@ -67,3 +67,21 @@ async def test_a_restart_that_had_to_wait_for_siblings_to_stop_counts_from_when_
     assert [event.path for event in events if event.kind == "escalated"] == ["/group"]
     crashes = [event.time for event in events if event.kind == "crashed" and event.path == "/group/fragile"]
     assert crashes == [0.0, 2.0]
+
+
+async def test_an_actor_whose_crash_escalated_is_not_shown_as_running_while_its_supervisor_backs_off(
+    autojump_clock: MockClock,
+) -> None:
+    async with ActorSystem(intensity=RestartIntensity(1, within=1.0)) as system:
+        slowly = Backoff(initial=5.0, jitter=0.0)
+        group = system.supervisor("group", intensity=RestartIntensity(0), backoff=slowly)
+        fragile = group.spawn(Fragile, name="fragile")
+        fragile.tell("crash")
+
+        await trio.sleep(1.0)  # in the middle of the backoff of the group
+        assert system.tree().find("/group").state is ActorState.RESTARTING
+        assert system.tree().find("/group/fragile").state is ActorState.RESTARTING
+
+        assert await fragile.ask("well") == "well"
+        assert trio.current_time() == 5.0
+        assert system.tree().find("/group/fragile").state is ActorState.RUNNING

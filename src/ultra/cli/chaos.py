@@ -65,9 +65,9 @@ def chaos(
 
 
 def _replay(seed: int) -> int:
-    from ultra.simulation.simulation import simulate  # noqa: PLC0415 - not for the help alone
+    from ultra.simulation.one_seed import run_seed  # noqa: PLC0415 - not for the help alone
 
-    report = simulate(seed, trace=True, digest=True)
+    report = run_seed(seed, trace=True, digest=True)
     for line in report.trace:
         sys.stdout.write(f"{line}\n")
     sys.stdout.write(f"seed {seed}: {report.messages} messages, trace {report.digest}\n")

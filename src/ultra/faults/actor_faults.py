@@ -1,4 +1,4 @@
-"""Faults of actors: crashes, hangs and delays, and messages lost, doubled, reordered or too many."""
+"""Faults of actors: crashes, hangs and delays; messages dropped, duplicated, reordered, or too many."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trio.lowlevel import current_task
 from ultra.actors.runtime.cell import ABANDONED
 from ultra.actors.runtime.message import Envelope, Message, SystemMessage
 from ultra.errors import BadCall, UltraError
-from ultra.faults.recorder import RuleBook
+from ultra.faults.rule_set import RuleSet
 from ultra.faults.rules import (
     Fault,
     Hook,
@@ -36,15 +36,15 @@ if TYPE_CHECKING:
 __all__ = ["ActorFaults", "ErrorMaker", "Filler", "make_error"]
 
 ErrorMaker: TypeAlias = Exception | Callable[[], Exception]
-"""An exception to raise, or what makes one: a class, or a function without arguments."""
+"""An exception to raise, or something that makes one: a class, or a function without arguments."""
 
 
 current_stage: ContextVar[str | None] = ContextVar("current_stage", default=None)
-"""The pipeline stage of the message that the current task handles under a plan."""
+"""The stage of the message that the current task handles under a plan."""
 
 
 class Filler(Message[None], frozen=True):
-    """What `ActorFaults.fill` puts into inboxes. Handling it takes `seconds` and reaches no actor."""
+    """What `ActorFaults.fill` puts into inboxes. Handling it takes `seconds`, without the actor."""
 
     seconds: float
 
@@ -115,8 +115,8 @@ class _Fill(Fault, frozen=True):
     messages: int | None = None
 
 
-class _Site(Struct):
-    """What one actor's messages and starts have to do with the plan."""
+class _ActorRules(Struct):
+    """The rules of the plan that concern one actor."""
 
     start: tuple[Rule, ...]
     send: tuple[Rule, ...]
@@ -125,18 +125,18 @@ class _Site(Struct):
     reorders: bool
 
 
-class ActorFaults(RuleBook):
-    """The rules about actors. It is the `Interceptor` of the actors that live under the plan.
+class ActorFaults(RuleSet):
+    """The methods that add rules about actors. The plan is the `Interceptor` of the actors under it.
 
-    `path` is a pattern for actor paths: ``*`` and ``?`` within a name, ``**`` for any number of names,
-    such as ``/models/*/actor`` or ``/**``. The conditions that all rules have are those of
-    `MessageConditions`. A method that is given something not allowed raises `BadCall`.
+    `path` is a pattern for actor paths: ``*`` and ``?`` within a name, ``**`` for any number of names, as
+    in ``/models/*/actor`` or ``/**``. The conditions are those of `MessageConditions`. A method that is
+    given an argument that is not allowed raises `BadCall`.
     """
 
     def __init__(self, seed: int | None = None) -> None:
         super().__init__(seed)
-        self._sites: dict[str, _Site] = {}
-        self._lost: dict[str, list[Envelope]] = {}
+        self._rules_of: dict[str, _ActorRules] = {}
+        self._dropped: dict[str, list[Envelope]] = {}
         self._stages_count = False
 
     # --- rules ---------------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ class ActorFaults(RuleBook):
     ) -> Self:
         """Raise `error` (default: `InjectedFault`) while the actor handles a message, which crashes it.
 
-        Not `before`: only once it was handled, so that its effects are there and its reply is lost.
+        With ``before=False``, raise it after the message was handled: its effects remain, its reply is lost.
         """
         if not isinstance(before, bool):
             raise BadCall(f"before={before!r} is not allowed; give True or False")
@@ -160,11 +160,11 @@ class ActorFaults(RuleBook):
     def crash_on_start(
         self, path: str, *, error: ErrorMaker | None = None, **when: Unpack[Conditions]
     ) -> Self:
-        """Raise `error` when an incarnation of the actor is to be made: a failed start."""
+        """Raise `error` when an incarnation of the actor is made, so that its start fails."""
         return self._add(_CrashOnStart(check_error(error)), path, when)
 
     def hang(self, path: str, **when: Unpack[MessageConditions]) -> Self:
-        """Never finish to handle a message; cancelling the handler ends it."""
+        """Never finish handling a message, until the handler is cancelled."""
         return self._add(_Hang(), path, when)
 
     def delay(self, path: str, seconds: Seconds, **when: Unpack[MessageConditions]) -> Self:
@@ -172,18 +172,18 @@ class ActorFaults(RuleBook):
         return self._add(_Delay(check_seconds("seconds", seconds)), path, when)
 
     def drop(self, path: str, **when: Unpack[MessageConditions]) -> Self:
-        """Lose a message on its way; it goes to the dead letters with the reason ``fault``.
+        """Drop a message on its way. It goes to the dead letters with the reason ``fault``.
 
-        Who asked hears nothing until its timeout, or until the actor ends.
+        An ask then waits until its timeout, or until the actor ends.
         """
         return self._add(_Drop(), path, when)
 
     def duplicate(self, path: str, **when: Unpack[MessageConditions]) -> Self:
-        """Deliver a message once more, right after itself, if there is room; that reply reaches nobody."""
+        """Deliver a message twice, if the inbox has room. The second reply goes nowhere."""
         return self._add(_Duplicate(), path, when)
 
     def reorder(self, path: str, **when: Unpack[MessageConditions]) -> Self:
-        """Let a message overtake those that other senders (tasks) have waiting in its lane."""
+        """Let a message overtake the messages of other senders (tasks) that wait in its lane."""
         return self._add(_Reorder(), path, when)
 
     def fill(
@@ -194,9 +194,9 @@ class ActorFaults(RuleBook):
         messages: int | None = None,
         **when: Unpack[MessageConditions],
     ) -> Self:
-        """Before a message arrives, fill the inbox, or put this many `messages` in, as far as they fit.
+        """Fill the inbox before a message arrives, or add this many `messages`, as far as they fit.
 
-        They take `seconds` each to handle, and the actor does not see them.
+        Each takes `seconds` to handle. The actor does not see them.
         """
         if messages is not None and (type(messages) is not int or messages < 1):
             raise BadCall(f"messages={messages!r} is not allowed; give 1 or more, or None to fill the inbox")
@@ -205,24 +205,24 @@ class ActorFaults(RuleBook):
     # --- the interceptor -----------------------------------------------------------------------------
 
     def starting(self, cell: Cell) -> None:
-        """Fail the start, if a rule says so."""
-        for rule in self._fired(self._site(cell).start):
+        """Make the start fail, if a rule says so."""
+        for rule in self._fired(self._rules_about(cell).start):
             self._record(rule, cell.path)
             raise make_error(rule.fault.error if isinstance(rule.fault, _CrashOnStart) else None, "on start")
 
     def sending(self, cell: Cell, envelope: Envelope, *, may_wait: bool) -> Admission | None:
-        """Lose, double or move the message, or fill the inbox before it, as the rules say."""
-        site = self._site(cell)
-        if cell.closed or not site.send:
+        """Drop, duplicate or move the message, or fill the inbox before it, as the rules say."""
+        rules = self._rules_about(cell)
+        if cell.closed or not rules.send:
             return None
-        if site.reorders:
+        if rules.reorders:
             envelope.origin = current_task()
         after = []
-        for rule in self._fired(site.send, envelope.message):
+        for rule in self._fired(rules.send, envelope.message):
             match rule.fault:
                 case _Drop():
                     self._record(rule, cell.path, envelope.message)
-                    return self._lose(cell, envelope)
+                    return self._drop(cell, envelope)
                 case _Fill() as fault:
                     self._fill(cell, envelope, rule, fault)
                 case _:
@@ -241,14 +241,14 @@ class ActorFaults(RuleBook):
         self, cell: Cell, envelope: Envelope, receive: Callable[[object], Awaitable[object]]
     ) -> Awaitable[object]:
         """Handle the message, with the faults that the rules say."""
-        site = self._site(cell)
+        rules = self._rules_about(cell)
         if self._stages_count:
             current_stage.set(getattr(envelope.message, "stage", None))
-        if not (site.handle or site.fills):
+        if not (rules.handle or rules.fills):
             return receive(envelope.message)
         if type(envelope.message) is Filler:
             return trio.sleep(envelope.message.seconds)  # noqa: ASYNC105 - awaited by the worker
-        fired = self._fired(site.handle, envelope.message)
+        fired = self._fired(rules.handle, envelope.message)
         if not fired:
             return receive(envelope.message)
         for rule in fired:
@@ -257,33 +257,33 @@ class ActorFaults(RuleBook):
         return self._handle(cell, envelope, fired, receive)
 
     def ended(self, cell: Cell) -> Iterable[Envelope]:
-        """Those who asked by a message that was lost get to know that no answer will come."""
-        return self._lost.pop(cell.path, ())
+        """Return the dropped asks to the actor, which has ended: no answer will come."""
+        return self._dropped.pop(cell.path, ())
 
-    # --- how it is done ------------------------------------------------------------------------------
+    # --- internals -----------------------------------------------------------------------------------
 
     def _rules_changed(self) -> None:
-        self._sites.clear()
+        self._rules_of.clear()
         self._stages_count = any(rule.fault.hook == "call" and rule.when.stage for rule in self.rules)
 
-    def _site(self, cell: Cell) -> _Site:
-        site = self._sites.get(cell.path)
-        if site is None:
+    def _rules_about(self, cell: Cell) -> _ActorRules:
+        rules = self._rules_of.get(cell.path)
+        if rules is None:
             send = self._rules_for("send", cell.path)
-            site = self._sites[cell.path] = _Site(
+            rules = self._rules_of[cell.path] = _ActorRules(
                 start=self._rules_for("start", cell.path),
                 send=send,
                 handle=self._rules_for("handle", cell.path),
                 fills=any(isinstance(rule.fault, _Fill) for rule in send),
                 reorders=any(isinstance(rule.fault, _Reorder) for rule in send),
             )
-        return site
+        return rules
 
-    def _lose(self, cell: Cell, envelope: Envelope) -> Admission:
+    def _drop(self, cell: Cell, envelope: Envelope) -> Admission:
         cell.discard(envelope, "fault")
-        if envelope.on_abandon is not None:  # somebody may be waiting for the answer
-            lost = [other for other in self._lost.get(cell.path, ()) if not other.abandoned]
-            self._lost[cell.path] = [*lost, envelope]
+        if envelope.on_abandon is not None:  # it is an ask
+            waiting = [other for other in self._dropped.get(cell.path, ()) if not other.abandoned]
+            self._dropped[cell.path] = [*waiting, envelope]
         return "accepted"
 
     def _fill(self, cell: Cell, envelope: Envelope, rule: Rule, fault: _Fill) -> None:
@@ -347,7 +347,7 @@ class ActorFaults(RuleBook):
 
 
 def check_error(error: object) -> ErrorMaker | None:
-    """Return `error` if it can be raised; raises `BadCall` otherwise."""
+    """Return `error` if it can be raised. Raises `BadCall` otherwise."""
     if error is None or isinstance(error, Exception):
         return error
     if not callable(error) or (isinstance(error, type) and not issubclass(error, Exception)):
@@ -358,7 +358,7 @@ def check_error(error: object) -> ErrorMaker | None:
 
 
 def make_error(error: ErrorMaker | None, default: str) -> Exception:
-    """The exception to raise; `default` is the text of the one that nobody chose."""
+    """Return the exception to raise; `default` is the text of an `InjectedFault` if `error` is None."""
     if error is None:
         return InjectedFault(f"injected by a fault plan, {default}")
     return error.with_traceback(None) if isinstance(error, Exception) else error()

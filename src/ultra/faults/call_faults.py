@@ -1,4 +1,4 @@
-"""Faults of calls to models: failures, hangs, delays, garbage, streams that break off or crawl."""
+"""Faults of calls to models: failures, hangs, delays, garbage, streams that break off or are slow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import trio
 from ultra.clients.adapter import ClientAdapter, OnText
 from ultra.errors import BadCall, ModelError
 from ultra.faults.actor_faults import ErrorMaker, check_error, current_stage, make_error
-from ultra.faults.recorder import RuleBook
+from ultra.faults.rule_set import RuleSet
 from ultra.faults.rules import (
     CallConditions,
     Fault,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["CallFaults", "Garbage"]
 
 Garbage = Literal["noise", "empty", "type"]
-"""What a model gives in place of an answer: letters without sense, nothing, or something not text."""
+"""What a model answers instead: random letters, nothing, or an object that is no text."""
 
 _NOISE_CHARACTERS: Final = 200
 
@@ -95,7 +95,7 @@ class _SlowStream(Fault, frozen=True):
 
 
 class InjectedStatus(Exception):
-    """An HTTP status that a fault plan made up; it looks as the errors of clients for HTTP do."""
+    """An HTTP status that a fault plan made up. It has the attributes that errors of HTTP clients have."""
 
     def __init__(self, status: int, retry_after: float | None) -> None:
         super().__init__(f"injected by a fault plan: status {status}")
@@ -103,10 +103,11 @@ class InjectedStatus(Exception):
         self.headers = {} if retry_after is None else {"retry-after": f"{retry_after:g}"}
 
 
-class CallFaults(RuleBook):
-    """The rules about calls to models. `model` is a pattern for the names that models are registered under.
+class CallFaults(RuleSet):
+    """The methods that add rules about calls to models.
 
-    The conditions are those of `CallConditions`. One call is one attempt: retries are calls of their own.
+    `model` is a pattern for the names that models are registered under. The conditions are those of
+    `CallConditions`. One call is one attempt: each retry is another call.
     """
 
     def fail_call(
@@ -118,9 +119,9 @@ class CallFaults(RuleBook):
         retry_after: float | None = None,
         **when: Unpack[CallConditions],
     ) -> Self:
-        """Fail a call with an HTTP `status`, with `error`, or (neither given) with status 500.
+        """Fail a call with an HTTP `status`, with `error`, or (if neither is given) with status 500.
 
-        `retry_after` [s] is what the server asks to wait, and goes with a status.
+        `retry_after` is how long the server asks to wait [s]. It needs a status.
         """
         if status is not None and error is not None:
             raise BadCall("fail_call takes a status or an error, not both")
@@ -134,7 +135,7 @@ class CallFaults(RuleBook):
         return self._add(_FailCall(status, check_error(error), retry_after), model, when)
 
     def hang_call(self, model: str = "*", **when: Unpack[CallConditions]) -> Self:
-        """Never answer a call; a timeout or a cancellation ends it."""
+        """Never answer a call, until a timeout or a cancellation ends it."""
         return self._add(_HangCall(), model, when)
 
     def delay_call(self, model: str = "*", *, seconds: Seconds, **when: Unpack[CallConditions]) -> Self:
@@ -150,7 +151,7 @@ class CallFaults(RuleBook):
         return self._add(_GarbleCall(garbage), model, when)
 
     def cut_stream(self, model: str = "*", *, pieces: int, **when: Unpack[CallConditions]) -> Self:
-        """Break the connection of a stream after it gave this many `pieces` of text."""
+        """Break a stream off after this many `pieces` of text."""
         if type(pieces) is not int or pieces < 0:
             raise BadCall(f"pieces={pieces!r} is not allowed; give a whole number, 0 or more")
         return self._add(_CutStream(pieces), model, when)
@@ -160,19 +161,20 @@ class CallFaults(RuleBook):
         return self._add(_SlowStream(check_seconds("seconds", seconds)), model, when)
 
     def around(self, model: str, adapter: ClientAdapter) -> ClientAdapter:
-        """The adapter of `model`, with the faults that the rules put around its calls."""
+        """Return an adapter that injects the faults of this plan into the calls of `model`."""
         return _FaultyAdapter(model, adapter, self)
 
 
 class _FaultyAdapter(ClientAdapter):
-    """Stands before the adapter of a model, and looks just like it."""
+    """Injects faults into the calls of another adapter, and has the same properties."""
 
-    def __init__(self, model: str, inner: ClientAdapter, plan: CallFaults) -> None:  # its inner one is whole
+    def __init__(self, model: str, inner: ClientAdapter, plan: CallFaults) -> None:
+        # The base's __init__ is not called: all that it would set up is in `inner`.
         self._model = model
         self._inner = inner
         self._plan = plan
-        self._rules: tuple[Rule, ...] = ()  # those about this model, of so many that the plan had
-        self._rules_seen = 0
+        self._rules: tuple[Rule, ...] = ()  # about this model
+        self._rules_seen = 0  # how many rules the plan had when `_rules` was made
 
     def __repr__(self) -> str:
         return repr(self._inner)
@@ -201,7 +203,7 @@ class _FaultyAdapter(ClientAdapter):
     ) -> Completion:
         streams = on_text is not None and self.streams
         adapter = self._inner
-        heard = _Heard(on_text) if on_text is not None and streams else None
+        stream = _StreamFaults(on_text) if on_text is not None and streams else None
         for rule in self._fired(streams=streams):
             match rule.fault:
                 case _DelayCall(seconds):
@@ -212,13 +214,13 @@ class _FaultyAdapter(ClientAdapter):
                     adapter = ClientAdapter(_failing(fault))
                 case _GarbleCall(garbage):
                     adapter = ClientAdapter(_garbling(garbage, rule))
-                case _CutStream(pieces) if heard is not None:
-                    heard.cut_after = pieces
-                case _SlowStream(seconds) if heard is not None:
-                    heard.pace = lambda rule=rule, seconds=seconds: draw_seconds(seconds, rule.random)
-        if heard is None or not heard.disturbed:
+                case _CutStream(pieces) if stream is not None:
+                    stream.cut_after = pieces
+                case _SlowStream(seconds) if stream is not None:
+                    stream.pace = lambda rule=rule, seconds=seconds: draw_seconds(seconds, rule.random)
+        if stream is None or not stream.needed:
             return await adapter.call(request, on_text=on_text, caller=caller)
-        return await heard.listen(lambda hear: adapter.call(request, on_text=hear, caller=caller))
+        return await stream.apply(lambda hear: adapter.call(request, on_text=hear, caller=caller))
 
     def _fired(self, *, streams: bool) -> list[Rule]:
         plan = self._plan
@@ -238,8 +240,8 @@ class _FaultyAdapter(ClientAdapter):
         return fired
 
 
-class _Heard:
-    """What a listener hears of a stream that is cut off or slowed down."""
+class _StreamFaults:
+    """Cuts off or slows down the stream of one call."""
 
     def __init__(self, on_text: OnText) -> None:
         self._on_text = on_text
@@ -247,19 +249,19 @@ class _Heard:
         self.pace: Callable[[], float] | None = None
 
     @property
-    def disturbed(self) -> bool:
-        """Whether anything is to be done to the stream."""
+    def needed(self) -> bool:
+        """Whether the stream is to be cut off or slowed down."""
         return self.cut_after is not None or self.pace is not None
 
-    async def listen(self, call: Callable[[OnText], Awaitable[Completion]]) -> Completion:
-        """Await ``call(hear)``, with the pieces that it gives to `hear` disturbed."""
+    async def apply(self, call: Callable[[OnText], Awaitable[Completion]]) -> Completion:
+        """Await ``call(on_text)``, and pass on the pieces of text that come by `on_text`, with the faults."""
         if self.pace is None:
             return await self._cut(call, self._on_text)
         completion: Completion | None = None
         failure: ModelError | None = None
         send, receive = trio.open_memory_channel[str](inf)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._play, receive, self.pace)
+            nursery.start_soon(self._slow_down, receive, self.pace)
             with send:
                 try:
                     completion = await self._cut(call, send.send_nowait)
@@ -270,7 +272,7 @@ class _Heard:
             raise failure or _broken_off()
         return completion
 
-    async def _play(self, pieces: trio.MemoryReceiveChannel[str], pace: Callable[[], float]) -> None:
+    async def _slow_down(self, pieces: trio.MemoryReceiveChannel[str], pace: Callable[[], float]) -> None:
         async for piece in pieces:
             await trio.sleep(pace())
             self._on_text(piece)
@@ -280,7 +282,7 @@ class _Heard:
             return await call(on_text)
         left = self.cut_after
 
-        def hear(text: str) -> None:
+        def pass_on(text: str) -> None:
             nonlocal left
             if left:
                 left -= 1
@@ -291,7 +293,7 @@ class _Heard:
         completion: Completion | None = None
         with trio.CancelScope() as scope:
             if left:
-                completion = await call(hear)
+                completion = await call(pass_on)
         if completion is None or scope.cancel_called:
             raise _broken_off()
         return completion

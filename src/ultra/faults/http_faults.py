@@ -1,11 +1,11 @@
-"""Faults of exchanges over HTTP, as rules; `ultra.faults.transport` injects them."""
+"""Faults of HTTP requests and responses, as rules. `ultra.faults.transport` and the provider inject them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from ultra.errors import BadCall
-from ultra.faults.recorder import RuleBook
+from ultra.faults.rule_set import RuleSet
 from ultra.faults.rules import Conditions, Fault, Hook, Seconds, check_retry_after, check_seconds
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class ReadTimesOut(_InPlaceOfServer, frozen=True):
 
 
 class HugeBody(_InPlaceOfServer, frozen=True):
-    """The server sends more than anybody wants."""
+    """The server sends a body that is far too large."""
 
     name: ClassVar[str] = "http_huge_body"
 
@@ -92,7 +92,7 @@ class SlowBody(_HttpFault, frozen=True):
 
 
 class MalformedEvents(_HttpFault, frozen=True):
-    """An event of the stream is not what it should be."""
+    """An event of the stream is malformed."""
 
     name: ClassVar[str] = "http_malformed_events"
 
@@ -100,7 +100,7 @@ class MalformedEvents(_HttpFault, frozen=True):
 
 
 class StreamError(_HttpFault, frozen=True):
-    """A stream that began well tells of an error, and ends."""
+    """A stream that began well reports an error, and ends."""
 
     name: ClassVar[str] = "http_stream_error"
 
@@ -109,19 +109,18 @@ class StreamError(_HttpFault, frozen=True):
 
 
 class ContentType(_HttpFault, frozen=True):
-    """The answer says that it is something else."""
+    """The response has a wrong content type."""
 
     name: ClassVar[str] = "http_content_type"
 
     value: str = "text/html"
 
 
-class HttpFaults(RuleBook):
-    """The rules about HTTP, for a `FaultyTransport`.
+class HttpFaults(RuleSet):
+    """The methods that add rules about HTTP, for a `FaultyTransport` or a simulated provider.
 
-    `url` is a pattern for whole URLs, with or without their query.
-
-    The conditions are those of `Conditions`. Counts are bytes of the body as it is sent.
+    `url` is a pattern for whole URLs, with or without their query. The conditions are those of
+    `Conditions`. Counts are bytes of the body as it is sent.
     """
 
     def http_status(
@@ -133,7 +132,7 @@ class HttpFaults(RuleBook):
         body: bytes = b"",
         **when: Unpack[Conditions],
     ) -> Self:
-        """Answer with `status` and `body`, without a request to the server; `retry_after` is a header [s]."""
+        """Answer with `status` and `body` instead of the server; `retry_after` [s] is sent as a header."""
         if type(status) is not int or not 200 <= status <= 599:  # noqa: PLR2004 - what httpx can make
             raise BadCall(f"status={status!r} is not allowed; give an HTTP status from 200 to 599")
         check_retry_after(retry_after)
@@ -146,15 +145,15 @@ class HttpFaults(RuleBook):
         return self._add(ConnectFails(), url, when)
 
     def http_read_timeout(self, url: str = "*", **when: Unpack[Conditions]) -> Self:
-        """Stay silent for as long as the request's own read timeout, and then time out."""
+        """Send nothing for as long as the request's own read timeout, and then time out."""
         return self._add(ReadTimesOut(), url, when)
 
     def http_disconnect(self, url: str = "*", *, after_bytes: int, **when: Unpack[Conditions]) -> Self:
-        """Break the connection after this much of the body."""
+        """Break the connection after this many bytes of the body."""
         return self._add(Disconnects(_checked_count("after_bytes", after_bytes)), url, when)
 
     def http_truncate(self, url: str = "*", *, after_bytes: int, **when: Unpack[Conditions]) -> Self:
-        """End the body after this much of it, as if that were all."""
+        """End the body after this many bytes, as if it were whole."""
         return self._add(Truncates(_checked_count("after_bytes", after_bytes)), url, when)
 
     def http_slow_body(
@@ -167,9 +166,9 @@ class HttpFaults(RuleBook):
     def http_malformed_events(
         self, url: str = "*", *, after_events: int = 0, **when: Unpack[Conditions]
     ) -> Self:
-        """Put an event that is cut off in the middle into a stream, after this many whole ones.
+        """Insert an event that is cut off in the middle into a stream, after this many whole ones.
 
-        Streams are server-sent events, and JSON by lines; other answers are left alone.
+        Streams are server-sent events and lines of JSON. Other responses are not changed.
         """
         return self._add(MalformedEvents(_checked_count("after_events", after_events)), url, when)
 
@@ -178,8 +177,8 @@ class HttpFaults(RuleBook):
     ) -> Self:
         """Report an error inside a stream of status 200, after this many whole events, and end it.
 
-        How is the protocol's to say, `status` is what the error would be elsewhere: the simulated provider
-        knows.
+        `status` is the status that the error would have outside of a stream. The simulated provider reports
+        it in the words of the protocol.
         """
         if type(status) is not int or not 400 <= status <= 599:  # noqa: PLR2004 - HTTP's errors
             raise BadCall(f"status={status!r} is no failure; give an HTTP status from 400 to 599")
@@ -188,11 +187,11 @@ class HttpFaults(RuleBook):
     def http_content_type(
         self, url: str = "*", *, value: str = "text/html", **when: Unpack[Conditions]
     ) -> Self:
-        """Say of the body that it is something else."""
+        """Send another content type than that of the body."""
         return self._add(ContentType(_checked_header(value)), url, when)
 
     def http_huge_body(self, url: str = "*", *, size: int, **when: Unpack[Conditions]) -> Self:
-        """Answer with a body of `size` bytes without sense."""
+        """Answer with a body of `size` bytes of white space."""
         return self._add(HugeBody(_checked_count("size", size, least=1)), url, when)
 
 

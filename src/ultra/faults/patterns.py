@@ -1,4 +1,4 @@
-"""Patterns of a rule: which actors, models, URLs and messages it is about."""
+"""The patterns of a rule: which actors, models, URLs and messages it is about."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MessageMatch: TypeAlias = "Callable[[object], bool]"
 
 
 def path_matcher(pattern: object) -> Callable[[str], bool]:
-    """Match actor paths: ``*`` and ``?`` within a name, ``**`` for any number of names.
+    """Return a function that matches actor paths: ``*`` and ``?`` in a name, ``**`` for any number of names.
 
     Raises:
         BadCall: no actor can have such a path.
@@ -65,17 +65,17 @@ def _check_brackets(part: str, pattern: str) -> None:
 
 
 def model_matcher(pattern: object) -> Callable[[str], bool]:
-    """Match the names that models were registered under, with ``*`` and ``?``."""
+    """Return a function that matches the names of registered models, with ``*`` and ``?``."""
     return _text_matcher("model", pattern)
 
 
 def stage_matcher(pattern: object) -> Callable[[str], bool]:
-    """Match the names of pipeline stages, with ``*`` and ``?``."""
+    """Return a function that matches the names of stages, with ``*`` and ``?``."""
     return _text_matcher("stage", pattern)
 
 
 def url_matcher(pattern: object) -> Callable[[str], bool]:
-    """Match whole URLs; ``*`` matches slashes too.
+    """Return a function that matches whole URLs; ``*`` matches slashes, too.
 
     Raises:
         BadCall: no URL of HTTP can match.
@@ -102,7 +102,7 @@ def _text_matches(pattern: str, text: str) -> bool:
 
 
 def message_matcher(pattern: MessagePattern | None, stage: str | None) -> MessageMatch | None:
-    """Match messages by class and by their `stage`; None matches all.
+    """Return a function that matches messages by class and by `stage`, or None if it would match all.
 
     Raises:
         BadCall: no message can match.
@@ -153,7 +153,7 @@ def _class_matcher(pattern: MessagePattern) -> MessageMatch:
 
 
 def covers_message(wide: MessagePattern | None, narrow: MessagePattern | None) -> bool:
-    """Whether every message that matches `narrow` is known to match `wide`."""
+    """Return whether every message that matches `narrow` surely matches `wide`."""
     if wide is None or wide == narrow:
         return True
     classes = tuple(_classes(wide))

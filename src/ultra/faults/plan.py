@@ -13,7 +13,7 @@ __all__ = ["FAULTS", "FaultPlan"]
 
 
 class FaultPlan(ActorFaults, CallFaults, HttpFaults):
-    """What is to go wrong, for tests: of actors, of calls to models, of exchanges over HTTP.
+    """What is to go wrong, for tests: in actors, in calls to models, in HTTP requests and responses.
 
         plan = (
             FaultPlan(seed=7)
@@ -28,18 +28,18 @@ class FaultPlan(ActorFaults, CallFaults, HttpFaults):
 
     Each method adds a rule and returns the plan. All rules that match apply, in the order in which they
     were written, up to one that leaves nothing to later ones, such as a crash. `seed` decides all that is
-    left to chance; each rule draws for itself, so that one more rule changes nothing for the others.
-    None takes a seed at random; printing the plan shows it, and what the plan did. Time is trio's, so
-    virtual clocks drive it, and begins with the plan's first use, which logs a warning.
+    left to chance; None takes a random one. Each rule draws for itself, so another rule changes nothing
+    for the others. Printing the plan shows the seed, and what the plan did. Times are trio's, so virtual
+    clocks drive them; they begin with the plan's first use, which logs a warning.
 
-    A plan is for one event loop. It remembers counts over several systems; make a new one to begin anew.
+    A plan is for one event loop. Its counts go on over several systems; make a new plan to start at 0.
 
     Raises:
-        BadCall: by the rules, when one is added that is not allowed or could never apply.
+        BadCall: by the methods, when a rule is not allowed or could never apply.
     """
 
     def add(self, fault: str, *target: str, **settings: object) -> Self:
-        """Add a rule by the name of its method, such as rules from files: ``plan.add("crash", "/echo")``.
+        """Add a rule by the name of its method: ``plan.add("crash", "/echo")``. Files of rules use this.
 
         Raises:
             BadCall: there is no such fault, or the fault has no such setting.
@@ -59,4 +59,4 @@ FAULTS: Final = tuple(
     for name, method in vars(cls).items()
     if getattr(method, "__annotations__", {}).get("return") == "Self"
 )
-"""The kinds of faults, by the names of the methods that add them."""
+"""The kinds of faults: the names of the methods that add them."""

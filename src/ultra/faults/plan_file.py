@@ -27,7 +27,7 @@ def read_plan(path: str | Path) -> FaultPlan:
     under their names. A range of seconds is an array of two.
 
     Raises:
-        ConfigError: the file cannot be read, is not TOML, or has something that no plan has; the message
+        ConfigError: the file cannot be read, is not TOML, or has an entry that no plan has. The message
             names the file and the rule.
     """
     path = Path(path)
@@ -61,7 +61,7 @@ def _add(plan: FaultPlan, rule: dict[str, object], where: str) -> None:
 
 
 def _argument(name: str, value: object) -> object:
-    """`value` as the methods of a plan take it: TOML has neither tuples nor bytes."""
+    """Return `value` as the methods of a plan take it: TOML has neither tuples nor bytes."""
     if name == "body" and isinstance(value, str):
         return value.encode()
     return tuple(value) if isinstance(value, list) else value

@@ -39,22 +39,26 @@ __all__ = [
 
 
 class InjectedFault(UltraError, RuntimeError):
-    """A fault plan raised this; nothing is wrong but what the plan asked for."""
+    """An error that a fault plan raised on purpose."""
 
 
 Hook = Literal["start", "send", "handle", "call", "http"]
-"""Where a fault is injected: at an actor's start, when a message is sent or handled, around a call to a
-model, in an exchange over HTTP."""
+"""Where a fault is injected: at the start of an actor, when a message is sent or handled, around a call to a
+model, or in an HTTP request and its response."""
 
 Seconds: TypeAlias = float | tuple[float, float]
-"""A time [s], or the two ends of a range that each injection draws from."""
+"""A time in seconds, or the two ends of a range that each injection draws from."""
 
 
 class Conditions(TypedDict, total=False):
     """When a rule applies.
 
-    `times` is how often in all, `skip` how many matches go free before that, `probability` (0..1) whether
-    a match counts; `after` and `until` bound the time since the plan's first use [s of trio's clock].
+    Attributes:
+        times: how often in all; None sets no limit.
+        skip: how many matches are left alone before that.
+        probability: with which a match counts, above 0 and up to 1.
+        after: from which time on, in seconds of trio's clock since the plan's first use.
+        until: up to which time.
     """
 
     times: int | None
@@ -65,13 +69,13 @@ class Conditions(TypedDict, total=False):
 
 
 class CallConditions(Conditions, total=False):
-    """As `Conditions`; `stage` is a pattern for the pipeline's stage."""
+    """`Conditions`, and `stage`: a pattern for the name of the stage."""
 
     stage: str | None
 
 
 class MessageConditions(CallConditions, total=False):
-    """As `CallConditions`; `message` is a class of messages, a pattern for its name, or several."""
+    """`CallConditions`, and `message`: a class of messages, a pattern for its name, or a tuple of these."""
 
     message: MessagePattern | None
 
@@ -83,14 +87,14 @@ _CONDITIONS: Final[Mapping[Hook, type]] = {
     "call": CallConditions,
     "http": Conditions,
 }
-"""What a rule may be made to depend on: a start has no message, and an exchange over HTTP knows no stage."""
+"""The conditions that a rule may have: a start has no message, and HTTP knows no stage."""
 
 
 class Fault(Struct, frozen=True):
     """Base of what a rule does.
 
-    `name` is the method of `FaultPlan` that adds it, `hook` is where it is injected; with `ends`, the
-    rules after it are not consulted once it was.
+    `name` is the method of `FaultPlan` that adds it, and `hook` is where it is injected. If `ends`, later
+    rules are not asked once it was injected.
     """
 
     name: ClassVar[str]
@@ -98,11 +102,11 @@ class Fault(Struct, frozen=True):
 
     @property
     def ends(self) -> bool:
-        """Whether nothing is left to do for later rules."""
+        """Whether it leaves nothing to later rules."""
         return False
 
     def settings(self) -> dict[str, object]:
-        """What differs from the default, for people to read."""
+        """Return the settings that differ from their defaults, for people to read."""
         return {
             field.name: value
             for field in fields(self)
@@ -111,9 +115,14 @@ class Fault(Struct, frozen=True):
 
 
 class Injection(Struct, frozen=True):
-    """One fault that was injected: which, by which rule (counted from 1), at what time [s], and where.
+    """One fault that was injected.
 
-    `message` is what it befell, None where there is no message.
+    Attributes:
+        fault: its kind.
+        rule: the number of the rule in its plan, counted from 1.
+        time: seconds since the plan's first use.
+        where: the path of the actor, the name of the model, or the URL.
+        message: the message that it was done to, None if there was none.
     """
 
     fault: str
@@ -187,7 +196,7 @@ class Rule:
         self.injected = 0
 
     def matches_stage(self, stage: str | None) -> bool:
-        """Whether a call made in `stage` is meant."""
+        """Return whether the rule applies to a call made in `stage`."""
         return self._matches_stage is None or (stage is not None and self._matches_stage(stage))
 
     def fires(self, clock: Callable[[], float]) -> bool:
@@ -204,7 +213,7 @@ class Rule:
         return True
 
     def hides(self, later: Rule) -> bool:
-        """Whether `later` could never apply, since this rule takes all that it matches before it."""
+        """Return whether `later` could never apply, because this rule comes first and takes all of it."""
         mine, others = self.when, later.when
         return (
             self.fault.hook == later.fault.hook
@@ -234,7 +243,7 @@ class Rule:
 
 
 def check_seconds(what: str, value: object, *, least: float = 0.0) -> Seconds:
-    """Return `value` if it is a time, or a range of times; raises `BadCall` otherwise."""
+    """Return `value` if it is a time or a range of times. Raises `BadCall` otherwise."""
     least_of, most = value if isinstance(value, tuple) and len(value) == 2 else (value, value)  # noqa: PLR2004
     if _is_number(least_of) and _is_number(most) and least <= least_of <= most < inf:
         return value  # type: ignore[return-value] # narrowed above
@@ -248,7 +257,7 @@ def check_retry_after(value: object) -> None:
 
 
 def draw_seconds(seconds: Seconds, random: Random) -> float:
-    """One time out of the range."""
+    """Return one time out of the range."""
     return random.uniform(*seconds) if isinstance(seconds, tuple) else seconds
 
 

@@ -1,4 +1,4 @@
-"""A transport for httpx that goes wrong as a fault plan says, around a real or an in-memory one."""
+"""A transport for httpx that injects the HTTP faults of a plan, around a real or an in-memory one."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _FILTERED: Final = (*_CHANGE_LENGTH, SlowBody)
 
 
 class _Framing(NamedTuple):
-    """How a stream is made of events."""
+    """How events are separated in a stream, and how an error looks in it."""
 
     end: re.Pattern[bytes]
     separator: bytes
@@ -59,15 +59,15 @@ _FRAMINGS: Final = {
 
 
 class FaultyTransport(httpx.AsyncBaseTransport):
-    """Give it to a client: ``httpx.AsyncClient(transport=FaultyTransport(plan))``.
+    """A transport to give to a client: ``httpx.AsyncClient(transport=FaultyTransport(plan))``.
 
-    The HTTP rules of `plan` apply to requests by their URL, with its query or without. What they leave
-    alone goes to `transport`: the network by default, or an `httpx.MockTransport` or
-    `httpx.ASGITransport` in memory. Closing this closes that. Runs on trio and on asyncio; errors are
-    httpx's own, as from a real network.
+    The HTTP rules of `plan` apply to requests by their URL, with its query or without. Other requests go
+    to `transport`: the network by default, or an `httpx.MockTransport` or `httpx.ASGITransport` in memory.
+    Closing this transport closes that one. It runs on trio and on asyncio, and raises httpx's own errors,
+    as a real network does.
 
     Raises:
-        BadCall: `plan` is no fault plan, or `transport` no transport for async clients.
+        BadCall: `plan` is no fault plan, or `transport` is no transport for async clients.
     """
 
     def __init__(self, plan: HttpFaults, transport: httpx.AsyncBaseTransport | None = None) -> None:
@@ -80,7 +80,7 @@ class FaultyTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Answer `request`, or fail as the plan says."""
-        shown = str(request.url.copy_with(userinfo=b"", query=None))  # keys may be in what this leaves out
+        shown = str(request.url.copy_with(userinfo=b"", query=None))  # without parts that may hold a key
         rules = self._plan._rules_for("http", str(request.url), shown)  # noqa: SLF001 - two parts of one plan
         about_events = [rule for rule in rules if isinstance(rule.fault, _READ_EVENTS)]
         fired = self._fired([rule for rule in rules if rule not in about_events], shown)
@@ -88,14 +88,14 @@ class FaultyTransport(httpx.AsyncBaseTransport):
             response = await _in_place_of_server(fired.pop(), request)
         else:
             if about_events:
-                request.headers["accept-encoding"] = "identity"  # no events can be seen in what is packed
+                request.headers["accept-encoding"] = "identity"  # compressed events cannot be recognised
             response = await self._transport.handle_async_request(request)
             if _framing(response) is not None:  # elsewhere there are no events
                 fired += self._fired(about_events, shown)
         return _disturbed(response, sorted(fired, key=_number)) if fired else response
 
     def _fired(self, rules: list[Rule], where: str) -> list[Rule]:
-        """Those of `rules` that are to be injected now; they are recorded."""
+        """Return those of `rules` that are to be injected now, and record the injections."""
         fired = self._plan._fired(rules)  # noqa: SLF001 - two parts of one plan
         for rule in fired:
             self._plan._record(rule, where)  # noqa: SLF001 - as above
@@ -124,7 +124,7 @@ async def _in_place_of_server(rule: Rule, request: httpx.Request) -> httpx.Respo
 
 
 def _framing(response: httpx.Response) -> _Framing | None:
-    """How the body is made of events; None if it is not."""
+    """Return the framing of the body's events, None if the body has no events."""
     return _FRAMINGS.get(response.headers.get("content-type", "").partition(";")[0].strip().lower())
 
 
@@ -156,9 +156,9 @@ class _Blanks(httpx.AsyncByteStream):
 
 
 class _Body(httpx.AsyncByteStream):
-    """The body of a response on its way through the rules, in their order.
+    """The body of a response, changed by the rules in their order.
 
-    An iterator of its own rather than a generator: whoever stops reading leaves nothing to be finalized.
+    An iterator rather than a generator: when a reader stops early, nothing is left to be finalized.
     """
 
     def __init__(self, inner: object, rules: list[Rule], framing: _Framing | None) -> None:
@@ -193,7 +193,7 @@ class _Body(httpx.AsyncByteStream):
         await self._inner.aclose()
 
     def _advance(self, piece: bytes | None) -> None:
-        """Take the next piece of the body inside, None at its end."""
+        """Take the next piece of the inner body, None at its end."""
         pieces = [] if piece is None else [piece]
         self._over = piece is None
         for stage in self._filters:
@@ -209,22 +209,22 @@ class _Body(httpx.AsyncByteStream):
 
 
 class _Filter:
-    """What a rule does to the pieces of a body. Once it is `over`, the body is; `error` then ends it."""
+    """Changes the pieces of a body as a rule says. When it is `over`, the body ends, with `error` if set."""
 
     over = False
     error: Exception | None = None
 
     def push(self, piece: bytes) -> list[bytes]:
-        """What becomes of one piece."""
+        """Return the pieces to send in place of one piece."""
         return [piece]
 
     def end(self) -> list[bytes]:
-        """What is left to send when the body inside has ended."""
+        """Return the pieces to send after the end of the inner body."""
         return []
 
 
 class _Cut(_Filter):
-    """Lets so many bytes pass."""
+    """Ends the body after some bytes."""
 
     def __init__(self, size: int, *, breaks: bool) -> None:
         self._left = size
@@ -243,7 +243,7 @@ class _Cut(_Filter):
 
 
 class _Chop(_Filter):
-    """Makes small pieces."""
+    """Splits the body into small pieces."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -253,7 +253,7 @@ class _Chop(_Filter):
 
 
 class _Events(_Filter):
-    """Takes the body apart into events, each with what ends it."""
+    """Splits the body into events, each with its separator."""
 
     def __init__(self, framing: _Framing, after: int) -> None:
         self._framing = framing
@@ -278,14 +278,14 @@ class _Events(_Filter):
 
 
 class _HalfAnEvent(_Events):
-    """Puts half an event before a whole one."""
+    """Inserts half an event before a whole one."""
 
     def _at_its_turn(self, event: bytes) -> list[bytes]:
         return [event[: len(event) // 2] + self._framing.separator, event]
 
 
 class _ErrorEvent(_Events):
-    """Puts an error in place of an event, and ends."""
+    """Replaces an event by an error, and ends the body."""
 
     def __init__(self, framing: _Framing, after: int, status: int) -> None:
         super().__init__(framing, after)

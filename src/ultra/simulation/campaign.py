@@ -1,4 +1,4 @@
-"""Many simulations: spread over processes, added up, and compared from process to process."""
+"""Run many seeds, spread over processes, add up what they came to, and compare traces between processes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct, field
 
 from ultra.errors import BadCall
+from ultra.simulation.one_seed import run_seed
 from ultra.simulation.record import GUARANTEES, Violation
-from ultra.simulation.simulation import simulate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,13 +25,23 @@ if TYPE_CHECKING:
 __all__ = ["Campaign", "run_campaign"]
 
 CHUNK: Final = 50
-"""Seeds that a process runs in one go; the first of them runs a second time, in another process."""
+"""How many seeds a process runs in one go. The first of them runs a second time, with another chunk."""
 
 SEEDS_BETWEEN_COLLECTIONS: Final = 25
 
 
 class Campaign(Struct):
-    """What came of some seeds. `faults` counts by kind, `checks` by guarantee; times are real seconds."""
+    """What some seeds came to.
+
+    Attributes:
+        seeds: how many were run.
+        seconds: the real time that this took.
+        messages: how many were sent.
+        faults: how many were injected, by kind.
+        checks: how many were made, by guarantee.
+        violations: the guarantees that did not hold.
+        digests: of the traces of some seeds.
+    """
 
     seeds: int = 0
     seconds: float = 0.0
@@ -43,11 +53,11 @@ class Campaign(Struct):
 
     @property
     def seeds_per_second(self) -> float:
-        """How fast it went, all processes together."""
+        """The speed of all processes together."""
         return self.seeds / self.seconds if self.seconds else 0.0
 
     def add(self, other: Campaign) -> None:
-        """Take in what came of other seeds; digests of seeds that both have run are compared."""
+        """Add what other seeds came to. Compare the digests of seeds that both have run."""
         self.seeds += other.seeds
         self.messages += other.messages
         for kind, count in other.faults.items():
@@ -76,14 +86,19 @@ def run_campaign(
     processes: int | None = None,
     on_progress: Callable[[Campaign], None] = lambda _: None,
 ) -> Campaign:
-    """Simulate `seeds` seeds from `start` on, in so many processes (default: one for each processor).
+    """Run `seeds` seeds from `start` on.
 
-    `on_progress` is called with what there is so far, whenever there is more. Processes are spawned, so
-    a script that calls this needs the usual ``if __name__ == "__main__":``. Interrupted, it waits for the
-    seeds that are running.
+    Processes are spawned, so a script that calls this needs the usual ``if __name__ == "__main__":``. A
+    KeyboardInterrupt waits for the seeds that are running, and is then raised.
+
+    Args:
+        start: the first seed.
+        seeds: how many to run.
+        processes: how many to use; None uses one for each processor.
+        on_progress: called with the sum so far, after each chunk of seeds.
 
     Raises:
-        BadCall: a number is below 1, or `start` below 0.
+        BadCall: a number is below 1, or `start` is below 0.
     """
     processes = processes if processes is not None else os.cpu_count() or 1
     if start < 0 or seeds < 1 or processes < 1:
@@ -105,22 +120,21 @@ def run_campaign(
 
 
 def _chunks(start: int, seeds: int) -> Iterator[tuple[range, int]]:
-    """The seeds of each chunk, and the one of another chunk that it repeats."""
+    """Yield the seeds of each chunk, and the one seed of another chunk that it repeats."""
     firsts = range(start, start + seeds, CHUNK)
     for number, first in enumerate(firsts):
         yield range(first, min(first + CHUNK, start + seeds)), firsts[number - 1]
 
 
 def _in_processes(chunks: list[tuple[range, int]], processes: int) -> Iterator[Campaign]:
-    # Spawned, not forked: a fresh interpreter has a hash seed of its own, so that a trace which depends
-    # on that shows it.
+    # Spawned, not forked: a new interpreter has its own hash seed, so a trace that depends on it differs.
     context = get_context("spawn")
     stop = context.Event()
     pool = ProcessPoolExecutor(
         min(processes, len(chunks)), mp_context=context, initializer=_begin, initargs=(stop,)
     )
     try:
-        with _interrupts_put_off():
+        with _interrupts_delayed():
             waiting = [pool.submit(_run_chunk, chunk) for chunk in chunks]
         for done in as_completed(waiting):
             yield done.result()
@@ -130,11 +144,11 @@ def _in_processes(chunks: list[tuple[range, int]], processes: int) -> Iterator[C
 
 
 @contextmanager
-def _interrupts_put_off() -> Iterator[None]:
+def _interrupts_delayed() -> Iterator[None]:
     """Let Ctrl-C wait for the end of the block.
 
-    A pool that is interrupted while it starts its processes does not know of all of them. The processes
-    inherit that SIGINT is blocked: it is for the one that runs the campaign.
+    A pool that is interrupted while it starts its processes does not know all of them. The processes
+    inherit that SIGINT is blocked: only the process that runs the campaign handles it.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -147,22 +161,22 @@ def _interrupts_put_off() -> Iterator[None]:
 
 
 _stop: Event | None = None
-"""In a process of the pool: whether nobody wants to know the rest."""
+"""In a process of the pool: set when the rest of the seeds is not wanted any more."""
 
 
 def _begin(stop: Event) -> None:
-    """Get a process of the pool ready. Ctrl-C is for the process that runs the campaign."""
+    """Prepare a process of the pool. It ignores Ctrl-C, which the process of the campaign handles."""
     global _stop  # noqa: PLW0603 - this is how a pool tells its processes
     _stop = stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    # By itself it would look at all that a simulation is still recording.
+    # Run by itself, the collector would go through all that a simulation still records.
     gc.freeze()
     gc.disable()
 
 
 def _end_with_parent() -> None:
-    """End this process when the campaign's is killed: a pool's processes would wait for work for ever."""
+    """End this process when the campaign's process is killed: otherwise it would wait for work for ever."""
     parent = parent_process()
     assert parent is not None
     parent.join()
@@ -170,13 +184,13 @@ def _end_with_parent() -> None:
 
 
 def _run_chunk(chunk: tuple[range, int]) -> Campaign:
-    """Simulate the seeds of one chunk. Runs in a process of the pool."""
+    """Run the seeds of one chunk. This runs in a process of the pool."""
     seeds, repeated = chunk
     part = Campaign()
     for seed in seeds:
         if _stop is not None and _stop.is_set():
             break
-        report = simulate(seed, digest=seed == seeds[0])
+        report = run_seed(seed, digest=seed == seeds[0])
         part.add(
             Campaign(
                 seeds=1,
@@ -190,6 +204,6 @@ def _run_chunk(chunk: tuple[range, int]) -> Campaign:
             part.digests[seed] = report.digest
         if not seed % SEEDS_BETWEEN_COLLECTIONS:
             gc.collect()
-    again = simulate(repeated, digest=True).digest
+    again = run_seed(repeated, digest=True).digest
     part._compare(repeated, again)  # noqa: SLF001 - its own
     return part

@@ -1,11 +1,11 @@
-"""Trio's schedule decided by a seed. The only module that touches trio's private switches.
+"""Let a seed decide trio's schedule and clock. The only module that touches trio's private switches.
 
-Trio shuffles the tasks that are ready to run, so that nobody comes to rely on an order. For
-hypothesis it has two private names that make the shuffle repeatable: with
+Trio shuffles the tasks that are ready to run, so that programs do not come to rely on an order. It has two
+private names, made for hypothesis, that make the shuffle repeatable: with
 ``_ALLOW_DETERMINISTIC_SCHEDULING`` the tasks are sorted by age before they are shuffled, and ``_r`` is the
-`random.Random` that shuffles. Trio's mock clock jumps by way of statistics that it has to gather, and asks
-the real time whenever it is asked for its own; both are cut short here by replacing two of its methods.
-Tests stand watch over all of these names (``test_determinism.py``).
+`random.Random` that shuffles. Trio's mock clock gathers statistics to find the next deadline, and asks for
+the real time whenever it is asked for its own; both cost too much here, so two of its methods are
+replaced. Tests watch all of these names (``test_determinism.py``).
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
     from random import Random
 
-__all__ = ["Standstill", "run_seeded", "seeded_schedule", "unheard"]
+__all__ = ["Deadlock", "run_seeded", "seeded_schedule", "unraisable_errors_ignored"]
 
 T = TypeVar("T")
 
 
-class Standstill(Exception):
-    """All tasks of a run wait, for nothing that time could bring."""
+class Deadlock(Exception):
+    """All tasks of a run wait, and none of them has a timeout."""
 
 
 @contextmanager
 def seeded_schedule(random: Random) -> Iterator[None]:
-    """Let `random` decide which ready task runs first in the runs that are begun inside the block.
+    """Let `random` decide which ready task runs first, in the trio runs that begin inside the block.
 
-    The switches belong to the process: runs in other threads are scheduled by `random` too, and so are
-    not repeatable. They are set back when the block is left.
+    The switches belong to the process: runs in other threads are scheduled by `random` too, and are then
+    not repeatable. The switches are set back when the block is left.
     """
     before = _scheduler._ALLOW_DETERMINISTIC_SCHEDULING, _scheduler._r  # noqa: SLF001 - see the module's text
     _scheduler._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc] # noqa: SLF001
@@ -51,20 +51,28 @@ def seeded_schedule(random: Random) -> Iterator[None]:
 
 
 def run_seeded(
-    function: Callable[..., Awaitable[T]], *args: object, random: Random, horizon: float = inf
+    function: Callable[..., Awaitable[T]],
+    *args: object,
+    random: Random,
+    time_limit: float = inf,
+    on_idle: Callable[[], None] = lambda: None,
 ) -> T:
-    """``trio.run(function, *args)``, scheduled by `random` and in virtual time.
+    """Run ``function(*args)`` in a trio run that is scheduled by `random`, in virtual time.
 
-    The clock begins at 0 and jumps to the next timeout whenever all tasks wait, so seconds take
-    microseconds. Threads and sockets would make both the schedule and the clock unrepeatable. Raises
-    what `function` raises, and `trio.TrioInternalError` from `Standstill` when, `horizon` seconds from the
-    start or later, all tasks wait without a timeout: shielded tasks in a deadlock would do so for ever.
+    The clock begins at 0 and jumps to the next deadline whenever all tasks wait, so seconds take
+    microseconds. Before each jump `on_idle` is called, outside of all tasks. Threads and sockets would make
+    both the schedule and the clock unrepeatable.
+
+    Raises:
+        trio.TrioInternalError: from `Deadlock`. After `time_limit` virtual seconds, all tasks wait and
+            none has a timeout. Without a limit such a run never ends.
+        BaseException: what `function` raises.
     """
     with seeded_schedule(random):
-        return trio.run(function, *args, clock=_virtual_clock(horizon))
+        return trio.run(function, *args, clock=_virtual_clock(time_limit, on_idle))
 
 
-def _virtual_clock(horizon: float) -> MockClock:
+def _virtual_clock(time_limit: float, on_idle: Callable[[], None]) -> MockClock:
     clock = MockClock(autojump_threshold=0)
     sleep_time = clock.deadline_to_sleep_time
     next_deadline = inf
@@ -72,11 +80,12 @@ def _virtual_clock(horizon: float) -> MockClock:
     def sleep_until(deadline: float) -> float:
         nonlocal next_deadline
         next_deadline = deadline
-        if deadline == inf and clock.current_time() >= horizon:
-            raise Standstill
+        if deadline == inf and clock.current_time() >= time_limit:
+            raise Deadlock
         return sleep_time(deadline)
 
     def autojump() -> None:
+        on_idle()
         if clock._virtual_base < next_deadline < inf:  # noqa: SLF001 - see the module's text
             clock._virtual_base = next_deadline  # noqa: SLF001
 
@@ -87,11 +96,11 @@ def _virtual_clock(horizon: float) -> MockClock:
 
 
 @contextmanager
-def unheard() -> Iterator[None]:
-    """Let `gc.collect` destroy the tasks of a run that broke off without complaints that nobody ran them.
+def unraisable_errors_ignored() -> Iterator[None]:
+    """Let `gc.collect` destroy the tasks of a run that broke off, without warnings and messages.
 
-    Their ``finally`` blocks run when they are collected. At a time of the collector's choosing, that would
-    be in the middle of a later simulation, which then would depend on more than its seed.
+    The ``finally`` blocks of these tasks run when the tasks are collected. Without a collection here, that
+    could be in the middle of a later simulation, which would then depend on more than its seed.
     """
     hook = sys.unraisablehook
     sys.unraisablehook = lambda _: None

@@ -1,7 +1,7 @@
-"""A plugin for pytest: fault plans and simulations whose seeds are told when a test fails.
+"""A plugin for pytest: fault plans and simulations whose seeds are reported when a test fails.
 
-pytest loads this by the entry point ``pytest11`` in every environment in which Ultra is installed, so
-nothing heavy is imported until a test asks for a fixture. It works beside pytest-trio and without it.
+pytest loads this by the entry point ``pytest11`` in every environment where Ultra is installed, so nothing
+heavy is imported until a test asks for a fixture. It works with pytest-trio and without it.
 See docs/testing.md.
 """
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
 
     from ultra.faults.plan import FaultPlan
-    from ultra.simulation.scenarios import Outcome, Simulation
+    from ultra.simulation.user_scenarios import Outcome, Simulation
 
 __all__ = ["SimulationRunner", "fault_plan", "simulation"]
 
 T = TypeVar("T")
 
 MOST_NOTES: Final = 50
-"""How many of a simulation's last notes a report shows."""
+"""How many of a simulation's last notes the report of a failure shows."""
 
 
 class _Seeded:
-    """What one test got of this plugin, for the report of its failure."""
+    """What one test got from this plugin, for the report of its failure."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -64,9 +64,9 @@ _seed.__name__ = "whole number, 0 or more,"  # argparse: "invalid ... value"
 
 @pytest.fixture
 def fault_plan(request: pytest.FixtureRequest) -> FaultPlan:
-    """A `FaultPlan` without rules, with a seed of its own for each test.
+    """Give the test a `FaultPlan` without rules. Each test has another seed.
 
-    When the test fails, the report tells the seed, what the plan did, and the command that repeats it.
+    When the test fails, the report shows the seed, what the plan did, and the command that repeats it.
     """
     from ultra.faults.plan import FaultPlan  # noqa: PLC0415 - see the module's text
 
@@ -78,15 +78,18 @@ def fault_plan(request: pytest.FixtureRequest) -> FaultPlan:
 
 @pytest.fixture
 def simulation(request: pytest.FixtureRequest) -> SimulationRunner:
-    """Runs an async function of the test under a seeded schedule and in virtual time.
+    """Give the test a function that runs a scenario under a seeded schedule, in virtual time.
 
-    When the test fails, the report tells the seed, what was noted, and the command that repeats it.
+    When the test fails, the report shows the seed, the last notes, and the command that repeats it.
     """
     return SimulationRunner(_seeded(request))
 
 
 class SimulationRunner:
-    """The fixture `simulation`: ``outcome = simulation(scenario)``. `seed` decides the whole run."""
+    """The fixture `simulation`. Call it with a scenario: ``outcome = simulation(scenario)``.
+
+    `seed` decides the whole run.
+    """
 
     def __init__(self, seeded: _Seeded) -> None:
         self.seed = seeded.seed
@@ -95,15 +98,15 @@ class SimulationRunner:
     def __call__(
         self, scenario: Callable[[Simulation], Awaitable[T]], *, timeout: float = 86_400.0
     ) -> Outcome[T]:
-        """Run ``scenario(simulation)`` to its end in a trio of its own; `ultra.faults.simulate` says how.
+        """Run ``scenario(simulation)`` in a trio run of its own, as `ultra.faults.simulate` does.
 
-        For plain ``def`` tests: those of pytest-trio that are async run in a trio already.
+        Use it in plain ``def`` tests: an async test of pytest-trio is inside a trio run already.
 
         Raises:
-            TimeoutError: after `timeout` virtual seconds the scenario had not ended: something hangs.
-            BadCall: it was called from within trio.
+            TimeoutError: the scenario has not ended after `timeout` virtual seconds, so something hangs.
+            BadCall: the call came from inside a trio run.
         """
-        from ultra.simulation.scenarios import Simulation, run_scenario  # noqa: PLC0415 - see the module's text
+        from ultra.simulation.user_scenarios import Simulation, run_scenario  # noqa: PLC0415 - see the module's text
 
         simulation = Simulation(self.seed)
         self._seeded.plans.append(simulation.plan)
@@ -112,7 +115,7 @@ class SimulationRunner:
 
 
 def _seeded(request: pytest.FixtureRequest) -> _Seeded:
-    """Both fixtures of one test have the same seed."""
+    """Return what both fixtures of one test share: they have the same seed."""
     stash: pytest.Stash = request.node.stash
     if _SEEDED not in stash:
         given = request.config.getoption("--ultra-seed")
@@ -124,7 +127,7 @@ def _seeded(request: pytest.FixtureRequest) -> _Seeded:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Tell of the seed where a test has failed."""
+    """Add the seed to the report of a test that has failed."""
     del call
     report = yield
     seeded = item.stash.get(_SEEDED, None)

@@ -420,6 +420,7 @@ class SupervisionLoop:
             child.terminate(ActorState.DOWN, error)
             self._lifecycle.emit("down", child.path, error)
         else:
+            child.mark_restarting()  # with its supervisor, if at all
             self.failure = self._policy.excess(child, error)
             self._lifecycle.emit("escalated", self.path or "/", self.failure)
             self.begin_stop(for_good=False)

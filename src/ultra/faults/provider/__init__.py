@@ -1,14 +1,20 @@
 """A provider of language models that do not exist, for tests, load and demonstrations: extra ``serve``.
 
 It speaks the protocols of OpenAI, Anthropic, Gemini and Ollama over real sockets, so that clients are
-tested whole: what they send, what they make of what comes back, and what they do when it goes wrong.
-It stands with the faults because that is what it is for; it needs nothing of a service.
+tested as a whole: what they send, how they read answers, and what they do when something goes wrong.
+
+    server                            start it on a socket
+    app, endpoint                     from a request to its response
+    openai, anthropic, gemini, ollama the protocols (`protocol` says what each must do)
+    neutral                           requests and replies in no protocol's own form
+    provider, generation              what is answered, and how fast
+    rate_limits, response_faults      what goes wrong on purpose
 """
 
 from __future__ import annotations
 
 from ultra.errors import MissingExtra
-from ultra.faults.provider.exchange import Failure, FailureKind, Message, Outcome, Question, Reply, Respond
+from ultra.faults.provider.neutral import Failure, FailureKind, Message, Outcome, Question, Reply, Respond
 from ultra.faults.provider.provider import ReceivedRequest, SimulatedProvider
 
 try:

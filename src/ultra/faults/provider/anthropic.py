@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
 import msgspec
 from msgspec import Struct
 
-from ultra.faults.provider.exchange import Message, Question
+from ultra.faults.provider.neutral import Message, Question
 from ultra.faults.provider.protocol import RELEASED, Event, Protocol, Wording, bearer, decode, event
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-    from ultra.faults.provider.allowance import Level
-    from ultra.faults.provider.exchange import Answer, Failure, FailureKind
+    from ultra.faults.provider.neutral import Answer, Failure, FailureKind
+    from ultra.faults.provider.rate_limits import LimitState
 
 __all__ = ["ANTHROPIC"]
 
@@ -131,15 +131,15 @@ class _Anthropic(Protocol):
     def failure_event(self, failure: Failure, request_id: str) -> bytes:
         return event(self.failure(failure, request_id), "error")
 
-    def headers(self, request_id: str, levels: Mapping[str, Level]) -> dict[str, str]:
-        limits = {}
-        for name, level in levels.items():
+    def headers(self, request_id: str, limits: Mapping[str, LimitState]) -> dict[str, str]:
+        headers = {}
+        for name, state in limits.items():
             prefix = f"anthropic-ratelimit-{name}"
-            reset = datetime.now(UTC) + timedelta(seconds=level.reset)
-            limits[f"{prefix}-limit"] = str(level.limit)
-            limits[f"{prefix}-remaining"] = str(level.remaining)
-            limits[f"{prefix}-reset"] = reset.strftime("%Y-%m-%dT%H:%M:%SZ")
-        return {"request-id": f"req_{request_id}", **limits}
+            reset = datetime.now(UTC) + timedelta(seconds=state.reset)
+            headers[f"{prefix}-limit"] = str(state.limit)
+            headers[f"{prefix}-remaining"] = str(state.remaining)
+            headers[f"{prefix}-reset"] = reset.strftime("%Y-%m-%dT%H:%M:%SZ")
+        return {"request-id": f"req_{request_id}", **headers}
 
     def failure_headers(self, failure: Failure) -> dict[str, str]:
         status = self.wording(failure).status

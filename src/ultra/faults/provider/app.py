@@ -1,7 +1,7 @@
 """The provider's endpoints: an ASGI application that speaks all protocols at one address.
 
-Starlette finds the endpoint and reads the head of a request. It leaves the bytes of a response to us,
-which faults are made of; a framework that validates, negotiates and documents would be in the way.
+Starlette finds the endpoint and reads the headers of a request. It leaves the bytes of the response to us,
+and faults change these bytes. A larger framework would be in the way.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from ultra.faults.provider.anthropic import ANTHROPIC
-from ultra.faults.provider.composition import count_tokens
 from ultra.faults.provider.endpoint import Endpoint, Exchange
-from ultra.faults.provider.exchange import Failure
 from ultra.faults.provider.gemini import GEMINI
+from ultra.faults.provider.generation import count_tokens
+from ultra.faults.provider.neutral import Failure
 from ultra.faults.provider.ollama import OLLAMA
 from ultra.faults.provider.openai import OPENAI
 from ultra.faults.provider.protocol import Refused, decode
@@ -35,7 +35,7 @@ __all__ = ["make_app"]
 
 
 def make_app(provider: SimulatedProvider) -> Starlette:
-    """Make the application that answers for `provider`."""
+    """Return the application that answers for `provider`."""
 
     def route(
         method: str,
@@ -67,7 +67,7 @@ def make_app(provider: SimulatedProvider) -> Starlette:
 
 
 def _choose(request: Request) -> Protocol:
-    """Tell the protocol of a path that several have, by what else they ask for."""
+    """Return the protocol of a request whose path belongs to several, by its headers and its key."""
     if "anthropic-version" in request.headers:
         return ANTHROPIC
     if request.url.path.startswith("/v1beta") or GEMINI.key(request):

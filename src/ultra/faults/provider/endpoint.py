@@ -1,4 +1,4 @@
-"""One endpoint: takes requests, keeps them for assertions, and sends what answers them."""
+"""One endpoint: read a request, keep it for assertions, and send the response."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from starlette.requests import ClientDisconnect, Request
 
 from ultra._support.log import get_logger
 from ultra.faults.http_faults import HugeBody, ReadTimesOut, Status
-from ultra.faults.provider.disturbance import CutOff, Disturbance, Transmission
-from ultra.faults.provider.exchange import Answer, Failure
+from ultra.faults.provider.neutral import Answer, Failure
 from ultra.faults.provider.protocol import Refused, json
 from ultra.faults.provider.provider import ReceivedRequest
+from ultra.faults.provider.response_faults import FaultyResponse, ResponseCut, ResponseFaults
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from starlette.types import Receive, Scope, Send
 
-    from ultra.faults.provider.exchange import Outcome, Question
+    from ultra.faults.provider.neutral import Outcome, Question
     from ultra.faults.provider.protocol import Protocol
     from ultra.faults.provider.provider import SimulatedProvider
 
@@ -50,30 +50,29 @@ class Exchange:
         self.body = body
         self.id = provider.new_identifier()
         self.received = _describe(protocol, request, body)
-        self.transmission = Transmission(send, Disturbance())
+        self.response = FaultyResponse(send, ResponseFaults())
 
     def draw_faults(self, *, stream: bool) -> Status | HugeBody | ReadTimesOut | None:
-        """Ask the fault plan about this exchange; returns what takes the place of the answer."""
+        """Ask the fault plan about this request. Return what takes the place of the answer, if anything."""
         url = str(self.request.url.remove_query_params("key"))
-        disturbance = Disturbance.draw(self.provider.faults, url, stream=stream)
-        self.transmission.disturbance = disturbance
-        return disturbance.instead
+        self.response.faults = ResponseFaults.draw(self.provider.faults, url, stream=stream)
+        return self.response.faults.replacement
 
     async def send_json(self, payload: object) -> None:
-        """Answer with `payload`."""
+        """Send `payload` as JSON, with status 200."""
         body = json(payload)
         await self._start(200, {"content-type": self.protocol.json_type}, len(body))
         await self._finish(body, "answered")
 
     async def send_failure(self, failure: Failure) -> None:
-        """Answer with an error."""
+        """Send an error, in the words of the protocol."""
         body = json(self.protocol.failure(failure, self.id))
         headers = {"content-type": self.protocol.json_type, **self.protocol.failure_headers(failure)}
         await self._start(self.protocol.wording(failure).status, headers, len(body))
         await self._finish(body, "failed")
 
     async def send_answer(self, answer: Answer | Failure, *, stream: bool) -> None:
-        """Give `answer` at the provider's pace."""
+        """Send `answer` at the provider's pace."""
         pace = self.provider.new_pace()
         await pace.start()
         if isinstance(answer, Failure):
@@ -91,14 +90,14 @@ class Exchange:
             await self.send_json(self.protocol.whole(answer))
 
     async def send_fault(self, fault: Status | HugeBody | ReadTimesOut) -> None:
-        """Do what a fault plan wants in place of an answer."""
+        """Send what the fault plan puts in place of the answer."""
         match fault:
             case ReadTimesOut():
                 await trio.sleep_forever()  # until the client goes away
             case HugeBody(size):
                 await self._start(200, {"content-type": self.protocol.json_type})
                 for start in range(0, size, len(_BLANKS)):
-                    await self.transmission.send(_BLANKS[: size - start])
+                    await self.response.send(_BLANKS[: size - start])
                 await self._finish(b"", "broken")
             case Status(status, retry_after, body):
                 failure = Failure(status=status, retry_after=retry_after) if status >= 400 else None  # noqa: PLR2004 - HTTP's errors
@@ -113,43 +112,42 @@ class Exchange:
 
     async def _stream(self, answer: Answer, reach: Callable[[int], Awaitable[None]]) -> None:
         await self._start(200, {"content-type": self.protocol.stream_type, "cache-control": "no-cache"})
-        disturbance = self.transmission.disturbance
+        faults = self.response.faults
         failure = answer.failure
         written = 0
         for number, (data, tokens) in enumerate(self.protocol.events(answer)):
-            if number == disturbance.fails_after:
-                failure = disturbance.failure
+            if number == faults.fails_after:
+                failure = faults.failure
                 break
             written += tokens
             if tokens:
                 await reach(written)
-            await self.transmission.send_event(data)
+            await self.response.send_event(data)
             if answer.hold is not None and tokens:
                 await answer.hold.wait()
         if failure is not None:
-            await self.transmission.send_event(self.protocol.failure_event(failure, self.id))
+            await self.response.send_event(self.protocol.failure_event(failure, self.id))
         await self._finish(b"", "answered" if failure is None else "failed")
 
     async def _start(self, status: int, headers: dict[str, str], length: int | None = None) -> None:
         self.received.status = status
-        usual = self.protocol.headers(self.id, self.provider.allowance.levels())
-        await self.transmission.start(status, usual | headers, length)
+        usual = self.protocol.headers(self.id, self.provider.rate_limits.states())
+        await self.response.start(status, usual | headers, length)
 
     async def _finish(self, body: bytes, outcome: Outcome) -> None:
-        await self.transmission.send(body)
-        # First: what comes of the end looks as if the client had gone away.
+        await self.response.send(body)
+        # Before the end is sent: after it the client may go away at once, which is another outcome.
         self.received.end(outcome)
-        await self.transmission.end()
+        await self.response.end()
 
 
 class Endpoint:
     """An ASGI application for one path.
 
     Args:
-        provider: whose endpoint it is.
-        choose: names the protocol of a request.
-        serve: answers an exchange that asks for something else than an answer of a model; None for
-            those that do.
+        provider: the provider that answers.
+        choose: returns the protocol of a request.
+        serve: answers requests for something else than an answer of a model; None if they ask for one.
     """
 
     def __init__(
@@ -163,7 +161,7 @@ class Endpoint:
         self._serve = serve
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, until it is answered, broken off, or the client has gone away."""
+        """Serve one request, until it is answered or broken off, or the client goes away."""
         request = Request(scope, receive)
         try:
             body = await _read(request)
@@ -198,11 +196,11 @@ class Endpoint:
                 await exchange.send_answer(self._provider.answer(question), stream=stream)
             elif self._serve is not None:
                 await self._serve(exchange)
-        except CutOff as cut:
-            # First: what comes of the end looks as if the client had gone away.
+        except ResponseCut as cut:
+            # Before the end is sent, as in `Exchange._finish`.
             exchange.received.end("broken")
-            if cut.ends:
-                await exchange.transmission.end()
+            if cut.looks_whole:
+                await exchange.response.end()
 
 
 def _understand(exchange: Exchange) -> tuple[Question | None, Failure | None]:
@@ -213,7 +211,7 @@ def _understand(exchange: Exchange) -> tuple[Question | None, Failure | None]:
 
 
 async def _read(request: Request) -> bytes | None:
-    """The body of a request, None if it is too large."""
+    """Return the body of a request, None if it is too large."""
     body = bytearray()
     async for data in request.stream():
         if len(body) <= _LARGEST_REQUEST:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
 import msgspec
 from msgspec import Struct
 
-from ultra.faults.provider.exchange import Failure, Message, Question
+from ultra.faults.provider.neutral import Failure, Message, Question
 from ultra.faults.provider.protocol import Event, Limit, Protocol, Refused, Wording, decode, event
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-    from ultra.faults.provider.exchange import Answer, FailureKind
+    from ultra.faults.provider.neutral import Answer, FailureKind
 
 __all__ = ["GEMINI"]
 

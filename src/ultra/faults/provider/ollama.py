@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
 import msgspec
 from msgspec import Struct
 
-from ultra.faults.provider.exchange import Message, Question
+from ultra.faults.provider.neutral import Message, Question
 from ultra.faults.provider.protocol import Event, Protocol, Wording, bearer, decode, json
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-    from ultra.faults.provider.exchange import Answer, Failure, FailureKind
+    from ultra.faults.provider.neutral import Answer, Failure, FailureKind
 
 __all__ = ["OLLAMA"]
 

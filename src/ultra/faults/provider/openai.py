@@ -1,4 +1,4 @@
-"""OpenAI's chat completions, as OpenAI, Azure and their imitators speak them."""
+"""OpenAI's chat completions, as OpenAI, Azure and compatible providers speak them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
 import msgspec
 from msgspec import Struct
 
-from ultra.faults.provider.exchange import Message, Question
+from ultra.faults.provider.neutral import Message, Question
 from ultra.faults.provider.protocol import RELEASED, Event, Limit, Protocol, Wording, bearer, decode, event
 
 if TYPE_CHECKING:
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-    from ultra.faults.provider.allowance import Level
-    from ultra.faults.provider.exchange import Answer, Failure, FailureKind
+    from ultra.faults.provider.neutral import Answer, Failure, FailureKind
+    from ultra.faults.provider.rate_limits import LimitState
 
 __all__ = ["OPENAI"]
 
@@ -139,13 +139,13 @@ class _OpenAI(Protocol):
     def failure_event(self, failure: Failure, request_id: str) -> bytes:
         return event(self.failure(failure, request_id))
 
-    def headers(self, request_id: str, levels: Mapping[str, Level]) -> dict[str, str]:
-        limits = {}
-        for name, level in levels.items():
-            limits[f"x-ratelimit-limit-{name}"] = str(level.limit)
-            limits[f"x-ratelimit-remaining-{name}"] = str(level.remaining)
-            limits[f"x-ratelimit-reset-{name}"] = _duration(level.reset)
-        return {"x-request-id": f"req_{request_id}", "openai-version": "2020-10-01", **limits}
+    def headers(self, request_id: str, limits: Mapping[str, LimitState]) -> dict[str, str]:
+        headers = {}
+        for name, state in limits.items():
+            headers[f"x-ratelimit-limit-{name}"] = str(state.limit)
+            headers[f"x-ratelimit-remaining-{name}"] = str(state.remaining)
+            headers[f"x-ratelimit-reset-{name}"] = _duration(state.reset)
+        return {"x-request-id": f"req_{request_id}", "openai-version": "2020-10-01", **headers}
 
     def failure_headers(self, failure: Failure) -> dict[str, str]:
         headers = super().failure_headers(failure)

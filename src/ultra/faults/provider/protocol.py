@@ -1,4 +1,4 @@
-"""What every simulated protocol has to be able to say."""
+"""What every simulated protocol must be able to read and to write."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, NamedTuple, T
 
 import msgspec
 
-from ultra.faults.provider.exchange import Failure
+from ultra.faults.provider.neutral import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from starlette.requests import Request
 
-    from ultra.faults.provider.allowance import Level
-    from ultra.faults.provider.exchange import Answer, FailureKind, Question
+    from ultra.faults.provider.neutral import Answer, FailureKind, Question
+    from ultra.faults.provider.rate_limits import LimitState
 
 __all__ = ["Event", "Limit", "Protocol", "Refused", "Wording", "event", "json"]
 
@@ -28,7 +28,7 @@ RELEASED: Final = 1_735_689_600  # when all simulated models came out, 2025-01-0
 
 
 class Refused(Exception):
-    """The request was not what the protocol allows."""
+    """The request is not allowed by the protocol."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)
@@ -36,7 +36,7 @@ class Refused(Exception):
 
 
 class Wording(NamedTuple):
-    """How a protocol speaks of one kind of failure."""
+    """The status and the words of a protocol for one kind of failure."""
 
     status: int
     type: str
@@ -45,14 +45,14 @@ class Wording(NamedTuple):
 
 
 class Event(NamedTuple):
-    """A piece of a stream, whole in itself, and how many tokens the model took to make it."""
+    """One event of a stream, and how many tokens the model generated for it."""
 
     data: bytes
     tokens: int = 0
 
 
 class Protocol(ABC):
-    """One provider's way to ask and to answer. It has no state."""
+    """One provider's protocol. It has no state."""
 
     name: ClassVar[str]
     stream_type: ClassVar[str] = "text/event-stream; charset=utf-8"
@@ -61,64 +61,64 @@ class Protocol(ABC):
 
     @abstractmethod
     def key(self, request: Request) -> str | None:
-        """The key that a request carries, None if none."""
+        """Return the key of a request, None if it has none."""
 
     def check_key(self, key: str | None, expected: str | None) -> Failure | None:
-        """Say what is wrong with a key; `expected` None takes any."""
+        """Return what is wrong with a key, None if nothing; `expected` None accepts any key."""
         if not key or (expected is not None and key != expected):
             return Failure("auth")
         return None
 
     @abstractmethod
     def read(self, request: Request, body: bytes) -> Question:
-        """Read what is asked. Raises `Refused`."""
+        """Read a request. Raises `Refused`."""
 
     @abstractmethod
     def whole(self, answer: Answer) -> Any:  # noqa: ANN401 - JSON
-        """The body of an answer that is not streamed."""
+        """Return the body of an answer that is not streamed."""
 
     @abstractmethod
     def events(self, answer: Answer) -> Iterator[Event]:
-        """Stream an answer, to its end or to where its failure is to be told."""
+        """Yield the events of an answer, to its end, or to the place where its failure is reported."""
 
     @abstractmethod
     def failure(self, failure: Failure, request_id: str) -> Any:  # noqa: ANN401 - JSON
-        """The body that tells of a failure."""
+        """Return the body that reports a failure."""
 
     @abstractmethod
     def failure_event(self, failure: Failure, request_id: str) -> bytes:
-        """Tell of a failure inside a stream."""
+        """Return the event that reports a failure inside a stream."""
 
     @abstractmethod
     def model(self, name: str) -> Any:  # noqa: ANN401 - JSON
-        """One model in a list of models."""
+        """Return the entry of one model in a list of models."""
 
     @abstractmethod
     def models(self, names: Sequence[str]) -> Any:  # noqa: ANN401 - JSON
-        """The list of models."""
+        """Return the list of models."""
 
-    def headers(self, request_id: str, levels: Mapping[str, Level]) -> dict[str, str]:  # noqa: ARG002 - some say nothing
-        """What the headers of every response say."""
+    def headers(self, request_id: str, limits: Mapping[str, LimitState]) -> dict[str, str]:  # noqa: ARG002 - some say nothing
+        """Return the headers of every response."""
         return {}
 
     def failure_headers(self, failure: Failure) -> dict[str, str]:
-        """What the headers say about a failure besides."""
+        """Return the further headers of a failure."""
         return {} if failure.retry_after is None else {"retry-after": f"{failure.retry_after:g}"}
 
     def wording(self, failure: Failure) -> Wording:
-        """How this protocol speaks of `failure`."""
+        """Return the status and the words of this protocol for `failure`."""
         usual = self.wordings[failure.meaning]
         return usual._replace(status=failure.status or usual.status, message=failure.message or usual.message)
 
 
 def event(payload: object, name: str = "", end: bytes = b"\n") -> bytes:
-    """A server-sent event."""
+    """Return a server-sent event."""
     first = b"event: " + name.encode() + end if name else b""
     return first + b"data: " + json(payload) + end + end
 
 
 def json(payload: object) -> bytes:
-    """`payload` as JSON."""
+    """Return `payload` as JSON."""
     return msgspec.json.encode(payload)
 
 
@@ -131,6 +131,6 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
 
 
 def bearer(request: Request) -> str | None:
-    """The key behind ``Authorization: Bearer``."""
+    """Return the key of the header ``Authorization: Bearer``, None if there is none."""
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     return key.strip() or None if scheme.lower() == "bearer" else None

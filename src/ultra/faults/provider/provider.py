@@ -1,4 +1,4 @@
-"""The provider behind all its protocols: what it answers, how fast, and what it was asked."""
+"""The provider behind the protocols: it decides what is answered and how fast, and keeps requests."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from msgspec import Struct, field
 from ultra._support.clock import ContinuousClock
 from ultra._support.log import get_logger
 from ultra.errors import BadCall
-from ultra.faults.provider.allowance import Allowance
-from ultra.faults.provider.composition import compose, count_tokens, fit
-from ultra.faults.provider.exchange import Answer, Failure, Outcome, Question, Reply, Respond
+from ultra.faults.provider.generation import compose, count_tokens, fit
+from ultra.faults.provider.neutral import Answer, Failure, Outcome, Question, Reply, Respond
+from ultra.faults.provider.rate_limits import RateLimits
 from ultra.faults.rules import Seconds, check_seconds, draw_seconds
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ __all__ = ["EXAMPLE_MODELS", "Pace", "ReceivedRequest", "SimulatedProvider"]
 log = get_logger("ultra.faults.provider")
 
 EXAMPLE_MODELS: Final = ("simulated-large", "simulated-small")
-"""What is listed where any model can be asked."""
+"""The models that are listed when every name is a model."""
 
 _PATHS: Final[Mapping[str, str]] = {"openai": "/v1", "anthropic": "", "gemini": "", "ollama": ""}
 
@@ -43,11 +43,19 @@ _KEY_VARIABLES: Final = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY"
 
 
 class ReceivedRequest(Struct, kw_only=True, eq=False):
-    """A request as it came, without its key.
+    """A request as it was received, without its key.
 
-    `headers` have names in lower case. `body` is its JSON, or None if it had none. `question` is None
-    where it could not be read or asked for something else than an answer. `has_key` tells whether it
-    carried a key. `status` is that of the response, None before it began.
+    Attributes:
+        protocol: openai, anthropic, gemini or ollama.
+        method: the HTTP method.
+        path: of the URL.
+        query: of the URL.
+        headers: with names in lower case.
+        body: the JSON, None if the request had none.
+        has_key: whether it carried a key.
+        question: what it asks, None if it could not be read or asks for something else than an answer.
+        status: of the response, None before that begins.
+        outcome: how the request ended, or "open".
     """
 
     protocol: str
@@ -63,19 +71,19 @@ class ReceivedRequest(Struct, kw_only=True, eq=False):
     _ended: trio.Event = field(default_factory=trio.Event)
 
     async def wait_ended(self) -> Outcome:
-        """Wait until the response is over, and return how it ended."""
+        """Wait for the end of the response, and return the outcome."""
         await self._ended.wait()
         return self.outcome
 
     def end(self, outcome: Outcome) -> None:
-        """The response is over; only the first outcome counts."""
+        """Note the end of the response. Only the first outcome counts."""
         if not self._ended.is_set():
             self.outcome = outcome
             self._ended.set()
 
 
 class Pace:
-    """How fast one answer is given: after `latency`, then one token every 1 / `rate` seconds."""
+    """The pace of one answer: it begins after `latency` seconds, then comes one token every 1 / `rate` s."""
 
     def __init__(self, latency: float, rate: float) -> None:
         self._latency = latency
@@ -88,16 +96,20 @@ class Pace:
         self._start = trio.current_time()
 
     async def reach(self, tokens: int) -> None:
-        """Wait until the model has written so many tokens."""
+        """Wait until the model has generated so many tokens."""
         await trio.sleep_until(self._start + tokens / self._rate)
 
 
 class SimulatedProvider:
-    """A provider of models that do not exist; `simulated_provider` starts one.
+    """A provider of models that do not exist. `simulated_provider` starts one.
 
-    `url` is its address. `requests` are the last that it received, oldest first, and `request_count`
-    is how many there were in all. `latency` [s, or a range of it] and `tokens_per_second` may be
-    changed at any time, and count for the requests that come then.
+    Attributes:
+        url: its address.
+        requests: the last ones that it received, oldest first.
+        request_count: how many it received in all.
+        latency: seconds until an answer begins, or a range of them. May be changed at any time; requests
+            that come later use the new value.
+        tokens_per_second: the speed of answers. May be changed, too.
     """
 
     def __init__(
@@ -125,7 +137,7 @@ class SimulatedProvider:
         self.tokens_per_second = tokens_per_second
         self.requests: deque[ReceivedRequest] = deque(maxlen=keep_requests)
         self.request_count = 0
-        self.allowance = Allowance(requests_per_minute, tokens_per_minute, ContinuousClock())
+        self.rate_limits = RateLimits(requests_per_minute, tokens_per_minute, ContinuousClock())
         self._seed = seed
         self._respond = respond
         self._scripts: dict[str | None, deque[Reply | Failure]] = {}
@@ -139,7 +151,7 @@ class SimulatedProvider:
     # --- for tests -----------------------------------------------------------------------------------
 
     def base_url(self, protocol: str) -> str:
-        """The base URL as the official client of `protocol` takes it: openai, anthropic, gemini, ollama.
+        """Return the base URL for the official client of `protocol`: openai, anthropic, gemini or ollama.
 
         Raises:
             BadCall: there is no such protocol.
@@ -150,42 +162,42 @@ class SimulatedProvider:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables that lead official clients, and Ultra's, here instead of to the real providers."""
+        """The environment variables that lead official clients, and Ultra's, to this provider."""
         urls = {variable: self.base_url(protocol) for protocol, variable in _URL_VARIABLES.items()}
         return urls | dict.fromkeys(_KEY_VARIABLES, self.api_key or "simulated")
 
     def script(self, *replies: Reply | Failure | str, model: str | None = None) -> None:
-        """Say what the next valid requests get, in this order; of `model`, or of any if it is None.
+        """Set the replies to the next valid requests, in this order: for `model`, or (None) for any model.
 
-        What is scripted for a model goes before what is scripted for any. Once all are used up, answers
-        are made up again.
+        Replies for a model go before those for any model. When all are used up, answers are generated
+        again.
         """
         queue = self._scripts.setdefault(model, deque())
         queue.extend(Reply(each) if isinstance(each, str) else each for each in replies)
 
     async def wait_for_requests(self, count: int) -> None:
-        """Wait until `count` requests were received in all."""
+        """Wait until `count` requests have been received in all."""
         while self.request_count < count:
             await self._arrivals.park()
 
     # --- for the protocols ---------------------------------------------------------------------------
 
     def record(self, request: ReceivedRequest) -> None:
-        """Take note of a request."""
+        """Keep a request, and wake those who wait for it."""
         self.requests.append(request)
         self.request_count += 1
         self._arrivals.unpark_all()
 
     def new_identifier(self) -> str:
-        """An id for a request or an answer: 24 digits, in the same order for the same seed."""
+        """Return a new id for a request or an answer: 24 hexadecimal digits, decided by the seed."""
         return f"{self._identifiers.getrandbits(96):024x}"
 
     def new_pace(self) -> Pace:
-        """The pace of the next answer."""
+        """Return the pace of the next answer."""
         return Pace(draw_seconds(self.latency, self._latencies), self.tokens_per_second)
 
     def find_model(self, name: str) -> Failure | None:
-        """Say so if there is no such model."""
+        """Return a failure if there is no such model, else None."""
         if self.models is None or name in self.models:
             return None
         return Failure(
@@ -193,15 +205,15 @@ class SimulatedProvider:
         )
 
     def answer(self, question: Question) -> Answer | Failure:
-        """Decide what `question` gets, within what is allowed a minute."""
-        refusal = self.find_model(question.model) or self.allowance.take(count_tokens(question))
+        """Decide the answer to `question`, within the rate limits."""
+        refusal = self.find_model(question.model) or self.rate_limits.take(count_tokens(question))
         if refusal is not None:
             return refusal
         reply = self._next_reply(question)
         if isinstance(reply, Failure):
             return reply
         answer = fit(reply, question, self.new_identifier())
-        self.allowance.charge(answer.output)
+        self.rate_limits.charge(answer.output)
         return answer
 
     def _next_reply(self, question: Question) -> Reply | Failure:
@@ -212,7 +224,7 @@ class SimulatedProvider:
             return compose(question, self._seed)
         try:
             reply = self._respond(question)
-        except Exception as error:  # whatever it is, who asked must get an answer
+        except Exception as error:  # whatever it is, the request must get a response
             log.exception("respond raised")
             return Failure("server", message=f"respond raised {error!r}")
         return Reply(reply) if isinstance(reply, str) else reply

@@ -1,4 +1,4 @@
-"""Serving a simulated provider over HTTP, on a real socket."""
+"""Serve a simulated provider over HTTP, on a real socket."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from ultra.faults.http_faults import HttpFaults
-    from ultra.faults.provider.exchange import Respond
+    from ultra.faults.provider.neutral import Respond
     from ultra.faults.rules import Seconds
 
 __all__ = ["simulated_provider"]
@@ -50,28 +50,28 @@ async def simulated_provider(
             provider.script("Paris.", Failure(status=429, retry_after=2.0))
             client = connect("openai:any", base_url=provider.base_url("openai"), api_key="any")
 
-    The server listens when the block is entered. When it is left, every connection is closed at once,
-    in the middle of an answer too. Answers are made up from `seed` and the question, unless a request
-    was scripted (`SimulatedProvider.script`) or `respond` is given.
+    The server listens when the block is entered. When the block is left, all connections are closed at
+    once, also in the middle of an answer. Answers are generated from `seed` and the question, unless a
+    reply was scripted (`SimulatedProvider.script`) or `respond` is given.
 
     Args:
-        host: address to listen on.
-        port: to listen on; 0 takes a free one.
-        seed: decides made-up answers, ids, and latencies out of a range.
-        latency: from a request to the first of its answer [s], or a range that each draws from.
-        tokens_per_second: how fast answers are written.
+        host: the address to listen on.
+        port: the port to listen on; 0 takes a free one.
+        seed: decides the generated answers, the ids, and latencies out of a range.
+        latency: seconds from a request to the beginning of its answer, or a range that each draws from.
+        tokens_per_second: the speed of answers.
         faults: a plan whose HTTP rules are applied here, to URLs that begin with the provider's own.
-        respond: decides what is answered to what is not scripted. What it raises is logged, and told
+        respond: decides the answers that are not scripted. An exception from it is logged, and answered
             with status 500.
-        models: the only models that there are; None takes every name for a model.
-        api_key: the only key that is right; None takes any. Only Ollama's protocol may then go without.
-        requests_per_minute: past which requests fail with status 429.
-        tokens_per_minute: likewise, of prompts and answers together.
+        models: the only models that there are; None accepts every name.
+        api_key: the only valid key; None accepts any. Only Ollama's protocol then works without one.
+        requests_per_minute: the rate limit; requests beyond it fail with status 429.
+        tokens_per_minute: the same for tokens, of prompts and answers together.
         keep_requests: how many `SimulatedProvider.requests` are kept.
 
     Raises:
-        BadCall: an argument is not allowed, or the plan has ``http_connect_error``, which no server can do.
-        OSError: the address cannot be listened on.
+        BadCall: an argument is not allowed, or the plan has ``http_connect_error``, which a server cannot do.
+        OSError: the server cannot listen on the address.
         MissingExtra: the extra ``serve`` is not installed; raised by importing the package.
     """
     for rule in faults.rules if faults is not None else ():
@@ -116,7 +116,7 @@ async def _serve(
 
 
 class _Config(Config):
-    """Serves the one socket that it is given; those that Hypercorn makes are left open if it fails."""
+    """Serves one given socket: Hypercorn leaves sockets of its own open when it fails."""
 
     def __init__(self, listening: socket.socket) -> None:
         super().__init__()
@@ -125,16 +125,16 @@ class _Config(Config):
         self._listening = listening
 
     def create_sockets(self) -> Sockets:
-        """Hand over the socket."""
+        """Return the socket."""
         return Sockets(secure_sockets=[], insecure_sockets=[self._listening], quic_sockets=[])
 
 
 class _FirstOf(trio.TaskStatus[list[str]]):
-    """Passes on the one address of all that Hypercorn reports."""
+    """Passes on the first of the addresses that Hypercorn reports."""
 
     def __init__(self, task_status: trio.TaskStatus[str]) -> None:
         self._task_status = task_status
 
     def started(self, value: list[str] | None = None) -> None:
-        """The server listens."""
+        """Pass on the address: the server listens."""
         self._task_status.started((value or [""])[0])

@@ -1,6 +1,6 @@
-"""Proof of the prover: the simulation sees each guarantee broken, and says which one it is.
+"""Runtimes that are broken on purpose: the simulation sees each, and names the guarantee.
 
-A guarantee whose breakage goes unseen would not be checked.
+A check that sees no breakage would prove nothing.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ import pytest
 
 from helpers.broken_runtimes import BROKEN_RUNTIMES, BrokenRuntime
 from ultra.simulation.campaign import run_campaign
+from ultra.simulation.one_seed import run_seed
 from ultra.simulation.record import GUARANTEES
-from ultra.simulation.simulation import simulate
 
 SEEDS = 200
 
 
 def guarantees_broken(seed: int, guarantee: int) -> list[int]:
-    """What a simulation says; it takes a second run, as campaigns make it, to see that two runs differ."""
-    violations = run_campaign(seed, 1, processes=1) if guarantee == 12 else simulate(seed)
+    """The guarantees that a simulation finds broken. Only a campaign compares two runs of one seed."""
+    violations = run_campaign(seed, 1, processes=1) if guarantee == 12 else run_seed(seed)
     return [violation.guarantee for violation in violations.violations]
 
 

@@ -1,4 +1,4 @@
-"""What all kinds of faults have in common: the rules of a plan, its clock, and what it did so far."""
+"""What all kinds of faults share: the rules of a plan, its clock, its injections and observers."""
 
 from __future__ import annotations
 
@@ -16,15 +16,18 @@ from ultra.faults.rules import Fault, Hook, Injection, Rule
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-__all__ = ["RuleBook"]
+__all__ = ["RuleSet"]
 
 log = get_logger("ultra.faults")
 
 INJECTIONS_KEPT = 1000
 
 
-class RuleBook:
-    """The rules of one plan in the order in which they were written, and the record of injections."""
+class RuleSet:
+    """The rules of one plan in the order in which they were written, and the injections so far.
+
+    Base of the classes whose methods add rules.
+    """
 
     def __init__(self, seed: int | None = None) -> None:
         if seed is not None and (type(seed) is not int or seed < 0):
@@ -37,7 +40,7 @@ class RuleBook:
         self._origin: float | None = None
 
     def begin(self) -> None:
-        """The plan is put to use: its time begins to run, and a warning is logged, once."""
+        """Begin to use the plan: its time starts, and a warning is logged. Later calls do nothing."""
         if self._origin is None:
             self._origin = self._now()
             if log.enabled("warning"):
@@ -57,7 +60,7 @@ class RuleBook:
 
     @contextmanager
     def observe(self, observer: Callable[[Injection], None]) -> Iterator[None]:
-        """Call `observer` with each injection, at the moment it is made, while the block runs."""
+        """Call `observer` with each injection, at the moment when it is made, while the block runs."""
         self._observers.append(observer)
         try:
             yield
@@ -94,15 +97,15 @@ class RuleBook:
         return self
 
     def _rules_changed(self) -> None:
-        """Whatever was derived from the rules is out of date."""
+        """Forget what was derived from the rules."""
 
     def _rules_for(self, hook: Hook, *targets: str) -> tuple[Rule, ...]:
-        """The rules about any of `targets`, which are names for one thing."""
+        """Return the rules about any of `targets`, which are several names of one thing."""
         rules = (rule for rule in self.rules if rule.fault.hook == hook)
         return tuple(rule for rule in rules if any(map(rule.matches_target, targets)))
 
     def _fired(self, rules: Sequence[Rule], message: object = None) -> list[Rule]:
-        """The rules whose faults are to be injected now, up to the first that ends it."""
+        """Return the rules whose faults are to be injected now, up to the first one that `ends`."""
         fired = []
         for rule in rules:
             if rule.matches_message is not None and not rule.matches_message(message):
@@ -120,7 +123,7 @@ class RuleBook:
             observer(injection)
 
     def _elapsed(self) -> float:
-        """Seconds since the plan was put to use."""
+        """Return the seconds since the plan was first used."""
         if self._origin is None:
             self.begin()
         return self._now() - (self._origin or 0.0)

@@ -1,4 +1,4 @@
-"""What one seed decides: the tree, the options of its actors, the work, the faults, the end."""
+"""What one seed decides about an actor system: the tree, the options of its actors, the faults, the end."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-__all__ = ["ActorSpec", "Ending", "Scenario", "SupervisorSpec"]
+__all__ = ["FAULTS_UNTIL", "WORK_UNTIL", "ActorSpec", "ActorSystemSetup", "Ending", "SupervisorSpec"]
 
 Ending = Literal["rest", "leave", "stop", "cancel", "raise", "interrupt"]
-"""How a run ends: after a time of rest; by leaving the block, or stopping the system, in the middle of
-the work; by cancellation, an exception in the block, or KeyboardInterrupt in a handler."""
+"""How a run ends: after a long quiet time ("rest"); in the middle of the work, by leaving the system's
+block ("leave") or by stopping the system ("stop"); by cancellation; by an exception in the block; by
+KeyboardInterrupt in a handler."""
 
 ENDINGS: Final[dict[Ending, int]] = {
     "rest": 10,
@@ -32,17 +33,17 @@ ENDINGS: Final[dict[Ending, int]] = {
     "raise": 2,
     "interrupt": 2,
 }
-"""How often each of them is chosen."""
+"""The weight with which each ending is chosen."""
 
 FAULTS_UNTIL: Final = 9.0
-"""Virtual seconds after which nothing more is injected."""
+"""Virtual seconds after which no fault is injected."""
 
 WORK_UNTIL: Final = 10.0
-"""Virtual seconds after which nothing more is sent."""
+"""Virtual seconds after which no message is sent."""
 
 
 class ActorSpec(Struct):
-    """One actor: its times to start and stop are ranges [s], and failures are chances."""
+    """One actor. With `slow`, it takes `start` and `stop` seconds, and fails with probability `failing`."""
 
     name: str
     options: ActorOptions
@@ -55,7 +56,7 @@ class ActorSpec(Struct):
 
 
 class SupervisorSpec(Struct):
-    """One supervisor and all below it."""
+    """One supervisor, and all below it."""
 
     name: str
     strategy: Strategy
@@ -66,15 +67,13 @@ class SupervisorSpec(Struct):
     children: list[ActorSpec | SupervisorSpec]
 
 
-class Scenario:
-    """All that is decided before a simulation begins. Equal seeds give equal scenarios."""
+class ActorSystemSetup:
+    """All that is decided before a simulation begins. Equal seeds give equal setups."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-        self.schedule = Random(f"{seed}/schedule")
-        self.work = Random(f"{seed}/work")
         self.jitter = Random(f"{seed}/jitter")
-        self._moods = Random(f"{seed}/moods")
+        self._durations = Random(f"{seed}/moods")
         self._tree = Random(f"{seed}/tree")
         (self.ending,) = self._tree.choices(list(ENDINGS), list(ENDINGS.values()))
         self.end_at = WORK_UNTIL * self._tree.uniform(0.2, 1.0)
@@ -82,11 +81,11 @@ class Scenario:
         self.senders = self._tree.randint(4, 6)
         self.plan = self._plan()
 
-    def moods(self, seconds: float, failing: float) -> Callable[[], float]:
-        """Times to start or stop [s]; below 0 for a failure, while there are faults at all."""
+    def durations(self, seconds: float, failing: float) -> Callable[[], float]:
+        """Return a function that draws times to start or stop [s]; below 0 for a failure at the end."""
 
         def draw() -> float:
-            fails = trio.current_time() < FAULTS_UNTIL and self._moods.random() < failing
+            fails = trio.current_time() < FAULTS_UNTIL and self._durations.random() < failing
             return -seconds - 0.001 if fails else seconds
 
         return draw

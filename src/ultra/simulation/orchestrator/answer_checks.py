@@ -1,4 +1,4 @@
-"""What users of the orchestrator must be able to rely on, held against what the models really said."""
+"""Check that results and streams tell users what the models really said, and nothing else."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from ultra.messages.events import (
 if TYPE_CHECKING:
     from ultra.messages.events import Event
     from ultra.messages.results import ModelFailure, ModelResponse, OrchestrationResult
-    from ultra.simulation.models import VirtualModel
+    from ultra.simulation.orchestrator.faults import OrchestratorFaults
+    from ultra.simulation.orchestrator.models import SimulatedModel
     from ultra.simulation.record import Record
-    from ultra.simulation.troubles import Troubles
 
-__all__ = ["MAX_RETRIES", "Question", "StreamVerdict", "Verdicts"]
+__all__ = ["MAX_RETRIES", "AnswerChecks", "StreamChecks", "UserRequest"]
 
 MAX_RETRIES: Final = 1
-"""With how many retries the models are registered."""
+"""How many retries the models are registered with."""
 
-NOISE: Final = 200
-"""How many characters the plan's noise has."""
+NOISE_CHARACTERS: Final = 200
+"""The length of the noise that the fault plan makes up."""
 
-NO_ANSWERS: Final = frozenset(
+EXPECTED_FAILURES: Final = frozenset(
     {
         "ActorCrashed",
         "ActorDown",
@@ -47,8 +47,11 @@ NO_ANSWERS: Final = frozenset(
 """Classes of the errors by which a model may fail a stage."""
 
 
-class Question:
-    """What a user asked for, and when."""
+class UserRequest:
+    """What a user asks for, and when.
+
+    `reading` is the time [s] that the user takes to read a stream.
+    """
 
     __slots__ = ("asked_at", "models", "prompt", "quorum", "reading", "stages", "timeout")
 
@@ -66,27 +69,32 @@ class Question:
         self.stages = stages or ["initial", "meta", "synthesis"]
         self.quorum = quorum
         self.models = models
-        self.reading = 0.0  # the time that whoever asked takes for it [s]
+        self.reading = 0.0
         self.asked_at = trio.current_time()
 
 
-class Verdicts:
-    """Judges answers. `models` has every model that was ever registered, by name, newest last."""
+class AnswerChecks:
+    """Checks of results and responses.
 
-    def __init__(self, record: Record, troubles: Troubles, models: dict[str, list[VirtualModel]]) -> None:
+    `models` has every model that was ever registered, by name, the newest last.
+    """
+
+    def __init__(
+        self, record: Record, faults: OrchestratorFaults, models: dict[str, list[SimulatedModel]]
+    ) -> None:
         self._record = record
-        self._troubles = troubles
+        self._faults = faults
         self._models = models
 
-    def result(self, question: Question, result: OrchestrationResult) -> None:
-        """A run has come to `result`."""
+    def check_result(self, request: UserRequest, result: OrchestrationResult) -> None:
+        """Check the result of a run."""
         check = self._record.check
         for stage, responses in result.stages.items():
             for name, response in responses.items():
-                self.response(name, response, question.prompt, whole=stage == "initial")
+                self.check_response(name, response, request.prompt, whole=stage == "initial")
         for failure in result.failures:
-            self._failure(failure)
-        asked = "synthesis" in question.stages
+            self._check_failure(failure)
+        asked = "synthesis" in request.stages
         check(
             1, not asked or result.final_synthesis is not None, "the synthesis that was asked for is missing"
         )
@@ -98,25 +106,28 @@ class Verdicts:
             f"and a {result.synthesis_source} synthesis",
         )
         answered = result.stages["initial"]
-        strict = question.quorum == "all"
-        needed = len(answered) if strict else int(question.quorum)
+        strict = request.quorum == "all"
+        needed = len(answered) if strict else int(request.quorum)
         missing = strict and any(failure.stage != "synthesis" for failure in result.failures)
         check(
             1,
             len(answered) >= needed and not missing,
-            f"{len(answered)} models answered, the quorum is {question.quorum}, and the run went on",
+            f"{len(answered)} models answered, the quorum is {request.quorum}, and the run went on",
         )
-        heard_of = {*answered, *(failure.model_name for failure in result.failures)}
-        check(1, len(heard_of) >= 2, f"of all models, the run tells of {sorted(heard_of)} alone")
+        told = {*answered, *(failure.model_name for failure in result.failures)}
+        check(1, len(told) >= 2, f"of all models, the run tells of {sorted(told)} alone")
 
-    def response(self, name: str, response: ModelResponse, prompt: str, *, whole: bool = True) -> None:
-        """A model is said to have answered; `whole`: `prompt` is all that it was asked, else a part."""
+    def check_response(self, name: str, response: ModelResponse, prompt: str, *, whole: bool = True) -> None:
+        """Check what the model `name` is said to have answered.
+
+        `whole`: `prompt` is all that it was asked. Otherwise `prompt` is a part of that.
+        """
         content = response.content
         asked = next((said for model in self._models[name] if (said := model.said.get(content))), None)
-        told = prompt == asked if whole else asked is not None and prompt in asked
-        noise = self._troubles.garbled.get(name, 0) > 0 and is_noise(content)
+        true = prompt == asked if whole else asked is not None and prompt in asked
+        noise = self._faults.garbled.get(name, 0) > 0 and is_noise(content)
         self._record.check(
-            1, told or noise, f"{name} did not answer {prompt!r} with {content!r}, as was told", name
+            1, true or noise, f"{name} did not answer {prompt!r} with {content!r}, as was told", name
         )
         self._record.check(
             3,
@@ -125,9 +136,9 @@ class Verdicts:
             name,
         )
 
-    def _failure(self, failure: ModelFailure) -> None:
+    def _check_failure(self, failure: ModelFailure) -> None:
         name = failure.model_name
-        expected = failure.error in NO_ANSWERS
+        expected = failure.error in EXPECTED_FAILURES
         self._record.check(1, expected, f"{name} failed by {failure.error}: {failure.message}", name)
         self._record.check(
             3, failure.attempts <= 1 + MAX_RETRIES, f"{name} was tried {failure.attempts} times", name
@@ -135,18 +146,20 @@ class Verdicts:
 
 
 def is_noise(content: str) -> bool:
-    """Whether a plan may have made this up."""
-    return len(content) == NOISE and set(content) <= set(printable)
+    """Return whether the fault plan may have made this up."""
+    return len(content) == NOISE_CHARACTERS and set(content) <= set(printable)
 
 
-class StreamVerdict:
-    """Judges the events of one run, one after the other."""
+class StreamChecks:
+    """Checks of the events of one run, one after the other."""
 
-    def __init__(self, verdicts: Verdicts, record: Record, troubles: Troubles, question: Question) -> None:
-        self._verdicts = verdicts
+    def __init__(
+        self, answers: AnswerChecks, record: Record, faults: OrchestratorFaults, request: UserRequest
+    ) -> None:
+        self._answer_checks = answers
         self._record = record
-        self._troubles = troubles
-        self._question = question
+        self._faults = faults
+        self._request = request
         self._texts: dict[tuple[str, str], str] = {}
         self._open: dict[tuple[str, str], None] = {}
         self._answers: dict[tuple[str, str], str] = {}
@@ -154,15 +167,15 @@ class StreamVerdict:
         self._count = 0
         self.last: Event | None = None
 
-    def hear(self, event: Event) -> None:
-        """The next event has come."""
+    def check_event(self, event: Event) -> None:
+        """Check the next event."""
         check = self._record.check
         check(1, event.seq == self._count, f"event {self._count} has the number {event.seq}")
         check(1, self.last is None, f"after the last event came {type(event).__name__}")
         self._count += 1
         match event:
             case StageStarted(stage=stage):
-                # A coordinator that crashed begins anew.
+                # After a crash of the coordinator, a stage may start a second time.
                 self._stage = stage
                 self._open.clear()
                 self._answers = {key: answer for key, answer in self._answers.items() if key[0] != stage}
@@ -173,7 +186,7 @@ class StreamVerdict:
                 self._texts[key] = text if restart else self._texts.get(key, "") + text
                 self._expect_open(key, "text")
             case ModelResponded(stage=stage, model_name=name, response=response):
-                self._answered((stage, name), response.content)
+                self._check_answer((stage, name), response.content)
             case ModelFailed(stage=stage, model_name=name):
                 self._expect_open((stage, name), "a failure")
                 self._open.pop((stage, name), None)
@@ -183,14 +196,14 @@ class StreamVerdict:
                 )
             case RunCompleted(result=result):
                 self.last = event
-                self._verdicts.result(self._question, result)
+                self._answer_checks.check_result(self._request, result)
                 self._compare(result)
             case RunFailed():
                 self.last = event
             case _:
                 pass
 
-    def _answered(self, key: tuple[str, str], content: str) -> None:
+    def _check_answer(self, key: tuple[str, str], content: str) -> None:
         self._expect_open(key, "an answer")
         self._open.pop(key, None)
         self._answers[key] = content
@@ -198,7 +211,7 @@ class StreamVerdict:
         self._expect(text == content, f"of {key} was streamed {text!r}, and answered {content!r}")
 
     def _compare(self, result: OrchestrationResult) -> None:
-        """The result has the answers that were told of."""
+        """Check that the result has the answers that the events told of."""
         for (stage, name), content in self._answers.items():
             response = result.stages[stage].get(name)
             self._expect(
@@ -209,11 +222,7 @@ class StreamVerdict:
     def _expect_open(self, key: tuple[str, str], what: str) -> None:
         self._expect(key in self._open, f"{what} of {key} came, which was not asked then")
 
-    def _expect(self, holds: bool, message: str) -> None:  # noqa: FBT001 - a verdict
-        # A message that comes twice is handled twice at once, and both tell: that is the fault's own doing.
-        excused = not holds and self._is_doubled()
+    def _expect(self, holds: bool, message: str) -> None:  # noqa: FBT001 - what a check found
+        # A message that a fault doubled is handled twice at once, and both handlers emit events.
+        excused = not holds and self._faults.happened(None, ("duplicate",), self._request.asked_at)
         self._record.check(1, holds or excused, message)
-
-    def _is_doubled(self) -> bool:
-        since = self._question.asked_at
-        return self._troubles.happened(None, ("duplicate",), since)

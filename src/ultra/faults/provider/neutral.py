@@ -1,4 +1,4 @@
-"""What a request asks and what is answered to it, in no provider's own words."""
+"""Requests and answers in a form that is neutral between the protocols."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FailureKind = Literal[
     "server",
     "overloaded",
 ]
-"""What went wrong; each protocol has a status and words of its own for it."""
+"""What went wrong. Each protocol has its own status and words for it."""
 
 _KIND_OF_STATUS: Final[Mapping[int, FailureKind]] = {
     401: "auth",
@@ -57,7 +57,7 @@ class Message(Struct, frozen=True):
 class Question(Struct, frozen=True, kw_only=True):
     """What a request asks of a model.
 
-    `messages` are without the system prompt. `include_usage` says whether a stream is to tell its usage.
+    `messages` do not include the system prompt. `include_usage` says whether a stream reports its usage.
     """
 
     model: str
@@ -71,15 +71,15 @@ class Question(Struct, frozen=True, kw_only=True):
 
     @property
     def prompt(self) -> str:
-        """What the user said last."""
+        """The last message of the user."""
         return next((each.text for each in reversed(self.messages) if each.role == "user"), "")
 
 
 class Failure(Struct, frozen=True):
-    """An error, answered in the words of whichever protocol the request speaks.
+    """An error, sent in the words of the protocol that the request uses.
 
-    Give a `kind`, a `status`, or both: the one decides the other, ``Failure()`` is a 500. `message`
-    takes the place of the provider's usual words. `retry_after` [s] is told where the protocol tells it.
+    Give a `kind`, a `status`, or both: the one decides the other, and ``Failure()`` is a 500. `message`
+    replaces the provider's usual words. `retry_after` [s] is sent if the protocol has a place for it.
     """
 
     kind: FailureKind | None = None
@@ -99,7 +99,7 @@ class Failure(Struct, frozen=True):
 
     @property
     def meaning(self) -> FailureKind:
-        """The kind, from the status where none is given."""
+        """The kind, derived from the status if none was given."""
         if self.kind is not None:
             return self.kind
         if self.status is None or self.status >= 500:  # noqa: PLR2004 - the server's errors
@@ -110,12 +110,12 @@ class Failure(Struct, frozen=True):
 class Reply(Struct, frozen=True):
     """An answer to give.
 
-    `text` may be a tuple: the pieces in which it is streamed, else they are as large as tokens. `cached`
-    tokens of the prompt count as read from the provider's cache. With `failure` the stream reports
-    that error after the text, and a request that does not stream gets nothing else. With `hold` a
-    stream waits for the event after its first piece, and a plain answer before it is given.
+    `text` may be a tuple: the pieces in which it is streamed. Otherwise the pieces are as large as tokens.
+    `cached` tokens of the prompt count as read from the provider's cache. With `failure`, a stream reports
+    that error after the text, and a request that does not stream gets only the error. With `hold`, a
+    stream waits for the event after its first piece, and a plain answer waits before it is sent.
 
-    ``refusal`` and ``content_filter`` look as they do in each protocol; Ollama's has neither.
+    ``refusal`` and ``content_filter`` look as they do in each protocol. Ollama's protocol has neither.
     """
 
     text: str | tuple[str, ...]
@@ -134,13 +134,13 @@ class Reply(Struct, frozen=True):
 
 
 Respond: TypeAlias = "Callable[[Question], Reply | Failure | str]"
-"""Decides what is answered."""
+"""A function that decides what is answered."""
 
 
 class Answer(Struct, frozen=True, kw_only=True):
-    """A reply as one request gets it: cut to its limits, and counted.
+    """A reply as one request gets it: cut to its limits, with its tokens counted.
 
-    `input` counts every token of the prompt, `cached` of them included. `stop_sequence` is the one
+    `input` counts every token of the prompt, including the `cached` ones. `stop_sequence` is the one
     that ended the answer.
     """
 
@@ -174,5 +174,5 @@ class Answer(Struct, frozen=True, kw_only=True):
 
 
 Outcome = Literal["open", "answered", "failed", "broken", "abandoned"]
-"""How a request ended: with an answer, with an error, spoilt by a fault plan, or because the client went
-away or the provider was stopped first."""
+"""How a request ended: with an answer, with an error, broken by a fault plan, or abandoned because the client
+went away or the provider was stopped first."""

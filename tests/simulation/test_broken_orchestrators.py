@@ -1,12 +1,11 @@
-"""Proof of the prover, for the orchestrator: one that breaks a promise is caught by the simulation.
+"""Orchestrators that are broken on purpose: the simulation sees each, and names the guarantee.
 
-Each test breaks one thing, and the orchestrator's part of the simulation must say so, and name the
-guarantee, within 200 seeds.
+Each function here breaks one thing by patching. The orchestrator's half of the simulation must find a
+violation of the guarantee whose number its docstring begins with, within 200 seeds.
 """
 
 from __future__ import annotations
 
-import logging
 from math import inf
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from msgspec.structs import replace
 
+from helpers.orchestrator_runs import orchestrator_run
 from ultra.actors.coordinator.messages import LocalRun
 from ultra.actors.coordinator.run import Run
 from ultra.actors.model import actor as model_module
@@ -28,36 +28,14 @@ from ultra.messages.options import RunOptions
 from ultra.messages.results import ModelResponse, OrchestrationResult
 from ultra.orchestrator.event_buffer import EventBuffer
 from ultra.orchestrator.tree import ModelTree
-from ultra.simulation.determinism import run_seeded
-from ultra.simulation.ensemble import Ensemble
 from ultra.supervisor.restart_policy import RestartWindow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from ultra.actors.model.messages import Generate
 
 SEEDS = 200
-
-
-@pytest.fixture(autouse=True)
-def faults_are_not_logged() -> Iterator[None]:
-    logger = logging.getLogger("ultra")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    yield
-    logger.setLevel(level)
-
-
-def lived(seed: int) -> Ensemble:
-    """The orchestrator of this seed, after its life."""
-
-    async def live() -> Ensemble:
-        ensemble = Ensemble(seed)
-        await ensemble.live()
-        return ensemble
-
-    return run_seeded(live, random=Random(f"{seed}/schedule"))
 
 
 # --- answers ---------------------------------------------------------------------------------------
@@ -294,7 +272,7 @@ def test_a_broken_orchestrator_is_caught(
     broken(monkeypatch)
 
     for seed in range(SEEDS):
-        if any(violation.guarantee == guarantee for violation in lived(seed).record.violations):
+        if any(violation.guarantee == guarantee for violation in orchestrator_run(seed).record.violations):
             return
     pytest.fail(f"{SEEDS} seeds saw nothing of it: {broken.__doc__}")
 
@@ -306,4 +284,6 @@ def test_retries_that_are_not_decided_by_the_seed_are_caught(monkeypatch: pytest
         RetryPolicy, "wait", lambda self, attempt, error, _: wait(self, attempt, error, Random())
     )
 
-    assert any(lived(seed).record.digest != lived(seed).record.digest for seed in range(SEEDS))
+    assert any(
+        orchestrator_run(seed).record.digest != orchestrator_run(seed).record.digest for seed in range(SEEDS)
+    )

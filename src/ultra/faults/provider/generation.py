@@ -1,4 +1,4 @@
-"""Answers out of nothing: what a simulated model says, and how much of it a request gets."""
+"""Generate the answers of simulated models, and cut them to the limits of a request."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 from random import Random
 from typing import TYPE_CHECKING, Final
 
-from ultra.faults.provider.exchange import Answer, Reply
+from ultra.faults.provider.neutral import Answer, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ultra.faults.provider.exchange import Question
+    from ultra.faults.provider.neutral import Question
 
 __all__ = ["compose", "count_tokens", "fit", "split_tokens"]
 
@@ -33,21 +33,21 @@ _WORDS: Final = (20, 60)  # of an answer
 
 
 def split_tokens(text: str) -> list[str]:
-    """Cut `text` into pieces about as long as tokens are; joined, they are the text again."""
+    """Split `text` into pieces about as long as tokens. Joined, they are the text again."""
     return _TOKEN.findall(text)
 
 
 def count_tokens(question: Question) -> int:
-    """The tokens of a prompt; each message takes three more, as at OpenAI."""
+    """Count the tokens of a prompt. Each message takes three more, as at OpenAI."""
     texts = [question.system, *(message.text for message in question.messages)]
     return sum(len(split_tokens(text)) + 3 for text in texts if text)
 
 
 def compose(question: Question, seed: int) -> Reply:
-    """Make up an answer: a Markov chain of order one over stock phrases and the prompt's own words.
+    """Generate an answer: a Markov chain of order one over fixed phrases and the words of the prompt.
 
-    Equal questions get equal answers, in every process; another `seed`, model or seed in the request
-    gives another.
+    Equal questions get equal answers, in every process. Another `seed`, another model, or another seed
+    in the request gives another answer.
     """
     said = [(message.role, message.text) for message in question.messages]
     random = Random(repr((seed, question.model, question.seed, question.system, said)))
@@ -63,7 +63,7 @@ def compose(question: Question, seed: int) -> Reply:
 
 
 def fit(reply: Reply, question: Question, identifier: str) -> Answer:
-    """Cut `reply` to the request's stop sequences and its limit of tokens, and count it."""
+    """Cut `reply` to the stop sequences and the token limit of the request, and count its tokens."""
     reasoning = split_tokens(reply.reasoning)
     pieces = list(reply.text) if isinstance(reply.text, tuple) else split_tokens(reply.text)
     pieces, stop_sequence = _stopped(pieces, question.stop)
@@ -91,7 +91,7 @@ def fit(reply: Reply, question: Question, identifier: str) -> Answer:
 
 
 def _stopped(pieces: list[str], stop: Sequence[str]) -> tuple[list[str], str | None]:
-    """The pieces before the first stop sequence in them, and that sequence."""
+    """Return the pieces before the first stop sequence in them, and that sequence."""
     text = "".join(pieces)
     found = [(at, sequence) for sequence in stop if sequence and (at := text.find(sequence)) >= 0]
     if not found:

@@ -1,4 +1,4 @@
-"""What a fault plan does to one response on its way out."""
+"""Apply the HTTP faults of a plan to the response that the provider sends."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ultra.faults.http_faults import (
     StreamError,
     Truncates,
 )
-from ultra.faults.provider.exchange import Failure
+from ultra.faults.provider.neutral import Failure
 from ultra.faults.rules import draw_seconds
 
 if TYPE_CHECKING:
@@ -29,27 +29,30 @@ if TYPE_CHECKING:
     from ultra.faults.http_faults import HttpFaults
     from ultra.faults.rules import Rule
 
-__all__ = ["CutOff", "Disturbance", "Transmission"]
+__all__ = ["FaultyResponse", "ResponseCut", "ResponseFaults"]
 
 _STREAMS_ONLY: Final = (MalformedEvents, StreamError)
 
 
-class CutOff(Exception):
-    """The response is over before its time, as the plan wanted; `ends`: as if it were whole."""
+class ResponseCut(Exception):
+    """The plan ends the response before its time.
 
-    def __init__(self, *, ends: bool) -> None:
+    `looks_whole`: the body is to end as if it were whole. Otherwise the connection breaks.
+    """
+
+    def __init__(self, *, looks_whole: bool) -> None:
         super().__init__()
-        self.ends = ends
+        self.looks_whole = looks_whole
 
 
-class Disturbance:
-    """The faults that the rules of a plan have for one exchange.
+class ResponseFaults:
+    """The faults that the rules of a plan have for one response.
 
-    `instead` is what takes the place of the answer, if anything does.
+    `replacement` is what takes the place of the answer, if anything does.
     """
 
     def __init__(self) -> None:
-        self.instead: Status | HugeBody | ReadTimesOut | None = None
+        self.replacement: Status | HugeBody | ReadTimesOut | None = None
         self.content_type: str | None = None
         self.cut_after: int | None = None  # [bytes of the body]
         self.breaks = False  # the connection, where the body is cut
@@ -60,8 +63,8 @@ class Disturbance:
         self.pause: Callable[[], float] = float  # 0
 
     @classmethod
-    def draw(cls, plan: HttpFaults | None, url: str, *, stream: bool) -> Disturbance:
-        """What `plan` has for the exchange at `url`; `stream` says whether events were asked for."""
+    def draw(cls, plan: HttpFaults | None, url: str, *, stream: bool) -> ResponseFaults:
+        """Decide which faults `plan` has for a request to `url`; `stream` says whether it asks for events."""
         drawn = cls()
         if plan is None:
             return drawn
@@ -79,7 +82,7 @@ class Disturbance:
     def _take(self, rule: Rule) -> None:
         match rule.fault:
             case Status() | HugeBody() | ReadTimesOut() as fault:
-                self.instead = fault
+                self.replacement = fault
             case Disconnects(after_bytes):
                 self.cut_after, self.breaks = after_bytes, True
             case Truncates(after_bytes):
@@ -96,35 +99,36 @@ class Disturbance:
 
     @property
     def changes_length(self) -> bool:
-        """Whether the body is to end sooner without being seen to."""
+        """Whether the body ends too early and must not show it."""
         return self.cut_after is not None and not self.breaks
 
 
-class Transmission:
-    """Sends one response over ASGI, disturbed. Each method may raise `CutOff`, after which all is done.
+class FaultyResponse:
+    """Sends one response over ASGI, with its faults.
 
-    A body that was broken off lacks what HTTP ends it with, and the server closes the connection.
+    Each method may raise `ResponseCut`: then nothing more is to be sent. If the body is not ended, the
+    server closes the connection.
     """
 
-    def __init__(self, send: Send, disturbance: Disturbance) -> None:
+    def __init__(self, send: Send, faults: ResponseFaults) -> None:
         self._send = send
-        self.disturbance = disturbance
+        self.faults = faults
         self._events = 0
         self._sent = 0  # [bytes of the body]
 
     async def start(self, status: int, headers: dict[str, str], length: int | None = None) -> None:
-        """Send the head; a `length` [bytes] is that of the whole body, if it is known."""
-        if length is not None and not self.disturbance.changes_length:
+        """Send the status and the headers; `length` is that of the whole body [bytes], None if unknown."""
+        if length is not None and not self.faults.changes_length:
             headers = {**headers, "content-length": str(length)}
-        if self.disturbance.content_type is not None:
-            headers = {**headers, "content-type": self.disturbance.content_type}
+        if self.faults.content_type is not None:
+            headers = {**headers, "content-type": self.faults.content_type}
         raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
         await self._send({"type": "http.response.start", "status": status, "headers": raw})
         await self._write(b"")
 
     async def send_event(self, data: bytes) -> None:
         """Send one whole event of a stream."""
-        if self._events == self.disturbance.malformed_after:
+        if self._events == self.faults.malformed_after:
             blank = data[len(data.rstrip()) :]
             await self._write(data.rstrip()[:-1] + blank)
         self._events += 1
@@ -139,15 +143,15 @@ class Transmission:
         await self._send_body(b"", more=False)
 
     async def _write(self, data: bytes) -> None:
-        limit = self.disturbance.cut_after
+        limit = self.faults.cut_after
         kept = data if limit is None else data[: limit - self._sent]
-        for piece in _cut(kept, self.disturbance.piece):
-            if self.disturbance.piece is not None:
-                await trio.sleep(self.disturbance.pause())
+        for piece in _cut(kept, self.faults.piece):
+            if self.faults.piece is not None:
+                await trio.sleep(self.faults.pause())
             await self._send_body(piece, more=True)
         self._sent += len(kept)
         if self._sent == limit:
-            raise CutOff(ends=not self.disturbance.breaks)
+            raise ResponseCut(looks_whole=not self.faults.breaks)
 
     async def _send_body(self, data: bytes, *, more: bool) -> None:
         message: dict[str, Any] = {"type": "http.response.body", "body": data, "more_body": more}

@@ -1,4 +1,4 @@
-"""Run a scenario of your own under a seed: its schedule, its clock and its faults are repeatable."""
+"""Run an async function of your own under a seed, which decides its schedule, its clock and its faults."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class Outcome(Struct, Generic[T], frozen=True):
-    """What a simulated scenario returned, how many virtual seconds it took, and what it noted."""
+    """What a scenario returned (`value`), the virtual `seconds` it took, and the lines it noted."""
 
     seed: int
     value: T
@@ -32,12 +32,12 @@ class Outcome(Struct, Generic[T], frozen=True):
 
 
 class Simulation:
-    """What a scenario gets: everything in it is decided by `seed`.
+    """What a scenario gets. `seed` decides everything in it.
 
     Attributes:
         seed: of this run.
         random: for the scenario's own choices.
-        plan: a `FaultPlan` for the scenario to add rules to, and to hand to what it tests.
+        plan: a `FaultPlan`. Add rules to it, and give it to what the scenario tests.
     """
 
     def __init__(self, seed: int) -> None:
@@ -47,23 +47,29 @@ class Simulation:
         self.trace: list[str] = []
 
     def note(self, text: str) -> None:
-        """Add a line to the trace, with the time [s]. Equal seeds should give equal traces."""
+        """Add a line to the trace, with the virtual time [s]. Equal seeds should give equal traces."""
         self.trace.append(f"{trio.current_time():10.3f} s  {text}")
 
 
 def simulate(
     scenario: Callable[[Simulation], Awaitable[T]], seed: int, *, timeout: float = 86_400.0
 ) -> Outcome[T]:
-    """Run ``scenario(simulation)`` in a trio of its own, and return what came of it.
+    """Run ``scenario(simulation)`` in a trio run of its own, and return its outcome.
 
-    The clock is virtual: it begins at 0 and jumps to the next timeout whenever all tasks wait, so that
-    seconds take microseconds. Which ready task runs first is decided by the seed, and so are
-    jitter, the marks in prompts, and the seeds of plans that are given none. Threads and sockets
-    are outside of both; use models and transports in memory.
+        async def scenario(simulation):
+            simulation.plan.fail_call("llama", times=2)
+            ...
+
+        outcome = simulate(scenario, seed=7)
+
+    The clock is virtual: it begins at 0 and jumps to the next timeout whenever all tasks wait, so seconds
+    take microseconds. The seed decides which ready task runs first, the jitter, the marks in prompts, and
+    the seeds of plans that are given none. Threads and sockets are outside of this; use models and
+    transports in memory.
 
     Raises:
-        TimeoutError: after `timeout` virtual seconds the scenario had not ended: something hangs.
-        BadCall: the seed is not a whole number, 0 or more; or this was called from within trio.
+        TimeoutError: the scenario has not ended after `timeout` virtual seconds, so something hangs.
+        BadCall: the seed is not a whole number, 0 or more; or the call came from inside a trio run.
     """
     if type(seed) is not int or seed < 0:
         raise BadCall(f"seed={seed!r} is not allowed; give a whole number, 0 or more")
@@ -73,7 +79,7 @@ def simulate(
 def run_scenario(
     scenario: Callable[[Simulation], Awaitable[T]], simulation: Simulation, *, timeout: float
 ) -> Outcome[T]:
-    """As `simulate`, with a `simulation` that the caller has made, and can look at afterwards."""
+    """Do what `simulate` does, with a `simulation` that the caller has made and can look at afterwards."""
     if in_trio_run():
         raise BadCall("a simulation runs a trio of its own: call it from a plain function, not an async one")
     schedule = Random(f"{simulation.seed}/schedule")

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ultra.errors import BadCall
-from ultra.faults.provider.allowance import Allowance, Level
+from ultra.faults.provider.rate_limits import LimitState, RateLimits
 
 
 class Clock:
@@ -18,55 +18,55 @@ class Clock:
 
 def test_what_is_past_the_limit_is_refused_until_it_has_come_back() -> None:
     clock = Clock()
-    allowance = Allowance(2, 1000, clock)
-    assert allowance.take(10) is None
-    assert allowance.take(10) is None
+    limits = RateLimits(2, 1000, clock)
+    assert limits.take(10) is None
+    assert limits.take(10) is None
 
-    refusal = allowance.take(10)
+    refusal = limits.take(10)
 
     assert refusal is not None
     assert (refusal.kind, refusal.retry_after) == ("rate_limit", 30.0)
     assert refusal.message.startswith("Rate limit reached on requests per min: Limit 2, Requested 1.")
     clock.now = 30.0
-    assert allowance.take(10) is None
+    assert limits.take(10) is None
 
 
 def test_a_request_that_is_refused_takes_nothing() -> None:
-    allowance = Allowance(10, 100, Clock())
-    allowance.take(80)
-    before = allowance.levels()
+    limits = RateLimits(10, 100, Clock())
+    limits.take(80)
+    before = limits.states()
 
-    refusal = allowance.take(30)
+    refusal = limits.take(30)
 
     assert refusal is not None
     assert refusal.message.startswith("Rate limit reached on tokens per min: Limit 100, Requested 30.")
-    assert allowance.levels() == before
+    assert limits.states() == before
 
 
 def test_the_levels_tell_what_is_left_and_when_it_is_whole_again() -> None:
-    allowance = Allowance(60, 600, Clock())
-    allowance.take(100)
-    allowance.charge(50)
+    limits = RateLimits(60, 600, Clock())
+    limits.take(100)
+    limits.charge(50)
 
-    assert allowance.levels() == {"requests": Level(60, 59, 1.0), "tokens": Level(600, 450, 15.0)}
+    assert limits.states() == {"requests": LimitState(60, 59, 1.0), "tokens": LimitState(600, 450, 15.0)}
 
 
 def test_an_answer_may_take_more_than_is_left_and_less_is_never_told_than_nothing() -> None:
-    allowance = Allowance(60, 60, Clock())
-    allowance.take(50)
-    allowance.charge(30)
+    limits = RateLimits(60, 60, Clock())
+    limits.take(50)
+    limits.charge(30)
 
-    assert allowance.levels()["tokens"] == Level(60, 0, 80.0)
+    assert limits.states()["tokens"] == LimitState(60, 0, 80.0)
 
 
 @given(st.lists(st.tuples(st.floats(0, 30), st.integers(1, 50)), max_size=50))
 def test_in_no_minute_more_is_granted_than_twice_the_limit(arrivals: list[tuple[float, int]]) -> None:
     clock = Clock()
-    allowance = Allowance(10, 100, clock)
+    limits = RateLimits(10, 100, clock)
     granted: list[tuple[float, int]] = []
     for pause, tokens in arrivals:
         clock.now += pause
-        if allowance.take(tokens) is None:
+        if limits.take(tokens) is None:
             granted.append((clock.now, tokens))
 
     for start, _ in granted:
@@ -80,4 +80,4 @@ def test_a_limit_that_allows_nothing_is_refused(limit: int) -> None:
     with pytest.raises(
         BadCall, match=r"requests_per_minute=.* is not allowed; give a whole number, 1 or more"
     ):
-        Allowance(limit, 100, Clock())
+        RateLimits(limit, 100, Clock())

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ultra.errors import BadCall
 from ultra.faults.provider import Failure, Message, Question, Reply
-from ultra.faults.provider.composition import compose, count_tokens, fit, split_tokens
+from ultra.faults.provider.generation import compose, count_tokens, fit, split_tokens
 
 
 def question(prompt: str = "What is the capital of France?", **settings: Any) -> Question:
@@ -32,7 +32,7 @@ def test_a_prompt_counts_all_its_messages_and_the_system_prompt() -> None:
 def test_equal_questions_get_equal_answers_in_other_processes_too() -> None:
     code = (
         "from ultra.faults.provider import Message, Question;"
-        "from ultra.faults.provider.composition import compose;"
+        "from ultra.faults.provider.generation import compose;"
         "print(compose(Question(model='m', messages=(Message('user', 'Why is it so?'),)), 5).text)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

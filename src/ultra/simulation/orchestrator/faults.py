@@ -1,4 +1,4 @@
-"""What goes wrong in the orchestrator of a simulation, by its plan, and what that excuses."""
+"""The faults of a simulated orchestrator: the rules that the seed decides on, and what they excuse."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-__all__ = ["COORDINATOR", "TROUBLE_UNTIL", "Troubles"]
+__all__ = ["COORDINATOR", "FAULTS_UNTIL", "OrchestratorFaults"]
 
-TROUBLE_UNTIL: Final = 12.0
-"""Virtual seconds after which nothing more is injected."""
+FAULTS_UNTIL: Final = 12.0
+"""Virtual seconds after which no fault is injected."""
 
 COORDINATOR: Final = "/coordinator"
 NAMES: Final = ("*", "*", "first", "second", "third")
@@ -29,36 +29,45 @@ ACTORS: Final = ("/models/*/actor", "/models/first/actor", "/models/third*/actor
 STATUSES: Final = (400, 401, 408, 429, 500, 503, 529)
 
 
-class Broken(Exception):
-    """What a client raises that was written by somebody else."""
+class ForeignError(Exception):
+    """What a client raises that knows nothing of Ultra's errors."""
 
 
-class Troubles:
-    """The fault plan of one orchestrator, and what it has done so far, as its observer tells."""
+class OrchestratorFaults:
+    """The fault plan of one orchestrator, and the faults that it has injected so far.
+
+    Attributes:
+        plan: the fault plan.
+        over_http: whether one model is called over HTTP, where exchanges go wrong, too.
+        garbled: how often each model, by name, was made to answer with noise.
+        crashes: when each actor, by path, was made to crash.
+    """
 
     def __init__(self, seed: int, record: Record) -> None:
         self.plan = FaultPlan(seed)
         self._record = record
         self._random = Random(f"{seed}/troubles")
         self._injected: list[tuple[float, str, str]] = []
-        self.garbled: dict[str, int] = {}  # noise that models were made to say, by name
-        self.crashes: dict[str, list[float]] = {}  # when actors were made to crash, by path
-        self._write_rules()
+        self.garbled: dict[str, int] = {}
+        self.crashes: dict[str, list[float]] = {}
+        self._add_rules()
         self.over_http: Final = self._random.random() < 0.4
-        """Whether a model stands behind HTTP, and the exchanges with it go wrong, too."""
         if self.over_http:
-            self._write_rules_for_http()
+            self._add_rules_for_http()
 
     # --- what has happened ---------------------------------------------------------------------------
 
     def happened(self, where: str | None, kinds: Sequence[str], since: float) -> bool:
-        """Whether a fault of one of these kinds was injected there (None: anywhere) since that time."""
+        """Return whether a fault of one of these kinds was injected at `where` since that time.
+
+        `where` is an actor's path or a model's name; None stands for any place.
+        """
         return any(
             kind in kinds and time >= since and where in {None, place} for time, kind, place in self._injected
         )
 
     def note(self, injection: Injection) -> None:
-        """Take note of a fault, at the moment when it is injected."""
+        """Note a fault, at the moment when the plan injects it."""
         now = trio.current_time()
         self._record.add("fault", injection.where, injection.fault)
         self._injected.append((now, injection.fault, injection.where))
@@ -69,14 +78,14 @@ class Troubles:
 
     # --- the rules -----------------------------------------------------------------------------------
 
-    def _write_rules(self) -> None:
+    def _add_rules(self) -> None:
         plan, some, chance = self.plan, self._some, self._random.random
         for _ in range(2):
             plan.add("fail_call", some(NAMES), status=some(STATUSES), **self._when(4))
         plan.add(
             "fail_call", some(NAMES), status=some((429, 503)), retry_after=some((1, 90)), **self._when(2)
         )
-        plan.add("fail_call", some(NAMES), error=Broken, **self._when(3))
+        plan.add("fail_call", some(NAMES), error=ForeignError, **self._when(3))
         plan.add("delay_call", some(NAMES), seconds=(0.25, 1.5), **self._when(4))
         plan.add("slow_stream", some(NAMES), seconds=(0.1, 0.5), **self._when(4))
         plan.add("cut_stream", some(NAMES), pieces=some((0, 1, 3)), **self._when(4))
@@ -94,9 +103,9 @@ class Troubles:
             plan.add("hang", some(ACTORS), **self._when(1))
         if chance() < 0.3:
             plan.add("fill", some(ACTORS), messages=16, seconds=some((0.0, 0.25)), **self._when(1))
-        self._write_rules_for_the_coordinator()
+        self._add_rules_for_the_coordinator()
 
-    def _write_rules_for_the_coordinator(self) -> None:
+    def _add_rules_for_the_coordinator(self) -> None:
         plan, chance = self.plan, self._random.random
         plan.add("crash", COORDINATOR, **self._when(2 if chance() < 0.9 else 6))
         plan.add("crash", COORDINATOR, before=False, **self._when(1))
@@ -107,7 +116,7 @@ class Troubles:
         if chance() < 0.3:
             plan.add("hang", COORDINATOR, **self._when(1))
 
-    def _write_rules_for_http(self) -> None:
+    def _add_rules_for_http(self) -> None:
         plan, some, when = self.plan, self._some, self._when
         plan.add("http_slow_body", seconds=(0.0, 0.1), piece=some((16, 64, 256)), **when(2))
         for _ in range(2):  # not every answer is a stream
@@ -125,8 +134,8 @@ class Troubles:
         return {
             "times": 1 + int(self._random.random() * most),
             "probability": self._some((0.1, 0.3, 1.0)),
-            "after": self._random.random() * TROUBLE_UNTIL * 0.5,
-            "until": TROUBLE_UNTIL,
+            "after": self._random.random() * FAULTS_UNTIL * 0.5,
+            "until": FAULTS_UNTIL,
         }
 
     def _some(self, items: Sequence[T]) -> T:

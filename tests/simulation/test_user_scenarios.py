@@ -14,7 +14,7 @@ from ultra.faults import FaultPlan, InjectedFault, Simulation, simulate
 from ultra.supervisor import ActorSystem
 
 if TYPE_CHECKING:
-    from ultra.simulation.scenarios import Outcome
+    from ultra.simulation.user_scenarios import Outcome
 
 
 class Echo(Actor):

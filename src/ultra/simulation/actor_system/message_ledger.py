@@ -1,7 +1,11 @@
-"""Watches messages: from the moment they are sent to the last that becomes of them."""
+"""The ledger of messages: from the moment when one is sent to the last thing that becomes of it.
+
+Senders, actors and the observer of faults tell the ledger what happens. It checks guarantees 1 to 5 and 10.
+"""
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING
 
 import trio
@@ -13,85 +17,132 @@ from ultra.errors import (
     AskTimeout,
     InboxFull,
 )
-from ultra.simulation.cast import MessageNode
-from ultra.simulation.record import TIME_ERROR
+from ultra.simulation.record import TIME_TOLERANCE
 
 if TYPE_CHECKING:
     from ultra.actors.runtime.dead_letters import DeadLetter, DeadLetters
-    from ultra.simulation.cast import ActorNode
+    from ultra.simulation.actor_system.nodes import ActorNode
     from ultra.simulation.record import Record
 
-__all__ = ["Mail"]
+__all__ = ["MessageEntry", "MessageLedger"]
 
 
-class Mail:
-    """Every message of a simulation. `letters` are the system's dead letters, which is to keep them all."""
+class MessageEntry:
+    """One message: its sender, its actor, and all that became of it so far."""
 
-    letters: DeadLetters
+    __slots__ = (
+        "abandoned",
+        "acceptance_unknown",
+        "actor",
+        "answered",
+        "copies",
+        "dead_lettered",
+        "deadline",
+        "deliveries",
+        "dropped",
+        "handled",
+        "id",
+        "in_flight",
+        "incarnation",
+        "newest_when_interrupted",
+        "rejected",
+        "sender",
+        "sent_at",
+        "system",
+    )
+
+    def __init__(self, number: int, actor: ActorNode, sender: int, sent_at: float, *, system: bool) -> None:
+        self.id = number
+        self.actor = actor
+        self.sender = sender
+        self.sent_at = sent_at
+        self.system = system
+        self.deadline = inf  # when its asker gives up
+        self.incarnation = 0  # the last one that had it in flight
+        self.in_flight = False
+        self.deliveries = 0  # how often it was taken out of the inbox
+        self.newest_when_interrupted = 0  # see `ActorNode.newest_first_delivery`
+        self.handled = 0
+        self.rejected = 0
+        self.dead_lettered = 0
+        self.copies = 1
+        self.answered = False  # the ask has ended, in whatever way
+        self.abandoned = False  # ... because its asker gave up
+        self.dropped = False  # by a fault, on its way
+        self.acceptance_unknown = False  # the ask's error does not say whether the inbox took it
+
+
+class MessageLedger:
+    """Every message of one actor system.
+
+    `dead_letters` are the system's, which must keep them all.
+    """
+
+    dead_letters: DeadLetters
 
     def __init__(self, record: Record) -> None:
         self._record = record
-        self._letters_seen = 0
-        self.messages: list[MessageNode] = []
-        self.open_asks: dict[int, MessageNode] = {}
-        self.open_sends: dict[int, MessageNode] = {}
+        self._dead_letters_read = 0
+        self.messages: list[MessageEntry] = []
+        self.open_asks: dict[int, MessageEntry] = {}
+        self.open_sends: dict[int, MessageEntry] = {}
 
-    def of(self, actor: ActorNode) -> list[MessageNode]:
-        """All messages to this actor."""
+    def of(self, actor: ActorNode) -> list[MessageEntry]:
+        """Return all messages to this actor."""
         return [message for message in self.messages if message.actor is actor]
-
-    def entering(self, message: MessageNode) -> None:
-        """The message is a send, which may wait for room."""
-        self.open_sends[message.id] = message
-        message.actor.entering[message.id] = message
 
     # --- on its way ----------------------------------------------------------------------------------
 
-    def sending(self, actor: ActorNode, sender: int, *, system: bool) -> MessageNode:
-        """A message is about to be sent; its number is its place in the order of all."""
+    def sending(self, actor: ActorNode, sender: int, *, system: bool) -> MessageEntry:
+        """Note that a message is about to be sent. Its number is its place in the order of all."""
         now = self._record.now()
-        message = MessageNode(len(self.messages), actor, sender, now, system=system)
+        message = MessageEntry(len(self.messages), actor, sender, now, system=system)
         self.messages.append(message)
         if system:
             actor.system_waiting[message.id] = message
         self._record.events.append((now, "send", actor.path, message.id, sender, system))
         return message
 
-    def accepted(self, message: MessageNode) -> None:
-        """A tell or a send has returned, so the message is in the inbox, or was."""
+    def may_wait_for_room(self, message: MessageEntry) -> None:
+        """Note that the message goes by `send`, which may wait for room in the inbox."""
+        self.open_sends[message.id] = message
+        message.actor.entering[message.id] = message
+
+    def accepted(self, message: MessageEntry) -> None:
+        """Note that `tell` or `send` has returned, so the message is in the inbox, or was."""
         actor = message.actor
         actor.entering.pop(message.id, None)
-        if message.system or message.takes or message.lost or message.dead:
+        if message.system or message.deliveries or message.dropped or message.dead_lettered:
             return
         actor.outstanding[message.id] = message
         self._check_capacity(actor)
 
-    def refused(self, message: MessageNode, error: Exception) -> None:
-        """A tell or a send has raised, so the message was never taken in."""
+    def rejected(self, message: MessageEntry, error: Exception) -> None:
+        """Note that `tell` or `send` has raised, so the inbox never took the message."""
         actor = message.actor
-        message.refused += 1
+        message.rejected += 1
         actor.entering.pop(message.id, None)
         actor.system_waiting.pop(message.id, None)
         self._record.add("refused", actor.path, message.id, type(error).__name__)
-        self._check_refusal(message, error)
+        self._check_rejection(message, error)
 
-    def unsent(self, message: MessageNode) -> None:
-        """A send was cancelled while it waited, which means that it has sent nothing."""
-        message.refused += 1
+    def send_cancelled(self, message: MessageEntry) -> None:
+        """Note that a `send` was cancelled while it waited, which must mean that it has sent nothing."""
+        message.rejected += 1
         message.actor.entering.pop(message.id, None)
         self._record.add("unsent", message.actor.path, message.id)
         self._record.check(
             2,
-            not (message.takes or message.done),
+            not (message.deliveries or message.handled),
             f"a send to {message.actor.path} was cancelled, yet message {message.id} had been handled",
             message.id,
         )
 
-    def _check_refusal(self, message: MessageNode, error: Exception) -> None:
+    def _check_rejection(self, message: MessageEntry, error: Exception) -> None:
         actor, record = message.actor, self._record
         if isinstance(error, InboxFull):
-            self.read_letters()
-            full = actor.most_load >= actor.options.capacity
+            self.read_dead_letters()
+            full = actor.max_load >= actor.options.capacity
             record.check(
                 5,
                 (full or actor.crowded) and not message.system,
@@ -113,7 +164,7 @@ class Mail:
         capacity = actor.options.capacity
         if len(actor.outstanding) <= capacity:
             return
-        self.read_letters()
+        self.read_dead_letters()
         load = len(actor.outstanding)
         if load > capacity:
             self._record.violate(
@@ -122,27 +173,27 @@ class Mail:
 
     # --- handled -------------------------------------------------------------------------------------
 
-    def taken(self, message: MessageNode) -> None:
-        """The actor has taken the message out of its inbox, to handle it or to meet a fault with it."""
+    def taken(self, message: MessageEntry) -> None:
+        """Note that the actor took the message out of its inbox, to handle it or to meet a fault with it."""
         actor, record = message.actor, self._record
-        if message.incarnation == actor.incarnation and (message.in_hand or message.copies > 1):
+        if message.incarnation == actor.incarnation and (message.in_flight or message.copies > 1):
             return  # a fault met it first, or it is a copy
         now = self._record.now()
         record.events.append((now, "take", actor.path, message.id, actor.incarnation))
         allowed = actor.options.max_deliveries * message.copies
-        message.takes += 1
+        message.deliveries += 1
         record.checks[3] += 1
-        if message.takes > allowed or message.incarnation == actor.incarnation or message.lost:
+        if message.deliveries > allowed or message.incarnation == actor.incarnation or message.dropped:
             record.violate(
                 3,
-                f"{actor.path} took message {message.id} {message.takes} times; allowed are {allowed}",
+                f"{actor.path} took message {message.id} {message.deliveries} times; allowed are {allowed}",
                 message.id,
             )
         self._check_order(message)
         self._check_progress(message, now)
         message.incarnation = actor.incarnation
-        message.in_hand = actor.alive = True
-        actor.in_hand[message.id] = message
+        message.in_flight = actor.alive = True
+        actor.in_flight[message.id] = message
         if message.system:
             actor.system_waiting.pop(message.id, None)
         else:
@@ -150,7 +201,7 @@ class Mail:
             actor.outstanding[message.id] = message
             self._check_capacity(actor)
 
-    def _check_order(self, message: MessageNode) -> None:
+    def _check_order(self, message: MessageEntry) -> None:
         actor, record = message.actor, self._record
         record.checks[4] += 1
         first = self._first_system_message(actor) if actor.system_waiting else None
@@ -164,36 +215,36 @@ class Mail:
         if message.copies > 1 or message.sender < 0:
             return
         key = (message.sender, message.system)
-        first_high = actor.first_high.get(key, -1)
-        if message.takes == 1:
-            late = message.id < first_high
-            actor.first_high[key] = max(message.id, first_high)
+        newest = actor.newest_first_delivery.get(key, -1)
+        if message.deliveries == 1:
+            late = message.id < newest
+            actor.newest_first_delivery[key] = max(message.id, newest)
         else:
-            late = first_high > message.high_when_interrupted
-        if late or message.id < actor.incarnation_high.get(key, -1):
+            late = newest > message.newest_when_interrupted
+        if late or message.id < actor.newest_of_incarnation.get(key, -1):
             record.violate(
                 4,
-                f"{actor.path} took message {message.id} of sender {message.sender} after {first_high}",
+                f"{actor.path} took message {message.id} of sender {message.sender} after {newest}",
                 message.id,
-                first_high,
+                newest,
             )
-        actor.incarnation_high[key] = message.id
+        actor.newest_of_incarnation[key] = message.id
 
     def _first_system_message(self, actor: ActorNode) -> int | None:
-        """The oldest one that waits for sure: not one whose asker gives up at this very moment."""
+        """Return the oldest one that surely waits: not one whose asker gives up at this very moment."""
         now = self._record.now()
         for number, message in actor.system_waiting.items():
-            if message.deadline > now + TIME_ERROR or not actor.options.cancel_abandoned:
+            if message.deadline > now + TIME_TOLERANCE or not actor.options.cancel_abandoned:
                 return number
         return None
 
-    def _check_progress(self, message: MessageNode, now: float) -> None:
+    def _check_progress(self, message: MessageEntry, now: float) -> None:
         actor, record = message.actor, self._record
-        if actor.slowed or len(actor.in_hand) >= actor.options.concurrency:
+        if actor.slowed or len(actor.in_flight) >= actor.options.concurrency:
             return
         record.checks[10] += 1
         since = max(message.sent_at, actor.changed_at)
-        if now > since + TIME_ERROR:
+        if now > since + TIME_TOLERANCE:
             record.violate(
                 10,
                 f"{actor.path} took message {message.id} only at {now:.3f} s, though nothing was in its way "
@@ -202,44 +253,45 @@ class Mail:
                 actor.path,
             )
 
-    def finished(self, message: MessageNode) -> None:
-        """The handler is about to return."""
+    def handled(self, message: MessageEntry) -> None:
+        """Note that the handler is about to return."""
         actor = message.actor
         actor.note_load()
-        message.done += 1
-        message.in_hand = False
-        actor.in_hand.pop(message.id, None)
+        message.handled += 1
+        message.in_flight = False
+        actor.in_flight.pop(message.id, None)
         actor.outstanding.pop(message.id, None)
         self._record.add("done", actor.path, message.id)
 
-    def undone(self, message: MessageNode) -> None:
-        """The actor crashed right after it had handled the message: it counts as not handled."""
-        message.done -= 1
-        message.in_hand = True
-        message.actor.in_hand[message.id] = message
+    def crashed_after_handling(self, message: MessageEntry) -> None:
+        """Note a crash right after the message was handled: it counts as not handled."""
+        message.handled -= 1
+        message.in_flight = True
+        message.actor.in_flight[message.id] = message
         if not message.system:
             message.actor.outstanding[message.id] = message
 
     def interrupted(self, actor: ActorNode) -> None:
-        """What the actor had in hand goes back to its inbox, unless it was delivered too often."""
+        """Note the end of an incarnation: what it had in flight is redelivered, or given up."""
         actor.note_load()
-        for message in actor.in_hand.values():
-            message.in_hand = False
-            message.high_when_interrupted = actor.first_high.get((message.sender, message.system), -1)
-            given_up = message.takes >= actor.options.max_deliveries * message.copies or (
+        for message in actor.in_flight.values():
+            message.in_flight = False
+            key = (message.sender, message.system)
+            message.newest_when_interrupted = actor.newest_first_delivery.get(key, -1)
+            given_up = message.deliveries >= actor.options.max_deliveries * message.copies or (
                 actor.options.cancel_abandoned and message.abandoned
             )
             if given_up:
                 actor.outstanding.pop(message.id, None)
             elif message.system and message.copies == 1:
                 actor.system_waiting[message.id] = message
-        actor.in_hand.clear()
-        actor.incarnation_high.clear()
+        actor.in_flight.clear()
+        actor.newest_of_incarnation.clear()
 
     # --- answered ------------------------------------------------------------------------------------
 
-    def asked(self, message: MessageNode, timeout: float | None) -> None:
-        """The message is an ask, and somebody waits for its reply from now on."""
+    def asked(self, message: MessageEntry, timeout: float | None) -> None:
+        """Note that the message is an ask, whose reply is waited for from now on."""
         message.deadline = trio.current_effective_deadline()
         if timeout is not None:
             message.deadline = min(message.deadline, message.sent_at + timeout)
@@ -247,22 +299,22 @@ class Mail:
         if not message.system:
             message.actor.entering[message.id] = message
 
-    def replied(self, message: MessageNode, reply: object, timeout: float | None) -> None:
-        """An ask has ended with a value."""
-        self._ended(message, "reply")
+    def replied(self, message: MessageEntry, reply: object, timeout: float | None) -> None:
+        """Note that an ask has ended with a value."""
+        self._ask_ended(message, "reply")
         self._record.check(
             1,
-            reply == message.id and message.done and not message.lost,
-            f"ask {message.id} got the reply {reply!r}; it was handled {message.done} times",
+            reply == message.id and message.handled and not message.dropped,
+            f"ask {message.id} got the reply {reply!r}; it was handled {message.handled} times",
             message.id,
         )
         if timeout is not None:
             self._check_timeout(message, timeout, late=False)
 
-    def failed(self, message: MessageNode, error: Exception, timeout: float | None) -> None:
-        """An ask has ended with an error."""
+    def ask_failed(self, message: MessageEntry, error: Exception, timeout: float | None) -> None:
+        """Note that an ask has ended with an error."""
         actor, record = message.actor, self._record
-        self._ended(message, type(error).__name__)
+        self._ask_ended(message, type(error).__name__)
         if isinstance(error, (InboxFull, ActorStopped, ActorCrashed)):
             actor.system_waiting.pop(message.id, None)
             actor.entering.pop(message.id, None)
@@ -270,9 +322,9 @@ class Mail:
             case AskTimeout():
                 message.abandoned = True
                 self._check_timeout(message, timeout or 0.0, late=True)
-                self._given_up_on(message)
+                self._asker_gave_up(message)
             case InboxFull():
-                message.unsure = True
+                message.acceptance_unknown = True
                 record.check(
                     1,
                     actor.options.overflow != "wait",
@@ -280,10 +332,10 @@ class Mail:
                     message.id,
                 )
             case ActorDown():
-                message.unsure = True
+                message.acceptance_unknown = True
                 record.check(1, actor.down, f"ask {message.id}: {actor.path} is not down", message.id)
             case ActorStopped():
-                message.unsure = True
+                message.acceptance_unknown = True
                 record.check(
                     1,
                     actor.stop_asked or actor.ended or actor.down,
@@ -293,104 +345,104 @@ class Mail:
             case ActorCrashed():
                 record.check(
                     1,
-                    message.takes and error.deliveries <= actor.options.max_deliveries,
-                    f"ask {message.id} failed by a crash after {message.takes} deliveries",
+                    message.deliveries and error.deliveries <= actor.options.max_deliveries,
+                    f"ask {message.id} failed by a crash after {message.deliveries} deliveries",
                     message.id,
                 )
             case _:
                 record.check(
                     1,
-                    message.done and str(error) == f"refused {message.id}",
+                    message.handled and str(error) == f"refused {message.id}",
                     f"ask {message.id} got somebody else's error: {error!r}",
                     message.id,
                 )
 
-    def cancelled(self, message: MessageNode) -> None:
-        """An ask was cancelled by whoever asked."""
+    def ask_cancelled(self, message: MessageEntry) -> None:
+        """Note that an ask was cancelled by its asker."""
         message.abandoned = True
-        self._ended(message, "cancelled")
-        self._given_up_on(message)
+        self._ask_ended(message, "cancelled")
+        self._asker_gave_up(message)
         if message.sent_at == self._record.now():
-            message.unsure = True  # it may have been cancelled before it sent anything
+            message.acceptance_unknown = True  # it may have been cancelled before it sent anything
 
-    def _ended(self, message: MessageNode, how: str) -> None:
+    def _ask_ended(self, message: MessageEntry, how: str) -> None:
         self._record.events.append((self._record.now(), "end", message.actor.path, message.id, how))
         self._record.check(1, not message.answered, "an ask ended twice", message.id)
         message.answered = True
         del self.open_asks[message.id]
 
-    def _check_timeout(self, message: MessageNode, timeout: float, *, late: bool) -> None:
+    def _check_timeout(self, message: MessageEntry, timeout: float, *, late: bool) -> None:
         elapsed = self._record.now() - message.sent_at
-        on_time = abs(elapsed - timeout) <= TIME_ERROR if late else elapsed <= timeout + TIME_ERROR
+        on_time = abs(elapsed - timeout) <= TIME_TOLERANCE if late else elapsed <= timeout + TIME_TOLERANCE
         self._record.check(
             1, on_time, f"ask {message.id} with timeout {timeout} ended after {elapsed:.3f} s", message.id
         )
 
-    def _given_up_on(self, message: MessageNode) -> None:
-        """Its asker waits no longer: that may free a place, and take the message out of the inbox."""
+    def _asker_gave_up(self, message: MessageEntry) -> None:
+        """Note that the asker waits no longer: a place may be free now, and the message out of the inbox."""
         actor = message.actor
         now = actor.changed_at = self._record.now()
         actor.note_load()
-        if actor.options.overflow == "wait" and not message.takes:
-            message.unsure = actor.overloaded_at == now or actor.crowded  # it may have waited for room
+        if actor.options.overflow == "wait" and not message.deliveries:
+            # It may have waited for room.
+            message.acceptance_unknown = actor.overloaded_at == now or actor.crowded
         if actor.options.cancel_abandoned:
-            actor.in_hand.pop(message.id, None)
+            actor.in_flight.pop(message.id, None)
             actor.system_waiting.pop(message.id, None)
             actor.entering.pop(message.id, None)
 
     # --- the end -------------------------------------------------------------------------------------
 
-    def lost(self, message: MessageNode) -> None:
-        """A fault took the message on its way."""
-        message.lost = True
+    def dropped(self, message: MessageEntry) -> None:
+        """Note that a fault dropped the message on its way."""
+        message.dropped = True
         message.actor.system_waiting.pop(message.id, None)
 
     def actor_ended(self, actor: ActorNode) -> None:
-        """The actor takes nothing more; what it had is in the dead letters by now."""
+        """Note that the actor takes nothing more: what it had is in the dead letters by now."""
         actor.note_load()
-        actor.in_hand.clear()
+        actor.in_flight.clear()
         actor.system_waiting.clear()
         actor.outstanding.clear()
         actor.entering.clear()
 
-    def read_letters(self) -> None:
-        """Take note of the dead letters that have come since."""
-        letters = self.letters
-        new = letters.total - self._letters_seen
+    def read_dead_letters(self) -> None:
+        """Note the dead letters that have come since the last call."""
+        new = self.dead_letters.total - self._dead_letters_read
         if new:
-            self._letters_seen = letters.total
-            for letter in letters.newest(new):
+            self._dead_letters_read = self.dead_letters.total
+            for letter in self.dead_letters.newest(new):
                 self._read(letter)
 
     def _read(self, letter: DeadLetter) -> None:
         number = getattr(letter.message, "id", None)
-        if number is None:  # one of the plan's own
+        if number is None:  # made by the fault plan
             return
         message = self.messages[number]
-        message.dead += 1
+        message.dead_lettered += 1
         actor = message.actor
         for waiting in (actor.outstanding, actor.entering, actor.system_waiting):
             waiting.pop(number, None)
 
     def check_all_accounted_for(self) -> None:
-        """Each message has had exactly one fate, and so has each copy."""
-        self.read_letters()
+        """Check that each message, and each copy of one, had exactly one fate."""
+        self.read_dead_letters()
         record = self._record
         for message in self.messages:
-            fates = message.done + message.refused + message.dead
-            if message.unsure and not message.dead and not message.takes:
-                fates += 1  # refused, as its ask's error says
+            fates = message.handled + message.rejected + message.dead_lettered
+            if message.acceptance_unknown and not message.dead_lettered and not message.deliveries:
+                fates += 1  # rejected, as its ask's error says
             record.checks[2] += 1
             if fates != message.copies:
                 record.violate(
                     2,
                     f"message {message.id} to {message.actor.path} was sent {message.copies} times; handled "
-                    f"{message.done}, refused {message.refused}, dead {message.dead}",
+                    f"{message.handled}, refused {message.rejected}, dead {message.dead_lettered}",
                     message.id,
                 )
 
     def check_nothing_open(self) -> None:
-        """The system has ended, so nobody may wait for an answer any more, or for room in an inbox."""
+        """Check, after the end of the system, that no ask and no send still waits."""
         record = self._record
         record.checks[9] += 1
         for message in (*self.open_asks.values(), *self.open_sends.values()):

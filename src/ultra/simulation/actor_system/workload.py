@@ -1,4 +1,4 @@
-"""The work of a simulation: senders that tell, send and ask, and an operator that stops and revives."""
+"""The workload of an actor system: senders that tell, send and ask, an operator, and watchers."""
 
 from __future__ import annotations
 
@@ -10,48 +10,50 @@ from typing import TYPE_CHECKING
 import trio
 
 from ultra.errors import ActorStopped, InboxFull, UltraError
-from ultra.simulation.actors import Act, Job, Order, Refusal
-from ultra.simulation.cast import ActorNode, SupervisorNode
-from ultra.simulation.lives import LONGEST_RESTART, longest_stop
-from ultra.simulation.record import TIME_ERROR
-from ultra.simulation.scenario import FAULTS_UNTIL, WORK_UNTIL
+from ultra.simulation.actor_system.actors import Action, Job, Refusal, SystemJob
+from ultra.simulation.actor_system.lifecycle_ledger import LONGEST_RESTART, longest_stop
+from ultra.simulation.actor_system.nodes import ActorNode, SupervisorNode
+from ultra.simulation.actor_system.setup import FAULTS_UNTIL, WORK_UNTIL
+from ultra.simulation.record import TIME_TOLERANCE
 
 if TYPE_CHECKING:
-    from ultra.simulation.lives import Lives
-    from ultra.simulation.mail import Mail
+    from ultra.simulation.actor_system.lifecycle_ledger import LifecycleLedger
+    from ultra.simulation.actor_system.message_ledger import MessageLedger
     from ultra.simulation.record import Record
     from ultra.supervisor.supervisor import Supervisor
 
-__all__ = ["Work"]
+__all__ = ["NO_SENDER", "Workload"]
 
 Draw = Callable[[], float]
 
 PAUSES = (0.0, 0.0, 0.25, 0.25, 0.5, 1.0)
 TIMEOUTS = (None, None, None, 0.25, 0.5, 2.0, 5.0)
-NOBODY = -1
-"""The sender of messages whose order says nothing, since several tasks send under the name."""
+NO_SENDER = -1
+"""The sender of messages whose order is not checked, because several tasks send them."""
 
 
-class Work:
+class Workload:
     """All that is done to the actors of one simulation from outside."""
 
-    def __init__(self, seed: int, record: Record, mail: Mail, lives: Lives) -> None:
+    def __init__(
+        self, seed: int, record: Record, messages: MessageLedger, lifecycle: LifecycleLedger
+    ) -> None:
         self._seed = seed
         self._record = record
-        self._mail = mail
-        self._lives = lives
+        self._messages = messages
+        self._lifecycle = lifecycle
         self._between_actors = Random(f"{seed}/between")
         self.actors: list[ActorNode] = []
         self.supervisors: dict[str, Supervisor] = {}
 
     # --- senders -------------------------------------------------------------------------------------
 
-    async def send_for_long(self, sender: int) -> None:
-        """Be one of the senders, until work is over."""
+    async def send_until_work_ends(self, sender: int) -> None:
+        """Be the sender of this number: send messages of all kinds until `WORK_UNTIL`."""
         random = Random(f"{self._seed}/sender/{sender}").random
         await trio.sleep(random() * 0.5)
-        while trio.current_time() < WORK_UNTIL and not self._lives.closing:
-            actor = self._somebody(random)
+        while trio.current_time() < WORK_UNTIL and not self._lifecycle.closing:
+            actor = self._choose_actor(random)
             chance = random()
             if chance < 0.36:
                 self._tell_many(actor, sender, random)
@@ -61,23 +63,23 @@ class Work:
                 timeout = TIMEOUTS[int(random() * len(TIMEOUTS))]
                 seconds = 0.25 * int(random() * 4) if random() < 0.4 else 0.0
                 system = random() < 0.1
-                await self.ask(actor, sender, self._act(random()), seconds, timeout, system=system)
+                await self.ask(actor, sender, self._action(random()), seconds, timeout, system=system)
             else:
                 with trio.move_on_after(0.25 * int(random() * 4)):
-                    await self.ask(actor, sender, self._act(random()), 0.25, None)
+                    await self.ask(actor, sender, self._action(random()), 0.25, None)
             await self._pause(sender, PAUSES[int(random() * len(PAUSES))])
 
     async def _pause(self, sender: int, seconds: float) -> None:
-        """Sleep, which nothing but a late reply could disturb."""
+        """Sleep. Nothing could disturb that but a late reply that wakes its former asker."""
         undisturbed = True
         try:
             await trio.sleep(seconds)
-        except RuntimeError:  # trio's complaint that somebody rescheduled a sleeper
+        except RuntimeError:  # trio complains that a sleeping task was rescheduled
             undisturbed = False
         self._record.check(1, undisturbed, f"sender {sender} was woken by a late reply", sender)
 
-    def _somebody(self, random: Draw) -> ActorNode:
-        """Any actor; rather one that lives."""
+    def _choose_actor(self, random: Draw) -> ActorNode:
+        """Choose any actor, rather one that lives."""
         actor = self.actors[int(random() * len(self.actors))]
         if actor.ended or actor.down:
             actor = self.actors[int(random() * len(self.actors))]
@@ -85,92 +87,92 @@ class Work:
 
     def _tell_many(self, actor: ActorNode, sender: int, random: Draw) -> None:
         for _ in range(1 + int(random() * 170)):
-            taken = self.tell(actor, sender, self._act(random()), 0.25 if random() < 0.01 else 0.0)
-            if not taken and random() < 0.2:
+            accepted = self.tell(actor, sender, self._action(random()), 0.25 if random() < 0.01 else 0.0)
+            if not accepted and random() < 0.2:
                 return
 
     async def _send_in_time(self, actor: ActorNode, sender: int, random: Draw) -> None:
         with trio.move_on_after(0.25 + random() * 2):
             for _ in range(1 + int(random() * 6)):
-                await self.send(actor, sender, self._act(random()), 0.25 if random() < 0.2 else 0.0)
+                await self.send(actor, sender, self._action(random()), 0.25 if random() < 0.2 else 0.0)
 
-    def _act(self, chance: float) -> Act:
+    def _action(self, chance: float) -> Action:
         if chance > 0.1 or trio.current_time() > FAULTS_UNTIL:
-            return Act.REPLY
+            return Action.REPLY
         if chance < 0.02:
-            return Act.CRASH
+            return Action.CRASH
         if chance < 0.05:
-            return Act.REFUSE
+            return Action.REFUSE
         if chance < 0.09:
-            return Act.ASK_ANOTHER
-        return Act.FINISH if chance < 0.095 else Act.IGNORE_CANCELLATION
+            return Action.ASK_ANOTHER
+        return Action.FINISH if chance < 0.095 else Action.IGNORE_CANCELLATION
 
-    def tell(self, actor: ActorNode, sender: int, act: Act, seconds: float) -> bool:
-        """Tell, and note what came of it; True when the message was accepted."""
-        entry = self._mail.sending(actor, sender, system=False)
+    def tell(self, actor: ActorNode, sender: int, action: Action, seconds: float) -> bool:
+        """Tell, and note what came of it. Return whether the message was accepted."""
+        entry = self._messages.sending(actor, sender, system=False)
         try:
-            actor.ref.tell(Job(entry.id, act, seconds))
+            actor.ref.tell(Job(entry.id, action, seconds))
         except (InboxFull, ActorStopped) as error:
-            self._mail.refused(entry, error)
+            self._messages.rejected(entry, error)
             return False
-        self._mail.accepted(entry)
+        self._messages.accepted(entry)
         return True
 
-    async def send(self, actor: ActorNode, sender: int, act: Act, seconds: float) -> None:
+    async def send(self, actor: ActorNode, sender: int, action: Action, seconds: float) -> None:
         """Send, and note what came of it."""
-        entry = self._mail.sending(actor, sender, system=False)
-        self._mail.entering(entry)
+        entry = self._messages.sending(actor, sender, system=False)
+        self._messages.may_wait_for_room(entry)
         try:
-            await actor.ref.send(Job(entry.id, act, seconds))
+            await actor.ref.send(Job(entry.id, action, seconds))
         except (InboxFull, ActorStopped) as error:
-            self._mail.refused(entry, error)
+            self._messages.rejected(entry, error)
         except trio.Cancelled:
-            self._mail.unsent(entry)
+            self._messages.send_cancelled(entry)
             raise
         else:
-            self._mail.accepted(entry)
+            self._messages.accepted(entry)
         finally:
-            del self._mail.open_sends[entry.id]
+            del self._messages.open_sends[entry.id]
 
     async def ask(
         self,
         actor: ActorNode,
         sender: int,
-        act: Act,
+        action: Action,
         seconds: float,
         timeout: float | None,
         *,
         system: bool = False,
     ) -> bool:
-        """Ask, and note what came of it; True when there was a reply."""
-        entry = self._mail.sending(actor, sender, system=system)
-        self._mail.asked(entry, timeout)
-        message: Job | Order = Order(entry.id, act, seconds) if system else Job(entry.id, act, seconds)
+        """Ask, and note what came of it. Return whether there was a reply."""
+        entry = self._messages.sending(actor, sender, system=system)
+        self._messages.asked(entry, timeout)
+        message = (SystemJob if system else Job)(entry.id, action, seconds)
         try:
             reply = await actor.ref.ask(message, timeout)
         except (UltraError, Refusal) as error:
-            self._mail.failed(entry, error, timeout)
+            self._messages.ask_failed(entry, error, timeout)
             return False
         except trio.Cancelled:
-            self._mail.cancelled(entry)
+            self._messages.ask_cancelled(entry)
             raise
-        self._mail.replied(entry, reply, timeout)
+        self._messages.replied(entry, reply, timeout)
         return True
 
     async def ask_another(self, actor: ActorNode) -> None:
-        """An actor asks another one while it handles a message."""
+        """Ask another actor, on behalf of `actor`, which handles a message meanwhile."""
         random = self._between_actors.random
         others = self.actors
         other = others[int(random() * len(others))]
         if other is not actor:
-            await self.ask(other, NOBODY, Act.REPLY, 0.25 if random() < 0.3 else 0.0, 1.0)
+            await self.ask(other, NO_SENDER, Action.REPLY, 0.25 if random() < 0.3 else 0.0, 1.0)
 
     # --- the operator --------------------------------------------------------------------------------
 
     async def operate(self) -> None:
-        """Stop an actor or a supervisor now and then, and revive what is down."""
+        """Be the operator: stop an actor or a supervisor now and then, and revive what is down."""
         random = Random(f"{self._seed}/operator")
-        while trio.current_time() < WORK_UNTIL and not self._lives.closing:
+        while trio.current_time() < WORK_UNTIL and not self._lifecycle.closing:
             await trio.sleep(0.25 * random.randint(2, 16))
             chance = random.random()
             if chance < 0.6:
@@ -181,13 +183,8 @@ class Work:
                 await self._stop_supervisor(random)
 
     def _revive_all(self) -> None:
-        for node in tuple(self._lives.nodes.values()):
-            if (
-                node.down
-                and not node.ended
-                and node.parent is not None
-                and not self._lives.is_gone(node.parent)
-            ):
+        for node in tuple(self._lifecycle.nodes.values()):
+            if node.is_down_for_now and node.parent is not None and not self._lifecycle.is_gone(node.parent):
                 with suppress(ActorStopped):  # it is about to end
                     self.supervisors[node.parent.path].revive(node.name)
 
@@ -201,14 +198,14 @@ class Work:
         took = trio.current_time() - began
         self._record.check(
             9,
-            took <= longest_stop(actor, grace) + TIME_ERROR and terminated == await actor.ref.stop(),
+            took <= longest_stop(actor, grace) + TIME_TOLERANCE and terminated == await actor.ref.stop(),
             f"stopping {actor.path} took {took:.3f} s",
             actor.path,
         )
 
     async def _stop_supervisor(self, random: Random) -> None:
         path = random.choice([path for path in self.supervisors if path])
-        node = self._lives.nodes[path]
+        node = self._lifecycle.nodes[path]
         assert isinstance(node, SupervisorNode)
         actors = node.actors()
         for actor in actors:
@@ -218,16 +215,18 @@ class Work:
         began = trio.current_time()
         await self.supervisors[path].stop(drain=random.random() < 0.5)
         took = trio.current_time() - began
-        self._record.check(9, took <= bound + TIME_ERROR, f"stopping {path} took {took:.3f} s", path)
+        self._record.check(9, took <= bound + TIME_TOLERANCE, f"stopping {path} took {took:.3f} s", path)
+
+    # --- watchers ------------------------------------------------------------------------------------
 
     async def watch(self, actor: ActorNode) -> None:
-        """Wait for the end of an actor; when it was revived, wait for the next one."""
+        """Wait for the end of an actor; if it is revived, wait for the next end."""
         while True:
             terminated = await actor.ref.watch()
             self._record.add("watched", actor.path, terminated.state.value)
             self._record.check(
                 9,
-                actor.ended or actor.down or actor.given_up,
+                actor.ended or actor.down or actor.unresponsive,
                 f"the watcher of {actor.path} was told of an end too early",
                 actor.path,
             )
@@ -235,14 +234,14 @@ class Work:
                 return
             while actor.is_down_for_now:
                 await trio.sleep(0.5)
-                if self._lives.closing:
+                if self._lifecycle.closing:
                     return
 
     # --- at rest -------------------------------------------------------------------------------------
 
     async def probe(self, actor: ActorNode) -> None:
-        """After all the trouble, an actor that is neither down nor ended must answer."""
+        """Check, after a long quiet time, that an actor which is neither down nor ended answers."""
         since = trio.current_time() - LONGEST_RESTART
-        answered = await self.ask(actor, NOBODY, Act.REPLY, 0.0, 30.0)
-        excused = self._lives.is_gone(actor) or self._lives.crashed_since(actor, since)
+        answered = await self.ask(actor, NO_SENDER, Action.REPLY, 0.0, 30.0)
+        excused = self._lifecycle.is_gone(actor) or self._lifecycle.crashed_since(actor, since)
         self._record.check(10, answered or excused, f"{actor.path} does not answer any more", actor.path)

@@ -1,4 +1,4 @@
-"""What a provider allows a minute, and what it says about that."""
+"""The rate limits of a provider: requests and tokens per minute."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from msgspec import Struct
 
 from ultra.actors.model.token_bucket import TokenBucket
 from ultra.errors import BadCall
-from ultra.faults.provider.exchange import Failure
+from ultra.faults.provider.neutral import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["Allowance", "Level"]
+__all__ = ["LimitState", "RateLimits"]
 
 
-class Level(Struct, frozen=True):
-    """How much is allowed a minute, how much of it is left, and when it is whole again [s from now]."""
+class LimitState(Struct, frozen=True):
+    """The limit per minute, how much of it is left, and the seconds until it is full again (`reset`)."""
 
     limit: int
     remaining: int
     reset: float
 
 
-class Allowance:
-    """Requests and tokens a minute, refilled continuously; a request that is refused takes nothing.
+class RateLimits:
+    """Two token buckets, for requests and tokens per minute. A request that is refused takes nothing.
 
-    `clock` gives the time [s].
+    `clock` returns the time [s].
     """
 
     def __init__(self, requests: int, tokens: int, clock: Callable[[], float]) -> None:
@@ -39,7 +39,7 @@ class Allowance:
         self._clock = clock
 
     def take(self, tokens: int) -> Failure | None:
-        """Take one request and its `tokens`, or say why not."""
+        """Take one request and its `tokens`. Return the refusal if a limit is reached, else None."""
         now = self._clock()
         needs = {"requests": 1, "tokens": tokens}
         waits = {name: self._buckets[name].ready_in(units, now) for name, units in needs.items()}
@@ -56,14 +56,14 @@ class Allowance:
         return None
 
     def charge(self, tokens: int) -> None:
-        """Take the tokens of an answer, into debt if need be."""
+        """Take the tokens of an answer, which may leave less than none."""
         self._spend("tokens", tokens, self._clock())
 
-    def levels(self) -> Mapping[str, Level]:
-        """The state of the ``requests`` and the ``tokens``."""
+    def states(self) -> Mapping[str, LimitState]:
+        """Return the state of the limits ``requests`` and ``tokens``."""
         now = self._clock()
         return {
-            name: Level(
+            name: LimitState(
                 self._limits[name],
                 max(0, int(bucket.available(now))),
                 max(0.0, bucket.ready_in(bucket.capacity, now)),
