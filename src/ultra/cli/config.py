@@ -29,7 +29,7 @@ _HEAD = """\
 quorum = 1            # how many models must answer, or "all"
 timeout = 60          # seconds for a whole run
 # strategy = "synthesize"    # or "vote", "best_of"; with options: {{ name = "…", … }}
-# grace = 10          # seconds after the quorum until slower models are left behind
+# grace = 10          # seconds for slower models, once the quorum has answered
 # samples = 1         # how often each model is asked
 # stages = ["initial", "meta", "synthesis"]
 # system = "You answer briefly."

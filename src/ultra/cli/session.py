@@ -97,10 +97,7 @@ def _strategy(question: Question) -> Strategy | None:
 
 
 def _look_here_for(strategy: str | None) -> None:
-    """Let a strategy that is a class be imported from the working directory, too.
-
-    That is looked at last, so that no module in it takes the place of another.
-    """
+    """Let the class of a strategy be imported from the working directory, too, after all other places."""
     here = str(Path.cwd())
     if strategy is not None and names_a_class(strategy) and here not in sys.path:
         sys.path.append(here)

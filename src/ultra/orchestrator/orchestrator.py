@@ -30,12 +30,12 @@ from ultra.orchestrator.arguments import (
 from ultra.orchestrator.event_buffer import EventBuffer, NoReader
 from ultra.orchestrator.lifespan import Lifespan
 from ultra.orchestrator.overridden import (
-    CopiedEvents,
+    CopyingBuffer,
+    NestedRunSink,
     OverriddenRun,
-    PartOfRun,
     is_overriding,
     marked,
-    whole_run,
+    outer_run,
 )
 from ultra.orchestrator.planning import Planner, RunDefaults, check_stages, options_of, stages_of, strategy_of
 from ultra.orchestrator.registry import ModelRegistry, Policies
@@ -372,8 +372,8 @@ class MultiLLMOrchestrator:
             DeadlineExceeded: the run had not ended a second after its `timeout`, so its coordinator hangs.
             OrchestratorClosed: the orchestrator was closed.
         """
-        whole = whole_run.get()
-        make_sink = NoReader if whole is None else partial(PartOfRun, whole)
+        outer = outer_run.get()
+        make_sink = NoReader if outer is None else partial(NestedRunSink, outer)
         stream = self._run_of(make_sink, prompt, stages=stages, models=models, strategy=strategy, run=run)
         async with stream:
             return await stream.result()
@@ -409,8 +409,8 @@ class MultiLLMOrchestrator:
             run_id = new_id()
             arguments = {"stages": stages, "models": models, "strategy": strategy, **run}
             return RunStream(run_id, OverriddenRun(run_id, self.process_responses, prompt, arguments))
-        whole = whole_run.get()
-        make_sink = EventBuffer if whole is None else partial(CopiedEvents, whole)
+        outer = outer_run.get()
+        make_sink = EventBuffer if outer is None else partial(CopyingBuffer, outer)
         return self._run_of(make_sink, prompt, stages=stages, models=models, strategy=strategy, run=run)
 
     async def get_model_response(

@@ -1,7 +1,8 @@
-"""Streams a subclass's own `process_responses`: its runs are told, and what it returns is the result.
+"""Runs by the overridden `process_responses` of a subclass, as `stream_responses` streams them.
 
-The method runs in a task of the caller's loop, as if the caller had awaited it. What it calls of the
-orchestrator is the base's: `stream_responses`, too, must not come back to the method that calls it.
+The method runs in a task on the loop of the caller. The events are those of the runs that it makes, and what
+it returns is the result. If the method itself calls `stream_responses`, that streams a run of the base class,
+and not the method again.
 """
 
 from __future__ import annotations
@@ -33,19 +34,27 @@ if TYPE_CHECKING:
 
     from ultra.messages.events import Event
 
-__all__ = ["CopiedEvents", "OverriddenRun", "PartOfRun", "Whole", "is_overriding", "marked", "whole_run"]
+__all__ = [
+    "CopyingBuffer",
+    "NestedRunSink",
+    "OuterBuffer",
+    "OverriddenRun",
+    "is_overriding",
+    "marked",
+    "outer_run",
+]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-whole_run: ContextVar[Whole | None] = ContextVar("whole_run", default=None)
-"""Where the events go of the runs that an overridden `process_responses` makes, while it is streamed."""
+outer_run: ContextVar[OuterBuffer | None] = ContextVar("outer_run", default=None)
+"""The buffer for the events of runs that an overridden `process_responses` makes, while it is streamed."""
 
 _overriding: ContextVar[tuple[object, ...]] = ContextVar("overriding", default=())
 
 
 def marked(process: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
-    """Return a subclass's `process_responses`, for which `is_overriding` is true inside it."""
+    """Return the `process_responses` of a subclass, changed so that `is_overriding` is true inside it."""
 
     @wraps(process)
     async def marked_process(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -59,11 +68,11 @@ def marked(process: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any
 
 
 def is_overriding(orchestrator: object) -> bool:
-    """Return whether this is called by an overridden `process_responses` of `orchestrator`."""
+    """Return whether the caller runs inside an overridden `process_responses` of `orchestrator`."""
     return any(each is orchestrator for each in _overriding.get())
 
 
-class Whole(EventBuffer):
+class OuterBuffer(EventBuffer):
     """The events of a run that consists of other runs."""
 
     def __init__(self, run_id: str, now: Callable[[], float]) -> None:
@@ -71,41 +80,41 @@ class Whole(EventBuffer):
         self._rounds: defaultdict[str, count[int]] = defaultdict(count)
 
     def next_round(self, stage: str) -> int:
-        """Return the next number for a step of this name, from 0."""
+        """Return the next round for a step of this name, from 0."""
         return next(self._rounds[stage])
 
 
-class PartOfRun:
-    """The sink of a run that is a part of a larger one: its end is not the end of that.
+class NestedRunSink:
+    """The sink of a run that is a part of an outer run: it passes on all events but the last.
 
-    Its steps count on where those of the same names end in runs before it, or beside it.
+    Rounds count on from those of the other runs inside the outer one.
     """
 
     listens = True
 
-    def __init__(self, whole: Whole, _run_id: str) -> None:
-        self._whole = whole
+    def __init__(self, outer: OuterBuffer, _run_id: str) -> None:
+        self._outer = outer
         self._rounds: dict[tuple[str, int], int] = {}
 
     def emit(self, event: Event) -> None:
-        """Pass the event on, but for the last one."""
+        """Pass the event on, unless it is the last one."""
         if isinstance(event, (RunCompleted, RunFailed)):
             return
         step = event.stage, event.round
         if step not in self._rounds:
-            self._rounds[step] = self._whole.next_round(event.stage)
-        self._whole.emit(replace(event, round=self._rounds[step]))
+            self._rounds[step] = self._outer.next_round(event.stage)
+        self._outer.emit(replace(event, round=self._rounds[step]))
 
     def close(self) -> None:
-        """Do nothing: the larger run goes on."""
+        """Do nothing: the outer run goes on."""
 
 
-class CopiedEvents(EventBuffer):
-    """The events of a run that is a part of a larger one, for a reader of its own, too."""
+class CopyingBuffer(EventBuffer):
+    """The events of a run that is a part of an outer run, for a reader of its own, too."""
 
-    def __init__(self, whole: Whole, run_id: str) -> None:
+    def __init__(self, outer: OuterBuffer, run_id: str) -> None:
         super().__init__(run_id)
-        self._part = PartOfRun(whole, run_id)
+        self._part = NestedRunSink(outer, run_id)
 
     def emit(self, event: Event) -> None:
         """Add the event here, and pass it on."""
@@ -114,7 +123,7 @@ class CopiedEvents(EventBuffer):
 
 
 class OverriddenRun:
-    """A run by ``process(*arguments, **options)``, the `process_responses` of a subclass.
+    """A run by ``process(prompt, **arguments)``, the `process_responses` of a subclass.
 
     Raises:
         BadCall: the method does not take these arguments.
@@ -142,21 +151,21 @@ class OverriddenRun:
         self._given = given
 
     def block(self) -> AbstractAsyncContextManager[EventBuffer, bool | None]:
-        """Return the block, which is entered and left on the caller's loop."""
+        """Return the context manager of the run, for the loop of the caller."""
         self._loop: _OnTrio | _OnAsyncio = _OnTrio() if in_trio_run() else _OnAsyncio()
         return self
 
     async def wait(self) -> None:
-        """Wait for the end of the run or of its block."""
+        """Wait until the run has ended, or its block has."""
         await self._loop.wait()
 
     async def __aenter__(self) -> EventBuffer:
-        self._buffer = Whole(self._run_id, trio.current_time if in_trio_run() else time.monotonic)
-        token = whole_run.set(self._buffer)
+        self._buffer = OuterBuffer(self._run_id, trio.current_time if in_trio_run() else time.monotonic)
+        token = outer_run.set(self._buffer)
         try:
-            await self._loop.start(self._carry_out)
+            await self._loop.start(self._execute)
         finally:
-            whole_run.reset(token)
+            outer_run.reset(token)
         return self._buffer
 
     async def __aexit__(
@@ -166,11 +175,11 @@ class OverriddenRun:
             self._buffer.close()
         return await self._loop.stop(kind, error, trace)
 
-    async def _carry_out(self) -> None:
+    async def _execute(self) -> None:
         try:
             result: object = await self._process(self._prompt, **self._given)
             if not isinstance(result, OrchestrationResult):
-                raise UsageError(  # noqa: TRY301 - it is the method's failure
+                raise UsageError(  # noqa: TRY301 - it is a failure of the method
                     f"{self._process.__qualname__} gave {type(result).__name__}; to be streamed, it must "
                     "return an OrchestrationResult, as process_responses does"
                 )
@@ -200,7 +209,7 @@ class _OnTrio:
         try:
             stopped: bool | None = await self._manager.__aexit__(kind, error, trace)
         except BaseExceptionGroup as group:
-            # The task raises nothing but cancellation, so the group holds the error of the block alone.
+            # The task raises nothing but cancellation, so the only error in the group is that of the block.
             if error is not None and group.exceptions == (error,):
                 return False
             raise

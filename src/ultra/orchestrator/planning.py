@@ -146,10 +146,10 @@ class Planner:
 def strategy_of(
     strategy: object, stages: Sequence[str | Stage] | None, known: Mapping[str, Stage]
 ) -> Strategy:
-    """Return the strategy of an orchestrator, whose `stages` are given apart, if it has any.
+    """Return the strategy of an orchestrator, with its `stages`; `known` are the stages that have a name.
 
     Raises:
-        BadCall: there is no such strategy, or it cannot have these stages; some are `known` by name.
+        BadCall: there is no such strategy, or it cannot have these stages.
     """
     made = make_strategy(strategy or Synthesize())
     if isinstance(made, Synthesize):
