@@ -7,9 +7,6 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src"
 
-UNPROTECTED = {("incarnation.py", "_handle_messages")}
-"""It calls handlers, which an interrupt must reach; `Worker.__exit__` takes an interrupted worker back."""
-
 
 def _names(node: ast.AST) -> set[str]:
     return {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
@@ -27,4 +24,5 @@ def test_every_function_that_parks_a_task_is_protected_from_interrupts() -> None
                 decorators = set().union(*map(_names, node.decorator_list))
                 parking[path.name, node.name] = "enable_ki_protection" in decorators
 
-    assert {where for where, protected in parking.items() if not protected} == UNPROTECTED
+    assert parking
+    assert [where for where, protected in parking.items() if not protected] == []

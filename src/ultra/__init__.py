@@ -99,7 +99,6 @@ __all__ = [
     "OrchestratorInUse",
     "Price",
     "QuorumNotReached",
-    "RedisCache",
     "RestartIntensity",
     "RetryPolicy",
     "RunContext",
@@ -124,6 +123,7 @@ __all__ = [
     "connect",
 ]
 
+# `RedisCache` is public, too, but needs an extra: ``from ultra import *`` leaves it out.
 _HOMES: Final = {
     "BreakerPolicy": "ultra.actors.model.breaker",
     "Hedge": "ultra.actors.model.hedging",
