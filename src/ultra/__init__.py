@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from ultra.scoring.agreement import Scorer, agreement
     from ultra.stores.contracts import CacheStore
     from ultra.stores.memory import MemoryCache
-    from ultra.stores.redis import RedisCache
+    from ultra.stores.redis import RedisCache as RedisCache
     from ultra.stores.sqlite import SqliteCache
     from ultra.strategies.base import Answer, RunContext, Strategy
     from ultra.strategies.best_of import BestOf

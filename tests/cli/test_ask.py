@@ -144,7 +144,7 @@ async def test_a_strategy_can_be_chosen() -> None:
 
     output = plain.stdout.decode()
     assert (plain.returncode, plain.stderr) == (0, b"")
-    assert re.search(r"^--- answer: second, confidence \d\.\d\d$", output, re.MULTILINE)
+    assert re.search(r"^--- answer: second\n.*^confidence: \d\.\d\d$", output, re.MULTILINE | re.DOTALL)
     assert "--- meta" not in output
     result = msgspec.json.decode(as_json.stdout, type=OrchestrationResult)
     assert (result.strategy, str(result.final_synthesis)) == ("vote", "The answer is 42.")
