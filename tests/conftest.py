@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,15 @@ settings.register_profile(
     "ultra", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("ultra")
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector look at nothing but what tests make: half a million objects are there by now.
+
+    Some tests collect garbage to see that nothing is left of them.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,19 +7,18 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import msgspec
 import pytest
 
+from helpers.paths import EXAMPLES
 from ultra.messages.events import Chunk, Event, RunCompleted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
 TIMEOUT = 60.0
 """Seconds after which a program that hangs is given up."""
 

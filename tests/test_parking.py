@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import ast
-from pathlib import Path
 
-SOURCE = Path(__file__).parents[1] / "src"
+from helpers.paths import SOURCE
 
 UNPROTECTED = {("incarnation.py", "_handle_messages")}
 """It calls handlers, which an interrupt must reach; `Worker.__exit__` takes an interrupted worker back."""
