@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import msgspec
 import pytest
 
 from helpers.paths import EXAMPLES
+from helpers.program import environment
 from ultra.messages.events import Chunk, Event, RunCompleted
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def run(name: str, *arguments: str) -> str:
         capture_output=True,
         text=True,
         timeout=TIMEOUT,
+        env=environment(),
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
@@ -47,7 +48,7 @@ def service(name: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        env=environment({"PYTHONUNBUFFERED": "1"}),
     )
     with process:
         try:

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from ultra.errors import BadCall
+from ultra.simulation import campaign as campaigns
 from ultra.simulation.campaign import CHUNK, Campaign, run_campaign
 from ultra.simulation.record import GUARANTEES, Record, Violation
 from ultra.simulation.simulation import simulate
@@ -22,6 +23,7 @@ def campaign() -> Campaign:
     return run_campaign(0, SEEDS, processes=2)
 
 
+@pytest.mark.long
 def test_200_seeds_break_no_guarantee(campaign: Campaign) -> None:
     assert campaign.seeds == SEEDS
     assert [str(violation) for violation in campaign.violations] == []
@@ -55,17 +57,13 @@ def test_the_same_seed_gives_the_same_trace_in_different_processes() -> None:
         "import json; from ultra.simulation.simulation import simulate;"
         "print(json.dumps([simulate(seed, digest=True).digest for seed in range(5)]))"
     )
-    digests = [
-        json.loads(
-            subprocess.run(
-                [sys.executable, "-c", code],
-                env={**os.environ, "PYTHONHASHSEED": hash_seed},
-                capture_output=True,
-                check=True,
-            ).stdout
-        )
-        for hash_seed in ("1", "2")
-    ]
+
+    def start(hash_seed: str) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        return subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE)
+
+    with start("1") as first, start("2") as second:
+        digests = [json.loads(process.communicate()[0]) for process in (first, second)]
 
     assert digests[0] == digests[1] == [simulate(seed, digest=True).digest for seed in range(5)]
     assert len(set(digests[0])) == 5
@@ -122,12 +120,13 @@ def test_campaigns_add_up() -> None:
     assert Campaign(seeds=6, seconds=2.0).seeds_per_second == 3.0
 
 
-def test_progress_is_told_as_it_is_made() -> None:
+def test_progress_is_told_as_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(campaigns, "CHUNK", 4)
     seen: list[int] = []
 
-    run_campaign(0, CHUNK + 3, processes=1, on_progress=lambda campaign: seen.append(campaign.seeds))
+    run_campaign(0, 4 + 3, processes=1, on_progress=lambda campaign: seen.append(campaign.seeds))
 
-    assert seen == [CHUNK, CHUNK + 3]
+    assert seen == [4, 4 + 3]
 
 
 @pytest.mark.parametrize("numbers", [(-1, 1, 1), (0, 0, 1), (0, 1, 0)])
