@@ -188,11 +188,11 @@ async def test_a_coordinator_that_crashes_begins_its_run_again() -> None:
 
 
 async def test_what_a_provider_said_about_its_limits_is_learnt_through_a_plan() -> None:
-    class Limited(Model):
+    class Limited(FakeModel):
         rate_limits = RateLimits(requests_per_minute=600, requests_remaining=599)
 
-    model = Limited()
+    model = Limited(TEXT)
     orchestrator = _orchestrator(FaultPlan(), model, limits=Limits(learn=True))
 
     assert (await orchestrator.get_model_response("llama", "hi")).content == TEXT
-    assert model.calls == 1
+    assert len(model.calls) == 1

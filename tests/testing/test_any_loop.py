@@ -12,7 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from helpers.asyncio_runs import on_asyncio
 from ultra import Completion
-from ultra.testing import AnyLoopEvent, FakeModel, Reply
+from ultra.testing import AnyLoopEvent, FakeAnswer, FakeModel
 
 
 async def test_an_event_wakes_all_who_wait_on_trio_in_the_order_of_trio() -> None:
@@ -94,7 +94,7 @@ def test_tasks_of_trio_and_of_asyncio_wait_for_the_same_event() -> None:
 
 @on_asyncio
 async def test_a_model_answers_streams_and_fails_on_asyncio() -> None:
-    model = FakeModel(Reply("Par", "is.", seconds=0.001, piece_seconds=0.001)).fail(at=2)
+    model = FakeModel(FakeAnswer("Par", "is.", seconds=0.001, piece_seconds=0.001)).fail(at=2)
     assert (await model.generate("Q")).content == "Paris."
     with pytest.raises(Exception, match="the test lets this call fail"):
         await model.generate("Q")

@@ -16,7 +16,7 @@ from ultra import AllAttemptsFailed, BadCall, Completion, ModelError, MultiLLMOr
 from ultra.clients import StreamingClient
 from ultra.clients.adapter import ClientAdapter
 from ultra.messages.request import ModelRequest, SamplingOptions
-from ultra.testing import FakeModel, Reply
+from ultra.testing import FakeAnswer, FakeModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,10 +101,10 @@ async def test_a_completion_is_answered_as_it_is() -> None:
 async def test_a_reply_has_the_fields_of_a_completion_and_a_finish_reason_that_fits() -> None:
     usage = Usage(input=1, output=2)
     replies = [
-        Reply("It is ", "Paris.", reasoning="France, so", usage=usage),
-        Reply("It is", finish_reason="length"),
-        Reply(refusal="I cannot."),
-        Reply(),
+        FakeAnswer("It is ", "Paris.", reasoning="France, so", usage=usage),
+        FakeAnswer("It is", finish_reason="length"),
+        FakeAnswer(refusal="I cannot."),
+        FakeAnswer(),
     ]
     model = FakeModel(replies)
     assert [await model.generate("Q") for _ in replies] == [
@@ -117,7 +117,7 @@ async def test_a_reply_has_the_fields_of_a_completion_and_a_finish_reason_that_f
 
 async def test_tokens_are_told_with_every_answer_that_has_none_of_its_own() -> None:
     usage, own = Usage(input=1000, output=500), Usage(input=1, output=1)
-    model = FakeModel(["a", Reply("b", usage=own)], usage=usage)
+    model = FakeModel(["a", FakeAnswer("b", usage=own)], usage=usage)
     assert [(await model.generate("Q")).usage for _ in range(2)] == [usage, own]
 
 
@@ -128,7 +128,7 @@ async def test_a_text_is_streamed_word_by_word_and_a_reply_in_its_pieces() -> No
     *words, last = await streamed(FakeModel(" The capital\nis  Paris. "))
     assert words == [" The ", "capital\n", "is  ", "Paris. "]
     assert last == Completion(content=" The capital\nis  Paris. ", finish_reason="stop")
-    assert (await streamed(FakeModel(Reply("Par", "", "is."))))[:-1] == ["Par", "", "is."]
+    assert (await streamed(FakeModel(FakeAnswer("Par", "", "is."))))[:-1] == ["Par", "", "is."]
     assert await streamed(FakeModel("")) == [Completion(content="", finish_reason="stop")]
 
 
@@ -141,9 +141,8 @@ async def test_a_model_that_does_not_stream_has_no_stream() -> None:
 
 
 async def test_answers_take_seconds_and_pieces_come_seconds_apart(autojump_clock: MockClock) -> None:
-    model = FakeModel(
-        [Reply("a", "b", "c"), Reply("d", "e", seconds=7, piece_seconds=0)], seconds=3, piece_seconds=2
-    )
+    answers = [FakeAnswer("a", "b", "c"), FakeAnswer("d", "e", seconds=7, piece_seconds=0)]
+    model = FakeModel(answers, seconds=3, piece_seconds=2)
     begun = trio.current_time()
     times = [
         trio.current_time() - begun
@@ -161,7 +160,7 @@ async def test_a_plain_call_takes_the_seconds_before_the_answer(autojump_clock: 
 
 
 async def test_seconds_without_end_are_a_model_that_hangs(autojump_clock: MockClock) -> None:
-    model = FakeModel(["soon", Reply(seconds=math.inf)])
+    model = FakeModel(["soon", FakeAnswer(seconds=math.inf)])
     assert await said(model) == "soon"
     with trio.move_on_after(1e6) as scope:
         await said(model)
@@ -275,7 +274,7 @@ async def test_it_notes_what_became_of_each_call_and_how_many_ran_at_once() -> N
     assert [call.outcome for call in model.calls] == ["answered", "failed", "cancelled"]
     assert (model.running, model.most_running, model.cancelled) == (0, 3, 1)
     assert repr(model) == "<FakeModel 'fake', 3 calls: 1 answered, 1 failed, 1 cancelled>"
-    assert repr(model.calls[1]) == "<Call 2: failed, 'Q'>"
+    assert repr(model.calls[1]) == "<FakeCall 2: failed, 'Q'>"
 
 
 async def test_a_stream_that_is_left_before_its_end_counts_as_cancelled() -> None:
@@ -285,12 +284,12 @@ async def test_a_stream_that_is_left_before_its_end_counts_as_cancelled() -> Non
     assert model.running == 1
     await stream.aclose()
     assert (model.running, model.cancelled) == (0, 1)
-    assert repr(model.calls) == "[<Call 1: streamed, cancelled, 'Q'>]"
+    assert repr(model.calls) == "[<FakeCall 1: streamed, cancelled, 'Q'>]"
 
 
 def test_a_model_that_was_not_called_says_so() -> None:
     assert repr(FakeModel(name="llama")) == "<FakeModel 'llama', not called>"
-    assert repr(Reply("a ", "b", seconds=1)) == "Reply('a ', 'b', seconds=1)"
+    assert repr(FakeAnswer("a ", "b", seconds=1)) == "FakeAnswer('a ', 'b', seconds=1)"
 
 
 # --- the gate ----------------------------------------------------------------------------------------
@@ -325,12 +324,12 @@ WRONG: Any = 7
         (lambda: FakeModel(WRONG), "the answers of a FakeModel are 7; they must be"),
         (lambda: FakeModel(["a", WRONG]), "an answer of a FakeModel is 7"),
         (lambda: FakeModel({"a": None}), "an answer of a FakeModel is None"),
-        (lambda: FakeModel("a", seconds=-1), "seconds is -1"),
+        (lambda: FakeModel("a", seconds=-1), "seconds is -1; it must be a number of seconds"),
         (lambda: FakeModel("a", piece_seconds=math.nan), "piece_seconds is nan"),
-        (lambda: Reply("a", seconds=-0.5), "seconds is -0.5"),
-        (lambda: Reply("a", WRONG), "a piece of a Reply is 7"),
+        (lambda: FakeAnswer("a", seconds=-0.5), "seconds is -0.5"),
+        (lambda: FakeAnswer("a", WRONG), "a piece of a FakeAnswer is 7"),
         (lambda: FakeModel().fail(times=0), "times is 0"),
-        (lambda: FakeModel().fail(at=[1, 0]), r"at is \[1, 0\]"),
+        (lambda: FakeModel().fail(at=[1, 0]), "the number of a call is 0"),
         (lambda: FakeModel().fail(times=1, at=1), "give one: how many calls, or which"),
     ],
 )

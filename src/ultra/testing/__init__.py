@@ -9,7 +9,7 @@ See docs/testing.md.
 """
 
 from ultra.testing.any_loop import AnyLoopEvent
-from ultra.testing.fake_model import Call, FakeModel, Outcome
-from ultra.testing.script import Answer, Reply, Script
+from ultra.testing.fake_model import CallOutcome, FakeCall, FakeModel
+from ultra.testing.script import FakeAnswer, Script, ScriptedAnswer
 
-__all__ = ["Answer", "AnyLoopEvent", "Call", "FakeModel", "Outcome", "Reply", "Script"]
+__all__ = ["AnyLoopEvent", "CallOutcome", "FakeAnswer", "FakeCall", "FakeModel", "Script", "ScriptedAnswer"]

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from msgspec.structs import replace
 
+from ultra._support.checks import check_count, check_seconds
 from ultra.errors import BadCall, ModelError
 from ultra.messages.request import ModelRequest, SamplingOptions
 from ultra.testing.any_loop import AnyLoopEvent, sleep
-from ultra.testing.script import Reply, ScriptReader, check_seconds, to_raise
+from ultra.testing.script import FakeAnswer, ScriptReader, to_raise
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable
@@ -20,13 +21,13 @@ if TYPE_CHECKING:
     from ultra.messages.results import Completion, Usage
     from ultra.testing.script import Script
 
-__all__ = ["Call", "FakeModel", "Outcome"]
+__all__ = ["CallOutcome", "FakeCall", "FakeModel"]
 
-Outcome: TypeAlias = Literal["running", "answered", "failed", "cancelled"]
+CallOutcome: TypeAlias = Literal["running", "answered", "failed", "cancelled"]
 """What has become of a call. One whose stream is closed before its end counts as cancelled."""
 
 
-class Call:
+class FakeCall:
     """One call of a fake model.
 
     Attributes:
@@ -40,11 +41,11 @@ class Call:
         self.number = number
         self.request = request
         self.streamed = streamed
-        self.outcome: Outcome = "running"
+        self.outcome: CallOutcome = "running"
 
     def __repr__(self) -> str:
         how = "streamed, " if self.streamed else ""
-        return f"<Call {self.number}: {how}{self.outcome}, {self.prompt!r}>"
+        return f"<FakeCall {self.number}: {how}{self.outcome}, {self.prompt!r}>"
 
     @property
     def prompt(self) -> str:
@@ -71,7 +72,7 @@ class FakeModel:
         FakeModel(["Paris.", ModelError("down"), "Lyon."])        # one a call
         FakeModel({"France": "Paris.", "Italy": "Rome."})         # by what the prompt contains
         FakeModel(lambda request: request.prompt.upper())         # as a function decides
-        FakeModel(Reply("Par", "is.", piece_seconds=0.5))         # in pieces
+        FakeModel(FakeAnswer("Par", "is.", piece_seconds=0.5))         # in pieces
         FakeModel("Paris.", seconds=3, usage=Usage(input=7, output=2))
 
     It can fail, before all that it was told to answer or in the middle of a stream::
@@ -128,15 +129,15 @@ class FakeModel:
         context_window: int | None = None,
     ) -> None:
         self.name = name
-        self.calls: list[Call] = []
+        self.calls: list[FakeCall] = []
         self.asked = AnyLoopEvent()
         self.gate = AnyLoopEvent(is_set=not gated)
         self.running = 0
         self.most_running = 0
         self.context_window = context_window
         self._script = ScriptReader(name, answers)
-        check_seconds("seconds", seconds)
-        check_seconds("piece_seconds", piece_seconds)
+        check_seconds("seconds", seconds, endless=True)
+        check_seconds("piece_seconds", piece_seconds, endless=True)
         self._seconds = seconds
         self._piece_seconds = piece_seconds
         self._usage = usage
@@ -194,10 +195,10 @@ class FakeModel:
         numbers = None if at is None else frozenset([at] if isinstance(at, int) else at)
         if times is not None and numbers is not None:
             raise BadCall(f"times={times!r} and at={at!r} are given; give one: how many calls, or which")
-        if numbers is not None and not all(map(_is_count, numbers)):
-            raise BadCall(f"at is {at!r}; it must be the number of a call, 1 or more, or several")
-        if times is not None and not _is_count(times):
-            raise BadCall(f"times is {times!r}; it must be a whole number of at least 1")
+        for number in numbers or ():
+            check_count("the number of a call", number)
+        check_count("times", times, optional=True)
+        check_count("after_pieces", after_pieces, least=0)
         error = error or ModelError("the test lets this call fail")
         failure = _Failure(error, numbers, after_pieces)
         self._failures += [failure] * (1 if numbers is not None else times or 1)
@@ -210,7 +211,7 @@ class FakeModel:
     # --- what Ultra calls ----------------------------------------------------------------------------
 
     async def generate(self, prompt: str, *, system: str | None = None, **options: object) -> Completion:
-        """Answer the prompt, or fail, as the test says."""
+        """ScriptedAnswer the prompt, or fail, as the test says."""
         return await self.respond(ModelRequest.of(prompt, system, SamplingOptions.of(options)))
 
     def stream(
@@ -220,7 +221,7 @@ class FakeModel:
         return self.stream_response(ModelRequest.of(prompt, system, SamplingOptions.of(options)))
 
     async def respond(self, request: ModelRequest) -> Completion:
-        """Answer the request, or fail, as the test says."""
+        """ScriptedAnswer the request, or fail, as the test says."""
         with _Running(self, request, streamed=False) as call:
             reply, failure = await self._reply_to(call)
             if failure is not None:
@@ -243,13 +244,13 @@ class FakeModel:
                 raise to_raise(failure.error)
             yield self._completed(reply)
 
-    async def _reply_to(self, call: Call) -> tuple[Reply, _Failure | None]:
+    async def _reply_to(self, call: FakeCall) -> tuple[FakeAnswer, _Failure | None]:
         """Wait as long as the call takes; returns its reply, and what makes it fail."""
         failure = self._next_failure(call.number)
         reply = _NOTHING
         if failure is None or failure.after_pieces:
             answer = await self._script.next(call.request)
-            if isinstance(answer, Reply):
+            if isinstance(answer, FakeAnswer):
                 reply = answer
             else:
                 failure = _Failure(answer)
@@ -266,16 +267,16 @@ class FakeModel:
                 return failure
         return None
 
-    def _completed(self, reply: Reply) -> Completion:
+    def _completed(self, reply: FakeAnswer) -> Completion:
         completion = reply.completion
         return completion if completion.usage is not None else replace(completion, usage=self._usage)
 
-    def _count(self, outcome: Outcome) -> int:
+    def _count(self, outcome: CallOutcome) -> int:
         return sum(call.outcome == outcome for call in self.calls)
 
 
-_OUTCOMES: tuple[Outcome, ...] = ("answered", "failed", "cancelled", "running")
-_NOTHING = Reply()
+_OUTCOMES: tuple[CallOutcome, ...] = ("answered", "failed", "cancelled", "running")
+_NOTHING = FakeAnswer()
 
 
 class _Failure(NamedTuple):
@@ -292,13 +293,13 @@ class _Running:
     def __init__(self, model: FakeModel, request: ModelRequest, *, streamed: bool) -> None:
         self._model = model
         with model._lock:  # noqa: SLF001 - a part of the model
-            self._call = Call(len(model.calls) + 1, request, streamed=streamed)
+            self._call = FakeCall(len(model.calls) + 1, request, streamed=streamed)
             model.calls.append(self._call)
             model.running += 1
             model.most_running = max(model.most_running, model.running)
         model.asked.set()
 
-    def __enter__(self) -> Call:
+    def __enter__(self) -> FakeCall:
         return self._call
 
     def __exit__(
@@ -310,7 +311,3 @@ class _Running:
             self._call.outcome = "answered"
         else:
             self._call.outcome = "failed" if issubclass(kind, Exception) else "cancelled"
-
-
-def _is_count(value: object) -> bool:
-    return type(value) is int and value >= 1

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from inspect import isawaitable, isclass
 from typing import TYPE_CHECKING, TypeAlias, TypedDict, TypeGuard, Unpack, cast
 
+from ultra._support.checks import check_seconds
 from ultra.errors import BadCall, ModelError
 from ultra.messages.results import Completion
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from ultra.messages.request import ModelRequest
     from ultra.messages.results import FinishReason, Usage
 
-__all__ = ["Answer", "Reply", "Script", "ScriptReader", "check_seconds", "to_raise"]
+__all__ = ["FakeAnswer", "Script", "ScriptReader", "ScriptedAnswer", "to_raise"]
 
 
 class _CompletionFields(TypedDict, total=False):
@@ -28,14 +29,14 @@ class _CompletionFields(TypedDict, total=False):
     refusal: str | None
 
 
-class Reply:
+class FakeAnswer:
     """One answer, with how it comes: the pieces of its text, and the fields of its `Completion`.
 
-        Reply("The capital ", "is ", "Paris.", piece_seconds=0.5)
-        Reply("Paris.", seconds=3, usage=Usage(input=7, output=2))
-        Reply("The capital is", finish_reason="length")
-        Reply(refusal="I cannot help with that.")
-        Reply(seconds=math.inf)
+        FakeAnswer("The capital ", "is ", "Paris.", piece_seconds=0.5)
+        FakeAnswer("Paris.", seconds=3, usage=Usage(input=7, output=2))
+        FakeAnswer("The capital is", finish_reason="length")
+        FakeAnswer(refusal="I cannot help with that.")
+        FakeAnswer(seconds=math.inf)
 
     Args:
         pieces: the text, in the pieces in which a stream hands it out. A single piece is handed out word
@@ -59,20 +60,19 @@ class Reply:
     ) -> None:
         for piece in pieces:
             if not isinstance(piece, str):
-                raise BadCall(f"a piece of a Reply is {piece!r}; it must be text")
+                raise BadCall(f"a piece of a FakeAnswer is {piece!r}; it must be text")
         fields.setdefault("finish_reason", "stop" if fields.get("refusal") is None else "refusal")
         self.completion = Completion(content="".join(pieces), **fields)
         self.pieces = pieces if len(pieces) > 1 else _words(self.completion.content)
-        for name, value in (("seconds", seconds), ("piece_seconds", piece_seconds)):
-            if value is not None:
-                check_seconds(name, value)
+        check_seconds("seconds", seconds, endless=True, optional=True)
+        check_seconds("piece_seconds", piece_seconds, endless=True, optional=True)
         self.seconds = seconds
         self.piece_seconds = piece_seconds
 
     @classmethod
-    def of(cls, answer: str | Completion | Reply) -> Reply:
+    def of(cls, answer: str | Completion | FakeAnswer) -> FakeAnswer:
         """Make a reply of an answer that may be one already."""
-        if isinstance(answer, Reply):
+        if isinstance(answer, FakeAnswer):
             return answer
         if isinstance(answer, str):
             return cls(answer)
@@ -86,14 +86,17 @@ class Reply:
             value = getattr(self, name)
             if value is not None:
                 shown.append(f"{name}={value!r}")
-        return f"Reply({', '.join(shown)})"
+        return f"FakeAnswer({', '.join(shown)})"
 
 
-Answer: TypeAlias = "str | Completion | Reply | Exception | type[Exception]"
-"""What becomes of one call: its text, the whole completion, a `Reply`, or the exception that it raises."""
+ScriptedAnswer: TypeAlias = "str | Completion | FakeAnswer | Exception | type[Exception]"
+"""What becomes of one call: its text, a `Completion`, a `FakeAnswer`, or the exception that it raises."""
+
+ScriptFunction: TypeAlias = "Callable[[ModelRequest], ScriptedAnswer | Awaitable[ScriptedAnswer]]"
+"""Decides by the request."""
 
 Script: TypeAlias = (
-    "Answer | Iterable[Answer] | Mapping[str, Answer] | Callable[[ModelRequest], Answer | Awaitable[Answer]]"
+    "ScriptedAnswer | Iterable[ScriptedAnswer] | Mapping[str, ScriptedAnswer] | ScriptFunction"
 )
 """What becomes of all calls.
 
@@ -116,7 +119,7 @@ class ScriptReader:
         self._asked = 0
         self._answer = self._reader(script)
 
-    async def next(self, request: ModelRequest) -> Reply | Exception | type[Exception]:
+    async def next(self, request: ModelRequest) -> FakeAnswer | Exception | type[Exception]:
         """Return the reply to the next call, or what it is to raise.
 
         Raises:
@@ -128,9 +131,9 @@ class ScriptReader:
             answer = await answer
         if _is_error(answer):
             return answer
-        if not isinstance(answer, (str, Completion, Reply)):
+        if not isinstance(answer, (str, Completion, FakeAnswer)):
             raise _own_mistake(_not_an_answer(answer))
-        return Reply.of(answer)
+        return FakeAnswer.of(answer)
 
     def _reader(self, script: Script | None) -> Callable[[ModelRequest], object]:
         if script is None:
@@ -139,7 +142,7 @@ class ScriptReader:
             return lambda _request: script
         if isinstance(script, Mapping):
             _check_all(script.values())
-            return self._by_prompt(cast("Mapping[str, Answer]", script))
+            return self._by_prompt(cast("Mapping[str, ScriptedAnswer]", script))
         if isinstance(script, Iterable):
             if isinstance(script, Sequence):
                 _check_all(script)
@@ -147,11 +150,11 @@ class ScriptReader:
         if callable(script):
             return script
         raise BadCall(
-            f"the answers of a FakeModel are {script!r}; they must be a text, a Completion, a Reply or an "
-            "exception, or a list, a mapping or a function that gives such"
+            f"the answers of a FakeModel are {script!r}; they must be a text, a Completion, a FakeAnswer or "
+            "an exception, or a list, a mapping or a function that returns such"
         )
 
-    def _in_order(self, answers: Iterator[Answer]) -> Callable[[ModelRequest], object]:
+    def _in_order(self, answers: Iterator[ScriptedAnswer]) -> Callable[[ModelRequest], object]:
         def answer(_request: ModelRequest) -> object:
             try:
                 return next(answers)
@@ -163,7 +166,7 @@ class ScriptReader:
 
         return answer
 
-    def _by_prompt(self, answers: Mapping[str, Answer]) -> Callable[[ModelRequest], object]:
+    def _by_prompt(self, answers: Mapping[str, ScriptedAnswer]) -> Callable[[ModelRequest], object]:
         def answer(request: ModelRequest) -> object:
             for text, found in answers.items():
                 if text in request.prompt:
@@ -181,18 +184,12 @@ def to_raise(error: Exception | type[Exception]) -> Exception:
     return error() if isinstance(error, type) else error.with_traceback(None)
 
 
-def check_seconds(name: str, value: object) -> None:
-    """Raise `BadCall` if `value` is not a number of seconds."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
-        raise BadCall(f"{name} is {value!r}; it must be a number of seconds, 0 or more, or math.inf")
-
-
 def _is_error(answer: object) -> TypeGuard[Exception | type[Exception]]:
     return isinstance(answer, Exception) or (isclass(answer) and issubclass(answer, Exception))
 
 
 def _is_answer(answer: object) -> bool:
-    return isinstance(answer, (str, Completion, Reply)) or _is_error(answer)
+    return isinstance(answer, (str, Completion, FakeAnswer)) or _is_error(answer)
 
 
 def _check_all(answers: Iterable[object]) -> None:
@@ -202,7 +199,8 @@ def _check_all(answers: Iterable[object]) -> None:
 
 
 def _not_an_answer(given: object) -> str:
-    return f"an answer of a FakeModel is {given!r}; it must be a text, a Completion, a Reply or an exception"
+    allowed = "a text, a Completion, a FakeAnswer or an exception"
+    return f"an answer of a FakeModel is {given!r}; it must be {allowed}"
 
 
 def _own_mistake(message: str) -> ModelError:
