@@ -1,4 +1,4 @@
-"""For all tests. Besides, pytest lets them import what lies beside this file, such as `voices`."""
+"""For all tests. Besides, pytest lets them import what lies beside this file, such as `helpers`."""
 
 from __future__ import annotations
 

@@ -70,6 +70,11 @@ async def test_a_mapping_decides_by_the_first_text_that_is_part_of_the_prompt() 
         await said(model, "Who")
 
 
+async def test_the_empty_text_stands_for_all_other_prompts() -> None:
+    model = FakeModel({"France": "Paris.", "": "I do not know."})
+    assert [await said(model, "France?"), await said(model, "Italy?")] == ["Paris.", "I do not know."]
+
+
 async def test_a_function_decides_by_the_whole_request() -> None:
     def answer(request: ModelRequest) -> str:
         return f"{request.prompt}, {request.system}, {request.options.temperature}"

@@ -105,6 +105,7 @@ class FakeModel:
         calls: what it was asked, call by call.
         asked: an event that is set with each call; a test may clear it to wait for the next.
         gate: an event; while it is not set, calls wait.
+        seconds, piece_seconds: as given; a test may change them.
         running: how many calls run now.
         most_running: how many calls ran at the same time at most.
 
@@ -114,6 +115,8 @@ class FakeModel:
     Raises:
         BadCall: an argument is not allowed; the message names what is.
     """
+
+    context_window: int | None = None
 
     def __init__(
         self,
@@ -134,12 +137,13 @@ class FakeModel:
         self.gate = AnyLoopEvent(is_set=not gated)
         self.running = 0
         self.most_running = 0
-        self.context_window = context_window
+        if context_window is not None:
+            self.context_window = context_window
         self._script = ScriptReader(name, answers)
         check_seconds("seconds", seconds, endless=True)
         check_seconds("piece_seconds", piece_seconds, endless=True)
-        self._seconds = seconds
-        self._piece_seconds = piece_seconds
+        self.seconds = seconds
+        self.piece_seconds = piece_seconds
         self._usage = usage
         self._failures: list[_Failure] = []
         self._lock = Lock()  # two loops in two threads may call it
@@ -233,7 +237,7 @@ class FakeModel:
         with _Running(self, request, streamed=True) as call:
             reply, failure = await self._reply_to(call)
             pieces = reply.pieces if failure is None else reply.pieces[: failure.after_pieces]
-            pause = self._piece_seconds if reply.piece_seconds is None else reply.piece_seconds
+            pause = self.piece_seconds if reply.piece_seconds is None else reply.piece_seconds
             for number, piece in enumerate(pieces):
                 if number:
                     await sleep(pause)
@@ -256,7 +260,7 @@ class FakeModel:
                 failure = _Failure(answer)
         if not self.gate.is_set():
             await self.gate.wait()
-        await sleep(self._seconds if reply.seconds is None else reply.seconds)
+        await sleep(self.seconds if reply.seconds is None else reply.seconds)
         return reply, failure
 
     def _next_failure(self, number: int) -> _Failure | None:

@@ -102,7 +102,8 @@ Script: TypeAlias = (
 
 - One answer for all.
 - Several: one a call, in order. A list ends; an iterator, such as `itertools.cycle(...)`, need not.
-- A mapping from texts to answers: the first text that is part of the prompt decides.
+- A mapping from texts to answers: the first text that is part of the prompt decides. The empty text is part
+  of every prompt: last, it stands for all others.
 - A function of the `ModelRequest`, async or not.
 """
 
