@@ -1,7 +1,9 @@
-"""For all tests. Besides, pytest lets them import what lies beside this file, such as `voices`."""
+"""For all tests. Besides, pytest lets them import what lies beside this file, such as `helpers`."""
 
 from __future__ import annotations
 
+import gc
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +19,29 @@ settings.register_profile(
     "ultra", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("ultra")
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector look at nothing but what tests make: half a million objects are there by now.
+
+    Some tests collect garbage to see that nothing is left of them.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c_is_not_ignored() -> Iterator[None]:
+    """Tests press Ctrl-C, here and in programs that they start and that inherit what is ignored.
+
+    A shell lets what it starts in the background ignore Ctrl-C.
+    """
+    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    if ignored:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    if ignored:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @pytest.fixture(autouse=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import threading
-from pathlib import Path
 
 import pytest
 
-PAGE = (Path(__file__).parents[1] / "docs" / "asyncio.md").read_text("utf-8")
+from helpers.paths import DOCS
+
+PAGE = (DOCS / "asyncio.md").read_text("utf-8")
 PROGRAMS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 

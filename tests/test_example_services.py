@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import msgspec
 import pytest
 
+from helpers.paths import EXAMPLES
+from helpers.program import environment
 from ultra.messages.events import Chunk, Event, RunCompleted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
 TIMEOUT = 60.0
 """Seconds after which a program that hangs is given up."""
 
@@ -34,6 +33,7 @@ def run(name: str, *arguments: str) -> str:
         capture_output=True,
         text=True,
         timeout=TIMEOUT,
+        env=environment(),
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
@@ -48,7 +48,7 @@ def service(name: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        env=environment({"PYTHONUNBUFFERED": "1"}),
     )
     with process:
         try:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from helpers.paths import EXAMPLES
 from ultra import MissingExtra
 
 if TYPE_CHECKING:
     from types import ModuleType
-
-EXAMPLES = Path(__file__).parents[1] / "examples"
 
 # What they wait for is simulated, and so is the time that it takes.
 pytestmark = pytest.mark.usefixtures("autojump_clock")

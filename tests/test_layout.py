@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-SOURCE = ROOT / "src"
+from helpers.paths import ROOT, SOURCE
 
 
 def _distribution(requirement: str) -> str:

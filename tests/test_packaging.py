@@ -12,11 +12,12 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from helpers.paths import ROOT, SOURCE
+
 pytest.importorskip("uv", reason="uv builds the packages; it comes with the dependency group dev")
 
 pytestmark = pytest.mark.registry
 
-ROOT = Path(__file__).parents[1]
 PYTHON = "Scripts/python.exe" if sys.platform == "win32" else "bin/python"
 
 
@@ -74,9 +75,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Path:
 
 
 def _source_files() -> set[str]:
-    source = ROOT / "src"
-    paths = (path for path in (source / "ultra").rglob("*") if path.is_file())
-    return {path.relative_to(source).as_posix() for path in paths if "__pycache__" not in path.parts}
+    paths = (path for path in (SOURCE / "ultra").rglob("*") if path.is_file())
+    return {path.relative_to(SOURCE).as_posix() for path in paths if "__pycache__" not in path.parts}
 
 
 def _packed_files(wheel: Path) -> set[str]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import ast
-from pathlib import Path
 
-SOURCE = Path(__file__).parents[1] / "src"
+from helpers.paths import SOURCE
 
 
 def _names(node: ast.AST) -> set[str]:

@@ -29,6 +29,7 @@ def processes_with(variable: str) -> list[str]:
     return found
 
 
+@pytest.mark.long
 async def test_the_voices_of_the_embedded_model_know_the_capital_of_france_and_leave_no_process() -> None:
     mark = uuid4().hex
     done = await run_ultra(

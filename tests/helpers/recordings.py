@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-FOLDER = Path(__file__).parents[3] / "shared" / "wire"
+from helpers.paths import NO_RECORDINGS, WIRE
 
 
 @dataclass(frozen=True)
@@ -27,12 +26,12 @@ class Recording:
 def recordings() -> list[Any]:
     """Every exchange, as parameters of a test; one skipped parameter where there are none."""
     found = [pytest.param(each, id=each.name) for each in load()]
-    absent = pytest.mark.skip(reason="no recorded exchanges beside the repository")
+    absent = pytest.mark.skip(reason=NO_RECORDINGS)
     return found or [pytest.param(None, id="absent", marks=absent)]
 
 
 def load() -> list[Recording]:
-    paths = sorted([*FOLDER.glob("recorded/*.json"), *FOLDER.glob("reported/*.json")])
+    paths = sorted([*WIRE.glob("recorded/*.json"), *WIRE.glob("reported/*.json")])
     return [_read(json.loads(path.read_text())) for path in paths if path.name != "index.json"]
 
 

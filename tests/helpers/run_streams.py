@@ -5,13 +5,13 @@ from __future__ import annotations
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from helpers.voices import Voice
 from ultra import (
     MultiLLMOrchestrator,
     OrchestrationResult,
     RetryPolicy,
 )
 from ultra.messages.events import Chunk, Event, ModelResponded, RunCompleted, RunFailed
+from ultra.testing import FakeModel
 
 if TYPE_CHECKING:
     from ultra.orchestrator.streams import RunStream
@@ -20,7 +20,7 @@ LAST = (RunCompleted, RunFailed)
 AT_ONCE = RetryPolicy(max_retries=2, initial=0, maximum=0)
 
 
-def orchestrator_of(*clients: Voice, **settings: Any) -> MultiLLMOrchestrator:
+def orchestrator_of(*clients: FakeModel, **settings: Any) -> MultiLLMOrchestrator:
     settings.setdefault("retry", AT_ONCE)
     orchestrator = MultiLLMOrchestrator(random=Random(1), **settings)
     for weight, client in enumerate(reversed(clients)):

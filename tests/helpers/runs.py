@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from helpers.registered import register
-from helpers.voices import Voice
 from ultra.actors.coordinator.messages import Execute, LocalRun
 from ultra.actors.coordinator.run import Run
 from ultra.errors import ModelError
@@ -22,6 +21,7 @@ from ultra.prompts.fencing import Fencing
 from ultra.strategies import Stage, Synthesize
 from ultra.strategies.catalog import spec_of
 from ultra.supervisor import RestartIntensity
+from ultra.testing import FakeModel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -110,16 +110,16 @@ def make_run(
 def three(**clients: Any) -> list[RegisteredModel]:
     """Models a, b and c, of falling weight."""
     return [
-        register(clients.get(name) or Voice(name), name, weight)
+        register(clients.get(name) or FakeModel(name=name), name, weight)
         for name, weight in (("a", 3.0), ("b", 2.0), ("c", 1.0))
     ]
 
 
-def by_weight(voices: Iterable[tuple[Voice, float]]) -> list[RegisteredModel]:
+def by_weight(fakes: Iterable[tuple[FakeModel, float]]) -> list[RegisteredModel]:
     """Models of these clients and weights, highest weight first, as an orchestrator gives them to a run."""
-    models = [register(voice, voice.name, weight) for voice, weight in voices]
+    models = [register(fake, fake.name, weight) for fake, weight in fakes]
     return sorted(models, key=lambda model: -model.weight)
 
 
-def failing(name: str, kind: Any = "server") -> Voice:
-    return Voice(name, failures=[ModelError(f"{name} is down", kind=kind) for _ in range(99)])
+def failing(name: str, kind: Any = "server") -> FakeModel:
+    return FakeModel(name=name, failures=[ModelError(f"{name} is down", kind=kind) for _ in range(99)])

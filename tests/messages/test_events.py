@@ -7,7 +7,6 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from helpers.voices import StreamingVoice, Voice
 from ultra import Event, MultiLLMOrchestrator, RetryPolicy
 from ultra.messages.events import (
     Chunk,
@@ -22,6 +21,7 @@ from ultra.messages.events import (
     StageStarted,
 )
 from ultra.messages.results import ModelFailure, ModelResponse, OrchestrationResult
+from ultra.testing import FakeAnswer, FakeModel
 
 RESPONSE = ModelResponse(model_name="a", stage="initial", content="é\n", quality=0.5)
 FAILURE = ModelFailure(model_name="a", stage="initial", message="m", error="E", kind="auth", attempts=2)
@@ -74,8 +74,8 @@ def test_events_do_not_change() -> None:
 
 async def test_all_events_of_a_real_run_survive_the_wire() -> None:
     orchestrator = MultiLLMOrchestrator(retry=RetryPolicy(max_retries=0))
-    orchestrator.register_model("stream", StreamingVoice("stream", ["to", "ken"]))
-    orchestrator.register_model("broken", Voice(failures=[RuntimeError("down")] * 9))
+    orchestrator.register_model("stream", FakeModel(FakeAnswer("to", "ken"), name="stream"))
+    orchestrator.register_model("broken", FakeModel(failures=[RuntimeError("down")] * 9))
     async with orchestrator, orchestrator.stream_responses("Q") as run:
         events = [event async for event in run]
     lines = [msgspec.json.encode(event) for event in events]

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.values import NoValueError, Sample, messages_of_ultra, reply_type, samples, there_and_back
-from helpers.voices import StreamingVoice, Voice
 from ultra import MultiLLMOrchestrator, RetryPolicy
 from ultra._support.randomness import seeded
 from ultra.actors import Message
@@ -28,6 +27,7 @@ from ultra.simulation.determinism import run_seeded
 from ultra.strategies import BestOf, Stage, Strategy, StrategySpec, Synthesize, Vote
 from ultra.strategies.catalog import make_strategy, spec_of
 from ultra.strategies.stages import INITIAL
+from ultra.testing import FakeAnswer, FakeModel
 
 PLAIN = st.recursive(
     st.none()
@@ -192,9 +192,11 @@ def test_a_run_whose_messages_travel_goes_as_one_whose_messages_do_not(
 ) -> None:
     async def told() -> list[Event]:
         orchestrator = MultiLLMOrchestrator(retry=RetryPolicy(max_retries=1, initial=0))
-        orchestrator.register_model("stream", StreamingVoice("stream", ["to", "ken"], breaks=1), weight=3)
-        orchestrator.register_model("other", Voice("other", answer="token"), weight=2)
-        orchestrator.register_model("broken", Voice(failures=[RuntimeError("down")] * 9))
+        orchestrator.register_model(
+            "stream", FakeModel(FakeAnswer("to", "ken"), name="stream").fail(after_pieces=1), weight=3
+        )
+        orchestrator.register_model("other", FakeModel("token", name="other"), weight=2)
+        orchestrator.register_model("broken", FakeModel(failures=[RuntimeError("down")] * 9))
         arguments: dict[str, Any] = {"options": {"seed": 7, "key": "value"}, "samples": 2, "timeout": 60}
         async with orchestrator, orchestrator.stream_responses("Q", strategy=strategy, **arguments) as run:
             return [event async for event in run]

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from helpers.voices import Voice
 from ultra import BadCall, MultiLLMOrchestrator
 from ultra.clients import connect
 from ultra.orchestrator.arguments import checked_prompt
+from ultra.testing import FakeModel
 
 RUNS = [
     ({"prompt": None}, "the prompt is of type NoneType; it must be text"),
@@ -45,15 +45,15 @@ RUNS = [
 
 @pytest.mark.parametrize(("arguments", "message"), RUNS)
 async def test_a_bad_run_is_refused_with_what_is_allowed(arguments: dict[str, Any], message: str) -> None:
-    voice = Voice()
+    fake = FakeModel()
     orchestrator = MultiLLMOrchestrator()
-    orchestrator.register_model("a", voice)
+    orchestrator.register_model("a", fake)
     call: dict[str, Any] = {"prompt": "Q", **arguments}
     with pytest.raises(BadCall, match=message):
         await orchestrator.process_responses(**call)
     with pytest.raises(BadCall, match=message):
         orchestrator.stream_responses(**call)
-    assert voice.calls == 0
+    assert len(fake.calls) == 0
 
 
 @pytest.mark.parametrize(
@@ -73,12 +73,12 @@ async def test_a_bad_run_is_refused_with_what_is_allowed(arguments: dict[str, An
     ],
 )
 async def test_a_bad_request_is_refused_with_what_is_allowed(arguments: dict[str, Any], message: str) -> None:
-    voice = Voice()
+    fake = FakeModel()
     orchestrator = MultiLLMOrchestrator()
-    orchestrator.register_model("a", voice)
+    orchestrator.register_model("a", fake)
     with pytest.raises(BadCall, match=message):
         await orchestrator.get_model_response(**{"model": "a", "prompt": "Q", **arguments})
-    assert voice.calls == 0
+    assert len(fake.calls) == 0
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_bad_settings_are_refused_at_once(settings: dict[str, Any], message: str
 
 async def test_options_that_are_refused_are_not_shown() -> None:
     orchestrator = MultiLLMOrchestrator()
-    orchestrator.register_model("a", Voice())
+    orchestrator.register_model("a", FakeModel())
     for options in ({7: "sk-secret"}, {"key": "sk-secret", "tool": print}, ["sk-secret"]):
         with pytest.raises(BadCall) as caught:
             await orchestrator.process_responses("Q", options=options)  # type: ignore[arg-type]
@@ -117,15 +117,15 @@ async def test_options_that_are_refused_are_not_shown() -> None:
 
 
 async def test_options_must_be_values_where_nothing_is_cached_too() -> None:
-    voice = Voice()
+    fake = FakeModel()
     orchestrator = MultiLLMOrchestrator()
-    orchestrator.register_model("a", voice)
+    orchestrator.register_model("a", fake)
     options = {"tool": print}
     with pytest.raises(BadCall, match=r"the options \('tool'\) cannot be sent to a model"):
         await orchestrator.process_responses("Q", stages=["initial"], use_cache=False, options=options)
     with pytest.raises(BadCall, match=r"the options \('tool'\) cannot be sent to a model"):
         await orchestrator.get_model_response("a", "Q", use_cache=False, options=options)
-    assert voice.calls == 0
+    assert len(fake.calls) == 0
 
 
 async def test_options_are_plain_values_where_nothing_is_cached_too() -> None:
@@ -148,7 +148,7 @@ async def test_options_are_plain_values_where_nothing_is_cached_too() -> None:
 @pytest.mark.parametrize("name", ["retry", "timeouts", "limits", "breaker", "hedge", "price"])
 def test_a_policy_of_another_type_is_refused(name: str) -> None:
     with pytest.raises(BadCall, match=f"{name} is 3"):
-        MultiLLMOrchestrator().register_model("one", Voice(), **{name: 3})  # type: ignore[arg-type]
+        MultiLLMOrchestrator().register_model("one", FakeModel(), **{name: 3})  # type: ignore[arg-type]
 
 
 def test_a_prompt_that_cannot_be_sent_is_refused() -> None:
@@ -173,7 +173,7 @@ async def test_a_model_stays_registered_where_its_unregistration_is_refused(
     arguments: dict[str, Any], message: str
 ) -> None:
     async with MultiLLMOrchestrator() as orchestrator:
-        orchestrator.register_model("a", Voice())
+        orchestrator.register_model("a", FakeModel())
         with pytest.raises(BadCall, match=message):
             await orchestrator.unregister_model("a", **arguments)
         assert orchestrator.get_prioritized_models() == ["a"]

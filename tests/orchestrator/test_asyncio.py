@@ -37,10 +37,10 @@ AT_ONCE = RetryPolicy(max_retries=2, initial=0, maximum=0)
 colour: ContextVar[str] = ContextVar("colour", default="none")
 
 
-class Voice:
+class AsyncioClient:
     """An asyncio client. Answers ``"<name>: <prompt>"``; raises what `failures` holds first."""
 
-    def __init__(self, name: str = "voice", *, failures: Iterable[Exception] = ()) -> None:
+    def __init__(self, name: str = "client", *, failures: Iterable[Exception] = ()) -> None:
         self.name = name
         self.failures = list(failures)
         self.prompts: list[str] = []
@@ -56,7 +56,7 @@ class Voice:
         return f"{self.name}: {prompt}"
 
 
-class HangingVoice:
+class HangingClient:
     """An asyncio client that never answers; takes a moment to end when it is cancelled."""
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class HangingVoice:
         return "?"
 
 
-class StreamingVoice(Voice):
+class StreamingClient(AsyncioClient):
     """An asyncio client that streams `pieces`."""
 
     def __init__(self, name: str, pieces: Iterable[str]) -> None:
@@ -91,10 +91,10 @@ class StreamingVoice(Voice):
             yield piece
 
 
-def three(**settings: Any) -> tuple[MultiLLMOrchestrator, Voice, Voice, Voice]:
+def three(**settings: Any) -> tuple[MultiLLMOrchestrator, AsyncioClient, AsyncioClient, AsyncioClient]:
     """An orchestrator with the guide's three models, not entered."""
     orchestrator = MultiLLMOrchestrator(retry=AT_ONCE, **settings)
-    llama, chatgpt, gemini = Voice("llama"), Voice("chatgpt"), Voice("gemini")
+    llama, chatgpt, gemini = AsyncioClient("llama"), AsyncioClient("chatgpt"), AsyncioClient("gemini")
     orchestrator.register_model("llama", llama, weight=1.0)
     orchestrator.register_model("chatgpt", chatgpt, weight=3.0)
     orchestrator.register_model("gemini", gemini, weight=2.0)
@@ -110,7 +110,11 @@ def trio_threads() -> int:
 
 @on_asyncio
 async def test_the_guides_basic_usage_runs_as_written() -> None:
-    llama_client, chatgpt_client, gemini_client = Voice("llama"), Voice("chatgpt"), Voice("gemini")
+    llama_client, chatgpt_client, gemini_client = (
+        AsyncioClient("llama"),
+        AsyncioClient("chatgpt"),
+        AsyncioClient("gemini"),
+    )
     orchestrator = MultiLLMOrchestrator()
     orchestrator.register_model("llama", llama_client)
     orchestrator.register_model("chatgpt", chatgpt_client)
@@ -144,7 +148,7 @@ def test_an_orchestrator_that_was_made_before_any_loop_runs_serves_several_in_tu
 @on_asyncio
 async def test_a_client_is_asked_by_its_name_and_as_itself() -> None:
     orchestrator, llama, *_ = three()
-    stranger = Voice("stranger")
+    stranger = AsyncioClient("stranger")
 
     async with orchestrator:
         by_name = await orchestrator.get_model_response("llama", "Q")
@@ -162,7 +166,7 @@ async def test_an_entered_orchestrator_is_changed_and_looked_at_while_it_runs() 
     orchestrator, *_ = three()
     async with orchestrator:
         assert trio_threads() == 1
-        orchestrator.register_model("late", Voice("late"), weight=9)
+        orchestrator.register_model("late", AsyncioClient("late"), weight=9)
         results = await orchestrator.process_responses("Q")
         assert str(results.final_synthesis).startswith("late: ")
 
@@ -199,7 +203,7 @@ async def test_subclasses_override_what_the_guide_says() -> None:
             return f"{responses.prompt}|{responses.stage('initial')[0].content}"
 
     orchestrator = CustomOrchestrator()
-    orchestrator.register_model("one", Voice("one"))
+    orchestrator.register_model("one", AsyncioClient("one"))
 
     results = await orchestrator.process_responses("q")
 
@@ -208,14 +212,14 @@ async def test_subclasses_override_what_the_guide_says() -> None:
 
 @on_asyncio
 async def test_bad_calls_and_failed_runs_raise_what_they_raise_on_trio() -> None:
-    orchestrator, *voices = three()
+    orchestrator, *clients = three()
     async with orchestrator:
         with pytest.raises(BadCall, match="prompt is empty"):
             await orchestrator.process_responses("")
         with pytest.raises(OrchestratorInUse):
             await orchestrator.__aenter__()
-        for voice in voices:
-            voice.failures += [ConnectionError(f"{voice.name} is away")] * 3
+        for client in clients:
+            client.failures += [ConnectionError(f"{client.name} is away")] * 3
         with pytest.raises(QuorumNotReached, match="All attempts failed for model 'llama'"):
             await orchestrator.process_responses("Q")
 
@@ -247,7 +251,7 @@ async def test_an_exception_in_a_prompt_method_reaches_the_caller() -> None:
             raise ZeroDivisionError("mine")
 
     orchestrator = Custom()
-    orchestrator.register_model("one", Voice())
+    orchestrator.register_model("one", AsyncioClient())
 
     with pytest.raises(StageFailed, match="mine") as caught:
         await orchestrator.process_responses("Q", stages=["initial", "custom"])
@@ -284,7 +288,7 @@ print(sorted(of_asyncio & sys.modules.keys()))
 @on_asyncio
 async def test_a_stream_tells_all_and_agrees_with_the_plain_result() -> None:
     orchestrator, *_ = three()
-    orchestrator.register_model("stream", StreamingVoice("stream", ["to", "ken", "s"]), weight=5)
+    orchestrator.register_model("stream", StreamingClient("stream", ["to", "ken", "s"]), weight=5)
     async with orchestrator:
         async with orchestrator.stream_responses("Q", stages=["initial", "synthesis"]) as run:
             events = [event async for event in run]
@@ -320,7 +324,7 @@ async def test_a_stream_needs_no_entered_orchestrator_and_leaves_nothing() -> No
 @on_asyncio
 async def test_leaving_a_stream_early_cancels_the_calls_and_ends_the_iteration() -> None:
     orchestrator = MultiLLMOrchestrator()
-    hanging = HangingVoice()
+    hanging = HangingClient()
     orchestrator.register_model("hanging", hanging)
 
     async with orchestrator:
@@ -336,9 +340,9 @@ async def test_leaving_a_stream_early_cancels_the_calls_and_ends_the_iteration()
 
 @on_asyncio
 async def test_a_failed_run_ends_its_stream_and_its_result_raises() -> None:
-    orchestrator, *voices = three()
-    for voice in voices:
-        voice.failures += [RuntimeError("down")] * 3
+    orchestrator, *clients = three()
+    for client in clients:
+        client.failures += [RuntimeError("down")] * 3
 
     async with orchestrator, orchestrator.stream_responses("Q") as run:
         events = [event async for event in run]
@@ -352,7 +356,7 @@ async def test_a_failed_run_ends_its_stream_and_its_result_raises() -> None:
 async def test_a_slow_reader_loses_no_text_and_gets_it_joined() -> None:
     orchestrator = MultiLLMOrchestrator()
     pieces = [f"{number} " for number in range(2000)]
-    orchestrator.register_model("fast", StreamingVoice("fast", pieces))
+    orchestrator.register_model("fast", StreamingClient("fast", pieces))
 
     async with orchestrator, orchestrator.stream_responses("Q", stages=["initial"]) as run:
         await run.result()
@@ -366,7 +370,7 @@ async def test_a_slow_reader_loses_no_text_and_gets_it_joined() -> None:
 async def test_a_reader_that_keeps_up_hears_each_piece_before_the_next_is_said() -> None:
     heard, said = asyncio.Event(), list[str]()
 
-    class Patient(StreamingVoice):
+    class Patient(StreamingClient):
         async def stream(self, prompt: str) -> AsyncIterator[str]:
             for piece in self.pieces:
                 said.append(piece)
@@ -390,7 +394,7 @@ async def test_a_reader_that_keeps_up_hears_each_piece_before_the_next_is_said()
 async def test_a_cancelled_reader_has_taken_no_event() -> None:
     gate = asyncio.Event()
 
-    class Gated(StreamingVoice):
+    class Gated(StreamingClient):
         async def stream(self, prompt: str) -> AsyncIterator[str]:
             await gate.wait()
             yield "text"
@@ -418,7 +422,7 @@ async def test_a_cancelled_reader_has_taken_no_event() -> None:
 @on_asyncio
 async def test_two_readers_of_one_run_are_refused() -> None:
     orchestrator = MultiLLMOrchestrator()
-    orchestrator.register_model("hanging", HangingVoice())
+    orchestrator.register_model("hanging", HangingClient())
 
     async def read(run: AsyncIterator[Event]) -> None:
         async for _ in run:
@@ -441,7 +445,7 @@ async def test_cancelling_a_task_cancels_its_run_and_waits_for_the_end_of_the_cl
     *, entered: bool
 ) -> None:
     orchestrator = MultiLLMOrchestrator()
-    hanging = HangingVoice()
+    hanging = HangingClient()
     orchestrator.register_model("hanging", hanging)
     if entered:
         await orchestrator.__aenter__()
@@ -461,7 +465,7 @@ async def test_cancelling_a_task_cancels_its_run_and_waits_for_the_end_of_the_cl
 @on_asyncio
 async def test_a_timeout_of_the_run_cancels_the_coroutine_of_a_client() -> None:
     orchestrator, *_ = three()
-    hanging = HangingVoice()
+    hanging = HangingClient()
     orchestrator.register_model("hanging", hanging, weight=9)
 
     async with orchestrator:
@@ -602,7 +606,7 @@ async def test_a_prompt_method_that_takes_long_does_not_hold_up_the_loop() -> No
 
     ticking = asyncio.create_task(tick())
     async with Slow() as orchestrator:
-        orchestrator.register_model("one", Voice())
+        orchestrator.register_model("one", AsyncioClient())
         begun = time.perf_counter()
         await orchestrator.process_responses("Q", stages=["slow"])
         ended = time.perf_counter()
@@ -639,28 +643,28 @@ async def test_calls_without_an_entered_orchestrator_share_a_thread_and_their_li
 def test_one_orchestrator_serves_the_loops_of_two_threads_and_each_client_its_own() -> None:
     orchestrator = MultiLLMOrchestrator()
     together = threading.Barrier(2)
-    everywhere = Voice("everywhere")
+    everywhere = AsyncioClient("everywhere")
     orchestrator.register_model("everywhere", everywhere)
     homes: dict[str, asyncio.AbstractEventLoop] = {}
-    voices = {"one": Voice("one"), "two": Voice("two")}
+    clients = {"one": AsyncioClient("one"), "two": AsyncioClient("two")}
 
     async def main(name: str) -> None:
         homes[name] = asyncio.get_running_loop()
-        orchestrator.register_model(name, voices[name])
+        orchestrator.register_model(name, clients[name])
         await asyncio.to_thread(together.wait)
         for number in range(10):
             results = await orchestrator.process_responses(f"{name} {number}")
             assert len(results.initial_responses) == 3
         await asyncio.to_thread(together.wait)
 
-    threads = [threading.Thread(target=asyncio.run, args=[main(name)]) for name in voices]
+    threads = [threading.Thread(target=asyncio.run, args=[main(name)]) for name in clients]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
 
     assert everywhere.loops == set(homes.values())
-    assert {name: voice.loops for name, voice in voices.items()} == {n: {h} for n, h in homes.items()}
+    assert {name: client.loops for name, client in clients.items()} == {n: {h} for n, h in homes.items()}
     assert orchestrator.get_metrics()["everywhere"].failures == 0
     assert trio_threads() == 0
 
@@ -736,10 +740,10 @@ async def test_an_orchestrator_in_use_on_trio_is_refused_to_asyncio() -> None:
         with pytest.raises(OrchestratorInUse, match="in use in another thread's trio run"):
             await orchestrator.process_responses("Q")
         assert "coordinator" in str(orchestrator.tree())
-        orchestrator.register_model("two", Voice("two"))
+        orchestrator.register_model("two", AsyncioClient("two"))
 
     async with orchestrator:
-        orchestrator.register_model("one", Voice("one"))
+        orchestrator.register_model("one", AsyncioClient("one"))
         await trio.to_thread.run_sync(asyncio.run, ask())
         assert list(orchestrator.health()) == ["one", "two"]
 
@@ -763,7 +767,7 @@ async def test_closing_lets_calls_end_and_refuses_new_ones() -> None:
 
     orchestrator = MultiLLMOrchestrator()
     orchestrator.register_model("gated", answer)
-    orchestrator.register_model("other", Voice())
+    orchestrator.register_model("other", AsyncioClient())
     async with orchestrator:
         call = asyncio.create_task(orchestrator.get_model_response("gated", "Q"))
         await asked.wait()
@@ -781,7 +785,7 @@ async def test_closing_lets_calls_end_and_refuses_new_ones() -> None:
 @on_asyncio
 async def test_closing_breaks_off_what_does_not_end_in_time() -> None:
     orchestrator = MultiLLMOrchestrator()
-    hanging = HangingVoice()
+    hanging = HangingClient()
     orchestrator.register_model("hanging", hanging)
 
     async with orchestrator:

@@ -7,12 +7,12 @@ import trio
 from trio.testing import MockClock
 
 from helpers.run_streams import assert_well_formed, read_all
-from helpers.voices import Voice
 from ultra import MultiLLMOrchestrator
 from ultra.actors.coordinator.messages import GIVEN_UP_AFTER
 from ultra.errors import DeadlineExceeded
 from ultra.faults import FaultPlan
 from ultra.messages.events import RunFailed
+from ultra.testing import FakeModel
 
 UNHEARD = ["hang", "drop"]
 
@@ -20,7 +20,7 @@ UNHEARD = ["hang", "drop"]
 def orchestrator_of(fault: str) -> MultiLLMOrchestrator:
     plan = FaultPlan().add(fault, "/coordinator", times=1)
     orchestrator = MultiLLMOrchestrator(faults=plan)
-    orchestrator.register_model("a", Voice("a"))
+    orchestrator.register_model("a", FakeModel(name="a"))
     return orchestrator
 
 

@@ -10,7 +10,6 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from helpers.voices import GatedVoice, SlowVoice, Voice
 from ultra import (
     BadCall,
     ModelResponse,
@@ -25,6 +24,7 @@ from ultra.errors import ActorStopped
 from ultra.messages.events import RunFailed
 from ultra.orchestrator.lifespan import Lifespan
 from ultra.stores.memory import MemoryCache
+from ultra.testing import FakeModel
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -46,10 +46,10 @@ class Call:
             self.error = error
 
 
-def orchestrator_of(*voices: Voice) -> MultiLLMOrchestrator:
+def orchestrator_of(*fakes: FakeModel) -> MultiLLMOrchestrator:
     orchestrator = MultiLLMOrchestrator(retry=RetryPolicy(max_retries=0), random=Random(1))
-    for voice in voices:
-        orchestrator.register_model(voice.name, voice)
+    for fake in fakes:
+        orchestrator.register_model(fake.name, fake)
     return orchestrator
 
 
@@ -60,8 +60,8 @@ def orchestrator_of(*voices: Voice) -> MultiLLMOrchestrator:
 async def test_closing_refuses_new_calls_and_lets_those_under_way_end(
     *, entered: bool, autojump_clock: MockClock
 ) -> None:
-    gated = GatedVoice()
-    orchestrator = orchestrator_of(gated, Voice("other"))
+    gated = FakeModel(name="gated", gated=True)
+    orchestrator = orchestrator_of(gated, FakeModel(name="other"))
     call = Call(orchestrator, "gated")
     async with trio.open_nursery() as nursery:
         if entered:
@@ -76,7 +76,7 @@ async def test_closing_refuses_new_calls_and_lets_those_under_way_end(
         with pytest.raises(OrchestratorClosed):
             orchestrator.stream_responses("Q")
         with pytest.raises(OrchestratorClosed):
-            orchestrator.register_model("late", Voice())
+            orchestrator.register_model("late", FakeModel())
         gated.gate.set()
 
     assert call.response is not None
@@ -87,7 +87,7 @@ async def test_closing_refuses_new_calls_and_lets_those_under_way_end(
 async def test_closing_breaks_off_what_has_not_ended_in_time(
     *, entered: bool, autojump_clock: MockClock
 ) -> None:
-    slow = SlowVoice(seconds=1000)
+    slow = FakeModel(name="slow", seconds=1000)
     orchestrator = orchestrator_of(slow)
     call = Call(orchestrator, "slow")
     async with trio.open_nursery() as nursery:
@@ -107,7 +107,7 @@ async def test_closing_breaks_off_what_has_not_ended_in_time(
 
 
 async def test_a_run_that_closing_breaks_off_ends_its_stream_with_that(autojump_clock: MockClock) -> None:
-    orchestrator = orchestrator_of(SlowVoice(seconds=1000))
+    orchestrator = orchestrator_of(FakeModel(name="slow", seconds=1000))
     async with orchestrator, orchestrator.stream_responses("Q") as run, trio.open_nursery() as nursery:
         nursery.start_soon(orchestrator.aclose, 1)
         events = [event async for event in run]
@@ -119,7 +119,7 @@ async def test_a_run_that_closing_breaks_off_ends_its_stream_with_that(autojump_
 
 
 async def test_a_cancelled_closing_breaks_off_at_once(autojump_clock: MockClock) -> None:
-    slow = SlowVoice(seconds=1000)
+    slow = FakeModel(name="slow", seconds=1000)
     orchestrator = orchestrator_of(slow)
     call = Call(orchestrator, "slow")
     async with orchestrator, trio.open_nursery() as nursery:
@@ -134,13 +134,13 @@ async def test_a_cancelled_closing_breaks_off_at_once(autojump_clock: MockClock)
 
 
 async def test_closing_again_and_after_the_end_does_nothing() -> None:
-    orchestrator = orchestrator_of(Voice())
+    orchestrator = orchestrator_of(FakeModel())
     async with orchestrator:
         await orchestrator.aclose()
         await orchestrator.aclose()
     await orchestrator.aclose()
 
-    unused = orchestrator_of(Voice())
+    unused = orchestrator_of(FakeModel())
     await unused.aclose()
     with pytest.raises(OrchestratorClosed):
         await unused.process_responses("Q")
@@ -148,7 +148,7 @@ async def test_closing_again_and_after_the_end_does_nothing() -> None:
 
 @pytest.mark.parametrize("grace", [-1, float("nan"), "5", None, True])
 async def test_a_grace_that_is_no_number_of_seconds_is_refused_and_closes_nothing(grace: object) -> None:
-    orchestrator = orchestrator_of(Voice())
+    orchestrator = orchestrator_of(FakeModel())
     with pytest.raises(BadCall, match="grace"):
         await orchestrator.aclose(grace)  # type: ignore[arg-type]
     assert (await orchestrator.process_responses("Q")).status == "success"
@@ -169,7 +169,7 @@ class NotedCache(MemoryCache):
 async def test_a_cache_that_the_caller_made_is_not_closed() -> None:
     cache = NotedCache()
     orchestrator = MultiLLMOrchestrator(cache=cache)
-    orchestrator.register_model("one", Voice())
+    orchestrator.register_model("one", FakeModel())
     async with orchestrator:
         await orchestrator.process_responses("Q")
         await orchestrator.aclose()
@@ -181,14 +181,14 @@ async def test_a_cache_that_the_caller_made_is_not_closed() -> None:
 
 
 async def test_an_orchestrator_whose_entering_was_cancelled_can_be_entered() -> None:
-    orchestrator = orchestrator_of(Voice())
+    orchestrator = orchestrator_of(FakeModel())
     with trio.CancelScope() as scope:
         scope.cancel()
         async with orchestrator:
             await trio.lowlevel.checkpoint()
     assert scope.cancelled_caught
 
-    fresh = orchestrator_of(Voice())
+    fresh = orchestrator_of(FakeModel())
     async with fresh:
         with pytest.raises(OrchestratorInUse):
             await fresh.__aenter__()
@@ -207,18 +207,18 @@ def test_a_cache_that_fails_to_close_keeps_no_trio_run_from_using_the_orchestrat
 
 
 def test_an_orchestrator_serves_one_trio_run_after_the_other() -> None:
-    voice = Voice()
-    orchestrator = orchestrator_of(voice)
+    fake = FakeModel()
+    orchestrator = orchestrator_of(fake)
 
     first = trio.run(orchestrator.process_responses, "Q")
     second = trio.run(orchestrator.process_responses, "Q")
 
     assert (first.status, second.status) == ("success", "success")
-    assert second.initial_responses["voice"].cached
+    assert second.initial_responses["fake"].cached
 
 
 async def test_an_orchestrator_in_use_is_refused_to_another_trio_run() -> None:
-    orchestrator = orchestrator_of(Voice())
+    orchestrator = orchestrator_of(FakeModel())
 
     async def ask() -> OrchestrationResult:
         return await orchestrator.process_responses("Q")
@@ -238,7 +238,7 @@ async def test_an_orchestrator_in_use_is_refused_to_another_trio_run() -> None:
 
 
 async def test_models_come_and_go_and_change_weight_while_runs_go_on(autojump_clock: MockClock) -> None:
-    orchestrator = orchestrator_of(SlowVoice("steady", seconds=0.3))
+    orchestrator = orchestrator_of(FakeModel(name="steady", seconds=0.3))
     random = Random(7)
     results: list[OrchestrationResult] = []
 
@@ -253,7 +253,9 @@ async def test_models_come_and_go_and_change_weight_while_runs_go_on(autojump_cl
             if name in orchestrator.get_prioritized_models():
                 await orchestrator.unregister_model(name, drain=random.random() < 0.5)
             else:
-                orchestrator.register_model(name, SlowVoice(name, seconds=0.2), weight=random.random() * 3)
+                orchestrator.register_model(
+                    name, FakeModel(name=name, seconds=0.2), weight=random.random() * 3
+                )
             orchestrator.set_model_weight("steady", random.random() * 3)
             orchestrator.revive_model("steady")
             assert orchestrator.health()["steady"].status == "up"
@@ -271,18 +273,18 @@ async def test_models_come_and_go_and_change_weight_while_runs_go_on(autojump_cl
 
 
 async def test_a_guest_that_left_has_no_actor_any_more() -> None:
-    orchestrator = orchestrator_of(Voice())
+    orchestrator = orchestrator_of(FakeModel())
     async with orchestrator:
         for _ in range(10):
-            orchestrator.register_model("guest", Voice("guest"))
+            orchestrator.register_model("guest", FakeModel(name="guest"))
             await orchestrator.process_responses("Q")
             await orchestrator.unregister_model("guest")
         assert str(orchestrator.tree()).count("actor ") == 1
 
 
 async def test_a_request_whose_model_is_unregistered_meanwhile_is_told_so() -> None:
-    guest = GatedVoice("guest")
-    orchestrator = orchestrator_of(Voice("steady"))
+    guest = FakeModel(name="guest", gated=True)
+    orchestrator = orchestrator_of(FakeModel(name="steady"))
     failed: list[ModelUnregistered] = []
 
     async def ask() -> None:
@@ -306,7 +308,7 @@ async def test_a_request_whose_model_is_unregistered_meanwhile_is_told_so() -> N
 
 
 async def test_a_request_that_comes_when_another_thread_has_unregistered_the_model_starts_no_actor() -> None:
-    orchestrator = orchestrator_of(Voice("steady"), Voice("guest"))
+    orchestrator = orchestrator_of(FakeModel(name="steady"), FakeModel(name="guest"))
     async with orchestrator:
         model = orchestrator._registry.get("guest")
         await orchestrator.unregister_model("guest")

@@ -14,7 +14,6 @@ import msgspec
 import pytest
 import trio
 
-from helpers.voices import GatedVoice, SlowVoice, StreamingVoice, Voice
 from ultra import (
     AllAttemptsFailed,
     BadCall,
@@ -29,15 +28,16 @@ from ultra import (
     StageFailed,
     StageResponses,
 )
+from ultra.testing import FakeAnswer, FakeModel
 
 AT_ONCE = RetryPolicy(max_retries=2, initial=0, maximum=0)
 
 
-def three(**settings: Any) -> tuple[MultiLLMOrchestrator, Voice, Voice, Voice]:
+def three(**settings: Any) -> tuple[MultiLLMOrchestrator, FakeModel, FakeModel, FakeModel]:
     """An orchestrator with the guide's three models, not yet running."""
     settings.setdefault("retry", AT_ONCE)
     orchestrator = MultiLLMOrchestrator(random=Random(1), **settings)
-    llama, chatgpt, gemini = Voice("llama"), Voice("chatgpt"), Voice("gemini")
+    llama, chatgpt, gemini = FakeModel(name="llama"), FakeModel(name="chatgpt"), FakeModel(name="gemini")
     orchestrator.register_model("llama", llama, weight=1.0)
     orchestrator.register_model("chatgpt", chatgpt, weight=3.0)
     orchestrator.register_model("gemini", gemini, weight=2.0)
@@ -49,9 +49,9 @@ def three(**settings: Any) -> tuple[MultiLLMOrchestrator, Voice, Voice, Voice]:
 
 async def test_the_guides_basic_usage_runs_as_written() -> None:
     orchestrator = MultiLLMOrchestrator()
-    orchestrator.register_model("llama", Voice("llama"))
-    orchestrator.register_model("chatgpt", Voice("chatgpt"))
-    orchestrator.register_model("gemini", Voice("gemini"))
+    orchestrator.register_model("llama", FakeModel(name="llama"))
+    orchestrator.register_model("chatgpt", FakeModel(name="chatgpt"))
+    orchestrator.register_model("gemini", FakeModel(name="gemini"))
 
     results = await orchestrator.process_responses("Your prompt here")
 
@@ -91,7 +91,7 @@ async def test_calls_share_caches_and_metrics_without_a_running_tree() -> None:
     await orchestrator.process_responses("Q", stages=["initial"])
     second = await orchestrator.process_responses("Q", stages=["initial"])
 
-    assert llama.calls == 1
+    assert len(llama.calls) == 1
     assert second["initial_responses"]["llama"].cached
     assert second["metrics"]["llama"].cache_hits == 1
     assert second["metrics"]["llama"].requests == 2
@@ -100,7 +100,7 @@ async def test_calls_share_caches_and_metrics_without_a_running_tree() -> None:
 async def test_entered_the_tree_stays_and_models_can_be_added_and_removed_while_it_runs() -> None:
     orchestrator, *_ = three()
     async with orchestrator:
-        orchestrator.register_model("late", Voice("late"), weight=9)
+        orchestrator.register_model("late", FakeModel(name="late"), weight=9)
         results = await orchestrator.process_responses("Q")
         assert results["final_synthesis"].model_name == "late"
 
@@ -144,7 +144,7 @@ async def test_use_after_close_is_refused() -> None:
     with pytest.raises(OrchestratorClosed):
         await orchestrator.get_model_response("llama", "Q")
     with pytest.raises(OrchestratorClosed):
-        orchestrator.register_model("x", Voice())
+        orchestrator.register_model("x", FakeModel())
     with pytest.raises(OrchestratorClosed):
         orchestrator.stream_responses("Q")
     with pytest.raises(OrchestratorClosed):
@@ -156,7 +156,7 @@ async def test_use_after_close_is_refused() -> None:
 
 def test_models_are_prioritized_by_weight_and_ties_by_registration() -> None:
     orchestrator, *_ = three()
-    orchestrator.register_model("twin", Voice(), weight=2.0)
+    orchestrator.register_model("twin", FakeModel(), weight=2.0)
 
     assert orchestrator.get_prioritized_models() == ["chatgpt", "gemini", "twin", "llama"]
 
@@ -168,7 +168,7 @@ def test_models_are_prioritized_by_weight_and_ties_by_registration() -> None:
 def test_a_weight_that_is_not_a_finite_number_is_refused(weight: Any) -> None:
     orchestrator, *_ = three()
     with pytest.raises(ValueError, match="finite number"):
-        orchestrator.register_model("x", Voice(), weight=weight)
+        orchestrator.register_model("x", FakeModel(), weight=weight)
     with pytest.raises(ValueError, match="finite number"):
         orchestrator.set_model_weight("llama", weight)
 
@@ -176,8 +176,8 @@ def test_a_weight_that_is_not_a_finite_number_is_refused(weight: Any) -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda o: o.register_model("llama", Voice()), "already registered"),
-        (lambda o: o.register_model("", Voice()), "must be text"),
+        (lambda o: o.register_model("llama", FakeModel()), "already registered"),
+        (lambda o: o.register_model("", FakeModel()), "must be text"),
         (lambda o: o.register_model("x", object()), "generate"),
         (lambda o: o.set_model_weight("nobody", 1), "registered: llama, chatgpt, gemini"),
         (lambda o: o.get_prioritized_models(["nobody"]), "llama, chatgpt, gemini"),
@@ -222,7 +222,7 @@ async def test_a_bad_call_fails_before_any_model_is_called(arguments: dict[str, 
         await orchestrator.process_responses(**{"prompt": "Q", **arguments})
     with pytest.raises(ValueError, match=message):
         orchestrator.stream_responses(**{"prompt": "Q", **arguments})
-    assert llama.calls + chatgpt.calls + gemini.calls == 0
+    assert len(llama.calls) + len(chatgpt.calls) + len(gemini.calls) == 0
 
 
 async def test_an_orchestrator_without_models_says_so() -> None:
@@ -239,7 +239,7 @@ async def test_only_the_stages_asked_for_run() -> None:
     results = await orchestrator.process_responses(prompt="Q", stages=["initial", "synthesis"])
 
     assert results["meta_responses"] == {}
-    assert chatgpt.calls == 2
+    assert len(chatgpt.calls) == 2
     assert results["final_synthesis"].model_name == "chatgpt"
 
     results = await orchestrator.process_responses(prompt="Q", stages=["initial"])
@@ -253,13 +253,13 @@ async def test_only_the_models_asked_for_are_called() -> None:
     results = await orchestrator.process_responses(prompt="Q", models=["llama", "chatgpt"])
 
     assert list(results["initial_responses"]) == ["chatgpt", "llama"]
-    assert gemini.calls == 0
+    assert len(gemini.calls) == 0
 
 
 async def test_the_synthesis_falls_back_in_weight_order_and_the_result_says_so() -> None:
     orchestrator, _, chatgpt, gemini = three()
     await orchestrator.process_responses("Q", stages=["initial"])  # the answers are in the cache now
-    chatgpt.failures = [RuntimeError("down")] * 3
+    chatgpt.fail(RuntimeError("down"), times=3)
 
     results = await orchestrator.process_responses("Q", stages=["initial", "synthesis"])
 
@@ -267,20 +267,20 @@ async def test_the_synthesis_falls_back_in_weight_order_and_the_result_says_so()
     assert results["synthesis_source"] == "fallback"
     assert results["status"] == "degraded"
     assert [failure.model_name for failure in results["failures"]] == ["chatgpt"]
-    assert gemini.calls == 2
+    assert len(gemini.calls) == 2
 
 
 async def test_without_any_synthesiser_the_best_candidate_stands_in() -> None:
-    orchestrator, *voices = three()
+    orchestrator, *fakes = three()
     await orchestrator.process_responses("Q", stages=["initial"])
-    for voice in voices:
-        voice.failures = [RuntimeError("down")] * 3
+    for fake in fakes:
+        fake.fail(RuntimeError("down"), times=3)
 
     results = await orchestrator.process_responses("Q", stages=["initial", "synthesis"])
 
     assert results["synthesis_source"] == "best_candidate"
     assert results["status"] == "degraded"
-    assert results["final_synthesis"].content in {f"{voice.name}: Q" for voice in voices}
+    assert results["final_synthesis"].content in {f"{fake.name}: Q" for fake in fakes}
 
 
 async def test_a_method_makes_a_stage_of_its_name() -> None:
@@ -289,8 +289,8 @@ async def test_a_method_makes_a_stage_of_its_name() -> None:
             return f"{responses.prompt}|{len(responses)}|{responses.stage('initial')[0].content}"
 
     orchestrator = Custom()
-    voice = Voice("one")
-    orchestrator.register_model("one", voice)
+    fake = FakeModel(name="one")
+    orchestrator.register_model("one", fake)
 
     results = await orchestrator.process_responses("Q", stages=["initial", "custom"])
 
@@ -303,8 +303,8 @@ async def test_a_method_changes_the_words_of_a_built_in_stage() -> None:
             return "merge " + " and ".join(response.content for response in responses)
 
     orchestrator = Custom()
-    orchestrator.register_model("a", Voice("a"), weight=2)
-    orchestrator.register_model("b", Voice("b"))
+    orchestrator.register_model("a", FakeModel(name="a"), weight=2)
+    orchestrator.register_model("b", FakeModel(name="b"))
 
     results = await orchestrator.process_responses("Q", stages=["initial", "synthesis"])
 
@@ -327,7 +327,7 @@ async def test_an_exception_in_a_prompt_method_reaches_the_caller_and_harms_nobo
             raise ZeroDivisionError("mine")
 
     async with Custom() as orchestrator:
-        orchestrator.register_model("one", Voice())
+        orchestrator.register_model("one", FakeModel())
         with pytest.raises(StageFailed, match="mine"):
             await orchestrator.process_responses("Q", stages=["initial", "custom"])
         assert (await orchestrator.process_responses("Q"))["status"] == "success"
@@ -342,7 +342,7 @@ async def test_process_responses_can_be_overridden_as_in_the_guide() -> None:
             return await super().process_responses(prompt.upper(), stages or ["initial"], models)
 
     orchestrator = CustomOrchestrator()
-    orchestrator.register_model("one", Voice("one"))
+    orchestrator.register_model("one", FakeModel(name="one"))
 
     results = await orchestrator.process_responses("q")
 
@@ -354,13 +354,13 @@ async def test_process_responses_can_be_overridden_as_in_the_guide() -> None:
 
 async def test_a_model_that_fails_is_tried_again_up_to_max_retries(caplog: pytest.LogCaptureFixture) -> None:
     orchestrator = MultiLLMOrchestrator(max_retries=5, retry=AT_ONCE)
-    voice = Voice(failures=[RuntimeError("busy")] * 6)
-    orchestrator.register_model("one", voice)
+    fake = FakeModel(failures=[RuntimeError("busy")] * 6)
+    orchestrator.register_model("one", fake)
 
     with caplog.at_level(logging.ERROR), pytest.raises(AllAttemptsFailed) as caught:
         await orchestrator.get_model_response("one", "Q")
 
-    assert voice.calls == 6
+    assert len(fake.calls) == 6
     assert "All attempts failed for model 'one' (6 attempts)" in str(caught.value)
     assert isinstance(caught.value, RuntimeError)
     levels = [record.levelname for record in caplog.records]
@@ -370,7 +370,7 @@ async def test_a_model_that_fails_is_tried_again_up_to_max_retries(caplog: pytes
 
 async def test_a_permanent_error_is_not_tried_again() -> None:
     orchestrator, llama, *_ = three()
-    llama.failures = [ModelError("bad key", provider="x", kind="auth", status=401)]
+    llama.fail(ModelError("bad key", provider="x", kind="auth", status=401))
 
     with pytest.raises(AllAttemptsFailed, match=r"1 attempt\)"):
         await orchestrator.get_model_response("llama", "Q")
@@ -378,7 +378,7 @@ async def test_a_permanent_error_is_not_tried_again() -> None:
 
 async def test_the_others_go_on_when_one_model_fails_and_the_failure_is_reported() -> None:
     orchestrator, llama, *_ = three()
-    llama.failures = [RuntimeError("down")] * 100
+    llama.fail(RuntimeError("down"), times=100)
 
     results = await orchestrator.process_responses("Q")
 
@@ -392,9 +392,9 @@ async def test_the_others_go_on_when_one_model_fails_and_the_failure_is_reported
 
 
 async def test_below_the_quorum_the_run_fails_and_names_every_model() -> None:
-    orchestrator, *voices = three(quorum=2)
-    for voice in voices[:2]:
-        voice.failures = [RuntimeError(f"{voice.name} is down")] * 100
+    orchestrator, *fakes = three(quorum=2)
+    for fake in fakes[:2]:
+        fake.fail(RuntimeError(f"{fake.name} is down"), times=100)
 
     with pytest.raises(QuorumNotReached) as caught:
         await orchestrator.process_responses("Q")
@@ -406,14 +406,14 @@ async def test_below_the_quorum_the_run_fails_and_names_every_model() -> None:
 
 async def test_quorum_all_is_the_strict_reading() -> None:
     orchestrator, llama, *_ = three(quorum="all")
-    llama.failures = [RuntimeError("down")] * 3
+    llama.fail(RuntimeError("down"), times=3)
     with pytest.raises(QuorumNotReached):
         await orchestrator.process_responses("Q")
 
 
 async def test_a_model_that_is_too_late_is_left_behind(autojump_clock: trio.testing.MockClock) -> None:
     orchestrator, *_ = three()
-    slow = SlowVoice(seconds=1000)
+    slow = FakeModel(name="slow", seconds=1000)
     orchestrator.register_model("slow", slow, weight=10)
 
     results = await orchestrator.process_responses("Q", timeout=10)
@@ -427,7 +427,7 @@ async def test_a_model_that_is_too_late_is_left_behind(autojump_clock: trio.test
 
 async def test_cancelling_a_call_cancels_the_models() -> None:
     orchestrator = MultiLLMOrchestrator()
-    gated = GatedVoice()
+    gated = FakeModel(name="gated", gated=True)
     orchestrator.register_model("gated", gated)
     async with orchestrator, trio.open_nursery() as nursery:
         nursery.start_soon(orchestrator.process_responses, "Q")
@@ -440,30 +440,30 @@ async def test_cancelling_a_call_cancels_the_models() -> None:
 
 
 async def test_the_cache_can_be_disabled_and_bypassed() -> None:
-    voice = Voice()
+    fake = FakeModel()
     off = MultiLLMOrchestrator(cache_enabled=False)
-    off.register_model("one", voice)
+    off.register_model("one", fake)
     await off.get_model_response("one", "Q")
     await off.get_model_response("one", "Q")
-    assert voice.calls == 2
+    assert len(fake.calls) == 2
 
     on = MultiLLMOrchestrator()
-    on.register_model("one", voice)
-    await on.get_model_response(model=voice, prompt="Q", stage="initial", use_cache=True)
-    response = await on.get_model_response(model=voice, prompt="Q", stage="initial", use_cache=True)
+    on.register_model("one", fake)
+    await on.get_model_response(model=fake, prompt="Q", stage="initial", use_cache=True)
+    response = await on.get_model_response(model=fake, prompt="Q", stage="initial", use_cache=True)
     assert response.cached
-    assert voice.calls == 3
-    response = await on.get_model_response(model=voice, prompt="Q", stage="initial", use_cache=False)
+    assert len(fake.calls) == 3
+    response = await on.get_model_response(model=fake, prompt="Q", stage="initial", use_cache=False)
     assert not response.cached
-    assert voice.calls == 4
+    assert len(fake.calls) == 4
 
 
 async def test_a_client_that_was_never_registered_can_be_asked_as_in_the_guide() -> None:
     orchestrator = MultiLLMOrchestrator(cache_enabled=False)
-    voice = Voice("stranger")
+    fake = FakeModel(name="stranger")
 
     response = await orchestrator.get_model_response(
-        model=voice, prompt="Your prompt", stage="initial", use_cache=True
+        model=fake, prompt="Your prompt", stage="initial", use_cache=True
     )
 
     assert response.content == "stranger: Your prompt"
@@ -472,7 +472,7 @@ async def test_a_client_that_was_never_registered_can_be_asked_as_in_the_guide()
 
 async def test_equal_requests_at_once_share_one_call() -> None:
     orchestrator = MultiLLMOrchestrator()
-    gated = GatedVoice(answer="same")
+    gated = FakeModel("same", gated=True)
     orchestrator.register_model("gated", gated)
     answers: list[str] = []
 
@@ -487,7 +487,7 @@ async def test_equal_requests_at_once_share_one_call() -> None:
             gated.gate.set()
         assert orchestrator.get_metrics()["gated"].joined == 9
     assert answers == ["same"] * 10
-    assert gated.calls == 1
+    assert len(gated.calls) == 1
 
 
 # --- metrics ----------------------------------------------------------------------------------------
@@ -513,7 +513,7 @@ async def test_metrics_have_times_rates_tokens_and_quality_for_each_model() -> N
 
 async def test_a_stream_tells_all_and_ends_once_and_agrees_with_the_plain_result() -> None:
     orchestrator, *_ = three()
-    orchestrator.register_model("stream", StreamingVoice("stream", ["to", "ken", "s"]), weight=5)
+    orchestrator.register_model("stream", FakeModel(FakeAnswer("to", "ken", "s"), name="stream"), weight=5)
     async with orchestrator:
         async with orchestrator.stream_responses("Q", stages=["initial", "synthesis"]) as run:
             events = [event async for event in run]
@@ -533,7 +533,7 @@ async def test_a_stream_tells_all_and_ends_once_and_agrees_with_the_plain_result
 
 async def test_leaving_a_stream_early_cancels_the_calls() -> None:
     orchestrator = MultiLLMOrchestrator()
-    gated = GatedVoice()
+    gated = FakeModel(name="gated", gated=True)
     orchestrator.register_model("gated", gated)
     async with orchestrator:
         async with orchestrator.stream_responses("Q"):
@@ -543,9 +543,9 @@ async def test_leaving_a_stream_early_cancels_the_calls() -> None:
 
 
 async def test_a_failed_run_ends_its_stream_with_run_failed_and_result_raises() -> None:
-    orchestrator, *voices = three()
-    for voice in voices:
-        voice.failures = [RuntimeError("down")] * 3
+    orchestrator, *fakes = three()
+    for fake in fakes:
+        fake.fail(RuntimeError("down"), times=3)
     async with orchestrator, orchestrator.stream_responses("Q") as run:
         events = [event async for event in run]
         with pytest.raises(QuorumNotReached):
@@ -559,7 +559,7 @@ async def test_a_failed_run_ends_its_stream_with_run_failed_and_result_raises() 
 async def test_agreement_scores_the_initial_answers_by_default() -> None:
     orchestrator = MultiLLMOrchestrator()
     for name, answer in (("a", "It is Paris."), ("b", "it is paris"), ("c", "Never Berlin!")):
-        orchestrator.register_model(name, Voice(name, answer=answer))
+        orchestrator.register_model(name, FakeModel(answer, name=name))
 
     results = await orchestrator.process_responses("Capital?", stages=["initial"])
 
@@ -570,9 +570,9 @@ async def test_agreement_scores_the_initial_answers_by_default() -> None:
 
 async def test_a_judge_grades_the_answers_and_its_grades_stand_before_the_agreement() -> None:
     orchestrator = MultiLLMOrchestrator(judge="judge")
-    orchestrator.register_model("a", Voice("a"))
-    orchestrator.register_model("b", Voice("b"))
-    orchestrator.register_model("judge", Voice("judge", answer="A: 9\nB: 3"), weight=0)
+    orchestrator.register_model("a", FakeModel(name="a"))
+    orchestrator.register_model("b", FakeModel(name="b"))
+    orchestrator.register_model("judge", FakeModel("A: 9\nB: 3", name="judge"), weight=0)
 
     results = await orchestrator.process_responses("Q", models=["a", "b"], stages=["initial"])
 
@@ -582,8 +582,8 @@ async def test_a_judge_grades_the_answers_and_its_grades_stand_before_the_agreem
 
 async def test_a_judge_that_fails_is_a_notice_and_fails_no_run() -> None:
     orchestrator = MultiLLMOrchestrator(judge="judge", retry=AT_ONCE, scorer=None)
-    orchestrator.register_model("a", Voice("a"))
-    orchestrator.register_model("judge", Voice(failures=[RuntimeError("asleep")] * 3), weight=0)
+    orchestrator.register_model("a", FakeModel(name="a"))
+    orchestrator.register_model("judge", FakeModel(failures=[RuntimeError("asleep")] * 3), weight=0)
 
     results = await orchestrator.process_responses("Q", models=["a"])
 
@@ -594,7 +594,7 @@ async def test_a_judge_that_fails_is_a_notice_and_fails_no_run() -> None:
 
 async def test_a_scorer_of_ones_own_takes_the_place_of_agreement() -> None:
     orchestrator = MultiLLMOrchestrator(scorer=lambda _, answers: dict.fromkeys(answers, 0.25))
-    orchestrator.register_model("a", Voice("a"))
+    orchestrator.register_model("a", FakeModel(name="a"))
 
     results = await orchestrator.process_responses("Q", stages=["initial"])
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
+from itertools import count
 from typing import Any
 
 import pytest
 import trio
 from trio.lowlevel import in_trio_run
 
-from helpers.asyncio_runs import nap, on_every_loop
+from helpers.asyncio_runs import on_every_loop
 from helpers.run_streams import assert_well_formed, read_all
 from ultra import BadCall, MultiLLMOrchestrator, OrchestrationResult, OrchestratorClosed, QuorumNotReached
 from ultra.errors import UsageError
@@ -24,39 +25,23 @@ from ultra.messages.events import (
     StageCompleted,
     StageStarted,
 )
+from ultra.testing import FakeAnswer, FakeModel
 
 
-class Voice:
-    """Streams ``"<name>: <prompt>"`` in two pieces, on any loop; or fails, or waits for its gate."""
-
-    def __init__(self, name: str = "a", *, error: Exception | None = None, seconds: float = 0) -> None:
-        self.name = name
-        self.error = error
-        self.seconds = seconds
-        self.calls = 0
-        self.cancelled = 0
-
-    async def generate(self, prompt: str) -> str:
-        return "".join([piece async for piece in self.stream(prompt)])
-
-    async def stream(self, prompt: str) -> AsyncIterator[str]:
-        self.calls += 1
-        number = self.calls
-        if self.error is not None:
-            raise self.error
-        yield f"{self.name} {number}: "
-        try:
-            await nap(self.seconds)
-        except (trio.Cancelled, asyncio.CancelledError):
-            self.cancelled += 1
-            raise
-        yield prompt
+def numbered(name: str, *, pause: float = 0) -> FakeModel:
+    """A model that says its name, the number of the call, and after a pause of so many seconds the prompt."""
+    numbers = count(1)
+    return FakeModel(
+        lambda request: FakeAnswer(f"{name} {next(numbers)}: ", request.prompt),
+        name=name,
+        piece_seconds=pause,
+    )
 
 
-def using(kind: type[MultiLLMOrchestrator], *voices: Voice, **settings: Any) -> MultiLLMOrchestrator:
+def using(kind: type[MultiLLMOrchestrator], *models: FakeModel, **settings: Any) -> MultiLLMOrchestrator:
     orchestrator = kind(max_retries=0, **settings)
-    for voice in voices or (Voice("a"), Voice("b")):
-        orchestrator.register_model(voice.name, voice)
+    for model in models or (numbered("a"), numbered("b")):
+        orchestrator.register_model(model.name, model)
     return orchestrator
 
 
@@ -174,7 +159,7 @@ async def test_runs_of_different_stages_are_told_one_after_the_other() -> None:
             longest = max(first.initial_responses.values(), key=lambda response: len(str(response)))
             return await super().process_responses(f"Check: {longest}", ["initial", "meta"], ["a"])
 
-    async with using(TwoRuns, Voice("a"), Voice("bb")).stream_responses("Q") as run:
+    async with using(TwoRuns, numbered("a"), numbered("bb")).stream_responses("Q") as run:
         events = await read_all(run)
         result = await run.result()
     assert_well_formed(events)
@@ -195,7 +180,7 @@ async def test_runs_of_equal_stages_are_told_apart_at_once_or_in_turn(*, at_once
         pass
 
     Votes.at_once = at_once
-    async with using(Votes, Voice("a", seconds=0.01)).stream_responses("Q") as run:
+    async with using(Votes, numbered("a", pause=0.01)).stream_responses("Q") as run:
         events = await read_all(run)
         result = await run.result()
     assert_well_formed(events)
@@ -219,8 +204,8 @@ async def test_the_method_may_stream_runs_itself_and_their_events_are_told_too()
                 heard.extend(texts(events).values())
                 return await run.result()
 
-    plain = await using(Listening, Voice("a")).process_responses("Q")
-    async with using(Listening, Voice("a")).stream_responses("Q") as run:
+    plain = await using(Listening, numbered("a")).process_responses("Q")
+    async with using(Listening, numbered("a")).stream_responses("Q") as run:
         events = await read_all(run)
         streamed = await run.result()
     assert_well_formed(events)
@@ -235,13 +220,13 @@ async def test_a_subclass_of_a_subclass_adds_to_it() -> None:
         async def process_responses(self, prompt: str, *args: Any) -> OrchestrationResult:  # type: ignore[override]
             return await super().process_responses(f"{prompt} {prompt}", *args)
 
-    async with using(Twice, Voice("a")).stream_responses("why?") as run:
+    async with using(Twice, numbered("a")).stream_responses("why?") as run:
         assert str((await run.result()).initial_responses["a"]) == "a 1: WHY? WHY?"
 
 
 @on_every_loop
 async def test_runs_beside_it_are_not_told() -> None:
-    slow = Voice("a", seconds=0.02)
+    slow = numbered("a", pause=0.02)
     async with (
         using(Shouting, slow) as orchestrator,
         orchestrator.stream_responses("one") as first,
@@ -277,7 +262,7 @@ async def test_what_the_method_raises_is_the_last_event_and_the_result() -> None
 
 @on_every_loop
 async def test_a_run_of_it_that_fails_fails_it_once() -> None:
-    async with using(Shouting, Voice("a", error=ConnectionError("away"))).stream_responses("Q") as run:
+    async with using(Shouting, FakeModel(ConnectionError("away"), name="a")).stream_responses("Q") as run:
         events = await read_all(run)
         with pytest.raises(QuorumNotReached, match="away"):
             await run.result()
@@ -294,8 +279,8 @@ async def test_a_run_of_it_that_fails_may_be_made_up_for() -> None:
                 return await super().process_responses(prompt, ["initial"], ["broken"])
             return await super().process_responses(prompt, ["initial"], ["a"])
 
-    voices = Voice("a"), Voice("broken", error=ConnectionError("away"))
-    async with using(Careful, *voices).stream_responses("Q") as run:
+    models = numbered("a"), FakeModel(ConnectionError("away"), name="broken")
+    async with using(Careful, *models).stream_responses("Q") as run:
         events = await read_all(run)
         result = await run.result()
     assert_well_formed(events)
@@ -309,7 +294,7 @@ async def test_what_is_no_result_is_refused_with_a_message() -> None:
         async def process_responses(self, prompt: str, *_: Any, **options: Any) -> Any:
             return str((await super().process_responses(prompt)).final_synthesis)
 
-    orchestrator = using(Short, Voice("a"))
+    orchestrator = using(Short, numbered("a"))
     given: object = await orchestrator.process_responses("Q")
     assert isinstance(given, str)
     async with orchestrator.stream_responses("Q") as run:
@@ -322,15 +307,15 @@ async def test_what_is_no_result_is_refused_with_a_message() -> None:
 
 @on_every_loop
 async def test_arguments_that_it_does_not_take_are_refused_at_once() -> None:
-    voice = Voice("a")
-    orchestrator = using(Shouting, voice)
+    model = numbered("a")
+    orchestrator = using(Shouting, model)
     for arguments in ({"timeout": 3}, {"strategy": "vote"}):
         with pytest.raises(
             BadCall, match=r"Shouting\.process_responses overrides process_responses and cannot be streamed"
         ) as caught:
             orchestrator.stream_responses("Q", **arguments)
         assert f"unexpected keyword argument '{next(iter(arguments))}'" in str(caught.value)
-    assert voice.calls == 0
+    assert model.calls == []
 
 
 @on_every_loop
@@ -353,7 +338,7 @@ async def test_leaving_the_block_early_cancels_the_method_and_its_calls() -> Non
                 cancelled.append("method")
                 raise
 
-    slow = Voice("a", seconds=1000)
+    slow = numbered("a", pause=1000)
     async with using(Patient, slow) as orchestrator:
         async with orchestrator.stream_responses("Q") as run:
             async for event in run:
@@ -369,7 +354,7 @@ async def test_leaving_the_block_early_cancels_the_method_and_its_calls() -> Non
 
 @on_every_loop
 async def test_an_exception_in_the_block_leaves_as_itself_and_cancels_the_method() -> None:
-    slow = Voice("a", seconds=1000)
+    slow = numbered("a", pause=1000)
     with pytest.raises(ZeroDivisionError):  # noqa: PT012 - the block is what is tested
         async with using(Shouting, slow).stream_responses("Q") as run:
             await anext(run)
@@ -381,7 +366,7 @@ async def test_an_exception_in_the_block_leaves_as_itself_and_cancels_the_method
 
 @on_every_loop
 async def test_cancelling_the_task_that_streams_ends_everything() -> None:
-    slow = Voice("a", seconds=1000)
+    slow = numbered("a", pause=1000)
 
     async def stream() -> None:
         async with using(Shouting, slow).stream_responses("Q") as run:

@@ -9,7 +9,6 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from helpers.voices import GatedVoice, SlowVoice, Voice
 from ultra import (
     AllAttemptsFailed,
     BadCall,
@@ -21,8 +20,10 @@ from ultra import (
     RetryPolicy,
     Timeouts,
 )
+from ultra.messages.request import ModelRequest
 from ultra.orchestrator.registry import ModelRegistry, Policies
 from ultra.stores.memory import MemoryCache
+from ultra.testing import FakeModel
 
 AT_ONCE = RetryPolicy(max_retries=2, initial=0, maximum=0)
 
@@ -38,8 +39,8 @@ def test_what_a_registration_leaves_open_is_as_for_all() -> None:
     common = RetryPolicy(max_retries=7)
     own = Limits(concurrency=1)
     registry = registry_of(retry=common, limits=Limits(concurrency=9))
-    first = registry.register("first", Voice(), 1, Policies())
-    second = registry.register("second", Voice(), 1, Policies(limits=own, timeouts=Timeouts(attempt=5)))
+    first = registry.register("first", FakeModel(), 1, Policies())
+    second = registry.register("second", FakeModel(), 1, Policies(limits=own, timeouts=Timeouts(attempt=5)))
     assert (first.policy, second.policy) == (common, common)
     assert (first.limiter.limits.concurrency, second.limiter.limits) == (9, own)
     assert (first.timeouts.attempt, second.timeouts.attempt) == (120, 5)
@@ -48,7 +49,7 @@ def test_what_a_registration_leaves_open_is_as_for_all() -> None:
 def test_weights_order_models_and_ties_keep_the_order_of_registration() -> None:
     registry = registry_of()
     for name, weight in (("a", 1), ("b", 2.5), ("c", 1), ("d", 0)):
-        registry.register(name, Voice(), weight, Policies())
+        registry.register(name, FakeModel(), weight, Policies())
     assert [model.name for model in registry.prioritized()] == ["b", "a", "c", "d"]
     assert [model.name for model in registry.prioritized(name for name in "dca")] == ["a", "c", "d"]
     registry.set_weight("d", 9)
@@ -58,7 +59,7 @@ def test_weights_order_models_and_ties_keep_the_order_of_registration() -> None:
 @pytest.mark.parametrize("names", ["a", b"bytes", 7, [], ["a", "a"], ["x"], [7], [None]])
 def test_a_list_of_models_that_makes_no_sense_is_refused_with_the_choices(names: Any) -> None:
     registry = registry_of()
-    registry.register("a", Voice(), 1, Policies())
+    registry.register("a", FakeModel(), 1, Policies())
     with pytest.raises(BadCall, match="a"):
         registry.chosen(names)
 
@@ -66,24 +67,24 @@ def test_a_list_of_models_that_makes_no_sense_is_refused_with_the_choices(names:
 @pytest.mark.parametrize("name", ["", " ", None, 7])
 def test_a_name_that_is_no_text_is_refused(name: Any) -> None:
     with pytest.raises(BadCall, match="must be text"):
-        registry_of().register(name, Voice(), 1, Policies())
+        registry_of().register(name, FakeModel(), 1, Policies())
 
 
 def test_a_registration_that_is_refused_leaves_nothing_behind() -> None:
     registry = registry_of()
-    for arguments in (("a", object(), 1), ("a", Voice(), -1)):
+    for arguments in (("a", object(), 1), ("a", FakeModel(), -1)):
         with pytest.raises(BadCall):
             registry.register(*arguments, Policies())
     assert registry.prioritized() == []
-    registry.register("a", Voice(), 1, Policies())
+    registry.register("a", FakeModel(), 1, Policies())
 
 
 async def test_the_cache_of_a_name_belongs_to_what_the_client_says_it_is() -> None:
-    class Named(Voice):
+    class Named(FakeModel):
         provider = "openai"
 
         def __init__(self, model: str) -> None:
-            super().__init__(model)
+            super().__init__(name=model)
             self.model = model
 
     cache = MemoryCache()
@@ -101,7 +102,7 @@ async def test_the_cache_of_a_name_belongs_to_what_the_client_says_it_is() -> No
 
 
 async def test_a_model_that_comes_during_a_run_is_asked_by_the_next() -> None:
-    gated, late = GatedVoice("gated"), Voice("late")
+    gated, late = FakeModel(name="gated", gated=True), FakeModel(name="late")
     orchestrator = MultiLLMOrchestrator()
     orchestrator.register_model("gated", gated)
     results = []
@@ -120,7 +121,7 @@ async def test_a_model_that_comes_during_a_run_is_asked_by_the_next() -> None:
 
 
 async def test_a_weight_counts_from_the_next_run_on() -> None:
-    first, second = GatedVoice("first"), Voice("second")
+    first, second = FakeModel(name="first", gated=True), FakeModel(name="second")
     orchestrator = MultiLLMOrchestrator()
     orchestrator.register_model("first", first, weight=2)
     orchestrator.register_model("second", second, weight=1)
@@ -134,7 +135,7 @@ async def test_a_weight_counts_from_the_next_run_on() -> None:
 
 
 async def test_unregistering_lets_accepted_requests_be_answered() -> None:
-    gated = GatedVoice("gated")
+    gated = FakeModel(name="gated", gated=True)
     orchestrator = MultiLLMOrchestrator()
     orchestrator.register_model("gated", gated)
     async with orchestrator, trio.open_nursery() as nursery:
@@ -150,7 +151,7 @@ async def test_unregistering_lets_accepted_requests_be_answered() -> None:
 
 
 async def test_unregistering_takes_no_longer_than_its_grace(autojump_clock: MockClock) -> None:
-    slow = SlowVoice("slow", seconds=1000)
+    slow = FakeModel(name="slow", seconds=1000)
     orchestrator = MultiLLMOrchestrator()
     orchestrator.register_model("slow", slow)
     failures = []
@@ -171,7 +172,7 @@ async def test_unregistering_takes_no_longer_than_its_grace(autojump_clock: Mock
 
 
 async def test_a_name_can_be_used_again_while_its_old_actor_still_drains() -> None:
-    old, new = GatedVoice("old"), Voice("new")
+    old, new = FakeModel(name="old", gated=True), FakeModel(name="new")
     orchestrator = MultiLLMOrchestrator()
     orchestrator.register_model("a", old)
     async with orchestrator, trio.open_nursery() as nursery:
@@ -190,7 +191,7 @@ async def test_a_name_can_be_used_again_while_its_old_actor_still_drains() -> No
 async def test_the_next_model_of_a_name_gets_no_answers_of_the_last_one() -> None:
     async with MultiLLMOrchestrator() as orchestrator:
         for name in ("first", "second"):
-            orchestrator.register_model("a", Voice(name))
+            orchestrator.register_model("a", FakeModel(name=name))
             response = await orchestrator.get_model_response("a", "Q")
             assert (response.content, response.cached) == (f"{name}: Q", False)
             assert orchestrator.get_metrics()["a"].requests == 1
@@ -204,17 +205,17 @@ async def test_unregistering_an_unknown_model_is_refused() -> None:
 
 
 async def test_reviving_closes_the_circuit_too() -> None:
-    voice = Voice(failures=[ModelError("down")] * 9)
+    fake = FakeModel(failures=[ModelError("down")] * 9)
     orchestrator = MultiLLMOrchestrator(retry=AT_ONCE, breaker=BreakerPolicy(consecutive_failures=1))
-    orchestrator.register_model("a", voice)
+    orchestrator.register_model("a", fake)
     async with orchestrator:
         for _ in range(2):
             with pytest.raises(AllAttemptsFailed):
                 await orchestrator.get_model_response("a", "Q")
-        assert voice.calls == 3
-        voice.failures.clear()
+        assert len(fake.calls) == 3
+        fake.recover()
         orchestrator.revive_model("a")
-        assert (await orchestrator.get_model_response("a", "Q")).content == "voice: Q"
+        assert (await orchestrator.get_model_response("a", "Q")).content == "fake: Q"
         with pytest.raises(BadCall, match="unknown model"):
             orchestrator.revive_model("b")
 
@@ -227,12 +228,11 @@ async def test_models_come_and_go_while_runs_go_on_and_every_run_ends(
     orchestrator = MultiLLMOrchestrator(random=random, retry=AT_ONCE)
     ends = []
 
-    class Fickle(Voice):
-        async def generate(self, prompt: str) -> Any:
-            await trio.sleep(random.choice([0, 0.01, 0.1, 2]))
-            if random.random() < 0.2:
-                raise ModelError("fickle")
-            return await super().generate(prompt)
+    async def answer(request: ModelRequest) -> str:
+        await trio.sleep(random.choice([0, 0.01, 0.1, 2]))
+        if random.random() < 0.2:
+            raise ModelError("fickle")
+        return f"I read {request.prompt}"
 
     async def come_and_go() -> None:
         for number in range(60):
@@ -241,7 +241,7 @@ async def test_models_come_and_go_while_runs_go_on_and_every_run_ends(
                 orchestrator.set_model_weight(name, number)
                 await orchestrator.unregister_model(name, drain=drain, grace=1)
             else:
-                orchestrator.register_model(name, Fickle(name), weight=random.random())
+                orchestrator.register_model(name, FakeModel(answer), weight=random.random())
             await trio.sleep(random.random() * 0.1)
 
     async def go(number: int) -> None:
@@ -253,7 +253,7 @@ async def test_models_come_and_go_while_runs_go_on_and_every_run_ends(
         else:
             ends.append(result.status)
 
-    orchestrator.register_model("always", Fickle("always"))
+    orchestrator.register_model("always", FakeModel(answer))
     async with orchestrator:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(come_and_go)
@@ -268,16 +268,15 @@ async def test_models_come_and_go_while_runs_go_on_and_every_run_ends(
 # --- connections ------------------------------------------------------------------------------------
 
 
-class Connected(GatedVoice):
+class Connected(FakeModel):
     """Has connections that can be closed and opened again."""
 
     reopens = True
 
     def __init__(self, name: str = "connected", *, failure: Exception | None = None) -> None:
-        super().__init__(name)
+        super().__init__(name=name)
         self.closes = 0
         self.failure = failure
-        self.gate.set()
 
     async def aclose(self) -> None:
         self.closes += 1
@@ -293,11 +292,11 @@ async def test_connections_are_closed_when_the_last_actor_that_uses_them_has_end
     await orchestrator.get_model_response("a", "Q")
     await orchestrator.get_model_response("a", "Q")
     assert client.closes == 2
-    client.gate = trio.Event()
+    client.gate.clear()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(orchestrator.get_model_response, "a", "slow")
         await wait_all_tasks_blocked()
-        await orchestrator.get_model_response(Voice(), "Q")  # a tree of its own, with an actor for "a"
+        await orchestrator.get_model_response(FakeModel(), "Q")  # a tree of its own, with an actor for "a"
         assert client.closes == 2
         client.gate.set()
     assert client.closes == 3
@@ -357,7 +356,7 @@ async def test_connections_are_closed_though_nobody_waited_for_the_end_of_their_
     async with orchestrator, trio.open_nursery() as nursery:
         for client in clients:
             orchestrator.register_model(client.name, client)
-            client.gate = trio.Event()
+            client.gate.clear()
         nursery.start_soon(orchestrator.get_model_response, "a", "Q")
         nursery.start_soon(orchestrator.get_model_response, "b", "Q")
         await wait_all_tasks_blocked()

@@ -10,16 +10,16 @@ import pytest
 from fastapi.encoders import jsonable_encoder
 from trio.testing import MockClock
 
-from helpers.voices import SlowVoice, StreamingVoice, Voice
 from ultra import MultiLLMOrchestrator, OrchestrationResult, Price, StageResponses
 from ultra.errors import ModelError
 from ultra.messages.events import RunCompleted
+from ultra.testing import FakeAnswer, FakeModel
 
 
-def orchestrator_of(*voices: Voice, **settings: Any) -> MultiLLMOrchestrator:
+def orchestrator_of(*fakes: FakeModel, **settings: Any) -> MultiLLMOrchestrator:
     orchestrator = MultiLLMOrchestrator(max_retries=0, **settings)
-    for voice in voices:
-        orchestrator.register_model(voice.name, voice)
+    for fake in fakes:
+        orchestrator.register_model(fake.name, fake)
     return orchestrator
 
 
@@ -27,8 +27,10 @@ def orchestrator_of(*voices: Voice, **settings: Any) -> MultiLLMOrchestrator:
 
 
 async def test_a_result_prints_as_a_short_summary(autojump_clock: MockClock) -> None:
-    long = Voice("a", answer="A long text. " * 1000)
-    result = await orchestrator_of(long, SlowVoice("b", seconds=2)).process_responses("Q", strategy="best_of")
+    long = FakeModel("A long text. " * 1000, name="a")
+    result = await orchestrator_of(long, FakeModel(name="b", seconds=2)).process_responses(
+        "Q", strategy="best_of"
+    )
     assert str(result).splitlines()[0].startswith("best_of: success, 2 models answered, 2.0 s, confidence 0.")
     (_, _, text) = str(result).partition("\n\n")
     assert text == str(result.final_synthesis)
@@ -39,8 +41,8 @@ async def test_a_result_prints_as_a_short_summary(autojump_clock: MockClock) -> 
 
 async def test_the_summary_has_failures_notices_and_the_cost(autojump_clock: MockClock) -> None:
     orchestrator = MultiLLMOrchestrator(max_retries=0)
-    orchestrator.register_model("a", Voice("a"), price=Price(input=1e5, output=0))
-    orchestrator.register_model("b", Voice("b", failures=[ModelError("away", kind="auth")]))
+    orchestrator.register_model("a", FakeModel(name="a"), price=Price(input=1e5, output=0))
+    orchestrator.register_model("b", FakeModel(name="b", failures=[ModelError("away", kind="auth")]))
     result = await orchestrator.process_responses("Q", stages=["initial"])
     result.notices.append("cut to fit")
     assert str(result).splitlines() == [
@@ -60,8 +62,8 @@ async def result() -> OrchestrationResult:
             return f"custom of {responses.prompt}"
 
     orchestrator = Custom(samples=2, cache_enabled=False)
-    orchestrator.register_model("a", Voice("a"), weight=2.0)
-    orchestrator.register_model("b", Voice("b"))
+    orchestrator.register_model("a", FakeModel(name="a"), weight=2.0)
+    orchestrator.register_model("b", FakeModel(name="b"))
     return await orchestrator.process_responses("Q", stages=["initial", "meta", "custom", "synthesis"])
 
 
@@ -121,10 +123,10 @@ async def test_metrics_in_a_result_have_the_times_of_this_run_and_the_counts_of_
     autojump_clock: MockClock,
 ) -> None:
     scores = iter([0.25, 0.75])
-    voice = SlowVoice("a", seconds=1)
-    async with orchestrator_of(voice, scorer=lambda _q, _a: {"a": next(scores)}) as orchestrator:
+    fake = FakeModel(name="a", seconds=1)
+    async with orchestrator_of(fake, scorer=lambda _q, _a: {"a": next(scores)}) as orchestrator:
         await orchestrator.process_responses("Q", stages=["initial"], use_cache=False)
-        voice.seconds = 3
+        fake.seconds = 3
         result = await orchestrator.process_responses("Q", stages=["initial", "meta"], use_cache=False)
         metrics = result.metrics["a"]
         everything = orchestrator.get_metrics()["a"]
@@ -138,7 +140,7 @@ async def test_metrics_in_a_result_have_the_times_of_this_run_and_the_counts_of_
 
 
 async def test_answers_from_the_cache_have_no_times_and_all_the_same_scores() -> None:
-    async with orchestrator_of(Voice("a"), scorer=lambda _q, _a: {"a": 0.5}) as orchestrator:
+    async with orchestrator_of(FakeModel(name="a"), scorer=lambda _q, _a: {"a": 0.5}) as orchestrator:
         await orchestrator.process_responses("Q", stages=["initial"])
         result = await orchestrator.process_responses("Q", stages=["initial"])
     metrics = result.metrics["a"]
@@ -146,8 +148,8 @@ async def test_answers_from_the_cache_have_no_times_and_all_the_same_scores() ->
 
 
 async def test_the_last_event_has_the_same_metrics_as_the_result(autojump_clock: MockClock) -> None:
-    voice = StreamingVoice("a", ["x", "y"], seconds=2)
-    async with orchestrator_of(voice, cache_enabled=False) as orchestrator:
+    fake = FakeModel(FakeAnswer("x", "y"), name="a", seconds=2, piece_seconds=2)
+    async with orchestrator_of(fake, cache_enabled=False) as orchestrator:
         await orchestrator.process_responses("Q", stages=["initial"])
         async with orchestrator.stream_responses("Q", stages=["initial"]) as run:
             events = [event async for event in run]
@@ -159,7 +161,7 @@ async def test_the_last_event_has_the_same_metrics_as_the_result(autojump_clock:
 
 
 async def test_a_result_does_not_grow_with_what_was_asked_before() -> None:
-    async with orchestrator_of(Voice("a"), cache_enabled=False) as orchestrator:
+    async with orchestrator_of(FakeModel(name="a"), cache_enabled=False) as orchestrator:
         first = len(msgspec.json.encode(await orchestrator.process_responses("Q")))
         for _ in range(300):
             await orchestrator.get_model_response("a", "Q")

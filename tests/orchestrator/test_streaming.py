@@ -9,7 +9,6 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from helpers.run_streams import assert_well_formed, orchestrator_of, read_all, text_of, words
-from helpers.voices import GatedVoice, StreamingVoice, Voice
 from ultra import (
     BadCall,
     ModelError,
@@ -19,6 +18,7 @@ from ultra import (
     StageFailed,
 )
 from ultra.messages.events import Chunk, Event, ModelFailed, ModelRetrying, RunCompleted, RunFailed
+from ultra.testing import FakeAnswer, FakeModel
 
 if TYPE_CHECKING:
     from ultra.orchestrator.streams import RunStream
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 
 async def test_every_answer_is_told_in_full_before_it_is_reported(autojump_clock: MockClock) -> None:
-    streaming = StreamingVoice("s", ["to", "ken", "s"], seconds=0.1)
-    orchestrator = orchestrator_of(streaming, Voice("plain"))
+    streaming = FakeModel(FakeAnswer("to", "ken", "s"), name="s", seconds=0.1, piece_seconds=0.1)
+    orchestrator = orchestrator_of(streaming, FakeModel(name="plain", streams=False))
     async with orchestrator, orchestrator.stream_responses("Q") as run:
         events = await read_all(run)
         result = await run.result()
@@ -43,9 +43,11 @@ async def test_every_answer_is_told_in_full_before_it_is_reported(autojump_clock
 async def test_streamed_and_plain_results_are_equal(autojump_clock: MockClock) -> None:
     def make() -> MultiLLMOrchestrator:
         return orchestrator_of(
-            StreamingVoice("s", ["a ", "b ", "c"], seconds=0.1, breaks=1, break_after=2),
-            Voice("plain", failures=[RuntimeError("once")]),
-            Voice("broken", failures=[ModelError("no", kind="auth")]),
+            FakeModel(FakeAnswer("a ", "b ", "c"), name="s", seconds=0.1, piece_seconds=0.1).fail(
+                after_pieces=2
+            ),
+            FakeModel(name="plain", streams=False, failures=[RuntimeError("once")]),
+            FakeModel(name="broken", failures=[ModelError("no", kind="auth")]),
             cache_enabled=False,
         )
 
@@ -61,7 +63,9 @@ async def test_streamed_and_plain_results_are_equal(autojump_clock: MockClock) -
 
 
 async def test_a_cached_run_is_told_like_any_other() -> None:
-    orchestrator = orchestrator_of(StreamingVoice("s", ["a", "b"]), Voice("plain"))
+    orchestrator = orchestrator_of(
+        FakeModel(FakeAnswer("a", "b"), name="s"), FakeModel(name="plain", streams=False)
+    )
     async with orchestrator:
         first = await orchestrator.process_responses("Q")
         async with orchestrator.stream_responses("Q") as run:
@@ -73,8 +77,8 @@ async def test_a_cached_run_is_told_like_any_other() -> None:
 
 
 async def test_a_retry_after_text_was_sent_is_shown_as_a_restart() -> None:
-    voice = StreamingVoice("s", ["a", "b", "c"], breaks=1, break_after=2)
-    async with orchestrator_of(voice).stream_responses("Q", stages=["initial"]) as run:
+    fake = FakeModel(FakeAnswer("a", "b", "c"), name="s").fail(after_pieces=2)
+    async with orchestrator_of(fake).stream_responses("Q", stages=["initial"]) as run:
         events = []
         async for event in run:
             events.append(event)
@@ -84,8 +88,9 @@ async def test_a_retry_after_text_was_sent_is_shown_as_a_restart() -> None:
 
 
 async def test_a_restart_that_the_reader_saw_coming_has_its_flag(autojump_clock: MockClock) -> None:
-    voice = StreamingVoice("s", ["a", "b", "c"], seconds=1, breaks=1, break_after=2)
-    async with orchestrator_of(voice).stream_responses("Q", stages=["initial"]) as run:
+    fake = FakeModel(FakeAnswer("a", "b", "c"), name="s", seconds=1, piece_seconds=1)
+    fake.fail(ConnectionError("the stream broke"), after_pieces=2)
+    async with orchestrator_of(fake).stream_responses("Q", stages=["initial"]) as run:
         events = await read_all(run)
     shown = [
         (event.text, event.restart) if isinstance(event, Chunk) else event.kind
@@ -97,7 +102,7 @@ async def test_a_restart_that_the_reader_saw_coming_has_its_flag(autojump_clock:
 
 async def test_a_retry_is_told_before_the_wait_for_it(autojump_clock: MockClock) -> None:
     busy = [ModelError("slow down", kind="rate_limit", retry_after=after) for after in (30.0, 7.0)]
-    orchestrator = orchestrator_of(Voice("a", failures=busy))
+    orchestrator = orchestrator_of(FakeModel(name="a", failures=busy))
     async with orchestrator, orchestrator.stream_responses("Q", stages=["initial"]) as run:
         events, read_at = [], []
         async for event in run:
@@ -114,7 +119,7 @@ async def test_a_retry_is_told_before_the_wait_for_it(autojump_clock: MockClock)
 
 async def test_a_run_that_joins_another_ones_call_is_told_of_its_retries(autojump_clock: MockClock) -> None:
     busy = ModelError("slow down", kind="rate_limit", retry_after=30.0)
-    orchestrator = orchestrator_of(Voice("a", failures=[busy]))
+    orchestrator = orchestrator_of(FakeModel(name="a", failures=[busy]))
     async with orchestrator, orchestrator.stream_responses("Q", stages=["initial"]) as first:
         await trio.sleep(10)
         async with orchestrator.stream_responses("Q", stages=["initial"]) as second:
@@ -125,7 +130,7 @@ async def test_a_run_that_joins_another_ones_call_is_told_of_its_retries(autojum
 
 
 async def test_an_attempt_that_nothing_follows_is_no_retry() -> None:
-    broken = Voice("a", failures=[ModelError("no", kind="auth"), *[ModelError("down")] * 3])
+    broken = FakeModel(name="a", failures=[ModelError("no", kind="auth"), *[ModelError("down")] * 3])
     orchestrator = orchestrator_of(broken, cache_enabled=False)
     for retries in (0, 2):
         async with orchestrator.stream_responses("Q", stages=["initial"]) as run:
@@ -135,7 +140,7 @@ async def test_an_attempt_that_nothing_follows_is_no_retry() -> None:
 
 
 async def test_a_failed_run_ends_with_run_failed_and_the_result_raises_the_same() -> None:
-    broken = Voice("a", failures=[ModelError("no", kind="auth")])
+    broken = FakeModel(name="a", failures=[ModelError("no", kind="auth")])
     orchestrator = orchestrator_of(broken)
     async with orchestrator, orchestrator.stream_responses("Q") as run:
         events = await read_all(run)
@@ -149,7 +154,7 @@ async def test_an_error_in_the_users_own_prompt_ends_the_stream() -> None:
     def broken(_responses: Any) -> str:
         raise ZeroDivisionError("mine")
 
-    orchestrator = orchestrator_of(Voice("a"))
+    orchestrator = orchestrator_of(FakeModel(name="a"))
     stages: list[str | Stage] = ["initial", Stage(name="mine", prompt=broken)]
     async with orchestrator, orchestrator.stream_responses("Q", stages=stages) as run:
         events = await read_all(run)
@@ -162,7 +167,7 @@ async def test_an_error_in_the_users_own_prompt_ends_the_stream() -> None:
 
 
 async def test_a_slow_reader_slows_nobody_and_loses_no_text(autojump_clock: MockClock) -> None:
-    fast = StreamingVoice("s", ["x"] * 1000)
+    fast = FakeModel(FakeAnswer(*["x"] * 1000), name="s")
     orchestrator = orchestrator_of(fast)
     async with orchestrator, orchestrator.stream_responses("Q", stages=["initial"]) as run:
         begun = trio.current_time()
@@ -178,22 +183,22 @@ async def test_a_slow_reader_slows_nobody_and_loses_no_text(autojump_clock: Mock
 
 
 async def test_the_events_may_be_read_by_nobody() -> None:
-    orchestrator = orchestrator_of(StreamingVoice("s", ["a", "b"]))
+    orchestrator = orchestrator_of(FakeModel(FakeAnswer("a", "b"), name="s"))
     async with orchestrator, orchestrator.stream_responses("Q") as run:
         assert (await run.result()).status == "success"
         assert (await run.result()).status == "success"
 
 
 async def test_the_events_may_be_read_after_the_block_if_the_run_had_ended_in_it() -> None:
-    orchestrator = orchestrator_of(Voice("a"))
+    orchestrator = orchestrator_of(FakeModel(name="a"))
     async with orchestrator, orchestrator.stream_responses("Q") as run:
         await run.result()
     assert_well_formed(await read_all(run))
 
 
 async def test_a_cancelled_reader_may_come_back(autojump_clock: MockClock) -> None:
-    voice = StreamingVoice("s", ["a", "b", "c"], seconds=1)
-    orchestrator = orchestrator_of(voice)
+    fake = FakeModel(FakeAnswer("a", "b", "c"), name="s", seconds=1, piece_seconds=1)
+    orchestrator = orchestrator_of(fake)
     events: list[Event] = []
     async with orchestrator, orchestrator.stream_responses("Q", stages=["initial"]) as run:
         for patience in (0.5, 1, 1, 100):
@@ -205,7 +210,7 @@ async def test_a_cancelled_reader_may_come_back(autojump_clock: MockClock) -> No
 
 
 async def test_two_readers_of_one_run_are_refused() -> None:
-    gated = GatedVoice("g")
+    gated = FakeModel(name="g", gated=True)
     orchestrator = orchestrator_of(gated)
     async with orchestrator, orchestrator.stream_responses("Q") as run, trio.open_nursery() as nursery:
         nursery.start_soon(read_all, run)
@@ -216,7 +221,7 @@ async def test_two_readers_of_one_run_are_refused() -> None:
 
 
 async def test_leaving_the_block_cancels_the_calls_and_tells_who_still_waits() -> None:
-    gated = GatedVoice("g")
+    gated = FakeModel(name="g", gated=True)
     orchestrator = orchestrator_of(gated)
     told = []
 
@@ -244,7 +249,7 @@ async def test_leaving_the_block_cancels_the_calls_and_tells_who_still_waits() -
 
 
 async def test_an_exception_in_the_block_leaves_as_itself_and_cancels_the_calls() -> None:
-    gated = GatedVoice("g")
+    gated = FakeModel(name="g", gated=True)
     with pytest.raises(ZeroDivisionError):  # noqa: PT012 - the block is what is tested
         async with orchestrator_of(gated).stream_responses("Q"):
             await gated.asked.wait()
@@ -253,8 +258,8 @@ async def test_an_exception_in_the_block_leaves_as_itself_and_cancels_the_calls(
 
 
 async def test_many_runs_are_read_at_once(autojump_clock: MockClock) -> None:
-    voice = StreamingVoice("s", ["a", "b", "c"], seconds=0.1)
-    orchestrator = orchestrator_of(voice, Voice("plain"))
+    fake = FakeModel(FakeAnswer("a", "b", "c"), name="s", seconds=0.1, piece_seconds=0.1)
+    orchestrator = orchestrator_of(fake, FakeModel(name="plain", streams=False))
     lengths = []
 
     async def one(number: int) -> None:
@@ -271,8 +276,8 @@ async def test_many_runs_are_read_at_once(autojump_clock: MockClock) -> None:
 
 
 async def test_who_joins_a_call_in_the_middle_gets_the_text_so_far(autojump_clock: MockClock) -> None:
-    voice = StreamingVoice("s", ["a", "b", "c"], seconds=1)
-    orchestrator = orchestrator_of(voice)
+    fake = FakeModel(FakeAnswer("a", "b", "c"), name="s", seconds=1, piece_seconds=1)
+    orchestrator = orchestrator_of(fake)
     async with orchestrator, orchestrator.stream_responses("Q", stages=["initial"]) as first:
         await trio.sleep(2.5)
         async with orchestrator.stream_responses("Q", stages=["initial"]) as second:
@@ -281,4 +286,4 @@ async def test_who_joins_a_call_in_the_middle_gets_the_text_so_far(autojump_cloc
     assert_well_formed(early)
     assert_well_formed(late)
     assert [event.text for event in late if isinstance(event, Chunk)] == ["ab", "c"]
-    assert voice.streams == 1
+    assert sum(call.streamed for call in fake.calls) == 1

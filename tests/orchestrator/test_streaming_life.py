@@ -9,7 +9,6 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from helpers.run_streams import assert_well_formed, orchestrator_of, read_all, text_of
-from helpers.voices import SlowVoice, StreamingVoice, Voice
 from ultra import (
     BadCall,
     OrchestrationResult,
@@ -19,6 +18,7 @@ from ultra.actors.coordinator.run import Run
 from ultra.actors.model.actor import ModelActor
 from ultra.actors.model.messages import Generate
 from ultra.messages.events import Chunk, ModelStarted, RunCompleted, RunFailed, StageStarted
+from ultra.testing import FakeAnswer, FakeModel
 
 if TYPE_CHECKING:
     pass
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 
 async def test_a_run_is_streamed_without_a_running_orchestrator_too() -> None:
-    voice = StreamingVoice("s", ["a", "b"])
-    async with orchestrator_of(voice).stream_responses("Q") as run:
+    fake = FakeModel(FakeAnswer("a", "b"), name="s")
+    async with orchestrator_of(fake).stream_responses("Q") as run:
         assert_well_formed(await read_all(run))
     assert run.run_id
 
 
 async def test_a_stream_is_entered_once_and_before_it_is_used() -> None:
-    run = orchestrator_of(Voice("a")).stream_responses("Q")
+    run = orchestrator_of(FakeModel(name="a")).stream_responses("Q")
     with pytest.raises(BadCall, match="async with"):
         await run.result()
     with pytest.raises(BadCall, match="async with"):
@@ -46,12 +46,12 @@ async def test_a_stream_is_entered_once_and_before_it_is_used() -> None:
 
 
 async def test_a_stream_is_of_the_moment_in_which_it_is_entered() -> None:
-    orchestrator = orchestrator_of(Voice("a"), Voice("b"))
+    orchestrator = orchestrator_of(FakeModel(name="a"), FakeModel(name="b"))
     async with orchestrator:
         all_models = orchestrator.stream_responses("Q", stages=["initial"])
         one_model = orchestrator.stream_responses("Q", models=["b"])
         await orchestrator.unregister_model("b")
-        orchestrator.register_model("c", Voice("c"), weight=9)
+        orchestrator.register_model("c", FakeModel(name="c"), weight=9)
         async with all_models:
             assert list((await all_models.result()).initial_responses) == ["c", "a"]
         with pytest.raises(BadCall, match="unknown model 'b'"):
@@ -61,7 +61,7 @@ async def test_a_stream_is_of_the_moment_in_which_it_is_entered() -> None:
 
 
 async def test_a_stream_that_cannot_begin_leaves_no_actors_behind() -> None:
-    orchestrator = orchestrator_of(Voice("a"), Voice("b"))
+    orchestrator = orchestrator_of(FakeModel(name="a"), FakeModel(name="b"))
     run = orchestrator.stream_responses("Q", models=["b"])
     await orchestrator.unregister_model("b")
     with pytest.raises(BadCall, match="unknown model 'b'"):
@@ -69,7 +69,7 @@ async def test_a_stream_that_cannot_begin_leaves_no_actors_behind() -> None:
 
 
 async def test_a_stream_of_an_orchestrator_that_was_closed_meanwhile_is_refused() -> None:
-    orchestrator = orchestrator_of(Voice("a"))
+    orchestrator = orchestrator_of(FakeModel(name="a"))
     async with orchestrator:
         run = orchestrator.stream_responses("Q")
     with pytest.raises(OrchestratorClosed):
@@ -95,7 +95,9 @@ async def test_a_crash_of_the_coordinator_is_shown_as_restarts_and_ends_the_run_
         return result
 
     monkeypatch.setattr(Run, "execute", crashing)
-    orchestrator = orchestrator_of(StreamingVoice("s", ["a", "b"], seconds=1), cache_enabled=False)
+    orchestrator = orchestrator_of(
+        FakeModel(FakeAnswer("a", "b"), name="s", seconds=1, piece_seconds=1), cache_enabled=False
+    )
     async with orchestrator, orchestrator.stream_responses("Q", stages=["initial"]) as run:
         events = await read_all(run)
     assert_well_formed(events)
@@ -124,8 +126,8 @@ async def test_a_crash_of_a_model_in_the_middle_of_its_text_is_shown_as_a_restar
         return await answer(self, message, *arguments)
 
     monkeypatch.setattr(ModelActor, "_answer", crashing)
-    voice = StreamingVoice("s", ["a", "b", "c"], seconds=1)
-    orchestrator = orchestrator_of(voice)
+    fake = FakeModel(FakeAnswer("a", "b", "c"), name="s", seconds=1, piece_seconds=1)
+    orchestrator = orchestrator_of(fake)
     async with orchestrator, orchestrator.stream_responses("Q", stages=["initial"]) as run:
         await trio.sleep(2.5)
         first = await anext(run), await anext(run), await anext(run)
@@ -139,7 +141,7 @@ async def test_a_crash_of_a_model_in_the_middle_of_its_text_is_shown_as_a_restar
 
 
 async def test_cancelling_the_task_that_streams_ends_everything(autojump_clock: MockClock) -> None:
-    slow = SlowVoice("slow", seconds=1000)
+    slow = FakeModel(name="slow", seconds=1000)
     orchestrator = orchestrator_of(slow)
     async with orchestrator:
         with trio.move_on_after(1):

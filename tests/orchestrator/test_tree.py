@@ -8,7 +8,6 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from helpers.voices import GatedVoice, SlowVoice, Voice
 from ultra import MultiLLMOrchestrator, OrchestratorClosed, QuorumNotReached
 from ultra.actors.coordinator.run import Run
 from ultra.actors.model.registered import RegisteredModel
@@ -16,12 +15,13 @@ from ultra.actors.runtime.status import ActorSnapshot
 from ultra.orchestrator.registry import ModelRegistry, Policies
 from ultra.orchestrator.tree import ModelTree
 from ultra.supervisor import RestartIntensity
+from ultra.testing import FakeModel
 
 
 async def test_the_tree_has_a_supervisor_for_each_model_and_a_coordinator() -> None:
     orchestrator = MultiLLMOrchestrator()
     for name in ("llama", "openai:gpt/4"):
-        orchestrator.register_model(name, Voice())
+        orchestrator.register_model(name, FakeModel())
     async with orchestrator:
         await wait_all_tasks_blocked()
         tree = orchestrator.tree()
@@ -42,7 +42,7 @@ async def test_there_is_no_tree_to_show_when_nothing_runs() -> None:
 
 async def test_leaving_waits_for_runs_that_can_end_within_the_grace(autojump_clock: MockClock) -> None:
     orchestrator = MultiLLMOrchestrator()
-    orchestrator.register_model("slow", SlowVoice("slow", seconds=2))
+    orchestrator.register_model("slow", FakeModel(name="slow", seconds=2))
     results = []
 
     async def go() -> None:
@@ -55,7 +55,7 @@ async def test_leaving_waits_for_runs_that_can_end_within_the_grace(autojump_clo
 
 
 async def test_leaving_cancels_what_takes_longer(autojump_clock: MockClock) -> None:
-    slow = SlowVoice("slow", seconds=1000)
+    slow = FakeModel(name="slow", seconds=1000)
     orchestrator = MultiLLMOrchestrator()
     orchestrator.register_model("slow", slow)
     errors = []
@@ -86,7 +86,7 @@ async def test_a_coordinator_that_crashes_once_is_not_noticed(monkeypatch: pytes
         return await execute(self)
 
     monkeypatch.setattr(Run, "execute", crashing)
-    gated = GatedVoice()
+    gated = FakeModel(gated=True)
     gated.gate.set()
     orchestrator = MultiLLMOrchestrator()
     orchestrator.register_model("a", gated)
@@ -107,7 +107,7 @@ async def test_a_coordinator_that_crashes_once_is_not_noticed(monkeypatch: pytes
 
 async def test_a_failed_run_is_no_crash() -> None:
     orchestrator = MultiLLMOrchestrator(max_retries=0)
-    orchestrator.register_model("a", Voice(failures=[RuntimeError("down")]))
+    orchestrator.register_model("a", FakeModel(failures=[RuntimeError("down")]))
     async with orchestrator:
         with pytest.raises(QuorumNotReached):
             await orchestrator.process_responses("Q")
@@ -115,7 +115,7 @@ async def test_a_failed_run_is_no_crash() -> None:
             assert orchestrator.tree().find(path).restarts == 0
 
 
-class ClosesSlowly(Voice):
+class ClosesSlowly(FakeModel):
     reopens = True
 
     def __init__(self) -> None:
@@ -131,17 +131,17 @@ async def test_a_model_that_is_removed_while_another_is_closed_is_release_once(
     autojump_clock: MockClock,
 ) -> None:
     registry = ModelRegistry(None, Policies())
-    voices = [ClosesSlowly(), ClosesSlowly()]
-    models = [registry.register(f"m{n}", voice, 1.0, Policies()) for n, voice in enumerate(voices)]
+    fakes = [ClosesSlowly(), ClosesSlowly()]
+    models = [registry.register(f"m{n}", fake, 1.0, Policies()) for n, fake in enumerate(fakes)]
     tree = ModelTree(models, random=Random(1), intensity=RestartIntensity())
 
-    async def remove(voice: ClosesSlowly, model: RegisteredModel) -> None:
-        await voice.closing.wait()
+    async def remove(fake: ClosesSlowly, model: RegisteredModel) -> None:
+        await fake.closing.wait()
         await tree.remove(model)
 
     async with trio.open_nursery() as nursery, tree:
         # Whichever is closed first, the other one is removed meanwhile.
-        nursery.start_soon(remove, voices[0], models[1])
-        nursery.start_soon(remove, voices[1], models[0])
+        nursery.start_soon(remove, fakes[0], models[1])
+        nursery.start_soon(remove, fakes[1], models[0])
 
     assert [model.users for model in models] == [0, 0]

@@ -8,16 +8,17 @@ import pytest
 
 from helpers.registered import register
 from helpers.runs import by_weight, failing, run
-from helpers.voices import Voice
 from ultra import BadCall, OrchestrationResult, QuorumNotReached, StageFailed
+from ultra.messages.request import ModelRequest
 from ultra.strategies import BestOf
+from ultra.testing import FakeModel
 
 
 async def best_of(
     verify: Any = None, *, weights: Any = (1.0, 1.0, 1.0), **fields: Any
 ) -> OrchestrationResult:
-    voices = [Voice(name, answer=f"{name} says so") for name in "abc"]
-    return await run(by_weight(zip(voices, weights, strict=True)), strategy=BestOf(verify=verify), **fields)
+    fakes = [FakeModel(f"{name} says so", name=name) for name in "abc"]
+    return await run(by_weight(zip(fakes, weights, strict=True)), strategy=BestOf(verify=verify), **fields)
 
 
 def scores(**given: float) -> Any:
@@ -95,16 +96,13 @@ async def test_ties_go_by_weight() -> None:
 
 
 async def test_the_judge_stands_before_the_scorer() -> None:
-    class Judge(Voice):
-        """Prefers the answer of c, wherever it stands."""
+    def grade(request: ModelRequest) -> str:
+        """Prefer the answer of c, wherever it stands."""
+        before, _, _ = request.prompt.partition("c says so")
+        best = before.rpartition("Candidate ")[2][0]
+        return "\n".join(f"{label}: {9 if label == best else 2}" for label in "ABC")
 
-        async def generate(self, prompt: str) -> Any:
-            await super().generate(prompt)
-            before, _, _ = prompt.partition("c says so")
-            best = before.rpartition("Candidate ")[2][0]
-            return "\n".join(f"{label}: {9 if label == best else 2}" for label in "ABC")
-
-    judge = register(Judge("judge"), "judge")
+    judge = register(FakeModel(grade), "judge")
     result = await best_of(scorer=scores(a=0.9, b=0.9, c=0.1), judge=judge)
     assert (str(result.final_synthesis), result.confidence) == ("c says so", 0.9)
 
@@ -118,8 +116,8 @@ async def test_a_single_answer_is_not_scored() -> None:
     def never(_question: str, _answers: Any) -> Any:
         raise AssertionError("there is nothing to compare")
 
-    models = [failing("a"), Voice("b", answer="b says so")]
-    result = await run([register(voice, voice.name) for voice in models], strategy=BestOf(), scorer=never)
+    models = [failing("a"), FakeModel("b says so", name="b")]
+    result = await run([register(fake, fake.name) for fake in models], strategy=BestOf(), scorer=never)
     assert (str(result.final_synthesis), result.status) == ("b says so", "degraded")
 
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from msgspec import Struct
 
-from helpers.voices import Voice
 from ultra import BadCall, MultiLLMOrchestrator
 from ultra.strategies import Answer, BestOf, RunContext, Stage, StrategySpec, Synthesize, Vote
 from ultra.strategies.catalog import load_strategy, make_strategy, spec_of, strategy_names
 from ultra.strategies.stages import INITIAL, SYNTHESIS
+from ultra.testing import FakeModel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -227,8 +227,8 @@ def test_strategies_of_other_packages_stand_beside_those_of_ultra_and_take_no_na
 @pytest.mark.usefixtures("others")
 async def test_a_strategy_of_another_package_is_used_by_its_name() -> None:
     orchestrator = MultiLLMOrchestrator(strategy="longest")
-    orchestrator.register_model("a", Voice("a", answer="short"), weight=2.0)
-    orchestrator.register_model("b", Voice("b", answer="much longer"))
+    orchestrator.register_model("a", FakeModel("short", name="a"), weight=2.0)
+    orchestrator.register_model("b", FakeModel("much longer", name="b"))
     result = await orchestrator.process_responses("Q")
     assert (result.strategy, str(result.final_synthesis)) == ("longest", "much longer")
 

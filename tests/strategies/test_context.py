@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -12,11 +13,9 @@ from trio.testing import MockClock
 
 from helpers.registered import register
 from helpers.runs import Recorder, by_weight, failing, run, three
-from helpers.voices import GatedVoice, SlowVoice, StreamingVoice, Voice
 from ultra import (
     AllAttemptsFailed,
     BadCall,
-    Completion,
     DeadlineExceeded,
     MultiLLMOrchestrator,
     Price,
@@ -28,6 +27,7 @@ from ultra.messages.events import Chunk, ModelStarted, StageCompleted, StageStar
 from ultra.messages.request import ModelRequest
 from ultra.messages.results import Usage
 from ultra.strategies import Answer, Model, RunContext
+from ultra.testing import FakeAnswer, FakeModel
 
 
 class By:
@@ -114,10 +114,10 @@ async def test_a_step_inside_another_is_refused() -> None:
     ids=["ask_all", "ask_first", "ask", "score"],
 )
 async def test_to_ask_outside_a_step_is_refused(ask: Any) -> None:
-    voice = Voice("a")
+    fake = FakeModel(name="a")
     with pytest.raises(UsageError, match=r"within a step: use 'with context\.step\(name\):' around it"):
-        await run([register(voice)], strategy=By(ask))
-    assert voice.calls == 0
+        await run([register(fake)], strategy=By(ask))
+    assert len(fake.calls) == 0
 
 
 async def test_rounds_of_one_step_are_told_apart() -> None:
@@ -227,7 +227,7 @@ async def test_one_model_can_be_given_less_time_than_the_run_has(autojump_clock:
                 await context.ask_first(context.request, models=context.models[:1], within=1, required=True)
             return Answer((await context.ask_all(context.request, within=1))[0])
 
-    slow = SlowVoice("a", seconds=1000)
+    slow = FakeModel(name="a", seconds=1000)
     result = await run(three(a=slow), strategy=By(ask), timeout=10)
     assert str(result.final_synthesis) == "b: Q"
     assert result.response_time == pytest.approx(7)
@@ -263,8 +263,8 @@ async def test_answers_that_are_not_required_may_be_missing() -> None:
 async def test_stragglers_are_cancelled_some_time_after_the_quorum_and_have_failed(
     autojump_clock: MockClock,
 ) -> None:
-    slow = SlowVoice("a", seconds=1000)
-    models = three(a=slow, b=SlowVoice("b", seconds=3))
+    slow = FakeModel(name="a", seconds=1000)
+    models = three(a=slow, b=FakeModel(name="b", seconds=3))
     sink = Recorder()
     result = await run(models, strategy=ALL, grace=2, quorum=2, sink=sink)
     assert result.response_time == pytest.approx(5)
@@ -276,28 +276,31 @@ async def test_stragglers_are_cancelled_some_time_after_the_quorum_and_have_fail
 
 
 async def test_who_answers_within_the_grace_counts(autojump_clock: MockClock) -> None:
-    result = await run(three(a=SlowVoice("a", seconds=1.5)), strategy=ALL, grace=2)
+    result = await run(three(a=FakeModel(name="a", seconds=1.5)), strategy=ALL, grace=2)
     assert list(result.initial_responses) == ["a", "b", "c"]
     assert result.status == "success"
     assert result.response_time == pytest.approx(1.5)
 
 
 async def test_without_grace_it_waits_for_all(autojump_clock: MockClock) -> None:
-    result = await run(three(a=SlowVoice("a", seconds=100)), strategy=ALL)
+    result = await run(three(a=FakeModel(name="a", seconds=100)), strategy=ALL)
     assert result.status == "success"
     assert result.response_time == pytest.approx(100)
 
 
 async def test_a_grace_of_nothing_takes_those_who_have_answered(autojump_clock: MockClock) -> None:
     result = await run(
-        three(a=SlowVoice("a", seconds=2), b=SlowVoice("b", seconds=1)), strategy=ALL, grace=0, quorum=2
+        three(a=FakeModel(name="a", seconds=2), b=FakeModel(name="b", seconds=1)),
+        strategy=ALL,
+        grace=0,
+        quorum=2,
     )
     assert list(result.initial_responses) == ["b", "c"]
     assert result.response_time == pytest.approx(1)
 
 
 async def test_the_grace_ends_no_later_than_the_run(autojump_clock: MockClock) -> None:
-    result = await run(three(a=SlowVoice("a", seconds=100)), strategy=ALL, grace=50, timeout=4)
+    result = await run(three(a=FakeModel(name="a", seconds=100)), strategy=ALL, grace=50, timeout=4)
     assert result.response_time == pytest.approx(4)
 
 
@@ -311,9 +314,9 @@ async def test_it_stops_as_soon_as_the_answers_are_enough(autojump_clock: MockCl
     async def until(context: RunContext) -> Answer:
         return await ask_everybody(context, until=enough)
 
-    slow = SlowVoice("a", seconds=1000)
+    slow = FakeModel(name="a", seconds=1000)
     sink = Recorder()
-    result = await run(three(a=slow, b=SlowVoice("b", seconds=3)), strategy=By(until), sink=sink)
+    result = await run(three(a=slow, b=FakeModel(name="b", seconds=3)), strategy=By(until), sink=sink)
     assert seen == [["c"], ["b", "c"]]
     assert (result.status, result.failures, slow.cancelled) == ("success", [], 1)
     assert result.response_time == pytest.approx(3)
@@ -325,27 +328,18 @@ async def test_an_error_in_what_says_that_it_is_enough_ends_the_run(autojump_clo
     async def until(context: RunContext) -> Answer:
         return await ask_everybody(context, until=lambda _responses: 1 / 0 > 0)
 
-    slow = SlowVoice("a", seconds=1000)
+    slow = FakeModel(name="a", seconds=1000)
     with pytest.raises(StrategyFailed, match="division by zero"):
-        await run(three(a=slow, b=SlowVoice("b", seconds=1)), strategy=By(until))
+        await run(three(a=slow, b=FakeModel(name="b", seconds=1)), strategy=By(until))
     assert slow.cancelled == 1
 
 
 # --- samples ------------------------------------------------------------------------------------------
 
 
-class Counting(Voice):
-    """Answers with the number of the call."""
-
-    async def generate(self, prompt: str) -> Any:
-        number = self.calls
-        await super().generate(prompt)
-        return f"{self.name} {number}"
-
-
 async def test_samples_are_different_calls_and_stand_by_weight_and_then_by_sample() -> None:
     sink = Recorder()
-    result = await run(three(a=Counting("a")), strategy=ALL, samples=2, sink=sink)
+    result = await run(three(a=FakeModel(["a 0", "a 1"], name="a")), strategy=ALL, samples=2, sink=sink)
     step = result.steps[0]
     assert [(r.model_name, r.sample) for r in step.responses] == [
         ("a", 0),
@@ -364,12 +358,12 @@ async def test_samples_are_different_calls_and_stand_by_weight_and_then_by_sampl
 
 
 async def test_samples_have_keys_of_their_own_in_the_cache() -> None:
-    voice = Counting("a")
+    fake = FakeModel(["a 0", "a 1", "a 2"])
     async with MultiLLMOrchestrator(strategy=ALL, samples=2) as orchestrator:
-        orchestrator.register_model("a", voice)
+        orchestrator.register_model("a", fake)
         first = await orchestrator.process_responses("Q")
         again = await orchestrator.process_responses("Q", samples=3)
-    assert voice.calls == 3
+    assert len(fake.calls) == 3
     contents = [response.content for response in first.steps[0].responses]
     assert sorted(contents) == ["a 0", "a 1"]
     assert [response.cached for response in again.steps[0].responses] == [True, True, False]
@@ -377,9 +371,9 @@ async def test_samples_have_keys_of_their_own_in_the_cache() -> None:
 
 
 async def test_samples_are_streamed_apart() -> None:
-    voice = StreamingVoice("a", ["x", "y"])
+    fake = FakeModel(FakeAnswer("x", "y"), name="a")
     orchestrator = MultiLLMOrchestrator(strategy=ALL, samples=2)
-    orchestrator.register_model("a", voice)
+    orchestrator.register_model("a", fake)
     texts = {0: "", 1: ""}
     async with orchestrator.stream_responses("Q") as stream:
         async for event in stream:
@@ -389,14 +383,8 @@ async def test_samples_are_streamed_apart() -> None:
 
 
 async def test_a_sample_that_fails_is_told_as_that_sample(autojump_clock: MockClock) -> None:
-    class OnceSlow(Voice):
-        async def generate(self, prompt: str) -> Any:
-            if not self.calls:
-                self.prompts.append(prompt)
-                await trio.sleep_forever()
-            return await super().generate(prompt)
-
-    result = await run([register(OnceSlow("a"), "a")], strategy=ALL, samples=2, timeout=3)
+    once_slow = FakeModel([FakeAnswer(seconds=math.inf), "fast"])
+    result = await run([register(once_slow, "a")], strategy=ALL, samples=2, timeout=3)
     assert [(failure.model_name, failure.sample) for failure in result.failures] == [("a", 0)]
     assert [response.sample for response in result.steps[0].responses] == [1]
 
@@ -417,15 +405,9 @@ async def test_the_quorum_counts_models_and_not_samples() -> None:
 # --- budget and time ----------------------------------------------------------------------------------
 
 
-class Dear(Voice):
-    """Costs a dollar a call, at a price of a dollar for a token."""
-
-    async def generate(self, prompt: str) -> Any:
-        return Completion(content=str(await super().generate(prompt)), usage=Usage(input=0, output=1))
-
-
 def dear(name: str, weight: float = 1.0) -> Any:
-    model = register(Dear(name), name, weight)
+    """A model that costs a dollar a call."""
+    model = register(FakeModel(name=name, usage=Usage(input=0, output=1)), name, weight)
     model.price = Price(input=0, output=1e6)
     return model
 
@@ -472,7 +454,7 @@ async def test_a_strategy_that_does_not_heed_its_time_is_given_up(autojump_clock
         return Answer(None)
 
     async with MultiLLMOrchestrator(strategy=By(sleep)) as orchestrator:
-        orchestrator.register_model("a", Voice("a"))
+        orchestrator.register_model("a", FakeModel(name="a"))
         began = trio.current_time()
         with pytest.raises(DeadlineExceeded, match="The run has 5 s in all"):
             await orchestrator.process_responses("Q", timeout=5)
@@ -512,7 +494,7 @@ async def test_samples_are_scored_apart() -> None:
             responses = await context.score(await context.ask_all(context.request, samples=2))
         return Answer(context.best(responses), "selected")
 
-    result = await run([register(Voice("a"), "a")], strategy=By(score), scorer=scorer)
+    result = await run([register(FakeModel(name="a"), "a")], strategy=By(score), scorer=scorer)
     assert list(given[0]) == ["a", "a#1"]
     assert [response.quality for response in result.steps[0].responses] == [0.1, 0.8]
     assert result.final_synthesis is not None
@@ -532,9 +514,6 @@ async def test_a_strategy_can_tell_an_event_of_its_own_step() -> None:
 
 
 async def test_answers_are_read_fenced_and_a_tiny_model_fails_alone() -> None:
-    class Tiny(Voice):
-        context_window = 20
-
     async def read(context: RunContext) -> Answer:
         with context.step("initial"):
             responses = await context.ask_all(context.request, models=context.models[1:])
@@ -542,8 +521,8 @@ async def test_answers_are_read_fenced_and_a_tiny_model_fails_alone() -> None:
             readers = await context.ask_all(context.compose("meta", responses))
         return Answer(readers[0])
 
-    b = Voice("b")
-    result = await run(by_weight([(Tiny("a"), 3.0), (b, 2.0), (Voice("c"), 1.0)]), strategy=By(read))
+    tiny, b = FakeModel(name="a", context_window=20), FakeModel(name="b")
+    result = await run(by_weight([(tiny, 3.0), (b, 2.0), (FakeModel(name="c"), 1.0)]), strategy=By(read))
     assert list(result["reading_responses"]) == ["b", "c"]
     assert [(failure.model_name, failure.kind) for failure in result.failures] == [("a", "bad_request")]
     assert "Candidate A: <" in b.prompts[1]
@@ -566,7 +545,7 @@ async def test_a_strategy_that_raises_harms_neither_the_coordinator_nor_other_ru
         raise ZeroDivisionError("mine")
 
     async with MultiLLMOrchestrator(cache_enabled=False) as orchestrator:
-        gated = GatedVoice("a")
+        gated = FakeModel(name="a", gated=True)
         orchestrator.register_model("a", gated)
         async with orchestrator.stream_responses("Q", stages=["initial"]) as other:
             await gated.asked.wait()
@@ -606,7 +585,7 @@ async def test_an_answer_that_makes_no_sense_fails_the_run_and_says_why(
 
 
 async def test_a_cancelled_run_cancels_its_strategy_and_its_calls(autojump_clock: MockClock) -> None:
-    slow = SlowVoice("a", seconds=1000)
+    slow = FakeModel(name="a", seconds=1000)
     cancelled = []
 
     async def wait(context: RunContext) -> Answer:
@@ -633,8 +612,8 @@ async def test_plain_and_streamed_runs_of_a_strategy_are_the_same() -> None:
             return Answer(await context.ask_first(request), "primary", 0.5)
 
     orchestrator = MultiLLMOrchestrator(strategy=By(two_steps))
-    orchestrator.register_model("a", Voice("a"))
-    orchestrator.register_model("b", Voice("b", failures=[ModelError("no", kind="bad_request")] * 2))
+    orchestrator.register_model("a", FakeModel(name="a"))
+    orchestrator.register_model("b", FakeModel(name="b", failures=[ModelError("no", kind="bad_request")] * 2))
     plain = await orchestrator.process_responses("Q")
     async with orchestrator.stream_responses("Q") as stream:
         events = [event async for event in stream]
@@ -652,8 +631,8 @@ async def test_plain_and_streamed_runs_of_a_strategy_are_the_same() -> None:
 
 async def test_a_strategy_without_the_method_is_refused_before_any_model_is_called() -> None:
     orchestrator = MultiLLMOrchestrator()
-    voice = Voice("a")
-    orchestrator.register_model("a", voice)
+    fake = FakeModel(name="a")
+    orchestrator.register_model("a", fake)
     with pytest.raises(BadCall, match=r"an object with 'async def run\(self, context\)'"):
         await orchestrator.process_responses("Q", strategy=object())  # type: ignore[arg-type]
-    assert voice.calls == 0
+    assert len(fake.calls) == 0

@@ -13,9 +13,9 @@ from trio.testing import MockClock
 
 from helpers.registered import register
 from helpers.runs import Recorder, asks, run
-from helpers.voices import SlowVoice, Voice
 from ultra import ModelError, MultiLLMOrchestrator, Stage, StageFailed, StageResponses, Timeouts
 from ultra.messages.events import Event, ModelFailed, StageCompleted
+from ultra.testing import FakeModel
 
 
 def words(responses: StageResponses) -> str:
@@ -28,10 +28,10 @@ def own(name: str, **fields: Any) -> Stage:
     return Stage(name=name, prompt=words, **fields)
 
 
-def orchestrator_of(*voices: Voice, **settings: Any) -> MultiLLMOrchestrator:
+def orchestrator_of(*fakes: FakeModel, **settings: Any) -> MultiLLMOrchestrator:
     orchestrator = MultiLLMOrchestrator(max_retries=0, **settings)
-    for weight, voice in enumerate(reversed(voices)):
-        orchestrator.register_model(voice.name, voice, weight=weight)
+    for weight, fake in enumerate(reversed(fakes)):
+        orchestrator.register_model(fake.name, fake, weight=weight)
     return orchestrator
 
 
@@ -55,11 +55,11 @@ async def test_the_initial_stage_asks_the_question_under_the_system_prompt_of_th
 
 
 async def test_built_in_stages_read_what_they_are_told_to_read() -> None:
-    voice = Voice("a")
-    orchestrator = orchestrator_of(voice)
+    fake = FakeModel(name="a")
+    orchestrator = orchestrator_of(fake)
     stages: list[str | Stage] = ["initial", own("draft"), Stage(name="meta", reads="draft"), "synthesis"]
     await orchestrator.process_responses("Q", stages=stages)
-    draft, meta, synthesis = voice.prompts[1:]
+    draft, meta, synthesis = fake.prompts[1:]
     assert draft == "initial of Q: a"
     assert "a: initial of Q: a" in meta
     assert "a: Q<" in synthesis
@@ -73,7 +73,7 @@ async def test_a_prompt_method_is_called_once_for_all_models_and_sees_all_stages
         seen.append([response.content for response in responses])
         return f"{len(responses.stage('initial'))} answers to {responses.prompt}"
 
-    a, b = Voice("a"), Voice("b")
+    a, b = FakeModel(name="a"), FakeModel(name="b")
     results = await orchestrator_of(a, b).process_responses(
         "Q", stages=["initial", "meta", Stage(name="last", prompt=write, reads="initial")]
     )
@@ -82,31 +82,26 @@ async def test_a_prompt_method_is_called_once_for_all_models_and_sees_all_stages
 
 
 async def test_a_first_stage_of_ones_own_is_given_the_question() -> None:
-    voice = Voice("a")
-    await orchestrator_of(voice).process_responses("Q", stages=[own("first")])
-    assert voice.prompts == ["nothing of Q: "]
+    fake = FakeModel(name="a")
+    await orchestrator_of(fake).process_responses("Q", stages=[own("first")])
+    assert fake.prompts == ["nothing of Q: "]
 
 
 @pytest.mark.parametrize("text", [None, "", "  ", 7])
 async def test_a_prompt_method_that_gives_no_text_ends_the_run(text: Any) -> None:
     stage = Stage(name="mine", prompt=lambda _responses: text)
     with pytest.raises(StageFailed, match=r"the prompt of stage 'mine' failed.*must give the text"):
-        await orchestrator_of(Voice("a")).process_responses("Q", stages=["initial", stage])
+        await orchestrator_of(FakeModel(name="a")).process_responses("Q", stages=["initial", stage])
 
 
 async def test_a_built_in_stage_about_answers_that_nobody_gave_is_a_failure_of_that_stage() -> None:
-    class NoDraft(Voice):
-        async def generate(self, prompt: str) -> Any:
-            if prompt.startswith("initial of"):
-                raise ModelError("no", kind="bad_request")
-            return await super().generate(prompt)
-
+    no_draft = FakeModel({"initial of": ModelError("no", kind="bad_request"), "": "fine"}, name="a")
     stages: list[str | Stage] = [
         "initial",
         own("draft", optional=True),
         Stage(name="meta", reads="draft", optional=True),
     ]
-    results = await orchestrator_of(NoDraft("a")).process_responses("Q", stages=stages)
+    results = await orchestrator_of(no_draft).process_responses("Q", stages=stages)
     assert results.status == "degraded"
     assert [failure.message for failure in results.failures][1] == (
         "stage 'meta' has no answers to read [bad_request]"
@@ -114,10 +109,8 @@ async def test_a_built_in_stage_about_answers_that_nobody_gave_is_a_failure_of_t
 
 
 async def test_texts_that_are_cut_to_fit_are_told() -> None:
-    class Small(Voice):
-        context_window = 700
-
-    orchestrator = orchestrator_of(Small("small"), Voice("long", answer="word " * 3000))
+    small = FakeModel(name="small", context_window=700)
+    orchestrator = orchestrator_of(small, FakeModel("word " * 3000, name="long"))
     results = await orchestrator.process_responses("Q", stages=["initial", "synthesis"])
     assert results.status == "success"
     assert results.final_synthesis is not None
@@ -126,12 +119,9 @@ async def test_texts_that_are_cut_to_fit_are_told() -> None:
 
 
 async def test_a_window_too_small_for_the_texts_leaves_the_work_to_the_next_model() -> None:
-    class Tiny(Voice):
-        context_window = 20
-
-    results = await orchestrator_of(Tiny("tiny"), Voice("b")).process_responses(
-        "Q", stages=["initial", "synthesis"]
-    )
+    tiny = FakeModel(name="tiny", context_window=20)
+    orchestrator = orchestrator_of(tiny, FakeModel(name="b"))
+    results = await orchestrator.process_responses("Q", stages=["initial", "synthesis"])
     assert results.final_synthesis is not None
     assert (results.final_synthesis.model_name, results.synthesis_source) == ("b", "fallback")
 
@@ -139,7 +129,7 @@ async def test_a_window_too_small_for_the_texts_leaves_the_work_to_the_next_mode
 # --- when each stage has to end ---------------------------------------------------------------------
 
 
-PATIENT = Timeouts(attempt=1e9)
+PATIENT = Timeouts(attempt=1e9, first_token=1e9)
 
 
 class Timed(Recorder):
@@ -164,14 +154,20 @@ async def moments(timeout: float, *shares: float, judged: bool = False) -> list[
 
     If they are `judged`, the judge of the first one hangs, too.
     """
-    hanging = register(SlowVoice("hanging", seconds=math.inf), "hanging", 2.0, timeouts=PATIENT)
-    judge = register(SlowVoice("judge", seconds=math.inf), "judge", timeouts=PATIENT) if judged else None
+    hanging = register(FakeModel(name="hanging", seconds=math.inf), "hanging", 2.0, timeouts=PATIENT)
+    judge = register(FakeModel(name="judge", seconds=math.inf), "judge", timeouts=PATIENT) if judged else None
     stages = [
         Stage(name=f"s{number}" if number else "initial", prompt=asks("Q"), optional=True, share=share)
         for number, share in enumerate(shares)
     ]
     sink = Timed()
-    await run([hanging, register(Voice("quick"), "quick")], *stages, timeout=timeout, judge=judge, sink=sink)
+    await run(
+        [hanging, register(FakeModel(name="quick"), "quick")],
+        *stages,
+        timeout=timeout,
+        judge=judge,
+        sink=sink,
+    )
     return list(zip(sink.answered, sink.ended, strict=True))
 
 
@@ -184,7 +180,7 @@ async def test_the_share_of_the_first_stage_is_what_is_left(autojump_clock: Mock
 
 
 async def test_without_a_timeout_no_stage_has_to_end(autojump_clock: MockClock) -> None:
-    slow = SlowVoice("slow", seconds=1e6)
+    slow = FakeModel(name="slow", seconds=1e6)
     sink = Timed()
     await run([register(slow, timeouts=PATIENT)], sink=sink)
     assert sink.ended == pytest.approx([1e6, 2e6, 3e6])
@@ -207,8 +203,8 @@ async def test_scoring_has_its_share_between_the_answers_and_the_end_of_the_stag
 async def test_time_for_scoring_is_kept_only_where_there_is_a_judge_and_an_initial_stage(
     autojump_clock: MockClock,
 ) -> None:
-    hanging = register(SlowVoice("hanging", seconds=math.inf), "hanging", 2.0)
-    judge = register(SlowVoice("judge", seconds=math.inf), "judge")
+    hanging = register(FakeModel(name="hanging", seconds=math.inf), "hanging", 2.0)
+    judge = register(FakeModel(name="judge", seconds=math.inf), "judge")
     stages = [Stage(name=name, prompt=asks("Q"), optional=True, share=0.3) for name in ("first", "second")]
     sink = Timed()
     await run([hanging], *stages, timeout=10, judge=judge, sink=sink)

@@ -11,12 +11,13 @@ from trio.testing import MockClock
 
 from helpers.registered import AT_ONCE, register
 from helpers.runs import ALL, NOW, make_run, run, three
-from helpers.voices import SlowVoice, Voice
 from ultra.actors.coordinator.run import Run
 from ultra.errors import ModelError, QuorumNotReached
+from ultra.messages.request import ModelRequest
 from ultra.orchestrator.tree import ModelTree
 from ultra.strategies import Synthesize
 from ultra.supervisor import RestartIntensity
+from ultra.testing import FakeModel
 
 GUIDE = Synthesize(stages=ALL)
 
@@ -26,7 +27,7 @@ GUIDE = Synthesize(stages=ALL)
 async def test_a_model_that_is_removed_while_it_is_asked_is_a_failure_of_that_model(
     autojump_clock: MockClock,
 ) -> None:
-    models = three(a=SlowVoice("a", seconds=1000))
+    models = three(a=FakeModel(name="a", seconds=1000))
     results = []
     async with ModelTree(models, random=Random(1), intensity=NOW) as tree:
 
@@ -42,13 +43,7 @@ async def test_a_model_that_is_removed_while_it_is_asked_is_a_failure_of_that_mo
 
 
 async def test_a_model_that_is_down_is_left_out_and_can_be_revived() -> None:
-    class Crashing(Voice):
-        def __init__(self) -> None:
-            super().__init__("a")
-            self.broken = True
-
-    voice = Crashing()
-    models = three(a=voice)
+    models = three()
 
     async def call(*_arguments: Any, **_more: Any) -> Any:
         await trio.lowlevel.checkpoint()
@@ -90,14 +85,13 @@ async def test_a_bug_that_crashes_a_model_once_is_not_noticed_by_the_run() -> No
 async def test_many_runs_at_once_all_end_as_they_would_alone(seed: int, autojump_clock: MockClock) -> None:
     random = Random(seed)
 
-    class Fickle(Voice):
-        async def generate(self, prompt: str) -> Any:
-            await trio.sleep(random.choice([0, 0.1, 1, 30]))
-            if random.random() < 0.3:
-                raise ModelError("fickle", kind=random.choice(["server", "bad_request"]))
-            return await super().generate(prompt)
+    async def answer(request: ModelRequest) -> str:
+        await trio.sleep(random.choice([0, 0.1, 1, 30]))
+        if random.random() < 0.3:
+            raise ModelError("fickle", kind=random.choice(["server", "bad_request"]))
+        return f"I read {request.prompt}"
 
-    models = [register(Fickle(name), name, retry=AT_ONCE) for name in "abc"]
+    models = [register(FakeModel(answer), name, retry=AT_ONCE) for name in "abc"]
     ends = 0
     async with ModelTree(models, random=random, intensity=NOW) as tree:
 

@@ -7,27 +7,26 @@ from typing import Any
 import pytest
 
 from helpers.runs import INITIAL, SYNTHESIS, Recorder, asks, failing, run, three
-from helpers.voices import Voice
 from ultra.actors.coordinator.reading import Reader, Written
 from ultra.errors import ModelError, QuorumNotReached, StageFailed
 from ultra.messages.events import PromptFitted
 from ultra.messages.request import ModelRequest
 from ultra.strategies import Model, Stage
 from ultra.strategies.stages import BUILT_IN
+from ultra.testing import FakeModel
 
 # --- the synthesis -----------------------------------------------------------------------------------
 
 
-class NoSynthesis(Voice):
-    async def generate(self, prompt: str) -> Any:
-        if prompt == "synthesis":
-            raise ModelError(f"{self.name} cannot", kind="bad_request")
-        return await super().generate(prompt)
+def refusing(stage: str, *names: str) -> dict[str, FakeModel]:
+    """Models that answer every stage but this one."""
+    error = ModelError("cannot", kind="bad_request")
+    return {name: FakeModel({stage: error, "": f"{name}'s answer"}, name=name) for name in names}
 
 
 async def test_the_synthesis_falls_back_in_weight_order() -> None:
     sink = Recorder()
-    result = await run(three(a=NoSynthesis("a"), b=NoSynthesis("b")), sink=sink)
+    result = await run(three(**refusing("synthesis", *"ab")), sink=sink)
     assert result.final_synthesis is not None
     assert (result.final_synthesis.model_name, result.synthesis_source) == ("c", "fallback")
     assert result.status == "degraded"
@@ -38,7 +37,7 @@ async def test_if_none_can_write_it_the_best_candidate_stands_in() -> None:
     def score(_question: str, _answers: Any) -> dict[str, float]:
         return {"a": 0.2, "b": 0.9, "c": 0.5}
 
-    models = three(a=NoSynthesis("a"), b=NoSynthesis("b"), c=NoSynthesis("c"))
+    models = three(**refusing("synthesis", *"abc"))
     result = await run(models, INITIAL, SYNTHESIS, scorer=score)
     assert result.final_synthesis == result.initial_responses["b"]
     assert (result.synthesis_source, result.status) == ("best_candidate", "degraded")
@@ -47,29 +46,23 @@ async def test_if_none_can_write_it_the_best_candidate_stands_in() -> None:
 
 
 async def test_without_scores_the_best_candidate_is_that_of_the_highest_weight() -> None:
-    result = await run(three(a=NoSynthesis("a"), b=NoSynthesis("b"), c=NoSynthesis("c")), INITIAL, SYNTHESIS)
+    result = await run(three(**refusing("synthesis", *"abc")), INITIAL, SYNTHESIS)
     assert result.final_synthesis == result.initial_responses["a"]
 
 
 async def test_only_who_answered_what_it_reads_writes_the_synthesis() -> None:
-    late = Voice("a", failures=[ModelError("busy", kind="bad_request")])
+    late = FakeModel(name="a", failures=[ModelError("busy", kind="bad_request")])
     result = await run(three(a=late), INITIAL, SYNTHESIS)
     assert result.final_synthesis is not None
     assert result.final_synthesis.model_name == "b"
-    assert late.calls == 1
+    assert len(late.calls) == 1
 
 
 async def test_a_synthesis_of_a_stage_that_nobody_answered_takes_another_stages_best() -> None:
     draft = Stage(name="draft", prompt=asks("draft"), optional=True, reads="initial")
     synthesis = Stage(name="synthesis", prompt=asks("x"), asks="first", reads="draft")
 
-    class NoDraft(Voice):
-        async def generate(self, prompt: str) -> Any:
-            if prompt == "draft":
-                raise ModelError("no", kind="bad_request")
-            return await super().generate(prompt)
-
-    result = await run(three(a=NoDraft("a"), b=NoDraft("b"), c=NoDraft("c")), INITIAL, draft, synthesis)
+    result = await run(three(**refusing("draft", *"abc")), INITIAL, draft, synthesis)
     assert result.final_synthesis == result.initial_responses["a"]
     assert result.synthesis_source == "best_candidate"
 
@@ -91,13 +84,7 @@ async def test_a_stage_that_asks_the_first_needs_one_answer_and_is_no_synthesis(
     assert list(result["critique_responses"]) == ["b"]
     assert (result.final_synthesis, result.synthesis_source) == (None, None)
 
-    class NoCritique(Voice):
-        async def generate(self, prompt: str) -> Any:
-            if prompt == "critique":
-                raise ModelError("no", kind="bad_request")
-            return await super().generate(prompt)
-
-    reluctant = three(a=NoCritique("a"), b=NoCritique("b"), c=NoCritique("c"))
+    reluctant = three(**refusing("critique", *"abc"))
     with pytest.raises(QuorumNotReached, match="'critique' got 0 of the 1"):
         await run(reluctant, INITIAL, critique, quorum=2)
     optional = Stage(name="critique", prompt=asks("critique"), asks="first", reads="initial", optional=True)

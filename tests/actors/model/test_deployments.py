@@ -6,11 +6,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from helpers.voices import SlowVoice, StreamingVoice, Voice
 from ultra import (
     AllAttemptsFailed,
     BadCall,
-    Completion,
     Limits,
     ModelError,
     MultiLLMOrchestrator,
@@ -23,12 +21,14 @@ from ultra.actors.model.hedging import Hedge
 from ultra.clients.pricing import Price
 from ultra.clients.wire.rate_limits import RateLimits
 from ultra.messages.events import Chunk
+from ultra.messages.results import Completion
+from ultra.testing import FakeAnswer, FakeModel
 
 ONCE = RetryPolicy(max_retries=0)
 
 
 async def test_the_next_deployment_answers_when_one_fails() -> None:
-    first, second = Voice("first", failures=[ConnectionError("gone")]), Voice("second")
+    first, second = FakeModel(name="first", failures=[ConnectionError("gone")]), FakeModel(name="second")
     orchestrator = MultiLLMOrchestrator(retry=ONCE)
     orchestrator.register_model("one", [first, second])
 
@@ -40,18 +40,18 @@ async def test_the_next_deployment_answers_when_one_fails() -> None:
 
 
 async def test_the_callers_own_mistake_is_not_tried_on_other_deployments() -> None:
-    second = Voice("second")
+    second = FakeModel(name="second")
     orchestrator = MultiLLMOrchestrator(retry=ONCE)
-    orchestrator.register_model("one", [Voice(failures=[ModelError("no", kind="bad_request")]), second])
+    orchestrator.register_model("one", [FakeModel(failures=[ModelError("no", kind="bad_request")]), second])
 
     with pytest.raises(AllAttemptsFailed):
         await orchestrator.get_model_response("one", "Q")
-    assert second.calls == 0
+    assert len(second.calls) == 0
 
 
 async def test_when_all_fail_an_error_that_is_worth_a_retry_decides() -> None:
-    first = Voice("first", failures=[ModelError("busy", kind="overloaded")])
-    second = Voice("second", failures=[ModelError("bad key", kind="auth")])
+    first = FakeModel(name="first", failures=[ModelError("busy", kind="overloaded")])
+    second = FakeModel(name="second", failures=[ModelError("bad key", kind="auth")])
     orchestrator = MultiLLMOrchestrator(retry=RetryPolicy(max_retries=1, initial=0))
     orchestrator.register_model("one", [first, second])
 
@@ -61,7 +61,7 @@ async def test_when_all_fail_an_error_that_is_worth_a_retry_decides() -> None:
 async def test_a_deployment_that_lacks_the_model_is_followed_by_the_next() -> None:
     missing = ModelError("no such model", kind="bad_request", status=404)
     orchestrator = MultiLLMOrchestrator(retry=ONCE)
-    orchestrator.register_model("one", [Voice(failures=[missing]), Voice("second")])
+    orchestrator.register_model("one", [FakeModel(failures=[missing]), FakeModel(name="second")])
 
     assert (await orchestrator.get_model_response("one", "Q")).content == "second: Q"
 
@@ -69,8 +69,8 @@ async def test_a_deployment_that_lacks_the_model_is_followed_by_the_next() -> No
 async def test_a_deployment_that_asks_for_a_pause_is_left_out_until_it_is_over(
     autojump_clock: MockClock,
 ) -> None:
-    first = Voice("first", failures=[ModelError("slow down", kind="rate_limit", retry_after=30)])
-    second = Voice("second", failures=[ModelError("oops")])
+    first = FakeModel(name="first", failures=[ModelError("slow down", kind="rate_limit", retry_after=30)])
+    second = FakeModel(name="second", failures=[ModelError("oops")])
     orchestrator = MultiLLMOrchestrator(retry=RetryPolicy(initial=0), cache_enabled=False)
     orchestrator.register_model("one", [first, second])
     async with orchestrator:
@@ -78,7 +78,7 @@ async def test_a_deployment_that_asks_for_a_pause_is_left_out_until_it_is_over(
         assert (await orchestrator.get_model_response("one", "Q")).content == "second: Q"
         assert (await orchestrator.get_model_response("one", "Q")).content == "second: Q"
         assert trio.current_time() == begun
-        assert first.calls == 1
+        assert len(first.calls) == 1
         await trio.sleep(30)
         assert (await orchestrator.get_model_response("one", "Q")).content == "first: Q"
 
@@ -91,7 +91,7 @@ async def test_a_model_whose_deployments_all_ask_for_a_pause_waits_for_the_short
 
     orchestrator = MultiLLMOrchestrator(max_retries=1)
     orchestrator.register_model(
-        "one", [Voice("first", failures=[busy(30)]), Voice("second", failures=[busy(5)])]
+        "one", [FakeModel(name="first", failures=[busy(30)]), FakeModel(name="second", failures=[busy(5)])]
     )
     begun = trio.current_time()
     assert (await orchestrator.get_model_response("one", "Q")).content == "second: Q"
@@ -99,9 +99,9 @@ async def test_a_model_whose_deployments_all_ask_for_a_pause_waits_for_the_short
 
 
 async def test_text_of_a_deployment_that_breaks_is_restarted_by_the_next() -> None:
-    broken = StreamingVoice("broken", ["a", "b", "c"], breaks=1, break_after=1)
+    broken = FakeModel(FakeAnswer("a", "b", "c"), name="broken").fail(after_pieces=1)
     orchestrator = MultiLLMOrchestrator(retry=ONCE)
-    orchestrator.register_model("one", [broken, StreamingVoice("whole", ["x", "y"])])
+    orchestrator.register_model("one", [broken, FakeModel(FakeAnswer("x", "y"), name="whole")])
 
     async with orchestrator, orchestrator.stream_responses("Q", stages=["initial"]) as run:
         text = ""
@@ -116,8 +116,12 @@ async def test_text_of_a_deployment_that_breaks_is_restarted_by_the_next() -> No
 async def test_the_next_deployment_has_the_time_until_the_first_piece_too(
     *, streams: bool, autojump_clock: MockClock
 ) -> None:
-    broken = StreamingVoice("broken", ["a", "b"], breaks=1)
-    other = StreamingVoice("other", ["x"], seconds=20) if streams else SlowVoice("other", seconds=50)
+    broken = FakeModel(FakeAnswer("a", "b"), name="broken").fail(after_pieces=1)
+    other = (
+        FakeModel("x", name="other", seconds=20)
+        if streams
+        else FakeModel(name="other", seconds=50, streams=False)
+    )
     orchestrator = MultiLLMOrchestrator(retry=ONCE, timeouts=Timeouts(first_token=30, idle=10))
     orchestrator.register_model("one", [broken, other])
 
@@ -126,9 +130,9 @@ async def test_the_next_deployment_has_the_time_until_the_first_piece_too(
 
 
 async def test_an_attempt_takes_no_longer_for_having_several_deployments(autojump_clock: MockClock) -> None:
-    broken = StreamingVoice("broken", ["a", "b"], seconds=20, breaks=1)
+    broken = FakeModel(FakeAnswer("a", "b"), name="broken", seconds=20, piece_seconds=20).fail(after_pieces=1)
     orchestrator = MultiLLMOrchestrator(retry=ONCE, timeouts=Timeouts(attempt=50, first_token=30))
-    orchestrator.register_model("one", [broken, StreamingVoice("slow", ["x"], seconds=20)])
+    orchestrator.register_model("one", [broken, FakeModel("x", name="slow", seconds=20)])
     begun = trio.current_time()
 
     async with orchestrator, orchestrator.stream_responses("Q", stages=["initial"]) as run:
@@ -143,7 +147,7 @@ def test_an_empty_list_of_clients_is_refused() -> None:
 
 
 async def test_a_slow_call_is_hedged_and_counted(autojump_clock: MockClock) -> None:
-    slow, spare = SlowVoice("slow", seconds=100), SlowVoice("spare", seconds=1)
+    slow, spare = FakeModel(name="slow", seconds=100), FakeModel(name="spare", seconds=1)
     orchestrator = MultiLLMOrchestrator(retry=ONCE)
     orchestrator.register_model("one", [slow, spare], hedge=Hedge(2))
 
@@ -161,24 +165,22 @@ async def test_a_hedge_that_the_limits_do_not_allow_is_not_made(
     autojump_clock: MockClock, limits: Limits
 ) -> None:
     orchestrator = MultiLLMOrchestrator(retry=ONCE)
-    spare = Voice("spare")
-    orchestrator.register_model("one", [SlowVoice("slow", seconds=9), spare], hedge=Hedge(2), limits=limits)
+    spare = FakeModel(name="spare")
+    orchestrator.register_model(
+        "one", [FakeModel(name="slow", seconds=9), spare], hedge=Hedge(2), limits=limits
+    )
 
     assert (await orchestrator.get_model_response("one", "Q")).content == "slow: Q"
-    assert (spare.calls, orchestrator.get_metrics()["one"].hedges) == (0, 0)
+    assert (len(spare.calls), orchestrator.get_metrics()["one"].hedges) == (0, 0)
 
 
-class Metered(Voice):
-    """Reports what it used."""
-
-    async def generate(self, prompt: str) -> Completion:
-        return Completion(content=str(await super().generate(prompt)), usage=Usage(input=1000, output=500))
+USED = Usage(input=1000, output=500)
 
 
 async def test_answers_runs_and_models_have_a_cost_where_there_is_a_price() -> None:
     orchestrator = MultiLLMOrchestrator()
-    orchestrator.register_model("paid", Metered("paid"), price=Price(input=1.0, output=2.0), weight=2)
-    orchestrator.register_model("free", Metered("free"))
+    orchestrator.register_model("paid", FakeModel(usage=USED), price=Price(input=1.0, output=2.0), weight=2)
+    orchestrator.register_model("free", FakeModel(usage=USED))
 
     results = await orchestrator.process_responses("Q", stages=["initial", "synthesis"])
 
@@ -190,16 +192,16 @@ async def test_answers_runs_and_models_have_a_cost_where_there_is_a_price() -> N
     assert again["cost"] == 0
 
 
-class Empty(Voice):
-    """Has used all its tokens to think, and says nothing."""
-
-    async def generate(self, prompt: str) -> Completion:
-        return Completion(content="", usage=Usage(input=1000, output=500), finish_reason="length")
+def empty() -> FakeModel:
+    """A model that has used all its tokens to think, and says nothing."""
+    return FakeModel(FakeAnswer(usage=USED, finish_reason="length"))
 
 
 async def test_what_empty_answers_cost_is_counted_though_they_are_refused() -> None:
     orchestrator = MultiLLMOrchestrator(retry=ONCE)
-    orchestrator.register_model("one", [Empty(), Metered("spare")], price=Price(input=1.0, output=2.0))
+    orchestrator.register_model(
+        "one", [empty(), FakeModel(name="spare", usage=USED)], price=Price(input=1.0, output=2.0)
+    )
 
     response = await orchestrator.get_model_response("one", "Q")
 
@@ -211,7 +213,7 @@ async def test_what_empty_answers_cost_is_counted_though_they_are_refused() -> N
 
 async def test_an_empty_answer_takes_its_tokens_out_of_the_limit(autojump_clock: MockClock) -> None:
     orchestrator = MultiLLMOrchestrator(retry=ONCE, limits=Limits(tokens_per_minute=1500))
-    orchestrator.register_model("one", Empty())
+    orchestrator.register_model("one", empty())
 
     async with orchestrator:
         for _ in range(2):
@@ -226,7 +228,7 @@ async def test_what_a_losing_hedge_cost_is_counted_where_it_is_known(autojump_cl
 
     async def answer(prompt: str) -> Completion:
         await gate.wait()
-        return Completion(content="yes", usage=Usage(input=1000, output=500))
+        return Completion(content="yes", usage=USED)
 
     orchestrator = MultiLLMOrchestrator(retry=ONCE)
     orchestrator.register_model("one", answer, price=Price(input=1.0, output=2.0), hedge=Hedge(2))
@@ -242,8 +244,8 @@ async def test_what_a_losing_hedge_cost_is_counted_where_it_is_known(autojump_cl
 
 async def test_the_judges_grades_are_a_part_of_what_a_run_costs() -> None:
     orchestrator = MultiLLMOrchestrator(judge="judge")
-    orchestrator.register_model("free", Metered("free"))
-    orchestrator.register_model("judge", Metered("judge"), price=Price(input=1.0, output=2.0))
+    orchestrator.register_model("free", FakeModel(usage=USED))
+    orchestrator.register_model("judge", FakeModel(usage=USED), price=Price(input=1.0, output=2.0))
 
     results = await orchestrator.process_responses("Q", stages=["initial"], models=["free"])
 
@@ -252,12 +254,12 @@ async def test_the_judges_grades_are_a_part_of_what_a_run_costs() -> None:
 
 async def test_a_run_that_has_cost_too_much_leaves_its_further_stages_out_and_says_so() -> None:
     orchestrator = MultiLLMOrchestrator(max_cost=0.002)
-    voice = Metered("paid")
-    orchestrator.register_model("paid", voice, price=Price(input=1.0, output=2.0))
+    fake = FakeModel(usage=USED)
+    orchestrator.register_model("paid", fake, price=Price(input=1.0, output=2.0))
 
     results = await orchestrator.process_responses("Q")
 
-    assert voice.calls == 1
+    assert len(fake.calls) == 1
     assert results["status"] == "degraded"
     assert results["meta_responses"] == {}
     assert results["synthesis_source"] == "best_candidate"
@@ -266,11 +268,11 @@ async def test_a_run_that_has_cost_too_much_leaves_its_further_stages_out_and_sa
 
 
 async def test_limits_are_learned_from_what_the_provider_says() -> None:
-    class Strict(Voice):
+    class Strict(FakeModel):
         rate_limits = RateLimits(requests_per_minute=600, requests_remaining=0)
 
     orchestrator = MultiLLMOrchestrator(cache_enabled=False)
-    orchestrator.register_model("one", Strict("one"), limits=Limits(learn=True))
+    orchestrator.register_model("one", Strict(name="one"), limits=Limits(learn=True))
     async with orchestrator:
         await orchestrator.get_model_response("one", "Q")
         with trio.move_on_after(0.01) as scope:

@@ -10,7 +10,6 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from helpers.registered import Asker, Transcript, ask_for, assert_all_accounted, register, start
-from helpers.voices import GatedVoice, SlowVoice, StreamingVoice, Voice
 from ultra.actors.model.actor import ModelActor
 from ultra.actors.model.breaker import BreakerPolicy
 from ultra.actors.model.limits import Limits
@@ -19,6 +18,7 @@ from ultra.actors.model.timeouts import Timeouts
 from ultra.errors import ActorCrashed, AllAttemptsFailed, ModelError
 from ultra.messages.results import ModelResponse
 from ultra.supervisor import ActorSystem
+from ultra.testing import FakeAnswer, FakeModel
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -45,7 +45,7 @@ async def test_after_a_crash_all_requests_are_handled_again_and_nobody_notices()
     class Once(Buggy):
         bugs = 1
 
-    gated = GatedVoice()
+    gated = FakeModel(name="gated", gated=True)
     model = register(gated)
     async with ActorSystem() as system, trio.open_nursery() as nursery:
         ref = start(system, model, Once)
@@ -62,7 +62,7 @@ async def test_when_the_leader_crashes_its_followers_report_no_crash_of_their_ow
     class Once(Buggy):
         bugs = 1
 
-    gated = GatedVoice()
+    gated = FakeModel(name="gated", gated=True)
     async with ActorSystem() as system, trio.open_nursery() as nursery:
         ref = start(system, register(gated), Once)
         for _ in range(3):
@@ -77,12 +77,12 @@ async def test_a_request_that_always_crashes_the_actor_fails_after_two_deliverie
     class Always(Buggy):
         bugs = 2
 
-    model = register(Voice(), cache=False)
+    model = register(FakeModel(), cache=False)
     async with ActorSystem() as system:
         ref = start(system, model, Always)
         with pytest.raises(ActorCrashed, match="a bug"):
             await ref.ask(ask_for())
-        assert (await ref.ask(ask_for())).content == "voice: Q"
+        assert (await ref.ask(ask_for())).content == "fake: Q"
     metrics = model.metrics.snapshot()
     assert (metrics.failures, metrics.successes) == (2, 1)
     assert_all_accounted(metrics)
@@ -94,7 +94,7 @@ async def test_a_listener_hears_from_the_second_delivery_that_its_text_starts_ag
 
     transcript = Transcript()
     async with ActorSystem() as system:
-        ref = start(system, register(StreamingVoice("s", ["a", "b"]), cache=False), Once)
+        ref = start(system, register(FakeModel(FakeAnswer("a", "b"), name="s"), cache=False), Once)
         await ref.ask(ask_for(listener=transcript))
     assert transcript.text == "ab"
     assert transcript.beginnings == 2
@@ -103,7 +103,7 @@ async def test_a_listener_hears_from_the_second_delivery_that_its_text_starts_ag
 async def test_stopping_the_actor_fails_what_is_in_flight_and_leaves_nothing_behind(
     autojump_clock: MockClock,
 ) -> None:
-    slow = SlowVoice(seconds=1000)
+    slow = FakeModel(seconds=1000)
     model = register(slow)
     async with ActorSystem() as system, trio.open_nursery() as nursery:
         ref = start(system, model)

@@ -10,7 +10,6 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from helpers.registered import AT_ONCE, Asker, Transcript, answer, ask_for, register, start
-from helpers.voices import SlowVoice, StreamingVoice, Voice
 from ultra.actors.model.breaker import BreakerPolicy
 from ultra.actors.model.limits import Limits
 from ultra.actors.model.retry import RetryPolicy
@@ -18,6 +17,7 @@ from ultra.actors.model.timeouts import Timeouts
 from ultra.errors import AllAttemptsFailed, BadCall, CircuitOpen, ModelError
 from ultra.messages.results import ModelResponse
 from ultra.supervisor import ActorSystem
+from ultra.testing import FakeAnswer, FakeModel
 
 if TYPE_CHECKING:
     pass
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 
 async def test_what_the_server_asks_for_pauses_all_calls_of_the_model(autojump_clock: MockClock) -> None:
-    voice = Voice(failures=[ModelError("slow down", kind="rate_limit", retry_after=20.0)])
+    fake = FakeModel(failures=[ModelError("slow down", kind="rate_limit", retry_after=20.0)])
     times: list[float] = []
 
     async def generate(prompt: str) -> Any:
         times.append(trio.current_time())
-        return await voice.generate(prompt)
+        return await fake.generate(prompt)
 
     model = register(generate)
     async with ActorSystem() as system, trio.open_nursery() as nursery:
@@ -42,14 +42,14 @@ async def test_what_the_server_asks_for_pauses_all_calls_of_the_model(autojump_c
         second = Asker(nursery, ref, ask_for("second"))
         await wait_all_tasks_blocked()
         assert len(times) == 1
-    assert first.text == "voice: first"
-    assert second.text == "voice: second"
+    assert first.text == "fake: first"
+    assert second.text == "fake: second"
     assert times[1:] == pytest.approx([times[0] + 20, times[0] + 20])
 
 
 async def test_a_wait_above_the_cap_fails_the_request_and_pauses_nobody(autojump_clock: MockClock) -> None:
-    voice = Voice(failures=[ModelError("tomorrow", kind="rate_limit", retry_after=86_400.0)])
-    model = register(voice)
+    fake = FakeModel(failures=[ModelError("tomorrow", kind="rate_limit", retry_after=86_400.0)])
+    model = register(fake)
     async with ActorSystem() as system:
         ref = start(system, model)
         begun = trio.current_time()
@@ -62,19 +62,19 @@ async def test_a_wait_above_the_cap_fails_the_request_and_pauses_nobody(autojump
 async def test_a_rejection_by_the_own_limits_is_no_attempt_and_pauses_nobody(
     autojump_clock: MockClock,
 ) -> None:
-    voice = Voice()
-    model = register(voice, limits=Limits(requests_per_minute=1, max_wait=1.0))
+    fake = FakeModel()
+    model = register(fake, limits=Limits(requests_per_minute=1, max_wait=1.0))
     async with ActorSystem() as system:
         ref = start(system, model)
         await ref.ask(ask_for("a"))
         with pytest.raises(AllAttemptsFailed, match="0 attempts"):
             await ref.ask(ask_for("b"))
     assert model.limiter.statistics().paused_for == 0
-    assert (voice.calls, model.metrics.attempts) == (1, 1)
+    assert (len(fake.calls), model.metrics.attempts) == (1, 1)
 
 
 async def test_an_attempt_that_takes_too_long_is_cut_off_and_retried(autojump_clock: MockClock) -> None:
-    slow = SlowVoice(seconds=1000)
+    slow = FakeModel(name="slow", seconds=1000)
     begun = trio.current_time()
     with pytest.raises(AllAttemptsFailed, match="the whole answer did not come within 10 s") as caught:
         await answer(register(slow, timeouts=Timeouts(attempt=10)))
@@ -85,7 +85,9 @@ async def test_an_attempt_that_takes_too_long_is_cut_off_and_retried(autojump_cl
 
 
 async def test_the_wait_for_a_turn_does_not_count_as_part_of_the_attempt(autojump_clock: MockClock) -> None:
-    model = register(SlowVoice(seconds=8), timeouts=Timeouts(attempt=10), limits=Limits(concurrency=1))
+    model = register(
+        FakeModel(name="slow", seconds=8), timeouts=Timeouts(attempt=10), limits=Limits(concurrency=1)
+    )
     async with ActorSystem() as system, trio.open_nursery() as nursery:
         ref = start(system, model)
         askers = [Asker(nursery, ref, ask_for(f"Q{n}")) for n in range(3)]
@@ -106,8 +108,8 @@ async def test_a_stream_is_held_to_first_token_idle_and_whole_timeout(
 ) -> None:
     if timeouts.first_token == 60:
         timeouts = Timeouts(attempt=timeouts.attempt, idle=timeouts.idle, first_token=6)
-    voice = StreamingVoice("s", ["a", "b", "c", "d"], seconds=seconds)
-    model = register(voice, timeouts=timeouts, retry=RetryPolicy(max_retries=0))
+    fake = FakeModel(FakeAnswer("a", "b", "c", "d"), name="s", seconds=seconds, piece_seconds=seconds)
+    model = register(fake, timeouts=timeouts, retry=RetryPolicy(max_retries=0))
     begun = trio.current_time()
     with pytest.raises(AllAttemptsFailed, match=message):
         await answer(model, ask_for(listener=Transcript()))
@@ -117,8 +119,8 @@ async def test_a_stream_is_held_to_first_token_idle_and_whole_timeout(
 async def test_a_stream_that_keeps_coming_may_take_longer_than_first_token_and_idle(
     autojump_clock: MockClock,
 ) -> None:
-    voice = StreamingVoice("s", "abcdefgh", seconds=2)
-    model = register(voice, timeouts=Timeouts(first_token=3, idle=3))
+    fake = FakeModel(FakeAnswer(*"abcdefgh"), name="s", seconds=2, piece_seconds=2)
+    model = register(fake, timeouts=Timeouts(first_token=3, idle=3))
     response = await answer(model, ask_for(listener=Transcript()))
     assert response.content == "abcdefgh"
     assert response.time_to_first_token == pytest.approx(2)
@@ -127,10 +129,10 @@ async def test_a_stream_that_keeps_coming_may_take_longer_than_first_token_and_i
 
 
 async def test_no_retry_is_begun_that_could_not_start_before_the_deadline(autojump_clock: MockClock) -> None:
-    voice = Voice(failures=[ModelError("busy", kind="overloaded", retry_after=10.0)] * 9)
+    fake = FakeModel(failures=[ModelError("busy", kind="overloaded", retry_after=10.0)] * 9)
     begun = trio.current_time()
     with pytest.raises(AllAttemptsFailed, match="2 attempts"):
-        await answer(register(voice), ask_for(time_left=15))
+        await answer(register(fake), ask_for(time_left=15))
     assert trio.current_time() == pytest.approx(begun + 10)
 
 
@@ -145,8 +147,8 @@ def test_a_timeout_that_is_no_time_is_refused_by_name(bad: dict[str, Any]) -> No
 
 
 async def test_the_breaker_counts_requests_and_not_attempts(autojump_clock: MockClock) -> None:
-    voice = Voice(failures=[RuntimeError("down")] * 100)
-    model = register(voice, breaker=BreakerPolicy(consecutive_failures=2, cooldown=30))
+    fake = FakeModel(failures=[RuntimeError("down")] * 100)
+    model = register(fake, breaker=BreakerPolicy(consecutive_failures=2, cooldown=30))
     async with ActorSystem() as system:
         ref = start(system, model)
         for _ in range(2):
@@ -155,15 +157,15 @@ async def test_the_breaker_counts_requests_and_not_attempts(autojump_clock: Mock
         with pytest.raises(AllAttemptsFailed, match="0 attempts") as caught:
             await ref.ask(ask_for())
         assert isinstance(caught.value.__cause__, CircuitOpen)
-        assert voice.calls == 6
+        assert len(fake.calls) == 6
 
         await trio.sleep(30)
-        voice.failures.clear()
-        assert (await ref.ask(ask_for())).content == "voice: Q"
+        fake.recover()
+        assert (await ref.ask(ask_for())).content == "fake: Q"
 
 
 async def test_a_probe_whose_asker_leaves_says_nothing_about_the_model(autojump_clock: MockClock) -> None:
-    slow = SlowVoice(seconds=10)
+    slow = FakeModel(name="slow", seconds=10)
     model = register(slow, breaker=BreakerPolicy(consecutive_failures=1, cooldown=30), retry=AT_ONCE)
     async with ActorSystem() as system:
         ref = start(system, model)
@@ -179,12 +181,12 @@ async def test_a_probe_whose_asker_leaves_says_nothing_about_the_model(autojump_
 
 
 async def test_the_cache_answers_though_the_circuit_is_open() -> None:
-    voice = Voice()
-    model = register(voice, breaker=BreakerPolicy(consecutive_failures=1))
+    fake = FakeModel()
+    model = register(fake, breaker=BreakerPolicy(consecutive_failures=1))
     async with ActorSystem() as system:
         ref = start(system, model)
         await ref.ask(ask_for("known"))
-        voice.failures = [RuntimeError("down")] * 3
+        fake.fail(RuntimeError("down"), times=3)
         with pytest.raises(AllAttemptsFailed):
             await ref.ask(ask_for("new"))
         assert (await ref.ask(ask_for("known"))).cached

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
+from helpers.paths import NO_RECORDINGS, WIRE
 from ultra.faults.provider import Failure, Reply, SimulatedProvider
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FOLDER = Path(__file__).parents[4] / "shared" / "wire"
-
-pytestmark = pytest.mark.skipif(not FOLDER.exists(), reason="no recorded exchanges beside the repository")
+pytestmark = pytest.mark.skipif(not WIRE.exists(), reason=NO_RECORDINGS)
 
 DIALECTS = {
     "openai-chat": "openai",
@@ -106,7 +104,7 @@ def _request(protocol: str, *, stream: bool) -> tuple[str, dict[str, Any]]:
 def _recorded(protocol: str, kind: str) -> list[set[str]]:
     """The shapes of the recordings of one protocol and kind."""
     shapes = []
-    for path in sorted(FOLDER.glob("re*/*.json")):
+    for path in sorted(WIRE.glob("re*/*.json")):
         exchange = json.loads(path.read_text())
         if "response" not in exchange or DIALECTS[exchange["dialect"]] != protocol:
             continue
