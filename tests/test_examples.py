@@ -13,6 +13,8 @@ from ultra import MissingExtra
 if TYPE_CHECKING:
     from types import ModuleType
 
+    from trio.testing import MockClock
+
 # What they wait for is simulated, and so is the time that it takes.
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -91,7 +93,7 @@ async def test_the_service_example_outlives_an_ill_model_and_takes_a_newcomer_in
 
 
 async def test_the_streaming_example_prints_the_words_of_each_model_as_they_come(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], autojump_clock: MockClock
 ) -> None:
     def connect(_: str) -> Any:
         raise MissingExtra("the embedded model", "local")

@@ -218,10 +218,11 @@ def test_bad_registrations_and_settings_say_what_is_allowed(
 )
 async def test_a_bad_call_fails_before_any_model_is_called(arguments: dict[str, Any], message: str) -> None:
     orchestrator, llama, chatgpt, gemini = three()
+    given: dict[str, Any] = {"prompt": "Q", **arguments}
     with pytest.raises(ValueError, match=message):
-        await orchestrator.process_responses(**{"prompt": "Q", **arguments})
+        await orchestrator.process_responses(**given)
     with pytest.raises(ValueError, match=message):
-        orchestrator.stream_responses(**{"prompt": "Q", **arguments})
+        orchestrator.stream_responses(**given)
     assert len(llama.calls) + len(chatgpt.calls) + len(gemini.calls) == 0
 
 

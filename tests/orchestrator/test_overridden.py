@@ -309,7 +309,8 @@ async def test_what_is_no_result_is_refused_with_a_message() -> None:
 async def test_arguments_that_it_does_not_take_are_refused_at_once() -> None:
     model = numbered("a")
     orchestrator = using(Shouting, model)
-    for arguments in ({"timeout": 3}, {"strategy": "vote"}):
+    calls: list[dict[str, Any]] = [{"timeout": 3}, {"strategy": "vote"}]
+    for arguments in calls:
         with pytest.raises(
             BadCall, match=r"Shouting\.process_responses overrides process_responses and cannot be streamed"
         ) as caught:
