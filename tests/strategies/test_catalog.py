@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from msgspec import Struct
 
+from helpers.packages import install
 from ultra import BadCall, MultiLLMOrchestrator
 from ultra.strategies import Answer, BestOf, RunContext, Stage, StrategySpec, Synthesize, Vote
 from ultra.strategies.catalog import load_strategy, make_strategy, spec_of, strategy_names
@@ -15,7 +15,6 @@ from ultra.strategies.stages import INITIAL, SYNTHESIS
 from ultra.testing import FakeModel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 OWN = ("synthesize", "vote", "best_of")
@@ -191,29 +190,28 @@ def nothing():
     return None
 '''
 
-ENTRY_POINTS = """
-[ultra.strategies]
-longest = strategies_of_others:Longest
-made = strategies_of_others:make
-broken = strategies_of_others_that_are_not_there:Longest
-absent = strategies_of_others:Absent
-number = strategies_of_others:a_number
-nothing = strategies_of_others:nothing
-vote = strategies_of_others:Longest
-"""
+ENTRY_POINTS = {
+    "longest": "strategies_of_others:Longest",
+    "made": "strategies_of_others:make",
+    "broken": "strategies_of_others_that_are_not_there:Longest",
+    "absent": "strategies_of_others:Absent",
+    "number": "strategies_of_others:a_number",
+    "nothing": "strategies_of_others:nothing",
+    "vote": "strategies_of_others:Longest",
+}
 
 
 @pytest.fixture
-def others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another package is installed, as far as the import system can tell."""
-    (tmp_path / "strategies_of_others.py").write_text(PACKAGE, "utf-8")
-    dist_info = tmp_path / "others-1.0.dist-info"
-    dist_info.mkdir()
-    (dist_info / "METADATA").write_text("Metadata-Version: 2.1\nName: others\nVersion: 1.0\n", "utf-8")
-    (dist_info / "entry_points.txt").write_text(ENTRY_POINTS, "utf-8")
-    monkeypatch.syspath_prepend(tmp_path)
-    yield
-    sys.modules.pop("strategies_of_others", None)
+    install(
+        monkeypatch,
+        tmp_path,
+        name="others",
+        group="ultra.strategies",
+        entry_points=ENTRY_POINTS,
+        modules={"strategies_of_others": PACKAGE},
+    )
 
 
 @pytest.mark.usefixtures("others")
