@@ -12,8 +12,8 @@ import httpx
 import msgspec
 import pytest
 
+from helpers.command_line import environment
 from helpers.paths import EXAMPLES
-from helpers.program import environment
 from ultra.messages.events import Chunk, Event, RunCompleted
 
 if TYPE_CHECKING:

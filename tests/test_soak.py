@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from helpers.asyncio_runs import on_asyncio
+from helpers.event_loops import on_asyncio
 from helpers.paths import ROOT
 
 

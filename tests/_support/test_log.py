@@ -10,7 +10,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from helpers.puppets import AT_ONCE, Puppet, boom
+from helpers.scripted_actors import AT_ONCE, ScriptedActor, boom
 from ultra._support.log import get_logger
 from ultra.actors import ActorOptions
 from ultra.supervisor import ActorSystem
@@ -108,23 +108,23 @@ def test_a_broken_processor_of_the_host_breaks_nothing_of_ours(caplog: pytest.Lo
 
 async def test_a_crash_is_logged_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet, backoff=AT_ONCE, options=ActorOptions(max_deliveries=1))
+        ref = system.spawn(ScriptedActor, backoff=AT_ONCE, options=ActorOptions(max_deliveries=1))
         ref.tell(boom)
         await ref.ask("next")
     crash, restart = caplog.records
-    assert crash.message == 'event="actor crashed" path=/puppet-1 error="ValueError: boom"'
+    assert crash.message == 'event="actor crashed" path=/scriptedactor-1 error="ValueError: boom"'
     assert crash.exc_info is not None
     assert isinstance(crash.exc_info[1], ValueError)
-    assert restart.message.startswith('event="actor restarting" path=/puppet-1')
+    assert restart.message.startswith('event="actor restarting" path=/scriptedactor-1')
     assert (crash.levelname, restart.levelname) == ("ERROR", "WARNING")
 
 
 async def test_lifecycle_events_reach_a_host_s_structlog() -> None:
     with capture_logs() as events:
         async with ActorSystem() as system:
-            await system.spawn(Puppet).ask("started?")
+            await system.spawn(ScriptedActor).ask("started?")
     assert [(event["event"], event["path"], event["log_level"]) for event in events] == [
         ("actor starting", "/", "debug"),
-        ("actor started", "/puppet-1", "debug"),
-        ("actor stopped", "/puppet-1", "debug"),
+        ("actor started", "/scriptedactor-1", "debug"),
+        ("actor stopped", "/scriptedactor-1", "debug"),
     ]

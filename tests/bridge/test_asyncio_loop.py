@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import pytest
 import trio
 
-from helpers.asyncio_runs import DEBUGGABLE, LOOPS
+from helpers.event_loops import DEBUGGABLE, LOOPS
 from ultra.bridge.asyncio_loop import AsyncioLoop, ThreadsafeEvent, TrioQueues
 from ultra.bridge.call_queue import CallQueue
 from ultra.errors import LoopUnavailable

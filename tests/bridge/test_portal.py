@@ -14,7 +14,7 @@ import anyio
 import pytest
 import trio
 
-from helpers.asyncio_runs import LOOPS, interrupt, on_asyncio, run_on
+from helpers.event_loops import LOOPS, interrupt, on_asyncio, run_on
 from ultra.bridge.portal import SharedTrioThread, TrioThread
 from ultra.errors import LoopUnavailable
 

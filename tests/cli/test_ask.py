@@ -17,7 +17,7 @@ import pytest
 import trio
 
 from helpers.chat_server import Script, chat_server
-from helpers.program import PATIENCE, ULTRA, ended, environment, interrupt, run_ultra, ultra_running
+from helpers.command_line import PATIENCE, ULTRA, ended, environment, interrupt, run_ultra, ultra_running
 from ultra.cli import app
 from ultra.messages.results import OrchestrationResult
 

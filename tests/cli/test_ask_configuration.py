@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from helpers.chat_server import chat_server
-from helpers.program import run_ultra
+from helpers.command_line import run_ultra
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,7 @@ from uuid import uuid4
 import msgspec
 import pytest
 
-from helpers.program import run_ultra, ultra_on_terminal
+from helpers.command_line import run_ultra, ultra_on_terminal
 from ultra.clients import provider_statuses
 from ultra.messages.results import OrchestrationResult
 

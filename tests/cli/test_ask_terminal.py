@@ -7,7 +7,7 @@ import re
 import trio
 
 from helpers.chat_server import Script, chat_server
-from helpers.program import ultra_on_terminal
+from helpers.command_line import ultra_on_terminal
 
 TWO = ("--model", "openai:first@2", "--model", "openai:second")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from helpers.program import PATIENCE, ended, interrupt, run_ultra, ultra_running
+from helpers.command_line import PATIENCE, ended, interrupt, run_ultra, ultra_running
 from ultra.cli import app
 from ultra.simulation import campaign as campaigns
 from ultra.simulation.campaign import Campaign

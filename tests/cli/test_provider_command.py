@@ -10,7 +10,7 @@ import httpx
 import pytest
 import trio
 
-from helpers.program import PATIENCE, ended, run_ultra, ultra_running
+from helpers.command_line import PATIENCE, ended, run_ultra, ultra_running
 from ultra.cli import app
 
 if TYPE_CHECKING:

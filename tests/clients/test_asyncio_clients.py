@@ -15,7 +15,7 @@ import httpx  # noqa: F401 - openai mistakes a module for whole that another thr
 import openai
 from aiohttp import web
 
-from helpers.asyncio_runs import on_asyncio
+from helpers.event_loops import on_asyncio
 from ultra import AllAttemptsFailed, ModelError, MultiLLMOrchestrator, RetryPolicy
 from ultra.clients import OpenAIClient
 from ultra.messages.events import Chunk, RunCompleted

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.values import NoValueError, Sample, messages_of_ultra, reply_type, samples, there_and_back
+from helpers.value_types import NoValueError, Sample, messages_of_ultra, reply_type, samples, there_and_back
 from ultra import MultiLLMOrchestrator, RetryPolicy
 from ultra._support.randomness import seeded
 from ultra.actors import Message

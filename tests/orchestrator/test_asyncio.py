@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from helpers.asyncio_runs import LOOPS, interrupt, on_asyncio, run_on
+from helpers.event_loops import LOOPS, interrupt, on_asyncio, run_on
 from ultra import (
     AllAttemptsFailed,
     BadCall,

@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from helpers.run_streams import assert_well_formed, read_all
+from helpers.run_events import assert_well_formed, read_all
 from ultra import MultiLLMOrchestrator
 from ultra.actors.coordinator.messages import GIVEN_UP_AFTER
 from ultra.errors import DeadlineExceeded

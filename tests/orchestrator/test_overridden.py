@@ -13,8 +13,8 @@ import pytest
 import trio
 from trio.lowlevel import in_trio_run
 
-from helpers.asyncio_runs import on_every_loop
-from helpers.run_streams import assert_well_formed, read_all
+from helpers.event_loops import on_every_loop
+from helpers.run_events import assert_well_formed, read_all
 from ultra import BadCall, MultiLLMOrchestrator, OrchestrationResult, OrchestratorClosed, QuorumNotReached
 from ultra.errors import UsageError
 from ultra.messages.events import (

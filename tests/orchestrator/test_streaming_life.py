@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from helpers.run_streams import assert_well_formed, orchestrator_of, read_all, text_of
+from helpers.run_events import assert_well_formed, orchestrator_of, read_all, text_of
 from ultra import (
     BadCall,
     OrchestrationResult,

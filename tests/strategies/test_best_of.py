@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from helpers.registered import register
-from helpers.runs import by_weight, failing, run
+from helpers.coordinator_runs import by_weight, failing, run
+from helpers.model_actors import register
 from ultra import BadCall, OrchestrationResult, QuorumNotReached, StageFailed
 from ultra.messages.request import ModelRequest
 from ultra.strategies import BestOf

@@ -11,8 +11,8 @@ import trio
 from msgspec.structs import replace
 from trio.testing import MockClock
 
-from helpers.registered import register
-from helpers.runs import Recorder, by_weight, failing, run, three
+from helpers.coordinator_runs import Recorder, by_weight, failing, run, three
+from helpers.model_actors import register
 from ultra import (
     AllAttemptsFailed,
     BadCall,

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from helpers.registered import register
-from helpers.runs import Recorder, asks, run
+from helpers.coordinator_runs import Recorder, asks, run
+from helpers.model_actors import register
 from ultra import ModelError, MultiLLMOrchestrator, Stage, StageFailed, StageResponses, Timeouts
 from ultra.messages.events import Event, ModelFailed, StageCompleted
 from ultra.testing import FakeModel

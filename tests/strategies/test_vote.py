@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from trio.testing import MockClock
 
-from helpers.runs import Recorder, by_weight, failing, run
+from helpers.coordinator_runs import Recorder, by_weight, failing, run
 from ultra import OrchestrationResult, QuorumNotReached
 from ultra.errors import ModelError
 from ultra.strategies import Vote

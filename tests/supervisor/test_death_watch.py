@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from helpers.puppets import AT_ONCE, Puppet, Stubborn, boom, collect
+from helpers.scripted_actors import AT_ONCE, ScriptedActor, Stubborn, boom, collect
 from ultra.actors import ActorOptions, ActorRef, ActorState, Terminated
 from ultra.supervisor import ActorSystem, RestartIntensity
 
@@ -36,7 +36,7 @@ async def test_all_who_watch_hear_of_the_end_once_and_late_ones_at_once() -> Non
         heard.append(await ref.watch())
 
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet)
+        ref = system.spawn(ScriptedActor)
         async with trio.open_nursery() as nursery:
             for _ in range(3):
                 nursery.start_soon(watch)
@@ -51,7 +51,7 @@ async def test_all_who_watch_hear_of_the_end_once_and_late_ones_at_once() -> Non
 
 async def test_a_restart_is_no_end() -> None:
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet, backoff=AT_ONCE, options=ONCE)
+        ref = system.spawn(ScriptedActor, backoff=AT_ONCE, options=ONCE)
         with trio.move_on_after(0.02) as scope:
             ref.tell(boom)
             await ref.watch()
@@ -61,7 +61,7 @@ async def test_a_restart_is_no_end() -> None:
 
 async def test_a_watch_that_was_cancelled_leaves_nothing_behind() -> None:
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet)
+        ref = system.spawn(ScriptedActor)
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
                 for _ in range(100):
@@ -78,27 +78,27 @@ async def test_who_watches_from_outside_hears_of_the_end_of_the_system() -> None
         heard.append((await ref.watch()).state)
 
     async with trio.open_nursery() as nursery, ActorSystem() as system:
-        nursery.start_soon(watch, system.supervisor("s").spawn(Puppet))
-        nursery.start_soon(watch, system.spawn(Puppet))
+        nursery.start_soon(watch, system.supervisor("s").spawn(ScriptedActor))
+        nursery.start_soon(watch, system.spawn(ScriptedActor))
         await wait_all_tasks_blocked()
     assert heard == [ActorState.STOPPED] * 2
 
 
 async def test_who_watches_hears_that_the_actor_went_down_and_why() -> None:
     async with ActorSystem(on_excess="isolate", intensity=NEVER) as system, trio.open_nursery() as nursery:
-        ref = system.spawn(Puppet, options=ONCE)
+        ref = system.spawn(ScriptedActor, options=ONCE)
         heard = watch_in(nursery, ref)
         await wait_all_tasks_blocked()
         ref.tell(boom)
         await wait_all_tasks_blocked()
         [ended] = heard
-        assert (ended.path, ended.state, str(ended.error)) == ("/puppet-1", ActorState.DOWN, "boom")
+        assert (ended.path, ended.state, str(ended.error)) == ("/scriptedactor-1", ActorState.DOWN, "boom")
         assert await ref.watch() is ended
 
 
 async def test_a_watch_of_a_revived_actor_waits_for_its_next_end() -> None:
     async with ActorSystem(on_excess="isolate", intensity=NEVER) as system, trio.open_nursery() as nursery:
-        ref = system.spawn(Puppet, name="x", options=ONCE)
+        ref = system.spawn(ScriptedActor, name="x", options=ONCE)
         ref.tell(boom)
         before = await ref.watch()
         system.root.revive("x")
@@ -114,7 +114,7 @@ async def test_a_watch_of_a_revived_actor_waits_for_its_next_end() -> None:
 
 async def test_an_end_that_comes_before_the_cancellation_of_a_watch_is_told() -> None:
     async with ActorSystem() as system, trio.open_nursery() as nursery:
-        ref = system.spawn(Puppet)
+        ref = system.spawn(ScriptedActor)
         heard = watch_in(nursery, ref)
         await wait_all_tasks_blocked()
         ended = await ref.stop()
@@ -124,7 +124,7 @@ async def test_an_end_that_comes_before_the_cancellation_of_a_watch_is_told() ->
 
 async def test_watching_is_a_checkpoint_even_when_the_end_has_come() -> None:
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet)
+        ref = system.spawn(ScriptedActor)
         await ref.stop()
         with trio.testing.assert_checkpoints():
             await ref.watch()
@@ -135,7 +135,7 @@ async def test_watching_is_a_checkpoint_even_when_the_end_has_come() -> None:
 
 
 async def test_one_actor_watches_another_and_a_restart_of_the_watcher_ends_its_watch() -> None:
-    class Guardian(Puppet):
+    class Guardian(ScriptedActor):
         async def receive(self, message: Any) -> object:
             return (
                 (await message.watch()).state
@@ -144,11 +144,11 @@ async def test_one_actor_watches_another_and_a_restart_of_the_watcher_ends_its_w
             )
 
     async with ActorSystem(strategy="one_for_all") as system, trio.open_nursery() as nursery:
-        watched = system.supervisor("elsewhere").spawn(Puppet)
+        watched = system.supervisor("elsewhere").spawn(ScriptedActor)
         guardian = system.spawn(Guardian, options=ActorOptions(grace=0.0))
         heard = collect(nursery, guardian, watched)
         await wait_all_tasks_blocked()
-        system.spawn(Puppet, options=ONCE, backoff=AT_ONCE).tell(boom)  # all are restarted
+        system.spawn(ScriptedActor, options=ONCE, backoff=AT_ONCE).tell(boom)  # all are restarted
         await wait_all_tasks_blocked()
         assert heard == []
         await watched.stop()
@@ -161,7 +161,7 @@ async def test_a_watch_hears_of_an_actor_that_ignores_cancellation_and_not_again
 ) -> None:
     stubborn = Stubborn()
     async with ActorSystem() as system, trio.open_nursery() as nursery:
-        ref = system.spawn(Puppet, options=ActorOptions(grace=1.0, stop_timeout=1.0))
+        ref = system.spawn(ScriptedActor, options=ActorOptions(grace=1.0, stop_timeout=1.0))
         heard = watch_in(nursery, ref)
         ref.tell(stubborn)
         await stubborn.entered.wait()
@@ -182,7 +182,7 @@ async def test_a_revival_does_not_undo_the_end_that_a_watch_has_seen() -> None:
         system.root.revive("x")
 
     async with ActorSystem(on_excess="isolate", intensity=NEVER) as system:
-        ref = system.spawn(Puppet, name="x", options=ONCE)
+        ref = system.spawn(ScriptedActor, name="x", options=ONCE)
         for _ in range(20):  # whose turn it is first differs
             ref.tell(boom)
             before = await ref.watch()

@@ -8,11 +8,11 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from helpers.puppets import (
+from helpers.scripted_actors import (
     AT_ONCE,
     Closing,
     Gate,
-    Puppet,
+    ScriptedActor,
     assert_balanced,
     boom,
     collect,
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("no_task_is_left")
 ONCE = ActorOptions(max_deliveries=1)
 
 
-class SlowStart(Puppet):
+class SlowStart(ScriptedActor):
     """Takes two seconds to start; notes its messages and its end in `log`."""
 
     def __init__(self, log: list[Any]) -> None:
@@ -44,7 +44,7 @@ class SlowStart(Puppet):
 async def test_with_drain_what_waits_is_handled_first() -> None:
     async with ActorSystem() as system, trio.open_nursery() as nursery:
         gate = Gate()
-        ref = system.spawn(Puppet, options=ActorOptions(capacity=3))
+        ref = system.spawn(ScriptedActor, options=ActorOptions(capacity=3))
         outcomes = []
         for message in (gate, "a", "b", "no room for this one"):
             outcomes.append(collect(nursery, ref, message))
@@ -63,7 +63,7 @@ async def test_with_drain_what_waits_is_handled_first() -> None:
 async def test_a_wide_actor_is_drained_by_all_its_workers() -> None:
     async with ActorSystem() as system:
         handled: list[object] = []
-        ref = system.spawn(Puppet, handled, options=ActorOptions(concurrency=4))
+        ref = system.spawn(ScriptedActor, handled, options=ActorOptions(concurrency=4))
         for number in range(100):
             ref.tell(number)
         await ref.stop(drain=True)
@@ -75,7 +75,7 @@ async def test_draining_ends_when_the_grace_period_is_over(autojump_clock: MockC
         await trio.sleep(1)
 
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet)
+        ref = system.spawn(ScriptedActor)
         for _ in range(10):
             ref.tell(take_a_second)
         await ref.stop(drain=True, grace=3.5)
@@ -87,7 +87,7 @@ async def test_draining_ends_when_the_grace_period_is_over(autojump_clock: MockC
 
 async def test_a_crash_while_draining_gives_the_rest_back() -> None:
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet, backoff=AT_ONCE)
+        ref = system.spawn(ScriptedActor, backoff=AT_ONCE)
         for message in ("a", boom, "b", "c"):
             ref.tell(message)
         ended = await ref.stop(drain=True)
@@ -103,7 +103,7 @@ async def test_a_crash_while_draining_gives_the_rest_back() -> None:
 async def test_a_second_stop_without_drain_ends_the_draining() -> None:
     async with ActorSystem() as system:
         gate = Gate()
-        ref = system.spawn(Puppet)
+        ref = system.spawn(ScriptedActor)
         ref.tell(gate)
         ref.tell("waits")
         await wait_all_tasks_blocked()
@@ -118,7 +118,7 @@ async def test_a_second_stop_without_drain_ends_the_draining() -> None:
 async def test_leaving_the_block_lets_a_stop_that_drains_do_so() -> None:
     log: list[Any] = []
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet, log)
+        ref = system.spawn(ScriptedActor, log)
         for number in range(100):
             ref.tell(number)
         system.request_stop(drain=True)
@@ -161,7 +161,7 @@ async def test_the_grace_period_bounds_the_start_of_who_is_to_be_drained(autojum
 
 @pytest.mark.parametrize("where", ["factory", "on_start"])
 async def test_who_cannot_start_gives_its_messages_back_instead(where: str) -> None:
-    class Failing(Puppet):
+    class Failing(ScriptedActor):
         def __init__(self) -> None:
             super().__init__()
             if where == "factory":
@@ -208,7 +208,7 @@ async def test_while_it_is_drained_an_actor_can_use_those_added_before_it_though
     replies: list[object] = []
     async with ActorSystem() as system:
         server = system.spawn(SlowStart, [])
-        system.spawn(Puppet).tell(greet)
+        system.spawn(ScriptedActor).tell(greet)
         await system.stop(drain=True)
         assert replies == ["hello"]
 
@@ -229,7 +229,7 @@ async def test_a_second_stop_without_drain_starts_nobody() -> None:
 
 async def test_a_backoff_is_not_waited_for_to_drain_what_waits(autojump_clock: MockClock) -> None:
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet, options=ONCE, backoff=Backoff(initial=3.0))
+        ref = system.spawn(ScriptedActor, options=ONCE, backoff=Backoff(initial=3.0))
         ref.tell(boom)
         ref.tell("waits")
         await trio.sleep(1)
@@ -242,7 +242,7 @@ async def test_many_who_have_not_started_are_drained_all() -> None:
     log: list[Any] = []
     async with ActorSystem() as system:
         for number in range(300):
-            system.spawn(Puppet, log).tell(number)
+            system.spawn(ScriptedActor, log).tell(number)
         await system.stop(drain=True)
     assert sorted(log) == list(range(300))
 
@@ -250,7 +250,7 @@ async def test_many_who_have_not_started_are_drained_all() -> None:
 async def test_a_drain_in_the_middle_of_a_restart_of_the_group_begins_no_new_incarnation() -> None:
     """A regression: a member was started while its old incarnation still had to end."""
 
-    class Single(Puppet):
+    class Single(ScriptedActor):
         alive = 0
 
         async def on_start(self) -> None:
@@ -264,8 +264,8 @@ async def test_a_drain_in_the_middle_of_a_restart_of_the_group_begins_no_new_inc
         group = system.supervisor("group", strategy="one_for_all")
         member = group.spawn(Single)
         gate = Gate()
-        group.spawn(Puppet).tell(gate)  # stops first, and takes its time
-        fragile = group.spawn(Puppet, options=ONCE, backoff=AT_ONCE)
+        group.spawn(ScriptedActor).tell(gate)  # stops first, and takes its time
+        fragile = group.spawn(ScriptedActor, options=ONCE, backoff=AT_ONCE)
         await wait_all_tasks_blocked()
         fragile.tell(boom)
         await wait_all_tasks_blocked()
@@ -284,9 +284,9 @@ async def test_a_supervisor_that_backs_off_starts_nobody_to_drain(autojump_clock
     async with ActorSystem() as system:
         slow = Backoff(initial=100.0, maximum=100.0)
         group = system.supervisor("group", intensity=RestartIntensity(0), backoff=slow)
-        group.spawn(Puppet, options=ONCE).tell(boom)
+        group.spawn(ScriptedActor, options=ONCE).tell(boom)
         await trio.sleep(1)
-        late = group.spawn(Puppet)
+        late = group.spawn(ScriptedActor)
         late.tell("waits")
         await late.stop(drain=True)
         assert trio.current_time() == 1.0

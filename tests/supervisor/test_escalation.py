@@ -8,7 +8,17 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from helpers.puppets import AT_ONCE, Gate, Puppet, Stubborn, boom, failure_of, leaves, outcome_of, recording
+from helpers.scripted_actors import (
+    AT_ONCE,
+    Gate,
+    ScriptedActor,
+    Stubborn,
+    boom,
+    failure_of,
+    leaves,
+    outcome_of,
+    recording,
+)
 from ultra.actors import Actor, ActorOptions, ActorState
 from ultra.errors import ActorStopped, RestartLimitExceeded
 from ultra.supervisor import ActorSystem, RestartIntensity
@@ -45,8 +55,8 @@ def nested(system: ActorSystem, intensities: list[RestartIntensity]) -> list[Sup
 async def test_a_crash_too_many_restarts_the_supervisor_with_all_its_children() -> None:
     async with ActorSystem() as system:
         [group] = nested(system, [NEVER])
-        fragile = group.spawn(Puppet, name="a", options=ONCE)
-        sibling = group.spawn(Puppet, name="b")
+        fragile = group.spawn(ScriptedActor, name="a", options=ONCE)
+        sibling = group.spawn(ScriptedActor, name="b")
         await sibling.ask("x")
         with recording(system) as recorder:
             fragile.tell(boom)
@@ -70,7 +80,7 @@ async def test_a_crash_too_many_restarts_the_supervisor_with_all_its_children() 
 async def test_a_restarted_supervisor_counts_from_zero() -> None:
     async with ActorSystem() as system:
         [group] = nested(system, [RestartIntensity(1, within=100)])
-        ref = group.spawn(Puppet, name="a", options=ONCE, backoff=AT_ONCE)
+        ref = group.spawn(ScriptedActor, name="a", options=ONCE, backoff=AT_ONCE)
         with recording(system) as recorder:
             for _ in range(4):
                 ref.tell(boom)
@@ -84,7 +94,7 @@ async def test_a_crash_past_all_supervisors_ends_the_system_with_a_group_that_na
 
     async def body() -> None:
         *_, last = nested(system, [NEVER, NEVER, RestartIntensity(1, within=100)])
-        ref = last.spawn(Puppet, name="x", options=ONCE, backoff=AT_ONCE)
+        ref = last.spawn(ScriptedActor, name="x", options=ONCE, backoff=AT_ONCE)
         for error in errors:
             await outcome_of(ref.ask(crash_with(error)))
             await outcome_of(ref.ask("back"))
@@ -105,7 +115,7 @@ async def test_the_error_of_the_block_stands_beside_the_crash_that_ended_it() ->
     system = ActorSystem(intensity=NEVER)
 
     async def body() -> None:
-        system.spawn(Puppet, name="x", options=ONCE).tell(boom)
+        system.spawn(ScriptedActor, name="x", options=ONCE).tell(boom)
         try:
             await trio.sleep_forever()
         finally:
@@ -126,10 +136,10 @@ async def test_a_crash_past_the_root_cancels_the_block_and_fails_all_open_asks()
     async with trio.open_nursery() as nursery:
 
         async def body() -> None:
-            other = system.spawn(Puppet, options=ActorOptions(grace=0))
+            other = system.spawn(ScriptedActor, options=ActorOptions(grace=0))
             nursery.start_soon(ask, other)
             await wait_all_tasks_blocked()
-            system.spawn(Puppet, options=ONCE).tell(boom)
+            system.spawn(ScriptedActor, options=ONCE).tell(boom)
             await trio.sleep_forever()
 
         await failure_of(system, body)
@@ -144,9 +154,9 @@ async def test_a_sibling_that_ignores_cancellation_does_not_keep_the_block_from_
     system = ActorSystem(intensity=NEVER)
 
     async def body() -> None:
-        system.spawn(Puppet, options=ActorOptions(grace=1.0, stop_timeout=1.0)).tell(stubborn)
+        system.spawn(ScriptedActor, options=ActorOptions(grace=1.0, stop_timeout=1.0)).tell(stubborn)
         await stubborn.entered.wait()
-        system.spawn(Puppet, options=ONCE).tell(boom)
+        system.spawn(ScriptedActor, options=ONCE).tell(boom)
         try:
             await trio.sleep_forever()
         finally:
@@ -162,8 +172,8 @@ async def test_an_isolating_supervisor_stops_the_escalation_and_the_rest_goes_on
     async with ActorSystem(intensity=NEVER) as system:
         keeper = system.supervisor("keeper", on_excess="isolate", intensity=NEVER)
         group = keeper.supervisor("group", intensity=NEVER)
-        neighbour = keeper.spawn(Puppet)
-        ref = group.spawn(Puppet, options=ONCE)
+        neighbour = keeper.spawn(ScriptedActor)
+        ref = group.spawn(ScriptedActor, options=ONCE)
         ref.tell(boom)
         ended = await ref.watch()
         assert ended.state is ActorState.DOWN
@@ -175,7 +185,7 @@ async def test_an_isolating_supervisor_stops_the_escalation_and_the_rest_goes_on
 async def test_messages_wait_through_an_escalation() -> None:
     async with ActorSystem() as system:
         *_, last = nested(system, [NEVER, NEVER])
-        ref = last.spawn(Puppet, options=ONCE)
+        ref = last.spawn(ScriptedActor, options=ONCE)
         ref.tell(boom)
         for number in range(5):
             assert await ref.ask(number) == number
@@ -198,14 +208,14 @@ async def test_a_child_that_cannot_start_escalates_too(autojump_clock: MockClock
 
 
 async def test_a_stop_during_an_escalation_ends_the_supervisor_for_good(autojump_clock: MockClock) -> None:
-    class SlowToStop(Puppet):
+    class SlowToStop(ScriptedActor):
         async def on_stop(self) -> None:
             await trio.sleep(2)
 
     async with ActorSystem() as system:
         [group] = nested(system, [NEVER])
         slow = group.spawn(SlowToStop)
-        fragile = group.spawn(Puppet, options=ONCE)
+        fragile = group.spawn(ScriptedActor, options=ONCE)
         await slow.ask("x")
         fragile.tell(boom)
         await trio.sleep(1)
@@ -220,7 +230,7 @@ async def test_a_stop_during_an_escalation_ends_the_supervisor_for_good(autojump
 async def test_leaving_the_block_during_an_escalation_ends_all_and_reports_it(
     autojump_clock: MockClock,
 ) -> None:
-    class SlowToStop(Puppet):
+    class SlowToStop(ScriptedActor):
         async def on_stop(self) -> None:
             await trio.sleep(2)
 
@@ -228,7 +238,7 @@ async def test_leaving_the_block_during_an_escalation_ends_all_and_reports_it(
 
     async def body() -> None:
         await system.spawn(SlowToStop).ask("x")
-        system.spawn(Puppet, options=ONCE).tell(boom)
+        system.spawn(ScriptedActor, options=ONCE).tell(boom)
         await trio.sleep(1)
 
     failure = await failure_of(system, body)
@@ -245,9 +255,9 @@ async def test_an_interrupt_during_an_escalation_hides_nothing_and_is_not_hidden
         raise KeyboardInterrupt
 
     async def body() -> None:
-        system.spawn(Puppet).tell(interrupt)
+        system.spawn(ScriptedActor).tell(interrupt)
         await wait_all_tasks_blocked()
-        system.spawn(Puppet, options=ONCE).tell(boom)
+        system.spawn(ScriptedActor, options=ONCE).tell(boom)
         await wait_all_tasks_blocked()
         crashed.set()
         await trio.sleep_forever()
@@ -261,9 +271,9 @@ async def test_a_cancelled_block_still_hears_of_the_escalation_before() -> None:
     async def run() -> None:
         with trio.CancelScope() as scope:
             async with ActorSystem(intensity=NEVER) as system:
-                system.spawn(Puppet).tell(Gate())
+                system.spawn(ScriptedActor).tell(Gate())
                 await wait_all_tasks_blocked()
-                system.spawn(Puppet, options=ONCE).tell(boom)
+                system.spawn(ScriptedActor, options=ONCE).tell(boom)
                 await wait_all_tasks_blocked()
                 scope.cancel()
                 await trio.sleep_forever()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from trio.testing import MockClock
 
-from helpers.puppets import AT_ONCE, Puppet, boom, recording
+from helpers.scripted_actors import AT_ONCE, ScriptedActor, boom, recording
 from ultra.actors import Actor, ActorOptions, ActorState
 from ultra.errors import BadCall
 from ultra.supervisor import ActorSystem, Backoff, RestartIntensity
@@ -163,7 +163,7 @@ async def test_the_crash_that_is_one_too_many_in_a_period_has_its_consequence(
     down: bool,  # noqa: FBT001
 ) -> None:
     async with ActorSystem(on_excess="isolate", intensity=RestartIntensity(3, within=5.0)) as system:
-        ref = system.spawn(Puppet, backoff=AT_ONCE, options=ONCE)
+        ref = system.spawn(ScriptedActor, backoff=AT_ONCE, options=ONCE)
         states = await crash_at(ref, *times)
         assert states[:-1] == [ActorState.RUNNING] * (len(times) - 1)
         assert states[-1] is (ActorState.DOWN if down else ActorState.RUNNING)
@@ -171,7 +171,7 @@ async def test_the_crash_that_is_one_too_many_in_a_period_has_its_consequence(
 
 async def test_the_intensity_counts_all_children_of_a_supervisor_together(autojump_clock: MockClock) -> None:
     async with ActorSystem(on_excess="isolate", intensity=RestartIntensity(2, within=5.0)) as system:
-        refs = [system.spawn(Puppet, backoff=AT_ONCE, options=ONCE) for _ in range(3)]
+        refs = [system.spawn(ScriptedActor, backoff=AT_ONCE, options=ONCE) for _ in range(3)]
         for ref in refs:
             await crash_at(ref, trio.current_time())
         assert [ref.snapshot().state for ref in refs] == [
@@ -186,14 +186,14 @@ async def test_supervisors_count_each_for_itself(autojump_clock: MockClock) -> N
         groups = [
             system.supervisor(f"g{n}", on_excess="isolate", intensity=RestartIntensity(1)) for n in range(3)
         ]
-        refs = [group.spawn(Puppet, backoff=AT_ONCE, options=ONCE) for group in groups]
+        refs = [group.spawn(ScriptedActor, backoff=AT_ONCE, options=ONCE) for group in groups]
         for ref in refs:
             await crash_at(ref, trio.current_time())
         assert [ref.snapshot().state for ref in refs] == [ActorState.RUNNING] * 3
 
 
 async def test_failed_starts_and_failed_restarts_count(autojump_clock: MockClock) -> None:
-    class NeverStarts(Puppet):
+    class NeverStarts(ScriptedActor):
         async def on_start(self) -> None:
             raise OSError("never")
 
@@ -218,7 +218,7 @@ async def test_failing_factories_count(autojump_clock: MockClock) -> None:
 
 
 async def test_a_crash_of_what_was_told_to_end_does_not_count(autojump_clock: MockClock) -> None:
-    class Clumsy(Puppet):
+    class Clumsy(ScriptedActor):
         async def on_stop(self) -> None:
             raise OSError("at the end")
 

@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from helpers.puppets import AT_ONCE, Puppet, boom, outcome_of, recording
+from helpers.scripted_actors import AT_ONCE, ScriptedActor, boom, outcome_of, recording
 from ultra.actors import ActorOptions, ActorState
 from ultra.errors import ActorDown, ActorStopped, BadCall
 from ultra.supervisor import ActorSystem, RestartIntensity, Supervisor
@@ -21,7 +21,7 @@ NEVER = RestartIntensity(0)
 
 async def isolated(supervisor: Supervisor | ActorSystem, **options: Any) -> Any:
     """An actor that is down."""
-    ref = supervisor.spawn(Puppet, options=ONCE, backoff=AT_ONCE, **options)
+    ref = supervisor.spawn(ScriptedActor, options=ONCE, backoff=AT_ONCE, **options)
     ref.tell(boom)
     assert (await ref.watch()).state is ActorState.DOWN
     return ref
@@ -29,7 +29,7 @@ async def isolated(supervisor: Supervisor | ActorSystem, **options: Any) -> Any:
 
 async def test_an_isolated_actor_is_down_and_the_others_go_on() -> None:
     async with ActorSystem(on_excess="isolate", intensity=NEVER) as system:
-        other = system.spawn(Puppet, name="other")
+        other = system.spawn(ScriptedActor, name="other")
         ref = await isolated(system, name="x")
         assert ref.snapshot().state is ActorState.DOWN
         assert ref.snapshot().last_error == "ValueError: boom"
@@ -49,7 +49,7 @@ async def test_a_revived_actor_takes_messages_again_at_once() -> None:
 
 async def test_to_revive_what_is_not_down_does_nothing() -> None:
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet, name="x")
+        ref = system.spawn(ScriptedActor, name="x")
         await ref.ask("x")
         system.root.revive("x")
         await wait_all_tasks_blocked()
@@ -63,7 +63,7 @@ async def test_a_revived_actor_that_crashes_again_at_once_is_down_again_at_once(
 ) -> None:
     intensity = RestartIntensity(1, within=10.0)
     async with ActorSystem(on_excess="isolate", intensity=intensity) as system:
-        ref = system.spawn(Puppet, name="x", options=ONCE, backoff=AT_ONCE)
+        ref = system.spawn(ScriptedActor, name="x", options=ONCE, backoff=AT_ONCE)
         ref.tell(boom)
         ref.tell(boom)
         await ref.watch()
@@ -87,9 +87,9 @@ async def test_a_stop_ends_an_actor_that_is_down() -> None:
 async def test_an_isolated_supervisor_takes_all_below_it_down_and_is_revived_as_a_whole() -> None:
     async with ActorSystem(on_excess="isolate", intensity=NEVER) as system:
         group = system.supervisor("group", intensity=NEVER)
-        a = group.spawn(Puppet, name="a", options=ONCE)
+        a = group.spawn(ScriptedActor, name="a", options=ONCE)
         inner = group.supervisor("inner")
-        b = inner.spawn(Puppet, name="b")
+        b = inner.spawn(ScriptedActor, name="b")
         await b.ask("x")
         a.tell(boom)
         for ref in (a, b):
@@ -100,7 +100,7 @@ async def test_an_isolated_supervisor_takes_all_below_it_down_and_is_revived_as_
         assert inner.snapshot().state is ActorState.DOWN
         for down in (group, inner):
             with pytest.raises(ActorDown):
-                down.spawn(Puppet)
+                down.spawn(ScriptedActor)
             with pytest.raises(ActorDown):
                 down.supervisor("more")
         with pytest.raises(ActorDown, match="'/group' is down: RestartLimitExceeded"):

@@ -9,10 +9,10 @@ import trio
 import trio.lowlevel
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from helpers.puppets import (
+from helpers.scripted_actors import (
     Closing,
     Gate,
-    Puppet,
+    ScriptedActor,
     hang,
     outcome_of,
     recording,
@@ -44,7 +44,7 @@ async def test_actors_stop_one_after_the_other_each_within_its_own_time(autojump
 
 
 async def test_an_actor_can_use_those_started_before_it_while_it_stops() -> None:
-    class Client(Puppet):
+    class Client(ScriptedActor):
         def __init__(self, server: ActorRef) -> None:
             super().__init__()
             self.server = server
@@ -54,7 +54,7 @@ async def test_an_actor_can_use_those_started_before_it_while_it_stops() -> None
 
     farewells: list[object] = []
     async with ActorSystem() as system:
-        server = system.spawn(Puppet)
+        server = system.spawn(ScriptedActor)
         system.spawn(Client, server)
         await wait_all_tasks_blocked()
     assert farewells == ["bye"]
@@ -62,12 +62,12 @@ async def test_an_actor_can_use_those_started_before_it_while_it_stops() -> None
 
 async def test_a_system_can_be_stopped_inside_its_block_which_goes_on() -> None:
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet)
-        system.supervisor("below").spawn(Puppet)
+        ref = system.spawn(ScriptedActor)
+        system.supervisor("below").spawn(ScriptedActor)
         await system.stop()
         assert system.tree().children == ()
         with pytest.raises(ActorStopped, match="'/' has stopped"):
-            system.spawn(Puppet)
+            system.spawn(ScriptedActor)
         assert isinstance(await outcome_of(ref.ask("x")), ActorStopped)
 
 
@@ -77,7 +77,7 @@ async def test_an_actor_can_have_its_system_stopped() -> None:
         return "as you wish"
 
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet)
+        ref = system.spawn(ScriptedActor)
         assert await ref.ask(stop_all) == "as you wish"
         await system.stop()
 
@@ -89,7 +89,7 @@ async def test_an_actor_that_waits_for_the_end_of_its_own_system_is_cancelled_in
         await system.stop()
 
     async with ActorSystem() as system:
-        system.spawn(Puppet, options=ActorOptions(grace=2.0)).tell(wait_in_vain)
+        system.spawn(ScriptedActor, options=ActorOptions(grace=2.0)).tell(wait_in_vain)
         await wait_all_tasks_blocked()
         await system.stop()
         assert trio.current_time() == 2
@@ -103,7 +103,7 @@ async def test_nothing_can_be_added_to_what_is_stopping(autojump_clock: MockCloc
         group.request_stop()
         await trio.sleep(0.5)
         with pytest.raises(ActorStopped, match="'/group' has stopped"):
-            group.spawn(Puppet)
+            group.spawn(ScriptedActor)
         with pytest.raises(ActorStopped):
             group.supervisor("more")
         await group.stop()
@@ -111,13 +111,13 @@ async def test_nothing_can_be_added_to_what_is_stopping(autojump_clock: MockCloc
 
 async def test_a_supervisor_can_be_stopped_alone() -> None:
     async with ActorSystem() as system:
-        other = system.spawn(Puppet)
+        other = system.spawn(ScriptedActor)
         group = system.supervisor("group")
-        refs = [group.spawn(Puppet), group.supervisor("inner").spawn(Puppet)]
+        refs = [group.spawn(ScriptedActor), group.supervisor("inner").spawn(ScriptedActor)]
         await group.stop()
         assert {(await ref.watch()).state for ref in refs} == {ActorState.STOPPED}
         assert await other.ask("fine") == "fine"
-        assert [child.name for child in system.tree().children] == ["puppet-1"]
+        assert [child.name for child in system.tree().children] == ["scriptedactor-1"]
         await group.stop()
 
 
@@ -130,7 +130,7 @@ async def test_a_cancelled_block_runs_every_on_stop_shielded(autojump_clock: Moc
         async with ActorSystem() as system:
             for name in "ab":
                 await system.spawn(Closing, name, log, 1.0).ask("x")
-            system.spawn(Puppet).tell(hang)
+            system.spawn(ScriptedActor).tell(hang)
             await wait_all_tasks_blocked()
             scope.cancel()
     assert scope.cancelled_caught
@@ -138,7 +138,7 @@ async def test_a_cancelled_block_runs_every_on_stop_shielded(autojump_clock: Moc
 
 
 async def test_an_error_in_on_stop_of_a_cancelled_block_is_reported() -> None:
-    class Clumsy(Puppet):
+    class Clumsy(ScriptedActor):
         async def on_stop(self) -> None:
             raise OSError("the door is stuck")
 
@@ -156,7 +156,7 @@ async def test_an_exception_of_the_block_leaves_as_itself_and_all_is_cancelled()
 
     async def body() -> None:
         async with system:
-            system.spawn(Puppet).tell(gate)
+            system.spawn(ScriptedActor).tell(gate)
             await wait_all_tasks_blocked()
             raise LookupError("mine")
 
@@ -169,7 +169,7 @@ async def test_a_stop_that_is_cancelled_stops_waiting_and_the_actor_stops_all_th
     autojump_clock: MockClock,
 ) -> None:
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet)
+        ref = system.spawn(ScriptedActor)
         ref.tell(hang)
         await wait_all_tasks_blocked()
         with trio.move_on_after(1) as scope:
@@ -191,8 +191,8 @@ async def test_tells_after_a_cancelled_block_has_ended_its_actors_are_refused_or
         with trio.CancelScope() as scope:
             async with ActorSystem() as system:
                 for concurrency in (1, 3):
-                    ref = system.spawn(Puppet, options=ActorOptions(concurrency=concurrency))
+                    ref = system.spawn(ScriptedActor, options=ActorOptions(concurrency=concurrency))
                     await ref.ask("x")
                     nursery.start_soon(tell_on, ref)
-                nursery.start_soon(tell_on, system.spawn(Puppet))
+                nursery.start_soon(tell_on, system.spawn(ScriptedActor))
                 scope.cancel()

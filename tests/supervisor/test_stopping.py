@@ -10,12 +10,12 @@ import trio
 import trio.lowlevel
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from helpers.puppets import (
+from helpers.scripted_actors import (
     AT_ONCE,
     Closing,
     First,
     Gate,
-    Puppet,
+    ScriptedActor,
     assert_balanced,
     boom,
     collect,
@@ -43,7 +43,7 @@ async def test_a_stop_lets_handlers_finish_and_gives_the_rest_back(autojump_cloc
         return "finished"
 
     async with ActorSystem() as system, trio.open_nursery() as nursery:
-        ref = system.spawn(Puppet, name="p")
+        ref = system.spawn(ScriptedActor, name="p")
         in_hand = collect(nursery, ref, finish_in_time)
         await wait_all_tasks_blocked()
         rest = [collect(nursery, ref, message) for message in ("queued", First("urgent"))]
@@ -60,18 +60,18 @@ async def test_a_stop_lets_handlers_finish_and_gives_the_rest_back(autojump_cloc
 async def test_handlers_are_cancelled_when_the_grace_period_is_over(autojump_clock: MockClock) -> None:
     async with ActorSystem() as system, trio.open_nursery() as nursery:
         gate = Gate()
-        ref = system.spawn(Puppet, options=ActorOptions(grace=3.0))
+        ref = system.spawn(ScriptedActor, options=ActorOptions(grace=3.0))
         outcome = collect(nursery, ref, gate)
         await wait_all_tasks_blocked()
         ended = await ref.stop()
         assert (trio.current_time(), gate.cancelled, ended.error) == (3, 1, None)
         await wait_all_tasks_blocked()
-        assert [str(error) for error in outcome] == ["actor '/puppet-1' has stopped"]
+        assert [str(error) for error in outcome] == ["actor '/scriptedactor-1' has stopped"]
 
 
 async def test_a_stop_may_give_a_grace_of_its_own(autojump_clock: MockClock) -> None:
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet)
+        ref = system.spawn(ScriptedActor)
         ref.tell(hang)
         await wait_all_tasks_blocked()
         await ref.stop(grace=0.5)
@@ -85,20 +85,20 @@ async def test_a_crash_while_stopping_is_reported_and_nobody_restarted(autojump_
 
     async with ActorSystem(intensity=RestartIntensity(0)) as system, trio.open_nursery() as nursery:
         with recording(system) as recorder:
-            ref = system.spawn(Puppet)
+            ref = system.spawn(ScriptedActor)
             outcome = collect(nursery, ref, crash_late)
             await wait_all_tasks_blocked()
             ended = await ref.stop()
             assert str(ended.error) == "boom"
             await wait_all_tasks_blocked()
             assert [type(error) for error in outcome] == [ActorCrashed]
-            assert recorder.kinds("/puppet-1") == ["started", "crashed", "stopped"]
+            assert recorder.kinds("/scriptedactor-1") == ["started", "crashed", "stopped"]
 
 
 @pytest.mark.parametrize("grace", [-1, math.nan, math.inf])
 async def test_a_grace_that_is_no_number_of_seconds_is_refused(grace: float) -> None:
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet)
+        ref = system.spawn(ScriptedActor)
         below = system.supervisor("below")
         for stop in (ref.request_stop, below.request_stop, system.request_stop):
             with pytest.raises(BadCall, match=r"grace is .*; it must be a number of seconds"):
@@ -131,7 +131,7 @@ async def test_a_second_stop_can_shorten_the_first_and_not_slow_it_down(
     for what in ("actor", "system"):
         began = trio.current_time()
         async with ActorSystem() as system:
-            ref = system.spawn(Puppet)
+            ref = system.spawn(ScriptedActor)
             ref.tell(hang)
             await wait_all_tasks_blocked()
             target: Any = ref if what == "actor" else system
@@ -149,7 +149,7 @@ async def test_a_stop_in_the_middle_of_a_backoff_ends_it(
     leave: bool,  # noqa: FBT001
 ) -> None:
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet, options=ONCE, backoff=Backoff(initial=100.0, maximum=100.0))
+        ref = system.spawn(ScriptedActor, options=ONCE, backoff=Backoff(initial=100.0, maximum=100.0))
         ref.tell(boom)
         await trio.sleep(1)
         assert ref.snapshot().state is ActorState.RESTARTING
@@ -161,7 +161,7 @@ async def test_a_stop_in_the_middle_of_a_backoff_ends_it(
 
 
 async def test_a_stop_before_the_start_starts_nothing() -> None:
-    class Never(Puppet):
+    class Never(ScriptedActor):
         async def on_start(self) -> None:
             raise AssertionError("started")
 
@@ -214,8 +214,8 @@ async def test_a_nested_supervisor_told_to_stop_while_it_ends_comes_back_to_stay
     async with ActorSystem(intensity=RestartIntensity(10)) as system:
         outer = system.supervisor("outer", strategy="one_for_all", backoff=AT_ONCE)
         inner = outer.supervisor("inner", intensity=RestartIntensity(0), backoff=AT_ONCE)
-        deep = inner.spawn(Puppet, options=ONCE)
-        near = outer.spawn(Puppet, options=ONCE, backoff=AT_ONCE)
+        deep = inner.spawn(ScriptedActor, options=ONCE)
+        near = outer.spawn(ScriptedActor, options=ONCE, backoff=AT_ONCE)
         for _ in range(3):
             await deep.ask("x")
             deep.tell(boom)

@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from helpers.puppets import AT_ONCE, Gate, Puppet, boom, collect, recording
+from helpers.scripted_actors import AT_ONCE, Gate, ScriptedActor, boom, collect, recording
 from ultra.actors import Actor, ActorOptions, ActorState
 from ultra.errors import ActorCrashed, ActorStopped
 from ultra.supervisor import ActorSystem, Backoff, RestartIntensity, Strategy
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("no_task_is_left")
 ONCE = ActorOptions(max_deliveries=1)
 
 
-class Member(Puppet):
+class Member(ScriptedActor):
     """Notes its start and its stop by name."""
 
     def __init__(self, name: str, log: list[str]) -> None:
@@ -100,8 +100,8 @@ async def test_the_crash_of_a_temporary_member_restarts_nobody() -> None:
 
 
 async def test_the_normal_end_of_a_transient_member_restarts_nobody() -> None:
-    async def finish(puppet: Puppet) -> None:
-        puppet.finish()
+    async def finish(actor: ScriptedActor) -> None:
+        actor.finish()
 
     log: list[str] = []
     async with ActorSystem() as system:
@@ -164,8 +164,8 @@ async def test_what_healthy_members_had_in_hand_is_finished_or_delivered_again(
     gate = Gate()
     async with ActorSystem() as system:
         group = system.supervisor("group", strategy="one_for_all")
-        quick = group.spawn(Puppet, name="quick", backoff=AT_ONCE)
-        slow = group.spawn(Puppet, name="slow", backoff=AT_ONCE, options=ActorOptions(grace=2.0))
+        quick = group.spawn(ScriptedActor, name="quick", backoff=AT_ONCE)
+        slow = group.spawn(ScriptedActor, name="slow", backoff=AT_ONCE, options=ActorOptions(grace=2.0))
         [fragile] = members(group, [], "x")
         async with trio.open_nursery() as nursery:
             finished = collect(nursery, quick, gate)
@@ -183,7 +183,7 @@ async def test_what_healthy_members_had_in_hand_is_finished_or_delivered_again(
 async def test_a_message_that_was_interrupted_too_often_is_given_up(autojump_clock: MockClock) -> None:
     async with ActorSystem() as system:
         group = system.supervisor("group", strategy="one_for_all")
-        victim = group.spawn(Puppet, backoff=AT_ONCE, options=ActorOptions(grace=0, max_deliveries=1))
+        victim = group.spawn(ScriptedActor, backoff=AT_ONCE, options=ActorOptions(grace=0, max_deliveries=1))
         [fragile] = members(group, [], "x")
         async with trio.open_nursery() as nursery:
             outcome = collect(nursery, victim, Gate())

@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from helpers.puppets import AT_ONCE, Gate, Puppet, boom, outcome_of, recording
+from helpers.scripted_actors import AT_ONCE, Gate, ScriptedActor, boom, outcome_of, recording
 from ultra.actors import Actor, ActorOptions, ActorState
 from ultra.errors import ActorCrashed, BadCall, UsageError
 from ultra.supervisor import ActorSystem, Backoff, RestartIntensity
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("no_task_is_left")
 ONCE = ActorOptions(max_deliveries=1)
 
 
-class Named(Puppet):
+class Named(ScriptedActor):
     """Notes its start and its stop by name."""
 
     def __init__(self, name: str, log: list[str]) -> None:
@@ -49,7 +49,7 @@ async def test_children_start_in_the_order_in_which_they_were_added_and_stop_in_
 
 
 async def test_a_child_that_starts_slowly_holds_up_those_after_it() -> None:
-    class Slow(Puppet):
+    class Slow(ScriptedActor):
         async def on_start(self) -> None:
             await gate.wait()
 
@@ -66,7 +66,7 @@ async def test_a_child_that_starts_slowly_holds_up_those_after_it() -> None:
 
 
 async def test_a_supervisor_has_started_once_its_children_have_and_holds_up_those_after_it() -> None:
-    class Slow(Puppet):
+    class Slow(ScriptedActor):
         async def on_start(self) -> None:
             await gate.wait()
 
@@ -75,7 +75,7 @@ async def test_a_supervisor_has_started_once_its_children_have_and_holds_up_thos
         with recording(system) as recorder:
             below = system.supervisor("below")
             below.spawn(Slow, name="slow")
-            system.spawn(Puppet, name="after")
+            system.spawn(ScriptedActor, name="after")
             await wait_all_tasks_blocked()
             assert below.snapshot().state is ActorState.STARTING
             assert recorder.paths("started") == []
@@ -87,18 +87,23 @@ async def test_a_supervisor_has_started_once_its_children_have_and_holds_up_thos
 
 async def test_names_are_made_where_none_is_given_and_never_taken_twice() -> None:
     async with ActorSystem() as system:
-        system.spawn(Puppet, name="puppet-1")
-        assert system.spawn(Puppet).path == "/puppet-2"
-        assert system.spawn(lambda: Puppet()).path == "/lambda-3"  # noqa: PLW0108
-        assert system.spawn(partial(Puppet)).path == "/actor-4"
-        assert list(system.root.loop.children) == ["puppet-1", "puppet-2", "lambda-3", "actor-4"]
+        system.spawn(ScriptedActor, name="scriptedactor-1")
+        assert system.spawn(ScriptedActor).path == "/scriptedactor-2"
+        assert system.spawn(lambda: ScriptedActor()).path == "/lambda-3"  # noqa: PLW0108
+        assert system.spawn(partial(ScriptedActor)).path == "/actor-4"
+        assert list(system.root.loop.children) == [
+            "scriptedactor-1",
+            "scriptedactor-2",
+            "lambda-3",
+            "actor-4",
+        ]
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "/"])
 async def test_a_name_that_is_no_part_of_a_path_is_refused(name: str) -> None:
     async with ActorSystem() as system:
         with pytest.raises(BadCall, match="is not usable"):
-            system.spawn(Puppet, name=name)
+            system.spawn(ScriptedActor, name=name)
         with pytest.raises(BadCall, match="is not usable"):
             system.supervisor(name)
 
@@ -107,7 +112,7 @@ async def test_tasks_beside_the_actors_are_awaited_by_the_block() -> None:
     done = []
 
     async def work(system: ActorSystem, name: str) -> None:
-        await system.spawn(Puppet, name=name).ask("x")
+        await system.spawn(ScriptedActor, name=name).ask("x")
         done.append(name)
 
     system = ActorSystem()
@@ -130,11 +135,11 @@ async def test_tasks_beside_the_actors_are_cancelled_with_the_block() -> None:
 
 async def test_a_name_that_is_taken_is_refused_until_it_is_free() -> None:
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet, name="x")
+        ref = system.spawn(ScriptedActor, name="x")
         with pytest.raises(BadCall, match="already has a child 'x'"):
             system.supervisor("x")
         await ref.stop()
-        assert await system.spawn(Puppet, name="x").ask("hello") == "hello"
+        assert await system.spawn(ScriptedActor, name="x").ask("hello") == "hello"
 
 
 @pytest.mark.parametrize(
@@ -149,7 +154,7 @@ async def test_a_spawn_that_cannot_be_says_why_and_adds_nothing(
 ) -> None:
     async with ActorSystem() as system:
         with pytest.raises(BadCall, match=message):
-            system.spawn(**{"factory": Puppet, **arguments})
+            system.spawn(**{"factory": ScriptedActor, **arguments})
         assert system.tree().children == ()
 
 
@@ -171,7 +176,7 @@ async def test_a_supervisor_that_cannot_be_says_why_and_is_not_added(
 
 
 async def test_options_come_from_the_class_unless_they_are_given() -> None:
-    class Wide(Puppet):
+    class Wide(ScriptedActor):
         options = ActorOptions(concurrency=3)
 
     async def running_at_once(system: ActorSystem, factory: Any, options: ActorOptions | None = None) -> int:
@@ -191,12 +196,12 @@ async def test_options_come_from_the_class_unless_they_are_given() -> None:
 
 
 async def test_arguments_are_given_to_each_incarnation() -> None:
-    async def own_log(puppet: Puppet) -> object:
-        return puppet.log
+    async def own_log(actor: ScriptedActor) -> object:
+        return actor.log
 
     log: list[object] = []
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet, log, backoff=AT_ONCE, options=ONCE)
+        ref = system.spawn(ScriptedActor, log, backoff=AT_ONCE, options=ONCE)
         assert await ref.ask(own_log) is log
         ref.tell(boom)
         assert await ref.ask(own_log) is log
@@ -206,9 +211,9 @@ async def test_an_actor_can_be_added_by_an_actor() -> None:
     async with ActorSystem() as system:
 
         async def add_another(_: Actor) -> object:
-            return await system.spawn(Puppet, name="child").ask("from the child")
+            return await system.spawn(ScriptedActor, name="child").ask("from the child")
 
-        assert await system.spawn(Puppet).ask(add_another) == "from the child"
+        assert await system.spawn(ScriptedActor).ask(add_another) == "from the child"
 
 
 # --- one_for_one ---------------------------------------------------------------------------------
@@ -240,10 +245,10 @@ async def test_a_crash_restarts_the_actor_that_crashed_and_no_other() -> None:
 async def test_the_restart_type_says_after_which_ends_an_actor_starts_again(
     restart: Any, what: str, starts: int
 ) -> None:
-    async def end(puppet: Puppet) -> None:
+    async def end(actor: ScriptedActor) -> None:
         if what == "crash":
             raise ValueError("boom")
-        puppet.finish()
+        actor.finish()
 
     log: list[str] = []
     async with ActorSystem() as system:
@@ -262,16 +267,16 @@ async def test_the_restart_type_says_after_which_ends_an_actor_starts_again(
 
 async def test_a_stopped_child_is_not_restarted_and_leaves_the_tree() -> None:
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet, restart="permanent", backoff=AT_ONCE)
+        ref = system.spawn(ScriptedActor, restart="permanent", backoff=AT_ONCE)
         ended = await ref.stop()
-        assert (ended.path, ended.state, ended.error) == ("/puppet-1", ActorState.STOPPED, None)
+        assert (ended.path, ended.state, ended.error) == ("/scriptedactor-1", ActorState.STOPPED, None)
         assert system.tree().children == ()
 
 
 async def test_messages_wait_while_the_actor_backs_off(autojump_clock: MockClock) -> None:
     async with ActorSystem() as system:
         backoff = Backoff(initial=3.0, jitter=0.0)
-        ref = system.spawn(Puppet, backoff=backoff, options=ONCE)
+        ref = system.spawn(ScriptedActor, backoff=backoff, options=ONCE)
         ref.tell(boom)
         assert await ref.ask("hello") == "hello"
         assert trio.current_time() == 3.0
@@ -283,7 +288,7 @@ async def test_the_backoff_grows_with_crashes_in_a_row_and_resets_after_a_time_w
     backoff = Backoff(initial=1.0, factor=3.0, maximum=20.0, jitter=0.0, reset_after=60.0)
     async with ActorSystem(intensity=RestartIntensity(100, within=1.0)) as system:
         with recording(system) as recorder:
-            ref = system.spawn(Puppet, backoff=backoff, options=ONCE)
+            ref = system.spawn(ScriptedActor, backoff=backoff, options=ONCE)
             for pause in (0, 0, 59, 0, 60, 0):
                 await ref.ask("up again")
                 await trio.sleep(pause)
@@ -297,7 +302,7 @@ async def test_the_backoff_grows_with_crashes_in_a_row_and_resets_after_a_time_w
 async def test_a_slow_start_that_fails_does_not_count_as_a_time_without_a_crash(
     autojump_clock: MockClock,
 ) -> None:
-    class Failing(Puppet):
+    class Failing(ScriptedActor):
         async def on_start(self) -> None:
             await trio.sleep(10)
             raise OSError("after a long time")

@@ -9,10 +9,10 @@ import trio
 import trio.lowlevel
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from helpers.puppets import (
+from helpers.scripted_actors import (
     AT_ONCE,
     Closing,
-    Puppet,
+    ScriptedActor,
     Stubborn,
     assert_balanced,
     boom,
@@ -35,11 +35,11 @@ ONCE = ActorOptions(max_deliveries=1)
 ONE_SECOND = ActorOptions(grace=1.0, stop_timeout=1.0)
 
 
-async def stubborn_actor(supervisor: Supervisor | ActorSystem, deed: Stubborn, **others: Any) -> ActorRef:
+async def stubborn_actor(supervisor: Supervisor | ActorSystem, action: Stubborn, **others: Any) -> ActorRef:
     settings: dict[str, Any] = {"options": ONE_SECOND, "backoff": AT_ONCE, **others}
-    ref = supervisor.spawn(Puppet, **settings)
-    ref.tell(deed)
-    await deed.entered.wait()
+    ref = supervisor.spawn(ScriptedActor, **settings)
+    ref.tell(action)
+    await action.entered.wait()
     return ref
 
 
@@ -49,7 +49,7 @@ async def test_an_actor_that_ignores_cancellation_is_reported_and_waited_for_no_
     stubborn = Stubborn()
     async with ActorSystem() as system, trio.open_nursery() as nursery:
         with recording(system) as recorder:
-            ref = system.spawn(Puppet, name="x", options=ONE_SECOND)
+            ref = system.spawn(ScriptedActor, name="x", options=ONE_SECOND)
             in_hand = collect(nursery, ref, stubborn)
             await stubborn.entered.wait()
             ended = await ref.stop()
@@ -61,7 +61,7 @@ async def test_an_actor_that_ignores_cancellation_is_reported_and_waited_for_no_
             assert ref.snapshot().in_flight == 1
             assert_balanced(ref.snapshot())
 
-            fresh = system.spawn(Puppet, name="x")  # the name is free
+            fresh = system.spawn(ScriptedActor, name="x")  # the name is free
             stubborn.release()
             await wait_all_tasks_blocked()
             assert sorted(recorder.kinds("/x")) == ["started", "started", "stopped", "unresponsive"]
@@ -102,7 +102,7 @@ async def test_a_stop_of_what_was_given_up_before_ends_at_once(autojump_clock: M
     async with ActorSystem() as system:
         group = system.supervisor("group", strategy="one_for_all")
         ref = await stubborn_actor(group, stubborn)
-        group.spawn(Puppet, options=ONCE, backoff=AT_ONCE).tell(boom)
+        group.spawn(ScriptedActor, options=ONCE, backoff=AT_ONCE).tell(boom)
         await trio.sleep(10)
         ended = await ref.stop()
         assert trio.current_time() == 10
@@ -117,7 +117,7 @@ async def test_a_group_is_restarted_without_the_member_that_ignores_cancellation
     async with ActorSystem() as system:
         group = system.supervisor("group", strategy="one_for_all")
         ref = await stubborn_actor(group, stubborn)
-        other = group.spawn(Puppet, options=ONCE, backoff=AT_ONCE)
+        other = group.spawn(ScriptedActor, options=ONCE, backoff=AT_ONCE)
         other.tell(boom)
         assert await other.ask("back") == "back"
         assert trio.current_time() == 3
@@ -127,7 +127,7 @@ async def test_a_group_is_restarted_without_the_member_that_ignores_cancellation
 
 
 async def test_a_start_that_ignores_cancellation_holds_nobody_up_for_ever(autojump_clock: MockClock) -> None:
-    class StubbornStart(Puppet):
+    class StubbornStart(ScriptedActor):
         options = ActorOptions(start_timeout=2.0)
 
         async def on_start(self) -> None:
@@ -137,7 +137,7 @@ async def test_a_start_that_ignores_cancellation_holds_nobody_up_for_ever(autoju
     async with ActorSystem() as system:
         with recording(system) as recorder:
             slow = system.spawn(StubbornStart, name="slow", backoff=AT_ONCE)
-            other = system.spawn(Puppet, name="other")
+            other = system.spawn(ScriptedActor, name="other")
             assert await other.ask("at last") == "at last"
             assert trio.current_time() == 3.0
             assert recorder.kinds("/slow") == ["unresponsive"]
@@ -163,7 +163,7 @@ async def test_a_handler_that_ignores_the_crash_beside_it_is_reported(autojump_c
 async def test_an_on_stop_that_ignores_cancellation_after_a_crash_is_reported(
     autojump_clock: MockClock,
 ) -> None:
-    class StubbornStop(Puppet):
+    class StubbornStop(ScriptedActor):
         options = ActorOptions(max_deliveries=1, stop_timeout=2.0)
 
         async def on_stop(self) -> None:

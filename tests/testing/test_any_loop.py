@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from helpers.asyncio_runs import on_asyncio
+from helpers.event_loops import on_asyncio
 from ultra import Completion
 from ultra.testing import AnyLoopEvent, FakeAnswer, FakeModel
 

@@ -94,9 +94,12 @@ class TrioThread:
                 self._on_end = partial(loop.post, ended.set_result, None)
                 with suppress(LoopUnavailable):  # it is just about to end by itself
                     self.post(self._cancel_all)
-        if self._on_end is not None:
-            await ended
-        self._thread.join()  # it has nothing left to do
+        try:
+            if self._on_end is not None:
+                await ended
+        finally:
+            if self._ended:  # even if this was cancelled meanwhile
+                self._thread.join()  # it has nothing left to do
 
     def post(self, function: Callable[..., object], *args: object) -> None:
         """Have ``function(*args)`` called in the thread, soon and in order; it must not raise.

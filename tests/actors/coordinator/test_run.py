@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from helpers.runs import ALL, INITIAL, NOW, Recorder, failing, make_run, run, three
+from helpers.coordinator_runs import ALL, INITIAL, NOW, Recorder, failing, make_run, run, three
 from ultra.actors.coordinator.run import Run
 from ultra.errors import ModelError, QuorumNotReached
 from ultra.messages.events import StageCompleted, StageStarted

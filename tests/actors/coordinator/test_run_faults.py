@@ -9,8 +9,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from helpers.registered import AT_ONCE, register
-from helpers.runs import ALL, NOW, make_run, run, three
+from helpers.coordinator_runs import ALL, NOW, make_run, run, three
+from helpers.model_actors import AT_ONCE, register
 from ultra.actors.coordinator.run import Run
 from ultra.errors import ModelError, QuorumNotReached
 from ultra.messages.request import ModelRequest

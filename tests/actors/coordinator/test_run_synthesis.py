@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from helpers.runs import INITIAL, SYNTHESIS, Recorder, asks, failing, run, three
+from helpers.coordinator_runs import INITIAL, SYNTHESIS, Recorder, asks, failing, run, three
 from ultra.actors.coordinator.reading import Reader, Written
 from ultra.errors import ModelError, QuorumNotReached, StageFailed
 from ultra.messages.events import PromptFitted

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from helpers.registered import Transcript
+from helpers.model_actors import Transcript
 from ultra.actors.model.messages import LocalRequest, LocalRequests, seconds
 
 

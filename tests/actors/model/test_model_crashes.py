@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from helpers.registered import Asker, Transcript, ask_for, assert_all_accounted, register, start
+from helpers.model_actors import Asker, Transcript, ask_for, assert_all_accounted, register, start
 from ultra.actors.model.actor import ModelActor
 from ultra.actors.model.breaker import BreakerPolicy
 from ultra.actors.model.limits import Limits

@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from helpers.registered import Asker, Transcript, answer, ask_for, assert_all_accounted, register, start
+from helpers.model_actors import Asker, Transcript, answer, ask_for, assert_all_accounted, register, start
 from ultra.actors.model.limits import Limits
 from ultra.errors import AllAttemptsFailed, LoopUnavailable, ModelError
 from ultra.messages.results import ModelResponse

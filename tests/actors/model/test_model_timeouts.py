@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from helpers.registered import AT_ONCE, Asker, Transcript, answer, ask_for, register, start
+from helpers.model_actors import AT_ONCE, Asker, Transcript, answer, ask_for, register, start
 from ultra.actors.model.breaker import BreakerPolicy
 from ultra.actors.model.limits import Limits
 from ultra.actors.model.retry import RetryPolicy

@@ -7,7 +7,7 @@ import math
 import pytest
 import trio
 
-from helpers.registered import Transcript
+from helpers.model_actors import Transcript
 from ultra.actors.model.single_flight import Abandoned, SharedCall, Waiter
 from ultra.errors import ModelError
 from ultra.messages.results import Completion

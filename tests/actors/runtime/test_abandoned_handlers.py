@@ -8,23 +8,32 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from helpers.puppets import AT_ONCE, Gate, Puppet, assert_balanced, collect, leaves, recording, wide
+from helpers.scripted_actors import (
+    AT_ONCE,
+    Gate,
+    ScriptedActor,
+    assert_balanced,
+    collect,
+    leaves,
+    recording,
+    wide,
+)
 from ultra.actors import Actor, ActorOptions, ActorState
 from ultra.errors import ActorUnresponsive, AskTimeout
 from ultra.supervisor import ActorSystem
 
 if TYPE_CHECKING:
-    from helpers.puppets import Deed
+    from helpers.scripted_actors import Action
     from ultra.actors import ActorRef
 
 CANCELS = ActorOptions(cancel_abandoned=True, max_deliveries=1)
 
 
-async def abandon(ref: ActorRef, deed: Deed) -> None:
-    """Ask for `deed`, and stop to wait once the actor does it."""
+async def abandon(ref: ActorRef, action: Action) -> None:
+    """Ask for `action`, and stop to wait once the actor does it."""
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(ref.ask, deed)
+            nursery.start_soon(ref.ask, action)
             await wait_all_tasks_blocked()
             scope.cancel()
     assert scope.cancelled_caught
@@ -41,7 +50,7 @@ async def test_a_handler_is_cancelled_at_its_askers_timeout_and_the_next_one_goe
 
     ends: list[float] = []
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet, options=wide(concurrency, cancel_abandoned=True))
+        ref = system.spawn(ScriptedActor, options=wide(concurrency, cancel_abandoned=True))
         for _ in range(3):
             start = trio.current_time()
             with pytest.raises(AskTimeout):
@@ -66,7 +75,7 @@ async def test_a_handler_may_bound_parts_of_its_work_with_scopes_of_its_own(
         return "never"
 
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet, options=wide(concurrency, cancel_abandoned=True))
+        ref = system.spawn(ScriptedActor, options=wide(concurrency, cancel_abandoned=True))
         for _ in range(3):
             assert await ref.ask(try_twice) == "done within 10 s"
 
@@ -79,7 +88,7 @@ async def test_an_asker_that_goes_away_once_it_was_answered_does_nothing_to_the_
 
     gate = Gate()
     async with ActorSystem() as system, trio.open_nursery() as nursery:
-        ref = system.spawn(Puppet, options=CANCELS)
+        ref = system.spawn(ScriptedActor, options=CANCELS)
         with trio.CancelScope() as scope:
 
             async def answer_and_cancel() -> None:
@@ -103,7 +112,7 @@ async def test_a_cancellation_that_comes_too_late_for_its_handler_touches_no_oth
         return "nobody hears this"
 
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet, options=CANCELS)
+        ref = system.spawn(ScriptedActor, options=CANCELS)
         with trio.CancelScope() as scope:
             await ref.ask(without_a_checkpoint)
         assert scope.cancelled_caught
@@ -123,7 +132,7 @@ async def test_the_actors_own_end_ends_a_handler_that_was_abandoned_as_well() ->
 
     released = trio.Event()
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet, options=CANCELS)
+        ref = system.spawn(ScriptedActor, options=CANCELS)
         await abandon(ref, slow_to_leave)
         ref.tell("never")
         ref.request_stop(grace=0)
@@ -153,7 +162,7 @@ async def test_an_error_of_a_handler_that_was_abandoned_is_a_crash_without_its_c
     options = wide(concurrency, cancel_abandoned=True, max_deliveries=1)
     async with ActorSystem() as system:
         with recording(system) as recorder:
-            ref = system.spawn(Puppet, name="p", options=options, backoff=AT_ONCE)
+            ref = system.spawn(ScriptedActor, name="p", options=options, backoff=AT_ONCE)
             await abandon(ref, fail_beside_a_sleeper)
             assert await ref.ask("next") == "next"
             [crash] = [event.error for event in recorder.events if event.kind == "crashed"]
@@ -171,7 +180,7 @@ async def test_a_stop_reaches_a_handler_in_the_middle_of_a_scope_of_its_own(
             await trio.sleep_forever()
 
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet, options=CANCELS)
+        ref = system.spawn(ScriptedActor, options=CANCELS)
         ref.tell(try_again)
         await trio.sleep(10)
         await ref.stop(grace=2)
@@ -193,7 +202,7 @@ async def test_a_handler_whose_actor_was_given_up_is_cancelled_where_it_next_can
             raise
 
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet, options=CANCELS)
+        ref = system.spawn(ScriptedActor, options=CANCELS)
         ref.tell(stubborn)
         await wait_all_tasks_blocked()
         ended = await ref.stop(grace=1)

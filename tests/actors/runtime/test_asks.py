@@ -9,10 +9,10 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from helpers.puppets import (
+from helpers.scripted_actors import (
     First,
     Gate,
-    Puppet,
+    ScriptedActor,
     Stubborn,
     assert_balanced,
     boom,
@@ -72,7 +72,7 @@ async def test_a_failure_is_raised_in_the_asker_and_crashes_nobody() -> None:
 
 
 async def test_messages_sent_before_the_actor_has_started_wait_for_it() -> None:
-    class SlowToStart(Puppet):
+    class SlowToStart(ScriptedActor):
         async def on_start(self) -> None:
             await gate.wait()
 
@@ -91,7 +91,7 @@ async def test_messages_sent_before_the_actor_has_started_wait_for_it() -> None:
 async def test_one_sender_s_messages_are_handled_in_the_order_sent_by_whatever_means() -> None:
     log: list[Any] = []
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet, log)
+        ref = system.spawn(ScriptedActor, log)
         ref.tell(0)
         await ref.send(1)
         ref.tell(2)
@@ -102,7 +102,7 @@ async def test_one_sender_s_messages_are_handled_in_the_order_sent_by_whatever_m
 async def test_system_messages_are_handled_before_user_messages_that_came_earlier() -> None:
     log: list[Any] = []
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet, log)
+        ref = system.spawn(ScriptedActor, log)
         ref.tell("user")
         ref.tell(First("system"))
         await ref.ask("last")
@@ -112,7 +112,7 @@ async def test_system_messages_are_handled_before_user_messages_that_came_earlie
 async def test_system_messages_reach_an_actor_whose_inbox_is_full() -> None:
     gate = Gate()
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet, options=wide(2, capacity=2))
+        ref = system.spawn(ScriptedActor, options=wide(2, capacity=2))
         ref.tell(gate)
         await wait_all_tasks_blocked()
         ref.tell(gate)
@@ -129,8 +129,8 @@ async def test_system_messages_reach_an_actor_whose_inbox_is_full() -> None:
 async def test_an_ask_times_out_and_the_late_reply_reaches_nobody(autojump_clock: MockClock) -> None:
     gate = Gate()
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet)
-        with pytest.raises(AskTimeout, match="'/puppet-1' did not answer within 2 s"):
+        ref = system.spawn(ScriptedActor)
+        with pytest.raises(AskTimeout, match="'/scriptedactor-1' did not answer within 2 s"):
             await ref.ask(gate, timeout=2)
         assert trio.current_time() == 2
         gate.open()
@@ -140,7 +140,7 @@ async def test_an_ask_times_out_and_the_late_reply_reaches_nobody(autojump_clock
 
 async def test_a_timeout_of_zero_sends_nothing() -> None:
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet)
+        ref = system.spawn(ScriptedActor)
         with pytest.raises(AskTimeout):
             await ref.ask("never", timeout=0)
         assert ref.snapshot().sent == 0
@@ -150,12 +150,12 @@ async def test_a_timeout_of_zero_sends_nothing() -> None:
 async def test_a_timeout_that_is_no_number_of_seconds_is_refused(timeout: float) -> None:
     async with ActorSystem() as system:
         with pytest.raises(BadCall, match=r"timeout is .*; it must be a number of seconds"):
-            await system.spawn(Puppet).ask("x", timeout=timeout)
+            await system.spawn(ScriptedActor).ask("x", timeout=timeout)
 
 
 async def test_a_timeout_longer_than_the_answer_takes_changes_nothing(autojump_clock: MockClock) -> None:
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet)
+        ref = system.spawn(ScriptedActor)
         assert await ref.ask("x", timeout=math.inf) == "x"
         with pytest.raises(ActorCrashed):
             await ref.ask(boom, timeout=60)
@@ -168,7 +168,7 @@ async def test_asks_time_out_alike_in_flight_and_queued_and_waiting_for_room(
 ) -> None:
     gate = Gate()
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet, options=wide(1, capacity=2, cancel_abandoned=may_cancel))
+        ref = system.spawn(ScriptedActor, options=wide(1, capacity=2, cancel_abandoned=may_cancel))
         outcomes: list[object] = []
 
         async def ask(message: object, timeout: float) -> None:
@@ -193,7 +193,7 @@ async def test_asks_time_out_alike_in_flight_and_queued_and_waiting_for_room(
 
 async def test_an_ask_in_a_cancelled_scope_sends_nothing() -> None:
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet)
+        ref = system.spawn(ScriptedActor)
         with trio.CancelScope() as scope:
             scope.cancel()
             await ref.ask("never")
@@ -206,7 +206,7 @@ async def test_an_ask_in_a_cancelled_scope_sends_nothing() -> None:
 
 async def test_a_send_that_was_taken_in_is_not_reported_as_cancelled() -> None:
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet)
+        ref = system.spawn(ScriptedActor)
         returned = False
         with trio.CancelScope() as scope:
 
@@ -222,7 +222,7 @@ async def test_a_reply_that_came_before_the_cancellation_is_delivered() -> None:
     gate = Gate()
     outcomes: list[object] = []
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet)
+        ref = system.spawn(ScriptedActor)
         with trio.CancelScope() as scope:
 
             async def ask() -> None:
@@ -242,7 +242,7 @@ async def test_a_reply_that_came_before_the_cancellation_is_delivered() -> None:
 
 async def test_a_reply_that_comes_after_the_cancellation_reaches_nobody() -> None:
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet)
+        ref = system.spawn(ScriptedActor)
         with trio.CancelScope() as scope:
 
             async def cancel_the_asker(_: Actor) -> str:
@@ -258,7 +258,7 @@ async def test_a_reply_that_comes_after_the_cancellation_reaches_nobody() -> Non
 async def test_an_abandoned_handler_goes_on_unless_the_options_say_otherwise() -> None:
     gate = Gate()
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet)
+        ref = system.spawn(ScriptedActor)
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(ref.ask, gate)
@@ -272,7 +272,7 @@ async def test_an_abandoned_handler_goes_on_unless_the_options_say_otherwise() -
 async def test_an_abandoned_handler_is_cancelled_if_the_options_say_so() -> None:
     gate = Gate()
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet, options=ActorOptions(cancel_abandoned=True))
+        ref = system.spawn(ScriptedActor, options=ActorOptions(cancel_abandoned=True))
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(ref.ask, gate)
@@ -288,7 +288,7 @@ async def test_an_abandoned_handler_is_cancelled_if_the_options_say_so() -> None
 async def test_an_abandoned_handler_that_finishes_all_the_same_has_handled_its_message() -> None:
     stubborn = Stubborn()
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet, options=ActorOptions(cancel_abandoned=True))
+        ref = system.spawn(ScriptedActor, options=ActorOptions(cancel_abandoned=True))
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(ref.ask, stubborn)
@@ -300,7 +300,7 @@ async def test_an_abandoned_handler_that_finishes_all_the_same_has_handled_its_m
 
 
 async def test_an_actor_may_decide_itself_what_becomes_of_an_abandoned_handler() -> None:
-    class Keeper(Puppet):
+    class Keeper(ScriptedActor):
         options = ActorOptions(cancel_abandoned=True)
         abandoned: list[object]
 
@@ -330,7 +330,7 @@ async def test_senders_wait_for_room_first_come_first_served() -> None:
     log: list[Any] = []
     gate = Gate()
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet, log, options=ActorOptions(capacity=1))
+        ref = system.spawn(ScriptedActor, log, options=ActorOptions(capacity=1))
         ref.tell(gate)
         async with trio.open_nursery() as nursery:
             for number in range(5):
@@ -345,7 +345,7 @@ async def test_a_sender_cancelled_while_it_waits_for_room_has_sent_nothing() -> 
     log: list[Any] = []
     gate = Gate()
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet, log, options=ActorOptions(capacity=1))
+        ref = system.spawn(ScriptedActor, log, options=ActorOptions(capacity=1))
         ref.tell(gate)
         for wait in (ref.send, ref.ask):
             with trio.CancelScope() as scope:
@@ -361,10 +361,10 @@ async def test_a_sender_cancelled_while_it_waits_for_room_has_sent_nothing() -> 
 
 async def test_tell_finds_no_room_and_gets_its_message_back() -> None:
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet, options=ActorOptions(capacity=2))
+        ref = system.spawn(ScriptedActor, options=ActorOptions(capacity=2))
         ref.tell("a")
         ref.tell("b")
-        with pytest.raises(InboxFull, match=r"'/puppet-1' has a full inbox \(2 messages\)") as caught:
+        with pytest.raises(InboxFull, match=r"'/scriptedactor-1' has a full inbox \(2 messages\)") as caught:
             ref.tell("c")
         assert (caught.value.rejected, caught.value.capacity) == ("c", 2)
         assert ref.snapshot().rejected == 1
@@ -372,7 +372,7 @@ async def test_tell_finds_no_room_and_gets_its_message_back() -> None:
 
 async def test_with_reject_nobody_waits_for_room() -> None:
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet, options=ActorOptions(capacity=1, overflow="reject"))
+        ref = system.spawn(ScriptedActor, options=ActorOptions(capacity=1, overflow="reject"))
         ref.tell(hang)
         for attempt in (ref.send, ref.ask):
             with pytest.raises(InboxFull):
@@ -386,7 +386,7 @@ async def test_with_reject_nobody_waits_for_room() -> None:
 async def test_with_drop_oldest_the_asker_of_the_dropped_message_hears_of_it() -> None:
     gate = Gate()
     async with ActorSystem() as system, trio.open_nursery() as nursery:
-        ref = system.spawn(Puppet, options=ActorOptions(capacity=2, overflow="drop_oldest"))
+        ref = system.spawn(ScriptedActor, options=ActorOptions(capacity=2, overflow="drop_oldest"))
         ref.tell(gate)
         await wait_all_tasks_blocked()
         dropped = collect(nursery, ref, "old")
@@ -407,7 +407,7 @@ async def test_the_asker_of_a_message_that_its_own_duplicate_pushed_out_hears_of
     """The message fails before its asker waits."""
     gate = Gate()
     async with ActorSystem(faults=FaultPlan().duplicate("/**", message=str)) as system:
-        ref = system.spawn(Puppet, options=ActorOptions(capacity=2, overflow="drop_oldest"))
+        ref = system.spawn(ScriptedActor, options=ActorOptions(capacity=2, overflow="drop_oldest"))
         ref.tell(gate)
         await wait_all_tasks_blocked()
         with pytest.raises(InboxFull):
@@ -422,8 +422,8 @@ async def test_the_asker_of_a_message_that_its_own_duplicate_pushed_out_hears_of
 async def test_actors_with_full_inboxes_that_ask_each_other_get_their_replies() -> None:
     """Replies pass by the inboxes."""
     async with ActorSystem() as system:
-        front = system.spawn(Puppet, options=ActorOptions(capacity=1))
-        back = system.spawn(Puppet, options=ActorOptions(capacity=1))
+        front = system.spawn(ScriptedActor, options=ActorOptions(capacity=1))
+        back = system.spawn(ScriptedActor, options=ActorOptions(capacity=1))
 
         async def ask_back(_: Actor) -> object:
             return await back.ask("deep")
@@ -447,7 +447,7 @@ async def attempts(ref: ActorRef) -> list[object]:
 
 async def test_a_stopped_actor_takes_nothing() -> None:
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet)
+        ref = system.spawn(ScriptedActor)
         await ref.stop()
         assert [type(outcome) for outcome in await attempts(ref)] == [ActorStopped] * 3
         assert (ref.snapshot().sent, ref.snapshot().rejected) == (3, 3)
@@ -455,20 +455,20 @@ async def test_a_stopped_actor_takes_nothing() -> None:
 
 async def test_an_actor_whose_system_has_ended_takes_nothing() -> None:
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet)
+        ref = system.spawn(ScriptedActor)
     assert [type(outcome) for outcome in await attempts(ref)] == [ActorStopped] * 3
     assert ref.snapshot().state is ActorState.STOPPED
 
 
 async def test_an_actor_that_is_down_fails_at_once_with_the_cause() -> None:
     async with ActorSystem(on_excess="isolate", intensity=RestartIntensity(0)) as system:
-        ref = system.spawn(Puppet, options=ActorOptions(max_deliveries=1))
+        ref = system.spawn(ScriptedActor, options=ActorOptions(max_deliveries=1))
         with pytest.raises(ActorCrashed):
             await ref.ask(boom)
         await ref.watch()
         for outcome in await attempts(ref):
             assert isinstance(outcome, ActorDown)
-            assert str(outcome) == "actor '/puppet-1' is down: ValueError: boom"
+            assert str(outcome) == "actor '/scriptedactor-1' is down: ValueError: boom"
             assert isinstance(outcome.__cause__, ValueError)
 
 
@@ -479,7 +479,7 @@ async def test_asks_that_wait_when_the_actor_goes_down_fail_with_the_cause() -> 
 
     gate = Gate()
     async with ActorSystem(on_excess="isolate", intensity=RestartIntensity(0)) as system:
-        ref = system.spawn(Puppet, options=wide(1, capacity=2, max_deliveries=1))
+        ref = system.spawn(ScriptedActor, options=wide(1, capacity=2, max_deliveries=1))
         async with trio.open_nursery() as nursery:
             in_flight = collect(nursery, ref, crash_later)
             await wait_all_tasks_blocked()
@@ -494,7 +494,7 @@ async def test_asks_that_wait_when_the_actor_goes_down_fail_with_the_cause() -> 
 async def test_asks_of_a_stopping_actor_are_given_back() -> None:
     gate = Gate()
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet, options=ActorOptions(capacity=2))
+        ref = system.spawn(ScriptedActor, options=ActorOptions(capacity=2))
         async with trio.open_nursery() as nursery:
             in_flight = collect(nursery, ref, gate)
             await wait_all_tasks_blocked()
@@ -516,12 +516,12 @@ async def test_asks_of_a_stopping_actor_are_given_back() -> None:
 
 
 async def test_an_actor_that_asks_itself_gets_an_error_instead_of_waiting_for_ever() -> None:
-    async def ask_yourself(puppet: Puppet) -> object:
-        return str(await outcome_of(puppet.ref.ask("x")))
+    async def ask_yourself(actor: ScriptedActor) -> object:
+        return str(await outcome_of(actor.ref.ask("x")))
 
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet)
-        assert "actor '/puppet-1' waits for itself" in str(await ref.ask(ask_yourself))
+        ref = system.spawn(ScriptedActor)
+        assert "actor '/scriptedactor-1' waits for itself" in str(await ref.ask(ask_yourself))
         snapshot = ref.snapshot()
         assert (snapshot.handled, snapshot.rejected, snapshot.queued) == (1, 1, 0)
         assert_balanced(snapshot)
@@ -529,42 +529,42 @@ async def test_an_actor_that_asks_itself_gets_an_error_instead_of_waiting_for_ev
 
 @pytest.mark.parametrize("fault", ["duplicate", "drop", "reorder"])
 async def test_an_actor_that_asks_itself_gets_an_error_under_a_fault_plan_too(fault: str) -> None:
-    async def ask_yourself(puppet: Puppet) -> object:
-        return str(await outcome_of(puppet.ref.ask("x")))
+    async def ask_yourself(actor: ScriptedActor) -> object:
+        return str(await outcome_of(actor.ref.ask("x")))
 
     async with ActorSystem(faults=FaultPlan().add(fault, "/**", message=str)) as system:
-        ref = system.spawn(Puppet)
-        assert "actor '/puppet-1' waits for itself" in str(await ref.ask(ask_yourself))
+        ref = system.spawn(ScriptedActor)
+        assert "actor '/scriptedactor-1' waits for itself" in str(await ref.ask(ask_yourself))
         await ref.ask(ask_yourself)
     assert_balanced(ref.snapshot())
 
 
 async def test_an_actor_that_asks_itself_in_a_group_gets_an_error_as_its_reply() -> None:
-    async def ask_yourself(puppet: Puppet) -> object:
+    async def ask_yourself(actor: ScriptedActor) -> object:
         with AskGroup[str, int]() as asks:
-            asks.ask(puppet.ref, Add(1, 2), "me")
+            asks.ask(actor.ref, Add(1, 2), "me")
             return str((await asks.next()).error)
 
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet)
-        assert "actor '/puppet-1' waits for itself" in str(await ref.ask(ask_yourself))
+        ref = system.spawn(ScriptedActor)
+        assert "actor '/scriptedactor-1' waits for itself" in str(await ref.ask(ask_yourself))
         snapshot = ref.snapshot()
         assert (snapshot.handled, snapshot.rejected, snapshot.queued) == (1, 1, 0)
         assert_balanced(snapshot)
 
 
 async def test_an_actor_with_a_worker_to_spare_may_ask_itself_in_a_group() -> None:
-    async def ask_yourself(puppet: Puppet) -> object:
+    async def ask_yourself(actor: ScriptedActor) -> object:
         with AskGroup[str, int]() as asks:
-            asks.ask(puppet.ref, Add(1, 2), "me")
+            asks.ask(actor.ref, Add(1, 2), "me")
             return (await asks.next()).value
 
     async with ActorSystem() as system:
-        assert await system.spawn(Puppet, options=wide(2)).ask(ask_yourself) == Add(1, 2)
+        assert await system.spawn(ScriptedActor, options=wide(2)).ask(ask_yourself) == Add(1, 2)
 
 
 async def test_an_actor_that_asks_itself_at_its_start_gets_an_error() -> None:
-    class Curious(Puppet):
+    class Curious(ScriptedActor):
         async def on_start(self) -> None:
             with pytest.raises(UsageError, match="waits for itself"):
                 await self.ref.ask("x")
@@ -575,34 +575,34 @@ async def test_an_actor_that_asks_itself_at_its_start_gets_an_error() -> None:
 
 
 async def test_an_actor_that_waits_for_room_in_its_own_inbox_gets_an_error() -> None:
-    async def send_yourself(puppet: Puppet) -> object:
-        await puppet.ref.send("one")
+    async def send_yourself(actor: ScriptedActor) -> object:
+        await actor.ref.send("one")
         with pytest.raises(UsageError, match="waits for itself"):
-            await puppet.ref.send("two")
+            await actor.ref.send("two")
         return "done"
 
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet, options=ActorOptions(capacity=2))
+        ref = system.spawn(ScriptedActor, options=ActorOptions(capacity=2))
         assert await ref.ask(send_yourself) == "done"
         await ref.ask("last")
         assert (ref.snapshot().handled, ref.snapshot().rejected) == (3, 1)
 
 
 async def test_an_actor_with_a_worker_to_spare_may_ask_itself() -> None:
-    async def ask_yourself(puppet: Puppet) -> object:
-        return await puppet.ref.ask("answer")
+    async def ask_yourself(actor: ScriptedActor) -> object:
+        return await actor.ref.ask("answer")
 
     async with ActorSystem() as system:
-        assert await system.spawn(Puppet, options=wide(2)).ask(ask_yourself) == "answer"
+        assert await system.spawn(ScriptedActor, options=wide(2)).ask(ask_yourself) == "answer"
 
 
 async def test_an_actor_may_tell_itself() -> None:
-    async def tell_yourself(puppet: Puppet) -> None:
-        puppet.ref.tell("told")
+    async def tell_yourself(actor: ScriptedActor) -> None:
+        actor.ref.tell("told")
 
     log: list[Any] = []
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet, log)
+        ref = system.spawn(ScriptedActor, log)
         await ref.ask(tell_yourself)
         await ref.ask("last")
     assert log[1:] == ["told", "last"]
@@ -611,28 +611,28 @@ async def test_an_actor_may_tell_itself() -> None:
 @pytest.mark.parametrize("concurrency", [1, 3])
 @pytest.mark.parametrize("how", ["stop", "watch"])
 async def test_an_actor_that_waits_for_its_own_end_gets_an_error(how: str, concurrency: int) -> None:
-    async def wait_for_the_end(puppet: Puppet) -> object:
+    async def wait_for_the_end(actor: ScriptedActor) -> object:
         with pytest.raises(UsageError, match="cannot wait for its own end"):
-            await getattr(puppet.ref, how)()
+            await getattr(actor.ref, how)()
         return "went on"
 
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet, options=wide(concurrency))
+        ref = system.spawn(ScriptedActor, options=wide(concurrency))
         assert await ref.ask(wait_for_the_end) == "went on"
         assert await ref.ask("alive") == "alive"
 
 
 async def test_an_actor_stops_itself_by_request() -> None:
-    async def stop_yourself(puppet: Puppet) -> str:
-        puppet.ref.request_stop()
+    async def stop_yourself(actor: ScriptedActor) -> str:
+        actor.ref.request_stop()
         return "stopping"
 
     async with ActorSystem() as system:
         with recording(system) as recorder:
-            ref = system.spawn(Puppet)
+            ref = system.spawn(ScriptedActor)
             assert await ref.ask(stop_yourself) == "stopping"
             await ref.watch()
-            assert recorder.kinds("/puppet-1") == ["started", "stopped"]
+            assert recorder.kinds("/scriptedactor-1") == ["started", "stopped"]
 
 
 # --- many ----------------------------------------------------------------------------------------
@@ -640,7 +640,7 @@ async def test_an_actor_stops_itself_by_request() -> None:
 
 async def test_an_actor_that_never_blocks_lets_others_run() -> None:
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet, options=ActorOptions(capacity=1000))
+        ref = system.spawn(ScriptedActor, options=ActorOptions(capacity=1000))
         for number in range(1000):
             ref.tell(number)
         turns = 0
@@ -653,7 +653,7 @@ async def test_an_actor_that_never_blocks_lets_others_run() -> None:
 async def test_a_thousand_actors_answer_and_leave_no_task_behind() -> None:
     before = trio.lowlevel.current_statistics().tasks_living
     async with ActorSystem() as system:
-        refs = [system.spawn(Puppet) for _ in range(1000)]
+        refs = [system.spawn(ScriptedActor) for _ in range(1000)]
         async with trio.open_nursery() as nursery:
             replies = [collect(nursery, ref, number) for number, ref in enumerate(refs)]
         assert replies == [[number] for number in range(1000)]
@@ -664,7 +664,7 @@ async def test_an_idle_actor_needs_no_task_until_its_first_message() -> None:
     async with ActorSystem() as system:
         await wait_all_tasks_blocked()
         before = trio.lowlevel.current_statistics().tasks_living
-        refs = [system.spawn(Puppet) for _ in range(10)]
+        refs = [system.spawn(ScriptedActor) for _ in range(10)]
         await wait_all_tasks_blocked()
         assert trio.lowlevel.current_statistics().tasks_living == before
         assert {ref.snapshot().state for ref in refs} == {ActorState.RUNNING}
@@ -681,7 +681,7 @@ async def test_a_tell_from_a_foreign_thread_fails_and_breaks_nothing() -> None:
     async with ActorSystem() as system:
         for options in (ActorOptions(), wide(2)):
             handled: list[object] = []
-            ref = system.spawn(Puppet, handled, options=options)
+            ref = system.spawn(ScriptedActor, handled, options=options)
             await wait_all_tasks_blocked()
             for _ in ("without a task so far", "with a worker that waits"):
                 await trio.to_thread.run_sync(tell)

@@ -13,11 +13,11 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from helpers.puppets import (
+from helpers.scripted_actors import (
     AT_ONCE,
     First,
     Gate,
-    Puppet,
+    ScriptedActor,
     assert_balanced,
     boom,
     collect,
@@ -36,7 +36,7 @@ OFTEN = RestartIntensity(1000, within=1.0)
 ONCE = ActorOptions(max_deliveries=1)
 
 
-class Noting(Puppet):
+class Noting(ScriptedActor):
     """Notes when it is made, starts, and stops."""
 
     def __init__(self, log: list[Any]) -> None:
@@ -86,7 +86,7 @@ async def test_an_actor_that_only_stops_stops_even_if_no_message_came() -> None:
 
 
 async def test_a_failed_start_counts_as_a_crash_is_repeated_and_loses_no_message() -> None:
-    class Reluctant(Puppet):
+    class Reluctant(ScriptedActor):
         async def on_start(self) -> None:
             attempts.append(trio.current_time())
             if len(attempts) < 3:
@@ -109,11 +109,11 @@ async def test_a_failed_start_counts_as_a_crash_is_repeated_and_loses_no_message
 
 
 async def test_a_factory_that_fails_counts_as_a_failed_start() -> None:
-    def factory() -> Puppet:
+    def factory() -> ScriptedActor:
         attempts.append(1)
         if len(attempts) == 1:
             raise OSError("no actor today")
-        return Puppet()
+        return ScriptedActor()
 
     attempts: list[int] = []
     async with ActorSystem() as system:
@@ -124,7 +124,7 @@ async def test_a_factory_that_fails_counts_as_a_failed_start() -> None:
 
 @pytest.mark.parametrize(
     ("factory", "what"),
-    [(object, "which is no Actor"), (lambda actor=Puppet(): actor, "a second time")],  # noqa: B008
+    [(object, "which is no Actor"), (lambda actor=ScriptedActor(): actor, "a second time")],  # noqa: B008
     ids=["no actor", "the same actor"],
 )
 async def test_a_factory_must_make_a_new_actor_each_time(factory: Any, what: str) -> None:
@@ -139,7 +139,7 @@ async def test_a_factory_must_make_a_new_actor_each_time(factory: Any, what: str
 async def test_a_start_that_takes_too_long_is_cancelled_and_counts_as_a_crash(
     autojump_clock: MockClock,
 ) -> None:
-    class Slow(Puppet):
+    class Slow(ScriptedActor):
         options = ActorOptions(start_timeout=3.0)
 
         async def on_start(self) -> None:
@@ -176,7 +176,7 @@ async def test_a_start_that_ignores_its_time_limit_and_returns_late_counts_as_a_
 
 
 async def test_an_error_in_on_stop_is_reported_and_stops_nothing() -> None:
-    class Clumsy(Puppet):
+    class Clumsy(ScriptedActor):
         async def on_stop(self) -> None:
             raise OSError("the door is stuck")
 
@@ -190,7 +190,7 @@ async def test_an_error_in_on_stop_is_reported_and_stops_nothing() -> None:
 
 
 async def test_an_error_in_on_stop_after_a_crash_adds_to_it() -> None:
-    class Clumsy(Puppet):
+    class Clumsy(ScriptedActor):
         async def on_stop(self) -> None:
             raise OSError("the door is stuck")
 
@@ -205,7 +205,7 @@ async def test_an_error_in_on_stop_after_a_crash_adds_to_it() -> None:
 
 
 async def test_on_stop_is_cut_off_when_it_takes_too_long(autojump_clock: MockClock) -> None:
-    class Lingering(Puppet):
+    class Lingering(ScriptedActor):
         options = ActorOptions(stop_timeout=2.0)
 
         async def on_stop(self) -> None:
@@ -230,7 +230,7 @@ async def test_a_message_that_crashed_the_actor_is_delivered_once_more_before_al
 
     log: list[Any] = []
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet, log, backoff=AT_ONCE)
+        ref = system.spawn(ScriptedActor, log, backoff=AT_ONCE)
         ref.tell(crash_once)
         assert await ref.ask("after") == "after"
         snapshot = ref.snapshot()
@@ -244,7 +244,7 @@ async def test_a_message_that_always_crashes_is_delivered_so_often_and_then_a_de
     log: list[Any] = []
     async with ActorSystem(intensity=OFTEN) as system:
         options = ActorOptions(max_deliveries=times)
-        ref = system.spawn(Puppet, log, name="p", options=options, backoff=AT_ONCE)
+        ref = system.spawn(ScriptedActor, log, name="p", options=options, backoff=AT_ONCE)
         error = await outcome_of(ref.ask(boom))
         assert isinstance(error, ActorCrashed)
         assert (error.deliveries, error.path) == (times, "/p")
@@ -265,7 +265,7 @@ async def test_what_the_other_workers_had_in_hand_is_delivered_again_in_order() 
     log: list[Any] = []
     gates = [Gate(), Gate(), Gate()]
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet, log, options=wide(4), backoff=AT_ONCE)
+        ref = system.spawn(ScriptedActor, log, options=wide(4), backoff=AT_ONCE)
         async with trio.open_nursery() as nursery:
             outcomes = []
             for gate in gates:
@@ -290,7 +290,7 @@ async def test_handlers_that_crash_at_once_crash_the_actor_once_and_each_asker_h
     gate = trio.Event()
     async with ActorSystem() as system:
         with recording(system) as recorder:
-            ref = system.spawn(Puppet, options=wide(3, max_deliveries=1), backoff=AT_ONCE)
+            ref = system.spawn(ScriptedActor, options=wide(3, max_deliveries=1), backoff=AT_ONCE)
             async with trio.open_nursery() as nursery:
                 outcomes = [collect(nursery, ref, crash) for _ in range(3)]
                 await wait_all_tasks_blocked()
@@ -310,15 +310,15 @@ async def test_an_incarnation_that_crashed_takes_no_further_message() -> None:
         await gate.wait()
         raise ValueError("boom")
 
-    async def busy(puppet: Puppet) -> int:
+    async def busy(actor: ScriptedActor) -> int:
         gate.set()
         await trio.lowlevel.cancel_shielded_checkpoint()
         await trio.lowlevel.cancel_shielded_checkpoint()
-        return id(puppet)
+        return id(actor)
 
     gate = trio.Event()
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet, options=wide(2, max_deliveries=1), backoff=AT_ONCE)
+        ref = system.spawn(ScriptedActor, options=wide(2, max_deliveries=1), backoff=AT_ONCE)
         async with trio.open_nursery() as nursery:
             collect(nursery, ref, crash_when_told)
             await wait_all_tasks_blocked()
@@ -329,7 +329,7 @@ async def test_an_incarnation_that_crashed_takes_no_further_message() -> None:
 
 async def test_nothing_that_was_crashed_or_cancelled_is_lost(autojump_clock: MockClock) -> None:
     async with ActorSystem(intensity=OFTEN) as system:
-        ref = system.spawn(Puppet, options=wide(3, capacity=4), backoff=AT_ONCE)
+        ref = system.spawn(ScriptedActor, options=wide(3, capacity=4), backoff=AT_ONCE)
 
         async def wait_and_crash(_: Actor) -> None:
             await trio.sleep(0.1)
@@ -351,7 +351,7 @@ async def test_nothing_that_was_crashed_or_cancelled_is_lost(autojump_clock: Moc
 async def test_no_more_handlers_run_at_once_than_the_concurrency_allows() -> None:
     gate = Gate()
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet, options=wide(3))
+        ref = system.spawn(ScriptedActor, options=wide(3))
         async with trio.open_nursery() as nursery:
             outcomes = [collect(nursery, ref, gate) for _ in range(7)]
             await wait_all_tasks_blocked()
@@ -362,7 +362,7 @@ async def test_no_more_handlers_run_at_once_than_the_concurrency_allows() -> Non
 
 async def test_workers_are_started_on_demand_and_stay() -> None:
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet, options=wide(100))
+        ref = system.spawn(ScriptedActor, options=wide(100))
         await ref.ask("x")
 
         def tasks() -> int:
@@ -391,7 +391,7 @@ async def test_an_idle_actor_keeps_neither_its_last_message_nor_its_last_reply()
         return Thing()
 
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet)
+        ref = system.spawn(ScriptedActor)
         reply = weakref.ref(await ref.ask(reply_with_a_thing))
         thing = Thing()
         message = weakref.ref(thing)
@@ -433,7 +433,7 @@ async def test_context_of_the_spawner_or_the_sender_reaches_no_handler(concurren
     color.set("red")
     gate = Gate()
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet, options=wide(concurrency))
+        ref = system.spawn(ScriptedActor, options=wide(concurrency))
         assert await ref.ask(color_seen) == "none"
         if concurrency > 1:
             ref.tell(gate)
@@ -446,7 +446,7 @@ async def test_context_of_the_spawner_or_the_sender_reaches_no_handler(concurren
 
 @pytest.mark.parametrize("concurrency", [1, 2])
 async def test_what_an_actor_sets_at_its_start_holds_for_this_incarnation_only(concurrency: int) -> None:
-    class Painter(Puppet):
+    class Painter(ScriptedActor):
         async def on_start(self) -> None:
             seen.append(color.get())
             color.set("blue")
@@ -482,9 +482,9 @@ def test_what_is_no_exception_ends_the_program_and_restarts_nothing(
         async with ActorSystem() as system:
             with recording(system) as recorder:
                 try:
-                    await system.spawn(Puppet, options=options).ask(end_it_all)
+                    await system.spawn(ScriptedActor, options=options).ask(end_it_all)
                 finally:
-                    kinds.extend(recorder.kinds("/puppet-1"))
+                    kinds.extend(recorder.kinds("/scriptedactor-1"))
 
     kinds: list[str] = []
     with pytest.raises(BaseExceptionGroup) as caught:
@@ -500,7 +500,7 @@ def test_a_keyboard_interrupt_in_a_group_with_errors_is_not_lost() -> None:
     async def main() -> None:
         async with ActorSystem() as system:
             try:
-                await system.spawn(Puppet, name="p").ask(both)
+                await system.spawn(ScriptedActor, name="p").ask(both)
             finally:
                 seen.append(system.tree().find("/p"))
 
@@ -516,7 +516,7 @@ def test_a_real_interrupt_ends_the_program_and_leaves_nobody_waiting() -> None:
 
     async def main() -> None:
         async with ActorSystem() as system:
-            ref = system.spawn(Puppet)
+            ref = system.spawn(ScriptedActor)
             async with trio.open_nursery() as nursery:
                 for _ in range(3):
                     nursery.start_soon(ref.ask, "x")
@@ -535,7 +535,7 @@ async def test_no_interrupt_comes_while_a_worker_becomes_idle(monkeypatch: pytes
     protected: list[bool] = []
     monkeypatch.setattr(incarnation, "wait_task_rescheduled", parked)
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet)
+        ref = system.spawn(ScriptedActor)
         await ref.ask("first")
         await wait_all_tasks_blocked()
         await ref.ask("second")
@@ -556,7 +556,7 @@ async def test_a_crash_beside_a_cancellation_is_reported_and_the_cancellation_go
 
     async with ActorSystem() as system:
         with recording(system) as recorder:
-            ref = system.spawn(Puppet, name="p", options=wide(concurrency))
+            ref = system.spawn(ScriptedActor, name="p", options=wide(concurrency))
             async with trio.open_nursery() as nursery:
                 outcome = collect(nursery, ref, both)
                 await wait_all_tasks_blocked()
@@ -572,7 +572,7 @@ async def test_a_cancelled_block_cancels_handlers_and_restarts_nothing() -> None
     system = ActorSystem()
     with recording(system) as recorder, trio.CancelScope() as scope:
         async with system:
-            ref = system.spawn(Puppet, name="p", options=wide(2))
+            ref = system.spawn(ScriptedActor, name="p", options=wide(2))
             ref.tell(gate)
             ref.tell(gate)
             await wait_all_tasks_blocked()
@@ -586,8 +586,8 @@ async def test_a_cancelled_block_cancels_handlers_and_restarts_nothing() -> None
 # --- ends of its own will ------------------------------------------------------------------------
 
 
-async def finish(puppet: Puppet) -> str:
-    puppet.finish()
+async def finish(actor: ScriptedActor) -> str:
+    actor.finish()
     return "finished"
 
 
@@ -595,13 +595,13 @@ async def finish(puppet: Puppet) -> str:
 async def test_a_transient_actor_that_finishes_has_ended(concurrency: int) -> None:
     async with ActorSystem() as system:
         with recording(system) as recorder:
-            ref = system.spawn(Puppet, restart="transient", options=wide(concurrency))
+            ref = system.spawn(ScriptedActor, restart="transient", options=wide(concurrency))
             async with trio.open_nursery() as nursery:
                 outcome = collect(nursery, ref, finish)
                 ended = await ref.watch()
             assert outcome == ["finished"]
             assert (ended.state, ended.error) == (ActorState.STOPPED, None)
-            assert recorder.kinds("/puppet-1") == ["started", "stopped"]
+            assert recorder.kinds("/scriptedactor-1") == ["started", "stopped"]
 
 
 async def test_a_permanent_actor_that_finishes_is_restarted_and_its_inbox_kept() -> None:
@@ -617,7 +617,7 @@ async def test_a_permanent_actor_that_finishes_is_restarted_and_its_inbox_kept()
 async def test_an_actor_that_finishes_completes_what_it_has_in_hand() -> None:
     gate = Gate()
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet, restart="transient", options=wide(2))
+        ref = system.spawn(ScriptedActor, restart="transient", options=wide(2))
         async with trio.open_nursery() as nursery:
             in_hand = collect(nursery, ref, gate)
             await wait_all_tasks_blocked()
@@ -645,7 +645,7 @@ async def test_an_actor_may_finish_while_it_starts() -> None:
 
 async def test_an_actor_that_finishes_before_its_first_message_has_ended_as_well() -> None:
     def make() -> Actor:
-        actors.append(Puppet())
+        actors.append(ScriptedActor())
         return actors[-1]
 
     actors: list[Actor] = []
@@ -658,11 +658,11 @@ async def test_an_actor_that_finishes_before_its_first_message_has_ended_as_well
 
 
 async def test_an_instance_that_was_replaced_can_finish_its_successor_no_more() -> None:
-    async def itself(puppet: Puppet) -> Puppet:
-        return puppet
+    async def itself(actor: ScriptedActor) -> ScriptedActor:
+        return actor
 
     async with ActorSystem() as system:
-        ref = system.spawn(Puppet, options=ONCE, backoff=AT_ONCE)
+        ref = system.spawn(ScriptedActor, options=ONCE, backoff=AT_ONCE)
         old: Any = await ref.ask(itself)
         ref.tell(boom)
         new = await ref.ask(itself)

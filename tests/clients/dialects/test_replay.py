@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from helpers.loopback import fixed, serve
+from helpers.byte_server import fixed, serve
+from helpers.recording_checks import FRAMINGS, KEY, check
 from helpers.recordings import Recording, recordings
-from helpers.replaying import FRAMINGS, KEY, check
 from ultra.clients import AnthropicClient, GeminiClient, OllamaClient, OpenAIClient
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import httpx
 import pytest
 import trio
 
-from helpers.loopback import Received, Server, events, fixed, head, serve
+from helpers.byte_server import Received, Server, events, fixed, head, serve
 from ultra.clients import CallOptions, HTTPLimits, Limits, OpenAIClient
 from ultra.clients.http.connections import _certificates
 from ultra.clients.wire.rate_limits import RateLimits

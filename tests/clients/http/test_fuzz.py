@@ -14,7 +14,7 @@ import trio
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from helpers.loopback import events
+from helpers.byte_server import events
 from helpers.recordings import Recording, load
 from ultra.clients import AnthropicClient, GeminiClient, Limits, OllamaClient, OpenAIClient
 from ultra.clients.wire.response_head import ResponseHead

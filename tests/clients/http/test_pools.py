@@ -9,7 +9,7 @@ import httpx
 import pytest
 import trio
 
-from helpers.loopback import Received, Server, fixed, serve
+from helpers.byte_server import Received, Server, fixed, serve
 from ultra.clients import OpenAIClient
 from ultra.clients.http.pools import CALLS_PER_POOL, ConnectionPools
 from ultra.errors import ModelError

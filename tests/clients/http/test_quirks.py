@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from helpers.loopback import events, fixed, serve
+from helpers.byte_server import events, fixed, serve
 from ultra.clients import AnthropicClient, GeminiClient, HTTPClient, OllamaClient, OpenAIClient
 from ultra.errors import ModelError
 from ultra.messages.results import Completion, Usage

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from helpers.loopback import fixed, serve
+from helpers.byte_server import fixed, serve
 from ultra.clients import OllamaClient, OpenAIClient, connect, provider_statuses
 from ultra.clients.wire.addresses import checked_url, shown_url
 from ultra.errors import BadCall, ModelError

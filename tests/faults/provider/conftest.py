@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from helpers.asking import ask
+from helpers.provider_calls import ask
 from ultra.faults.provider import SimulatedProvider, simulated_provider
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import httpx
 import pytest
 import trio
 
-from helpers.asking import KEY, PROTOCOLS, ask, client_of, fail, listen
+from helpers.provider_calls import KEY, PROTOCOLS, ask, client_of, fail, listen
 from ultra.clients import connect
 from ultra.errors import BadCall, MissingExtra
 from ultra.faults.provider import Failure, Question, Reply, SimulatedProvider, simulated_provider

@@ -9,7 +9,7 @@ import httpx
 import pytest
 import trio
 
-from helpers.asking import KEY, PROTOCOLS, ask, client_of, fail, listen
+from helpers.provider_calls import KEY, PROTOCOLS, ask, client_of, fail, listen
 from ultra.errors import BadCall, ModelError
 from ultra.faults.plan import FaultPlan
 from ultra.faults.provider import Reply, simulated_provider

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from helpers.asking import KEY, PROTOCOLS, ask, fail
+from helpers.provider_calls import KEY, PROTOCOLS, ask, fail
 from ultra.faults.provider import Failure, Reply, SimulatedProvider, simulated_provider
 from ultra.messages.results import Usage
 

@@ -1,4 +1,4 @@
-"""Holding what a client gives against what a recording expects."""
+"""Checks that a client gives what a recording expects."""
 
 from __future__ import annotations
 

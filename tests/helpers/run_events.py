@@ -1,4 +1,4 @@
-"""Streams for tests: what a reader makes of the events, and what must be true of all of them."""
+"""Events of a run: what a reader makes of them, and what must be true of all of them."""
 
 from __future__ import annotations
 

@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from ultra.actors import ActorRef
     from ultra.supervisor import ActorSystem, LifecycleEvent
 
-Deed: TypeAlias = Callable[["Puppet"], Awaitable[object]]
-"""What a puppet is to do: an async function of the puppet, whose value is the reply."""
+Action: TypeAlias = Callable[["ScriptedActor"], Awaitable[object]]
+"""What an actor is to do: an async function of the actor, whose value is the reply."""
 
 AT_ONCE = Backoff(initial=0.0)
 
 
 class First(SystemMessage[object], frozen=True):
-    """A message of the system lane: the deed, or any text."""
+    """A message of the system lane: the action, or any text."""
 
     what: Any
 
 
-class Puppet(Actor):
-    """Does a message that is a deed; answers any other with itself. Notes each in `log`, if there is one."""
+class ScriptedActor(Actor):
+    """Runs a message that is an action, and replies with any other one. Notes each in `log`, if given."""
 
     def __init__(self, log: list[Any] | None = None) -> None:
         self.log = log
@@ -40,7 +40,7 @@ class Puppet(Actor):
         what: Any = message.what if isinstance(message, First) else message
         if self.log is not None:
             self.log.append(what)
-        return await cast("Deed", what)(self) if callable(what) else what
+        return await cast("Action", what)(self) if callable(what) else what
 
 
 def wide(concurrency: int, **others: Any) -> ActorOptions:
@@ -57,7 +57,7 @@ async def hang(_: Actor) -> object:
 
 
 class Gate:
-    """A deed that waits until the gate is opened, and counts how many wait, waited, or were cancelled."""
+    """An action that waits until the gate is opened, and counts how many wait, waited, or were cancelled."""
 
     def __init__(self) -> None:
         self.event = trio.Event()
@@ -80,7 +80,7 @@ class Gate:
 
 
 class Stubborn:
-    """A deed that ignores cancellation until it is released."""
+    """An action that ignores cancellation until it is released."""
 
     def __init__(self) -> None:
         self.event = trio.Event()
@@ -96,7 +96,7 @@ class Stubborn:
         self.event.set()
 
 
-class Closing(Puppet):
+class Closing(ScriptedActor):
     """Takes its time to stop, and notes in `notes` when it has."""
 
     def __init__(self, name: str, notes: list[Any], seconds: float = 0.0) -> None:

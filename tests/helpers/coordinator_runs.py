@@ -1,4 +1,4 @@
-"""Runs for tests, of models whose clients the test writes, with stages that all ask the same."""
+"""Runs of models whose clients the test writes, without a coordinator."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from helpers.registered import register
+from helpers.model_actors import register
 from ultra.actors.coordinator.messages import Execute, LocalRun
 from ultra.actors.coordinator.run import Run
 from ultra.errors import ModelError
