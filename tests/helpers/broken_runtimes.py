@@ -6,6 +6,7 @@ Each function breaks one guarantee by patching the runtime; its docstring says h
 from __future__ import annotations
 
 from collections import deque
+from heapq import heappop
 from itertools import count
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -329,7 +330,13 @@ def old_timers_still_start_children(patch: pytest.MonkeyPatch) -> None:
     def next_due(self: StartQueue) -> float:
         return self._heap[0][0] if self._heap and self.starting is None else float("inf")
 
+    def pop(self: StartQueue) -> Any:
+        child = heappop(self._heap)[2]
+        self._places.pop(child, None)
+        return child
+
     patch.setattr(StartQueue, "next_due", next_due)
+    patch.setattr(StartQueue, "pop", pop)
 
 
 @breaks(8)

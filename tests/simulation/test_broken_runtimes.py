@@ -7,27 +7,15 @@ from __future__ import annotations
 
 import gc
 import sys
-from typing import TYPE_CHECKING
 
 import pytest
 
-from helpers.broken_runtimes import BROKEN_RUNTIMES, BrokenRuntime
+from helpers.broken_runtimes import BROKEN_RUNTIMES, BrokenRuntime, watchers_are_forgotten
 from ultra.simulation.campaign import run_campaign
 from ultra.simulation.one_seed import run_seed
 from ultra.simulation.record import GUARANTEES
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 SEEDS = 200
-
-
-@pytest.fixture(autouse=True)
-def tasks_of_runs_that_stood_still_are_collected(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A simulation ends when all its tasks wait for ever; trio complains when they are collected later."""
-    yield
-    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
-    gc.collect()
 
 
 def guarantees_broken(seed: int, guarantee: int) -> list[int]:
@@ -43,6 +31,18 @@ def test_a_broken_runtime_is_caught(broken: BrokenRuntime, monkeypatch: pytest.M
     assert any(broken.guarantee in guarantees_broken(seed, broken.guarantee) for seed in range(SEEDS)), (
         f"{SEEDS} seeds saw nothing of it: {broken.apply.__doc__}"
     )
+
+
+def test_a_run_that_breaks_off_leaves_no_task_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    complaints: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
+    watchers_are_forgotten(monkeypatch)
+
+    report = run_seed(0)
+    gc.collect()
+
+    assert any("the run broke off" in violation.message for violation in report.violations)
+    assert complaints == []
 
 
 def test_every_guarantee_has_a_broken_runtime() -> None:
