@@ -105,8 +105,8 @@ def full_run(*, brief: bool) -> list[Row]:
         "a full run, 7 calls",
         _trio(_ours, count, cached=False),
         {
-            "langchain-core, RunnableParallel with retry": (_asyncio(_langchain, count), 1 / 8),
-            "litellm, Router with mock responses": (_asyncio(_litellm, max(2, count // 10)), 1 / 40),
+            "langchain-core, RunnableParallel with retry": (_asyncio(_langchain, count), 1 / 4),
+            "litellm, Router with mock responses": (_asyncio(_litellm, max(2, count // 10)), 1 / 30),
         },
         rounds=1 if brief else 7,
     )

@@ -149,10 +149,16 @@ class ModelRequest(Struct, frozen=True, kw_only=True):
     @property
     def system(self) -> str | None:
         """The system messages, joined by empty lines; None if there are none."""
-        texts = [message.content for message in self.messages if message.role == "system"]
-        return "\n\n".join(texts) if texts else None
+        joined: str | None = None
+        for message in self.messages:
+            if message.role == "system":
+                joined = message.content if joined is None else f"{joined}\n\n{message.content}"
+        return joined
 
     @property
     def prompt(self) -> str:
         """The text of the last message of the user; empty if there is none."""
-        return next((m.content for m in reversed(self.messages) if m.role == "user"), "")
+        for message in reversed(self.messages):
+            if message.role == "user":
+                return message.content
+        return ""

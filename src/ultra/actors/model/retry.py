@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 from msgspec import Struct
-from tenacity import AsyncRetrying
+from tenacity import BaseRetrying, DoAttempt, DoSleep, RetryCallState
 
 from ultra._support.checks import check_count, check_seconds
 from ultra.errors import ModelError
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from random import Random
 
-    from tenacity import RetryCallState
 
 __all__ = ["RetryPolicy", "with_retries"]
 
@@ -51,7 +50,42 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
         return random.uniform(0, min(self.maximum, self.initial * 2 ** min(attempt - 1, 60)))
 
 
-async def with_retries(
+class _TrioRetrying(BaseRetrying):
+    """Tenacity's loop around an async function.
+
+    Its own `AsyncRetrying` takes callbacks that may be async, and inspects them at each step; ours are not,
+    which makes a call that succeeds at once three times cheaper.
+    """
+
+    def __call__(self, fn: Callable[..., T], *args: object, **kwargs: object) -> T:  # noqa: ARG002 - tenacity's
+        raise TypeError("this loop is for async functions: await call(fn, sleep)")
+
+    async def call(self, fn: Callable[[], Awaitable[T]], sleep: Callable[[float], Awaitable[None]]) -> T:
+        """Await ``fn()`` until it succeeds, or is not to be retried."""
+        self.begin()
+        state = RetryCallState(retry_object=self, fn=None, args=(), kwargs={})
+        try:
+            while True:
+                do = self.iter(retry_state=state)
+                if isinstance(do, DoAttempt):
+                    try:
+                        state.set_result(await fn())
+                    except BaseException as error:  # noqa: BLE001 - tenacity raises again what is not retried
+                        state.set_exception((type(error), error, error.__traceback__))
+                elif isinstance(do, DoSleep):
+                    state.prepare_for_next_attempt()
+                    await sleep(do)
+                else:
+                    result: T = do
+                    return result
+        finally:
+            # These objects refer to each other, and to an error whose traceback refers to them. To collect
+            # such a cycle would take more time than all the rest of the loop.
+            self.iter_state.reset()
+            state.outcome = None
+
+
+def with_retries(
     attempt: Callable[[], Awaitable[T]],
     policy: RetryPolicy,
     random: Random,
@@ -59,8 +93,8 @@ async def with_retries(
     deadline: Callable[[], float],
     sleep: Callable[[float], Awaitable[None]] = trio.sleep,
     before_sleep: Callable[[int, ModelError, float], None],
-) -> T:
-    """Call `attempt` until it succeeds or `policy` ends the retries, and return its result.
+) -> Awaitable[T]:
+    """Return what calls `attempt` until it succeeds or `policy` ends the retries, for its result.
 
     It raises the last `ModelError` when that is not retryable, when the attempts are used up, when a
     Retry-After is longer than the policy allows, and when the wait would end after `deadline()` (a
@@ -74,11 +108,8 @@ async def with_retries(
         sleep: waits so many seconds.
         before_sleep: called before each wait with the attempt (from 1), its error and the wait [s].
     """
-    latest: RetryCallState | None = None
 
     def retry(state: RetryCallState) -> bool:
-        nonlocal latest
-        latest = state
         error = state.outcome.exception() if state.outcome is not None else None
         return isinstance(error, ModelError) and error.retryable
 
@@ -94,16 +125,8 @@ async def with_retries(
     def tell(state: RetryCallState) -> None:
         before_sleep(state.attempt_number, _error(state), state.upcoming_sleep)
 
-    retrying = AsyncRetrying(sleep=sleep, stop=stop, wait=wait, retry=retry, before_sleep=tell, reraise=True)
-    try:
-        return await retrying(attempt)
-    finally:
-        # Tenacity's objects refer to each other, and to an error whose traceback refers to them. To collect
-        # such a cycle would take more time than all the rest of the loop.
-        retrying.iter_state.reset()
-        if latest is not None:
-            latest.outcome = None
-            latest = None
+    retrying = _TrioRetrying(stop=stop, wait=wait, retry=retry, before_sleep=tell, reraise=True)
+    return retrying.call(attempt, sleep)
 
 
 def _error(state: RetryCallState) -> ModelError:
