@@ -50,3 +50,15 @@ def test_ultra_is_imported_without_httpx_and_without_any_optional_library() -> N
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stderr
+
+
+def test_every_path_on_the_map_exists() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    named = set(re.findall(r"`((?:[a-z_]+/)+(?:[a-z_]+[.](?:py|md|toml))?)`", page))
+    named |= set(re.findall(r" ((?:[a-z_]+/)+[a-z_]+[.]py)", page))
+    assert len(named) > 20
+
+    def exists(path: str) -> bool:
+        return any((base / path).exists() for base in (ROOT, SOURCE / "ultra"))
+
+    assert [path for path in sorted(named) if not exists(path)] == []
