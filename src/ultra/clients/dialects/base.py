@@ -12,6 +12,7 @@ from ultra.messages.chat import ChatMessage
 if TYPE_CHECKING:
     from ultra.clients.dialects.decoders import AnswerDecoder
     from ultra.clients.options import CallOptions
+    from ultra.clients.quirks import Quirks
     from ultra.clients.wire.response_head import ResponseHead
     from ultra.messages.request import ModelRequest
     from ultra.messages.results import Completion
@@ -73,6 +74,10 @@ class Dialect(ABC):
             options: of this call: those of the request, before the defaults of the client.
             stream: whether the answer is to be streamed.
         """
+
+    def adapted(self, quirks: Quirks) -> Dialect:  # noqa: ARG002 - for dialects that have another form
+        """Return the dialect to speak to an endpoint with these quirks: this one, or another form of it."""
+        return self
 
     @abstractmethod
     def decode(self, content: bytes, head: ResponseHead) -> Completion:

@@ -11,6 +11,7 @@ from msgspec import Struct
 from ultra.clients.dialects.base import Dialect, messages_of
 from ultra.clients.dialects.decoders import AnswerDecoder
 from ultra.clients.dialects.usage import Count, read_usage
+from ultra.clients.wire.addresses import without_endings
 from ultra.clients.wire.event_streams import LineSplitter
 from ultra.messages.results import Completion, Usage
 
@@ -136,6 +137,9 @@ class OllamaChat(Dialect):
 
     def __init__(self, model: str, *, provider: str, base_url: str) -> None:
         super().__init__(model, provider=provider, base_url=_whole_url(base_url))
+        self.base_url = without_endings(
+            self.base_url, "/v1/chat/completions", "/api/chat", "/api/generate", "/v1", "/api"
+        )
 
     def headers(self, api_key: str) -> dict[str, str]:
         """Return the header of the key, if there is one."""
