@@ -43,6 +43,8 @@ class Provider(Struct, frozen=True, kw_only=True):
             and, where it is given, `transport`. It returns any client that can be registered.
         base_url: of its endpoint; None: it has none of its own.
         keys: variables of the environment that may hold the key; the first that is set counts.
+        tokens: which of `keys` hold a bearer token of a gateway, sent as ``Authorization: Bearer``. At
+            another address than `base_url` these come first.
         urls: variables of the environment that may hold another `base_url`, likewise.
         needs_key: whether `base_url` answers nobody without a key: another endpoint may need none.
         options: names of further options, which the client takes by keyword.
@@ -52,6 +54,7 @@ class Provider(Struct, frozen=True, kw_only=True):
     client: str
     base_url: str | None = None
     keys: tuple[str, ...] = ()
+    tokens: tuple[str, ...] = ()
     urls: tuple[str, ...] = ()
     needs_key: bool = True
     options: tuple[str, ...] = ()
@@ -81,7 +84,8 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
     "anthropic": Provider(
         client="ultra.clients.http.dialect_clients:AnthropicClient",
         base_url="https://api.anthropic.com",
-        keys=("ANTHROPIC_API_KEY",),
+        keys=("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"),
+        tokens=("ANTHROPIC_AUTH_TOKEN",),
         urls=("ANTHROPIC_BASE_URL",),
         example="anthropic:claude-sonnet-4-5",
     ),

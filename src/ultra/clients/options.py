@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from ultra.messages.request import SamplingOptions
 
-__all__ = ["CallArguments", "CallOptions"]
+__all__ = ["CallArguments", "CallOptions", "checked_key"]
 
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token of RFC 9110, section 5.6.2
 
@@ -131,3 +131,11 @@ class CallArguments(TypedDict, total=False):
     reasoning_effort: str | None
     extra_body: Mapping[str, Any] | None
     extra_headers: Mapping[str, str] | None
+
+
+def checked_key(provider: str, api_key: str | None) -> str:
+    """Return the key without the line end that files and shells add. Raises `BadCall`."""
+    key = (api_key or "").strip()
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise BadCall(f"the API key of {provider} has characters that no key has; was it copied whole?")
+    return key

@@ -12,7 +12,7 @@ from ultra.clients.http.completion_stream import CompletionStream
 from ultra.clients.http.connections import Connections, Hidden
 from ultra.clients.http.limits import HTTPLimits
 from ultra.clients.http.wording import Learned, Wording
-from ultra.clients.options import CallOptions
+from ultra.clients.options import CallOptions, checked_key
 from ultra.errors import BadCall, ModelError
 from ultra.messages.request import ModelRequest, SamplingOptions
 
@@ -80,7 +80,7 @@ class HTTPClient:
         self.dialect = dialect
         self.limits = limits or HTTPLimits()
         self.options = options or CallOptions()
-        key = _checked_key(self.provider, api_key)
+        key = checked_key(self.provider, api_key)
         sent = {"content-type": "application/json", "user-agent": "ultra-llm"}
         self._headers = Hidden(sent | dialect.login | dialect.headers(key))
         self._learned = Learned(dialect, known_quirks(dialect.provider, dialect.base_url, dialect.model))
@@ -191,11 +191,3 @@ def _request_of(prompt: str, arguments: CallArguments) -> ModelRequest:
         if name != "system" and value is not None
     }
     return ModelRequest.of(prompt, arguments.get("system"), SamplingOptions.of(given))
-
-
-def _checked_key(provider: str, api_key: str | None) -> str:
-    """Return the key without the line end that files and shells add."""
-    key = (api_key or "").strip()
-    if not (key.isascii() and key.isprintable()) or " " in key:
-        raise BadCall(f"the API key of {provider} has characters that no key has; was it copied whole?")
-    return key
