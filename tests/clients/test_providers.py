@@ -251,6 +251,6 @@ def test_a_key_of_blanks_is_no_key(monkeypatch: pytest.MonkeyPatch, blank: str) 
     with pytest.raises(BadCall, match="no key for groq"):
         connect("groq:m")
     with pytest.raises(BadCall, match="no key for groq"):
-        connect("groq:m", api_key=blank, base_url=blank)
+        connect("groq:m", api_key=blank)
     status = next(status for status in provider_statuses() if status.name == "groq")
     assert (status.available, status.detail) == (False, "GROQ_API_KEY is not set")

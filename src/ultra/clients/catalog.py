@@ -13,7 +13,7 @@ from ultra.clients.quirks import Quirks
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["PROVIDERS", "Provider", "known_quirks"]
+__all__ = ["PROVIDERS", "Provider", "known_quirks", "known_window"]
 
 
 class Provider(Struct, frozen=True, kw_only=True):
@@ -203,3 +203,54 @@ def known_quirks(provider: str, base_url: str, model: str) -> Quirks:
         if known.holds(provider, host, model):
             found = found.joined(known.quirks)
     return found
+
+
+_WINDOWS: Final[Mapping[str, tuple[tuple[str, int], ...]]] = {
+    "openai": (
+        (r"gpt-5", 400_000),
+        (r"gpt-4\.1", 1_047_576),
+        (r"(chatgpt-)?gpt-?4o|chatgpt-4o|gpt-4-turbo|gpt-4-\d+-preview|gpt-4\.5|o1-(mini|preview)", 128_000),
+        (r"gpt-4-32k", 32_768),
+        (r"gpt-4(-\d{4})?$", 8_192),
+        (r"gpt-3\.5-turbo", 16_385),
+        (r"o[1-9]|codex-", 200_000),
+    ),
+    "anthropic": ((r"claude-", 200_000),),
+    "gemini": (
+        (r"gemini-1\.5-pro", 2_097_152),
+        (r"gemini-", 1_048_576),
+        (r"gemma-3-1b", 32_768),
+        (r"gemma-3n", 8_192),
+        (r"gemma-", 131_072),
+    ),
+    "mistral": (
+        (r"codestral", 256_000),
+        (r"(open-)?mistral-(tiny|7b)", 32_768),
+        (r"open-mixtral-8x7b", 32_768),
+        (r"open-mixtral-8x22b", 65_536),
+        (r"mistral-|ministral-|magistral-|pixtral-|devstral-|open-mistral-nemo", 128_000),
+    ),
+    "deepseek": ((r"deepseek-", 65_536),),
+    "xai": ((r"grok-4-fast|grok-4-1-fast", 2_000_000), (r"grok-(4|code)", 256_000), (r"grok-", 131_072)),
+    "groq": (
+        (r"llama-3|meta-llama/llama-4|openai/gpt-oss|qwen/|moonshotai/", 131_072),
+        (r"gemma2|llama3-", 8_192),
+    ),
+    "ollama": ((r"", 32_768),),
+}
+"""Tokens that prompt and answer may have together, by provider and the beginning of the model's name.
+
+The first that matches counts; a number is rather too small than too large. What a server of one's own allows
+is its own setting (vLLM, llama.cpp), so it is told as ``context_window=``. Ollama gives each call the window
+that the call asks for; this is how far Ultra goes without being told.
+"""
+
+
+def known_window(provider: str, model: str) -> int | None:
+    """Return how many tokens prompt and answer of this model may have together; None: it is not known."""
+    name = model.lower().removeprefix("models/")
+    rows = _WINDOWS.get(provider, ())
+    if provider in {"openrouter", "together"}:  # they put the maker's name before that of the model
+        maker, _, name = name.partition("/")
+        rows = _WINDOWS.get({"google": "gemini", "x-ai": "xai", "mistralai": "mistral"}.get(maker, maker), ())
+    return next((tokens for pattern, tokens in rows if re.match(pattern, name)), None)

@@ -126,7 +126,7 @@ def key_variable(provider: str) -> str | None:
 
 
 def _address(name: str, provider: Provider, base_url: str | None) -> str | None:
-    found = (base_url or "").strip() or _first(provider.urls) or provider.base_url
+    found = base_url or _first(provider.urls) or provider.base_url
     if found is None and provider.urls:
         raise BadCall(f"{name} has no endpoint of its own: pass base_url or set {provider.urls[0]}")
     return found

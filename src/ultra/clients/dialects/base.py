@@ -83,6 +83,9 @@ class Dialect(ABC):
     def decode(self, content: bytes, head: ResponseHead) -> Completion:
         """Return the plain answer that `content` is. Raises `ModelError`."""
 
+    def check(self, completion: Completion, request: ModelRequest) -> None:  # noqa: B027 - most have nothing to check
+        """Raise `ModelError` if `completion` shows that the server answered something else than `request`."""
+
     def decoder(self, head: ResponseHead) -> AnswerDecoder:
         """Return a decoder for one streamed answer."""
         if head.content_type == "application/json":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, TypedDict
 
 import trio
 
-from ultra.clients.catalog import known_quirks
+from ultra.clients.catalog import known_quirks, known_window
 from ultra.clients.http.completion_stream import CompletionStream
 from ultra.clients.http.connections import Connections, Hidden
 from ultra.clients.http.limits import HTTPLimits
@@ -100,6 +100,11 @@ class HTTPClient:
         return self.dialect.provider
 
     @property
+    def context_window(self) -> int | None:
+        """How many tokens prompt and answer may have together: as told, or known; None: it is not known."""
+        return self.options.context_window or known_window(self.provider, self.model)
+
+    @property
     def rate_limits(self) -> RateLimits | None:
         """What the last answer, or error, said about the provider's limits; None if it said nothing."""
         return self._connections.rate_limits
@@ -152,7 +157,8 @@ class HTTPClient:
         """Return the answer to `prompt`, as `respond` does.
 
         Options are `system`, `temperature`, `max_tokens`, `stop`, `seed`, `top_p`, `reasoning_effort`,
-        `extra_body` and `extra_headers` (see `CallOptions`); those left out, or None, are the client's own.
+        `context_window`, `extra_body` and `extra_headers` (see `CallOptions`); those left out, or None, are
+        the client's own.
         """
         return await self.respond(_request_of(prompt, options))
 
@@ -178,7 +184,9 @@ class HTTPClient:
             content = await body.read_all()
         finally:
             await body.aclose()
-        return wording.dialect.decode_whole(content, body.head)
+        completion = wording.dialect.decode_whole(content, body.head)
+        wording.check(completion)
+        return completion
 
 
 def _request_of(prompt: str, arguments: CallArguments) -> ModelRequest:

@@ -138,6 +138,8 @@ class CompletionStream:
             for text in decoder.feed(data) if data else decoder.flush():
                 texts.append(text)  # noqa: PERF402 - what came before an error is kept
             completion = decoder.completion() if decoder.terminated or not data else None
+            if completion is not None:
+                self._wording.check(completion)
         except ModelError as failure:
             self._failure = failure
             completion = None

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ultra.clients.options import CallOptions
     from ultra.clients.quirks import Quirks
     from ultra.messages.request import ModelRequest
+    from ultra.messages.results import Completion
 
 __all__ = ["Learned", "Wording"]
 
@@ -119,6 +120,10 @@ class Wording:
                 model=self.dialect.model,
                 quirks=str(self._quirks),
             )
+
+    def check(self, completion: Completion) -> None:
+        """Raise `ModelError` if the server answered something else than what was asked."""
+        self.dialect.check(completion, self._request)
 
     def explained(self, failure: ModelError) -> ModelError:
         """Return `failure`, or one that speaks of the address where that is wrong by all appearance."""
