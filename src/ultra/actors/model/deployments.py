@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 from ultra._support.clock import ContinuousClock
 from ultra._support.log import get_logger
 from ultra.actors.model.hedging import Hedge, HedgedCall
+from ultra.actors.model.limits import LONGEST_PAUSE
 from ultra.clients.adapter import EmptyAnswer
 from ultra.errors import ModelError
 
@@ -124,7 +125,7 @@ class Deployments:
                 _tell_usage(error, on_usage)
                 errors.append(error)
                 if error.retry_after is not None:
-                    self._paused_until[adapter] = self._now() + error.retry_after
+                    self._paused_until[adapter] = self._now() + min(error.retry_after, LONGEST_PAUSE)
                 if error.kind == "bad_request" and error.status in _REFUSED_BY_ALL:
                     break
                 if number + 1 < len(adapters):
