@@ -72,6 +72,16 @@ class Deployments:
         return self._adapters[0].streams
 
     @property
+    def option_names(self) -> frozenset[str] | None:
+        """The names of the options that at least one deployment takes; None: one takes any."""
+        names: set[str] = set()
+        for adapter in self._adapters:
+            if adapter.option_names is None:
+                return None
+            names |= adapter.option_names
+        return frozenset(names)
+
+    @property
     def context_window(self) -> int | None:
         """The smallest known context window of the deployments [tokens]; None where none is known."""
         return min((a.context_window for a in self._adapters if a.context_window is not None), default=None)

@@ -67,6 +67,9 @@ class HTTPClient:
     reopens: ClassVar = True
     """An orchestrator may close the client when it stops: a later call opens new connections."""
 
+    option_names: ClassVar = frozenset(CallOptions.__struct_fields__) - {"system"}
+    """The options that a request may set; an orchestrator leaves out those that only other clients take."""
+
     def __init__(
         self,
         dialect: Dialect,
