@@ -9,6 +9,7 @@ import pytest
 
 from ultra.clients import LocalClient, OpenAIClient, connect, provider_statuses
 from ultra.clients.catalog import PROVIDERS
+from ultra.clients.providers import key_variable
 from ultra.errors import BadCall
 
 KEY = "sk-0123456789abcdef"
@@ -225,3 +226,31 @@ def test_importing_the_clients_does_not_import_httpx() -> None:
     program = "import sys, ultra.clients; ultra.clients.connect; print('httpx' in sys.modules)"
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert shown.stdout == "False\n"
+
+
+# --- keys and tokens ----------------------------------------------------------------------------------
+
+
+def test_a_bearer_token_goes_to_a_gateway_in_its_own_header(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", " gateway-token-1\n")
+    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", "https://gateway.example")
+    client = connect("anthropic:m")
+    assert client.options.extra_headers == {"authorization": "Bearer gateway-token-1"}
+    assert "x-api-key" not in client._headers.value
+    assert "gateway-token-1" not in repr(client.options)
+    assert key_variable("anthropic") == "ANTHROPIC_AUTH_TOKEN"
+    monkeypatch.delenv("ANTHROPIC_BASE_URL")
+    assert connect("anthropic:m")._headers.value["x-api-key"] == KEY
+    assert connect("anthropic:m", api_key="argument-1")._headers.value["x-api-key"] == "argument-1"
+
+
+@pytest.mark.parametrize("blank", ["", "  \n", "\t"])
+def test_a_key_of_blanks_is_no_key(monkeypatch: pytest.MonkeyPatch, blank: str) -> None:
+    monkeypatch.setenv("GROQ_API_KEY", blank)
+    with pytest.raises(BadCall, match="no key for groq"):
+        connect("groq:m")
+    with pytest.raises(BadCall, match="no key for groq"):
+        connect("groq:m", api_key=blank)
+    status = next(status for status in provider_statuses() if status.name == "groq")
+    assert (status.available, status.detail) == (False, "GROQ_API_KEY is not set")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import Set as AbstractSet
 from contextlib import AsyncExitStack
 from contextvars import copy_context
 from functools import partial
@@ -97,12 +98,14 @@ class ClientAdapter:
             self._generate, self._stream = requests.respond, requests.stream_response
             self._takes_system = True
             self._blocks = may_block(requests.respond)
+            self._option_names = _option_names(client)
         else:
             function = _find_generate(client)
             self._generate = generate = _declared(client, function)
             self._stream = _find_stream(client)
             self._takes_system = generate.takes("system")
             self._blocks = may_block(function)
+            self._option_names = generate.option_names
         self._owned = owned
         self._runner = runner
         self._max_threads = max_threads
@@ -120,6 +123,14 @@ class ClientAdapter:
     def streams(self) -> bool:
         """Whether the client can hand out its answer piece by piece."""
         return self._stream is not None
+
+    @property
+    def option_names(self) -> frozenset[str] | None:
+        """The names of the options that reach the client, beside those that every client may have.
+
+        None: it takes any.
+        """
+        return self._option_names
 
     @property
     def context_window(self) -> int | None:
@@ -153,6 +164,8 @@ class ClientAdapter:
                 refused); or it is no text (kind ``protocol``, permanent).
         """
         caller = caller or Caller(copy_context())
+        if request.options.extra and self._option_names is not None:
+            request = _without_others(request, self._option_names)
         if on_text is not None and self._stream is not None:
             return self._run(partial(self._read, self._stream, request), on_text, caller)
         if self._blocks:
@@ -263,6 +276,26 @@ def _takes_requests(client: object) -> bool:
     return min(map(partial(_depth, client), ("respond", "stream_response"))) <= min(
         map(partial(_depth, client), ("generate", "stream"))
     )
+
+
+def _option_names(client: object) -> frozenset[str] | None:
+    # Looked up without `__getattr__` first, as above.
+    found = getattr_static(client, "option_names", None) is not None
+    names: object = getattr(client, "option_names", None) if found else None
+    if names is None:
+        return None
+    if not isinstance(names, AbstractSet) or not all(isinstance(name, str) for name in names):
+        raise BadCall(f"`option_names` of {_describe(client)} must be a set of names of options")
+    return frozenset(names)
+
+
+def _without_others(request: ModelRequest, names: frozenset[str]) -> ModelRequest:
+    """Return `request` without the options of other clients, which this one would refuse."""
+    options = request.options
+    kept = {name: value for name, value in options.extra.items() if name in names}
+    if len(kept) == len(options.extra):
+        return request
+    return replace(request, options=replace(options, extra=kept))
 
 
 def _depth(client: object, name: str) -> int:

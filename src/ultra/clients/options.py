@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from ultra.messages.request import SamplingOptions
 
-__all__ = ["CallArguments", "CallOptions"]
+__all__ = ["CallArguments", "CallOptions", "checked_key"]
 
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token of RFC 9110, section 5.6.2
 
@@ -31,6 +31,8 @@ class CallOptions(Struct, frozen=True, kw_only=True):
         max_tokens: the most tokens of an answer, reasoning included where the provider counts it so.
         stop: texts at which the answer ends.
         reasoning_effort: in the provider's own words.
+        context_window: the most tokens of prompt and answer together. Prompts are made to fit into it, and
+            Ollama is asked for it. By default what the catalog knows of the model.
         extra_body: is merged into the top level of the JSON that is sent, and wins over all else in it.
         extra_headers: is merged into the headers that are sent, and wins over all else there.
 
@@ -45,6 +47,7 @@ class CallOptions(Struct, frozen=True, kw_only=True):
     seed: int | None = None
     top_p: float | None = None
     reasoning_effort: str | None = None
+    context_window: int | None = None
     extra_body: dict[str, Any] | None = None
     extra_headers: dict[str, str] | None = None
 
@@ -72,8 +75,10 @@ class CallOptions(Struct, frozen=True, kw_only=True):
             value = getattr(self, name)
             if value is not None and not math.isfinite(value):
                 raise BadCall(f"{name} must be a finite number, not {value!r}")
-        if self.max_tokens is not None and self.max_tokens < 1:
-            raise BadCall(f"max_tokens must be at least 1, not {self.max_tokens!r}")
+        for name in ("max_tokens", "context_window"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise BadCall(f"{name} must be at least 1, not {value!r}")
         for name, text in (self.extra_headers or {}).items():
             # httpx would refuse them too, and show the value, which may be a key.
             if not _HEADER_NAME.fullmatch(name):
@@ -129,5 +134,14 @@ class CallArguments(TypedDict, total=False):
     seed: int | None
     top_p: float | None
     reasoning_effort: str | None
+    context_window: int | None
     extra_body: Mapping[str, Any] | None
     extra_headers: Mapping[str, str] | None
+
+
+def checked_key(provider: str, api_key: str | None) -> str:
+    """Return the key without the line end that files and shells add. Raises `BadCall`."""
+    key = (api_key or "").strip()
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise BadCall(f"the API key of {provider} has characters that no key has; was it copied whole?")
+    return key

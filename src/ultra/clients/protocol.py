@@ -40,9 +40,12 @@ class RequestClient(Protocol):
     """A client that takes the whole request: every message of the conversation and all options.
 
     Ultra's own clients are of this kind. A client is one if it has both names; it then needs no
-    ``generate``::
+    ``generate``. Of the options beyond those of `SamplingOptions` it gets the ones that its attribute
+    ``option_names`` has, a set of names; all of them where it has no such attribute::
 
         class Echo:
+            option_names = frozenset({"style"})
+
             async def respond(self, request):
                 return Completion(content=request.prompt)
 

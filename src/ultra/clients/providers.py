@@ -11,10 +11,11 @@ from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ultra.clients.catalog import PROVIDERS, Provider
 from ultra.clients.http.limits import HTTPLimits
-from ultra.clients.options import CallOptions
+from ultra.clients.options import CallOptions, checked_key
 from ultra.clients.wire.addresses import shown_url
 from ultra.clients.wire.redaction import redact_keys, redact_secrets
 from ultra.errors import BadCall, MissingExtra, UltraError
@@ -92,16 +93,14 @@ def connect(
     if not model:
         example = _example(provider_name, provider)
         raise BadCall(f"{name!r} names no model; write it behind the provider, as in {example!r}")
-    found_url = base_url or _first(provider.urls) or provider.base_url
-    if found_url is None and provider.urls:
-        raise BadCall(f"{provider_name} has no endpoint of its own: pass base_url or set {provider.urls[0]}")
-    found_key = api_key or _first(provider.keys)
-    if not found_key and provider.needs_key and found_url in {provider.base_url, _first(provider.urls)}:
-        raise BadCall(f"no key for {provider_name}: pass api_key{_or_set(provider.keys)}")
+    found_url = _address(provider_name, provider, base_url)
+    found_key, token = _credentials(provider_name, provider, found_url, api_key)
+    if token is not None:
+        settings["options"] = _with_token(settings["options"], token)
     arguments = {"provider": provider_name, "base_url": found_url, "api_key": found_key, **settings}
     if provider_name in PROVIDERS:
         return _maker(provider)(model, **arguments)
-    with _fenced(_entry_point(provider_name), "cannot make its client", (found_key or "",)):
+    with _fenced(_entry_point(provider_name), "cannot make its client", (found_key or token or "",)):
         return _maker(provider)(model, **arguments)
 
 
@@ -123,7 +122,42 @@ def key_variable(provider: str) -> str | None:
         known = find_provider(provider)
     except BadCall:
         return None
-    return next((name for name in known.keys if os.environ.get(name, "").strip()), None)
+    return _key_variable(known, _first(known.urls) or known.base_url)
+
+
+def _address(name: str, provider: Provider, base_url: str | None) -> str | None:
+    found = base_url or _first(provider.urls) or provider.base_url
+    if found is None and provider.urls:
+        raise BadCall(f"{name} has no endpoint of its own: pass base_url or set {provider.urls[0]}")
+    return found
+
+
+def _key_variable(provider: Provider, url: str | None) -> str | None:
+    """Return the variable that holds what goes to `url`, None if none is set; one of blanks is not set."""
+    found = [name for name in provider.keys if os.environ.get(name, "").strip()]
+    if url != provider.base_url:
+        found.sort(key=lambda name: name not in provider.tokens)  # stable
+    return next(iter(found), None)
+
+
+def _credentials(
+    name: str, provider: Provider, url: str | None, api_key: str | None
+) -> tuple[str | None, str | None]:
+    """Return the key and the bearer token for `url`, at most one of them. Raises `BadCall`."""
+    found = (api_key or "").strip()
+    variable = None if found else _key_variable(provider, url)
+    if variable is not None:
+        found = os.environ[variable].strip()
+    if not found and provider.needs_key and url in {provider.base_url, _first(provider.urls)}:
+        raise BadCall(f"no key for {name}: pass api_key{_or_set(provider.keys)}")
+    if variable in provider.tokens:
+        return None, checked_key(name, found)
+    return found or None, None
+
+
+def _with_token(options: CallOptions, token: str) -> CallOptions:
+    headers = {"authorization": f"Bearer {token}", **(options.extra_headers or {})}
+    return replace(options, extra_headers=headers)
 
 
 def provider_statuses() -> list[ProviderStatus]:
@@ -216,7 +250,7 @@ def _judge(provider: Provider) -> tuple[bool, str]:
     if provider.client == PROVIDERS["local"].client:
         return _judge_embedded()
     if provider.needs_key:
-        key = next((variable for variable in provider.keys if os.environ.get(variable)), None)
+        key = _key_variable(provider, _first(provider.urls) or provider.base_url)
         return (True, f"key in {key}") if key else (False, f"{' or '.join(provider.keys)} is not set")
     address = _first(provider.urls) or provider.base_url
     return _judge_server(address) if address else (True, "not tried")

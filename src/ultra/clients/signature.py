@@ -68,6 +68,11 @@ class DeclaredCall:
             prompt = f"{system}\n\n{prompt}"
         return self._function(prompt, **passed)
 
+    @property
+    def option_names(self) -> frozenset[str] | None:
+        """The names of the options that the function declares; None: it takes any."""
+        return None if self._takes_any else frozenset(self._declared) - {"system"}
+
     def takes(self, name: str) -> bool:
         """Return whether the function declares `name` as a keyword."""
         return name in self._declared or (self._takes_any and name != self._prompt_name)

@@ -188,6 +188,10 @@ class _FaultyAdapter(ClientAdapter):
         return self._inner.streams
 
     @property
+    def option_names(self) -> frozenset[str] | None:
+        return self._inner.option_names
+
+    @property
     def context_window(self) -> int | None:
         return self._inner.context_window
 

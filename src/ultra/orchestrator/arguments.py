@@ -5,11 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from ultra.errors import BadCall
+from ultra.messages.request import SamplingOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ultra.actors.model.registered import RegisteredModel
     from ultra.scoring.agreement import Scorer
 
 __all__ = [
+    "check_options",
     "checked_object",
     "checked_prompt",
     "checked_scorer",
@@ -61,3 +66,22 @@ def checked_system(system: object) -> str | None:
     if system is not None and not isinstance(system, str):
         raise BadCall(f"the system prompt is of type {type(system).__name__}; it must be text (str), or None")
     return system
+
+
+def check_options(sampling: SamplingOptions, models: Iterable[RegisteredModel]) -> None:
+    """Raise `BadCall` if an option has a name that none of `models` takes; the message names the choices."""
+    if not sampling.extra:
+        return
+    taken = set(SamplingOptions.__struct_fields__) - {"extra"}
+    for model in models:
+        names = model.client.option_names
+        if names is None:
+            return
+        taken |= names
+    for name in sampling.extra:
+        if name not in taken:
+            hint = "; give it as system=" if name == "system" else ""
+            raise BadCall(
+                f"options has {name!r}, which no model of this call takes{hint}; "
+                f"they take: {', '.join(sorted(taken))}"
+            )

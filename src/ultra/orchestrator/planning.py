@@ -15,7 +15,7 @@ from ultra.actors.coordinator.messages import Execute, LocalRun
 from ultra.bridge.caller import Caller
 from ultra.errors import BadCall
 from ultra.messages.request import ModelRequest, SamplingOptions
-from ultra.orchestrator.arguments import checked_prompt, checked_system
+from ultra.orchestrator.arguments import check_options, checked_prompt, checked_system
 from ultra.prompts.fencing import Fencing
 from ultra.strategies.catalog import make_strategy, spec_of
 from ultra.strategies.stages import BUILT_IN, Stage, order_stages
@@ -90,7 +90,9 @@ class Planner:
         caller = Caller.current()
         # Copied, since an iterator can be read only once, and `make_run` reads it again.
         names = tuple(models) if isinstance(models, Iterable) and not isinstance(models, str) else models
-        options.needed(len(registry.chosen(names)))
+        asked = registry.chosen(names)
+        options.needed(len(asked))
+        check_options(options.sampling, asked)
 
         def make_run(tree: ModelTree, run_id: str, sink: EventSink) -> tuple[Execute, LocalRun]:
             chosen = registry.chosen(names)

@@ -9,6 +9,7 @@ import trio
 
 from ultra.actors.model.messages import LocalRequest
 from ultra.errors import ActorStopped, DeadlineExceeded
+from ultra.orchestrator.arguments import check_options
 
 if TYPE_CHECKING:
     from ultra.actors.model.messages import Generate
@@ -25,11 +26,13 @@ async def ask(lifespan: Lifespan, model: RegisteredModel, message: Generate, cal
     """Send `message` to `model`, from any loop, and return the reply.
 
     Raises:
+        BadCall: the model takes no option of such a name.
         AllAttemptsFailed: all attempts failed.
         DeadlineExceeded: the `time_left` of the message was over first.
         ModelUnregistered: the model was unregistered meanwhile, without `drain`.
         OrchestratorClosed: the orchestrator was closed.
     """
+    check_options(message.request.options, (model,))
     return await lifespan.trio_run.run(lambda: _ask(lifespan, model, message, caller))
 
 

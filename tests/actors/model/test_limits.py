@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -269,7 +270,64 @@ async def test_a_pause_holds_every_call_that_has_not_started(autojump_clock: Moc
     limiter.pause(20)
     limiter.pause(5)  # a shorter one does not end the longer one
     assert limiter.statistics().paused_for == pytest.approx(20)
-    assert await start_times(limiter, 3) == pytest.approx([20, 20, 20])
+    first, second, third = await start_times(limiter, 3)
+    assert first == pytest.approx(20)
+    assert 20 < second < third <= 20.5
+
+
+@pytest.mark.parametrize("calls", [2, 10, 40, 1_000])
+async def test_calls_come_back_from_a_pause_one_after_the_other(
+    autojump_clock: MockClock, calls: int
+) -> None:
+    limiter = Limiter("m", FREE)
+    limiter.pause(10)
+    times = await start_times(limiter, calls)
+    assert times == sorted(times)
+    assert times[0] == pytest.approx(10)
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    assert min(gaps) > 0.001
+    assert max(gaps) <= 0.25 + 1e-6
+    assert times[-1] - times[0] <= 2.5
+    if calls >= 10:
+        assert times[-1] - times[0] > 2
+
+
+async def test_callers_that_sleep_through_a_pause_themselves_are_spread_too(
+    autojump_clock: MockClock,
+) -> None:
+    limiter = Limiter("m", FREE)
+    times: list[float] = []
+
+    async def retry() -> None:
+        await trio.sleep(10)
+        try:
+            limiter.acquire_nowait()
+        except trio.WouldBlock:
+            await limiter.acquire()
+        times.append(trio.current_time())
+
+    limiter.pause(10)
+    begun = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        for _ in range(40):
+            nursery.start_soon(retry)
+    assert min(times) == pytest.approx(begun + 10)
+    assert 2 < max(times) - min(times) <= 2.5
+    assert len({round(time, 4) for time in times}) == 40
+
+
+async def test_after_the_spread_calls_go_at_once(autojump_clock: MockClock) -> None:
+    limiter = Limiter("m", FREE)
+    limiter.pause(10)
+    await trio.sleep(13)
+    assert await start_times(limiter, 5) == pytest.approx([0] * 5)
+
+
+@pytest.mark.parametrize("seconds", [1e9, math.inf])
+async def test_a_pause_ends_whatever_a_server_says(autojump_clock: MockClock, seconds: float) -> None:
+    limiter = Limiter("m", FREE)
+    limiter.pause(seconds)
+    assert await start_times(limiter, 1) == pytest.approx([3600])
 
 
 async def test_a_pause_also_holds_calls_that_wait_already(autojump_clock: MockClock) -> None:

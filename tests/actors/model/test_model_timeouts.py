@@ -44,7 +44,8 @@ async def test_what_the_server_asks_for_pauses_all_calls_of_the_model(autojump_c
         assert len(times) == 1
     assert first.text == "fake: first"
     assert second.text == "fake: second"
-    assert times[1:] == pytest.approx([times[0] + 20, times[0] + 20])
+    assert times[1] == pytest.approx(times[0] + 20)
+    assert times[1] < times[2] <= times[1] + 0.25
 
 
 async def test_a_wait_above_the_cap_fails_the_request_and_pauses_nobody(autojump_clock: MockClock) -> None:

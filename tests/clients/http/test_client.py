@@ -557,7 +557,7 @@ async def test_an_environment_that_cannot_work_is_a_mistake_of_the_caller(
 ) -> None:
     _certificates.cache_clear()
     monkeypatch.setenv(variable, value)
-    client = OpenAIClient("m", provider="p", base_url="https://127.0.0.1:1/v1")
+    client = OpenAIClient("m", provider="p", base_url="https://model.invalid/v1")
     with pytest.raises(ModelError, match=message) as caught:
         await client.generate("Hello")
     await client.aclose()

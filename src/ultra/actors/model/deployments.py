@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 from ultra._support.clock import ContinuousClock
 from ultra._support.log import get_logger
 from ultra.actors.model.hedging import Hedge, HedgedCall
+from ultra.actors.model.limits import LONGEST_PAUSE
 from ultra.clients.adapter import EmptyAnswer
 from ultra.errors import ModelError
 
@@ -71,6 +72,16 @@ class Deployments:
         return self._adapters[0].streams
 
     @property
+    def option_names(self) -> frozenset[str] | None:
+        """The names of the options that at least one deployment takes; None: one takes any."""
+        names: set[str] = set()
+        for adapter in self._adapters:
+            if adapter.option_names is None:
+                return None
+            names |= adapter.option_names
+        return frozenset(names)
+
+    @property
     def context_window(self) -> int | None:
         """The smallest known context window of the deployments [tokens]; None where none is known."""
         return min((a.context_window for a in self._adapters if a.context_window is not None), default=None)
@@ -124,7 +135,7 @@ class Deployments:
                 _tell_usage(error, on_usage)
                 errors.append(error)
                 if error.retry_after is not None:
-                    self._paused_until[adapter] = self._now() + error.retry_after
+                    self._paused_until[adapter] = self._now() + min(error.retry_after, LONGEST_PAUSE)
                 if error.kind == "bad_request" and error.status in _REFUSED_BY_ALL:
                     break
                 if number + 1 < len(adapters):

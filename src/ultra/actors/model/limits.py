@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from ultra.clients.wire.rate_limits import RateLimits
 
-__all__ = ["Limiter", "LimiterStatistics", "Limits", "Permit"]
+__all__ = ["LONGEST_PAUSE", "Limiter", "LimiterStatistics", "Limits", "Permit"]
 
 Grants: TypeAlias = tuple[Grant | None, Grant | None]
 """What a call has taken of the requests and of the tokens; None where there was no limit."""
@@ -33,6 +33,18 @@ _TOLERANCE: Final = 1e-6
 """Seconds. A call that may start within so short a time may start now, since times are sums of floats and
 have rounding errors. These errors do not add up: buckets count what is taken, not the waits.
 """
+
+
+LONGEST_PAUSE: Final = 3600.0
+"""Seconds that one pause lasts at most, whatever a server says; then a call finds out."""
+
+_SPREAD: Final = 0.25
+"""Over this share of a pause, after its end, the calls that waited start one after the other, so that a
+provider that was short of room does not get all of them at one instant."""
+
+_LONGEST_SPREAD: Final = 5.0
+_LONGEST_GAP: Final = 0.25
+"""Seconds between two of them at most, where few have waited."""
 
 
 class Limits(Struct, frozen=True, kw_only=True):
@@ -139,6 +151,8 @@ class Limiter:
         self._first = trio.StrictFIFOLock()  # held by the first call in the queue
         self._changed = trio.lowlevel.ParkingLot()  # where the first call waits
         self._paused_until = -math.inf
+        self._spread_until = -math.inf
+        self._started_at = -math.inf  # the latest call
         self._concurrency = self.limits.concurrency or math.inf
         self._in_flight = self._waiting = self._admitted = self._rejected = 0
 
@@ -155,7 +169,7 @@ class Limiter:
             BadCall, ModelError: as from `acquire`.
         """
         _check_tokens(tokens)
-        if self._waiting or self._delay(tokens) > _TOLERANCE:
+        if self._waiting or self._delay(tokens, 1) > _TOLERANCE:
             raise trio.WouldBlock
         return self._admit(tokens)
 
@@ -172,6 +186,8 @@ class Limiter:
         _check_tokens(tokens)
         max_wait = math.inf if self.limits.max_wait is None else self.limits.max_wait
         self._waiting += 1
+        if self._spread_until > -math.inf:
+            self._changed.unpark_all()  # the more calls wait, the closer they follow each other
         try:
             with trio.move_on_after(max_wait) as wait:
                 await self._first.acquire()
@@ -186,12 +202,16 @@ class Limiter:
             self._waiting -= 1
 
     def pause(self, seconds: float) -> None:
-        """Start no call for so many seconds from now, as a provider's Retry-After asks.
+        """Start no call for so many seconds from now, as a provider's Retry-After asks, an hour at most.
 
-        Calls that are under way go on. A longer pause that has begun before is not shortened.
+        Calls that are under way go on. A longer pause that has begun before is not shortened. After the
+        pause, the calls that waited start one after the other, within a quarter of its length or 5 seconds.
         """
         if seconds > 0:
+            seconds = min(seconds, LONGEST_PAUSE)
             self._paused_until = max(self._paused_until, self._now() + seconds)
+            spread = self._paused_until + min(seconds * _SPREAD, _LONGEST_SPREAD)
+            self._spread_until = max(self._spread_until, spread)
             self._changed.unpark_all()
 
     def learn(self, announced: RateLimits) -> None:
@@ -232,7 +252,7 @@ class Limiter:
         )
 
     async def _until_ready(self, tokens: float, deadline: float) -> None:
-        while (delay := self._delay(tokens)) > _TOLERANCE:
+        while (delay := self._delay(tokens, self._waiting)) > _TOLERANCE:
             # A delay that is known and too long is rejected at once. An infinite one depends on the end of
             # other calls, which may come at any time.
             if math.isfinite(delay) and trio.current_time() + delay > deadline + _TOLERANCE:
@@ -240,12 +260,15 @@ class Limiter:
             with trio.move_on_after(delay):
                 await self._changed.park()
 
-    def _delay(self, tokens: float) -> float:
-        """Return the seconds until such a call may start; infinite if another call has to end first."""
+    def _delay(self, tokens: float, waiting: int) -> float:
+        """Return the seconds until such a call may start; infinite if another call has to end first.
+
+        `waiting` calls, this one included, wait for their turn.
+        """
         delay = -math.inf
         # Most models have a limit of concurrency alone, which needs no clock.
         if not (self._requests is None and self._tokens is None and self._paused_until == -math.inf):
-            delay = self._delay_in_time(tokens)
+            delay = max(self._delay_in_time(tokens), self._delay_after_pause(waiting))
         return math.inf if delay <= _TOLERANCE and self._in_flight >= self._concurrency else delay
 
     def _delay_in_time(self, tokens: float) -> float:
@@ -262,9 +285,25 @@ class Limiter:
             delay = max(delay, self._tokens.ready_in(tokens, now))
         return delay
 
+    def _delay_after_pause(self, waiting: int) -> float:
+        """Return the seconds until this call may follow the one before it, where a pause has just ended."""
+        if self._spread_until == -math.inf:
+            return -math.inf
+        now = self._now()
+        if now >= self._spread_until:
+            self._spread_until = -math.inf
+            return -math.inf
+        before = self._started_at
+        if before < self._paused_until:  # the first call after the pause
+            return -math.inf
+        gap = min((self._spread_until - before) / (waiting + 1), _LONGEST_GAP)
+        return before + gap - now
+
     def _admit(self, tokens: float) -> Permit:
         self._in_flight += 1
         self._admitted += 1
+        if self._spread_until > -math.inf:
+            self._started_at = self._now()
         if self._requests is None and self._tokens is None:
             return Permit(self, _NOTHING)
         now = self._now()

@@ -10,6 +10,7 @@ from msgspec import Struct
 from ultra.clients.dialects.base import Dialect, apart, messages_of
 from ultra.clients.dialects.decoders import EventDecoder
 from ultra.clients.dialects.usage import Count, read_usage
+from ultra.clients.wire.addresses import without_endings
 from ultra.messages.results import Completion, Usage
 
 if TYPE_CHECKING:
@@ -204,6 +205,10 @@ class AnthropicMessages(Dialect):
 
     stream_decoder = _MessageDecoder
 
+    def __init__(self, model: str, *, provider: str, base_url: str) -> None:
+        super().__init__(model, provider=provider, base_url=base_url)
+        self.base_url = without_endings(self.base_url, "/v1/messages", "/messages", "/v1")
+
     def headers(self, api_key: str) -> dict[str, str]:
         """Return the headers of the key, if there is one, and of the API's version."""
         key = {"x-api-key": api_key} if api_key else {}
@@ -211,7 +216,7 @@ class AnthropicMessages(Dialect):
 
     def url(self, *, stream: bool) -> str:  # noqa: ARG002 - one address for both
         """Return the address of the messages."""
-        return f"{self.base_url.removesuffix('/v1')}/v1/messages"
+        return f"{self.base_url}/v1/messages"
 
     def encode(self, request: ModelRequest, options: CallOptions, *, stream: bool) -> dict[str, Any]:
         """Return the JSON of `request`."""

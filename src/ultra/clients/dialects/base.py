@@ -12,6 +12,7 @@ from ultra.messages.chat import ChatMessage
 if TYPE_CHECKING:
     from ultra.clients.dialects.decoders import AnswerDecoder
     from ultra.clients.options import CallOptions
+    from ultra.clients.quirks import Quirks
     from ultra.clients.wire.response_head import ResponseHead
     from ultra.messages.request import ModelRequest
     from ultra.messages.results import Completion
@@ -74,9 +75,16 @@ class Dialect(ABC):
             stream: whether the answer is to be streamed.
         """
 
+    def adapted(self, quirks: Quirks) -> Dialect:  # noqa: ARG002 - for dialects that have another form
+        """Return the dialect to speak to an endpoint with these quirks: this one, or another form of it."""
+        return self
+
     @abstractmethod
     def decode(self, content: bytes, head: ResponseHead) -> Completion:
         """Return the plain answer that `content` is. Raises `ModelError`."""
+
+    def check(self, completion: Completion, request: ModelRequest) -> None:  # noqa: B027 - most have nothing to check
+        """Raise `ModelError` if `completion` shows that the server answered something else than `request`."""
 
     def decoder(self, head: ResponseHead) -> AnswerDecoder:
         """Return a decoder for one streamed answer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlsplit
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from ultra.messages.results import FinishReason
 
 __all__ = ["GeminiGenerate"]
+
+_METHOD: Final = re.compile(r"/models(/[^/]*)?$")
+"""What stands behind the root in the address of a model's method."""
 
 _FINISH: Final[Mapping[str, FinishReason]] = {
     "STOP": "stop",
@@ -182,6 +186,10 @@ class GeminiGenerate(Dialect):
     """
 
     stream_decoder = _ChunkDecoder
+
+    def __init__(self, model: str, *, provider: str, base_url: str) -> None:
+        super().__init__(model, provider=provider, base_url=base_url)
+        self.base_url = _METHOD.sub("", self.base_url)
 
     def headers(self, api_key: str) -> dict[str, str]:
         """Return the header of the key, if there is one."""

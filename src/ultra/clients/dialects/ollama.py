@@ -11,8 +11,11 @@ from msgspec import Struct
 from ultra.clients.dialects.base import Dialect, messages_of
 from ultra.clients.dialects.decoders import AnswerDecoder
 from ultra.clients.dialects.usage import Count, read_usage
+from ultra.clients.wire.addresses import without_endings
 from ultra.clients.wire.event_streams import LineSplitter
+from ultra.errors import ModelError
 from ultra.messages.results import Completion, Usage
+from ultra.messages.tokens import estimate_request, estimate_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -25,6 +28,18 @@ if TYPE_CHECKING:
 __all__ = ["OllamaChat"]
 
 _PORT: Final = 11434
+
+_DEFAULT_WINDOW: Final = 4_096
+"""Tokens that every server since version 0.6 gives to prompt and answer together, unless it is told."""
+
+_LARGEST_WINDOW: Final = 32_768
+"""Tokens that a server is asked for unasked: a window takes memory, whether it is used or not."""
+
+_ANSWER: Final = 1_024
+"""Tokens left for an answer whose length nobody has limited."""
+
+_SURELY_WHOLE: Final = 1_500
+"""Tokens: a shorter prompt fits into every window."""
 
 _FINISH: Final[Mapping[str, FinishReason]] = {"stop": "stop", "length": "length"}
 
@@ -136,6 +151,9 @@ class OllamaChat(Dialect):
 
     def __init__(self, model: str, *, provider: str, base_url: str) -> None:
         super().__init__(model, provider=provider, base_url=_whole_url(base_url))
+        self.base_url = without_endings(
+            self.base_url, "/v1/chat/completions", "/api/chat", "/api/generate", "/v1", "/api"
+        )
 
     def headers(self, api_key: str) -> dict[str, str]:
         """Return the header of the key, if there is one."""
@@ -153,6 +171,7 @@ class OllamaChat(Dialect):
             "num_predict": options.max_tokens,
             "stop": options.stop_sequences,
             "seed": options.seed,
+            "num_ctx": options.context_window or _window_for(request, options),
         }
         given = {name: value for name, value in wanted.items() if value is not None}
         return {
@@ -166,6 +185,20 @@ class OllamaChat(Dialect):
             "stream": stream,  # Ollama streams unless told otherwise
         }
 
+    def check(self, completion: Completion, request: ModelRequest) -> None:
+        """Raise `ModelError` if the server read far less than the prompt: it cuts a prompt without a word."""
+        read = completion.usage.input if completion.usage is not None else None
+        sent = estimate_request(request)
+        # An estimate may be three times too high.
+        if read is not None and sent > _SURELY_WHOLE and read * 4 < sent:
+            raise ModelError(
+                f"the server cut the prompt: it read {read} tokens of about {sent}; give the model a larger "
+                "window on the server, or let prompts fit into the one it has by context_window=",
+                provider=self.provider,
+                kind="bad_request",
+                status=None,
+            )
+
     def decode(self, content: bytes, head: ResponseHead) -> Completion:
         """Return the plain answer. Raises `ModelError`."""
         answer = head.read(_read_answer, content)
@@ -178,6 +211,19 @@ class OllamaChat(Dialect):
     def decoder(self, head: ResponseHead) -> AnswerDecoder:
         """Return a decoder for one streamed answer: a plain one is a stream of one line."""
         return _LineDecoder(head)
+
+
+def _window_for(request: ModelRequest, options: CallOptions) -> int | None:
+    """Return the window to ask for; None: the server's own is large enough.
+
+    It doubles from step to step, since the server loads the model again for each other window.
+    """
+    needed = estimate_request(request) + (options.max_tokens or _ANSWER)
+    if options.system is not None and request.system is None:
+        needed += estimate_tokens(options.system)
+    if needed <= _DEFAULT_WINDOW:
+        return None
+    return min(_LARGEST_WINDOW, 1 << (needed - 1).bit_length())
 
 
 def _whole_url(host: str) -> str:

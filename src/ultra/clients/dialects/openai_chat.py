@@ -10,13 +10,16 @@ from msgspec import Struct
 
 from ultra.clients.dialects.base import Dialect, messages_of
 from ultra.clients.dialects.decoders import EventDecoder
+from ultra.clients.dialects.openai_responses import OpenAIResponses
 from ultra.clients.dialects.usage import Count, read_usage
+from ultra.clients.wire.addresses import has_version, without_endings
 from ultra.messages.results import Completion, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ultra.clients.options import CallOptions
+    from ultra.clients.quirks import Quirks
     from ultra.clients.wire.response_head import ResponseHead
     from ultra.messages.request import ModelRequest
     from ultra.messages.results import FinishReason
@@ -238,9 +241,25 @@ class _ChunkDecoder(EventDecoder):
 
 
 class OpenAIChat(Dialect):
-    """``POST {base_url}/chat/completions``. `base_url` ends in the version."""
+    """``POST {base_url}/chat/completions``. `base_url` ends in the version, or is this whole address."""
 
     stream_decoder = _ChunkDecoder
+
+    def __init__(self, model: str, *, provider: str, base_url: str) -> None:
+        super().__init__(model, provider=provider, base_url=base_url)
+        self.base_url = without_endings(self.base_url, "/chat/completions", "/completions", "/responses")
+
+    def adapted(self, quirks: Quirks) -> Dialect:
+        """Return this dialect at the right address, or the Responses API at it."""
+        address = self.base_url
+        if quirks.versioned and not has_version(address):
+            address = f"{address}/v1"
+        if quirks.responses:
+            return OpenAIResponses(self.model, provider=self.provider, base_url=address)
+        return self if address == self.base_url else self._at(address)
+
+    def _at(self, address: str) -> OpenAIChat:
+        return OpenAIChat(self.model, provider=self.provider, base_url=address)
 
     def headers(self, api_key: str) -> dict[str, str]:
         """Return the header of the key, if there is one."""
@@ -252,8 +271,6 @@ class OpenAIChat(Dialect):
 
     def encode(self, request: ModelRequest, options: CallOptions, *, stream: bool) -> dict[str, Any]:
         """Return the JSON of `request`."""
-        official = urlsplit(self.base_url).hostname == "api.openai.com"
-        mistral = self.provider == "mistral"
         return {
             "model": self.model,
             "messages": [
@@ -262,14 +279,12 @@ class OpenAIChat(Dialect):
             ],
             "temperature": options.temperature,
             "top_p": options.top_p,
-            # Reasoning models refuse the old name, most other servers do not know the new one.
-            "max_completion_tokens" if official else "max_tokens": options.max_tokens,
+            "max_tokens": options.max_tokens,
             "stop": options.stop_sequences,
-            "random_seed" if mistral else "seed": options.seed,
+            "seed": options.seed,
             "reasoning_effort": options.reasoning_effort,
             "stream": True if stream else None,
-            # Mistral reports usage unasked and refuses fields that it does not know.
-            "stream_options": {"include_usage": True} if stream and not mistral else None,
+            "stream_options": {"include_usage": True} if stream else None,
         }
 
     def decode(self, content: bytes, head: ResponseHead) -> Completion:
@@ -290,13 +305,25 @@ class AzureOpenAIChat(OpenAIChat):
     Args:
         model: the deployment, or the model where `base_url` has a path.
         provider: named in errors.
-        base_url: see above.
+        base_url: see above. ``/openai`` behind the resource, and the path of a deployment, may stand in it.
         api_version: Azure's; sent with a bare resource, and wherever it is given.
     """
 
     def __init__(self, model: str, *, provider: str, base_url: str, api_version: str | None = None) -> None:
         super().__init__(model, provider=provider, base_url=base_url)
         self._api_version = api_version
+        # What the bare resource means, written out.
+        self.base_url = without_endings(
+            self.base_url, f"/openai/deployments/{quote(model, safe='')}", "/openai/deployments", "/openai"
+        )
+
+    def adapted(self, quirks: Quirks) -> Dialect:
+        """Return this dialect, or Azure's Responses API."""
+        if not quirks.responses:
+            return self
+        root = self.base_url
+        address = root if has_version(root) else f"{root}/openai/v1"
+        return OpenAIResponses(self.model, provider=self.provider, base_url=address)
 
     def headers(self, api_key: str) -> dict[str, str]:
         """Return the header of the key, if there is one."""

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
+from typing import TYPE_CHECKING, ClassVar, TypedDict
 
-import msgspec
 import trio
 
+from ultra.clients.catalog import known_quirks, known_window
 from ultra.clients.http.completion_stream import CompletionStream
-from ultra.clients.http.connections import Connections, Hidden, HTTPRequest
+from ultra.clients.http.connections import Connections, Hidden
 from ultra.clients.http.limits import HTTPLimits
-from ultra.clients.options import CallOptions
-from ultra.errors import BadCall
+from ultra.clients.http.wording import Learned, Wording
+from ultra.clients.options import CallOptions, checked_key
+from ultra.errors import BadCall, ModelError
 from ultra.messages.request import ModelRequest, SamplingOptions
 
 if TYPE_CHECKING:
@@ -52,6 +53,10 @@ class HTTPClient:
     The first call opens the connections and `aclose` closes them; a later call opens new ones. The
     client can be used by several tasks, and by several trio runs, at once.
 
+    Where the server refuses a request for something that it can do without (a system prompt apart from the
+    messages, a name of a field, a temperature, streaming), the request is sent once more without it, and the
+    client remembers that; see `ultra.clients.quirks`.
+
     Raises:
         BadCall: the key has characters that no key has.
     """
@@ -61,6 +66,9 @@ class HTTPClient:
 
     reopens: ClassVar = True
     """An orchestrator may close the client when it stops: a later call opens new connections."""
+
+    option_names: ClassVar = frozenset(CallOptions.__struct_fields__) - {"system"}
+    """The options that a request may set; an orchestrator leaves out those that only other clients take."""
 
     def __init__(
         self,
@@ -75,9 +83,10 @@ class HTTPClient:
         self.dialect = dialect
         self.limits = limits or HTTPLimits()
         self.options = options or CallOptions()
-        key = _checked_key(self.provider, api_key)
+        key = checked_key(self.provider, api_key)
         sent = {"content-type": "application/json", "user-agent": "ultra-llm"}
         self._headers = Hidden(sent | dialect.login | dialect.headers(key))
+        self._learned = Learned(dialect, known_quirks(dialect.provider, dialect.base_url, dialect.model))
         self._connections = Connections(self.provider, self.limits, trust_env=trust_env, transport=transport)
 
     def __repr__(self) -> str:
@@ -94,6 +103,11 @@ class HTTPClient:
         return self.dialect.provider
 
     @property
+    def context_window(self) -> int | None:
+        """How many tokens prompt and answer may have together: as told, or known; None: it is not known."""
+        return self.options.context_window or known_window(self.provider, self.model)
+
+    @property
     def rate_limits(self) -> RateLimits | None:
         """What the last answer, or error, said about the provider's limits; None if it said nothing."""
         return self._connections.rate_limits
@@ -108,15 +122,22 @@ class HTTPClient:
             BadCall: there is no such option, or the request cannot be sent.
         """
         options = self.options.with_sampling(request.options)
-        payload = self.dialect.encode(request, options, stream=False)
-        sent = self._post(payload, options, stream=False)
+        learned = self._learned
+        asked, asked_with = learned.quirks.conversation(request, options)
+        payload = learned.dialect.encode(asked, asked_with, stream=False)
+        wording = Wording(learned, request, options, payload, self._headers, stream=False)
         with trio.move_on_after(self.limits.timeout):
-            body = await self._connections.open(sent)
-            try:
-                content = await body.read_all()
-            finally:
-                await body.aclose()
-            return self.dialect.decode_whole(content, body.head)
+            while True:
+                failure: ModelError
+                try:
+                    completion = await self._exchange(wording)
+                except ModelError as error:
+                    failure = error
+                else:
+                    wording.accepted()
+                    return completion
+                if not wording.refused(failure):
+                    raise wording.explained(failure)
         raise self._connections.timed_out()
 
     def stream_response(self, request: ModelRequest) -> CompletionStream:
@@ -129,15 +150,18 @@ class HTTPClient:
             BadCall: there is no such option, or the request cannot be sent.
         """
         options = self.options.with_sampling(request.options)
-        payload = self.dialect.encode(request, options, stream=True)
-        sent = self._post(payload, options, stream=True)
-        return CompletionStream(self._connections, sent, self.dialect)
+        learned = self._learned
+        asked, asked_with = learned.quirks.conversation(request, options)
+        payload = learned.dialect.encode(asked, asked_with, stream=not learned.quirks.no_stream)
+        wording = Wording(learned, request, options, payload, self._headers, stream=True)
+        return CompletionStream(self._connections, wording)
 
     async def generate(self, prompt: str, **options: Unpack[CallArguments]) -> Completion:
         """Return the answer to `prompt`, as `respond` does.
 
         Options are `system`, `temperature`, `max_tokens`, `stop`, `seed`, `top_p`, `reasoning_effort`,
-        `extra_body` and `extra_headers` (see `CallOptions`); those left out, or None, are the client's own.
+        `context_window`, `extra_body` and `extra_headers` (see `CallOptions`); those left out, or None, are
+        the client's own.
         """
         return await self.respond(_request_of(prompt, options))
 
@@ -156,15 +180,16 @@ class HTTPClient:
         """
         await self._connections.aclose()
 
-    def _post(self, payload: dict[str, Any], options: CallOptions, *, stream: bool) -> HTTPRequest:
-        """Return what is sent for `payload`."""
-        given = {name: value for name, value in payload.items() if value is not None}
+    async def _exchange(self, wording: Wording) -> Completion:
+        """Send the request once, and return the answer. Raises `ModelError`."""
+        body = await self._connections.open(wording.sent)
         try:
-            content = msgspec.json.encode(given | (options.extra_body or {}))
-        except (TypeError, ValueError) as error:  # ValueError: half of a surrogate pair
-            raise BadCall(f"the request cannot be written as JSON: {error}") from None
-        extra = {name.lower(): value for name, value in (options.extra_headers or {}).items()}
-        return HTTPRequest(self.dialect.url(stream=stream), Hidden(self._headers.value | extra), content)
+            content = await body.read_all()
+        finally:
+            await body.aclose()
+        completion = wording.dialect.decode_whole(content, body.head)
+        wording.check(completion)
+        return completion
 
 
 def _request_of(prompt: str, arguments: CallArguments) -> ModelRequest:
@@ -177,11 +202,3 @@ def _request_of(prompt: str, arguments: CallArguments) -> ModelRequest:
         if name != "system" and value is not None
     }
     return ModelRequest.of(prompt, arguments.get("system"), SamplingOptions.of(given))
-
-
-def _checked_key(provider: str, api_key: str | None) -> str:
-    """Return the key without the line end that files and shells add."""
-    key = (api_key or "").strip()
-    if not (key.isascii() and key.isprintable()) or " " in key:
-        raise BadCall(f"the API key of {provider} has characters that no key has; was it copied whole?")
-    return key

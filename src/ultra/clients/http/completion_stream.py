@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Final, Self
 
 import trio
 
+from ultra.clients.dialects.decoders import PlainAnswer
 from ultra.errors import ModelError
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from ultra.clients.dialects.base import Dialect
     from ultra.clients.dialects.decoders import AnswerDecoder
     from ultra.clients.http.body import ResponseBody
-    from ultra.clients.http.connections import Connections, HTTPRequest
+    from ultra.clients.http.connections import Connections
+    from ultra.clients.http.wording import Wording
     from ultra.messages.results import Completion
 
 __all__ = ["CompletionStream"]
@@ -39,15 +40,15 @@ class CompletionStream:
     ```
     """
 
-    def __init__(self, connections: Connections, request: HTTPRequest, dialect: Dialect) -> None:
+    def __init__(self, connections: Connections, wording: Wording) -> None:
         self._connections = connections
-        self._request = request
-        self._dialect = dialect
+        self._wording = wording
         self._body: ResponseBody | None = None
         self._decoder: AnswerDecoder | None = None
         self._deadline: float | None = None
         self._pieces: deque[str | Completion] = deque()
         self._failure: ModelError | None = None
+        self._heard = False  # something of the answer
         self._whole = False
         self._closed = False
 
@@ -104,13 +105,29 @@ class CompletionStream:
     async def _read(self) -> None:
         try:
             if self._body is None:
-                self._body = await self._connections.open(self._request)
-                self._decoder = self._dialect.decoder(self._body.head)
+                wording = self._wording
+                self._body = body = await self._connections.open(wording.sent)
+                self._decoder = (
+                    wording.dialect.decoder(body.head)
+                    if wording.streams
+                    else PlainAnswer(body.head, wording.dialect.decode_whole)
+                )
             data = await self._body.read()
         except ModelError as failure:
             self._break(failure)
         else:
             self._decode(data)
+        if self._failure is not None and not self._heard:
+            await self._reword(self._failure)
+
+    async def _reword(self, failure: ModelError) -> None:
+        """Let the request be sent again in other words, if the server's own words ask for them."""
+        if not self._wording.refused(failure):
+            self._failure = self._wording.explained(failure)
+            return
+        body, self._body, self._decoder, self._failure = self._body, None, None, None
+        if body is not None:
+            await body.aclose()
 
     def _decode(self, data: bytes) -> None:
         """Queue the text in `data`, and the completion once nothing follows; no data is the end."""
@@ -121,9 +138,14 @@ class CompletionStream:
             for text in decoder.feed(data) if data else decoder.flush():
                 texts.append(text)  # noqa: PERF402 - what came before an error is kept
             completion = decoder.completion() if decoder.terminated or not data else None
+            if completion is not None:
+                self._wording.check(completion)
         except ModelError as failure:
             self._failure = failure
             completion = None
+        if texts or completion is not None:
+            self._heard = True
+            self._wording.accepted()
         if text := "".join(texts):
             self._pieces.append(text)
         if completion is not None:

@@ -17,6 +17,7 @@ import trio
 from ultra.clients.http.body import ResponseBody
 from ultra.clients.http.decompression import ACCEPTED
 from ultra.clients.http.pools import CALLS_PER_POOL, ConnectionPool, ConnectionPools
+from ultra.clients.http.proxies import proxy_for
 from ultra.clients.wire.rate_limits import RateLimits, rate_limits
 from ultra.clients.wire.redaction import redact_secrets
 from ultra.clients.wire.response_head import ResponseHead
@@ -156,7 +157,7 @@ class Connections:
         if self._transport is None and encrypted not in _loaded:
             # Hundreds of milliseconds that no event loop should stand still for.
             await trio.to_thread.run_sync(_load, encrypted, abandon_on_cancel=True)
-        pools = self._pools_here(encrypted=encrypted)
+        pools = self._pools_here(request.url)
         response, pool = await self.guard(self._send(request, pools), request)
         self._last_headers = response.headers
         head = ResponseHead(self.provider, response.status_code, response.headers, request.secrets)
@@ -236,19 +237,21 @@ class Connections:
                 await pools.give_back(pool)
             raise
 
-    def _pools_here(self, *, encrypted: bool) -> ConnectionPools:
-        """Return the pools of this trio run."""
+    def _pools_here(self, url: str) -> ConnectionPools:
+        """Return the pools of this trio run; all of a client's calls go to the host of `url`."""
         token = trio.lowlevel.current_trio_token()
         if token not in self._pools:
             self._forget_ended_runs()
             # A transport is for all calls: to close it with one of several pools would break the others.
             calls = None if self._transport is not None else CALLS_PER_POOL
-            self._pools[token] = ConnectionPools(partial(self._new_client, encrypted=encrypted), calls=calls)
+            self._pools[token] = ConnectionPools(partial(self._new_client, url), calls=calls)
         return self._pools[token]
 
-    def _new_client(self, *, encrypted: bool) -> httpx.AsyncClient:
+    def _new_client(self, url: str) -> httpx.AsyncClient:
         import httpx  # noqa: PLC0415 - imported at the first call
 
+        encrypted = url.startswith("https:")
+        own = self._trust_env and self._transport is None
         limits = self.limits
         return httpx.AsyncClient(
             # The context of a plain connection is never used; an empty one trusts nobody.
@@ -258,7 +261,8 @@ class Connections:
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
             # A redirect would carry the key to a host that nobody chose.
             follow_redirects=False,
-            trust_env=self._trust_env,
+            trust_env=False,
+            proxy=proxy_for(url) if own else None,
             transport=self._transport,
         )
 

@@ -6,12 +6,13 @@ in place of the API key.
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from ultra.errors import BadCall
 
-__all__ = ["checked_url", "shown_url"]
+__all__ = ["checked_url", "has_version", "shown_url", "without_endings"]
 
 
 def checked_url(base_url: str) -> tuple[str, dict[str, str]]:
@@ -30,6 +31,19 @@ def checked_url(base_url: str) -> tuple[str, dict[str, str]]:
     user, _, host = parts.netloc.rpartition("@")
     bare = urlunsplit((parts.scheme, host, parts.path, "", "")).rstrip("/")
     return bare, {"authorization": f"Basic {b64encode(unquote(user).encode()).decode()}"} if user else {}
+
+
+def without_endings(url: str, *endings: str) -> str:
+    """Return `url` without the first of these `endings` that it has: people paste whole addresses."""
+    for ending in endings:
+        if url.endswith(ending):
+            return url.removesuffix(ending)
+    return url
+
+
+def has_version(url: str) -> bool:
+    """Return whether a version such as ``v1`` or ``v1beta`` stands in the path of `url`."""
+    return any(re.fullmatch(r"v\d+\w*", part) for part in urlsplit(url).path.split("/"))
 
 
 def _split(url: str) -> SplitResult | None:

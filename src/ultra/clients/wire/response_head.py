@@ -151,6 +151,8 @@ class ResponseHead:
             retry_after=retry_after(self.headers) or retry_info(details),
             request_id=_text(body.request_id),
         )
+        if (param := _text(details.get("param"))) and param not in message:
+            failure.add_note(redact_secrets(f"parameter: {param}", self._secrets))
         metadata = details.get("metadata")
         if isinstance(metadata, dict) and (raw := _text(metadata.get("raw"))):
             # OpenRouter's own message says no more than that a provider failed.

@@ -1,0 +1,320 @@
+"""Requests that a server refuses for something they can do without are sent once more without it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+import trio
+
+from ultra.clients import connect
+from ultra.errors import ModelError
+from ultra.messages.results import Completion
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ultra.clients import HTTPClient
+
+KEY = "test-key-0123456789"
+
+ANSWERS: dict[str, Any] = {
+    "openai": {"choices": [{"message": {"content": "4"}, "finish_reason": "stop"}]},
+    "anthropic": {"content": [{"type": "text", "text": "4"}], "stop_reason": "end_turn"},
+    "gemini": {"candidates": [{"content": {"parts": [{"text": "4"}]}, "finishReason": "STOP"}]},
+    "ollama": {"message": {"content": "4"}, "done": True},
+    "responses": {
+        "status": "completed",
+        "output": [{"type": "message", "content": [{"type": "output_text", "text": "4"}]}],
+    },
+}
+
+
+class Endpoint(httpx.AsyncBaseTransport):
+    """Answers with JSON; `refuse` returns the words against a payload, and None takes it."""
+
+    def __init__(
+        self, dialect: str, refuse: Callable[[str, dict[str, Any]], str | None], status: int = 400
+    ) -> None:
+        self.dialect, self.refuse, self.status = dialect, refuse, status
+        self.seen: list[tuple[str, dict[str, Any]]] = []
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        await trio.lowlevel.checkpoint()
+        payload = json.loads(request.content)
+        self.seen.append((request.url.path, payload))
+        words = self.refuse(request.url.path, payload)
+        if words is not None:
+            return httpx.Response(self.status, json={"error": {"message": words}})
+        dialect = "responses" if request.url.path.endswith("/responses") else self.dialect
+        return httpx.Response(200, json=ANSWERS[dialect])
+
+
+async def ask(client: HTTPClient, *, stream: bool) -> str:
+    if not stream:
+        return (await client.generate("2+2?", system="Be terse.")).content
+    heard, last = "", None
+    async with client.stream("2+2?", system="Be terse.") as pieces:
+        async for piece in pieces:
+            if isinstance(piece, Completion):
+                last = piece
+            else:
+                heard += piece
+    assert last is not None
+    assert last.content == heard
+    return heard
+
+
+def has(payload: dict[str, Any], path: str) -> bool:
+    found: Any = payload
+    for name in path.split("."):
+        if not isinstance(found, dict) or name not in found:
+            return False
+        found = found[name]
+    return True
+
+
+SYSTEM_WORDS = {
+    "openai": "Unsupported value: 'messages[0].role' does not support 'system' with this model.",
+    "gemini": "Developer instruction is not enabled for models/m",
+    "ollama": "template: System role not supported",
+}
+
+REFUSED = [
+    ("openai", "temperature", "Unsupported value: 'temperature' does not support 0.2 with this model."),
+    ("openai", "temperature", "invalid temperature: only 1 is allowed for this model"),
+    ("openai", "top_p", "Unsupported parameter: 'top_p' is not supported with this model."),
+    ("openai", "seed", "Unknown parameter: 'seed'"),
+    ("openai", "stop", "'stop' is not supported with this model"),
+    ("openai", "reasoning_effort", "Unrecognized request argument supplied: reasoning_effort"),
+    ("openai", "max_tokens", "'max_tokens' is not supported with this model. Use 'max_completion_tokens'"),
+    ("anthropic", "temperature", "`temperature` and `top_p` cannot both be specified for this model."),
+    ("anthropic", "temperature", "`temperature` is deprecated for this model."),
+    ("anthropic", "output_config.effort", "This model does not support the effort parameter."),
+    (
+        "gemini",
+        "generationConfig.thinkingConfig.thinkingLevel",
+        "Thinking level is not supported for this model.",
+    ),
+    ("ollama", "think", '"m" does not support thinking'),
+]
+
+
+def connected(dialect: str, endpoint: Endpoint) -> HTTPClient:
+    return connect(
+        f"{dialect}:m",
+        api_key=KEY,
+        base_url="http://x" if dialect != "openai" else "http://x/v1",
+        transport=endpoint,
+        temperature=0.2,
+        top_p=0.9,
+        max_tokens=100,
+        seed=1,
+        stop="END",
+        reasoning_effort="low",
+    )
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
+@pytest.mark.parametrize(("dialect", "path", "words"), REFUSED)
+async def test_a_field_that_a_server_refuses_by_name_is_left_out_and_stays_out(
+    dialect: str, path: str, words: str, *, stream: bool
+) -> None:
+    endpoint = Endpoint(dialect, lambda _, payload: words if has(payload, path) else None)
+    client = connected(dialect, endpoint)
+    assert await ask(client, stream=stream) == "4"
+    assert [has(payload, path) for _, payload in endpoint.seen] == [True, False]
+    assert await ask(client, stream=stream) == "4"
+    assert len(endpoint.seen) == 3
+    left = {name for name in endpoint.seen[0][1] if name != path.partition(".")[0]}
+    assert left <= endpoint.seen[2][1].keys(), "nothing else was left out"
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
+@pytest.mark.parametrize("dialect", SYSTEM_WORDS)
+async def test_without_a_system_role_the_system_prompt_goes_ahead_of_the_question(
+    dialect: str, *, stream: bool
+) -> None:
+    def refuse(_: str, payload: dict[str, Any]) -> str | None:
+        system = "systemInstruction" in payload or any(
+            message.get("role") == "system" for message in payload.get("messages", ())
+        )
+        return SYSTEM_WORDS[dialect] if system else None
+
+    endpoint = Endpoint(dialect, refuse)
+    client = connected(dialect, endpoint)
+    for _ in range(2):
+        assert await ask(client, stream=stream) == "4"
+    assert len(endpoint.seen) == 3
+    assert "Be terse.\\n\\n2+2?" in json.dumps(endpoint.seen[-1][1])
+
+
+@pytest.mark.parametrize("dialect", ["openai", "anthropic", "ollama"])
+async def test_an_account_that_may_not_stream_is_asked_for_the_whole_answer(dialect: str) -> None:
+    words = "Your organization must be verified to stream this model."
+    endpoint = Endpoint(dialect, lambda _, payload: words if payload.get("stream") else None)
+    client = connected(dialect, endpoint)
+    for _ in range(2):
+        assert await ask(client, stream=True) == "4"
+    assert [bool(payload.get("stream")) for _, payload in endpoint.seen] == [True, False, False]
+
+
+async def test_stream_options_are_left_out_where_they_are_not_known() -> None:
+    words = "Extra inputs are not permitted: stream_options"
+    endpoint = Endpoint("openai", lambda _, payload: words if "stream_options" in payload else None, 422)
+    assert await ask(connected("openai", endpoint), stream=True) == "4"
+    assert endpoint.seen[-1][1]["stream"] is True
+
+
+async def test_several_refusals_in_a_row_are_all_heeded() -> None:
+    def refuse(_: str, payload: dict[str, Any]) -> str | None:
+        for name in ("max_tokens", "temperature", "top_p"):
+            if name in payload:
+                return f"Unsupported parameter: '{name}' is not supported with this model."
+        return None
+
+    endpoint = Endpoint("openai", refuse)
+    client = connected("openai", endpoint)
+    for _ in range(2):
+        assert await ask(client, stream=False) == "4"
+    assert len(endpoint.seen) == 5
+    assert endpoint.seen[-1][1]["max_completion_tokens"] == 100
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
+async def test_what_helps_nothing_is_neither_repeated_nor_remembered(*, stream: bool) -> None:
+    endpoint = Endpoint("openai", lambda *_: "Unsupported parameter: 'temperature' is not supported.")
+    client = connected("openai", endpoint)
+    for _ in range(2):
+        with pytest.raises(ModelError, match="temperature"):
+            await ask(client, stream=stream)
+    assert ["temperature" in payload for _, payload in endpoint.seen] == [True, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (400, "temperature must be between 0 and 1"),
+        (429, "temperature is not supported"),
+        (401, "system prompts are not supported"),
+        (400, "This model's maximum context length is 8192 tokens"),
+        (400, "max_tokens is too large: this model supports at most 4096 completion tokens"),
+    ],
+)
+async def test_other_refusals_are_the_callers_to_see(status: int, words: str) -> None:
+    endpoint = Endpoint("openai", lambda *_: words, status)
+    with pytest.raises(ModelError):
+        await ask(connected("openai", endpoint), stream=False)
+    assert len(endpoint.seen) == 1
+
+
+async def test_what_a_caller_writes_into_the_body_stays_there() -> None:
+    endpoint = Endpoint(
+        "openai", lambda _, payload: "Unknown parameter: 'top_k'" if "top_k" in payload else None
+    )
+    client = connect("openai:m", api_key=KEY, transport=endpoint, extra_body={"top_k": 5})
+    with pytest.raises(ModelError, match="top_k"):
+        await client.generate("Hi")
+    assert len(endpoint.seen) == 1
+
+
+async def test_a_thinking_budget_is_sent_where_a_level_is_not_known() -> None:
+    path = "generationConfig.thinkingConfig.thinkingLevel"
+    words = "Thinking level is not supported for this model. Please use thinking budget instead."
+    endpoint = Endpoint("gemini", lambda _, payload: words if has(payload, path) else None)
+    assert await ask(connected("gemini", endpoint), stream=False) == "4"
+    assert endpoint.seen[-1][1]["generationConfig"]["thinkingConfig"] == {"thinkingBudget": 1024}
+
+
+# --- the Responses API ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
+@pytest.mark.parametrize("provider", ["openai", "azure"])
+async def test_a_model_of_the_responses_api_is_found_by_the_servers_words(
+    provider: str, *, stream: bool
+) -> None:
+    words = "This model is only supported in v1/responses and not in v1/chat/completions."
+    endpoint = Endpoint("openai", lambda path, _: None if path.endswith("/responses") else words, 404)
+    client = connect(f"{provider}:m", api_key=KEY, base_url="http://x", transport=endpoint)
+    for _ in range(2):
+        assert await ask(client, stream=stream) == "4"
+    assert len(endpoint.seen) == 3
+    assert endpoint.seen[-1][1]["instructions"] == "Be terse."
+
+
+async def test_models_that_are_known_to_have_no_other_api_are_asked_there_at_once() -> None:
+    endpoint = Endpoint("openai", lambda *_: None)
+    for model in ("o3-pro", "gpt-5-pro", "gpt-5.1-codex", "codex-mini-latest"):
+        assert await ask(connect(f"openai:{model}", api_key=KEY, transport=endpoint), stream=False) == "4"
+    assert {path for path, _ in endpoint.seen} == {"/v1/responses"}
+
+
+# --- what is known before -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "base_url", "expected"),
+    [
+        ("openai:gpt-5", None, "max_completion_tokens"),
+        ("openai:gpt-5", "https://eu.api.openai.com/v1", "max_completion_tokens"),
+        ("openai:gpt-5", "https://notapi.openai.com.example/v1", "max_tokens"),
+        ("azure:gpt-5-mini", "https://r.openai.azure.com", "max_completion_tokens"),
+        ("vllm:m", "http://x/v1", "max_tokens"),
+    ],
+)
+async def test_the_name_of_the_limit_is_known_before(name: str, base_url: str | None, expected: str) -> None:
+    endpoint = Endpoint("openai", lambda *_: None)
+    await connect(name, api_key=KEY, base_url=base_url, transport=endpoint, max_tokens=9).generate("Hi")
+    assert [field for field in endpoint.seen[0][1] if field.startswith("max")] == [expected]
+
+
+# --- addresses ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "base_url", "path"),
+    [
+        ("openai:m", "http://x/v1", "/v1/chat/completions"),
+        ("openai:m", "http://x/v1/chat/completions/", "/v1/chat/completions"),
+        ("openai:m", "http://x", "/v1/chat/completions"),
+        ("openai:m", "http://x/api", "/api/v1/chat/completions"),
+        ("anthropic:m", "http://x/v1", "/v1/messages"),
+        ("anthropic:m", "http://x/v1/messages", "/v1/messages"),
+        ("gemini:m", "http://x/v1beta", "/v1beta/models/m:generateContent"),
+        ("gemini:m", "http://x/v1beta/models/m:generateContent", "/v1beta/models/m:generateContent"),
+        ("ollama:m", "http://x/v1", "/api/chat"),
+        ("ollama:m", "http://x/api/chat", "/api/chat"),
+        ("ollama:m", "http://x/api", "/api/chat"),
+        ("azure:m", "http://x/openai", "/openai/deployments/m/chat/completions"),
+        ("azure:m", "http://x/openai/deployments/m", "/openai/deployments/m/chat/completions"),
+        (
+            "azure:m",
+            "http://x/openai/deployments/m/chat/completions",
+            "/openai/deployments/m/chat/completions",
+        ),
+        ("azure:m", "http://x/openai/v1", "/openai/v1/chat/completions"),
+    ],
+)
+async def test_addresses_work_as_people_paste_them(name: str, base_url: str, path: str) -> None:
+    endpoint = Endpoint(
+        name.partition(":")[0].replace("azure", "openai"),
+        lambda found, _: None if found == path else "404 page not found",
+        404,
+    )
+    client = connect(name, api_key=KEY, base_url=base_url, transport=endpoint)
+    for _ in range(2):
+        assert (await client.generate("Hi")).content == "4"
+    assert len(endpoint.seen) <= 3
+    assert endpoint.seen[-1][0] == path
+
+
+async def test_an_address_that_cannot_be_right_is_named_in_the_error() -> None:
+    endpoint = Endpoint("anthropic", lambda *_: "404 page not found", 404)
+    with pytest.raises(ModelError, match=r"asked at http://x/wrong/v1/messages; is base_url") as caught:
+        await connect("anthropic:m", api_key=KEY, base_url="http://x/wrong", transport=endpoint).generate(
+            "Hi"
+        )
+    assert not caught.value.retryable
