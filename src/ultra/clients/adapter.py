@@ -35,6 +35,7 @@ T = TypeVar("T")
 # Finish reasons of empty answers that a retry would get again: the model refuses, all of `max_tokens` went
 # into reasoning, or it waits for a tool.
 _LASTING: Final = frozenset({"content_filter", "refusal", "length", "tool_calls"})
+_LONGEST_REFUSAL: Final = 2_000  # characters of it in an error
 _END: Final = object()
 _MISSING: Final = object()
 
@@ -47,7 +48,7 @@ class EmptyAnswer(ModelError):
     """
 
     def __init__(self, completion: Completion) -> None:
-        said = f": {completion.refusal}" if completion.refusal else ""
+        said = f": {completion.refusal[:_LONGEST_REFUSAL]}" if completion.refusal else ""
         super().__init__(
             f"the answer is empty (finish reason: {completion.finish_reason or 'not reported'}){said}",
             kind="content",
