@@ -216,6 +216,43 @@ async def test_usage_that_is_reported_in_part_is_left_as_reported(usage: Usage) 
     assert completion.usage == usage
 
 
+@pytest.mark.parametrize(
+    "usage", [Usage(input=0, output=0), Usage(input=0), Usage(output=0), Usage(input=7, output=0)]
+)
+async def test_counts_of_zero_beside_a_text_are_estimated(usage: Usage) -> None:
+    completion = await ClientAdapter(Client(Completion(content="four words of text", usage=usage))).call(
+        QUESTION
+    )
+
+    found = completion.usage
+    assert found is not None
+    assert found.estimated
+    assert 0 not in {found.input, found.output}
+    assert (found.input == 7) == (usage.input == 7), "a count that can be true stays"
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("four \ud83d", "four \ufffd"),
+        ("\ud83d\ude00", "\U0001f600"),
+        ("\ude00 four", "\ufffd four"),
+        ("fo\0ur", "fo\ufffdur"),
+        ("vier \u20ac", "vier \u20ac"),
+    ],
+)
+async def test_text_that_cannot_be_encoded_is_repaired(written: str, read: str) -> None:
+    whole = await ClientAdapter(Client(written)).call(QUESTION)
+    told = await ClientAdapter(
+        Client(Completion(content="x" + written, reasoning=written, refusal=written))
+    ).call(QUESTION)
+    pieces: list[str] = []
+    streamed = await ClientAdapter(Streaming(*written)).call(QUESTION, on_text=pieces.append)
+
+    assert whole.content == streamed.content == "".join(pieces) == read
+    assert (told.content, told.reasoning, told.refusal) == ("x" + read, read, read)
+
+
 @pytest.mark.parametrize("answer", ["", " \n\t", Completion(content=""), Completion(content="\u3000")])
 async def test_an_empty_answer_is_a_failure_worth_a_retry(answer: object) -> None:
     failure = await failure_of(Client(answer))
@@ -482,7 +519,7 @@ async def test_pieces_arrive_one_by_one_and_make_up_the_answer() -> None:
 
     completion = await ClientAdapter(client).call(QUESTION, on_text=pieces.append)
 
-    assert pieces == ["one ", "two"]
+    assert pieces == ["one ", "", "two"], "the empty piece is a sign of life"
     assert completion.content == "one two"
     assert completion.usage is not None
     assert completion.usage.estimated

@@ -17,6 +17,7 @@ from ultra.bridge.caller import Call, Caller, OnText, Runner, trio_runner
 from ultra.clients.classify import classify
 from ultra.clients.signature import DeclaredCall, UnusableSignatureError, may_block
 from ultra.clients.wire.rate_limits import RateLimits
+from ultra.clients.wire.text_repair import RepairedText, repaired
 from ultra.errors import BadCall, LoopUnavailable, ModelError
 from ultra.messages.results import Completion, Usage
 from ultra.messages.tokens import estimate_tokens
@@ -35,6 +36,7 @@ T = TypeVar("T")
 # Finish reasons of empty answers that a retry would get again: the model refuses, all of `max_tokens` went
 # into reasoning, or it waits for a tool.
 _LASTING: Final = frozenset({"content_filter", "refusal", "length", "tool_calls"})
+_LONGEST_REFUSAL: Final = 2_000  # characters of it in an error
 _END: Final = object()
 _MISSING: Final = object()
 
@@ -47,7 +49,7 @@ class EmptyAnswer(ModelError):
     """
 
     def __init__(self, completion: Completion) -> None:
-        said = f": {completion.refusal}" if completion.refusal else ""
+        said = f": {completion.refusal[:_LONGEST_REFUSAL]}" if completion.refusal else ""
         super().__init__(
             f"the answer is empty (finish reason: {completion.finish_reason or 'not reported'}){said}",
             kind="content",
@@ -72,7 +74,8 @@ class ClientAdapter:
     against `max_threads`, so a client that hangs costs at most that many, and further calls wait.
 
     A client streams if it also has ``stream(prompt)``, which returns an async iterator of text that may
-    end in a `Completion`. A ``stream`` that is something else (not callable, a plain generator, or in need
+    end in a `Completion`. An empty piece is a sign of life: the model thinks, or writes something that is
+    no text. A ``stream`` that is something else (not callable, a plain generator, or in need
     of more arguments) is ignored, and so is one that only ``__getattr__`` makes up.
 
     Args:
@@ -149,7 +152,8 @@ class ClientAdapter:
     ) -> Awaitable[Completion]:
         """Ask the client once; await what this returns to get the whole answer.
 
-        With `on_text`, a client that streams is streamed: `on_text` gets each piece as it arrives, and
+        With `on_text`, a client that streams is streamed: `on_text` gets each piece as it arrives, an
+        empty one for a sign of life without text, and
         the stream is closed in every case. The `Completion` that ends a stream is what counts, except
         that one without text takes the text that was streamed. Where the client reports no usage, the
         answer has an estimate, marked as one. The client sees the context variables of `caller`, by
@@ -234,10 +238,11 @@ class ClientAdapter:
             answer = self._generate(request)
             if isawaitable(answer):
                 answer = await answer
-        return _checked(answer, request)
+        return _settled(_checked(answer, request), request)
 
     async def _ask_in_thread(self, request: ModelRequest, caller: Caller) -> Completion:
-        return _checked(await self._run_in_thread(partial(self._generate, request), caller), request)
+        answer = await self._run_in_thread(partial(self._generate, request), caller)
+        return _settled(_checked(answer, request), request)
 
     async def _read(
         self, start: Callable[[ModelRequest], object], request: ModelRequest, on_text: OnText | None
@@ -256,7 +261,7 @@ class ClientAdapter:
             closing.push_async_callback(_close, stream)
             closing.push_async_callback(_close, pieces)
             answer = await _collect(pieces, on_text)
-        return _checked(answer, request)
+        return _settled(_checked(answer, request), request)
 
 
 # --- what may be adapted -------------------------------------------------------------------------
@@ -395,6 +400,7 @@ async def _close(resource: object) -> None:
 
 async def _collect(pieces: AsyncIterator[object], on_text: OnText | None) -> object:
     text: list[str] = []
+    heard = RepairedText(on_text or (lambda _: None))
     completion: Completion | None = None
     while True:
         with _CLASSIFIED:
@@ -407,10 +413,10 @@ async def _collect(pieces: AsyncIterator[object], on_text: OnText | None) -> obj
             completion = piece
         elif not isinstance(piece, str):
             raise _wrong_type(piece, "str or Completion in a stream")
-        elif piece:
+        else:
             text.append(piece)
-            if on_text is not None:
-                on_text(piece)
+            heard.feed(piece)
+    heard.end()
     if completion is None:
         return "".join(text)
     return completion if completion.content else replace(completion, content="".join(text))
@@ -433,6 +439,26 @@ def _checked(answer: object, request: ModelRequest) -> Completion:
     if usage is not None and (usage.input is not None or usage.output is not None):
         return completion
     return replace(completion, usage=_estimate(completion.content, request))
+
+
+def _settled(completion: Completion, request: ModelRequest) -> Completion:
+    """Return `completion` with text that can be encoded, and with counts that can be true."""
+    changed: dict[str, object] = {
+        name: text
+        for name in ("content", "reasoning", "refusal", "model", "request_id")
+        if isinstance(given := getattr(completion, name), str) and (text := repaired(given)) is not given
+    }
+    usage = completion.usage
+    if usage is not None and 0 in {usage.input, usage.output}:
+        # No text is made of nothing: servers that do not count report zeros.
+        estimate = _estimate(completion.content, request)
+        changed["usage"] = replace(
+            usage,
+            input=estimate.input if usage.input == 0 else usage.input,
+            output=estimate.output if usage.output == 0 else usage.output,
+            estimated=True,
+        )
+    return replace(completion, **changed) if changed else completion
 
 
 def _estimate(content: str, request: ModelRequest) -> Usage:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final, cast
 
-from ultra.clients.wire.error_kinds import codes_in, kind_of_error
+from ultra.clients.wire.error_kinds import codes_in, kind_of_error, quotas_in
 from ultra.clients.wire.headers import (
     REQUEST_ID_HEADERS,
     first_header,
@@ -18,7 +18,7 @@ from ultra.clients.wire.headers import (
     retry_after,
     retry_info,
 )
-from ultra.clients.wire.redaction import redact_keys
+from ultra.clients.wire.redaction import clipped, redact_keys
 from ultra.errors import ErrorKind, ModelError, UsageError
 
 __all__ = ["classify"]
@@ -111,10 +111,11 @@ def _by_status(error: Exception) -> ModelError | None:
     if status is None:
         return None
     headers = _headers(error)
-    kind = kind_of_error(status, _codes(error), _words(error))
+    daily = any("PerDay" in name for level in _bodies(error) for name in quotas_in(level))
+    kind = "quota" if daily else kind_of_error(status, _codes(error), _words(error))
     cured_by_waiting = status in {408, 409, 429} or status >= 500  # noqa: PLR2004
     retryable = kind in {"protocol", "overloaded"} or (
-        cured_by_waiting and kind not in {"auth", "quota", "content"}
+        cured_by_waiting and kind not in {"auth", "quota", "content", "bad_request"}
     )
     return ModelError(
         _text(error),
@@ -235,7 +236,5 @@ def _words(error: Exception) -> str:
 
 def _text(error: Exception) -> str:
     name = type(error).__name__
-    text = redact_keys(_words(error)).strip()
-    if len(text) > _MAX_MESSAGE:
-        text = f"{text[:_MAX_MESSAGE]} [...]"
+    text = clipped(_words(error), _MAX_MESSAGE, redact_keys).strip()
     return f"{name}: {text}" if text else name

@@ -31,7 +31,10 @@ class StreamingClient(ModelClient, Protocol):
     """A client that can also hand out its answer piece by piece."""
 
     def stream(self, prompt: str) -> AsyncIterator[str | Completion]:
-        """Yield pieces of text as they arrive and, last, optionally, the whole `Completion`."""
+        """Yield pieces of text as they arrive and, last, optionally, the whole `Completion`.
+
+        An empty piece is a sign of life: it moves the timeouts of a stream, such as while the model thinks.
+        """
         ...
 
 

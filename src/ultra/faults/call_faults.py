@@ -278,7 +278,8 @@ class _StreamFaults:
 
     async def _slow_down(self, pieces: trio.MemoryReceiveChannel[str], pace: Callable[[], float]) -> None:
         async for piece in pieces:
-            await trio.sleep(pace())
+            if piece:
+                await trio.sleep(pace())
             self._on_text(piece)
 
     async def _cut(self, call: Callable[[OnText], Awaitable[Completion]], on_text: OnText) -> Completion:
@@ -288,6 +289,9 @@ class _StreamFaults:
 
         def pass_on(text: str) -> None:
             nonlocal left
+            if not text:
+                on_text(text)  # a sign of life
+                return
             if left:
                 left -= 1
                 on_text(text)

@@ -138,3 +138,39 @@ class Foreign(Exception):
 )
 def test_an_error_inside_a_stream_has_its_kind_without_a_status(body: dict[str, Any], kind: str) -> None:
     assert ResponseHead("p", 200, {}).failure_inside(body).kind == kind
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        # an empty account, under whatever status
+        (500, anthropic("insufficient balance (1008)", "api_error"), "quota"),
+        (503, error(code="insufficient_quota"), "quota"),
+        # an allowance of the day
+        (429, error("Rate limit exceeded: free-models-per-day"), "quota"),
+        (429, error("Rate limit reached on tokens per day (TPD): Limit 100000, Used 99999"), "quota"),
+        (
+            429,
+            google(
+                "Please retry in 36s.",
+                "RESOURCE_EXHAUSTED",
+                {"violations": [{"quotaId": "GenerateRequestsPerDayPerProjectPerModel-FreeTier"}]},
+                {"retryDelay": "36s"},
+            ),
+            "quota",
+        ),
+        # larger than what a minute allows
+        (429, error("Request too large for m on tokens per min: Limit 6000, Requested 9000"), "bad_request"),
+        (429, error("TPM: Limit 6000, Requested 9000.", code="rate_limit_exceeded"), "bad_request"),
+        (500, error(code="context_length_exceeded"), "bad_request"),
+        # these pass a minute later
+        (429, error("TPM: Limit 6000, Used 5000, Requested 2000.", code="rate_limit_exceeded"), "rate_limit"),
+    ],
+)
+def test_words_that_no_repetition_cures_come_before_the_status(status: int, body: Any, kind: str) -> None:
+    told = ResponseHead("p", status, {}).failure(json.dumps(body).encode())
+    foreign = classify(Foreign(f"Error code: {status} - {body!r}", status, body))
+
+    assert (told.kind, told.retryable) == (kind, kind in RETRIED)
+    assert (foreign.kind, foreign.retryable) == (kind, kind in RETRIED)
+    assert told.retry_after is None

@@ -113,7 +113,9 @@ class HedgedCall:
 
     async def _make(self, number: int) -> None:
         def hear(text: str) -> None:
-            if self._wins(number) and self._on_text is not None:
+            # A sign of life moves the timeouts, but does not decide who answers.
+            counts = self._wins(number) if text else self._winner in {None, number}
+            if counts and self._on_text is not None:
                 self._on_text(text)
 
         with self._scopes[number]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -21,8 +21,13 @@ if TYPE_CHECKING:
 __all__ = ["ResponseBody"]
 
 
+_LONGEST_ERROR: Final = 256 * 1024  # bytes; of more, no word would be quoted
+
+
 class ResponseBody:
     """The bytes of one response, decompressed, and at most ``max_response_bytes`` of them.
+
+    As they were sent, compressed, they may be no more either: an endless stream of empty members is one.
 
     It holds a connection until `aclose`.
     """
@@ -45,21 +50,25 @@ class ResponseBody:
             # Raw, for httpx decompresses without bound, and what it raises then leaves its generators open.
             self._pieces = response.aiter_raw()
             self._decompressor = None
-        self._left = connections.limits.max_response_bytes
+        self._left = self._left_compressed = connections.limits.max_response_bytes
         self._started = False
         self._ended = False
 
     async def read(self) -> bytes:
         """Return the next piece, never empty; b"" at the end. Raises `ModelError`."""
         self._started = True
-        while not self._ended:
-            piece = self._decompress(await self._connections.guard(self._advance()))
+        while True:
+            piece = self._decompress()
             self._left -= len(piece)
             if self._left < 0:
                 raise self._too_long()
-            if piece:
+            if piece or self._ended or (self._decompressor is not None and self._decompressor.ended):
                 return piece
-        return b""
+            sent = await self._connections.guard(self._advance())
+            self._left_compressed -= len(sent)
+            if self._left_compressed < 0:
+                raise self._too_long()
+            self._feed(sent)
 
     async def read_all(self) -> bytes:
         """Return the whole body. Raises `ModelError`."""
@@ -69,12 +78,15 @@ class ResponseBody:
         return b"".join(pieces)
 
     async def read_what_comes(self) -> bytes:
-        """Return as much of the body as arrives: half an error message says more than none."""
-        pieces = []
+        """Return as much of the body as arrives: half an error message says more than none.
+
+        Of a long one only the beginning is read.
+        """
+        pieces = bytearray()
         with suppress(ModelError):
-            while piece := await self.read():
-                pieces.append(piece)
-        return b"".join(pieces)
+            while len(pieces) < _LONGEST_ERROR and (piece := await self.read()):
+                pieces += piece
+        return bytes(pieces)
 
     async def aclose(self) -> None:
         """Give the connection back if the body was read to its end, and close it otherwise.
@@ -107,11 +119,21 @@ class ResponseBody:
             self._ended = True
             raise
 
-    def _decompress(self, piece: bytes) -> bytes:
+    def _feed(self, sent: bytes) -> None:
         try:
             if self._decompressor is None:
                 self._decompressor = Decompressor(self.head.headers.get("content-encoding", ""))
-            return self._decompressor.feed(piece, self._left)
+            self._decompressor.feed(sent)
+        except ValueError as error:
+            failure = self.head.malformed(f"it cannot be decompressed: {error}")
+        else:
+            return
+        raise failure
+
+    def _decompress(self) -> bytes:
+        """Return the next piece of what has been sent; b"" if more has to be sent first."""
+        try:
+            return b"" if self._decompressor is None else self._decompressor.read()
         except ValueError as error:
             failure = self.head.malformed(f"it cannot be decompressed: {error}")
         raise failure

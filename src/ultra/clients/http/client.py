@@ -143,6 +143,8 @@ class HTTPClient:
     def stream_response(self, request: ModelRequest) -> CompletionStream:
         """Return the answer to `request` as a stream: text as it arrives and, last, the `Completion`.
 
+        An empty piece says that the model is at work (it thinks, or the server sent a ping).
+
         Nothing is sent before the first piece is asked for; `CompletionStream` says how to leave early.
         Iterating raises as `respond` does, after the text that came before the error.
 
@@ -166,11 +168,11 @@ class HTTPClient:
         return await self.respond(_request_of(prompt, options))
 
     def stream(self, prompt: str, **options: Unpack[CallArguments]) -> CompletionStream:
-        """Return the answer to `prompt` as a stream, as `stream_response` does.
+        """Return the answer to `prompt` as a stream, as `stream_response` does, without empty pieces.
 
         The options are those of `generate`.
         """
-        return self.stream_response(_request_of(prompt, options))
+        return self.stream_response(_request_of(prompt, options)).only_text()
 
     async def aclose(self) -> None:
         """Close the connections, even if cancelled; a later call opens new ones.

@@ -29,6 +29,9 @@ _DRAIN_TIME: Final = 0.1
 class CompletionStream:
     """Pieces of text as they arrive and, last, the whole `Completion`.
 
+    An empty piece is a sign of life: the server sent something that is no text of the answer, such as a piece
+    of the reasoning, of a tool call, or a ping.
+
     The connection is closed when the iteration ends, fails or is cancelled. Leave it early only inside
     ``async with stream:`` or by calling `aclose`, which closes the connection and so stops the model.
     Once ended, by whatever cause, the stream stays ended.
@@ -51,6 +54,12 @@ class CompletionStream:
         self._heard = False  # something of the answer
         self._whole = False
         self._closed = False
+        self._with_signs = True
+
+    def only_text(self) -> Self:
+        """Leave out the empty pieces, and return this stream."""
+        self._with_signs = False
+        return self
 
     def __aiter__(self) -> Self:
         return self
@@ -59,7 +68,10 @@ class CompletionStream:
         """Return the next piece. Raises `ModelError`; if cancelled, the stream is closed."""
         try:
             await trio.lowlevel.checkpoint()
-            while not self._pieces:
+            while not self._pieces or (self._pieces[0] == "" and not self._with_signs):
+                if self._pieces:
+                    self._pieces.popleft()
+                    continue
                 if self._closed or self._whole:
                     raise StopAsyncIteration  # noqa: TRY301 - the end is closed as every other exit is
                 if self._failure is not None:
@@ -146,8 +158,8 @@ class CompletionStream:
         if texts or completion is not None:
             self._heard = True
             self._wording.accepted()
-        if text := "".join(texts):
-            self._pieces.append(text)
+        if texts or (data and completion is None and self._failure is None):
+            self._pieces.append("".join(texts))
         if completion is not None:
             self._finish(completion)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ultra.errors import ErrorKind
 
-__all__ = ["codes_in", "kind_of_error", "kind_of_status"]
+__all__ = ["codes_in", "kind_of_error", "kind_of_status", "quotas_in"]
 
 _STATUSES: Final[Mapping[int, ErrorKind]] = {
     401: "auth",
@@ -69,6 +69,9 @@ _WORDINGS: Final[Mapping[ErrorKind, str]] = {
         r"|credits are depleted"  # Gemini
         r"|out of call volume quota"  # Azure
         r"|account is not active"
+        r"|insufficient account balance|balance is insufficient|account is in arrears"
+        r"|\b(requests|tokens|calls|messages) per day\b|\bper-day\b"  # Groq, OpenRouter: tomorrow is too late
+        r"|\bdaily (\w+ )?(quota|limit|allowance|usage)"
     ),
     "content": (
         r"(prompt|input) was flagged"  # OpenAI, OpenRouter
@@ -77,9 +80,23 @@ _WORDINGS: Final[Mapping[ErrorKind, str]] = {
         r"|content violates usage guidelines"  # xAI
         r"|content management policy"  # Azure
     ),
+    # A request that is larger than what a minute allows never passes. Codes call it a rate limit.
+    "bad_request": (
+        r"\brequest too large for"  # OpenAI, Groq
+        r"|must be reduced in order to run"
+        r"|maximum context length is \d"
+    ),
     "auth": r"(incorrect|invalid) api key|api key (not valid|expired|not found)|no auth credentials",
 }
 """Regular expressions, compiled at the first error: it takes long, and most programs see none."""
+
+_LONGEST_SEARCHED: Final = 4_000
+"""Characters of a message in which words are looked for."""
+
+_TOO_LARGE: Final = frozenset(
+    {"context_length_exceeded", "exceed_context_size_error", "request_too_large", "string_above_max_length"}
+)
+"""Codes of requests that never pass, whatever the status."""
 
 # Codes that say little more than a status would: for errors that come without one.
 _LOOSE_CODES: Final[Mapping[ErrorKind, tuple[str, ...]]] = {
@@ -143,31 +160,53 @@ def codes_in(details: Mapping[str, Any]) -> list[str]:
     return [word for word in found if isinstance(word, str)]
 
 
+def quotas_in(details: Mapping[str, Any]) -> list[str]:
+    """Return the names of the allowances that are used up, as Google lists them in an error."""
+    entries = details.get("details")
+    found: list[str] = []
+    for entry in entries if isinstance(entries, list) else ():
+        violations = entry.get("violations") if isinstance(entry, dict) else None
+        for violation in violations if isinstance(violations, list) else ():
+            name = violation.get("quotaId") if isinstance(violation, dict) else None
+            found += [name] if isinstance(name, str) else []
+    return found
+
+
 def kind_of_error(status: int | None, codes: Iterable[str], message: str) -> ErrorKind:
     """Return what an error means by its status, the provider's codes for it, and its message.
 
-    A server's own failure (5xx) is one whatever it says. An error without a status or a known word,
-    such as one inside a stream, is the server's.
+    The words come before the status where they say that no repetition helps: an empty account, a refused
+    content, a request that is too large. Otherwise a server's own failure (5xx) is one whatever it says. An
+    error without a status or a known word, such as one inside a stream, is the server's.
     """
     words = {code.lower() for code in codes}
-    told = _told(words, message) or _find(words, _LOOSE_CODES)
+    told = _told(words, message[:_LONGEST_SEARCHED]) or _find(words, _LOOSE_CODES)
     if status is None:
         return told or "server"
-    exact = told in {"auth", "quota", "content"} and status < 500  # noqa: PLR2004 - the caller's errors
+    if not words.isdisjoint(_TOO_LARGE) or _asks_too_much(message[:_LONGEST_SEARCHED]):
+        return "bad_request"
+    exact = told in {"quota", "content"} or (told == "auth" and status < 500)  # noqa: PLR2004 - the caller's errors
     if told is not None and (exact or (status == 429 and told == "overloaded")):  # noqa: PLR2004
         return told
     return kind_of_status(status)
 
 
+def _asks_too_much(message: str) -> bool:
+    """Return whether `message` says that more was requested at once than the limit is."""
+    found = re.search(r"\blimit:? (\d{1,12})\b.{0,80}?\brequested:? (\d{1,12})\b", message, re.IGNORECASE)
+    too_large = _patterns_of("bad_request").search(message)
+    return too_large is not None or (found is not None and int(found[2]) > int(found[1]))
+
+
 def _told(words: set[str], message: str) -> ErrorKind | None:
     if kind := _find(words, _CODES):
         return kind
-    return next((kind for kind, pattern in _patterns() if pattern.search(message)), None)
+    return next((kind for kind in _WORDINGS if _patterns_of(kind).search(message)), None)
 
 
 @cache
-def _patterns() -> list[tuple[ErrorKind, re.Pattern[str]]]:
-    return [(kind, re.compile(wording, re.IGNORECASE)) for kind, wording in _WORDINGS.items()]
+def _patterns_of(kind: ErrorKind) -> re.Pattern[str]:
+    return re.compile(_WORDINGS[kind], re.IGNORECASE)
 
 
 def _find(words: set[str], codes: Mapping[ErrorKind, tuple[str, ...]]) -> ErrorKind | None:

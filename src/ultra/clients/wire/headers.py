@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_LONGEST_NUMBER: Final = 64  # characters, and of a date: what is longer is neither
+
 __all__ = ["REQUEST_ID_HEADERS", "first_header", "forbids_retry", "retry_after", "retry_info"]
 
 REQUEST_ID_HEADERS: Final = (
@@ -66,8 +68,10 @@ def forbids_retry(headers: Mapping[str, str]) -> bool:
 
 
 def _positive(text: str | None) -> float | None:
-    with suppress(TypeError, ValueError):
-        number = float(text)  # type: ignore[arg-type]  # None is one of the things that are no number
+    if text is None or len(text) > _LONGEST_NUMBER:
+        return None
+    with suppress(ValueError):
+        number = float(text)
         if math.isfinite(number) and number > 0:
             return number
     return None
@@ -82,11 +86,13 @@ def _until(moment: str, server_date: str | None) -> float | None:
 
 
 def _date(text: str | None) -> datetime | None:
+    if text is None or len(text) > _LONGEST_NUMBER:
+        return None
     # OSError: the process can open no further file, so it goes without the advice.
-    with suppress(TypeError, ValueError, OverflowError, OSError):
+    with suppress(ValueError, TypeError, OverflowError, OSError):
         from email.utils import parsedate_to_datetime  # noqa: PLC0415 - ten modules; few answers hold a date
 
-        parsed = parsedate_to_datetime(text)  # type: ignore[arg-type]  # None raises TypeError
+        parsed = parsedate_to_datetime(text)
         # HTTP dates are GMT; "-0000", which the parser leaves naive, says no more than that.
         return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
     return None

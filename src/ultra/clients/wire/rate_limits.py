@@ -26,6 +26,8 @@ _DURATION: Final = re.compile(
 )
 _UNITS: Final = (86400.0, 3600.0, 60.0, 1.0, 0.001)
 
+_LONGEST_NUMBER: Final = 64  # characters
+
 # Resets are rounded, so a minute does not come out as sixty seconds exactly.
 _SHORTEST_MINUTE: Final = 30.0
 _LONGEST_MINUTE: Final = 120.0
@@ -83,8 +85,10 @@ def _by_reset(headers: Mapping[str, str], what: str) -> tuple[float, float | Non
 
 
 def _number(text: str | None) -> float | None:
+    if text is None or len(text) > _LONGEST_NUMBER:
+        return None
     try:
-        number = float(text or "")
+        number = float(text)
     except ValueError:
         return None
     return number if math.isfinite(number) and number >= 0 else None
@@ -92,7 +96,7 @@ def _number(text: str | None) -> float | None:
 
 def _duration(text: str | None) -> float | None:
     """Return the seconds in a duration such as ``26ms``, ``17.379s`` or ``2m59.56s``."""
-    match = _DURATION.fullmatch(text or "")
+    match = _DURATION.fullmatch(text[:_LONGEST_NUMBER] if text else "")
     if match is None or not any(match.groups()):
         return _number(text)
     return sum(float(part) * unit for part, unit in zip(match.groups(), _UNITS, strict=True) if part)

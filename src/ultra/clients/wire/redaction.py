@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-__all__ = ["redact_keys", "redact_secrets"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["clipped", "redact_keys", "redact_secrets"]
+
+_CLIPPED: Final = "…"
+_MARGIN: Final = 8_192
 
 _SECRETS: Final = r"""
     (?P<name> [?&] (?: key | (?:access_|api[_-]?)? (?:key|token) ) =  # in a URL's query
@@ -24,6 +30,21 @@ def redact_secrets(text: str, secrets: tuple[str, ...]) -> str:
     for secret in secrets:
         text = text.replace(secret, "***")
     return text
+
+
+def clipped(text: str, limit: int, redact: Callable[[str], str]) -> str:
+    """Return at most `limit` characters of `redact(text)`, in a time that does not grow with `text`.
+
+    A text that goes on is cut before it is redacted, a good way behind `limit`. What is near that cut is not
+    shown, for it may be the first half of a secret.
+    """
+    window = text[: limit + 2 * _MARGIN]
+    shown = redact(window)
+    if len(window) < len(text):
+        shown = shown[:-_MARGIN]
+    elif len(shown) <= limit:
+        return shown
+    return shown[:limit] + _CLIPPED
 
 
 def redact_keys(text: str) -> str:
