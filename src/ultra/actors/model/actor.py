@@ -1,6 +1,7 @@
 """The model actor: one registered model, with its own inbox, retry policy and cache shard.
 
-The way of a request: cache shard, single-flight, breaker, retry policy, limits, client, metrics, reply.
+The way of a request: cache shard, single-flight, breaker, retry policy, limits, client, metrics, reply. The
+cache is beside this way: a lookup is bounded in time, and an answer is kept after the reply.
 The actor handles many requests at once, and only calls to the client are limited. So an answer from the
 cache, or one that is shared, never waits for a permit. A call that fails is a reply (`AllAttemptsFailed`)
 and no crash.
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 import trio
 from trio.lowlevel import checkpoint, current_task
 
+from ultra.actors.model.cache_access import look_up
 from ultra.actors.model.call import ModelCall
 from ultra.actors.model.messages import Generate
 from ultra.actors.model.single_flight import Abandoned, SharedCall, Waiter
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     from trio.lowlevel import Task
 
+    from ultra.actors.model.cache_access import CacheWriter
     from ultra.actors.model.messages import LocalRequests
     from ultra.actors.model.registered import RegisteredModel
     from ultra.messages import Completion
@@ -42,8 +45,11 @@ class ModelActor(Actor):
     # As wide as the coordinator, so that no run waits in an inbox behind the calls of others.
     options: ClassVar[ActorOptions] = ActorOptions(concurrency=4096, capacity=65_536, cancel_abandoned=True)
 
-    def __init__(self, model: RegisteredModel, random: Random, requests: LocalRequests) -> None:
+    def __init__(
+        self, model: RegisteredModel, random: Random, requests: LocalRequests, writer: CacheWriter
+    ) -> None:
         self._model = model
+        self._writer = writer
         self._random = random
         self._requests = requests
         self._calls: dict[CacheKey, SharedCall] = {}
@@ -123,7 +129,7 @@ class ModelActor(Actor):
             if key is None or shard is None:
                 await call.make()
                 return
-            kept = await shard.get(key)
+            kept = self._writer.waiting(shard, key) or await look_up(self._model, shard, key, shared)
             if kept is not None:
                 self._model.metrics.cache_hits += 1
                 shared.complete(kept, cached=True)
@@ -132,7 +138,7 @@ class ModelActor(Actor):
             await call.make()
             # The model may have been unregistered meanwhile; then this shard may belong to another model.
             if shared.completion is not None and self._model.shard is shard:
-                await shard.put(key, shared.completion)
+                await self._writer.put(self._model, shard, key, shared.completion)
         finally:
             if key is not None and self._calls.get(key) is shared:
                 del self._calls[key]
