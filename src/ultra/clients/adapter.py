@@ -16,6 +16,7 @@ from ultra._support.log import get_logger
 from ultra.bridge.caller import Call, Caller, OnText, Runner, trio_runner
 from ultra.clients.answers import plain_completion, plain_rate_limits, plain_text
 from ultra.clients.classify import classify
+from ultra.clients.context_reads import context_reads
 from ultra.clients.signature import DeclaredCall, UnusableSignatureError, may_block
 from ultra.errors import BadCall, LoopUnavailable, ModelError
 from ultra.messages.results import Completion, Usage
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
     from types import TracebackType
 
+    from ultra.clients.context_reads import ContextReads
     from ultra.clients.protocol import RequestClient
     from ultra.clients.wire.rate_limits import RateLimits
     from ultra.messages.request import ModelRequest
@@ -107,6 +109,7 @@ class ClientAdapter:
             self._stream = _find_stream(client)
             self._takes_system = generate.takes("system")
             self._blocks = may_block(function)
+        self._reads_context = context_reads(client, _told(client, "reads_context"))
         self._owned = owned
         self._runner = runner
         self._max_threads = max_threads
@@ -130,6 +133,20 @@ class ClientAdapter:
         """The client's ``context_window`` [tokens], prompt and answer together; None if it names none."""
         value = _told(self._client, "context_window")
         return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+    @property
+    def cache_identity(self) -> str:
+        """What tells its answers from those of others: ``cache_identity``, or else provider and model."""
+        identity = _told(self._client, "cache_identity")
+        if isinstance(identity, str):
+            return plain_text(identity)
+        parts = (_told(self._client, name) for name in ("provider", "model"))
+        return ":".join(plain_text(part) for part in parts if isinstance(part, str) and part)
+
+    @property
+    def reads_context(self) -> ContextReads:
+        """Which context variables of its caller the client reads."""
+        return self._reads_context
 
     @property
     def rate_limits(self) -> RateLimits | None:

@@ -10,7 +10,7 @@ and no crash.
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import trio
 from trio.lowlevel import checkpoint, current_task
@@ -26,6 +26,7 @@ from ultra.messages import ModelResponse, Usage
 from ultra.stores.keys import cache_key
 
 if TYPE_CHECKING:
+    from contextvars import Context, ContextVar
     from random import Random
 
     from trio.lowlevel import Task
@@ -97,7 +98,7 @@ class ModelActor(Actor):
     # --- from request to call ------------------------------------------------------------------------
 
     async def _answer(self, message: Generate, waiter: Waiter, started: float) -> ModelResponse:
-        key = cache_key(message.request) if message.use_cache else None
+        key = self._key(message) if message.use_cache else None
         while True:
             shared = self._calls.get(key) if key is not None else None
             leads = shared is None or shared.abandoned
@@ -118,6 +119,23 @@ class ModelActor(Actor):
             # The call was broken off: its handler was cancelled, or the asyncio loop of another caller
             # ended. One of the requests that still wait has to make it again.
             await checkpoint()
+
+    def _key(self, message: Generate) -> CacheKey | None:
+        """Return under which key an answer is shared; None: with nobody."""
+        client = self._model.client
+        scope: object = message.scope
+        reads = client.reads_context
+        if reads is True:
+            if scope is None:  # nobody knows what the client reads, nor for whom the answer is
+                return None
+        elif reads:
+            caller = self._requests.get(message.id).caller
+            values = None if caller is None else [_value(caller.context, variable) for variable in reads]
+            if values is not None and all(_is_plain(value) for value in values):
+                scope = [scope, *zip((variable.name for variable in reads), values, strict=True)]
+            elif scope is None:
+                return None
+        return cache_key(message.request, client.cache_identity, scope)
 
     async def _lead(self, message: Generate, shared: SharedCall, key: CacheKey | None) -> None:
         """Make the shared call, for this request and for all that join it."""
@@ -165,3 +183,17 @@ class ModelActor(Actor):
             request_id=completion.request_id,
             cost=shared.cost,
         )
+
+
+def _value(context: Context, variable: ContextVar[Any]) -> object:
+    """Return what a client reads there; an empty tuple where the variable has no value."""
+    if variable in context:
+        return context[variable]
+    return context.copy().run(variable.get, ())  # of which only a default can be the result
+
+
+def _is_plain(value: object) -> bool:
+    """Return whether a value means the same in every process, so that it can be part of a key."""
+    if isinstance(value, tuple):
+        return all(map(_is_plain, value))
+    return value is None or type(value) in {str, bytes, int, float, bool}
