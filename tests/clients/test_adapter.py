@@ -7,12 +7,14 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 from unittest.mock import AsyncMock
 
+import msgspec
 import pytest
 import trio
 
 from ultra.bridge.caller import Call, Caller, OnText
 from ultra.clients.adapter import ClientAdapter
 from ultra.clients.protocol import RequestClient
+from ultra.clients.wire.rate_limits import RateLimits
 from ultra.errors import BadCall, LoopUnavailable, ModelError
 from ultra.messages.chat import ChatMessage
 from ultra.messages.request import ModelRequest, SamplingOptions
@@ -251,6 +253,106 @@ async def test_text_that_cannot_be_encoded_is_repaired(written: str, read: str) 
 
     assert whole.content == streamed.content == "".join(pieces) == read
     assert (told.content, told.reasoning, told.refusal) == ("x" + read, read, read)
+
+
+class Text(str):
+    """Text of a subclass whose methods lie or raise."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        raise RuntimeError("not this one")
+
+    def __bool__(self) -> bool:
+        raise RuntimeError("nor this one")
+
+    def strip(self, *_: Any) -> Any:
+        return None
+
+
+class MoreThanACompletion(Completion, frozen=True, kw_only=True):
+    extra: object = None
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        Completion(content="x", usage={"input": 1}),  # type: ignore[arg-type]
+        Completion(content="x", usage=Usage(input="12", output=[])),  # type: ignore[arg-type]
+        Completion(content="x", usage=Usage(input=-(10**9), output=float("nan"))),  # type: ignore[arg-type]
+        Completion(content="x", usage=Usage(input=2**80, output=2**32 - 1)),
+        Completion(content="x", usage=Usage(input=True, output=None)),
+        Completion(content="x", finish_reason="weird"),  # type: ignore[arg-type]
+        Completion(content="x", finish_reason=["stop"]),  # type: ignore[arg-type]
+        Completion(content="x", finish_reason=object()),  # type: ignore[arg-type]
+        Completion(content="x", request_id=object(), model=7, reasoning=b"r", refusal=[]),  # type: ignore[arg-type]
+        Completion(content=Text("x"), model=Text("m"), refusal=Text("no")),
+        MoreThanACompletion(content="x", extra=object()),
+        Text("x"),
+    ],
+)
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_whatever_a_client_gives_beside_the_text_the_answer_is_a_value(
+    given: object, *, streamed: bool
+) -> None:
+    client = Streaming(given) if streamed else Client(given)
+    answer = await ClientAdapter(client).call(QUESTION, on_text=(lambda _: None) if streamed else None)
+    assert answer.content == "x"
+    assert type(answer.content) is str
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(answer), type=Completion) == answer
+    assert answer.usage is not None
+    assert answer.usage.estimated
+    assert answer.finish_reason is None
+
+
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [("max_tokens", "length"), ("MAX_TOKENS", "length"), ("end_turn", "stop"), ("SAFETY", "content_filter")],
+)
+async def test_finish_reasons_in_the_words_of_other_apis_are_understood(word: Any, reason: str) -> None:
+    answer = await ClientAdapter(Client(Completion(content="x", finish_reason=word))).call(QUESTION)
+    assert answer.finish_reason == reason
+
+
+async def test_characters_that_cannot_be_encoded_are_replaced_and_halves_are_joined() -> None:
+    whole = await ClientAdapter(Client("a \ud83d b")).call(QUESTION)
+    assert whole.content == "a \ufffd b"
+    halves = Streaming("\ud83d", "\ude00")
+    assert (await ClientAdapter(halves).call(QUESTION, on_text=lambda _: None)).content == "\U0001f600"
+
+
+class Unreadable:
+    """A client whose attributes raise."""
+
+    async def generate(self, prompt: str) -> str:
+        return "x"
+
+    @property
+    def rate_limits(self) -> None:
+        raise RuntimeError("rate_limits")
+
+    @property
+    def context_window(self) -> None:
+        raise RuntimeError("context_window")
+
+
+def test_attributes_of_a_client_that_raise_say_nothing() -> None:
+    adapter = ClientAdapter(Unreadable())
+    assert adapter.rate_limits is None
+    assert adapter.context_window is None
+
+
+@pytest.mark.parametrize("number", [0, -1, float("nan"), float("inf"), 2**2000, "60", True, object()])
+def test_announced_limits_of_wrong_types_or_out_of_range_are_none(number: Any) -> None:
+    client = Client("x")
+    client.rate_limits = RateLimits(  # type: ignore[attr-defined]
+        requests_per_minute=number, requests_remaining=number, tokens_per_minute=number, tokens_remaining=3
+    )
+    found = ClientAdapter(client).rate_limits
+    assert found is not None
+    assert found.requests_per_minute is found.tokens_per_minute is None
+    assert found.requests_remaining in {None, 0}
+    assert found.tokens_remaining == 3
 
 
 @pytest.mark.parametrize("answer", ["", " \n\t", Completion(content=""), Completion(content="\u3000")])

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from ultra.actors.model.actor import ModelActor
 from ultra.actors.model.breaker import BreakerPolicy, CircuitBreaker
+from ultra.actors.model.cache_access import CacheWriter
 from ultra.actors.model.deployments import Deployments
 from ultra.actors.model.limits import Limiter, Limits
 from ultra.actors.model.messages import Generate, LocalRequest, LocalRequests
@@ -69,7 +70,9 @@ _numbers = count()
 def start(system: ActorSystem, model: RegisteredModel, factory: Any = ModelActor) -> ActorRef:
     """Start the actor of `model`; when it crashes, it is restarted at once."""
     backoff = Backoff(initial=0, jitter=0)
-    return system.spawn(factory, model, Random(1), REQUESTS, name=model.name, backoff=backoff)
+    return system.spawn(
+        factory, model, Random(1), REQUESTS, CacheWriter(system.start_soon), name=model.name, backoff=backoff
+    )
 
 
 def ask_for(

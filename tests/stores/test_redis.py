@@ -18,6 +18,7 @@ from ultra.errors import BadCall, MissingExtra
 from ultra.messages.results import Completion, Usage
 from ultra.stores import open_cache
 from ultra.stores.contracts import CacheStatistics, CacheStore
+from ultra.stores.encoding import encode_answer
 
 pytest.importorskip("coredis", reason="the extra 'redis' is not installed")
 
@@ -113,15 +114,36 @@ async def test_an_answer_that_is_not_whole_or_too_big_is_not_kept(url: str) -> N
     assert kept.statistics().refused == 2
 
 
-async def test_bytes_that_are_no_answer_are_a_miss(url: str, logs: list[Any]) -> None:
+@pytest.mark.parametrize(
+    "stored",
+    [b"\xc1", b"\x81\xa7content\xa1\xff", b"\x81\xa7content" + b"\x91" * 200_000, b"\x81\xa7content\x07"],
+)
+async def test_bytes_that_are_no_answer_are_a_miss(stored: bytes, url: str, logs: list[Any]) -> None:
     cache = RedisCache(url)
     kept = cache.shard("m")
-    await cache._server.attempt(lambda client: client.set(kept._prefix + b"k", b"\xc1"))
+    await cache._server.attempt(lambda client: client.set(kept._prefix + b"k", stored))
     assert await kept.get(b"k") is None
     assert kept.statistics() == CacheStatistics(misses=1, failures=1)
     assert logs[0]["event"] == "cache unavailable"
     await kept.put(b"k", answer())
     assert await kept.get(b"k") == answer()
+
+
+async def test_more_bytes_than_an_answer_may_have_are_a_miss(url: str) -> None:
+    cache = RedisCache(url, max_answer_bytes=1000)
+    kept = cache.shard("m")
+    huge = encode_answer(answer("x" * 5000))
+    await cache._server.attempt(lambda client: client.set(kept._prefix + b"k", huge))
+    assert await kept.get(b"k") is None
+    assert kept.statistics() == CacheStatistics(misses=1)
+
+
+async def test_a_wrong_secret_on_the_server_is_not_used(url: str, logs: list[Any]) -> None:
+    first = RedisCache(url)
+    await first._server.attempt(lambda client: client.set("ultra:1:secret", b"short"))
+    second = RedisCache(url)
+    assert len(second.secret) == 32
+    assert second.secret != first.secret
 
 
 @pytest.mark.filterwarnings(

@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 import structlog
 import trio
@@ -123,6 +124,65 @@ async def test_bytes_that_are_no_answer_are_a_miss_that_the_next_write_mends(
     assert await kept.get(b"k") == answer("new")
 
 
+BAD_ANSWERS = {
+    "no UTF-8": b"\x81\xa7content\xa2\xff\xfe",
+    "deep nesting": b"\x81\xa7content" + b"\x91" * 200_000,
+    "another type": msgspec.msgpack.encode({"content": 7}),
+    "a number of 65 bits": b"\x81\xa7content\xcf",
+    "no text": msgspec.msgpack.encode({"content": " "}),
+    "cut off": msgspec.msgpack.encode({"content": "x", "finish_reason": "length"}),
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("kind", BAD_ANSWERS)
+async def test_whatever_is_kept_under_a_key_is_an_answer_or_a_miss(
+    kind: str, cache: SqliteCache, path: Path, logs: list[Any]
+) -> None:
+    kept = cache.shard("m")
+    await kept.put(b"k", answer())
+    alter(path, f"UPDATE {kept._table.name} SET answer = x'{BAD_ANSWERS[kind].hex()}'")
+    for _ in range(3):
+        assert await kept.get(b"k") is None
+    await kept.put(b"other", answer("new"))
+    assert await kept.get(b"other") == answer("new")
+
+
+@pytest.mark.parametrize(
+    "change", ["answer = 7", "answer = 'text'", "written = 'today'", "answer = zeroblob(3000)"]
+)
+async def test_columns_of_other_types_and_sizes_are_a_miss(change: str, path: Path, logs: list[Any]) -> None:
+    cache = SqliteCache(path, max_bytes=2000)
+    kept = cache.shard("m")
+    await kept.put(b"k", answer())
+    alter(path, f"UPDATE {kept._table.name} SET {change}")
+    assert await kept.get(b"k") is None
+    await cache.aclose()
+
+
+@pytest.mark.parametrize("change", ["SET secret = 7", "SET secret = x'00'", "SET secret = 'text'"])
+async def test_a_wrong_secret_in_the_file_is_not_used(change: str, path: Path, logs: list[Any]) -> None:
+    await SqliteCache(path).aclose()
+    alter(path, f"UPDATE store {change}")
+    assert len(SqliteCache(path).secret) == 32
+    alter(path, "DELETE FROM store")
+    assert len(SqliteCache(path).secret) == 32
+
+
+async def test_where_no_thread_can_be_started_lookups_are_misses_and_closing_still_closes(
+    cache: SqliteCache, logs: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_args: Any, **_more: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("trio._threads.start_thread_soon", refuse)
+    await cache.shard("m").put(b"k", answer())
+    assert await cache.shard("m").get(b"k") is None
+    assert cache.shard("m").statistics().failures == 2
+    await cache.aclose()
+    assert cache._writer._connection is cache._reader._connection is None
+
+
 async def test_a_damaged_file_costs_the_cache_and_nothing_else(path: Path) -> None:
     cache = SqliteCache(path)
     for number in range(50):
@@ -173,14 +233,18 @@ async def test_while_another_process_writes_neither_the_loop_nor_a_lookup_waits(
     await patient.aclose()
 
 
-async def test_a_write_that_another_process_holds_up_for_too_long_is_given_up_for_now_only(
-    path: Path, cache: SqliteCache, locked: sqlite3.Connection, logs: list[Any]
+async def test_a_write_that_another_process_holds_up_for_too_long_is_given_up_and_so_are_the_next(
+    path: Path, locked: sqlite3.Connection, logs: list[Any], mock_clock: MockClock
 ) -> None:
     hasty = SqliteCache(path, busy_timeout=0.01)
-    await hasty.shard("m").put(b"k", answer())
-    assert hasty.shard("m").statistics().failures == 1
-    assert "locked" in logs[-1]["error"]
+    for _ in range(5):
+        await hasty.shard("m").put(b"k", answer())
+    assert hasty.shard("m").statistics().failures == 5
+    (entry,) = logs
+    assert "locked" in entry["error"]
     locked.execute("ROLLBACK")
+    assert await hasty.shard("m").get(b"k") is None  # reading goes on meanwhile
+    mock_clock.jump(30)
     await hasty.shard("m").put(b"k", answer())
     assert await hasty.shard("m").get(b"k") == answer()
     await hasty.aclose()

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Final, TypeVar, cast
 import trio
 from msgspec.structs import replace
 
+from ultra._support.log import get_logger
 from ultra.bridge.caller import Call, Caller, OnText, Runner, trio_runner
+from ultra.clients.answers import plain_completion, plain_rate_limits, plain_text
 from ultra.clients.classify import classify
+from ultra.clients.context_reads import context_reads
 from ultra.clients.signature import DeclaredCall, UnusableSignatureError, may_block
-from ultra.clients.wire.rate_limits import RateLimits
 from ultra.clients.wire.text_repair import RepairedText, repaired
 from ultra.errors import BadCall, LoopUnavailable, ModelError
 from ultra.messages.results import Completion, Usage
@@ -26,12 +28,16 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
     from types import TracebackType
 
+    from ultra.clients.context_reads import ContextReads
     from ultra.clients.protocol import RequestClient
+    from ultra.clients.wire.rate_limits import RateLimits
     from ultra.messages.request import ModelRequest
 
 __all__ = ["ClientAdapter", "EmptyAnswer", "OnText"]
 
 T = TypeVar("T")
+
+log = get_logger("ultra.clients")
 
 # Finish reasons of empty answers that a retry would get again: the model refuses, all of `max_tokens` went
 # into reasoning, or it waits for a tool.
@@ -109,6 +115,7 @@ class ClientAdapter:
             self._takes_system = generate.takes("system")
             self._blocks = may_block(function)
             self._option_names = generate.option_names
+        self._reads_context = context_reads(client, _told(client, "reads_context"))
         self._owned = owned
         self._runner = runner
         self._max_threads = max_threads
@@ -138,14 +145,27 @@ class ClientAdapter:
     @property
     def context_window(self) -> int | None:
         """The client's ``context_window`` [tokens], prompt and answer together; None if it names none."""
-        value = getattr(self._client, "context_window", None)
+        value = _told(self._client, "context_window")
         return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+    @property
+    def cache_identity(self) -> str:
+        """What tells its answers from those of others: ``cache_identity``, or else provider and model."""
+        identity = _told(self._client, "cache_identity")
+        if isinstance(identity, str):
+            return plain_text(identity)
+        parts = (_told(self._client, name) for name in ("provider", "model"))
+        return ":".join(plain_text(part) for part in parts if isinstance(part, str) and part)
+
+    @property
+    def reads_context(self) -> ContextReads:
+        """Which context variables of its caller the client reads."""
+        return self._reads_context
 
     @property
     def rate_limits(self) -> RateLimits | None:
         """What the provider said last about its rates, where the client keeps that."""
-        value = getattr(self._client, "rate_limits", None)
-        return value if isinstance(value, RateLimits) else None
+        return plain_rate_limits(_told(self._client, "rate_limits"))
 
     def call(
         self, request: ModelRequest, *, on_text: OnText | None = None, caller: Caller | None = None
@@ -359,6 +379,15 @@ def _describe(client: object) -> str:
     return f"function {name!r}" if isinstance(name, str) else f"an object of type {type(client).__qualname__}"
 
 
+def _told(client: object, name: str) -> object:
+    """Return what the client says of itself under this name; None if it says nothing, or raises."""
+    try:
+        return getattr(client, name, None)
+    except Exception:
+        log.debug("attribute of a client cannot be read", attribute=name, exc_info=True)
+        return None
+
+
 def _closer(resource: object) -> Callable[[], object] | None:
     for name in ("aclose", "close"):
         close = getattr(resource, name, None)
@@ -410,12 +439,14 @@ async def _collect(pieces: AsyncIterator[object], on_text: OnText | None) -> obj
         if completion is not None:
             raise ModelError("the stream went on after its Completion", kind="protocol", retryable=False)
         if isinstance(piece, Completion):
-            completion = piece
+            completion = _plain(piece)
         elif not isinstance(piece, str):
             raise _wrong_type(piece, "str or Completion in a stream")
+        elif plain := str.__str__(piece):
+            text.append(plain)
+            heard.feed(plain)
         else:
-            text.append(piece)
-            heard.feed(piece)
+            heard.feed("")  # a sign of life
     heard.end()
     if completion is None:
         return "".join(text)
@@ -426,13 +457,12 @@ async def _collect(pieces: AsyncIterator[object], on_text: OnText | None) -> obj
 
 
 def _checked(answer: object, request: ModelRequest) -> Completion:
-    if isinstance(answer, str) and answer.strip():
-        return Completion(content=answer, usage=_estimate(answer, request))
-    completion = Completion(content=answer) if isinstance(answer, str) else answer
-    if not isinstance(completion, Completion):
+    if isinstance(answer, str):
+        completion = Completion(content=plain_text(answer))
+    elif isinstance(answer, Completion):
+        completion = _plain(answer)
+    else:
         raise _wrong_type(answer, "str or Completion")
-    if not isinstance(completion.content, str):
-        raise _wrong_type(completion.content, "str as the content of a Completion")
     if not completion.content.strip():
         raise EmptyAnswer(completion)
     usage = completion.usage
@@ -459,6 +489,13 @@ def _settled(completion: Completion, request: ModelRequest) -> Completion:
             estimated=True,
         )
     return replace(completion, **changed) if changed else completion
+
+
+def _plain(given: Completion) -> Completion:
+    try:
+        return plain_completion(given)
+    except TypeError as error:
+        raise _wrong_type(given.content, "str as the content of a Completion") from error
 
 
 def _estimate(content: str, request: ModelRequest) -> Usage:

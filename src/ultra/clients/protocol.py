@@ -19,6 +19,17 @@ class ModelClient(Protocol):
 
     It may declare more parameters (``*, system=None, temperature=None, ...``); only what it declares
     is passed. A synchronous ``generate`` runs in a worker thread.
+
+    It may say of itself, in attributes that need not be there:
+
+    - ``cache_identity``: a text that tells its answers from those of other clients under the same name, made
+      of all that can change an answer beside the request, such as its address and defaults. Without it,
+      ``provider`` and ``model`` are used, where these are texts.
+    - ``reads_context``: whether its answers depend on context variables of the caller, such as a tenant.
+      A tuple of `ContextVar`: only callers with the same values share answers and calls under way. True: only
+      calls and runs with the same ``scope=`` do. False: none matters. Without it, the variables count to
+      which the client's own Python code refers.
+    - ``context_window`` [tokens] and ``rate_limits`` (a `RateLimits`).
     """
 
     def generate(self, prompt: str) -> Awaitable[str | Completion] | str | Completion:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from ultra.bridge.caller import Caller
+    from ultra.clients.context_reads import ContextReads
     from ultra.clients.wire.rate_limits import RateLimits
     from ultra.messages.request import ModelRequest
     from ultra.messages.results import Completion
@@ -198,6 +199,14 @@ class _FaultyAdapter(ClientAdapter):
     @property
     def rate_limits(self) -> RateLimits | None:
         return self._inner.rate_limits
+
+    @property
+    def cache_identity(self) -> str:
+        return self._inner.cache_identity
+
+    @property
+    def reads_context(self) -> ContextReads:
+        return self._inner.reads_context
 
     async def aclose(self) -> None:
         await self._inner.aclose()

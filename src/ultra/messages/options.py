@@ -30,6 +30,8 @@ class RunOptions(Struct, frozen=True, kw_only=True):
         max_cost: dollars; once the answers have cost so much, no further step asks a model.
         use_cache: whether the answer of an equal request may be used, from the cache or from a call that
             is under way.
+        scope: for whom the run is, such as the name of a tenant: answers and calls under way are shared
+            only with runs and calls of the same scope. None: with all that have none.
         samples: how often each model is asked in a step that asks all.
         sampling: options of how the models write; see `SamplingOptions`.
 
@@ -42,6 +44,7 @@ class RunOptions(Struct, frozen=True, kw_only=True):
     grace: float | None = None
     max_cost: float | None = None
     use_cache: bool = True
+    scope: str | None = None
     samples: int = 1
     sampling: SamplingOptions = SamplingOptions()
 
@@ -52,6 +55,9 @@ class RunOptions(Struct, frozen=True, kw_only=True):
         if self.quorum != "all" and not _is_count(self.quorum):
             raise BadCall(f"the quorum is {self.quorum!r}; it must be 'all', or a whole number of at least 1")
         check_flag("use_cache", self.use_cache)
+        scope: object = self.scope
+        if scope is not None and not isinstance(scope, str):
+            raise BadCall(f"the scope is of type {type(scope).__name__}; it must be text (str), or None")
         check_count("samples", self.samples)
         if not isinstance(self.sampling, SamplingOptions):  # one of its values may be a key: none is shown
             kind = type(self.sampling).__name__
@@ -99,6 +105,7 @@ class RunArguments(TypedDict, total=False):
     grace: float | None
     max_cost: float | None
     use_cache: bool
+    scope: str | None
     samples: int | None
     options: Mapping[str, object] | SamplingOptions | None
 

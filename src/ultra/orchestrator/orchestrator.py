@@ -423,6 +423,7 @@ class MultiLLMOrchestrator:
         system: str | None = None,
         timeout: float | None = None,
         options: Mapping[str, object] | SamplingOptions | None = None,
+        scope: str | None = None,
     ) -> ModelResponse:
         """Ask one model, with retries and cache, and return its response.
 
@@ -434,6 +435,7 @@ class MultiLLMOrchestrator:
             system: the system prompt, in place of that of the orchestrator.
             timeout: seconds for all attempts together; None: no limit.
             options: how the model writes, such as ``{"temperature": 0.2}``.
+            scope: for whom the answer is: it is shared only with calls and runs of the same scope.
 
         Raises:
             BadCall: an argument is not allowed, or the client cannot be used; no model was called.
@@ -443,13 +445,16 @@ class MultiLLMOrchestrator:
             OrchestratorClosed: the orchestrator was closed.
         """
         self._lifespan.check_open()
-        given = RunArguments(system=system, timeout=timeout, use_cache=use_cache, options=options)
+        given = RunArguments(
+            system=system, timeout=timeout, use_cache=use_cache, options=options, scope=scope
+        )
         own_system, run = options_of(given, self._system, RunOptions(use_cache=self._cache is not None))
         message = Generate(
             id=new_id(),
             stage=checked_stage_label(stage),
             request=ModelRequest.of(checked_prompt(prompt), own_system, run.sampling),
             use_cache=run.use_cache,
+            scope=run.scope,
             time_left=run.timeout,
         )
         caller = Caller.current()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, NamedTuple, Self
 from urllib.parse import quote
 
@@ -10,6 +11,7 @@ import trio
 from ultra.actors.coordinator.actor import Coordinator
 from ultra.actors.coordinator.messages import LocalRuns, Target
 from ultra.actors.model.actor import ModelActor
+from ultra.actors.model.cache_access import CacheWriter
 from ultra.actors.model.messages import LocalRequests
 from ultra.actors.runtime.status import ActorState
 from ultra.errors import ModelUnregistered, OrchestratorClosed
@@ -66,6 +68,7 @@ class ModelTree:
         self.system = ActorSystem(random=random, faults=faults)
         self.requests = LocalRequests()
         self.runs = LocalRuns()
+        self._writer = CacheWriter()
         self._random = random
         self._intensity = intensity
         self._first = tuple(models)
@@ -76,7 +79,12 @@ class ModelTree:
         self._coordinator: ActorRef | None = None
 
     async def __aenter__(self) -> Self:
-        await self.system.__aenter__()
+        await self._writer.__aenter__()
+        try:
+            await self.system.__aenter__()
+        except BaseException:
+            await self._writer.__aexit__(*sys.exc_info())
+            raise
         self._supervisor = self.system.supervisor("models", on_excess="isolate")
         for model in self._first:
             self.add(model)
@@ -90,7 +98,13 @@ class ModelTree:
         trace: TracebackType | None,
     ) -> bool | None:
         try:
-            return await self.system.__aexit__(kind, error, trace)
+            handled = await self.system.__aexit__(kind, error, trace)
+        except BaseException:
+            await self._writer.__aexit__(*sys.exc_info())
+            raise
+        else:
+            await self._writer.__aexit__(kind, error, trace)
+            return handled
         finally:
             # Those for which a cancelled `remove` did not wait have ended by now, too.
             for models in (self._nodes, self._leaving):
@@ -110,7 +124,7 @@ class ModelTree:
             raise OrchestratorClosed("the orchestrator's actors have not started")
         name = self._free_name(model.name)
         supervisor = self._supervisor.supervisor(name, on_excess="isolate", intensity=self._intensity)
-        actor = supervisor.spawn(ModelActor, model, self._random, self.requests, name="actor")
+        actor = supervisor.spawn(ModelActor, model, self._random, self.requests, self._writer, name="actor")
         target = Target(model, actor)
         self._names[name] = None
         self._nodes[model] = _Node(name, supervisor, target)

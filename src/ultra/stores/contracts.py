@@ -56,7 +56,13 @@ class CacheStatistics(Struct, frozen=True, kw_only=True):
 
 
 class CacheShard(Protocol):
-    """The answers of one model. A shard raises no error: what goes wrong in it is a miss."""
+    """The answers of one model. A shard raises no error: what goes wrong in it is a miss.
+
+    A shard whose methods never wait, as one in memory, may have ``instant = True``: then an answer is kept
+    before the reply. Otherwise a lookup may take 1.5 seconds. Answers are kept one by one, beside the
+    replies, and keeping one may take two seconds. A shard that raises or takes longer is not used for 30
+    seconds.
+    """
 
     async def get(self, key: CacheKey) -> Completion | None:
         """Return the answer that is kept under `key`, or None.

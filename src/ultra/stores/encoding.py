@@ -7,22 +7,43 @@ from typing import Final
 import msgspec
 
 from ultra.messages.results import Completion
+from ultra.stores.contracts import is_whole
 
-__all__ = ["decode_answer", "encode_answer"]
+__all__ = ["BadAnswer", "decode_answer", "encode_answer"]
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final = msgspec.msgpack.Decoder(Completion)
 
 
+class BadAnswer(Exception):
+    """This cannot be kept, or what was kept is no whole answer. The store itself still works."""
+
+
 def encode_answer(answer: Completion) -> bytes:
-    """Return `answer` as bytes; fields that have their default are written, too."""
-    return _encoder.encode(answer)
-
-
-def decode_answer(encoded: bytes) -> Completion:
-    """Return the answer that was encoded; fields that this version does not know are left out.
+    """Return `answer` as bytes; fields that have their default are written, too.
 
     Raises:
-        msgspec.MsgspecError: these bytes are no answer.
+        BadAnswer: a field has a value that has no encoding.
     """
-    return _decoder.decode(encoded)
+    try:
+        return _encoder.encode(answer)
+    except Exception as error:
+        raise BadAnswer(f"the answer cannot be encoded: {error}") from error
+
+
+def decode_answer(encoded: object) -> Completion:
+    """Return the answer that was encoded; fields that this version does not know are left out.
+
+    Others may have written to the store, so this may be anything.
+
+    Raises:
+        BadAnswer: it is not the bytes of a whole answer.
+    """
+    try:
+        # Beside msgspec's own errors, there are those of bad UTF-8, of other types, and of deep nesting.
+        answer = _decoder.decode(encoded)  # type: ignore[arg-type]
+    except Exception as error:
+        raise BadAnswer(f"what is kept is no answer: {error}") from error
+    if not is_whole(answer):
+        raise BadAnswer("what is kept is no whole answer")
+    return answer

@@ -25,20 +25,22 @@ _PERSON: Final = b"ultra request v2"
 _encode: Final = msgspec.msgpack.Encoder().encode
 
 
-def cache_key(request: ModelRequest, identity: str = "") -> CacheKey:
+def cache_key(request: ModelRequest, identity: str = "", scope: object = None) -> CacheKey:
     """Return the digest of a request to a model, 32 bytes: equal requests have equal keys, others never do.
 
     All of the request counts: its messages, options, and the number of the sample. The order of mappings
     and sets does not matter. The key does not depend on the process, so it can be kept in a file.
 
     `identity` says whose answer it is, where that can change the answer: the client's own options and
-    address.
+    address. `scope` says for whom the answer is: plain values; equal requests in different scopes have
+    different keys.
 
     Raises:
         BadCall: an option has a value that has no encoding, such as a function or an open file.
     """
     try:
-        encoded = _encode((_canonical(identity), _canonical(request)))
+        said = (_canonical(identity), _canonical(request))
+        encoded = _encode(said if scope is None else (*said, _canonical(scope)))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         names = ", ".join(map(repr, request.options.extra))
         raise BadCall(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 
 import msgspec
 import trio
@@ -39,6 +39,9 @@ class MemoryShard:
     threads can share a shard. `get` and `put` are async only because the protocol is: they never wait,
     and are no checkpoints.
     """
+
+    instant: ClassVar = True
+    """Its methods never wait."""
 
     def __init__(
         self, *, max_entries: int, max_bytes: int, ttl: float | None, now: Callable[[], float] | None = None

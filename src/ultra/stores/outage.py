@@ -20,6 +20,8 @@ _log = get_logger("ultra.cache")
 RETRY_INTERVAL: Final = 30.0
 """Seconds for which a store that does not work is not used."""
 
+_MOST_WORDS: Final = 2000
+
 
 class Unavailable(Exception):
     """The store does not work now; the log says why."""
@@ -38,25 +40,34 @@ class Outage:
         self._now = ContinuousClock()
         self._over_at: float | None = None
 
+    @property
+    def is_on(self) -> bool:
+        """Whether the store has failed within the last 30 seconds."""
+        if self._over_at is None:
+            return False
+        with self._lock:
+            over_at: float | None = self._over_at  # another thread may have ended the outage
+            return over_at is not None and self._now() < over_at
+
     async def check(self) -> None:
         """Raise `Unavailable` if the store has failed within the last 30 seconds.
 
         A checkpoint where it raises.
         """
-        with self._lock:
-            out = self._over_at is not None and self._now() < self._over_at
-        if out:
+        if self.is_on:
             await trio.lowlevel.checkpoint()
             raise Unavailable
 
-    def begin(self, error: BaseException) -> None:
+    def begin(self, error: BaseException, **fields: object) -> None:
         """Note that the store failed with `error`: it is not used for the next 30 seconds."""
         with self._lock:
             self._over_at = self._now() + RETRY_INTERVAL
-        self.warn(error, retry_in=RETRY_INTERVAL)
+        self.warn(error, retry_in=RETRY_INTERVAL, **fields)
 
     def end(self) -> None:
         """Note that the store worked."""
+        if self._over_at is None:
+            return
         with self._lock:
             was_out, self._over_at = self._over_at is not None, None
         if was_out:
@@ -64,4 +75,11 @@ class Outage:
 
     def warn(self, error: BaseException, **fields: object) -> None:
         """Log that the store failed, and go on using it."""
-        _log.warning("cache unavailable", **self._where, error=str(error) or repr(error), **fields)
+        _log.warning("cache unavailable", **self._where, error=_words(error), **fields)
+
+
+def _words(error: BaseException) -> str:
+    try:
+        return (str(error) or repr(error))[:_MOST_WORDS]
+    except Exception:  # noqa: BLE001 - the store may be anybody's code, and so may its exceptions
+        return type(error).__qualname__

@@ -14,19 +14,17 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import urlsplit
 
-import msgspec
 import trio
 
 from ultra._support.checks import check_count, check_seconds
 from ultra.errors import BadCall, MissingExtra
 from ultra.stores.contracts import SECRET_BYTES, is_whole
 from ultra.stores.counters import ShardCounters
-from ultra.stores.encoding import decode_answer, encode_answer
+from ultra.stores.encoding import BadAnswer, decode_answer, encode_answer
 from ultra.stores.outage import Outage, Unavailable
 
 try:
     import coredis
-    from coredis.exceptions import RedisError
     from coredis.retry import NoRetryPolicy
 except ImportError as error:
     raise MissingExtra("the Redis cache", "redis") from error
@@ -43,9 +41,6 @@ T = TypeVar("T")
 
 FORMAT: Final = 1
 """A part of each key in the database, so versions of Ultra with other formats do not read these answers."""
-
-# coredis raises exception groups, with what the network raises in them.
-_FAILURES: Final = (ExceptionGroup, OSError, trio.TooSlowError, RedisError)
 
 
 class _Server:
@@ -65,14 +60,15 @@ class _Server:
         await self.outage.check()
         try:
             result = await self.attempt(work)
-        except _FAILURES as error:
+        except Exception as error:
+            # The network's errors in exception groups, coredis's, and those of bytes that are no reply.
             self.outage.begin(_first(error))
             raise Unavailable from error
         self.outage.end()
         return result
 
     async def attempt(self, work: Callable[[coredis.Redis[bytes]], Awaitable[T]]) -> T:
-        """Do what `run` does, even if the server has just failed; raise one of `_FAILURES`."""
+        """Do what `run` does, even if the server has just failed; raise what it raises."""
         with trio.fail_after(self._timeout):
             async with self.client() as client:
                 return await work(client)
@@ -100,16 +96,19 @@ class RedisShard:
         A checkpoint. Cancelled, it leaves the shard as it was.
         """
         try:
-            answer = await self._server.run(lambda client: client.get(self._prefix + key))
+            # No more of it than one byte too many: who else writes to the server may have put anything there.
+            answer = await self._server.run(
+                lambda client: client.getrange(self._prefix + key, 0, self._max_answer_bytes)
+            )
         except Unavailable:
             self._counters.add(misses=1, failures=1)
             return None
-        if answer is None:
+        if not answer or len(answer) > self._max_answer_bytes:
             self._counters.add(misses=1)
             return None
         try:
             found = decode_answer(answer)
-        except msgspec.MsgspecError as error:
+        except BadAnswer as error:
             self._server.outage.warn(error)
             self._counters.add(misses=1, failures=1)
             return None
@@ -121,8 +120,11 @@ class RedisShard:
 
         A checkpoint. Cancelled, it has kept the answer or has not.
         """
-        answer = encode_answer(completion)
-        if not is_whole(completion) or len(answer) > self._max_answer_bytes:
+        try:
+            answer = encode_answer(completion)
+        except BadAnswer:
+            answer = None
+        if answer is None or not is_whole(completion) or len(answer) > self._max_answer_bytes:
             self._counters.add(refused=1)
             await trio.lowlevel.checkpoint()
             return
@@ -199,8 +201,12 @@ class RedisCache:
 
     def _fetch_secret(self) -> bytes:
         # In a thread and a trio run of its own: the caller may be on any loop, or on none.
-        with ThreadPoolExecutor(max_workers=1) as thread:
-            return thread.submit(trio.run, self._share_secret).result()
+        try:
+            with ThreadPoolExecutor(max_workers=1) as thread:
+                return thread.submit(trio.run, self._share_secret).result()
+        except RuntimeError as error:  # no thread can be started
+            self._server.outage.warn(error)
+            return secrets.token_bytes(SECRET_BYTES)
 
     async def _share_secret(self) -> bytes:
         """Return the secret on the server; put one there if it has none."""
@@ -208,11 +214,14 @@ class RedisCache:
 
         async def share(client: coredis.Redis[bytes]) -> bytes:
             await client.set(name, new, condition=coredis.PureToken.NX)
-            return await client.get(name) or new
+            found = await client.getrange(name, 0, SECRET_BYTES)
+            if len(found) != SECRET_BYTES:
+                raise ValueError(f"the secret on the server does not have {SECRET_BYTES} bytes")
+            return found
 
         try:
             return await self._server.attempt(share)
-        except _FAILURES as error:
+        except Exception as error:  # noqa: BLE001 - as in `run`
             self._server.outage.warn(_first(error))
             return new
 

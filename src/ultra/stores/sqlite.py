@@ -14,14 +14,13 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
 
-import msgspec
 import trio
 
 from ultra._support.checks import check_count, check_seconds
 from ultra.errors import BadCall, ConfigError
 from ultra.stores.contracts import SECRET_BYTES, is_whole
 from ultra.stores.counters import ShardCounters
-from ultra.stores.encoding import encode_answer
+from ultra.stores.encoding import BadAnswer, encode_answer
 from ultra.stores.outage import Outage, Unavailable
 from ultra.stores.sqlite_file import FileContents, ShardTable, connect, is_busy, read_contents, row_size
 
@@ -39,9 +38,6 @@ T = TypeVar("T")
 
 _MAX_TOUCHED: Final = 4096
 """How many uses of answers are remembered until the next write; beyond that the oldest are forgotten."""
-
-# SQLite's errors, those of the operating system, bytes that are no answer, a file of another format.
-_FAILURES: Final = (sqlite3.Error, OSError, msgspec.MsgspecError, ConfigError)
 
 
 class _FileConnection:
@@ -72,12 +68,13 @@ class _FileConnection:
                 abandon_on_cancel=True,
                 limiter=self._run_limiter(),
             )
-        except _FAILURES as error:
-            # A file that is busy, or has one bad answer, can still be used.
-            if is_busy(error) or isinstance(error, msgspec.MsgspecError):
-                self.outage.warn(error)
-            else:
-                self.outage.begin(error)
+        except BadAnswer as error:  # one of many; the file can still be used
+            self.outage.warn(error)
+            raise Unavailable from error
+        except Exception as error:
+            # SQLite's errors, the system's (no more threads), and whatever a damaged file may lead to. A file
+            # that is busy counts, too: else each use would wait for it, one behind the other.
+            self.outage.begin(error)
             raise Unavailable from error
         self.outage.end()
         return result
@@ -85,7 +82,7 @@ class _FileConnection:
     def run_sync(
         self, work: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Do `work` in this thread, and return its result; raise one of `_FAILURES`."""
+        """Do `work` in this thread, and return its result; raise what it raises."""
         with self._lock:
             if self._connection is None:
                 writing = self._purpose == "write"
@@ -147,7 +144,7 @@ class SqliteShard:
         A checkpoint. Cancelled, it leaves the shard as it was.
         """
         try:
-            found = await self._reader.run(self._table.read, key)
+            found = await self._reader.run(self._table.read, key, max_bytes=self._max_bytes)
         except Unavailable:
             self._counters.add(misses=1, failures=1)
             return None
@@ -163,8 +160,11 @@ class SqliteShard:
 
         A checkpoint. Cancelled, it has kept the answer or has not.
         """
-        answer = encode_answer(completion)
-        if not is_whole(completion) or row_size(answer) > self._max_bytes:
+        try:
+            answer = encode_answer(completion)
+        except BadAnswer:
+            answer = None
+        if answer is None or not is_whole(completion) or row_size(answer) > self._max_bytes:
             self._counters.add(refused=1)
             await trio.lowlevel.checkpoint()
             return
@@ -287,14 +287,19 @@ class SqliteCache:
         """Close the file; a later use opens it again. A checkpoint; cancelled, it closes the file first."""
         with trio.CancelScope(shield=True):  # it takes little time
             # A limiter of its own, since all of the program's worker threads may be busy for long.
-            await trio.to_thread.run_sync(self._close, limiter=trio.CapacityLimiter(1))
+            try:
+                await trio.to_thread.run_sync(self._close, limiter=trio.CapacityLimiter(1))
+            except RuntimeError:  # no thread can be started
+                self._close()
         await trio.lowlevel.checkpoint_if_cancelled()
 
     def _open(self) -> FileContents:
         for connection in (self._writer, self._reader):  # a file that cannot be written may still be read
             try:
                 return connection.run_sync(read_contents)
-            except (sqlite3.Error, OSError) as error:
+            except ConfigError:
+                raise
+            except Exception as error:  # noqa: BLE001 - as in `_FileConnection.run`
                 connection.outage.warn(error)
         return FileContents(secrets.token_bytes(SECRET_BYTES), {})
 
@@ -302,7 +307,7 @@ class SqliteCache:
         for shard in list(self._shards.values()):
             try:
                 self._writer.run_sync(shard.flush)
-            except _FAILURES:  # which answers were used last may be lost
+            except Exception:  # noqa: BLE001 - which answers were used last may be lost
                 break
         self._writer.close()
         self._reader.close()

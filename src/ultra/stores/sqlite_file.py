@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from ultra.errors import ConfigError
 from ultra.stores.contracts import SECRET_BYTES
-from ultra.stores.encoding import decode_answer
+from ultra.stores.encoding import BadAnswer, decode_answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -111,10 +111,18 @@ def connect(path: str, *, busy_timeout: float, writing: bool) -> sqlite3.Connect
 
 
 def read_contents(connection: sqlite3.Connection) -> FileContents:
-    """Return what is in the file."""
-    (secret,) = connection.execute("SELECT secret FROM store").fetchone()
+    """Return what is in the file.
+
+    Raises:
+        sqlite3.Error: the file cannot be read, or has no secret of 32 bytes.
+    """
+    row = connection.execute("SELECT secret FROM store").fetchone()
+    secret = None if row is None else row[0]
+    if not isinstance(secret, bytes) or len(secret) != SECRET_BYTES:
+        raise sqlite3.DatabaseError(f"the file has no secret of {SECRET_BYTES} bytes")
     rows = connection.execute("SELECT shard, entries, bytes FROM shards")
-    return FileContents(secret, {table: (entries, size) for table, entries, size in rows})
+    sizes = {table: (entries, size) for table, entries, size in rows if type(entries) is type(size) is int}
+    return FileContents(secret, sizes)
 
 
 def _is_ours(connection: sqlite3.Connection, path: str) -> bool:
@@ -188,7 +196,7 @@ class ShardTable:
         self._model = model_name.encode("utf-8", "backslashreplace").decode()  # for people to read
         digest = blake2b(model_name.encode("utf-8", "surrogatepass"), digest_size=16)
         table = self.name = f"answers_{digest.hexdigest()}"
-        self._select = f"SELECT answer, written FROM {table} WHERE key = ?"  # noqa: S608 - a digest
+        self._select = f"SELECT answer, written FROM {table} WHERE key = ? AND length(answer) <= ?"  # noqa: S608 - a digest
         self._touch = f"UPDATE {table} SET used = ? WHERE key = ?"  # noqa: S608 - as above
         self._insert = f"INSERT INTO {table} (key, answer, written, used) VALUES (?, ?, ?, ?)"  # noqa: S608
         self._delete = f"DELETE FROM {table} WHERE key = ?"  # noqa: S608
@@ -196,16 +204,24 @@ class ShardTable:
         self._by_use = f"SELECT key, length(answer) + {_ROW_OVERHEAD} FROM {table} ORDER BY used"  # noqa: S608
         self._by_age = f"SELECT key FROM {table} WHERE written <= ? ORDER BY written LIMIT {_MOST_EXPIRED}"  # noqa: S608
 
-    def read(self, connection: sqlite3.Connection, key: CacheKey) -> tuple[Completion, float] | None:
-        """Return the answer under `key`, and when it was written; or None.
+    def read(
+        self, connection: sqlite3.Connection, key: CacheKey, *, max_bytes: int
+    ) -> tuple[Completion, float] | None:
+        """Return the answer under `key`, and when it was written; None if there is none up to this size.
 
         Raises:
-            sqlite3.Error, msgspec.MsgspecError: the file, or the answer in it, cannot be read.
+            sqlite3.Error: the file cannot be read.
+            BadAnswer: what is under `key` is no answer.
         """
         if not self._exists(connection):
             return None
-        row = connection.execute(self._select, (key,)).fetchone()
-        return None if row is None else (decode_answer(row[0]), row[1])
+        row = connection.execute(self._select, (key, max_bytes)).fetchone()
+        if row is None:
+            return None
+        answer, written = row
+        if not isinstance(written, float | int):
+            raise BadAnswer("what is kept has no time of writing")
+        return decode_answer(answer), written
 
     def touch(self, connection: sqlite3.Connection, keys: Iterable[CacheKey]) -> None:
         """Write that the answers under `keys` were used last, in this order."""

@@ -408,20 +408,45 @@ async def test_what_others_use_of_the_same_key_is_counted_too() -> None:
     assert limiter.statistics().tokens_available == pytest.approx(30, abs=1)
 
 
-async def test_a_waiting_call_that_can_never_go_under_the_learned_limit_is_rejected(
+async def test_a_call_larger_than_a_learned_limit_waits_for_all_of_it_and_is_not_rejected(
     autojump_clock: MockClock,
 ) -> None:
     limiter = Limiter("m", Limits(learn=True))
-    limiter.pause(10)
-    async with trio.open_nursery() as nursery:
+    limiter.learn(RateLimits(tokens_per_minute=400, tokens_remaining=100))
+    assert await start_times(limiter, 2, tokens=500) == pytest.approx([45, 120])
 
-        async def call() -> None:
-            with pytest.raises(ModelError, match="50 tokens, and 40 a minute"):
-                await limiter.acquire(50)
 
-        nursery.start_soon(call)
-        await wait_all_tasks_blocked()
-        limiter.learn(RateLimits(tokens_per_minute=40))
+@pytest.mark.parametrize("number", [5e-324, 0.0, -1.0, 0.001, math.inf, math.nan, 1e308])
+async def test_an_announced_limit_that_cannot_be_true_changes_nothing(number: float) -> None:
+    limiter = Limiter("m", Limits(learn=True))
+    limiter.learn(
+        RateLimits(
+            requests_per_minute=number,
+            requests_remaining=0,
+            tokens_per_minute=number,
+            tokens_remaining=0,
+        )
+    )
+    with limiter.acquire_nowait(1000):
+        pass
+    assert limiter.statistics().requests_available is None
+    assert limiter.statistics().tokens_available is None
+
+
+@pytest.mark.parametrize("left", [math.nan, -1.0, -math.inf])
+async def test_a_remainder_that_cannot_be_true_changes_nothing(left: float) -> None:
+    limiter = Limiter("m", Limits(learn=True, tokens_per_minute=100))
+    limiter.learn(RateLimits(tokens_remaining=left, requests_remaining=left))
+    assert limiter.statistics().tokens_available == pytest.approx(100)
+
+
+async def test_a_usage_that_cannot_be_true_delays_the_next_call_by_a_minute_at_most(
+    autojump_clock: MockClock,
+) -> None:
+    limiter = Limiter("m", Limits(tokens_per_minute=600))
+    with await limiter.acquire(10) as permit:
+        permit.settle(2**63)
+    assert await start_times(limiter, 1, tokens=10) == pytest.approx([61])
 
 
 # --- bad values --------------------------------------------------------------------------------

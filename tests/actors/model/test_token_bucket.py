@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -57,8 +59,26 @@ def test_a_closed_grant_gives_nothing_back_but_may_still_cost_more() -> None:
     bucket.close(grant)
     bucket.settle(grant, 20, now=0)
     assert bucket.available(now=0) == pytest.approx(10)
-    bucket.settle(grant, 100, now=0)
-    assert bucket.available(now=0) == pytest.approx(-70)
+    bucket.settle(grant, 60, now=0)
+    assert bucket.available(now=0) == pytest.approx(-30)
+
+
+@pytest.mark.parametrize("units", [121, 2**32 - 1, 2**80, 1e308, math.inf])
+def test_what_one_use_is_said_to_have_cost_delays_others_by_one_filling_at_most(units: float) -> None:
+    bucket = TokenBucket(60)
+    grant = bucket.take(1, now=0)
+    bucket.settle(grant, units, now=0)
+    assert bucket.available(now=0) == pytest.approx(-60)
+    assert bucket.ready_in(1, now=0) == pytest.approx(61)
+    bucket.settle(bucket.take(1, now=1), units, now=1)
+    assert bucket.available(now=1) == pytest.approx(-60)
+
+
+def test_a_debt_that_is_paid_off_does_not_begin_again() -> None:
+    bucket = TokenBucket(60)
+    bucket.settle(bucket.take(1, now=0), 1e9, now=0)
+    assert bucket.available(now=60) == pytest.approx(0)
+    assert bucket.available(now=120) == pytest.approx(60)
 
 
 def test_learning_a_rate_keeps_what_is_available_within_the_new_capacity() -> None:

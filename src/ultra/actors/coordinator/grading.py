@@ -60,6 +60,7 @@ async def ask_judge(
         stage="judge",
         request=request,
         use_cache=message.options.use_cache,
+        scope=message.options.scope,
         time_left=seconds(deadline, trio.current_time()),
     )
     with (

@@ -257,6 +257,7 @@ class Run:
                 stage=step.name,
                 request=request,
                 use_cache=self.options.use_cache,
+                scope=self.options.scope,
                 time_left=seconds(deadline, trio.current_time()),
             ),
             target,

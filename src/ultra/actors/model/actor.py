@@ -1,6 +1,7 @@
 """The model actor: one registered model, with its own inbox, retry policy and cache shard.
 
-The way of a request: cache shard, single-flight, breaker, retry policy, limits, client, metrics, reply.
+The way of a request: cache shard, single-flight, breaker, retry policy, limits, client, metrics, reply. The
+cache is beside this way: a lookup is bounded in time, and an answer is kept after the reply.
 The actor handles many requests at once, and only calls to the client are limited. So an answer from the
 cache, or one that is shared, never waits for a permit. A call that fails is a reply (`AllAttemptsFailed`)
 and no crash.
@@ -9,11 +10,12 @@ and no crash.
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import trio
 from trio.lowlevel import checkpoint, current_task
 
+from ultra.actors.model.cache_access import look_up
 from ultra.actors.model.call import ModelCall
 from ultra.actors.model.messages import Generate
 from ultra.actors.model.single_flight import Abandoned, SharedCall, Waiter
@@ -24,10 +26,12 @@ from ultra.messages import ModelResponse, Usage
 from ultra.stores.keys import cache_key
 
 if TYPE_CHECKING:
+    from contextvars import Context, ContextVar
     from random import Random
 
     from trio.lowlevel import Task
 
+    from ultra.actors.model.cache_access import CacheWriter
     from ultra.actors.model.messages import LocalRequests
     from ultra.actors.model.registered import RegisteredModel
     from ultra.messages import Completion
@@ -42,8 +46,11 @@ class ModelActor(Actor):
     # As wide as the coordinator, so that no run waits in an inbox behind the calls of others.
     options: ClassVar[ActorOptions] = ActorOptions(concurrency=4096, capacity=65_536, cancel_abandoned=True)
 
-    def __init__(self, model: RegisteredModel, random: Random, requests: LocalRequests) -> None:
+    def __init__(
+        self, model: RegisteredModel, random: Random, requests: LocalRequests, writer: CacheWriter
+    ) -> None:
         self._model = model
+        self._writer = writer
         self._random = random
         self._requests = requests
         self._calls: dict[CacheKey, SharedCall] = {}
@@ -91,7 +98,7 @@ class ModelActor(Actor):
     # --- from request to call ------------------------------------------------------------------------
 
     async def _answer(self, message: Generate, waiter: Waiter, started: float) -> ModelResponse:
-        key = cache_key(message.request) if message.use_cache else None
+        key = self._key(message) if message.use_cache else None
         while True:
             shared = self._calls.get(key) if key is not None else None
             leads = shared is None or shared.abandoned
@@ -113,6 +120,23 @@ class ModelActor(Actor):
             # ended. One of the requests that still wait has to make it again.
             await checkpoint()
 
+    def _key(self, message: Generate) -> CacheKey | None:
+        """Return under which key an answer is shared; None: with nobody."""
+        client = self._model.client
+        scope: object = message.scope
+        reads = client.reads_context
+        if reads is True:
+            if scope is None:  # nobody knows what the client reads, nor for whom the answer is
+                return None
+        elif reads:
+            caller = self._requests.get(message.id).caller
+            values = None if caller is None else [_value(caller.context, variable) for variable in reads]
+            if values is not None and all(_is_plain(value) for value in values):
+                scope = [scope, *zip((variable.name for variable in reads), values, strict=True)]
+            elif scope is None:
+                return None
+        return cache_key(message.request, client.cache_identity, scope)
+
     async def _lead(self, message: Generate, shared: SharedCall, key: CacheKey | None) -> None:
         """Make the shared call, for this request and for all that join it."""
         if key is not None:
@@ -123,7 +147,7 @@ class ModelActor(Actor):
             if key is None or shard is None:
                 await call.make()
                 return
-            kept = await shard.get(key)
+            kept = self._writer.waiting(shard, key) or await look_up(self._model, shard, key, shared)
             if kept is not None:
                 self._model.metrics.cache_hits += 1
                 shared.complete(kept, cached=True)
@@ -132,7 +156,7 @@ class ModelActor(Actor):
             await call.make()
             # The model may have been unregistered meanwhile; then this shard may belong to another model.
             if shared.completion is not None and self._model.shard is shard:
-                await shard.put(key, shared.completion)
+                await self._writer.put(self._model, shard, key, shared.completion)
         finally:
             if key is not None and self._calls.get(key) is shared:
                 del self._calls[key]
@@ -159,3 +183,17 @@ class ModelActor(Actor):
             request_id=completion.request_id,
             cost=shared.cost,
         )
+
+
+def _value(context: Context, variable: ContextVar[Any]) -> object:
+    """Return what a client reads there; an empty tuple where the variable has no value."""
+    if variable in context:
+        return context[variable]
+    return context.copy().run(variable.get, ())  # of which only a default can be the result
+
+
+def _is_plain(value: object) -> bool:
+    """Return whether a value means the same in every process, so that it can be part of a key."""
+    if isinstance(value, tuple):
+        return all(map(_is_plain, value))
+    return value is None or type(value) in {str, bytes, int, float, bool}

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ultra.actors.model.metrics import MetricsRecorder
     from ultra.bridge.caller import Caller
     from ultra.clients.adapter import ClientAdapter, OnText
+    from ultra.clients.context_reads import ContextReads
     from ultra.clients.wire.rate_limits import RateLimits
     from ultra.messages.request import ModelRequest
     from ultra.messages.results import Completion, Usage
@@ -85,6 +86,22 @@ class Deployments:
     def context_window(self) -> int | None:
         """The smallest known context window of the deployments [tokens]; None where none is known."""
         return min((a.context_window for a in self._adapters if a.context_window is not None), default=None)
+
+    @property
+    def cache_identity(self) -> str:
+        """What tells answers of this model from those of others: the identities of its deployments."""
+        identities = [adapter.cache_identity for adapter in self._adapters]
+        # Lengths, so that no identity can pretend to be two.
+        return "".join(f"{len(identity)}:{identity}" for identity in identities) if any(identities) else ""
+
+    @property
+    def reads_context(self) -> ContextReads:
+        """Which context variables of their caller the deployments read."""
+        reads = [adapter.reads_context for adapter in self._adapters]
+        if True in reads:
+            return True
+        known = [each for each in reads if not isinstance(each, bool)]
+        return tuple(dict.fromkeys(variable for each in known for variable in each)) or False
 
     @property
     def rate_limits(self) -> RateLimits | None:

@@ -46,6 +46,12 @@ _LONGEST_SPREAD: Final = 5.0
 _LONGEST_GAP: Final = 0.25
 """Seconds between two of them at most, where few have waited."""
 
+_LEAST_LEARNED: Final = (1.0, 100.0)
+"""Requests and tokens a minute. No provider has a limit below these, so one that is announced is an error."""
+
+_MOST_LEARNED: Final = 1e12
+"""Requests or tokens a minute; a limit above this is none."""
+
 
 class Limits(Struct, frozen=True, kw_only=True):
     """What the calls of one model may use. None means no limit.
@@ -56,7 +62,9 @@ class Limits(Struct, frozen=True, kw_only=True):
             w minutes there are at most 1 + w times as many requests, which is how providers count.
         tokens_per_minute: the same for tokens, of prompt and answer together.
         max_wait: seconds that a call waits for its permit before it is rejected.
-        learn: whether to keep to the limits that the provider announces in headers, too.
+        learn: whether to keep to the limits that the provider announces in headers, too. Those that cannot
+            be true are ignored (below 1 request or 100 tokens a minute). A call that needs more tokens than
+            an announced limit is not rejected: it waits until all of that limit is available.
 
     Raises:
         BadCall: a number is not above 0 and finite.
@@ -226,15 +234,13 @@ class Limiter:
             self._requests,
             self.limits.requests_per_minute,
             1,
-            announced.requests_per_minute,
-            announced.requests_remaining,
+            *_believable(announced.requests_per_minute, announced.requests_remaining, _LEAST_LEARNED[0]),
         )
         self._tokens = self._learned(
             self._tokens,
             self.limits.tokens_per_minute,
             0,
-            announced.tokens_per_minute,
-            announced.tokens_remaining,
+            *_believable(announced.tokens_per_minute, announced.tokens_remaining, _LEAST_LEARNED[1]),
         )
         self._changed.unpark_all()
 
@@ -273,16 +279,18 @@ class Limiter:
 
     def _delay_in_time(self, tokens: float) -> float:
         """Return the seconds until pauses and rates allow such a call; below 0 if they allow it now."""
-        if self._tokens is not None and tokens > self._tokens.capacity:
+        configured = self.limits.tokens_per_minute
+        if configured is not None and tokens > configured:
             raise self._rejection(
-                f"it needs about {tokens:g} tokens, and {self._tokens.capacity:g} a minute are allowed"
+                f"it needs about {tokens:g} tokens, and {configured:g} a minute are allowed"
             )
         now = self._now()
         delay = self._paused_until - now
         if self._requests is not None:
             delay = max(delay, self._requests.ready_in(1, now))
         if self._tokens is not None:
-            delay = max(delay, self._tokens.ready_in(tokens, now))
+            # What is learned may be wrong, and the provider knows best what is too much for it.
+            delay = max(delay, self._tokens.ready_in(min(tokens, self._tokens.capacity), now))
         return delay
 
     def _delay_after_pause(self, waiting: int) -> float:
@@ -355,6 +363,15 @@ class Limiter:
         if bucket is not None:
             bucket.learn(per_minute, remaining, self._now())
         return bucket
+
+
+def _believable(
+    per_minute: float | None, remaining: float | None, least: float
+) -> tuple[float | None, float | None]:
+    """Return a limit and what is left of it, or None for both where the limit cannot be true."""
+    if per_minute is not None and not least <= per_minute <= _MOST_LEARNED:
+        return None, None
+    return per_minute, remaining if remaining is not None and remaining >= 0 else None
 
 
 def _check_tokens(tokens: float) -> None:

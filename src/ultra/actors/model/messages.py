@@ -30,6 +30,7 @@ class Generate(Message[ModelResponse], frozen=True, kw_only=True):
         stage: the step that asks; response, events and log lines name it.
         use_cache: whether the answer of an equal request may be used, from the cache or from a call that
             is under way.
+        scope: for whom the answer is; only requests of the same scope share answers and calls.
         time_left: seconds until the asker stops waiting; no retry starts later. None: no bound.
     """
 
@@ -37,6 +38,7 @@ class Generate(Message[ModelResponse], frozen=True, kw_only=True):
     stage: str
     request: ModelRequest
     use_cache: bool = True
+    scope: str | None = None
     time_left: float | None = None
 
 

@@ -8,6 +8,7 @@ import trio
 
 from ultra._support.log import get_logger
 from ultra.errors import ActorDown, ActorStopped, ModelError, ModelUnregistered
+from ultra.stores.outage import Outage
 
 if TYPE_CHECKING:
     from ultra.actors.model.breaker import CircuitBreaker
@@ -32,6 +33,9 @@ class RegisteredModel:
 
     __slots__ = (
         "breaker",
+        "cache_is_slow",
+        "cache_lookups",
+        "cache_outage",
         "client",
         "limiter",
         "metrics",
@@ -69,6 +73,9 @@ class RegisteredModel:
         self.limiter = limiter
         self.breaker = breaker
         self.metrics = metrics
+        self.cache_outage = Outage(model=name)
+        self.cache_lookups = 0  # those that ended
+        self.cache_is_slow = False  # then no reply waits for its answer to be kept
         self.registered = True
         self.users = 0  # how many actor trees have an actor for it
 

@@ -42,7 +42,10 @@ class TokenBucket:
         self._set_rate(per_minute)
 
     def available(self, now: float) -> float:
-        """Return the units that can be taken; below 0 if grants were settled at more than was taken."""
+        """Return the units that can be taken; below 0 if grants were settled at more than was taken.
+
+        No lower than minus the capacity: what one use is said to have cost delays others by a minute at most.
+        """
         return min(self.capacity, (now - self._empty_at) / self._interval)
 
     def ready_in(self, units: float, now: float) -> float:
@@ -98,4 +101,6 @@ class TokenBucket:
         room = self._headroom(now)  # the bucket is fullest just before units are taken
         for grant in self._open:
             grant.room = min(grant.room, room)
-        self._empty_at = self._refilled_from(now) + units * self._interval
+        spent = self._refilled_from(now) + units * self._interval
+        # A provider that counts wrong must not stop the model for weeks: the debt is at most one filling.
+        self._empty_at = max(self._empty_at, min(spent, now + self.capacity * self._interval))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, TypedDict
+from hashlib import blake2b
+from typing import TYPE_CHECKING, ClassVar, Final, TypedDict
 
+import msgspec
 import trio
+from msgspec import structs
 
 from ultra.clients.catalog import known_quirks, known_window
 from ultra.clients.http.completion_stream import CompletionStream
@@ -27,6 +30,12 @@ if TYPE_CHECKING:
     from ultra.messages.results import Completion
 
 __all__ = ["HTTPClient", "HTTPSettings"]
+
+
+_CREDENTIALS: Final = frozenset(
+    {"authorization", "proxy-authorization", "api-key", "x-api-key", "x-goog-api-key", "cookie"}
+)
+"""Headers that say who pays. They change, and the answers do not."""
 
 
 class HTTPSettings(TypedDict, total=False):
@@ -83,6 +92,7 @@ class HTTPClient:
         self.dialect = dialect
         self.limits = limits or HTTPLimits()
         self.options = options or CallOptions()
+        self._identity: tuple[CallOptions, str] | None = None
         key = checked_key(self.provider, api_key)
         sent = {"content-type": "application/json", "user-agent": "ultra-llm"}
         self._headers = Hidden(sent | dialect.login | dialect.headers(key))
@@ -106,6 +116,33 @@ class HTTPClient:
     def context_window(self) -> int | None:
         """How many tokens prompt and answer may have together: as told, or known; None: it is not known."""
         return self.options.context_window or known_window(self.provider, self.model)
+
+    @property
+    def cache_identity(self) -> str:
+        """A digest of all that can change an answer beside the request: dialect, address, own options.
+
+        It shows none of these, and depends on no key: neither that of the client, nor one in `extra_headers`.
+        """
+        if self._identity is None or self._identity[0] is not self.options:
+            self._identity = self.options, self._identify()
+        return self._identity[1]
+
+    def _identify(self) -> str:
+        options = self.options
+        headers = {name.lower(): value for name, value in (options.extra_headers or {}).items()}
+        kept = {name: value for name, value in headers.items() if name not in _CREDENTIALS}
+        said = (
+            type(self.dialect).__qualname__,
+            self.provider,
+            self.model,
+            self.dialect.url(stream=False),
+            {**structs.asdict(options), "extra_headers": kept},
+        )
+        try:
+            encoded = msgspec.json.encode(said, order="sorted")
+        except (TypeError, ValueError, RecursionError):  # calls fail with the same, and say so
+            encoded = repr(said).encode("utf-8", "backslashreplace")
+        return f"{self.provider}:{self.model}:{blake2b(encoded, digest_size=16).hexdigest()}"
 
     @property
     def rate_limits(self) -> RateLimits | None:

@@ -1,0 +1,140 @@
+"""What a client gave, as plain values: a client may be anybody's code, so none of its types is trusted."""
+
+from __future__ import annotations
+
+import math
+from typing import Final, TypeVar, get_args
+
+from msgspec import Struct, structs
+
+from ultra.clients.wire.rate_limits import RateLimits
+from ultra.messages.results import Completion, FinishReason, Usage
+
+__all__ = ["MOST_TOKENS", "plain_completion", "plain_rate_limits", "plain_text"]
+
+MOST_TOKENS: Final = 10**8
+"""More tokens than any call has. A count above this is a provider's error, such as an unsigned -1."""
+
+S = TypeVar("S", bound=Struct)
+
+_REASONS: Final = frozenset(get_args(FinishReason))
+
+_OTHER_WORDS: Final[dict[str, FinishReason]] = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "eos": "stop",
+    "max_tokens": "length",
+    "max_output_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+    "function_call": "tool_calls",
+    "safety": "content_filter",
+    "recitation": "content_filter",
+    "blocklist": "content_filter",
+    "prohibited_content": "content_filter",
+    "spii": "content_filter",
+}
+"""The words of other APIs, which clients pass on as they are."""
+
+
+def plain_text(text: str) -> str:
+    """Return `text` as a `str` itself, not of a subclass, with each lone surrogate replaced.
+
+    The two halves of one character that were cut apart are joined. No method of a subclass is called.
+    """
+    plain = str.__str__(text)
+    if plain.isascii():
+        return plain
+    try:
+        plain.encode()
+    except UnicodeEncodeError:
+        return plain.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return plain
+
+
+def plain_completion(given: Completion) -> Completion:
+    """Return `given` with only plain values; what is of a wrong type or out of range is left out.
+
+    Raises:
+        TypeError: its content is no text, so there is no answer.
+    """
+    if not isinstance(given.content, str):
+        raise TypeError(type(given.content).__qualname__)
+    return _unless_equal(
+        given,
+        Completion(
+            content=plain_text(given.content),
+            usage=_plain_usage(given.usage),
+            finish_reason=_plain_reason(given.finish_reason),
+            request_id=_text_or_none(given.request_id),
+            model=_text_or_none(given.model),
+            reasoning=_text_or_none(given.reasoning),
+            refusal=_text_or_none(given.refusal),
+        ),
+    )
+
+
+def plain_rate_limits(given: object) -> RateLimits | None:
+    """Return the limits that a client keeps, without numbers that cannot be true; None if it has none.
+
+    A limit is above 0, and what is left of it is 0 or more. Both are finite.
+    """
+    if not isinstance(given, RateLimits):
+        return None
+    return RateLimits(
+        requests_per_minute=_number(given.requests_per_minute, positive=True),
+        requests_remaining=_number(given.requests_remaining),
+        tokens_per_minute=_number(given.tokens_per_minute, positive=True),
+        tokens_remaining=_number(given.tokens_remaining),
+    )
+
+
+def _text_or_none(value: object) -> str | None:
+    return plain_text(value) if isinstance(value, str) else None
+
+
+def _plain_reason(value: object) -> FinishReason | None:
+    word = _text_or_none(value)
+    if word is None or word in _REASONS:
+        return word  # type: ignore[return-value]  # it is one of the literals
+    return _OTHER_WORDS.get(word.lower())
+
+
+def _plain_usage(value: object) -> Usage | None:
+    if not isinstance(value, Usage):
+        return None
+    return _unless_equal(
+        value,
+        Usage(
+            input=_count(value.input),
+            output=_count(value.output),
+            cached=_count(value.cached),
+            reasoning=_count(value.reasoning),
+            estimated=value.estimated is True,
+        ),
+    )
+
+
+def _unless_equal(given: S, plain: S) -> S:
+    """Return `given` where it has the very values of `plain`, so that most answers are not copied."""
+    same = type(given) is type(plain) and all(
+        mine is its for mine, its in zip(structs.astuple(given), structs.astuple(plain), strict=True)
+    )
+    return given if same else plain
+
+
+def _count(value: object) -> int | None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    count = int.__int__(value)
+    return count if 0 <= count <= MOST_TOKENS else None
+
+
+def _number(value: object, *, positive: bool = False) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except (OverflowError, ValueError, TypeError):
+        return None
+    return number if math.isfinite(number) and number >= 0 and (number or not positive) else None
