@@ -153,7 +153,8 @@ class ModelCall:
 
     def _hear(self, text: str) -> None:
         self._timer.heard()
-        self._shared.hear(text)
+        if text:  # an empty piece is a sign of life, such as of a model that thinks
+            self._shared.hear(text)
 
     def _deployment_starts(self, *, streams: bool) -> None:
         self._timer.restart(streams=self._shared.is_heard and streams)
