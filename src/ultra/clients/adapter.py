@@ -17,6 +17,7 @@ from ultra._support.log import get_logger
 from ultra.bridge.caller import Call, Caller, OnText, Runner, trio_runner
 from ultra.clients.answers import plain_completion, plain_rate_limits, plain_text
 from ultra.clients.classify import classify
+from ultra.clients.cleaning import AnswerText, cleaned, joined_parts, shows_nothing
 from ultra.clients.context_reads import context_reads
 from ultra.clients.signature import DeclaredCall, UnusableSignatureError, may_block
 from ultra.clients.wire.text_repair import RepairedText, repaired
@@ -43,12 +44,14 @@ log = get_logger("ultra.clients")
 # into reasoning, or it waits for a tool.
 _LASTING: Final = frozenset({"content_filter", "refusal", "length", "tool_calls"})
 _LONGEST_REFUSAL: Final = 2_000  # characters of it in an error
+_REFUSED: Final = frozenset({"content_filter", "refusal"})
+_LONGEST_QUOTED: Final = 200  # characters
 _END: Final = object()
 _MISSING: Final = object()
 
 
 class EmptyAnswer(ModelError):
-    """The model answered without a text; perhaps it refused.
+    """The model gave no answer: it wrote no text, or refused, perhaps in the middle of one.
 
     Attributes:
         usage: the tokens of the call, which cost money all the same; None where the client reported none.
@@ -56,8 +59,11 @@ class EmptyAnswer(ModelError):
 
     def __init__(self, completion: Completion) -> None:
         said = f": {completion.refusal[:_LONGEST_REFUSAL]}" if completion.refusal else ""
+        what = "the answer is empty"
+        if not shows_nothing(completion.content):
+            what = f"the model broke off its answer, which began {completion.content[:_LONGEST_QUOTED]!r}"
         super().__init__(
-            f"the answer is empty (finish reason: {completion.finish_reason or 'not reported'}){said}",
+            f"{what} (finish reason: {completion.finish_reason or 'not reported'}){said}",
             kind="content",
             retryable=completion.finish_reason not in _LASTING,
             request_id=completion.request_id,
@@ -280,7 +286,10 @@ class ClientAdapter:
             # The iterable may hold a connection that the iterator made from it knows nothing of.
             closing.push_async_callback(_close, stream)
             closing.push_async_callback(_close, pieces)
-            answer = await _collect(pieces, on_text)
+            text = None if on_text is None else AnswerText(on_text)
+            answer = await _collect(pieces, text)
+            if text is not None:
+                text.end()
         return _settled(_checked(answer, request), request)
 
 
@@ -461,9 +470,12 @@ def _checked(answer: object, request: ModelRequest) -> Completion:
         completion = Completion(content=plain_text(answer))
     elif isinstance(answer, Completion):
         completion = _plain(answer)
+    elif isinstance(answer, list) and (parts := joined_parts(answer)) is not None:
+        completion = _plain(parts)
     else:
         raise _wrong_type(answer, "str or Completion")
-    if not completion.content.strip():
+    completion = cleaned(completion, request)
+    if shows_nothing(completion.content) or completion.finish_reason in _REFUSED or completion.refusal:
         raise EmptyAnswer(completion)
     usage = completion.usage
     if usage is not None and (usage.input is not None or usage.output is not None):
@@ -492,6 +504,9 @@ def _settled(completion: Completion, request: ModelRequest) -> Completion:
 
 
 def _plain(given: Completion) -> Completion:
+    content: object = given.content
+    if isinstance(content, list) and (parts := joined_parts(content)) is not None:
+        given = replace(given, content=parts.content, reasoning=given.reasoning or parts.reasoning)
     try:
         return plain_completion(given)
     except TypeError as error:

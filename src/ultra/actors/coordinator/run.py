@@ -10,8 +10,8 @@ import trio
 from msgspec.structs import replace
 
 from ultra.actors.coordinator.gathering import Gathering
-from ultra.actors.coordinator.grading import ask_judge, call_scorer
-from ultra.actors.coordinator.reading import Reader
+from ultra.actors.coordinator.grading import agree, ask_judge, call_scorer
+from ultra.actors.coordinator.reading import Reader, candidate_name, is_too_long
 from ultra.actors.coordinator.steps import Call, OpenStep
 from ultra.actors.model.messages import Generate, LocalRequest, seconds
 from ultra.bridge.caller import call_in_context
@@ -34,7 +34,15 @@ from ultra.messages.events import (
     StageStarted,
 )
 from ultra.messages.request import ModelRequest
-from ultra.messages.results import ModelFailure, ModelMetrics, ModelResponse, OrchestrationResult, Step
+from ultra.messages.results import (
+    ConfidenceBasis,
+    ModelFailure,
+    ModelMetrics,
+    ModelResponse,
+    OrchestrationResult,
+    Step,
+)
+from ultra.scoring.agreement import agreed_at_once, agreement
 from ultra.strategies.base import Answer, Model
 
 if TYPE_CHECKING:
@@ -44,6 +52,7 @@ if TYPE_CHECKING:
     from ultra.messages.events import Event
     from ultra.messages.options import RunOptions
     from ultra.prompts.composing import Task
+    from ultra.scoring.agreement import Agreed
     from ultra.strategies.base import Write
 
 __all__ = ["Run"]
@@ -73,6 +82,9 @@ class Run:
         self._degraded = False
         self._judge_cost: float | None = None
         self._unusable: dict[str, None] = {}
+        self._agreed: tuple[dict[str, str], Agreed] | None = None  # the latest answers that were compared
+        self._refused_by: dict[Callable[[Model], ModelRequest], set[str]] = {}  # by what writes prompts
+        self._graded: set[str] = set()  # answers whose quality is the word of a judge or of the caller
 
     async def execute(self) -> OrchestrationResult:
         """Carry out the run.
@@ -92,6 +104,12 @@ class Run:
         except Exception as error:
             raise StrategyFailed(name, error) from error
         self._tell_end()
+        if answer.response is not None and not answer.response.is_whole:
+            self.degrade(
+                f"the answer of {answer.response.model_name!r} stopped at its limit of tokens and is not "
+                "whole; allow more with options={'max_tokens': …}"
+            )
+        confidence, basis = await self._confidence(answer)
         degraded = self._degraded or bool(self.failures) or answer.source in {"fallback", "best_candidate"}
         return OrchestrationResult(
             run_id=self._message.run_id,
@@ -99,7 +117,8 @@ class Run:
             strategy=name,
             final_synthesis=answer.response,
             synthesis_source=answer.source,
-            confidence=answer.confidence,
+            confidence=confidence,
+            confidence_basis=basis,
             status="degraded" if degraded else "success",
             steps=self.steps,
             failures=self.failures,
@@ -185,6 +204,16 @@ class Run:
                     gathering.ask(model, write, sample, deadline)
             await gathering.gather(deadline)
         found = gathering.answers()
+        cut = gathering.cut()
+        if cut:
+            names = ", ".join(dict.fromkeys(repr(response.model_name) for response in cut))
+            used = not found and required and self.options.quorum == 1
+            self.degrade(
+                f"stage {step.name!r}: the answers of {names} stopped at their limit of tokens and "
+                + ("are not whole; no other is there to be used" if used else "do not count")
+            )
+            if used:
+                return cut
         if gathering.answered < needed and (required or self.options.quorum == "all"):
             raise self._quorum_missed(step, needed, gathering.answered)
         return found
@@ -212,7 +241,7 @@ class Run:
             if request is None:
                 continue
             try:
-                return await self._ask(step, self.call(step, model, request, until), until)
+                return await self._ask_reader(step, model, write, request, until)
             except UltraError:
                 continue
         if required:
@@ -227,6 +256,25 @@ class Run:
         self._begin(step, [model], "all")
         deadline = self.deadline(within)
         return await self._ask(step, self.call(step, model, request, deadline), deadline)
+
+    async def _ask_reader(
+        self, step: OpenStep, model: Model, write: Write, request: ModelRequest, deadline: float
+    ) -> ModelResponse:
+        """Ask a model, and once more with a shorter prompt where it refuses the first one for its length."""
+        call = self.call(step, model, request, deadline)
+        try:
+            with trio.move_on_at(deadline):
+                return self.answered(step, await call.target.ref.ask(call.message))
+            raise self.failed(step, call, self.too_late(call, None))
+        except UltraError as error:
+            if isinstance(error, DeadlineExceeded):
+                raise
+            shorter = self.shortened(step, model, write, 0, error)
+            if shorter is None:
+                raise self.failed(step, call, error)  # noqa: B904 - it is that error, or has it as its cause
+        finally:
+            self.forget(call)
+        return await self._ask(step, self.call(step, model, shorter, deadline), deadline)
 
     async def _ask(self, step: OpenStep, call: Call, deadline: float) -> ModelResponse:
         try:
@@ -351,14 +399,31 @@ class Run:
     ) -> Callable[[Model], ModelRequest]:
         """Write prompts by which models read answers; see `RunContext.compose`."""
         composer = self._reader.composer(task, candidates, self._weights(), analyses, system)
+        refused: set[str] = set()
 
         def write(model: Model) -> ModelRequest:
-            request, cuts = composer(model)
+            request, cuts = composer(model, shorter=True) if model.name in refused else composer(model)
             if cuts:
                 self._tell_cuts(model, cuts)
             return request
 
+        self._refused_by[write] = refused
         return write
+
+    def shortened(
+        self, step: OpenStep, model: Model, write: Write, sample: int, error: Exception
+    ) -> ModelRequest | None:
+        """Return a shorter prompt for a reader that refused one for its length; None: there is none."""
+        refused = None if isinstance(write, ModelRequest) else self._refused_by.get(write)
+        if refused is None or model.name in refused or not is_too_long(error):
+            return None
+        refused.add(model.name)
+        try:
+            request = write(model)  # type: ignore[operator] # a request is none of the keys
+        except ModelError:
+            return None
+        self.note(f"{model.name!r} refused the prompt of {step.name!r} for its length, and got a shorter one")
+        return replace(request, sample=sample) if sample else request
 
     def _weights(self) -> dict[str, float]:
         return {model.name: model.weight for model in self.models}
@@ -375,11 +440,52 @@ class Run:
         """Score answers by the scorer, then by the judge; see `RunContext.score`."""
         step, local = self._current_step(), self._local
         scores: dict[str, float] = {}
-        if local.scorer is not None:
-            scores = call_scorer(self, local.scorer, step.name, responses)
+        if local.scorer is agreement:
+            scores = (await self.agree(responses)).scores
+        elif local.scorer is not None:
+            scores = call_scorer(self, local.scorer, step.name, responses, self._weights_of(responses))
+            self._graded.update(scores)
         if local.judge is not None and self.judge is not None:
-            scores |= await self._grades(local.judge, self.judge, responses, self.deadline(within))
+            grades = await self._grades(local.judge, self.judge, responses, self.deadline(within))
+            self._graded.update(grades)
+            scores |= grades
         return [step.scored(response, scores, self._targets) for response in responses]
+
+    async def agree(self, responses: Sequence[ModelResponse]) -> Agreed:
+        """Count how answers agree; see `RunContext.agree`."""
+        texts = {candidate_name(response): response.content for response in responses}
+        if self._agreed is None or self._agreed[0] != texts:
+            agreed = await agree(self.request.prompt, texts, self._weights_of(responses))
+            self._agreed = texts, agreed
+        return self._agreed[1]
+
+    def _weights_of(self, responses: Sequence[ModelResponse]) -> dict[str, float]:
+        weights = self._weights()
+        return {candidate_name(response): weights[response.model_name] for response in responses}
+
+    async def _confidence(self, answer: Answer) -> tuple[float | None, ConfidenceBasis | None]:
+        """Return how sure the run is of its answer, and by what: else by the share of votes for it.
+
+        Those that vote are the answers of the first step that has any.
+        """
+        if answer.confidence is not None or answer.response is None:
+            return answer.confidence, answer.basis
+        chosen = answer.source == "selected" and candidate_name(answer.response) in self._graded
+        if chosen and answer.response.quality is not None:
+            return answer.response.quality, "quality"
+        voters = next((step.responses for step in self.steps if step.responses), ())
+        texts = {candidate_name(response): response.content for response in voters}
+        weights = self._weights_of(voters)
+        if not any(weights.values()):
+            weights = dict.fromkeys(weights, 1.0)
+        name = candidate_name(answer.response)
+        if texts.get(name) != answer.response.content:
+            name = ""  # it is none of them, and has no vote
+            texts, weights = {**texts, name: answer.response.content}, {**weights, name: 0.0}
+        agreed = await agree(self.request.prompt, texts, weights)
+        if agreed.counted and agreed.finals[name] is None:
+            agreed = await agree(self.request.prompt, texts, weights, by_text=True)
+        return min(1.0, agreed.votes[name]), "votes" if agreed.counted else "similarity"
 
     async def _grades(
         self, target: Target, judge: Model, responses: Sequence[ModelResponse], deadline: float
@@ -390,7 +496,13 @@ class Run:
             request, _ = self._reader.composer("judge", responses, weights, (), None)(judge)
             labels = self._reader.labels(responses, weights)
             grades, self._judge_cost = await ask_judge(
-                self._message, self._local, target, request=request, labels=labels, deadline=deadline
+                self._message,
+                self._local,
+                target,
+                request=request,
+                labels=labels,
+                candidates=[response.content for response in responses],
+                deadline=deadline,
             )
         except UltraError as error:
             self.note(f"the judge {judge.name!r} gave no scores: {error}")
@@ -402,7 +514,18 @@ class Run:
 
     def best(self, responses: Sequence[ModelResponse]) -> ModelResponse:
         """Return the best of several answers; see `RunContext.best`."""
-        return max(self.by_weight(responses), key=lambda response: response.quality or 0.0)
+        texts = {candidate_name(response): response.content for response in responses}
+        if self._agreed is None or self._agreed[0] != texts:  # few answers, or `agree` was awaited before
+            self._agreed = texts, agreed_at_once(self.request.prompt, texts, self._weights_of(responses))
+        votes = self._agreed[1].votes
+
+        def rank(response: ModelResponse) -> tuple[bool, float, float]:
+            name = candidate_name(response)
+            told = response.quality if name in self._graded else None
+            return response.is_whole, told or 0.0, votes[name]
+
+        # Those of higher weight come first, and `max` takes the first of equals.
+        return max(self.by_weight(responses), key=rank)
 
     # --- the rest of a context --------------------------------------------------------------------------
 

@@ -153,7 +153,7 @@ class ModelCall:
 
     def _hear(self, text: str) -> None:
         self._timer.heard()
-        if text:  # else it was a sign of life, such as a piece of the reasoning
+        if text:  # an empty piece is a sign of life, such as of a model that thinks
             self._shared.hear(text)
 
     def _deployment_starts(self, *, streams: bool) -> None:
