@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from helpers.loopback import events
+from helpers.byte_server import events
 from ultra.clients import AnthropicClient, GeminiClient, HTTPClient, OllamaClient, OpenAIClient
 from ultra.clients.wire.response_head import ResponseHead
 from ultra.errors import ModelError
