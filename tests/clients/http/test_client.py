@@ -359,8 +359,18 @@ async def test_a_stream_that_the_network_breaks_after_its_finish_reason_is_whole
     await client.aclose()
 
 
-async def test_done_without_a_finish_reason_is_no_whole_answer(nursery: trio.Nursery) -> None:
-    server = await serve(nursery, fixed(200, EVENTS, events(chunk("Hel"), "[DONE]")))
+async def test_done_without_a_finish_reason_ends_an_answer(nursery: trio.Nursery) -> None:
+    client = client_of(await serve(nursery, fixed(200, EVENTS, events(chunk("Hel"), "[DONE]"))))
+    text, completion = [piece async for piece in client.stream("Hi")]
+    assert text == "Hel"
+    assert isinstance(completion, Completion)
+    assert completion.finish_reason is None
+    await client.aclose()
+
+
+@pytest.mark.parametrize("sent", [[chunk("Hel")], ["[DONE]"]])
+async def test_a_cut_and_an_end_without_an_answer_stay_errors(nursery: trio.Nursery, sent: list[Any]) -> None:
+    server = await serve(nursery, fixed(200, EVENTS, events(*sent)))
     error = await failure_of(client_of(server), stream=True)
     assert (error.kind, error.retryable) == ("connection", True)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from ultra.clients.dialects.base import Dialect, apart, messages_of
 from ultra.clients.dialects.decoders import EventDecoder
+from ultra.clients.dialects.tolerant import ABSENT, TolerantDecoder, value_of
 from ultra.clients.dialects.usage import Count, read_usage
 from ultra.clients.wire.addresses import without_endings
 from ultra.messages.results import Completion, Usage
@@ -30,7 +30,7 @@ _MAX_TOKENS: Final = 4096  # the API requires a number, and every model allows t
 _FINISH: Final[Mapping[str, FinishReason]] = {
     "end_turn": "stop",
     "stop_sequence": "stop",
-    "pause_turn": "stop",
+    "pause_turn": "length",  # the turn goes on when it is asked to
     "max_tokens": "length",
     "model_context_window_exceeded": "length",
     "tool_use": "tool_calls",
@@ -63,13 +63,15 @@ class _StopDetails(Struct):
 class _Message(Struct):
     """A whole answer, or the head of a streamed one."""
 
-    content: list[_Block] | None = None
+    essential: ClassVar = "content"
+
+    content: str | list[_Block | str] | None = None
     model: str | None = None
     stop_reason: str | None = None
     stop_details: _StopDetails | None = None
-    usage: Any = None
-    error: Any = None
-    request_id: Any = None
+    usage: Raw = ABSENT
+    error: Raw = ABSENT
+    request_id: str | None = None
 
 
 class _Delta(_Block):
@@ -81,12 +83,12 @@ class _Delta(_Block):
 
 class _Event(Struct):
     type: str = ""
+    index: int | None = None
     message: _Message | None = None
     content_block: _Block | None = None
     delta: _Delta | None = None
-    usage: Any = None
-    error: Any = None
-    request_id: Any = None
+    usage: Raw = ABSENT
+    error: Raw = ABSENT
 
 
 class _Usage(Struct):
@@ -115,12 +117,21 @@ class _Assembly:
         self._usage: dict[str, Any] = {}
         self._model: str | None = None
         self._explanation: str | None = None
+        self._begun: set[int | None] = set()
         self.stop_reason: str | None = None
+
+    def begin_block(self, index: int | None, block: _Block) -> str:
+        """Add what the start of a block holds, and return its text; some servers repeat starts."""
+        if index in self._begun:
+            return ""
+        if index is not None:
+            self._begun.add(index)
+        return self.add_block(block)
 
     def add_block(self, block: _Block) -> str:
         """Add `block` and return its text."""
-        self._texts.append(block.answer)
-        self._thoughts.append(block.thought)
+        self._texts += filter(None, [block.answer])
+        self._thoughts += filter(None, [block.thought])
         return block.answer
 
     def add_end(self, end: _Message | _Delta) -> None:
@@ -129,26 +140,31 @@ class _Assembly:
         if end.stop_details is not None:
             self._explanation = end.stop_details.explanation
 
-    def add_usage(self, usage: object) -> None:
+    def add_usage(self, usage: Raw) -> None:
         """Let the counts in `usage` override earlier ones: they are cumulative."""
-        if isinstance(usage, dict):
-            self._usage |= {name: count for name, count in usage.items() if count is not None}
+        found = value_of(usage)
+        if isinstance(found, dict):
+            self._usage |= {name: count for name, count in found.items() if count is not None}
 
     def add_message(self, message: _Message) -> str:
         """Add `message` and return its text. Raises `ModelError` if it reports an error."""
-        if message.error:
-            raise self._head.failure_inside({"error": message.error, "request_id": message.request_id})
+        if error := value_of(message.error):
+            raise self._head.failure_inside({"error": error, "request_id": message.request_id})
         self._model = message.model or self._model
         self.add_usage(message.usage)
         self.add_end(message)
-        return "".join([self.add_block(block) for block in message.content or ()])
+        if self._texts:  # a start that is repeated
+            return ""
+        parts = [message.content] if isinstance(message.content, str) else message.content or ()
+        blocks = (_Block(type="text", text=part) if isinstance(part, str) else part for part in parts if part)
+        return "".join(filter(None, map(self.add_block, blocks)))
 
     def completion(self) -> Completion:
         """Return what has been put together."""
         return Completion(
             content="".join(self._texts),
             usage=read_usage(self._usage, _Usage),
-            finish_reason=_FINISH.get(self.stop_reason or ""),
+            finish_reason=_FINISH.get((self.stop_reason or "").lower()),
             request_id=self._head.request_id,
             model=self._model,
             reasoning="".join(self._thoughts) or None,
@@ -156,8 +172,8 @@ class _Assembly:
         )
 
 
-_read_message = msgspec.json.Decoder(_Message).decode
-_read_event = msgspec.json.Decoder(_Event).decode
+_read_message = TolerantDecoder(_Message)
+_read_event = TolerantDecoder(_Event)
 
 
 class _MessageDecoder(EventDecoder):
@@ -169,18 +185,18 @@ class _MessageDecoder(EventDecoder):
 
     def read(self, name: str, data: bytes) -> str:
         """Return the text in one event. Raises `ModelError`."""
-        if name == "error":
-            raise self.head.failure_inside(data)
         event = self.head.read(_read_event, data)
         event.type = event.type or name
-        if event.type == "error" or event.error:
+        known = event.type.startswith(("message_", "content_block", "ping"))
+        failed = event.error is not ABSENT and value_of(event.error)
+        if event.type == "error" or failed or (not known and self.head.reports_failure(data)):
             raise self.head.failure_inside(data)
         self._assembly.add_usage(event.usage)
         match event:
             case _Event(type="message_start", message=_Message() as message):
                 return self._assembly.add_message(message)
             case _Event(type="content_block_start", content_block=_Block() as block):
-                return self._assembly.add_block(block)
+                return self._assembly.begin_block(event.index, block)
             case _Event(type="content_block_delta", delta=_Delta() as delta):
                 return self._assembly.add_block(delta)
             case _Event(type="message_delta", delta=_Delta() as delta):
@@ -192,8 +208,7 @@ class _MessageDecoder(EventDecoder):
 
     def completion(self) -> Completion:
         """Return the whole answer. Raises `ModelError` if no stop reason was seen."""
-        if not self.finished:
-            raise self.cut_off()
+        self.check_end()
         return self._assembly.completion()
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from ultra.clients.dialects.decoders import PlainAnswer
+from ultra.clients.dialects.decoders import EventDecoder, PlainAnswer, SniffedAnswer
 from ultra.clients.wire.addresses import checked_url
 from ultra.messages.chat import ChatMessage
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ultra.messages.results import Completion
 
 __all__ = ["Dialect", "apart", "messages_of"]
+
+_SLICE: Final = 64 * 1024  # bytes of an answer that are split into events at once
 
 
 class Dialect(ABC):
@@ -87,23 +89,36 @@ class Dialect(ABC):
         """Raise `ModelError` if `completion` shows that the server answered something else than `request`."""
 
     def decoder(self, head: ResponseHead) -> AnswerDecoder:
-        """Return a decoder for one streamed answer."""
-        if head.content_type == "application/json":
-            return PlainAnswer(head, self.decode)
-        return self.stream_decoder(head)
+        """Return a decoder for one streamed answer, which may turn out to be a plain one."""
+        plain = head.content_type == "application/json"
+        if not issubclass(self.stream_decoder, EventDecoder):
+            return self._plain(head) if plain else self.stream_decoder(head)
+        return SniffedAnswer(
+            head, self.stream_decoder, self._plain, self._plain if plain else self.stream_decoder
+        )
 
     def decode_whole(self, content: bytes, head: ResponseHead) -> Completion:
         """Return the answer that `content` is, plain or streamed: some gateways stream unasked.
 
         Raises `ModelError`.
         """
-        if head.content_type != "text/event-stream":
-            return self.decode(content, head)
-        decoder = self.decoder(head)
-        for pieces in (decoder.feed(content), decoder.flush()):
-            for _ in pieces:
+        events = head.content_type == "text/event-stream"
+        if not issubclass(self.stream_decoder, EventDecoder):
+            if not events:
+                return self.decode(content, head)
+            decoder = self.decoder(head)
+        else:
+            expected = self.stream_decoder if events else self._plain
+            decoder = SniffedAnswer(head, self.stream_decoder, self._plain, expected)
+        for begin in range(0, len(content), _SLICE):
+            for _ in decoder.feed(content[begin : begin + _SLICE]):
                 pass  # the completion has them all
+        for _ in decoder.flush():
+            pass
         return decoder.completion()
+
+    def _plain(self, head: ResponseHead) -> PlainAnswer:
+        return PlainAnswer(head, self.decode)
 
 
 def messages_of(request: ModelRequest, options: CallOptions) -> list[ChatMessage]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from ultra.clients.wire.event_streams import EventSplitter
+from ultra.clients.wire.event_streams import BYTE_ORDER_MARK, EventSplitter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -15,7 +15,13 @@ if TYPE_CHECKING:
     from ultra.errors import ModelError
     from ultra.messages.results import Completion
 
-__all__ = ["AnswerDecoder", "EventDecoder", "PlainAnswer"]
+__all__ = ["AnswerDecoder", "EventDecoder", "PlainAnswer", "SniffedAnswer", "new_text"]
+
+_DONE: Final = b"[DONE]"
+_FIELDS: Final = (b"data:", b"event:", b"id:", b"retry:", b"error:", b":")
+_LONGEST_FIELD: Final = max(map(len, _FIELDS))
+
+_SHORTEST_REPEATED: Final = 6  # characters; less may well be said twice
 
 
 class AnswerDecoder(ABC):
@@ -55,7 +61,9 @@ class EventDecoder(AnswerDecoder):
 
     def __init__(self, head: ResponseHead) -> None:
         super().__init__(head)
+        head.expect_documents()
         self._events = EventSplitter()
+        self._heard = False
 
     def feed(self, data: bytes) -> Iterator[str]:
         """Yield the text of each event that `data` completes. Raises `ModelError`."""
@@ -77,12 +85,24 @@ class EventDecoder(AnswerDecoder):
         stray = self._events.stray
         return self.head.failure_inside(stray) if stray.strip() else self.head.cut_off()
 
+    def check_end(self) -> None:
+        """Raise `ModelError` if the stream ended too early: with no reason and no end of its own."""
+        if not self.finished and not (self.terminated and self._heard):
+            raise self.cut_off()
+
     def _texts(self, events: list[Event]) -> Iterator[str]:
         for event in events:
             if self.terminated:
                 return
-            if data := event.data.strip():
-                yield self.read(event.name, data)
+            data = event.data.strip()
+            if data == _DONE:  # whatever the dialect: gateways add it to all
+                self.terminated = True
+            elif data and (event.name == "error" or data[:1] not in b"{["):
+                raise self.head.failure_inside(data)  # words, or an error by its name
+            elif data:
+                text = self.read(event.name, data)
+                self._heard = self._heard or bool(text)
+                yield text
 
 
 class PlainAnswer(AnswerDecoder):
@@ -105,10 +125,100 @@ class PlainAnswer(AnswerDecoder):
 
     def flush(self) -> Iterator[str]:
         """Yield the whole text. Raises `ModelError`."""
-        self._completion = self._decode(bytes(self._content), self.head)
+        self._completion = self._decode(_without_done(bytes(self._content)), self.head)
         if self._completion.content:
             yield self._completion.content
 
     def completion(self) -> Completion:
         """Return the whole answer."""
         return self._completion
+
+
+class SniffedAnswer(AnswerDecoder):
+    """Decodes an answer by what it is: events or a whole JSON, whatever the type in its head says.
+
+    Args:
+        head: of the response.
+        events: makes the decoder of a streamed answer.
+        whole: makes the decoder of an answer in one piece.
+        expected: the one of these two for an answer that begins like neither.
+    """
+
+    def __init__(
+        self,
+        head: ResponseHead,
+        events: Callable[[ResponseHead], AnswerDecoder],
+        whole: Callable[[ResponseHead], AnswerDecoder],
+        expected: Callable[[ResponseHead], AnswerDecoder],
+    ) -> None:
+        super().__init__(head)
+        self._events, self._whole, self._expected = events, whole, expected
+        self._start = b""
+        self._inner: AnswerDecoder | None = None
+
+    def feed(self, data: bytes) -> Iterator[str]:
+        """Yield the pieces of text that `data` completes. Raises `ModelError`."""
+        if self._inner is None:
+            # Servers send blank lines while their model is at work.
+            self._start = (self._start + data).removeprefix(BYTE_ORDER_MARK).lstrip()
+            make = self._sniff()
+            if make is None:
+                return iter(())
+            self._inner, data = make(self.head), self._start
+        return self._follow(self._inner, self._inner.feed(data))
+
+    def flush(self) -> Iterator[str]:
+        """Yield what was still waiting for its end when the body ended. Raises `ModelError`."""
+        if self._inner is None:
+            self._inner = self._expected(self.head)
+            yield from self._follow(self._inner, self._inner.feed(self._start))
+        yield from self._follow(self._inner, self._inner.flush())
+
+    def completion(self) -> Completion:
+        """Return the whole answer. Raises `ModelError` where the stream ended too early."""
+        if self._inner is None:
+            raise self.head.cut_off()
+        return self._inner.completion()
+
+    def _sniff(self) -> Callable[[ResponseHead], AnswerDecoder] | None:
+        """Return what makes the decoder; None if too little has come to know."""
+        start = self._start
+        if start.startswith((b"{", b"[")):
+            return self._whole
+        if start.startswith(_FIELDS):
+            return self._events
+        if len(start) < _LONGEST_FIELD and any(field.startswith(start) for field in _FIELDS):
+            return None
+        return self._expected
+
+    def _follow(self, inner: AnswerDecoder, texts: Iterator[str]) -> Iterator[str]:
+        try:
+            yield from texts
+        finally:
+            self.finished, self.terminated = inner.finished, inner.terminated
+
+
+def new_text(texts: list[str], text: str, *, last: bool, whole: bool = False) -> str:
+    """Return what is new in `text`, a piece of a stream, after `texts`.
+
+    Some servers repeat the whole message in the last piece.
+
+    Args:
+        texts: the pieces before it, none empty.
+        text: the piece.
+        last: whether the model has said why it stopped.
+        whole: whether the piece calls itself a whole message.
+    """
+    if not last or not texts:
+        return text
+    before = "".join(texts)
+    repeated = whole or (len(texts) > 1 and len(before) >= _SHORTEST_REPEATED)
+    return text.removeprefix(before) if repeated else text
+
+
+def _without_done(content: bytes) -> bytes:
+    """Return `content` without the event behind it that ends a stream."""
+    stripped = content.rstrip()
+    if not stripped.endswith(_DONE) or stripped.startswith(_DONE):
+        return content
+    return stripped.removesuffix(_DONE).rstrip().removesuffix(b"data:").rstrip()

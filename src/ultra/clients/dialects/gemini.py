@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import quote, urlsplit
 
-import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from ultra.clients.dialects.base import Dialect, apart, messages_of
-from ultra.clients.dialects.decoders import EventDecoder
+from ultra.clients.dialects.decoders import EventDecoder, new_text
+from ultra.clients.dialects.tolerant import ABSENT, TolerantDecoder, value_of
 from ultra.clients.dialects.usage import Count, read_usage
 from ultra.messages.results import Completion, Usage
 
@@ -51,7 +51,9 @@ class _Part(Struct):
 
 
 class _Content(Struct):
-    parts: list[_Part] | None = None
+    essential: ClassVar = "parts"
+
+    parts: list[_Part | str] | None = None
 
 
 class _Candidate(Struct, rename="camel"):
@@ -70,10 +72,10 @@ class _Answer(Struct, rename="camel"):
 
     candidates: list[_Candidate] | None = None
     prompt_feedback: _Feedback | None = None
-    usage_metadata: Any = None
+    usage_metadata: Raw = ABSENT
     model_version: str | None = None
     response_id: str | None = None
-    error: Any = None
+    error: Raw = ABSENT
 
 
 class _Usage(Struct, rename="camel"):
@@ -124,11 +126,11 @@ class _Assembly:
 
     def add(self, answer: _Answer) -> str:
         """Add `answer` and return its text. Raises `ModelError` if it reports an error."""
-        if answer.error:
-            raise self._head.failure_inside({"error": answer.error})
+        if error := value_of(answer.error):
+            raise self._head.failure_inside({"error": error})
         self._model = answer.model_version or self._model
         self._response_id = answer.response_id or self._response_id
-        self._usage = read_usage(answer.usage_metadata, _Usage) or self._usage
+        self._usage = read_usage(value_of(answer.usage_metadata), _Usage) or self._usage
         if answer.prompt_feedback is not None and answer.prompt_feedback.block_reason:
             self._blocked = answer.prompt_feedback
         # Only the first of several candidates is the answer.
@@ -136,10 +138,12 @@ class _Assembly:
 
     def _choose(self, candidate: _Candidate) -> str:
         self._finish = candidate.finish_reason or self._finish
-        parts = candidate.content.parts or [] if candidate.content else []
+        given = candidate.content.parts or [] if candidate.content else []
+        parts = [_Part(text=part) if isinstance(part, str) else part for part in given]
         text = "".join(part.text or "" for part in parts if not part.thought)
-        self._texts.append(text)
-        self._thoughts += [part.text or "" for part in parts if part.thought]
+        text = new_text(self._texts, text, last=self._finish is not None)
+        self._texts += filter(None, [text])
+        self._thoughts += [part.text for part in parts if part.thought and part.text]
         return text
 
     def completion(self) -> Completion:
@@ -147,7 +151,7 @@ class _Assembly:
         return Completion(
             content="".join(self._texts),
             usage=self._usage,
-            finish_reason="content_filter" if self._blocked else _FINISH.get(self._finish or ""),
+            finish_reason="content_filter" if self._blocked else _FINISH.get((self._finish or "").upper()),
             request_id=self._head.request_id or self._response_id,
             model=self._model,
             reasoning="".join(self._thoughts) or None,
@@ -155,8 +159,8 @@ class _Assembly:
         )
 
 
-_read_answer = msgspec.json.Decoder(_Answer).decode
-_read_answers = msgspec.json.Decoder(list[_Answer]).decode
+_read_answer = TolerantDecoder(_Answer)
+_read_answers = TolerantDecoder(list[_Answer])
 
 
 class _ChunkDecoder(EventDecoder):
@@ -168,14 +172,17 @@ class _ChunkDecoder(EventDecoder):
 
     def read(self, name: str, data: bytes) -> str:  # noqa: ARG002 - Gemini's events have no names
         """Return the text in one chunk. Raises `ModelError`."""
-        text = self._assembly.add(self.head.read(_read_answer, data))
+        answer = self.head.read(_read_answer, data)
+        empty = not answer.candidates and answer.prompt_feedback is None and answer.usage_metadata is ABSENT
+        if empty and self.head.reports_failure(data):
+            raise self.head.failure_inside(data)
+        text = self._assembly.add(answer)
         self.finished = self._assembly.finished
         return text
 
     def completion(self) -> Completion:
         """Return the whole answer. Raises `ModelError` if no finish reason was seen."""
-        if not self.finished:
-            raise self.cut_off()
+        self.check_end()
         return self._assembly.completion()
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import urlsplit
 
-import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from ultra.clients.dialects.base import Dialect, messages_of
-from ultra.clients.dialects.decoders import AnswerDecoder
+from ultra.clients.dialects.decoders import AnswerDecoder, new_text
+from ultra.clients.dialects.tolerant import ABSENT, TolerantDecoder, value_of
 from ultra.clients.dialects.usage import Count, read_usage
 from ultra.clients.wire.addresses import without_endings
-from ultra.clients.wire.event_streams import LineSplitter
+from ultra.clients.wire.event_streams import BYTE_ORDER_MARK, LineSplitter
 from ultra.errors import ModelError
 from ultra.messages.results import Completion, Usage
 from ultra.messages.tokens import estimate_request, estimate_tokens
@@ -45,6 +45,8 @@ _FINISH: Final[Mapping[str, FinishReason]] = {"stop": "stop", "length": "length"
 
 
 class _Message(Struct):
+    essential: ClassVar = "content"
+
     content: str | None = None
     thinking: str | None = None
 
@@ -65,9 +67,9 @@ class _Answer(Struct):
     model: str | None = None
     done: bool | None = None
     done_reason: str | None = None
-    prompt_eval_count: Any = None
-    eval_count: Any = None
-    error: Any = None
+    prompt_eval_count: Raw = ABSENT
+    eval_count: Raw = ABSENT
+    error: Raw = ABSENT
 
 
 class _Assembly:
@@ -86,19 +88,23 @@ class _Assembly:
 
     def add(self, answer: _Answer) -> str:
         """Add `answer` and return its text. Raises `ModelError` if it reports an error."""
-        if answer.error:
-            raise self._head.failure_inside({"error": answer.error})
+        if error := value_of(answer.error):
+            raise self._head.failure_inside({"error": error})
         if answer.done:
             self._last = answer
         message = answer.message or _Message()
-        self._texts.append(message.content or "")
-        self._thoughts.append(message.thinking or "")
-        return self._texts[-1]
+        text = new_text(self._texts, message.content or "", last=self.finished)
+        self._texts += filter(None, [text])
+        self._thoughts += filter(None, [new_text(self._thoughts, message.thinking or "", last=self.finished)])
+        return text
 
     def completion(self) -> Completion:
         """Return what has been put together."""
         last = self._last or _Answer()
-        counts = {"prompt_eval_count": last.prompt_eval_count, "eval_count": last.eval_count}
+        counts = {
+            "prompt_eval_count": value_of(last.prompt_eval_count),
+            "eval_count": value_of(last.eval_count),
+        }
         return Completion(
             content="".join(self._texts),
             usage=read_usage(counts, _Usage),
@@ -110,7 +116,9 @@ class _Assembly:
         )
 
 
-_read_answer = msgspec.json.Decoder(_Answer).decode
+_read_answer = TolerantDecoder(_Answer)
+
+_IGNORED: Final = (b"event:", b"id:", b"retry:", b":")  # of events, as gateways send them
 
 
 class _LineDecoder(AnswerDecoder):
@@ -118,8 +126,10 @@ class _LineDecoder(AnswerDecoder):
 
     def __init__(self, head: ResponseHead) -> None:
         super().__init__(head)
+        head.expect_documents()
         self._lines = LineSplitter()
         self._assembly = _Assembly(head)
+        self._heard = False
 
     def feed(self, data: bytes) -> Iterator[str]:
         """Yield the text of each line that `data` completes. Raises `ModelError`."""
@@ -131,7 +141,7 @@ class _LineDecoder(AnswerDecoder):
 
     def completion(self) -> Completion:
         """Return the whole answer. Raises `ModelError` if the last line was not seen."""
-        if not self.finished:
+        if not self.finished and not (self.terminated and self._heard):
             raise self.head.cut_off()
         return self._assembly.completion()
 
@@ -139,9 +149,23 @@ class _LineDecoder(AnswerDecoder):
         for line in lines:
             if self.terminated:
                 return
-            if line.strip():
-                yield self._assembly.add(self.head.read(_read_answer, line))
+            data = line.strip().removeprefix(BYTE_ORDER_MARK).removeprefix(b"data:").strip()
+            if data == b"[DONE]":
+                self.terminated = True
+            elif data and not data.startswith(_IGNORED):
+                answer = self._answer(data)
+                text = self._assembly.add(answer)
+                self._heard = self._heard or bool(text)
+                yield text
                 self.finished = self.terminated = self._assembly.finished
+
+    def _answer(self, data: bytes) -> _Answer:
+        if data[:1] not in b"{[":
+            raise self.head.failure_inside(data)
+        answer = self.head.read(_read_answer, data)
+        if answer.message is None and not answer.done and self.head.reports_failure(data):
+            raise self.head.failure_inside(data)
+        return answer
 
 
 class OllamaChat(Dialect):
@@ -207,6 +231,20 @@ class OllamaChat(Dialect):
         if answer.message is None:
             raise head.failure_inside(content)
         return assembly.completion()
+
+    def decode_whole(self, content: bytes, head: ResponseHead) -> Completion:
+        """Return the answer that `content` is: one object, or the lines of a stream that nobody asked for."""
+        if not content.lstrip().startswith((b"data:", *_IGNORED)):
+            try:
+                return self.decode(content, head)
+            except ModelError as error:
+                if error.kind != "protocol" or b"\n" not in content.strip():
+                    raise
+        decoder = _LineDecoder(head)
+        for texts in (decoder.feed(content), decoder.flush()):
+            for _ in texts:
+                pass  # the completion has them all
+        return decoder.completion()
 
     def decoder(self, head: ResponseHead) -> AnswerDecoder:
         """Return a decoder for one streamed answer: a plain one is a stream of one line."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import quote, urlencode, urlsplit
 
-import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from ultra.clients.dialects.base import Dialect, messages_of
-from ultra.clients.dialects.decoders import EventDecoder
+from ultra.clients.dialects.decoders import EventDecoder, new_text
 from ultra.clients.dialects.openai_responses import OpenAIResponses
+from ultra.clients.dialects.tolerant import ABSENT, TolerantDecoder, value_of
 from ultra.clients.dialects.usage import Count, read_usage
 from ultra.clients.wire.addresses import has_version, without_endings
 from ultra.messages.results import Completion, Usage
@@ -29,14 +29,27 @@ __all__ = ["AzureOpenAIChat", "OpenAIChat"]
 _FINISH: Final[Mapping[str, FinishReason]] = {
     "stop": "stop",
     "eos": "stop",  # Together
+    "eos_token": "stop",
+    "stop_sequence": "stop",
     "end_turn": "stop",
+    "complete": "stop",  # Cohere
     "length": "length",
     "max_tokens": "length",
+    "max_output_tokens": "length",
+    "max_length": "length",
     "model_length": "length",  # Mistral
+    "model_context_window_exceeded": "length",
+    "pause_turn": "length",
     "tool_calls": "tool_calls",
+    "tool_use": "tool_calls",
     "function_call": "tool_calls",
     "content_filter": "content_filter",
     "sensitive": "content_filter",  # Zhipu
+    "safety": "content_filter",
+    "recitation": "content_filter",
+    "prohibited_content": "content_filter",
+    "blocklist": "content_filter",
+    "spii": "content_filter",
     "refusal": "refusal",
 }
 
@@ -55,10 +68,12 @@ class _Part(Struct):
 
 
 class _Message(Struct):
-    content: str | list[_Part] | None = None
+    essential: ClassVar = "content"
+
+    content: str | list[_Part | str] | _Part | None = None
     refusal: str | None = None
-    reasoning_content: Any = None
-    reasoning: Any = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
 
 
 class _Choice(Struct):
@@ -66,39 +81,47 @@ class _Choice(Struct):
     message: _Message | None = None
     delta: _Message | None = None
     finish_reason: str | None = None
-    usage: Any = None  # Moonshot
-    error: Any = None  # OpenRouter
+    usage: Raw = ABSENT  # Moonshot
+    error: Raw = ABSENT  # OpenRouter
 
 
 class _Groq(Struct):
-    usage: Any = None
-    error: Any = None
+    usage: Raw = ABSENT
+    error: Raw = ABSENT
 
 
 class _Answer(Struct):
     """A whole answer or one chunk of a streamed one."""
 
-    id: Any = None
-    object: Any = None
+    id: str | None = None
+    object: str | None = None
     choices: list[_Choice] | None = None
-    usage: Any = None
+    usage: Raw = ABSENT
     x_groq: _Groq | None = None
     model: str | None = None
-    error: Any = None
-    message: Any = None
-    type: Any = None
-    code: Any = None
+    error: Raw = ABSENT
+    base_resp: Raw = ABSENT  # MiniMax
+    message: Raw = ABSENT
+    type: Raw = ABSENT
+    code: Raw = ABSENT
 
     @property
     def failure(self) -> dict[str, Any] | None:
         """The error body that stands here in place of an answer, or beside one; None if there is none."""
         if self.object == "error":  # older vLLM: the answer itself is the error
-            return {"message": self.message, "type": self.type, "code": self.code}
-        choices = (choice.error for choice in self.choices or ())
-        found = (
-            self.error or (self.x_groq.error if self.x_groq else None) or next(filter(None, choices), None)
-        )
-        return {"error": found} if found else None
+            return {
+                "message": value_of(self.message),
+                "type": value_of(self.type),
+                "code": value_of(self.code),
+            }
+        places = [self.error, self.x_groq.error if self.x_groq else ABSENT]
+        places += [choice.error for choice in self.choices or ()]
+        found = next(filter(None, map(value_of, places)), None)
+        if found:
+            return {"error": found}
+        refused = value_of(self.base_resp)
+        failed = isinstance(refused, dict) and refused.get("status_code")
+        return {"base_resp": refused} if failed else None
 
 
 class _PromptDetails(Struct):
@@ -162,38 +185,43 @@ class _Assembly:
         if failure := answer.failure:
             raise self._head.failure_inside(failure)
         self._model = answer.model or self._model
-        if isinstance(answer.id, str):
-            self._id = answer.id or self._id
-        places = [answer.usage, answer.x_groq and answer.x_groq.usage]
+        self._id = answer.id or self._id
+        places = [answer.usage, answer.x_groq.usage if answer.x_groq else ABSENT]
         places += [choice.usage for choice in answer.choices or ()]
-        found = (read_usage(place, _Usage) for place in places)
+        found = (read_usage(value_of(place), _Usage) for place in places)
         self._usage = next(filter(None, found), self._usage)
         # Only the first of several choices is the answer.
         return "".join(self._choose(choice) for choice in answer.choices or () if not choice.index)
 
     def _choose(self, choice: _Choice) -> str:
         self.finish = choice.finish_reason or self.finish
-        if self.finish in _BROKEN_OFF:
+        if self.finish is not None and self.finish.lower() in _BROKEN_OFF:
             raise self._head.error(f"the model broke off: {self.finish}", "server")
         # Perplexity sends both: beside a delta, a message is all the text so far.
         places = (choice.delta, choice.message) if self._streamed else (choice.message, choice.delta)
         message = next(filter(None, places), _Message())
         text, thought = _split(message.content)
-        self._texts.append(text)
+        if self._streamed:
+            last = self.finish is not None
+            text = new_text(self._texts, text, last=last, whole=choice.delta is None)
+            thought = new_text(self._reasoning, thought, last=last, whole=choice.delta is None)
         # vLLM sends the same text under both names.
-        told = message.reasoning_content or message.reasoning
-        self._reasoning += [thought, told if isinstance(told, str) else ""]
-        self._refusal.append(message.refusal or "")
+        told = message.reasoning_content or message.reasoning or ""
+        if self._streamed and choice.delta is None and self.finish is not None and self._reasoning:
+            told = ""
+        self._texts += filter(None, [text])
+        self._reasoning += filter(None, [thought, told])
+        self._refusal += filter(None, [message.refusal])
         return text
 
     def completion(self) -> Completion:
         """Return what has been put together."""
         refusal = "".join(self._refusal) or None
-        finish = _FINISH.get(self.finish or "")
+        finish = _FINISH.get((self.finish or "").lower())
         return Completion(
             content="".join(self._texts),
             usage=self._usage,
-            finish_reason="refusal" if refusal and finish == "stop" else finish,
+            finish_reason="refusal" if refusal and finish in {None, "stop"} else finish,
             request_id=self._head.request_id or self._id,  # OpenRouter names a call nowhere else
             model=self._model,
             reasoning="".join(self._reasoning) or None,
@@ -201,18 +229,29 @@ class _Assembly:
         )
 
 
-def _split(content: str | list[_Part] | None) -> tuple[str, str]:
+def _split(content: str | list[_Part | str] | list[_Part] | _Part | None) -> tuple[str, str]:
     """Return the text and the reasoning in `content`."""
     if content is None:
         return "", ""
     if isinstance(content, str):
         return content, ""
-    texts = [part.text or "" for part in content if part.type == "text"]
-    thoughts = ["".join(_split(part.thinking)) for part in content if part.type == "thinking"]
+    parts = [content] if isinstance(content, _Part) else content
+    texts: list[str] = []
+    thoughts: list[str] = []
+    for part in parts:
+        if isinstance(part, str):
+            texts.append(part)
+        elif part.type in _TEXTS:
+            texts.append(part.text or "")
+        elif part.type in _THOUGHTS:
+            thoughts.append("".join(_split(part.thinking)) or part.text or "")
     return "".join(texts), "".join(thoughts)
 
 
-_read_answer = msgspec.json.Decoder(_Answer).decode
+_TEXTS: Final = frozenset({"text", "output_text", "input_text"})
+_THOUGHTS: Final = frozenset({"thinking", "reasoning", "reasoning_text", "summary_text"})
+
+_read_answer = TolerantDecoder(_Answer)
 
 
 class _ChunkDecoder(EventDecoder):
@@ -222,21 +261,18 @@ class _ChunkDecoder(EventDecoder):
         super().__init__(head)
         self._assembly = _Assembly(head, streamed=True)
 
-    def read(self, name: str, data: bytes) -> str:
+    def read(self, name: str, data: bytes) -> str:  # noqa: ARG002 - the chunks have no names
         """Return the text in one chunk. Raises `ModelError`."""
-        if data == b"[DONE]":
-            self.terminated = True
-            return ""
-        if name == "error":
+        answer = self.head.read(_read_answer, data)
+        if not answer.choices and answer.usage is ABSENT and self.head.reports_failure(data):
             raise self.head.failure_inside(data)
-        text = self._assembly.add(self.head.read(_read_answer, data))
+        text = self._assembly.add(answer)
         self.finished = self._assembly.finish is not None
         return text
 
     def completion(self) -> Completion:
         """Return the whole answer. Raises `ModelError` if no finish reason was seen."""
-        if not self.finished:
-            raise self.cut_off()
+        self.check_end()
         return self._assembly.completion()
 
 

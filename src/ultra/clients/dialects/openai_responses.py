@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from ultra.clients.dialects.base import Dialect, apart, messages_of
 from ultra.clients.dialects.decoders import EventDecoder
+from ultra.clients.dialects.tolerant import ABSENT, TolerantDecoder, value_of
 from ultra.clients.dialects.usage import Count, read_usage
 from ultra.messages.results import Completion, Usage
 
@@ -55,16 +55,16 @@ class _Answer(Struct):
     status: str | None = None
     model: str | None = None
     output: list[_Item] | None = None
-    usage: Any = None
-    error: Any = None
+    usage: Raw = ABSENT
+    error: Raw = ABSENT
     incomplete_details: _Incomplete | None = None
 
 
 class _Event(Struct):
     type: str = ""
-    delta: Any = None
+    delta: str | None = None
     response: _Answer | None = None
-    error: Any = None
+    error: Raw = ABSENT
 
 
 class _InputDetails(Struct):
@@ -108,8 +108,9 @@ class _Assembly:
 
     def add(self, answer: _Answer) -> str:
         """Add a response object and return the text that is new in it. Raises `ModelError` if it failed."""
-        if answer.error or answer.status in _BROKEN_OFF:
-            reason = answer.error or f"the model broke off: {answer.status}"
+        error = value_of(answer.error)
+        if error or answer.status in _BROKEN_OFF:
+            reason = error or f"the model broke off: {answer.status}"
             raise self._head.failure_inside({"error": reason})
         self._answer = answer
         if self.texts or self.refusals:  # the last event repeats the whole text
@@ -130,7 +131,7 @@ class _Assembly:
         answer = self._answer or _Answer()
         return Completion(
             content="".join(self.texts),
-            usage=read_usage(answer.usage, _Usage),
+            usage=read_usage(value_of(answer.usage), _Usage),
             finish_reason=self._finish(answer),
             request_id=self._head.request_id or answer.id,
             model=answer.model,
@@ -149,8 +150,8 @@ class _Assembly:
         return "stop" if answer.status == "completed" else None
 
 
-_read_answer = msgspec.json.Decoder(_Answer).decode
-_read_event = msgspec.json.Decoder(_Event).decode
+_read_answer = TolerantDecoder(_Answer)
+_read_event = TolerantDecoder(_Event)
 
 
 class _EventsDecoder(EventDecoder):
@@ -162,14 +163,12 @@ class _EventsDecoder(EventDecoder):
 
     def read(self, name: str, data: bytes) -> str:
         """Return the text in one event. Raises `ModelError`."""
-        if data == b"[DONE]":
-            self.terminated = True
-            return ""
         event = self.head.read(_read_event, data)
         kind = event.type or name
-        if kind == "error" or event.error:
-            raise self.head.failure_inside({"error": event.error} if event.error else data)
-        delta = event.delta if isinstance(event.delta, str) else ""
+        error = value_of(event.error)
+        if kind == "error" or error or (not kind.startswith("response.") and self.head.reports_failure(data)):
+            raise self.head.failure_inside({"error": error} if error else data)
+        delta = event.delta or ""
         match kind:
             case "response.output_text.delta":
                 self._assembly.texts.append(delta)
@@ -186,8 +185,7 @@ class _EventsDecoder(EventDecoder):
 
     def completion(self) -> Completion:
         """Return the whole answer. Raises `ModelError` if the last event was not seen."""
-        if not self.finished:
-            raise self.cut_off()
+        self.check_end()
         return self._assembly.completion()
 
 

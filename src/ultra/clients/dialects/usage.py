@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Protocol, TypeAlias
 
 import msgspec
 
+from ultra.clients.dialects.tolerant import TolerantDecoder
+
 if TYPE_CHECKING:
     from ultra.messages.results import Usage
 
@@ -28,7 +30,7 @@ def read_usage(found: object, wire: type[WireUsage]) -> Usage | None:
     if not isinstance(found, dict):
         return None
     try:
-        usage = msgspec.convert(found, wire, strict=False).normalized()
-    except msgspec.ValidationError:
+        usage = TolerantDecoder(wire)(msgspec.json.encode(found)).normalized()
+    except (msgspec.ValidationError, UnicodeError):
         return None
     return None if usage.input is None and usage.output is None else usage

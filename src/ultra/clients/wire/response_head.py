@@ -7,6 +7,7 @@ answer in the words of Google, of FastAPI or of a proxy that speaks HTML.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -17,6 +18,7 @@ from ultra.clients.wire.addresses import shown_url
 from ultra.clients.wire.error_kinds import codes_in, kind_of_error, quotas_in
 from ultra.clients.wire.event_streams import BYTE_ORDER_MARK
 from ultra.clients.wire.headers import REQUEST_ID_HEADERS, first_header, retry_after, retry_info
+from ultra.clients.wire.json_repair import HalfCharacters, has_nul
 from ultra.clients.wire.redaction import clipped, redact_secrets
 from ultra.errors import ModelError
 
@@ -35,6 +37,9 @@ _LONGEST_REQUEST_ID: Final = 200
 
 # A body longer than this [bytes] is no error message, and is not decoded as one: JSON of many small values
 # takes thirty times its size in memory.
+_MOST_VALUES: Final = 1_000_000
+"""Objects and lists of one document; an answer of 32 MiB that is nothing else would take a gigabyte."""
+
 _LONGEST_ERROR_BODY: Final = 64 * 1024
 
 
@@ -81,6 +86,7 @@ class ResponseHead:
         self.headers = headers
         self.request_id = first_header(headers, *REQUEST_ID_HEADERS)
         self._secrets = secrets
+        self._halves = HalfCharacters()
 
     def error(
         self,
@@ -128,19 +134,33 @@ class ResponseHead:
         found = self._parse(content) if isinstance(content, bytes) else content
         return self._read(found or "the answer is empty", None)
 
+    def expect_documents(self) -> None:
+        """Expect an answer in many documents, of which one may end in the middle of a character."""
+        self._halves.wait = True
+
     def reports_failure(self, content: bytes) -> bool:
         """Return whether `content`, which is no answer, is JSON that reports an error."""
         found = self._parse(content)
         return isinstance(found, dict) and _as_body(found).reports_failure
 
     def read(self, decode: Callable[[bytes], T], content: bytes) -> T:
-        """Return `content` decoded. Raises `ModelError` if it is not what the protocol says."""
+        """Return `content` decoded. Raises `ModelError` if it is not what the protocol says.
+
+        Text in it that cannot be encoded is repaired.
+        """
         if not content.strip():
             raise self.malformed("its body is empty")
+        content = content.removeprefix(BYTE_ORDER_MARK)
+        if len(content) > _MOST_VALUES and content.count(b"{") + content.count(b"[") > _MOST_VALUES:
+            raise self.malformed(f"it has more than {_MOST_VALUES} objects and lists")
         try:
-            return decode(content.removeprefix(BYTE_ORDER_MARK))
+            return decode(self._halves.repair(content) if has_nul(content) else content)
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             detail = f"{error} in {self._quote(content)!r}"
+        repaired = self._halves.repair(content)
+        if repaired != content:
+            with suppress(msgspec.DecodeError, UnicodeError, RecursionError):
+                return decode(repaired)
         raise self.malformed(detail)
 
     def _parse(self, content: bytes) -> Any:  # noqa: ANN401 - any JSON
