@@ -111,6 +111,7 @@ _READ: Final = 2_000
 _ANSWERABLE: Final = frozenset({"auth", "bad_request", "protocol", "server"})
 """Kinds of errors that other words may avoid."""
 
+_FAULT_OF_THE_SERVER: Final = 500
 _OTHER_CAUSES: Final = frozenset({401, 402, 408, 409, 429})
 
 # All of these stand between single spaces, in lower case, as `_words` writes them.
@@ -139,7 +140,10 @@ _SYSTEM: Final = (
     *(" system prompt ", " system prompts ", " system instruction ", " system instructions "),
     *(" support system ", " developer role ", " role developer ", " support developer "),
 )
-_ROLES: Final = (" roles must alternate ", " only user and assistant roles ", " only user and assistant ")
+_ROLES: Final = (
+    *(" roles must alternate ", " only user ", " should be user or assistant ", " invalid role system "),
+    *(" unexpected role system ", " unknown role system "),
+)
 _RESPONSES: Final = (" v1 responses ", " responses api ", " responses endpoint ", " not a chat model ")
 _STREAM: Final = (" stream ", " streaming ", " streamed ")
 _NO_ADDRESS: Final = (" unexpected endpoint ", " unknown endpoint ")
@@ -195,6 +199,8 @@ def _lessons(quirks: Quirks, said: str, status: int, payload: Mapping[str, Any])
         return
     if _has(said, _SYSTEM):
         yield replace(quirks, no_system=True)
+    if status >= _FAULT_OF_THE_SERVER:  # llama.cpp answers so where a template fails, and no more is meant
+        return
     if " use thinking budget " in said or " use thinkingbudget " in said:
         yield replace(quirks, thinking_budget=True)
     if (field := _named_first(said, payload)) is not None:

@@ -82,6 +82,14 @@ SYSTEM_WORDS = {
     "ollama": "template: System role not supported",
 }
 
+MORE_SYSTEM_WORDS = [
+    (400, "Conversation roles must alternate user/assistant/user/assistant/..."),
+    (500, "Only user, assistant and tool roles are supported!"),
+    (422, "[{'loc': ['body', 'messages', 0, 'role'], 'msg': \"Input should be 'user' or 'assistant'\"}]"),
+    (400, "Invalid role: system"),
+    (400, "This model does not support system prompts"),
+]
+
 REFUSED = [
     ("openai", "temperature", "Unsupported value: 'temperature' does not support 0.2 with this model."),
     ("openai", "temperature", "invalid temperature: only 1 is allowed for this model"),
@@ -151,6 +159,15 @@ async def test_without_a_system_role_the_system_prompt_goes_ahead_of_the_questio
     assert "Be terse.\\n\\n2+2?" in json.dumps(endpoint.seen[-1][1])
 
 
+@pytest.mark.parametrize(("status", "words"), MORE_SYSTEM_WORDS)
+async def test_chat_templates_refuse_the_system_role_in_many_words(status: int, words: str) -> None:
+    endpoint = Endpoint(
+        "openai", lambda _, payload: words if payload["messages"][0]["role"] == "system" else None, status
+    )
+    assert await ask(connected("openai", endpoint), stream=False) == "4"
+    assert len(endpoint.seen) == 2
+
+
 @pytest.mark.parametrize("dialect", ["openai", "anthropic", "ollama"])
 async def test_an_account_that_may_not_stream_is_asked_for_the_whole_answer(dialect: str) -> None:
     words = "Your organization must be verified to stream this model."
@@ -198,6 +215,7 @@ async def test_what_helps_nothing_is_neither_repeated_nor_remembered(*, stream: 
     [
         (400, "temperature must be between 0 and 1"),
         (429, "temperature is not supported"),
+        (500, "the upstream stream is not available; temperature unknown"),
         (401, "system prompts are not supported"),
         (400, "This model's maximum context length is 8192 tokens"),
         (400, "max_tokens is too large: this model supports at most 4096 completion tokens"),

@@ -132,9 +132,6 @@ class LocalClient(HTTPClient):
         MissingExtra: the extra ``local`` is not installed.
     """
 
-    context_window: int = CONTEXT_WINDOW
-    """Tokens that prompt and answer may have together."""
-
     def __init__(
         self,
         voice: str = "careful",
@@ -148,6 +145,11 @@ class LocalClient(HTTPClient):
         find_model()
         super().__init__(VoiceDialect(voice), limits=limits, options=options)
         self._connections = _EmbeddedConnections(self.limits, server)
+
+    @property
+    def context_window(self) -> int:
+        """Tokens that prompt and answer may have together."""
+        return min(CONTEXT_WINDOW, self.options.context_window or CONTEXT_WINDOW)
 
 
 class _EmbeddedConnections(Connections):
