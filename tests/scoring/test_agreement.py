@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from random import Random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ultra.prompts.composing import Candidate, compose
-from ultra.scoring.agreement import agreement
+from ultra.scoring.agreement import agreed_at_once, agreement, count_in_pieces
 from ultra.scoring.judge import JUDGE, parse_grades
 
 LABELS = {"A": "llama", "B": "gemini"}
@@ -43,6 +46,70 @@ def test_scripts_without_spaces_are_compared_by_their_characters() -> None:
 
     assert scores["one"] > 0.3
     assert scores["three"] < scores["one"]
+
+
+def test_different_letters_of_a_choice_do_not_agree_although_the_question_has_them() -> None:
+    question = "Which is right? A) one B) two C) three"
+    assert agreement(question, {"one": "A", "two": "B", "three": "C"}) == {"one": 0, "two": 0, "three": 0}
+    assert agreement(question, {"one": "A", "two": "(a)", "three": "The answer is A."}) == dict.fromkeys(
+        ("one", "two", "three"), 1.0
+    )
+
+
+def test_a_terse_right_answer_agrees_with_verbose_ones_and_two_verbose_wrong_ones_do_not_win() -> None:
+    words = "Let us look at the numbers closely, step by step, and add them all up with care. "
+    scores = agreement(
+        "How many?",
+        {
+            "terse": "42",
+            "verbose": f"{words * 3}\n\nSo the answer is **42**.",
+            "wrong": f"{words * 4}\n\nThe answer is 40.",
+            "wrong too": f"{words * 4}\n\nThe answer is 44.",
+        },
+    )
+    assert scores["terse"] == scores["verbose"] == pytest.approx(1 / 3)
+    assert max(scores["wrong"], scores["wrong too"]) <= 0.01
+
+
+def test_the_share_of_the_others_goes_by_weight() -> None:
+    answers = {"strong": "1", "weak": "2", "weaker": "2"}
+    scores = agreement("?", answers, {"strong": 3.0, "weak": 1.0, "weaker": 1.0})
+    assert scores == {"strong": 0.0, "weak": 0.25, "weaker": 0.25}
+    agreed = agreed_at_once("?", answers, {"strong": 3.0, "weak": 1.0, "weaker": 1.0})
+    assert agreed.votes == pytest.approx({"strong": 0.6, "weak": 0.4, "weaker": 0.4})
+
+
+def test_two_final_answers_that_differ_are_told_apart_by_weight() -> None:
+    scores = agreement("?", {"light": "1", "heavy": "2"}, {"light": 1.0, "heavy": 2.0})
+    assert scores["heavy"] > scores["light"]
+
+
+def test_texts_without_final_answers_are_compared_as_texts() -> None:
+    same = "The treaty was signed after long talks, and both sides kept to it for many years."
+    scores = agreement("?", {"one": same, "two": same, "three": "Nobody knows what came of all those plans."})
+    assert scores["one"] == scores["two"] == pytest.approx(0.5, abs=0.2)
+    assert scores["three"] < scores["one"]
+
+
+@pytest.mark.parametrize("ending", ["", " The answer is {}.", "\n\n**{}**"])
+def test_the_work_grows_linearly_and_is_done_in_small_pieces(ending: str) -> None:
+    rng = Random(1)
+    words = [f"w{number}" for number in range(3000)]
+
+    def work(answers: int) -> tuple[int, float]:
+        texts = {
+            f"m{number}": " ".join(rng.choices(words, k=1000)) + ending.format(number % 7)
+            for number in range(answers)
+        }
+        begun, pieces = time.process_time(), sum(1 for _ in count_in_pieces("Q", texts))
+        return pieces, time.process_time() - begun
+
+    work(2)
+    few, short = work(200)
+    many, long = work(1600)
+    assert few >= 6
+    assert many >= 50
+    assert long < 8 * 6 * max(short, 0.005)
 
 
 def test_answers_of_signs_alone_agree_when_they_are_the_same() -> None:

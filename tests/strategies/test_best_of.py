@@ -107,9 +107,10 @@ async def test_the_judge_stands_before_the_scorer() -> None:
     assert (str(result.final_synthesis), result.confidence) == ("c says so", 0.9)
 
 
-async def test_without_scorer_and_judge_the_heaviest_wins_and_nothing_is_known() -> None:
+async def test_without_scorer_and_judge_the_heaviest_wins_with_its_share_of_the_votes() -> None:
     result = await best_of(weights=(1.0, 2.0, 1.0))
-    assert (str(result.final_synthesis), result.confidence) == ("b says so", None)
+    assert (str(result.final_synthesis), result.confidence) == ("b says so", 0.5)
+    assert result.confidence_basis == "votes"
 
 
 async def test_a_single_answer_is_not_scored() -> None:

@@ -76,6 +76,11 @@ async def test_a_single_model_agrees_with_itself() -> None:
     assert (str(result.final_synthesis), result.confidence) == ("7", 1.0)
 
 
+async def test_the_same_number_in_different_units_is_no_majority() -> None:
+    result = await vote(*saying(a="5 km", b="5 m", c="6 km"))
+    assert result.synthesis_source == "primary"
+
+
 async def test_samples_of_one_model_vote_too() -> None:
     result = await vote(FakeModel(["8", "7", "7"], name="a"), samples=3)
     assert str(result.final_synthesis) == "7"
@@ -137,7 +142,7 @@ async def test_without_a_majority_the_heaviest_model_reads_all_answers_and_decid
     fakes = [deciding("a", "1"), deciding("b", "2"), deciding("c", "3")]
     result = await vote(*fakes, weights=(1.0, 1.5, 1.0))
     assert str(result.final_synthesis) == "b decides"
-    assert (result.synthesis_source, result.confidence) == ("primary", None)
+    assert (result.synthesis_source, result.confidence) == ("primary", 0.0)  # nobody else says so
     assert result.notices == ["the vote has no majority: a model read the whole answers and decided"]
     assert result.status == "success"
     (_, prompt) = fakes[1].prompts

@@ -20,6 +20,7 @@ from ultra.errors import ErrorKind
 
 __all__ = [
     "Completion",
+    "ConfidenceBasis",
     "FinishReason",
     "ModelFailure",
     "ModelMetrics",
@@ -38,12 +39,21 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "refusa
 Status = Literal["success", "degraded"]
 """Whether a run went as it should: degraded, if a model failed or a fallback was needed."""
 
-SynthesisSource = Literal["primary", "fallback", "best_candidate", "selected"]
+SynthesisSource = Literal["primary", "fallback", "best_candidate", "selected", "unanimous"]
 """Where the final answer comes from.
 
 primary: the model of highest weight that answered wrote it. fallback: another model wrote it, after that
 one failed. best_candidate: no model could write it, and the best candidate stands in its place. selected:
 the strategy chose one of the answers, word for word.
+"""
+
+
+ConfidenceBasis = Literal["votes", "similarity", "verifier", "quality"]
+"""What a confidence is.
+
+votes: the share of the models' weight whose final answer is that of the result. similarity: how much the
+result has in common with the texts of the models, where they have no final answers. verifier: what the
+caller's function said of it. quality: its grade by the judge or a scorer of the caller.
 """
 
 
@@ -128,6 +138,11 @@ class ModelResponse(Record, Struct, frozen=True, kw_only=True, gc=False):
 
     def __str__(self) -> str:
         return self.content
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the model wrote it to its end: neither cut at a limit, nor refused, nor filtered."""
+        return self.finish_reason in {None, "stop", "tool_calls"}
 
 
 class ModelFailure(Record, Struct, frozen=True, kw_only=True, gc=False):
@@ -219,7 +234,9 @@ class OrchestrationResult(Record, Struct, kw_only=True):
         meta_responses: the same of the step ``meta``.
         final_synthesis: the answer of the run; None if the stages have no synthesis.
         synthesis_source: where that answer comes from.
-        confidence: how sure the strategy is of it, 0..1; None if it does not say.
+        confidence: how sure the run is of it, 0..1: by default the share of votes for it; None if there is
+            no final answer.
+        confidence_basis: what the confidence is.
         status: whether all went as it should.
         steps: all steps in their order, with all answers; the other views are made of them.
         failures: the models that failed, step by step.
@@ -237,6 +254,7 @@ class OrchestrationResult(Record, Struct, kw_only=True):
     final_synthesis: ModelResponse | None = None
     synthesis_source: SynthesisSource | None = None
     confidence: float | None = None
+    confidence_basis: ConfidenceBasis | None = None
     status: Status = "success"
     steps: list[Step] = field(default_factory=list)
     failures: list[ModelFailure] = field(default_factory=list)

@@ -1,46 +1,165 @@
-"""The final answer within a text, in a normal form, so that a vote can count equal answers as one."""
+r"""The final answer within a text, in a normal form, so that equal answers are counted as one.
+
+Scorers, strategies and graders share this reader. It looks for what models use to mark an answer, the
+clearest mark first, and then for texts and last lines that are an answer by themselves.
+"""
 
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-__all__ = ["final_answer"]
+from msgspec import Struct
+
+from ultra.scoring.normal_form import normal_form
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["FinalAnswer", "equal_answers", "final_answer", "read_answer"]
 
 _LONGEST: Final = 4_000
-"""Characters at the end of a text that are searched, so that the time is bounded."""
+"""Characters at the end of a text that are searched for anything but a field of JSON."""
+_NEAR_END: Final = 400
+"""Characters; what is told so near to the end goes before a last line that is bold or short."""
+_LONGEST_SHORT: Final = 120
+_MOST_WORDS: Final = 6
+"""A text without a mark is an answer by itself up to so many words, or characters of Chinese."""
+_MOST_TRIED: Final = 16
+"""Places where a mark may stand, tried from the last one."""
+_LONGEST_FIELD: Final = 400
+_MOST_JSON: Final = 16_000
+"""Characters at the end of a text that are searched for a field of JSON, and a quarter at its beginning."""
 
-_LONGEST_SHORT: Final = 80
-"""Characters; a text of at most so many is a short answer as a whole, a last line of half as many."""
-
+_FIELD: Final = re.compile(r'"(?:final[_ ]?)?answer"\s{0,8}:\s{0,8}', re.IGNORECASE)
+_STRING: Final = re.compile(r'"((?:[^"\\]|\\.)*+)"', re.DOTALL)
+_SCALAR: Final = re.compile(r"\[[^\[\]{}]{0,200}\]|[-+\w.]{1,64}")
+_ESCAPE: Final = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
 _TAGGED: Final = re.compile(r"<answer>(.{1,400}?)</answer>", re.IGNORECASE | re.DOTALL)
-_HASHES: Final = re.compile(r"^####[ \t]*(\S.{0,200})$", re.MULTILINE)
-_TOLD: Final = re.compile(
-    r"\b(?:final\s+answer|answer|solution|result)\b\s{0,3}(?:is|:|=)+\s{0,3}(\S[^\n]{0,200})", re.IGNORECASE
+_HASHES: Final = re.compile(r"####[ \t]*([^\s#][^\n]{0,200})")
+_WORDS_THAT_TELL: Final = (
+    "answer",
+    "result",
+    "solution",
+    "option",
+    "choice",
+    "antwort",
+    "réponse",
+    "respuesta",
+    "resposta",
+    "risposta",
+    "ответ",
+    "答案",
+    "答え",
+    "정답",
 )
-_BOLD: Final = re.compile(r"\*\*([^*\n]{1,80})\*\*")
-_CHOICE: Final = re.compile(r"\(?([A-Za-z])\)?[.):]?(?:\s.*)?", re.DOTALL)
-_NUMBER: Final = re.compile(r"[-+\u2212]?\d[\d,\u00a0\u202f' ]*(?:\.\d+)?(?:[eE][-+]?\d+)?|[-+\u2212]?\.\d+")
-_SPACES: Final = re.compile(r"[\s\u00a0]+")
-_ARTICLES: Final = re.compile(r"^(?:the|a|an)\s+")
-_LATEX: Final = re.compile(r"\\(?:text|mathrm|mathbf|boxed|left|right|displaystyle|[,;! ])\s?|[{}$]")
+_TOLD: Final = re.compile(
+    r"[\s*_`]{0,4}(?:(?:to|for)\s[^\n.:?=]{1,80}?\s)?"
+    r"(?:[:=：][\s*_`]{0,4}|(?:is|was|are|would\s+be|must\s+be|ist|est|es|é|è|是|为|は)(?![a-z])"  # noqa: RUF001 - that colon is meant
+    r"[\s*_`]{0,4}[:：]?[\s*_`]{0,4}){1,2}"  # noqa: RUF001 - the same
+    r"([^\s*_`:][^\n]{0,200})",
+    re.IGNORECASE,
+)
+_NO_ANSWER: Final = re.compile(
+    r"(?:not|that|as\s+follows|below|above|in\s+the|given\s+by|found\s+by|correct|wrong|incorrect)\b",
+    re.IGNORECASE,
+)
+_LAST_BOLD: Final = re.compile(r"\*\*([^*\n]{1,120})\*\*[.!]?|__([^_\n]{1,120})__[.!]?")
+_BOLD_AT_END: Final = re.compile(r"\*\*([^*\n]{1,80})\*\*[^\w\n]{0,3}$")
+_CLOSING: Final = re.compile(
+    r"[?]$|\b(?:hope|help|let me know|question|feel free|thanks|cheers|enjoy)", re.IGNORECASE
+)
+_UNSPACED: Final = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
+_CHOICE_FIRST: Final = re.compile(r"[*(\[]{0,3}([A-J])(?:[)\].:]+\**|\*\*[.:)]?)(?=\s|$)")
+_NUMBER: Final = re.compile(r"(?<![\w.])([-+\u2212]?[$€£]?\d[\d,]{0,40}(?:\.\d{1,40})?(?:/\d{1,20})?)")
+
+
+class FinalAnswer(Struct, frozen=True, gc=False):
+    """The final answer of a text.
+
+    Attributes:
+        value: its normal form, without a unit.
+        unit: the normal form of the unit behind a number; empty if there is none.
+        marked: whether the text marks it as its answer, or is nothing but it. What is only the last number
+            of a text is not marked.
+    """
+
+    value: str
+    unit: str = ""
+    marked: bool = True
 
 
 def final_answer(text: str) -> str | None:
     r"""Return the final answer of `text` in a normal form; None if none is found.
 
-    It is, in this order: ``<answer>…</answer>``, ``\boxed{…}``, a line that begins with ``####``, "the answer
-    is …", a text that is short, and a last line that is bold or short. Numbers lose their thousands
-    separators and trailing zeros, words their case, articles and punctuation. At most the last 4,000
-    characters of the text are read, in linear time. ::
+    It is, in this order: ``<answer>…</answer>``, a JSON field such as ``"answer"``, ``\boxed{…}``,
+    ``#### …``, "the answer is …", a text that is short, a last line that is bold or short, a letter of a
+    choice at the beginning, and the last number of the last line. Numbers lose their thousands separators,
+    trailing zeros and units, words their case, articles and punctuation, LaTeX its commands. At most the
+    last 4,000 characters of the text are read closely, in linear time. ::
 
-        final_answer("So the answer is **1,024.0**.") == "1024"
+        final_answer("So the answer is **1,024.0 km**.") == "1024"
     """
-    end = text[-_LONGEST:].strip()
+    found = read_answer(text)
+    return None if found is None else found.value
+
+
+def read_answer(text: str) -> FinalAnswer | None:
+    """Return the final answer of `text`, its unit, and whether it is marked; None if none is found."""
+    end = text[-_LONGEST:].strip().rstrip(" …\u200b")
     if not end:
         return None
-    found = _last(_TAGGED, end) or _boxed(end) or _last(_HASHES, end) or _last(_TOLD, end) or _short(end)
-    return _normalized(found) if found is not None else None
+    found = _marked(text, end)
+    if found is not None:
+        return _answer(found, marked=True)
+    last_line = end[end.rfind("\n") + 1 :]
+    choice = _CHOICE_FIRST.match(text[:200].lstrip()[:16])
+    if choice is not None:
+        return FinalAnswer(choice[1])
+    number = _last(_NUMBER, last_line[-_NEAR_END:])
+    return None if number is None else _answer(number, marked=False)
+
+
+def equal_answers(texts: Sequence[str]) -> list[str | None]:
+    """Return a name for the final answer of each text, the same for equal answers; None where there is none.
+
+    Numbers of different units differ; a number without a unit is taken for that with the one unit there is,
+    where only one is named. ::
+
+        equal_answers(["5 km", "5", "5 kilometers", "6 m"]) == ["5", "5", "5", "6"]
+    """
+    return names_of_equals([read_answer(text) for text in texts])
+
+
+def names_of_equals(found: Sequence[FinalAnswer | None]) -> list[str | None]:
+    """Do what `equal_answers` does, for answers that have been read."""
+    units: dict[str, set[str]] = {}
+    for answer in found:
+        if answer is not None and answer.unit:
+            units.setdefault(answer.value, set()).add(answer.unit)
+    return [
+        None
+        if answer is None
+        else f"{answer.value} {answer.unit}".rstrip()
+        if len(units.get(answer.value, ())) > 1
+        else answer.value
+        for answer in found
+    ]
+
+
+# --- where it stands ------------------------------------------------------------------------------------
+
+
+def _marked(text: str, end: str) -> str | None:
+    """Return what `text`, whose last part is `end`, marks as its answer, or what is an answer by itself."""
+    found = _last(_TAGGED, end) if "<" in end else None
+    found = found or _field(text) or _boxed(end) or (_last(_HASHES, end) if "####" in end else None)
+    if found:
+        return found
+    told, near = _told(end)
+    if told is not None and near:
+        return told
+    return _alone(end) or told
 
 
 def _last(pattern: re.Pattern[str], text: str) -> str | None:
@@ -50,44 +169,97 @@ def _last(pattern: re.Pattern[str], text: str) -> str | None:
     return found
 
 
-def _boxed(text: str) -> str | None:
-    r"""Return what stands in the last ``\boxed{}``, whose braces may hold other braces."""
-    start = text.rfind("\\boxed{")
-    if start < 0:
-        return None
-    depth, begin = 1, start + len("\\boxed{")
-    for index in range(begin, len(text)):
-        depth += (text[index] == "{") - (text[index] == "}")
-        if not depth:
-            return text[begin:index] or None
+def _field(text: str) -> str | None:
+    """Return the value of the last JSON field ``"answer"``, in JSON that may be broken, too."""
+    if len(text) > _MOST_JSON:
+        text = f"{text[: _MOST_JSON // 4]}\n{text[-_MOST_JSON:]}"
+    end = len(text)
+    for _ in range(_MOST_TRIED):
+        at = max(text.rfind('nswer"', 0, end), text.rfind('NSWER"', 0, end))
+        if at < 0:
+            return None
+        match = _FIELD.match(text, text.rfind('"', max(0, at - 10), at + 1))
+        if match is not None:
+            value = _value(text, match.end())
+            if value:
+                return value
+        end = at
     return None
 
 
-def _short(text: str) -> str | None:
-    if len(text) <= _LONGEST_SHORT and "\n" not in text:
-        return text
-    line = text.rpartition("\n")[2].strip()
-    bold = _BOLD.fullmatch(line.rstrip("."))
-    if bold is not None:
-        return bold[1]
-    return line if len(line) <= _LONGEST_SHORT // 2 else None
+def _value(text: str, start: int) -> str | None:
+    string = _STRING.match(text, start, start + _LONGEST)
+    if string is not None:
+        value = _ESCAPE.sub(_unescaped, string[1]).strip()
+        if len(value) <= _LONGEST_FIELD:
+            return value
+        return _marked("", value[-_LONGEST:])
+    scalar = _SCALAR.match(text, start)
+    return None if scalar is None or scalar[0] == "null" else scalar[0].strip("[]")
 
 
-def _normalized(found: str) -> str | None:
-    text = _LATEX.sub(" ", found).replace("*", "").replace("`", "")
-    text = _SPACES.sub(" ", text).strip().strip(".,;:!?\"'()[]").strip()
-    if not text:
+def _unescaped(match: re.Match[str]) -> str:
+    """Return what an escape of JSON stands for; a command of LaTeX that nobody escaped stays as it is."""
+    told, string = match[1], match.string
+    if told[0] == "u" and len(told) > 1:
+        return chr(int(told[1:], 16))
+    if told in "nrtbf" and string[match.end() : match.end() + 1].isalpha():
+        return " " if told == "n" and not string.startswith(("eq", "ot", "u"), match.end()) else match[0]
+    return {"n": "\n", "r": "\n", "t": " ", "b": "", "f": ""}.get(told, told if told in '"\\/' else match[0])
+
+
+def _boxed(text: str) -> str | None:
+    r"""Return what stands in the last ``\boxed{}``, whose braces may hold other braces."""
+    start = max(text.rfind("\\boxed{"), text.rfind("\\fbox{"))
+    if start < 0:
         return None
-    choice = _CHOICE.fullmatch(found.strip().strip("*`\"'"))
-    if choice is not None and (
-        len(text) == 1 or found.strip().strip("*`\"'").lstrip("(")[1:2] in (")", ".", ":")
-    ):
-        return choice[1].upper()
-    number = _NUMBER.match(text)
-    if number is not None:
-        value = re.sub(r"[,\u00a0\u202f' ]", "", number[0]).replace("\u2212", "-").lstrip("+")
-        rest = text[number.end() :].strip().lower()
-        if "." in value and "e" not in value.lower():
-            value = value.rstrip("0").rstrip(".")
-        return f"{value} {rest}".strip() if rest and not rest[0].isdigit() and "/" in rest[:1] else value
-    return _ARTICLES.sub("", text.casefold())
+    begin = text.index("{", start) + 1
+    depth = 1
+    for index in range(begin, len(text)):
+        depth += (text[index] == "{") - (text[index] == "}")
+        if not depth:
+            return text[begin:index].strip() or None
+    return None
+
+
+def _told(end: str) -> tuple[str | None, bool]:
+    """Return what the text says its answer is, and whether it says so near its end."""
+    lower = end.lower()
+    if len(lower) != len(end):  # a few letters have lower forms of two characters
+        end = lower
+    best, found = -1, None
+    for word in _WORDS_THAT_TELL:
+        before = len(lower)
+        for _ in range(_MOST_TRIED):
+            at = lower.rfind(word, 0, before)
+            if at <= best:
+                break
+            match = _TOLD.match(end, at + len(word))
+            if match is not None and not _NO_ANSWER.match(match[1]):
+                best, found = at, match[1]
+                break
+            before = at
+    return found, len(end) - best <= _NEAR_END
+
+
+def _alone(end: str) -> str | None:
+    """Return the answer that the text is as a whole, or its last line."""
+    line = end[end.rfind("\n") + 1 :].strip()
+    bold = _LAST_BOLD.fullmatch(line)
+    if bold is not None:
+        return bold[1] or bold[2]
+    if len(line) > _LONGEST_SHORT:
+        return None
+    if _words(line) <= _MOST_WORDS and not _CLOSING.search(line):
+        return line
+    bold = _BOLD_AT_END.search(line)
+    return None if bold is None else bold[1]
+
+
+def _words(line: str) -> int:
+    return len(line.split()) + len(_UNSPACED.findall(line))
+
+
+def _answer(found: str, *, marked: bool) -> FinalAnswer | None:
+    value, unit = normal_form(found)
+    return FinalAnswer(value, unit, marked) if value else None

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeAlias, TypeVar, 
 from msgspec import Struct
 
 from ultra.messages.request import ModelRequest
-from ultra.messages.results import ModelFailure, ModelResponse, SynthesisSource
+from ultra.messages.results import ConfidenceBasis, ModelFailure, ModelResponse, SynthesisSource
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ultra.messages.options import RunOptions
     from ultra.messages.results import Step
     from ultra.prompts.composing import Task
+    from ultra.scoring.agreement import Agreed
 
 __all__ = ["Answer", "Model", "OpenStep", "RunContext", "Strategy", "StrategySpec", "Write"]
 
@@ -45,7 +46,8 @@ class Model(Struct, frozen=True):
 class Answer(Struct, frozen=True):
     """What a strategy came to; `response` is None where no answer was asked for.
 
-    `confidence` (0..1) is how sure it is; None where it cannot tell.
+    `confidence` (0..1) is how sure it is, and `basis` by what; None: the run takes the share of votes for the
+    answer.
 
     Raises:
         ValueError: a value is not allowed.
@@ -54,6 +56,7 @@ class Answer(Struct, frozen=True):
     response: ModelResponse | None
     source: SynthesisSource | None = None
     confidence: float | None = None
+    basis: ConfidenceBasis | None = None
 
     def __post_init__(self) -> None:
         response: object = self.response
@@ -236,8 +239,16 @@ class RunContext(Protocol):
         """
         ...
 
+    async def agree(self, responses: Sequence[ModelResponse]) -> Agreed:
+        """Count how the final answers agree, by weight; names are those of `sample_name`."""
+        ...
+
     def best(self, responses: Sequence[ModelResponse]) -> ModelResponse:
-        """Return the answer of the highest quality; of equals, that of the model of highest weight."""
+        """Return the best answer: a whole one, graded best by the judge or a scorer of the caller.
+
+        Where neither has graded, and among equals, it is the one whose final answer has most votes; then
+        the one of the model of highest weight.
+        """
         ...
 
     def call_user(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -51,9 +51,8 @@ class BestOf(Struct, frozen=True, kw_only=True):
             if not highest:
                 context.degrade("no answer passed the verifier; the one that scores best stands in its place")
             else:
-                return Answer(context.best(passed), "selected", highest)
-        best = context.best(passed)
-        return Answer(best, "selected", best.quality)
+                return Answer(context.best(passed), "selected", highest, "verifier")
+        return Answer(context.best(passed), "selected")
 
     def _verified(self, context: RunContext, verify: Verify, response: ModelResponse) -> float:
         try:

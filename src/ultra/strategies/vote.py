@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from ultra.scoring.final_answers import final_answer
+from ultra.scoring.final_answers import equal_answers
 from ultra.strategies.base import Answer
 
 if TYPE_CHECKING:
@@ -42,8 +42,9 @@ class Vote(Struct, frozen=True, kw_only=True):
         winner = max(votes, key=votes.__getitem__, default=None)
         if winner is None or votes[winner] <= cast / 2:
             return await self._decide(context, responses)
-        chosen = next(response for response in responses if final_answer(response.content) == winner)
-        return Answer(chosen, "selected", votes[winner] / cast)
+        finals = equal_answers([response.content for response in responses])
+        chosen = next(response for response, final in zip(responses, finals, strict=True) if final == winner)
+        return Answer(chosen, "selected", votes[winner] / cast, "votes")
 
     async def _decide(self, context: RunContext, responses: Sequence[ModelResponse]) -> Answer:
         context.note("the vote has no majority: a model read the whole answers and decided")
@@ -66,8 +67,8 @@ def _weights(context: RunContext) -> Mapping[str, float]:
 def _count(responses: Sequence[ModelResponse], weights: Mapping[str, float]) -> dict[str, float]:
     """The weight behind each final answer, in the order in which they stand."""
     votes: dict[str, float] = {}
-    for response in responses:
-        answer = final_answer(response.content)
+    finals = equal_answers([response.content for response in responses])
+    for response, answer in zip(responses, finals, strict=True):
         if answer is not None:
             votes[answer] = votes.get(answer, 0.0) + weights[response.model_name]
     return votes

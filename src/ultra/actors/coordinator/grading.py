@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from inspect import Parameter, signature
 from typing import TYPE_CHECKING
 
 import trio
@@ -10,6 +11,7 @@ import trio
 from ultra.actors.coordinator.reading import candidate_name
 from ultra.actors.model.messages import Generate, LocalRequest, seconds
 from ultra.errors import DeadlineExceeded, StageFailed
+from ultra.scoring.agreement import count_in_pieces
 from ultra.scoring.judge import parse_grades
 
 if TYPE_CHECKING:
@@ -18,27 +20,58 @@ if TYPE_CHECKING:
     from ultra.actors.coordinator.messages import Execute, LocalRun, Target
     from ultra.messages.request import ModelRequest
     from ultra.messages.results import ModelResponse
-    from ultra.scoring.agreement import Scorer
+    from ultra.scoring.agreement import Agreed, Scorer
     from ultra.strategies.base import RunContext
 
-__all__ = ["ask_judge", "call_scorer"]
+__all__ = ["agree", "ask_judge", "call_scorer"]
+
+
+async def agree(
+    question: str, texts: Mapping[str, str], weights: Mapping[str, float], *, by_text: bool = False
+) -> Agreed:
+    """Count how answers agree, by their names, and let others run after each few milliseconds of it."""
+    work = count_in_pieces(question, texts, weights, by_text=by_text)
+    while True:
+        try:
+            next(work)
+        except StopIteration as ended:
+            agreed: Agreed = ended.value
+            return agreed
+        await trio.lowlevel.checkpoint()
 
 
 def call_scorer(
-    context: RunContext, scorer: Scorer, stage: str, responses: Sequence[ModelResponse]
+    context: RunContext,
+    scorer: Scorer,
+    stage: str,
+    responses: Sequence[ModelResponse],
+    weights: Mapping[str, float],
 ) -> dict[str, float]:
     """Return the scores (0..1) of the answers, as far as there are any, by `candidate_name`.
 
-    The scorer must not wait: it runs where the actors do.
+    A scorer with a parameter ``weights`` is given these, by the same names. It must not wait: it runs where
+    the actors do.
 
     Raises:
         StageFailed: the scorer raised, or gave something else than scores.
     """
     texts = {candidate_name(response): response.content for response in responses}
+    more = {"weights": dict(weights)} if _takes_weights(scorer) else {}
     try:
-        return _checked(context.call_user(scorer, context.request.prompt, texts))
+        return _checked(context.call_user(scorer, context.request.prompt, texts, **more))
     except Exception as error:
         raise StageFailed(stage, "the scorer", error) from error
+
+
+def _takes_weights(scorer: Scorer) -> bool:
+    try:
+        parameter = signature(scorer).parameters.get("weights")
+    except Exception:  # noqa: BLE001 - whatever the caller's object does when it is looked at
+        return False
+    return parameter is not None and parameter.kind in {
+        Parameter.POSITIONAL_OR_KEYWORD,
+        Parameter.KEYWORD_ONLY,
+    }
 
 
 async def ask_judge(

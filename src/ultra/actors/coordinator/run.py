@@ -10,8 +10,8 @@ import trio
 from msgspec.structs import replace
 
 from ultra.actors.coordinator.gathering import Gathering
-from ultra.actors.coordinator.grading import ask_judge, call_scorer
-from ultra.actors.coordinator.reading import Reader
+from ultra.actors.coordinator.grading import agree, ask_judge, call_scorer
+from ultra.actors.coordinator.reading import Reader, candidate_name
 from ultra.actors.coordinator.steps import Call, OpenStep
 from ultra.actors.model.messages import Generate, LocalRequest, seconds
 from ultra.bridge.caller import call_in_context
@@ -34,7 +34,15 @@ from ultra.messages.events import (
     StageStarted,
 )
 from ultra.messages.request import ModelRequest
-from ultra.messages.results import ModelFailure, ModelMetrics, ModelResponse, OrchestrationResult, Step
+from ultra.messages.results import (
+    ConfidenceBasis,
+    ModelFailure,
+    ModelMetrics,
+    ModelResponse,
+    OrchestrationResult,
+    Step,
+)
+from ultra.scoring.agreement import agreed_at_once, agreement
 from ultra.strategies.base import Answer, Model
 
 if TYPE_CHECKING:
@@ -44,6 +52,7 @@ if TYPE_CHECKING:
     from ultra.messages.events import Event
     from ultra.messages.options import RunOptions
     from ultra.prompts.composing import Task
+    from ultra.scoring.agreement import Agreed
     from ultra.strategies.base import Write
 
 __all__ = ["Run"]
@@ -73,6 +82,8 @@ class Run:
         self._degraded = False
         self._judge_cost: float | None = None
         self._unusable: dict[str, None] = {}
+        self._agreed: tuple[dict[str, str], Agreed] | None = None  # the latest answers that were compared
+        self._graded: set[str] = set()  # answers whose quality is the word of a judge or of the caller
 
     async def execute(self) -> OrchestrationResult:
         """Carry out the run.
@@ -92,6 +103,7 @@ class Run:
         except Exception as error:
             raise StrategyFailed(name, error) from error
         self._tell_end()
+        confidence, basis = await self._confidence(answer)
         degraded = self._degraded or bool(self.failures) or answer.source in {"fallback", "best_candidate"}
         return OrchestrationResult(
             run_id=self._message.run_id,
@@ -99,7 +111,8 @@ class Run:
             strategy=name,
             final_synthesis=answer.response,
             synthesis_source=answer.source,
-            confidence=answer.confidence,
+            confidence=confidence,
+            confidence_basis=basis,
             status="degraded" if degraded else "success",
             steps=self.steps,
             failures=self.failures,
@@ -374,11 +387,52 @@ class Run:
         """Score answers by the scorer, then by the judge; see `RunContext.score`."""
         step, local = self._current_step(), self._local
         scores: dict[str, float] = {}
-        if local.scorer is not None:
-            scores = call_scorer(self, local.scorer, step.name, responses)
+        if local.scorer is agreement:
+            scores = (await self.agree(responses)).scores
+        elif local.scorer is not None:
+            scores = call_scorer(self, local.scorer, step.name, responses, self._weights_of(responses))
+            self._graded.update(scores)
         if local.judge is not None and self.judge is not None:
-            scores |= await self._grades(local.judge, self.judge, responses, self.deadline(within))
+            grades = await self._grades(local.judge, self.judge, responses, self.deadline(within))
+            self._graded.update(grades)
+            scores |= grades
         return [step.scored(response, scores, self._targets) for response in responses]
+
+    async def agree(self, responses: Sequence[ModelResponse]) -> Agreed:
+        """Count how answers agree; see `RunContext.agree`."""
+        texts = {candidate_name(response): response.content for response in responses}
+        if self._agreed is None or self._agreed[0] != texts:
+            agreed = await agree(self.request.prompt, texts, self._weights_of(responses))
+            self._agreed = texts, agreed
+        return self._agreed[1]
+
+    def _weights_of(self, responses: Sequence[ModelResponse]) -> dict[str, float]:
+        weights = self._weights()
+        return {candidate_name(response): weights[response.model_name] for response in responses}
+
+    async def _confidence(self, answer: Answer) -> tuple[float | None, ConfidenceBasis | None]:
+        """Return how sure the run is of its answer, and by what: else by the share of votes for it.
+
+        Those that vote are the answers of the first step that has any.
+        """
+        if answer.confidence is not None or answer.response is None:
+            return answer.confidence, answer.basis
+        chosen = answer.source == "selected" and candidate_name(answer.response) in self._graded
+        if chosen and answer.response.quality is not None:
+            return answer.response.quality, "quality"
+        voters = next((step.responses for step in self.steps if step.responses), ())
+        texts = {candidate_name(response): response.content for response in voters}
+        weights = self._weights_of(voters)
+        if not any(weights.values()):
+            weights = dict.fromkeys(weights, 1.0)
+        name = candidate_name(answer.response)
+        if texts.get(name) != answer.response.content:
+            name = ""  # it is none of them, and has no vote
+            texts, weights = {**texts, name: answer.response.content}, {**weights, name: 0.0}
+        agreed = await agree(self.request.prompt, texts, weights)
+        if agreed.counted and agreed.finals[name] is None:
+            agreed = await agree(self.request.prompt, texts, weights, by_text=True)
+        return min(1.0, agreed.votes[name]), "votes" if agreed.counted else "similarity"
 
     async def _grades(
         self, target: Target, judge: Model, responses: Sequence[ModelResponse], deadline: float
@@ -401,7 +455,18 @@ class Run:
 
     def best(self, responses: Sequence[ModelResponse]) -> ModelResponse:
         """Return the best of several answers; see `RunContext.best`."""
-        return max(self.by_weight(responses), key=lambda response: response.quality or 0.0)
+        texts = {candidate_name(response): response.content for response in responses}
+        if self._agreed is None or self._agreed[0] != texts:  # few answers, or `agree` was awaited before
+            self._agreed = texts, agreed_at_once(self.request.prompt, texts, self._weights_of(responses))
+        votes = self._agreed[1].votes
+
+        def rank(response: ModelResponse) -> tuple[bool, float, float]:
+            name = candidate_name(response)
+            told = response.quality if name in self._graded else None
+            return response.is_whole, told or 0.0, votes[name]
+
+        # Those of higher weight come first, and `max` takes the first of equals.
+        return max(self.by_weight(responses), key=rank)
 
     # --- the rest of a context --------------------------------------------------------------------------
 

@@ -1,0 +1,252 @@
+"""The normal form of a short answer: what is left when all is gone that does not change its meaning."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from typing import Final
+
+__all__ = ["normal_form"]
+
+_LONGEST: Final = 400
+_MOST_DIGITS: Final = 60
+
+_DASHES: Final = str.maketrans({"\u2212": "-", "\u2013": "-", "\u2010": "-", "\u2011": "-", "\uff0d": "-"})
+_QUOTES: Final = str.maketrans(
+    dict.fromkeys('*`"\u201c\u201d\u201e\u00ab\u00bb\u2018\u2019\u200b\u200c\u200d\u2060\ufeff', "")
+)
+_SPACES: Final = re.compile(r"[\s\u00a0\u202f]+")
+
+# LaTeX
+_WRAPPERS: Final = re.compile(
+    r"\\(?:text|textbf|textit|mathrm|mathbf|mathit|operatorname|boxed|fbox|mbox|hbox)\s{0,3}\{([^{}]{0,200})\}"
+)
+_EMPTY_COMMANDS: Final = re.compile(
+    r"\\(?:left|right|displaystyle|,|;|:|!|quad|qquad|%|\$|\(|\)|\[|\]|big|Big|limits)"
+    r"(?![a-zA-Z])|\\ |\^\{?\\circ\}?|\$"
+)
+_FRACTION: Final = re.compile(
+    r"\\[dt]?frac\s{0,3}(?:\{([^{}]{1,100})\}\s{0,3}\{([^{}]{1,100})\}|(\d)\s{0,3}(\d))"
+)
+_ROOT: Final = re.compile(r"\\sqrt\s{0,3}(?:\{([^{}]{1,100})\}|(\w))")
+_COMMANDS: Final = {
+    "\\cdot": "*",
+    "\\times": "*",
+    "\\div": "/",
+    "\\pi": "pi",
+    "π": "pi",
+    "\\infty": "inf",
+    "∞": "inf",
+    "\\pm": "±",
+    "\\leq": "<=",
+    "\\geq": ">=",
+    "\\le": "<=",
+    "\\ge": ">=",
+    "≤": "<=",
+    "≥": ">=",
+    "\\neq": "!=",
+    "\\cup": "\u222a",
+    "\u00d7": "*",
+}
+
+_CHOICE: Final = re.compile(
+    r"(?:(?:option|choice|answer|letter)\s{1,3})?(?:\(([A-Za-z])\)|\[([A-Za-z])\]|([A-Z])[.):]"
+    r"|([a-z])\)|([A-Z])(?=$|[,;]|\s[-(]|\s(?:because|since|as|is)\b))(?=$|[\s.,;:])",
+)
+_OPTION: Final = re.compile(r"(?:option|choice|letter)\s{1,3}\(?([A-Za-z])\)?[.):]?$", re.IGNORECASE)
+_YES_OR_NO: Final = re.compile(r"(yes|no|true|false)(?=$|[,.;:!]|\s(?:because|since|it|the|they|that)\b)")
+_LEAD: Final = re.compile(
+    r"^(?:(?:so|thus|therefore|hence|then)\b,?\s{1,3})?(?:it\s{1,3}is|it's|this\s{1,3}is|that's|that\s{1,3}is|they\s{1,3}are"
+    r"|there\s{1,3}are|there\s{1,3}is|we\s{1,3}(?:get|have)|approximately|about|roughly|exactly|equal\s{1,3}to)\s{1,3}",
+)
+_ARTICLES: Final = re.compile(r"^(?:the|a|an)\s+(?=\S)")
+_VARIABLE: Final = re.compile(r"^[a-z](?:\([a-z]\))?\s{0,3}=\s{0,3}(?=\S)")
+_SENTENCE_END: Final = re.compile(
+    r"[.!?](?=\s)|,?\s(?=(?:because|since|which|where|as)\s)|;\s|\s[-\u2014]\s|\s\((?=[a-z])"
+)
+_NUMBER: Final = re.compile(
+    r"([-+]?)\s?(?:[$€£¥]|usd\s?|rs\.?\s?)?\s?(\d{1,3}(?:[,'\s]\d{3})+(?!\d)|\d{1,60}|(?=\.\d))(\.\d{1,60})?(?:e([-+]?\d{1,3}))?"
+)
+_OVER: Final = re.compile(r"\s?/\s?(\d{1,30})(?![\d.])")
+_MIXED: Final = re.compile(r"\s(\d{1,6})/(\d{1,6})(?![\d.])")
+_SENTENCE: Final = 4
+_ANY_NUMBER: Final = re.compile(
+    r"(?<![\w.,/])[-+]?[$€£]?\d[\d,]{0,40}(?:\.\d{1,40})?(?:/\d{1,20})?%?(?![\w/])"
+)
+_OPERATORS: Final = re.compile(r"\s?([\\^_=+*/<>{}()\[\],;|±\u222a-])\s?")
+_DECIMAL_COMMA: Final = re.compile(r"([-+]?\d{1,60}),(\d{1,2})(?=$|\s?[%€]|\s[a-z])")
+_PUNCTUATION: Final = " .,;:!?…。！？、"  # noqa: RUF001 - these signs are meant
+
+_NUMBERS: Final = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
+    " seventeen eighteen nineteen twenty"
+)
+_WORDS_OF_NUMBERS: Final = {word: str(number) for number, word in enumerate(_NUMBERS.split(" "))}
+_UNITS: Final = {
+    name: unit
+    for unit, names in {
+        "": "dollar dollars usd euro euros eur pound pounds gbp percent degrees degree units unit usd$",
+        "km": "km kilometer kilometers kilometre kilometres kms",
+        "m": "m meter meters metre metres",
+        "cm": "cm centimeter centimeters centimetre centimetres",
+        "mm": "mm millimeter millimeters millimetre millimetres",
+        "mi": "mi mile miles",
+        "ft": "ft foot feet",
+        "in": "inch inches",
+        "yd": "yd yard yards",
+        "kg": "kg kgs kilogram kilograms kilo kilos",
+        "g": "g gram grams",
+        "mg": "mg milligram milligrams",
+        "t": "ton tons tonne tonnes",
+        "lb": "lb lbs",
+        "oz": "oz ounce ounces",
+        "l": "l liter liters litre litres",
+        "ml": "ml milliliter milliliters millilitre millilitres",
+        "s": "s sec secs second seconds",
+        "ms": "ms millisecond milliseconds",
+        "min": "min mins minute minutes",
+        "h": "h hr hrs hour hours",
+        "d": "day days",
+        "week": "week weeks",
+        "month": "month months",
+        "year": "yr yrs year years",
+        "cent": "cent cents",
+        "thousand": "thousand k",
+        "million": "million mio",
+        "billion": "billion bn",
+        "km/h": "km/h kph kmh",
+        "mph": "mph",
+        "m/s": "m/s",
+        "c": "°c celsius",
+        "f": "°f fahrenheit",
+    }.items()
+    for name in names.split()
+}
+"""The unit of each of its names; units that models mostly leave out are none."""
+
+
+def normal_form(found: str) -> tuple[str, str]:
+    r"""Return the normal form of a short answer, and the unit behind a number; empty if nothing is left.
+
+    ::
+
+        normal_form("**$1,024.50**") == ("1024.5", "")
+        normal_form(r"\frac{1}{2} \text{ hours}") == ("0.5", "h")
+        normal_form("(b) Paris") == ("B", "")
+    """
+    text = _bare(_SPACES.sub(" ", found[:_LONGEST].translate(_DASHES).translate(_QUOTES)))
+    if not text:
+        signs = found.strip()
+        return (signs, "") if signs and not any(map(str.isalnum, signs)) and not signs.isascii() else ("", "")
+    choice = _CHOICE.match(text) or _OPTION.match(text)
+    if choice is not None or (len(text) == 1 and text.isalpha()):
+        letter = text if choice is None else next(filter(None, choice.groups()))
+        return letter.upper(), ""
+    if "\\" in text or "$" in text or "^" in text or not text.isascii():
+        text = _without_latex(text)
+    text = _bare(text.casefold())
+    text = _LEAD.sub("", text)
+    text = _VARIABLE.sub("", text)
+    agreed = _YES_OR_NO.match(text)
+    if agreed is not None:
+        return agreed[1], ""
+    return _number(text) or _number_within(text) or (_words(text), "")
+
+
+def _sentence(text: str) -> str:
+    end = _SENTENCE_END.search(text)
+    return _bare(text[: end.start()] if end is not None else text)
+
+
+def _number_within(text: str) -> tuple[str, str] | None:
+    """Return the only number of a sentence that affirms."""
+    sentence = _sentence(text)
+    if len(sentence.split()) < _SENTENCE or " not " in sentence:
+        return None
+    numbers = _ANY_NUMBER.findall(sentence)
+    return _number(numbers[0]) if len(numbers) == 1 else None
+
+
+def _words(text: str) -> str:
+    words = _ARTICLES.sub("", _sentence(text))
+    if words in _WORDS_OF_NUMBERS:
+        return _WORDS_OF_NUMBERS[words]
+    return _OPERATORS.sub(r"\1", words).replace("{", "(").replace("}", ")") or text
+
+
+def _bare(text: str) -> str:
+    """Return `text` without the punctuation around it; the point of .5 stays."""
+    text = text.rstrip(_PUNCTUATION).lstrip(" ,;:!?…¿¡")
+    return text if text[:1] == "." and text[1:2].isdigit() else text.lstrip(". ")
+
+
+def _without_latex(text: str) -> str:
+    for _ in range(3):  # commands within commands
+        bare = _ROOT.sub(lambda match: f"sqrt({match[1] or match[2]})", text)
+        bare = _FRACTION.sub(
+            lambda match: f"{_part(match[1] or match[3])}/{_part(match[2] or match[4])}", bare
+        )
+        bare = _WRAPPERS.sub(r"\1", bare)
+        if bare == text:
+            break
+        text = bare
+    text = _EMPTY_COMMANDS.sub("", text)
+    for command, sign in _COMMANDS.items():
+        if command in text:
+            text = text.replace(command, sign)
+    return text
+
+
+def _divided(match: re.Match[str]) -> str:
+    return f"{_part(match[1] or match[3])}/{_part(match[2] or match[4])}"
+
+
+def _part(text: str) -> str:
+    return text if text.replace(".", "").isalnum() else f"({text})"
+
+
+def _number(text: str) -> tuple[str, str] | None:
+    """Return the number that `text` begins with, if that and a unit is all there is to it."""
+    text = _DECIMAL_COMMA.sub(r"\1.\2", text, count=1) if _DECIMAL_COMMA.match(text) else text
+    match = _NUMBER.match(text)
+    if match is None or not (match[2] or match[3]):
+        return None
+    rest = match.end()
+    whole = re.sub(r"[,'\s]", "", match[2])[:_MOST_DIGITS]
+    value = Fraction(f"{match[1]}{whole or 0}{match[3] or ''}e{match[4] or 0}")
+    over, mixed = _OVER.match(text, rest), _MIXED.match(text, rest)
+    if over is not None and int(over[1]):
+        value, rest = value / int(over[1]), over.end()
+    elif mixed is not None and int(mixed[2]):
+        part = Fraction(int(mixed[1]), int(mixed[2]))
+        value, rest = value + (-part if match[1] == "-" else part), mixed.end()
+    left = text[rest:]
+    unit = left.strip(" .()")
+    if unit and not left[0].isspace() and unit not in _UNITS and unit[0] not in "%°€£$¥":
+        return None  # such as 2x, 3rd, 10:30, 1,5
+    first = unit.split(" ", 1)[0].rstrip(".,;")
+    if left[:1] in "+*=^<>,;:" and left:
+        return None
+    if left and left.lstrip()[:1] in tuple("+-*=^<>/([√π±\u222a"):
+        return None
+    return _printed(value), _UNITS.get(first, "")
+
+
+def _printed(value: Fraction) -> str:
+    """Return the number as a decimal if that is exact and short, else as a fraction."""
+    rest = value.denominator
+    for prime in (2, 5):
+        while rest % prime == 0:
+            rest //= prime
+    if rest != 1:
+        return f"{value.numerator}/{value.denominator}"
+    digits = 0
+    scaled = value
+    while scaled.denominator != 1:
+        scaled *= 10
+        digits += 1
+    sign, number = "-" if scaled < 0 else "", str(abs(scaled.numerator))
+    if not digits:
+        return f"{sign}{number}"
+    number = number.rjust(digits + 1, "0")
+    return f"{sign}{number[:-digits]}.{number[-digits:]}"

@@ -1,0 +1,148 @@
+"""The reader of final answers: where it finds them, and what it takes for the same."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ultra.scoring.final_answers import equal_answers, final_answer, read_answer
+
+LONG = "First we look at what is given, and then at what is asked of us, with all care. " * 4
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "42",
+        " 42. ",
+        "**42**",
+        "$42",
+        "42 dollars",
+        "42.00",
+        "+42",
+        "The answer is 42.",
+        "So the final answer is: **42**",
+        "**Answer:** 42",
+        "**Final Answer**: $42$",
+        "The answer to this question is 42, since 6 times 7 is 42.",
+        f"{LONG}\n#### 42",
+        f"{LONG}\n\n\\boxed{{42}}",
+        f"{LONG} $\\boxed{{\\text{{42}}}}$",
+        f"{LONG}\n\n**42**",
+        f"{LONG}\n\nSo she has 42 apples.",
+        f"{LONG}\nTherefore she makes, all in all and after all of it was counted twice and paid for, $42.",
+        "<answer>41</answer> no: <answer>\n 42 \n</answer>",
+        '{"reasoning": "six times 7", "answer": "42"}',
+        '{"answer": 42, "reasoning": "six times 7 is what we need here, and no more"}',
+        '```json\n{\n  "reasoning": "it is\n41 or so",\n  "answer": "42"\n}\n```\n\nLet me know!',
+        '{"final_answer": "The answer is 42."}',
+        "答案是 42。",
+        "84/2",
+    ],
+)
+def test_marks_and_forms_of_a_number_come_to_the_same(text: str) -> None:
+    assert final_answer(text) == "42"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("1,024.50", "1024.5"),
+        ("1 024,5 \u20ac", "1 024,5 \u20ac"),
+        ("3,14", "3.14"),
+        (".5", "0.5"),
+        ("50%", "50"),
+        ("\\frac{1}{2}", "0.5"),
+        ("$\\dfrac{1}{3}$", "1/3"),
+        ("2/6", "1/3"),
+        ("3 1/2", "3.5"),
+        ("1e3", "1000"),
+        ("twelve", "12"),
+        ("x = 7", "7"),
+        ("B", "B"),
+        ("(b)", "B"),
+        ("B) Paris", "B"),
+        ("The correct option is (C).", "C"),
+        (f"B. It is that one.\n{LONG}", "B"),
+        ("Yes, since it is so.", "yes"),
+        ("The Answer Is PARIS!", "paris"),
+        ("It is Paris.", "paris"),
+        ("The Beatles", "beatles"),
+        ("(1, 2)", "(1,2)"),
+        ("\\left( 1, 2 \\right)", "(1,2)"),
+        ("\\dfrac{\\sqrt3}{2}", "(sqrt(3))/2"),
+        ("10:30", "10:30"),
+        ("2x + 1", "2x+1"),
+        ('{"answer": "\\frac{3}{4}"}', "0.75"),
+        ('{"answer": "\\\\frac{3}{4}"}', "0.75"),
+    ],
+)
+def test_normal_forms(text: str, found: str) -> None:
+    assert final_answer(text) == found
+
+
+@pytest.mark.parametrize(
+    "text", ["", " \n ", LONG, f"{LONG}\n\nI hope this helps!", f"{LONG}\n\nDo you have another question?"]
+)
+def test_a_text_that_comes_to_no_short_answer_has_none(text: str) -> None:
+    assert final_answer(text) is None
+
+
+def test_the_last_number_of_a_text_is_not_marked_as_its_answer() -> None:
+    found = read_answer(
+        f"{LONG}\nAnd in the end, after these many steps, there were some 42 of them left over."
+    )
+    assert found is not None
+    assert (found.value, found.marked) == ("42", False)
+
+
+def test_units_tell_numbers_apart_where_several_are_named() -> None:
+    assert equal_answers(["5 km", "5", "5 kilometers"]) == ["5", "5", "5"]
+    first, second, third = equal_answers(["5 km", "5 m", "5 kilometers"])
+    assert first == third != second
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        '"answer": "',
+        "\\boxed{",
+        "the answer is ",
+        "**",
+        "<answer>",
+        "####",
+        "9",
+        "9,",
+        '\\"',
+        "\\frac{",
+        "answer: \\text{",
+        "a ",
+        "Answer",
+        "\u017f",
+        "{[",
+        "1/",
+    ],
+)
+def test_the_time_is_bounded_whatever_the_text(piece: str) -> None:
+    text = piece * (200_000 // len(piece))
+    begun = time.process_time()
+    final_answer(text)
+    final_answer(f"{text}\n{text[:300]}")
+    assert time.process_time() - begun < 0.25
+
+
+@given(st.text(max_size=400))
+def test_any_text_is_read(text: str) -> None:
+    found = final_answer(text)
+    assert found is None or found
+
+
+@given(
+    st.integers(-(10**30), 10**30), st.sampled_from(["{}", "**{}**", "The answer is {}.", "\\boxed{{{}}}"])
+)
+def test_a_number_is_found_as_it_is(number: int, form: str) -> None:
+    assert final_answer(form.format(number)) == str(number)
+    assert final_answer(form.format(f"{number:,}")) == str(number)
