@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from ultra.bridge.caller import Call, Caller, OnText, Runner, trio_runner
 from ultra.clients.classify import classify
+from ultra.clients.cleaning import AnswerText, cleaned, joined_parts, shows_nothing
 from ultra.clients.signature import DeclaredCall, UnusableSignatureError, may_block
 from ultra.clients.wire.rate_limits import RateLimits
 from ultra.clients.wire.text_repair import RepairedText, repaired
@@ -37,12 +38,14 @@ T = TypeVar("T")
 # into reasoning, or it waits for a tool.
 _LASTING: Final = frozenset({"content_filter", "refusal", "length", "tool_calls"})
 _LONGEST_REFUSAL: Final = 2_000  # characters of it in an error
+_REFUSED: Final = frozenset({"content_filter", "refusal"})
+_LONGEST_QUOTED: Final = 200  # characters
 _END: Final = object()
 _MISSING: Final = object()
 
 
 class EmptyAnswer(ModelError):
-    """The model answered without a text; perhaps it refused.
+    """The model gave no answer: it wrote no text, or refused, perhaps in the middle of one.
 
     Attributes:
         usage: the tokens of the call, which cost money all the same; None where the client reported none.
@@ -50,8 +53,11 @@ class EmptyAnswer(ModelError):
 
     def __init__(self, completion: Completion) -> None:
         said = f": {completion.refusal[:_LONGEST_REFUSAL]}" if completion.refusal else ""
+        what = "the answer is empty"
+        if not shows_nothing(completion.content):
+            what = f"the model broke off its answer, which began {completion.content[:_LONGEST_QUOTED]!r}"
         super().__init__(
-            f"the answer is empty (finish reason: {completion.finish_reason or 'not reported'}){said}",
+            f"{what} (finish reason: {completion.finish_reason or 'not reported'}){said}",
             kind="content",
             retryable=completion.finish_reason not in _LASTING,
             request_id=completion.request_id,
@@ -260,7 +266,10 @@ class ClientAdapter:
             # The iterable may hold a connection that the iterator made from it knows nothing of.
             closing.push_async_callback(_close, stream)
             closing.push_async_callback(_close, pieces)
-            answer = await _collect(pieces, on_text)
+            text = None if on_text is None else AnswerText(on_text)
+            answer = await _collect(pieces, text)
+            if text is not None:
+                text.end()
         return _settled(_checked(answer, request), request)
 
 
@@ -426,14 +435,20 @@ async def _collect(pieces: AsyncIterator[object], on_text: OnText | None) -> obj
 
 
 def _checked(answer: object, request: ModelRequest) -> Completion:
-    if isinstance(answer, str) and answer.strip():
-        return Completion(content=answer, usage=_estimate(answer, request))
     completion = Completion(content=answer) if isinstance(answer, str) else answer
+    if isinstance(completion, list):
+        completion = joined_parts(completion)
     if not isinstance(completion, Completion):
         raise _wrong_type(answer, "str or Completion")
+    content: object = completion.content
+    if isinstance(content, list) and (parts := joined_parts(content)) is not None:
+        completion = replace(
+            completion, content=parts.content, reasoning=completion.reasoning or parts.reasoning
+        )
     if not isinstance(completion.content, str):
         raise _wrong_type(completion.content, "str as the content of a Completion")
-    if not completion.content.strip():
+    completion = cleaned(completion, request)
+    if shows_nothing(completion.content) or completion.finish_reason in _REFUSED or completion.refusal:
         raise EmptyAnswer(completion)
     usage = completion.usage
     if usage is not None and (usage.input is not None or usage.output is not None):

@@ -1,0 +1,154 @@
+"""Reasoning in answers, marks of fences, and answers that show nothing."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ultra import Completion
+from ultra.clients.adapter import ClientAdapter, EmptyAnswer
+from ultra.clients.cleaning import AnswerText, shows_nothing, split_reasoning
+from ultra.errors import ModelError
+from ultra.messages.request import ModelRequest
+from ultra.prompts.composing import Candidate, compose
+
+HARMONY = (
+    "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>It is 4.<|return|>"
+)
+
+
+async def answer(given: Any, request: ModelRequest | None = None) -> Completion:
+    return await ClientAdapter(lambda _prompt: given).call(request or ModelRequest.of("2+2?"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<think>\nHm.\n</think>\n\nIt is 4.",
+        "<thinking>Hm.</thinking>It is 4.",
+        "<Reasoning>Hm.</reasoning>\nIt is 4.",
+        "\n <thought>Hm.</thought> It is 4.",
+        "[THINK]Hm.[/THINK]It is 4.",
+        "◁think▷Hm.◁/think▷It is 4.",
+        "<|START_THINKING|>Hm.<|END_THINKING|>It is 4.",
+        "<|channel>thought\nHm.<channel|>It is 4.",
+        "Hm.</think>\n\nIt is 4.",
+        "It is 4.\n<think>Hm.</think>",
+        HARMONY,
+        "analysisHm.assistantfinalIt is 4.",
+        [{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": "It is 4."}],
+        [{"type": "reasoning", "summary": [{"text": "Hm."}]}, {"type": "text", "text": "It is 4."}],
+        Completion(content="<think>Hm.</think>It is 4."),
+    ],
+)
+async def test_reasoning_is_no_part_of_the_answer(text: Any) -> None:
+    completion = await answer(text)
+    assert (completion.content, completion.reasoning) == ("It is 4.", "Hm.")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Models write `<think>` before they answer, and `</think>` after that.",
+        "The <think> tag opens it.",
+        "```\n<think>\nnot mine\n</think>\n```\nThat is how it looks.",
+        "a < b and c > d",
+        "analysis is a branch of mathematics",
+    ],
+)
+async def test_text_about_tags_stays_as_it_is(text: str) -> None:
+    completion = await answer(text)
+    assert (completion.content, completion.reasoning) == (text, None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<think>\nLet me",
+        "<think></think>",
+        "<|channel|>analysis<|message|>Let me",
+        "\u200b\u2060\ufeff",
+        "\u00ad \n",
+    ],
+)
+async def test_reasoning_without_an_answer_and_invisible_text_are_empty_answers(text: str) -> None:
+    with pytest.raises(EmptyAnswer, match="the answer is empty"):
+        await answer(text)
+
+
+@pytest.mark.parametrize("reason", ["refusal", "content_filter"])
+async def test_an_answer_that_was_refused_in_its_middle_is_none(reason: Any) -> None:
+    with pytest.raises(ModelError, match="broke off its answer, which began 'To make the'") as caught:
+        await answer(Completion(content="To make the", finish_reason=reason))
+    assert (caught.value.kind, caught.value.retryable) == ("content", False)
+
+
+async def test_the_marks_of_the_fences_of_its_prompt_are_removed() -> None:
+    prompt = compose(
+        "synthesis",
+        question="Q?",
+        candidates=[Candidate("a", "4"), Candidate("b", "5")],
+        asked_model="r",
+        secret=b"s" * 32,
+    )
+    nonce = prompt.user.partition("<")[2].partition(">")[0]
+    request = ModelRequest.of(prompt.user, prompt.system)
+    completion = await answer(f"Final: <{nonce}>4</{nonce}>, in <organization>", request)
+    assert completion.content == "Final: 4, in <organization>"
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 1000])
+@pytest.mark.parametrize(
+    ("text", "heard"),
+    [
+        ("<think>\nHm.\n</think>\n\nIt is 4.", "It is 4."),
+        ("<thinking>Hm.</thinking><think>Hm.</think>It is 4.", "It is 4."),
+        ("It is < 4.", "It is < 4."),
+        ("<thin ice>", "<thin ice>"),
+        ("<th", "<th"),
+        (HARMONY, "It is 4.<|return|>"),
+        ("<think>Let me", ""),
+    ],
+)
+def test_a_stream_is_heard_without_the_reasoning_at_its_beginning(text: str, heard: str, size: int) -> None:
+    pieces: list[str] = []
+    stream = AnswerText(pieces.append)
+    for start in range(0, len(text), size):
+        stream(text[start : start + size])
+    stream.end()
+    assert "".join(pieces) == heard
+
+
+@given(st.text(st.sampled_from("<think>/`\n a[]"), max_size=120))
+def test_any_text_is_split(text: str) -> None:
+    content, reasoning = split_reasoning(text)
+    assert len(content) + len(reasoning) <= len(text)
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "<think>",
+        "</think>",
+        "\n<think>",
+        "```",
+        "\n<think></think>",
+        "```\n<think>",
+        "<|channel|>",
+        "[think]",
+        " ",
+    ],
+)
+def test_the_time_is_linear_whatever_the_text(piece: str) -> None:
+    text = piece * (400_000 // len(piece))
+    begun = time.process_time()
+    split_reasoning(text)
+    shows_nothing("\u200b" * 400_000)
+    stream = AnswerText(lambda _: None)
+    for start in range(0, 40_000, 4):
+        stream(text[start : start + 4])
+    assert time.process_time() - begun < 0.5
