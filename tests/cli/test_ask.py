@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 TWO = ("--model", "openai:first@2", "--model", "openai:second")
+THREE_STAGES = ("--stages", "initial,meta,synthesis")
 NO_KEYS = {"OPENAI_API_KEY": ""}
 
 
@@ -35,7 +36,7 @@ def broken() -> Script:
 
 async def test_answers_analyses_and_the_synthesis_are_written_as_plain_text() -> None:
     async with chat_server(second=Script(("Surely ", "Paris."))) as server:
-        done = await run_ultra("ask", "Where?", *TWO, env=server.environment)
+        done = await run_ultra("ask", "Where?", *TWO, *THREE_STAGES, env=server.environment)
 
     output = done.stdout.decode()
     assert (done.returncode, done.stderr) == (0, b"")
@@ -48,9 +49,18 @@ async def test_answers_analyses_and_the_synthesis_are_written_as_plain_text() ->
     )
 
 
+async def test_without_stages_nothing_is_analysed_and_what_all_say_stands_as_it_is() -> None:
+    async with chat_server(first=Script(("It is Paris.",)), second=Script(("Paris",))) as server:
+        done = await run_ultra("ask", "Where?", *TWO, "--json", env=server.environment)
+
+    result = msgspec.json.decode(done.stdout, type=OrchestrationResult)
+    assert [step.name for step in result.steps] == ["initial"]
+    assert (result.synthesis_source, result.confidence) == ("unanimous", 1.0)
+
+
 async def test_json_is_one_document_with_the_whole_result() -> None:
     async with chat_server(first=Script(("tab\t \x1b \x7f \x9b ", "漢字"))) as server:
-        done = await run_ultra("ask", "Where?", *TWO, "--json", env=server.environment)
+        done = await run_ultra("ask", "Where?", *TWO, *THREE_STAGES, "--json", env=server.environment)
 
     assert (done.returncode, done.stderr) == (0, b"")
     result = msgspec.json.decode(done.stdout, type=OrchestrationResult)

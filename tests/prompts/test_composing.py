@@ -152,7 +152,7 @@ def test_a_long_question_is_not_repeated() -> None:
     prompt = ask(question=question)
 
     assert prompt.user.count(question) == 1
-    assert prompt.user.endswith("the question: the one at the top.")
+    assert prompt.user.endswith('to the question that follows the word "Question:" above.')
 
 
 def test_the_instructions_leave_room_in_a_small_context_window() -> None:

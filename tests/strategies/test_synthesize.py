@@ -13,9 +13,20 @@ from trio.testing import MockClock
 
 from helpers.coordinator_runs import Recorder, asks, run
 from helpers.model_actors import register
-from ultra import ModelError, MultiLLMOrchestrator, Stage, StageFailed, StageResponses, Timeouts
+from ultra import (
+    BadCall,
+    ModelError,
+    MultiLLMOrchestrator,
+    OrchestrationResult,
+    QuorumNotReached,
+    Stage,
+    StageFailed,
+    StageResponses,
+    Timeouts,
+)
 from ultra.messages.events import Event, ModelFailed, StageCompleted
-from ultra.testing import FakeModel
+from ultra.strategies import Synthesize
+from ultra.testing import FakeAnswer, FakeModel
 
 
 def words(responses: StageResponses) -> str:
@@ -228,3 +239,109 @@ def test_however_much_the_stages_keep_the_first_has_a_fifth_and_none_ends_before
     assert [moment for pair in ends for moment in pair] == sorted(moment for pair in ends for moment in pair)
     for (_, before), (answered, _), share in zip(ends, ends[1:], shares[1:], strict=False):
         assert share < 1e-3 or answered > before
+
+
+# --- unanimous answers, analysts, and what is cut off ------------------------------------------------
+
+
+async def asked(*fakes: FakeModel, strategy: Synthesize, **fields: Any) -> OrchestrationResult:
+    return await orchestrator_of(*fakes).process_responses("Q", strategy=strategy, **fields)
+
+
+async def test_what_all_say_stands_word_for_word_where_that_is_wanted() -> None:
+    fakes = [FakeModel("The answer is 42.", name="a"), FakeModel("**42**", name="b")]
+    result = await asked(*fakes, strategy=Synthesize(keep_unanimous=True))
+    assert result.final_synthesis == result.initial_responses["a"]
+    assert (result.synthesis_source, result.confidence) == ("unanimous", 1.0)
+    assert [step.name for step in result.steps] == ["initial"]
+    assert (await asked(*fakes, strategy=Synthesize())).synthesis_source == "primary"
+
+
+@pytest.mark.parametrize(
+    "other", ["41", "It is hard to say, and nobody really knows what to make of this."]
+)
+async def test_where_one_says_something_else_the_answers_are_merged(other: str) -> None:
+    result = await asked(
+        FakeModel("42", name="a"), FakeModel(other, name="b"), strategy=Synthesize(keep_unanimous=True)
+    )
+    assert result.synthesis_source == "primary"
+
+
+@pytest.mark.parametrize(("analysts", "who"), [("all", ["a", "b"]), ("one", ["a"]), ("none", None)])
+async def test_who_analyses_the_answers(analysts: Any, who: list[str] | None) -> None:
+    result = await asked(
+        FakeModel("1", name="a"), FakeModel("2", name="b"), strategy=Synthesize(analysts=analysts)
+    )
+    assert (list(result.stages["meta"]) if "meta" in result.stages else None) == who
+
+
+def test_options_that_are_not_allowed_are_refused() -> None:
+    with pytest.raises(BadCall, match="analysts is 'two'; it must be one of: all, one, none"):
+        Synthesize(analysts="two")  # type: ignore[arg-type]
+    with pytest.raises(BadCall, match="on_cut is 'stop'"):
+        Synthesize(on_cut="stop")  # type: ignore[arg-type]
+
+
+async def test_a_synthesiser_that_agrees_least_with_the_others_is_told() -> None:
+    result = await asked(
+        FakeModel("1", name="a"), FakeModel("2", name="b"), FakeModel("2", name="c"), strategy=Synthesize()
+    )
+    assert any("'a', which wrote the synthesis, agrees least" in notice for notice in result.notices) is False
+    weights = MultiLLMOrchestrator(max_retries=0)
+    for name, answer in (("a", "1"), ("b", "2"), ("c", "2")):
+        weights.register_model(name, FakeModel(answer, name=name))
+    told = await weights.process_responses("Q")
+    assert any("'a', which wrote the synthesis, agrees least" in notice for notice in told.notices)
+
+
+def cutting(name: str, *answers: FakeAnswer | str) -> FakeModel:
+    return FakeModel({"Candidate": list(answers), "": "4"}, name=name)
+
+
+CUT = FakeAnswer("The first of", finish_reason="length")
+
+
+async def test_a_synthesis_that_is_cut_off_is_told() -> None:
+    result = await asked(cutting("a", CUT), FakeModel("4", name="b"), strategy=Synthesize(analysts="none"))
+    assert (str(result.final_synthesis), result.status) == ("The first of", "degraded")
+    assert "stopped at its limit of tokens" in result.notices[-1]
+
+
+async def test_a_synthesis_that_is_cut_off_is_continued_where_that_is_wanted() -> None:
+    a = cutting("a", CUT, FakeAnswer(" three.", finish_reason="stop"))
+    result = await asked(a, strategy=Synthesize(analysts="none", on_cut="continue"))
+    assert (str(result.final_synthesis), result.status) == ("The first of three.", "success")
+
+
+async def test_a_synthesis_that_is_cut_off_is_asked_of_the_next_where_that_is_wanted() -> None:
+    result = await asked(
+        cutting("a", CUT), cutting("b", "whole"), strategy=Synthesize(analysts="none", on_cut="next")
+    )
+    assert (str(result.final_synthesis), result.status) == ("whole", "success")
+
+
+async def test_a_cut_answer_is_not_in_the_quorum_and_nobody_reads_it() -> None:
+    b = FakeModel("whole", name="b")
+    result = await asked(FakeModel(CUT, name="a"), b, strategy=Synthesize(analysts="none"))
+    assert result.status == "degraded"
+    assert "the answers of 'a' stopped at their limit" in result.notices[0]
+    assert "The first of" not in b.prompts[-1]
+    assert list(result.initial_responses) == ["a", "b"]
+    with pytest.raises(QuorumNotReached):
+        await asked(FakeModel(CUT, name="a"), b, strategy=Synthesize(), quorum="all")
+
+
+async def test_where_every_answer_is_cut_off_they_are_used_and_that_is_told() -> None:
+    result = await asked(FakeModel(CUT, name="a"), strategy=Synthesize(stages=("initial",)))
+    assert result.status == "degraded"
+    assert "no other is there to be used" in result.notices[0]
+
+
+async def test_a_reader_that_refuses_for_length_is_asked_once_more_with_a_shorter_prompt() -> None:
+    long = ModelError("maximum context length is 100 tokens", kind="bad_request")
+    a = FakeModel({"Candidate": [long, "merged"], "": "word " * 2000}, name="a")
+    result = await asked(a, strategy=Synthesize(analysts="none"))
+    assert (str(result.final_synthesis), result.synthesis_source) == ("merged", "primary")
+    first, second = a.prompts[1:]
+    assert len(second) < 0.7 * len(first)
+    assert result.failures == []

@@ -20,6 +20,7 @@ from ultra.config.loading import load_configuration
 from ultra.messages.events import RunCompleted, RunFailed
 from ultra.orchestrator.orchestrator import MultiLLMOrchestrator
 from ultra.strategies.catalog import load_strategy, names_a_class
+from ultra.strategies.synthesize import Synthesize
 
 if TYPE_CHECKING:
     from ultra.cli.arguments import Question
@@ -55,12 +56,13 @@ def run(question: Question, view: View, *, verbose: int = 0) -> int:
 
 
 async def _ask(question: Question, view: View) -> None:
-    async with _orchestrator(question) as orchestrator:
+    orchestrator, has_own_way = _orchestrator(question)
+    async with orchestrator:
         asked = orchestrator.stream_responses(
             question.prompt,
             question.stages,
             question.chosen_names(),
-            strategy=_strategy(question),
+            strategy=_strategy(question, has_own_way=has_own_way),
             system=question.system,
             timeout=question.timeout,
             quorum=question.quorum,
@@ -72,8 +74,11 @@ async def _ask(question: Question, view: View) -> None:
     view.conclude(result)
 
 
-def _orchestrator(question: Question) -> MultiLLMOrchestrator:
-    """Return an orchestrator with the models of the question, or of a configuration, named on stderr."""
+def _orchestrator(question: Question) -> tuple[MultiLLMOrchestrator, bool]:
+    """Return an orchestrator with the models of the question, or of a configuration, named on stderr.
+
+    And return whether the configuration says by which strategy or stages it answers.
+    """
     if question.configuration is not None:
         configuration = load_configuration(question.configuration)
         if question.found:
@@ -82,16 +87,19 @@ def _orchestrator(question: Question) -> MultiLLMOrchestrator:
         orchestrator = MultiLLMOrchestrator.from_config(question.configuration)
         names = ", ".join(orchestrator.get_prioritized_models())
         sys.stderr.write(one_line(f"ultra: {question.configuration}: {names}") + "\n")
-        return orchestrator
+        return orchestrator, configuration.run.strategy is not None or configuration.run.stages is not None
     orchestrator = MultiLLMOrchestrator()
     for name, model in question.names().items():
         orchestrator.register_model(name, connect(model.identifier), model.weight)
-    return orchestrator
+    return orchestrator, False
 
 
-def _strategy(question: Question) -> Strategy | None:
+def _strategy(question: Question, *, has_own_way: bool) -> Strategy | None:
     if question.strategy is None:
-        return None
+        if has_own_way or question.stages is not None:
+            return None
+        # No benefit of a separate analysis was measured, and it doubles the cost and the wait.
+        return Synthesize(keep_unanimous=True, analysts="none")
     _look_here_for(question.strategy)
     return load_strategy(question.strategy)
 

@@ -101,6 +101,11 @@ _REPEATED_QUESTION: Final = 100
 """A question of up to so many tokens is repeated at the end, where small models attend to it most."""
 _LEAST_SHARE: Final = 32
 """Tokens; a text that is cut to fewer has little left beside the marker."""
+MOST_OF_A_TEXT: Final = 16_000
+"""Tokens; a text takes at most so many in a prompt for a model whose context window is not known.
+
+So one answer of megabytes does not cost the others their reader.
+"""
 _CHAT_TEMPLATE: Final = 64
 """Tokens that a provider's chat template may add to a prompt."""
 
@@ -206,12 +211,35 @@ class Composer:
     def prompt_for(self, asked_model: str, budget: int | None = None) -> Prompt:
         """Return the prompt for `asked_model`, of at most `budget` tokens."""
         texts, nonce = self._reading.for_reader(asked_model, self._present)
+        if budget is None:
+            return self._within(
+                _Draft(self._task, self._question, texts, self._system, nonce, self._repeats_question)
+            )
         draft = _Draft(self._task, self._question, texts, self._system, nonce, self._repeats_question)
         whole = draft.prompt(self._labels)
-        if budget is None or estimate_tokens(whole.user) + estimate_tokens(whole.system) <= budget:
+        if estimate_tokens(whole.user) + estimate_tokens(whole.system) <= budget:
             return whole
         fitted = _fit(draft, budget, asked_model)
         return replace(fitted.prompt(self._labels), cuts=tuple(_cuts(draft, fitted)))
+
+    def shorter_prompt_for(self, asked_model: str, prompt: Prompt) -> Prompt:
+        """Return a prompt of half the tokens of one that `asked_model` refused for its length.
+
+        Raises `ModelError` (kind ``bad_request``) where so little does not do.
+        """
+        tokens = estimate_tokens(prompt.user) + estimate_tokens(prompt.system)
+        return self.prompt_for(asked_model, tokens // 2)
+
+    def _within(self, draft: _Draft) -> Prompt:
+        """Return the prompt for a window that nobody knows: no text takes more than its budget."""
+        texts = tuple(
+            replace(text, content=cut_middle(text.content, MOST_OF_A_TEXT))
+            if len(text.content) > MOST_OF_A_TEXT  # a token has at least one character
+            else text
+            for text in draft.texts
+        )
+        bounded = replace(draft, texts=texts)
+        return replace(bounded.prompt(self._labels), cuts=tuple(_cuts(draft, bounded)))
 
 
 class _Draft(Struct, frozen=True):
@@ -234,8 +262,10 @@ class _Draft(Struct, frozen=True):
 
     def user(self) -> str:
         fenced = [text.fenced(self.nonce) for text in self.texts]
-        asked = self.question if self.repeats_question else "the one at the top."
-        return "\n\n".join((f"Question: {self.question}", *fenced, f"{self.task.request} {asked}"))
+        request = f"{self.task.request} {self.question}"
+        if not self.repeats_question:
+            request = f'{self.task.request.removesuffix(":")} that follows the word "Question:" above.'
+        return "\n\n".join((f"Question: {self.question}", *fenced, request))
 
 
 def _preference(candidates: Sequence[LabelledText]) -> str:

@@ -12,6 +12,7 @@ import re
 from functools import lru_cache
 from hashlib import blake2b
 from operator import attrgetter
+from random import Random
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeVar
 
 from msgspec import Struct
@@ -32,9 +33,37 @@ _NONCE_LETTERS: Final = b"abcdefghijklmnopqrstuvwxyz234567" * 8  # the letter of
 _MIN_SECRET: Final = 16  # bytes
 _BY_WRITER_AND_TEXT: Final = attrgetter("model_name", "content")
 
-# The tokens that begin and end turns in the chat templates of ChatML, DeepSeek, Llama, Gemma and Mistral.
+# The tokens that begin and end turns in the chat templates of open models, each as a pattern of what follows
+# its first sign.
+_AFTER_ANGLE: Final = (
+    r"[|\uff5c][^<>|\uff5c\s]{1,64}[|\uff5c]>",  # ChatML, Qwen, Llama 3 and 4, Phi, GLM, Kimi, DeepSeek
+    r"[|\uff5c][a-zA-Z_]{1,32}>",  # Gemma 4: <|turn>
+    r"[a-zA-Z_]{1,32}[|\uff5c]>",  # Gemma 4: <turn|>
+    r"/?s>",  # Llama 2, Mistral
+    r"(?:start|end)_of_turn>",  # Gemma 1 to 3
+    r"(?:bos|eos|sop|eop|sep|cls|unk|pad|mask)>",
+    r"</?SYS>>",  # Llama 2: <<SYS>>
+    r"role>(?:HUMAN|SYSTEM|ASSISTANT|OBSERVATION)",  # Ling
+    r"(?:extra_id|unused|reserved|SPECIAL)_?\d{1,4}>",  # Nemotron, MedGemma, Baichuan
+    r"seed:[a-z_/]{1,32}>",  # Seed
+)
+_AFTER_BRACKET: Final = (
+    r"\|[^\[\]|\n]{1,64}\|\]",  # EXAONE
+    r"/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|CALL_ID)\]",  # Mistral
+    r"/?(?:ARGS|THINK|MODEL_SETTINGS|IMG|IMG_BREAK|IMG_END|PREFIX|MIDDLE|SUFFIX)\]",  # the same
+    r"[gs]?MASK\]",  # GLM
+    r"e~\[",  # MiniMax
+)
+_AFTER_CLOSING_BRACKET: Final = (r"~!?b[\[\]]",)  # MiniMax
 _CONTROL_TOKENS: Final = re.compile(
-    r"<(?=[|\uff5c][^<>|\uff5c\s]{1,64}[|\uff5c]>|/?s>|bos>|eos>|(?:start|end)_of_turn>)|\[(?=/?INST\])"
+    "|".join(
+        f"{sign}(?={'|'.join(patterns)})"
+        for sign, patterns in (
+            ("<", _AFTER_ANGLE),
+            (r"\[", _AFTER_BRACKET),
+            (r"\]", _AFTER_CLOSING_BRACKET),
+        )
+    )
 )
 
 
@@ -128,14 +157,13 @@ class Reading:
         The nonce does not occur in `present`, a text in lower case.
         """
         drawn = _digest(self._key, reader)
-        nonce, number = _nonce(drawn), _number(drawn, len(self.candidates) + len(self.analyses))
+        order, nonce = drawn, _nonce(drawn)
         # A nonce is in a text only if its writer knows the secret.
         while nonce in present:
             drawn = blake2b(drawn).digest()
             nonce = _nonce(drawn)
-        candidates, number = _shuffled(self.candidates, number)
-        analyses, number = _shuffled(self.analyses, number)
-        return (*candidates, *analyses), nonce
+        candidates = _shuffled(self.candidates, order, "candidate")
+        return (*candidates, *_shuffled(self.analyses, order, "analysis")), nonce
 
 
 def _labelled(key: bytes, part: Part, texts: Iterable[Candidate]) -> Labelled:
@@ -144,7 +172,7 @@ def _labelled(key: bytes, part: Part, texts: Iterable[Candidate]) -> Labelled:
     # With their lengths, so that two different sets never give the same text.
     parts = [f" {len(text.model_name)} {len(text.content)} {text.model_name}{text.content}" for text in known]
     digest = _digest(key, part + "".join(parts))
-    shuffled, _ = _shuffled(known, _number(digest, len(known)))
+    shuffled = _shuffled(known, digest, part)
     labelled = [
         LabelledText(part, *_label(part, number), text.model_name, disarm(text.content), text.weight)
         for number, text in enumerate(shuffled, start=1)
@@ -160,23 +188,13 @@ def _nonce(drawn: bytes) -> str:
     return drawn[:_NONCE_LENGTH].translate(_NONCE_LETTERS).decode("ascii")
 
 
-def _number(drawn: bytes, texts: int) -> int:
-    """Return the number by which so many texts are shuffled, from the bytes after those of the nonce.
-
-    It is far larger than the number of possible orders, so that all orders are about equally frequent.
-    """
-    while len(drawn) < _NONCE_LENGTH + 16 + 2 * texts:
-        drawn += blake2b(drawn).digest()
-    return int.from_bytes(drawn[_NONCE_LENGTH:], "big")
-
-
-def _shuffled(texts: Sequence[T], number: int) -> tuple[list[T], int]:
-    """Return `texts` in the order that `number` picks, and what is left of the number for the next texts."""
-    left, shuffled = list(texts), []
-    while left:
-        number, index = divmod(number, len(left))
-        shuffled.append(left.pop(index))
-    return shuffled, number
+def _shuffled(texts: Sequence[T], drawn: bytes, part: Part) -> list[T]:
+    """Return `texts` in the order that the drawn bytes pick, in linear time."""
+    shuffled = list(texts)
+    if len(shuffled) > 1:
+        # Its seed is a keyed digest: who does not know the key cannot tell the order.
+        Random(drawn[_NONCE_LENGTH:] + part.encode()).shuffle(shuffled)
+    return shuffled
 
 
 def disarm(content: str) -> str:
@@ -185,7 +203,7 @@ def disarm(content: str) -> str:
     Servers of local models obey such tokens in any text. A candidate could end the user's turn with one,
     and begin a turn of the system.
     """
-    if "<" not in content and "[" not in content:
+    if not ("<" in content or "[" in content or "]" in content):
         return content
     return _CONTROL_TOKENS.sub(lambda match: f"{match[0]} ", content)
 

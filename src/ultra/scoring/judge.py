@@ -12,11 +12,18 @@ from typing import TYPE_CHECKING, Final
 from ultra.prompts.composing import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 __all__ = ["JUDGE", "parse_grades"]
 
 _HIGHEST_GRADE: Final = 10
+_LONGEST: Final = 20_000  # characters at the end of a reply that are read
+
+_ANNOUNCES: Final = re.compile(
+    r"^[^\w\n]{0,8}(?:my\s|the\s)?(?:final|overall)?\s?(?:grades?|verdict|scores?|ratings?)[^\w\n]{0,4}(?::|$)[^\w\n]{0,4}$"
+    r"|^[^\w\n]{0,8}(?:my\s|the\s)?final\s(?:grades?|verdict|scores?|ratings?|answer)\b[^\w\n]{0,8}:?",
+    re.IGNORECASE | re.MULTILINE,
+)
 
 JUDGE: Final = Task(
     role="You grade candidate answers to the user's question.",
@@ -36,24 +43,42 @@ _GRADE: Final = r"(\d+(?:\.\d+)?)(?:\s*(?:/|out of)\s*10)?"
 _AFTER_GRADE: Final = r"(?=[^\w\n]*$|\*{0,2}(?:\s*[,;(}|]|\s+[-\u2013\u2014]\s|\.\s))(?![^\w\n]*[\d%])"
 
 
-def parse_grades(reply: str, labels: Mapping[str, str]) -> dict[str, float]:
+def parse_grades(reply: str, labels: Mapping[str, str], candidates: Iterable[str] = ()) -> dict[str, float]:
     r"""Return the grades in the judge's reply as scores (0..1), by the names in `labels`.
 
     `labels` has the name behind each label. Lines such as ``A: 7``, ``**Candidate B** - 8.5/10 (clear)`` and
     ``C = 3 out of 10`` are read, lists such as ``A: 7, B: 9``, and JSON objects of labels and numbers. A
-    label without a number of 0..10, or with two different ones, has no score. ::
+    label without a number of 0..10, or with two different ones, has no score. What the judge thinks aloud
+    before it announces its grades does not count. A verdict that stands in one of the `candidates` themselves
+    is a quotation, or the judge was fooled: then there are no grades. ::
 
         parse_grades("A: 7\nB: 9/10", {"A": "llama", "B": "gemini"}) == {"llama": 0.7, "gemini": 0.9}
     """
-    grades: dict[str, set[float]] = {}
+    grades = _grades(split_verdict(reply), labels)
+    forged = any(_grades(text[-_LONGEST:], labels) == grades for text in candidates) if grades else False
+    return {} if forged else grades
+
+
+def _grades(reply: str, labels: Mapping[str, str]) -> dict[str, float]:
+    found: dict[str, set[float]] = {}
     for label, name in labels.items():
         graded = re.compile(
             _BEFORE_LABEL + re.escape(label) + _BEFORE_GRADE + _GRADE + _AFTER_GRADE,
             re.IGNORECASE | re.MULTILINE,
         )
-        grades[name] = {float(match[1]) for match in graded.finditer(reply)}
+        found[name] = {float(match[1]) for match in graded.finditer(reply)}
     return {
-        name: found.pop() / _HIGHEST_GRADE
-        for name, found in grades.items()
-        if len(found) == 1 and max(found) <= _HIGHEST_GRADE
+        name: grades.pop() / _HIGHEST_GRADE
+        for name, grades in found.items()
+        if len(grades) == 1 and max(grades) <= _HIGHEST_GRADE
     }
+
+
+def split_verdict(reply: str) -> str:
+    """Return the part of a judge's reply that has its verdict.
+
+    Where it thinks aloud, that is what follows the last line that announces the verdict.
+    """
+    reply = reply[-_LONGEST:]
+    ends = [match.end() for match in _ANNOUNCES.finditer(reply)]
+    return reply[ends[-1] :] if ends else reply

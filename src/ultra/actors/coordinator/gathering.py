@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ultra.actors.coordinator.run import Run
     from ultra.actors.coordinator.steps import Call, OpenStep
     from ultra.actors.runtime.ask_group import AskResult
+    from ultra.messages.request import ModelRequest
     from ultra.messages.results import ModelResponse
     from ultra.strategies.base import Model, Write
 
@@ -41,6 +42,7 @@ class Gathering:
         self._until = until
         self._group: AskGroup[Call, ModelResponse] = AskGroup()
         self._calls: list[Call] = []
+        self._written: dict[str, tuple[Model, Write, float]] = {}  # by the id of the message
         self._responses: list[ModelResponse] = []
 
     def __enter__(self) -> Self:
@@ -55,20 +57,28 @@ class Gathering:
 
     @property
     def answered(self) -> int:
-        """How many models have answered."""
-        return len({response.model_name for response in self._responses})
+        """How many models have answered to the end."""
+        return len({response.model_name for response in self._responses if response.is_whole})
 
     def answers(self) -> list[ModelResponse]:
-        """Return the answers so far, by weight, then by sample."""
-        return self._run.by_weight(self._responses)
+        """Return the whole answers so far, by weight, then by sample."""
+        return self._run.by_weight([response for response in self._responses if response.is_whole])
+
+    def cut(self) -> list[ModelResponse]:
+        """Return the answers that were cut off, in the same order."""
+        return self._run.by_weight([response for response in self._responses if not response.is_whole])
 
     def ask(self, model: Model, write: Write, sample: int, deadline: float) -> None:
         """Send the request to one model; a prompt that does not fit it is told as its failure."""
         request = self._run.written(self._step, model, write, sample)
         if request is not None:
-            call = self._run.call(self._step, model, request, deadline)
-            self._calls.append(call)
-            self._group.ask(call.target.ref, call.message, call)
+            self._send(model, write, request, deadline)
+
+    def _send(self, model: Model, write: Write, request: ModelRequest, deadline: float) -> None:
+        call = self._run.call(self._step, model, request, deadline)
+        self._calls.append(call)
+        self._written[call.message.id] = model, write, deadline
+        self._group.ask(call.target.ref, call.message, call)
 
     async def gather(self, deadline: float) -> None:
         """Wait until all have answered, the answers are enough, or the time or the grace is over."""
@@ -96,4 +106,10 @@ class Gathering:
         if reply.value is not None:
             self._responses.append(self._run.answered(self._step, reply.value))
         elif reply.error is not None:
+            model, write, deadline = self._written[reply.key.message.id]
+            sample = reply.key.message.request.sample
+            shorter = self._run.shortened(self._step, model, write, sample, reply.error)
+            if shorter is not None:
+                self._send(model, write, shorter, deadline)
+                return
             self._run.failed(self._step, reply.key, reply.error)

@@ -81,6 +81,7 @@ async def ask_judge(
     *,
     request: ModelRequest,
     labels: Mapping[str, str],
+    candidates: Sequence[str],
     deadline: float,
 ) -> tuple[dict[str, float], float | None]:
     """Return the judge's grades (0..1), by `candidate_name`, and what they cost, where that is known.
@@ -100,7 +101,7 @@ async def ask_judge(
         trio.CancelScope(deadline=deadline),
     ):
         reply = await judge.ref.ask(generate)
-        return parse_grades(reply.content, labels), reply.cost
+        return parse_grades(reply.content, labels, candidates), reply.cost
     raise DeadlineExceeded("it did not answer in time")
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Final
 
-from ultra.errors import ModelError
+from ultra.errors import AllAttemptsFailed, ModelError
 from ultra.messages.request import ModelRequest
 from ultra.messages.results import sample_name
 from ultra.prompts.composing import TASKS, Composer, prompt_budget
@@ -19,7 +20,16 @@ if TYPE_CHECKING:
     from ultra.prompts.fencing import Fencing, Labelled
     from ultra.strategies.base import Model
 
-__all__ = ["Reader", "Written", "candidate_name"]
+__all__ = ["Reader", "Written", "candidate_name", "is_too_long"]
+
+_TOO_LONG: Final = re.compile(
+    r"context.{0,20}(?:length|window|size|limit)|maximum.{0,20}(?:context|token|prompt|input)"
+    r"|(?:prompt|input|request|message)s?\b.{0,40}\btoo\s+(?:long|large|big|many)|too\s+many\s+(?:input\s+)?tokens"
+    r"|exceeds?.{0,40}(?:context|tokens|length)|input.{0,20}length|string_above_max_length|entity\s+too\s+large",
+    re.IGNORECASE,
+)
+_TOO_LARGE: Final = 413
+_QUOTED: Final = 2_000  # characters of an error that are looked through
 
 Written = tuple[ModelRequest, "Mapping[str, int]"]
 """A request, and by how many tokens its parts had to be cut to fit."""
@@ -45,8 +55,8 @@ class Reader:
         weights: Mapping[str, float],
         analyses: Sequence[ModelResponse],
         system: str | None,
-    ) -> Callable[[Model], Written]:
-        """Return what writes the prompt of `task` for one model.
+    ) -> Callable[..., Written]:
+        """Return what writes the prompt of `task` for one model, if need be half as long as it would be.
 
         It raises `ModelError` (kind ``bad_request``) where there is nothing to read, or it does not fit.
         """
@@ -64,11 +74,13 @@ class Reader:
             system=system,
         )
 
-        def write(model: Model) -> Written:
+        def write(model: Model, *, shorter: bool = False) -> Written:
             window = model.context_window
             prompt: Prompt = composer.prompt_for(
                 model.name, None if window is None else prompt_budget(window)
             )
+            if shorter:
+                prompt = composer.shorter_prompt_for(model.name, prompt)
             request = ModelRequest.of(prompt.user, prompt.system, self._request.options)
             return request, {cut.model_name or cut.part: cut.tokens for cut in prompt.cuts}
 
@@ -91,8 +103,18 @@ def _candidate(response: ModelResponse, weights: Mapping[str, float]) -> Candida
     return Candidate(candidate_name(response), response.content, weights[response.model_name])
 
 
-def _nothing_to_read(stage: str) -> Callable[[Model], Written]:
-    def write(_: Model) -> Written:
+def is_too_long(error: BaseException) -> bool:
+    """Return whether a model refused its prompt for its length."""
+    cause = error.__cause__ if isinstance(error, AllAttemptsFailed) else error
+    return (
+        isinstance(cause, ModelError)
+        and (cause.kind == "bad_request" or cause.status == _TOO_LARGE)
+        and (cause.status == _TOO_LARGE or _TOO_LONG.search(cause.message[:_QUOTED]) is not None)
+    )
+
+
+def _nothing_to_read(stage: str) -> Callable[..., Written]:
+    def write(_: Model, *, shorter: bool = False) -> Written:  # noqa: ARG001 - as the other
         raise ModelError(f"stage {stage!r} has no answers to read", kind="bad_request")
 
     return write

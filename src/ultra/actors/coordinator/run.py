@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from ultra.actors.coordinator.gathering import Gathering
 from ultra.actors.coordinator.grading import agree, ask_judge, call_scorer
-from ultra.actors.coordinator.reading import Reader, candidate_name
+from ultra.actors.coordinator.reading import Reader, candidate_name, is_too_long
 from ultra.actors.coordinator.steps import Call, OpenStep
 from ultra.actors.model.messages import Generate, LocalRequest, seconds
 from ultra.bridge.caller import call_in_context
@@ -83,6 +83,7 @@ class Run:
         self._judge_cost: float | None = None
         self._unusable: dict[str, None] = {}
         self._agreed: tuple[dict[str, str], Agreed] | None = None  # the latest answers that were compared
+        self._refused_by: dict[Callable[[Model], ModelRequest], set[str]] = {}  # by what writes prompts
         self._graded: set[str] = set()  # answers whose quality is the word of a judge or of the caller
 
     async def execute(self) -> OrchestrationResult:
@@ -103,6 +104,11 @@ class Run:
         except Exception as error:
             raise StrategyFailed(name, error) from error
         self._tell_end()
+        if answer.response is not None and not answer.response.is_whole:
+            self.degrade(
+                f"the answer of {answer.response.model_name!r} stopped at its limit of tokens and is not "
+                "whole; allow more with options={'max_tokens': …}"
+            )
         confidence, basis = await self._confidence(answer)
         degraded = self._degraded or bool(self.failures) or answer.source in {"fallback", "best_candidate"}
         return OrchestrationResult(
@@ -198,6 +204,16 @@ class Run:
                     gathering.ask(model, write, sample, deadline)
             await gathering.gather(deadline)
         found = gathering.answers()
+        cut = gathering.cut()
+        if cut:
+            names = ", ".join(dict.fromkeys(repr(response.model_name) for response in cut))
+            used = not found and required and self.options.quorum == 1
+            self.degrade(
+                f"stage {step.name!r}: the answers of {names} stopped at their limit of tokens and "
+                + ("are not whole; no other is there to be used" if used else "do not count")
+            )
+            if used:
+                return cut
         if gathering.answered < needed and (required or self.options.quorum == "all"):
             raise self._quorum_missed(step, needed, gathering.answered)
         return found
@@ -225,7 +241,7 @@ class Run:
             if request is None:
                 continue
             try:
-                return await self._ask(step, self.call(step, model, request, until), until)
+                return await self._ask_reader(step, model, write, request, until)
             except UltraError:
                 continue
         if required:
@@ -240,6 +256,25 @@ class Run:
         self._begin(step, [model], "all")
         deadline = self.deadline(within)
         return await self._ask(step, self.call(step, model, request, deadline), deadline)
+
+    async def _ask_reader(
+        self, step: OpenStep, model: Model, write: Write, request: ModelRequest, deadline: float
+    ) -> ModelResponse:
+        """Ask a model, and once more with a shorter prompt where it refuses the first one for its length."""
+        call = self.call(step, model, request, deadline)
+        try:
+            with trio.move_on_at(deadline):
+                return self.answered(step, await call.target.ref.ask(call.message))
+            raise self.failed(step, call, self.too_late(call, None))
+        except UltraError as error:
+            if isinstance(error, DeadlineExceeded):
+                raise
+            shorter = self.shortened(step, model, write, 0, error)
+            if shorter is None:
+                raise self.failed(step, call, error)  # noqa: B904 - it is that error, or has it as its cause
+        finally:
+            self.forget(call)
+        return await self._ask(step, self.call(step, model, shorter, deadline), deadline)
 
     async def _ask(self, step: OpenStep, call: Call, deadline: float) -> ModelResponse:
         try:
@@ -363,14 +398,31 @@ class Run:
     ) -> Callable[[Model], ModelRequest]:
         """Write prompts by which models read answers; see `RunContext.compose`."""
         composer = self._reader.composer(task, candidates, self._weights(), analyses, system)
+        refused: set[str] = set()
 
         def write(model: Model) -> ModelRequest:
-            request, cuts = composer(model)
+            request, cuts = composer(model, shorter=True) if model.name in refused else composer(model)
             if cuts:
                 self._tell_cuts(model, cuts)
             return request
 
+        self._refused_by[write] = refused
         return write
+
+    def shortened(
+        self, step: OpenStep, model: Model, write: Write, sample: int, error: Exception
+    ) -> ModelRequest | None:
+        """Return a shorter prompt for a reader that refused one for its length; None: there is none."""
+        refused = None if isinstance(write, ModelRequest) else self._refused_by.get(write)
+        if refused is None or model.name in refused or not is_too_long(error):
+            return None
+        refused.add(model.name)
+        try:
+            request = write(model)  # type: ignore[operator] # a request is none of the keys
+        except ModelError:
+            return None
+        self.note(f"{model.name!r} refused the prompt of {step.name!r} for its length, and got a shorter one")
+        return replace(request, sample=sample) if sample else request
 
     def _weights(self) -> dict[str, float]:
         return {model.name: model.weight for model in self.models}
@@ -443,7 +495,13 @@ class Run:
             request, _ = self._reader.composer("judge", responses, weights, (), None)(judge)
             labels = self._reader.labels(responses, weights)
             grades, self._judge_cost = await ask_judge(
-                self._message, self._local, target, request=request, labels=labels, deadline=deadline
+                self._message,
+                self._local,
+                target,
+                request=request,
+                labels=labels,
+                candidates=[response.content for response in responses],
+                deadline=deadline,
             )
         except UltraError as error:
             self.note(f"the judge {judge.name!r} gave no scores: {error}")
