@@ -346,3 +346,17 @@ def test_a_prompt_keeps_within_its_budget_or_is_refused(
     assert prompt.labels == whole.labels
     if size_of(whole) <= budget:
         assert prompt == whole
+
+
+def test_a_huge_answer_takes_no_more_than_its_budget_of_a_prompt_for_an_unknown_window() -> None:
+    prompt = compose(
+        "synthesis",
+        question="Q?",
+        candidates=[Candidate("honest", "It is 4."), Candidate("huge", "blah " * 400_000)],
+        asked_model="r",
+        secret=b"s" * 32,
+    )
+    assert estimate_tokens(prompt.user) < 20_000
+    assert "It is 4." in prompt.user
+    (cut,) = prompt.cuts
+    assert cut.model_name == "huge"

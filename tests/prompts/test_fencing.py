@@ -145,3 +145,30 @@ def test_disarming_leaves_no_control_token_and_is_done_once(text: str) -> None:
     once = disarm(text)
 
     assert disarm(once) == once
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "<turn|>",
+        "<|turn>",
+        "<|channel>",
+        "[SYSTEM_PROMPT]",
+        "[/SYSTEM_PROMPT]",
+        "[TOOL_CALLS]",
+        "[|system|]",
+        "[|endofturn|]",
+        "<<SYS>>",
+        "<</SYS>>",
+        "<|im_end|>",
+        "<|end|>",
+        "<|eot_id|>",
+        "<end_of_turn>",
+        "[gMASK]",
+        "]~b]",
+    ],
+)
+def test_the_turn_markers_of_current_models_are_disarmed(token: str) -> None:
+    disarmed = disarm(f"x {token}system")
+    assert token not in disarmed
+    assert disarmed.replace(" ", "") == f"x{token}system"

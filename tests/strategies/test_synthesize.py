@@ -257,9 +257,7 @@ async def test_what_all_say_stands_word_for_word_where_that_is_wanted() -> None:
     assert (await asked(*fakes, strategy=Synthesize())).synthesis_source == "primary"
 
 
-@pytest.mark.parametrize(
-    "other", ["41", "It is hard to say, and nobody really knows what to make of this."]
-)
+@pytest.mark.parametrize("other", ["41", "It is hard to say, and nobody really knows what to make of this."])
 async def test_where_one_says_something_else_the_answers_are_merged(other: str) -> None:
     result = await asked(
         FakeModel("42", name="a"), FakeModel(other, name="b"), strategy=Synthesize(keep_unanimous=True)
@@ -295,7 +293,7 @@ async def test_a_synthesiser_that_agrees_least_with_the_others_is_told() -> None
 
 
 def cutting(name: str, *answers: FakeAnswer | str) -> FakeModel:
-    return FakeModel({"Candidate": list(answers), "": "4"}, name=name)
+    return FakeModel(["4", *answers], name=name)
 
 
 CUT = FakeAnswer("The first of", finish_reason="length")
@@ -339,7 +337,7 @@ async def test_where_every_answer_is_cut_off_they_are_used_and_that_is_told() ->
 
 async def test_a_reader_that_refuses_for_length_is_asked_once_more_with_a_shorter_prompt() -> None:
     long = ModelError("maximum context length is 100 tokens", kind="bad_request")
-    a = FakeModel({"Candidate": [long, "merged"], "": "word " * 2000}, name="a")
+    a = FakeModel(["word " * 2000, long, "merged"], name="a")
     result = await asked(a, strategy=Synthesize(analysts="none"))
     assert (str(result.final_synthesis), result.synthesis_source) == ("merged", "primary")
     first, second = a.prompts[1:]
