@@ -245,14 +245,15 @@ async def test_counts_of_zero_beside_a_text_are_estimated(usage: Usage) -> None:
 )
 async def test_text_that_cannot_be_encoded_is_repaired(written: str, read: str) -> None:
     whole = await ClientAdapter(Client(written)).call(QUESTION)
-    told = await ClientAdapter(
-        Client(Completion(content="x" + written, reasoning=written, refusal=written))
-    ).call(QUESTION)
+    told = await ClientAdapter(Client(Completion(content="x" + written, reasoning=written))).call(QUESTION)
     pieces: list[str] = []
     streamed = await ClientAdapter(Streaming(*written)).call(QUESTION, on_text=pieces.append)
 
     assert whole.content == streamed.content == "".join(pieces) == read
-    assert (told.content, told.reasoning, told.refusal) == ("x" + read, read, read)
+    assert (told.content, told.reasoning) == ("x" + read, read)
+    with pytest.raises(ModelError) as refused:
+        await ClientAdapter(Client(Completion(content="", refusal=written))).call(QUESTION)
+    assert read in str(refused.value)
 
 
 class Text(str):
@@ -286,7 +287,7 @@ class MoreThanACompletion(Completion, frozen=True, kw_only=True):
         Completion(content="x", finish_reason=["stop"]),  # type: ignore[arg-type]
         Completion(content="x", finish_reason=object()),  # type: ignore[arg-type]
         Completion(content="x", request_id=object(), model=7, reasoning=b"r", refusal=[]),  # type: ignore[arg-type]
-        Completion(content=Text("x"), model=Text("m"), refusal=Text("no")),
+        Completion(content=Text("x"), model=Text("m"), reasoning=Text("so")),
         MoreThanACompletion(content="x", extra=object()),
         Text("x"),
     ],
@@ -307,11 +308,17 @@ async def test_whatever_a_client_gives_beside_the_text_the_answer_is_a_value(
 
 @pytest.mark.parametrize(
     ("word", "reason"),
-    [("max_tokens", "length"), ("MAX_TOKENS", "length"), ("end_turn", "stop"), ("SAFETY", "content_filter")],
+    [("max_tokens", "length"), ("MAX_TOKENS", "length"), ("end_turn", "stop")],
 )
 async def test_finish_reasons_in_the_words_of_other_apis_are_understood(word: Any, reason: str) -> None:
     answer = await ClientAdapter(Client(Completion(content="x", finish_reason=word))).call(QUESTION)
     assert answer.finish_reason == reason
+
+
+async def test_an_answer_that_a_filter_cut_is_none() -> None:
+    with pytest.raises(ModelError, match="content_filter") as caught:
+        await ClientAdapter(Client(Completion(content="x", finish_reason="SAFETY"))).call(QUESTION)  # type: ignore[arg-type]
+    assert caught.value.kind == "content"
 
 
 async def test_characters_that_cannot_be_encoded_are_replaced_and_halves_are_joined() -> None:

@@ -474,7 +474,7 @@ def _checked(answer: object, request: ModelRequest) -> Completion:
         completion = _plain(parts)
     else:
         raise _wrong_type(answer, "str or Completion")
-    completion = cleaned(completion, request)
+    completion = cleaned(_repaired(completion), request)
     if shows_nothing(completion.content) or completion.finish_reason in _REFUSED or completion.refusal:
         raise EmptyAnswer(completion)
     usage = completion.usage
@@ -484,22 +484,27 @@ def _checked(answer: object, request: ModelRequest) -> Completion:
 
 
 def _settled(completion: Completion, request: ModelRequest) -> Completion:
-    """Return `completion` with text that can be encoded, and with counts that can be true."""
-    changed: dict[str, object] = {
+    """Return `completion` with counts that can be true: no text is made of nothing."""
+    usage = completion.usage
+    if usage is None or 0 not in {usage.input, usage.output}:
+        return completion
+    estimate = _estimate(completion.content, request)
+    corrected = replace(
+        usage,
+        input=estimate.input if usage.input == 0 else usage.input,
+        output=estimate.output if usage.output == 0 else usage.output,
+        estimated=True,
+    )
+    return replace(completion, usage=corrected)
+
+
+def _repaired(completion: Completion) -> Completion:
+    """Return `completion` with text that can be encoded."""
+    changed = {
         name: text
         for name in ("content", "reasoning", "refusal", "model", "request_id")
         if isinstance(given := getattr(completion, name), str) and (text := repaired(given)) is not given
     }
-    usage = completion.usage
-    if usage is not None and 0 in {usage.input, usage.output}:
-        # No text is made of nothing: servers that do not count report zeros.
-        estimate = _estimate(completion.content, request)
-        changed["usage"] = replace(
-            usage,
-            input=estimate.input if usage.input == 0 else usage.input,
-            output=estimate.output if usage.output == 0 else usage.output,
-            estimated=True,
-        )
     return replace(completion, **changed) if changed else completion
 
 
