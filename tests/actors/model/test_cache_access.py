@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import structlog
 import trio
-from helpers.model_actors import Asker, ask_for, register, start
 
+from helpers.model_actors import Asker, ask_for, register, start
 from ultra import MultiLLMOrchestrator
 from ultra.actors.model import cache_access
 from ultra.actors.model.cache_access import HEAD_START, LOOKUP_TIMEOUT, WRITE_TIMEOUT, CacheWriter

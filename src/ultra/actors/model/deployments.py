@@ -165,11 +165,14 @@ class Deployments:
             else:
                 _tell_usage(completion, on_usage)
                 return completion
-        raise min(
-            (error for error in errors if error.retryable),
-            key=lambda error: error.retry_after or 0.0,
-            default=errors[-1],
-        )
+        try:
+            raise min(
+                (error for error in errors if error.retryable),
+                key=lambda error: error.retry_after or 0.0,
+                default=errors[-1],
+            )
+        finally:
+            errors.clear()  # the one that is raised would refer to itself: traceback, frame, list
 
     def _not_paused(self) -> tuple[ClientAdapter, ...]:
         """Return the deployments that are not paused, or all of them if all are."""
