@@ -8,7 +8,9 @@ Where a built-in class says the same thing, the Ultra class inherits from it too
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal
+import copy
+import pickle
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -37,13 +39,88 @@ __all__ = [
     "RestartLimitExceeded",
     "StageFailed",
     "StrategyFailed",
+    "StrayCancelled",
     "UltraError",
     "UsageError",
+    "text_of",
+    "title_of",
 ]
+
+E = TypeVar("E", bound="UltraError")
+
+
+def text_of(error: BaseException) -> str:
+    """Return ``str(error)``, or a sentence in its place where the exception's own code fails at that."""
+    try:
+        return str(error)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as failure:  # noqa: BLE001 - `__str__` is anybody's code
+        return f"<its text cannot be told: __str__ raised {type(failure).__name__}>"
+
+
+def title_of(error: BaseException) -> str:
+    """Return the class and the text of `error`, as the last line of a traceback does; never raises."""
+    return f"{type(error).__name__}: {text_of(error)}"
 
 
 class UltraError(Exception):
-    """Base of every exception that Ultra raises on purpose."""
+    """Base of every exception that Ultra raises on purpose.
+
+    All of them can be copied and pickled, with their attributes and their `__cause__`. Pickling replaces an
+    attribute, or a cause, that cannot be pickled itself by its text.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Leave `__init__` out, whose parameters are not those of `args`."""
+        state = {name: _picklable(value, as_error=False) for name, value in vars(self).items()}
+        cause = None if self.__cause__ is None else _picklable(self.__cause__, as_error=True)
+        return _restored, (type(self), self.args, state, cause, self.__suppress_context__)
+
+    def __copy__(self) -> Self:
+        """Return a copy with the same attributes and the same cause."""
+        return _restored(type(self), self.args, vars(self), self.__cause__, self.__suppress_context__)
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        """Return a copy whose attributes are copies too, where they can be copied."""
+        state = {name: _deep_copy(value, memo) for name, value in vars(self).items()}
+        cause = None if self.__cause__ is None else _deep_copy(self.__cause__, memo)
+        return _restored(type(self), self.args, state, cause, self.__suppress_context__)
+
+
+def _restored(
+    kind: type[E],
+    args: tuple[object, ...],
+    state: Mapping[str, Any],
+    cause: BaseException | None,
+    suppress_context: bool,  # noqa: FBT001 - called by position, by pickle
+) -> E:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    vars(error).update(state)
+    error.__cause__ = cause
+    error.__suppress_context__ = suppress_context
+    return error
+
+
+def _picklable(value: Any, *, as_error: bool) -> Any:  # noqa: ANN401 - attributes are of any type
+    try:
+        pickle.loads(pickle.dumps(value))  # noqa: S301 - made on this line
+    except Exception:  # noqa: BLE001 - `__reduce__` and `__init__` of other classes are anybody's code
+        if as_error:
+            return RuntimeError(title_of(value))
+        try:
+            return repr(value)
+        except Exception:  # noqa: BLE001 - as above
+            return f"<{type(value).__name__}>"
+    return value
+
+
+def _deep_copy(value: Any, memo: dict[int, object]) -> Any:  # noqa: ANN401 - as above
+    try:
+        return copy.deepcopy(value, memo)
+    except Exception:  # noqa: BLE001 - as above; a copy that shares one attribute is better than none
+        return value
 
 
 # --- the caller's faults -----------------------------------------------------------------------
@@ -129,20 +206,25 @@ class ActorDown(ActorStopped):
     """
 
     def __init__(self, path: str, cause: BaseException | None) -> None:
-        why = f": {type(cause).__name__}: {cause}" if cause is not None else ""
+        why = f": {title_of(cause)}" if cause is not None else ""
         super().__init__(path, f"is down{why}")
         self.__cause__ = cause
 
 
 class ActorCrashed(ActorError, RuntimeError):
-    """Handling your message crashed the actor each time it was delivered; `__cause__` says how."""
+    """Handling your message crashed the actor each time it was delivered; `__cause__` says how.
 
-    def __init__(self, path: str, cause: BaseException, deliveries: int) -> None:
-        super().__init__(
-            path,
-            f"crashed while it handled this message ({deliveries} deliveries): "
-            f"{type(cause).__name__}: {cause}",
-        )
+    Or it was not `blamed`: the actor was restarted for another reason while it handled the message, which
+    may be delivered only once.
+    """
+
+    def __init__(self, path: str, cause: BaseException, deliveries: int, *, blamed: bool = True) -> None:
+        if blamed:
+            detail = f"crashed while it handled this message ({deliveries} deliveries): {title_of(cause)}"
+        else:
+            detail = "was restarted, for no fault of this message, which it may be given only once"
+        super().__init__(path, detail)
+        self.blamed = blamed
         self.deliveries = deliveries
         self.__cause__ = cause
 
@@ -171,6 +253,21 @@ class ActorUnresponsive(ActorError, TimeoutError):
         super().__init__(path, "was cancelled and has not ended; it is waited for no longer")
 
 
+class StrayCancelled(UltraError, RuntimeError):
+    """Your code raised a `trio.Cancelled`, or its group, while nothing that it ran in was cancelled.
+
+    Mostly an old one that was kept and raised again. For an actor this is a crash; `__cause__` is what was
+    raised.
+    """
+
+    def __init__(self, cause: BaseException) -> None:
+        super().__init__(
+            f"{type(cause).__name__} was raised although nothing was cancelled: code must let a cancellation "
+            "pass and never keep it to raise it again later"
+        )
+        self.__cause__ = cause
+
+
 class RestartLimitExceeded(ActorError, RuntimeError):
     """A child crashed more often than its supervisor's restart intensity allows.
 
@@ -184,7 +281,7 @@ class RestartLimitExceeded(ActorError, RuntimeError):
         super().__init__(
             path,
             f"crashed, and its supervisor allows {max_restarts} {plural} within {within:g} s: "
-            f"{type(crashes[-1]).__name__}: {crashes[-1]}",
+            f"{title_of(crashes[-1])}",
         )
         self.crashes = tuple(crashes)
         self.__cause__ = ExceptionGroup(f"what led to the end of {path!r}", crashes)
@@ -275,7 +372,9 @@ class AllAttemptsFailed(UltraError, RuntimeError):
 
     def __init__(self, model_name: str, attempts: int, cause: BaseException) -> None:
         plural = "attempt" if attempts == 1 else "attempts"
-        super().__init__(f"All attempts failed for model {model_name!r} ({attempts} {plural}): {cause}")
+        super().__init__(
+            f"All attempts failed for model {model_name!r} ({attempts} {plural}): {text_of(cause)}"
+        )
         self.model_name = model_name
         self.attempts = attempts
         self.__cause__ = cause
@@ -297,7 +396,7 @@ class StageFailed(UltraError, RuntimeError):
     """Your own code for a stage, its prompt or its scores, raised; `__cause__` is what it raised."""
 
     def __init__(self, stage: str, what: str, cause: BaseException) -> None:
-        super().__init__(f"{what} of stage {stage!r} failed: {type(cause).__name__}: {cause}")
+        super().__init__(f"{what} of stage {stage!r} failed: {title_of(cause)}")
         self.stage = stage
         self.__cause__ = cause
 
@@ -306,7 +405,7 @@ class StrategyFailed(UltraError, RuntimeError):
     """The code of a strategy raised; `__cause__` is what it raised."""
 
     def __init__(self, strategy: str, cause: BaseException) -> None:
-        super().__init__(f"strategy {strategy!r} failed: {type(cause).__name__}: {cause}")
+        super().__init__(f"strategy {strategy!r} failed: {title_of(cause)}")
         self.strategy = strategy
         self.__cause__ = cause
 

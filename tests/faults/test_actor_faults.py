@@ -82,7 +82,7 @@ async def test_a_message_that_crashes_the_actor_each_time_fails_its_ask() -> Non
             await echo.ask(Ping("a"))
 
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
-    assert [(letter.message, letter.reason) for letter in system.dead_letters] == [(Ping("a"), "crashed")]
+    assert [(letter.message_type, letter.reason) for letter in system.dead_letters] == [("Ping", "crashed")]
 
 
 @pytest.mark.parametrize("error", [OSError("mine"), lambda: OSError("mine")], ids=["instance", "function"])
@@ -153,9 +153,9 @@ async def test_a_dropped_message_reaches_nobody_and_its_ask_times_out(autojump_c
         await echo.ask(Ping("heard"))
 
         assert seen == ["heard"]
-        assert [(letter.message, letter.reason) for letter in system.dead_letters] == [
-            (Ping("told"), "fault"),
-            (Ping("asked"), "fault"),
+        assert [(letter.message_type, letter.reason) for letter in system.dead_letters] == [
+            ("Ping", "fault"),
+            ("Ping", "fault"),
         ]
         counts = echo.snapshot()
         assert (counts.sent, counts.handled, counts.dead_lettered) == (3, 1, 2)
@@ -324,7 +324,6 @@ async def test_a_delayed_message_whose_asker_has_gone_never_reaches_the_actor(
         await trio.sleep(1.0)
 
         assert seen == []
-        assert [(letter.message, letter.reason) for letter in system.dead_letters] == [
-            (Ping("too late"), "abandoned")
-        ]
+        [letter] = system.dead_letters
+        assert (letter.message_type, letter.reason) == ("Ping", "abandoned")
         assert echo.snapshot().in_flight == 0

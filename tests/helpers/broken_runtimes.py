@@ -5,7 +5,7 @@ Each function breaks one guarantee by patching the runtime; its docstring says h
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from heapq import heappop
 from itertools import count
 from random import Random
@@ -148,11 +148,11 @@ def redelivered_messages_go_to_the_end(patch: pytest.MonkeyPatch) -> None:
         for envelope in envelopes:
             del self._in_flight[envelope]
             if envelope.system:
-                self._system = self._system or deque()
-                self._system.append(envelope)
+                self._system = self._system or OrderedDict()
+                self._system[envelope] = None
             else:
-                self._user = self._user or deque()
-                self._user.append(envelope)
+                self._user = self._user or OrderedDict()
+                self._user[envelope] = None
 
     patch.setattr(Inbox, "requeue", requeue)
 
@@ -163,9 +163,9 @@ def user_messages_come_first(patch: pytest.MonkeyPatch) -> None:
 
     def take(self: Inbox) -> Envelope | None:
         if self._user:
-            envelope = self._user.popleft()
+            envelope = self._user.popitem(last=False)[0]
         elif self._system:
-            envelope = self._system.popleft()
+            envelope = self._system.popitem(last=False)[0]
         else:
             return None
         self._in_flight[envelope] = None
@@ -181,9 +181,9 @@ def last_in_first_out(patch: pytest.MonkeyPatch) -> None:
 
     def take(self: Inbox) -> Envelope | None:
         if self._system:
-            envelope = self._system.popleft()
+            envelope = self._system.popitem(last=False)[0]
         elif self._user:
-            envelope = self._user.pop()
+            envelope = self._user.popitem()[0]
         else:
             return None
         self._in_flight[envelope] = None

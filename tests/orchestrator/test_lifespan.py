@@ -316,3 +316,21 @@ async def test_a_request_that_comes_when_another_thread_has_unregistered_the_mod
             orchestrator._lifespan.call_with_tree(lambda tree: tree.target(model))
         assert list(orchestrator.health()) == ["steady"]
         assert str(orchestrator.tree()).count("actor ") == 1
+
+
+async def test_clients_that_do_not_close_are_given_up_together(autojump_clock: MockClock) -> None:
+    class NeverCloses:
+        reopens = True
+
+        async def generate(self, prompt: str) -> str:
+            return prompt
+
+        async def aclose(self) -> None:
+            await trio.sleep_forever()
+
+    async with MultiLLMOrchestrator() as orchestrator:
+        for number in range(20):
+            orchestrator.register_model(f"one {number}", NeverCloses())
+        orchestrator.register_model("several", [NeverCloses(), NeverCloses()])
+        started = trio.current_time()
+    assert trio.current_time() - started <= 5.0

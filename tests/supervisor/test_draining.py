@@ -92,10 +92,10 @@ async def test_a_crash_while_draining_gives_the_rest_back() -> None:
             ref.tell(message)
         ended = await ref.stop(drain=True)
         assert str(ended.error) == "boom"
-        assert [(letter.message, letter.reason) for letter in system.dead_letters] == [
-            (boom, "crashed"),
-            ("b", "stopped"),
-            ("c", "stopped"),
+        assert [(letter.message_type, letter.reason) for letter in system.dead_letters] == [
+            ("function", "crashed"),
+            ("str", "stopped"),
+            ("str", "stopped"),
         ]
         assert_balanced(ref.snapshot())
 
@@ -112,7 +112,7 @@ async def test_a_second_stop_without_drain_ends_the_draining() -> None:
         ref.request_stop(drain=True)
         gate.open()
         await ref.watch()
-        assert [letter.message for letter in system.dead_letters] == ["waits"]
+        assert [letter.message_type for letter in system.dead_letters] == ["str"]
 
 
 async def test_leaving_the_block_lets_a_stop_that_drains_do_so() -> None:

@@ -8,6 +8,8 @@ they go to the standard library's logger of the same name (``ultra.…``) as log
 from __future__ import annotations
 
 import logging
+import traceback
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import structlog
@@ -55,7 +57,10 @@ class Logger:
 
     def enabled(self, level: Level) -> bool:
         """Return whether an event of this level could be written anywhere; cheap enough for warm paths."""
-        return structlog.is_configured() or self._standard.isEnabledFor(_NUMBERS[level])
+        try:
+            return structlog.is_configured() or self._standard.isEnabledFor(_NUMBERS[level])
+        except Exception:  # noqa: BLE001 - the program may have a logger class of its own
+            return True
 
     def debug(self, event: str, **fields: object) -> None:
         """Write an event that only those who look for a fault want to see."""
@@ -82,14 +87,27 @@ class Logger:
         self.log("critical", event, **fields)
 
     def log(self, level: Level, event: str, /, **fields: object) -> None:
-        """Write one event; an exception from the program's own processors is logged and goes no further."""
-        if not structlog.is_configured():
-            getattr(self._fallback, level)(event, **fields)
-            return
+        """Write one event.
+
+        An exception from the program's own processors, filters or handlers goes no further. It is logged
+        itself, or, where that fails too, written to stderr as the standard library does.
+        """
         try:
-            getattr(structlog.get_logger(self.name), level)(event, **fields)
+            if structlog.is_configured():
+                getattr(structlog.get_logger(self.name), level)(event, **fields)
+            else:
+                getattr(self._fallback, level)(event, **fields)
         except Exception:  # noqa: BLE001 - whatever it is, logging is no reason to fail
-            self._standard.exception("structlog, as configured, could not log event %r", event)
+            try:
+                self._standard.exception("logging, as configured, could not log event %r", event)
+            except Exception:  # noqa: BLE001 - as above
+                _report_to_stderr()
+
+
+def _report_to_stderr() -> None:
+    if logging.raiseExceptions:  # as `logging.Handler.handleError` has it
+        with suppress(Exception):
+            traceback.print_exc()
 
 
 def get_logger(name: str) -> Logger:

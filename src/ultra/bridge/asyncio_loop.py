@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import weakref
 from contextlib import suppress
 from types import coroutine
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 import trio
 from outcome import Error, Value, capture
@@ -19,13 +20,14 @@ from trio.lowlevel import (
     current_task,
     current_trio_token,
     enable_ki_protection,
-    in_trio_run,
     reschedule,
+    spawn_system_task,
     wait_task_rescheduled,
 )
 
+from ultra._support.async_library import in_trio
 from ultra.bridge.call_queue import CallQueue
-from ultra.errors import LoopUnavailable
+from ultra.errors import LoopUnavailable, title_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
 __all__ = ["AsyncioLoop", "ThreadsafeEvent", "TrioQueues"]
 
 T = TypeVar("T")
+
+LOOP_CHECK_INTERVAL: Final = 0.25
+"""Seconds between two looks at whether the loops of the calls under way still run."""
 
 
 class TrioQueues(trio.abc.Instrument):
@@ -55,6 +60,9 @@ class TrioQueues(trio.abc.Instrument):
     def __init__(self, own: CallQueue) -> None:
         self.own = own
         self._unsent: dict[CallQueue, None] = {}
+        self.calls: dict[_LoopCall[Any], None] = {}
+        """The calls to asyncio loops for which tasks of this run wait."""
+        self._watching = False
 
     @classmethod
     def current(cls) -> TrioQueues:
@@ -76,6 +84,25 @@ class TrioQueues(trio.abc.Instrument):
         """Put ``function(*args)`` into `queue`, and flush it before trio waits for I/O."""
         queue.put(function, *args)
         self._unsent[queue] = None
+
+    def watch(self, call: _LoopCall[Any]) -> None:
+        """Have the call end if its loop stops before it has ended: nothing else would tell of that."""
+        self.calls[call] = None
+        if not self._watching:
+            self._watching = True
+            spawn_system_task(self._watch)
+
+    async def _watch(self) -> None:
+        orphaned: set[_LoopCall[Any]] = set()
+        try:
+            while self.calls:
+                await trio.sleep(LOOP_CHECK_INTERVAL)
+                seen = {call for call in self.calls if call.is_orphaned}
+                for call in seen & orphaned:  # twice in a row: a loop may stop and go on at once
+                    call.loop_has_ended()
+                orphaned = seen
+        finally:
+            self._watching = False
 
     def after_run(self) -> None:
         """Flush, since there are no tasks any more."""
@@ -103,6 +130,7 @@ class AsyncioLoop:
         answer = await loop(call, on_text, context)  # on trio, in another thread
     """
 
+    # What a forked child inherits belongs to its parent: see `is_running`.
     _known: Final[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncioLoop]] = (
         weakref.WeakKeyDictionary()
     )
@@ -110,6 +138,7 @@ class AsyncioLoop:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = weakref.ref(loop)  # a registered client must not keep a closed loop in memory
+        self._process = os.getpid()
         self.queue = CallQueue(self._wake)
         self._unsent: dict[CallQueue, None] = {}
         self._will_flush = False
@@ -127,9 +156,9 @@ class AsyncioLoop:
 
     @property
     def is_running(self) -> bool:
-        """Whether the loop runs now, in any thread."""
+        """Whether the loop runs now, in any thread of this process."""
         loop = self._loop()
-        return loop is not None and loop.is_running()
+        return loop is not None and self._process == os.getpid() and loop.is_running()
 
     def post(self, function: Callable[..., object], *args: object) -> None:
         """Have ``function(*args)`` called by the loop, soon and in order; it must not raise. For any thread.
@@ -138,9 +167,9 @@ class AsyncioLoop:
             LoopUnavailable: the loop was closed.
         """
         loop = self._loop()
-        if loop is None or loop.is_closed():
+        if loop is None or loop.is_closed() or self._process != os.getpid():
             raise LoopUnavailable("the asyncio loop was closed")
-        if in_trio_run():
+        if in_trio():
             TrioQueues.current().send(self.queue, function, *args)
         else:
             self.queue.put(function, *args)
@@ -177,7 +206,13 @@ class AsyncioLoop:
     def create_task(self, coroutine: Coroutine[Any, Any, None], context: Context) -> asyncio.Task[None]:
         """Make a task of `coroutine`, with `context` as its context variables."""
         self._has_new_tasks = True
-        return asyncio.get_running_loop().create_task(coroutine, context=context)
+        loop = asyncio.get_running_loop()
+        factory = loop.get_task_factory()
+        if factory is None:
+            return loop.create_task(coroutine, context=context)
+        # Called here: those of the classic signature take nothing but these two, and uvloop gives more.
+        task: Any = context.run(factory, loop, coroutine)
+        return cast("asyncio.Task[None]", task)
 
     def send(self, queue: CallQueue, function: Callable[..., object], *args: object) -> None:
         """Put ``function(*args)`` into `queue`, and flush it soon."""
@@ -233,6 +268,7 @@ class _LoopCall(Generic[T]):
             raise LoopUnavailable("the asyncio loop does not run")
         self._queues.send(self._loop.queue, self._start)
         self._waiter = current_task()
+        self._queues.watch(self)
         result: T = await wait_task_rescheduled(self._abort)
         return result
 
@@ -240,10 +276,27 @@ class _LoopCall(Generic[T]):
         self._raise_cancel = raise_cancel
         self._on_text = None
         if self._loop.is_running:
-            self._loop.post(self._cancel)
-            return Abort.FAILED
+            try:
+                self._loop.post(self._cancel)
+            except LoopUnavailable:
+                pass  # it was closed a moment ago
+            else:
+                return Abort.FAILED
         self._waiter = None  # the loop has ended in the middle of the call, which will never end now
+        self._queues.calls.pop(self, None)
         return Abort.SUCCEEDED
+
+    def loop_has_ended(self) -> None:
+        """Go on without the coroutine: its loop has stopped and nobody runs it any more."""
+        if self._raise_cancel is not None:
+            self._finish(None)
+        else:
+            self._finish(Error(LoopUnavailable("the asyncio loop ended before the coroutine did")))
+
+    @property
+    def is_orphaned(self) -> bool:
+        """Whether the loop does not run."""
+        return not self._loop.is_running
 
     def _take_text(self, text: str) -> None:
         if self._on_text is None:
@@ -257,6 +310,7 @@ class _LoopCall(Generic[T]):
 
     def _finish(self, outcome: Outcome[T] | None) -> None:
         """Let the waiting task go on; no outcome: the coroutine was cancelled."""
+        self._queues.calls.pop(self, None)
         waiter, self._waiter = self._waiter, None
         if waiter is None:
             return
@@ -271,9 +325,19 @@ class _LoopCall(Generic[T]):
     # --- in the asyncio loop's thread ----------------------------------------------------------------
 
     def _start(self) -> None:
-        task = self._run()
-        task.send(None)  # into its `try`, so that a task that is cancelled before its first step reports, too
-        self._task = self._loop.create_task(task, self._context)
+        coroutine = self._run()
+        coroutine.send(None)  # into its `try`, so that a task that is cancelled before its first step reports
+        try:
+            task = self._loop.create_task(coroutine, self._context)
+        except BaseException as error:
+            coroutine.close()
+            unavailable = LoopUnavailable(f"the task factory of the asyncio loop failed: {title_of(error)}")
+            unavailable.__cause__ = error
+            self._report(Error(unavailable))
+            if not isinstance(error, Exception):
+                raise
+        else:
+            self._task = None if task.done() else task  # an eager one has run to its first wait already
 
     def _cancel(self) -> None:
         if self._task is not None:
@@ -303,7 +367,8 @@ class _LoopCall(Generic[T]):
 
     def _report(self, outcome: Outcome[T] | None) -> None:
         self._task = None  # or an error would refer to itself: traceback, frame, task, error
-        self._loop.send(self._queues.own, self._finish, outcome)
+        if asyncio._get_running_loop() is not None:  # noqa: SLF001 - else thrown away with its loop
+            self._loop.send(self._queues.own, self._finish, outcome)
 
 
 @coroutine

@@ -9,7 +9,8 @@ from types import coroutine
 from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
 from msgspec import Struct
-from trio.lowlevel import in_trio_run
+
+from ultra._support.async_library import in_trio
 
 __all__ = ["Call", "Caller", "OnText", "Runner", "call_in_context", "current_runner", "trio_runner"]
 
@@ -65,7 +66,7 @@ trio_runner: Final = _TrioRunner()
 
 def current_runner() -> Runner | None:
     """Return the runner of clients that are made here: trio's or the asyncio loop's; None if no loop runs."""
-    if in_trio_run():
+    if in_trio():
         return trio_runner
     asyncio = sys.modules.get("asyncio")  # not imported for this: a program on asyncio has imported it
     if asyncio is None or asyncio._get_running_loop() is None:  # noqa: SLF001 - documented for such use

@@ -19,7 +19,7 @@ from outcome import Error, Value
 
 from ultra.bridge.asyncio_loop import AsyncioLoop, TrioQueues
 from ultra.bridge.call_queue import CallQueue
-from ultra.errors import LoopUnavailable
+from ultra.errors import LoopUnavailable, title_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -50,14 +50,28 @@ class TrioThread:
         self._queue = CallQueue(self._wake)
         self._token: trio.lowlevel.TrioToken | None = None
         self._nursery: trio.Nursery | None = None
+        self.users = 0
+        """How many use it; counted by `SharedTrioThread`."""
         self.calls: dict[_TrioCall[Any], None] = {}
         self._lock = threading.Lock()
         self._ended = False
         self._on_end: Callable[[], object] | None = None
 
     def start(self) -> None:
-        """Start the thread. What is passed to it before trio is ready waits until then."""
-        self._thread.start()
+        """Start the thread. What is passed to it before trio is ready waits until then.
+
+        Raises:
+            LoopUnavailable: the system gives no more threads.
+        """
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            raise LoopUnavailable(f"the trio thread cannot be started: {error}") from error
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the thread takes no more calls."""
+        return self._ended
 
     async def run(self, function: Callable[[], Awaitable[T]]) -> T:
         """Call the async function in a trio task, wait for its end, and return its result.
@@ -116,21 +130,36 @@ class TrioThread:
         try:
             self._token.run_sync_soon(deliver)
         except trio.RunFinishedError as error:
-            raise LoopUnavailable("the trio thread has ended") from error
+            raise _ended(error) from None
 
     # --- in the thread -------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        failure: Exception | None = None
         try:
             trio.run(self._serve)
+        except Exception as error:  # noqa: BLE001 - such as no file descriptors: those who wait hear of it
+            failure = error
         finally:
             with self._lock:
                 self._ended = True
-            for call in tuple(self.calls):
-                call.report(Error(LoopUnavailable("the trio thread has ended")))
+                calls = tuple(self.calls)
+            for call in calls:
+                call.report(Error(_ended(failure)))
             if self._on_end is not None:
                 with suppress(LoopUnavailable):
                     self._on_end()
+
+    def admit(self, call: _TrioCall[Any]) -> None:
+        """Know of a call, which hears of it if the thread ends before the call does.
+
+        Raises:
+            LoopUnavailable: the thread has ended.
+        """
+        with self._lock:
+            if self._ended:
+                raise _ended(None)
+            self.calls[call] = None
 
     async def _serve(self) -> None:
         TrioQueues.install(self._queue)
@@ -147,6 +176,13 @@ class TrioThread:
     def _cancel_all(self) -> None:
         if self._nursery is not None:
             self._nursery.cancel_scope.cancel()
+
+
+def _ended(cause: Exception | None) -> LoopUnavailable:
+    why = "" if cause is None or isinstance(cause, trio.RunFinishedError) else f": {title_of(cause)}"
+    error = LoopUnavailable(f"the trio thread has ended{why}")
+    error.__cause__ = cause
+    return error
 
 
 class _ShieldedFuture(asyncio.Future[T]):
@@ -180,7 +216,7 @@ class _TrioCall(Generic[T]):
     # --- on asyncio ----------------------------------------------------------------------------------
 
     def submit(self) -> None:
-        self._thread.calls[self] = None
+        self._thread.admit(self)
         self._thread.post(self._start)
 
     def cancel(self) -> None:
@@ -300,13 +336,15 @@ class _WrappedContextManager(AbstractAsyncContextManager[T, bool]):
 
 
 class SharedTrioThread:
-    """A trio thread for all that use it at the same time: the first starts it, the last stops it."""
+    """A trio thread for all that use it at the same time: the first starts it, the last stops it.
+
+    One that cannot be started, or has died, is replaced for whoever comes next.
+    """
 
     def __init__(self, name: str = "trio") -> None:
         self._name = name
         self._lock = threading.Lock()
         self._thread: TrioThread | None = None
-        self._users = 0
 
     async def run(self, function: Callable[[], Awaitable[T]]) -> T:
         """Do what `TrioThread.run` does."""
@@ -328,17 +366,19 @@ class SharedTrioThread:
 
     def _acquire(self) -> TrioThread:
         with self._lock:
-            if self._thread is None:
-                self._thread = TrioThread(self._name)
-                self._thread.start()
-            self._users += 1
-            return self._thread
+            thread = self._thread
+            if thread is None or thread.has_ended:
+                thread = TrioThread(self._name)
+                thread.start()
+                self._thread = thread
+            thread.users += 1
+            return thread
 
     async def _release(self, thread: TrioThread) -> None:
         with self._lock:
-            self._users -= 1
-            is_last = self._users == 0
-            if is_last:
+            thread.users -= 1
+            is_last = thread.users == 0
+            if is_last and self._thread is thread:
                 self._thread = None
         if is_last:
             await thread.stop()

@@ -6,8 +6,10 @@ import threading
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
-from trio.lowlevel import TrioToken, current_trio_token, in_trio_run
+from trio.lowlevel import TrioToken, current_trio_token
 
+from ultra._support.async_library import in_trio
+from ultra._support.forking import Forkable
 from ultra.errors import OrchestratorInUse
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ __all__ = ["TrioRun"]
 T = TypeVar("T")
 
 
-class TrioRun:
+class TrioRun(Forkable):
     """The trio run that an orchestrator uses, and the way into it from the loop that calls.
 
     Called from trio, it is the caller's own run. Called from asyncio, it is the run of a trio thread, which
@@ -33,18 +35,25 @@ class TrioRun:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self._lock = threading.Lock()
         self._thread: SharedTrioThread | None = None
         self._token: TrioToken | None = None
         self._claims = 0
 
+    def forked(self) -> None:
+        """Forget the trio runs of the parent process."""
+        self._lock = threading.Lock()
+        self._thread = self._token = None
+        self._claims = 0
+
     def run(self, function: Callable[[], Awaitable[T]]) -> Awaitable[T]:
         """Return what awaits ``function()`` in the run, for its result. See `TrioThread.run`."""
-        return function() if in_trio_run() else self._trio_thread().run(function)
+        return function() if in_trio() else self._trio_thread().run(function)
 
     def wrap_context_manager(self, manager: AbstractAsyncContextManager[T]) -> AbstractAsyncContextManager[T]:
         """Return a context manager for the current loop that enters and leaves `manager` in the run."""
-        return manager if in_trio_run() else self._trio_thread().wrap_context_manager(manager)
+        return manager if in_trio() else self._trio_thread().wrap_context_manager(manager)
 
     def run_sync(self, function: Callable[[], T]) -> T:
         """Call ``function()`` in the run, between the steps of its tasks, or right here if it is not claimed.
@@ -55,9 +64,9 @@ class TrioRun:
             OrchestratorInUse: this is trio, and another trio run has been claimed.
         """
         token = self._token
-        if token is None or (in_trio_run() and current_trio_token() is token):
+        if token is None or (in_trio() and current_trio_token() is token):
             return function()
-        if in_trio_run():
+        if in_trio():
             raise _in_use()
         try:
             return trio.from_thread.run_sync(function, trio_token=token)

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from ultra._support.log import get_logger
 from ultra.bridge.caller import Call, Caller, OnText, Runner, trio_runner
+from ultra.bridge.interruption import is_interruption
 from ultra.clients.answers import plain_completion, plain_rate_limits, plain_text
 from ultra.clients.classify import classify
 from ultra.clients.cleaning import AnswerText, cleaned, joined_parts, shows_nothing
@@ -228,8 +229,8 @@ class ClientAdapter:
     async def _run_elsewhere(
         self, runner: Runner, call: Call[T], on_text: OnText | None, caller: Caller
     ) -> T:
-        if caller.runner is not None and not runner.is_running:
-            runner = caller.runner
+        if not runner.is_running:
+            runner = caller.runner or trio_runner
         try:
             return await runner(call, on_text, caller.context)
         except LoopUnavailable as error:
@@ -409,7 +410,10 @@ def _closer(resource: object) -> Callable[[], object] | None:
 
 
 class _Classified:
-    """Turns exceptions of the client's code, and of nothing else, into `ModelError`."""
+    """Turns exceptions of the client's code, and of nothing else, into `ModelError`.
+
+    Only what interrupts the call from outside passes: real cancellation and KeyboardInterrupt.
+    """
 
     def __enter__(self) -> None:
         pass
@@ -417,8 +421,9 @@ class _Classified:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, Exception) and not isinstance(error, ModelError):
-            raise classify(error) from error
+        if error is None or isinstance(error, ModelError) or is_interruption(error):
+            return
+        raise classify(error) from error
 
 
 _CLASSIFIED: Final = _Classified()
@@ -431,7 +436,8 @@ async def _outcome(call: Callable[[], object]) -> object:
 
 
 async def _close(resource: object) -> None:
-    close = _closer(resource)
+    with _CLASSIFIED:
+        close = _closer(resource)
     if close is not None:
         await _outcome(close)
 

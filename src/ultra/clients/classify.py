@@ -61,7 +61,7 @@ _NEVER_CAUSED_BY_AN_ANSWER: Final = (
 _OFTEN_CAUSED_BY_AN_ANSWER: Final = (AttributeError, LookupError, TypeError, UnicodeError)
 
 
-def classify(error: Exception) -> ModelError:
+def classify(error: BaseException) -> ModelError:
     """Say what went wrong with a call, and whether another attempt may help.
 
     A `ModelError` passes unchanged; anything else becomes one with the original as its ``__cause__``,
@@ -82,7 +82,7 @@ def classify(error: Exception) -> ModelError:
     """
     if isinstance(error, ModelError):
         return error
-    if isinstance(error, ExceptionGroup):
+    if isinstance(error, BaseExceptionGroup):
         members = [classify(member) for member in error.exceptions]
         found = _copy(next((member for member in members if not member.retryable), members[0]))
     else:
@@ -106,7 +106,7 @@ def _copy(error: ModelError) -> ModelError:
 # --- errors that carry an HTTP status ------------------------------------------------------------
 
 
-def _by_status(error: Exception) -> ModelError | None:
+def _by_status(error: BaseException) -> ModelError | None:
     status = _status(error)
     if status is None:
         return None
@@ -127,7 +127,7 @@ def _by_status(error: Exception) -> ModelError | None:
     )
 
 
-def _status(error: Exception) -> int | None:
+def _status(error: BaseException) -> int | None:
     response = _attribute(error, "response")
     for holder, name in (
         (error, "status_code"),
@@ -142,7 +142,7 @@ def _status(error: Exception) -> int | None:
     return None
 
 
-def _headers(error: Exception) -> Mapping[str, str]:
+def _headers(error: BaseException) -> Mapping[str, str]:
     for holder in (error, _attribute(error, "response")):
         headers = _attribute(holder, "headers")
         if isinstance(headers, Mapping):
@@ -152,30 +152,30 @@ def _headers(error: Exception) -> Mapping[str, str]:
     return {}
 
 
-def _request_id(error: Exception, headers: Mapping[str, str]) -> str | None:
+def _request_id(error: BaseException, headers: Mapping[str, str]) -> str | None:
     own = _attribute(error, "request_id")
     if isinstance(own, str) and own:
         return own
     return first_header(headers, *REQUEST_ID_HEADERS)
 
 
-def _advice(error: Exception) -> float | None:
+def _advice(error: BaseException) -> float | None:
     value = _attribute(error, "retry_after")
     # No wait of centuries is meant; the bound also keeps numbers out that no float can hold.
     return float(value) if isinstance(value, int | float) and 0 < value < 1e9 else None  # noqa: PLR2004
 
 
-def _codes(error: Exception) -> list[str]:
+def _codes(error: BaseException) -> list[str]:
     """Return the words by which a provider names its error, from the error and from the body it carries."""
     found = codes_in({name: _attribute(error, name) for name in ("code", "type")})
     return found + [word for level in _bodies(error) for word in codes_in(level)]
 
 
-def _advice_in_body(error: Exception) -> float | None:
+def _advice_in_body(error: BaseException) -> float | None:
     return next(filter(None, map(retry_info, _bodies(error))), None)
 
 
-def _bodies(error: Exception) -> list[Mapping[str, Any]]:
+def _bodies(error: BaseException) -> list[Mapping[str, Any]]:
     """Return the error body that an error carries, and the object inside it that describes the error."""
     bodies = [_attribute(error, name) for name in ("body", "details")]
     levels = [level for body in bodies if isinstance(body, Mapping) for level in (body, body.get("error"))]
@@ -185,7 +185,7 @@ def _bodies(error: Exception) -> list[Mapping[str, Any]]:
 # --- errors known by their class alone -----------------------------------------------------------
 
 
-def _by_type(error: Exception) -> ModelError:
+def _by_type(error: BaseException) -> ModelError:
     kind, retryable = _judge(error)
     return ModelError(
         _text(error),
@@ -196,7 +196,7 @@ def _by_type(error: Exception) -> ModelError:
     )
 
 
-def _judge(error: Exception) -> tuple[ErrorKind, bool]:
+def _judge(error: BaseException) -> tuple[ErrorKind, bool]:
     ancestry = frozenset(ancestor.__name__ for ancestor in type(error).__mro__)
     if not ancestry.isdisjoint(_BAD_REQUESTS) or isinstance(error, _NEVER_CAUSED_BY_AN_ANSWER):
         return "bad_request", False
@@ -209,7 +209,7 @@ def _judge(error: Exception) -> tuple[ErrorKind, bool]:
     return "server", True
 
 
-def _judge_connection(error: Exception) -> tuple[ErrorKind, bool]:
+def _judge_connection(error: BaseException) -> tuple[ErrorKind, bool]:
     if "CERTIFICATE_VERIFY_FAILED" in _words(error):
         return "connection", False
     # An OSError that names a file is about the client's own disk, not about the network.
@@ -228,13 +228,13 @@ def _attribute(holder: object, name: str) -> object:
     return None
 
 
-def _words(error: Exception) -> str:
+def _words(error: BaseException) -> str:
     with suppress(Exception):
         return str(error)
     return ""
 
 
-def _text(error: Exception) -> str:
+def _text(error: BaseException) -> str:
     name = type(error).__name__
     text = clipped(_words(error), _MAX_MESSAGE, redact_keys).strip()
     return f"{name}: {text}" if text else name

@@ -15,11 +15,11 @@ from trio.lowlevel import (
     checkpoint,
     current_task,
     enable_ki_protection,
-    in_trio_run,
     reschedule,
     wait_task_rescheduled,
 )
 
+from ultra._support.async_library import in_trio
 from ultra.errors import BadCall
 from ultra.messages.events import (
     Chunk,
@@ -177,7 +177,7 @@ class EventBuffer:
             raise BadCall("another task is reading this run; open one stream for each reader")
         self._reading = True
         try:
-            if not in_trio_run():
+            if not in_trio():
                 await self._arrival_on_asyncio()
             elif self._events or self._ended:
                 await checkpoint()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import trio
 from trio.lowlevel import ParkingLot
 
+from ultra._support.forking import Forkable
 from ultra.bridge.trio_run import TrioRun
 from ultra.errors import ActorDown, ActorStopped, OrchestratorClosed, OrchestratorInUse
 
@@ -26,7 +27,7 @@ CLOSE_TIMEOUT: Final = 5.0
 """Seconds that a cache may take to close."""
 
 
-class Lifespan:
+class Lifespan(Forkable):
     """Starts the actors, gives calls the use of them, and stops them.
 
     Args:
@@ -41,6 +42,7 @@ class Lifespan:
     """
 
     def __init__(self, make_tree: Callable[[], ModelTree], cache: CacheStore | None) -> None:
+        super().__init__()
         self.trio_run = TrioRun()
         self.tree: ModelTree | None = None
         self.closed = False
@@ -51,6 +53,13 @@ class Lifespan:
         self._running: dict[ModelTree, None] = {}
         self._call_ended = ParkingLot()
         self._stopped = trio.Event()
+
+    def forked(self) -> None:
+        """Have no actors: those of the parent process do not run here, where each call starts its own."""
+        self.tree = self._block = None
+        self.calls = 0
+        self._running = {}
+        self._call_ended = ParkingLot()
 
     def check_open(self) -> None:
         """Raise `OrchestratorClosed` if the orchestrator is closed."""

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import trio
 from msgspec.structs import replace
-from trio.lowlevel import in_trio_run
 
+from ultra._support.async_library import in_trio
 from ultra.actors.runtime.ask_group import AskResult
 from ultra.errors import BadCall, UsageError
 from ultra.messages.events import RunCompleted, RunFailed
@@ -152,7 +152,7 @@ class OverriddenRun:
 
     def block(self) -> AbstractAsyncContextManager[EventBuffer, bool | None]:
         """Return the context manager of the run, for the loop of the caller."""
-        self._loop: _OnTrio | _OnAsyncio = _OnTrio() if in_trio_run() else _OnAsyncio()
+        self._loop: _OnTrio | _OnAsyncio = _OnTrio() if in_trio() else _OnAsyncio()
         return self
 
     async def wait(self) -> None:
@@ -160,7 +160,7 @@ class OverriddenRun:
         await self._loop.wait()
 
     async def __aenter__(self) -> EventBuffer:
-        self._buffer = OuterBuffer(self._run_id, trio.current_time if in_trio_run() else time.monotonic)
+        self._buffer = OuterBuffer(self._run_id, trio.current_time if in_trio() else time.monotonic)
         token = outer_run.set(self._buffer)
         try:
             await self._loop.start(self._execute)

@@ -16,6 +16,8 @@ from ultra.actors.runtime.incarnation import Exit, Incarnation
 from ultra.actors.runtime.status import ActorState
 
 if TYPE_CHECKING:
+    from trio.lowlevel import Task
+
     from ultra.actors.runtime.cell import Cell
     from ultra.actors.runtime.status import ActorSnapshot
     from ultra.supervisor.restart_policy import CountedRestart
@@ -46,6 +48,10 @@ class Parent(Protocol):
 
     `incarnation` names the incarnation that reports, so that a late report of an older one is recognised.
     """
+
+    def waits_for_start(self, child: Child, task: Task) -> bool:
+        """Return whether the child cannot start before code that runs in, or below, `task` has returned."""
+        ...
 
     def child_started(self, child: Child, incarnation: object) -> None:
         """Take note that the child is ready."""
@@ -151,6 +157,14 @@ class Child:
         """Make the child ready for another incarnation after `terminate`."""
         raise NotImplementedError
 
+    def starts_in(self, task: Task) -> bool:
+        """Return whether the child is starting, and its code runs in `task` or in a task around that."""
+        raise NotImplementedError
+
+    def waits_for_start(self, task: Task) -> bool:
+        """Return whether this child, or one above it, waits for an `on_start` that runs in `task`."""
+        return self.parent.waits_for_start(self, task)
+
     def stop_requested(self, *, drain: bool, grace: float | None) -> None:
         """Have the supervisor stop this child for good."""
         self.parent.stop_child(self, grace, drain=drain)
@@ -172,6 +186,16 @@ class ActorChild(Child):
 
     def has_messages(self) -> bool:
         return len(self.cell.inbox) > 0
+
+    def starts_in(self, task: Task) -> bool:
+        incarnation = self.cell.incarnation
+        if incarnation is None or incarnation.task is None or not incarnation.is_starting:
+            return False
+        around: Task | None = task
+        while around is not None and around is not incarnation.task:
+            nursery = around.parent_nursery
+            around = None if nursery is None else nursery.parent_task
+        return around is not None
 
     def start(self, nursery: trio.Nursery) -> bool:
         # Each incarnation starts in a context of its own: nothing of an earlier one, or of the task that
@@ -247,6 +271,10 @@ class SupervisorChild(Child):
         super().__init__(supervisor.name, supervisor.path, restart, backoff, parent)
         self.supervisor = supervisor
         self.loop = supervisor.loop
+        self.loop.child = self
+
+    def starts_in(self, task: Task) -> bool:
+        return self.loop.starts_in(task)
 
     def has_messages(self) -> bool:
         return self.loop.has_messages()

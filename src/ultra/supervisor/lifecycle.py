@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections import deque
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
 import trio
 from msgspec import Struct
 
 from ultra._support.log import Level, get_logger
+from ultra.errors import title_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from types import TracebackType
 
 __all__ = ["Lifecycle", "LifecycleEvent", "LifecycleKind"]
 
@@ -52,23 +56,46 @@ class LifecycleEvent(Struct, frozen=True):
 
 
 class Lifecycle:
-    """Log every event and hand it to the observers."""
+    """Log every event and hand it to the observers.
+
+    Handlers of logs and observers are anybody's code, which may stop, revive or spawn children. So no event
+    reaches them in the middle of a decision: the supervision loop decides within blocks of this object, and
+    events wait until the outermost of them is left::
+
+        with lifecycle:
+            lifecycle.emit("crashed", child.path, error)
+            ...  # what follows from the crash
+    """
 
     def __init__(self) -> None:
         self._observers: list[Callable[[LifecycleEvent], None]] = []
+        self._waiting: deque[LifecycleEvent] = deque()
+        self._decisions = 0  # how many are open, one within the other
+        self._telling = False
 
     @contextmanager
     def observe(self, observer: Callable[[LifecycleEvent], None]) -> Iterator[None]:
         """Call `observer` with each event, in order, while the block runs.
 
-        It is called in the middle of the supervisor's work and must return at once; an exception that
-        leaves it is logged and has no other effect.
+        It is called in the supervisor's own task, between two of its steps, and must return at once. It may
+        stop, revive and spawn actors; an exception that leaves it is logged and has no other effect.
         """
-        self._observers.append(observer)
+        entry = partial(observer)  # one may be given twice, and may compare as it likes
+        self._observers.append(entry)
         try:
             yield
         finally:
-            self._observers.remove(observer)
+            self._observers = [other for other in self._observers if other is not entry]
+
+    def __enter__(self) -> None:
+        self._decisions += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._decisions -= 1
+        if self._waiting:
+            self._tell()
 
     def emit(
         self,
@@ -77,23 +104,38 @@ class Lifecycle:
         error: Exception | None = None,
         delay: float | None = None,
     ) -> None:
-        """Log one event, and hand it to the observers."""
-        level = _LEVELS[kind]
-        if log.enabled(level):
-            title = f"actor {kind}"
-            details: dict[str, object] = {}
-            if error is not None:
-                details["error"] = f"{type(error).__name__}: {error}"
-            if delay is not None:
-                details["delay"] = round(delay, 3)
-            if kind == "crashed":
-                details["exc_info"] = error
-            log.log(level, title, path=path, **details)
-        if not self._observers:
+        """Log one event and hand it to the observers, as soon as no decision is under way."""
+        if self._observers or log.enabled(_LEVELS[kind]):
+            self._waiting.append(LifecycleEvent(kind, path, trio.current_time(), error, delay))
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._decisions or self._telling:
             return
-        event = LifecycleEvent(kind, path, trio.current_time(), error, delay)
-        for observer in tuple(self._observers):
-            try:
-                observer(event)
-            except Exception:  # an observer must not bring down what it observes
-                log.exception("lifecycle observer failed", path=path)
+        self._telling = True  # what an observer itself brings about comes after what it is told now
+        try:
+            while self._waiting:
+                event = self._waiting.popleft()
+                _write(event)
+                for observer in tuple(self._observers):
+                    try:
+                        observer(event)
+                    except (Exception, trio.Cancelled):  # it must not bring down what it observes
+                        log.exception("lifecycle observer failed", path=event.path)
+        finally:
+            self._telling = False
+
+
+def _write(event: LifecycleEvent) -> None:
+    level = _LEVELS[event.kind]
+    if not log.enabled(level):
+        return
+    details: dict[str, object] = {}
+    if event.error is not None:
+        details["error"] = title_of(event.error)
+    if event.delay is not None:
+        details["delay"] = round(event.delay, 3)
+    if event.kind == "crashed":
+        details["exc_info"] = event.error
+    title = f"actor {event.kind}"
+    log.log(level, title, path=event.path, **details)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ultra.errors import RestartLimitExceeded
 
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from ultra.supervisor.spec import OnExcess, RestartIntensity, Strategy
 
 __all__ = ["CountedRestart", "RestartPolicy", "RestartWindow"]
+
+
+LEAST_TIDIED: Final = 8
+"""How many restarts are counted before those that count no longer are looked for."""
 
 
 class CountedRestart:
@@ -38,16 +43,23 @@ class RestartWindow:
     often. As in OTP, a restart exactly `within` seconds ago still counts.
     """
 
-    __slots__ = ("_restarts", "intensity")
+    __slots__ = ("_restarts", "_tidy_at", "intensity")
 
     def __init__(self, intensity: RestartIntensity) -> None:
         self.intensity = intensity
-        self._restarts: list[CountedRestart] = []
+        self._restarts: deque[CountedRestart] = deque()
+        self._tidy_at = LEAST_TIDIED
 
     def admit(self, now: float, crash: Exception) -> CountedRestart | None:
         """Count one more restart; return None, and count nothing, if it would be one too many."""
-        if len(self._restarts) >= self.intensity.max_restarts:
-            self._forget_before(now - self.intensity.within)
+        threshold = now - self.intensity.within
+        while self._restarts and self._restarts[0].time < threshold:
+            self._restarts.popleft()
+        if len(self._restarts) >= min(self.intensity.max_restarts, self._tidy_at):
+            self._forget_before(threshold)
+            # Twice as many before the next look: so looking costs no more than counting, however many there
+            # are, and at most half of the crashes that are kept in memory count no longer.
+            self._tidy_at = max(LEAST_TIDIED, 2 * len(self._restarts))
             if len(self._restarts) >= self.intensity.max_restarts:
                 return None
         restart = CountedRestart(crash)
@@ -60,7 +72,7 @@ class RestartWindow:
         return [restart.crash for restart in self._restarts]
 
     def _forget_before(self, threshold: float) -> None:
-        self._restarts = [restart for restart in self._restarts if restart.time >= threshold]
+        self._restarts = deque(restart for restart in self._restarts if restart.time >= threshold)
 
     def clear(self) -> None:
         """Forget all restarts."""

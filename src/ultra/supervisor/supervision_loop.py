@@ -25,6 +25,8 @@ from ultra.supervisor.schedule import AT_ONCE, Deadlines, StartQueue, StopQueue,
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from trio.lowlevel import Task
+
     from ultra.supervisor.lifecycle import Lifecycle
     from ultra.supervisor.restart_policy import RestartPolicy
 
@@ -53,6 +55,8 @@ class SupervisionLoop:
         self.ended = trio.Event()
         self.failure: Exception | None = None
         self.restarts = 0
+        self.child: Child | None = None
+        """This supervisor as a child of the one above it."""
         self._policy = policy
         self._lifecycle = lifecycle
         self._reports: deque[Callable[[], None]] = deque()
@@ -62,6 +66,7 @@ class SupervisionLoop:
         self._deadlines = Deadlines()
         self._stop_terms = StopTerms()
         self._ending = False
+        self._making: Child | None = None  # its factory is being called
         self._can_start = False  # whether there is a nursery to start children in
         self._wakeup = trio.Event()
 
@@ -99,16 +104,25 @@ class SupervisionLoop:
     def revive(self, child: Child) -> None:
         """Start a child that is down again."""
         if child.phase is Phase.DOWN:
-            child.crashes_in_a_row = 0
-            child.phase = Phase.WAITING
-            child.revive()
-            self._lifecycle.emit("revived", child.path)
-            self._schedule(child, AT_ONCE)
+            with self._lifecycle:
+                child.crashes_in_a_row = 0
+                child.phase = Phase.WAITING
+                child.revive()
+                self._lifecycle.emit("revived", child.path)
+                self._schedule(child, AT_ONCE)
 
     def stop_child(self, child: Child, grace: float | None, *, drain: bool) -> None:
         """Stop a child for good, now, whatever else is going on."""
+        with self._lifecycle:
+            self._stop_child(child, grace, drain=drain)
+
+    def _stop_child(self, child: Child, grace: float | None, *, drain: bool) -> None:
         child.removing = True
         now = trio.current_time()
+        if child is self._making:  # by its own factory: it is stopped when there is something to stop
+            terms = StopTerms(grace, drain=drain)
+            self._starts_to_drain[child] = terms.combined(self._starts_to_drain.get(child, terms))
+            return
         if child.incarnation is not None:
             self._begin_stop(child, grace, drain=drain)
         elif drain and self._may_start_to_drain(child, now):
@@ -145,6 +159,10 @@ class SupervisionLoop:
 
     def terminate(self, state: ActorState, error: Exception | None = None) -> None:
         """Tell all who wait for a child that none will start again, unless `revive_children` is called."""
+        with self._lifecycle:
+            self._terminate(state, error)
+
+    def _terminate(self, state: ActorState, error: Exception | None) -> None:
         self.state = state
         for child in tuple(self.children.values()):
             if state is ActorState.DOWN:
@@ -158,6 +176,20 @@ class SupervisionLoop:
         else:
             self.closed = True
             self.ended.set()
+
+    # --- who waits for whom --------------------------------------------------------------------------
+
+    def waits_for_start(self, child: Child, task: Task) -> bool:
+        """Return whether `child` cannot start before code that runs in, or below, `task` has returned."""
+        starting = self._starts.starting
+        if starting is not None and starting.starts_in(task):
+            return starting is child or child.phase is not Phase.STARTING
+        return self.child is not None and self.child.waits_for_start(task)
+
+    def starts_in(self, task: Task) -> bool:
+        """Return whether a child is starting, and its code runs in `task` or in a task around that."""
+        starting = self._starts.starting
+        return starting is not None and starting.starts_in(task)
 
     # --- reports of children -----------------------------------------------------------------------
 
@@ -188,12 +220,13 @@ class SupervisionLoop:
         self._stops.clear()
         self._starts_to_drain.clear()
         self._can_start = True
-        self._lifecycle.emit("starting", self.path or "/")
-        for child in self.children.values():
-            if child.phase is Phase.DOWN:
-                child.revive()
-            child.phase = Phase.WAITING
-            self._schedule(child, AT_ONCE)
+        with self._lifecycle:
+            self._lifecycle.emit("starting", self.path or "/")
+            for child in self.children.values():
+                if child.phase is Phase.DOWN:
+                    child.revive()
+                child.phase = Phase.WAITING
+                self._schedule(child, AT_ONCE)
 
     async def run(
         self, on_started: Callable[[], None], on_quiet: Callable[[], None] = lambda: None
@@ -204,11 +237,16 @@ class SupervisionLoop:
         beginning have started, or have failed to; and `on_quiet` when all have ended except those that
         ignore cancellation, for which nothing but this method waits. Cancelled, this cancels all children
         at once, in no order.
+
+        Raises:
+            RuntimeError: something other than this supervisor and its parent ended it.
         """
+        was_told = False
         try:
-            async with trio.open_nursery() as nursery:
+            async with trio.open_nursery(strict_exception_groups=True) as nursery:
                 try:
                     await self._loop(nursery, on_started)
+                    was_told = True
                 finally:
                     self._can_start = False
                     for child in self.children.values():
@@ -217,6 +255,8 @@ class SupervisionLoop:
         finally:
             self._ending = True  # by cancellation too; the last reports of the children are still to be heard
             self._take_reports()
+        if not was_told:  # what cancelled the nursery was swallowed by it
+            raise RuntimeError(f"the supervisor {self.path or '/'!r} was ended by a task that nobody told to")
         return self.failure
 
     async def _loop(self, nursery: trio.Nursery, on_started: Callable[[], None]) -> None:
@@ -239,7 +279,8 @@ class SupervisionLoop:
 
     def _take_reports(self) -> None:
         while self._reports:
-            self._reports.popleft()()
+            with self._lifecycle:
+                self._reports.popleft()()
 
     # --- starting --------------------------------------------------------------------------------------
 
@@ -261,9 +302,10 @@ class SupervisionLoop:
         for _ in range(BATCH):
             if self._next_start() > now:
                 return
-            child = self._starts.pop()
-            if child.phase is Phase.WAITING and self._start(child, nursery, now):
-                self._starts.starting = child
+            with self._lifecycle:
+                child = self._starts.pop()
+                if child.phase is Phase.WAITING and self._start(child, nursery, now):
+                    self._starts.starting = child
 
     def _may_start_to_drain(self, child: Child, now: float) -> bool:
         if child in self._starts_to_drain:
@@ -275,10 +317,13 @@ class SupervisionLoop:
         """Start those that end when what waits is handled; they have their grace, and wait for no other."""
         now = trio.current_time()
         for child in tuple(islice(self._starts_to_drain, BATCH)):
-            terms = self._starts_to_drain.pop(child)
-            self._start(child, nursery, now)
-            if child.removing and child.incarnation is not None:
-                self._begin_stop(child, terms.grace, drain=True)
+            terms = self._starts_to_drain.pop(child, None)
+            if terms is None:  # something stopped it otherwise
+                continue
+            with self._lifecycle:
+                self._start(child, nursery, now)
+                if child.removing and child.incarnation is not None:
+                    self._begin_stop(child, terms.grace, drain=True)
         if self._starts_to_drain:
             self._wakeup.set()
 
@@ -286,17 +331,24 @@ class SupervisionLoop:
         """Start a new incarnation of `child`; return whether it is still starting."""
         child.started_at = inf
         child.settle_pending_restart()
+        self._making = child
         try:
             ready = child.start(nursery)
         except Exception as error:  # noqa: BLE001 - whatever the factory raises is a failed start
+            self._starts_to_drain.pop(child, None)
             child.note_crash(error)
             self._on_exit(child, child.incarnation, Exit(error))
             return False
+        finally:
+            self._making = None
         if ready:
             self._is_ready(child, now)
         else:
             child.phase = Phase.STARTING
             self._deadlines.set(child, now + child.max_start_time())
+        terms = self._starts_to_drain.pop(child, None)
+        if terms is not None:  # its own factory stopped it
+            self._begin_stop(child, terms.grace, drain=terms.drain)
         return not ready
 
     def _is_ready(self, child: Child, now: float) -> None:
@@ -319,7 +371,8 @@ class SupervisionLoop:
             child = self._stops.pop()
             if child is None:
                 return
-            self._stop_in_turn(child)
+            with self._lifecycle:
+                self._stop_in_turn(child)
             self._take_reports()  # an incarnation without a task has ended already
         self._wakeup.set()
 
@@ -344,13 +397,14 @@ class SupervisionLoop:
         child.phase = Phase.STOPPING
 
     def _give_up_overdue(self) -> None:
-        for child in self._deadlines.pop_overdue(trio.current_time()):
-            self._starts.release(child)
-            child.phase = Phase.UNRESPONSIVE
-            error = ActorUnresponsive(child.path)
-            self._lifecycle.emit("unresponsive", child.path, error)
-            if child.removing:
-                self._remove(child, error)
+        with self._lifecycle:
+            for child in self._deadlines.pop_overdue(trio.current_time()):
+                self._starts.release(child)
+                child.phase = Phase.UNRESPONSIVE
+                error = ActorUnresponsive(child.path)
+                self._lifecycle.emit("unresponsive", child.path, error)
+                if child.removing:
+                    self._remove(child, error)
 
     def _remove(self, child: Child, error: Exception | None = None) -> None:
         if child.phase is Phase.ENDED:
@@ -385,7 +439,8 @@ class SupervisionLoop:
             if was_unresponsive and child.phase is Phase.WAITING and not self._ending:
                 self._schedule(child, AT_ONCE)
         elif reason.error is not None or child.restart == "permanent":
-            self._on_crash(child, reason.error or RuntimeError("it finished, and is permanent"))
+            error = reason.error
+            self._on_crash(child, RuntimeError("it finished, and is permanent") if error is None else error)
         else:
             self._remove(child)
 

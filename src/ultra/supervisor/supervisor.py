@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from inspect import isclass, iscoroutinefunction
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from ultra._support.checks import check_choice, check_seconds
 from ultra.actors.runtime.actor import Actor, ActorOptions, ActorRef
 from ultra.actors.runtime.cell import Cell, Interceptor
 from ultra.actors.runtime.dead_letters import DeadLetters
+from ultra.actors.runtime.home_run import HomeRun
 from ultra.errors import BadCall
 from ultra.supervisor.child import ActorChild, SupervisorChild
 from ultra.supervisor.lifecycle import Lifecycle
@@ -39,6 +41,7 @@ class Environment(Struct, frozen=True):
     dead_letters: DeadLetters
     lifecycle: Lifecycle
     random: Random
+    home: HomeRun
     interceptor: Interceptor | None = None
 
 
@@ -63,6 +66,7 @@ class Supervisor:
     ) -> None:
         self.path = path
         self.name = path.rpartition("/")[2]
+        _check_kind("intensity", intensity, RestartIntensity)
         self.strategy: Strategy = check_choice("strategy", strategy, Strategy)
         self.intensity = intensity or RestartIntensity()
         self._environment = environment
@@ -95,8 +99,9 @@ class Supervisor:
             BadCall: the name is taken or not usable, or an argument is not allowed.
             ActorStopped: this supervisor has ended, or is ending (`ActorDown`: it crashed too often).
         """
-        if not callable(factory):
-            raise BadCall(f"cannot spawn {factory!r}: give a subclass of Actor, or a function that makes one")
+        _check_factory(factory)
+        _check_kind("options", options, ActorOptions)
+        _check_kind("backoff", backoff, Backoff)
         spec = ChildSpec(
             name=self._usable_name(name, factory),
             factory=partial(factory, *args) if args else factory,
@@ -110,6 +115,7 @@ class Supervisor:
             spec.options,
             dead_letters=self._environment.dead_letters,
             interceptor=self._environment.interceptor,
+            home=self._environment.home,
         )
         self.loop.add(ActorChild(spec, cell, self.loop))
         return cell.ref
@@ -130,6 +136,7 @@ class Supervisor:
             BadCall: the name is taken or not usable, or an argument is not allowed.
             ActorStopped: this supervisor has ended, or is ending (`ActorDown`: it crashed too often).
         """
+        _check_kind("backoff", backoff, Backoff)
         below = Supervisor(
             f"{self.path}/{self._usable_name(name, None)}",
             self._environment,
@@ -145,6 +152,7 @@ class Supervisor:
     def request_stop(self, *, drain: bool = False, grace: float | None = None) -> None:
         """Ask the supervisor to stop, and go on; see `stop`. Actors below it, which cannot wait, use this."""
         check_seconds("grace", grace, optional=True)
+        self._environment.home.check(self.path)
         if self._child is None:
             self.loop.begin_stop(grace, drain=drain)
         else:
@@ -167,6 +175,7 @@ class Supervisor:
             BadCall: there is no such child.
             ActorStopped: this supervisor has ended (`ActorDown`: it is down itself; revive it first).
         """
+        self._environment.home.check(self.path)
         self.loop.check_open()
         child = self.loop.children.get(name)
         if child is None:
@@ -186,10 +195,12 @@ class Supervisor:
         )
 
     def _usable_name(self, name: str | None, factory: object) -> str:
+        self._environment.home.check(self.path)
         self.loop.check_open()
         if name is None:
             return self._new_name(factory)
-        if not name or "/" in name:
+        given: object = name
+        if not isinstance(given, str) or not given or "/" in given:
             raise BadCall(f"the name {name!r} is not usable: give text that is not empty and has no '/'")
         if name in self.loop.children:
             raise BadCall(f"{self!r} already has a child {name!r}; names must differ")
@@ -208,4 +219,18 @@ def _options_of(factory: object) -> ActorOptions:
     if isinstance(factory, partial):
         factory = factory.func
     options = getattr(factory, "options", None)
+    if isclass(factory) and not isinstance(options, ActorOptions):
+        raise BadCall(f"options of {factory.__qualname__} is {options!r}; it must be an ActorOptions object")
     return options if isinstance(options, ActorOptions) else Actor.options
+
+
+def _check_factory(factory: object) -> None:
+    if not callable(factory) or (isclass(factory) and not issubclass(factory, Actor)):
+        raise BadCall(f"cannot spawn {factory!r}: give a subclass of Actor, or a function that makes one")
+    if iscoroutinefunction(factory):
+        raise BadCall(f"cannot spawn {factory!r}: what makes an actor cannot be async; use Actor.on_start")
+
+
+def _check_kind(name: str, value: object, kind: type) -> None:
+    if value is not None and not isinstance(value, kind):
+        raise BadCall(f"{name} is {value!r}; it must be a {kind.__name__} object, or None")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import TYPE_CHECKING, Self, TypeVarTuple
 
 import trio
@@ -10,15 +11,15 @@ from ultra._support.checks import check_count
 from ultra._support.randomness import new_random
 from ultra.actors.runtime.cell import check_faults
 from ultra.actors.runtime.dead_letters import DeadLetters
+from ultra.actors.runtime.home_run import HomeRun
 from ultra.actors.runtime.status import ActorState
-from ultra.errors import ActorStopped, UsageError
+from ultra.errors import ActorStopped, BadCall, UsageError
 from ultra.supervisor.lifecycle import Lifecycle
 from ultra.supervisor.supervisor import Environment, Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from contextlib import AbstractContextManager
-    from random import Random
     from types import TracebackType
 
     from ultra.actors.runtime.actor import Actor, ActorOptions, ActorRef
@@ -71,10 +72,14 @@ class ActorSystem:
     ) -> None:
         check_count("dead_letters", dead_letters, least=0)
         check_faults(faults)
+        if random is not None and not isinstance(random, Random):
+            raise BadCall(f"random is {random!r}; it must be a random.Random, or None")
         self.dead_letters = DeadLetters(dead_letters)
         self._lifecycle = Lifecycle()
         self._faults = faults
-        environment = Environment(self.dead_letters, self._lifecycle, random or new_random(), faults)
+        self._home = HomeRun()
+        random = new_random() if random is None else random
+        environment = Environment(self.dead_letters, self._lifecycle, random, self._home, faults)
         self._root = Supervisor(
             "",
             environment,
@@ -82,7 +87,7 @@ class ActorSystem:
             intensity=intensity,
             on_excess=on_excess,
         )
-        self._nursery_manager = trio.open_nursery()
+        self._nursery_manager = trio.open_nursery(strict_exception_groups=True)
         self._nursery: trio.Nursery | None = None
         self._entered = False
 
@@ -90,6 +95,7 @@ class ActorSystem:
         if self._entered:
             raise UsageError("an ActorSystem can be entered only once; make a new one")
         self._entered = True
+        self._home.settle()
         if self._faults is not None:
             self._faults.begin()
         self._root.loop.prepare()
@@ -201,6 +207,7 @@ class ActorSystem:
         Raises:
             UsageError: the system has not been entered.
         """
+        self._home.check("/")
         if self._nursery is None:
             raise UsageError("the system has no tasks before it is entered with 'async with'")
         self._nursery.start_soon(function, *args)

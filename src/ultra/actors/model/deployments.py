@@ -7,6 +7,8 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
+import trio
+
 from ultra._support.clock import ContinuousClock
 from ultra._support.log import get_logger
 from ultra.actors.model.hedging import Hedge, HedgedCall
@@ -165,11 +167,14 @@ class Deployments:
             else:
                 _tell_usage(completion, on_usage)
                 return completion
-        raise min(
-            (error for error in errors if error.retryable),
-            key=lambda error: error.retry_after or 0.0,
-            default=errors[-1],
-        )
+        try:
+            raise min(
+                (error for error in errors if error.retryable),
+                key=lambda error: error.retry_after or 0.0,
+                default=errors[-1],
+            )
+        finally:
+            errors.clear()  # the one that is raised would refer to itself: traceback, frame, list
 
     def _not_paused(self) -> tuple[ClientAdapter, ...]:
         """Return the deployments that are not paused, or all of them if all are."""
@@ -212,14 +217,20 @@ class Deployments:
 
     async def aclose(self) -> None:
         """Close the clients that `connect` made; raise the last `ModelError` of those that fail to close."""
-        failure: ModelError | None = None
-        for adapter in self._adapters:
+        failures: list[ModelError] = []
+
+        async def close(adapter: ClientAdapter) -> None:
             try:
                 await adapter.aclose()
             except ModelError as error:
-                failure = error
-        if failure is not None:
-            raise failure
+                failures.append(error)
+
+        # Side by side: one that hangs must not take the time of the others.
+        async with trio.open_nursery(strict_exception_groups=True) as nursery:
+            for adapter in self._adapters:
+                nursery.start_soon(close, adapter)
+        if failures:
+            raise failures.pop()
 
 
 def _ask(

@@ -7,7 +7,7 @@ not try again at the same time. A server's Retry-After is waited in full.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import trio
 from msgspec import Struct
@@ -125,7 +125,12 @@ def with_retries(
     def tell(state: RetryCallState) -> None:
         before_sleep(state.attempt_number, _error(state), state.upcoming_sleep)
 
-    retrying = _TrioRetrying(stop=stop, wait=wait, retry=retry, before_sleep=tell, reraise=True)
+    def give_up(state: RetryCallState) -> NoReturn:
+        raise _error(state)  # not by `reraise`, whose frames would hold the error that they raise
+
+    retrying = _TrioRetrying(
+        stop=stop, wait=wait, retry=retry, before_sleep=tell, retry_error_callback=give_up
+    )
     return retrying.call(attempt, sleep)
 
 

@@ -159,6 +159,9 @@ class SharedCall:
         """Remove a waiter that has left; if it was the last one, cancel the call."""
         waiter.call = None
         del self._waiters[waiter]
+        if self.ended and not self._waiters:
+            # Nobody will look at it again; and it refers to itself: traceback, frame, this object.
+            self.failure = self._retry = None
         if not (self._waiters or self.ended or self.completion is not None):
             self.abandoned = True
             if self._scope is not None:

@@ -164,6 +164,7 @@ class ActorRef:
         Only for tasks of the same trio run; from another thread, call it by `trio.from_thread.run_sync`.
 
         Raises:
+            UsageError: this is not the trio run of the actor.
             InboxFull: there is no room, and the actor does not drop its oldest message.
             ActorStopped: the actor has ended (`ActorDown`: it crashed too often).
         """
@@ -208,7 +209,8 @@ class ActorRef:
             ActorCrashed: handling the message crashed the actor each time it was delivered.
             InboxFull: there is no room, and the actor's overflow policy is to reject or to drop.
             ActorStopped: the actor has ended, or ended before it handled the message.
-            UsageError: the actor asks itself, and only the task that waits could answer.
+            UsageError: the actor asks itself, and only the task that waits could answer; or this is called
+                in an `on_start` for which the actor's own start waits; or in another trio run.
         """
         if timeout is not None:
             return await self._ask_within(timeout, message)
@@ -269,10 +271,13 @@ def new_actor(cell: Cell) -> Actor:
     """Make the actor of a new incarnation; raises what the factory raises, `TypeError` for no new actor."""
     actor: object = cell.factory()
     if not isinstance(actor, Actor):
-        raise TypeError(f"the factory of actor {cell.path!r} made {actor!r}, which is no Actor")
+        made = type(actor).__qualname__
+        raise TypeError(
+            f"the factory of actor {cell.path!r} made an object of type {made}, which is no Actor"
+        )
     if hasattr(actor, "_cell"):
         raise TypeError(
-            f"the factory of actor {cell.path!r} gave {actor!r} a second time; "
+            f"the factory of actor {cell.path!r} gave the same {type(actor).__qualname__} a second time; "
             "it must make a new actor for each incarnation"
         )
     actor._cell = cell  # noqa: SLF001 - the cell and its actor are parts of one class

@@ -18,10 +18,11 @@ from trio.lowlevel import (
 )
 
 from ultra.actors.runtime.actor import ActorRef
+from ultra.actors.runtime.home_run import HomeRun
 from ultra.actors.runtime.inbox import Admission, Inbox
 from ultra.actors.runtime.message import Failure
 from ultra.actors.runtime.status import ActorSnapshot, ActorState, Counts, Terminated
-from ultra.errors import ActorDown, ActorStopped, BadCall, InboxFull, UsageError
+from ultra.errors import ActorDown, ActorStopped, BadCall, InboxFull, UsageError, title_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -76,6 +77,10 @@ class Owner(Protocol):
     def stop_requested(self, *, drain: bool, grace: float | None) -> None:
         """Stop the actor for good."""
 
+    def waits_for_start(self, task: Task) -> bool:
+        """Return whether the actor cannot start before code that runs in, or below, `task` has returned."""
+        ...
+
     def incarnation_started(self, incarnation: Incarnation) -> None:
         """Take note that `on_start` has returned; the first message comes next."""
 
@@ -94,6 +99,7 @@ class Cell:
         "counts",
         "dead_letters",
         "factory",
+        "home",
         "inbox",
         "incarnation",
         "interceptor",
@@ -119,12 +125,14 @@ class Cell:
         *,
         dead_letters: DeadLetters,
         interceptor: Interceptor | None,
+        home: HomeRun | None = None,
     ) -> None:
         self.path = path
         self.factory = factory
         self.options = options
         self.dead_letters = dead_letters
         self.interceptor = interceptor
+        self.home = home or HomeRun()
         self.inbox = Inbox(options.capacity, options.overflow)
         self.counts = Counts()
         self.ref = ActorRef(self)
@@ -145,6 +153,7 @@ class Cell:
 
     def deliver(self, envelope: Envelope, *, may_wait: bool) -> Admission:
         """Put `envelope` into the inbox, or raise `InboxFull`, `ActorStopped` or `ActorDown`."""
+        self.home.check(self.path)
         self.counts.sent += 1
         if self.interceptor is not None:
             admission = self.interceptor.sending(self, envelope, may_wait=may_wait)
@@ -180,9 +189,9 @@ class Cell:
         self.inbox.finish(envelope)
         if reply is ABANDONED:
             self.discard(envelope, "abandoned")
-        elif type(reply) is Failure:
+        elif isinstance(reply, Failure):
             self.counts.failed += 1
-            envelope.fail(reply.error)
+            envelope.fail(reply.to_raise())
         else:
             self.counts.handled += 1
             envelope.succeed(reply)
@@ -197,14 +206,22 @@ class Cell:
 
     def refuse_own_wait(self, envelope: Envelope) -> None:
         """Take `envelope` back and raise `UsageError` if only the task that sends it could handle it."""
-        if self.incarnation is None or self.incarnation.task is not current_task():
+        incarnation = self.incarnation
+        if incarnation is not None and incarnation.task is current_task():
+            reason = (
+                "waits for itself: nothing but the task that waits could take the message; use tell, call "
+                "the method itself, or raise ActorOptions.concurrency"
+            )
+        elif (incarnation is None or incarnation.is_starting) and self.owner.waits_for_start(current_task()):
+            reason = (
+                "starts only when the on_start that asks it has returned, since children start one after the "
+                "other; use tell, ask it later, or spawn it earlier"
+            )
+        else:
             return
         if self.inbox.remove(envelope) or self.inbox.stop_waiting(envelope):
             self.counts.rejected += 1
-        raise UsageError(
-            f"actor {self.path!r} waits for itself: nothing but the task that waits could take the message; "
-            "use tell, call the method itself, or raise ActorOptions.concurrency"
-        )
+        raise UsageError(f"actor {self.path!r} {reason}")
 
     def abandoned(self, envelope: Envelope) -> None:
         """Cancel or drop the message, as far as that is due: its asker, or sender, waits no longer."""
@@ -238,7 +255,7 @@ class Cell:
     def terminate(self, state: ActorState, error: Exception | None = None) -> None:
         """Tell all who wait that there will be no other incarnation, unless the actor is revived."""
         self.state = state
-        self.last_error = error or self.last_error
+        self.last_error = self.last_error if error is None else error
         self.close()
         if self.incarnation is not None:  # it ignores cancellation
             self.incarnation.fail_askers()
@@ -259,6 +276,7 @@ class Cell:
 
     def request_stop(self, *, drain: bool, grace: float | None) -> None:
         """Ask the owner to stop the actor; do nothing if it has ended already."""
+        self.home.check(self.path)
         if self.terminated is None or self.state is ActorState.DOWN:
             self.owner.stop_requested(drain=drain, grace=grace)
 
@@ -278,6 +296,7 @@ class Cell:
     @enable_ki_protection
     async def watch(self) -> Terminated:
         """Wait for `terminate`; see `ActorRef.watch`."""
+        self.home.check(self.path)
         if (ended := self.terminated) is not None:  # a revival meanwhile does not undo that end
             await checkpoint()
             return ended
@@ -309,5 +328,5 @@ class Cell:
             dead_lettered=counts.dead_lettered,
             redelivered=counts.redelivered,
             restarts=self.restarts,
-            last_error=None if error is None else f"{type(error).__name__}: {error}",
+            last_error=None if error is None else title_of(error),
         )

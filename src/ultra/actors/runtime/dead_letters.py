@@ -1,16 +1,17 @@
-"""Messages that were accepted and not handled: the newest of them, each with the reason."""
+"""Messages that were accepted and not handled: what they were, and the reason; never the messages."""
 
 from __future__ import annotations
 
 from collections import deque
 from itertools import islice
+from sys import getsizeof
 from typing import TYPE_CHECKING, Literal
 
 import trio
 from msgspec import Struct
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = ["DeadLetter", "DeadLetterReason", "DeadLetters"]
 
@@ -23,10 +24,15 @@ newer message pushed it out of a full inbox. abandoned: its asker waits no longe
 
 
 class DeadLetter(Struct, frozen=True):
-    """A message that was accepted and then not handled, at `time` (`trio.current_time()`)."""
+    """A message that was accepted and then not handled, at `time` (`trio.current_time()`).
+
+    It says of what type the message was, and its size in memory without what it refers to [bytes]. The
+    message itself, which may be large or secret, is not kept.
+    """
 
     path: str
-    message: object
+    message_type: str
+    size: int
     reason: DeadLetterReason
     time: float
 
@@ -36,12 +42,17 @@ class DeadLetters:
 
     def __init__(self, capacity: int) -> None:
         self.total = 0
+        self.observer: Callable[[object], None] | None = None
+        """Is called with each message that is not handled; for tests, which keep what they need of it."""
         self._letters: deque[DeadLetter] = deque(maxlen=capacity)
 
     def add(self, path: str, message: object, reason: DeadLetterReason) -> None:
         """Record that `message`, sent to the actor at `path`, was not handled."""
         self.total += 1
-        self._letters.append(DeadLetter(path, message, reason, trio.current_time()))
+        if self.observer is not None:
+            self.observer(message)
+        kind = type(message).__qualname__
+        self._letters.append(DeadLetter(path, kind, _size_of(message), reason, trio.current_time()))
 
     def newest(self, count: int) -> list[DeadLetter]:
         """Return the last `count` that are kept, oldest first."""
@@ -52,3 +63,10 @@ class DeadLetters:
 
     def __len__(self) -> int:
         return len(self._letters)
+
+
+def _size_of(message: object) -> int:
+    try:
+        return getsizeof(message)
+    except Exception:  # noqa: BLE001 - `__sizeof__` may be anybody's code
+        return object.__sizeof__(message)

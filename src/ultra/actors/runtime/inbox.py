@@ -7,8 +7,9 @@ a message that is redelivered after a crash always finds its place again.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from typing import TYPE_CHECKING, Literal
+from collections import OrderedDict
+from itertools import islice, takewhile
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from ultra.actors.runtime.message import SystemMessage
 from ultra.errors import BadCall
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from ultra.actors.runtime.message import Envelope
 
 __all__ = ["Admission", "Inbox", "Overflow"]
+
+_Lane: TypeAlias = "OrderedDict[Envelope, None]"
 
 
 Overflow = Literal["wait", "reject", "drop_oldest"]
@@ -55,10 +58,11 @@ class Inbox:
         self.user_load = 0
         """User messages accepted and not finished; never more than `capacity`."""
         self._in_flight: dict[Envelope, None] = {}  # in the order in which they were taken
-        # Made when first needed: an actor may never use one of them, and an empty deque takes 760 bytes.
-        self._user: deque[Envelope] | None = None
-        self._system: deque[Envelope] | None = None
-        self._waiting: OrderedDict[Envelope, None] | None = None
+        # Made when first needed: an actor may never use one of them. A message that waits can be taken out of
+        # the middle at no more cost than at the end, since many askers may go away at once.
+        self._user: _Lane | None = None
+        self._system: _Lane | None = None
+        self._waiting: _Lane | None = None
 
     def __len__(self) -> int:
         return (len(self._user) if self._user else 0) + (len(self._system) if self._system else 0)
@@ -82,11 +86,11 @@ class Inbox:
             envelope.system = True
             lane = self._system
             if lane is None:
-                lane = self._system = deque()
+                lane = self._system = OrderedDict()
         elif self.user_load < self.capacity:
             lane = self._user
             if lane is None:
-                lane = self._user = deque()
+                lane = self._user = OrderedDict()
             self.user_load += 1
         elif may_wait and self.overflow == "wait":
             if self._waiting is None:
@@ -95,7 +99,7 @@ class Inbox:
             return "waiting"
         else:
             return "rejected"
-        lane.append(envelope)
+        lane[envelope] = None
         return "accepted"
 
     def make_room(self) -> Envelope | None:
@@ -106,7 +110,7 @@ class Inbox:
         if self.overflow != "drop_oldest" or not self._user:
             return None
         self.user_load -= 1
-        return self._user.popleft()
+        return self._user.popitem(last=False)[0]
 
     def take(self) -> Envelope | None:
         """Return the next message to handle, system lane first; None if both lanes are empty.
@@ -114,9 +118,9 @@ class Inbox:
         It counts as in flight until `finish` or `requeue` is called with it.
         """
         if self._system:
-            envelope = self._system.popleft()
+            envelope, _ = self._system.popitem(last=False)
         elif self._user:
-            envelope = self._user.popleft()
+            envelope, _ = self._user.popitem(last=False)
         else:
             return None
         self._in_flight[envelope] = None
@@ -135,11 +139,11 @@ class Inbox:
         for envelope in [taken for taken in reversed(self._in_flight) if taken in returned]:
             del self._in_flight[envelope]
             if envelope.system:
-                self._system = self._system or deque()
-                self._system.appendleft(envelope)
+                lane = self._system = self._system or OrderedDict()
             else:
-                self._user = self._user or deque()
-                self._user.appendleft(envelope)
+                lane = self._user = self._user or OrderedDict()
+            lane[envelope] = None
+            lane.move_to_end(envelope, last=False)
 
     def admit_waiting(self) -> Envelope | None:
         """Accept the first message that waits for room and return it; None if there is no room."""
@@ -157,20 +161,19 @@ class Inbox:
         Return whether it passed any.
         """
         lane = self._system if envelope.system else self._user
-        if not lane or lane[-1] is not envelope:
+        if not lane or next(reversed(lane)) is not envelope:
             return False
-        place = last = len(lane) - 1
-        while place and may_pass(other := lane[place - 1]):
-            lane[place - 1], lane[place] = envelope, other
-            place -= 1
-        return place < last
+        passed = list(takewhile(may_pass, islice(reversed(lane), 1, None)))
+        for other in reversed(passed):
+            lane.move_to_end(other)
+        return bool(passed)
 
     def remove(self, envelope: Envelope) -> bool:
         """Take out `envelope` before it is handled; return False if it is not among the accepted."""
         lane = self._system if envelope.system else self._user
         if not lane or envelope not in lane:
             return False
-        lane.remove(envelope)
+        del lane[envelope]
         if not envelope.system:
             self.user_load -= 1
         return True

@@ -16,6 +16,7 @@ import trio
 from msgspec import Struct
 from trio.lowlevel import (
     Abort,
+    cancel_shielded_checkpoint,
     checkpoint,
     current_task,
     enable_ki_protection,
@@ -26,7 +27,7 @@ from trio.lowlevel import (
 from ultra._support.log import get_logger
 from ultra.actors.runtime.actor import Actor, new_actor
 from ultra.actors.runtime.cell import ABANDONED
-from ultra.errors import ActorCrashed, ActorStopped
+from ultra.errors import ActorCrashed, ActorStopped, StrayCancelled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -43,6 +44,9 @@ __all__ = ["CrashBarrier", "Exit", "Incarnation"]
 log = get_logger("ultra.actors")
 
 _NEVER_CANCELLED: AbstractContextManager[object] = nullcontext()
+
+MOST_IDLE = 64
+"""How many workers of one actor wait for messages; one that finds no message beside so many ends."""
 
 MESSAGES_BEFORE_YIELD = 32
 """How many messages a worker handles before it lets other tasks run, if its handlers never block."""
@@ -84,17 +88,55 @@ class CrashBarrier:
         if isinstance(error, Exception):
             self.crash = error
             return True
+        if isinstance(error, trio.Cancelled):
+            return self._caught_if_stray(error)
         if isinstance(error, BaseExceptionGroup):
-            self.crash, rest = error.split(Exception)
-            if self.crash is not None and rest is not None:
+            crash, rest = _split(error)
+            self.crash = crash
+            if rest is None or self._caught_if_stray(rest):
+                return True
+            if crash is not None:
                 raise rest from None
         return False
+
+    def _caught_if_stray(self, error: BaseException) -> bool:
+        """Keep cancellation as a crash if it is none: no scope around this block was cancelled."""
+        if not _is_cancellation(error) or trio.current_effective_deadline() == -inf:
+            return False
+        stray = StrayCancelled(error)
+        self.crash = stray if self.crash is None else ExceptionGroup("a crash", [self.crash, stray])
+        return True
+
+
+def _split(group: BaseExceptionGroup[BaseException]) -> tuple[Exception | None, BaseException | None]:
+    """Split `group` into what is a crash and what is not."""
+    try:
+        return group.split(Exception)
+    except Exception:  # noqa: BLE001 - its class may have a `derive` of its own
+        return BaseExceptionGroup("a group of a class that fails to split", group.exceptions).split(Exception)
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return all(_is_cancellation(inner) for inner in error.exceptions)
+    return isinstance(error, trio.Cancelled)
+
+
+def _follows_cancellation(error: BaseException | None) -> bool:
+    """Return whether `error` was raised while a cancellation was on its way, in a ``finally`` for example."""
+    seen = set()
+    while error is not None and id(error) not in seen:
+        if _is_cancellation(error):
+            return True
+        seen.add(id(error))
+        error = error.__context__
+    return False
 
 
 class Worker(CrashBarrier):
     """A task that handles one message after the other: the message in hand and, in the end, its crash."""
 
-    __slots__ = ("_incarnation", "envelope", "idle", "task")
+    __slots__ = ("_incarnation", "envelope", "idle", "retired", "task", "was_broken_off")
 
     def __init__(self, incarnation: Incarnation) -> None:
         super().__init__()
@@ -102,6 +144,9 @@ class Worker(CrashBarrier):
         self.task = current_task()
         self.idle = incarnation.idle  # the tasks of all workers that wait for messages
         self.envelope: Envelope | None = None
+        self.retired = False
+        self.was_broken_off = False
+        """Whether it crashed over its cancellation, after another had crashed."""
 
     def __enter__(self) -> Self:
         self._incarnation.worker_started(self)
@@ -113,6 +158,8 @@ class Worker(CrashBarrier):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
+        if self.retired:
+            return False
         self._incarnation.worker_ending()
         has_crashed = super().__exit__(kind, error, traceback)
         if has_crashed:
@@ -123,12 +170,20 @@ class Worker(CrashBarrier):
     @enable_ki_protection
     async def park(self) -> None:
         """Wait among the idle workers until a message has come."""
-        self.idle.append(self.task)
+        self.idle[self.task] = None
         await wait_task_rescheduled(self._leave)
 
     def _leave(self, _raise_cancel: object) -> Abort:
-        self.idle.remove(self.task)
+        del self.idle[self.task]
         return Abort.SUCCEEDED
+
+
+def _same_variables(context: Context, clean: Context) -> bool:
+    # Contexts share their map until one is changed; so this looks at values only where one was set.
+    try:
+        return context == clean
+    except Exception:  # noqa: BLE001 - the values' `__eq__` is anybody's code
+        return False
 
 
 class Incarnation:
@@ -142,6 +197,7 @@ class Incarnation:
         "_crashes",
         "_draining",
         "_halted",
+        "_has_started",
         "_nursery",
         "_scope",
         "_stop_deadline",
@@ -163,9 +219,10 @@ class Incarnation:
         """The task that all of this incarnation runs in, the workers of a wide actor excepted."""
         self._scope = trio.CancelScope()
         self._workers: dict[Task, Worker] = {}
-        self.idle: list[Task] = []
+        self.idle: dict[Task, None] = {}  # the one that parked last is woken first
         self._worker_count = 0  # including those that are about to start
         self._crashes: tuple[Exception, ...] = ()  # those that no worker caught
+        self._has_started = self.starts_at_once
         self._halted = False  # no worker takes another message
         self._draining = False
         self._stopping = False
@@ -190,6 +247,11 @@ class Incarnation:
         """Whether the actor itself decides what becomes of a handler whose asker waits no longer."""
         return type(self.actor).on_abandon is not Actor.on_abandon
 
+    @property
+    def is_starting(self) -> bool:
+        """Whether the actor takes no message yet, since its `on_start` has not returned."""
+        return not self._has_started
+
     def runs_in(self, task: Task) -> bool:
         """Return whether the actor's own code runs in `task`."""
         return task is self.task or task in self._workers
@@ -210,8 +272,7 @@ class Incarnation:
     def wake(self) -> None:
         """Have an idle worker take the message that has come, or start a worker, unless all are busy."""
         if self.idle:
-            reschedule(self.idle[-1])  # raises in a foreign thread: then the worker still waits
-            self.idle.pop()
+            reschedule(self.idle.popitem()[0])
         elif self._nursery is None or self._context is None:
             return
         elif self.task is None:
@@ -275,6 +336,7 @@ class Incarnation:
                 with self._scope:
                     started = self.starts_at_once or await self._start_actor()
                     if started:
+                        self._has_started = True
                         self.cell.owner.incarnation_started(self)
                     if started and self.cell.options.concurrency == 1:
                         await self._run_worker()
@@ -319,7 +381,7 @@ class Incarnation:
     async def _run_workers(self) -> None:
         self._context = copy_context()
         self._worker_count = min(self.cell.options.concurrency, len(self.cell.inbox) or 1)
-        async with trio.open_nursery() as self._nursery:
+        async with trio.open_nursery(strict_exception_groups=True) as self._nursery:
             for _ in range(self._worker_count):
                 self._nursery.start_soon(self._run_worker)
 
@@ -327,10 +389,14 @@ class Incarnation:
         """Handle one message after the other, until the incarnation ends."""
         with Worker(self) as worker:
             left = MESSAGES_BEFORE_YIELD
+            clean = copy_context()
             while not self._halted:
                 envelope = worker.envelope = self.cell.inbox.take()
                 if envelope is None:
                     if self._draining:
+                        return
+                    if len(self.idle) >= MOST_IDLE:
+                        self._retire(worker)
                         return
                     await worker.park()
                     left = MESSAGES_BEFORE_YIELD
@@ -342,7 +408,13 @@ class Incarnation:
                 self.cell.settle(envelope, reply)
                 del envelope, reply  # an idle worker keeps nothing alive
                 left -= 1
-                if not left:
+                if not _same_variables(worker.task.context, clean):
+                    # The next message must not see what this one has set. A task gets its new context when
+                    # it is resumed.
+                    worker.task.context = clean.copy()
+                    left = MESSAGES_BEFORE_YIELD
+                    await cancel_shielded_checkpoint()
+                elif not left:
                     left = MESSAGES_BEFORE_YIELD
                     await checkpoint()
 
@@ -354,8 +426,15 @@ class Incarnation:
         """Start no more workers: one ends only when all are about to."""
         self._nursery = None
 
+    def _retire(self, worker: Worker) -> None:
+        """Let a worker of many end, for which there is no message: a burst must not cost memory for ever."""
+        worker.retired = True
+        self._worker_count -= 1
+        del self._workers[worker.task]
+
     def worker_crashed(self, worker: Worker) -> None:
         """Let the crash of one worker of several end the others."""
+        worker.was_broken_off = self._scope.cancel_called and _follows_cancellation(worker.crash)
         if worker.task is not self.task:
             self._halted = True
             self._scope.cancel()
@@ -385,7 +464,7 @@ class Incarnation:
 
     def _wake_all(self) -> None:
         while self.idle:
-            reschedule(self.idle.pop())
+            reschedule(self.idle.popitem()[0])
 
     # --- the end -------------------------------------------------------------------------------------
 
@@ -398,6 +477,10 @@ class Incarnation:
                 continue
             worker.envelope = None
             envelope.cancel_handler = None
+            # The delivery counts only against a message that crashed the actor itself; unless it was to be
+            # the only one, which somebody may rely on.
+            innocent = worker.crash is None or worker.was_broken_off
+            envelope.spared += innocent and self.cell.options.max_deliveries > 1
             if self._may_redeliver(envelope):
                 again.append(envelope)
             else:
@@ -411,15 +494,20 @@ class Incarnation:
         options = self.cell.options
         if self.cell.closed or (options.cancel_abandoned and envelope.abandoned):
             return False
-        return envelope.deliveries < options.max_deliveries
+        return envelope.deliveries - envelope.spared < options.max_deliveries
 
     def _discard(self, envelope: Envelope, crash: Exception | None) -> None:
         cell = self.cell
         if cell.closed and crash is None:
             cell.discard(envelope, "stopped", ActorStopped(cell.path))
             return
-        cause = crash or self._error() or ActorStopped(cell.path, "was restarted")
-        cell.discard(envelope, "crashed", ActorCrashed(cell.path, cause, envelope.deliveries))
+        if crash is None and envelope.abandoned:
+            cell.discard(envelope, "abandoned")
+            return
+        cause = ActorStopped(cell.path, "was restarted") if crash is None else crash
+        counted = max(1, envelope.deliveries - envelope.spared)
+        error = ActorCrashed(cell.path, cause, counted, blamed=crash is not None)
+        cell.discard(envelope, "crashed", error)
 
     async def _stop_actor(self) -> None:
         """Call `on_stop`, shielded from cancellation, for `stop_timeout` seconds at most."""
@@ -440,8 +528,15 @@ class Incarnation:
         return Exit(error, finished=error is None and not self._stopping)
 
     def _error(self) -> Exception | None:
+        """Take the crashes from where they are kept, and return them as one.
+
+        If they stayed there, each would refer to itself: traceback, frame, worker, crash.
+        """
         crashes = [worker.crash for worker in self._workers.values() if worker.crash is not None]
         crashes += self._crashes
+        self._crashes = ()
+        for worker in self._workers.values():
+            worker.crash = None
         if len(crashes) > 1:
             return ExceptionGroup(f"actor {self.cell.path!r} crashed in several places", crashes)
         return crashes[0] if crashes else None

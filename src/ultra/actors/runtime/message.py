@@ -32,10 +32,24 @@ class SystemMessage(Message[R_co], frozen=True):
 class Failure(Struct, frozen=True):
     """Return this from `Actor.receive` to raise `error` in the asker without crashing the actor.
 
-    Give every asker an exception of its own: one that is raised again and again collects tracebacks.
+    Give every asker an exception of its own: one that is raised again and again collects tracebacks. A class
+    of exceptions stands for a new one without arguments, as it does in ``raise``.
     """
 
-    error: Exception
+    error: Exception | type[Exception]
+
+    def to_raise(self) -> Exception:
+        """Return what the asker gets: `error`, or a `TypeError` where that is no exception."""
+        error: object = self.error
+        try:
+            made = error() if isinstance(error, type) and issubclass(error, Exception) else error
+        except Exception as failure:  # noqa: BLE001 - the class may need arguments
+            return failure
+        if isinstance(made, Exception):
+            return made
+        return TypeError(
+            f"the actor answered with a Failure of {type(made).__qualname__}; it must be an Exception"
+        )
 
 
 class Envelope(Struct, eq=False):
@@ -50,6 +64,7 @@ class Envelope(Struct, eq=False):
         sender: the task that waits for room in the inbox, and for no reply.
         system: whether the message is in the system lane; set when it is put into the inbox.
         deliveries: how often it was handed over.
+        spared: how many of the deliveries do not count, since something else broke them off.
         abandoned: whether the asker, or the sender, waits no longer.
         cancel_handler: called when the asker of a message in flight waits no longer, if
             `ActorOptions.cancel_abandoned` is set.
@@ -63,6 +78,7 @@ class Envelope(Struct, eq=False):
     sender: Task | None = None
     system: bool = False
     deliveries: int = 0
+    spared: int = 0
     abandoned: bool = False
     cancel_handler: Callable[[], None] | None = None
     origin: Task | None = None
@@ -88,8 +104,9 @@ class Envelope(Struct, eq=False):
         if task is None:
             self.error = error
             return
-        self.asker = self.sender = None
-        reschedule(task, Error(error))
+        outcome = Error(error)
+        self.asker = self.sender = None  # last: from here on nobody else could wake it
+        reschedule(task, outcome)
 
     def abandon(self, _raise_cancel: object) -> Abort:
         """Take note that the asker, or the sender, was cancelled; trio calls this as their abort function."""

@@ -123,6 +123,7 @@ class SimulatedActor(Actor):
             case Action.REFUSE:
                 return Failure(Refusal(f"refused {entry.id}"))
             case Action.CRASH:
+                entry.crashing = True
                 context.lifecycle.crashes(node, f"message {entry.id}")
                 raise SimulatedCrash(f"message {entry.id}")
             case Action.FINISH:

@@ -20,7 +20,7 @@ from ultra.errors import (
 from ultra.simulation.record import TIME_TOLERANCE
 
 if TYPE_CHECKING:
-    from ultra.actors.runtime.dead_letters import DeadLetter, DeadLetters
+    from ultra.actors.runtime.dead_letters import DeadLetters
     from ultra.simulation.actor_system.nodes import ActorNode
     from ultra.simulation.record import Record
 
@@ -36,6 +36,7 @@ class MessageEntry:
         "actor",
         "answered",
         "copies",
+        "crashing",
         "dead_lettered",
         "deadline",
         "deliveries",
@@ -48,6 +49,7 @@ class MessageEntry:
         "rejected",
         "sender",
         "sent_at",
+        "spared",
         "system",
     )
 
@@ -61,6 +63,8 @@ class MessageEntry:
         self.incarnation = 0  # the last one that had it in flight
         self.in_flight = False
         self.deliveries = 0  # how often it was taken out of the inbox
+        self.spared = 0  # how many of these do not count, since another message crashed the actor
+        self.crashing = False  # it is what crashes the actor now
         self.newest_when_interrupted = 0  # see `ActorNode.newest_first_delivery`
         self.handled = 0
         self.rejected = 0
@@ -83,6 +87,7 @@ class MessageLedger:
     def __init__(self, record: Record) -> None:
         self._record = record
         self._dead_letters_read = 0
+        self._dead: list[int] = []
         self.messages: list[MessageEntry] = []
         self.open_asks: dict[int, MessageEntry] = {}
         self.open_sends: dict[int, MessageEntry] = {}
@@ -183,7 +188,8 @@ class MessageLedger:
         allowed = actor.options.max_deliveries * message.copies
         message.deliveries += 1
         record.checks[3] += 1
-        if message.deliveries > allowed or message.incarnation == actor.incarnation or message.dropped:
+        counted = message.deliveries - message.spared
+        if counted > allowed or message.incarnation == actor.incarnation or message.dropped:
             record.violate(
                 3,
                 f"{actor.path} took message {message.id} {message.deliveries} times; allowed are {allowed}",
@@ -278,8 +284,12 @@ class MessageLedger:
             message.in_flight = False
             key = (message.sender, message.system)
             message.newest_when_interrupted = actor.newest_first_delivery.get(key, -1)
-            given_up = message.deliveries >= actor.options.max_deliveries * message.copies or (
-                actor.options.cancel_abandoned and message.abandoned
+            if not message.crashing and actor.options.max_deliveries > 1:
+                message.spared += 1
+            message.crashing = False
+            given_up = (
+                message.deliveries - message.spared >= actor.options.max_deliveries * message.copies
+                or (actor.options.cancel_abandoned and message.abandoned)
             )
             if given_up:
                 actor.outstanding.pop(message.id, None)
@@ -411,13 +421,21 @@ class MessageLedger:
         new = self.dead_letters.total - self._dead_letters_read
         if new:
             self._dead_letters_read = self.dead_letters.total
-            for letter in self.dead_letters.newest(new):
-                self._read(letter)
+            dead, self._dead = self._dead, []
+            for number in dead:
+                self._read(number)
 
-    def _read(self, letter: DeadLetter) -> None:
-        number = getattr(letter.message, "id", None)
-        if number is None:  # made by the fault plan
-            return
+    def watch_dead_letters(self, dead_letters: DeadLetters) -> None:
+        """Take note of each message that becomes a dead letter; a letter itself does not say which it was."""
+        self.dead_letters = dead_letters
+        dead_letters.observer = self._note_dead
+
+    def _note_dead(self, message: object) -> None:
+        number: int | None = getattr(message, "id", None)
+        if number is not None:  # else it was made by the fault plan
+            self._dead.append(number)
+
+    def _read(self, number: int) -> None:
         message = self.messages[number]
         message.dead_lettered += 1
         actor = message.actor

@@ -71,7 +71,7 @@ class ActorSystemRun:
             dead_letters=1_000_000,
             faults=self.setup.plan,
         )
-        self.messages.dead_letters = self._system.dead_letters
+        self.messages.watch_dead_letters(self._system.dead_letters)
         with self._system.observe(self.lifecycle.observe):
             async with trio.open_nursery() as nursery:
                 await self._work_and_end(nursery)
@@ -282,6 +282,7 @@ class ActorSystemRun:
             return
         match injection.fault:
             case "crash":
+                entry.crashing = True
                 rule = self.setup.plan.rules[injection.rule - 1]
                 if rule.fault.settings().get("before", True):
                     self.messages.taken(entry)
