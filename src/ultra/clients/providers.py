@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from ultra._support.secret_frames import hiding_frames
+from ultra._support.secrecy import hiding_frames
 from ultra.clients.catalog import PROVIDERS, Provider
 from ultra.clients.http.limits import HTTPLimits
 from ultra.clients.options import CallOptions, checked_key

@@ -10,7 +10,7 @@ import msgspec
 import trio
 from msgspec import structs
 
-from ultra._support.secret_frames import hiding_frames
+from ultra._support.secrecy import hiding_frames
 from ultra.clients.catalog import known_quirks, known_window
 from ultra.clients.http.completion_stream import CompletionStream
 from ultra.clients.http.connections import Connections, Hidden

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from ultra._support.secret_frames import hiding_frames
+from ultra._support.secrecy import hiding_frames
 from ultra.clients.dialects.anthropic import AnthropicMessages
 from ultra.clients.dialects.gemini import GeminiGenerate
 from ultra.clients.dialects.ollama import OllamaChat

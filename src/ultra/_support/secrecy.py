@@ -1,4 +1,4 @@
-"""Tracebacks that show no secret, though they are shown with the variables of each frame."""
+"""Reprs that show no secret, and tracebacks that show none with the variables of each frame."""
 
 from __future__ import annotations
 
@@ -10,10 +10,19 @@ from ultra.errors import UltraError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["hiding_frames"]
+__all__ = ["HiddenText", "hiding_frames"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+class HiddenText(str):
+    """Text that may hold a password, such as a URL; its repr shows none of it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
 
 
 def hiding_frames(function: Callable[P, R]) -> Callable[P, R]:
