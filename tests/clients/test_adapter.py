@@ -595,6 +595,46 @@ async def test_no_more_threads_than_allowed_even_when_calls_are_abandoned() -> N
     assert (await adapter.call(QUESTION)).content == "x"
 
 
+@pytest.mark.parametrize("end", ["returns", "raises"])
+async def test_the_thread_of_a_call_that_was_given_up_keeps_a_slot_until_it_ends(end: str) -> None:
+    begun, go, over = threading.Event(), threading.Event(), threading.Event()
+
+    def client(prompt: str) -> str:
+        begun.set()
+        go.wait()
+        if end == "raises":
+            raise RuntimeError("late")
+        return "late"
+
+    kept: list[str] = []
+
+    def keep_slot() -> Callable[[], None]:
+        kept.append("slot")
+        return over.set
+
+    adapter = ClientAdapter(client)
+    adapter.keep_slot = keep_slot
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(adapter.call, QUESTION)
+        await trio.to_thread.run_sync(begun.wait)
+        nursery.cancel_scope.cancel()
+    assert kept == ["slot"]
+    assert not over.is_set()
+    go.set()
+    await trio.to_thread.run_sync(over.wait)
+
+
+async def test_a_call_that_was_not_given_up_or_had_no_thread_yet_keeps_no_slot() -> None:
+    kept: list[str] = []
+    adapter = ClientAdapter(lambda prompt: "x")
+    adapter.keep_slot = lambda: kept.append("slot") or (lambda: None)  # type: ignore[func-returns-value]
+    await adapter.call(QUESTION)
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await adapter.call(QUESTION)
+    assert not kept
+
+
 def test_a_thread_abandoned_in_one_run_costs_the_next_run_nothing() -> None:
     release, started = threading.Event(), threading.Event()
 

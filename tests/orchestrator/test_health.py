@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
 
 from ultra import BreakerPolicy, ModelError, MultiLLMOrchestrator, OrchestratorClosed, RetryPolicy
 from ultra.orchestrator.health import ModelHealth
@@ -121,6 +123,29 @@ async def test_a_model_whose_actor_is_down_is_down_until_it_is_revived(
         monkeypatch.undo()
         orchestrator.revive_model("fake")
         assert (await ask(orchestrator)).status == "up"
+
+
+async def test_health_tells_of_threads_that_still_run_though_their_calls_were_given_up() -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def client(prompt: str) -> str:
+        begun.set()
+        go.wait()
+        return "late"
+
+    async with MultiLLMOrchestrator() as orchestrator:
+        orchestrator.register_model("m", client)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(orchestrator.get_model_response, "m", "Q")
+            await trio.to_thread.run_sync(begun.wait)
+            nursery.cancel_scope.cancel()
+        health = orchestrator.health()["m"]
+        assert health.status == "degraded"
+        assert "1 calls of its synchronous client were given up" in health.reasons[0]
+        go.set()
+        with trio.fail_after(5):
+            while orchestrator.health()["m"].status != "up":  # noqa: ASYNC110 - the thread tells nobody else
+                await trio.sleep(0.001)
 
 
 async def test_an_orchestrator_that_does_not_run_has_no_health() -> None:

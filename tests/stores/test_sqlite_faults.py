@@ -200,6 +200,89 @@ async def test_a_damaged_file_costs_the_cache_and_nothing_else(path: Path) -> No
     assert {entry["event"] for entry in logs} <= {"cache unavailable", "cache available again"}
 
 
+# --- files of others -------------------------------------------------------------------------
+
+needs_owners = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="files have no owners here")
+
+
+def set_mode(path: Path, mode: int) -> None:
+    path.chmod(mode)
+
+
+def mode_of(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def make_empty(path: Path) -> None:
+    path.touch()
+
+
+async def refused(path: Path) -> bool:
+    """Whether a store at `path` keeps nothing, and answers lookups all the same."""
+    cache = SqliteCache(path)
+    await cache.shard("m").put(b"k", answer())
+    found = await cache.shard("m").get(b"k")
+    await cache.aclose()
+    return found is None
+
+
+@pytest.mark.parametrize("ending", ["", "-wal", "-shm", "-journal"])
+@pytest.mark.parametrize("exists", [True, False])
+async def test_a_link_is_refused_and_what_it_leads_to_is_left_alone(
+    ending: str, *, exists: bool, path: Path, tmp_path: Path, logs: list[Any]
+) -> None:
+    if ending:
+        await SqliteCache(path).aclose()
+    victim = tmp_path / "victim"
+    if exists:
+        victim.write_text("precious")
+    path.with_name(path.name + ending).symlink_to(victim)
+    assert await refused(path)
+    assert victim.exists() is exists
+    assert not exists or victim.read_text() == "precious"
+    assert "is a link" in logs[0]["error"]
+
+
+@needs_owners
+@pytest.mark.parametrize("mode", [0o620, 0o602, 0o666, 0o777])
+async def test_a_file_that_others_could_write_is_refused(mode: int, path: Path, logs: list[Any]) -> None:
+    cache = SqliteCache(path)
+    await cache.shard("m").put(b"k", answer("forged"))
+    await cache.aclose()
+    set_mode(path, mode)
+    assert await refused(path)
+    assert "others may write" in logs[0]["error"]
+    set_mode(path, 0o600)
+    assert not await refused(path)
+
+
+@needs_owners
+@pytest.mark.parametrize("empty", [True, False])
+async def test_a_file_that_others_could_read_is_closed_to_them(path: Path, *, empty: bool) -> None:
+    if empty:
+        make_empty(path)
+    else:
+        await SqliteCache(path).aclose()
+    set_mode(path, 0o644)
+    assert not await refused(path)
+    assert mode_of(path) == 0o600
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give files away")
+async def test_a_file_of_another_user_is_refused(path: Path, logs: list[Any]) -> None:
+    await SqliteCache(path).aclose()
+    os.chown(path, 65534, 65534)
+    assert await refused(path)
+    assert "another user" in logs[0]["error"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes here")
+async def test_a_pipe_is_refused_and_hangs_nothing(path: Path, logs: list[Any]) -> None:
+    os.mkfifo(path)
+    with trio.fail_after(5):
+        assert await refused(path)
+
+
 # --- threads, loops, cancellation --------------------------------------------------------------
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from collections.abc import Set as AbstractSet
 from contextlib import AsyncExitStack
 from contextvars import copy_context
 from functools import partial
 from inspect import getattr_static, isasyncgenfunction, isawaitable, isclass, isgeneratorfunction
-from typing import TYPE_CHECKING, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Final, Literal, TypeVar, cast
 
 import trio
 from msgspec.structs import replace
@@ -126,7 +127,11 @@ class ClientAdapter:
         self._owned = owned
         self._runner = runner
         self._max_threads = max_threads
+        self.keep_slot = None
         self._threads: tuple[trio.lowlevel.TrioToken, trio.CapacityLimiter] | None = None
+
+    keep_slot: Callable[[], Callable[[], None]] | None
+    """Called when the thread of a call is given up; what it returns is called, in any thread, at its end."""
 
     def __repr__(self) -> str:
         return f"<ClientAdapter of {_describe(self._client)}>"
@@ -236,13 +241,19 @@ class ClientAdapter:
         except LoopUnavailable as error:
             raise ModelError(str(error), kind="connection", retryable=False) from error
 
-    async def _run_in_thread(self, call: Callable[[], object], caller: Caller) -> object:
-        context = caller.context.copy()
-        with _CLASSIFIED:
-            # In a tuple, since trio refuses a coroutine that comes out of a thread.
-            (given,) = await trio.to_thread.run_sync(
-                lambda: (context.run(call),), abandon_on_cancel=True, limiter=self._thread_limiter()
-            )
+    async def _run_in_thread(
+        self, call: Callable[[], object], caller: Caller, *, keeps_slot: bool = False
+    ) -> object:
+        thread = _ThreadCall(partial(caller.context.copy().run, call))
+        try:
+            with _CLASSIFIED:
+                # In a tuple, since trio refuses a coroutine that comes out of a thread.
+                (given,) = await trio.to_thread.run_sync(
+                    thread.run, abandon_on_cancel=True, limiter=self._thread_limiter()
+                )
+        except trio.Cancelled:
+            thread.give_up(self.keep_slot if keeps_slot else None)
+            raise
         if isawaitable(given):  # a plain function around a coroutine function, such as a decorator makes
             return await self._run(lambda _: _outcome(lambda: given), None, caller)
         return given
@@ -268,7 +279,7 @@ class ClientAdapter:
         return _settled(_checked(answer, request), request)
 
     async def _ask_in_thread(self, request: ModelRequest, caller: Caller) -> Completion:
-        answer = await self._run_in_thread(partial(self._generate, request), caller)
+        answer = await self._run_in_thread(partial(self._generate, request), caller, keeps_slot=True)
         return _settled(_checked(answer, request), request)
 
     async def _read(
@@ -404,6 +415,38 @@ def _closer(resource: object) -> Callable[[], object] | None:
         if callable(close):
             return cast("Callable[[], object]", close)
     return None
+
+
+class _ThreadCall:
+    """A call in a worker thread, which may be given up while it runs, and is not made if it was before."""
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self._call = call
+        self._lock = threading.Lock()
+        self._state: Literal["new", "running", "given up", "ended"] = "new"
+        self._on_end: Callable[[], None] | None = None
+
+    def run(self) -> tuple[object]:
+        """Make the call, in the worker thread."""
+        with self._lock:
+            if self._state == "given up":
+                return (None,)
+            self._state = "running"
+        try:
+            return (self._call(),)
+        finally:
+            with self._lock:
+                self._state = "ended"
+            if self._on_end is not None:
+                self._on_end()
+
+    def give_up(self, keep_slot: Callable[[], Callable[[], None]] | None) -> None:
+        """Take note that nobody waits for the call; if it runs, keep its slot until it has ended."""
+        with self._lock:
+            if self._state == "running" and keep_slot is not None:
+                self._on_end = keep_slot()
+            elif self._state == "new":
+                self._state = "given up"
 
 
 # --- running the client's code -------------------------------------------------------------------

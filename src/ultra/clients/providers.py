@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from ultra._support.secrecy import hiding_frames
 from ultra.clients.catalog import PROVIDERS, Provider
 from ultra.clients.http.limits import HTTPLimits
 from ultra.clients.options import CallOptions, checked_key
@@ -51,6 +52,7 @@ class ProviderStatus(Struct, frozen=True, kw_only=True):
     example: str
 
 
+@hiding_frames
 def connect(
     name: str,
     *,

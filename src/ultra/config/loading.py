@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 import msgspec
 from msgspec import Struct, field
 
+from ultra._support.secrecy import HiddenText
 from ultra.actors.model.breaker import BreakerPolicy
 from ultra.actors.model.hedging import Hedge
 from ultra.actors.model.limits import Limits
@@ -128,6 +129,18 @@ class CacheConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     enabled: bool = True
     store: str = "memory"
 
+    def __repr__(self) -> str:
+        return f"CacheConfig(enabled={self.enabled!r}, store={self._shown!r})"
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        """Return what may be shown: a URL may hold a password."""
+        return [("enabled", self.enabled), ("store", self._shown)]
+
+    @property
+    def _shown(self) -> str:
+        scheme, separator, _ = self.store.partition("://")
+        return f"{scheme}{separator}***" if separator else self.store
+
 
 class DeploymentConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One deployment of a model that needs a key, an endpoint or options of its own."""
@@ -151,6 +164,10 @@ class DeploymentConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def __repr__(self) -> str:
         return f"DeploymentConfig(model={self.model!r})"  # a key must not be shown
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        """Return what may be shown."""
+        return [("model", self.model)]
 
 
 class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -211,6 +228,10 @@ class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     def __repr__(self) -> str:
         return f"ModelConfig(model={self.model!r}, weight={self.weight!r})"  # a key must not be shown
 
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        """Return what may be shown."""
+        return [("model", self.model), ("weight", self.weight)]
+
 
 class Configuration(Struct, frozen=True, kw_only=True):
     """A whole configuration, checked as far as this is possible without the providers."""
@@ -239,7 +260,7 @@ class Configuration(Struct, frozen=True, kw_only=True):
         run, cache = self.run, self.cache
         return {
             "cache_enabled": cache.enabled,
-            "cache": cache.store if cache.enabled else None,
+            "cache": HiddenText(cache.store) if cache.enabled else None,
             "quorum": run.quorum,
             "grace": run.grace,
             "timeout": run.timeout,

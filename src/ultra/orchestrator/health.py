@@ -35,8 +35,8 @@ def model_health(model: RegisteredModel, actor: ActorSnapshot) -> ModelHealth:
 
     It is down while its actor is down, while its circuit is open, and after a request failed because of a
     wrong key or an exhausted quota. It is degraded while its actor restarts, while its circuit is
-    half-open, while a Retry-After of the provider delays calls, after a request failed, and while a fifth
-    or more of its latest requests failed.
+    half-open, while a Retry-After of the provider delays calls, while threads of given up calls still run,
+    after a request failed, and while a fifth or more of its latest requests failed.
     """
     down: list[str] = []
     degraded: list[str] = []
@@ -63,9 +63,13 @@ def _judge_circuit(model: RegisteredModel, down: list[str], degraded: list[str])
         down.append(f"its circuit is open for another {circuit.open_for:.1f} s")
     elif circuit.state == "half_open":
         degraded.append("its circuit is half-open: one call may try whether it works again")
-    paused_for = model.limiter.statistics().paused_for
-    if paused_for > 0:
-        degraded.append(f"the provider asked for a pause of another {paused_for:.1f} s")
+    limits = model.limiter.statistics()
+    if limits.paused_for > 0:
+        degraded.append(f"the provider asked for a pause of another {limits.paused_for:.1f} s")
+    if limits.abandoned:
+        degraded.append(
+            f"{limits.abandoned} calls of its synchronous client were given up, and their threads still run"
+        )
 
 
 def _judge_requests(model: RegisteredModel, down: list[str], degraded: list[str]) -> None:

@@ -121,7 +121,8 @@ class ModelRegistry:
     ) -> RegisteredModel:
         common = self._policies
         metrics = MetricsRecorder()
-        adapters = tuple(self._adapted(name, deployment) for deployment in _deployments(client))
+        limiter = Limiter(name, policies.limits or common.limits)
+        adapters = tuple(self._adapted(name, deployment, limiter) for deployment in _deployments(client))
         return RegisteredModel(
             name,
             weight,
@@ -130,14 +131,15 @@ class ModelRegistry:
             policy=policies.retry or common.retry or RetryPolicy(),
             timeouts=policies.timeouts or common.timeouts or Timeouts(),
             shard=shard,
-            limiter=Limiter(name, policies.limits or common.limits),
+            limiter=limiter,
             breaker=CircuitBreaker(name, policies.breaker or common.breaker),
             metrics=metrics,
         )
 
-    def _adapted(self, name: str, client: object) -> ClientAdapter:
+    def _adapted(self, name: str, client: object, limiter: Limiter) -> ClientAdapter:
         owned = getattr(client, "reopens", False) is True
         adapter = ClientAdapter(client, owned=owned, runner=_runner_of(client))
+        adapter.keep_slot = limiter.keep_slot
         return adapter if self._faults is None else self._faults.around(name, adapter)
 
     def _make_unregistered(self, name: str, client: object) -> RegisteredModel:

@@ -39,7 +39,10 @@ def open_cache(spec: CacheStore | str | bool | None = None) -> CacheStore:  # no
     if isinstance(spec, CacheStore):
         return spec
     # What follows the scheme of a URL may hold a password.
-    shown = f"'{spec.partition('://')[0]}://...'" if isinstance(spec, str) and "://" in spec else repr(spec)
+    shown = repr(spec)
+    if isinstance(spec, str):
+        scheme, separator, _ = spec.partition("://")
+        shown = f"'{scheme}://...'" if separator else str.__repr__(spec)
     raise BadCall(
         f"cache={shown} is not allowed; give True, 'memory', 'sqlite:///path', 'redis://host', or an object "
         "with the methods of ultra.stores.CacheStore"

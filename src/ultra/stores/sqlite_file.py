@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import secrets
 import sqlite3
+import stat
 import time
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
@@ -63,6 +64,10 @@ class FileContents(Struct, frozen=True):
     def __repr__(self) -> str:
         return f"FileContents(sizes={self.sizes!r})"  # no secret in logs
 
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        """Return what may be shown."""
+        return [("sizes", self.sizes)]
+
 
 def row_size(answer: bytes) -> int:
     """Return about how many bytes an encoded answer takes up in the file."""
@@ -85,7 +90,10 @@ def connect(path: str, *, busy_timeout: float, writing: bool) -> sqlite3.Connect
     Raises:
         ConfigError: the file belongs to a newer version of Ultra, or to another program. It is left as it is.
         sqlite3.Error: the file cannot be opened, or created.
+        PermissionError: the file, or one of SQLite's beside it, is a link, or others could write it.
     """
+    for name in (path, *(f"{path}-{ending}" for ending in ("wal", "shm", "journal"))):
+        _check_owner(name)
     if writing:
         # Answers may be private. SQLite gives its log and its index the permissions of the file.
         with suppress(OSError):
@@ -108,6 +116,33 @@ def connect(path: str, *, busy_timeout: float, writing: bool) -> sqlite3.Connect
         connection.close()
         raise
     return connection
+
+
+def _check_owner(name: str) -> None:
+    """Refuse a file that somebody else could have written; take from others the permission to read it."""
+    try:
+        found = os.lstat(name)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if stat.S_ISLNK(found.st_mode):
+        raise PermissionError(f"{name!r} is a link; the cache must be a file itself")
+    if stat.S_ISDIR(found.st_mode):
+        return  # SQLite says that it cannot open it
+    if not stat.S_ISREG(found.st_mode):
+        raise PermissionError(f"{name!r} is no regular file")
+    if not hasattr(os, "geteuid"):
+        return
+    if found.st_uid not in {os.geteuid(), 0}:
+        raise PermissionError(f"{name!r} belongs to another user; remove it, or name another file")
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PermissionError(f"others may write {name!r}; remove it if you do not trust them, or chmod 600")
+    if found.st_mode & (stat.S_IRGRP | stat.S_IROTH):
+        with suppress(OSError):  # it may be root's
+            file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                os.fchmod(file, stat.S_IRUSR | stat.S_IWUSR)
+            finally:
+                os.close(file)
 
 
 def read_contents(connection: sqlite3.Connection) -> FileContents:

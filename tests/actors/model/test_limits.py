@@ -449,6 +449,68 @@ async def test_a_usage_that_cannot_be_true_delays_the_next_call_by_a_minute_at_m
     assert await start_times(limiter, 1, tokens=10) == pytest.approx([61])
 
 
+# --- threads that were given up ----------------------------------------------------------------
+
+
+async def test_a_thread_that_was_given_up_keeps_its_slot_until_it_ends(autojump_clock: MockClock) -> None:
+    limiter = Limiter("m", Limits(concurrency=2))
+    ends = [limiter.keep_slot(), limiter.keep_slot()]
+    assert limiter.statistics().abandoned == limiter.statistics().in_flight == 2
+    with pytest.raises(trio.WouldBlock):
+        limiter.acquire_nowait()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(limiter.acquire)
+        nursery.start_soon(limiter.acquire)
+        await trio.sleep(1)
+        assert limiter.statistics().waiting == 2
+        await trio.to_thread.run_sync(ends[0])
+        await wait_all_tasks_blocked()
+        assert limiter.statistics().waiting == 1
+        ends[1]()
+        ends[1]()
+    assert limiter.statistics().abandoned == 0
+    assert limiter.statistics().in_flight == 2
+
+
+async def test_once_such_threads_have_all_slots_for_long_no_call_waits(autojump_clock: MockClock) -> None:
+    limiter = Limiter("m", Limits(concurrency=1))
+    permit = await limiter.acquire()
+    failed: list[float] = []
+
+    async def call() -> None:
+        with pytest.raises(ModelError, match="threads still run") as caught:
+            await limiter.acquire(patience=5)
+        assert (caught.value.kind, caught.value.retryable) == ("timeout", True)
+        failed.append(trio.current_time())
+
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(call)
+        await trio.sleep(2)
+        end = limiter.keep_slot()
+        permit.release()
+    assert [time - began for time in failed] == pytest.approx([7, 7, 7])
+    end()
+    limiter.acquire_nowait()
+
+
+def test_a_thread_that_outlives_its_run_frees_the_slot_for_the_next() -> None:
+    limiter = Limiter("m", Limits(concurrency=1))
+
+    async def give_up() -> Any:
+        return limiter.keep_slot()
+
+    async def wait(end: Any) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(limiter.acquire)
+            await wait_all_tasks_blocked()
+            await trio.to_thread.run_sync(end)
+
+    trio.run(wait, trio.run(give_up))
+    trio.run(give_up)()
+
+
 # --- bad values --------------------------------------------------------------------------------
 
 

@@ -134,8 +134,15 @@ class ModelCall:
 
     async def _wait_for_permit(self, tokens: int) -> Permit:
         """Wait until the limits allow a call. Raise `Abandoned` if all waiters leave."""
+        patience = AttemptTimer(self._model.timeouts, streams=False).deadline - trio.current_time()
         with self._shared.scope():
-            return await self._model.limiter.acquire(tokens)
+            try:
+                return await self._model.limiter.acquire(tokens, patience=patience)
+            except ModelError as error:
+                if error.retryable:  # threads of attempts that were given up have all slots
+                    self._shared.start_attempt()
+                    self._failed(error)
+                raise
         self._shared.check()
         raise AssertionError("this wait is cancelled only when all waiters have left")
 

@@ -6,6 +6,7 @@ The limiter has no task and no timer of its own: each call waits in its own task
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
@@ -17,6 +18,7 @@ from ultra.actors.model.token_bucket import Grant, TokenBucket
 from ultra.errors import BadCall, CircuitOpen, ModelError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
     from typing import Self
 
@@ -84,9 +86,13 @@ class Limits(Struct, frozen=True, kw_only=True):
 
 
 class LimiterStatistics(Struct, frozen=True, kw_only=True):
-    """The state of a limiter at one moment. `paused_for` is seconds; None: there is no limit."""
+    """The state of a limiter at one moment. `paused_for` is seconds; None: there is no limit.
+
+    `abandoned` are those of the calls in flight that were given up, and whose threads still run.
+    """
 
     in_flight: int
+    abandoned: int
     waiting: int
     admitted: int
     rejected: int
@@ -163,6 +169,9 @@ class Limiter:
         self._started_at = -math.inf  # the latest call
         self._concurrency = self.limits.concurrency or math.inf
         self._in_flight = self._waiting = self._admitted = self._rejected = 0
+        self._abandoned: set[object] = set()  # a mark for each slot of a thread that was given up
+        self._blocked_since: float | None = None  # since when such threads have all slots
+        self._trio_token: trio.lowlevel.TrioToken | None = None  # of the run whose calls wait
 
     @property
     def counts_tokens(self) -> bool:
@@ -181,13 +190,15 @@ class Limiter:
             raise trio.WouldBlock
         return self._admit(tokens)
 
-    async def acquire(self, tokens: float = 0) -> Permit:
+    async def acquire(self, tokens: float = 0, *, patience: float = math.inf) -> Permit:
         """Wait for a permit for a call that will use about so many `tokens`, and return it. A checkpoint.
 
-        Cancelling this takes nothing, and the next call in the queue becomes the first.
+        Cancelling this takes nothing, and the next call in the queue becomes the first. `patience` [s] is for
+        threads of given up calls (`keep_slot`): once they have had all slots for so long, no call waits.
 
         Raises:
             BadCall: `tokens` is negative or not a number.
+            ModelError: of kind ``timeout``: threads of given up calls have all slots. Retryable.
             ModelError: of kind ``rate_limit``: the call needs more tokens than a minute allows, or the permit
                 would come after more than `max_wait` seconds. Raised as soon as that is certain.
         """
@@ -196,11 +207,12 @@ class Limiter:
         self._waiting += 1
         if self._spread_until > -math.inf:
             self._changed.unpark_all()  # the more calls wait, the closer they follow each other
+        self._trio_token = trio.lowlevel.current_trio_token()
         try:
             with trio.move_on_after(max_wait) as wait:
                 await self._first.acquire()
                 try:
-                    await self._until_ready(tokens, wait.deadline)
+                    await self._until_ready(tokens, wait.deadline, patience)
                     # No checkpoint follows, so the permit always reaches the caller.
                     return self._admit(tokens)
                 finally:
@@ -208,6 +220,26 @@ class Limiter:
             raise self._rejection(f"it waited {max_wait:g} s for its turn, which is the most that it may")
         finally:
             self._waiting -= 1
+
+    def keep_slot(self) -> Callable[[], None]:
+        """Keep a slot of `concurrency` for a thread that goes on though its call was given up.
+
+        Call what this returns when the thread has ended, from any thread: then the slot is free.
+        """
+        mark = object()
+        self._abandoned.add(mark)
+        if len(self._abandoned) >= self._concurrency:
+            self._blocked_since = self._now()
+            self._changed.unpark_all()
+
+        def end() -> None:
+            self._abandoned.discard(mark)
+            self._blocked_since = None
+            if self._trio_token is not None:
+                with suppress(trio.RunFinishedError):
+                    self._trio_token.run_sync_soon(self._changed.unpark_all)
+
+        return end
 
     def pause(self, seconds: float) -> None:
         """Start no call for so many seconds from now, as a provider's Retry-After asks, an hour at most.
@@ -248,7 +280,8 @@ class Limiter:
         """Return the state at this moment; raise `RuntimeError` outside of trio."""
         now = self._now()
         return LimiterStatistics(
-            in_flight=self._in_flight,
+            in_flight=self._in_flight + len(self._abandoned),
+            abandoned=len(self._abandoned),
             waiting=self._waiting,
             admitted=self._admitted,
             rejected=self._rejected,
@@ -257,12 +290,16 @@ class Limiter:
             tokens_available=None if self._tokens is None else self._tokens.available(now),
         )
 
-    async def _until_ready(self, tokens: float, deadline: float) -> None:
+    async def _until_ready(self, tokens: float, deadline: float, patience: float) -> None:
         while (delay := self._delay(tokens, self._waiting)) > _TOLERANCE:
             # A delay that is known and too long is rejected at once. An infinite one depends on the end of
             # other calls, which may come at any time.
             if math.isfinite(delay) and trio.current_time() + delay > deadline + _TOLERANCE:
                 raise self._rejection(f"its turn would come in {delay:.1f} s at the earliest", delay)
+            if delay == math.inf and (since := self._blocked_since) is not None:
+                delay = since + patience - self._now()
+                if delay <= _TOLERANCE:
+                    raise self._blocked()
             with trio.move_on_after(delay):
                 await self._changed.park()
 
@@ -275,7 +312,8 @@ class Limiter:
         # Most models have a limit of concurrency alone, which needs no clock.
         if not (self._requests is None and self._tokens is None and self._paused_until == -math.inf):
             delay = max(self._delay_in_time(tokens), self._delay_after_pause(waiting))
-        return math.inf if delay <= _TOLERANCE and self._in_flight >= self._concurrency else delay
+        taken = self._in_flight + len(self._abandoned)
+        return math.inf if delay <= _TOLERANCE and taken >= self._concurrency else delay
 
     def _delay_in_time(self, tokens: float) -> float:
         """Return the seconds until pauses and rates allow such a call; below 0 if they allow it now."""
@@ -338,6 +376,15 @@ class Limiter:
         self._in_flight -= 1
         if self._waiting:
             self._changed.unpark_all()
+
+    def _blocked(self) -> ModelError:
+        self._rejected += 1
+        return ModelError(
+            f"all {self._concurrency} calls that model {self._model_name!r} may make at once were given up, "
+            "and their threads still run: give its synchronous client a timeout of its own, or make it async",
+            kind="timeout",
+            retryable=True,
+        )
 
     def _rejection(self, reason: str, retry_after: float | None = None) -> ModelError:
         self._rejected += 1

@@ -10,6 +10,7 @@ import msgspec
 import trio
 from msgspec import structs
 
+from ultra._support.secrecy import hiding_frames
 from ultra.clients.catalog import known_quirks, known_window
 from ultra.clients.http.completion_stream import CompletionStream
 from ultra.clients.http.connections import Connections, Hidden
@@ -79,6 +80,7 @@ class HTTPClient:
     option_names: ClassVar = frozenset(CallOptions.__struct_fields__) - {"system"}
     """The options that a request may set; an orchestrator leaves out those that only other clients take."""
 
+    @hiding_frames
     def __init__(
         self,
         dialect: Dialect,

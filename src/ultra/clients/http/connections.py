@@ -229,8 +229,13 @@ class Connections:
     ) -> tuple[httpx.Response, ConnectionPool]:
         pool = pools.take()
         try:
-            headers = {"accept-encoding": ACCEPTED, **request.headers.value}
-            built = pool.client.build_request("POST", request.url, headers=headers, content=request.content)
+            # No variable for the headers: tracebacks may be shown with the variables of each frame.
+            built = pool.client.build_request(
+                "POST",
+                request.url,
+                headers={"accept-encoding": ACCEPTED, **request.headers.value},
+                content=request.content,
+            )
             return await pool.send(built), pool
         except BaseException:
             with trio.CancelScope(shield=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from ultra._support.secrecy import hiding_frames
 from ultra.clients.dialects.anthropic import AnthropicMessages
 from ultra.clients.dialects.gemini import GeminiGenerate
 from ultra.clients.dialects.ollama import OllamaChat
@@ -32,6 +33,7 @@ class _DialectClient(HTTPClient):
 
     dialect_type: ClassVar[type[Dialect]]
 
+    @hiding_frames
     def __init__(self, model: str, *, provider: str, base_url: str, **settings: Unpack[HTTPSettings]) -> None:
         super().__init__(self.dialect_type(model, provider=provider, base_url=base_url), **settings)
 
@@ -59,6 +61,7 @@ class AzureOpenAIClient(HTTPClient):
         settings: see `HTTPClient`.
     """
 
+    @hiding_frames
     def __init__(
         self,
         model: str,

@@ -45,6 +45,10 @@ class Endpoint(Struct, frozen=True):
     def __repr__(self) -> str:
         return f"Endpoint({self.url!r})"
 
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        """Return what may be shown."""
+        return [("url", self.url)]
+
 
 def find_model() -> Path:
     """Return the model file without importing the package that carries it.
