@@ -16,7 +16,7 @@ from ultra.supervisor.schedule import AT_ONCE, Deadlines, StartQueue, StopTerms
 class NoParent:
     """Hears nothing: a queue does nothing to children."""
 
-    child_started = child_ending = child_exited = stop_child = lambda *_, **__: None
+    child_started = child_ending = child_exited = stop_child = waits_for_start = lambda *_, **__: None
 
 
 def child(name: str) -> Child:

@@ -180,12 +180,12 @@ async def test_other_wrong_types_are_refused_where_they_are_given() -> None:
 
     for arguments in ({"intensity": 3}, {"intensity": (3, 5.0)}, {"random": 42}):
         with pytest.raises(BadCall):
-            ActorSystem(**arguments)  # type: ignore[arg-type]
+            ActorSystem(**arguments)
     assert ActorSystem(random=Random(1)) is not None
     async with ActorSystem() as system:
         for wrong in ({"intensity": 3}, {"backoff": 0.5}):
             with pytest.raises(BadCall):
-                system.supervisor("pool", **wrong)  # type: ignore[arg-type]
+                system.supervisor("pool", **wrong)
         factory: Any
         for factory in (object, ScriptedActor(), make, WithOptionsOfAnotherType):
             with pytest.raises(BadCall):

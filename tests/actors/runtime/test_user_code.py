@@ -70,6 +70,8 @@ async def test_every_failure_reaches_its_asker(failure: Failure, kind: type[Exce
 
 @pytest.mark.parametrize("stubborn", [False, True])
 async def test_a_poison_message_spares_those_in_flight_beside_it(*, stubborn: bool) -> None:
+    poisoned = 0
+
     async def innocent(_: Actor) -> str:
         try:
             if poisoned < 3:
@@ -85,7 +87,6 @@ async def test_a_poison_message_spares_those_in_flight_beside_it(*, stubborn: bo
         poisoned += 1
         raise ValueError("poison")
 
-    poisoned = 0
     answers: list[object] = []
     async with ActorSystem(intensity=OFTEN) as system:
         options = ActorOptions(concurrency=10, max_deliveries=3)
@@ -159,7 +160,8 @@ async def test_a_message_does_not_see_the_context_variables_of_another(concurren
 
 async def test_workers_end_after_a_burst_and_come_back() -> None:
     async def wait(_: Actor) -> object:
-        return await gate.wait()
+        await gate.wait()
+        return None
 
     gate = trio.Event()
     async with ActorSystem() as system:
