@@ -178,6 +178,8 @@ async def test_other_wrong_types_are_refused_where_they_are_given() -> None:
     async def make() -> ScriptedActor:
         return ScriptedActor()
 
+    arguments: dict[str, Any]
+    wrong: dict[str, Any]
     for arguments in ({"intensity": 3}, {"intensity": (3, 5.0)}, {"random": 42}):
         with pytest.raises(BadCall):
             ActorSystem(**arguments)
