@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
 import time
 from contextlib import nullcontext
@@ -122,7 +123,7 @@ def raising(*_: object, **__: object) -> NoReturn:
 
 
 FACTORIES: dict[str, Callable[..., Any]] = {"classic": classic}
-if hasattr(asyncio, "eager_task_factory"):
+if sys.version_info >= (3, 12):
     FACTORIES["eager"] = asyncio.eager_task_factory
 
 
