@@ -10,6 +10,7 @@ from helpers.chat_server import Script, chat_server
 from helpers.command_line import ultra_on_terminal
 
 TWO = ("--model", "openai:first@2", "--model", "openai:second")
+ALL_STAGES = ("--stages", "initial,meta,synthesis")
 
 SHOW_CURSOR, HIDE_CURSOR = "\x1b[?25h", "\x1b[?25l"
 
@@ -22,7 +23,7 @@ async def test_a_run_is_drawn_while_it_goes_on_and_stands_there_when_it_is_over(
     gate = trio.Event()
     async with (
         chat_server(first=Script(("Surely ", "Paris."), gate=gate)) as server,
-        ultra_on_terminal("ask", "Where?", *TWO, env=server.environment) as terminal,
+        ultra_on_terminal("ask", "Where?", *TWO, *ALL_STAGES, env=server.environment) as terminal,
     ):
         await terminal.wait_for("Surely")
         assert "Paris." not in terminal.output.partition("Surely")[2].partition("The capital of France")[0]
@@ -100,7 +101,7 @@ async def test_a_model_cannot_command_the_terminal() -> None:
 async def test_plain_text_has_no_control_characters_on_a_terminal_either() -> None:
     async with (
         chat_server() as server,
-        ultra_on_terminal("ask", "?", *TWO, "--plain", env=server.environment) as terminal,
+        ultra_on_terminal("ask", "?", *TWO, *ALL_STAGES, "--plain", env=server.environment) as terminal,
     ):
         assert await terminal.wait() == 0
 

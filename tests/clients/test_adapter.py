@@ -627,7 +627,12 @@ async def test_the_thread_of_a_call_that_was_given_up_keeps_a_slot_until_it_ends
 async def test_a_call_that_was_not_given_up_or_had_no_thread_yet_keeps_no_slot() -> None:
     kept: list[str] = []
     adapter = ClientAdapter(lambda prompt: "x")
-    adapter.keep_slot = lambda: kept.append("slot") or (lambda: None)  # type: ignore[func-returns-value]
+
+    def keep_slot() -> Callable[[], None]:
+        kept.append("slot")
+        return lambda: None
+
+    adapter.keep_slot = keep_slot
     await adapter.call(QUESTION)
     with trio.CancelScope() as scope:
         scope.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import inf
+from typing import TYPE_CHECKING
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,11 +13,25 @@ from ultra.supervisor import Backoff
 from ultra.supervisor.child import Child
 from ultra.supervisor.schedule import AT_ONCE, Deadlines, StartQueue, StopTerms
 
+if TYPE_CHECKING:
+    from trio.lowlevel import Task
+
+    from ultra.actors.runtime.incarnation import Exit
+
 
 class NoParent:
     """Hears nothing: a queue does nothing to children."""
 
-    child_started = child_ending = child_exited = stop_child = waits_for_start = lambda *_, **__: None
+    def waits_for_start(self, child: Child, task: Task) -> bool:
+        return False
+
+    def child_started(self, child: Child, incarnation: object) -> None: ...
+
+    def child_ending(self, child: Child, incarnation: object, within: float) -> None: ...
+
+    def child_exited(self, child: Child, incarnation: object, reason: Exit) -> None: ...
+
+    def stop_child(self, child: Child, grace: float | None, *, drain: bool) -> None: ...
 
 
 def child(name: str) -> Child:

@@ -18,6 +18,7 @@ from helpers.byte_server import events
 from helpers.recordings import Recording, load
 from ultra.clients import AnthropicClient, GeminiClient, Limits, OllamaClient, OpenAIClient
 from ultra.clients.wire.response_head import ResponseHead
+from ultra.clients.wire.text_repair import repaired
 from ultra.errors import ModelError
 from ultra.messages.results import Completion
 
@@ -163,7 +164,7 @@ def strings_in(body: bytes) -> set[str]:
             found.add(json.JSONDecoder(strict=False).raw_decode(text, start)[0])
         except ValueError:
             continue
-    return found
+    return found | {repaired(each) for each in found if isinstance(each, str)}
 
 
 def is_made_of(text: str, parts: set[str]) -> bool:
