@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import signal
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,8 @@ import pytest
 import structlog
 import trio.lowlevel
 from hypothesis import HealthCheck, settings
+
+from helpers.garbage import collect_garbage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -22,12 +23,8 @@ settings.load_profile("ultra")
 
 
 def pytest_collection_finish() -> None:
-    """Let the garbage collector look at nothing but what tests make: half a million objects are there by now.
-
-    Some tests collect garbage to see that nothing is left of them.
-    """
-    gc.collect()
-    gc.freeze()
+    """Let collections of garbage leave out what the tests import."""
+    collect_garbage()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import inspect
 import logging
 import signal
@@ -17,6 +16,8 @@ import pytest
 import trio
 import uvloop
 from trio.lowlevel import in_trio_run
+
+from helpers.garbage import collect_garbage
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
@@ -49,7 +50,7 @@ def run_on(loop: str, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
         with asyncio.Runner(debug=DEBUGGABLE[loop], loop_factory=LOOPS[loop]) as runner:
             runner.get_loop().slow_callback_duration = 10.0  # [s]; how fast this machine is is not tested
             runner.run(main())
-        gc.collect()
+        collect_garbage()
     finally:
         logger.removeHandler(complaints)
     assert complaints.messages == []

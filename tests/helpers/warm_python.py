@@ -1,0 +1,150 @@
+"""A Python that has imported libraries, and forks itself for each program that it is asked to run.
+
+To start Python and import the libraries of the command takes half a second of a processor; to fork, some
+milliseconds. The program is a process of its own all the same, with its own arguments, variables, working
+directory and standard streams, and imports Ultra itself. What is decided before Python runs anything, such
+as the seed of hashes or a path in PYTHONPATH, is the same for all.
+
+Run as a script, this is that Python. For each program it receives over the socket on its standard input the
+length of a JSON text, with the program's standard streams and a pipe for its exit code, and then the text.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["WarmPython"]
+
+_LENGTH = struct.Struct("!I")
+
+
+class WarmPython:
+    """The side of the tests. `environment` has the variables of the process that is forked."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self.environment = dict(environment)
+        self._socket, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, __file__],
+                stdin=theirs.fileno(),
+                stdout=subprocess.PIPE,  # as those of its programs are
+                stderr=subprocess.PIPE,
+                env=self.environment,
+                start_new_session=True,
+            )
+
+    async def run(
+        self, arguments: Sequence[str], environment: Mapping[str, str], stdin: bytes
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run ``ultra`` with these arguments and variables, to its end."""
+        pipes = [os.pipe() for _ in range(4)]
+        theirs = [pipes[0][0], *(pipe[1] for pipe in pipes[1:])]
+        given, *read = [pipes[0][1], *(pipe[0] for pipe in pipes[1:])]
+        text = json.dumps([list(arguments), dict(environment), os.getcwd()]).encode()  # noqa: PTH109
+        try:
+            socket.send_fds(self._socket, [_LENGTH.pack(len(text))], theirs)
+            self._socket.sendall(text)
+        finally:
+            for stream in theirs:
+                os.close(stream)
+        output: dict[int, bytes] = {}
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_write, given, stdin)
+            for number, stream in enumerate(read):
+                nursery.start_soon(_read, stream, output, number)
+        out, errors, code = (output[number] for number in range(3))
+        assert code, "the process that is forked has ended"
+        return subprocess.CompletedProcess(["ultra", *arguments], int(code), out, errors)
+
+    def close(self) -> None:
+        """End the process, and what may be left of its programs."""
+        self._socket.close()
+        with self._process, suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+
+async def _write(stream: int, data: bytes) -> None:
+    async with trio.lowlevel.FdStream(stream) as pipe:
+        with suppress(trio.BrokenResourceError):  # the program ended without reading all
+            await pipe.send_all(data)
+
+
+async def _read(stream: int, output: dict[int, bytes], number: int) -> None:
+    async with trio.lowlevel.FdStream(stream) as pipe:
+        output[number] = b"".join([piece async for piece in pipe])
+
+
+# --- the process that is forked ----------------------------------------------------------------------
+
+
+def _serve() -> None:
+    """Fork for each program; returns in the process of a program, and never in that which forks."""
+    with socket.socket(fileno=os.dup(0)) as tests:
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who wait for programs
+        while True:
+            head, streams, _, _ = socket.recv_fds(tests, _LENGTH.size, 4)
+            if not head:
+                os._exit(0)
+            (length,) = _LENGTH.unpack(head)
+            text = b""
+            while len(text) < length:
+                text += tests.recv(length - len(text))
+            if not os.fork():
+                break
+            for stream in streams:
+                os.close(stream)
+    arguments, environment, directory = json.loads(text)
+    _become(arguments, environment, directory, streams)
+
+
+def _become(arguments: list[str], environment: dict[str, str], directory: str, streams: list[int]) -> None:
+    """Fork once more: one process waits for the other to tell its exit code; this returns in the other."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    *standard, code = streams
+    program = os.fork()
+    if program:
+        for stream in (*standard, 0, 1, 2):
+            os.close(stream)
+        _, status = os.waitpid(program, 0)
+        os.write(code, str(os.waitstatus_to_exitcode(status)).encode())
+        os._exit(0)
+    os.close(code)
+    for number, stream in enumerate(standard):
+        os.dup2(stream, number)
+        os.close(stream)
+    os.chdir(directory)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv[:] = ["-c", *arguments]
+    sys.path[0] = ""  # as for python -c
+
+
+if __name__ == "__main__":
+    # What takes long to import, and is the same for every program. Ultra itself is not among it.
+    import httpcore  # noqa: F401
+    import httpx  # noqa: F401
+    import msgspec  # noqa: F401
+    import rich.console  # noqa: F401
+    import structlog  # noqa: F401
+    import tenacity  # noqa: F401
+    import typer  # noqa: F401
+
+    _serve()
+
+    from ultra.cli import main
+
+    sys.exit(main())
