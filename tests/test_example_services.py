@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -19,6 +19,8 @@ from ultra.messages.events import Chunk, Event, RunCompleted
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+SERVICES = ("fastapi_service.py", "trio_service.py")
+
 TIMEOUT = 60.0
 """Seconds after which a program that hangs is given up."""
 
@@ -26,25 +28,22 @@ TIMEOUT = 60.0
 ENDED_BY_SIGTERM = {0, -signal.SIGTERM}
 
 
-def run(name: str, *arguments: str) -> str:
-    """Run an example to its end; what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", EXAMPLES / name, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-        env=environment(),
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
+@pytest.fixture(scope="module")
+def running() -> Iterator[dict[str, subprocess.Popen[str]]]:
+    """The examples that end by themselves, all started at once: they wait for models most of the time."""
+    commands = {"asyncio_basic.py": ("Why?",)} | dict.fromkeys(SERVICES, ("--port", "0", "--demo"))
+    with ExitStack() as processes:
+        yield {
+            name: processes.enter_context(started(name, *arguments, options=("-W", "error")))
+            for name, arguments in commands.items()
+        }
 
 
 @contextmanager
-def service(name: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A service and its address."""
+def started(name: str, *arguments: str, options: tuple[str, ...] = ()) -> Iterator[subprocess.Popen[str]]:
+    """An example as a process, which is killed at the end."""
     process = subprocess.Popen(
-        [sys.executable, EXAMPLES / name, "--port", "0"],
+        [sys.executable, *options, EXAMPLES / name, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -52,12 +51,26 @@ def service(name: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     )
     with process:
         try:
-            assert process.stdout is not None
-            first_line = process.stdout.readline()
-            assert first_line.startswith("listening on http://127.0.0.1:")
-            yield process, first_line.split()[-1]
+            yield process
         finally:
             process.kill()
+
+
+def printed_by(process: subprocess.Popen[str]) -> str:
+    """What an example printed that ended by itself and had nothing to complain about."""
+    printed, errors = process.communicate(timeout=TIMEOUT)
+    assert (process.returncode, errors) == (0, "")
+    return printed
+
+
+@contextmanager
+def service(name: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A service and its address."""
+    with started(name, "--port", "0") as process:
+        assert process.stdout is not None
+        first_line = process.stdout.readline()
+        assert first_line.startswith("listening on http://127.0.0.1:")
+        yield process, first_line.split()[-1]
 
 
 def end(process: subprocess.Popen[str]) -> None:
@@ -83,8 +96,10 @@ def stream(address: str, question: str) -> Iterator[Iterator[Event]]:
         yield (msgspec.json.decode(line.removeprefix("data: "), type=Event) for line in lines)
 
 
-def test_the_asyncio_example_prints_what_three_kinds_of_clients_say() -> None:
-    assert run("asyncio_basic.py", "Why?").splitlines() == [
+def test_the_asyncio_example_prints_what_three_kinds_of_clients_say(
+    running: dict[str, subprocess.Popen[str]],
+) -> None:
+    assert printed_by(running["asyncio_basic.py"]).splitlines() == [
         "first  (first) You asked: Why?",
         "second (second) You asked: Why?",
         "slow   (slow) You asked: Why?",
@@ -94,9 +109,6 @@ def test_the_asyncio_example_prints_what_three_kinds_of_clients_say() -> None:
         "(first) You asked: Three?",
         "{'first': 'up', 'second': 'up', 'slow': 'up'}",
     ]
-
-
-SERVICES = ("fastapi_service.py", "trio_service.py")
 
 
 @pytest.fixture(scope="module", params=SERVICES)
@@ -168,8 +180,10 @@ def test_the_fastapi_service_answers_in_one_piece_too_and_ends_at_ctrl_c() -> No
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_the_demonstration_of_a_service_ends_by_itself(name: str) -> None:
-    printed = run(name, "--port", "0", "--demo")
+def test_the_demonstration_of_a_service_ends_by_itself(
+    name: str, running: dict[str, subprocess.Popen[str]]
+) -> None:
+    printed = printed_by(running[name])
 
     assert '"type":"chunk"' in printed
     assert '"type":"run_completed"' in printed

@@ -1,9 +1,9 @@
-"""A Python that has imported libraries, and forks itself for each program that it is asked to run.
+"""A Python that has imported Ultra, and forks itself for each run of the command that it is asked for.
 
-To start Python and import the libraries of the command takes half a second of a processor; to fork, some
-milliseconds. The program is a process of its own all the same, with its own arguments, variables, working
-directory and standard streams, and imports Ultra itself. What is decided before Python runs anything, such
-as the seed of hashes or a path in PYTHONPATH, is the same for all.
+To start Python and import the command takes half a second of a processor; to fork, some milliseconds. The
+run is a process of its own all the same, with its own arguments, variables, working directory and standard
+streams. What is decided before Python runs anything, such as the seed of hashes or a path in PYTHONPATH, is
+the same for all.
 
 Run as a script, this is that Python. For each program it receives over the socket on its standard input the
 length of a JSON text, with the program's standard streams and a pipe for its exit code, and then the text.
@@ -134,17 +134,12 @@ def _become(arguments: list[str], environment: dict[str, str], directory: str, s
 
 
 if __name__ == "__main__":
-    # What takes long to import, and is the same for every program. Ultra itself is not among it.
     import httpcore  # noqa: F401
     import httpx  # noqa: F401
-    import msgspec  # noqa: F401
-    import rich.console  # noqa: F401
-    import structlog  # noqa: F401
-    import tenacity  # noqa: F401
-    import typer  # noqa: F401
 
-    _serve()
-
+    import ultra.cli.ask
+    import ultra.cli.session  # noqa: F401
     from ultra.cli import main
 
+    _serve()
     sys.exit(main())
