@@ -40,7 +40,8 @@ if TYPE_CHECKING:
         UltraError,
         UsageError,
     )
-    from ultra.messages.chat import ChatMessage
+    from ultra.messages.chat import ChatMessage, FilePart, ImagePart, TextPart, ToolCall
+    from ultra.messages.conversation import Conversation
     from ultra.messages.events import Event
     from ultra.messages.options import RunOptions
     from ultra.messages.request import ModelRequest, SamplingOptions
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
         Step,
         Usage,
     )
+    from ultra.messages.schema import JsonSchema
+    from ultra.messages.tools import Tool, ToolChoice
     from ultra.orchestrator.health import ModelHealth
     from ultra.orchestrator.orchestrator import MultiLLMOrchestrator
     from ultra.orchestrator.streams import RunStream
@@ -80,9 +83,13 @@ __all__ = [
     "CircuitOpen",
     "Completion",
     "ConfigError",
+    "Conversation",
     "DeadlineExceeded",
     "Event",
+    "FilePart",
     "Hedge",
+    "ImagePart",
+    "JsonSchema",
     "Limits",
     "MemoryCache",
     "MissingExtra",
@@ -114,7 +121,11 @@ __all__ = [
     "Strategy",
     "StrategyFailed",
     "Synthesize",
+    "TextPart",
     "Timeouts",
+    "Tool",
+    "ToolCall",
+    "ToolChoice",
     "UltraError",
     "Usage",
     "UsageError",
@@ -149,6 +160,11 @@ _HOMES: Final = {
     "UltraError": "ultra.errors",
     "UsageError": "ultra.errors",
     "ChatMessage": "ultra.messages.chat",
+    "FilePart": "ultra.messages.chat",
+    "ImagePart": "ultra.messages.chat",
+    "TextPart": "ultra.messages.chat",
+    "ToolCall": "ultra.messages.chat",
+    "Conversation": "ultra.messages.conversation",
     "Event": "ultra.messages.events",
     "RunOptions": "ultra.messages.options",
     "ModelRequest": "ultra.messages.request",
@@ -160,6 +176,9 @@ _HOMES: Final = {
     "OrchestrationResult": "ultra.messages.results",
     "Step": "ultra.messages.results",
     "Usage": "ultra.messages.results",
+    "JsonSchema": "ultra.messages.schema",
+    "Tool": "ultra.messages.tools",
+    "ToolChoice": "ultra.messages.tools",
     "ModelHealth": "ultra.orchestrator.health",
     "MultiLLMOrchestrator": "ultra.orchestrator.orchestrator",
     "RunStream": "ultra.orchestrator.streams",

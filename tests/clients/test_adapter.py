@@ -522,10 +522,10 @@ async def test_all_messages_of_a_request_count_in_an_estimate() -> None:
     assert few.usage is not None
     assert many.usage is not None
     assert few.usage.input == estimate_tokens("Q")
-    assert many.usage.input == sum(estimate_tokens(message.content) for message in HISTORY.messages)
+    assert many.usage.input == sum(estimate_tokens(message.text) for message in HISTORY.messages)
 
 
-async def test_other_clients_get_the_last_question_of_a_conversation() -> None:
+async def test_other_clients_get_a_conversation_as_text_with_the_roles_named() -> None:
     received: list[object] = []
 
     async def client(prompt: str, *, system: str, style: str = "", temperature: float = 1.0) -> str:
@@ -534,7 +534,12 @@ async def test_other_clients_get_the_last_question_of_a_conversation() -> None:
 
     await ClientAdapter(client).call(HISTORY)
 
-    assert received == ["And of Spain?", "Be brief.", "formal", 1.0]
+    assert received == [
+        "User: What is the capital of France?\n\nAssistant: Paris.\n\nUser: And of Spain?",
+        "Be brief.",
+        "formal",
+        1.0,
+    ]
 
 
 # --- synchronous clients -------------------------------------------------------------------------

@@ -23,6 +23,8 @@ from ultra.messages.events import Event
 from ultra.messages.options import RunOptions
 from ultra.messages.request import ModelRequest, SamplingOptions
 from ultra.messages.results import ModelResponse, OrchestrationResult, Step
+from ultra.messages.schema import JsonSchema
+from ultra.messages.tools import Tool
 from ultra.simulation.determinism import run_seeded
 from ultra.strategies import BestOf, Stage, Strategy, StrategySpec, Synthesize, Vote
 from ultra.strategies.catalog import make_strategy, spec_of
@@ -42,6 +44,7 @@ PLAIN = st.recursive(
 OPTIONS = st.dictionaries(st.text("abcdef", min_size=1, max_size=5), PLAIN, max_size=2)
 ABOVE_0 = st.floats(min_value=0, exclude_min=True)
 COUNTS = st.integers(1, 2**64 - 1)
+NAMES = st.text("aB1_-", min_size=1, max_size=5)
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 
 KNOWN: dict[tuple[type, str], Sample] = {
@@ -55,6 +58,10 @@ KNOWN: dict[tuple[type, str], Sample] = {
     (SamplingOptions, "max_tokens"): st.none() | COUNTS,
     (SamplingOptions, "extra"): OPTIONS,
     (StrategySpec, "options"): OPTIONS,
+    (Tool, "name"): NAMES,
+    (Tool, "parameters"): OPTIONS,  # none of these names is "type"
+    (JsonSchema, "name"): NAMES,
+    (JsonSchema, "schema"): OPTIONS,
 }
 """What these fields take, where their type does not say it."""
 

@@ -8,7 +8,7 @@ import pytest
 
 from ultra import BadCall, MultiLLMOrchestrator
 from ultra.clients import connect
-from ultra.orchestrator.arguments import checked_prompt
+from ultra.messages.conversation import conversation_of
 from ultra.testing import FakeModel
 
 RUNS = [
@@ -153,7 +153,7 @@ def test_a_policy_of_another_type_is_refused(name: str) -> None:
 
 def test_a_prompt_that_cannot_be_sent_is_refused() -> None:
     with pytest.raises(BadCall, match="surrogate"):
-        checked_prompt("\ud800")
+        conversation_of("\ud800")
 
 
 def test_a_model_to_connect_to_is_named_by_text() -> None:

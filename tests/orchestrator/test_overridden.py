@@ -15,7 +15,13 @@ from trio.lowlevel import in_trio_run
 
 from helpers.event_loops import on_every_loop
 from helpers.run_events import assert_well_formed, read_all
-from ultra import BadCall, MultiLLMOrchestrator, OrchestrationResult, OrchestratorClosed, QuorumNotReached
+from ultra import (
+    BadCall,
+    MultiLLMOrchestrator,
+    OrchestrationResult,
+    OrchestratorClosed,
+    QuorumNotReached,
+)
 from ultra.errors import UsageError
 from ultra.messages.events import (
     Chunk,
@@ -61,7 +67,7 @@ class Voting(MultiLLMOrchestrator):
 
     at_once = True
 
-    async def process_responses(self, prompt: str, *_: Any, **options: Any) -> OrchestrationResult:
+    async def process_responses(self, prompt: Any, *_: Any, **options: Any) -> OrchestrationResult:
         results: list[OrchestrationResult] = []
 
         async def one() -> None:
@@ -128,7 +134,7 @@ async def test_the_arguments_of_the_call_reach_the_method() -> None:
     given: list[Any] = []
 
     class Curious(MultiLLMOrchestrator):
-        async def process_responses(self, prompt: str, *args: Any, **options: Any) -> OrchestrationResult:
+        async def process_responses(self, prompt: Any, *args: Any, **options: Any) -> OrchestrationResult:
             given.append((prompt, args, options))
             return await super().process_responses(prompt, *args, **options)
 
@@ -154,7 +160,7 @@ async def test_the_arguments_of_the_call_reach_the_method() -> None:
 @on_every_loop
 async def test_runs_of_different_stages_are_told_one_after_the_other() -> None:
     class TwoRuns(MultiLLMOrchestrator):
-        async def process_responses(self, prompt: str, *_: Any, **options: Any) -> OrchestrationResult:
+        async def process_responses(self, prompt: Any, *_: Any, **options: Any) -> OrchestrationResult:
             first = await super().process_responses(prompt, ["initial"])
             longest = max(first.initial_responses.values(), key=lambda response: len(str(response)))
             return await super().process_responses(f"Check: {longest}", ["initial", "meta"], ["a"])
@@ -197,7 +203,7 @@ async def test_the_method_may_stream_runs_itself_and_their_events_are_told_too()
     heard: list[str] = []
 
     class Listening(MultiLLMOrchestrator):
-        async def process_responses(self, prompt: str, *_: Any, **options: Any) -> OrchestrationResult:
+        async def process_responses(self, prompt: Any, *_: Any, **options: Any) -> OrchestrationResult:
             async with super().stream_responses(f"{prompt}!", ["initial"]) as run:
                 events = await read_all(run)
                 assert_well_formed(events)
@@ -217,7 +223,7 @@ async def test_the_method_may_stream_runs_itself_and_their_events_are_told_too()
 @on_every_loop
 async def test_a_subclass_of_a_subclass_adds_to_it() -> None:
     class Twice(Shouting):
-        async def process_responses(self, prompt: str, *args: Any) -> OrchestrationResult:  # type: ignore[override]
+        async def process_responses(self, prompt: Any, *args: Any) -> OrchestrationResult:  # type: ignore[override]
             return await super().process_responses(f"{prompt} {prompt}", *args)
 
     async with using(Twice, numbered("a")).stream_responses("why?") as run:
@@ -246,7 +252,7 @@ async def test_runs_beside_it_are_not_told() -> None:
 @on_every_loop
 async def test_what_the_method_raises_is_the_last_event_and_the_result() -> None:
     class Broken(MultiLLMOrchestrator):
-        async def process_responses(self, prompt: str, *_: Any, **options: Any) -> OrchestrationResult:
+        async def process_responses(self, prompt: Any, *_: Any, **options: Any) -> OrchestrationResult:
             await super().process_responses(prompt, ["initial"])
             raise ZeroDivisionError("mine")
 
@@ -274,7 +280,7 @@ async def test_a_run_of_it_that_fails_fails_it_once() -> None:
 @on_every_loop
 async def test_a_run_of_it_that_fails_may_be_made_up_for() -> None:
     class Careful(MultiLLMOrchestrator):
-        async def process_responses(self, prompt: str, *_: Any, **options: Any) -> OrchestrationResult:
+        async def process_responses(self, prompt: Any, *_: Any, **options: Any) -> OrchestrationResult:
             with suppress(QuorumNotReached):
                 return await super().process_responses(prompt, ["initial"], ["broken"])
             return await super().process_responses(prompt, ["initial"], ["a"])
@@ -291,7 +297,7 @@ async def test_a_run_of_it_that_fails_may_be_made_up_for() -> None:
 @on_every_loop
 async def test_what_is_no_result_is_refused_with_a_message() -> None:
     class Short(MultiLLMOrchestrator):
-        async def process_responses(self, prompt: str, *_: Any, **options: Any) -> Any:
+        async def process_responses(self, prompt: Any, *_: Any, **options: Any) -> Any:
             return str((await super().process_responses(prompt)).final_synthesis)
 
     orchestrator = using(Short, numbered("a"))
@@ -332,7 +338,7 @@ async def test_leaving_the_block_early_cancels_the_method_and_its_calls() -> Non
     cancelled: list[str] = []
 
     class Patient(MultiLLMOrchestrator):
-        async def process_responses(self, prompt: str, *_: Any, **options: Any) -> OrchestrationResult:
+        async def process_responses(self, prompt: Any, *_: Any, **options: Any) -> OrchestrationResult:
             try:
                 return await super().process_responses(prompt)
             except (trio.Cancelled, asyncio.CancelledError):
@@ -388,7 +394,7 @@ def test_a_task_of_asyncio_that_is_cancelled_again_while_it_leaves_waits_all_the
     ended: list[str] = []
 
     class Slow(MultiLLMOrchestrator):
-        async def process_responses(self, prompt: str, *_: Any, **options: Any) -> OrchestrationResult:
+        async def process_responses(self, prompt: Any, *_: Any, **options: Any) -> OrchestrationResult:
             try:
                 await asyncio.sleep(1000)
             finally:

@@ -25,7 +25,7 @@ from ultra.clients.signature import DeclaredCall, UnusableSignatureError, may_bl
 from ultra.clients.wire.text_repair import RepairedText, repaired
 from ultra.errors import BadCall, LoopUnavailable, ModelError
 from ultra.messages.results import Completion, Usage
-from ultra.messages.tokens import estimate_tokens
+from ultra.messages.tokens import estimate_request, estimate_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -524,7 +524,8 @@ def _checked(answer: object, request: ModelRequest) -> Completion:
     else:
         raise _wrong_type(answer, "str or Completion")
     completion = cleaned(_repaired(completion), request)
-    if shows_nothing(completion.content) or completion.finish_reason in _REFUSED or completion.refusal:
+    empty = shows_nothing(completion.content) and not completion.tool_calls
+    if empty or completion.finish_reason in _REFUSED or completion.refusal:
         raise EmptyAnswer(completion)
     usage = completion.usage
     if usage is not None and (usage.input is not None or usage.output is not None):
@@ -569,7 +570,7 @@ def _plain(given: Completion) -> Completion:
 
 def _estimate(content: str, request: ModelRequest) -> Usage:
     return Usage(
-        input=sum(estimate_tokens(message.content) for message in request.messages),
+        input=estimate_request(request),
         output=estimate_tokens(content),
         estimated=True,
     )

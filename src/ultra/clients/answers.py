@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import operator
 from typing import Final, TypeVar, get_args
 
 from msgspec import Struct, structs
 
 from ultra.clients.wire.rate_limits import RateLimits
+from ultra.messages.chat import ReasoningPart, ToolCall
 from ultra.messages.results import Completion, FinishReason, Usage
 
 __all__ = ["MOST_TOKENS", "plain_completion", "plain_rate_limits", "plain_text"]
@@ -70,6 +72,8 @@ def plain_completion(given: Completion) -> Completion:
             model=_text_or_none(given.model),
             reasoning=_text_or_none(given.reasoning),
             refusal=_text_or_none(given.refusal),
+            tool_calls=_plain_parts(given.tool_calls, ToolCall),
+            reasoning_parts=_plain_parts(given.reasoning_parts, ReasoningPart),
         ),
     )
 
@@ -91,6 +95,21 @@ def plain_rate_limits(given: object) -> RateLimits | None:
 
 def _text_or_none(value: object) -> str | None:
     return plain_text(value) if isinstance(value, str) else None
+
+
+def _plain_parts(value: object, kind: type[S]) -> tuple[S, ...]:
+    """Return the parts of a `kind` in `value`, whose fields are all text; others are left out."""
+    if not isinstance(value, tuple):
+        return ()
+    plain = tuple(_plain_part(part, kind) for part in value if isinstance(part, kind))
+    same = type(value) is tuple and len(plain) == len(value)
+    return value if same and all(map(operator.is_, value, plain)) else plain
+
+
+def _plain_part(part: S, kind: type[S]) -> S:
+    fields = {field.name: field for field in structs.fields(kind)}
+    values = {name: _text_or_none(getattr(part, name)) for name in fields}
+    return _unless_equal(part, kind(**{name: value for name, value in values.items() if value is not None}))
 
 
 def _plain_reason(value: object) -> FinishReason | None:

@@ -154,9 +154,9 @@ def _split_channels(text: str) -> tuple[str, str]:
 
 def _without_fences(text: str, request: ModelRequest) -> str:
     """Return `text` without the marks of the fences of its prompt, which small models copy."""
-    if "<" not in text or not any(_FENCED in message.content for message in request.messages):
+    if "<" not in text or not any(_FENCED in message.text for message in request.messages):
         return text
-    for nonce in {n for message in request.messages for n in _FENCE_RULE.findall(message.content)}:
+    for nonce in {n for message in request.messages for n in _FENCE_RULE.findall(message.text)}:
         if nonce in text:
             text = text.replace(f"</{nonce}>", "").replace(f"<{nonce}>", "").strip()
     return text

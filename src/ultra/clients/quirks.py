@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from ultra.messages.chat import ChatMessage
+from ultra.messages.chat import ChatMessage, TextPart
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -61,7 +61,9 @@ class Quirks(Struct, frozen=True, kw_only=True):
         system = request.system if request.system is not None else options.system
         messages = [message for message in request.messages if message.role != "system"]
         if system and messages and messages[0].role == "user":
-            messages[0] = replace(messages[0], content=f"{system}\n\n{messages[0].content}")
+            first = messages[0].content
+            joined = f"{system}\n\n{first}" if isinstance(first, str) else (TextPart(system), *first)
+            messages[0] = replace(messages[0], content=joined)
         elif system:
             messages.insert(0, ChatMessage("user", system))
         return replace(request, messages=tuple(messages)), replace(options, system=None)

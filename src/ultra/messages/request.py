@@ -11,7 +11,10 @@ import msgspec
 from msgspec import Struct, structs
 
 from ultra.errors import BadCall
-from ultra.messages.chat import ChatMessage
+from ultra.messages.chat import ChatMessage, ImagePart
+from ultra.messages.conversation import Conversation, conversation_of, with_system
+from ultra.messages.schema import JsonSchema
+from ultra.messages.tools import Tool, ToolChoice
 
 __all__ = ["ModelRequest", "SamplingOptions"]
 
@@ -125,26 +128,38 @@ def _with_lists(value: object) -> object:
 
 
 class ModelRequest(Struct, frozen=True, kw_only=True):
-    """What one model is asked: messages, and options of how it writes.
+    """What one model is asked: messages, tools, the form of the answer, and options of how it writes.
 
-    `sample` (from 0) is the number among equal requests. Samples are different calls, with different keys
-    in the cache. ::
+    `tools` are what the model may call, `tool_choice` whether it must. `output` is the schema that the answer
+    must satisfy. `sample` (from 0) is the number among equal requests. Samples are different calls, with
+    different keys in the cache. ::
 
         ModelRequest.of("What is the capital of France?", system="Answer in one word.")
     """
 
     messages: tuple[ChatMessage, ...]
+    tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice | None = None
+    output: JsonSchema | None = None
     options: SamplingOptions = _NONE
     sample: int = 0
 
     @classmethod
     def of(
-        cls, prompt: str, system: str | None = None, options: SamplingOptions | None = None
+        cls, prompt: Conversation, system: str | None = None, options: SamplingOptions | None = None
     ) -> ModelRequest:
-        """Return the request of a prompt, with a system prompt before it if there is one."""
-        asked = ChatMessage("user", prompt)
-        messages = (asked,) if system is None else (ChatMessage("system", system), asked)
-        return cls(messages=messages, options=options or _NONE)
+        """Return the request of a prompt or a conversation, with a system prompt before it if there is one.
+
+        Raises:
+            BadCall: it is no conversation; see `ultra.messages.conversation`.
+        """
+        messages = (ChatMessage("user", prompt),) if isinstance(prompt, str) else conversation_of(prompt)
+        return cls(messages=with_system(messages, system), options=options or _NONE)
+
+    def with_system(self, system: str | None) -> ModelRequest:
+        """Return this request with another system prompt; None: with none."""
+        others = tuple(message for message in self.messages if message.role != "system")
+        return structs.replace(self, messages=with_system(others, system))
 
     @property
     def system(self) -> str | None:
@@ -152,13 +167,23 @@ class ModelRequest(Struct, frozen=True, kw_only=True):
         joined: str | None = None
         for message in self.messages:
             if message.role == "system":
-                joined = message.content if joined is None else f"{joined}\n\n{message.content}"
+                joined = message.text if joined is None else f"{joined}\n\n{message.text}"
         return joined
 
     @property
     def prompt(self) -> str:
-        """The text of the last message of the user; empty if there is none."""
+        """The text of the last message of the user: the question; empty if there is none."""
         for message in reversed(self.messages):
             if message.role == "user":
-                return message.content
+                return message.text
         return ""
+
+    @property
+    def has_images(self) -> bool:
+        """Whether an image is in it."""
+        return any(
+            isinstance(part, ImagePart)
+            for message in self.messages
+            if not isinstance(message.content, str)
+            for part in message.content
+        )

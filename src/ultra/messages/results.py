@@ -17,6 +17,7 @@ from msgspec import Struct, field
 
 from ultra._support.mapping import Record
 from ultra.errors import ErrorKind
+from ultra.messages.chat import ChatMessage, Part, ReasoningPart, TextPart, ToolCall
 
 __all__ = [
     "Completion",
@@ -86,7 +87,8 @@ class Completion(Record, Struct, frozen=True, kw_only=True, gc=False):
     """The answer of one call to a client. `content` is the text of the answer and nothing else.
 
     `reasoning` is what the model wrote before its answer, `refusal` what it wrote instead of one; neither
-    is in `content`. `model` is the name of the model in the provider's reply.
+    is in `content`. `tool_calls` are the calls that the model asks for. `reasoning_parts` are what its
+    provider wants back in the next turn. `model` is the name of the model in the provider's reply.
     """
 
     content: str
@@ -96,6 +98,8 @@ class Completion(Record, Struct, frozen=True, kw_only=True, gc=False):
     model: str | None = None
     reasoning: str | None = None
     refusal: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    reasoning_parts: tuple[ReasoningPart, ...] = ()
 
     def __str__(self) -> str:
         return self.content
@@ -118,6 +122,8 @@ class ModelResponse(Record, Struct, frozen=True, kw_only=True, gc=False):
         finish_reason: why the model stopped writing; None: not reported.
         request_id: the provider's name of the request, to ask its support with.
         cost: dollars; None if the model has no price.
+        tool_calls: the calls of tools that the model asks for.
+        reasoning_parts: what the model's provider wants back in the next turn; `message` has them.
         timestamp: when the response was made.
     """
 
@@ -134,10 +140,20 @@ class ModelResponse(Record, Struct, frozen=True, kw_only=True, gc=False):
     finish_reason: FinishReason | None = None
     request_id: str | None = None
     cost: float | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    reasoning_parts: tuple[ReasoningPart, ...] = ()
     timestamp: datetime = field(default_factory=partial(datetime.now, UTC))
 
     def __str__(self) -> str:
         return self.content
+
+    @property
+    def message(self) -> ChatMessage:
+        """The answer as a message of a conversation that goes on."""
+        content: str | tuple[Part, ...] = self.content
+        if self.reasoning_parts:
+            content = (*self.reasoning_parts, *((TextPart(self.content),) if self.content else ()))
+        return ChatMessage("assistant", content, tool_calls=self.tool_calls)
 
     @property
     def is_whole(self) -> bool:

@@ -5,15 +5,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 from zlib import adler32
 
+from ultra.messages.chat import FilePart, ImagePart, ReasoningPart, TextPart
+
 if TYPE_CHECKING:
+    from ultra.messages.chat import ChatMessage, Part
     from ultra.messages.request import ModelRequest
 
-__all__ = ["MAX_CHARACTERS_PER_TOKEN", "estimate_request", "estimate_tokens"]
+__all__ = ["MAX_CHARACTERS_PER_TOKEN", "estimate_message", "estimate_request", "estimate_tokens"]
 
 MAX_CHARACTERS_PER_TOKEN: Final = 4
 """A text of more characters than this is never estimated at one token."""
 
 _UNITS_PER_TOKEN: Final = 50
+
+_IMAGE: Final = 1_600
+"""Tokens of an image: Anthropic counts about so many for the largest that it does not shrink."""
+_PAGE: Final = 2_000
+"""Tokens of a page of a document; providers count 1,500 to 3,000."""
+_BYTES_PER_TOKEN: Final = 50
+"""Bytes of a PDF for each token of it, as a rule of thumb."""
 
 
 _LEADING_BYTES: Final = (
@@ -69,5 +79,33 @@ def estimate_tokens(text: str) -> int:
 
 
 def estimate_request(request: ModelRequest) -> int:
-    """Return about how many tokens the messages of `request` have."""
-    return sum(estimate_tokens(message.content) for message in request.messages)
+    """Return about how many tokens `request` has: its messages, tools and the schema of the answer."""
+    tokens = sum(map(estimate_message, request.messages))
+    for tool in request.tools:
+        tokens += estimate_tokens(f"{tool.name}{tool.description}{tool.parameters}")
+    return tokens + (estimate_tokens(str(request.output.schema)) if request.output else 0)
+
+
+def estimate_message(message: ChatMessage) -> int:
+    """Return about how many tokens `message` has, images and documents by a rule of thumb."""
+    if isinstance(message.content, str):
+        tokens = estimate_tokens(message.content)
+    else:
+        tokens = sum(map(_estimate_part, message.content))
+    return tokens + sum(estimate_tokens(call.name + call.arguments) for call in message.tool_calls)
+
+
+def _estimate_part(part: Part) -> int:
+    match part:
+        case TextPart():
+            return estimate_tokens(part.text)
+        case ReasoningPart():
+            return estimate_tokens(part.text or part.encrypted or "")
+        case ImagePart():
+            return _IMAGE
+        case FilePart():
+            if part.data is None:
+                return _PAGE
+            if part.media_type == "text/plain":
+                return estimate_tokens(part.data.decode("utf-8", "replace"))
+            return max(_PAGE, len(part.data) // _BYTES_PER_TOKEN)

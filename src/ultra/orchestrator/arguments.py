@@ -5,39 +5,45 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from ultra.errors import BadCall
-from ultra.messages.request import SamplingOptions
+from ultra.messages.conversation import conversation_of, with_system
+from ultra.messages.request import ModelRequest, SamplingOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ultra.actors.model.registered import RegisteredModel
+    from ultra.messages.conversation import Conversation
     from ultra.scoring.agreement import Scorer
 
 __all__ = [
     "check_options",
     "checked_object",
-    "checked_prompt",
     "checked_scorer",
     "checked_stage_label",
     "checked_system",
+    "request_of",
 ]
 
 T = TypeVar("T")
 
 
-def checked_prompt(prompt: object) -> str:
-    """Return `prompt`; raise `BadCall` unless it is text that is not empty."""
-    if not isinstance(prompt, str):
-        raise BadCall(f"the prompt is of type {type(prompt).__name__}; it must be text (str)")
-    if not prompt.strip():
-        raise BadCall("the prompt is empty; it must have at least one character that is not white space")
-    try:
-        prompt.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise BadCall(
-            f"the prompt cannot be sent as UTF-8: it has a lone surrogate at {error.start}"
-        ) from None
-    return prompt
+def request_of(
+    prompt: Conversation, own_system: str | None, system: str | None, sampling: SamplingOptions
+) -> ModelRequest:
+    """Return the request that a call makes.
+
+    Args:
+        prompt: the question, or the conversation.
+        own_system: the system prompt of the call: it stands ahead of those in the conversation.
+        system: that, or else the one of the orchestrator: it is for calls that bring none.
+        sampling: how the models write.
+
+    Raises:
+        BadCall: the conversation is none.
+    """
+    messages = conversation_of(prompt)
+    brings_one = own_system is None and any(message.role == "system" for message in messages)
+    return ModelRequest(messages=with_system(messages, None if brings_one else system), options=sampling)
 
 
 def checked_stage_label(stage: object) -> str:

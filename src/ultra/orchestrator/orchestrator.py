@@ -19,13 +19,12 @@ from ultra.actors.model.retry import RetryPolicy
 from ultra.bridge.caller import Caller
 from ultra.errors import BadCall
 from ultra.messages.options import RunArguments, RunOptions
-from ultra.messages.request import ModelRequest
 from ultra.orchestrator.arguments import (
     checked_object,
-    checked_prompt,
     checked_scorer,
     checked_stage_label,
     checked_system,
+    request_of,
 )
 from ultra.orchestrator.event_buffer import EventBuffer, NoReader
 from ultra.orchestrator.lifespan import Lifespan
@@ -58,6 +57,7 @@ if TYPE_CHECKING:
     from ultra.actors.model.limits import Limits
     from ultra.actors.model.timeouts import Timeouts
     from ultra.clients.pricing import Price
+    from ultra.messages.conversation import Conversation
     from ultra.messages.options import Quorum
     from ultra.messages.request import SamplingOptions
     from ultra.messages.results import ModelMetrics, ModelResponse, OrchestrationResult
@@ -345,7 +345,7 @@ class MultiLLMOrchestrator:
 
     async def process_responses(
         self,
-        prompt: str,
+        prompt: Conversation,
         stages: Sequence[str | Stage] | None = None,
         models: Sequence[str] | None = None,
         *,
@@ -357,7 +357,7 @@ class MultiLLMOrchestrator:
         Cancelling this cancels the calls of the run.
 
         Args:
-            prompt: the question.
+            prompt: the question, or a conversation: a list of messages; see `Conversation`.
             stages: names or `Stage` objects, for the strategy ``synthesize``; None: those of the
                 orchestrator.
             models: the names of the models that may be asked; None: all.
@@ -380,7 +380,7 @@ class MultiLLMOrchestrator:
 
     def stream_responses(
         self,
-        prompt: str,
+        prompt: Conversation,
         stages: Sequence[str | Stage] | None = None,
         models: Sequence[str] | None = None,
         *,
@@ -416,7 +416,7 @@ class MultiLLMOrchestrator:
     async def get_model_response(
         self,
         model: object,
-        prompt: str,
+        prompt: Conversation,
         stage: str = "initial",
         use_cache: bool = True,  # noqa: FBT001, FBT002 - the guide's signature
         *,
@@ -429,10 +429,11 @@ class MultiLLMOrchestrator:
 
         Args:
             model: the name of a model, or its client, which need not be registered.
-            prompt: the question.
+            prompt: the question, or a conversation: a list of messages; see `Conversation`.
             stage: the label of the response, and nothing more.
             use_cache: whether the answer of an equal request may be used, and this one cached.
-            system: the system prompt, in place of that of the orchestrator.
+            system: the system prompt, in place of that of the orchestrator; it stands ahead of the system
+                messages of the conversation.
             timeout: seconds for all attempts together; None: no limit.
             options: how the model writes, such as ``{"temperature": 0.2}``.
             scope: for whom the answer is: it is shared only with calls and runs of the same scope.
@@ -452,7 +453,7 @@ class MultiLLMOrchestrator:
         message = Generate(
             id=new_id(),
             stage=checked_stage_label(stage),
-            request=ModelRequest.of(checked_prompt(prompt), own_system, run.sampling),
+            request=request_of(prompt, system, own_system, run.sampling),
             use_cache=run.use_cache,
             scope=run.scope,
             time_left=run.timeout,
@@ -468,7 +469,7 @@ class MultiLLMOrchestrator:
     def _run_of(
         self,
         make_sink: Callable[[str], RunSink],
-        prompt: str,
+        prompt: Conversation,
         *,
         stages: Sequence[str | Stage] | None,
         models: Sequence[str] | None,

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
+    from ultra.messages.conversation import Conversation
     from ultra.messages.events import Event
 
 __all__ = [
@@ -133,7 +134,7 @@ class OverriddenRun:
         self,
         run_id: str,
         process: Callable[..., Awaitable[OrchestrationResult]],
-        prompt: str,
+        prompt: Conversation,
         arguments: Mapping[str, object],
     ) -> None:
         given = {name: value for name, value in arguments.items() if value is not None}

@@ -14,8 +14,8 @@ from ultra._support.checks import check_flag
 from ultra.actors.coordinator.messages import Execute, LocalRun
 from ultra.bridge.caller import Caller
 from ultra.errors import BadCall
-from ultra.messages.request import ModelRequest, SamplingOptions
-from ultra.orchestrator.arguments import check_options, checked_prompt, checked_system
+from ultra.messages.request import SamplingOptions
+from ultra.orchestrator.arguments import check_options, checked_system, request_of
 from ultra.prompts.fencing import Fencing
 from ultra.strategies.catalog import make_strategy, spec_of
 from ultra.strategies.stages import BUILT_IN, Stage, order_stages
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from ultra.actors.coordinator.messages import EventSink
     from ultra.actors.model.registered import RegisteredModel
+    from ultra.messages.conversation import Conversation
     from ultra.messages.options import RunArguments, RunOptions
     from ultra.orchestrator.registry import ModelRegistry
     from ultra.orchestrator.streams import RunMaker
@@ -68,7 +69,7 @@ class Planner:
 
     def check(
         self,
-        prompt: str,
+        prompt: Conversation,
         stages: Sequence[str | Stage] | None,
         models: Sequence[str] | None,
         strategy: object,
@@ -83,7 +84,7 @@ class Planner:
         """
         defaults, registry, fencing = self._defaults, self._registry, self._fencing
         system, options = options_of(given, defaults.system, defaults.options)
-        request = ModelRequest.of(checked_prompt(prompt), system, options.sampling)
+        request = request_of(prompt, given.get("system"), system, options.sampling)
         chosen_strategy = self._chosen(strategy, stages)
         spec = self._spec if chosen_strategy is self._strategy else spec_of(chosen_strategy)
         judge = self._judge()

@@ -20,7 +20,7 @@ __all__ = ["cache_key"]
 
 # What is digested, and how, belongs to the key: count up when the form of a request changes. Answers that
 # were kept under older keys are then not found, and are asked for again.
-_PERSON: Final = b"ultra request v2"
+_PERSON: Final = b"ultra request v3"
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 

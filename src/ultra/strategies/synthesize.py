@@ -249,7 +249,7 @@ def _writer(
 
     def write(_: Model) -> ModelRequest:
         if not written and stage.prompt is None:
-            written.append(ModelRequest.of(request.prompt, system, request.options))
+            written.append(request if stage.system is None else request.with_system(stage.system))
         elif not written and stage.prompt is not None:
             text = _made(context, stage.name, stage.prompt, reads, answers)
             written.append(ModelRequest.of(text, system, request.options))

@@ -182,6 +182,8 @@ class ModelActor(Actor):
             finish_reason=completion.finish_reason,
             request_id=completion.request_id,
             cost=shared.cost,
+            tool_calls=completion.tool_calls,
+            reasoning_parts=completion.reasoning_parts,
         )
 
 

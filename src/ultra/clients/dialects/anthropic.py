@@ -241,7 +241,7 @@ class AnthropicMessages(Dialect):
             "model": self.model,
             "max_tokens": options.max_tokens or _MAX_TOKENS,
             "system": system,
-            "messages": [{"role": message.role, "content": message.content} for message in messages],
+            "messages": [{"role": message.role, "content": message.text} for message in messages],
             "temperature": options.temperature,
             "top_p": options.top_p,
             "stop_sequences": options.stop_sequences,

@@ -138,6 +138,6 @@ def apart(messages: list[ChatMessage]) -> tuple[str | None, list[ChatMessage]]:
 
     For the APIs that take the system prompt beside the messages.
     """
-    system = [message.content for message in messages if message.role == "system"]
+    system = [message.text for message in messages if message.role == "system"]
     others = [message for message in messages if message.role != "system"]
     return "\n\n".join(system) or None, others

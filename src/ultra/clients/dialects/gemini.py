@@ -225,7 +225,7 @@ class GeminiGenerate(Dialect):
             "contents": [
                 {
                     "role": "model" if message.role == "assistant" else "user",
-                    "parts": [{"text": message.content}],
+                    "parts": [{"text": message.text}],
                 }
                 for message in messages
             ],

@@ -201,8 +201,7 @@ class OllamaChat(Dialect):
         return {
             "model": self.model,
             "messages": [
-                {"role": message.role, "content": message.content}
-                for message in messages_of(request, options)
+                {"role": message.role, "content": message.text} for message in messages_of(request, options)
             ],
             "options": given or None,
             "think": options.reasoning_effort,

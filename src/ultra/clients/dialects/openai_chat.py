@@ -13,6 +13,7 @@ from ultra.clients.dialects.openai_responses import OpenAIResponses
 from ultra.clients.dialects.tolerant import ABSENT, TolerantDecoder, value_of
 from ultra.clients.dialects.usage import Count, read_usage
 from ultra.clients.wire.addresses import has_version, without_endings
+from ultra.messages.openai_form import messages_as_openai
 from ultra.messages.results import Completion, Usage
 
 if TYPE_CHECKING:
@@ -309,10 +310,7 @@ class OpenAIChat(Dialect):
         """Return the JSON of `request`."""
         return {
             "model": self.model,
-            "messages": [
-                {"role": message.role, "content": message.content}
-                for message in messages_of(request, options)
-            ],
+            "messages": messages_as_openai(messages_of(request, options)),
             "temperature": options.temperature,
             "top_p": options.top_p,
             "max_tokens": options.max_tokens,

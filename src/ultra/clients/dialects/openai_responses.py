@@ -212,7 +212,7 @@ class OpenAIResponses(Dialect):
         return {
             "model": self.model,
             "instructions": system,
-            "input": [{"role": message.role, "content": message.content} for message in messages],
+            "input": [{"role": message.role, "content": message.text} for message in messages],
             "temperature": options.temperature,
             "top_p": options.top_p,
             "max_output_tokens": options.max_tokens,

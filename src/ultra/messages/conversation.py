@@ -1,0 +1,357 @@
+"""The conversation that a caller gives: a text, messages, or the dicts of OpenAI's and Anthropic's APIs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from ultra.errors import BadCall
+from ultra.messages.chat import ChatMessage, FilePart, ImagePart, Part, ReasoningPart, TextPart, ToolCall
+from ultra.messages.conversation_checks import check_conversation
+
+__all__ = ["Conversation", "conversation_of", "with_system"]
+
+Conversation = str | Sequence[ChatMessage | Mapping[str, Any]]
+"""What a caller may give as a prompt.
+
+A text; or messages, each a `ChatMessage` or a mapping in the form of OpenAI's chat completions or of
+Anthropic's messages; objects of their SDKs will do, too.
+"""
+
+_JSON: Final = msgspec.json.Encoder()
+_CacheControl = dict[str, str]
+
+
+class _Content(Struct, tag_field="type"):
+    """A part of a message, by its `type`."""
+
+    def part(self) -> Part:
+        """Return it in our own form. Raises `BadCall`."""
+        raise NotImplementedError
+
+
+class _Text(_Content, tag="text"):
+    text: str
+    cache_control: _CacheControl | None = None
+
+    def part(self) -> Part:
+        return TextPart(self.text, self.cache_control)
+
+
+class _InputText(_Text, tag="input_text"):
+    pass
+
+
+class _OutputText(_Text, tag="output_text"):
+    pass
+
+
+class _Refusal(_Content, tag="refusal"):
+    refusal: str
+
+    def part(self) -> Part:
+        return TextPart(self.refusal)
+
+
+class _Address(Struct):
+    url: str
+    detail: str | None = None
+
+
+class _ImageURL(_Content, tag="image_url"):
+    image_url: _Address | str
+    cache_control: _CacheControl | None = None
+
+    def part(self) -> Part:
+        address = _Address(self.image_url) if isinstance(self.image_url, str) else self.image_url
+        return _image(address.url, address.detail, self.cache_control)
+
+
+class _InputImage(_Content, tag="input_image"):
+    image_url: str
+    detail: str | None = None
+
+    def part(self) -> Part:
+        return _image(self.image_url, self.detail, None)
+
+
+class _FileData(Struct):
+    file_data: str
+    filename: str | None = None
+
+
+class _File(_Content, tag="file"):
+    file: _FileData
+    cache_control: _CacheControl | None = None
+
+    def part(self) -> Part:
+        return _file(self.file.file_data, self.file.filename, self.cache_control)
+
+
+class _InputFile(_Content, tag="input_file"):
+    file_data: str | None = None
+    file_url: str | None = None
+    filename: str | None = None
+
+    def part(self) -> Part:
+        return _file(self.file_url or self.file_data or "", self.filename, None)
+
+
+class _Source(Struct):
+    type: Literal["base64", "url", "text"]
+    data: str = ""
+    url: str = ""
+    media_type: str | None = None
+
+    @property
+    def address(self) -> str:
+        """The address that it has, or a data URL."""
+        return self.url if self.type == "url" else f"data:{self.media_type or ''};base64,{self.data}"
+
+
+class _Image(_Content, tag="image"):
+    source: _Source
+    cache_control: _CacheControl | None = None
+
+    def part(self) -> Part:
+        return _image(self.source.address, None, self.cache_control)
+
+
+class _Document(_Content, tag="document"):
+    source: _Source
+    title: str | None = None
+    cache_control: _CacheControl | None = None
+
+    def part(self) -> Part:
+        if self.source.type != "text":
+            return _file(self.source.address, self.title, self.cache_control)
+        found = FilePart.of(self.source.data.encode("utf-8", "replace"), name=self.title)
+        return replace(found, cache_control=self.cache_control)
+
+
+class _ToolUse(_Content, tag="tool_use"):
+    id: str
+    name: str
+    input: dict[str, Any]
+
+
+class _Thinking(_Content, tag="thinking"):
+    thinking: str
+    signature: str | None = None
+
+    def part(self) -> Part:
+        return ReasoningPart(self.thinking, "anthropic", signature=self.signature)
+
+
+class _RedactedThinking(_Content, tag="redacted_thinking"):
+    data: str
+
+    def part(self) -> Part:
+        return ReasoningPart(provider="anthropic", encrypted=self.data)
+
+
+_Shown = _Text | _InputText | _OutputText | _ImageURL | _InputImage | _File | _InputFile | _Image | _Document
+
+
+class _ToolResult(_Content, tag="tool_result"):
+    tool_use_id: str
+    content: str | list[_Shown] | None = None
+    is_error: bool = False
+
+
+_AnyPart = (
+    _Text
+    | _InputText
+    | _OutputText
+    | _Refusal
+    | _ImageURL
+    | _InputImage
+    | _File
+    | _InputFile
+    | _Image
+    | _Document
+    | _ToolUse
+    | _ToolResult
+    | _Thinking
+    | _RedactedThinking
+)
+
+
+class _Function(Struct):
+    name: str
+    arguments: str | dict[str, Any] = "{}"
+
+
+class _Call(Struct):
+    function: _Function
+    id: str = ""
+    extra_content: dict[str, Any] | None = None  # Gemini's signatures, in its form of OpenAI's API
+
+
+class _Message(Struct):
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[_AnyPart] | None = None
+    tool_calls: list[_Call] | None = None
+    tool_call_id: str | None = None
+    name: str | None = None
+
+
+def conversation_of(prompt: object) -> tuple[ChatMessage, ...]:
+    """Return the messages that a caller gives as a prompt; see `Conversation`.
+
+    A tool result of Anthropic's form becomes a message of the role ``tool``. System messages at the beginning
+    are joined, by empty lines.
+
+    Raises:
+        BadCall: it is nothing of the kind, or no conversation that a model can go on with. The message says
+            where, by index and key.
+    """
+    if isinstance(prompt, str):
+        return (ChatMessage("user", _checked_text(prompt)),)
+    if (
+        isinstance(prompt, Mapping)
+        or not isinstance(prompt, Sequence)
+        or isinstance(prompt, bytes | bytearray)
+    ):
+        raise BadCall(
+            f"the prompt is of type {type(prompt).__name__}; it must be text (str), or a list of messages"
+        )
+    if not prompt:
+        raise BadCall("the prompt is an empty list; it must have at least one message of the role 'user'")
+    messages: list[ChatMessage] = []
+    indices: list[int] = []
+    for index, each in enumerate(prompt):
+        found = _messages_of(each, f"prompt[{index}]")
+        messages += found
+        indices += [index] * len(found)
+    check_conversation(messages, indices)
+    return _joined_system(messages)
+
+
+def with_system(messages: tuple[ChatMessage, ...], system: str | None) -> tuple[ChatMessage, ...]:
+    """Return `messages` with a system prompt ahead of them, joined with theirs by an empty line."""
+    if system is None:
+        return messages
+    return _joined_system([ChatMessage("system", system), *messages])
+
+
+def _joined_system(messages: list[ChatMessage]) -> tuple[ChatMessage, ...]:
+    count = next((at for at, each in enumerate(messages) if each.role != "system"), len(messages))
+    if count <= 1:
+        return tuple(messages)
+    leading = messages[:count]
+    content: str | tuple[Part, ...]
+    if all(isinstance(each.content, str) for each in leading):
+        content = "\n\n".join(each.text for each in leading)
+    else:  # a hint of what to cache stands at a part
+        content = tuple(part for each in leading for part in each.parts)
+    return (ChatMessage("system", content), *messages[count:])
+
+
+def _checked_text(prompt: str) -> str:
+    if not prompt.strip():
+        raise BadCall("the prompt is empty; it must have at least one character that is not white space")
+    try:
+        prompt.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise BadCall(
+            f"the prompt cannot be sent as UTF-8: it has a lone surrogate at {error.start}"
+        ) from None
+    return prompt
+
+
+def _messages_of(given: object, where: str) -> list[ChatMessage]:
+    if isinstance(given, ChatMessage):
+        return [given]
+    dump = None if isinstance(given, Mapping) else getattr(given, "model_dump", None)
+    if callable(dump):  # an object of an SDK
+        given = dump(exclude_none=True)
+    if not isinstance(given, Mapping):
+        raise BadCall(
+            f"{where} is of type {type(given).__name__}; it must be a ChatMessage, or a mapping with the "
+            "keys 'role' and 'content'"
+        )
+    try:
+        message = msgspec.convert(given, _Message)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise BadCall(_at(where, str(error))) from None
+    try:
+        return list(_split(message))
+    except BadCall as error:
+        raise BadCall(f"{where}.content: {error}") from None
+
+
+_PATH: Final = re.compile(r" - at `\$([^`]*)`$")
+
+
+def _at(where: str, text: str) -> str:
+    """Return msgspec's words with the place first: ``prompt[2].content[0]: Expected `str`, got `int```."""
+    match = _PATH.search(text)
+    return f"{where}: {text}" if match is None else f"{where}{match[1]}: {text[: match.start()]}"
+
+
+def _split(message: _Message) -> list[ChatMessage]:
+    """Return the messages in one of a caller's: tool results are messages of their own, ahead of the rest."""
+    role = "system" if message.role == "developer" else message.role
+    given = [] if message.content is None or isinstance(message.content, str) else message.content
+    results = [_tool_message(part) for part in given if isinstance(part, _ToolResult)]
+    calls = [_tool_call(call) for call in message.tool_calls or ()]
+    calls += [_tool_use(part) for part in given if isinstance(part, _ToolUse)]
+    parts = tuple(part.part() for part in given if not isinstance(part, _ToolResult | _ToolUse))
+    content: str | tuple[Part, ...] = message.content if isinstance(message.content, str) else parts
+    if len(parts) == 1 and isinstance(parts[0], TextPart) and parts[0].cache_control is None:
+        content = parts[0].text
+    if results and not content:
+        return results
+    own = ChatMessage(
+        role,
+        content or "",
+        tool_calls=tuple(calls),
+        tool_call_id=message.tool_call_id,
+        name=message.name,
+    )
+    return [*results, own]
+
+
+def _tool_message(result: _ToolResult) -> ChatMessage:
+    given = result.content
+    content = given if isinstance(given, str) else tuple(part.part() for part in given or ())
+    if len(content) == 1 and isinstance(content[0], TextPart):
+        content = content[0].text
+    return ChatMessage("tool", content, tool_call_id=result.tool_use_id, is_error=result.is_error)
+
+
+def _tool_use(part: _ToolUse) -> ToolCall:
+    return ToolCall(part.id, part.name, _JSON.encode(part.input).decode())
+
+
+def _tool_call(call: _Call) -> ToolCall:
+    arguments = call.function.arguments
+    if not isinstance(arguments, str):
+        arguments = _JSON.encode(arguments).decode()
+    google = (call.extra_content or {}).get("google")
+    signature = google.get("thought_signature") if isinstance(google, dict) else None
+    return ToolCall(call.id, call.function.name, arguments or "{}", signature)
+
+
+def _image(url: str, detail: str | None, hint: _CacheControl | None) -> ImagePart:
+    return replace(ImagePart.of(_not_a_path(url), detail=detail), cache_control=hint)
+
+
+def _file(url: str, name: str | None, hint: _CacheControl | None) -> FilePart:
+    return replace(FilePart.of(_not_a_path(url), name=name), cache_control=hint)
+
+
+def _not_a_path(url: str) -> str:
+    """Return `url`, which must be no path: a mapping may come from somebody who must not read files here."""
+    if not url[:8].lower().startswith(("http://", "https://", "data:")):
+        raise BadCall(
+            f"{url[:60]!r} is no address; in a mapping it must begin with https://, http:// or data: "
+            "(ultra.ImagePart.of and ultra.FilePart.of take paths and bytes)"
+        )
+    return url

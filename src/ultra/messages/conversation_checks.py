@@ -1,0 +1,118 @@
+"""Checks of a conversation, before any model is called: errors name the message and what to do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ultra.errors import BadCall
+from ultra.messages.chat import FilePart, ImagePart, ReasoningPart, TextPart
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ultra.messages.chat import ChatMessage
+
+__all__ = ["check_conversation"]
+
+
+def check_conversation(messages: Sequence[ChatMessage], indices: Sequence[int]) -> None:
+    """Raise `BadCall` unless a model can go on with `messages`.
+
+    Args:
+        messages: in their order.
+        indices: for each, its index in what the caller gave.
+    """
+    open_calls: dict[str, int] = {}
+    answered: set[str] = set()
+    for message, index in zip(messages, indices, strict=True):
+        where = f"prompt[{index}]"
+        if message.role == "tool":
+            _check_result(message, where, open_calls, answered)
+            continue
+        if open_calls:
+            name, at = next(iter(open_calls.items()))
+            raise BadCall(
+                f"{where} has the role {message.role!r}, but the call {name!r} of prompt[{at}] has no "
+                f"result; put a message of the role 'tool' with tool_call_id={name!r} before it"
+            )
+        if message.tool_calls and message.role != "assistant":
+            raise BadCall(
+                f"{where} has tool_calls, but the role {message.role!r}; only 'assistant' calls tools"
+            )
+        for call in message.tool_calls:
+            if not call.id:
+                raise BadCall(f"{where}.tool_calls has a call of {call.name!r} without an id; give it one")
+            if call.id in open_calls or call.id in answered:
+                raise BadCall(f"{where}.tool_calls has the id {call.id!r}, which an earlier call has, too")
+            open_calls[call.id] = index
+        _check_content(message, where)
+    _check_end(messages, indices, open_calls)
+
+
+def _check_result(message: ChatMessage, where: str, open_calls: dict[str, int], answered: set[str]) -> None:
+    call = message.tool_call_id
+    if not call:
+        raise BadCall(f"{where} has the role 'tool' and no tool_call_id; give the id of the call it answers")
+    if call in answered:
+        raise BadCall(f"{where} is a second result of the call {call!r}; a call has one result")
+    if call not in open_calls:
+        raise BadCall(
+            f"{where} is the result of a call {call!r} that no assistant's message before it makes; "
+            "put the message with that tool call before it"
+        )
+    del open_calls[call]
+    answered.add(call)
+    _check_content(message, where)
+
+
+def _check_content(message: ChatMessage, where: str) -> None:
+    parts = message.parts
+    for number, part in enumerate(parts):
+        if isinstance(part, ImagePart | FilePart) and (part.data is None) == (part.url is None):
+            raise BadCall(
+                f"{where}.content[{number}] must have either data or url; "
+                "ImagePart.of and FilePart.of make it"
+            )
+        if isinstance(part, ImagePart | FilePart) and message.role in {"system", "assistant"}:
+            raise BadCall(
+                f"{where}.content[{number}] is an image or a file, but the role is {message.role!r}; "
+                "only 'user' and 'tool' may have them"
+            )
+        if isinstance(part, ReasoningPart) and message.role != "assistant":
+            raise BadCall(
+                f"{where}.content[{number}] is reasoning, but the role is {message.role!r}; "
+                "only 'assistant' may have it"
+            )
+        text = part.text if isinstance(part, TextPart | ReasoningPart) else ""
+        if not text.isascii():
+            _check_text(text, f"{where}.content[{number}]")
+    if message.role == "user" and not _says_something(message):
+        raise BadCall(f"{where} is empty; a message of the role 'user' must have text, an image or a file")
+
+
+def _check_text(text: str, where: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise BadCall(f"{where} cannot be sent as UTF-8: it has a lone surrogate at {error.start}") from None
+
+
+def _says_something(message: ChatMessage) -> bool:
+    return any(not isinstance(part, TextPart) or part.text.strip() for part in message.parts)
+
+
+def _check_end(messages: Sequence[ChatMessage], indices: Sequence[int], open_calls: dict[str, int]) -> None:
+    if open_calls:
+        call, at = next(iter(open_calls.items()))
+        raise BadCall(
+            f"the call {call!r} of prompt[{at}] has no result; "
+            f"end with a message of the role 'tool' with tool_call_id={call!r}"
+        )
+    if not any(message.role == "user" for message in messages):
+        raise BadCall("the prompt has no message of the role 'user'; it must have at least one")
+    last = messages[-1]
+    if last.role not in {"user", "tool"}:
+        raise BadCall(
+            f"prompt[{indices[-1]}], the last message, has the role {last.role!r}; "
+            "it must be 'user' or 'tool', to be answered"
+        )

@@ -1,0 +1,34 @@
+"""The JSON schema that an answer must satisfy."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from msgspec import Struct
+
+from ultra.errors import BadCall
+
+__all__ = ["JsonSchema"]
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class JsonSchema(Struct, frozen=True):
+    """A JSON schema with a name, as providers want it.
+
+    `strict` asks the provider to hold the model to it, where it can.
+
+    Raises:
+        BadCall: the name is not allowed.
+    """
+
+    name: str
+    schema: dict[str, Any]
+    strict: bool = True
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise BadCall(
+                f"the schema is named {self.name[:64]!r}; a name has 1 to 64 letters, digits, _ and -"
+            )

@@ -1,0 +1,255 @@
+"""What callers give as a prompt: texts, messages, and the dicts of OpenAI's and Anthropic's APIs."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ultra import BadCall, ChatMessage, FilePart, ImagePart, ModelRequest, TextPart, ToolCall
+from ultra.messages.chat import ReasoningPart
+from ultra.messages.conversation import conversation_of, with_system
+from ultra.messages.media import LARGEST_IMAGE
+from ultra.messages.openai_form import messages_as_openai
+from ultra.messages.rendering import as_text, without_media
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(16)
+PNG_URL = "data:image/png;base64," + base64.b64encode(PNG).decode()
+PDF = b"%PDF-1.7\n" + bytes(8)
+PDF_URL = "data:application/pdf;base64," + base64.b64encode(PDF).decode()
+QUESTION = {"role": "user", "content": "Q"}
+CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"x":1}'}}
+CALLED = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+RESULT = {"role": "tool", "tool_call_id": "c1", "content": "7"}
+
+
+def test_a_text_is_one_message_of_the_user() -> None:
+    assert conversation_of("Q") == (ChatMessage("user", "Q"),)
+
+
+def test_messages_in_openais_form_are_taken() -> None:
+    conversation = conversation_of(
+        [
+            {"role": "developer", "content": "Be brief."},
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "What is this?"},
+                    {"type": "image_url", "image_url": {"url": PNG_URL, "detail": "low"}},
+                    {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}},
+                    {"type": "file", "file": {"filename": "a.pdf", "file_data": PDF_URL}},
+                ],
+            },
+            CALLED,
+            RESULT,
+        ]
+    )
+
+    assert conversation == (
+        ChatMessage("system", "Be brief."),
+        ChatMessage(
+            "user",
+            (
+                TextPart("What is this?"),
+                ImagePart(PNG, None, "image/png", "low"),
+                ImagePart(url="https://example.org/a.png"),
+                FilePart(PDF, None, "application/pdf", "a.pdf"),
+            ),
+        ),
+        ChatMessage("assistant", "", tool_calls=(ToolCall("c1", "f", '{"x":1}'),)),
+        ChatMessage("tool", "7", tool_call_id="c1"),
+    )
+
+
+def test_messages_in_anthropics_form_are_taken() -> None:
+    image = {"type": "base64", "media_type": "image/png", "data": base64.b64encode(PNG).decode()}
+    conversation = conversation_of(
+        [
+            {"role": "user", "content": [{"type": "image", "source": image}]},
+            {
+                "role": "assistant",
+                "content": [
+                    {"type": "thinking", "thinking": "Hm.", "signature": "s"},
+                    {"type": "redacted_thinking", "data": "zzz"},
+                    {"type": "text", "text": "I look it up."},
+                    {"type": "tool_use", "id": "c1", "name": "f", "input": {"x": 1}},
+                ],
+            },
+            {
+                "role": "user",
+                "content": [
+                    {"type": "tool_result", "tool_use_id": "c1", "content": "no", "is_error": True},
+                    {"type": "text", "text": "Well?", "cache_control": {"type": "ephemeral"}},
+                ],
+            },
+        ]
+    )
+
+    assert conversation[0].content == (ImagePart(PNG, None, "image/png"),)
+    assert conversation[1] == ChatMessage(
+        "assistant",
+        (
+            ReasoningPart("Hm.", "anthropic", signature="s"),
+            ReasoningPart(provider="anthropic", encrypted="zzz"),
+            TextPart("I look it up."),
+        ),
+        tool_calls=(ToolCall("c1", "f", '{"x":1}'),),
+    )
+    assert conversation[2] == ChatMessage("tool", "no", tool_call_id="c1", is_error=True)
+    assert conversation[3].content == (TextPart("Well?", {"type": "ephemeral"}),)
+
+
+def test_messages_of_an_sdk_are_taken() -> None:
+    from openai.types.chat import ChatCompletionMessage  # noqa: PLC0415 - slow to import
+
+    answer = ChatCompletionMessage(role="assistant", content="Hello!")
+    assert conversation_of([QUESTION, answer, QUESTION])[1] == ChatMessage("assistant", "Hello!")
+
+
+def test_system_messages_at_the_beginning_and_the_system_prompt_are_joined() -> None:
+    given = [{"role": "system", "content": "B"}, {"role": "system", "content": "C"}, QUESTION]
+    assert with_system(conversation_of(given), "A")[0] == ChatMessage("system", "A\n\nB\n\nC")
+
+
+def test_a_hint_of_what_to_cache_stays_at_its_part() -> None:
+    hint = {"type": "ephemeral"}
+    given = [{"role": "system", "content": [{"type": "text", "text": "B", "cache_control": hint}]}, QUESTION]
+    assert with_system(conversation_of(given), "A")[0].content == (TextPart("A"), TextPart("B", hint))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        (7, r"the prompt is of type int; it must be text \(str\), or a list of messages"),
+        (QUESTION, "the prompt is of type dict"),
+        ("  ", "the prompt is empty"),
+        ([], "an empty list; it must have at least one message of the role 'user'"),
+        ([7], r"prompt\[0\] is of type int; it must be a ChatMessage, or a mapping"),
+        ([QUESTION, {"content": "x"}], r"prompt\[1\]: .*missing required field `role`"),
+        ([{"role": "boss", "content": "x"}], r"prompt\[0\].role: Invalid enum value 'boss'"),
+        ([{"role": "user", "content": [{"text": "x"}]}], r"prompt\[0\].content\[0\]: .*field `type`"),
+        ([{"role": "user", "content": [{"type": "smell"}]}], r"prompt\[0\].content\[0\].type: .*'smell'"),
+        ([{"role": "user", "content": 7}], r"prompt\[0\].content: Expected .*got `int`"),
+        ([{"role": "user", "content": "\ud800"}], r"prompt\[0\].content\[0\] cannot be sent as UTF-8"),
+        ([{"role": "user", "content": " "}], r"prompt\[0\] is empty; .* must have text, an image or a file"),
+        ([{"role": "system", "content": "x"}], "no message of the role 'user'"),
+        ([QUESTION, {"role": "assistant", "content": "x"}], r"prompt\[1\], the last message, has the role"),
+        ([QUESTION, RESULT], r"prompt\[1\] is the result of a call 'c1' that no assistant's message"),
+        ([QUESTION, CALLED, QUESTION], r"prompt\[2\] has the role 'user', but the call 'c1' of prompt\[1\]"),
+        ([QUESTION, CALLED], r"the call 'c1' of prompt\[1\] has no result; end with a message of the role"),
+        ([QUESTION, CALLED, RESULT, RESULT], r"prompt\[3\] is a second result of the call 'c1'"),
+        ([QUESTION, CALLED, {"role": "tool", "content": "x"}], r"prompt\[2\] .* no tool_call_id"),
+        ([{**QUESTION, "tool_calls": [CALL]}], r"prompt\[0\] has tool_calls, but the role 'user'"),
+        (
+            [{"role": "user", "content": [{"type": "image_url", "image_url": "/etc/passwd"}]}],
+            r"prompt\[0\].content: '/etc/passwd' is no address",
+        ),
+        (
+            [{"role": "user", "content": [{"type": "image_url", "image_url": "data:image/png;base64,AAAA"}]}],
+            r"prompt\[0\].content: the image is of no known type; give a PNG, JPEG, GIF or WebP image",
+        ),
+    ],
+)
+def test_a_bad_conversation_is_refused_with_its_place(prompt: Any, message: str) -> None:
+    with pytest.raises(BadCall, match=message):
+        conversation_of(prompt)
+
+
+def test_images_are_told_by_their_content(tmp_path: Path) -> None:
+    path = tmp_path / "photo.txt"
+    path.write_bytes(PNG)
+
+    for source in (PNG, path, str(path), PNG_URL.replace("image/png", "image/jpeg")):
+        assert ImagePart.of(source) == ImagePart(PNG, None, "image/png")
+    assert ImagePart.of(b"RIFF\0\0\0\0WEBP").media_type == "image/webp"
+    path.write_text("words")
+    assert FilePart.of(path) == FilePart(b"words", None, "text/plain", "photo.txt")
+
+
+def test_an_image_of_an_unknown_type_or_above_the_size_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadCall, match="of no known type"):
+        ImagePart.of(b"hello")
+    with pytest.raises(BadCall, match="more than 20 MiB"):
+        ImagePart.of(PNG + bytes(LARGEST_IMAGE))
+    with pytest.raises(BadCall, match="cannot be read"):
+        ImagePart.of(tmp_path / "none.png")
+    with pytest.raises(BadCall, match="is not one of http or https"):
+        ImagePart.of("https://")
+
+
+def test_neither_repr_nor_rich_shows_the_bytes_of_an_image() -> None:
+    assert repr(ImagePart.of(PNG)) == "ImagePart(24 bytes, media_type='image/png')"
+    assert ImagePart.of(PNG).__rich_repr__() == [("", "24 bytes, media_type='image/png'")]
+
+
+def test_a_conversation_as_text_names_roles_and_tells_images() -> None:
+    image = {"type": "image_url", "image_url": {"url": PNG_URL}}
+    text = {"type": "text", "text": "What?"}
+    given = [
+        {"role": "system", "content": "S"},
+        {"role": "user", "content": [text, image]},
+        CALLED,
+        RESULT,
+    ]
+    assert as_text(conversation_of(given)) == (
+        "S\n\n"
+        "User: What?\n[An image (image/png) stood here, which is not shown.]\n\n"
+        'Assistant: [calls f({"x":1})]\n\n'
+        "Tool result: 7"
+    )
+
+
+def test_images_can_be_replaced_by_words() -> None:
+    messages = (ChatMessage("user", (TextPart("Q"), ImagePart.of(PNG), FilePart.of(PDF, name="a.pdf"))),)
+    spoken = without_media(messages, files=True)
+    assert spoken[0].content == (
+        TextPart("Q"),
+        TextPart("[An image (image/png) stood here, which is not shown.]"),
+        FilePart.of(PDF, name="a.pdf"),
+    )
+
+
+def test_the_question_is_the_text_of_the_users_last_message() -> None:
+    request = ModelRequest.of([QUESTION, CALLED, RESULT], "S")
+    assert request.prompt == "Q"
+    assert request.system == "S"
+    assert [message.role for message in request.messages] == ["system", "user", "assistant", "tool"]
+
+
+texts = st.text(st.characters(codec="utf-8"), min_size=1).filter(str.strip)
+IMAGES = [PNG_URL, "https://a.example/b"]
+turns = st.lists(
+    st.tuples(
+        texts, texts, st.booleans(), st.lists(st.sampled_from([PNG_URL, "https://a.example/b"]), max_size=2)
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+@given(turns)
+def test_openais_form_goes_there_and_back(drawn: list[tuple[str, str, bool, list[str]]]) -> None:
+    given_messages: list[dict[str, Any]] = []
+    for number, (question, answer, calls, images) in enumerate(drawn):
+        parts = [{"type": "image_url", "image_url": {"url": url}} for url in images]
+        given_messages.append({"role": "user", "content": [{"type": "text", "text": question}, *parts]})
+        call = {"id": f"c{number}", "function": {"name": "f", "arguments": "{}"}}
+        if calls:
+            given_messages.append({"role": "assistant", "content": answer, "tool_calls": [call]})
+            given_messages.append({"role": "tool", "tool_call_id": f"c{number}", "content": answer})
+        else:
+            given_messages.append({"role": "assistant", "content": answer})
+    given_messages.append(QUESTION)
+
+    conversation = conversation_of(given_messages)
+
+    assert conversation_of(messages_as_openai(conversation)) == conversation
+    request = ModelRequest(messages=conversation)
+    assert msgspec.json.decode(msgspec.json.encode(request), type=ModelRequest) == request
