@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
 from msgspec import Struct, structs
 
 from ultra._support.checks import check_count, check_flag, check_number, check_seconds
 from ultra.errors import BadCall
 from ultra.messages.request import SamplingOptions
+from ultra.messages.tools import ToolPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
+
+    from ultra.messages.tools import Tool, ToolChoice
 
 __all__ = ["Quorum", "RunArguments", "RunOptions"]
 
@@ -33,6 +36,7 @@ class RunOptions(Struct, frozen=True, kw_only=True):
         scope: for whom the run is, such as the name of a tenant: answers and calls under way are shared
             only with runs and calls of the same scope. None: with all that have none.
         samples: how often each model is asked in a step that asks all.
+        tool_policy: whose tool calls are those of the run; see `ultra.messages.tools.ToolPolicy`.
         sampling: options of how the models write; see `SamplingOptions`.
 
     Raises:
@@ -46,6 +50,7 @@ class RunOptions(Struct, frozen=True, kw_only=True):
     use_cache: bool = True
     scope: str | None = None
     samples: int = 1
+    tool_policy: ToolPolicy = "primary"
     sampling: SamplingOptions = SamplingOptions()
 
     def __post_init__(self) -> None:
@@ -59,6 +64,9 @@ class RunOptions(Struct, frozen=True, kw_only=True):
         if scope is not None and not isinstance(scope, str):
             raise BadCall(f"the scope is of type {type(scope).__name__}; it must be text (str), or None")
         check_count("samples", self.samples)
+        if self.tool_policy not in get_args(ToolPolicy):
+            choices = ", ".join(map(repr, get_args(ToolPolicy)))
+            raise BadCall(f"tool_policy is {self.tool_policy!r}; it must be one of {choices}")
         if not isinstance(self.sampling, SamplingOptions):  # one of its values may be a key: none is shown
             kind = type(self.sampling).__name__
             raise BadCall(f"sampling is of type {kind}; it must be a SamplingOptions object")
@@ -96,7 +104,9 @@ class RunArguments(TypedDict, total=False):
     """The settings of a run as keyword arguments of a call; None: that of the orchestrator.
 
     See `RunOptions`. `system` is the system prompt of the models that answer the question. `options` are
-    passed to the clients that declare them: ``{"temperature": 0.2, "max_tokens": 500}``.
+    passed to the clients that declare them: ``{"temperature": 0.2, "max_tokens": 500}``. `tools` are `Tool`
+    objects, typed functions, or mappings in the form of OpenAI or Anthropic; `tool_choice` says whether one
+    must be called, as `ToolChoice.of` takes it.
     """
 
     system: str | None
@@ -107,6 +117,9 @@ class RunArguments(TypedDict, total=False):
     use_cache: bool
     scope: str | None
     samples: int | None
+    tools: Sequence[Tool | Mapping[str, Any] | Callable[..., object]] | None
+    tool_choice: ToolChoice | str | Mapping[str, Any] | None
+    tool_policy: ToolPolicy | None
     options: Mapping[str, object] | SamplingOptions | None
 
 

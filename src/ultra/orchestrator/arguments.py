@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ultra.errors import BadCall
 from ultra.messages.conversation import conversation_of, with_system
+from ultra.messages.functions import tools_of
 from ultra.messages.request import ModelRequest, SamplingOptions
+from ultra.messages.tools import ToolChoice
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ultra.actors.model.registered import RegisteredModel
     from ultra.messages.conversation import Conversation
+    from ultra.messages.options import RunArguments
     from ultra.scoring.agreement import Scorer
 
 __all__ = [
@@ -28,22 +31,32 @@ T = TypeVar("T")
 
 
 def request_of(
-    prompt: Conversation, own_system: str | None, system: str | None, sampling: SamplingOptions
+    prompt: Conversation, system: str | None, sampling: SamplingOptions, given: RunArguments
 ) -> ModelRequest:
     """Return the request that a call makes.
 
     Args:
         prompt: the question, or the conversation.
-        own_system: the system prompt of the call: it stands ahead of those in the conversation.
-        system: that, or else the one of the orchestrator: it is for calls that bring none.
+        system: the system prompt of the call, or else that of the orchestrator. The former stands ahead of
+            those in the conversation, the latter is for calls that bring none.
         sampling: how the models write.
+        given: the arguments of the call.
 
     Raises:
-        BadCall: the conversation is none.
+        BadCall: the conversation is none, or a tool.
     """
     messages = conversation_of(prompt)
-    brings_one = own_system is None and any(message.role == "system" for message in messages)
-    return ModelRequest(messages=with_system(messages, None if brings_one else system), options=sampling)
+    if given.get("system") is None and any(message.role == "system" for message in messages):
+        system = None
+    tools, choice = tools_of(given.get("tools")), ToolChoice.of(given.get("tool_choice"))
+    if choice is not None and choice.mode != "none" and not tools:
+        raise BadCall(f"tool_choice is {choice.name or choice.mode!r}, but there are no tools; give tools=")
+    if choice is not None and choice.mode == "named" and choice.name not in {tool.name for tool in tools}:
+        names = ", ".join(tool.name for tool in tools)
+        raise BadCall(f"tool_choice names {choice.name!r}, which is none of the tools: {names}")
+    return ModelRequest(
+        messages=with_system(messages, system), tools=tools, tool_choice=choice, options=sampling
+    )
 
 
 def checked_stage_label(stage: object) -> str:

@@ -453,7 +453,7 @@ class MultiLLMOrchestrator:
         message = Generate(
             id=new_id(),
             stage=checked_stage_label(stage),
-            request=request_of(prompt, system, own_system, run.sampling),
+            request=request_of(prompt, own_system, run.sampling, given),
             use_cache=run.use_cache,
             scope=run.scope,
             time_left=run.timeout,

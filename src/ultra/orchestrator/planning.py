@@ -84,7 +84,7 @@ class Planner:
         """
         defaults, registry, fencing = self._defaults, self._registry, self._fencing
         system, options = options_of(given, defaults.system, defaults.options)
-        request = request_of(prompt, given.get("system"), system, options.sampling)
+        request = request_of(prompt, system, options.sampling, given)
         chosen_strategy = self._chosen(strategy, stages)
         spec = self._spec if chosen_strategy is self._strategy else spec_of(chosen_strategy)
         judge = self._judge()
@@ -179,6 +179,8 @@ def options_of(
     settings = dict(given)
     own_system = checked_system(settings.pop("system", None))
     sampling = settings.pop("options", None)
+    for name in ("tools", "tool_choice"):
+        settings.pop(name, None)
     if "use_cache" in settings:
         check_flag("use_cache", settings["use_cache"])
         settings["use_cache"] = bool(settings["use_cache"]) and defaults.use_cache
