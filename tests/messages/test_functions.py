@@ -123,7 +123,10 @@ def test_a_bad_tool_is_refused_with_its_place(given: Any, message: str) -> None:
         ("any", ToolChoice("required")),
         ("f", ToolChoice("named", "f")),
         ({"type": "function", "function": {"name": "f"}}, ToolChoice("named", "f")),
-        ({"type": "tool", "name": "f", "disable_parallel_tool_use": True}, ToolChoice("named", "f", parallel=False)),
+        (
+            {"type": "tool", "name": "f", "disable_parallel_tool_use": True},
+            ToolChoice("named", "f", parallel=False),
+        ),
         ({"type": "any"}, ToolChoice("required")),
     ],
 )
