@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from ultra.clients.dialects.decoders import EventDecoder, PlainAnswer, SniffedAnswer
 from ultra.clients.wire.addresses import checked_url
-from ultra.messages.chat import ChatMessage
+from ultra.messages.chat import ChatMessage, ReasoningPart
 
 if TYPE_CHECKING:
     from ultra.clients.dialects.decoders import AnswerDecoder
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ultra.messages.request import ModelRequest
     from ultra.messages.results import Completion
 
-__all__ = ["Dialect", "apart", "messages_of"]
+__all__ = ["Dialect", "apart", "messages_of", "reasoning_of"]
 
 _SLICE: Final = 64 * 1024  # bytes of an answer that are split into events at once
 
@@ -131,6 +131,13 @@ def messages_of(request: ModelRequest, options: CallOptions) -> list[ChatMessage
     if options.system is not None and request.system is None:
         messages.insert(0, ChatMessage("system", options.system))
     return [message for message in messages if message.content or message.role != "system"]
+
+
+def reasoning_of(message: ChatMessage, *providers: str) -> list[ReasoningPart]:
+    """Return the reasoning in `message` that one of these providers made, and wants back."""
+    if isinstance(message.content, str):
+        return []
+    return [p for p in message.content if isinstance(p, ReasoningPart) and p.provider in providers]
 
 
 def apart(messages: list[ChatMessage]) -> tuple[str | None, list[ChatMessage]]:

@@ -7,13 +7,20 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from msgspec import Raw, Struct
 
-from ultra.clients.dialects.base import Dialect, messages_of
+from ultra.clients.dialects.base import Dialect, messages_of, reasoning_of
 from ultra.clients.dialects.decoders import EventDecoder, new_text
 from ultra.clients.dialects.openai_responses import OpenAIResponses
 from ultra.clients.dialects.tolerant import ABSENT, TolerantDecoder, value_of
+from ultra.clients.dialects.tool_calls import ToolCalls, arguments_text
 from ultra.clients.dialects.usage import Count, read_usage
 from ultra.clients.wire.addresses import has_version, without_endings
-from ultra.messages.openai_form import messages_as_openai
+from ultra.messages.chat import ReasoningPart
+from ultra.messages.openai_form import (
+    message_as_openai,
+    schema_as_openai,
+    tool_as_openai,
+    tool_choice_as_openai,
+)
 from ultra.messages.results import Completion, Usage
 
 if TYPE_CHECKING:
@@ -22,6 +29,7 @@ if TYPE_CHECKING:
     from ultra.clients.options import CallOptions
     from ultra.clients.quirks import Quirks
     from ultra.clients.wire.response_head import ResponseHead
+    from ultra.messages.chat import ChatMessage
     from ultra.messages.request import ModelRequest
     from ultra.messages.results import FinishReason
 
@@ -68,6 +76,28 @@ class _Part(Struct):
     thinking: str | list[_Part] | None = None
 
 
+class _Function(Struct):
+    name: str | None = None
+    arguments: str | dict[str, Any] | None = None
+
+
+class _Google(Struct):
+    thought_signature: str | None = None
+
+
+class _ExtraContent(Struct):
+    google: _Google | None = None
+
+
+class _Call(Struct):
+    """A tool call, or a piece of one."""
+
+    index: int | None = None
+    id: str | None = None
+    function: _Function | None = None
+    extra_content: _ExtraContent | None = None  # Gemini's form of this API
+
+
 class _Message(Struct):
     essential: ClassVar = "content"
 
@@ -75,6 +105,8 @@ class _Message(Struct):
     refusal: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
+    tool_calls: list[_Call] | None = None
+    function_call: _Function | None = None  # the older form, for one call
 
 
 class _Choice(Struct):
@@ -176,6 +208,7 @@ class _Assembly:
         self._texts: list[str] = []
         self._reasoning: list[str] = []
         self._refusal: list[str] = []
+        self._calls = ToolCalls()
         self._usage: Usage | None = None
         self._model: str | None = None
         self._id: str | None = None
@@ -213,20 +246,44 @@ class _Assembly:
         self._texts += filter(None, [text])
         self._reasoning += filter(None, [thought, told])
         self._refusal += filter(None, [message.refusal])
+        if not (self._streamed and choice.delta is None and self._calls):  # a message repeats what it had
+            self._add_calls(message)
         return text
+
+    def _add_calls(self, message: _Message) -> None:
+        for call in message.tool_calls or ():
+            function = call.function or _Function()
+            google = call.extra_content.google if call.extra_content else None
+            self._calls.add(
+                index=call.index,
+                id=call.id,
+                name=function.name,
+                arguments=arguments_text(function.arguments),
+                signature=google.thought_signature if google else None,
+            )
+        if message.function_call is not None:
+            old = message.function_call
+            self._calls.add(index=0, name=old.name, arguments=arguments_text(old.arguments))
 
     def completion(self) -> Completion:
         """Return what has been put together."""
         refusal = "".join(self._refusal) or None
         finish = _FINISH.get((self.finish or "").lower())
+        calls = self._calls.whole()
+        if calls and finish in {None, "stop"}:
+            finish = "tool_calls"
+        thought = "".join(self._reasoning)
         return Completion(
             content="".join(self._texts),
             usage=self._usage,
             finish_reason="refusal" if refusal and finish in {None, "stop"} else finish,
             request_id=self._head.request_id or self._id,  # OpenRouter names a call nowhere else
             model=self._model,
-            reasoning="".join(self._reasoning) or None,
+            reasoning=thought or None,
             refusal=refusal,
+            tool_calls=calls,
+            # DeepSeek and Moonshot want it back for as long as the turn goes on.
+            reasoning_parts=(ReasoningPart(thought, self._head.provider),) if calls and thought else (),
         )
 
 
@@ -308,9 +365,14 @@ class OpenAIChat(Dialect):
 
     def encode(self, request: ModelRequest, options: CallOptions, *, stream: bool) -> dict[str, Any]:
         """Return the JSON of `request`."""
+        choice = request.tool_choice
         return {
             "model": self.model,
-            "messages": messages_as_openai(messages_of(request, options)),
+            "messages": [self._message(message) for message in messages_of(request, options)],
+            "tools": [tool_as_openai(tool) for tool in request.tools] or None,
+            "tool_choice": tool_choice_as_openai(choice) if choice and request.tools else None,
+            "parallel_tool_calls": choice.parallel if choice and request.tools else None,
+            "response_format": schema_as_openai(request.output) if request.output else None,
             "temperature": options.temperature,
             "top_p": options.top_p,
             "max_tokens": options.max_tokens,
@@ -320,6 +382,13 @@ class OpenAIChat(Dialect):
             "stream": True if stream else None,
             "stream_options": {"include_usage": True} if stream else None,
         }
+
+    def _message(self, message: ChatMessage) -> dict[str, Any]:
+        given = message_as_openai(message)
+        own = [part.text for part in reasoning_of(message, self.provider) if part.text]
+        if own and message.tool_calls:
+            given["reasoning_content"] = "".join(own)
+        return given
 
     def decode(self, content: bytes, head: ResponseHead) -> Completion:
         """Return the plain answer. Raises `ModelError`."""

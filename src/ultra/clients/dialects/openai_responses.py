@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Raw, Struct
 
-from ultra.clients.dialects.base import Dialect, apart, messages_of
+from ultra.clients.dialects.base import Dialect, apart, messages_of, reasoning_of
 from ultra.clients.dialects.decoders import EventDecoder
 from ultra.clients.dialects.tolerant import ABSENT, TolerantDecoder, value_of
+from ultra.clients.dialects.tool_calls import ToolCalls, arguments_text
 from ultra.clients.dialects.usage import Count, read_usage
+from ultra.messages.chat import FilePart, ImagePart, ReasoningPart, TextPart
+from ultra.messages.openai_form import data_url
 from ultra.messages.results import Completion, Usage
 
 if TYPE_CHECKING:
@@ -17,8 +20,11 @@ if TYPE_CHECKING:
 
     from ultra.clients.options import CallOptions
     from ultra.clients.wire.response_head import ResponseHead
+    from ultra.messages.chat import ChatMessage, Part
     from ultra.messages.request import ModelRequest
     from ultra.messages.results import FinishReason
+    from ultra.messages.schema import JsonSchema
+    from ultra.messages.tools import Tool, ToolChoice
 
 __all__ = ["OpenAIResponses"]
 
@@ -39,9 +45,16 @@ class _Part(Struct):
 
 
 class _Item(Struct):
+    """A message, reasoning, or the call of a function."""
+
     type: str = "message"
+    id: str | None = None
     content: list[_Part] | None = None
     summary: list[_Part] | None = None
+    encrypted_content: str | None = None
+    call_id: str | None = None
+    name: str | None = None
+    arguments: str | dict[str, Any] | None = None
 
 
 class _Incomplete(Struct):
@@ -63,6 +76,7 @@ class _Answer(Struct):
 class _Event(Struct):
     type: str = ""
     delta: str | None = None
+    item: _Item | None = None
     response: _Answer | None = None
     error: Raw = ABSENT
 
@@ -99,6 +113,7 @@ class _Assembly:
         self.texts: list[str] = []
         self.thoughts: list[str] = []
         self.refusals: list[str] = []
+        self.items: list[_Item] = []
         self._answer: _Answer | None = None
 
     @property
@@ -113,6 +128,7 @@ class _Assembly:
             reason = error or f"the model broke off: {answer.status}"
             raise self._head.failure_inside({"error": reason})
         self._answer = answer
+        self.items = answer.output or self.items  # the last event has them all
         if self.texts or self.refusals:  # the last event repeats the whole text
             return ""
         said: list[str] = []
@@ -129,6 +145,11 @@ class _Assembly:
     def completion(self) -> Completion:
         """Return what has been put together."""
         answer = self._answer or _Answer()
+        calls = ToolCalls()
+        for item in self.items:
+            if item.type == "function_call":
+                name = item.call_id or item.id
+                calls.add(id=name, name=item.name, arguments=arguments_text(item.arguments))
         return Completion(
             content="".join(self.texts),
             usage=read_usage(value_of(answer.usage), _Usage),
@@ -137,6 +158,17 @@ class _Assembly:
             model=answer.model,
             reasoning="".join(self.thoughts) or None,
             refusal="".join(self.refusals) or None,
+            tool_calls=calls.whole(),
+            reasoning_parts=tuple(
+                ReasoningPart(
+                    "\n\n".join(part.text or "" for part in item.summary or ()),
+                    self._head.provider,
+                    encrypted=item.encrypted_content,
+                    id=item.id,
+                )
+                for item in self.items
+                if item.type == "reasoning" and item.encrypted_content
+            ),
         )
 
     def _finish(self, answer: _Answer) -> FinishReason | None:
@@ -145,7 +177,7 @@ class _Assembly:
             return _INCOMPLETE.get(details.reason or "", "length")
         if any(self.refusals):
             return "refusal"
-        if any(item.type == "function_call" for item in answer.output or ()):
+        if any(item.type == "function_call" for item in self.items):
             return "tool_calls"
         return "stop" if answer.status == "completed" else None
 
@@ -177,6 +209,8 @@ class _EventsDecoder(EventDecoder):
                 self._assembly.refusals.append(delta)
             case "response.reasoning_summary_text.delta" | "response.reasoning_text.delta":
                 self._assembly.thoughts.append(delta)
+            case "response.output_item.done" if event.item is not None:
+                self._assembly.items.append(event.item)
             case "response.completed" | "response.incomplete" | "response.failed":
                 text = self._assembly.add(event.response or _Answer())
                 self.finished = self.terminated = self._assembly.finished
@@ -208,11 +242,17 @@ class OpenAIResponses(Dialect):
     def encode(self, request: ModelRequest, options: CallOptions, *, stream: bool) -> dict[str, Any]:
         """Return the JSON of `request`."""
         system, messages = apart(messages_of(request, options))
-        effort = options.reasoning_effort
+        effort, choice, output = options.reasoning_effort, request.tool_choice, request.output
         return {
             "model": self.model,
             "instructions": system,
-            "input": [{"role": message.role, "content": message.text} for message in messages],
+            "input": [item for message in messages for item in self._items(message)],
+            "tools": [_tool(tool) for tool in request.tools] or None,
+            "tool_choice": _choice(choice) if choice and request.tools else None,
+            "parallel_tool_calls": choice.parallel if choice and request.tools else None,
+            "text": {"format": _format(output)} if output else None,
+            # Nothing is stored there, so the reasoning has to come back with the results of the tools.
+            "include": ["reasoning.encrypted_content"] if request.tools else None,
             "temperature": options.temperature,
             "top_p": options.top_p,
             "max_output_tokens": options.max_tokens,
@@ -220,6 +260,29 @@ class OpenAIResponses(Dialect):
             "store": False,
             "stream": True if stream else None,
         }
+
+    def _items(self, message: ChatMessage) -> list[dict[str, Any]]:
+        """Return the items of the input that a message is: calls and results are items of their own."""
+        if message.role == "tool":
+            output: str | list[dict[str, Any]] = message.text
+            if any(not isinstance(part, TextPart) for part in message.parts):
+                output = list(map(_part, message.parts))
+            return [{"type": "function_call_output", "call_id": message.tool_call_id, "output": output}]
+        items = [_reasoning(part) for part in reasoning_of(message, self.provider)]
+        content: str | list[dict[str, Any]]
+        if message.role == "assistant":
+            content = message.text
+        elif isinstance(message.content, str):
+            content = message.content
+        else:
+            content = [_part(part) for part in message.content if not isinstance(part, ReasoningPart)]
+        if content:
+            items.append({"role": message.role, "content": content})
+        items += [
+            {"type": "function_call", "call_id": call.id, "name": call.name, "arguments": call.arguments}
+            for call in message.tool_calls
+        ]
+        return items
 
     def decode(self, content: bytes, head: ResponseHead) -> Completion:
         """Return the plain answer. Raises `ModelError`."""
@@ -229,3 +292,40 @@ class OpenAIResponses(Dialect):
         if answer.output is None:
             raise head.failure_inside(content)
         return assembly.completion()
+
+
+# --- what is sent ----------------------------------------------------------------------------------
+
+
+def _part(part: Part) -> dict[str, Any]:
+    match part:
+        case TextPart() | ReasoningPart():
+            return {"type": "input_text", "text": part.text}
+        case ImagePart():
+            return {"type": "input_image", "image_url": data_url(part), "detail": part.detail or "auto"}
+        case FilePart(data=None):
+            return {"type": "input_file", "file_url": part.url}
+        case FilePart():
+            return {"type": "input_file", "filename": part.name or "file", "file_data": data_url(part)}
+
+
+def _reasoning(part: ReasoningPart) -> dict[str, Any]:
+    summary = [{"type": "summary_text", "text": part.text}] if part.text else []
+    given = {"type": "reasoning", "summary": summary, "encrypted_content": part.encrypted}
+    return given if part.id is None else {**given, "id": part.id}
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    given = {"type": "function", "name": tool.name, "parameters": tool.parameters}
+    if tool.description:
+        given["description"] = tool.description
+    # Left out, it is true here, and refuses most schemas.
+    return {**given, "strict": bool(tool.strict)}
+
+
+def _choice(choice: ToolChoice) -> str | dict[str, Any]:
+    return {"type": "function", "name": choice.name} if choice.mode == "named" else choice.mode
+
+
+def _format(output: JsonSchema) -> dict[str, Any]:
+    return {"type": "json_schema", "name": output.name, "schema": output.schema, "strict": output.strict}
