@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ultra import ToolCall
-from ultra.clients.dialects.tool_calls import ToolCalls, arguments_text
+from ultra.clients.dialects.tool_calls import OWN_IDS, ToolCalls, arguments_text
 
 TWO = (ToolCall("c1", "f", '{"x": 1}'), ToolCall("c2", "g", "{}"))
 
@@ -54,7 +54,9 @@ def test_a_call_without_an_id_gets_one_and_one_without_a_name_is_none() -> None:
     calls = ToolCalls()
     calls.add(name="f", arguments='{"a": 1}', signature="s")
     calls.add(index=7, id="c9")
-    assert calls.whole() == (ToolCall("call_0", "f", '{"a": 1}', "s"),)
+    (call,) = calls.whole()
+    assert call == ToolCall(call.id, "f", '{"a": 1}', "s")
+    assert call.id.startswith(OWN_IDS)
 
 
 def test_arguments_may_come_as_an_object() -> None:

@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+import base64
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from msgspec import Raw, Struct
+from msgspec.structs import replace
 
 from ultra.clients.dialects.base import Dialect, apart, messages_of
 from ultra.clients.dialects.decoders import EventDecoder
 from ultra.clients.dialects.tolerant import ABSENT, TolerantDecoder, value_of
+from ultra.clients.dialects.tool_calls import ToolCalls, arguments_object, arguments_text
 from ultra.clients.dialects.usage import Count, read_usage
 from ultra.clients.wire.addresses import without_endings
+from ultra.messages.chat import FilePart, ImagePart, ReasoningPart, TextPart
 from ultra.messages.results import Completion, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from ultra.clients.options import CallOptions
     from ultra.clients.wire.response_head import ResponseHead
+    from ultra.messages.chat import ChatMessage, Part
     from ultra.messages.request import ModelRequest
     from ultra.messages.results import FinishReason
+    from ultra.messages.tools import Tool, ToolChoice
 
 __all__ = ["AnthropicMessages"]
 
 _VERSION: Final = "2023-06-01"
+
+_PROVIDER: Final = "anthropic"
+"""Who made the reasoning that goes back, whatever gateway it came through."""
+
+_NO_REASONING: Final = ReasoningPart(provider=_PROVIDER)
 
 _MAX_TOKENS: Final = 4096  # the API requires a number, and every model allows this one
 
@@ -44,6 +55,12 @@ class _Block(Struct):
     type: str = ""
     text: str | None = None
     thinking: str | None = None
+    signature: str | None = None
+    data: str | None = None  # of thinking that is not shown
+    id: str | None = None
+    name: str | None = None
+    input: Raw = ABSENT
+    partial_json: str | None = None
 
     @property
     def answer(self) -> str:
@@ -114,6 +131,8 @@ class _Assembly:
         self._head = head
         self._texts: list[str] = []
         self._thoughts: list[str] = []
+        self._parts: dict[int | None, ReasoningPart] = {}
+        self._calls = ToolCalls()
         self._usage: dict[str, Any] = {}
         self._model: str | None = None
         self._explanation: str | None = None
@@ -126,12 +145,27 @@ class _Assembly:
             return ""
         if index is not None:
             self._begun.add(index)
-        return self.add_block(block)
+        return self.add_block(index, block)
 
-    def add_block(self, block: _Block) -> str:
-        """Add `block` and return its text."""
+    def add_block(self, index: int | None, block: _Block) -> str:
+        """Add `block`, whole or a piece of the one with this index, and return its text."""
         self._texts += filter(None, [block.answer])
         self._thoughts += filter(None, [block.thought])
+        match block.type:
+            case "thinking" | "thinking_delta" | "signature_delta" | "redacted_thinking":
+                before = self._parts.get(index, _NO_REASONING)
+                self._parts[index] = replace(
+                    before,
+                    text=before.text + block.thought,
+                    signature=block.signature or before.signature,
+                    encrypted=block.data or before.encrypted,
+                )
+            case "tool_use":
+                given = value_of(block.input)  # of a stream, an empty object: the pieces follow
+                arguments = arguments_text(given) if given else ""
+                self._calls.add(index=index, id=block.id, name=block.name, arguments=arguments)
+            case "input_json_delta":
+                self._calls.add(index=index, arguments=block.partial_json)
         return block.answer
 
     def add_end(self, end: _Message | _Delta) -> None:
@@ -157,18 +191,23 @@ class _Assembly:
             return ""
         parts = [message.content] if isinstance(message.content, str) else message.content or ()
         blocks = (_Block(type="text", text=part) if isinstance(part, str) else part for part in parts if part)
-        return "".join(filter(None, map(self.add_block, blocks)))
+        return "".join(self.add_block(number, block) for number, block in enumerate(blocks))
 
     def completion(self) -> Completion:
         """Return what has been put together."""
+        calls = self._calls.whole()
+        finish = _FINISH.get((self.stop_reason or "").lower())
         return Completion(
             content="".join(self._texts),
             usage=read_usage(self._usage, _Usage),
-            finish_reason=_FINISH.get((self.stop_reason or "").lower()),
+            finish_reason="tool_calls" if calls and finish in {None, "stop"} else finish,
             request_id=self._head.request_id,
             model=self._model,
             reasoning="".join(self._thoughts) or None,
             refusal=self._explanation if self.stop_reason == "refusal" else None,
+            tool_calls=calls,
+            # Without its signature, the API does not take it back.
+            reasoning_parts=tuple(part for part in self._parts.values() if part.signature or part.encrypted),
         )
 
 
@@ -198,7 +237,7 @@ class _MessageDecoder(EventDecoder):
             case _Event(type="content_block_start", content_block=_Block() as block):
                 return self._assembly.begin_block(event.index, block)
             case _Event(type="content_block_delta", delta=_Delta() as delta):
-                return self._assembly.add_block(delta)
+                return self._assembly.add_block(event.index, delta)
             case _Event(type="message_delta", delta=_Delta() as delta):
                 self._assembly.add_end(delta)
                 self.finished = self._assembly.stop_reason is not None
@@ -235,17 +274,22 @@ class AnthropicMessages(Dialect):
 
     def encode(self, request: ModelRequest, options: CallOptions, *, stream: bool) -> dict[str, Any]:
         """Return the JSON of `request`."""
-        system, messages = apart(messages_of(request, options))
-        effort = options.reasoning_effort
+        messages = messages_of(request, options)
+        effort, output = options.reasoning_effort, request.output
+        config: dict[str, Any] = {"effort": effort} if effort else {}
+        if output is not None:
+            config["format"] = {"type": "json_schema", "schema": output.schema}
         return {
             "model": self.model,
             "max_tokens": options.max_tokens or _MAX_TOKENS,
-            "system": system,
-            "messages": [{"role": message.role, "content": message.text} for message in messages],
+            "system": _system(messages),
+            "messages": _turns(message for message in messages if message.role != "system"),
+            "tools": [_tool(tool) for tool in request.tools] or None,
+            "tool_choice": _choice(request.tool_choice) if request.tool_choice and request.tools else None,
             "temperature": options.temperature,
             "top_p": options.top_p,
             "stop_sequences": options.stop_sequences,
-            "output_config": {"effort": effort} if effort else None,
+            "output_config": config or None,
             "stream": True if stream else None,
         }
 
@@ -257,3 +301,102 @@ class AnthropicMessages(Dialect):
         if message.content is None:
             raise head.failure_inside(content)
         return assembly.completion()
+
+
+# --- what is sent ----------------------------------------------------------------------------------
+
+
+def _system(messages: list[ChatMessage]) -> str | list[dict[str, Any]] | None:
+    """Return the system messages as text, or as blocks where there are hints of what to cache."""
+    system = [message for message in messages if message.role == "system"]
+    blocks = [_block(part) for message in system for part in message.parts]
+    if any("cache_control" in block for block in blocks):
+        return blocks
+    return apart(system)[0]
+
+
+def _turns(messages: Iterable[ChatMessage]) -> list[dict[str, Any]]:
+    """Return the turns: those of one side that follow each other are one, as the results of tools must be."""
+    turns: list[dict[str, Any]] = []
+    for message in messages:
+        role = "assistant" if message.role == "assistant" else "user"
+        plain = isinstance(message.content, str) and not message.tool_calls and message.role != "tool"
+        content = message.content if plain else _blocks(message)
+        if not content:
+            continue  # the API takes no empty turns
+        if turns and turns[-1]["role"] == role:
+            before = turns[-1]["content"]
+            turns[-1]["content"] = _as_blocks(before) + _as_blocks(content)
+        else:
+            turns.append({"role": role, "content": content})
+    return turns
+
+
+def _as_blocks(content: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - text or blocks
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def _blocks(message: ChatMessage) -> list[dict[str, Any]]:
+    """Return the blocks of a message; some parts have none: reasoning of others, and empty text."""
+    blocks = [block for part in message.parts if (block := _block(part))]
+    if message.role == "tool":
+        content = message.content if isinstance(message.content, str) else blocks
+        result = {"type": "tool_result", "tool_use_id": message.tool_call_id, "content": content}
+        return [{**result, "is_error": True} if message.is_error else result]
+    return blocks + [
+        {"type": "tool_use", "id": call.id, "name": call.name, "input": arguments_object(call.arguments)}
+        for call in message.tool_calls
+    ]
+
+
+def _block(part: Part) -> dict[str, Any]:
+    block: dict[str, Any]
+    match part:
+        case ReasoningPart(provider=provider) if provider != _PROVIDER:
+            return {}
+        case ReasoningPart(signature=None, encrypted=None):
+            return {}
+        case ReasoningPart(encrypted=None):
+            return {"type": "thinking", "thinking": part.text, "signature": part.signature}
+        case ReasoningPart():
+            return {"type": "redacted_thinking", "data": part.encrypted}
+        case TextPart():
+            if not part.text:
+                return {}
+            block = {"type": "text", "text": part.text}
+        case ImagePart():
+            block = {"type": "image", "source": _source(part)}
+        case FilePart():
+            block = {"type": "document", "source": _source(part)}
+            if part.name:
+                block["title"] = part.name
+    return block if part.cache_control is None else {**block, "cache_control": part.cache_control}
+
+
+def _source(part: ImagePart | FilePart) -> dict[str, Any]:
+    if part.data is None:
+        return {"type": "url", "url": part.url}
+    if part.media_type == "text/plain":
+        text = part.data.decode("utf-8", "replace")
+        return {"type": "text", "media_type": "text/plain", "data": text}
+    data = base64.b64encode(part.data).decode()
+    return {"type": "base64", "media_type": part.media_type, "data": data}
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    given: dict[str, Any] = {"name": tool.name, "input_schema": tool.parameters}
+    if tool.description:
+        given["description"] = tool.description
+    if tool.strict is not None:
+        given["strict"] = tool.strict
+    return given if tool.cache_control is None else {**given, "cache_control": tool.cache_control}
+
+
+def _choice(choice: ToolChoice) -> dict[str, Any]:
+    kinds = {"required": "any", "named": "tool"}
+    given: dict[str, Any] = {"type": kinds.get(choice.mode, choice.mode)}
+    if choice.mode == "named":
+        given["name"] = choice.name
+    if choice.parallel is not None and choice.mode != "none":
+        given["disable_parallel_tool_use"] = not choice.parallel
+    return given

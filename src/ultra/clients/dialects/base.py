@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from ultra.clients.wire.response_head import ResponseHead
     from ultra.messages.request import ModelRequest
     from ultra.messages.results import Completion
+    from ultra.messages.tools import Tool
 
-__all__ = ["Dialect", "apart", "messages_of", "reasoning_of"]
+__all__ = ["Dialect", "apart", "messages_of", "offered_tools", "reasoning_of"]
 
 _SLICE: Final = 64 * 1024  # bytes of an answer that are split into events at once
 
@@ -131,6 +132,14 @@ def messages_of(request: ModelRequest, options: CallOptions) -> list[ChatMessage
     if options.system is not None and request.system is None:
         messages.insert(0, ChatMessage("system", options.system))
     return [message for message in messages if message.content or message.role != "system"]
+
+
+def offered_tools(request: ModelRequest) -> tuple[Tool, ...]:
+    """Return the tools to send to an API that has no choice of tools: none, or only the one to call."""
+    choice = request.tool_choice
+    if choice is None or choice.mode in {"auto", "required"}:
+        return request.tools
+    return tuple(tool for tool in request.tools if tool.name == choice.name)
 
 
 def reasoning_of(message: ChatMessage, *providers: str) -> list[ReasoningPart]:

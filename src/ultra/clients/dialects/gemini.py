@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import mimetypes
 import re
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import quote, urlsplit
@@ -11,7 +13,9 @@ from msgspec import Raw, Struct
 from ultra.clients.dialects.base import Dialect, apart, messages_of
 from ultra.clients.dialects.decoders import EventDecoder, new_text
 from ultra.clients.dialects.tolerant import ABSENT, TolerantDecoder, value_of
+from ultra.clients.dialects.tool_calls import OWN_IDS, ToolCalls, arguments_object, arguments_text
 from ultra.clients.dialects.usage import Count, read_usage
+from ultra.messages.chat import FilePart, ImagePart, ReasoningPart, TextPart
 from ultra.messages.results import Completion, Usage
 
 if TYPE_CHECKING:
@@ -19,10 +23,18 @@ if TYPE_CHECKING:
 
     from ultra.clients.options import CallOptions
     from ultra.clients.wire.response_head import ResponseHead
+    from ultra.messages.chat import ChatMessage, Part, ToolCall
     from ultra.messages.request import ModelRequest
     from ultra.messages.results import FinishReason
+    from ultra.messages.tools import Tool, ToolChoice
 
 __all__ = ["GeminiGenerate"]
+
+_PROVIDER: Final = "gemini"
+"""Who made the signatures that go back, whatever gateway they came through."""
+
+_NO_SIGNATURE: Final = "skip_thought_signature_validator"
+"""What Google's documentation names for a call that another model made; newer models ask for a signature."""
 
 _METHOD: Final = re.compile(r"/models(/[^/]*)?$")
 """What stands behind the root in the address of a model's method."""
@@ -45,9 +57,17 @@ _FINISH: Final[Mapping[str, FinishReason]] = {
 }
 
 
-class _Part(Struct):
+class _Function(Struct):
+    name: str | None = None
+    id: str | None = None
+    args: dict[str, Any] | None = None
+
+
+class _Part(Struct, rename="camel"):
     text: str | None = None
     thought: bool | None = None
+    thought_signature: str | None = None
+    function_call: _Function | None = None
 
 
 class _Content(Struct):
@@ -94,10 +114,9 @@ class _Usage(Struct, rename="camel"):
         output = None
         if self.candidates_token_count is not None:
             output = self.candidates_token_count + (self.thoughts_token_count or 0)
-        elif self.thoughts_token_count is not None and self.total_token_count is not None:
-            # Streams with thoughts may count the candidates nowhere but in the total.
-            counted = self.total_token_count - (prompt or 0)
-            output = max(counted, self.thoughts_token_count)
+        elif self.total_token_count is not None:
+            # Streams with thoughts may count the candidates nowhere but in the total; a refused prompt has none.
+            output = max(self.total_token_count - (prompt or 0), self.thoughts_token_count or 0)
         return Usage(
             input=prompt,
             output=output,
@@ -113,6 +132,8 @@ class _Assembly:
         self._head = head
         self._texts: list[str] = []
         self._thoughts: list[str] = []
+        self._signature: str | None = None
+        self._calls = ToolCalls()
         self._usage: Usage | None = None
         self._model: str | None = None
         self._response_id: str | None = None
@@ -144,18 +165,35 @@ class _Assembly:
         text = new_text(self._texts, text, last=self._finish is not None)
         self._texts += filter(None, [text])
         self._thoughts += [part.text for part in parts if part.thought and part.text]
+        for part in parts:
+            if part.function_call is not None:
+                call = part.function_call
+                self._calls.add(
+                    id=call.id,
+                    name=call.name,
+                    arguments=arguments_text(call.args or {}),
+                    signature=part.thought_signature,
+                )
+            elif part.thought_signature:
+                self._signature = part.thought_signature
         return text
 
     def completion(self) -> Completion:
         """Return what has been put together."""
+        calls = self._calls.whole()
+        finish = "content_filter" if self._blocked else _FINISH.get((self._finish or "").upper())
         return Completion(
             content="".join(self._texts),
             usage=self._usage,
-            finish_reason="content_filter" if self._blocked else _FINISH.get((self._finish or "").upper()),
+            finish_reason="tool_calls" if calls and finish in {None, "stop"} else finish,
             request_id=self._head.request_id or self._response_id,
             model=self._model,
             reasoning="".join(self._thoughts) or None,
             refusal=self._blocked.block_reason_message if self._blocked else None,
+            tool_calls=calls,
+            reasoning_parts=(
+                (ReasoningPart(provider=_PROVIDER, signature=self._signature),) if self._signature else ()
+            ),
         )
 
 
@@ -211,7 +249,7 @@ class GeminiGenerate(Dialect):
     def encode(self, request: ModelRequest, options: CallOptions, *, stream: bool) -> dict[str, Any]:  # noqa: ARG002 - the address says it
         """Return the JSON of `request`."""
         system, messages = apart(messages_of(request, options))
-        effort = options.reasoning_effort
+        effort, output = options.reasoning_effort, request.output
         generation = {
             "temperature": options.temperature,
             "topP": options.top_p,
@@ -219,17 +257,17 @@ class GeminiGenerate(Dialect):
             "stopSequences": options.stop_sequences,
             "seed": options.seed,
             "thinkingConfig": {"thinkingLevel": effort} if effort else None,
+            "responseMimeType": "application/json" if output else None,
+            "responseJsonSchema": output.schema if output else None,
         }
         given = {name: value for name, value in generation.items() if value is not None}
         return {
-            "contents": [
-                {
-                    "role": "model" if message.role == "assistant" else "user",
-                    "parts": [{"text": message.text}],
-                }
-                for message in messages
-            ],
+            "contents": _contents(messages),
             "systemInstruction": {"parts": [{"text": system}]} if system else None,
+            "tools": [{"functionDeclarations": list(map(_tool, request.tools))}] if request.tools else None,
+            "toolConfig": _tool_config(request.tool_choice)
+            if request.tool_choice and request.tools
+            else None,
             "generationConfig": given or None,
         }
 
@@ -246,3 +284,77 @@ class GeminiGenerate(Dialect):
         if not assembly.finished and not any(answer.candidates for answer in answers):
             raise head.failure_inside(content)
         return assembly.completion()
+
+
+# --- what is sent ----------------------------------------------------------------------------------
+
+
+def _contents(messages: list[ChatMessage]) -> list[dict[str, Any]]:
+    """Return the turns: results of tools that follow each other are one turn, and know their tool by name."""
+    calls = {call.id: call for message in messages for call in message.tool_calls}
+    contents: list[dict[str, Any]] = []
+    for message in messages:
+        role = "model" if message.role == "assistant" else "user"
+        parts = _result(message, calls) if message.role == "tool" else _parts(message)
+        if not parts:
+            continue
+        if contents and contents[-1]["role"] == role:
+            contents[-1]["parts"] += parts
+        else:
+            contents.append({"role": role, "parts": parts})
+    return contents
+
+
+def _parts(message: ChatMessage) -> list[dict[str, Any]]:
+    parts = [given for part in message.parts if (given := _part(part))]
+    own = [part for part in message.parts if isinstance(part, ReasoningPart) and part.provider == _PROVIDER]
+    if own and parts:
+        parts[-1]["thoughtSignature"] = own[-1].signature
+    for number, call in enumerate(message.tool_calls):
+        function = {"name": call.name, "args": arguments_object(call.arguments), **_id(call.id)}
+        part = {"functionCall": function}
+        # Of calls side by side, only the first has a signature.
+        signature = call.signature or (None if number else _NO_SIGNATURE)
+        parts.append(part if signature is None else {**part, "thoughtSignature": signature})
+    return parts
+
+
+def _result(message: ChatMessage, calls: Mapping[str, ToolCall]) -> list[dict[str, Any]]:
+    call = calls.get(message.tool_call_id or "")
+    name = call.name if call is not None else message.name or ""
+    response = {"error" if message.is_error else "result": message.text}
+    result = {"functionResponse": {"name": name, "response": response, **_id(message.tool_call_id or "")}}
+    return [result, *(_part(part) for part in message.parts if isinstance(part, ImagePart | FilePart))]
+
+
+def _id(call: str) -> dict[str, str]:
+    """Return the id of a call to send, if it is Google's own."""
+    return {} if not call or call.startswith(OWN_IDS) else {"id": call}
+
+
+def _part(part: Part) -> dict[str, Any]:
+    match part:
+        case TextPart():
+            return {"text": part.text} if part.text else {}
+        case ImagePart(data=None) | FilePart(data=None):
+            kind = part.media_type or mimetypes.guess_type(urlsplit(part.url or "").path)[0]
+            address = {"fileUri": part.url}
+            return {"fileData": {**address, "mimeType": kind} if kind else address}
+        case ImagePart() | FilePart():
+            data = base64.b64encode(part.data or b"").decode()
+            return {"inlineData": {"mimeType": part.media_type, "data": data}}
+        case ReasoningPart():
+            return {}
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    given: dict[str, Any] = {"name": tool.name, "parametersJsonSchema": tool.parameters}
+    return {**given, "description": tool.description} if tool.description else given
+
+
+def _tool_config(choice: ToolChoice) -> dict[str, Any]:
+    modes = {"auto": "AUTO", "none": "NONE", "required": "ANY", "named": "ANY"}
+    config: dict[str, Any] = {"mode": modes[choice.mode]}
+    if choice.mode == "named":
+        config["allowedFunctionNames"] = [choice.name]
+    return {"functionCallingConfig": config}

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import urlsplit
 
 from msgspec import Raw, Struct
 
-from ultra.clients.dialects.base import Dialect, messages_of
+from ultra.clients.dialects.base import Dialect, messages_of, offered_tools
 from ultra.clients.dialects.decoders import AnswerDecoder, new_text
 from ultra.clients.dialects.tolerant import ABSENT, TolerantDecoder, value_of
+from ultra.clients.dialects.tool_calls import ToolCalls, arguments_object, arguments_text
 from ultra.clients.dialects.usage import Count, read_usage
 from ultra.clients.wire.addresses import without_endings
 from ultra.clients.wire.event_streams import BYTE_ORDER_MARK, LineSplitter
 from ultra.errors import ModelError
+from ultra.messages.chat import ImagePart, ReasoningPart
+from ultra.messages.openai_form import tool_as_openai
+from ultra.messages.rendering import told
 from ultra.messages.results import Completion, Usage
 from ultra.messages.tokens import estimate_request, estimate_tokens
 
@@ -22,6 +27,7 @@ if TYPE_CHECKING:
 
     from ultra.clients.options import CallOptions
     from ultra.clients.wire.response_head import ResponseHead
+    from ultra.messages.chat import ChatMessage
     from ultra.messages.request import ModelRequest
     from ultra.messages.results import FinishReason
 
@@ -44,11 +50,22 @@ _SURELY_WHOLE: Final = 1_500
 _FINISH: Final[Mapping[str, FinishReason]] = {"stop": "stop", "length": "length"}
 
 
+class _Function(Struct):
+    name: str | None = None
+    arguments: dict[str, Any] | str | None = None
+
+
+class _Call(Struct):
+    id: str | None = None
+    function: _Function | None = None
+
+
 class _Message(Struct):
     essential: ClassVar = "content"
 
     content: str | None = None
     thinking: str | None = None
+    tool_calls: list[_Call] | None = None
 
 
 class _Usage(Struct):
@@ -79,6 +96,7 @@ class _Assembly:
         self._head = head
         self._texts: list[str] = []
         self._thoughts: list[str] = []
+        self._calls = ToolCalls()
         self._last: _Answer | None = None
 
     @property
@@ -96,6 +114,9 @@ class _Assembly:
         text = new_text(self._texts, message.content or "", last=self.finished)
         self._texts += filter(None, [text])
         self._thoughts += filter(None, [new_text(self._thoughts, message.thinking or "", last=self.finished)])
+        for call in message.tool_calls or ():  # each line has whole ones
+            function = call.function or _Function()
+            self._calls.add(id=call.id, name=function.name, arguments=arguments_text(function.arguments))
         return text
 
     def completion(self) -> Completion:
@@ -105,14 +126,16 @@ class _Assembly:
             "prompt_eval_count": value_of(last.prompt_eval_count),
             "eval_count": value_of(last.eval_count),
         }
+        calls = self._calls.whole()
+        finish = _FINISH.get(last.done_reason or "stop")  # older servers give none for an ordinary end
         return Completion(
             content="".join(self._texts),
             usage=read_usage(counts, _Usage),
-            # Older servers give no reason for an ordinary end.
-            finish_reason=_FINISH.get(last.done_reason or "stop"),
+            finish_reason="tool_calls" if calls and finish == "stop" else finish,
             request_id=self._head.request_id,
             model=last.model,
             reasoning="".join(self._thoughts) or None,
+            tool_calls=calls,
         )
 
 
@@ -200,9 +223,9 @@ class OllamaChat(Dialect):
         given = {name: value for name, value in wanted.items() if value is not None}
         return {
             "model": self.model,
-            "messages": [
-                {"role": message.role, "content": message.text} for message in messages_of(request, options)
-            ],
+            "messages": _messages(messages_of(request, options)),
+            "tools": [tool_as_openai(tool) for tool in offered_tools(request)] or None,
+            "format": request.output.schema if request.output else None,
             "options": given or None,
             "think": options.reasoning_effort,
             "stream": stream,  # Ollama streams unless told otherwise
@@ -248,6 +271,28 @@ class OllamaChat(Dialect):
     def decoder(self, head: ResponseHead) -> AnswerDecoder:
         """Return a decoder for one streamed answer: a plain one is a stream of one line."""
         return _LineDecoder(head)
+
+
+def _messages(messages: list[ChatMessage]) -> list[dict[str, Any]]:
+    """Return the messages as Ollama takes them: images apart, and results by the name of their tool."""
+    names = {call.id: call.name for message in messages for call in message.tool_calls}
+    given: list[dict[str, Any]] = []
+    for message in messages:
+        parts = [part for part in message.parts if not isinstance(part, ReasoningPart)]
+        images = [part for part in parts if isinstance(part, ImagePart) and part.data is not None]
+        texts = [told(part) for part in parts if part not in images]
+        said: dict[str, Any] = {"role": message.role, "content": "\n".join(texts)}
+        if images:
+            said["images"] = [base64.b64encode(image.data or b"").decode() for image in images]
+        if message.tool_calls:
+            said["tool_calls"] = [
+                {"function": {"name": call.name, "arguments": arguments_object(call.arguments)}}
+                for call in message.tool_calls
+            ]
+        if message.role == "tool":
+            said["tool_name"] = message.name or names.get(message.tool_call_id or "", "")
+        given.append(said)
+    return given
 
 
 def _window_for(request: ModelRequest, options: CallOptions) -> int | None:

@@ -6,9 +6,13 @@ from typing import Any, Final
 
 import msgspec
 
+from ultra._support.randomness import new_id
 from ultra.messages.chat import ToolCall
 
-__all__ = ["ToolCalls", "arguments_text"]
+__all__ = ["OWN_IDS", "ToolCalls", "arguments_object", "arguments_text"]
+
+OWN_IDS: Final = "call_ultra_"
+"""How the ids begin that Ultra gives to calls of servers that give none."""
 
 _MOST: Final = 1_000  # calls in one answer; a server that sends more is broken
 
@@ -62,12 +66,15 @@ class ToolCalls:
             draft.arguments.append(arguments)
 
     def whole(self) -> tuple[ToolCall, ...]:
-        """Return the calls that have a name; one without an id gets one by its number."""
+        """Return the calls that have a name; one without an id gets one that no other call has."""
         return tuple(
             ToolCall(
-                draft.id or f"call_{number}", draft.name, "".join(draft.arguments) or "{}", draft.signature
+                draft.id or f"{OWN_IDS}{new_id()}",
+                draft.name,
+                "".join(draft.arguments) or "{}",
+                draft.signature,
             )
-            for number, draft in enumerate(self._drafts)
+            for draft in self._drafts
             if draft.name
         )
 
@@ -95,3 +102,12 @@ def arguments_text(arguments: Any) -> str:  # noqa: ANN401 - any JSON
     if arguments is None:
         return ""
     return arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
+
+
+def arguments_object(arguments: str) -> dict[str, Any]:
+    """Return the arguments of a call as an object; what a model wrote wrongly stays readable."""
+    try:
+        found = msgspec.json.decode(arguments or "{}")
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        found = arguments
+    return found if isinstance(found, dict) else {"arguments": found}
