@@ -36,6 +36,8 @@ _PROVIDER: Final = "gemini"
 _NO_SIGNATURE: Final = "skip_thought_signature_validator"
 """What Google's documentation names for a call that another model made; newer models ask for a signature."""
 
+_WANTS_SIGNATURES: Final = re.compile(r"gemini-(?:[3-9]|\d\d)")
+
 _METHOD: Final = re.compile(r"/models(/[^/]*)?$")
 """What stands behind the root in the address of a model's method."""
 
@@ -115,7 +117,8 @@ class _Usage(Struct, rename="camel"):
         if self.candidates_token_count is not None:
             output = self.candidates_token_count + (self.thoughts_token_count or 0)
         elif self.total_token_count is not None:
-            # Streams with thoughts may count the candidates nowhere but in the total; a refused prompt has none.
+            # Streams with thoughts may count the candidates nowhere but in the total.
+            # After a prompt that is refused, there are none.
             output = max(self.total_token_count - (prompt or 0), self.thoughts_token_count or 0)
         return Usage(
             input=prompt,
@@ -249,6 +252,7 @@ class GeminiGenerate(Dialect):
     def encode(self, request: ModelRequest, options: CallOptions, *, stream: bool) -> dict[str, Any]:  # noqa: ARG002 - the address says it
         """Return the JSON of `request`."""
         system, messages = apart(messages_of(request, options))
+        choice = request.tool_choice if request.tools else None
         effort, output = options.reasoning_effort, request.output
         generation = {
             "temperature": options.temperature,
@@ -262,12 +266,10 @@ class GeminiGenerate(Dialect):
         }
         given = {name: value for name, value in generation.items() if value is not None}
         return {
-            "contents": _contents(messages),
+            "contents": _contents(messages, signed=_WANTS_SIGNATURES.search(self.model) is not None),
             "systemInstruction": {"parts": [{"text": system}]} if system else None,
             "tools": [{"functionDeclarations": list(map(_tool, request.tools))}] if request.tools else None,
-            "toolConfig": _tool_config(request.tool_choice)
-            if request.tool_choice and request.tools
-            else None,
+            "toolConfig": _tool_config(choice) if choice else None,
             "generationConfig": given or None,
         }
 
@@ -289,13 +291,16 @@ class GeminiGenerate(Dialect):
 # --- what is sent ----------------------------------------------------------------------------------
 
 
-def _contents(messages: list[ChatMessage]) -> list[dict[str, Any]]:
-    """Return the turns: results of tools that follow each other are one turn, and know their tool by name."""
+def _contents(messages: list[ChatMessage], *, signed: bool) -> list[dict[str, Any]]:
+    """Return the turns: results of tools that follow each other are one turn, and know their tool by name.
+
+    `signed`: the model refuses calls without a signature.
+    """
     calls = {call.id: call for message in messages for call in message.tool_calls}
     contents: list[dict[str, Any]] = []
     for message in messages:
         role = "model" if message.role == "assistant" else "user"
-        parts = _result(message, calls) if message.role == "tool" else _parts(message)
+        parts = _result(message, calls) if message.role == "tool" else _parts(message, signed=signed)
         if not parts:
             continue
         if contents and contents[-1]["role"] == role:
@@ -305,7 +310,7 @@ def _contents(messages: list[ChatMessage]) -> list[dict[str, Any]]:
     return contents
 
 
-def _parts(message: ChatMessage) -> list[dict[str, Any]]:
+def _parts(message: ChatMessage, *, signed: bool) -> list[dict[str, Any]]:
     parts = [given for part in message.parts if (given := _part(part))]
     own = [part for part in message.parts if isinstance(part, ReasoningPart) and part.provider == _PROVIDER]
     if own and parts:
@@ -314,7 +319,7 @@ def _parts(message: ChatMessage) -> list[dict[str, Any]]:
         function = {"name": call.name, "args": arguments_object(call.arguments), **_id(call.id)}
         part = {"functionCall": function}
         # Of calls side by side, only the first has a signature.
-        signature = call.signature or (None if number else _NO_SIGNATURE)
+        signature = call.signature or (_NO_SIGNATURE if signed and number == 0 else None)
         parts.append(part if signature is None else {**part, "thoughtSignature": signature})
     return parts
 
