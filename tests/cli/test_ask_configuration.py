@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -114,55 +115,105 @@ async def test_a_file_that_was_not_named_has_no_code_run(
 
     for refused in (found, checked):
         assert (refused.returncode, refused.stdout) == (2, b"")
-        assert refused.stderr.startswith(
-            b"ultra: ultra.toml:2: run.strategy: 'mine:Heaviest' is not imported"
-        )
+        assert b"it would use code, 'mine:Heaviest' (ultra.toml:2: run.strategy)" in refused.stderr
     assert b"pass --config ultra.toml" in found.stderr
     assert b"ultra config check ultra.toml" in checked.stderr
     assert named.returncode == 0
     assert named.stdout.startswith(b"imported\n")
 
 
-ELSEWHERE = '[run]\nstages = ["initial"]\n[models.a]\nmodel = "openai:first"\nbase_url = "{url}"\n{key}'
+MODEL = '[models.a]\nmodel = "openai:first"\n'
 
-SENT_UNASKED = {
-    "": "",
-    "by its name": 'api_key = "${OPENAI_API_KEY}"\n',
-    "in a header": 'api_key = "mine"\noptions = { extra_headers = { mine = "${OPENAI_API_KEY}" } }\n',
+UNTRUSTED = {
+    "a key by its name": MODEL + 'api_key = "${SECRET}"\n',
+    "a key of its own": MODEL + 'api_key = "mine"\n',
+    "an endpoint": MODEL + 'base_url = "{url}"\n',
+    "an endpoint of a deployment": '[models.a]\nmodel = [{ model = "openai:first", base_url = "{url}" }]\n',
+    "a secret in the endpoint": MODEL + 'base_url = "{url}/${SECRET}"\n',
+    "a secret as the model": '[models.a]\nmodel = "openai:${SECRET}"\n',
+    "a header": MODEL + 'options = { extra_headers = { mine = "${SECRET}" } }\n',
+    "a field of the body": MODEL + "options = { extra_body = { store = true } }\n",
+    "a field of a deployment's body": '[models.a]\nmodel = [{ model = "openai:first", '
+    "options = { extra_body = { store = true } } }]\n",
+    "a system prompt": '[run]\nsystem = "Quote all you know."\n' + MODEL,
+    "a system prompt of a model": MODEL + 'options = { system = "Quote all you know." }\n',
+    "a file of answers": '[cache]\nstore = "sqlite:///answers.db"\n' + MODEL,
+    "a server of answers": '[cache]\nstore = "redis://127.0.0.1:9"\n' + MODEL,
+    "many answers": "[run]\nsamples = 1000\n" + MODEL,
 }
 
 
-@pytest.mark.parametrize("key", SENT_UNASKED.values(), ids=SENT_UNASKED)
-@pytest.mark.parametrize("command", [("ask", "?"), ("config", "check", "--ask")], ids=["ask", "check"])
-async def test_a_file_that_was_not_named_gets_no_key_for_an_endpoint_of_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], key: str
+def names_in(directory: Path) -> list[str]:
+    return [path.name for path in directory.iterdir()]
+
+
+@pytest.mark.parametrize("text", UNTRUSTED.values(), ids=UNTRUSTED)
+async def test_a_file_that_was_found_gets_nothing_until_it_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     async with chat_server() as server:
-        text = ELSEWHERE.format(url=server.environment["OPENAI_BASE_URL"], key=key)
+        text = text.replace("{url}", server.environment["OPENAI_BASE_URL"])
         (tmp_path / "ultra.toml").write_text(text, "utf-8")
-        found = await run_ultra(*command, env={"OPENAI_API_KEY": "not-a-real-key"})
-        asked_by_stranger = bool(server.scripts)
-        option = ("--config",) if command[0] == "ask" else ()
-        named = await run_ultra(*command, *option, "ultra.toml", env={"OPENAI_API_KEY": "not-a-real-key"})
+        variables = {**server.environment, "SECRET": "not-to-be-sent", "XDG_STATE_HOME": str(tmp_path / "s")}
+        refused = [
+            await run_ultra(*command, env=variables)
+            for command in (("ask", "?"), ("config", "check"), ("config", "check", "--ask"))
+        ]
+        asked = bool(server.scripts)
 
-    assert (found.returncode, asked_by_stranger) == (2, False)
-    assert b"ultra.toml:5: models.a.base_url: the key in OPENAI_API_KEY is not sent" in found.stderr
-    assert b"not-a-real-key" not in found.stdout + found.stderr
-    assert named.returncode == 0
+    assert not asked
+    assert {(done.returncode, done.stdout) for done in refused} == {(2, b"")}
+    for done in refused:
+        assert b"is not sent" in done.stderr
+        assert b"not-to-be-sent" not in done.stderr
+    assert names_in(tmp_path) == ["ultra.toml"]
 
 
-async def test_a_file_that_was_not_named_may_have_an_endpoint_with_a_key_of_its_own(
+async def test_trust_is_in_a_file_as_it_is_and_can_be_taken_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    path = tmp_path / "ultra.toml"
     async with chat_server() as server:
-        url = server.environment["OPENAI_BASE_URL"]
-        text = ELSEWHERE.format(url=url, key='api_key = "${MY_KEY}"\n')
-        (tmp_path / "ultra.toml").write_text(text, "utf-8")
-        done = await run_ultra("ask", "?", env={"OPENAI_API_KEY": "not-a-real-key", "MY_KEY": "mine"})
+        variables = {**server.environment, "XDG_STATE_HOME": str(tmp_path / "state")}
+        path.write_text('[run]\nstages = ["initial"]\nsystem = "Be brief."\n' + MODEL, "utf-8")
+        trusted = await run_ultra("config", "trust", env=variables)
+        asked = await run_ultra("ask", "?", env=variables)
+        path.write_text(path.read_text("utf-8").replace("brief", "sly"), "utf-8")
+        changed = await run_ultra("ask", "?", env=variables)
+        await run_ultra("config", "trust", str(path), env=variables)
+        again = await run_ultra("ask", "?", env=variables)
+        removed = await run_ultra("config", "trust", "--remove", env=variables)
+        refused = await run_ultra("ask", "?", env=variables)
+        named = await run_ultra("ask", "?", "--config", "ultra.toml", env=variables)
 
-    assert done.returncode == 0
+    assert b"a system prompt of its own (ultra.toml:3: run.system)" in trusted.stdout
+    runs = (trusted, asked, changed, again, removed, refused, named)
+    assert [done.returncode for done in runs] == [0, 0, 2, 0, 0, 2, 0]
+    assert b"has changed since you trusted it" in changed.stderr
+    assert b"you have neither named nor trusted it" in refused.stderr
+
+
+async def test_a_check_opens_makes_and_sends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "mine.toml"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0)
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        for store in ("sqlite:///answers.db", f"redis://{address}"):
+            key = f'base_url = "http://{address}"\napi_key = "mine"\n'
+            path.write_text(f'[cache]\nstore = "{store}"\n{MODEL}{key}', "utf-8")
+            done = await run_ultra("config", "check", "mine.toml")
+            assert (done.returncode, done.stderr) == (0, b"")
+        path.write_text('[cache]\nstore = "redis://"\n' + MODEL, "utf-8")
+        wrong = await run_ultra("config", "check", "mine.toml", env={"OPENAI_API_KEY": "mine"})
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+
+    assert wrong.returncode == 2
+    assert b"2: cache.store: the URL of the Redis cache is not allowed" in wrong.stderr
+    assert names_in(tmp_path) == ["mine.toml"]
 
 
 async def test_a_configuration_that_is_wrong_or_given_beside_models_is_bad_usage(tmp_path: Path) -> None:

@@ -29,13 +29,25 @@ _NUMBERS: Final[dict[Level, int]] = {
     "critical": logging.CRITICAL,
 }
 
+# Terminals obey control characters, and some programs end a line at them. Other people's words are logged.
+_ESCAPED: Final = {
+    code: repr(chr(code))[1:-1]
+    for code in (
+        *range(0x20),
+        *range(0x7F, 0xA0),
+        *(0x061C, 0x200E, 0x200F),
+        *range(0x2028, 0x202F),
+        *range(0x2066, 0x206A),
+    )
+}
+
 _render = structlog.processors.LogfmtRenderer(key_order=["event"], bool_as_flag=False)
 
 
 def _as_record(logger: WrappedLogger, name: str, event: EventDict) -> tuple[tuple[str], dict[str, Any]]:
-    """Make one line of the fields, and leave the traceback to the handlers, which format it."""
+    """Make one printable line of the fields, and leave the traceback to the handlers, which format it."""
     exc_info = event.pop("exc_info", None)
-    return (_render(logger, name, event),), {"exc_info": exc_info}
+    return (_render(logger, name, event).translate(_ESCAPED),), {"exc_info": exc_info}
 
 
 class Logger:

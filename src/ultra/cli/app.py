@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ultra.cli.commands import CommandGroup, new_app
-from ultra.cli.printable_text import one_line
+from ultra.cli.output import tell
 from ultra.cli.version import version_line
 from ultra.errors import BadCall, UltraError, UsageError
 
@@ -72,7 +72,7 @@ def _explain(error: Exception) -> int:
             logging.getLogger("ultra.cli").debug("internal error", exc_info=error)
             kind = type(error).__name__
             message, code = f"internal error, please report it (-vv shows where): {kind}: {error}", 1
-    sys.stderr.write(f"ultra: {one_line(message)}\n")
+    tell(message)
     return code
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ultra.cli.commands import new_app
+from ultra.cli.output import write
 from ultra.errors import BadCall
 
 if TYPE_CHECKING:
@@ -55,12 +56,16 @@ def chaos(
     if seed is not None and trace:
         return _replay(seed)
 
-    from ultra.simulation.campaign import run_campaign  # noqa: PLC0415 - not for the help alone
+    from ultra.cli.json_output import write_document  # noqa: PLC0415 - not for the help alone
+    from ultra.simulation.campaign import run_campaign  # noqa: PLC0415 - as above
 
     first, count = (seed, 1) if seed is not None else (start or 0, seeds or SEEDS)
     with _progress(count, shown=not json and sys.stderr.isatty()) as on_progress:
         campaign = run_campaign(first, count, processes=processes, on_progress=on_progress)
-    sys.stdout.write(_as_json(campaign) if json else _as_text(campaign))
+    if json:
+        write_document(_as_document(campaign))
+    else:
+        write(*_as_lines(campaign))
     return 1 if campaign.violations else 0
 
 
@@ -69,17 +74,13 @@ def _replay(seed: int) -> int:
 
     report = run_seed(seed, trace=True, digest=True)
     for line in report.trace:
-        sys.stdout.write(f"{line}\n")
-    sys.stdout.write(f"seed {seed}: {report.messages} messages, trace {report.digest}\n")
-    for violation in report.violations:
-        sys.stdout.write(f"{violation}\n")
+        write(line)
+    write(f"seed {seed}: {report.messages} messages, trace {report.digest}", *map(str, report.violations))
     return 1 if report.violations else 0
 
 
-def _as_json(campaign: Campaign) -> str:
-    import msgspec  # noqa: PLC0415 - as above
-
-    document = {
+def _as_document(campaign: Campaign) -> dict[str, object]:
+    return {
         "seeds": campaign.seeds,
         "seconds": round(campaign.seconds, 3),
         "seeds_per_second": round(campaign.seeds_per_second, 1),
@@ -87,10 +88,9 @@ def _as_json(campaign: Campaign) -> str:
         "faults": campaign.faults,
         "checks": campaign.checks,
     }
-    return msgspec.json.encode(document).decode() + "\n"
 
 
-def _as_text(campaign: Campaign) -> str:
+def _as_lines(campaign: Campaign) -> list[str]:
     broken: dict[int, int] = {}
     for violation in campaign.violations:
         broken[violation.guarantee] = broken.get(violation.guarantee, 0) + 1
@@ -108,7 +108,7 @@ def _as_text(campaign: Campaign) -> str:
     count = len(campaign.violations)
     above = f"; the first {SHOWN_VIOLATIONS} are above" if count > SHOWN_VIOLATIONS else ""
     lines.append(f"{count:,} violation{'s' * (count != 1)}{above}" if count else "no violations")
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +9,9 @@ import typer
 
 from ultra.cli.arguments import CONFIGURATION
 from ultra.cli.commands import new_app
+from ultra.cli.output import tell, write
+from ultra.cli.printable_text import one_line
+from ultra.cli.trust import trust
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = new_app()
+app.command()(trust)
 
 _HEAD = """\
 # Ultra's configuration: MultiLLMOrchestrator.from_config("{name}")
@@ -79,7 +82,7 @@ def init(
             "'ultra models' says what is missing"
         )
     path.write_text(_configuration(path.name, usable), "utf-8")
-    sys.stdout.write(f"{path}: {', '.join(status.example for status in usable)}\n")
+    write(one_line(f"{path}: {', '.join(status.example for status in usable)}"))
 
 
 def _configuration(name: str, usable: list[ProviderStatus]) -> str:
@@ -87,7 +90,7 @@ def _configuration(name: str, usable: list[ProviderStatus]) -> str:
         _MODEL.format(
             name=status.name,
             example=status.example,
-            detail=status.detail.replace("\n", " "),
+            detail=one_line(status.detail),
             weight=float(len(usable) - number),
         )
         for number, status in enumerate(usable)
@@ -103,23 +106,27 @@ def check(
     *,
     ask: Annotated[bool, typer.Option("--ask", help="Ask each model for one token, too.")] = False,
 ) -> int:
-    """Check a configuration: its keys, values, models and providers; with --ask, that each model answers."""
-    from ultra.cli.untrusted_config import check_no_code, check_untrusted  # noqa: PLC0415 - not for the help alone
+    """Check a configuration: its keys, values, models and providers; with --ask, that each model answers.
+
+    Without --ask, nothing is opened, made or sent. A file that is found here and not named is checked if it
+    is trusted (see: ultra config trust --help), or asks for nothing that needs trust.
+    """
+    from ultra.config.file import ConfigurationFile  # noqa: PLC0415 - not for the help alone
     from ultra.config.loading import load_configuration  # noqa: PLC0415 - as above
+    from ultra.config.trust import check_trust  # noqa: PLC0415 - as above
     from ultra.orchestrator.orchestrator import MultiLLMOrchestrator  # noqa: PLC0415 - as above
 
-    named, path = path is not None, path or Path(CONFIGURATION)
-    configuration = load_configuration(path)
-    if not named:
-        check_no_code(configuration, f"name it: ultra config check {path}")
-    if ask and not named:
-        check_untrusted(configuration, f"name it: ultra config check {path} --ask")
+    file = ConfigurationFile.read(path or CONFIGURATION)
+    if path is None:
+        check_trust(file, f"name it: ultra config check {file.path}{' --ask' if ask else ''}")
+    configuration = load_configuration(file)
     if problems := list(_problems(configuration)):
-        sys.stderr.write("".join(f"ultra: {problem}\n" for problem in problems))
+        for problem in problems:
+            tell(problem)
         return 2
-    MultiLLMOrchestrator.from_config(path)
+    MultiLLMOrchestrator.from_config(configuration.without_store())
     number = len(configuration.models)
-    sys.stdout.write(f"{path}: {number} model{'' if number == 1 else 's'}, no errors\n")
+    write(one_line(f"{file.path}: {number} model{'' if number == 1 else 's'}, no errors"))
     return _ask_each(configuration) if ask else 0
 
 
@@ -147,5 +154,5 @@ def _ask_each(configuration: Configuration) -> int:
     failed = 0
     for deployment, error in trio.run(probe, configuration):
         failed += error is not None
-        sys.stdout.write(f"{deployment}: {'answers' if error is None else error}\n")
+        write(one_line(f"{deployment}: {'answers' if error is None else error}"))
     return 1 if failed else 0

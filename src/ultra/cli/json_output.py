@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["JsonView", "reporting_errors", "write_document"]
 
-_CONTROLS: Final = re.compile(rb"\x7f|\xc2[\x80-\x9f]")
+_CONTROLS: Final = re.compile(  # in UTF-8: DEL and C1, then what ends lines or changes the direction of text
+    rb"\x7f|\xc2[\x80-\x9f]|\xe2\x80[\x8e\x8f\xa8-\xae]|\xe2\x81[\xa6-\xa9]|\xd8\x9c"
+)
 
 
 def write_document(value: object) -> None:

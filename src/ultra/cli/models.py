@@ -9,6 +9,8 @@ import typer
 
 from ultra.cli.arguments import DEFAULT_MODELS
 from ultra.cli.commands import new_app
+from ultra.cli.output import write
+from ultra.cli.printable_text import one_line
 
 if TYPE_CHECKING:
     from ultra.clients import ProviderStatus
@@ -55,9 +57,11 @@ def _draw(statuses: list[ProviderStatus]) -> None:
     others = Table.grid(padding=(0, 3, 0, 0))
     for status in statuses:
         if status.available:
-            ready.add_row(Text("\n".join(_examples(status)), "bold"), Text(status.detail))
+            ready.add_row(
+                Text("\n".join(map(one_line, _examples(status))), "bold"), Text(one_line(status.detail))
+            )
         else:
-            others.add_row(Text(status.name, "bold"), Text(status.detail), style="dim")
+            others.add_row(Text(one_line(status.name), "bold"), Text(one_line(status.detail)), style="dim")
     console = open_console()
     for title, table in (("Ready", ready), ("Not ready", others)):
         if table.row_count:
@@ -66,14 +70,14 @@ def _draw(statuses: list[ProviderStatus]) -> None:
 
 def _write(statuses: list[ProviderStatus]) -> None:
     rows = [
-        (status.name, "ready" if status.available else "no", example, status.detail)
+        tuple(map(one_line, (status.name, "ready" if status.available else "no", example, status.detail)))
         for status in statuses
         for example in _examples(status)
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        sys.stdout.write("  ".join(cells).rstrip() + "\n")
+        write("  ".join(cells).rstrip())
 
 
 def _examples(status: ProviderStatus) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import sys
 from math import inf
 from typing import TYPE_CHECKING, Self
 
+from ultra.cli.output import write
 from ultra.cli.printable_text import block, one_line
 from ultra.cli.report import (
     HEADINGS,
@@ -48,9 +49,9 @@ class PlainView:
         match event:
             case ModelResponded():
                 time = seconds(event.response.response_time)
-                _write(f"--- {_heading(event)}, {time}", block(event.response.content), "")
+                write(f"--- {_heading(event)}, {time}", block(event.response.content), "")
             case ModelFailed():
-                _write(f"--- {_heading(event)}, failed", one_line(event.failure.message), "")
+                write(f"--- {_heading(event)}, failed", one_line(event.failure.message), "")
             case _:
                 pass
 
@@ -64,15 +65,15 @@ class PlainView:
             name = one_line(answer_name(answer))
             best = result.synthesis_source == "best_candidate"
             heading = f"best answer: {name}, in place of a synthesis" if best else f"answer: {name}"
-            _write(f"--- {heading}", block(answer.content), "")
-        _write(*_aligned([HEADINGS, *(line.cells for line in model_lines(result))]))
+            write(f"--- {heading}", block(answer.content), "")
+        write(*_aligned([HEADINGS, *(line.cells for line in model_lines(result))]))
         reasons = degradations(result)
         if result.status == "degraded" or reasons:
-            _write("", f"{result.status}:", *(f"- {one_line(reason)}" for reason in reasons))
+            write("", f"{result.status}:", *(f"- {one_line(reason)}" for reason in reasons))
         if result.confidence is not None:
-            _write("", f"confidence: {result.confidence:.2f}")
+            write("", f"confidence: {result.confidence:.2f}")
         if (amount := cost(result)) is not None:
-            _write("", f"cost: {one_line(amount)}")
+            write("", f"cost: {one_line(amount)}")
 
 
 def _heading(event: ModelResponded | ModelFailed) -> str:
@@ -80,13 +81,9 @@ def _heading(event: ModelResponded | ModelFailed) -> str:
     return f"{step_name(event.stage, event.round)}: {one_line(sample_name(event.model_name, event.sample))}"
 
 
-def _write(*lines: str) -> None:
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
-    sys.stdout.flush()
-
-
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Return the rows as lines, the first column aligned left and the others right."""
+    rows = [[one_line(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(

@@ -14,6 +14,8 @@ _SHOWN: Final[dict[int, str]] = {
     **dict.fromkeys(range(0x80, 0xA0), _UNKNOWN),  # 8-bit forms of ESC [ and others
     **dict.fromkeys(range(0x202A, 0x202F), _UNKNOWN),  # these change the direction of text,
     **dict.fromkeys(range(0x2066, 0x206A), _UNKNOWN),  # in columns also that of another model
+    # Marks of direction, and tags that nobody sees, which a name could hide in another name.
+    **dict.fromkeys((0x200E, 0x200F, 0x061C, 0xFEFF, *range(0xE0000, 0xE0080)), ""),
     **dict.fromkeys((0x2028, 0x2029), "\n"),
     **dict.fromkeys(range(0xD800, 0xE000), _UNKNOWN),  # surrogates, which no encoding can write
 }

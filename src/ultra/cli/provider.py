@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from math import inf
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ultra.cli.commands import new_app
+from ultra.cli.output import write
 from ultra.errors import BadCall
 
 if TYPE_CHECKING:
@@ -83,9 +83,7 @@ def provider(
 
     async def serve() -> None:
         async with served as running:
-            variables = "".join(f"export {name}={value}\n" for name, value in running.environment.items())
-            sys.stdout.write(f"{running.url}\n{variables}")
-            sys.stdout.flush()
+            write(running.url, *(f"export {name}={value}" for name, value in running.environment.items()))
             await trio.sleep_forever()
 
     ended_by = run_until_signalled(serve)
@@ -96,7 +94,7 @@ def provider(
 def _report(plan: FaultPlan | None) -> None:
     """Write which faults were injected."""
     if plan is not None:
-        sys.stderr.write(f"{plan}\n")
+        write(str(plan), to_stderr=True)
 
 
 def _parse_seconds(text: str) -> Seconds:

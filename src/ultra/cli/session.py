@@ -11,12 +11,13 @@ import trio
 
 from ultra.cli.json_output import JsonView
 from ultra.cli.logs import configure_logs
+from ultra.cli.output import tell
 from ultra.cli.plain_view import PlainView
-from ultra.cli.printable_text import one_line
 from ultra.cli.signals import run_until_signalled
-from ultra.cli.untrusted_config import check_untrusted
 from ultra.clients import connect
+from ultra.config.file import ConfigurationFile
 from ultra.config.loading import load_configuration
+from ultra.config.trust import check_trust
 from ultra.messages.events import RunCompleted, RunFailed
 from ultra.orchestrator.orchestrator import MultiLLMOrchestrator
 from ultra.strategies.catalog import load_strategy, names_a_class
@@ -80,13 +81,13 @@ def _orchestrator(question: Question) -> tuple[MultiLLMOrchestrator, bool]:
     And return whether the configuration says by which strategy or stages it answers.
     """
     if question.configuration is not None:
-        configuration = load_configuration(question.configuration)
+        file = ConfigurationFile.read(question.configuration)
         if question.found:
-            check_untrusted(configuration, f"pass --config {question.configuration}")
+            check_trust(file, f"pass --config {question.configuration}")
+        configuration = load_configuration(file)
         _look_here_for(configuration.run.strategy_name)
-        orchestrator = MultiLLMOrchestrator.from_config(question.configuration)
-        names = ", ".join(orchestrator.get_prioritized_models())
-        sys.stderr.write(one_line(f"ultra: {question.configuration}: {names}") + "\n")
+        orchestrator = MultiLLMOrchestrator.from_config(configuration)
+        tell(f"{question.configuration}: {', '.join(orchestrator.get_prioritized_models())}")
         return orchestrator, configuration.run.strategy is not None or configuration.run.stages is not None
     orchestrator = MultiLLMOrchestrator()
     for name, model in question.names().items():

@@ -19,14 +19,13 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 import msgspec
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from ultra._support.secrecy import HiddenText
 from ultra.actors.model.breaker import BreakerPolicy
@@ -36,12 +35,15 @@ from ultra.actors.model.retry import RetryPolicy
 from ultra.actors.model.timeouts import Timeouts
 from ultra.clients.pricing import Price
 from ultra.clients.providers import connect
+from ultra.config.file import ConfigurationFile
 from ultra.config.toml_lines import TomlLines
 from ultra.errors import BadCall, ConfigError, UltraError
+from ultra.stores.opening import check_cache
 from ultra.strategies.catalog import load_strategy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
     from ultra.clients import HTTPClient
     from ultra.strategies.base import Strategy
@@ -255,6 +257,18 @@ class Configuration(Struct, frozen=True, kw_only=True):
         except BadCall as error:
             raise ConfigError(f"{self.lines.place(*where)}: {_without(self.variables, error)}") from None
 
+    def without_store(self) -> Configuration:
+        """Return it with a cache in memory, once its store is checked, for checks: nothing is opened then.
+
+        Raises:
+            ConfigError: there is no such store.
+            MissingExtra: the store needs packages that are not installed.
+        """
+        with self.explaining("cache", "store"):
+            if self.cache.enabled:
+                check_cache(self.cache.store)
+        return replace(self, cache=CacheConfig(enabled=self.cache.enabled))
+
     def settings(self) -> dict[str, Any]:
         """Return the arguments of `MultiLLMOrchestrator`, but for `RunConfig.load_strategy`."""
         run, cache = self.run, self.cache
@@ -276,23 +290,23 @@ class Configuration(Struct, frozen=True, kw_only=True):
         }
 
 
-def load_configuration(path: str | Path) -> Configuration:
-    """Read and check the file at `path`; ``${VAR}`` stands for an environment variable.
+def load_configuration(source: str | Path | ConfigurationFile | Configuration) -> Configuration:
+    """Check the file at this path, or one that was read; ``${VAR}`` stands for an environment variable.
+
+    What is a configuration already is returned as it is.
 
     Raises:
         ConfigError: the file cannot be read, is not TOML, or something in it is not allowed. The message
             has file, line and key, what was found, and what is allowed.
     """
-    path = Path(path)
+    if isinstance(source, Configuration):
+        return source
+    file = source if isinstance(source, ConfigurationFile) else ConfigurationFile.read(source)
+    table = file.table()
     try:
-        text = path.read_text("utf-8-sig")  # some editors put a mark before it
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: it cannot be read: {error}") from error
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: it is not TOML: {error}") from error
-    return _Reader(TomlLines(str(path), text)).read(table)
+        return _Reader(TomlLines(str(file.path), file.text())).read(table)
+    except RecursionError:
+        raise ConfigError(f"{file.path}: it is nested too deeply to be a configuration") from None
 
 
 class _Reader:

@@ -10,8 +10,9 @@ if TYPE_CHECKING:
 
 __all__ = ["TomlLines"]
 
-_HEADER: Final = re.compile(r"\s*\[{1,2}\s*([^\[\]]+?)\s*\]")
-_KEY: Final = re.compile(r"\s*([\w\-\".' ]+?)\s*=")
+# Each takes time in proportion to the line: what is taken is never given back, and the parts are stripped.
+_HEADER: Final = re.compile(r"\s*+\[{1,2}+([^\[\]]++)\]")
+_KEY: Final = re.compile(r"\s*+([\w\-\".' \t]++)=")
 
 
 class TomlLines:
@@ -19,7 +20,7 @@ class TomlLines:
 
     def __init__(self, source: str, text: str) -> None:
         self.source = source
-        self._lines = text.splitlines()
+        self._lines = text.split("\n")
 
     def __repr__(self) -> str:
         return f"TomlLines({self.source!r})"  # the text may hold a key
@@ -33,9 +34,9 @@ class TomlLines:
     def _line_of(self, where: tuple[str, ...]) -> int | None:
         found = None
         for number, section, key in self._keys():
-            if (*section, *key) == where:
+            if len(section) + len(key) == len(where) and (*section, *key) == where:
                 return number
-            if where[: len(section)] == section and section and (not key or key[0] in where):
+            if section and where[: len(section)] == section and (not key or key[0] in where):
                 found = number
         return found
 

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from ultra.actors.model.limits import Limits
     from ultra.actors.model.timeouts import Timeouts
     from ultra.clients.pricing import Price
+    from ultra.config.loading import Configuration
     from ultra.messages.conversation import Conversation
     from ultra.messages.options import Quorum
     from ultra.messages.request import SamplingOptions
@@ -170,8 +171,10 @@ class MultiLLMOrchestrator:
         self._lifespan = Lifespan(self._make_tree, self._cache if self._cache is not cache else None)
 
     @classmethod
-    def from_config(cls, path: str | Path) -> Self:
+    def from_config(cls, source: str | Path | Configuration) -> Self:
         """Return an orchestrator with the models and settings of a configuration file, ``ultra.toml``.
+
+        `source` is its path, or what `ultra.config.load_configuration` has made of it.
 
         Raises:
             ConfigError: something in the file is not allowed, or a model cannot be connected to, such as for
@@ -180,7 +183,7 @@ class MultiLLMOrchestrator:
         """
         from ultra.config.loading import load_configuration  # noqa: PLC0415 - most programs have no such file
 
-        configuration = load_configuration(path)
+        configuration = load_configuration(source)
         stages, known = configuration.run.stages, stages_of(cls)
         with configuration.explaining("run", "stages"):
             check_stages(stages, known)

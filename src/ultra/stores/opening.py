@@ -8,9 +8,10 @@ from ultra.errors import BadCall
 from ultra.stores.contracts import CacheStore
 from ultra.stores.memory import MemoryCache
 
-__all__ = ["open_cache"]
+__all__ = ["check_cache", "open_cache"]
 
 _SQLITE: Final = "sqlite:///"
+_REDIS: Final = ("redis://", "rediss://")
 
 
 def open_cache(spec: CacheStore | str | bool | None = None) -> CacheStore:  # noqa: FBT001 - it is one of the specs
@@ -32,18 +33,39 @@ def open_cache(spec: CacheStore | str | bool | None = None) -> CacheStore:  # no
         from ultra.stores.sqlite import SqliteCache  # noqa: PLC0415 - few need it
 
         return SqliteCache(spec.removeprefix(_SQLITE))
-    if isinstance(spec, str) and spec.startswith(("redis://", "rediss://")):
+    if isinstance(spec, str) and spec.startswith(_REDIS):
         from ultra.stores.redis import RedisCache  # noqa: PLC0415 - it needs the extra
 
         return RedisCache(spec)
     if isinstance(spec, CacheStore):
         return spec
+    raise _not_allowed(spec)
+
+
+def check_cache(spec: str) -> None:
+    """Raise what `open_cache` would raise for this text, as far as that shows without opening anything.
+
+    No file is looked for or made, and no server is looked up or connected to.
+    """
+    if spec.startswith(_SQLITE):
+        from ultra.stores.sqlite import check_path  # noqa: PLC0415 - few need it
+
+        check_path(spec.removeprefix(_SQLITE))
+    elif spec.startswith(_REDIS):
+        from ultra.stores.redis import check_url  # noqa: PLC0415 - it needs the extra
+
+        check_url(spec)
+    elif spec != "memory":
+        raise _not_allowed(spec)
+
+
+def _not_allowed(spec: object) -> BadCall:
     # What follows the scheme of a URL may hold a password.
     shown = repr(spec)
     if isinstance(spec, str):
         scheme, separator, _ = spec.partition("://")
         shown = f"'{scheme}://...'" if separator else str.__repr__(spec)
-    raise BadCall(
+    return BadCall(
         f"cache={shown} is not allowed; give True, 'memory', 'sqlite:///path', 'redis://host', or an object "
         "with the methods of ultra.stores.CacheStore"
     )

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ultra.messages.results import Completion
     from ultra.stores.contracts import CacheKey, CacheStatistics
 
-__all__ = ["RedisCache", "RedisShard"]
+__all__ = ["RedisCache", "RedisShard", "check_url"]
 
 T = TypeVar("T")
 
@@ -173,10 +173,11 @@ class RedisCache:
         check_seconds("timeout", timeout, positive=True)
         check_count("max_answer_bytes", max_answer_bytes)
         check_seconds("ttl", ttl, positive=True, optional=True)
+        check_url(url)
         self._ttl = ttl
         self._max_answer_bytes = max_answer_bytes
         self._prefix = f"{prefix}:{FORMAT}:"
-        self._server = _Server(_checked(url), timeout)
+        self._server = _Server(url, timeout)
         self._shards: dict[str, RedisShard] = {}
         self._secret = self._fetch_secret()
 
@@ -226,12 +227,12 @@ class RedisCache:
             return new
 
 
-def _checked(url: str) -> str:
+def check_url(url: str) -> None:
+    """Raise `BadCall` if this is no URL of a Redis server."""
     if not _is_allowed(url):
         form = "redis://[user:password@]host[:port][/database]"
         # The URL may hold a password, so it is not repeated.
         raise BadCall(f"the URL of the Redis cache is not allowed; give {form}, or rediss:// for TLS")
-    return url
 
 
 def _is_allowed(url: str) -> bool:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ultra.messages.results import Completion
     from ultra.stores.contracts import CacheKey, CacheStatistics
 
-__all__ = ["SqliteCache", "SqliteShard"]
+__all__ = ["SqliteCache", "SqliteShard", "check_path"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -246,8 +246,7 @@ class SqliteCache:
         now: Callable[[], float] = time.time,
     ) -> None:
         self._path = str(path)
-        if self._path in {"", ":memory:"} or "\0" in self._path:
-            raise BadCall(f"path is {self._path!r}; it must be the path of a file")
+        check_path(self._path)
         check_count("max_bytes", max_bytes)
         check_seconds("busy_timeout", busy_timeout, positive=True)
         check_seconds("ttl", ttl, positive=True, optional=True)
@@ -311,3 +310,9 @@ class SqliteCache:
                 break
         self._writer.close()
         self._reader.close()
+
+
+def check_path(path: str) -> None:
+    """Raise `BadCall` if this is the path of no file."""
+    if path in {"", ":memory:"} or "\0" in path:
+        raise BadCall(f"path is {path!r}; it must be the path of a file")
