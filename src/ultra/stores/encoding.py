@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from ultra._support.memory import ensure_memory
 from ultra.messages.results import Completion
 from ultra.stores.contracts import is_whole
 
@@ -41,6 +42,7 @@ def decode_answer(encoded: object) -> Completion:
     """
     try:
         # Beside msgspec's own errors, there are those of bad UTF-8, of other types, and of deep nesting.
+        ensure_memory(len(encoded))  # type: ignore[arg-type]
         answer = _decoder.decode(encoded)  # type: ignore[arg-type]
     except Exception as error:
         raise BadAnswer(f"what is kept is no answer: {error}") from error

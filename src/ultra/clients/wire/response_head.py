@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 from msgspec import Struct
 
+from ultra._support.memory import ensure_memory
 from ultra.clients.wire.addresses import shown_url
 from ultra.clients.wire.error_kinds import codes_in, kind_of_error, quotas_in
 from ultra.clients.wire.event_streams import BYTE_ORDER_MARK
@@ -146,6 +147,8 @@ class ResponseHead:
     def read(self, decode: Callable[[bytes], T], content: bytes) -> T:
         """Return `content` decoded. Raises `ModelError` if it is not what the protocol says.
 
+        Where there is no memory for it, this raises `MemoryError`.
+
         Text in it that cannot be encoded is repaired.
         """
         if not content.strip():
@@ -153,6 +156,7 @@ class ResponseHead:
         content = content.removeprefix(BYTE_ORDER_MARK)
         if len(content) > _MOST_VALUES and content.count(b"{") + content.count(b"[") > _MOST_VALUES:
             raise self.malformed(f"it has more than {_MOST_VALUES} objects and lists")
+        ensure_memory(len(content))
         try:
             return decode(self._halves.repair(content) if has_nul(content) else content)
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
