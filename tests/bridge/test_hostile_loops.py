@@ -142,15 +142,23 @@ def test_a_loop_may_have_a_task_factory_of_its_own(factory: Any, loop_factory: A
         runner.run(main())
 
 
+def empty_handed(*_: object, **__: object) -> None:
+    """A factory that forgot its return."""
+
+
+FAILURES = {"raising": (raising, "ZeroDivisionError"), "empty-handed": (empty_handed, "which is no task")}
+
+
 @pytest.mark.parametrize("loop_factory", LOOPS.values(), ids=LOOPS)
-def test_a_task_factory_that_raises_fails_the_call_at_once(loop_factory: Any) -> None:
+@pytest.mark.parametrize(("factory", "says"), FAILURES.values(), ids=FAILURES)
+def test_a_task_factory_that_fails_fails_the_call_at_once(factory: Any, says: str, loop_factory: Any) -> None:
     async def main() -> None:
         orchestrator = MultiLLMOrchestrator(max_retries=0)
         orchestrator.register_model("m", answer)
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(5):
-            loop.set_task_factory(raising)
-            with pytest.raises(Exception, match="task factory of the asyncio loop failed: ZeroDivisionError"):
+            loop.set_task_factory(factory)
+            with pytest.raises(Exception, match=f"task factory of the asyncio loop failed: .*{says}"):
                 await orchestrator.get_model_response("m", "q")
             loop.set_task_factory(None)
             assert (await orchestrator.get_model_response("m", "q")).content == "fine"

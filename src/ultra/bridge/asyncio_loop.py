@@ -212,6 +212,8 @@ class AsyncioLoop:
             return loop.create_task(coroutine, context=context)
         # Called here: those of the classic signature take nothing but these two, and uvloop gives more.
         task: Any = context.run(factory, loop, coroutine)
+        if not (callable(getattr(task, "done", None)) and callable(getattr(task, "cancel", None))):
+            raise TypeError(f"it returned {type(task).__name__}, which is no task")
         return cast("asyncio.Task[None]", task)
 
     def send(self, queue: CallQueue, function: Callable[..., object], *args: object) -> None:
