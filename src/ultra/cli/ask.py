@@ -44,7 +44,8 @@ def ask(
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="A configuration with the models and settings.  [default: ultra.toml, if it is here]",
+            help="A configuration with the models and settings.  [default: ultra.toml, if it is here; more "
+            "than models and limits it may use once it is trusted: ultra config trust]",
             show_default=False,
         ),
     ] = None,
