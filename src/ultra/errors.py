@@ -321,8 +321,11 @@ class ModelError(UltraError):
     """One call to a model failed; the provider's or the network's fault unless `kind` says otherwise.
 
     Attributes: provider, status (HTTP, or None), kind, message (the provider's own words),
-    retryable, retry_after [s], request_id.
+    retryable, retry_after [s], request_id; `unexpected`: whether the client raised something else than a
+    `ModelError`, which is then the `__cause__`.
     """
+
+    unexpected: bool = False
 
     def __init__(
         self,

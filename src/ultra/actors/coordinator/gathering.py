@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Self
 
 import trio
@@ -94,9 +95,13 @@ class Gathering:
                     waits_for_stragglers = True
                     scope.deadline = min(deadline, trio.current_time() + grace)
         self._take_arrived()
-        for call in () if enough else self._group.unanswered:
-            late = self._run.too_late(call, grace if waits_for_stragglers else None)
-            self._run.failed(self._step, call, late)
+        late = () if enough else self._group.unanswered
+        for call in late:
+            call.local.deadline = -inf  # so the model knows that it was late, be it only for the grace
+        self._group.close()
+        for call in late:
+            error = self._run.too_late(call, grace if waits_for_stragglers else None)
+            self._run.failed(self._step, call, error)
 
     def _take_arrived(self) -> None:
         for reply in self._group.arrived():

@@ -91,6 +91,7 @@ async def ask_judge(
     """
     generate = Generate(
         id=f"{message.run_id}/judge",
+        run_id=message.run_id,
         stage="judge",
         request=request,
         use_cache=message.options.use_cache,
@@ -98,7 +99,7 @@ async def ask_judge(
         time_left=seconds(deadline, trio.current_time()),
     )
     with (
-        local.requests.subscribed(generate.id, LocalRequest(None, local.caller)),
+        local.requests.subscribed(generate.id, LocalRequest(None, local.caller, deadline)),
         trio.CancelScope(deadline=deadline),
     ):
         reply = await judge.ref.ask(generate)

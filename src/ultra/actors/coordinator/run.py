@@ -79,12 +79,15 @@ class Run:
         self._open: OpenStep | None = None
         self._ended: OpenStep | None = None  # and not told yet
         self._asked = 0
+        self._errors: list[Exception] = []  # of the failures, in their order
         self._degraded = False
         self._judge_cost: float | None = None
         self._unusable: dict[str, None] = {}
         self._agreed: tuple[dict[str, str], Agreed] | None = None  # the latest answers that were compared
         self._refused_by: dict[Callable[[Model], ModelRequest], set[str]] = {}  # by what writes prompts
         self._graded: set[str] = set()  # answers whose quality is the word of a judge or of the caller
+        if local.spending is not None:
+            local.spending.read = self.spent
 
     async def execute(self) -> OrchestrationResult:
         """Carry out the run.
@@ -94,39 +97,44 @@ class Run:
             StageFailed: the user's own code for a stage raised.
             StrategyFailed: the strategy raised something else.
         """
-        name = self._message.strategy.name
         try:
-            answer: object = await self._local.strategy.run(self)
-            if not isinstance(answer, Answer):
-                raise TypeError(f"it gave {answer!r}; it must give an ultra.strategies.Answer")  # noqa: TRY301
-        except UltraError:
-            raise
-        except Exception as error:
-            raise StrategyFailed(name, error) from error
-        self._tell_end()
-        if answer.response is not None and not answer.response.is_whole:
-            self.degrade(
-                f"the answer of {answer.response.model_name!r} stopped at its limit of tokens and is not "
-                "whole; allow more with options={'max_tokens': …}"
+            name = self._message.strategy.name
+            try:
+                answer: object = await self._local.strategy.run(self)
+                if not isinstance(answer, Answer):
+                    raise TypeError(f"it gave {answer!r}; it must give an ultra.strategies.Answer")  # noqa: TRY301
+            except UltraError:
+                raise
+            except Exception as error:
+                raise StrategyFailed(name, error) from error
+            self._tell_end()
+            if answer.response is not None and not answer.response.is_whole:
+                self.degrade(
+                    f"the answer of {answer.response.model_name!r} stopped at its limit of tokens and is not "
+                    "whole; allow more with options={'max_tokens': …}"
+                )
+            confidence, basis = await self._confidence(answer)
+            degraded = (
+                self._degraded or bool(self.failures) or answer.source in {"fallback", "best_candidate"}
             )
-        confidence, basis = await self._confidence(answer)
-        degraded = self._degraded or bool(self.failures) or answer.source in {"fallback", "best_candidate"}
-        return OrchestrationResult(
-            run_id=self._message.run_id,
-            prompt=self.request.prompt,
-            strategy=name,
-            final_synthesis=answer.response,
-            synthesis_source=answer.source,
-            confidence=confidence,
-            confidence_basis=basis,
-            status="degraded" if degraded else "success",
-            steps=self.steps,
-            failures=self.failures,
-            notices=self.notices,
-            metrics={target.name: self._metrics(target) for target in self._local.targets},
-            response_time=trio.current_time() - self._local.started,
-            cost=self._cost() if self._has_prices() else None,
-        )
+            return OrchestrationResult(
+                run_id=self._message.run_id,
+                prompt=self.request.prompt,
+                strategy=name,
+                final_synthesis=answer.response,
+                synthesis_source=answer.source,
+                confidence=confidence,
+                confidence_basis=basis,
+                status="degraded" if degraded else "success",
+                steps=self.steps,
+                failures=self.failures,
+                notices=self.notices,
+                metrics={target.name: self._metrics(target) for target in self._local.targets},
+                response_time=trio.current_time() - self._local.started,
+                cost=self.spent()[1],
+            )
+        finally:
+            self._errors.clear()  # their tracebacks refer to this
 
     # --- steps -----------------------------------------------------------------------------------------
 
@@ -302,6 +310,7 @@ class Run:
         call = Call(
             Generate(
                 id=f"{self._message.run_id}/{self._asked}",
+                run_id=self._message.run_id,
                 stage=step.name,
                 request=request,
                 use_cache=self.options.use_cache,
@@ -313,7 +322,8 @@ class Run:
             self.emit,
         )
         listener = call if self._local.sink.listens else None
-        self._local.requests.add(call.message.id, LocalRequest(listener, self._local.caller))
+        call.local = LocalRequest(listener, self._local.caller, deadline)
+        self._local.requests.add(call.message.id, call.local)
         self.emit(
             ModelStarted(stage=step.name, round=step.round, model_name=model.name, sample=request.sample)
         )
@@ -322,6 +332,7 @@ class Run:
     def forget(self, call: Call) -> None:
         """Keep nothing beside the message any more."""
         self._local.requests.discard(call.message.id)
+        call.local = LocalRequest()  # it refers to the call
 
     def answered(self, step: OpenStep, response: ModelResponse) -> ModelResponse:
         """Keep an answer and tell of it."""
@@ -339,9 +350,11 @@ class Run:
 
     def failed(self, step: OpenStep, call: Call, error: Exception) -> Exception:
         """Take note of a call's failure; return the error in the asker's terms."""
-        return self._fail(step, call.target, call.message.request.sample, error)
+        return self._fail(step, call.target, call.message.request.sample, error, call.local.attempts)
 
-    def _fail(self, step: OpenStep, target: Target, sample: int, error: Exception) -> Exception:
+    def _fail(
+        self, step: OpenStep, target: Target, sample: int, error: Exception, attempts: int = 0
+    ) -> Exception:
         """Take note of a model's failure; return the error in the asker's terms."""
         error = target.model.explain(error)
         cause = error.__cause__ if isinstance(error, AllAttemptsFailed) else error
@@ -355,11 +368,12 @@ class Run:
             error=type(cause).__name__,
             sample=sample,
             kind=kind,
-            attempts=error.attempts if isinstance(error, AllAttemptsFailed) else 0,
+            attempts=error.attempts if isinstance(error, AllAttemptsFailed) else attempts,
             response_time=trio.current_time() - self._local.started,
         )
         self.failures.append(failure)
         step.failures.append(failure)
+        self._errors.append(error)
         self.emit(
             ModelFailed(
                 stage=step.name, round=step.round, model_name=target.name, sample=sample, failure=failure
@@ -380,7 +394,13 @@ class Run:
 
     def _quorum_missed(self, step: OpenStep, needed: int, answered: int) -> QuorumNotReached:
         failures = {failure.model_name: failure.message for failure in self.failures}
-        return QuorumNotReached(step.name, needed, answered, failures.items())
+        error = QuorumNotReached(step.name, needed, answered, failures.items())
+        causes = self._errors[-len(failures) :] if failures else []
+        if len(causes) == 1:
+            error.__cause__ = causes[0]
+        elif causes:
+            error.__cause__ = ExceptionGroup("the models failed", causes)
+        return error
 
     def by_weight(self, responses: Sequence[ModelResponse]) -> list[ModelResponse]:
         """Return the answers by the weight of their models, then by sample."""
@@ -576,6 +596,11 @@ class Run:
     def _cost(self) -> float:
         """The dollars that the answers, and the judge's grades of them, have cost so far."""
         return (self._judge_cost or 0.0) + sum(response.cost or 0.0 for response in self._responses())
+
+    def spent(self) -> tuple[int, float | None]:
+        """Return the tokens and the dollars that the run has used so far; None: no price is known."""
+        tokens = sum(response.usage.total for response in self._responses() if not response.cached)
+        return tokens, self._cost() if self._has_prices() else None
 
     def _has_prices(self) -> bool:
         priced = any(target.model.price is not None for target in self._local.targets)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from ultra.actors.coordinator.reading import candidate_name
+from ultra.actors.model.messages import LocalRequest
 from ultra.messages.events import Chunk, ModelRetrying, StageCompleted
 from ultra.messages.results import Step
 
@@ -63,12 +64,13 @@ class OpenStep:
 class Call:
     """One request to one model, and who hears how its answer comes about."""
 
-    __slots__ = ("_emit", "message", "step", "target")
+    __slots__ = ("_emit", "local", "message", "step", "target")
 
     def __init__(
         self, message: Generate, target: Target, step: OpenStep, emit: Callable[[Event], None]
     ) -> None:
         self.message = message
+        self.local = LocalRequest()
         self.target = target
         self.step = step
         self._emit = emit

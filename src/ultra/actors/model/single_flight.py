@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ultra._support.log import get_logger
+from ultra._support.log import current_scope, get_logger, log_scope
 from ultra.errors import LoopUnavailable, UltraError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ultra.actors.model.messages import ResponseListener
     from ultra.errors import ModelError
     from ultra.messages import Completion
@@ -37,10 +39,23 @@ class Waiter:
     requests share the call.
     """
 
-    __slots__ = ("call", "deadline", "has_left", "heard_text", "listener", "wake")
+    __slots__ = (
+        "attempts",
+        "call",
+        "deadline",
+        "has_left",
+        "heard_text",
+        "is_late",
+        "listener",
+        "scope",
+        "wake",
+    )
 
     def __init__(self, deadline: float = inf, listener: ResponseListener | None = None) -> None:
         self.deadline = deadline
+        self.scope = current_scope()
+        self.is_late = False
+        self.attempts = 0
         self.listener = listener
         self.call: SharedCall | None = None
         self.has_left = False
@@ -55,9 +70,8 @@ class Waiter:
         self.heard_text = True
         try:
             self.listener.chunk(text, begins=begins)
-        except Exception:
-            self.listener = None
-            log.exception("listener failed")
+        except Exception as error:  # noqa: BLE001 - logged there
+            self._drop_listener(error)
 
     def hear_of_retry(self, attempt: int, error: ModelError, wait: float) -> None:
         """Tell the listener that another attempt follows."""
@@ -65,14 +79,20 @@ class Waiter:
             return
         try:
             self.listener.retrying(attempt, error, wait)
-        except Exception:
-            self.listener = None
-            log.exception("listener failed")
+        except Exception as error:  # noqa: BLE001 - logged there
+            self._drop_listener(error)
 
-    def leave(self) -> None:
-        """Stop waiting; `SharedCall.wait` returns for this waiter."""
+    def _drop_listener(self, error: Exception) -> None:
+        self.listener = None
+        with log_scope(self.scope):  # the call may be that of another request
+            log.error("listener failed", exc_info=error)
+
+    def leave(self, *, late: bool = False) -> None:
+        """Stop waiting; `SharedCall.wait` returns for this waiter. `late`: since its time is over."""
         self.has_left = True
+        self.is_late = self.is_late or late
         if self.call is not None:
+            self.attempts = self.call.attempts
             self.call.remove(self)
         if self.wake is not None:
             self.wake.set()
@@ -82,7 +102,8 @@ class SharedCall:
     """One call with its retries, while it is under way: the text so far, and who waits for the answer.
 
     The handler that makes the call runs each part of it within `scope`. When the last waiter leaves, that
-    scope is cancelled. After `end` there is a `completion` or a `failure`; there is neither if the call was
+    scope is cancelled; `on_given_up_late` is called then, if the answer was late for any of them. After
+    `end` there is a `completion` or a `failure`; there is neither if the call was
     broken off. ::
 
         shared = SharedCall()
@@ -105,6 +126,8 @@ class SharedCall:
         "ended",
         "failure",
         "first_text_at",
+        "given_up_late",
+        "on_given_up_late",
     )
 
     def __init__(self) -> None:
@@ -116,6 +139,8 @@ class SharedCall:
         self.failure: Exception | None = None
         self.ended = False
         self.abandoned = False
+        self.given_up_late = False
+        self.on_given_up_late: Callable[[], None] | None = None
         self._waiters: dict[Waiter, None] = {}
         self._scope: trio.CancelScope | None = None
         self._text: StringIO | None = None  # one buffer: a list of pieces would take many times the memory
@@ -133,6 +158,11 @@ class SharedCall:
     def is_heard(self) -> bool:
         """Whether any waiter has a listener."""
         return any(waiter.listener is not None for waiter in self._waiters)
+
+    @property
+    def waits_after(self) -> ModelError | None:
+        """The error of the latest attempt, while the call waits for the next one."""
+        return None if self._retry is None else self._retry[1]
 
     @property
     def lost_its_loop(self) -> bool:
@@ -159,6 +189,7 @@ class SharedCall:
         """Remove a waiter that has left; if it was the last one, cancel the call."""
         waiter.call = None
         del self._waiters[waiter]
+        self.given_up_late = self.given_up_late or waiter.is_late
         if self.ended and not self._waiters:
             # Nobody will look at it again; and it refers to itself: traceback, frame, this object.
             self.failure = self._retry = None
@@ -166,6 +197,8 @@ class SharedCall:
             self.abandoned = True
             if self._scope is not None:
                 self._scope.cancel()
+            if self.given_up_late and self.on_given_up_late is not None:
+                self.on_given_up_late()
 
     async def wait(self, waiter: Waiter) -> None:
         """Wait until there is an answer, the call has ended, or `waiter` has left."""
