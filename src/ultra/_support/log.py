@@ -170,7 +170,7 @@ class Logger:
                 _report_to_stderr()
 
     def _write(self, level: Level, event: str, fields: Mapping[str, object]) -> None:
-        known = structlog.contextvars.get_contextvars()
+        known = dict(sorted(structlog.contextvars.get_contextvars().items()))
         bound = {name: shown_value(value) for name, value in known.items() if name not in {"event", "self"}}
         own = {name: value if name == "exc_info" else shown_value(value) for name, value in fields.items()}
         if structlog.is_configured():

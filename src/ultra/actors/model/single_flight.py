@@ -79,8 +79,8 @@ class Waiter:
             return
         try:
             self.listener.retrying(attempt, error, wait)
-        except Exception as error:  # noqa: BLE001 - logged there
-            self._drop_listener(error)
+        except Exception as failure:  # noqa: BLE001 - logged there
+            self._drop_listener(failure)
 
     def _drop_listener(self, error: Exception) -> None:
         self.listener = None
