@@ -167,7 +167,7 @@ def test_honest_text_stays_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
     assert (record.path, record.tab) == ("C:\\x", "a\tb")  # type: ignore[attr-defined]
 
 
-def raised(error: BaseException, cause: BaseException | None = None) -> BaseException:
+def raised(error: Exception, cause: BaseException | None = None) -> Exception:
     try:
         raise error from cause
     except type(error) as caught:
