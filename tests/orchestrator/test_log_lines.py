@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
+import weakref
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +19,7 @@ from helpers.event_loops import nap, on_every_loop
 from ultra import Completion, ModelError, MultiLLMOrchestrator, QuorumNotReached, RetryPolicy, Usage
 from ultra._support.log import get_logger
 from ultra.clients.pricing import Price
+from ultra.simulation.one_seed import logging_off
 from ultra.stores.contracts import CacheKey, CacheShard, CacheStatistics
 from ultra.strategies import Stage
 from ultra.supervisor import RestartIntensity
@@ -320,3 +324,37 @@ def test_the_plain_log_has_the_bound_variables_too(caplog: pytest.LogCaptureFixt
     [record] = [record for record in caplog.records if record.name == "ultra.run"]
     assert "tenant=blue" in record.message
     assert (record.tenant, record.status) == ("blue", "success")  # type: ignore[attr-defined]
+
+
+class Payload:
+    """What an exception of a client may hold, such as a prompt."""
+
+
+@on_every_loop
+async def test_a_failed_run_keeps_nothing_alive_in_a_cycle() -> None:
+    alive: list[weakref.ref[Payload]] = []
+
+    async def broken(prompt: str) -> str:
+        await nap(0)
+        payload = Payload()
+        alive.append(weakref.ref(payload))
+        raise RuntimeError(prompt, payload)
+
+    orchestrator = MultiLLMOrchestrator(retry=AT_ONCE, stages=["initial"], cache_enabled=False)
+    orchestrator.register_model("m", broken)
+    gc.disable()
+    try:
+        with logging_off():  # pytest keeps what is logged, with its tracebacks
+            async with orchestrator:
+                for _ in range(5):
+                    with suppress(
+                        QuorumNotReached
+                    ):  # pytest.raises would keep the error in a cycle of its own
+                        await orchestrator.process_responses("Q")
+                await nap(0)
+                assert len(alive) == 15
+                assert (
+                    sum(each() is not None for each in alive) <= 3
+                )  # those of the latest run may be at hand
+    finally:
+        gc.enable()

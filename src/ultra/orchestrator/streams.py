@@ -192,9 +192,13 @@ class RunStream:
         reply = self._run.reply
         if reply is None:
             raise _left()
-        if reply.value is None:
-            raise reply.error or _left()
-        return reply.value
+        if reply.value is not None:
+            return reply.value
+        error = reply.error or _left()
+        try:
+            raise error
+        finally:
+            del self, reply, error  # the error's traceback refers to this frame
 
     def _check_opened(self) -> None:
         if self._events is None:

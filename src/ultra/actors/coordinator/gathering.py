@@ -100,7 +100,7 @@ class Gathering:
             call.local.deadline = -inf  # so the model knows that it was late, be it only for the grace
         self._group.close()
         for call in late:
-            error = self._run.too_late(call, grace if waits_for_stragglers else None)
+            error = call.too_late(self._run.seconds, grace if waits_for_stragglers else None)
             self._run.failed(self._step, call, error)
 
     def _take_arrived(self) -> None:

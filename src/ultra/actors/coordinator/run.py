@@ -79,6 +79,7 @@ class Run:
         self._open: OpenStep | None = None
         self._ended: OpenStep | None = None  # and not told yet
         self._asked = 0
+        self.seconds = local.deadline - local.started  # in all
         self._errors: list[Exception] = []  # of the failures, in their order
         self._degraded = False
         self._judge_cost: float | None = None
@@ -273,7 +274,7 @@ class Run:
         try:
             with trio.move_on_at(deadline):
                 return self.answered(step, await call.target.ref.ask(call.message))
-            raise self.failed(step, call, self.too_late(call, None))
+            raise self.failed(step, call, call.too_late(self.seconds))
         except UltraError as error:
             if isinstance(error, DeadlineExceeded):
                 raise
@@ -288,7 +289,7 @@ class Run:
         try:
             with trio.move_on_at(deadline):
                 return self.answered(step, await call.target.ref.ask(call.message))
-            raise self.too_late(call, None)
+            raise call.too_late(self.seconds)
         except UltraError as error:
             raise self.failed(step, call, error)  # noqa: B904 - it is that error, or has it as its cause
         finally:
@@ -381,26 +382,10 @@ class Run:
         )
         return error
 
-    def too_late(self, call: Call, grace: float | None) -> DeadlineExceeded:
-        """Make the error of a call that the run waits for no longer, be it by its `grace`."""
-        if grace is not None:
-            return DeadlineExceeded(
-                f"Model {call.target.name!r} did not answer within the {grace:g} s of grace after the quorum"
-            )
-        return DeadlineExceeded(
-            f"Model {call.target.name!r} did not answer in time; the run has "
-            f"{self._local.deadline - self._local.started:g} s in all"
-        )
-
     def _quorum_missed(self, step: OpenStep, needed: int, answered: int) -> QuorumNotReached:
         failures = {failure.model_name: failure.message for failure in self.failures}
-        error = QuorumNotReached(step.name, needed, answered, failures.items())
         causes = self._errors[-len(failures) :] if failures else []
-        if len(causes) == 1:
-            error.__cause__ = causes[0]
-        elif causes:
-            error.__cause__ = ExceptionGroup("the models failed", causes)
-        return error
+        return QuorumNotReached(step.name, needed, answered, failures.items(), causes)
 
     def by_weight(self, responses: Sequence[ModelResponse]) -> list[ModelResponse]:
         """Return the answers by the weight of their models, then by sample."""

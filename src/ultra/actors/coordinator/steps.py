@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from ultra.actors.coordinator.reading import candidate_name
 from ultra.actors.model.messages import LocalRequest
+from ultra.errors import DeadlineExceeded
 from ultra.messages.events import Chunk, ModelRetrying, StageCompleted
 from ultra.messages.results import Step
 
@@ -87,6 +88,13 @@ class Call:
                 restart=begins,
             )
         )
+
+    def too_late(self, seconds: float, grace: float | None = None) -> DeadlineExceeded:
+        """Make the error of a call for which its run of so many seconds, or its `grace`, is over."""
+        late = f"Model {self.target.name!r} did not answer"
+        if grace is not None:
+            return DeadlineExceeded(f"{late} within the {grace:g} s of grace after the quorum")
+        return DeadlineExceeded(f"{late} in time; the run has {seconds:g} s in all")
 
     def retrying(self, attempt: int, error: ModelError, wait: float) -> None:
         """Tell that an attempt failed and another follows."""
