@@ -330,7 +330,6 @@ class Payload:
     """What an exception of a client may hold, such as a prompt."""
 
 
-@on_every_loop
 async def test_a_failed_run_keeps_nothing_alive_in_a_cycle() -> None:
     alive: list[weakref.ref[Payload]] = []
 
@@ -347,14 +346,10 @@ async def test_a_failed_run_keeps_nothing_alive_in_a_cycle() -> None:
         with logging_off():  # pytest keeps what is logged, with its tracebacks
             async with orchestrator:
                 for _ in range(5):
-                    with suppress(
-                        QuorumNotReached
-                    ):  # pytest.raises would keep the error in a cycle of its own
+                    with suppress(QuorumNotReached):  # pytest.raises makes a cycle
                         await orchestrator.process_responses("Q")
                 await nap(0)
                 assert len(alive) == 15
-                assert (
-                    sum(each() is not None for each in alive) <= 3
-                )  # those of the latest run may be at hand
+                assert sum(each() is not None for each in alive) <= 3  # of the latest run
     finally:
         gc.enable()
