@@ -18,6 +18,7 @@ from ultra._support.log import get_logger
 from ultra.bridge.caller import Call, Caller, OnText, Runner, trio_runner
 from ultra.bridge.interruption import is_interruption
 from ultra.clients.answers import plain_completion, plain_rate_limits, plain_text
+from ultra.clients.catalog.model_info import ModelInfo
 from ultra.clients.classify import classify
 from ultra.clients.cleaning import AnswerText, cleaned, joined_parts, shows_nothing
 from ultra.clients.context_reads import context_reads
@@ -164,6 +165,12 @@ class ClientAdapter:
         """The client's ``context_window`` [tokens], prompt and answer together; None if it names none."""
         value = _told(self._client, "context_window")
         return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+    @property
+    def info(self) -> ModelInfo:
+        """What is known of the model: the client's ``info``, if it is a `ModelInfo`, else nothing."""
+        info = _told(self._client, "info")
+        return info if isinstance(info, ModelInfo) else ModelInfo(context_window=self.context_window)
 
     @property
     def cache_identity(self) -> str:
