@@ -95,7 +95,7 @@ options = { output = "schema", temperature = 0.5 }
         ),
         ('[catalog."vllm:m"]\nquirks = { no_sytem = true }\n', "no_sytem: unknown key; allowed are: omitted"),
         (
-            '[catalog."vllm:m"]\nprice = { input = 1, output = 1, tiers = [{ abve = 1, input = 1, output = 1 }] }\n',
+            '[catalog."vllm:m"]\nprice = { input = 1, output = 1, tiers = [{ abve = 1 }] }\n',
             "unknown key abve; allowed are: above, input, output",
         ),
         (

@@ -17,6 +17,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ultra.clients.catalog import Facts
+from ultra.clients.dialects.model_lists import OfferedModel
 from ultra.clients.dialects.openai_chat import OpenAIChat
 from ultra.clients.http.client import HTTPClient
 from ultra.clients.http.connections import Connections, Hidden, HTTPRequest
@@ -149,6 +150,11 @@ class LocalClient(HTTPClient):
         super().__init__(VoiceDialect(voice), limits=limits, options=options, info=known)
         self.info = replace(self.info, context_window=self.context_window)
         self._connections = _EmbeddedConnections(self.limits, server)
+
+    async def list_models(self) -> tuple[OfferedModel, ...]:
+        """Return the voices."""
+        await trio.lowlevel.checkpoint()
+        return tuple(OfferedModel(name=f"local:{voice}", info=self.info) for voice in VOICES)
 
     @property
     def context_window(self) -> int:
