@@ -102,3 +102,15 @@ def test_the_metrics_of_a_run_have_the_times_of_its_own_calls() -> None:
     assert metrics.times_to_first_token == [0.25]
     assert metrics.quality_scores == [0.5, 0.75]
     assert metrics.average_response_time == 9.0
+
+
+@pytest.mark.parametrize(
+    ("count", "middle", "high"),
+    [(1, 1.0, 1.0), (2, 1.0, 2.0), (3, 2.0, 3.0), (20, 10.0, 19.0), (21, 11.0, 20.0)],
+)
+def test_percentiles_are_values_that_were_seen(count: int, middle: float, high: float) -> None:
+    recorder = MetricsRecorder()
+    for seconds in Random(count).sample(range(1, count + 1), count):
+        recorder.answered(float(seconds), None)
+    metrics = recorder.snapshot()
+    assert (metrics.response_time_p50, metrics.response_time_p95) == (middle, high)

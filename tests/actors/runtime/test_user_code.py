@@ -14,7 +14,7 @@ import trio.lowlevel
 from trio.testing import wait_all_tasks_blocked
 
 from helpers.scripted_actors import AT_ONCE, ScriptedActor
-from ultra.actors import Actor, ActorOptions, AskGroup, Failure
+from ultra.actors import Actor, ActorOptions, ActorState, AskGroup, Failure
 from ultra.errors import ActorCrashed
 from ultra.supervisor import ActorSystem, RestartIntensity
 
@@ -185,6 +185,21 @@ async def test_a_message_does_not_see_the_context_variables_of_another(concurren
         for _ in range(4):
             assert await ref.ask(set_it) == ("nobody", "alice")
             await ref.ask(set_another)
+
+
+@pytest.mark.parametrize("method", ["on_start", "on_stop"])
+async def test_a_wide_actor_that_starts_before_a_message_has_come_waits_for_one(method: str) -> None:
+    async def nothing(_: Actor) -> None:
+        pass
+
+    early = type("Early", (ScriptedActor,), {method: nothing})
+    async with ActorSystem() as system:
+        ref = system.spawn(early, options=ActorOptions(concurrency=3))
+        await wait_all_tasks_blocked()
+        snapshot = ref.snapshot()
+        assert (snapshot.state, snapshot.restarts) == (ActorState.RUNNING, 0)
+        assert await ref.ask("hello") == "hello"
+        assert ref.snapshot().restarts == 0
 
 
 async def test_bursts_never_bring_more_workers_than_the_concurrency_allows() -> None:
