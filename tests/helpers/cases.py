@@ -6,6 +6,7 @@ The scripts were written for the Ultra of their day. `MOVED` has what they impor
 from __future__ import annotations
 
 import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Self
 
@@ -51,6 +52,9 @@ MOVED = {
     'eu._request("q", eu.options, stream=False)': '_request_of(eu, "q", eu.options, stream=False)',
 }
 """What stands in the scripts, and what stands for it today."""
+
+if sys.version_info >= (3, 13):
+    MOVED["threading._start_new_thread"] = "threading._start_joinable_thread"
 
 _PATIENCE = 100
 """Seconds after which a script is given up: below the limit of pytest's `faulthandler_timeout`."""
