@@ -56,7 +56,7 @@ def parameters() -> list[object]:
 @pytest.fixture(scope="module")
 def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CaseRuns]:
     wanted = [
-        SCRIPTS[item.callspec.params["case"]]
+        SCRIPTS[str(item.callspec.params["case"])]
         for item in request.session.items
         if isinstance(item, pytest.Function) and item.function is test_the_case_is_as_it_should_be
     ]

@@ -107,6 +107,8 @@ async def test_a_poison_message_spares_those_in_flight_beside_it(*, stubborn: bo
 
 
 async def test_a_message_that_was_spared_is_told_of_the_deliveries_that_count() -> None:
+    tries = 0
+
     async def beside(_: Actor) -> object:
         nonlocal tries
         tries += 1
@@ -117,7 +119,6 @@ async def test_a_message_that_was_spared_is_told_of_the_deliveries_that_count() 
     async def poison(_: Actor) -> object:
         raise ValueError("poison")
 
-    tries = 0
     async with ActorSystem(intensity=OFTEN) as system:
         options = ActorOptions(concurrency=2, max_deliveries=2)
         ref = system.spawn(ScriptedActor, options=options, backoff=AT_ONCE)
