@@ -20,24 +20,12 @@ SCRIPTS: Final = {
 }
 
 NOT_YET: Final = {
-    "attack/04_found_config_redis_dns": "a found ultra.toml opens the store that it names",
-    "attack/05_found_config_other_secrets": "a found ultra.toml gets what is in the environment",
-    "attack/07_config_check_escapes": "config check asks the models without being told to",
-    "attack/12_terminal_injection_ask": "escape sequences of models reach the terminal",
     "attack/24_memory_limit": "its server, bigserver.py, is not among the cases",
-    "attack/33_log_injection": "what a provider says starts lines of its own in the log",
     "wire/12_cost_of_attempts_that_failed": "attempts that failed cost nothing",
 }
 """Those that fail today, and why. Take a line away with the fault."""
 
-LONG: Final = frozenset(
-    {
-        "attack/04_found_config_redis_dns",
-        "attack/05_found_config_other_secrets",
-        "attack/07_config_check_escapes",
-        "attack/12_terminal_injection_ask",
-    }
-)
+LONG: Final = frozenset({"attack/12_terminal_injection_ask"})
 """Those that take more than five seconds on two quiet cores."""
 
 
