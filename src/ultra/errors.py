@@ -72,7 +72,7 @@ class UltraError(Exception):
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Leave `__init__` out, whose parameters are not those of `args`."""
+        """Rebuild the error without calling `__init__`, whose parameters differ from `args`."""
         state = {name: _picklable(value, as_error=False) for name, value in vars(self).items()}
         cause = None if self.__cause__ is None else _picklable(self.__cause__, as_error=True)
         return _restored, (type(self), self.args, state, cause, self.__suppress_context__)

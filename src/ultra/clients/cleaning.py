@@ -119,7 +119,7 @@ def _split_tags(text: str) -> tuple[str, str]:
 
 
 def _bare_end(lower: str) -> tuple[int, int]:
-    """Return where reasoning ends whose opening tag is not in the text, and the answer begins; 0: nowhere."""
+    """Return start and end of a closing tag of reasoning that was not opened; zeros: there is none."""
     first = _OPENING.search(lower)
     for end in _ENDS_WITHOUT_BEGINNING:
         at = lower.find(end)

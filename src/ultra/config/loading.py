@@ -277,7 +277,7 @@ class Configuration(Struct, frozen=True, kw_only=True):
         return replace(self, cache=CacheConfig(enabled=self.cache.enabled))
 
     def settings(self) -> dict[str, Any]:
-        """Return the arguments of `MultiLLMOrchestrator`, but for `RunConfig.load_strategy`."""
+        """Return the arguments of `MultiLLMOrchestrator`, but for the strategy."""
         run, cache = self.run, self.cache
         return {
             "cache_enabled": cache.enabled,

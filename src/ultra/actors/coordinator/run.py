@@ -539,7 +539,7 @@ class Run:
         return call_in_context(self._local.caller, function, *args, **kwargs)
 
     def emit(self, event: Event) -> None:
-        """Tell an event to whoever streams the run."""
+        """Send an event to the readers of the run's stream."""
         self._local.sink.emit(event)
 
     def note(self, text: str) -> None:
@@ -552,7 +552,7 @@ class Run:
         self.note(text)
 
     def time_left(self, keep: float = 0.0) -> float | None:
-        """Return the seconds that are left but for a share of the run's time; None: no deadline."""
+        """Return the seconds that are left, less the share `keep` of the run's time; None: no deadline."""
         local = self._local
         if local.deadline == inf:
             return None

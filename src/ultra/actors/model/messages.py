@@ -1,4 +1,4 @@
-"""The message to a model actor, and what stays with the asker because it is no value."""
+"""The message to a model actor, and the local objects of a request, which stay with the asker."""
 
 from __future__ import annotations
 
