@@ -96,9 +96,9 @@ def ask(
 ) -> int:
     """Ask several models the same question and merge their answers.
 
-    The models answer side by side, analyse each other's answers, and the synthesis merges them, unless
-    another strategy is chosen. Then a line for each model tells its time, tokens, attempts, and how far
-    it agreed with the others.
+    The models answer side by side. Where all come to the same short answer, it stands; otherwise one of
+    them merges the answers. Another strategy, or stages, can be chosen. Then a line for each model tells
+    its time, tokens, calls, and how far it agreed with the others.
     """
     # The models' side takes longer to import than a misspelt option to be found.
     from ultra.cli.json_output import reporting_errors  # noqa: PLC0415

@@ -17,10 +17,10 @@ from ultra.cli.columns import Columns
 from ultra.cli.panes import StepPanes
 from ultra.cli.printable_text import block, one_line
 from ultra.cli.report import (
-    HEADINGS,
     answer_name,
     cost,
     degradations,
+    headings,
     model_lines,
     seconds,
     step_title,
@@ -141,8 +141,8 @@ class LiveView:
 
 def _table(result: OrchestrationResult) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
-    for heading in HEADINGS:
-        table.add_column(heading, justify="left" if heading == HEADINGS[0] else "right")
+    for number, heading in enumerate(headings(result)):
+        table.add_column(heading, justify="right" if number else "left")
     for line in model_lines(result):
         table.add_row(*(Text(one_line(cell)) for cell in line.cells), style="red" if line.failed else None)
     return table

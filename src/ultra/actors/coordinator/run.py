@@ -40,6 +40,7 @@ from ultra.messages.results import (
     ModelMetrics,
     ModelResponse,
     OrchestrationResult,
+    QualityBasis,
     Step,
 )
 from ultra.scoring.agreement import agreed_at_once, agreement
@@ -89,6 +90,7 @@ class Run:
         self._graded: set[str] = set()  # answers whose quality is the word of a judge or of the caller
         if local.spending is not None:
             local.spending.read = self.spent
+        self._quality_basis: QualityBasis | None = None
 
     async def execute(self) -> OrchestrationResult:
         """Carry out the run.
@@ -126,6 +128,7 @@ class Run:
                 synthesis_source=answer.source,
                 confidence=confidence,
                 confidence_basis=basis,
+                quality_basis=self._quality_basis,
                 status="degraded" if degraded else "success",
                 steps=self.steps,
                 failures=self.failures,
@@ -446,7 +449,10 @@ class Run:
         step, local = self._current_step(), self._local
         scores: dict[str, float] = {}
         if local.scorer is agreement:
-            scores = (await self.agree(responses)).scores
+            agreed = await self.agree(responses)
+            scores = agreed.scores
+            if scores:
+                self._quality_basis = "votes" if agreed.counted else "similarity"
         elif local.scorer is not None:
             scores = call_scorer(self, local.scorer, step.name, responses, self._weights_of(responses))
             self._graded.update(scores)
@@ -454,6 +460,8 @@ class Run:
             grades = await self._grades(local.judge, self.judge, responses, self.deadline(within))
             self._graded.update(grades)
             scores |= grades
+        if self._graded:
+            self._quality_basis = "grade"
         return [step.scored(response, scores, self._targets) for response in responses]
 
     async def agree(self, responses: Sequence[ModelResponse]) -> Agreed:
