@@ -111,7 +111,7 @@ async def test_the_judge_stands_before_the_scorer() -> None:
 async def test_without_scorer_and_judge_the_heaviest_wins_with_its_share_of_the_votes() -> None:
     result = await best_of(weights=(1.0, 2.0, 1.0))
     assert (str(result.final_synthesis), result.confidence) == ("b says so", 0.5)
-    assert (result.confidence_basis, result.quality_basis) == ("votes", "votes")
+    assert (result.confidence_basis, result.quality_basis) == ("votes", None)  # nothing was scored
 
 
 async def test_a_single_answer_is_not_scored() -> None:

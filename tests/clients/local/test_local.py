@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -197,6 +198,41 @@ def test_a_stop_does_not_wait_for_a_start_that_has_no_process_yet(
         "local: the embedded model does not start: its process ended [server]"
     ]
     assert own_server.endpoint is None
+
+
+class StandIn:
+    """A server that keeps a connection open after an answer, and closes it when a second request comes."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.endpoint: Endpoint | None = None
+
+    def start(self) -> Endpoint:
+        raise AssertionError("it runs already")
+
+    async def talk(self, stream: trio.SocketStream) -> None:
+        body = b'{"choices": [{"message": {"content": "Paris."}, "finish_reason": "stop"}]}'
+        async with stream:
+            await stream.receive_some()
+            self.requests += 1
+            head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+            await stream.send_all(head.encode() + body)
+            await stream.receive_some()
+
+
+@needs_model
+async def test_no_connection_is_used_twice_since_the_server_closes_them_at_any_time() -> None:
+    server = StandIn()
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, server.talk, 0, host="127.0.0.1"))
+        port = listeners[0].socket.getsockname()[1]
+        server.endpoint = Endpoint(f"http://127.0.0.1:{port}", "key")
+        client = LocalClient(server=server)  # type: ignore[arg-type]
+        for _ in range(3):
+            assert (await client.generate("Where?")).content == "Paris."
+        await client.aclose()
+        nursery.cancel_scope.cancel()
+    assert server.requests == 3
 
 
 @needs_model
