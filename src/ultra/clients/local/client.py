@@ -175,8 +175,8 @@ class _EmbeddedConnections(Connections):
             # The start of a caller that gives up is finished all the same, for the others.
             endpoint = await trio.to_thread.run_sync(self._server.start, abandon_on_cancel=True)
         url = endpoint.url + request.url.removeprefix(_NOWHERE)
-        # llama.cpp's server closes an idle connection at any moment, also when the next request is on its way.
-        # A connection on this machine costs nothing, so each request has its own.
+        # llama.cpp's server closes an idle connection at any moment, even while the next request is on its
+        # way. A connection on this machine costs nothing, so each request has its own.
         own = {"authorization": f"Bearer {endpoint.api_key}", "connection": "close"}
         headers = request.headers.value | own
         try:
