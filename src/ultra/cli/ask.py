@@ -36,8 +36,8 @@ def ask(
             "-m",
             metavar="PROVIDER:MODEL[@WEIGHT]",
             help="A model to ask; repeat it for more. The one of highest weight that answered writes the "
-            "synthesis. Without it: those of ultra.toml, if that is here, or else the three voices of the "
-            "local model. 'ultra models' lists providers.",
+            "synthesis. Without it: those of ultra.toml, if that is here; or else a model of each provider "
+            "whose key is set; or else the three voices of the local model. 'ultra models' lists providers.",
         ),
     ] = None,
     config: Annotated[
@@ -58,7 +58,8 @@ def ask(
         typer.Option(
             metavar="NAME",
             help="How the models are asked and their answers merged: synthesize, vote, best_of, one of an "
-            "installed package, or a class of your own, as module:Class.  [default: synthesize]",
+            "installed package, or a class of your own, as module:Class.  [default: synthesize; best_of for "
+            "voices of the local model alone]",
         ),
     ] = None,
     stages: Annotated[
@@ -101,6 +102,7 @@ def ask(
     its time, tokens, calls, and how far it agreed with the others.
     """
     # The models' side takes longer to import than a misspelt option to be found.
+    from ultra.cli.default_models import choose_models  # noqa: PLC0415
     from ultra.cli.json_output import reporting_errors  # noqa: PLC0415
     from ultra.cli.session import open_view, run  # noqa: PLC0415
 
@@ -108,7 +110,7 @@ def ask(
         configuration = find_configuration(config, models)
         question = Question(
             prompt=read_prompt(prompt),
-            models=parse_models(models or ()) if configuration is None else (),
+            models=parse_models(models or choose_models()) if configuration is None else (),
             configuration=configuration,
             found=config is None,
             chosen=parse_names(chosen),
