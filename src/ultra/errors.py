@@ -135,7 +135,10 @@ class BadCall(UsageError, ValueError):
 
 
 class ConfigError(UsageError, ValueError):
-    """Your configuration is wrong; the message names file, key, what was found and what is allowed."""
+    """Your configuration is wrong; the message has a line for each error.
+
+    Each names the file, the line and the key, what was found and what is allowed.
+    """
 
 
 class MissingExtra(UsageError, ImportError):

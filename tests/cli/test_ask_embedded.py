@@ -32,15 +32,16 @@ def processes_with(variable: str) -> list[str]:
 @pytest.mark.long
 async def test_the_voices_of_the_embedded_model_know_the_capital_of_france_and_leave_no_process() -> None:
     mark = uuid4().hex
-    done = await run_ultra(
-        *("ask", "What is the capital of France?", "--stages", "initial,synthesis", "--json"),
-        env={"MARK": mark},
-    )
+    done = await run_ultra("ask", "What is the capital of France?", "--json", env={"MARK": mark})
 
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.returncode == 0
+    assert b"no provider's key is set, so a small local model answers" in done.stderr
     result = msgspec.json.decode(done.stdout, type=OrchestrationResult)
-    assert list(result.initial_responses) == ["careful", "creative", "concise"]
-    assert "Paris" in str(result.final_synthesis)
+    answers = {name: str(response) for name, response in result.initial_responses.items()}
+    assert answers == dict.fromkeys(["careful", "creative", "concise"], "The capital of France is Paris.")
+    # A model this small merges badly, so one of the answers stands, word for word.
+    assert (str(result.final_synthesis), result.strategy) == ("The capital of France is Paris.", "best_of")
+    assert (result.status, result.notices, result.confidence) == ("success", [], 1.0)
     assert processes_with(mark) == []
 
 

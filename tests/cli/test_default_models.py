@@ -1,4 +1,4 @@
-"""Whom `ultra ask` asks where nobody names a model: the providers whose keys are set, or the embedded model."""
+"""Whom `ultra ask` asks where nobody names a model: providers whose keys are set, or the embedded model."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import typer
 from ultra.cli.commands import CommandGroup, new_app
 from ultra.cli.output import tell
 from ultra.cli.version import version_line
-from ultra.errors import BadCall, UltraError, UsageError
+from ultra.errors import BadCall, ConfigError, UltraError, UsageError
 
 __all__ = ["app", "run"]
 
@@ -58,6 +58,9 @@ def _explain(error: Exception) -> int:
     match error:
         case typer.TyperException():
             message, code = _misuse(error), error.exit_code
+        case ConfigError():
+            sys.stderr.write("".join(f"ultra: {one_line(line)}\n" for line in str(error).splitlines()))
+            return 2
         case UsageError():
             message, code = str(error), 2
         case UltraError():

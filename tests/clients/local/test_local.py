@@ -305,17 +305,22 @@ def test_an_unknown_voice_is_refused_with_the_choices() -> None:
         LocalClient("loud")
 
 
-def messages_for(voice: str, **options: Any) -> list[dict[str, str]]:
+def payload_for(voice: str, **options: Any) -> dict[str, Any]:
     client = LocalClient(voice)
-    request = ModelRequest.of("Hello", **options)
-    messages: list[dict[str, str]] = client.dialect.encode(request, client.options, stream=False)["messages"]
+    return client.dialect.encode(ModelRequest.of("Hello", **options), client.options, stream=False)
+
+
+def messages_for(voice: str, **options: Any) -> list[dict[str, str]]:
+    messages: list[dict[str, str]] = payload_for(voice, **options)["messages"]
     return messages
 
 
 @needs_model
-def test_a_voice_shows_the_model_an_example_of_itself() -> None:
+def test_a_voice_shows_the_model_examples_and_lets_it_write_one_sentence() -> None:
     roles = [message["role"] for message in messages_for("concise")]
-    assert roles == ["system", "user", "assistant", "user"]
+    assert roles == ["system", *["user", "assistant"] * 4, "user"]
+    assert "grammar" in payload_for("concise")
+    assert "grammar" not in payload_for("concise", system="Speak French.")
 
 
 @needs_model
