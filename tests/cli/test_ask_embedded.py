@@ -35,13 +35,15 @@ async def test_the_voices_of_the_embedded_model_know_the_capital_of_france_and_l
     done = await run_ultra("ask", "What is the capital of France?", "--json", env={"MARK": mark})
 
     assert done.returncode == 0
-    assert b"no provider's key is set, so a small local model answers" in done.stderr
+    assert b"no key is set, so a small local model answers" in done.stderr
     result = msgspec.json.decode(done.stdout, type=OrchestrationResult)
     answers = {name: str(response) for name, response in result.initial_responses.items()}
-    assert answers == dict.fromkeys(["careful", "creative", "concise"], "The capital of France is Paris.")
+    assert list(answers) == ["careful", "creative", "concise"]
+    assert all("Paris" in answer and answer.count(".") == 1 for answer in answers.values())
     # A model this small merges badly, so one of the answers stands, word for word.
-    assert (str(result.final_synthesis), result.strategy) == ("The capital of France is Paris.", "best_of")
-    assert (result.status, result.notices, result.confidence) == ("success", [], 1.0)
+    assert result.strategy == "best_of"
+    assert str(result.final_synthesis) in answers.values()
+    assert (result.status, result.notices) == ("success", [])
     assert processes_with(mark) == []
 
 

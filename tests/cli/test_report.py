@@ -6,6 +6,7 @@ import pytest
 
 from ultra.cli.report import (
     answer_name,
+    confidence,
     cost,
     degradations,
     headings,
@@ -82,6 +83,15 @@ def test_the_last_column_says_what_the_scores_are_and_is_left_out_without_any() 
     assert headings(result(steps=scored))[-1] == "score"  # of a strategy that scores in its own way
     assert headings(result(failures=[failure("light", "initial")]))[-1] == "outcome"
     assert headings(result()) == ("model", "time", "tokens", "calls")
+
+
+def test_a_confidence_of_less_than_half_of_the_votes_is_put_in_words() -> None:
+    assert (
+        confidence(result(confidence=1 / 3, confidence_basis="votes")) == "0.33, most answers differ from it"
+    )
+    assert confidence(result(confidence=0.5, confidence_basis="votes")) == "0.50"
+    assert confidence(result(confidence=0.3, confidence_basis="similarity")) == "0.30"
+    assert confidence(result()) is None
 
 
 def test_an_answer_from_the_cache_is_no_call() -> None:

@@ -6,6 +6,8 @@ import subprocess
 import sys
 import tempfile
 
+from ultra.cli.output import write
+
 __all__ = ["run_in_background"]
 
 
@@ -28,8 +30,7 @@ def run_in_background(arguments: list[str]) -> int:
         # A command that fails closes stdout by its end, before it has said anything there.
         code = 0 if written else process.wait()
         errors.seek(0)
-        sys.stderr.write(errors.read().decode(errors="replace"))
-    sys.stdout.write(written.decode())
-    sys.stdout.flush()
+        write(*errors.read().decode(errors="replace").splitlines(), to_stderr=True)
+    write(*written.decode(errors="replace").splitlines())
     process.returncode = code  # it is left on purpose, and needs no warning
     return code

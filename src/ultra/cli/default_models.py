@@ -24,10 +24,7 @@ def choose_models() -> tuple[str, ...]:
     else:
         _check_embedded()
         found = EMBEDDED_MODELS
-        told = (
-            "no provider's key is set, so a small local model answers, in three voices. It knows little and "
-            "errs often; 'ultra models' lists what else can be asked"
-        )
+        told = "no key is set, so a small local model answers, and often errs ('ultra models' lists others)"
     sys.stderr.write(f"ultra: {one_line(told)}\n")
     sys.stderr.flush()
     return found

@@ -18,6 +18,7 @@ from ultra.cli.panes import StepPanes
 from ultra.cli.printable_text import block, one_line
 from ultra.cli.report import (
     answer_name,
+    confidence,
     cost,
     degradations,
     headings,
@@ -100,8 +101,8 @@ class LiveView:
         amount = cost(result)
         reasons = degradations(result)
         spent = seconds(result.response_time) + (f" for {one_line(amount)}" if amount is not None else "")
-        if result.confidence is not None:
-            spent += f", confidence {result.confidence:.2f}"
+        if (sure := confidence(result)) is not None:
+            spent += f", confidence {sure}"
         if result.status == "degraded":
             self._console.print(Text(f"Degraded answer, in {spent}", style="bold yellow"))
         else:

@@ -10,6 +10,7 @@ from ultra.cli.output import write
 from ultra.cli.printable_text import block, one_line
 from ultra.cli.report import (
     answer_name,
+    confidence,
     cost,
     degradations,
     headings,
@@ -70,8 +71,8 @@ class PlainView:
         reasons = degradations(result)
         if result.status == "degraded" or reasons:
             write("", f"{result.status}:", *(f"- {one_line(reason)}" for reason in reasons))
-        if result.confidence is not None:
-            write("", f"confidence: {result.confidence:.2f}")
+        if (sure := confidence(result)) is not None:
+            write("", f"confidence: {sure}")
         if (amount := cost(result)) is not None:
             write("", f"cost: {one_line(amount)}")
 

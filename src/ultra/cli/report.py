@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ModelLine",
     "answer_name",
+    "confidence",
     "cost",
     "degradations",
     "headings",
@@ -31,6 +32,8 @@ _HEADINGS: Final = ("model", "time", "tokens", "calls")
 
 _SMALLEST_COST: Final = 0.0001
 """Dollars; a lower cost is shown as "less than" this."""
+
+_HALF: Final = 0.5
 
 _TITLES: Final = {"initial": "Answers", "meta": "Analysis", "synthesis": "Synthesis"}
 
@@ -101,6 +104,14 @@ def cost(result: OrchestrationResult) -> str | None:
     unpriced = dict.fromkeys(each.model_name for each in responses if each.cost is None and not each.cached)
     amount = f"${result.cost:.4f}" if not 0 < result.cost < _SMALLEST_COST else f"less than ${_SMALLEST_COST}"
     return f"{amount}, without {', '.join(unpriced)}" if unpriced else amount
+
+
+def confidence(result: OrchestrationResult) -> str | None:
+    """Return how sure the run is of its answer; None if it has none, or does not tell."""
+    if result.confidence is None:
+        return None
+    split = result.confidence_basis == "votes" and result.confidence < _HALF
+    return f"{result.confidence:.2f}{', most answers differ from it' if split else ''}"
 
 
 def seconds(value: float) -> str:

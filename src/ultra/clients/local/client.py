@@ -57,6 +57,9 @@ _DRY: Final[Mapping[str, Any]] = {
     "dry_sequence_breakers": ["<|im_end|>"],
 }
 
+# In a short answer a loop is short, too; but an answer may well repeat some words of the question.
+_SHORT_DRY: Final[Mapping[str, Any]] = {"dry_allowed_length": 5}
+
 _TOO_LONG: Final = re.compile(r"\((\d+) tokens\) exceeds the available context size \((\d+) tokens\)")
 
 
@@ -115,7 +118,7 @@ class VoiceDialect(OpenAIChat):
         given = {name: value for name, value in payload.items() if value is not None}
         defaults = {"max_tokens": _MAX_TOKENS, **_DRY, **voice.sampling}
         if options.system is None and request.system is None:
-            defaults |= {"max_tokens": _MOST_OF_A_VOICE, "grammar": _SHORT, "dry_allowed_length": 3}
+            defaults |= {"max_tokens": _MOST_OF_A_VOICE, "grammar": _SHORT, **_SHORT_DRY}
             before = [{"role": "system", "content": voice.system}]
             for question, answer in voice.examples:
                 before += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
