@@ -30,7 +30,8 @@ def ultra(
 ) -> None:
     """Ask several language models the same question and merge their answers.
 
-    It needs no key to start with: ultra ask "..." asks three voices of a small local model.
+    It needs no key to start with: ultra ask "..." then asks three voices of a small local model. Where keys
+    of providers are set, such as OPENAI_API_KEY, it asks these.
     """
     if version:
         typer.echo(version_line())

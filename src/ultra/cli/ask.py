@@ -64,7 +64,7 @@ def ask(
     ] = None,
     stages: Annotated[
         list[str] | None,
-        typer.Option(metavar="STAGE,...", help="The stages to run.  [default: initial,meta,synthesis]"),
+        typer.Option(metavar="STAGE,...", help="The stages to run.  [default: initial,synthesis]"),
     ] = None,
     system: Annotated[
         str | None, typer.Option(metavar="TEXT", help="A system prompt for the models' answers.")
