@@ -60,7 +60,8 @@ def _explain(error: Exception) -> int:
         case typer.TyperException():
             message, code = _misuse(error), error.exit_code
         case ConfigError():
-            sys.stderr.write("".join(f"ultra: {one_line(line)}\n" for line in str(error).splitlines()))
+            for line in str(error).splitlines():
+                tell(line)
             return 2
         case UsageError():
             message, code = str(error), 2

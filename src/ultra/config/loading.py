@@ -391,16 +391,18 @@ class _Reader:
             return None
         return self._convert(where, value, Facts)
 
-    def _check_run(
-        self, run: RunConfig, models: Mapping[str, Any], known: Mapping[str, ModelConfig]
-    ) -> None:
+    def _check_run(self, run: RunConfig, models: Mapping[str, Any], known: Mapping[str, ModelConfig]) -> None:
         """Check the settings of a run against the `models` of the file, and those `known` to be right."""
         if run.judge is not None and run.judge not in models:
             self._add(("run", "judge"), f"found {run.judge!r}; allowed are: {', '.join(models)}")
         if isinstance(run.quorum, int) and models and not 1 <= run.quorum <= len(models):
             allowed = f"'all', or a number between 1 and {len(models)}"
             self._add(("run", "quorum"), f"found {run.quorum!r}; allowed is {allowed}")
-        if run.max_cost is not None and len(known) == len(models) and not any(map(_has_price, known.values())):
+        if (
+            run.max_cost is not None
+            and len(known) == len(models)
+            and not any(map(_has_price, known.values()))
+        ):
             self._add(("run", "max_cost"), "no model has a price, so no run would cost anything")
         if isinstance(run.strategy, dict):
             self._check_name(run.strategy)
