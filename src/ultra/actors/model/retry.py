@@ -121,14 +121,14 @@ class _Retries:
         """Return the seconds to wait before the next attempt; raise `error` where there is none."""
         self._state.set_exception((type(error), error, error.__traceback__))
         try:
-            wait: float = self._retrying.iter(self._state)
+            self._retrying.iter(self._state)
             self._state.prepare_for_next_attempt()
         finally:
             # These objects refer to each other, and to an error whose traceback refers to them. To collect
             # such a cycle would take more time than all the rest.
             self._retrying.iter_state.reset()
             self._state.outcome = None
-        return wait
+        return self._state.upcoming_sleep
 
 
 def _error(state: RetryCallState) -> ModelError:
