@@ -95,10 +95,13 @@ def agreement(
 
 
 def agreed_at_once(
-    question: str, answers: Mapping[str, str], weights: Mapping[str, float] | None = None
+    question: str,
+    answers: Mapping[str, str],
+    weights: Mapping[str, float] | None = None,
+    read: dict[str, FinalAnswer | None] | None = None,
 ) -> Agreed:
-    """Return how answers agree, without letting others run in between."""
-    work = count_in_pieces(question, answers, weights)
+    """Return how answers agree, without letting others run in between; `read` as in `count_in_pieces`."""
+    work = count_in_pieces(question, answers, weights, read=read)
     while True:
         try:
             next(work)
@@ -113,15 +116,18 @@ def count_in_pieces(
     weights: Mapping[str, float] | None = None,
     *,
     by_text: bool = False,
+    read: dict[str, FinalAnswer | None] | None = None,
 ) -> Generator[None, None, Agreed]:
     """Do the work of `agreement`, and yield whenever a few milliseconds of it are done.
 
-    With `by_text`, final answers are not counted, and the similarity of texts is the score.
+    With `by_text`, final answers are not counted, and the similarity of texts is the score. `read` keeps the
+    final answer of each text, for a caller that compares the same texts again.
     """
     weighed = _weighed(answers, weights)
-    read: dict[str, FinalAnswer | None] = {}  # short answers are often the very same
-    for number, text in enumerate(dict.fromkeys(answers.values()), start=1):
-        read[text] = read_answer(text)
+    read = {} if read is None else read
+    for number, text in enumerate(dict.fromkeys(answers.values()), start=1):  # they are often the very same
+        if text not in read:
+            read[text] = read_answer(text)
         if number % _PIECE == 0:
             yield
     found = [read[text] for text in answers.values()]

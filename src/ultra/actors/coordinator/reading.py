@@ -29,6 +29,7 @@ _TOO_LONG: Final = re.compile(
     re.IGNORECASE,
 )
 _TOO_LARGE: Final = 413
+_TASKS: Final = {**TASKS, "judge": JUDGE}
 _QUOTED: Final = 2_000  # characters of an error that are looked through
 
 Written = tuple[ModelRequest, "Mapping[str, int]"]
@@ -63,10 +64,9 @@ class Reader:
         name = task if isinstance(task, str) else "reading"
         if not responses:
             return _nothing_to_read(name)
-        tasks = {**TASKS, "judge": JUDGE}
         composer = Composer(
             name,
-            task=tasks.get(task) if isinstance(task, str) else task,
+            task=_TASKS.get(task) if isinstance(task, str) else task,
             question=self._request.prompt,
             candidates=self._label(tuple(_candidate(each, weights) for each in responses)),
             analyses=[_candidate(each, weights) for each in analyses],
