@@ -8,7 +8,6 @@ LLM-as-a-Judge", 2023). So texts have neutral labels, and each judge sees them i
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 from hashlib import blake2b, shake_128
 from operator import attrgetter, itemgetter
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeVar
 
 from msgspec import Struct
 
+from ultra._support.lazy import lazy_pattern
 from ultra.errors import BadCall
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ _AFTER_BRACKET: Final = (
     r"e~\[",  # MiniMax
 )
 _AFTER_CLOSING_BRACKET: Final = (r"~!?b[\[\]]",)  # MiniMax
-_CONTROL_TOKENS: Final = re.compile(
+_CONTROL_TOKENS: Final = lazy_pattern(
     "|".join(
         f"{sign}(?={'|'.join(patterns)})"
         for sign, patterns in (
@@ -206,7 +206,7 @@ def disarm(content: str) -> str:
     """
     if not ("<" in content or "[" in content or "]" in content):
         return content
-    return _CONTROL_TOKENS.sub(lambda match: f"{match[0]} ", content)
+    return _CONTROL_TOKENS().sub(lambda match: f"{match[0]} ", content)
 
 
 @lru_cache(maxsize=256)

@@ -6,14 +6,13 @@ Bayes risk decoding (Kumar and Byrne, 2004).
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from functools import cache
 from itertools import chain, islice, pairwise
 from typing import TYPE_CHECKING, Final, Protocol
 
 from msgspec import Struct
 
+from ultra._support.lazy import lazy_pattern
 from ultra.scoring.final_answers import names_of_equals, read_answer
 
 if TYPE_CHECKING:
@@ -28,6 +27,7 @@ __all__ = ["Agreed", "Scorer", "agreed_at_once", "agreement", "count_in_pieces"]
 _UNSPACED: Final = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 )
+_WORD: Final = lazy_pattern(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")  # in any script
 _MOST_WORDS: Final = 4096
 """How many words of an answer are compared, at its beginning."""
 _ALL_WORDS: Final = 4_096
@@ -260,15 +260,9 @@ def _shared(
 
 def _words(text: str, most: int) -> list[str]:
     # So many characters have more words than are compared, in any script that has spaces.
-    found = _pattern().findall(text[: most * 16].casefold())[:most]
+    found = _WORD().findall(text[: most * 16].casefold())[:most]
     # An answer may have no words, such as a single emoji.
     return found or text[:most].split()
-
-
-@cache
-def _pattern() -> re.Pattern[str]:
-    """Return the pattern of words in any script; compiling it takes 2 to 3 ms."""
-    return re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
 
 
 def _features(words: list[str], known: frozenset[str]) -> frozenset[str]:
