@@ -142,14 +142,15 @@ def _problems(configuration: Configuration) -> Iterator[str]:
     """Yield a line for each deployment that cannot be connected to, and for other settings that fail."""
     from ultra.errors import MissingExtra, UltraError  # noqa: PLC0415 - not for the help alone
     from ultra.orchestrator.orchestrator import MultiLLMOrchestrator  # noqa: PLC0415 - as above
-    from ultra.orchestrator.planning import check_stages, stages_of, strategy_of  # noqa: PLC0415 - as above
+    from ultra.orchestrator.planning import stages_of, strategy_of  # noqa: PLC0415 - as above
+    from ultra.strategies.stages import order_stages  # noqa: PLC0415 - as above
 
     def check_strategy() -> None:
         strategy_of(configuration.run.load_strategy(), None, known)
 
     known = stages_of(MultiLLMOrchestrator)
     checks = {
-        ("run", "stages"): lambda: check_stages(configuration.run.stages, known),
+        ("run", "stages"): lambda: order_stages(configuration.run.stages, known),
         ("run", "strategy"): check_strategy,
     }
     for where, run_check in checks.items():

@@ -316,7 +316,7 @@ def load_configuration(source: str | Path | ConfigurationFile | Configuration) -
 
 
 def examine_configuration(source: str | Path | ConfigurationFile) -> tuple[Configuration, list[str]]:
-    """Return what can be read of the file at this path, or one that was read, and a line for each error in it.
+    """Return what can be read of a file, and a line for each error in it.
 
     What is not allowed is left out of the configuration, as are models that lack something.
 

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from ultra.actors.model.cache_access import CacheWriter
     from ultra.actors.model.messages import LocalRequest, LocalRequests
     from ultra.actors.model.registered import RegisteredModel
-    from ultra.bridge.caller import Caller
     from ultra.messages import Completion
     from ultra.stores.contracts import CacheKey
 
