@@ -1,4 +1,4 @@
-"""`python -m ultra`: the command `ultra`, for whoever has several environments and means this one."""
+"""`python -m ultra`: the command `ultra` of the Python environment that runs it."""
 
 from __future__ import annotations
 

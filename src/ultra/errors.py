@@ -72,7 +72,7 @@ class UltraError(Exception):
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Leave `__init__` out, whose parameters are not those of `args`."""
+        """Rebuild the error without calling `__init__`, whose parameters differ from `args`."""
         state = {name: _picklable(value, as_error=False) for name, value in vars(self).items()}
         cause = None if self.__cause__ is None else _picklable(self.__cause__, as_error=True)
         return _restored, (type(self), self.args, state, cause, self.__suppress_context__)
@@ -135,7 +135,10 @@ class BadCall(UsageError, ValueError):
 
 
 class ConfigError(UsageError, ValueError):
-    """Your configuration is wrong; the message names file, key, what was found and what is allowed."""
+    """Your configuration is wrong; the message has a line for each error.
+
+    Each names the file, the line and the key, what was found and what is allowed.
+    """
 
 
 class MissingExtra(UsageError, ImportError):

@@ -45,7 +45,7 @@ async def test_answers_analyses_and_the_synthesis_are_written_as_plain_text() ->
         assert re.search(rf"^--- {stage}, \d+\.\d s$", output, re.MULTILINE)
     assert output.count("Surely Paris.\n") == 2
     assert re.search(
-        r"^model +time +tokens +attempts +score\nfirst  +\d+\.\d s +9 +3 .*\nsecond ", output, re.MULTILINE
+        r"^model +time +tokens +calls +agreement\nfirst  +\d+\.\d s +9 +3 .*\nsecond ", output, re.MULTILINE
     )
 
 

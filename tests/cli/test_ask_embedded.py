@@ -32,15 +32,18 @@ def processes_with(variable: str) -> list[str]:
 @pytest.mark.long
 async def test_the_voices_of_the_embedded_model_know_the_capital_of_france_and_leave_no_process() -> None:
     mark = uuid4().hex
-    done = await run_ultra(
-        *("ask", "What is the capital of France?", "--stages", "initial,synthesis", "--json"),
-        env={"MARK": mark},
-    )
+    done = await run_ultra("ask", "What is the capital of France?", "--json", env={"MARK": mark})
 
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.returncode == 0
+    assert b"no key is set, so a small local model answers" in done.stderr
     result = msgspec.json.decode(done.stdout, type=OrchestrationResult)
-    assert list(result.initial_responses) == ["careful", "creative", "concise"]
-    assert "Paris" in str(result.final_synthesis)
+    answers = {name: str(response) for name, response in result.initial_responses.items()}
+    assert list(answers) == ["careful", "creative", "concise"]
+    assert all("Paris" in answer and answer.count(".") == 1 for answer in answers.values())
+    # A model this small merges badly, so one of the answers stands, word for word.
+    assert result.strategy == "best_of"
+    assert str(result.final_synthesis) in answers.values()
+    assert (result.status, result.notices) == ("success", [])
     assert processes_with(mark) == []
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ultra.cli.arguments import (
-    DEFAULT_MODELS,
+    EMBEDDED_MODELS,
     Question,
     RequestedModel,
     parse_model,
@@ -50,10 +50,6 @@ def test_what_is_not_provider_and_model_is_refused(text: str) -> None:
         parse_model(text)
 
 
-def test_without_a_model_the_voices_of_the_embedded_one_are_asked() -> None:
-    assert [model.identifier for model in parse_models([])] == list(DEFAULT_MODELS)
-
-
 def test_a_model_that_is_given_twice_is_refused() -> None:
     with pytest.raises(BadCall, match="'local:careful' is given 2 times"):
         parse_models(["local:careful@1", "local:careful@2"])
@@ -67,7 +63,9 @@ def test_models_are_named_without_their_provider_unless_two_would_share_the_name
 
 def test_a_subset_can_be_named_with_and_without_the_provider() -> None:
     question = Question(
-        prompt="?", models=parse_models([]), chosen=parse_names(["local:careful, concise", "other"])
+        prompt="?",
+        models=parse_models(EMBEDDED_MODELS),
+        chosen=parse_names(["local:careful, concise", "other"]),
     )
 
     assert question.chosen_names() == ["careful", "concise", "other"]

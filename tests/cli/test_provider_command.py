@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
+import shutil
 import signal
 from typing import TYPE_CHECKING
 
@@ -10,11 +13,13 @@ import httpx
 import pytest
 import trio
 
-from helpers.command_line import PATIENCE, ended, run_ultra, ultra_running
+from helpers.command_line import PATIENCE, ULTRA, ended, environment, run_ultra, ultra_running
 from ultra.cli import app
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+needs_bash = pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
 
 ASKED = {"model": "any", "messages": [{"role": "user", "content": "Why?"}], "max_tokens": 20}
 
@@ -24,11 +29,11 @@ async def variables(process: trio.Process) -> tuple[str, dict[str, str]]:
     assert process.stdout is not None
     printed = b""
     with trio.fail_after(PATIENCE):
-        while b"GEMINI_API_KEY=simulated\n" not in printed:
-            data = await process.stdout.receive_some()
-            assert data, "the provider ended"
+        async for data in process.stdout:  # it closes the pipe when all is said
             printed += data
-    url, *lines = printed.decode().splitlines()
+    assert printed, "the provider ended"
+    first, *lines = printed.decode().splitlines()
+    url = first.removeprefix("# simulated models at ")
     return url, dict(re.fullmatch("export ([A-Z_]+)=(.+)", line).groups() for line in lines)  # type: ignore[union-attr,misc]
 
 
@@ -53,6 +58,34 @@ async def test_ask_finds_it_by_the_variables_that_it_prints() -> None:
 
     assert done.returncode == 0, done.stderr
     assert done.stderr == b""
+
+
+@needs_bash
+@pytest.mark.parametrize("command", ["ultra provider --background --seed 3", "ultra provider --seed 3 &"])
+async def test_a_shell_evaluates_what_it_prints_while_it_goes_on(command: str, tmp_path: Path) -> None:
+    program = tmp_path / "ultra"
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(ULTRA)} "$@"\n')
+    program.chmod(0o755)
+    script = f"""
+        PATH={shlex.quote(str(tmp_path))}:$PATH
+        eval "$({command})" || exit 1
+        ultra ask Why? --model openai:any --json
+        kill $ULTRA_PROVIDER_PID
+    """
+    with trio.fail_after(PATIENCE):
+        done = await trio.run_process(
+            ["bash", "-c", script], env=environment(), capture_stdout=True, capture_stderr=True, check=False
+        )
+
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert json.loads(done.stdout)["status"] == "success"
+
+
+async def test_one_that_cannot_serve_in_the_background_says_so() -> None:
+    done = await run_ultra("provider", "--background", "--host", "192.0.2.1")
+
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert re.fullmatch(rb"ultra: the operating system reports: .*\n", done.stderr)
 
 
 async def test_a_fault_plan_is_applied_and_reported(tmp_path: Path) -> None:

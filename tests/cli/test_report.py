@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 
 from ultra.cli.report import (
-    HEADINGS,
     answer_name,
+    confidence,
     cost,
     degradations,
+    headings,
     model_lines,
     step_title,
     unshown_answer,
@@ -43,11 +44,12 @@ def test_each_model_has_a_line_with_all_its_stages_summed_up() -> None:
         step(response("heavy", "synthesis", usage=Usage(output=20), response_time=2.0, attempts=2)),
     ]
 
-    lines = [dict(zip(HEADINGS, line.cells, strict=True)) for line in model_lines(result(steps=steps))]
+    done = result(steps=steps, quality_basis="votes")
+    lines = [dict(zip(headings(done), line.cells, strict=True)) for line in model_lines(done)]
 
     assert lines == [
-        {"model": "heavy", "time": "3.0 s", "tokens": "30", "attempts": "3", "score": "0.88"},
-        {"model": "light", "time": "0.5 s", "tokens": "~7", "attempts": "1", "score": "-"},
+        {"model": "heavy", "time": "3.0 s", "tokens": "30", "calls": "2 + 1 retry", "agreement": "0.88"},
+        {"model": "light", "time": "0.5 s", "tokens": "~7", "calls": "1", "agreement": "-"},
     ]
 
 
@@ -60,15 +62,42 @@ def test_samples_and_rounds_are_counted_in_the_line_of_their_model() -> None:
         step(response("heavy", "debate", usage=Usage(output=4)), number=1),
     ]
 
-    (heavy, _) = model_lines(result(steps=steps))
+    done = result(steps=steps, quality_basis="grade")
+    (heavy, _) = model_lines(done)
 
-    assert dict(zip(HEADINGS, heavy.cells, strict=True)) | {"time": ""} == {
+    assert dict(zip(headings(done), heavy.cells, strict=True)) | {"time": ""} == {
         "model": "heavy",
         "time": "",
         "tokens": "7",
-        "attempts": "3",
-        "score": "0.75",
+        "calls": "3",
+        "grade": "0.75",
     }
+
+
+def test_the_last_column_says_what_the_scores_are_and_is_left_out_without_any() -> None:
+    scored = [step(response("heavy", "initial", quality=0.5))]
+
+    assert headings(result(steps=scored, quality_basis="votes"))[-1] == "agreement"
+    assert headings(result(steps=scored, quality_basis="similarity"))[-1] == "agreement"
+    assert headings(result(steps=scored, quality_basis="grade"))[-1] == "grade"
+    assert headings(result(steps=scored))[-1] == "score"  # of a strategy that scores in its own way
+    assert headings(result(failures=[failure("light", "initial")]))[-1] == "outcome"
+    assert headings(result()) == ("model", "time", "tokens", "calls")
+
+
+def test_a_confidence_of_less_than_half_of_the_votes_is_put_in_words() -> None:
+    assert (
+        confidence(result(confidence=1 / 3, confidence_basis="votes")) == "0.33, most answers differ from it"
+    )
+    assert confidence(result(confidence=0.5, confidence_basis="votes")) == "0.50"
+    assert confidence(result(confidence=0.3, confidence_basis="similarity")) == "0.30"
+    assert confidence(result()) is None
+
+
+def test_an_answer_from_the_cache_is_no_call() -> None:
+    (heavy, _) = model_lines(result(steps=[step(response("heavy", "initial", attempts=0, cached=True))]))
+
+    assert heavy.cells[-1] == "0"
 
 
 def test_the_answer_is_shown_unless_the_last_step_has_shown_it_alone() -> None:
@@ -96,13 +125,13 @@ def test_all_samples_of_a_model_are_in_its_line() -> None:
 
     (heavy, _) = model_lines(result(steps=[step(*answers)]))
 
-    assert heavy.cells == ("heavy", "2.0 s", "6", "2", "-")
+    assert heavy.cells == ("heavy", "2.0 s", "6", "2")
 
 
-def test_a_model_that_never_answered_has_its_attempts_and_the_word_failed() -> None:
+def test_a_model_that_never_answered_has_its_calls_and_the_word_failed() -> None:
     (_, light) = model_lines(result(failures=[failure("light", "initial")]))
 
-    assert light.cells == ("light", "-", "-", "4", "failed")
+    assert light.cells == ("light", "-", "-", "1 + 3 retries", "failed")
     assert light.failed
 
 

@@ -74,12 +74,18 @@ def test_a_whole_configuration_is_read(tmp_path: Path, monkeypatch: pytest.Monke
         ("weight = 2", 'weight = "two"', 15, "models.gpt.weight", "found 'two'"),
         ("weight = 2", "wieght = 2", 15, "models.gpt.wieght", "allowed are: model, weight"),
         ("[retry]", "[retries]", 10, "retries", "allowed are: run, cache, retry"),
-        ("max_retries = 1", "max_retries = -1", 10, "retry", "0 or more"),
+        ("max_retries = 1", "max_retries = -1", 11, "retry.max_retries", "0 or more"),
         ("timeout = 30", "timeout = 0", 4, "run.timeout", "a number above 0"),
         ('judge = "gpt"', 'judge = "nobody"', 5, "run.judge", "allowed are: gpt, claude"),
         ('quorum = "all"', "quorum = 3", 3, "run.quorum", "between 1 and 2"),
         ("concurrency = 4", "concurency = 4", 18, "models.gpt.limits.concurency", "allowed are: concurrency"),
-        ("concurrency = 4", "concurrency = 0", 18, "models.gpt", "a whole number, 1 or more"),
+        (
+            "concurrency = 4",
+            "concurrency = 0",
+            18,
+            "models.gpt.limits.concurrency",
+            "a whole number, 1 or more",
+        ),
         ("${ULTRA_TEST_KEY}", "${ULTRA_NO_SUCH}", 16, "models.gpt.api_key", "ULTRA_NO_SUCH is not set"),
     ],
 )
@@ -252,7 +258,7 @@ ONE = '[models.a]\nmodel = "vllm:x"\n'
             '[models.a]\nmodel = [{ modl = "vllm:x" }]\n',
             "2: models.a.model.0: unknown key modl; allowed are: model, api_key, base_url, options",
         ),
-        ("[models.a]\nmodel = []\n", "1: models.a: model is empty"),
+        ("[models.a]\nmodel = []\n", "2: models.a.model: model is empty"),
         ('[models.a]\nmodel = ["vllm:x", 3]\n', "2: models.a.model.1: found 3; allowed is text or a section"),
         ('[[models]]\nmodel = "vllm:x"\n', "1: models: allowed is a section"),
     ],
@@ -331,3 +337,57 @@ def test_init_takes_the_embedded_model_only_where_there_is_no_other(
         path = tmp_path / f"{expected[0]}.toml"
         init(path)
         assert list(load_configuration(path).models) == expected
+
+
+MANY = """\
+[run]
+timeout = 0
+quorum = 5
+wrong = 1
+strategy = "vot"
+
+[retry]
+max_retries = -1
+multiplier = "two"
+
+[caches]
+
+[models.gpt]
+model = "openia:gpt-4o-mini"
+weight = "two"
+wieght = 2
+limits = { concurrency = 0, requests_per_minute = -1 }
+
+[models.mine]
+model = "openai:gpt-4o-mini"
+api_key = "${ULTRA_NO_SUCH}"
+temperature = 1
+"""
+
+
+async def test_a_check_tells_all_errors_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("ULTRA_NO_SUCH", raising=False)
+    path = write(tmp_path, MANY)
+
+    assert check(path) == 2
+
+    lines = [line.removeprefix(f"ultra: {path}:") for line in capsys.readouterr().err.splitlines()]
+    expected = [
+        (2, "run.timeout"),
+        (3, "run.quorum"),
+        (4, "run.wrong"),
+        (5, "run.strategy"),
+        (8, "retry.max_retries"),
+        (9, "retry.multiplier"),
+        (11, "caches"),
+        (13, "models.gpt"),
+        (15, "models.gpt.weight"),
+        (16, "models.gpt.wieght"),
+        (17, "models.gpt.limits.concurrency"),
+        (17, "models.gpt.limits.requests_per_minute"),
+        (21, "models.mine.api_key"),
+        (22, "models.mine.temperature"),
+    ]
+    assert [tuple(line.split(": ")[:2]) for line in lines] == [(str(number), key) for number, key in expected]

@@ -566,6 +566,7 @@ async def test_agreement_scores_the_initial_answers_by_default() -> None:
 
     scores = {name: response.quality for name, response in results["initial_responses"].items()}
     assert scores == {"a": 0.5, "b": 0.5, "c": 0.0}
+    assert results["quality_basis"] == "votes"
     assert results["metrics"]["a"].quality_scores == [0.5]
 
 

@@ -105,12 +105,13 @@ async def test_the_judge_stands_before_the_scorer() -> None:
     judge = register(FakeModel(grade), "judge")
     result = await best_of(scorer=scores(a=0.9, b=0.9, c=0.1), judge=judge)
     assert (str(result.final_synthesis), result.confidence) == ("c says so", 0.9)
+    assert (result.confidence_basis, result.quality_basis) == ("quality", "grade")
 
 
 async def test_without_scorer_and_judge_the_heaviest_wins_with_its_share_of_the_votes() -> None:
     result = await best_of(weights=(1.0, 2.0, 1.0))
     assert (str(result.final_synthesis), result.confidence) == ("b says so", 0.5)
-    assert result.confidence_basis == "votes"
+    assert (result.confidence_basis, result.quality_basis) == ("votes", None)  # nothing was scored
 
 
 async def test_a_single_answer_is_not_scored() -> None:

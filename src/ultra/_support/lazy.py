@@ -1,15 +1,17 @@
-"""Public names that are imported when they are first asked for."""
+"""What is made when it is first asked for: public names are imported, and patterns compiled."""
 
 from __future__ import annotations
 
+import re
 import sys
+from functools import cache, partial
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["lazy_names"]
+__all__ = ["lazy_names", "lazy_pattern"]
 
 
 def lazy_names(
@@ -35,3 +37,14 @@ def lazy_names(
         return sorted({*vars(sys.modules[package]), *homes})
 
     return get, names
+
+
+def lazy_pattern(pattern: str, flags: int = 0) -> Callable[[], re.Pattern[str]]:
+    r"""Return a function that returns the compiled pattern, for one that takes long to compile.
+
+    ::
+
+        _WORD: Final = lazy_pattern(r"\w+")
+        _WORD().findall(text)
+    """
+    return cache(partial(re.compile, pattern, flags))

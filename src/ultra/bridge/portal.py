@@ -338,7 +338,7 @@ class _WrappedContextManager(AbstractAsyncContextManager[T, bool]):
 class SharedTrioThread:
     """A trio thread for all that use it at the same time: the first starts it, the last stops it.
 
-    One that cannot be started, or has died, is replaced for whoever comes next.
+    A thread that cannot be started, or has died, is replaced by the next call that needs one.
     """
 
     def __init__(self, name: str = "trio") -> None:

@@ -12,7 +12,7 @@ import typer
 from ultra.cli.commands import CommandGroup, new_app
 from ultra.cli.output import tell
 from ultra.cli.version import version_line
-from ultra.errors import BadCall, UltraError, UsageError
+from ultra.errors import BadCall, ConfigError, UltraError, UsageError
 
 __all__ = ["app", "run"]
 
@@ -30,7 +30,8 @@ def ultra(
 ) -> None:
     """Ask several language models the same question and merge their answers.
 
-    It needs no key to start with: ultra ask "..." asks three voices of a small local model.
+    It needs no key to start with: ultra ask "..." then asks three voices of a small local model. Where keys
+    of providers are set, such as OPENAI_API_KEY, it asks these.
     """
     if version:
         typer.echo(version_line())
@@ -58,6 +59,10 @@ def _explain(error: Exception) -> int:
     match error:
         case typer.TyperException():
             message, code = _misuse(error), error.exit_code
+        case ConfigError():
+            for line in str(error).splitlines():
+                tell(line)
+            return 2
         case UsageError():
             message, code = str(error), 2
         case UltraError():

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONFIGURATION",
-    "DEFAULT_MODELS",
+    "EMBEDDED_MODELS",
     "Question",
     "RequestedModel",
     "find_configuration",
@@ -28,9 +28,8 @@ __all__ = [
     "read_prompt",
 ]
 
-DEFAULT_MODELS: Final = ("local:careful", "local:creative", "local:concise")
-"""The models that are asked if none is named: the three voices of the embedded model."""
-
+EMBEDDED_MODELS: Final = ("local:careful", "local:creative", "local:concise")
+"""The three voices of the embedded model."""
 
 CONFIGURATION: Final = "ultra.toml"
 """The name of the configuration that is used if it is in the working directory."""
@@ -66,6 +65,11 @@ class Question:
     system: str | None = None
     timeout: float | None = None
     quorum: int | Literal["all"] | None = None
+
+    @property
+    def is_to_embedded(self) -> bool:
+        """Whether all models are voices of the embedded one."""
+        return bool(self.models) and all(model.identifier.startswith("local:") for model in self.models)
 
     def names(self) -> dict[str, RequestedModel]:
         """Return the models by the names that are shown: without the provider, if that is unique."""
@@ -119,12 +123,12 @@ def parse_model(text: str) -> RequestedModel:
 
 
 def parse_models(texts: Iterable[str]) -> tuple[RequestedModel, ...]:
-    """Return the models of all ``--model``; without any, the default.
+    """Return the models of all ``--model``.
 
     Raises:
         BadCall: as `parse_model`, or a model is named twice.
     """
-    models = tuple(parse_model(text) for text in texts) or tuple(map(RequestedModel, DEFAULT_MODELS))
+    models = tuple(parse_model(text) for text in texts)
     for identifier, times in Counter(model.identifier for model in models).items():
         if times > 1:
             raise BadCall(f"--model {identifier!r} is given {times} times; give each model once")

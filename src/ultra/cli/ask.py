@@ -36,8 +36,8 @@ def ask(
             "-m",
             metavar="PROVIDER:MODEL[@WEIGHT]",
             help="A model to ask; repeat it for more. The one of highest weight that answered writes the "
-            "synthesis. Without it: those of ultra.toml, if that is here, or else the three voices of the "
-            "local model. 'ultra models' lists providers.",
+            "synthesis. Without it: those of ultra.toml, if that is here; or else a model of each provider "
+            "whose key is set; or else the three voices of the local model. 'ultra models' lists providers.",
         ),
     ] = None,
     config: Annotated[
@@ -58,12 +58,13 @@ def ask(
         typer.Option(
             metavar="NAME",
             help="How the models are asked and their answers merged: synthesize, vote, best_of, one of an "
-            "installed package, or a class of your own, as module:Class.  [default: synthesize]",
+            "installed package, or a class of your own, as module:Class.  [default: synthesize; best_of for "
+            "voices of the local model alone]",
         ),
     ] = None,
     stages: Annotated[
         list[str] | None,
-        typer.Option(metavar="STAGE,...", help="The stages to run.  [default: initial,meta,synthesis]"),
+        typer.Option(metavar="STAGE,...", help="The stages to run.  [default: initial,synthesis]"),
     ] = None,
     system: Annotated[
         str | None, typer.Option(metavar="TEXT", help="A system prompt for the models' answers.")
@@ -96,11 +97,12 @@ def ask(
 ) -> int:
     """Ask several models the same question and merge their answers.
 
-    The models answer side by side, analyse each other's answers, and the synthesis merges them, unless
-    another strategy is chosen. Then a line for each model tells its time, tokens, attempts, and how far
-    it agreed with the others.
+    The models answer side by side. Where all come to the same short answer, it stands; otherwise one of
+    them merges the answers. Another strategy, or stages, can be chosen. Then a line for each model tells
+    its time, tokens, calls, and how far it agreed with the others.
     """
     # The models' side takes longer to import than a misspelt option to be found.
+    from ultra.cli.default_models import choose_models  # noqa: PLC0415
     from ultra.cli.json_output import reporting_errors  # noqa: PLC0415
     from ultra.cli.session import open_view, run  # noqa: PLC0415
 
@@ -108,7 +110,7 @@ def ask(
         configuration = find_configuration(config, models)
         question = Question(
             prompt=read_prompt(prompt),
-            models=parse_models(models or ()) if configuration is None else (),
+            models=parse_models(models or choose_models()) if configuration is None else (),
             configuration=configuration,
             found=config is None,
             chosen=parse_names(chosen),

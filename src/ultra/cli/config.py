@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -112,16 +113,17 @@ def check(
     is trusted (see: ultra config trust --help), or asks for nothing that needs trust.
     """
     from ultra.config.file import ConfigurationFile  # noqa: PLC0415 - not for the help alone
-    from ultra.config.loading import load_configuration  # noqa: PLC0415 - as above
+    from ultra.config.loading import examine_configuration  # noqa: PLC0415 - as above
     from ultra.config.trust import check_trust  # noqa: PLC0415 - as above
     from ultra.orchestrator.orchestrator import MultiLLMOrchestrator  # noqa: PLC0415 - as above
 
     file = ConfigurationFile.read(path or CONFIGURATION)
     if path is None:
         check_trust(file, f"name it: ultra config check {file.path}{' --ask' if ask else ''}")
-    configuration = load_configuration(file)
-    if problems := list(_problems(configuration)):
-        for problem in problems:
+    configuration, problems = examine_configuration(file)
+    problems += _problems(configuration)
+    if problems:
+        for problem in sorted(problems, key=partial(_line_in, str(file.path))):
             tell(problem)
         return 2
     MultiLLMOrchestrator.from_config(configuration.without_store())
@@ -130,10 +132,33 @@ def check(
     return _ask_each(configuration) if ask else 0
 
 
-def _problems(configuration: Configuration) -> Iterator[str]:
-    """Yield a line for each deployment that cannot be connected to, so that one check finds all."""
-    from ultra.errors import MissingExtra, UltraError  # noqa: PLC0415 - not for the help alone
+def _line_in(file: str, problem: str) -> int:
+    """Return the number of the line that a problem names; 0: it names none."""
+    number = problem.removeprefix(f"{file}:").partition(":")[0]
+    return int(number) if number.isdecimal() else 0
 
+
+def _problems(configuration: Configuration) -> Iterator[str]:
+    """Yield a line for each deployment that cannot be connected to, and for other settings that fail."""
+    from ultra.errors import MissingExtra, UltraError  # noqa: PLC0415 - not for the help alone
+    from ultra.orchestrator.orchestrator import MultiLLMOrchestrator  # noqa: PLC0415 - as above
+    from ultra.orchestrator.planning import stages_of, strategy_of  # noqa: PLC0415 - as above
+    from ultra.strategies.stages import order_stages  # noqa: PLC0415 - as above
+
+    def check_strategy() -> None:
+        strategy_of(configuration.run.load_strategy(), None, known)
+
+    known = stages_of(MultiLLMOrchestrator)
+    checks = {
+        ("run", "stages"): lambda: order_stages(configuration.run.stages, known),
+        ("run", "strategy"): check_strategy,
+    }
+    for where, run_check in checks.items():
+        try:
+            with configuration.explaining(*where):
+                run_check()
+        except UltraError as error:
+            yield str(error)
     for name, model in configuration.models.items():
         for deployment in model.deployments:
             try:

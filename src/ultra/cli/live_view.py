@@ -17,10 +17,11 @@ from ultra.cli.columns import Columns
 from ultra.cli.panes import StepPanes
 from ultra.cli.printable_text import block, one_line
 from ultra.cli.report import (
-    HEADINGS,
     answer_name,
+    confidence,
     cost,
     degradations,
+    headings,
     model_lines,
     seconds,
     step_title,
@@ -100,8 +101,8 @@ class LiveView:
         amount = cost(result)
         reasons = degradations(result)
         spent = seconds(result.response_time) + (f" for {one_line(amount)}" if amount is not None else "")
-        if result.confidence is not None:
-            spent += f", confidence {result.confidence:.2f}"
+        if (sure := confidence(result)) is not None:
+            spent += f", confidence {sure}"
         if result.status == "degraded":
             self._console.print(Text(f"Degraded answer, in {spent}", style="bold yellow"))
         else:
@@ -141,8 +142,8 @@ class LiveView:
 
 def _table(result: OrchestrationResult) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
-    for heading in HEADINGS:
-        table.add_column(heading, justify="left" if heading == HEADINGS[0] else "right")
+    for number, heading in enumerate(headings(result)):
+        table.add_column(heading, justify="right" if number else "left")
     for line in model_lines(result):
         table.add_row(*(Text(one_line(cell)) for cell in line.cells), style="red" if line.failed else None)
     return table

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ultra.cli.arguments import DEFAULT_MODELS
+from ultra.cli.arguments import EMBEDDED_MODELS
 from ultra.cli.commands import new_app
 from ultra.cli.output import write
 from ultra.cli.printable_text import one_line
@@ -95,4 +95,4 @@ def _write(statuses: list[ProviderStatus]) -> None:
 
 def _examples(status: ProviderStatus) -> tuple[str, ...]:
     """Return examples of what follows ``--model``; of the embedded model, all of its voices."""
-    return DEFAULT_MODELS if status.name == "local" and status.available else (status.example,)
+    return EMBEDDED_MODELS if status.name == "local" and status.available else (status.example,)

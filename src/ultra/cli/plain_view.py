@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Self
 from ultra.cli.output import write
 from ultra.cli.printable_text import block, one_line
 from ultra.cli.report import (
-    HEADINGS,
     answer_name,
+    confidence,
     cost,
     degradations,
+    headings,
     model_lines,
     seconds,
     step_name,
@@ -66,12 +67,12 @@ class PlainView:
             best = result.synthesis_source == "best_candidate"
             heading = f"best answer: {name}, in place of a synthesis" if best else f"answer: {name}"
             write(f"--- {heading}", block(answer.content), "")
-        write(*_aligned([HEADINGS, *(line.cells for line in model_lines(result))]))
+        write(*_aligned([headings(result), *(line.cells for line in model_lines(result))]))
         reasons = degradations(result)
         if result.status == "degraded" or reasons:
             write("", f"{result.status}:", *(f"- {one_line(reason)}" for reason in reasons))
-        if result.confidence is not None:
-            write("", f"confidence: {result.confidence:.2f}")
+        if (sure := confidence(result)) is not None:
+            write("", f"confidence: {sure}")
         if (amount := cost(result)) is not None:
             write("", f"cost: {one_line(amount)}")
 

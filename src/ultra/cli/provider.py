@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import sys
 from math import inf
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +15,8 @@ from ultra.cli.output import write
 from ultra.errors import BadCall
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ultra.faults.plan import FaultPlan
     from ultra.faults.rules import Seconds
 
@@ -42,6 +47,13 @@ def provider(
     tokens_per_minute: Annotated[
         int, typer.Option(metavar="N", help="Likewise, of prompts and answers together.")
     ] = 10_000_000,
+    background: Annotated[
+        bool,
+        typer.Option(
+            "--background",
+            help="Go on in the background, without a log, until: kill $ULTRA_PROVIDER_PID.",
+        ),
+    ] = False,
     verbose: Annotated[
         int,
         typer.Option(
@@ -56,9 +68,27 @@ def provider(
 ) -> int:
     """Serve simulated models in the protocols of OpenAI, Anthropic, Gemini and Ollama.
 
-    Prints the variables that lead the usual clients to it. Answers are made up, but equal questions
-    get equal ones, with usage, rate limits, errors and streams as the real providers send them.
+    Prints the variables that lead the usual clients to it, as a shell reads them:
+
+    eval "$(ultra provider --background)"
+
+    Answers are made up, but equal questions get equal ones, with usage, rate limits, errors and streams as
+    the real providers send them.
     """
+    if background:
+        from ultra.cli.background import run_in_background  # noqa: PLC0415 - not for the help alone
+
+        optional = {"--tokens-per-second": tokens_per_second, "--faults": faults}
+        options = {
+            "--host": host,
+            "--port": port,
+            "--latency": latency,
+            "--seed": seed,
+            "--requests-per-minute": requests_per_minute,
+            "--tokens-per-minute": tokens_per_minute,
+            **{name: value for name, value in optional.items() if value is not None},
+        }
+        return run_in_background(["provider", *(f"{name}={value}" for name, value in options.items())])
     import trio  # noqa: PLC0415 - not for the help alone
 
     from ultra.cli.logs import configure_logs  # noqa: PLC0415 - as above
@@ -83,12 +113,25 @@ def provider(
 
     async def serve() -> None:
         async with served as running:
-            write(running.url, *(f"export {name}={value}" for name, value in running.environment.items()))
+            _announce(running.url, running.environment)
             await trio.sleep_forever()
 
     ended_by = run_until_signalled(serve)
     _report(plan)
     return 0 if ended_by is None else 128 + ended_by
+
+
+def _announce(url: str, environment: Mapping[str, str]) -> None:
+    """Write where it serves, as lines that a shell can read.
+
+    A pipe is closed afterwards: a shell's ``$(ultra provider &)`` waits until nobody can write to it.
+    """
+    variables = {**environment, "ULTRA_PROVIDER_PID": str(os.getpid())}
+    exports = (f"export {name}={shlex.quote(value)}" for name, value in variables.items())
+    write(f"# simulated models at {url}", *exports)
+    if not sys.stdout.isatty():
+        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device, not a path
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def _report(plan: FaultPlan | None) -> None:

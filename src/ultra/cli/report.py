@@ -12,14 +12,15 @@ from ultra.messages.results import sample_name
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ultra.messages.results import ModelResponse, OrchestrationResult
+    from ultra.messages.results import ModelFailure, ModelResponse, OrchestrationResult
 
 __all__ = [
-    "HEADINGS",
     "ModelLine",
     "answer_name",
+    "confidence",
     "cost",
     "degradations",
+    "headings",
     "model_lines",
     "seconds",
     "step_name",
@@ -27,16 +28,18 @@ __all__ = [
     "unshown_answer",
 ]
 
-HEADINGS: Final = ("model", "time", "tokens", "attempts", "score")
+_HEADINGS: Final = ("model", "time", "tokens", "calls")
 
 _SMALLEST_COST: Final = 0.0001
 """Dollars; a lower cost is shown as "less than" this."""
+
+_HALF: Final = 0.5
 
 _TITLES: Final = {"initial": "Answers", "meta": "Analysis", "synthesis": "Synthesis"}
 
 
 class ModelLine(Struct, frozen=True):
-    """One model over all steps; `cells` are the texts under `HEADINGS`."""
+    """One model over all steps; `cells` are the texts under `headings`."""
 
     cells: tuple[str, ...]
     failed: bool
@@ -44,7 +47,17 @@ class ModelLine(Struct, frozen=True):
 
 def model_lines(result: OrchestrationResult) -> list[ModelLine]:
     """Return a line for each model that the run could ask, highest weight first."""
-    return [_model_line(result, name) for name in result.metrics]
+    last = len(headings(result)) > len(_HEADINGS)
+    return [_model_line(result, name, last=last) for name in result.metrics]
+
+
+def headings(result: OrchestrationResult) -> tuple[str, ...]:
+    """Return the headings of the lines. The last is what scores are, if there are scores or failures."""
+    if result.quality_basis is not None:
+        return (*_HEADINGS, "grade" if result.quality_basis == "grade" else "agreement")
+    if any(response.quality is not None for step in result.steps for response in step.responses):
+        return (*_HEADINGS, "score")
+    return (*_HEADINGS, "outcome") if result.failures else _HEADINGS
 
 
 def step_name(name: str, number: int) -> str:
@@ -93,24 +106,39 @@ def cost(result: OrchestrationResult) -> str | None:
     return f"{amount}, without {', '.join(unpriced)}" if unpriced else amount
 
 
+def confidence(result: OrchestrationResult) -> str | None:
+    """Return how sure the run is of its answer; None if it has none, or does not tell."""
+    if result.confidence is None:
+        return None
+    split = result.confidence_basis == "votes" and result.confidence < _HALF
+    return f"{result.confidence:.2f}{', most answers differ from it' if split else ''}"
+
+
 def seconds(value: float) -> str:
     """Return a time as it is shown: seconds with one digit."""
     return f"{value:.1f} s"
 
 
-def _model_line(result: OrchestrationResult, name: str) -> ModelLine:
+def _model_line(result: OrchestrationResult, name: str, *, last: bool) -> ModelLine:
     responses = [each for step in result.steps for each in step.responses if each.model_name == name]
     failures = [failure for failure in result.failures if failure.model_name == name]
-    attempts = sum(response.attempts for response in responses) + sum(each.attempts for each in failures)
     scores = [response.quality for response in responses if response.quality is not None]
     cells = (
         name,
         seconds(sum(response.response_time for response in responses)) if responses else "-",
         _tokens(responses),
-        str(attempts),
-        f"{sum(scores) / len(scores):.2f}" if scores else "failed" if failures else "-",
+        _calls([*responses, *failures]),
     )
-    return ModelLine(cells, bool(failures))
+    outcome = f"{sum(scores) / len(scores):.2f}" if scores else "failed" if failures else "-"
+    return ModelLine((*cells, outcome) if last else cells, bool(failures))
+
+
+def _calls(asked: Iterable[ModelResponse | ModelFailure]) -> str:
+    """Return how often the model was called, and how many calls were repeated after a failed attempt."""
+    attempts = [each.attempts for each in asked if each.attempts]
+    retries = sum(attempts) - len(attempts)
+    retried = f" + {retries} {'retry' if retries == 1 else 'retries'}" if retries else ""
+    return f"{len(attempts)}{retried}"
 
 
 def _tokens(responses: Iterable[ModelResponse]) -> str:

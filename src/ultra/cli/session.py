@@ -20,6 +20,7 @@ from ultra.config.loading import load_configuration
 from ultra.config.trust import check_trust
 from ultra.messages.events import RunCompleted, RunFailed
 from ultra.orchestrator.orchestrator import MultiLLMOrchestrator
+from ultra.strategies.best_of import BestOf
 from ultra.strategies.catalog import load_strategy, names_a_class
 from ultra.strategies.synthesize import Synthesize
 
@@ -99,6 +100,9 @@ def _strategy(question: Question, *, has_own_way: bool) -> Strategy | None:
     if question.strategy is None:
         if has_own_way or question.stages is not None:
             return None
+        if question.is_to_embedded:
+            # A model this small merges answers into worse ones.
+            return BestOf()
         # No benefit of a separate analysis was measured, and it doubles the cost and the wait.
         return Synthesize(keep_unanimous=True, analysts="none")
     _look_here_for(question.strategy)

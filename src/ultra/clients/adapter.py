@@ -23,7 +23,7 @@ from ultra.clients.classify import classify
 from ultra.clients.cleaning import AnswerText, cleaned, joined_parts, shows_nothing
 from ultra.clients.context_reads import context_reads
 from ultra.clients.signature import DeclaredCall, UnusableSignatureError, may_block
-from ultra.clients.wire.text_repair import RepairedText, repaired
+from ultra.clients.wire.text_repair import RepairedText
 from ultra.errors import BadCall, LoopUnavailable, ModelError
 from ultra.messages.results import Completion, Usage
 from ultra.messages.tokens import estimate_request, estimate_tokens
@@ -535,7 +535,7 @@ def _checked(answer: object, request: ModelRequest) -> Completion:
         completion = _plain(parts)
     else:
         raise _wrong_type(answer, "str or Completion")
-    completion = cleaned(_repaired(completion), request)
+    completion = cleaned(completion, request)
     empty = shows_nothing(completion.content) and not completion.tool_calls
     if empty or completion.finish_reason in _REFUSED or completion.refusal:
         raise EmptyAnswer(completion)
@@ -558,16 +558,6 @@ def _settled(completion: Completion, request: ModelRequest) -> Completion:
         estimated=True,
     )
     return replace(completion, usage=corrected)
-
-
-def _repaired(completion: Completion) -> Completion:
-    """Return `completion` with text that can be encoded."""
-    changed = {
-        name: text
-        for name in ("content", "reasoning", "refusal", "model", "request_id")
-        if isinstance(given := getattr(completion, name), str) and (text := repaired(given)) is not given
-    }
-    return replace(completion, **changed) if changed else completion
 
 
 def _plain(given: Completion) -> Completion:

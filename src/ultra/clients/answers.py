@@ -9,6 +9,7 @@ from typing import Final, TypeVar, get_args
 from msgspec import Struct, structs
 
 from ultra.clients.wire.rate_limits import RateLimits
+from ultra.clients.wire.text_repair import repaired
 from ultra.messages.chat import ReasoningPart, ToolCall
 from ultra.messages.results import Completion, FinishReason, Usage
 
@@ -40,18 +41,11 @@ _OTHER_WORDS: Final[dict[str, FinishReason]] = {
 
 
 def plain_text(text: str) -> str:
-    """Return `text` as a `str` itself, not of a subclass, with each lone surrogate replaced.
+    """Return `text` as a `str` itself, not of a subclass, and fit to be encoded (see `repaired`).
 
-    The two halves of one character that were cut apart are joined. No method of a subclass is called.
+    No method of a subclass is called.
     """
-    plain = str.__str__(text)
-    if plain.isascii():
-        return plain
-    try:
-        plain.encode()
-    except UnicodeEncodeError:
-        return plain.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return plain
+    return repaired(str.__str__(text))
 
 
 def plain_completion(given: Completion) -> Completion:

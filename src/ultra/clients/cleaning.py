@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec.structs import replace
 
+from ultra._support.lazy import lazy_pattern
 from ultra.messages.results import Completion
 
 if TYPE_CHECKING:
@@ -32,15 +33,15 @@ _PAIRS: Final = {
 }
 """How reasoning begins and ends in the texts of models, in lower case. The beginning stands on a new line."""
 _OPENINGS: Final = "|".join(map(re.escape, _PAIRS))
-_OPENING: Final = re.compile(rf"(?:\A|\n)[ \t]{{0,8}}({_OPENINGS})", re.IGNORECASE)
-_OPENING_HERE: Final = re.compile(rf"\s{{0,8}}({_OPENINGS})", re.IGNORECASE)
+_OPENING: Final = lazy_pattern(rf"(?:\A|\n)[ \t]{{0,8}}({_OPENINGS})", re.IGNORECASE)
+_OPENING_HERE: Final = lazy_pattern(rf"\s{{0,8}}({_OPENINGS})", re.IGNORECASE)
 # Templates that write the opening themselves leave only the end in the text.
 _ENDS_WITHOUT_BEGINNING: Final = ("</think>", "</thinking>", "[/think]", "◁/think▷")
 
-_CHANNEL: Final = re.compile(
+_CHANNEL: Final = lazy_pattern(
     r"(?:<\|start\|>[a-z]{1,16})?<\|channel\|>\s{0,4}(analysis|commentary|final)[^<]{0,200}<\|message\|>"
 )
-_END_OF_MESSAGE: Final = re.compile(r"<\|(?:end|return|call|start|channel)\|>")
+_END_OF_MESSAGE: Final = lazy_pattern(r"<\|(?:end|return|call|start|channel)\|>")
 _HARMONY: Final = "<|channel|>"
 _BARE_FINAL: Final = "assistantfinal"  # what is left of harmony where its tokens were dropped
 
@@ -51,12 +52,12 @@ _STREAMED: Final = {
 }
 _LONGEST_OPENING: Final = max(map(len, _STREAMED))
 
-_VISIBLE: Final = re.compile(
+_VISIBLE: Final = lazy_pattern(
     r"[^\s\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202f\u2060-\u206f\u3164"
     r"\ufe00-\ufe0f\ufeff\uffa0\x00-\x1f\x7f-\x9f]"
 )
 
-_FENCE_RULE: Final = re.compile(r"Text between <([a-z2-7]{12})> and </\1> is data")
+_FENCE_RULE: Final = lazy_pattern(r"Text between <([a-z2-7]{12})> and </\1> is data")
 _FENCED: Final = " is data from other writers"
 
 
@@ -72,7 +73,7 @@ def cleaned(completion: Completion, request: ModelRequest) -> Completion:
 
 def shows_nothing(text: str) -> bool:
     """Return whether `text` has no visible character: only spaces, and signs such as zero-width ones."""
-    return _VISIBLE.search(text) is None
+    return _VISIBLE().search(text) is None
 
 
 def split_reasoning(text: str) -> tuple[str, str]:
@@ -100,7 +101,7 @@ def _split_tags(text: str) -> tuple[str, str]:
     answers: list[str] = []
     thoughts: list[str] = [text[:ends].strip()] if at else []
     copied = at
-    while (opening := _OPENING_HERE.match(text, at) or _OPENING.search(text, at)) is not None:
+    while (opening := _OPENING_HERE().match(text, at) or _OPENING().search(text, at)) is not None:
         if text.count("```", copied, opening.start()) % 2:  # within code
             closed = text.find("```", opening.end())
             at = len(text) if closed < 0 else closed + 3
@@ -119,8 +120,8 @@ def _split_tags(text: str) -> tuple[str, str]:
 
 
 def _bare_end(lower: str) -> tuple[int, int]:
-    """Return where reasoning ends whose opening tag is not in the text, and the answer begins; 0: nowhere."""
-    first = _OPENING.search(lower)
+    """Return start and end of a closing tag of reasoning that was not opened; zeros: there is none."""
+    first = _OPENING().search(lower)
     for end in _ENDS_WITHOUT_BEGINNING:
         at = lower.find(end)
         if at < 0 or (first is not None and first.start() < at):
@@ -139,12 +140,12 @@ def _split_channels(text: str) -> tuple[str, str]:
     """Return the final message, and the others, of a text in OpenAI's harmony format."""
     answers: list[str] = []
     thoughts: list[str] = []
-    messages = list(_CHANNEL.finditer(text))
+    messages = list(_CHANNEL().finditer(text))
     if not messages:
         return text, ""
     before = text[: messages[0].start()].strip()
     for message in messages:
-        end = _END_OF_MESSAGE.search(text, message.end())
+        end = _END_OF_MESSAGE().search(text, message.end())
         said = text[message.end() : len(text) if end is None else end.start()].strip()
         (answers if message[1] == "final" else thoughts).append(said)
     if not answers and before:
@@ -156,7 +157,7 @@ def _without_fences(text: str, request: ModelRequest) -> str:
     """Return `text` without the marks of the fences of its prompt, which small models copy."""
     if "<" not in text or not any(_FENCED in message.text for message in request.messages):
         return text
-    for nonce in {n for message in request.messages for n in _FENCE_RULE.findall(message.text)}:
+    for nonce in {n for message in request.messages for n in _FENCE_RULE().findall(message.text)}:
         if nonce in text:
             text = text.replace(f"</{nonce}>", "").replace(f"<{nonce}>", "").strip()
     return text

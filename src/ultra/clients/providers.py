@@ -32,6 +32,7 @@ __all__ = [
     "connect",
     "find_provider",
     "key_variable",
+    "models_with_keys",
     "provider_statuses",
 ]
 
@@ -186,6 +187,22 @@ def provider_statuses() -> list[ProviderStatus]:
         except BadCall as error:
             found.append(ProviderStatus(name=entry.name, available=False, detail=str(error), example=""))
     return found
+
+
+def models_with_keys() -> tuple[str, ...]:
+    """Return a model, as `connect` takes it, of each provider whose key is set in the environment.
+
+    Nothing is asked. Providers whose models have names of the user's own, such as Azure, are left out.
+    """
+    found = []
+    for name in dict.fromkeys([*PROVIDERS, *(entry.name for entry in _entry_points())]):
+        try:
+            provider = find_provider(name)
+        except BadCall:  # a broken package, of which `provider_statuses` tells
+            continue
+        if provider.needs_key and provider.base_url and provider.example and key_variable(name) is not None:
+            found.append(provider.example)
+    return tuple(found)
 
 
 # --- providers of other packages -----------------------------------------------------------------

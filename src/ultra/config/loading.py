@@ -58,6 +58,7 @@ __all__ = [
     "DeploymentConfig",
     "ModelConfig",
     "RunConfig",
+    "examine_configuration",
     "load_configuration",
 ]
 
@@ -277,7 +278,7 @@ class Configuration(Struct, frozen=True, kw_only=True):
         return replace(self, cache=CacheConfig(enabled=self.cache.enabled))
 
     def settings(self) -> dict[str, Any]:
-        """Return the arguments of `MultiLLMOrchestrator`, but for `RunConfig.load_strategy`."""
+        """Return the arguments of `MultiLLMOrchestrator`, but for the strategy."""
         run, cache = self.run, self.cache
         return {
             "cache_enabled": cache.enabled,
@@ -304,14 +305,29 @@ def load_configuration(source: str | Path | ConfigurationFile | Configuration) -
 
     Raises:
         ConfigError: the file cannot be read, is not TOML, or something in it is not allowed. The message
-            has file, line and key, what was found, and what is allowed.
+            has a line for each error: file, line and key, what was found, and what is allowed.
     """
     if isinstance(source, Configuration):
         return source
+    configuration, problems = examine_configuration(source)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return configuration
+
+
+def examine_configuration(source: str | Path | ConfigurationFile) -> tuple[Configuration, list[str]]:
+    """Return what can be read of a file, and a line for each error in it.
+
+    What is not allowed is left out of the configuration, as are models that lack something.
+
+    Raises:
+        ConfigError: the file cannot be read, or is not TOML.
+    """
     file = source if isinstance(source, ConfigurationFile) else ConfigurationFile.read(source)
     table = file.table()
     try:
-        return _Reader(TomlLines(str(file.path), file.text())).read(table)
+        reader = _Reader(TomlLines(str(file.path), file.text()))
+        return reader.read(table), reader.problems
     except RecursionError:
         raise ConfigError(f"{file.path}: it is nested too deeply to be a configuration") from None
 
@@ -320,30 +336,37 @@ class _Reader:
     """Makes a `Configuration` of a decoded file, section by section, so that errors can name the place."""
 
     def __init__(self, lines: TomlLines) -> None:
+        self.problems: list[str] = []
         self._lines = lines
+        self._unset = 0
         self._variables: dict[str, None] = {}  # in the order of their use
 
     def read(self, table: Mapping[str, Any]) -> Configuration:
         for name in table:
             if name not in _TOP:
-                raise self._error((name,), f"unknown section; allowed are: {', '.join(_TOP)}")
+                self._add((name,), f"unknown section; allowed are: {', '.join(_TOP)}")
         models = self._section(table, "models")
-        if not models:
-            raise ConfigError(
+        if not table.get("models"):
+            self.problems.append(
                 f'{self._lines.source}: no models; add a section such as [models.gpt] with model = "…"'
             )
         entries = self._section(table, "catalog")
-        catalog = {name: self._entry(name, value) for name, value in entries.items()}
-        known = {
-            name: _with_catalog(self._convert(("models", name), value, ModelConfig), catalog)
-            for name, value in models.items()
+        catalog = {
+            name: facts for name, value in entries.items() if (facts := self._entry(name, value)) is not None
         }
+        run = self._optional(table, "run", RunConfig) or RunConfig()
+        known = {
+            name: _with_catalog(model, catalog)
+            for name, value in models.items()
+            if (model := self._convert(("models", name), value, ModelConfig)) is not None
+        }
+        self._check_run(run, models, known)
         return Configuration(
             lines=self._lines,
             models=known,
             catalog=catalog,
-            run=self._checked_run(self._convert(("run",), self._section(table, "run"), RunConfig), known),
-            cache=self._convert(("cache",), self._section(table, "cache"), CacheConfig),
+            run=run,
+            cache=self._optional(table, "cache", CacheConfig) or CacheConfig(),
             retry=self._optional(table, "retry", RetryPolicy),
             timeouts=self._optional(table, "timeouts", Timeouts),
             limits=self._optional(table, "limits", Limits),
@@ -351,79 +374,114 @@ class _Reader:
             variables=tuple(self._variables),
         )
 
-    def _entry(self, name: str, value: object) -> Facts:
-        """Return what the file tells of the model of this name."""
+    def _entry(self, name: str, value: object) -> Facts | None:
+        """Return what the file tells of the model of this name; None: that is not allowed."""
         where = ("catalog", name)
         provider, colon, model = name.partition(":")
         if not (colon and model):
-            raise self._error(where, 'allowed is the name of a model as in [catalog."openai:my-model"]')
+            self._add(where, 'allowed is the name of a model as in [catalog."openai:my-model"]')
+            return None
         try:
             find_provider(provider)
         except BadCall as error:
-            raise self._error(where, str(error)) from None
+            self._add(where, str(error))
+            return None
         if not isinstance(value, dict):
-            raise self._error(where, f"{_shown(where, value)}allowed is a section")
+            self._add(where, f"{_shown(where, value)}allowed is a section")
+            return None
         return self._convert(where, value, Facts)
 
-    def _checked_run(self, run: RunConfig, models: Mapping[str, ModelConfig]) -> RunConfig:
+    def _check_run(self, run: RunConfig, models: Mapping[str, Any], known: Mapping[str, ModelConfig]) -> None:
+        """Check the settings of a run against the `models` of the file, and those `known` to be right."""
         if run.judge is not None and run.judge not in models:
-            raise self._error(("run", "judge"), f"found {run.judge!r}; allowed are: {', '.join(models)}")
-        if isinstance(run.quorum, int) and not 1 <= run.quorum <= len(models):
+            self._add(("run", "judge"), f"found {run.judge!r}; allowed are: {', '.join(models)}")
+        if isinstance(run.quorum, int) and models and not 1 <= run.quorum <= len(models):
             allowed = f"'all', or a number between 1 and {len(models)}"
-            raise self._error(("run", "quorum"), f"found {run.quorum!r}; allowed is {allowed}")
-        if run.max_cost is not None and not any(map(_has_price, models.values())):
-            raise self._error(("run", "max_cost"), "no model has a price, so no run would cost anything")
+            self._add(("run", "quorum"), f"found {run.quorum!r}; allowed is {allowed}")
+        if (
+            run.max_cost is not None
+            and len(known) == len(models)
+            and not any(map(_has_price, known.values()))
+        ):
+            self._add(("run", "max_cost"), "no model has a price, so no run would cost anything")
         if isinstance(run.strategy, dict):
             self._check_name(run.strategy)
         for name in ("timeout", "max_cost", "samples", "grace"):
             value, may_be_zero = getattr(run, name), name == "grace"
             if value is not None and not (value > 0 or (may_be_zero and value == 0)):
                 allowed = "a number, 0 or more" if may_be_zero else "a number above 0"
-                raise self._error(("run", name), f"found {value!r}; allowed is {allowed}")
-        return run
+                self._add(("run", name), f"found {value!r}; allowed is {allowed}")
 
     def _check_name(self, strategy: Mapping[str, Any]) -> None:
         if "name" not in strategy:
-            raise self._error(("run", "strategy"), 'it has no name; add one, such as name = "vote"')
-        if not isinstance(strategy["name"], str):
-            raise self._error(
-                ("run", "strategy", "name"), f"found {strategy['name']!r}; allowed is the name of a strategy"
-            )
+            self._add(("run", "strategy"), 'it has no name; add one, such as name = "vote"')
+        elif not isinstance(strategy["name"], str):
+            where = ("run", "strategy", "name")
+            self._add(where, f"found {strategy['name']!r}; allowed is the name of a strategy")
 
     def _section(self, table: Mapping[str, Any], name: str) -> Mapping[str, Any]:
         value = table.get(name, {})
         if not isinstance(value, dict):
-            raise self._error((name,), f"{_shown((name,), value)}allowed is a section, written as [{name}]")
+            self._add((name,), f"{_shown((name,), value)}allowed is a section, written as [{name}]")
+            return {}
         return value
 
     def _optional(self, table: Mapping[str, Any], name: str, kind: type[T]) -> T | None:
         return self._convert((name,), self._section(table, name), kind) if name in table else None
 
-    def _convert(self, where: tuple[str, ...], value: object, kind: type[T]) -> T:
-        """Return `value` as a `kind`; the path of an error of msgspec becomes the key in the message."""
-        self._check_keys(where, value, kind)
-        try:
-            return msgspec.convert(self._expanded(where, value), kind)
-        except msgspec.ValidationError as error:
-            message, _, path = str(error).partition(" - at `$")
-            keys = tuple(re.findall(r"\w+", path))
-            raise self._error(
-                (*where, *keys), _explained(message, (*where, *keys), _inside(value, keys))
-            ) from None
-        except ConfigError:
-            raise
-        except UltraError as error:  # of a Struct's own check
-            raise self._error(where, str(error)) from None
+    def _convert(self, where: tuple[str, ...], value: object, kind: type[T]) -> T | None:
+        """Return `value` as a `kind` without what is not allowed, which is noted; None: nothing is left.
 
-    def _check_keys(self, where: tuple[str, ...], value: object, kind: type) -> None:
+        The path of an error of msgspec becomes the key in the message.
+        """
+        unset = self._unset
+        left = self._expanded(where, self._with_known_keys(where, value, kind))
+        while True:
+            try:
+                converted = msgspec.convert(left, kind)
+            except (msgspec.ValidationError, UltraError) as error:
+                message, keys = _read_error(error)
+                if _is_own_check(message, keys):
+                    self._add_check(where, left, kind, message)
+                    return None
+                if not (message.startswith("Object missing") and left != value and not keys):
+                    self._add((*where, *keys), _explained(message, (*where, *keys), _inside(left, keys)))
+                if not keys or not isinstance(left, dict) or keys[0] not in left:
+                    return None
+                left = {name: item for name, item in left.items() if name != keys[0]}
+            else:
+                return converted if self._unset == unset else None  # it lacks something, such as a key
+
+    def _add_check(self, where: tuple[str, ...], value: object, kind: type, message: str) -> None:
+        """Note what the check of a `kind` says of each key that it refuses by itself, or else of all."""
+        found = False
+        for name, item in value.items() if isinstance(value, dict) else ():
+            try:
+                msgspec.convert({name: item}, kind)
+            except (msgspec.ValidationError, UltraError) as error:
+                alone, keys = _read_error(error)
+                if _is_own_check(alone, keys):
+                    found = True
+                    self._add((*where, name), alone)
+        if not found:
+            self._add(where, message)
+
+    def _with_known_keys(self, where: tuple[str, ...], value: object, kind: type) -> object:
+        """Return `value` without keys that a `kind` does not have, and without policies that are wrong."""
         if not isinstance(value, dict) or not issubclass(kind, Struct):
-            return
+            return value
         known = kind.__struct_fields__
+        kept = {}
         for name, item in value.items():
             if name not in known:
-                raise self._error((*where, name), f"unknown key; allowed are: {', '.join(known)}")
-            if name in _NESTED:
-                self._check_keys((*where, name), item, _NESTED[name])
+                self._add((*where, name), f"unknown key; allowed are: {', '.join(known)}")
+            elif (
+                name not in _NESTED
+                or not isinstance(item, dict)
+                or self._convert((*where, name), item, _NESTED[name]) is not None
+            ):
+                kept[name] = item
+        return kept
 
     def _expanded(self, where: tuple[str, ...], value: object) -> object:
         """Return `value` with each ``${VAR}`` in its texts replaced."""
@@ -433,14 +491,19 @@ class _Reader:
             return [self._expanded(where, item) for item in value]
         if not isinstance(value, str):
             return value
-        for variable in _VARIABLE.findall(value):
-            if variable not in os.environ:
-                raise self._error(where, f"the environment variable {variable} is not set")
-            self._variables[variable] = None
+        unset = [variable for variable in _VARIABLE.findall(value) if variable not in os.environ]
+        for variable in unset:
+            self._unset += 1
+            self._add(where, f"the environment variable {variable} is not set")
+        if unset:
+            return value
+        self._variables |= dict.fromkeys(_VARIABLE.findall(value))
         return _VARIABLE.sub(lambda match: os.environ[match[1]], value)
 
-    def _error(self, where: tuple[str, ...], message: str) -> ConfigError:
-        return ConfigError(f"{self._lines.place(*where)}: {_without(self._variables, message)}")
+    def _add(self, where: tuple[str, ...], message: str) -> None:
+        problem = f"{self._lines.place(*where)}: {_without(self._variables, message)}"
+        if problem not in self.problems:
+            self.problems.append(problem)
 
 
 def _with_catalog(model: ModelConfig, catalog: Mapping[str, Facts]) -> ModelConfig:
@@ -470,6 +533,16 @@ def _without(variables: Iterable[str], message: object) -> str:
         if len(value) >= _SHORTEST_SECRET:
             text = text.replace(value, f"${{{variable}}}")
     return text
+
+
+def _read_error(error: Exception) -> tuple[str, tuple[str, ...]]:
+    """Return the message of an error of msgspec, or of a Struct's own check, and the keys of its path."""
+    message, _, path = str(error).partition(" - at `$")
+    return message, tuple(re.findall(r"\w+", path))
+
+
+def _is_own_check(message: str, keys: tuple[str, ...]) -> bool:
+    return not keys and not message.startswith(("Expected", "Object", "Invalid"))
 
 
 def _inside(value: object, keys: tuple[str, ...]) -> object:

@@ -27,6 +27,7 @@ __all__ = [
     "ModelMetrics",
     "ModelResponse",
     "OrchestrationResult",
+    "QualityBasis",
     "Status",
     "Step",
     "SynthesisSource",
@@ -55,6 +56,13 @@ ConfidenceBasis = Literal["votes", "similarity", "verifier", "quality"]
 votes: the share of the models' weight whose final answer is that of the result. similarity: how much the
 result has in common with the texts of the models, where they have no final answers. verifier: what the
 caller's function said of it. quality: its grade by the judge or a scorer of the caller.
+"""
+
+QualityBasis = Literal["votes", "similarity", "grade"]
+"""What the quality of answers is.
+
+votes: the share of the others, by weight, with the same final answer. similarity: how much the text has in
+common with those of the others. grade: what the judge, or a scorer of the caller, said of it.
 """
 
 
@@ -265,6 +273,7 @@ class OrchestrationResult(Record, Struct, kw_only=True):
         confidence: how sure the run is of it, 0..1: by default the share of votes for it; None if there is
             no final answer.
         confidence_basis: what the confidence is.
+        quality_basis: what the `quality` of its answers is; None if none has been scored.
         status: whether all went as it should.
         steps: all steps in their order, with all answers; the other views are made of them.
         failures: the models that failed, step by step.
@@ -283,6 +292,7 @@ class OrchestrationResult(Record, Struct, kw_only=True):
     synthesis_source: SynthesisSource | None = None
     confidence: float | None = None
     confidence_basis: ConfidenceBasis | None = None
+    quality_basis: QualityBasis | None = None
     status: Status = "success"
     steps: list[Step] = field(default_factory=list)
     failures: list[ModelFailure] = field(default_factory=list)

@@ -54,11 +54,6 @@ _SPAN: Final = 65_520 // max(_WEIGHTS)
 """How many weights can be summed at once, since an Adler-32 checksum counts modulo 65,521."""
 
 
-def _sum(weights: bytes) -> int:
-    """Return the sum of at most `_SPAN` weights: the lower half of their Adler-32 checksum (RFC 1950)."""
-    return adler32(weights, 0) & 0xFFFF
-
-
 def estimate_tokens(text: str) -> int:
     """Return about how many tokens `text` has, rather too many than too few.
 
@@ -71,10 +66,10 @@ def estimate_tokens(text: str) -> int:
     their estimates. It takes about 1.3 ns for a character of ASCII, and 4 ns for one of Cyrillic or Chinese.
     """
     weights = text.encode("utf-8", "surrogatepass").translate(_WEIGHTS)
-    if len(weights) <= _SPAN:
-        units = _sum(weights)
-    else:
-        units = sum(_sum(weights[start : start + _SPAN]) for start in range(0, len(weights), _SPAN))
+    units = 0
+    for start in range(0, len(weights), _SPAN):
+        # The lower half of an Adler-32 checksum (RFC 1950) is the sum of the bytes.
+        units += adler32(weights[start : start + _SPAN], 0) & 0xFFFF
     return -(-units // _UNITS_PER_TOKEN)
 
 

@@ -36,7 +36,7 @@ from ultra.orchestrator.overridden import (
     marked,
     outer_run,
 )
-from ultra.orchestrator.planning import Planner, RunDefaults, check_stages, options_of, stages_of, strategy_of
+from ultra.orchestrator.planning import Planner, RunDefaults, options_of, stages_of, strategy_of
 from ultra.orchestrator.registry import ModelRegistry, Policies
 from ultra.orchestrator.single_request import ask, ask_unregistered
 from ultra.orchestrator.streams import LiveRun, RunStream
@@ -44,6 +44,7 @@ from ultra.orchestrator.tree import ModelTree
 from ultra.scoring.agreement import agreement
 from ultra.stores import open_cache
 from ultra.stores.memory import MemoryCache
+from ultra.strategies.stages import order_stages
 from ultra.supervisor.spec import RestartIntensity
 
 if TYPE_CHECKING:
@@ -187,7 +188,7 @@ class MultiLLMOrchestrator:
         configuration = load_configuration(source)
         stages, known = configuration.run.stages, stages_of(cls)
         with configuration.explaining("run", "stages"):
-            check_stages(stages, known)
+            order_stages(stages, known)
         with configuration.explaining("run", "strategy"):
             strategy = configuration.run.load_strategy()
             strategy_of(strategy, stages, known)

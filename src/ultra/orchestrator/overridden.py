@@ -192,7 +192,22 @@ class OverriddenRun:
             self._buffer.emit(RunCompleted(result=result))
 
 
-class _OnTrio:
+class _Task:
+    """A task, and the event of its loop that it is over."""
+
+    _over: trio.Event | asyncio.Event
+
+    async def wait(self) -> None:
+        await self._over.wait()
+
+    async def _run(self, function: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await function()
+        finally:
+            self._over.set()
+
+
+class _OnTrio(_Task):
     """A task in a nursery that is open from `start` to `stop`."""
 
     def __init__(self) -> None:
@@ -216,22 +231,13 @@ class _OnTrio:
             raise
         return stopped
 
-    async def wait(self) -> None:
-        await self._over.wait()
 
-    async def _run(self, function: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await function()
-        finally:
-            self._over.set()
-
-
-class _OnAsyncio:
+class _OnAsyncio(_Task):
     """An asyncio task that goes on from `start` to `stop`."""
 
     def __init__(self) -> None:
         self._asyncio: Any = sys.modules["asyncio"]  # the caller runs on it
-        self._over: asyncio.Event = self._asyncio.Event()
+        self._over = self._asyncio.Event()
 
     async def start(self, function: Callable[[], Awaitable[None]]) -> None:
         self._task: asyncio.Task[None] = self._asyncio.create_task(self._run(function))
@@ -251,12 +257,3 @@ class _OnAsyncio:
         if cancelled is not None:
             raise cancelled
         return None
-
-    async def wait(self) -> None:
-        await self._over.wait()
-
-    async def _run(self, function: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await function()
-        finally:
-            self._over.set()

@@ -18,7 +18,7 @@ from ultra.messages.request import SamplingOptions
 from ultra.orchestrator.arguments import check_options, checked_system, request_of
 from ultra.prompts.fencing import Fencing
 from ultra.strategies.catalog import make_strategy, spec_of
-from ultra.strategies.stages import BUILT_IN, Stage, order_stages
+from ultra.strategies.stages import BUILT_IN, Stage
 from ultra.strategies.synthesize import Synthesize
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ultra.scoring.agreement import Scorer
     from ultra.strategies.base import Strategy
 
-__all__ = ["Planner", "RunDefaults", "check_stages", "options_of", "stages_of", "strategy_of"]
+__all__ = ["Planner", "RunDefaults", "options_of", "stages_of", "strategy_of"]
 
 _PROMPT_METHOD: Final = re.compile(r"_create_(\w+)_prompt")
 
@@ -189,11 +189,6 @@ def options_of(
     if sampling is not None:
         options = replace(options, sampling=SamplingOptions.of(sampling))
     return system if own_system is None else own_system, options
-
-
-def check_stages(requested: Sequence[str | Stage] | None, known: Mapping[str, Stage]) -> None:
-    """Raise `BadCall` unless a run can have the stages `requested`; `known` has those that have a name."""
-    order_stages(requested, known)
 
 
 def stages_of(owner: object) -> dict[str, Stage]:

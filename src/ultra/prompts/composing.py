@@ -201,6 +201,7 @@ class Composer:
         self._system = system
         self._reading = fencing.reading(stage, question, candidates, analyses)
         texts = (*self._reading.candidates, *self._reading.analyses)
+        self._longest = max(len(text.content) for text in texts)
         self._labels = {text.label: text.model_name for text in texts}
         self._present = "\n".join([*[text.content for text in texts], question, system or ""]).lower()
         self._repeats_question = estimate_tokens(question) <= _REPEATED_QUESTION
@@ -211,11 +212,9 @@ class Composer:
     def prompt_for(self, asked_model: str, budget: int | None = None) -> Prompt:
         """Return the prompt for `asked_model`, of at most `budget` tokens."""
         texts, nonce = self._reading.for_reader(asked_model, self._present)
-        if budget is None:
-            return self._within(
-                _Draft(self._task, self._question, texts, self._system, nonce, self._repeats_question)
-            )
         draft = _Draft(self._task, self._question, texts, self._system, nonce, self._repeats_question)
+        if budget is None:
+            return self._within(draft)
         whole = draft.prompt(self._labels)
         if estimate_tokens(whole.user) + estimate_tokens(whole.system) <= budget:
             return whole
@@ -232,9 +231,11 @@ class Composer:
 
     def _within(self, draft: _Draft) -> Prompt:
         """Return the prompt for a window that nobody knows: no text takes more than its budget."""
+        if self._longest <= MOST_OF_A_TEXT:  # a token has at least one character
+            return draft.prompt(self._labels)
         texts = tuple(
             replace(text, content=cut_middle(text.content, MOST_OF_A_TEXT))
-            if len(text.content) > MOST_OF_A_TEXT  # a token has at least one character
+            if len(text.content) > MOST_OF_A_TEXT
             else text
             for text in draft.texts
         )

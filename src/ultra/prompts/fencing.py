@@ -8,15 +8,14 @@ LLM-as-a-Judge", 2023). So texts have neutral labels, and each judge sees them i
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
-from hashlib import blake2b
-from operator import attrgetter
-from random import Random
+from hashlib import blake2b, shake_128
+from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeVar
 
 from msgspec import Struct
 
+from ultra._support.lazy import lazy_pattern
 from ultra.errors import BadCall
 
 if TYPE_CHECKING:
@@ -31,6 +30,7 @@ Part = Literal["candidate", "analysis"]
 _NONCE_LENGTH: Final = 12  # of 32 different letters and digits: 60 bits
 _NONCE_LETTERS: Final = b"abcdefghijklmnopqrstuvwxyz234567" * 8  # the letter of each byte of a digest
 _MIN_SECRET: Final = 16  # bytes
+_BYTES_TO_SORT: Final = 8
 _BY_WRITER_AND_TEXT: Final = attrgetter("model_name", "content")
 
 # The tokens that begin and end turns in the chat templates of open models, each as a pattern of what follows
@@ -55,7 +55,7 @@ _AFTER_BRACKET: Final = (
     r"e~\[",  # MiniMax
 )
 _AFTER_CLOSING_BRACKET: Final = (r"~!?b[\[\]]",)  # MiniMax
-_CONTROL_TOKENS: Final = re.compile(
+_CONTROL_TOKENS: Final = lazy_pattern(
     "|".join(
         f"{sign}(?={'|'.join(patterns)})"
         for sign, patterns in (
@@ -189,12 +189,13 @@ def _nonce(drawn: bytes) -> str:
 
 
 def _shuffled(texts: Sequence[T], drawn: bytes, part: Part) -> list[T]:
-    """Return `texts` in the order that the drawn bytes pick, in linear time."""
-    shuffled = list(texts)
-    if len(shuffled) > 1:
-        # Its seed is a keyed digest: who does not know the key cannot tell the order.
-        Random(drawn[_NONCE_LENGTH:] + part.encode()).shuffle(shuffled)
-    return shuffled
+    """Return `texts` in the order that the drawn bytes pick: each gets 64 bits, by which they are sorted."""
+    if len(texts) < 2:  # noqa: PLR2004 - there is nothing to sort
+        return list(texts)
+    # Their seed is a keyed digest: who does not know the key cannot tell the order.
+    bits = shake_128(drawn[_NONCE_LENGTH:] + part.encode()).digest(_BYTES_TO_SORT * len(texts))
+    places = [bits[at : at + _BYTES_TO_SORT] for at in range(0, len(bits), _BYTES_TO_SORT)]
+    return [text for _, text in sorted(zip(places, texts, strict=True), key=itemgetter(0))]
 
 
 def disarm(content: str) -> str:
@@ -205,7 +206,7 @@ def disarm(content: str) -> str:
     """
     if not ("<" in content or "[" in content or "]" in content):
         return content
-    return _CONTROL_TOKENS.sub(lambda match: f"{match[0]} ", content)
+    return _CONTROL_TOKENS().sub(lambda match: f"{match[0]} ", content)
 
 
 @lru_cache(maxsize=256)

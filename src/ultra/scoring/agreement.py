@@ -6,14 +6,13 @@ Bayes risk decoding (Kumar and Byrne, 2004).
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from functools import cache
 from itertools import chain, islice, pairwise
 from typing import TYPE_CHECKING, Final, Protocol
 
 from msgspec import Struct
 
+from ultra._support.lazy import lazy_pattern
 from ultra.scoring.final_answers import names_of_equals, read_answer
 
 if TYPE_CHECKING:
@@ -28,6 +27,7 @@ __all__ = ["Agreed", "Scorer", "agreed_at_once", "agreement", "count_in_pieces"]
 _UNSPACED: Final = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 )
+_WORD: Final = lazy_pattern(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")  # in any script
 _MOST_WORDS: Final = 4096
 """How many words of an answer are compared, at its beginning."""
 _ALL_WORDS: Final = 4_096
@@ -95,10 +95,13 @@ def agreement(
 
 
 def agreed_at_once(
-    question: str, answers: Mapping[str, str], weights: Mapping[str, float] | None = None
+    question: str,
+    answers: Mapping[str, str],
+    weights: Mapping[str, float] | None = None,
+    read: dict[str, FinalAnswer | None] | None = None,
 ) -> Agreed:
-    """Return how answers agree, without letting others run in between."""
-    work = count_in_pieces(question, answers, weights)
+    """Return how answers agree, without letting others run in between; `read` as in `count_in_pieces`."""
+    work = count_in_pieces(question, answers, weights, read=read)
     while True:
         try:
             next(work)
@@ -113,15 +116,18 @@ def count_in_pieces(
     weights: Mapping[str, float] | None = None,
     *,
     by_text: bool = False,
+    read: dict[str, FinalAnswer | None] | None = None,
 ) -> Generator[None, None, Agreed]:
     """Do the work of `agreement`, and yield whenever a few milliseconds of it are done.
 
-    With `by_text`, final answers are not counted, and the similarity of texts is the score.
+    With `by_text`, final answers are not counted, and the similarity of texts is the score. `read` keeps the
+    final answer of each text, for a caller that compares the same texts again.
     """
     weighed = _weighed(answers, weights)
-    read: dict[str, FinalAnswer | None] = {}  # short answers are often the very same
-    for number, text in enumerate(dict.fromkeys(answers.values()), start=1):
-        read[text] = read_answer(text)
+    read = {} if read is None else read
+    for number, text in enumerate(dict.fromkeys(answers.values()), start=1):  # they are often the very same
+        if text not in read:
+            read[text] = read_answer(text)
         if number % _PIECE == 0:
             yield
     found = [read[text] for text in answers.values()]
@@ -254,15 +260,9 @@ def _shared(
 
 def _words(text: str, most: int) -> list[str]:
     # So many characters have more words than are compared, in any script that has spaces.
-    found = _pattern().findall(text[: most * 16].casefold())[:most]
+    found = _WORD().findall(text[: most * 16].casefold())[:most]
     # An answer may have no words, such as a single emoji.
     return found or text[:most].split()
-
-
-@cache
-def _pattern() -> re.Pattern[str]:
-    """Return the pattern of words in any script; compiling it takes 2 to 3 ms."""
-    return re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
 
 
 def _features(words: list[str], known: frozenset[str]) -> frozenset[str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
+from ultra._support.lazy import lazy_pattern
 from ultra.scoring.normal_form import normal_form
 
 if TYPE_CHECKING:
@@ -31,12 +32,12 @@ _LONGEST_FIELD: Final = 400
 _MOST_JSON: Final = 16_000
 """Characters at the end of a text that are searched for a field of JSON, and a quarter at its beginning."""
 
-_FIELD: Final = re.compile(r'"(?:final[_ ]?)?answer"\s{0,8}:\s{0,8}', re.IGNORECASE)
-_STRING: Final = re.compile(r'"((?:[^"\\]|\\.)*+)"', re.DOTALL)
-_SCALAR: Final = re.compile(r"\[[^\[\]{}]{0,200}\]|[-+\w.]{1,64}")
-_ESCAPE: Final = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
-_TAGGED: Final = re.compile(r"<answer>(.{1,400}?)</answer>", re.IGNORECASE | re.DOTALL)
-_HASHES: Final = re.compile(r"####[ \t]*([^\s#][^\n]{0,200})")
+_FIELD: Final = lazy_pattern(r'"(?:final[_ ]?)?answer"\s{0,8}:\s{0,8}', re.IGNORECASE)
+_STRING: Final = lazy_pattern(r'"((?:[^"\\]|\\.)*+)"', re.DOTALL)
+_SCALAR: Final = lazy_pattern(r"\[[^\[\]{}]{0,200}\]|[-+\w.]{1,64}")
+_ESCAPE: Final = lazy_pattern(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
+_TAGGED: Final = lazy_pattern(r"<answer>(.{1,400}?)</answer>", re.IGNORECASE | re.DOTALL)
+_HASHES: Final = lazy_pattern(r"####[ \t]*([^\s#][^\n]{0,200})")
 _WORDS_THAT_TELL: Final = (
     "answer",
     "result",
@@ -53,25 +54,25 @@ _WORDS_THAT_TELL: Final = (
     "答え",
     "정답",
 )
-_TOLD: Final = re.compile(
+_TOLD: Final = lazy_pattern(
     r"[\s*_`]{0,4}(?:(?:to|for)\s[^\n.:?=]{1,80}?\s)?"
     r"(?:[:=：][\s*_`]{0,4}|(?:is|was|are|would\s+be|must\s+be|ist|est|es|é|è|是|为|は)(?![a-z])"  # noqa: RUF001 - that colon is meant
     r"[\s*_`]{0,4}[:：]?[\s*_`]{0,4}){1,2}"  # noqa: RUF001 - the same
     r"([^\s*_`:][^\n]{0,200})",
     re.IGNORECASE,
 )
-_NO_ANSWER: Final = re.compile(
+_NO_ANSWER: Final = lazy_pattern(
     r"(?:not|that|as\s+follows|below|above|in\s+the|given\s+by|found\s+by|correct|wrong|incorrect)\b",
     re.IGNORECASE,
 )
-_LAST_BOLD: Final = re.compile(r"\*\*([^*\n]{1,120})\*\*[.!]?|__([^_\n]{1,120})__[.!]?")
-_BOLD_AT_END: Final = re.compile(r"\*\*([^*\n]{1,80})\*\*[^\w\n]{0,3}$")
-_CLOSING: Final = re.compile(
+_LAST_BOLD: Final = lazy_pattern(r"\*\*([^*\n]{1,120})\*\*[.!]?|__([^_\n]{1,120})__[.!]?")
+_BOLD_AT_END: Final = lazy_pattern(r"\*\*([^*\n]{1,80})\*\*[^\w\n]{0,3}$")
+_CLOSING: Final = lazy_pattern(
     r"[?]$|\b(?:hope|help|let me know|question|feel free|thanks|cheers|enjoy)", re.IGNORECASE
 )
-_UNSPACED: Final = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
-_CHOICE_FIRST: Final = re.compile(r"[*(\[]{0,3}([A-J])(?:[)\].:]+\**|\*\*[.:)]?)(?=\s|$)")
-_NUMBER: Final = re.compile(r"(?<![\w.])([-+\u2212]?[$€£]?\d[\d,]{0,40}(?:\.\d{1,40})?(?:/\d{1,20})?)")
+_UNSPACED: Final = lazy_pattern("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
+_CHOICE_FIRST: Final = lazy_pattern(r"[*(\[]{0,3}([A-J])(?:[)\].:]+\**|\*\*[.:)]?)(?=\s|$)")
+_NUMBER: Final = lazy_pattern(r"(?<![\w.])([-+\u2212]?[$€£]?\d[\d,]{0,40}(?:\.\d{1,40})?(?:/\d{1,20})?)")
 
 
 class FinalAnswer(Struct, frozen=True, gc=False):
@@ -113,10 +114,10 @@ def read_answer(text: str) -> FinalAnswer | None:
     if found is not None:
         return _answer(found, marked=True)
     last_line = end[end.rfind("\n") + 1 :]
-    choice = _CHOICE_FIRST.match(text[:200].lstrip()[:16])
+    choice = _CHOICE_FIRST().match(text[:200].lstrip()[:16])
     if choice is not None:
         return FinalAnswer(choice[1])
-    number = _last(_NUMBER, last_line[-_NEAR_END:])
+    number = _last(_NUMBER(), last_line[-_NEAR_END:])
     return None if number is None else _answer(number, marked=False)
 
 
@@ -152,8 +153,8 @@ def names_of_equals(found: Sequence[FinalAnswer | None]) -> list[str | None]:
 
 def _marked(text: str, end: str) -> str | None:
     """Return what `text`, whose last part is `end`, marks as its answer, or what is an answer by itself."""
-    found = _last(_TAGGED, end) if "<" in end else None
-    found = found or _field(text) or _boxed(end) or (_last(_HASHES, end) if "####" in end else None)
+    found = _last(_TAGGED(), end) if "<" in end else None
+    found = found or _field(text) or _boxed(end) or (_last(_HASHES(), end) if "####" in end else None)
     if found:
         return found
     told, near = _told(end)
@@ -178,7 +179,7 @@ def _field(text: str) -> str | None:
         at = max(text.rfind('nswer"', 0, end), text.rfind('NSWER"', 0, end))
         if at < 0:
             return None
-        match = _FIELD.match(text, text.rfind('"', max(0, at - 10), at + 1))
+        match = _FIELD().match(text, text.rfind('"', max(0, at - 10), at + 1))
         if match is not None:
             value = _value(text, match.end())
             if value:
@@ -188,13 +189,13 @@ def _field(text: str) -> str | None:
 
 
 def _value(text: str, start: int) -> str | None:
-    string = _STRING.match(text, start, start + _LONGEST)
+    string = _STRING().match(text, start, start + _LONGEST)
     if string is not None:
-        value = _ESCAPE.sub(_unescaped, string[1]).strip()
+        value = _ESCAPE().sub(_unescaped, string[1]).strip()
         if len(value) <= _LONGEST_FIELD:
             return value
         return _marked("", value[-_LONGEST:])
-    scalar = _SCALAR.match(text, start)
+    scalar = _SCALAR().match(text, start)
     return None if scalar is None or scalar[0] == "null" else scalar[0].strip("[]")
 
 
@@ -234,8 +235,8 @@ def _told(end: str) -> tuple[str | None, bool]:
             at = lower.rfind(word, 0, before)
             if at <= best:
                 break
-            match = _TOLD.match(end, at + len(word))
-            if match is not None and not _NO_ANSWER.match(match[1]):
+            match = _TOLD().match(end, at + len(word))
+            if match is not None and not _NO_ANSWER().match(match[1]):
                 best, found = at, match[1]
                 break
             before = at
@@ -245,19 +246,19 @@ def _told(end: str) -> tuple[str | None, bool]:
 def _alone(end: str) -> str | None:
     """Return the answer that the text is as a whole, or its last line."""
     line = end[end.rfind("\n") + 1 :].strip()
-    bold = _LAST_BOLD.fullmatch(line)
+    bold = _LAST_BOLD().fullmatch(line)
     if bold is not None:
         return bold[1] or bold[2]
     if len(line) > _LONGEST_SHORT:
         return None
-    if _words(line) <= _MOST_WORDS and not _CLOSING.search(line):
+    if _words(line) <= _MOST_WORDS and not _CLOSING().search(line):
         return line
-    bold = _BOLD_AT_END.search(line)
+    bold = _BOLD_AT_END().search(line)
     return None if bold is None else bold[1]
 
 
 def _words(line: str) -> int:
-    return len(line.split()) + len(_UNSPACED.findall(line))
+    return len(line.split()) + len(_UNSPACED().findall(line))
 
 
 def _answer(found: str, *, marked: bool) -> FinalAnswer | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from ultra._support.lazy import lazy_pattern
 from ultra.prompts.composing import Task
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ __all__ = ["JUDGE", "parse_grades"]
 _HIGHEST_GRADE: Final = 10
 _LONGEST: Final = 20_000  # characters at the end of a reply that are read
 
-_ANNOUNCES: Final = re.compile(
+_ANNOUNCES: Final = lazy_pattern(
     r"^[^\w\n]{0,8}(?:my\s|the\s)?(?:final|overall)?\s?(?:grades?|verdict|scores?|ratings?)[^\w\n]{0,4}(?::|$)[^\w\n]{0,4}$"
     r"|^[^\w\n]{0,8}(?:my\s|the\s)?final\s(?:grades?|verdict|scores?|ratings?|answer)\b[^\w\n]{0,8}:?",
     re.IGNORECASE | re.MULTILINE,
@@ -80,5 +81,5 @@ def split_verdict(reply: str) -> str:
     Where it thinks aloud, that is what follows the last line that announces the verdict.
     """
     reply = reply[-_LONGEST:]
-    ends = [match.end() for match in _ANNOUNCES.finditer(reply)]
+    ends = [match.end() for match in _ANNOUNCES().finditer(reply)]
     return reply[ends[-1] :] if ends else reply

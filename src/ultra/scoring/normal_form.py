@@ -6,6 +6,8 @@ import re
 from fractions import Fraction
 from typing import Final
 
+from ultra._support.lazy import lazy_pattern
+
 __all__ = ["normal_form"]
 
 _LONGEST: Final = 400
@@ -15,20 +17,20 @@ _DASHES: Final = str.maketrans({"\u2212": "-", "\u2013": "-", "\u2010": "-", "\u
 _QUOTES: Final = str.maketrans(
     dict.fromkeys('*`"\u201c\u201d\u201e\u00ab\u00bb\u2018\u2019\u200b\u200c\u200d\u2060\ufeff', "")
 )
-_SPACES: Final = re.compile(r"[\s\u00a0\u202f]+")
+_SPACES: Final = lazy_pattern(r"[\s\u00a0\u202f]+")
 
 # LaTeX
-_WRAPPERS: Final = re.compile(
+_WRAPPERS: Final = lazy_pattern(
     r"\\(?:text|textbf|textit|mathrm|mathbf|mathit|operatorname|boxed|fbox|mbox|hbox)\s{0,3}\{([^{}]{0,200})\}"
 )
-_EMPTY_COMMANDS: Final = re.compile(
+_EMPTY_COMMANDS: Final = lazy_pattern(
     r"\\(?:left|right|displaystyle|,|;|:|!|quad|qquad|%|\$|\(|\)|\[|\]|big|Big|limits)"
     r"(?![a-zA-Z])|\\ |\^\{?\\circ\}?|\$"
 )
-_FRACTION: Final = re.compile(
+_FRACTION: Final = lazy_pattern(
     r"\\[dt]?frac\s{0,3}(?:\{([^{}]{1,100})\}\s{0,3}\{([^{}]{1,100})\}|(\d)\s{0,3}(\d))"
 )
-_ROOT: Final = re.compile(r"\\sqrt\s{0,3}(?:\{([^{}]{1,100})\}|(\w))")
+_ROOT: Final = lazy_pattern(r"\\sqrt\s{0,3}(?:\{([^{}]{1,100})\}|(\w))")
 _COMMANDS: Final = {
     "\\cdot": "*",
     "\\times": "*",
@@ -49,32 +51,32 @@ _COMMANDS: Final = {
     "\u00d7": "*",
 }
 
-_CHOICE: Final = re.compile(
+_CHOICE: Final = lazy_pattern(
     r"(?:(?:option|choice|answer|letter)\s{1,3})?(?:\(([A-Za-z])\)|\[([A-Za-z])\]|([A-Z])[.):]"
     r"|([a-z])\)|([A-Z])(?=$|[,;]|\s[-(]|\s(?:because|since|as|is)\b))(?=$|[\s.,;:])",
 )
-_OPTION: Final = re.compile(r"(?:option|choice|letter)\s{1,3}\(?([A-Za-z])\)?[.):]?$", re.IGNORECASE)
-_YES_OR_NO: Final = re.compile(r"(yes|no|true|false)(?=$|[,.;:!]|\s(?:because|since|it|the|they|that)\b)")
-_LEAD: Final = re.compile(
+_OPTION: Final = lazy_pattern(r"(?:option|choice|letter)\s{1,3}\(?([A-Za-z])\)?[.):]?$", re.IGNORECASE)
+_YES_OR_NO: Final = lazy_pattern(r"(yes|no|true|false)(?=$|[,.;:!]|\s(?:because|since|it|the|they|that)\b)")
+_LEAD: Final = lazy_pattern(
     r"^(?:(?:so|thus|therefore|hence|then)\b,?\s{1,3})?(?:it\s{1,3}is|it's|this\s{1,3}is|that's|that\s{1,3}is|they\s{1,3}are"
     r"|there\s{1,3}are|there\s{1,3}is|we\s{1,3}(?:get|have)|approximately|about|roughly|exactly|equal\s{1,3}to)\s{1,3}",
 )
-_ARTICLES: Final = re.compile(r"^(?:the|a|an)\s+(?=\S)")
-_VARIABLE: Final = re.compile(r"^[a-z](?:\([a-z]\))?\s{0,3}=\s{0,3}(?=\S)")
-_SENTENCE_END: Final = re.compile(
+_ARTICLES: Final = lazy_pattern(r"^(?:the|a|an)\s+(?=\S)")
+_VARIABLE: Final = lazy_pattern(r"^[a-z](?:\([a-z]\))?\s{0,3}=\s{0,3}(?=\S)")
+_SENTENCE_END: Final = lazy_pattern(
     r"[.!?](?=\s)|,?\s(?=(?:because|since|which|where|as)\s)|;\s|\s[-\u2014]\s|\s\((?=[a-z])"
 )
-_NUMBER: Final = re.compile(
+_NUMBER: Final = lazy_pattern(
     r"([-+]?)\s?(?:[$€£¥]|usd\s?|rs\.?\s?)?\s?(\d{1,3}(?:[,'\s]\d{3})+(?!\d)|\d{1,60}|(?=\.\d))(\.\d{1,60})?(?:e([-+]?\d{1,3}))?"
 )
-_OVER: Final = re.compile(r"\s?/\s?(\d{1,30})(?![\d.])")
-_MIXED: Final = re.compile(r"\s(\d{1,6})/(\d{1,6})(?![\d.])")
+_OVER: Final = lazy_pattern(r"\s?/\s?(\d{1,30})(?![\d.])")
+_MIXED: Final = lazy_pattern(r"\s(\d{1,6})/(\d{1,6})(?![\d.])")
 _SENTENCE: Final = 4
-_ANY_NUMBER: Final = re.compile(
+_ANY_NUMBER: Final = lazy_pattern(
     r"(?<![\w.,/])[-+]?[$€£]?\d[\d,]{0,40}(?:\.\d{1,40})?(?:/\d{1,20})?%?(?![\w/])"
 )
-_OPERATORS: Final = re.compile(r"\s?([\\^_=+*/<>{}()\[\],;|±\u222a-])\s?")
-_DECIMAL_COMMA: Final = re.compile(r"([-+]?\d{1,60}),(\d{1,2})(?=$|\s?[%€]|\s[a-z])")
+_OPERATORS: Final = lazy_pattern(r"\s?([\\^_=+*/<>{}()\[\],;|±\u222a-])\s?")
+_DECIMAL_COMMA: Final = lazy_pattern(r"([-+]?\d{1,60}),(\d{1,2})(?=$|\s?[%€]|\s[a-z])")
 _PUNCTUATION: Final = " .,;:!?…。！？、"  # noqa: RUF001 - these signs are meant
 
 _NUMBERS: Final = (
@@ -134,27 +136,27 @@ def normal_form(found: str) -> tuple[str, str]:
         normal_form(r"\frac{1}{2} \text{ hours}") == ("0.5", "h")
         normal_form("(b) Paris") == ("B", "")
     """
-    text = _bare(_SPACES.sub(" ", found[:_LONGEST].translate(_DASHES).translate(_QUOTES)))
+    text = _bare(_SPACES().sub(" ", found[:_LONGEST].translate(_DASHES).translate(_QUOTES)))
     if not text:
         signs = found.strip()
         return (signs, "") if signs and not any(map(str.isalnum, signs)) and not signs.isascii() else ("", "")
-    choice = _CHOICE.match(text) or _OPTION.match(text)
+    choice = _CHOICE().match(text) or _OPTION().match(text)
     if choice is not None or (len(text) == 1 and text.isalpha()):
         letter = text if choice is None else next(filter(None, choice.groups()))
         return letter.upper(), ""
     if "\\" in text or "$" in text or "^" in text or not text.isascii():
         text = _without_latex(text)
     text = _bare(text.casefold())
-    text = _LEAD.sub("", text)
-    text = _VARIABLE.sub("", text)
-    agreed = _YES_OR_NO.match(text)
+    text = _LEAD().sub("", text)
+    text = _VARIABLE().sub("", text)
+    agreed = _YES_OR_NO().match(text)
     if agreed is not None:
         return agreed[1], ""
     return _number(text) or _number_within(text) or (_words(text), "")
 
 
 def _sentence(text: str) -> str:
-    end = _SENTENCE_END.search(text)
+    end = _SENTENCE_END().search(text)
     return _bare(text[: end.start()] if end is not None else text)
 
 
@@ -163,15 +165,15 @@ def _number_within(text: str) -> tuple[str, str] | None:
     sentence = _sentence(text)
     if len(sentence.split()) < _SENTENCE or " not " in sentence:
         return None
-    numbers = _ANY_NUMBER.findall(sentence)
+    numbers = _ANY_NUMBER().findall(sentence)
     return _number(numbers[0]) if len(numbers) == 1 else None
 
 
 def _words(text: str) -> str:
-    words = _ARTICLES.sub("", _sentence(text))
+    words = _ARTICLES().sub("", _sentence(text))
     if words in _WORDS_OF_NUMBERS:
         return _WORDS_OF_NUMBERS[words]
-    return _OPERATORS.sub(r"\1", words).replace("{", "(").replace("}", ")") or text
+    return _OPERATORS().sub(r"\1", words).replace("{", "(").replace("}", ")") or text
 
 
 def _bare(text: str) -> str:
@@ -182,15 +184,15 @@ def _bare(text: str) -> str:
 
 def _without_latex(text: str) -> str:
     for _ in range(3):  # commands within commands
-        bare = _ROOT.sub(lambda match: f"sqrt({match[1] or match[2]})", text)
-        bare = _FRACTION.sub(
+        bare = _ROOT().sub(lambda match: f"sqrt({match[1] or match[2]})", text)
+        bare = _FRACTION().sub(
             lambda match: f"{_part(match[1] or match[3])}/{_part(match[2] or match[4])}", bare
         )
-        bare = _WRAPPERS.sub(r"\1", bare)
+        bare = _WRAPPERS().sub(r"\1", bare)
         if bare == text:
             break
         text = bare
-    text = _EMPTY_COMMANDS.sub("", text)
+    text = _EMPTY_COMMANDS().sub("", text)
     for command, sign in _COMMANDS.items():
         if command in text:
             text = text.replace(command, sign)
@@ -207,14 +209,14 @@ def _part(text: str) -> str:
 
 def _number(text: str) -> tuple[str, str] | None:
     """Return the number that `text` begins with, if that and a unit is all there is to it."""
-    text = _DECIMAL_COMMA.sub(r"\1.\2", text, count=1) if _DECIMAL_COMMA.match(text) else text
-    match = _NUMBER.match(text)
+    text = _DECIMAL_COMMA().sub(r"\1.\2", text, count=1) if _DECIMAL_COMMA().match(text) else text
+    match = _NUMBER().match(text)
     if match is None or not (match[2] or match[3]):
         return None
     rest = match.end()
     whole = re.sub(r"[,'\s]", "", match[2])[:_MOST_DIGITS]
     value = Fraction(f"{match[1]}{whole or 0}{match[3] or ''}e{match[4] or 0}")
-    over, mixed = _OVER.match(text, rest), _MIXED.match(text, rest)
+    over, mixed = _OVER().match(text, rest), _MIXED().match(text, rest)
     if over is not None and int(over[1]):
         value, rest = value / int(over[1]), over.end()
     elif mixed is not None and int(mixed[2]):

@@ -256,7 +256,7 @@ class RunContext(Protocol):
         ...
 
     def emit(self, event: Event) -> None:
-        """Tell an event to whoever streams the run."""
+        """Send an event to the readers of the run's stream."""
         ...
 
     def note(self, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Stages: the steps of `synthesize`, and what the prompt of a stage of one's own is written from."""
+"""Stages: the steps of `synthesize`, and the responses from which a custom stage writes its prompt."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ class StopQueue:
         self._waiting.pop(child, None)
 
     def clear(self) -> None:
-        """Stop no child whose turn has not come."""
+        """Leave the children that were not stopped yet as they are."""
         self._waiting.clear()
 
     def pop(self) -> Child | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 
 import pytest
+from trio.testing import MockClock
 
 from helpers.model_actors import Transcript
-from ultra.actors.model.messages import LocalRequest, LocalRequests, seconds
+from ultra.actors.model.messages import LocalRequest, LocalRequests, seconds_until
 
 
 def test_a_listener_is_known_under_its_requests_id_and_no_other() -> None:
@@ -35,5 +36,8 @@ def test_what_is_subscribed_is_forgotten_after_the_block_however_that_ends() -> 
 
 
 @pytest.mark.parametrize(("deadline", "left"), [(15.0, 5.0), (10.0, 0.0), (3.0, 0.0), (math.inf, None)])
-def test_a_deadline_travels_as_the_seconds_that_are_left(deadline: float, left: float | None) -> None:
-    assert seconds(deadline, now=10.0) == left
+async def test_a_deadline_travels_as_the_seconds_that_are_left(
+    mock_clock: MockClock, deadline: float, left: float | None
+) -> None:
+    mock_clock.jump(10.0)
+    assert seconds_until(deadline) == left

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -199,6 +200,41 @@ def test_a_stop_does_not_wait_for_a_start_that_has_no_process_yet(
     assert own_server.endpoint is None
 
 
+class StandIn:
+    """A server that keeps a connection open after an answer, and closes it when a second request comes."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.endpoint: Endpoint | None = None
+
+    def start(self) -> Endpoint:
+        raise AssertionError("it runs already")
+
+    async def talk(self, stream: trio.SocketStream) -> None:
+        body = b'{"choices": [{"message": {"content": "Paris."}, "finish_reason": "stop"}]}'
+        async with stream:
+            await stream.receive_some()
+            self.requests += 1
+            head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+            await stream.send_all(head.encode() + body)
+            await stream.receive_some()
+
+
+@needs_model
+async def test_no_connection_is_used_twice_since_the_server_closes_them_at_any_time() -> None:
+    server = StandIn()
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, server.talk, 0, host="127.0.0.1"))
+        port = listeners[0].socket.getsockname()[1]
+        server.endpoint = Endpoint(f"http://127.0.0.1:{port}", "key")
+        client = LocalClient(server=server)  # type: ignore[arg-type]
+        for _ in range(3):
+            assert (await client.generate("Where?")).content == "Paris."
+        await client.aclose()
+        nursery.cancel_scope.cancel()
+    assert server.requests == 3
+
+
 @needs_model
 async def test_strangers_on_this_machine_get_no_answer(own_server: EmbeddedServer) -> None:
     endpoint = await trio.to_thread.run_sync(own_server.start)
@@ -269,17 +305,22 @@ def test_an_unknown_voice_is_refused_with_the_choices() -> None:
         LocalClient("loud")
 
 
-def messages_for(voice: str, **options: Any) -> list[dict[str, str]]:
+def payload_for(voice: str, **options: Any) -> dict[str, Any]:
     client = LocalClient(voice)
-    request = ModelRequest.of("Hello", **options)
-    messages: list[dict[str, str]] = client.dialect.encode(request, client.options, stream=False)["messages"]
+    return client.dialect.encode(ModelRequest.of("Hello", **options), client.options, stream=False)
+
+
+def messages_for(voice: str, **options: Any) -> list[dict[str, str]]:
+    messages: list[dict[str, str]] = payload_for(voice, **options)["messages"]
     return messages
 
 
 @needs_model
-def test_a_voice_shows_the_model_an_example_of_itself() -> None:
+def test_a_voice_shows_the_model_examples_and_lets_it_write_one_sentence() -> None:
     roles = [message["role"] for message in messages_for("concise")]
-    assert roles == ["system", "user", "assistant", "user"]
+    assert roles == ["system", *["user", "assistant"] * 4, "user"]
+    assert "grammar" in payload_for("concise")
+    assert "grammar" not in payload_for("concise", system="Speak French.")
 
 
 @needs_model

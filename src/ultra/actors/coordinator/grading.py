@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ultra.actors.coordinator.reading import candidate_name
-from ultra.actors.model.messages import Generate, LocalRequest, seconds
+from ultra.actors.model.messages import Generate, LocalRequest, seconds_until
 from ultra.errors import DeadlineExceeded, StageFailed
 from ultra.scoring.agreement import count_in_pieces
 from ultra.scoring.judge import parse_grades
@@ -21,16 +21,22 @@ if TYPE_CHECKING:
     from ultra.messages.request import ModelRequest
     from ultra.messages.results import ModelResponse
     from ultra.scoring.agreement import Agreed, Scorer
+    from ultra.scoring.final_answers import FinalAnswer
     from ultra.strategies.base import RunContext
 
 __all__ = ["agree", "ask_judge", "call_scorer"]
 
 
 async def agree(
-    question: str, texts: Mapping[str, str], weights: Mapping[str, float], *, by_text: bool = False
+    question: str,
+    texts: Mapping[str, str],
+    weights: Mapping[str, float],
+    read: dict[str, FinalAnswer | None],
+    *,
+    by_text: bool = False,
 ) -> Agreed:
     """Count how answers agree, by their names, and let others run after each few milliseconds of it."""
-    work = count_in_pieces(question, texts, weights, by_text=by_text)
+    work = count_in_pieces(question, texts, weights, by_text=by_text, read=read)
     while True:
         try:
             next(work)
@@ -96,7 +102,7 @@ async def ask_judge(
         request=request,
         use_cache=message.options.use_cache,
         scope=message.options.scope,
-        time_left=seconds(deadline, trio.current_time()),
+        time_left=seconds_until(deadline),
     )
     with (
         local.requests.subscribed(generate.id, LocalRequest(None, local.caller, deadline)),

@@ -1,4 +1,4 @@
-"""What the coordinator is asked, and what stays beside the message with whoever asks."""
+"""The message that starts a run, and the local objects of the run, which stay with the caller."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["EventSink", "Execute", "LocalRun", "LocalRuns", "RunSpending", "Target"]
 
 GIVEN_UP_AFTER: Final = 1.0
-"""Seconds after the deadline of a run when whoever waits for it gives it up.
+"""Seconds after the deadline of a run at which its caller stops waiting for it.
 
 A run ends by itself at its deadline; one that does not has a coordinator that hangs, or never got the
 message.
@@ -120,7 +120,7 @@ class LocalRun(NamedTuple):
 
     @property
     def given_up_at(self) -> float:
-        """When whoever waits for the run stops waiting."""
+        """The time at which the caller stops waiting for the run."""
         return self.deadline + GIVEN_UP_AFTER
 
     def given_up(self) -> DeadlineExceeded:

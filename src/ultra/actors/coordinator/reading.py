@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from ultra._support.lazy import lazy_pattern
 from ultra.errors import AllAttemptsFailed, ModelError
 from ultra.messages.request import ModelRequest
 from ultra.messages.results import sample_name
@@ -22,13 +23,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Reader", "Written", "candidate_name", "is_too_long"]
 
-_TOO_LONG: Final = re.compile(
+_TOO_LONG: Final = lazy_pattern(
     r"context.{0,20}(?:length|window|size|limit)|maximum.{0,20}(?:context|token|prompt|input)"
     r"|(?:prompt|input|request|message)s?\b.{0,40}\btoo\s+(?:long|large|big|many)|too\s+many\s+(?:input\s+)?tokens"
     r"|exceeds?.{0,40}(?:context|tokens|length)|input.{0,20}length|string_above_max_length|entity\s+too\s+large",
     re.IGNORECASE,
 )
 _TOO_LARGE: Final = 413
+_TASKS: Final = {**TASKS, "judge": JUDGE}
 _QUOTED: Final = 2_000  # characters of an error that are looked through
 
 Written = tuple[ModelRequest, "Mapping[str, int]"]
@@ -63,10 +65,9 @@ class Reader:
         name = task if isinstance(task, str) else "reading"
         if not responses:
             return _nothing_to_read(name)
-        tasks = {**TASKS, "judge": JUDGE}
         composer = Composer(
             name,
-            task=tasks.get(task) if isinstance(task, str) else task,
+            task=_TASKS.get(task) if isinstance(task, str) else task,
             question=self._request.prompt,
             candidates=self._label(tuple(_candidate(each, weights) for each in responses)),
             analyses=[_candidate(each, weights) for each in analyses],
@@ -109,7 +110,7 @@ def is_too_long(error: BaseException) -> bool:
     return (
         isinstance(cause, ModelError)
         and (cause.kind == "bad_request" or cause.status == _TOO_LARGE)
-        and (cause.status == _TOO_LARGE or _TOO_LONG.search(cause.message[:_QUOTED]) is not None)
+        and (cause.status == _TOO_LARGE or _TOO_LONG().search(cause.message[:_QUOTED]) is not None)
     )
 
 

@@ -13,7 +13,7 @@ from ultra.actors.coordinator.gathering import Gathering
 from ultra.actors.coordinator.grading import agree, ask_judge, call_scorer
 from ultra.actors.coordinator.reading import Reader, candidate_name, is_too_long
 from ultra.actors.coordinator.steps import Call, OpenStep
-from ultra.actors.model.messages import Generate, LocalRequest, seconds
+from ultra.actors.model.messages import Generate, LocalRequest, seconds_until
 from ultra.bridge.caller import call_in_context
 from ultra.errors import (
     ActorDown,
@@ -40,6 +40,7 @@ from ultra.messages.results import (
     ModelMetrics,
     ModelResponse,
     OrchestrationResult,
+    QualityBasis,
     Step,
 )
 from ultra.scoring.agreement import agreed_at_once, agreement
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from ultra.messages.options import RunOptions
     from ultra.prompts.composing import Task
     from ultra.scoring.agreement import Agreed
+    from ultra.scoring.final_answers import FinalAnswer
     from ultra.strategies.base import Write
 
 __all__ = ["Run"]
@@ -75,6 +77,8 @@ class Run:
         self._message = message
         self._local = local
         self._targets = {target.name: target for target in local.targets}
+        self._weights = {model.name: model.weight for model in self.models}
+        self._rank = {model.name: number for number, model in enumerate(self.models)}
         self._reader = Reader(local.fencing, self.request)
         self._open: OpenStep | None = None
         self._ended: OpenStep | None = None  # and not told yet
@@ -85,10 +89,12 @@ class Run:
         self._judge_cost: float | None = None
         self._unusable: dict[str, None] = {}
         self._agreed: tuple[dict[str, str], Agreed] | None = None  # the latest answers that were compared
+        self._read: dict[str, FinalAnswer | None] = {}  # the final answers of the texts that were compared
         self._refused_by: dict[Callable[[Model], ModelRequest], set[str]] = {}  # by what writes prompts
         self._graded: set[str] = set()  # answers whose quality is the word of a judge or of the caller
         if local.spending is not None:
             local.spending.read = self.spent
+        self._quality_basis: QualityBasis | None = None
 
     async def execute(self) -> OrchestrationResult:
         """Carry out the run.
@@ -126,11 +132,12 @@ class Run:
                 synthesis_source=answer.source,
                 confidence=confidence,
                 confidence_basis=basis,
+                quality_basis=self._quality_basis,
                 status="degraded" if degraded else "success",
                 steps=self.steps,
                 failures=self.failures,
                 notices=self.notices,
-                metrics={target.name: self._metrics(target) for target in self._local.targets},
+                metrics=self._metrics(),
                 response_time=trio.current_time() - self._local.started,
                 cost=self.spent()[1],
             )
@@ -250,7 +257,7 @@ class Run:
             if request is None:
                 continue
             try:
-                return await self._ask_reader(step, model, write, request, until)
+                return await self._ask(step, model, write, request, until)
             except UltraError:
                 continue
         if required:
@@ -263,37 +270,25 @@ class Run:
         if step.left_out:
             raise DeadlineExceeded(f"step {step.name!r} was left out, since the run has cost enough")
         self._begin(step, [model], "all")
-        deadline = self.deadline(within)
-        return await self._ask(step, self.call(step, model, request, deadline), deadline)
+        return await self._ask(step, model, request, request, self.deadline(within))
 
-    async def _ask_reader(
+    async def _ask(
         self, step: OpenStep, model: Model, write: Write, request: ModelRequest, deadline: float
     ) -> ModelResponse:
         """Ask a model, and once more with a shorter prompt where it refuses the first one for its length."""
-        call = self.call(step, model, request, deadline)
-        try:
-            with trio.move_on_at(deadline):
-                return self.answered(step, await call.target.ref.ask(call.message))
-            raise self.failed(step, call, call.too_late(self.seconds))
-        except UltraError as error:
-            if isinstance(error, DeadlineExceeded):
-                raise
-            shorter = self.shortened(step, model, write, 0, error)
-            if shorter is None:
-                raise self.failed(step, call, error)  # noqa: B904 - it is that error, or has it as its cause
-        finally:
-            self.forget(call)
-        return await self._ask(step, self.call(step, model, shorter, deadline), deadline)
-
-    async def _ask(self, step: OpenStep, call: Call, deadline: float) -> ModelResponse:
-        try:
-            with trio.move_on_at(deadline):
-                return self.answered(step, await call.target.ref.ask(call.message))
-            raise call.too_late(self.seconds)
-        except UltraError as error:
-            raise self.failed(step, call, error)  # noqa: B904 - it is that error, or has it as its cause
-        finally:
-            self.forget(call)
+        while True:
+            call = self.call(step, model, request, deadline)
+            try:
+                with trio.move_on_at(deadline):
+                    return self.answered(step, await call.target.ref.ask(call.message))
+                raise call.too_late(self.seconds)
+            except UltraError as error:
+                shorter = self.shortened(step, model, write, 0, error)
+                if shorter is None:
+                    raise self.failed(step, call, error)  # noqa: B904 - it is that error, or has it as its cause
+                request = shorter
+            finally:
+                self.forget(call)
 
     def written(self, step: OpenStep, model: Model, write: Write, sample: int) -> ModelRequest | None:
         """Return what a model is asked; None where the prompt does not fit it, which then has failed."""
@@ -316,7 +311,7 @@ class Run:
                 request=request,
                 use_cache=self.options.use_cache,
                 scope=self.options.scope,
-                time_left=seconds(deadline, trio.current_time()),
+                time_left=seconds_until(deadline),
             ),
             target,
             step,
@@ -389,8 +384,7 @@ class Run:
 
     def by_weight(self, responses: Sequence[ModelResponse]) -> list[ModelResponse]:
         """Return the answers by the weight of their models, then by sample."""
-        order = {model.name: number for number, model in enumerate(self.models)}
-        return sorted(responses, key=lambda response: (order[response.model_name], response.sample))
+        return sorted(responses, key=lambda response: (self._rank[response.model_name], response.sample))
 
     # --- reading and scoring ---------------------------------------------------------------------------
 
@@ -403,7 +397,7 @@ class Run:
         system: str | None = None,
     ) -> Callable[[Model], ModelRequest]:
         """Write prompts by which models read answers; see `RunContext.compose`."""
-        composer = self._reader.composer(task, candidates, self._weights(), analyses, system)
+        composer = self._reader.composer(task, candidates, self._weights, analyses, system)
         refused: set[str] = set()
 
         def write(model: Model) -> ModelRequest:
@@ -430,9 +424,6 @@ class Run:
         self.note(f"{model.name!r} refused the prompt of {step.name!r} for its length, and got a shorter one")
         return replace(request, sample=sample) if sample else request
 
-    def _weights(self) -> dict[str, float]:
-        return {model.name: model.weight for model in self.models}
-
     def _tell_cuts(self, model: Model, cuts: Mapping[str, int]) -> None:
         step = self._current_step()
         parts = ", ".join(f"{part} by about {tokens} tokens" for part, tokens in cuts.items())
@@ -446,7 +437,10 @@ class Run:
         step, local = self._current_step(), self._local
         scores: dict[str, float] = {}
         if local.scorer is agreement:
-            scores = (await self.agree(responses)).scores
+            agreed = await self.agree(responses)
+            scores = agreed.scores
+            if scores:
+                self._quality_basis = "votes" if agreed.counted else "similarity"
         elif local.scorer is not None:
             scores = call_scorer(self, local.scorer, step.name, responses, self._weights_of(responses))
             self._graded.update(scores)
@@ -454,19 +448,20 @@ class Run:
             grades = await self._grades(local.judge, self.judge, responses, self.deadline(within))
             self._graded.update(grades)
             scores |= grades
+        if self._graded:
+            self._quality_basis = "grade"
         return [step.scored(response, scores, self._targets) for response in responses]
 
     async def agree(self, responses: Sequence[ModelResponse]) -> Agreed:
         """Count how answers agree; see `RunContext.agree`."""
         texts = {candidate_name(response): response.content for response in responses}
         if self._agreed is None or self._agreed[0] != texts:
-            agreed = await agree(self.request.prompt, texts, self._weights_of(responses))
+            agreed = await agree(self.request.prompt, texts, self._weights_of(responses), self._read)
             self._agreed = texts, agreed
         return self._agreed[1]
 
     def _weights_of(self, responses: Sequence[ModelResponse]) -> dict[str, float]:
-        weights = self._weights()
-        return {candidate_name(response): weights[response.model_name] for response in responses}
+        return {candidate_name(response): self._weights[response.model_name] for response in responses}
 
     async def _confidence(self, answer: Answer) -> tuple[float | None, ConfidenceBasis | None]:
         """Return how sure the run is of its answer, and by what: else by the share of votes for it.
@@ -487,19 +482,18 @@ class Run:
         if texts.get(name) != answer.response.content:
             name = ""  # it is none of them, and has no vote
             texts, weights = {**texts, name: answer.response.content}, {**weights, name: 0.0}
-        agreed = await agree(self.request.prompt, texts, weights)
+        agreed = await agree(self.request.prompt, texts, weights, self._read)
         if agreed.counted and agreed.finals[name] is None:
-            agreed = await agree(self.request.prompt, texts, weights, by_text=True)
+            agreed = await agree(self.request.prompt, texts, weights, self._read, by_text=True)
         return min(1.0, agreed.votes[name]), "votes" if agreed.counted else "similarity"
 
     async def _grades(
         self, target: Target, judge: Model, responses: Sequence[ModelResponse], deadline: float
     ) -> dict[str, float]:
         """Return the judge's grades; what it does wrong is a notice, and never the run's failure."""
-        weights = self._weights()
         try:
-            request, _ = self._reader.composer("judge", responses, weights, (), None)(judge)
-            labels = self._reader.labels(responses, weights)
+            request, _ = self._reader.composer("judge", responses, self._weights, (), None)(judge)
+            labels = self._reader.labels(responses, self._weights)
             grades, self._judge_cost = await ask_judge(
                 self._message,
                 self._local,
@@ -521,7 +515,8 @@ class Run:
         """Return the best of several answers; see `RunContext.best`."""
         texts = {candidate_name(response): response.content for response in responses}
         if self._agreed is None or self._agreed[0] != texts:  # few answers, or `agree` was awaited before
-            self._agreed = texts, agreed_at_once(self.request.prompt, texts, self._weights_of(responses))
+            weights = self._weights_of(responses)
+            self._agreed = texts, agreed_at_once(self.request.prompt, texts, weights, self._read)
         votes = self._agreed[1].votes
 
         def rank(response: ModelResponse) -> tuple[bool, float, float]:
@@ -539,7 +534,7 @@ class Run:
         return call_in_context(self._local.caller, function, *args, **kwargs)
 
     def emit(self, event: Event) -> None:
-        """Tell an event to whoever streams the run."""
+        """Send an event to the readers of the run's stream."""
         self._local.sink.emit(event)
 
     def note(self, text: str) -> None:
@@ -552,7 +547,7 @@ class Run:
         self.note(text)
 
     def time_left(self, keep: float = 0.0) -> float | None:
-        """Return the seconds that are left but for a share of the run's time; None: no deadline."""
+        """Return the seconds that are left, less the share `keep` of the run's time; None: no deadline."""
         local = self._local
         if local.deadline == inf:
             return None
@@ -591,9 +586,11 @@ class Run:
         priced = any(target.model.price is not None for target in self._local.targets)
         return priced or self._judge_cost is not None
 
-    def _metrics(self, target: Target) -> ModelMetrics:
-        own = [response for response in self._responses() if response.model_name == target.name]
-        return target.model.metrics.of_run(own)
+    def _metrics(self) -> dict[str, ModelMetrics]:
+        answers: dict[str, list[ModelResponse]] = {name: [] for name in self._targets}
+        for response in self._responses():
+            answers[response.model_name].append(response)
+        return {name: self._targets[name].model.metrics.of_run(own) for name, own in answers.items()}
 
 
 def _model(target: Target) -> Model:

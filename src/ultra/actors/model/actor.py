@@ -125,7 +125,7 @@ class ModelActor(Actor):
     async def _answer(
         self, message: Generate, waiter: Waiter, started: float, caller: Caller | None
     ) -> ModelResponse:
-        key = self._key(message) if message.use_cache else None
+        key = self._key(message, caller) if message.use_cache else None
         while True:
             shared = self._calls.get(key) if key is not None else None
             leads = shared is None or shared.abandoned
@@ -147,7 +147,7 @@ class ModelActor(Actor):
             # ended. One of the requests that still wait has to make it again.
             await checkpoint()
 
-    def _key(self, message: Generate) -> CacheKey | None:
+    def _key(self, message: Generate, caller: Caller | None) -> CacheKey | None:
         """Return under which key an answer is shared; None: with nobody."""
         client = self._model.client
         scope: object = message.scope
@@ -156,7 +156,6 @@ class ModelActor(Actor):
             if scope is None:  # nobody knows what the client reads, nor for whom the answer is
                 return None
         elif reads:
-            caller = self._requests.get(message.id).caller
             values = None if caller is None else [_value(caller.context, variable) for variable in reads]
             if values is not None and all(_is_plain(value) for value in values):
                 scope = [scope, *zip((variable.name for variable in reads), values, strict=True)]

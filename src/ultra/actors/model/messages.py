@@ -1,10 +1,12 @@
-"""The message to a model actor, and what stays with the asker because it is no value."""
+"""The message to a model actor, and the local objects of a request, which stay with the asker."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
 from math import inf
 from typing import TYPE_CHECKING, Protocol
+
+import trio
 
 from ultra.actors.runtime.message import Message
 from ultra.messages.request import ModelRequest
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from ultra.bridge.caller import Caller
     from ultra.errors import ModelError
 
-__all__ = ["Generate", "LocalRequest", "LocalRequests", "ResponseListener"]
+__all__ = ["Generate", "LocalRequest", "LocalRequests", "ResponseListener", "seconds_until"]
 
 
 class Generate(Message[ModelResponse], frozen=True, kw_only=True):
@@ -118,6 +120,6 @@ class LocalRequests:
             self.discard(request_id)
 
 
-def seconds(deadline: float, now: float) -> float | None:
-    """Return how many seconds are left until `deadline`; None where it is infinite."""
-    return None if deadline == inf else max(0.0, deadline - now)
+def seconds_until(deadline: float) -> float | None:
+    """Return the seconds until `deadline` (`trio.current_time`), 0 if it is over; None: it is infinite."""
+    return None if deadline == inf else max(0.0, deadline - trio.current_time())

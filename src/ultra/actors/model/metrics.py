@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import deque
-from math import ceil, fsum
+from math import ceil
 from typing import TYPE_CHECKING, Final
 
 from ultra.errors import ModelError
@@ -49,7 +49,7 @@ class _Window:
 
     def mean(self) -> float | None:
         """Return the mean; None where there are no values."""
-        return fsum(self._values) / len(self._values) if self._values else None
+        return sum(self._ordered) / len(self._ordered) if self._ordered else None
 
     def percentiles(self) -> tuple[float | None, float | None]:
         """Return the 50th and the 95th percentile (nearest rank); None where there are no values."""

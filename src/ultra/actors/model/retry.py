@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import trio
 from msgspec import Struct
-from tenacity import BaseRetrying, DoAttempt, DoSleep, RetryCallState
+from tenacity import RetryCallState, Retrying
 
 from ultra._support.checks import check_count, check_seconds
 from ultra.errors import ModelError
@@ -50,42 +50,7 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
         return random.uniform(0, min(self.maximum, self.initial * 2 ** min(attempt - 1, 60)))
 
 
-class _TrioRetrying(BaseRetrying):
-    """Tenacity's loop around an async function.
-
-    Its own `AsyncRetrying` takes callbacks that may be async, and inspects them at each step; ours are not,
-    which makes a call that succeeds at once three times cheaper.
-    """
-
-    def __call__(self, fn: Callable[..., T], *args: object, **kwargs: object) -> T:  # noqa: ARG002 - tenacity's
-        raise TypeError("this loop is for async functions: await call(fn, sleep)")
-
-    async def call(self, fn: Callable[[], Awaitable[T]], sleep: Callable[[float], Awaitable[None]]) -> T:
-        """Await ``fn()`` until it succeeds, or is not to be retried."""
-        self.begin()
-        state = RetryCallState(retry_object=self, fn=None, args=(), kwargs={})
-        try:
-            while True:
-                do = self.iter(retry_state=state)
-                if isinstance(do, DoAttempt):
-                    try:
-                        state.set_result(await fn())
-                    except BaseException as error:  # noqa: BLE001 - tenacity raises again what is not retried
-                        state.set_exception((type(error), error, error.__traceback__))
-                elif isinstance(do, DoSleep):
-                    state.prepare_for_next_attempt()
-                    await sleep(do)
-                else:
-                    result: T = do
-                    return result
-        finally:
-            # These objects refer to each other, and to an error whose traceback refers to them. To collect
-            # such a cycle would take more time than all the rest of the loop.
-            self.iter_state.reset()
-            state.outcome = None
-
-
-def with_retries(
+async def with_retries(
     attempt: Callable[[], Awaitable[T]],
     policy: RetryPolicy,
     random: Random,
@@ -93,10 +58,10 @@ def with_retries(
     deadline: Callable[[], float],
     sleep: Callable[[float], Awaitable[None]] = trio.sleep,
     before_sleep: Callable[[int, ModelError, float], None],
-) -> Awaitable[T]:
-    """Return what calls `attempt` until it succeeds or `policy` ends the retries, for its result.
+) -> T:
+    """Call `attempt` until it succeeds or `policy` ends the retries, and return its result.
 
-    It raises the last `ModelError` when that is not retryable, when the attempts are used up, when a
+    Raises the last `ModelError` when that is not retryable, when the attempts are used up, when a
     Retry-After is longer than the policy allows, and when the wait would end after `deadline()` (a
     `trio.current_time`). Other exceptions of `attempt` and `sleep` pass through, and so does cancellation.
 
@@ -108,34 +73,66 @@ def with_retries(
         sleep: waits so many seconds.
         before_sleep: called before each wait with the attempt (from 1), its error and the wait [s].
     """
+    retries: _Retries | None = None
+    while True:
+        try:
+            return await attempt()
+        except ModelError as error:
+            retries = retries or _Retries(policy, random, deadline, before_sleep)
+            wait = retries.wait_after(error)
+        await sleep(wait)
 
-    def retry(state: RetryCallState) -> bool:
-        error = state.outcome.exception() if state.outcome is not None else None
-        return isinstance(error, ModelError) and error.retryable
 
-    def wait(state: RetryCallState) -> float:
-        return policy.wait(state.attempt_number, _error(state), random)
+class _Retries:
+    """What tenacity decides after each failed attempt of one call."""
 
-    def stop(state: RetryCallState) -> bool:
-        error = _error(state)
-        too_long = error.retry_after is not None and error.retry_after > policy.retry_after_cap
-        too_late = trio.current_time() + state.upcoming_sleep >= deadline()
-        return state.attempt_number > policy.max_retries or too_long or too_late
+    def __init__(
+        self,
+        policy: RetryPolicy,
+        random: Random,
+        deadline: Callable[[], float],
+        before_sleep: Callable[[int, ModelError, float], None],
+    ) -> None:
+        def retry(state: RetryCallState) -> bool:
+            return _error(state).retryable
 
-    def tell(state: RetryCallState) -> None:
-        before_sleep(state.attempt_number, _error(state), state.upcoming_sleep)
+        def wait(state: RetryCallState) -> float:
+            return policy.wait(state.attempt_number, _error(state), random)
 
-    def give_up(state: RetryCallState) -> NoReturn:
-        raise _error(state)  # not by `reraise`, whose frames would hold the error that they raise
+        def stop(state: RetryCallState) -> bool:
+            error = _error(state)
+            too_long = error.retry_after is not None and error.retry_after > policy.retry_after_cap
+            too_late = trio.current_time() + state.upcoming_sleep >= deadline()
+            return state.attempt_number > policy.max_retries or too_long or too_late
 
-    retrying = _TrioRetrying(
-        stop=stop, wait=wait, retry=retry, before_sleep=tell, retry_error_callback=give_up
-    )
-    return retrying.call(attempt, sleep)
+        def tell(state: RetryCallState) -> None:
+            before_sleep(state.attempt_number, _error(state), state.upcoming_sleep)
+
+        def give_up(state: RetryCallState) -> NoReturn:
+            raise _error(state)  # not by `reraise`, whose frames would hold the error that they raise
+
+        self._retrying = Retrying(
+            stop=stop, wait=wait, retry=retry, before_sleep=tell, retry_error_callback=give_up
+        )
+        self._retrying.begin()
+        self._state = RetryCallState(self._retrying, fn=None, args=(), kwargs={})
+
+    def wait_after(self, error: ModelError) -> float:
+        """Return the seconds to wait before the next attempt; raise `error` where there is none."""
+        self._state.set_exception((type(error), error, error.__traceback__))
+        try:
+            self._retrying.iter(self._state)
+            self._state.prepare_for_next_attempt()
+        finally:
+            # These objects refer to each other, and to an error whose traceback refers to them. To collect
+            # such a cycle would take more time than all the rest.
+            self._retrying.iter_state.reset()
+            self._state.outcome = None
+        return self._state.upcoming_sleep
 
 
 def _error(state: RetryCallState) -> ModelError:
-    """Return the error of the latest attempt, a `ModelError`: others are not retried."""
+    """Return the error of the latest attempt."""
     error = state.outcome.exception() if state.outcome is not None else None
     if not isinstance(error, ModelError):
         raise TypeError(f"a retried call raised {error!r}; it must raise ModelError")

@@ -75,7 +75,7 @@ class TokenBucket:
                 other.room -= back
 
     def close(self, grant: Grant) -> None:
-        """End the grant, of which nothing returns any more. May be called again."""
+        """End the grant; nothing of it can be given back afterwards. May be called again."""
         self._open.pop(grant, None)
 
     def learn(self, per_minute: float | None, remaining: float | None, now: float) -> None:

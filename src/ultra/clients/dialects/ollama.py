@@ -44,7 +44,7 @@ _LARGEST_WINDOW: Final = 32_768
 """Tokens that a server is asked for unasked: a window takes memory, whether it is used or not."""
 
 _ANSWER: Final = 1_024
-"""Tokens left for an answer whose length nobody has limited."""
+"""Tokens that are kept for an answer when no limit is given."""
 
 _SURELY_WHOLE: Final = 1_500
 """Tokens: a shorter prompt fits into every window."""

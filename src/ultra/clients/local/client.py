@@ -1,10 +1,12 @@
 """Voices of the embedded model: one small model, asked in different ways. No key, no network.
 
-The model is SmolLM2-135M-Instruct, from the extra ``local``. So small a model needs an example: each voice
-shows it one question with an answer in its own manner, so that it answers in English and does not digress.
-Loops are stopped by DRY sampling (P. E. Weidmann, 2024), which penalises only what continues a long
-repetition: a plain repetition penalty makes this model negate the sentences that it should repeat in a
-synthesis.
+The model is SmolLM2-135M-Instruct, from the extra ``local``. So small a model needs examples: each voice
+shows it four questions with short answers. After one or two, it answers what it does not know by an answer
+that it was shown. What it writes after its first sentence is mostly wrong or off the subject, so a grammar
+ends the answer there; a poem or a list may have four lines.
+
+Loops are stopped by DRY sampling (P. E. Weidmann, 2024), which penalises only what continues a repetition: a
+plain repetition penalty makes this model negate the sentences that it should repeat in a synthesis.
 """
 
 from __future__ import annotations
@@ -36,6 +38,15 @@ __all__ = ["VOICES", "LocalClient", "Voice"]
 
 _NOWHERE: Final = "http://127.0.0.1"  # until the server runs
 _MAX_TOKENS: Final = 192
+_MOST_OF_A_VOICE: Final = 80
+"""Tokens of an answer in a voice's own manner: four lines."""
+
+_SHORT: Final = r"""
+root ::= line ("\n" line){0,3} [.!?]? ["')]?
+line ::= ([0-9] ". ")? part+
+part ::= [^.!?\n`] | "`" [^`\n]+ "`" | "." [0-9] | "U.S." | "Mr." | "Mrs." | "Dr." | "St."
+"""
+"""One sentence, or up to four lines without an end of a sentence, in llama.cpp's notation of grammars."""
 
 # A sentence may come a few times, since candidates repeat each other; a loop may not. The one sequence
 # breaker never occurs: by default, each line end would make DRY forget what came before it.
@@ -46,45 +57,48 @@ _DRY: Final[Mapping[str, Any]] = {
     "dry_sequence_breakers": ["<|im_end|>"],
 }
 
+# In a short answer a loop is short, too; but an answer may well repeat some words of the question.
+_SHORT_DRY: Final[Mapping[str, Any]] = {"dry_allowed_length": 5}
+
 _TOO_LONG: Final = re.compile(r"\((\d+) tokens\) exceeds the available context size \((\d+) tokens\)")
 
 
 class Voice(Struct, frozen=True, kw_only=True):
     """One manner of asking the model.
 
-    `system` and `example`, a question with its answer, stand before every prompt that comes without a
+    `system` and `examples`, questions with their answers, stand before every prompt that comes without a
     system prompt of its own. `sampling` are llama.cpp's parameters.
     """
 
     system: str
-    example: tuple[str, str]
+    examples: tuple[tuple[str, str], ...]
     sampling: dict[str, Any]
 
 
-_QUESTION: Final = "What is the largest ocean on Earth?"
-_ANSWER: Final = "The largest ocean on Earth is the Pacific Ocean"
+_YOU: Final = ("Who are you?", "I am a small language model that runs on this computer.")
+_OCEAN: Final = ("What is the largest ocean on Earth?", "The largest ocean on Earth is the Pacific Ocean.")
+_WEEK: Final = ("How many days are in a week?", "There are seven days in a week.")
+_SUM: Final = ("What is 3 + 5?", "3 + 5 equals 8.")
+_LEAVES: Final = (
+    "Why do leaves fall in autumn?",
+    "Leaves fall in autumn because trees save water and energy for the winter.",
+)
 
 VOICES: Final[Mapping[str, Voice]] = {
     "careful": Voice(
-        system="You are a careful AI assistant. You answer in English, and explain why.",
-        example=(
-            _QUESTION,
-            f"{_ANSWER}. It covers about a third of the planet's surface.",
-        ),
+        system="You are a helpful AI assistant. You answer correctly, in one short sentence.",
+        examples=(_YOU, _WEEK, _SUM, _LEAVES),
         sampling={"temperature": 0.0},
     ),
     "creative": Voice(
-        system="You are a creative AI assistant. You answer vividly.",
-        example=(
-            _QUESTION,
-            f"{_ANSWER}: so wide that all the continents would fit into it.",
-        ),
-        sampling={"temperature": 0.5, "min_p": 0.2, "seed": 7},
+        system="You are a helpful AI assistant.",
+        examples=(_YOU, _OCEAN, _SUM, _LEAVES),
+        sampling={"temperature": 0.3, "min_p": 0.2, "seed": 7},
     ),
     "concise": Voice(
-        system="You are a helpful AI assistant. Be brief.",
-        example=(_QUESTION, f"{_ANSWER}."),
-        sampling={"temperature": 0.2, "min_p": 0.2, "seed": 1},
+        system="You answer in one short sentence.",
+        examples=(_YOU, _OCEAN, _SUM, _LEAVES),
+        sampling={"temperature": 0.0},
     ),
 }
 """Every voice by its name, the default first."""
@@ -104,13 +118,11 @@ class VoiceDialect(OpenAIChat):
         given = {name: value for name, value in payload.items() if value is not None}
         defaults = {"max_tokens": _MAX_TOKENS, **_DRY, **voice.sampling}
         if options.system is None and request.system is None:
-            question, answer = voice.example
-            given["messages"] = [
-                {"role": "system", "content": voice.system},
-                {"role": "user", "content": question},
-                {"role": "assistant", "content": answer},
-                *given["messages"],
-            ]
+            defaults |= {"max_tokens": _MOST_OF_A_VOICE, "grammar": _SHORT, **_SHORT_DRY}
+            before = [{"role": "system", "content": voice.system}]
+            for question, answer in voice.examples:
+                before += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+            given["messages"] = [*before, *given["messages"]]
         return defaults | given
 
 
@@ -121,8 +133,9 @@ class LocalClient(HTTPClient):
     ends with the program. After five minutes without a call it gives its memory back, about 400 MB,
     and the next call takes half a second longer.
 
-    A `system` prompt given to a call takes the place of the voice's own; what remains of the voice is
-    how it samples. Answers end after 192 tokens unless `max_tokens` says otherwise.
+    Answers are one sentence, or up to four lines, of at most 80 tokens. A `system` prompt given to a call
+    takes the place of the voice's own; then answers may be longer, up to 192 tokens, and what remains of the
+    voice is how it samples. `max_tokens` sets another limit.
 
     Args:
         voice: a name in `VOICES`.
@@ -175,7 +188,10 @@ class _EmbeddedConnections(Connections):
             # The start of a caller that gives up is finished all the same, for the others.
             endpoint = await trio.to_thread.run_sync(self._server.start, abandon_on_cancel=True)
         url = endpoint.url + request.url.removeprefix(_NOWHERE)
-        headers = request.headers.value | {"authorization": f"Bearer {endpoint.api_key}"}
+        # llama.cpp's server closes an idle connection at any moment, even while the next request is on its
+        # way. A connection on this machine costs nothing, so each request has its own.
+        own = {"authorization": f"Bearer {endpoint.api_key}", "connection": "close"}
+        headers = request.headers.value | own
         try:
             return await super().open(HTTPRequest(url, Hidden(headers), request.content))
         except ModelError as error:

@@ -58,7 +58,7 @@ def start(settings: dict[str, Any]) -> Any:  # noqa: ANN401 - xllamacpp has no t
     params.sleep_idle_seconds = settings["sleep_after"]
     params.n_gpu_layers = 0
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings["threads"]
-    # Waiting threads sleep: while they spin, they take the core from whoever they wait for.
+    # Waiting threads sleep: a thread that spins takes the core from the thread that it waits for.
     params.cpuparams.poll = params.cpuparams_batch.poll = 0
     params.verbosity = -1
     # What a small model on a CPU gains nothing from, but waits or pays memory for.

@@ -77,8 +77,8 @@ async def simulated_provider(
     for rule in faults.rules if faults is not None else ():
         if isinstance(rule.fault, ConnectFails):
             raise BadCall(
-                f"the rule {str(rule)!r} cannot be applied by a server: whoever sends it a request has "
-                "connected to it; use http_disconnect, or a FaultyTransport in the client"
+                f"the rule {str(rule)!r} cannot be applied by a server: a client that sends it a request "
+                "has connected already; use http_disconnect, or a FaultyTransport in the client"
             )
     provider = SimulatedProvider(
         seed=seed,
