@@ -70,7 +70,7 @@ async def _talk(
             buffered = buffered[length:]
             server.requests.append(request)
             await answer(stream, request)
-    except (trio.BrokenResourceError, trio.ClosedResourceError):
+    except (trio.BrokenResourceError, trio.ClosedResourceError, ConnectionError):
         pass
     finally:
         await trio.aclose_forcefully(stream)

@@ -15,6 +15,7 @@ import trio
 from helpers.byte_server import Received, Server, events, fixed, head, serve
 from ultra.clients import CallOptions, HTTPLimits, Limits, OpenAIClient
 from ultra.clients.http.connections import _certificates
+from ultra.clients.http.pools import ConnectionPool
 from ultra.clients.wire.rate_limits import RateLimits
 from ultra.errors import BadCall, ModelError
 from ultra.messages.request import ModelRequest, SamplingOptions
@@ -49,8 +50,9 @@ def test_limits_has_two_names() -> None:
 
 def connections_of(client: OpenAIClient) -> list[object]:
     """What the client holds open in this trio run."""
-    opened = client._connections._pools[trio.lowlevel.current_trio_token()].clients
-    return [connection for one in opened for connection in one._transport._pool.connections]  # type: ignore[attr-defined]
+    pool = client._connections._transports[trio.lowlevel.current_trio_token()]
+    assert isinstance(pool, ConnectionPool)
+    return [*pool.connections]
 
 
 async def text_of(stream: AsyncIterator[str | Completion]) -> str:
@@ -105,7 +107,7 @@ def test_a_client_that_nobody_closed_can_be_used_by_the_next_trio_run() -> None:
     client = OpenAIClient("m", provider="openai", base_url="http://x/v1", transport=Answering())
     for _ in range(3):
         assert trio.run(client.generate, "Hi").content == "Hello"
-    assert len(client._connections._pools) == 1
+    assert len(client._connections._transports) == 1
 
 
 async def test_closing_the_client_fails_its_calls_in_flight(nursery: trio.Nursery) -> None:

@@ -1,17 +1,19 @@
-"""Several small pools in place of a large one: which calls share one, and when one is closed."""
+"""Connections that wait for the next call: which one a call gets, and when one is closed."""
 
 from __future__ import annotations
 
+import ssl
 from typing import TYPE_CHECKING, Any
 
 import httpcore
 import httpx
 import pytest
 import trio
+import trio.testing
 
 from helpers.byte_server import Received, Server, fixed, serve
 from ultra.clients import OpenAIClient
-from ultra.clients.http.pools import CALLS_PER_POOL, ConnectionPools
+from ultra.clients.http.pools import ConnectionPool
 from ultra.errors import ModelError
 
 if TYPE_CHECKING:
@@ -21,61 +23,155 @@ JSON = [("content-type", "application/json")]
 ANSWER = b'{"choices": [{"message": {"content": "Hello"}, "finish_reason": "stop"}]}'
 
 
-async def test_a_call_goes_to_the_first_pool_that_has_room() -> None:
-    pools = ConnectionPools(httpx.AsyncClient, calls=2)
-    taken = [pools.take() for _ in range(5)]
-    await pools.give_back(taken[1])
-
-    assert pools.take() is taken[0]
-    assert [taken.index(pool) for pool in taken] == [0, 0, 2, 2, 4]
-    assert len(pools.clients) == 3
-    await pools.aclose()
+def new_pool(proxy: str | None = None) -> ConnectionPool:
+    return ConnectionPool(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), proxy)
 
 
-async def test_without_a_bound_there_is_one_pool() -> None:
-    pools = ConnectionPools(httpx.AsyncClient, calls=None)
-
-    assert len({id(pools.take()) for _ in range(100)}) == 1
-    await pools.aclose()
+async def begin(pool: ConnectionPool, url: str) -> httpx.Response:
+    """Send a request, and leave the body of the answer unread."""
+    return await pool.handle_async_request(httpx.Request("POST", url, content=b"{}"))
 
 
-async def test_pools_that_nobody_uses_any_more_are_closed_one_by_one(autojump_clock: MockClock) -> None:
-    pools = ConnectionPools(httpx.AsyncClient, calls=1)
-    taken = [pools.take() for _ in range(3)]
-    first, *others = pools.clients
-    for pool in reversed(taken):
-        await pools.give_back(pool)
-    await trio.sleep(4)
-    await pools.give_back(pools.take())
-    assert len(pools.clients) == 3
-
-    await trio.sleep(2)
-    await pools.give_back(pools.take())
-    await pools.give_back(pools.take())
-    await pools.give_back(pools.take())
-
-    assert [*pools.clients] == [first]
-    assert [other.is_closed for other in others] == [True, True]
-    await pools.aclose()
+async def end(response: httpx.Response) -> None:
+    """Read the body, and give the connection back."""
+    await response.aread()
 
 
-async def test_a_pool_in_use_stays_however_long_its_call_takes(autojump_clock: MockClock) -> None:
-    pools = ConnectionPools(httpx.AsyncClient, calls=1)
-    first, second = pools.take(), pools.take()
-    await trio.sleep(60)
-    await pools.give_back(first)
-
-    assert not second.client.is_closed
-    await pools.aclose()
+async def client_port(request: httpx.Response) -> int:
+    """The port of the connection that an answer came on."""
+    address: tuple[str, int] = request.extensions["network_stream"].get_extra_info("client_addr")
+    return address[1]
 
 
-async def test_a_call_may_end_after_all_pools_were_closed() -> None:
-    pools = ConnectionPools(httpx.AsyncClient)
-    pool = pools.take()
-    await pools.aclose()
-    await pools.give_back(pool)
+async def test_a_call_gets_the_connection_that_was_used_last(nursery: trio.Nursery) -> None:
+    server = await serve(nursery, fixed(200, JSON, ANSWER))
+    pool = new_pool()
+    answers = [await begin(pool, server.url) for _ in range(3)]
+    ports = [await client_port(answer) for answer in answers]
+    for number in (1, 2, 0):
+        await end(answers[number])
 
-    assert (pool.client.is_closed, pools.clients) == (True, ())
+    again = [await begin(pool, server.url) for _ in range(4)]
+
+    used = [await client_port(answer) for answer in again]
+    assert used[:3] == [ports[0], ports[2], ports[1]]
+    assert used[3] not in ports
+    assert server.connections == len(pool.connections) == 4
+    await pool.aclose()
+
+
+async def test_connections_that_nobody_uses_any_more_are_closed(
+    nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    server = await serve(nursery, fixed(200, JSON, ANSWER))
+    pool = new_pool()
+    answers = [await begin(pool, server.url) for _ in range(4)]
+    for answer in answers[:3]:
+        await end(answer)
+    mock_clock.jump(4)
+    await end(await begin(pool, server.url))
+    assert len(pool.connections) == 4
+
+    mock_clock.jump(2)
+    await end(await begin(pool, server.url))
+
+    assert len(pool.connections) == 2, "one is in use, however long its call takes"
+    assert server.connections == 4, "the one that was used two seconds ago is used again"
+    await end(answers[3])
+    await pool.aclose()
+
+
+async def test_a_connection_that_was_idle_too_long_is_not_used(
+    nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    server = await serve(nursery, fixed(200, JSON, ANSWER))
+    pool = new_pool()
+    await end(await begin(pool, server.url))
+    mock_clock.jump(6)
+
+    await end(await begin(pool, server.url))
+
+    assert (server.connections, len(pool.connections)) == (2, 1)
+    await pool.aclose()
+
+
+async def test_a_connection_that_the_server_closed_is_not_used(nursery: trio.Nursery) -> None:
+    closed = trio.Event()
+
+    async def answer_once(stream: trio.SocketStream, request: Received) -> None:
+        await fixed(200, JSON, ANSWER)(stream, request)
+        await trio.testing.wait_all_tasks_blocked()  # the client has its answer
+        await stream.aclose()
+        closed.set()
+
+    server = await serve(nursery, answer_once)
+    pool = new_pool()
+    await end(await begin(pool, server.url))
+    await closed.wait()
+
+    await end(await begin(pool, server.url))
+
+    assert (len(server.requests), server.connections) == (2, 2)
+    await pool.aclose()
+
+
+async def test_a_call_to_another_address_opens_a_connection_there(nursery: trio.Nursery) -> None:
+    first, second = [await serve(nursery, fixed(200, JSON, ANSWER)) for _ in range(2)]
+    pool = new_pool()
+    for server in (first, second):
+        await end(await begin(pool, server.url))
+
+    assert (len(first.requests), len(second.requests), len(pool.connections)) == (1, 1, 1)
+    await pool.aclose()
+
+
+async def test_a_call_may_end_after_its_pool_was_closed(nursery: trio.Nursery) -> None:
+    server = await serve(nursery, fixed(200, JSON, ANSWER))
+    pool = new_pool()
+    answer = await begin(pool, server.url)
+    await pool.aclose()
+    with pytest.raises(httpx.ReadError):
+        await end(answer)
+    await answer.aclose()
+
+    assert pool.connections == ()
+
+
+async def test_errors_of_httpcore_come_out_as_those_of_httpx() -> None:
+    with pytest.raises(httpx.ConnectError):
+        await begin(new_pool(), "http://127.0.0.1:1")
+    with pytest.raises(httpx.UnsupportedProtocol, match="begins with 'ftp'"):
+        await begin(new_pool(), "ftp://127.0.0.1:1")
+
+
+async def test_head_and_body_of_a_request_are_sent_together(nursery: trio.Nursery) -> None:
+    received: list[bytes] = []
+
+    async def talk(stream: trio.SocketStream) -> None:
+        received.append(await stream.receive_some())
+        await stream.send_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+
+    listeners = await nursery.start(trio.serve_tcp, talk, 0)
+    port = listeners[0].socket.getsockname()[1]
+    pool = new_pool()
+
+    await end(await begin(pool, f"http://127.0.0.1:{port}"))
+
+    assert received[0].endswith(b"\r\n\r\n{}")
+    await pool.aclose()
+
+
+@pytest.mark.parametrize("size", [65_000, 65_536, 65_537, 1_000_000])
+async def test_a_long_request_is_sent_whole(nursery: trio.Nursery, size: int) -> None:
+    server = await serve(nursery, fixed(200, JSON, ANSWER))
+    pool = new_pool()
+    body = bytes(range(256)) * (size // 256) + b"!" * (size % 256)
+
+    for _ in range(2):
+        await end(await pool.handle_async_request(httpx.Request("POST", server.url, content=body)))
+
+    assert [request.body for request in server.requests] == [body, body]
+    await pool.aclose()
 
 
 def client_of(server: Server) -> OpenAIClient:
@@ -83,7 +179,7 @@ def client_of(server: Server) -> OpenAIClient:
 
 
 async def test_as_many_connections_are_kept_as_there_were_calls_at_once(nursery: trio.Nursery) -> None:
-    calls = 3 * CALLS_PER_POOL
+    calls = 24
     waiting = 0
     all_wait = trio.Event()
 
@@ -113,9 +209,15 @@ async def hang(stream: trio.SocketStream, _request: Received) -> None:
 
 
 @pytest.mark.parametrize("cause", ["cancelled", "refused", "an error", "an answer", "a stream"])
-async def test_every_end_of_a_call_gives_its_place_back(nursery: trio.Nursery, cause: str) -> None:
+async def test_every_end_of_a_call_gives_its_connection_back(nursery: trio.Nursery, cause: str) -> None:
+    called = trio.Event()
     answers = {"cancelled": hang, "an error": fixed(500, JSON, b"{}")}
-    server = await serve(nursery, answers.get(cause, fixed(200, JSON, ANSWER)))
+
+    async def answer(stream: trio.SocketStream, request: Received) -> None:
+        called.set()
+        await answers.get(cause, fixed(200, JSON, ANSWER))(stream, request)
+
+    server = await serve(nursery, answer)
     client = client_of(server)
     if cause == "refused":
         client.dialect.base_url = "http://127.0.0.1:1"
@@ -127,14 +229,22 @@ async def test_every_end_of_a_call_gives_its_place_back(nursery: trio.Nursery, c
         else:
             await client.generate("Hi")
 
-    try:
-        with trio.move_on_after(0.05 if cause == "cancelled" else 10):
+    async def call_and_fail() -> None:
+        try:
             await call()
-    except ModelError:
-        assert cause in {"refused", "an error"}
+        except ModelError:
+            assert cause in {"refused", "an error"}
 
-    pools = client._connections._pools[trio.lowlevel.current_trio_token()]
-    assert pools.take().calls == 1
+    async with trio.open_nursery() as callers:
+        callers.start_soon(call_and_fail)
+        if cause == "cancelled":
+            await called.wait()
+            callers.cancel_scope.cancel()
+
+    pool = client._connections._transports[trio.lowlevel.current_trio_token()]
+    assert isinstance(pool, ConnectionPool)
+    assert not pool._busy
+    assert len(pool.connections) == (0 if cause in {"cancelled", "refused"} else 1)
     await client.aclose()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import trio
 
@@ -11,7 +11,7 @@ from ultra.clients.http.decompression import Decompressor
 from ultra.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator
 
     import httpx
 
@@ -37,18 +37,16 @@ class ResponseBody:
         response: httpx.Response,
         head: ResponseHead,
         connections: Connections,
-        on_end: Callable[[], Awaitable[None]],
     ) -> None:
         self.head = head
-        self._on_end: Callable[[], Awaitable[None]] | None = on_end
         self._response = response
         self._connections = connections
         if response.is_stream_consumed:  # a transport for tests gave the whole answer, decompressed
-            self._pieces = response.aiter_bytes()
+            self._pieces: AsyncIterator[bytes] = response.aiter_bytes()
             self._decompressor: Decompressor | None = Decompressor("identity")
         else:
             # Raw, for httpx decompresses without bound, and what it raises then leaves its generators open.
-            self._pieces = response.aiter_raw()
+            self._pieces = aiter(cast("httpx.AsyncByteStream", response.stream))
             self._decompressor = None
         self._left = self._left_compressed = connections.limits.max_response_bytes
         self._started = False
@@ -96,18 +94,15 @@ class ResponseBody:
         import httpx  # noqa: PLC0415 - loaded already: there is a response
 
         with trio.CancelScope(shield=True):
-            try:
-                await self._response.aclose()
-                # httpx reads through nested async generators, which trio wants run to their end. On a closed
-                # connection they get there by an error; a transport that goes on sending is cancelled.
-                with trio.CancelScope() as ending, suppress(httpx.HTTPError, httpx.StreamError):
-                    ending.cancel()
-                    while self._started and not self._ended:
-                        await self._advance()
-            finally:
-                on_end, self._on_end = self._on_end, None
-                if on_end is not None:
-                    await on_end()
+            await self._response.aclose()
+            if not self._started or self._ended:
+                return
+            # Bodies are nested async generators, which trio wants run to their end. On a closed connection
+            # they get there by an error; a transport that goes on sending is cancelled.
+            with trio.CancelScope() as ending, suppress(httpx.HTTPError, httpx.StreamError):
+                ending.cancel()
+                while not self._ended:
+                    await self._advance()
 
     async def _advance(self) -> bytes:
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ssl
 from base64 import b64decode
 from contextlib import suppress
-from functools import cache, partial
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
@@ -16,7 +16,6 @@ import trio
 
 from ultra.clients.http.body import ResponseBody
 from ultra.clients.http.decompression import ACCEPTED
-from ultra.clients.http.pools import CALLS_PER_POOL, ConnectionPool, ConnectionPools
 from ultra.clients.http.proxies import proxy_for
 from ultra.clients.wire.rate_limits import RateLimits, rate_limits
 from ultra.clients.wire.redaction import redact_secrets
@@ -104,8 +103,7 @@ _loaded: Final[set[bool]] = set()
 
 
 def _load(encrypted: bool) -> None:  # noqa: FBT001 - called by trio, which passes no keywords
-    import httpcore  # noqa: F401, PLC0415 - httpx imports it as late as it can
-    import httpx  # noqa: F401, PLC0415 - imported at the first call
+    import ultra.clients.http.pools  # noqa: F401, PLC0415 - imports httpx and httpcore
 
     if encrypted:
         # A file of certificates that cannot be read is reported by the call itself.
@@ -138,7 +136,14 @@ class Connections:
         self.limits = limits
         self._trust_env = trust_env
         self._transport = transport
-        self._pools: dict[trio.lowlevel.TrioToken, ConnectionPools] = {}
+        self._transports: dict[trio.lowlevel.TrioToken, httpx.AsyncBaseTransport] = {}
+        self._timeouts: Final = {
+            "connect": limits.connect_timeout,
+            "read": limits.read_timeout,
+            "write": limits.read_timeout,
+            "pool": None,  # the model actor limits how many calls run at once
+        }
+        self._address: tuple[str, httpx.URL] | None = None
         self._last_headers: Mapping[str, str] = {}
 
     @property
@@ -158,11 +163,11 @@ class Connections:
         if self._transport is None and encrypted not in _loaded:
             # Hundreds of milliseconds that no event loop should stand still for.
             await trio.to_thread.run_sync(_load, encrypted, abandon_on_cancel=True)
-        pools = self._pools_here(request.url)
-        response, pool = await self.guard(self._send(request, pools), request)
-        self._last_headers = response.headers
-        head = ResponseHead(self.provider, response.status_code, response.headers, request.secrets)
-        body = ResponseBody(response, head, self, partial(pools.give_back, pool))
+        response = await self.guard(self._send(request), request)
+        headers = dict(response.headers.items())
+        self._last_headers = headers
+        head = ResponseHead(self.provider, response.status_code, headers, request.secrets)
+        body = ResponseBody(response, head, self)
         if response.is_success:
             return body
         failure = await _error_in(body)
@@ -184,10 +189,10 @@ class Connections:
 
     async def aclose(self) -> None:
         """Close the connections of this trio run, even if cancelled; calls in flight fail."""
-        pools = self._pools.pop(trio.lowlevel.current_trio_token(), None)
-        if pools is not None:
+        transport = self._transports.pop(trio.lowlevel.current_trio_token(), None)
+        if transport is not None:
             with trio.CancelScope(shield=True):
-                await pools.aclose()
+                await transport.aclose()
         await trio.lowlevel.checkpoint()
 
     def timed_out(self) -> ModelError:
@@ -225,52 +230,59 @@ class Connections:
                 message = f"the connection broke: {detail}"
                 return ModelError(message, provider=self.provider, kind="connection")
 
-    async def _send(
-        self, request: HTTPRequest, pools: ConnectionPools
-    ) -> tuple[httpx.Response, ConnectionPool]:
-        pool = pools.take()
-        try:
-            # No variable for the headers: tracebacks may be shown with the variables of each frame.
-            built = pool.client.build_request(
-                request.method,
-                request.url,
-                headers={"accept-encoding": ACCEPTED, **request.headers.value},
-                content=request.content,
-            )
-            return await pool.send(built), pool
-        except BaseException:
+    async def _send(self, request: HTTPRequest) -> httpx.Response:
+        transport = self._transport_here(request.url)
+        # No variable for the headers: tracebacks may be shown with the variables of each frame.
+        response = await transport.handle_async_request(self._built(request))
+        if transport not in self._transports.values():
+            # To close a connection that was still being opened did nothing: nobody else would close it.
             with trio.CancelScope(shield=True):
-                await pools.give_back(pool)
-            raise
+                await response.aclose()
+            import httpx  # noqa: PLC0415 - loaded already: there is a response
 
-    def _pools_here(self, url: str) -> ConnectionPools:
-        """Return the pools of this trio run; all of a client's calls go to the host of `url`."""
-        token = trio.lowlevel.current_trio_token()
-        if token not in self._pools:
-            self._forget_ended_runs()
-            # A transport is for all calls: to close it with one of several pools would break the others.
-            calls = None if self._transport is not None else CALLS_PER_POOL
-            self._pools[token] = ConnectionPools(partial(self._new_client, url), calls=calls)
-        return self._pools[token]
+            raise httpx.NetworkError("the client was closed")
+        return response
 
-    def _new_client(self, url: str) -> httpx.AsyncClient:
+    def _built(self, request: HTTPRequest) -> httpx.Request:
         import httpx  # noqa: PLC0415 - imported at the first call
 
-        encrypted = url.startswith("https:")
-        own = self._trust_env and self._transport is None
-        limits = self.limits
-        return httpx.AsyncClient(
-            # The context of a plain connection is never used; an empty one trusts nobody.
-            verify=self._context() if encrypted else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-            timeout=httpx.Timeout(limits.read_timeout, connect=limits.connect_timeout, pool=None),
-            # The model actor limits how many calls run at once; a second limit would only hide it.
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
-            # A redirect would carry the key to a host that nobody chose.
-            follow_redirects=False,
-            trust_env=False,
-            proxy=proxy_for(url) if own else None,
-            transport=self._transport,
+        if self._address is None or self._address[0] != request.url:
+            self._address = request.url, httpx.URL(request.url)
+        url = self._address[1]
+        length = {} if request.method == "GET" else {"content-length": str(len(request.content))}
+        built = httpx.Request(
+            request.method,
+            url,
+            headers={
+                "host": url.netloc.decode(),
+                "accept": "*/*",
+                "accept-encoding": ACCEPTED,
+                "connection": "keep-alive",
+                **length,
+                **request.headers.value,
+            },
+            stream=httpx.ByteStream(request.content),
+            extensions={"timeout": self._timeouts},
         )
+        built.read()  # a transport for tests may look at the content
+        return built
+
+    def _transport_here(self, url: str) -> httpx.AsyncBaseTransport:
+        """Return the transport of this trio run; all of a client's calls go to the host of `url`."""
+        token = trio.lowlevel.current_trio_token()
+        found = self._transports.get(token)
+        if found is None:
+            self._forget_ended_runs()
+            found = self._transports[token] = self._transport or self._new_pool(url)
+        return found
+
+    def _new_pool(self, url: str) -> httpx.AsyncBaseTransport:
+        from ultra.clients.http.pools import ConnectionPool  # noqa: PLC0415 - imported at the first call
+
+        # The context of a plain connection is never used; an empty one trusts nobody.
+        encrypted = url.startswith("https:")
+        context = self._context() if encrypted else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        return ConnectionPool(context, proxy_for(url) if self._trust_env else None)
 
     def _context(self) -> ssl.SSLContext:
         try:
@@ -284,11 +296,11 @@ class Connections:
         raise failure
 
     def _forget_ended_runs(self) -> None:
-        for token in list(self._pools):
+        for token in list(self._transports):
             try:
                 token.run_sync_soon(lambda: None)
             except trio.RunFinishedError:
-                self._pools.pop(token, None)  # another thread's run may have been first
+                self._transports.pop(token, None)  # another thread's run may have been first
 
 
 async def _error_in(body: ResponseBody) -> ModelError:

@@ -1,105 +1,196 @@
-"""The connections of one client, in several small pools in place of a large one.
+"""The connections of one client in one trio run, and which of them a call gets.
 
-httpx's pool (httpcore 1.0) goes through all of its connections whenever a call begins or ends, and asks
-the operating system about each idle one. So what a call costs grows with the pool: measured on loopback,
-0.7 ms of processor time with 8 connections, 2.7 ms with 32 and 5 ms with 128, but 1 ms in any number of
-pools of 8. httpx's bound on idle connections counts the busy ones, too (20 are kept while fewer than
-20 exist in all, and none beyond), so a pool that is used widely would open a connection for every call.
+httpcore opens connections, with TLS and through proxies, and speaks HTTP on them; httpx's types go in and
+come out, as of any other transport. What is left out is what stands around them in `httpx.AsyncClient`:
+cookies, redirects and logins, which a call to a model has not, and a pool that goes through all of its
+connections whenever a call begins or ends.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, cast
 
+import httpcore
+import httpx
 import trio
 
+from ultra.clients.http.network import JoiningBackend
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import ssl
+    from collections.abc import AsyncIterator
 
-    import httpx
-
-__all__ = ["CALLS_PER_POOL", "ConnectionPool", "ConnectionPools"]
-
-CALLS_PER_POOL: Final = 8
-"""Calls at once in one pool."""
+__all__ = ["ConnectionPool"]
 
 _IDLE_TIME: Final = 5.0
-"""Seconds that an unused pool is kept, as long as httpx keeps an unused connection."""
+"""Seconds that an unused connection is kept: many servers close it after as many."""
 
 
-class ConnectionPool:
-    """One small pool: an `httpx.AsyncClient`, and how many calls are in it."""
+class ConnectionPool(httpx.AsyncBaseTransport):
+    """A transport whose connections wait for the next call, the one that was used last first.
 
-    __slots__ = ("calls", "client", "used_until")
+    Any number of calls can be under way; a limit is for others to set.
 
-    def __init__(self, client: httpx.AsyncClient) -> None:
-        self.client = client
-        self.calls = 0
-        self.used_until = 0.0
+    Args:
+        ssl_context: for the server, and for a proxy that is spoken to over TLS.
+        proxy: the address of a proxy that all calls go through.
 
-    async def send(self, request: httpx.Request) -> httpx.Response:
+    Raises:
+        ValueError: the proxy is of a kind that is not known.
+        httpx.InvalidURL: its address makes no sense.
+        ImportError: its library is missing.
+    """
+
+    def __init__(self, ssl_context: ssl.SSLContext, proxy: str | None = None) -> None:
+        self._opener = _opener(ssl_context, proxy)
+        self._idle: deque[tuple[httpcore.AsyncConnectionInterface, float]] = deque()  # oldest first
+        self._busy: set[httpcore.AsyncConnectionInterface] = set()
+        self._closed = False
+
+    @property
+    def connections(self) -> tuple[httpcore.AsyncConnectionInterface, ...]:
+        """All connections that are open or being opened."""
+        return (*self._busy, *(connection for connection, _ in self._idle))
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send `request` and read the head of the answer. Cancelled, or failed, it leaves no connection open.
 
         Raises:
-            httpx.NetworkError: the pool was closed meanwhile; and whatever else httpx raises.
+            httpx.TransportError: the network failed.
         """
-        response = await self.client.send(request, stream=True)
-        if self.client.is_closed:
-            # To close a pool closes the connections that are open; one that was still being opened is
-            # merely forgotten, and nobody else would ever close it.
-            with trio.CancelScope(shield=True):
-                await response.aclose()
-            import httpx  # noqa: PLC0415 - loaded already: there is a response
+        url = _core_url(request.url)
+        if url.scheme not in {b"http", b"https"}:
+            raise httpx.UnsupportedProtocol(
+                f"the address begins with {request.url.scheme!r}, not with http(s)"
+            )
+        connection = await self._take(url.origin)
+        try:
+            response = await connection.handle_async_request(
+                httpcore.Request(
+                    request.method,
+                    url,
+                    headers=request.headers.raw,
+                    content=request.stream,
+                    extensions=request.extensions,
+                )
+            )
+        except BaseException as error:
+            await self._close(connection)
+            if failure := _failure_of_httpx(error):
+                raise failure from error
+            raise
+        return httpx.Response(
+            response.status,
+            headers=response.headers,
+            stream=_Body(response, connection, self),
+            extensions=response.extensions,
+        )
 
-            raise httpx.NetworkError("the client was closed")
-        return response
-
-
-class ConnectionPools:
-    """The pools of one client in one trio run. Calls go to the first one that has room.
-
-    Args:
-        make: makes the client of a pool.
-        calls: how many calls at once a pool takes; None: any number, so that there is one pool.
-    """
-
-    def __init__(self, make: Callable[[], httpx.AsyncClient], *, calls: int | None = CALLS_PER_POOL) -> None:
-        self._make = make
-        self._calls = calls
-        self._pools: list[ConnectionPool] = []
-
-    @property
-    def clients(self) -> tuple[httpx.AsyncClient, ...]:
-        """The clients of all pools."""
-        return tuple(pool.client for pool in self._pools)
-
-    def take(self) -> ConnectionPool:
-        """Return a pool for one more call; give it back when the call has ended."""
-        for pool in self._pools:
-            if self._calls is None or pool.calls < self._calls:
-                break
-        else:
-            pool = ConnectionPool(self._make())
-            self._pools.append(pool)
-        pool.calls += 1
-        return pool
-
-    async def give_back(self, pool: ConnectionPool) -> None:
-        """Note that a call has ended, and close the last pool if it was idle for some time.
+    async def give_back(self, connection: httpcore.AsyncConnectionInterface) -> None:
+        """Keep `connection`, whose call has ended, for the next one, if it can be used again.
 
         To be called in a shielded scope.
         """
-        pool.calls -= 1
-        pool.used_until = trio.current_time()
-        # Calls go to the first pools, so the last ones are the first to be idle, together with all
-        # connections of theirs: without this those would stay open until the server closes them.
-        last = self._pools[-1] if len(self._pools) > 1 else pool
-        if last is not pool and not last.calls and last.used_until + _IDLE_TIME < pool.used_until:
-            self._pools.pop()
-            await last.client.aclose()
+        self._busy.discard(connection)
+        if self._closed or not connection.is_idle():
+            await connection.aclose()
+            return
+        now = trio.current_time()
+        self._idle.append((connection, now))
+        # Those that were used last are used first, so the others are idle for longer and longer.
+        while self._idle[0][1] + _IDLE_TIME < now:
+            await self._idle.popleft()[0].aclose()
 
     async def aclose(self) -> None:
-        """Close all connections; calls in flight fail. To be called in a shielded scope."""
-        pools, self._pools = self._pools, []
-        for pool in pools:
-            await pool.client.aclose()
+        """Close all connections, even if cancelled; calls in flight fail."""
+        self._closed = True
+        connections = self.connections
+        self._idle.clear()
+        with trio.CancelScope(shield=True):
+            for connection in connections:
+                await connection.aclose()
+
+    async def _take(self, origin: httpcore.Origin) -> httpcore.AsyncConnectionInterface:
+        """Return a connection to `origin` that no other call uses."""
+        oldest = trio.current_time() - _IDLE_TIME
+        found = None
+        while found is None and self._idle:
+            connection, since = self._idle.pop()
+            # httpcore says of one that the server has closed that it has expired.
+            if since < oldest or not connection.can_handle_request(origin) or connection.has_expired():
+                await self._close(connection)
+            else:
+                found = connection
+        found = found or self._opener.create_connection(origin)
+        self._busy.add(found)
+        return found
+
+    async def _close(self, connection: httpcore.AsyncConnectionInterface) -> None:
+        self._busy.discard(connection)
+        with trio.CancelScope(shield=True):
+            await connection.aclose()
+
+
+class _Body(httpx.AsyncByteStream):
+    """The body of one answer, as it was sent. To close it gives the connection back."""
+
+    def __init__(
+        self,
+        response: httpcore.Response,
+        connection: httpcore.AsyncConnectionInterface,
+        pool: ConnectionPool,
+    ) -> None:
+        self._stream: Any = response.stream
+        self._connection = connection
+        self._pool = pool
+        self._ended = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for piece in self._stream:
+                yield piece
+        except Exception as error:
+            if failure := _failure_of_httpx(error):
+                raise failure from error
+            raise
+
+    async def aclose(self) -> None:
+        """Give the connection back: to be used again if the body was read to its end.
+
+        To be called in a shielded scope.
+        """
+        if not self._ended:
+            self._ended = True
+            await self._stream.aclose()
+            await self._pool.give_back(self._connection)
+
+
+def _opener(ssl_context: ssl.SSLContext, proxy: str | None) -> httpcore.AsyncConnectionPool:
+    """Return what opens connections: of a pool of httpcore's that holds none itself."""
+    network = JoiningBackend()
+    if proxy is None:
+        return httpcore.AsyncConnectionPool(ssl_context=ssl_context, network_backend=network)
+    found = httpx.Proxy(proxy)
+    address = _core_url(found.url)
+    if found.url.scheme.startswith("socks"):
+        import socksio  # type: ignore[import-not-found] # noqa: F401, PLC0415 - httpcore would raise RuntimeError
+
+        return httpcore.AsyncSOCKSProxy(address, found.raw_auth, ssl_context, network_backend=network)
+    return httpcore.AsyncHTTPProxy(
+        address, found.raw_auth, found.headers.raw, ssl_context, network_backend=network
+    )
+
+
+def _core_url(url: httpx.URL) -> httpcore.URL:
+    return httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
+
+
+def _failure_of_httpx(error: BaseException) -> httpx.TransportError | None:
+    """Return the error of httpx with the name of `error`; None if that is none of httpcore's."""
+    for kind in type(error).__mro__:
+        if kind.__module__.startswith("httpcore"):
+            return cast("type[httpx.TransportError]", getattr(httpx, kind.__name__, httpx.TransportError))(
+                str(error)
+            )
+    return None
