@@ -33,6 +33,7 @@ BENCHMARKS: Final = {
     "stream": "benchmarks.streaming:tokens",
     "chunk": "benchmarks.streaming:chunk_latency",
     "http": "benchmarks.http:calls",
+    "http-cost": "benchmarks.http_cost:processor_time",
     "streams-500": "benchmarks.http:streams",
     "import": "benchmarks.imports:import_time",
 }

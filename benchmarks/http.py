@@ -166,7 +166,7 @@ async def _bare_streams(url: str, count: int) -> float:
 
 
 def streams(*, brief: bool) -> list[Row]:
-    """Many streams at once: our pools of a few connections, against one pool for all."""
+    """Many streams at once, against one pool of httpx for all."""
     count = 20 if brief else 500
     with chat_server(pause=0.01 if brief else 0.2) as url:
         return compare(
