@@ -19,8 +19,12 @@ __all__ = ["JoiningBackend"]
 _LONGEST_JOINED: Final = 64 * 1024  # bytes; what is longer is not copied once more
 
 
-class JoiningBackend(httpcore.TrioBackend):
+class JoiningBackend(httpcore.AsyncNetworkBackend):
     """Opens TCP connections as httpcore does on trio; their streams join what is written."""
+
+    def __init__(self) -> None:
+        # For type checkers it may be a class that only says that trio is missing.
+        self._network: Any = httpcore.TrioBackend()
 
     async def connect_tcp(
         self,
@@ -31,7 +35,9 @@ class JoiningBackend(httpcore.TrioBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
         """Open a connection. Raises httpcore's errors."""
-        return _JoiningStream(await super().connect_tcp(host, port, timeout, local_address, socket_options))
+        return _JoiningStream(
+            await self._network.connect_tcp(host, port, timeout, local_address, socket_options)
+        )
 
 
 class _JoiningStream(httpcore.AsyncNetworkStream):
