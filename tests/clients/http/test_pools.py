@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from helpers.byte_server import Received, Server, fixed, serve
+from helpers.byte_server import Received, Server, fixed, head, serve
 from ultra.clients import OpenAIClient
 from ultra.clients.http.pools import ConnectionPool
 from ultra.errors import ModelError
@@ -126,9 +126,14 @@ async def test_a_call_to_another_address_opens_a_connection_there(nursery: trio.
 
 
 async def test_a_call_may_end_after_its_pool_was_closed(nursery: trio.Nursery) -> None:
-    server = await serve(nursery, fixed(200, JSON, ANSWER))
+    async def answer_in_part(stream: trio.SocketStream, request: Received) -> None:
+        await stream.send_all(head(200, JSON, ("content-length", "9")))
+        await hang(stream, request)
+
+    server = await serve(nursery, answer_in_part)
     pool = new_pool()
     answer = await begin(pool, server.url)
+
     await pool.aclose()
     with pytest.raises(httpx.ReadError):
         await end(answer)
