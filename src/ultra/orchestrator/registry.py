@@ -120,7 +120,7 @@ class ModelRegistry:
         self, name: str, client: object, weight: float, policies: Policies, shard: CacheShard | None
     ) -> RegisteredModel:
         common = self._policies
-        metrics = MetricsRecorder()
+        metrics = MetricsRecorder(priced=policies.price is not None)
         limiter = Limiter(name, policies.limits or common.limits)
         adapters = tuple(self._adapted(name, deployment, limiter) for deployment in _deployments(client))
         return RegisteredModel(

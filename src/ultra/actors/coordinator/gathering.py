@@ -94,7 +94,10 @@ class Gathering:
                     waits_for_stragglers = True
                     scope.deadline = min(deadline, trio.current_time() + grace)
         self._take_arrived()
-        for call in () if enough else self._group.unanswered:
+        for call in self._group.unanswered:
+            if enough:
+                self._run.needless(call)
+                continue
             late = self._run.too_late(call, grace if waits_for_stragglers else None)
             self._run.failed(self._step, call, late)
 

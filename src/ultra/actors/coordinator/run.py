@@ -14,10 +14,10 @@ from ultra.actors.coordinator.grading import agree, ask_judge, call_scorer
 from ultra.actors.coordinator.reading import Reader, candidate_name, is_too_long
 from ultra.actors.coordinator.steps import Call, OpenStep
 from ultra.actors.model.messages import Generate, LocalRequest, seconds
+from ultra.actors.model.spending import NOTHING_SPENT
 from ultra.bridge.caller import call_in_context
 from ultra.errors import (
     ActorDown,
-    AllAttemptsFailed,
     DeadlineExceeded,
     ModelError,
     ModelUnregistered,
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from ultra.actors.coordinator.messages import Execute, LocalRun, Target
+    from ultra.actors.model.spending import Spent
     from ultra.messages.events import Event
     from ultra.messages.options import RunOptions
     from ultra.prompts.composing import Task
@@ -80,7 +81,7 @@ class Run:
         self._ended: OpenStep | None = None  # and not told yet
         self._asked = 0
         self._degraded = False
-        self._judge_cost: float | None = None
+        self._other_cost: float | None = None  # of the judge's grades, and of calls that became needless
         self._unusable: dict[str, None] = {}
         self._agreed: tuple[dict[str, str], Agreed] | None = None  # the latest answers that were compared
         self._refused_by: dict[Callable[[Model], ModelRequest], set[str]] = {}  # by what writes prompts
@@ -126,6 +127,7 @@ class Run:
             metrics={target.name: self._metrics(target) for target in self._local.targets},
             response_time=trio.current_time() - self._local.started,
             cost=self._cost() if self._has_prices() else None,
+            other_cost=self._other_cost,
         )
 
     # --- steps -----------------------------------------------------------------------------------------
@@ -313,7 +315,7 @@ class Run:
             self.emit,
         )
         listener = call if self._local.sink.listens else None
-        self._local.requests.add(call.message.id, LocalRequest(listener, self._local.caller))
+        self._local.requests.add(call.message.id, LocalRequest(listener, self._local.caller, call.spend))
         self.emit(
             ModelStarted(stage=step.name, round=step.round, model_name=model.name, sample=request.sample)
         )
@@ -339,27 +341,26 @@ class Run:
 
     def failed(self, step: OpenStep, call: Call, error: Exception) -> Exception:
         """Take note of a call's failure; return the error in the asker's terms."""
-        return self._fail(step, call.target, call.message.request.sample, error)
+        return self._fail(step, call.target, call.message.request.sample, error, call.spent)
 
-    def _fail(self, step: OpenStep, target: Target, sample: int, error: Exception) -> Exception:
+    def needless(self, call: Call) -> None:
+        """Take note of a call that is given up because the answers are enough, which is no failure."""
+        self._pay(call.spent.cost)
+
+    def _pay(self, cost: float | None) -> None:
+        """Count dollars that neither an answer nor a failure tells."""
+        if cost is not None:
+            self._other_cost = (self._other_cost or 0.0) + cost
+
+    def _fail(
+        self, step: OpenStep, target: Target, sample: int, error: Exception, spent: Spent = NOTHING_SPENT
+    ) -> Exception:
         """Take note of a model's failure; return the error in the asker's terms."""
         error = target.model.explain(error)
-        cause = error.__cause__ if isinstance(error, AllAttemptsFailed) else error
-        kind = cause.kind if isinstance(cause, ModelError) else None
-        if kind in {"auth", "quota"} or isinstance(error, (ActorDown, ModelUnregistered)):
+        failure = step.failed(target.name, sample, error, spent, trio.current_time() - self._local.started)
+        if failure.kind in {"auth", "quota"} or isinstance(error, (ActorDown, ModelUnregistered)):
             self._unusable[target.name] = None  # asking it again in this run cannot help
-        failure = ModelFailure(
-            model_name=target.name,
-            stage=step.name,
-            message=str(error),
-            error=type(cause).__name__,
-            sample=sample,
-            kind=kind,
-            attempts=error.attempts if isinstance(error, AllAttemptsFailed) else 0,
-            response_time=trio.current_time() - self._local.started,
-        )
         self.failures.append(failure)
-        step.failures.append(failure)
         self.emit(
             ModelFailed(
                 stage=step.name, round=step.round, model_name=target.name, sample=sample, failure=failure
@@ -495,7 +496,7 @@ class Run:
         try:
             request, _ = self._reader.composer("judge", responses, weights, (), None)(judge)
             labels = self._reader.labels(responses, weights)
-            grades, self._judge_cost = await ask_judge(
+            grades = await ask_judge(
                 self._message,
                 self._local,
                 target,
@@ -503,6 +504,7 @@ class Run:
                 labels=labels,
                 candidates=[response.content for response in responses],
                 deadline=deadline,
+                pay=self._pay,
             )
         except UltraError as error:
             self.note(f"the judge {judge.name!r} gave no scores: {error}")
@@ -574,12 +576,14 @@ class Run:
             yield from self._open.responses
 
     def _cost(self) -> float:
-        """The dollars that the answers, and the judge's grades of them, have cost so far."""
-        return (self._judge_cost or 0.0) + sum(response.cost or 0.0 for response in self._responses())
+        """The dollars of the answers, of the failures, and of what neither of them tells, so far."""
+        answers = sum(response.cost or 0.0 for response in self._responses())
+        failures = sum(failure.cost or 0.0 for failure in self.failures)
+        return answers + failures + (self._other_cost or 0.0)
 
     def _has_prices(self) -> bool:
         priced = any(target.model.price is not None for target in self._local.targets)
-        return priced or self._judge_cost is not None
+        return priced or self._other_cost is not None
 
     def _metrics(self, target: Target) -> ModelMetrics:
         own = [response for response in self._responses() if response.model_name == target.name]

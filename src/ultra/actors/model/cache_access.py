@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeAlias
 import trio
 
 from ultra.clients.answers import plain_completion
+from ultra.clients.cleaning import shows_nothing
 from ultra.messages.results import Completion
 from ultra.stores.contracts import is_whole
 
@@ -251,7 +252,7 @@ def _checked(found: object, outage: Outage) -> Completion | None:
     if isinstance(found, Completion):
         with _Fenced(outage, "a lookup"):
             answer = plain_completion(found)
-            return answer if is_whole(answer) else None
+            return answer if is_whole(answer) and not shows_nothing(answer.content) else None
     else:
         outage.warn(TypeError(f"the shard gave {type(found).__qualname__}, which is no Completion"))
     return None

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from math import inf
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from ultra.actors.runtime.message import Message
 from ultra.messages.request import ModelRequest
 from ultra.messages.results import ModelResponse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    from ultra.actors.model.spending import Spent
     from ultra.bridge.caller import Caller
     from ultra.errors import ModelError
 
-__all__ = ["Generate", "LocalRequest", "LocalRequests", "ResponseListener"]
+__all__ = ["Generate", "LocalRequest", "LocalRequests", "OnSpent", "ResponseListener"]
 
 
 class Generate(Message[ModelResponse], frozen=True, kw_only=True):
@@ -52,15 +53,21 @@ class ResponseListener(Protocol):
         """Take note that this attempt (from 1) has failed, and that the next follows in `wait` seconds."""
 
 
+OnSpent: TypeAlias = "Callable[[Spent], None]"
+"""Takes what the calls for an answer have used so far. Must return at once, and not raise."""
+
+
 class LocalRequest(NamedTuple):
     """What an asker in this process keeps for its `Generate`.
 
     `listener` gets the text while it is written. `caller` says on which asyncio loop an async client may
-    run, and which context variables it sees.
+    run, and which context variables it sees. `on_spent` gets what the calls have used so far: an asker that
+    gives up gets no reply that says it.
     """
 
     listener: ResponseListener | None = None
     caller: Caller | None = None
+    on_spent: OnSpent | None = None
 
 
 _NOTHING = LocalRequest()

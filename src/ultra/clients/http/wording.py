@@ -138,6 +138,7 @@ class Wording:
             retryable=failure.retryable,
             retry_after=failure.retry_after,
             request_id=failure.request_id,
+            usage=failure.usage,
         )
 
     def _written(self) -> HTTPRequest:
