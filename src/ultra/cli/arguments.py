@@ -66,6 +66,7 @@ class Question:
     system: str | None = None
     timeout: float | None = None
     quorum: int | Literal["all"] | None = None
+    on_cut: str | None = None
 
     def names(self) -> dict[str, RequestedModel]:
         """Return the models by the names that are shown: without the provider, if that is unique."""

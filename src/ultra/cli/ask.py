@@ -76,6 +76,14 @@ def ask(
         str | None,
         typer.Option(metavar="N|all", help="How many models must answer for the run to go on.  [default: 1]"),
     ] = None,
+    on_cut: Annotated[
+        str | None,
+        typer.Option(
+            metavar="tell|continue|next",
+            help="What becomes of a synthesis that is cut off: tell it, let its model continue it, or ask "
+            "the next model.  [default: tell]",
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the result, or the error, as one JSON document.")
     ] = False,
@@ -117,5 +125,6 @@ def ask(
             system=system,
             timeout=timeout,
             quorum=parse_quorum(quorum),
+            on_cut=on_cut,
         )
         return run(question, open_view(as_json=as_json, plain=plain), verbose=verbose)

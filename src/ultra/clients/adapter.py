@@ -491,7 +491,7 @@ class _Counting:
 
     def __init__(self, stream: object, on_usage: OnUsage) -> None:
         # Looked up without `__getattr__`, as above.
-        self._counts = getattr_static(stream, "usage", None) is not None
+        self._counts = getattr_static(stream, "usage", _MISSING) is not _MISSING
         self._stream = stream
         self._on_usage = on_usage
         self._told: Usage | None = None

@@ -183,6 +183,15 @@ class ModelResponse(Record, Struct, frozen=True, kw_only=True, gc=False):
         """
         return self.finish_reason in {None, "stop", "tool_calls"}
 
+    @property
+    def not_whole_because(self) -> str:
+        """What an answer that `is_whole` says is none lacks, in words; empty for a whole one."""
+        if self.is_whole:
+            return ""
+        if self.finish_reason == "length":
+            return "stopped at its limit of tokens"
+        return f"ended for another reason than being done ({self.finish_reason})"
+
 
 class ModelFailure(Record, Struct, frozen=True, kw_only=True, gc=False):
     """The failure of one model in one step. Prints as its message.

@@ -105,11 +105,11 @@ class Run:
         except Exception as error:
             raise StrategyFailed(name, error) from error
         self._tell_end()
-        if answer.response is not None and not answer.response.is_whole:
-            self.degrade(
-                f"the answer of {answer.response.model_name!r} stopped at its limit of tokens and is not "
-                "whole; allow more with options={'max_tokens': …}"
-            )
+        given = answer.response
+        if given is not None and not given.is_whole:
+            more = "; allow more with options={'max_tokens': …}" if given.finish_reason == "length" else ""
+            why = given.not_whole_because
+            self.degrade(f"the answer of {given.model_name!r} {why} and is not whole{more}")
         confidence, basis = await self._confidence(answer)
         degraded = self._degraded or bool(self.failures) or answer.source in {"fallback", "best_candidate"}
         return OrchestrationResult(
@@ -210,8 +210,10 @@ class Run:
         if cut:
             names = ", ".join(dict.fromkeys(repr(response.model_name) for response in cut))
             used = not found and required and self.options.quorum == 1
+            at_limit = all(response.finish_reason == "length" for response in cut)
+            ended = "stopped at their limit of tokens" if at_limit else "ended before they were done"
             self.degrade(
-                f"stage {step.name!r}: the answers of {names} stopped at their limit of tokens and "
+                f"stage {step.name!r}: the answers of {names} {ended} and "
                 + ("are not whole; no other is there to be used" if used else "do not count")
             )
             if used:
@@ -591,4 +593,5 @@ class Run:
 
 
 def _model(target: Target) -> Model:
-    return Model(target.name, target.model.weight, target.model.client.context_window)
+    client = target.model.client
+    return Model(target.name, target.model.weight, client.context_window, client.takes_conversations)
