@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 __all__ = [
     "CONFIGURATION",
     "DEFAULT_MODELS",
+    "ON_CUT",
     "Question",
     "RequestedModel",
     "find_configuration",
     "parse_model",
     "parse_models",
     "parse_names",
+    "parse_on_cut",
     "parse_quorum",
     "read_prompt",
 ]
@@ -31,6 +33,9 @@ __all__ = [
 DEFAULT_MODELS: Final = ("local:careful", "local:creative", "local:concise")
 """The models that are asked if none is named: the three voices of the embedded model."""
 
+
+ON_CUT: Final = ("tell", "continue", "next")
+"""What may become of a synthesis that is cut off; those of `Synthesize`, which takes long to import."""
 
 CONFIGURATION: Final = "ultra.toml"
 """The name of the configuration that is used if it is in the working directory."""
@@ -149,6 +154,13 @@ def parse_quorum(text: str | None) -> int | Literal["all"] | None:
         return int(text)
     except ValueError:
         raise BadCall(f"--quorum is {text!r}; give a number of models, or all") from None
+
+
+def parse_on_cut(text: str | None) -> str | None:
+    """Return the choice of ``--on-cut``; raise `BadCall` if there is none of that name."""
+    if text is None or text in ON_CUT:
+        return text
+    raise BadCall(f"--on-cut is {text!r}; give one of: {', '.join(ON_CUT)}")
 
 
 def read_prompt(text: str) -> str:

@@ -12,6 +12,7 @@ from ultra.cli.arguments import (
     find_configuration,
     parse_models,
     parse_names,
+    parse_on_cut,
     parse_quorum,
     read_prompt,
 )
@@ -125,6 +126,6 @@ def ask(
             system=system,
             timeout=timeout,
             quorum=parse_quorum(quorum),
-            on_cut=on_cut,
+            on_cut=parse_on_cut(on_cut),
         )
         return run(question, open_view(as_json=as_json, plain=plain), verbose=verbose)
