@@ -137,7 +137,11 @@ def counting(dialect: Dialect) -> Any:
         return {"type": "message_start", "message": counts}
     if dialect is RESPONSES:
         return {"type": "response.failed", "response": {**counts, "status": "failed", **ERROR}}
-    body = {CHAT: {"choices": []}, GEMINI: {"candidates": []}, OLLAMA: {"message": {"content": "4"}}}
+    body: dict[Dialect, Any] = {
+        CHAT: {"choices": []},
+        GEMINI: {"candidates": []},
+        OLLAMA: {"message": {"content": "4"}},
+    }
     return {**body[dialect], **counts}
 
 

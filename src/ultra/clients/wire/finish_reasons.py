@@ -51,7 +51,9 @@ _MEANINGS: Final[Mapping[FinishReason, tuple[str, ...]]] = {
     "refusal": ("refusal",),
 }
 
-_KNOWN: Final = {word: reason for reason, words in _MEANINGS.items() for word in words}
+_KNOWN: Final[Mapping[str, FinishReason]] = {
+    word: reason for reason, words in _MEANINGS.items() for word in words
+}
 
 _LONGEST: Final = max(map(len, _KNOWN))
 
