@@ -70,11 +70,8 @@ async def test_an_api_that_does_not_say_that_its_model_was_done_is_asked_again(
 ) -> None:
     whole = {"choices": [{"message": {"content": "4"}, "finish_reason": reason}]}
     chunk = {"choices": [{"delta": {"content": "4"}, "finish_reason": reason}]}
-    answer = (
-        fixed(200, EVENTS, events(chunk, "[DONE]"))
-        if stream
-        else fixed(200, JSON, json.dumps(whole).encode())
-    )
+    plain = fixed(200, JSON, json.dumps(whole).encode())
+    answer = fixed(200, EVENTS, events(chunk, "[DONE]")) if stream else plain
     server = await serve(nursery, answer)
     client = connect("openai:m", api_key="any", base_url=f"{server.url}/v1")
     assert await ask_twice(orchestrator_of(client), stream=stream) == calls

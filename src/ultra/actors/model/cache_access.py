@@ -252,7 +252,8 @@ def _checked(found: object, outage: Outage) -> Completion | None:
     if isinstance(found, Completion):
         with _Fenced(outage, "a lookup"):
             answer = plain_completion(found)
-            return answer if is_whole(answer) and not shows_nothing(answer.content) else None
+            empty = shows_nothing(answer.content) and not answer.tool_calls
+            return answer if is_whole(answer) and not empty else None
     else:
         outage.warn(TypeError(f"the shard gave {type(found).__qualname__}, which is no Completion"))
     return None
