@@ -322,8 +322,11 @@ class ModelError(UltraError):
 
     Attributes: provider, status (HTTP, or None), kind, message (the provider's own words),
     retryable, retry_after [s], request_id, usage (a `Usage`: the tokens of the call, which cost money all
-    the same; None: they were not counted).
+    the same; None: they were not counted); `unexpected`: whether the client raised something else than a
+    `ModelError`, which is then the `__cause__`.
     """
+
+    unexpected: bool = False
 
     def __init__(
         self,
@@ -398,15 +401,27 @@ class AllAttemptsFailed(UltraError, RuntimeError):
 
 
 class QuorumNotReached(UltraError, RuntimeError):
-    """Fewer models answered a stage than the run needs; `failures` has each model's error."""
+    """Fewer models answered a stage than the run needs; `failures` has each model's error.
 
-    def __init__(self, stage: str, needed: int, answered: int, failures: Iterable[tuple[str, str]]) -> None:
+    `__cause__` is the error of the model that failed, or a group of those of several.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        needed: int,
+        answered: int,
+        failures: Iterable[tuple[str, str]],
+        causes: Sequence[Exception] = (),
+    ) -> None:
         self.stage = stage
         self.needed = needed
         self.answered = answered
         self.failures = dict(failures)
         detail = "; ".join(self.failures.values()) or "no model was left to ask"
         super().__init__(f"stage {stage!r} got {answered} of the {needed} answers that it needs. {detail}")
+        if causes:
+            self.__cause__ = causes[0] if len(causes) == 1 else ExceptionGroup("the models failed", causes)
 
 
 class StageFailed(UltraError, RuntimeError):

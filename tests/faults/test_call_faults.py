@@ -10,6 +10,7 @@ import trio
 from ultra import MultiLLMOrchestrator
 from ultra.actors.model.limits import Limits
 from ultra.actors.model.retry import RetryPolicy
+from ultra.clients.adapter import ClientAdapter
 from ultra.clients.wire.rate_limits import RateLimits
 from ultra.errors import AllAttemptsFailed, ModelError
 from ultra.faults import FaultPlan, InjectedFault
@@ -196,3 +197,9 @@ async def test_what_a_provider_said_about_its_limits_is_learnt_through_a_plan() 
 
     assert (await orchestrator.get_model_response("llama", "hi")).content == TEXT
     assert len(model.calls) == 1
+
+
+def test_a_faulty_adapter_has_every_property_of_the_adapter_inside_it() -> None:
+    properties = {name for name, value in vars(ClientAdapter).items() if isinstance(value, property)}
+    faulty = FaultPlan().around("a", ClientAdapter(FakeModel()))
+    assert properties - set(vars(type(faulty))) == set()

@@ -50,7 +50,7 @@ def register(
     return RegisteredModel(
         name,
         weight,
-        client=Deployments(name, (ClientAdapter(client),), None, metrics),
+        client=Deployments((ClientAdapter(client),), None, metrics),
         price=None,
         policy=retry,
         timeouts=timeouts or Timeouts(),

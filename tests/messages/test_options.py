@@ -82,13 +82,14 @@ def test_a_setting_that_does_not_exist_is_refused_and_those_that_do_are_named(va
         RunOptions().override({"timeout": 5, "time_out": value})
     assert str(caught.value) == (
         "unknown setting 'time_out' of a run; there are: "
-        "timeout, quorum, grace, max_cost, use_cache, scope, samples, sampling"
+        "timeout, quorum, grace, max_cost, use_cache, scope, samples, tool_policy, sampling; "
+        "did you mean 'timeout'?"
     )
 
 
 def test_every_setting_is_an_argument_of_a_call() -> None:
-    # A call has `system` beside the settings, and says `options` for the way to write.
-    arguments = {*RunArguments.__annotations__} - {"system", "options"}
+    # A call has `system` and tools beside the settings, and says `options` for the way to write.
+    arguments = {*RunArguments.__annotations__} - {"system", "options", "tools", "tool_choice"}
     assert arguments == {*RunOptions.__struct_fields__} - {"sampling"}
 
 

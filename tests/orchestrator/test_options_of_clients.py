@@ -92,8 +92,28 @@ async def test_a_client_that_takes_any_option_gets_them_all() -> None:
 
     orchestrator = MultiLLMOrchestrator()
     orchestrator.register_model("any", anything)
-    response = await orchestrator.get_model_response("any", "Hi", options={"temprature": 0.2})
-    assert response.content == "Hi ['temprature']"
+    response = await orchestrator.get_model_response("any", "Hi", options={"top_k": 5, "mirostat": 2})
+    assert response.content == "Hi ['mirostat', 'top_k']"
+
+
+async def test_a_name_that_is_nearly_one_of_ultra_s_own_is_refused_by_the_right_one() -> None:
+    async def anything(prompt: str, **options: object) -> str:
+        return f"{prompt} {sorted(options)}"
+
+    async def misspelt(prompt: str, *, temprature: float | None = None) -> str:
+        return f"{prompt} {temprature}"
+
+    orchestrator = MultiLLMOrchestrator(stages=["initial"])
+    orchestrator.register_model("any", anything)
+    for options, meant in (({"temprature": 0.2}, "temperature"), ({"max_token": 5}, "max_tokens")):
+        with pytest.raises(BadCall, match=f"did you mean '{meant}'"):
+            await orchestrator.process_responses("Hi", options=options)
+        with pytest.raises(BadCall, match=f"did you mean '{meant}'"):
+            await orchestrator.get_model_response(anything, "Hi", options=options)
+    response = await orchestrator.get_model_response(misspelt, "Hi", options={"temprature": 0.2})
+    assert response.content == "Hi 0.2"
+    with pytest.raises(BadCall, match=r"unknown setting 'timout'.* did you mean 'timeout'"):
+        await orchestrator.process_responses("Hi", timout=3)  # type: ignore[call-arg]
 
 
 async def test_a_client_of_whole_requests_may_name_the_options_that_it_takes() -> None:

@@ -24,6 +24,7 @@ from ultra import (
     StageResponses,
     Timeouts,
 )
+from ultra.actors.model.breaker import BreakerPolicy
 from ultra.messages.events import Event, ModelFailed, StageCompleted
 from ultra.strategies import Synthesize
 from ultra.testing import FakeAnswer, FakeModel
@@ -141,6 +142,7 @@ async def test_a_window_too_small_for_the_texts_leaves_the_work_to_the_next_mode
 
 
 PATIENT = Timeouts(attempt=1e9, first_token=1e9)
+NEVER_OPEN = BreakerPolicy(consecutive_failures=None, failure_rate=None)
 
 
 class Timed(Recorder):
@@ -165,7 +167,9 @@ async def moments(timeout: float, *shares: float, judged: bool = False) -> list[
 
     If they are `judged`, the judge of the first one hangs, too.
     """
-    hanging = register(FakeModel(name="hanging", seconds=math.inf), "hanging", 2.0, timeouts=PATIENT)
+    hanging = register(
+        FakeModel(name="hanging", seconds=math.inf), "hanging", 2.0, timeouts=PATIENT, breaker=NEVER_OPEN
+    )
     judge = register(FakeModel(name="judge", seconds=math.inf), "judge", timeouts=PATIENT) if judged else None
     stages = [
         Stage(name=f"s{number}" if number else "initial", prompt=asks("Q"), optional=True, share=share)
@@ -173,7 +177,7 @@ async def moments(timeout: float, *shares: float, judged: bool = False) -> list[
     ]
     sink = Timed()
     await run(
-        [hanging, register(FakeModel(name="quick"), "quick")],
+        [hanging, register(FakeModel(name="quick"), "quick", breaker=NEVER_OPEN)],
         *stages,
         timeout=timeout,
         judge=judge,

@@ -8,14 +8,28 @@ Each raises `BadCall`, which says what was given and what is allowed::
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from math import inf
-from typing import TypeVar, get_args
+from typing import TYPE_CHECKING, Final, TypeVar, get_args
 
 from ultra.errors import BadCall
 
-__all__ = ["check_choice", "check_count", "check_flag", "check_number", "check_seconds"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = [
+    "check_choice",
+    "check_count",
+    "check_flag",
+    "check_number",
+    "check_seconds",
+    "did_you_mean",
+    "nearest",
+]
 
 T = TypeVar("T")
+
+_LONGEST_NAME: Final = 64  # of which the likeness is looked at
 
 
 def check_count(name: str, value: object, *, least: int = 1, optional: bool = False) -> None:
@@ -79,3 +93,15 @@ def check_choice(name: str, value: T, choices: object) -> T:
 
 def _refusal(name: str, value: object, allowed: str, *, optional: bool) -> BadCall:
     return BadCall(f"{name} is {value!r}; it must be {allowed}" + ", or None" * optional)
+
+
+def nearest(name: str, choices: Iterable[str], *, cutoff: float = 0.6) -> str | None:
+    """Return which of `choices` was probably meant by a wrong `name`; None if none is like it."""
+    found = get_close_matches(name[:_LONGEST_NAME], list(choices), n=1, cutoff=cutoff)
+    return found[0] if found else None
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """Return the end of a sentence that asks for the nearest choice; empty if none is near."""
+    meant = nearest(name, choices)
+    return "" if meant is None else f"; did you mean {meant!r}?"

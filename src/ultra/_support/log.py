@@ -2,22 +2,33 @@
 
 In a program that has configured structlog, Ultra's events go through its processors. In any other program
 they go to the standard library's logger of the same name (``ultra.…``) as logfmt lines, so
-`logging.basicConfig`, levels and handlers work as for every library. Nothing is written to stdout.
+`logging.basicConfig`, levels and handlers work as for every library; the fields are attributes of the
+record, too. Nothing is written to stdout.
+
+Each line of a request has the fields of its `LogScope`, and the context variables that the caller has bound
+with `structlog.contextvars`. No text from outside ends a line or steers a terminal: see `log_text`.
 """
 
 from __future__ import annotations
 
 import logging
+import re
+import sys
 import traceback
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, Literal
+from contextlib import contextmanager, suppress
+from contextvars import Context, ContextVar
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import structlog
 
+from ultra._support.log_text import shown_error, shown_text, shown_value
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from structlog.typing import EventDict, WrappedLogger
 
-__all__ = ["Level", "Logger", "get_logger"]
+__all__ = ["Level", "LogScope", "Logger", "current_scope", "get_logger", "log_scope", "scoped_context"]
 
 Level = Literal["debug", "info", "warning", "error", "critical"]
 
@@ -29,35 +40,67 @@ _NUMBERS: Final[dict[Level, int]] = {
     "critical": logging.CRITICAL,
 }
 
-# Terminals obey control characters, and some programs end a line at them. Other people's words are logged.
-_ESCAPED: Final = {
-    code: repr(chr(code))[1:-1]
-    for code in (
-        *range(0x20),
-        *range(0x7F, 0xA0),
-        *(0x061C, 0x200E, 0x200F),
-        *range(0x2028, 0x202F),
-        *range(0x2066, 0x206A),
-    )
-}
-
 _render = structlog.processors.LogfmtRenderer(key_order=["event"], bool_as_flag=False)
+
+_OF_RECORDS: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_NOT_IN_NAMES: Final = re.compile(r'[\s="]')
 
 
 def _as_record(logger: WrappedLogger, name: str, event: EventDict) -> tuple[tuple[str], dict[str, Any]]:
     """Make one printable line of the fields, and leave the traceback to the handlers, which format it."""
     exc_info = event.pop("exc_info", None)
-    return (_render(logger, name, event).translate(_ESCAPED),), {"exc_info": exc_info}
+    line = _render(logger, name, {_NOT_IN_NAMES.sub("_", key): value for key, value in event.items()})
+    # A record refuses fields that have the names of its own attributes.
+    extra = {f"{key}_" if key in _OF_RECORDS else key: value for key, value in event.items()}
+    return (shown_text(line),), {"exc_info": exc_info, "extra": extra}
+
+
+class LogScope(NamedTuple):
+    """The request that log lines belong to: its fields, and the context variables of who asked."""
+
+    fields: Mapping[str, object]
+    context: Context | None = None  # None: those of the code that logs
+
+
+_scope: ContextVar[LogScope | None] = ContextVar("ultra_log_scope", default=None)
+
+
+def current_scope() -> LogScope | None:
+    """Return the scope of what is logged here; None outside of a request."""
+    return _scope.get()
+
+
+@contextmanager
+def log_scope(scope: LogScope | None) -> Iterator[None]:
+    """Let what is logged inside the block belong to `scope`; None: to nothing."""
+    token = _scope.set(scope)
+    try:
+        yield
+    finally:
+        _scope.reset(token)
+
+
+def scoped_context(context: Context, fields: Mapping[str, object]) -> Context:
+    """Return a copy of `context` in which each line of Ultra has these fields."""
+    copy = context.copy()
+    copy.run(_scope.set, LogScope(fields))
+    return copy
 
 
 class Logger:
     """Writes events with fields: ``log.error("attempt failed", model="llama", attempt=2)``.
 
     Each call asks again whether the program has configured structlog, so it may do so after the import.
+
+    Args:
+        name: the name of the logger.
+        ownerless: whether its lines belong to no request, although the code of one may write them, such as
+            those of the supervisor.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, ownerless: bool = False) -> None:
         self.name = name
+        self._ownerless = ownerless
         self._standard = logging.getLogger(name)
         self._fallback: structlog.stdlib.BoundLogger = structlog.wrap_logger(
             self._standard,
@@ -104,16 +147,38 @@ class Logger:
         An exception from the program's own processors, filters or handlers goes no further. It is logged
         itself, or, where that fails too, written to stderr as the standard library does.
         """
+        if not self.enabled(level):
+            return
         try:
-            if structlog.is_configured():
-                getattr(structlog.get_logger(self.name), level)(event, **fields)
+            scope = None if self._ownerless else _scope.get()
+            if scope is not None:
+                fields = {**scope.fields, **fields}
+            exc_info = fields.get("exc_info")
+            error = sys.exc_info()[1] if exc_info is True else exc_info
+            if isinstance(error, BaseException):
+                fields["exc_info"] = shown_error(error)
+            if self._ownerless:
+                Context().run(self._write, level, event, fields)
+            elif scope is not None and scope.context is not None:
+                scope.context.copy().run(self._write, level, event, fields)
             else:
-                getattr(self._fallback, level)(event, **fields)
+                self._write(level, event, fields)
         except Exception:  # noqa: BLE001 - whatever it is, logging is no reason to fail
             try:
                 self._standard.exception("logging, as configured, could not log event %r", event)
             except Exception:  # noqa: BLE001 - as above
                 _report_to_stderr()
+
+    def _write(self, level: Level, event: str, fields: Mapping[str, object]) -> None:
+        known = dict(sorted(structlog.contextvars.get_contextvars().items()))
+        bound = {name: shown_value(value) for name, value in known.items() if name not in {"event", "self"}}
+        own = {name: value if name == "exc_info" else shown_value(value) for name, value in fields.items()}
+        if structlog.is_configured():
+            # Its processors may not know the name: a PrintLogger has none.
+            logger = structlog.get_logger(self.name).bind(**(bound | {"logger": self.name}))
+        else:
+            logger = self._fallback.bind(**bound)
+        getattr(logger, level)(event, **own)
 
 
 def _report_to_stderr() -> None:
@@ -122,6 +187,6 @@ def _report_to_stderr() -> None:
             traceback.print_exc()
 
 
-def get_logger(name: str) -> Logger:
+def get_logger(name: str, *, ownerless: bool = False) -> Logger:
     """Return the logger called `name`; the module's docstring says where it writes."""
-    return Logger(name)
+    return Logger(name, ownerless=ownerless)

@@ -128,6 +128,11 @@ class ClientAdapter:
         return _told(self._client, "tells_finish_reason") is True
 
     @property
+    def is_own(self) -> bool:
+        """Whether the client is one of Ultra's own, whose lost connections are nobody's mistake."""
+        return type(self._client).__module__.startswith("ultra.clients.")
+
+    @property
     def streams(self) -> bool:
         """Whether the client can hand out its answer piece by piece."""
         return self._stream is not None

@@ -88,6 +88,7 @@ def classify(error: BaseException) -> ModelError:
     else:
         found = _by_status(error) or _by_type(error)
     found.__cause__ = error
+    found.unexpected = True
     return found
 
 

@@ -1,5 +1,11 @@
 """The configuration file `ultra.toml`."""
 
-from ultra.config.loading import load_configuration
+from ultra.config.loading import (
+    CacheConfig,
+    Configuration,
+    DeploymentConfig,
+    ModelConfig,
+    load_configuration,
+)
 
-__all__ = ["load_configuration"]
+__all__ = ["CacheConfig", "Configuration", "DeploymentConfig", "ModelConfig", "load_configuration"]

@@ -185,6 +185,10 @@ class _FaultyAdapter(ClientAdapter):
         return self._inner.takes_system
 
     @property
+    def is_own(self) -> bool:
+        return self._inner.is_own
+
+    @property
     def streams(self) -> bool:
         return self._inner.streams
 

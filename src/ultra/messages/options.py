@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
 from msgspec import Struct, structs
 
-from ultra._support.checks import check_count, check_flag, check_number, check_seconds
+from ultra._support.checks import check_count, check_flag, check_number, check_seconds, did_you_mean
 from ultra.errors import BadCall
 from ultra.messages.request import SamplingOptions
 from ultra.messages.tools import ToolPolicy
@@ -80,7 +80,8 @@ class RunOptions(Struct, frozen=True, kw_only=True):
         unknown = [name for name in given if name not in self.__struct_fields__]
         if unknown:
             choices = ", ".join(self.__struct_fields__)
-            raise BadCall(f"unknown setting {unknown[0]!r} of a run; there are: {choices}")
+            hint = did_you_mean(unknown[0], self.__struct_fields__)
+            raise BadCall(f"unknown setting {unknown[0]!r} of a run; there are: {choices}{hint}")
         changes = {name: value for name, value in given.items() if value is not None}
         return structs.replace(self, **changes) if changes else self
 

@@ -63,7 +63,14 @@ def sample_name(model_name: str, sample: int) -> str:
     return f"{model_name}#{sample}" if sample else model_name
 
 
-class Usage(Record, Struct, frozen=True, kw_only=True, gc=False):
+class _Counts(Struct, frozen=True, gc=False):
+    """What a `Usage` may be given without names."""
+
+    input: int | None = None
+    output: int | None = None
+
+
+class Usage(Record, _Counts, frozen=True, kw_only=True, gc=False):
     """The tokens of one call, as the provider counted them; None: not reported.
 
     `input` are all tokens of the prompt; `cached` are those of them that came from the provider's prompt
@@ -71,8 +78,6 @@ class Usage(Record, Struct, frozen=True, kw_only=True, gc=False):
     Ultra estimated some of the numbers, since the client reported none, or none that can be true.
     """
 
-    input: int | None = None
-    output: int | None = None
     cached: int | None = None
     reasoning: int | None = None
     estimated: bool = False
@@ -99,15 +104,22 @@ def _sum(one: int | None, other: int | None) -> int | None:
     return one if other is None else other if one is None else one + other
 
 
-class Completion(Record, Struct, frozen=True, kw_only=True, gc=False):
-    """The answer of one call to a client. `content` is the text of the answer and nothing else.
+class _Text(Struct, frozen=True, gc=False):
+    """What a `Completion` may be given without a name."""
+
+    content: str
+
+
+class Completion(Record, _Text, frozen=True, kw_only=True, gc=False):
+    """The answer of one call to a client, such as ``Completion("Paris.")``.
+
+    `content` is the text of the answer and nothing else.
 
     `reasoning` is what the model wrote before its answer, `refusal` what it wrote instead of one; neither
     is in `content`. `tool_calls` are the calls that the model asks for. `reasoning_parts` are what its
     provider wants back in the next turn. `model` is the name of the model in the provider's reply.
     """
 
-    content: str
     usage: Usage | None = None
     finish_reason: FinishReason | None = None
     request_id: str | None = None

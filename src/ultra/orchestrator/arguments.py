@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
+from ultra._support.checks import did_you_mean, nearest
 from ultra.errors import BadCall
 from ultra.messages.conversation import conversation_of, with_system
 from ultra.messages.functions import tools_of
@@ -28,6 +29,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+_NEARLY_THE_SAME: Final = 0.9  # as "temprature" and "temperature"; "top_k" and "top_p" are 0.8
 
 
 def request_of(
@@ -88,19 +91,25 @@ def checked_system(system: object) -> str | None:
 
 
 def check_options(sampling: SamplingOptions, models: Iterable[RegisteredModel]) -> None:
-    """Raise `BadCall` if an option has a name that none of `models` takes; the message names the choices."""
+    """Raise `BadCall` if an option has a name that none of `models` takes; the message names the choices.
+
+    Some clients take options of any name. Among these, too, a name that is nearly one of Ultra's own is
+    taken for a slip, unless a client declares just that name.
+    """
     if not sampling.extra:
         return
-    taken = set(SamplingOptions.__struct_fields__) - {"extra"}
+    own = set(SamplingOptions.__struct_fields__) - {"extra"}
+    taken, takes_any = set(own), False
     for model in models:
         names = model.client.option_names
-        if names is None:
-            return
-        taken |= names
+        takes_any = takes_any or names is None
+        taken |= names or set()
     for name in sampling.extra:
-        if name not in taken:
-            hint = "; give it as system=" if name == "system" else ""
-            raise BadCall(
-                f"options has {name!r}, which no model of this call takes{hint}; "
-                f"they take: {', '.join(sorted(taken))}"
-            )
+        if name in taken or (takes_any and nearest(name, own, cutoff=_NEARLY_THE_SAME) is None):
+            continue
+        hint = "; give it as system=" if name == "system" else ""
+        raise BadCall(
+            f"options has {name!r}, which no model of this call takes{hint}; "
+            f"they take: {', '.join(sorted(taken))}{did_you_mean(name, taken)}"
+            + (" (a client that takes just this name has to declare it)" if takes_any else "")
+        )

@@ -378,8 +378,11 @@ class MultiLLMOrchestrator:
         outer = outer_run.get()
         make_sink = NoReader if outer is None else partial(NestedRunSink, outer)
         stream = self._run_of(make_sink, prompt, stages=stages, models=models, strategy=strategy, run=run)
-        async with stream:
-            return await stream.result()
+        try:
+            async with stream:
+                return await stream.result()
+        finally:
+            del stream  # it knows the error, whose traceback refers to this frame
 
     def stream_responses(
         self,

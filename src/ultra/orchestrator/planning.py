@@ -11,7 +11,7 @@ import trio
 from msgspec.structs import replace
 
 from ultra._support.checks import check_flag
-from ultra.actors.coordinator.messages import Execute, LocalRun
+from ultra.actors.coordinator.messages import Execute, LocalRun, RunSpending
 from ultra.bridge.caller import Caller
 from ultra.errors import BadCall
 from ultra.messages.request import SamplingOptions
@@ -117,6 +117,7 @@ class Planner:
                 deadline=started + (inf if options.timeout is None else options.timeout),
                 scorer=defaults.scorer,
                 judge=None if judge is None else tree.target(judge),
+                spending=RunSpending(),
                 caller=caller,
             )
             return execute, local

@@ -126,7 +126,7 @@ class ModelRegistry:
         return RegisteredModel(
             name,
             weight,
-            client=Deployments(name, adapters, policies.hedge or common.hedge, metrics),
+            client=Deployments(adapters, policies.hedge or common.hedge, metrics),
             price=policies.price,
             policy=policies.retry or common.retry or RetryPolicy(),
             timeouts=policies.timeouts or common.timeouts or Timeouts(),

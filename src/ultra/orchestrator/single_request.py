@@ -55,10 +55,11 @@ async def _ask(
     lifespan: Lifespan, model: RegisteredModel, message: Generate, caller: Caller
 ) -> ModelResponse:
     limit = inf if message.time_left is None else message.time_left
+    deadline = trio.current_time() + limit
     async with lifespan.use() as tree:
-        with tree.requests.subscribed(message.id, LocalRequest(None, caller)):
+        with tree.requests.subscribed(message.id, LocalRequest(None, caller, deadline)):
             try:
-                with trio.move_on_after(limit):
+                with trio.move_on_at(deadline):
                     return await tree.target(model).ref.ask(message)
             except ActorStopped as error:
                 raise model.explain(error)  # noqa: B904 - the very error, or one that has it as its cause

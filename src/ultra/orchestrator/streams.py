@@ -13,6 +13,7 @@ from ultra.actors.runtime.ask_group import AskGroup, AskResult
 from ultra.errors import BadCall
 from ultra.messages.events import RunCompleted, RunFailed
 from ultra.orchestrator.event_buffer import EventBuffer
+from ultra.orchestrator.run_end import RunEnd
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -89,6 +90,7 @@ class LiveRun:
             self._sink = self._make_sink(self._run_id)
             execute, local = self._make_run(tree, self._run_id, self._sink)
             tree.runs.add(self._run_id, local)
+            self._end = RunEnd(execute, local)
             self._asks.ask(tree.coordinator, execute, None)
             if local.deadline < inf and self.reply is None:
                 tree.system.start_soon(self._give_up_in_time, local)
@@ -105,6 +107,7 @@ class LiveRun:
         del self._asks  # it refers to this, and the garbage collector would have to find that out
         self._tree.runs.discard(self._run_id)
         if self.reply is None:
+            self._end.cancelled()
             self._sink.close()
             self._over.set()
         return await self._actors.__aexit__(kind, error, trace)
@@ -120,10 +123,12 @@ class LiveRun:
     def _on_reply(self, reply: AskResult[None, OrchestrationResult]) -> None:
         if reply.value is not None:
             self.reply = reply
+            self._end.answered(reply.value)
             self._sink.emit(RunCompleted(result=reply.value))
         elif reply.error is not None:
             error = self._lifespan.explain(reply.error)
             self.reply = AskResult(None, error=error)
+            self._end.failed(error)
             self._sink.emit(RunFailed(error=type(error).__name__, message=str(error)))
         self._over.set()
 
@@ -187,9 +192,13 @@ class RunStream:
         reply = self._run.reply
         if reply is None:
             raise _left()
-        if reply.value is None:
-            raise reply.error or _left()
-        return reply.value
+        if reply.value is not None:
+            return reply.value
+        error = reply.error or _left()
+        try:
+            raise error
+        finally:
+            del self, reply, error  # the error's traceback refers to this frame
 
     def _check_opened(self) -> None:
         if self._events is None:

@@ -39,7 +39,7 @@ _LEVELS: Final[dict[LifecycleKind, Level]] = {
     "unresponsive": "critical",
 }
 
-log = get_logger("ultra.supervisor")
+log = get_logger("ultra.supervisor", ownerless=True)
 
 
 class LifecycleEvent(Struct, frozen=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from ultra._support.log import LogScope, log_scope
 from ultra.actors.coordinator.messages import Execute
 from ultra.actors.coordinator.run import Run
 from ultra.actors.runtime.actor import Actor, ActorOptions
@@ -32,7 +33,9 @@ class Coordinator(Actor):
         local = self._runs.get(message.run_id)
         if local is None:
             return Failure(BadCall(f"run {message.run_id!r} is not known here: nobody waits for it any more"))
-        try:
-            return await Run(message, local).execute()
-        except UltraError as error:
-            return Failure(error)
+        context = None if local.caller is None else local.caller.context
+        with log_scope(LogScope({"run_id": message.run_id}, context)):
+            try:
+                return await Run(message, local).execute()
+            except UltraError as error:
+                return Failure(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Self
 
 import trio
@@ -94,12 +95,16 @@ class Gathering:
                     waits_for_stragglers = True
                     scope.deadline = min(deadline, trio.current_time() + grace)
         self._take_arrived()
-        for call in self._group.unanswered:
+        unanswered = self._group.unanswered
+        for call in () if enough else unanswered:
+            call.local.deadline = -inf  # so the model knows that it was late, be it only for the grace
+        self._group.close()
+        for call in unanswered:
             if enough:
                 self._run.needless(call)
                 continue
-            late = self._run.too_late(call, grace if waits_for_stragglers else None)
-            self._run.failed(self._step, call, late)
+            error = call.too_late(self._run.seconds, grace if waits_for_stragglers else None)
+            self._run.failed(self._step, call, error)
 
     def _take_arrived(self) -> None:
         for reply in self._group.arrived():

@@ -96,6 +96,7 @@ async def ask_judge(
     """
     generate = Generate(
         id=f"{message.run_id}/judge",
+        run_id=message.run_id,
         stage="judge",
         request=request,
         use_cache=message.options.use_cache,
@@ -111,7 +112,7 @@ async def ask_judge(
     cost: float | None = None
     try:
         with (
-            local.requests.subscribed(generate.id, LocalRequest(None, local.caller, spend)),
+            local.requests.subscribed(generate.id, LocalRequest(None, local.caller, deadline, spend)),
             trio.CancelScope(deadline=deadline),
         ):
             reply = await judge.ref.ask(generate)

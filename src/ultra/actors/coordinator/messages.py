@@ -13,6 +13,8 @@ from ultra.messages.results import OrchestrationResult
 from ultra.strategies.base import StrategySpec
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ultra.actors.model.messages import LocalRequests
     from ultra.actors.model.registered import RegisteredModel
     from ultra.actors.runtime.actor import ActorRef
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from ultra.scoring.agreement import Scorer
     from ultra.strategies.base import Strategy
 
-__all__ = ["EventSink", "Execute", "LocalRun", "LocalRuns", "Target"]
+__all__ = ["EventSink", "Execute", "LocalRun", "LocalRuns", "RunSpending", "Target"]
 
 GIVEN_UP_AFTER: Final = 1.0
 """Seconds after the deadline of a run when whoever waits for it gives it up.
@@ -80,6 +82,23 @@ class EventSink(Protocol):
         ...
 
 
+class RunSpending:
+    """What a run has spent so far, for whoever waits for it. `read` gives tokens and dollars."""
+
+    __slots__ = ("read",)
+
+    def __init__(self) -> None:
+        self.read: Callable[[], tuple[int, float | None]] = _nothing
+
+    def forget(self) -> None:
+        """Keep the run alive no longer."""
+        self.read = _nothing
+
+
+def _nothing() -> tuple[int, float | None]:
+    return 0, None
+
+
 class LocalRun(NamedTuple):
     """What an asker in this process keeps beside its `Execute`; times are `trio.current_time`.
 
@@ -96,6 +115,7 @@ class LocalRun(NamedTuple):
     deadline: float = inf
     scorer: Scorer | None = None
     judge: Target | None = None
+    spending: RunSpending | None = None
     caller: Caller | None = None
 
     @property

@@ -80,12 +80,16 @@ class Run:
         self._open: OpenStep | None = None
         self._ended: OpenStep | None = None  # and not told yet
         self._asked = 0
+        self.seconds = local.deadline - local.started  # in all
+        self._errors: list[Exception] = []  # of the failures, in their order
         self._degraded = False
         self._other_cost: float | None = None  # of the judge's grades, and of calls that became needless
         self._unusable: dict[str, None] = {}
         self._agreed: tuple[dict[str, str], Agreed] | None = None  # the latest answers that were compared
         self._refused_by: dict[Callable[[Model], ModelRequest], set[str]] = {}  # by what writes prompts
         self._graded: set[str] = set()  # answers whose quality is the word of a judge or of the caller
+        if local.spending is not None:
+            local.spending.read = self.spent
 
     async def execute(self) -> OrchestrationResult:
         """Carry out the run.
@@ -95,40 +99,47 @@ class Run:
             StageFailed: the user's own code for a stage raised.
             StrategyFailed: the strategy raised something else.
         """
-        name = self._message.strategy.name
         try:
-            answer: object = await self._local.strategy.run(self)
-            if not isinstance(answer, Answer):
-                raise TypeError(f"it gave {answer!r}; it must give an ultra.strategies.Answer")  # noqa: TRY301
-        except UltraError:
-            raise
-        except Exception as error:
-            raise StrategyFailed(name, error) from error
-        self._tell_end()
-        given = answer.response
-        if given is not None and not given.is_whole:
-            more = "; allow more with options={'max_tokens': …}" if given.finish_reason == "length" else ""
-            why = given.not_whole_because
-            self.degrade(f"the answer of {given.model_name!r} {why} and is not whole{more}")
-        confidence, basis = await self._confidence(answer)
-        degraded = self._degraded or bool(self.failures) or answer.source in {"fallback", "best_candidate"}
-        return OrchestrationResult(
-            run_id=self._message.run_id,
-            prompt=self.request.prompt,
-            strategy=name,
-            final_synthesis=answer.response,
-            synthesis_source=answer.source,
-            confidence=confidence,
-            confidence_basis=basis,
-            status="degraded" if degraded else "success",
-            steps=self.steps,
-            failures=self.failures,
-            notices=self.notices,
-            metrics={target.name: self._metrics(target) for target in self._local.targets},
-            response_time=trio.current_time() - self._local.started,
-            cost=self._cost() if self._has_prices() else None,
-            other_cost=self._other_cost,
-        )
+            name = self._message.strategy.name
+            try:
+                answer: object = await self._local.strategy.run(self)
+                if not isinstance(answer, Answer):
+                    raise TypeError(f"it gave {answer!r}; it must give an ultra.strategies.Answer")  # noqa: TRY301
+            except UltraError:
+                raise
+            except Exception as error:
+                raise StrategyFailed(name, error) from error
+            self._tell_end()
+            given = answer.response
+            if given is not None and not given.is_whole:
+                more = (
+                    "; allow more with options={'max_tokens': …}" if given.finish_reason == "length" else ""
+                )
+                why = given.not_whole_because
+                self.degrade(f"the answer of {given.model_name!r} {why} and is not whole{more}")
+            confidence, basis = await self._confidence(answer)
+            degraded = (
+                self._degraded or bool(self.failures) or answer.source in {"fallback", "best_candidate"}
+            )
+            return OrchestrationResult(
+                run_id=self._message.run_id,
+                prompt=self.request.prompt,
+                strategy=name,
+                final_synthesis=answer.response,
+                synthesis_source=answer.source,
+                confidence=confidence,
+                confidence_basis=basis,
+                status="degraded" if degraded else "success",
+                steps=self.steps,
+                failures=self.failures,
+                notices=self.notices,
+                metrics={target.name: self._metrics(target) for target in self._local.targets},
+                response_time=trio.current_time() - self._local.started,
+                cost=self.spent()[1],
+                other_cost=self._other_cost,
+            )
+        finally:
+            self._errors.clear()  # their tracebacks refer to this
 
     # --- steps -----------------------------------------------------------------------------------------
 
@@ -269,7 +280,7 @@ class Run:
         try:
             with trio.move_on_at(deadline):
                 return self.answered(step, await call.target.ref.ask(call.message))
-            raise self.failed(step, call, self.too_late(call, None))
+            raise self.failed(step, call, call.too_late(self.seconds))
         except UltraError as error:
             if isinstance(error, DeadlineExceeded):
                 raise
@@ -284,7 +295,7 @@ class Run:
         try:
             with trio.move_on_at(deadline):
                 return self.answered(step, await call.target.ref.ask(call.message))
-            raise self.too_late(call, None)
+            raise call.too_late(self.seconds)
         except UltraError as error:
             raise self.failed(step, call, error)  # noqa: B904 - it is that error, or has it as its cause
         finally:
@@ -306,6 +317,7 @@ class Run:
         call = Call(
             Generate(
                 id=f"{self._message.run_id}/{self._asked}",
+                run_id=self._message.run_id,
                 stage=step.name,
                 request=request,
                 use_cache=self.options.use_cache,
@@ -317,7 +329,8 @@ class Run:
             self.emit,
         )
         listener = call if self._local.sink.listens else None
-        self._local.requests.add(call.message.id, LocalRequest(listener, self._local.caller, call.spend))
+        call.local = LocalRequest(listener, self._local.caller, deadline, call.spend)
+        self._local.requests.add(call.message.id, call.local)
         self.emit(
             ModelStarted(stage=step.name, round=step.round, model_name=model.name, sample=request.sample)
         )
@@ -326,6 +339,7 @@ class Run:
     def forget(self, call: Call) -> None:
         """Keep nothing beside the message any more."""
         self._local.requests.discard(call.message.id)
+        call.local = LocalRequest()  # it refers to the call
 
     def answered(self, step: OpenStep, response: ModelResponse) -> ModelResponse:
         """Keep an answer and tell of it."""
@@ -343,7 +357,9 @@ class Run:
 
     def failed(self, step: OpenStep, call: Call, error: Exception) -> Exception:
         """Take note of a call's failure; return the error in the asker's terms."""
-        return self._fail(step, call.target, call.message.request.sample, error, call.spent)
+        return self._fail(
+            step, call.target, call.message.request.sample, error, call.spent, attempts=call.local.attempts
+        )
 
     def needless(self, call: Call) -> None:
         """Take note of a call that is given up because the answers are enough, which is no failure."""
@@ -355,14 +371,23 @@ class Run:
             self._other_cost = (self._other_cost or 0.0) + cost
 
     def _fail(
-        self, step: OpenStep, target: Target, sample: int, error: Exception, spent: Spent = NOTHING_SPENT
+        self,
+        step: OpenStep,
+        target: Target,
+        sample: int,
+        error: Exception,
+        spent: Spent = NOTHING_SPENT,
+        *,
+        attempts: int = 0,
     ) -> Exception:
         """Take note of a model's failure; return the error in the asker's terms."""
         error = target.model.explain(error)
-        failure = step.failed(target.name, sample, error, spent, trio.current_time() - self._local.started)
+        after = trio.current_time() - self._local.started
+        failure = step.failed(target.name, sample, error, spent, after, attempts=attempts)
         if failure.kind in {"auth", "quota"} or isinstance(error, (ActorDown, ModelUnregistered)):
             self._unusable[target.name] = None  # asking it again in this run cannot help
         self.failures.append(failure)
+        self._errors.append(error)
         self.emit(
             ModelFailed(
                 stage=step.name, round=step.round, model_name=target.name, sample=sample, failure=failure
@@ -370,20 +395,10 @@ class Run:
         )
         return error
 
-    def too_late(self, call: Call, grace: float | None) -> DeadlineExceeded:
-        """Make the error of a call that the run waits for no longer, be it by its `grace`."""
-        if grace is not None:
-            return DeadlineExceeded(
-                f"Model {call.target.name!r} did not answer within the {grace:g} s of grace after the quorum"
-            )
-        return DeadlineExceeded(
-            f"Model {call.target.name!r} did not answer in time; the run has "
-            f"{self._local.deadline - self._local.started:g} s in all"
-        )
-
     def _quorum_missed(self, step: OpenStep, needed: int, answered: int) -> QuorumNotReached:
         failures = {failure.model_name: failure.message for failure in self.failures}
-        return QuorumNotReached(step.name, needed, answered, failures.items())
+        causes = self._errors[-len(failures) :] if failures else []
+        return QuorumNotReached(step.name, needed, answered, failures.items(), causes)
 
     def by_weight(self, responses: Sequence[ModelResponse]) -> list[ModelResponse]:
         """Return the answers by the weight of their models, then by sample."""
@@ -582,6 +597,14 @@ class Run:
         answers = sum(response.cost or 0.0 for response in self._responses())
         failures = sum(failure.cost or 0.0 for failure in self.failures)
         return answers + failures + (self._other_cost or 0.0)
+
+    def spent(self) -> tuple[int, float | None]:
+        """Return the tokens and the dollars that the run has used so far; None: no price is known."""
+        called = [response for response in self._responses() if not response.cached]
+        usages = [usage for response in called for usage in (response.usage, response.lost_usage)]
+        usages += [failure.usage for failure in self.failures]
+        tokens = sum(usage.total for usage in usages if usage is not None)
+        return tokens, self._cost() if self._has_prices() else None
 
     def _has_prices(self) -> bool:
         priced = any(target.model.price is not None for target in self._local.targets)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from ultra.actors.coordinator.reading import candidate_name
+from ultra.actors.model.messages import LocalRequest
 from ultra.actors.model.spending import NOTHING_SPENT, Spent
 from ultra.clients.answers import plain_usage
-from ultra.errors import AllAttemptsFailed, ModelError
+from ultra.errors import AllAttemptsFailed, DeadlineExceeded, ModelError
 from ultra.messages.events import Chunk, ModelRetrying, StageCompleted
 from ultra.messages.results import ModelFailure, Step
 
@@ -48,11 +49,18 @@ class OpenStep:
         return graded
 
     def failed(
-        self, model_name: str, sample: int, error: Exception, spent: Spent, response_time: float
+        self,
+        model_name: str,
+        sample: int,
+        error: Exception,
+        spent: Spent,
+        response_time: float,
+        *,
+        attempts: int,
     ) -> ModelFailure:
         """Keep the failure of one request, and return it.
 
-        `spent` is what is known to be used where the error does not say it.
+        `spent` and `attempts` are what is known where the error does not say it.
         """
         cause = error
         if isinstance(error, AllAttemptsFailed):
@@ -66,7 +74,7 @@ class OpenStep:
             error=type(cause).__name__,
             sample=sample,
             kind=cause.kind if isinstance(cause, ModelError) else None,
-            attempts=error.attempts if isinstance(error, AllAttemptsFailed) else 0,
+            attempts=error.attempts if isinstance(error, AllAttemptsFailed) else attempts,
             response_time=response_time,
             usage=spent.usage,
             cost=spent.cost,
@@ -92,12 +100,13 @@ class OpenStep:
 class Call:
     """One request to one model, and who hears how its answer comes about."""
 
-    __slots__ = ("_emit", "message", "spent", "step", "target")
+    __slots__ = ("_emit", "local", "message", "spent", "step", "target")
 
     def __init__(
         self, message: Generate, target: Target, step: OpenStep, emit: Callable[[Event], None]
     ) -> None:
         self.message = message
+        self.local = LocalRequest()
         self.target = target
         self.step = step
         self.spent = NOTHING_SPENT
@@ -119,6 +128,13 @@ class Call:
                 restart=begins,
             )
         )
+
+    def too_late(self, seconds: float, grace: float | None = None) -> DeadlineExceeded:
+        """Make the error of a call for which its run of so many seconds, or its `grace`, is over."""
+        late = f"Model {self.target.name!r} did not answer"
+        if grace is not None:
+            return DeadlineExceeded(f"{late} within the {grace:g} s of grace after the quorum")
+        return DeadlineExceeded(f"{late} in time; the run has {seconds:g} s in all")
 
     def retrying(self, attempt: int, error: ModelError, wait: float) -> None:
         """Tell that an attempt failed and another follows."""

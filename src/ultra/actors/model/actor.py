@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeGuard
 import trio
 from trio.lowlevel import checkpoint, current_task
 
+from ultra._support.log import LogScope, get_logger, log_scope, scoped_context
 from ultra.actors.model.cache_access import look_up
 from ultra.actors.model.call import ModelCall
 from ultra.actors.model.messages import Generate
 from ultra.actors.model.single_flight import Abandoned, SharedCall, Waiter
 from ultra.actors.runtime.actor import Actor, ActorOptions
 from ultra.actors.runtime.message import Failure
+from ultra.bridge.caller import Caller
 from ultra.errors import AllAttemptsFailed, BadCall
 from ultra.messages import ModelResponse, Usage
 from ultra.stores.keys import cache_key
@@ -32,13 +34,15 @@ if TYPE_CHECKING:
     from trio.lowlevel import Task
 
     from ultra.actors.model.cache_access import CacheWriter
-    from ultra.actors.model.messages import LocalRequests
+    from ultra.actors.model.messages import LocalRequest, LocalRequests
     from ultra.actors.model.registered import RegisteredModel
     from ultra.actors.model.spending import Spent
     from ultra.messages import Completion
     from ultra.stores.contracts import CacheKey
 
 __all__ = ["ModelActor"]
+
+log = get_logger("ultra.model")
 
 
 class ModelActor(Actor):
@@ -55,51 +59,73 @@ class ModelActor(Actor):
         self._random = random
         self._requests = requests
         self._calls: dict[CacheKey, SharedCall] = {}
-        self._waiters: dict[Task, Waiter] = {}
+        self._waiters: dict[Task, tuple[Waiter, LocalRequest]] = {}
 
     async def receive(self, message: object) -> ModelResponse | Failure:
         """Answer a `Generate`; raise `TypeError` for any other message."""
         if not isinstance(message, Generate):
             raise TypeError(f"a model actor takes Generate messages, not {type(message).__name__}")
+        local = self._requests.get(message.id)
+        fields = {"run_id": message.run_id or message.id, "stage": message.stage, "model": self._model.name}
         metrics = self._model.metrics
         handler = current_task()
         started = trio.current_time()
         deadline = inf if message.time_left is None else started + message.time_left
-        local = self._requests.get(message.id)
-        waiter = Waiter(deadline, local.listener, local.on_spent)
-        self._waiters[handler] = waiter
-        try:
-            response = await self._answer(message, waiter, started)
-        except (AllAttemptsFailed, BadCall) as error:
-            metrics.failures += 1
-            return Failure(error)
-        except Abandoned as error:
-            metrics.cancelled += 1
-            return Failure(error)
-        except trio.Cancelled:
-            metrics.cancelled += 1
-            raise
-        except Exception:
-            metrics.failures += 1
-            raise
-        finally:
-            del self._waiters[handler]
-            waiter.leave()
+        scope = LogScope(fields, None if local.caller is None else local.caller.context)
+        with log_scope(scope):
+            waiter = Waiter(deadline, local.listener, local.on_spent)
+            self._waiters[handler] = waiter, local
+            caller = local.caller
+            if caller is not None:
+                caller = Caller(scoped_context(caller.context, fields), caller.runner)
+            try:
+                response = await self._answer(message, waiter, started, caller)
+            except (AllAttemptsFailed, BadCall) as error:
+                metrics.failures += not waiter.is_late
+                return Failure(error)
+            except Abandoned as error:
+                metrics.cancelled += not waiter.is_late
+                return Failure(error)
+            except trio.Cancelled:
+                metrics.cancelled += not waiter.is_late
+                raise
+            except Exception:
+                metrics.failures += not waiter.is_late
+                raise
+            finally:
+                del self._waiters[handler]
+                waiter.leave()
         metrics.successes += 1
         return response
 
     def on_abandon(self, handler: Task) -> None:
         """Let the waiter of this handler leave.
 
-        A handler that makes a shared call goes on while other requests wait for the answer.
+        A handler that makes a shared call goes on while other requests wait for the answer. If the asker
+        leaves because the answer is late, the request has failed, and counts as such at once: the result of
+        a run that does not wait for it tells so.
         """
-        waiter = self._waiters.get(handler)
-        if waiter is not None:
-            waiter.leave()
+        known = self._waiters.get(handler)
+        if known is None:
+            return
+        waiter, local = known
+        deadline = waiter.deadline if local.deadline is None else local.deadline
+        late = trio.current_time() >= deadline and not waiter.has_left
+        waiter.leave(late=late)
+        local.attempts = waiter.attempts
+        if not late:
+            return
+        self._model.metrics.failures += 1
+        with log_scope(waiter.scope):
+            log.critical(
+                "all attempts failed", attempts=waiter.attempts, error="the answer did not come in time"
+            )
 
     # --- from request to call ------------------------------------------------------------------------
 
-    async def _answer(self, message: Generate, waiter: Waiter, started: float) -> ModelResponse:
+    async def _answer(
+        self, message: Generate, waiter: Waiter, started: float, caller: Caller | None
+    ) -> ModelResponse:
         key = self._key(message) if message.use_cache else None
         while True:
             shared = self._calls.get(key) if key is not None else None
@@ -107,7 +133,7 @@ class ModelActor(Actor):
             if shared is None or shared.abandoned:
                 shared = SharedCall()
                 shared.add(waiter)
-                await self._lead(message, shared, key)
+                await self._lead(message, shared, key, caller)
             else:
                 self._model.metrics.joined += 1
                 shared.add(waiter)
@@ -143,12 +169,14 @@ class ModelActor(Actor):
                 return None
         return cache_key(message.request, client.cache_identity, scope)
 
-    async def _lead(self, message: Generate, shared: SharedCall, key: CacheKey | None) -> None:
+    async def _lead(
+        self, message: Generate, shared: SharedCall, key: CacheKey | None, caller: Caller | None
+    ) -> None:
         """Make the shared call, for this request and for all that join it."""
         if key is not None:
             self._calls[key] = shared
         shard = self._model.shard
-        call = ModelCall(self._model, message, shared, self._random, self._requests.get(message.id).caller)
+        call = ModelCall(self._model, message, shared, self._random, caller)
         try:
             if key is None or shard is None:
                 await call.make()

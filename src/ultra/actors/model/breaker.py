@@ -19,12 +19,18 @@ from ultra._support.log import get_logger
 from ultra.errors import CircuitOpen, ModelError, UltraError
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
     from types import TracebackType
 
     from ultra.errors import ErrorKind
 
-__all__ = ["BreakerPolicy", "BreakerState", "BreakerStatistics", "CircuitBreaker", "counts_as_failure"]
+__all__ = [
+    "BreakerPolicy",
+    "BreakerState",
+    "BreakerStatistics",
+    "CallGuard",
+    "CircuitBreaker",
+    "counts_as_failure",
+]
 
 BreakerState: TypeAlias = Literal["closed", "open", "half_open"]
 
@@ -127,7 +133,7 @@ class _Window:
         self._newest = [-math.inf, 0, 0]
 
 
-class _Guard:
+class CallGuard:
     """The block of one call. A class, since it takes less time than a generator, in every call."""
 
     __slots__ = ("_breaker", "_epoch")
@@ -141,6 +147,10 @@ class _Guard:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._breaker._end(self._epoch, error)  # noqa: SLF001 - as above
+
+    def failed(self, error: BaseException) -> None:
+        """Report how the call ended, before the block is left; what leaves it then must be no failure."""
         self._breaker._end(self._epoch, error)  # noqa: SLF001 - as above
 
 
@@ -182,7 +192,7 @@ class CircuitBreaker:
         if not self._closed and (self._probing or self._now() < self._probe_at):
             raise self._refusal()
 
-    def guard(self) -> AbstractContextManager[None]:
+    def guard(self) -> CallGuard:
         """Return a context manager for one call, which reports how the call ended.
 
         An exception for which `counts_as_failure` is true is a failure, a normal end is a success. Any
@@ -191,7 +201,7 @@ class CircuitBreaker:
         Raises:
             CircuitOpen: when the block is entered, if the circuit is open or another call is the probe.
         """
-        return _Guard(self)
+        return CallGuard(self)
 
     def _begin(self) -> int:
         """Let a call through, and return the epoch that its outcome counts for; raise `CircuitOpen`."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
 import trio
 
+from ultra._support.log import current_scope, log_scope
 from ultra.clients.answers import plain_completion
 from ultra.clients.cleaning import shows_nothing
 from ultra.messages.results import Completion
@@ -162,7 +163,8 @@ class CacheWriter:
                 key, entry = next(iter(queue.entries.items()))
                 # A model that was unregistered meanwhile has no shard: it may be that of the next one.
                 if model.shard is shard and not model.cache_outage.is_on:
-                    await self._keep(model, shard, key, entry)
+                    with log_scope(entry.scope):
+                        await self._keep(model, shard, key, entry)
                 queue.remove(key, entry)
         finally:
             del self._queues[id(shard)]
@@ -183,10 +185,11 @@ class CacheWriter:
 class _Entry:
     """An answer that waits to be kept."""
 
-    __slots__ = ("characters", "completion", "kept")
+    __slots__ = ("characters", "completion", "kept", "scope")
 
     def __init__(self, completion: Completion) -> None:
         self.completion = completion
+        self.scope = current_scope()  # of the request, to which the log lines of its store belong
         self.characters = len(completion.content) + len(completion.reasoning or "")
         self.kept = trio.Event()
 

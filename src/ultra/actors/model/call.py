@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ultra._support.log import get_logger
+from ultra._support.log import current_scope, get_logger, log_scope
 from ultra.actors.model.retry import with_retries
 from ultra.actors.model.spending import Spending
 from ultra.actors.model.timeouts import AttemptTimer
@@ -32,7 +32,20 @@ log = get_logger("ultra.model")
 class ModelCall:
     """Makes the call of `shared`, with its retries."""
 
-    __slots__ = ("_caller", "_message", "_model", "_permit", "_random", "_shared", "_spending", "_timer")
+    __slots__ = (
+        "_caller",
+        "_guard",
+        "_is_attempting",
+        "_message",
+        "_model",
+        "_permit",
+        "_random",
+        "_scope",
+        "_shared",
+        "_shown",
+        "_spending",
+        "_timer",
+    )
 
     _permit: Permit  # of the current attempt, as is the timer
     _timer: AttemptTimer
@@ -51,6 +64,10 @@ class ModelCall:
         self._random = random
         self._caller = caller
         self._spending = Spending(model.price, model.metrics, shared.spend)
+        self._is_attempting = False
+        self._guard = model.breaker.guard()
+        self._scope = current_scope()
+        self._shown: set[object] = set()  # of which exceptions the log has the traceback
 
     async def make(self) -> None:
         """Call the model, and write the completion or the failure into the shared call.
@@ -59,10 +76,11 @@ class ModelCall:
             Abandoned: no request waits for the answer any more.
         """
         model, shared = self._model, self._shared
+        shared.on_given_up_late = self._given_up_late
         try:
             # The breaker counts a request once, with all its attempts: if the circuit opened in the middle,
             # the request would not get the attempts that `max_retries` promises.
-            with model.breaker.guard():
+            with self._guard:
                 completion = await with_retries(
                     self._attempt,
                     model.policy,
@@ -75,17 +93,24 @@ class ModelCall:
             shared.failure = error
             if not isinstance(error, CircuitOpen):
                 model.metrics.called(error)
-            log.critical(
-                "all attempts failed",
-                model=model.name,
-                stage=self._message.stage,
-                attempts=shared.attempts,
-                error=str(error),
-            )
+            log.critical("all attempts failed", attempts=shared.attempts, error=str(error))
         else:
             model.metrics.called(None)
             shared.lost_usage = self._spending.lost(completion)
             shared.complete(completion)
+        finally:
+            shared.on_given_up_late = None
+
+    def _given_up_late(self) -> None:
+        """Take note that nobody waits any more, since the answer is late: the model has failed."""
+        error = self._shared.waits_after
+        with log_scope(self._scope):
+            if error is None and self._is_attempting:
+                error = ModelError("the answer did not come in time", kind="timeout", retryable=False)
+                self._log_failure(error)
+            if error is not None:  # else it waits for a permit, which is no failure of the provider
+                self._guard.failed(error)
+                self._model.metrics.called(error)
 
     def _deadline(self) -> float:
         return self._shared.deadline
@@ -107,6 +132,7 @@ class ModelCall:
             self._timer = timer = AttemptTimer(model.timeouts, streams=heard and model.client.streams)
             with shared.scope(timer.deadline) as timer.scope:
                 shared.start_attempt()
+                self._is_attempting = True
                 model.metrics.attempts += 1
                 model.metrics.retries += shared.attempts > 1
                 try:
@@ -115,6 +141,7 @@ class ModelCall:
                         on_text=self._hear if heard else None,
                         on_start=self._deployment_starts,
                         spending=self._spending,
+                        on_failure=self._deployment_failed,
                         permit_hedge=self._permit_hedge,
                         caller=self._caller,
                     )
@@ -124,6 +151,7 @@ class ModelCall:
                     self._failed(error)
                     raise
                 finally:
+                    self._is_attempting = False
                     if model.limiter.limits.learn and (announced := model.client.rate_limits) is not None:
                         model.limiter.learn(announced)
                 if completion.usage is not None:
@@ -172,23 +200,32 @@ class ModelCall:
     def _failed(self, error: ModelError) -> None:
         """Log that an attempt failed, and pause all calls for as long as the provider asks."""
         model = self._model
-        log.error(
-            "attempt failed",
-            model=model.name,
-            stage=self._message.stage,
-            attempt=self._shared.attempts,
-            error=str(error),
-        )
+        self._log_failure(error)
         # After a longer one, requests are to fail at once, not to wait for the end of a pause.
         if error.retry_after is not None and error.retry_after <= model.policy.retry_after_cap:
             model.limiter.pause(error.retry_after)
 
+    def _log_failure(self, error: ModelError) -> None:
+        log.error("attempt failed", attempt=self._shared.attempts, error=str(error), **self._traceback(error))
+
+    def _deployment_failed(self, number: int, error: ModelError) -> None:
+        log.warning("deployment failed", number=number, error=str(error), **self._traceback(error))
+
+    def _traceback(self, error: ModelError) -> dict[str, object]:
+        """Return the field by which the log shows what a client of the user raised, once in a request."""
+        cause = error.__cause__
+        lost_connection = self._model.client.is_own and error.kind in {"timeout", "connection"}
+        if not error.unexpected or cause is None or lost_connection:
+            return {}
+        origin = cause.__traceback__
+        while origin is not None and origin.tb_next is not None:
+            origin = origin.tb_next
+        where = None if origin is None else (origin.tb_frame.f_code, origin.tb_lineno)
+        if (type(cause), where) in self._shown:
+            return {}
+        self._shown.add((type(cause), where))
+        return {"exc_info": cause}
+
     def _before_retry(self, attempt: int, error: ModelError, wait: float) -> None:
-        log.warning(
-            "retrying",
-            model=self._model.name,
-            attempt=attempt,
-            wait=round(wait, 3),
-            kind=error.kind,
-        )
+        log.warning("retrying", attempt=attempt, wait=round(wait, 3), kind=error.kind)
         self._shared.retrying(attempt, error, wait)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 import trio
 
 from ultra._support.clock import ContinuousClock
-from ultra._support.log import get_logger
 from ultra.actors.model.hedging import Hedge, HedgedCall
 from ultra.actors.model.limits import LONGEST_PAUSE
 from ultra.errors import ModelError
@@ -33,13 +32,14 @@ __all__ = ["Deployments"]
 _REFUSED_BY_ALL: Final = frozenset({None, 400, 413, 422})
 """Statuses of bad requests that the other deployments would refuse, too, unlike a 404 or a redirect."""
 
-log = get_logger("ultra.model")
-
 
 PermitHedge: TypeAlias = "Callable[[], AbstractContextManager[object] | None]"
 """Returns a permit for one more call of the model, or None where the limits allow none now."""
 
 Ask: TypeAlias = "Callable[[OnText | None], Awaitable[Completion]]"
+
+OnFailure: TypeAlias = "Callable[[int, ModelError], None]"
+"""Takes the number (from 1) of a deployment that failed, and its error, before the next one is asked."""
 
 
 class OnStart(Protocol):
@@ -58,14 +58,18 @@ class Deployments:
     """
 
     def __init__(
-        self, name: str, adapters: tuple[ClientAdapter, ...], hedge: Hedge | None, metrics: MetricsRecorder
+        self, adapters: tuple[ClientAdapter, ...], hedge: Hedge | None, metrics: MetricsRecorder
     ) -> None:
-        self._name = name
         self._adapters = adapters
         self._hedge = hedge
         self._metrics = metrics
         self._now = ContinuousClock()
         self._paused_until: dict[ClientAdapter, float] = {}
+
+    @property
+    def is_own(self) -> bool:
+        """Whether all clients are Ultra's own."""
+        return all(adapter.is_own for adapter in self._adapters)
 
     @property
     def streams(self) -> bool:
@@ -125,6 +129,7 @@ class Deployments:
         on_text: OnText | None,
         on_start: OnStart,
         spending: Spending,
+        on_failure: OnFailure,
         permit_hedge: PermitHedge = nullcontext,
         caller: Caller | None = None,
     ) -> Completion:
@@ -135,6 +140,7 @@ class Deployments:
             on_text: called with each piece of the answer; None: nobody listens.
             on_start: called before each deployment but the first; the text so far is void then.
             spending: counts what each call uses, however it ends.
+            on_failure: called for each deployment that failed, if another one is asked.
             permit_hedge: called before a hedge, which is made only if this returns a permit.
             caller: on whose asyncio loop, and with whose context variables, a client runs.
 
@@ -169,12 +175,7 @@ class Deployments:
                 if error.kind == "bad_request" and error.status in _REFUSED_BY_ALL:
                     break
                 if number + 1 < len(adapters):
-                    log.warning(
-                        "deployment failed",
-                        model=self._name,
-                        number=self._adapters.index(adapter) + 1,
-                        error=str(error),
-                    )
+                    on_failure(self._adapters.index(adapter) + 1, error)
             else:
                 return completion
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from math import inf
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from ultra.actors.runtime.message import Message
 from ultra.messages.request import ModelRequest
@@ -28,6 +28,7 @@ class Generate(Message[ModelResponse], frozen=True, kw_only=True):
 
     Attributes:
         id: the name of the request, unique in all processes.
+        run_id: the run that asks, which log lines name; None: the request is none of a run.
         stage: the step that asks; response, events and log lines name it.
         use_cache: whether the answer of an equal request may be used, from the cache or from a call that
             is under way.
@@ -36,6 +37,7 @@ class Generate(Message[ModelResponse], frozen=True, kw_only=True):
     """
 
     id: str
+    run_id: str | None = None
     stage: str
     request: ModelRequest
     use_cache: bool = True
@@ -57,20 +59,32 @@ OnSpent: TypeAlias = "Callable[[Spent], None]"
 """Takes what the calls for an answer have used so far. Must return at once, and not raise."""
 
 
-class LocalRequest(NamedTuple):
+class LocalRequest:
     """What an asker in this process keeps for its `Generate`.
 
-    `listener` gets the text while it is written. `caller` says on which asyncio loop an async client may
-    run, and which context variables it sees. `on_spent` gets what the calls have used so far: an asker that
-    gives up gets no reply that says it.
+    Attributes:
+        listener: gets the text while it is written.
+        caller: says on which asyncio loop an async client may run, and which context variables it sees.
+        deadline: when the asker stops waiting because the answer is late (`trio.current_time`); if it stops
+            before, the answer is needless. None: as `Generate.time_left` says.
+        on_spent: gets what the calls have used so far; an asker that gives up gets no reply that says it.
+        attempts: how often the client had been called when the asker stopped waiting.
     """
 
-    listener: ResponseListener | None = None
-    caller: Caller | None = None
-    on_spent: OnSpent | None = None
+    __slots__ = ("attempts", "caller", "deadline", "listener", "on_spent")
 
-
-_NOTHING = LocalRequest()
+    def __init__(
+        self,
+        listener: ResponseListener | None = None,
+        caller: Caller | None = None,
+        deadline: float | None = None,
+        on_spent: OnSpent | None = None,
+    ) -> None:
+        self.on_spent = on_spent
+        self.listener = listener
+        self.caller = caller
+        self.deadline = deadline
+        self.attempts = 0
 
 
 class LocalRequests:
@@ -100,7 +114,7 @@ class LocalRequests:
 
     def get(self, request_id: str) -> LocalRequest:
         """Return what is kept for the request; for one of another process, an empty `LocalRequest`."""
-        return self._known.get(request_id, _NOTHING)
+        return self._known.get(request_id) or LocalRequest()
 
     @contextmanager
     def subscribed(self, request_id: str, local: LocalRequest) -> Iterator[None]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RegisteredModel"]
 
-log = get_logger("ultra.model")
+log = get_logger("ultra.model", ownerless=True)
 
 CLOSE_TIMEOUT: Final = 5.0
 """Seconds that clients may take to close their connections."""

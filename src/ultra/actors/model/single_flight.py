@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ultra._support.log import get_logger
+from ultra._support.log import current_scope, get_logger, log_scope
 from ultra.actors.model.spending import NOTHING_SPENT
 from ultra.errors import LoopUnavailable, UltraError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ultra.actors.model.messages import OnSpent, ResponseListener
     from ultra.actors.model.spending import Spent
     from ultra.errors import ModelError
@@ -39,7 +41,19 @@ class Waiter:
     requests share the call. `on_spent` gets what the answer has cost so far, whenever that has changed.
     """
 
-    __slots__ = ("call", "deadline", "has_left", "heard_text", "listener", "on_spent", "spent_before", "wake")
+    __slots__ = (
+        "attempts",
+        "call",
+        "deadline",
+        "has_left",
+        "heard_text",
+        "is_late",
+        "listener",
+        "on_spent",
+        "scope",
+        "spent_before",
+        "wake",
+    )
 
     def __init__(
         self,
@@ -48,6 +62,9 @@ class Waiter:
         on_spent: OnSpent | None = None,
     ) -> None:
         self.deadline = deadline
+        self.scope = current_scope()
+        self.is_late = False
+        self.attempts = 0
         self.listener = listener
         self.on_spent = on_spent
         self.spent_before = NOTHING_SPENT  # in calls that were broken off
@@ -64,9 +81,8 @@ class Waiter:
         self.heard_text = True
         try:
             self.listener.chunk(text, begins=begins)
-        except Exception:
-            self.listener = None
-            log.exception("listener failed")
+        except Exception as error:  # noqa: BLE001 - logged there
+            self._drop_listener(error)
 
     def hear_of_retry(self, attempt: int, error: ModelError, wait: float) -> None:
         """Tell the listener that another attempt follows."""
@@ -74,19 +90,25 @@ class Waiter:
             return
         try:
             self.listener.retrying(attempt, error, wait)
-        except Exception:
-            self.listener = None
-            log.exception("listener failed")
+        except Exception as failure:  # noqa: BLE001 - logged there
+            self._drop_listener(failure)
 
     def hear_of_spending(self, spent: Spent) -> None:
         """Tell what the call has used so far."""
         if self.on_spent is not None and not self.has_left:
             self.on_spent(self.spent_before.plus(spent))
 
-    def leave(self) -> None:
-        """Stop waiting; `SharedCall.wait` returns for this waiter."""
+    def _drop_listener(self, error: Exception) -> None:
+        self.listener = None
+        with log_scope(self.scope):  # the call may be that of another request
+            log.error("listener failed", exc_info=error)
+
+    def leave(self, *, late: bool = False) -> None:
+        """Stop waiting; `SharedCall.wait` returns for this waiter. `late`: since its time is over."""
         self.has_left = True
+        self.is_late = self.is_late or late
         if self.call is not None:
+            self.attempts = self.call.attempts
             self.call.remove(self)
         if self.wake is not None:
             self.wake.set()
@@ -96,7 +118,8 @@ class SharedCall:
     """One call with its retries, while it is under way: the text so far, and who waits for the answer.
 
     The handler that makes the call runs each part of it within `scope`. When the last waiter leaves, that
-    scope is cancelled. After `end` there is a `completion` or a `failure`; there is neither if the call was
+    scope is cancelled; `on_given_up_late` is called then, if the answer was late for any of them. After
+    `end` there is a `completion` or a `failure`; there is neither if the call was
     broken off. ::
 
         shared = SharedCall()
@@ -118,7 +141,9 @@ class SharedCall:
         "ended",
         "failure",
         "first_text_at",
+        "given_up_late",
         "lost_usage",
+        "on_given_up_late",
         "spent",
     )
 
@@ -132,6 +157,8 @@ class SharedCall:
         self.failure: Exception | None = None
         self.ended = False
         self.abandoned = False
+        self.given_up_late = False
+        self.on_given_up_late: Callable[[], None] | None = None
         self._waiters: dict[Waiter, None] = {}
         self._scope: trio.CancelScope | None = None
         self._text: StringIO | None = None  # one buffer: a list of pieces would take many times the memory
@@ -149,6 +176,11 @@ class SharedCall:
     def is_heard(self) -> bool:
         """Whether any waiter has a listener."""
         return any(waiter.listener is not None for waiter in self._waiters)
+
+    @property
+    def waits_after(self) -> ModelError | None:
+        """The error of the latest attempt, while the call waits for the next one."""
+        return None if self._retry is None else self._retry[1]
 
     @property
     def lost_its_loop(self) -> bool:
@@ -177,6 +209,7 @@ class SharedCall:
         """Remove a waiter that has left; if it was the last one, cancel the call."""
         waiter.call = None
         del self._waiters[waiter]
+        self.given_up_late = self.given_up_late or waiter.is_late
         if self.ended and not self._waiters:
             # Nobody will look at it again; and it refers to itself: traceback, frame, this object.
             self.failure = self._retry = None
@@ -184,6 +217,8 @@ class SharedCall:
             self.abandoned = True
             if self._scope is not None:
                 self._scope.cancel()
+            if self.given_up_late and self.on_given_up_late is not None:
+                self.on_given_up_late()
 
     async def wait(self, waiter: Waiter) -> None:
         """Wait until there is an answer, the call has ended, or `waiter` has left."""

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CrashBarrier", "Exit", "Incarnation"]
 
-log = get_logger("ultra.actors")
+log = get_logger("ultra.actors", ownerless=True)
 
 _NEVER_CANCELLED: AbstractContextManager[object] = nullcontext()
 
