@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
 import trio
 from msgspec.structs import replace
 
+from ultra.actors.coordinator.accounts import cut_answers, total_cost, total_tokens, unfinished
 from ultra.actors.coordinator.gathering import Gathering
 from ultra.actors.coordinator.grading import agree, ask_judge, call_scorer
 from ultra.actors.coordinator.reading import Reader, candidate_name, is_too_long
@@ -112,11 +113,7 @@ class Run:
             self._tell_end()
             given = answer.response
             if given is not None and not given.is_whole:
-                more = (
-                    "; allow more with options={'max_tokens': …}" if given.finish_reason == "length" else ""
-                )
-                why = given.not_whole_because
-                self.degrade(f"the answer of {given.model_name!r} {why} and is not whole{more}")
+                self.degrade(unfinished(given))
             confidence, basis = await self._confidence(answer)
             degraded = (
                 self._degraded or bool(self.failures) or answer.source in {"fallback", "best_candidate"}
@@ -219,14 +216,8 @@ class Run:
         found = gathering.answers()
         cut = gathering.cut()
         if cut:
-            names = ", ".join(dict.fromkeys(repr(response.model_name) for response in cut))
             used = not found and required and self.options.quorum == 1
-            at_limit = all(response.finish_reason == "length" for response in cut)
-            ended = "stopped at their limit of tokens" if at_limit else "ended before they were done"
-            self.degrade(
-                f"stage {step.name!r}: the answers of {names} {ended} and "
-                + ("are not whole; no other is there to be used" if used else "do not count")
-            )
+            self.degrade(cut_answers(step.name, cut, used=used))
             if used:
                 return cut
         if gathering.answered < needed and (required or self.options.quorum == "all"):
@@ -594,16 +585,11 @@ class Run:
 
     def _cost(self) -> float:
         """The dollars of the answers, of the failures, and of what neither of them tells, so far."""
-        answers = sum(response.cost or 0.0 for response in self._responses())
-        failures = sum(failure.cost or 0.0 for failure in self.failures)
-        return answers + failures + (self._other_cost or 0.0)
+        return total_cost(self._responses(), self.failures) + (self._other_cost or 0.0)
 
     def spent(self) -> tuple[int, float | None]:
         """Return the tokens and the dollars that the run has used so far; None: no price is known."""
-        called = [response for response in self._responses() if not response.cached]
-        usages = [usage for response in called for usage in (response.usage, response.lost_usage)]
-        usages += [failure.usage for failure in self.failures]
-        tokens = sum(usage.total for usage in usages if usage is not None)
+        tokens = total_tokens(self._responses(), self.failures)
         return tokens, self._cost() if self._has_prices() else None
 
     def _has_prices(self) -> bool:
