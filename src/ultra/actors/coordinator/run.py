@@ -115,9 +115,8 @@ class Run:
             if given is not None and not given.is_whole:
                 self.degrade(unfinished(given))
             confidence, basis = await self._confidence(answer)
-            degraded = (
-                self._degraded or bool(self.failures) or answer.source in {"fallback", "best_candidate"}
-            )
+            stood_in = answer.source in {"fallback", "best_candidate"}
+            degraded = self._degraded or bool(self.failures) or stood_in
             return OrchestrationResult(
                 run_id=self._message.run_id,
                 prompt=self.request.prompt,
@@ -348,9 +347,8 @@ class Run:
 
     def failed(self, step: OpenStep, call: Call, error: Exception) -> Exception:
         """Take note of a call's failure; return the error in the asker's terms."""
-        return self._fail(
-            step, call.target, call.message.request.sample, error, call.spent, attempts=call.local.attempts
-        )
+        sample, attempts = call.message.request.sample, call.local.attempts
+        return self._fail(step, call.target, sample, error, call.spent, attempts=attempts)
 
     def needless(self, call: Call) -> None:
         """Take note of a call that is given up because the answers are enough, which is no failure."""
@@ -589,12 +587,9 @@ class Run:
 
     def spent(self) -> tuple[int, float | None]:
         """Return the tokens and the dollars that the run has used so far; None: no price is known."""
-        tokens = total_tokens(self._responses(), self.failures)
-        return tokens, self._cost() if self._has_prices() else None
-
-    def _has_prices(self) -> bool:
         priced = any(target.model.price is not None for target in self._local.targets)
-        return priced or self._other_cost is not None
+        known = priced or self._other_cost is not None
+        return total_tokens(self._responses(), self.failures), self._cost() if known else None
 
     def _metrics(self, target: Target) -> ModelMetrics:
         own = [response for response in self._responses() if response.model_name == target.name]
