@@ -52,8 +52,9 @@ async def run(program: str, known: dict[str, Any]) -> None:
 
 
 async def test_the_code_of_the_guide_runs_from_its_beginning_to_its_end(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-0123456789")  # of a client that is made and not asked
     known = names()
     for program in PROGRAMS:
         # Each block has an orchestrator: with models, unless it registers them.
@@ -64,6 +65,7 @@ async def test_the_code_of_the_guide_runs_from_its_beginning_to_its_end(
     printed = capsys.readouterr().out
     assert "initial 0 llama 2 42" in printed  # a third sample
     assert "llama 42\n" in printed  # a chunk of a stream
+    assert "128000 16384\nTrue True schema\n" in printed  # of a model in the catalog
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ultra.actors.model.limits import Limits
     from ultra.actors.model.retry import RetryPolicy
     from ultra.actors.model.timeouts import Timeouts
-    from ultra.clients.pricing import Price
+    from ultra.clients.pricing import Price, PriceTier
     from ultra.clients.providers import connect
     from ultra.errors import (
         ActorError,
@@ -105,6 +105,7 @@ __all__ = [
     "OrchestratorClosed",
     "OrchestratorInUse",
     "Price",
+    "PriceTier",
     "QuorumNotReached",
     "RestartIntensity",
     "RetryPolicy",
@@ -142,6 +143,7 @@ _HOMES: Final = {
     "RetryPolicy": "ultra.actors.model.retry",
     "Timeouts": "ultra.actors.model.timeouts",
     "Price": "ultra.clients.pricing",
+    "PriceTier": "ultra.clients.pricing",
     "connect": "ultra.clients.providers",
     "ActorError": "ultra.errors",
     "AllAttemptsFailed": "ultra.errors",

@@ -185,15 +185,18 @@ async def test_the_timeouts_of_asyncio_work() -> None:
 @on_asyncio
 async def test_the_cancel_scopes_of_anyio_work() -> None:
     ended = list[str]()
+    scope = anyio.CancelScope()
+    loop = asyncio.get_running_loop()
 
     async def hang() -> None:
         try:
+            loop.call_soon_threadsafe(scope.cancel)
             await trio.sleep_forever()
         finally:
             ended.append("ended")
 
     async with trio_thread() as thread:
-        with anyio.move_on_after(0.05) as scope:
+        with scope:
             await thread.run(hang)
         assert scope.cancelled_caught
         assert ended == ["ended"]

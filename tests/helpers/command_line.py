@@ -45,7 +45,7 @@ async def run_ultra(
 ) -> subprocess.CompletedProcess[bytes]:
     """Run `ultra` with pipes, to its end; in a Python that is forked, where that makes no difference."""
     variables = environment(env)
-    python = _warm_python()
+    python = warm_python()
     with trio.fail_after(PATIENCE):
         if _started_with(variables) == _started_with(python.environment):
             return await python.run(arguments, variables, stdin)
@@ -65,7 +65,8 @@ def _started_with(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 @cache
-def _warm_python() -> WarmPython:
+def warm_python() -> WarmPython:
+    """Return the Python that is forked, in `environment()`; the first call starts it."""
     python = WarmPython(environment())
     atexit.register(python.close)
     return python

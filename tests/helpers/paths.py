@@ -17,3 +17,9 @@ WIRE = SHARED / "wire"
 
 NO_RECORDINGS = f"no recorded exchanges: {WIRE} is absent"
 """Why tests that need them are skipped."""
+
+CASES = SHARED / "cases"
+"""Public fault reports, each a script that exits 0 where Ultra behaves right."""
+
+NO_CASES = f"no fault reports: {CASES} is absent"
+"""Why tests that need them are skipped."""

@@ -1,4 +1,4 @@
-"""A Python that has imported Ultra, and forks itself for each run of the command that it is asked for.
+"""A Python that has imported Ultra, and forks itself for each program it is asked for: `ultra`, or a script.
 
 To start Python and import the command takes half a second of a processor; to fork, some milliseconds. The
 run is a process of its own all the same, with its own arguments, variables, working directory and standard
@@ -19,12 +19,16 @@ import struct
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
+from threading import Lock
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import trio
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from types import CodeType
 
 __all__ = ["WarmPython"]
 
@@ -32,10 +36,14 @@ _LENGTH = struct.Struct("!I")
 
 
 class WarmPython:
-    """The side of the tests. `environment` has the variables of the process that is forked."""
+    """The side of the tests. `environment` has the variables of the process that is forked.
+
+    Several threads may run programs at once.
+    """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.environment = dict(environment)
+        self._lock = Lock()
         self._socket, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
@@ -51,13 +59,25 @@ class WarmPython:
         self, arguments: Sequence[str], environment: Mapping[str, str], stdin: bytes
     ) -> subprocess.CompletedProcess[bytes]:
         """Run ``ultra`` with these arguments and variables, to its end."""
+        return await self._run(["ultra", *arguments], "", environment, stdin)
+
+    async def run_script(
+        self, path: Path, source: str, environment: Mapping[str, str]
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run `source` as if the script at `path` had this text, to its end."""
+        return await self._run([str(path)], source, environment, b"")
+
+    async def _run(
+        self, command: list[str], source: str, environment: Mapping[str, str], stdin: bytes
+    ) -> subprocess.CompletedProcess[bytes]:
         pipes = [os.pipe() for _ in range(4)]
         theirs = [pipes[0][0], *(pipe[1] for pipe in pipes[1:])]
         given, *read = [pipes[0][1], *(pipe[0] for pipe in pipes[1:])]
-        text = json.dumps([list(arguments), dict(environment), os.getcwd()]).encode()  # noqa: PTH109
+        text = json.dumps([command, source, dict(environment), os.getcwd()]).encode()  # noqa: PTH109
         try:
-            socket.send_fds(self._socket, [_LENGTH.pack(len(text))], theirs)
-            self._socket.sendall(text)
+            with self._lock:
+                socket.send_fds(self._socket, [_LENGTH.pack(len(text))], theirs)
+                self._socket.sendall(text)
         finally:
             for stream in theirs:
                 os.close(stream)
@@ -68,7 +88,7 @@ class WarmPython:
                 nursery.start_soon(_read, stream, output, number)
         out, errors, code = (output[number] for number in range(3))
         assert code, "the process that is forked has ended"
-        return subprocess.CompletedProcess(["ultra", *arguments], int(code), out, errors)
+        return subprocess.CompletedProcess(command, int(code), out, errors)
 
     def close(self) -> None:
         """End the process, and what may be left of its programs."""
@@ -91,8 +111,13 @@ async def _read(stream: int, output: dict[int, bytes], number: int) -> None:
 # --- the process that is forked ----------------------------------------------------------------------
 
 
-def _serve() -> None:
-    """Fork for each program; returns in the process of a program, and never in that which forks."""
+def _serve() -> CodeType | None:
+    """Fork for each program; returns in the process of a program, and never in that which forks.
+
+    Returns:
+        the script to run; None: run ``ultra``. The text of a script is not kept in any frame below it: a
+        script may look for what is in it in a traceback.
+    """
     with socket.socket(fileno=os.dup(0)) as tests:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who wait for programs
         while True:
@@ -107,11 +132,12 @@ def _serve() -> None:
                 break
             for stream in streams:
                 os.close(stream)
-    arguments, environment, directory = json.loads(text)
-    _become(arguments, environment, directory, streams)
+    command, source, environment, directory = json.loads(text)
+    _become(command, environment, directory, streams)
+    return compile(source, command[0], "exec") if source else None
 
 
-def _become(arguments: list[str], environment: dict[str, str], directory: str, streams: list[int]) -> None:
+def _become(command: list[str], environment: dict[str, str], directory: str, streams: list[int]) -> None:
     """Fork once more: one process waits for the other to tell its exit code; this returns in the other."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     *standard, code = streams
@@ -129,8 +155,15 @@ def _become(arguments: list[str], environment: dict[str, str], directory: str, s
     os.chdir(directory)
     os.environ.clear()
     os.environ.update(environment)
-    sys.argv[:] = ["-c", *arguments]
-    sys.path[0] = ""  # as for python -c
+    sys.argv[:] = command
+
+
+def _run_script(code: CodeType) -> None:
+    main_module = ModuleType("__main__")
+    main_module.__file__ = code.co_filename
+    sys.modules["__main__"] = main_module
+    sys.path[0] = str(Path(code.co_filename).parent)
+    exec(code, vars(main_module))
 
 
 if __name__ == "__main__":
@@ -141,5 +174,9 @@ if __name__ == "__main__":
     import ultra.cli.session  # noqa: F401
     from ultra.cli import main
 
-    _serve()
-    sys.exit(main())
+    script = _serve()
+    if script is None:
+        sys.argv[0] = "-c"
+        sys.path[0] = ""  # as for python -c
+        sys.exit(main())
+    _run_script(script)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from random import Random
 from typing import Any
 
@@ -67,3 +68,8 @@ def test_numbers_that_make_no_sense_are_refused(argument: dict[str, Any], allowe
     [name] = argument
     with pytest.raises(BadCall, match=f"backoff {name} is .*; it must be {allowed}"):
         Backoff(**argument)
+
+
+@pytest.mark.parametrize("name", ["initial", "maximum", "reset_after"])
+def test_times_without_an_end_are_allowed(name: str) -> None:
+    assert getattr(Backoff(**{name: math.inf}), name) == math.inf

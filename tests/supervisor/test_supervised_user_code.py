@@ -240,6 +240,30 @@ async def test_a_supervisor_that_ends_without_being_told_is_an_error_of_the_bloc
             await trio.sleep_forever()
 
 
+async def test_an_ask_from_elsewhere_waits_for_a_nested_start_and_is_answered() -> None:
+    class Slow(ScriptedActor):
+        async def on_start(self) -> None:
+            entered.set()
+            await gate.wait()
+
+    entered, gate = trio.Event(), trio.Event()
+    answers: list[object] = []
+    async with ActorSystem() as system:
+        system.supervisor("outer").supervisor("inner").spawn(Slow)
+        last = system.spawn(ScriptedActor)
+
+        async def ask() -> None:
+            answers.append(await last.ask("hello"))
+
+        async with trio.open_nursery() as nursery:
+            await entered.wait()
+            nursery.start_soon(ask)
+            await wait_all_tasks_blocked()
+            assert answers == []
+            gate.set()
+        assert answers == ["hello"]
+
+
 async def test_an_escalation_leaves_as_a_group_even_where_groups_are_loose() -> None:
     async def main() -> None:
         async with ActorSystem(intensity=RestartIntensity(0)) as system:

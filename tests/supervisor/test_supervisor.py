@@ -12,6 +12,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from helpers.scripted_actors import AT_ONCE, Gate, ScriptedActor, boom, outcome_of, recording
 from ultra.actors import Actor, ActorOptions, ActorState
 from ultra.errors import ActorCrashed, BadCall, UsageError
+from ultra.faults import FaultPlan
 from ultra.supervisor import ActorSystem, Backoff, RestartIntensity
 
 pytestmark = pytest.mark.usefixtures("no_task_is_left")
@@ -314,3 +315,39 @@ async def test_a_slow_start_that_fails_does_not_count_as_a_time_without_a_crash(
             await trio.sleep(40)
             delays = [event.delay for event in recorder.events if event.kind == "restarting"]
     assert delays == [1.0, 2.0, 4.0]
+
+
+@pytest.mark.parametrize("faults", ["a text", object(), FaultPlan])
+async def test_faults_that_are_no_plan_are_refused(faults: Any) -> None:
+    with pytest.raises(BadCall, match=r"it must be an .*FaultPlan, or None"):
+        ActorSystem(faults=faults)
+
+
+async def test_a_reference_shows_its_path_and_how_the_actor_is() -> None:
+    async with ActorSystem() as system:
+        ref = system.spawn(ScriptedActor, name="one")
+        assert await ref.ask("hello") == "hello"
+        assert repr(ref) == "<ActorRef /one running>"
+        await ref.stop()
+    assert repr(ref) == "<ActorRef /one stopped>"
+
+
+async def test_a_revived_actor_backs_off_as_one_that_never_crashed(autojump_clock: MockClock) -> None:
+    async with ActorSystem() as system:
+        group = system.supervisor("group", intensity=RestartIntensity(2, within=1000), on_excess="isolate")
+        ref = group.spawn(ScriptedActor, options=ONCE, backoff=Backoff(initial=1, factor=10, jitter=0))
+        for wait in (1.0, 10.0):
+            began = trio.current_time()
+            ref.tell(boom)
+            assert await ref.ask("back") == "back"
+            assert trio.current_time() - began == wait
+        ref.tell(boom)
+        await trio.sleep(1)
+        assert ref.snapshot().state is ActorState.DOWN
+        await trio.sleep(2000)
+        group.revive(ref.path.rpartition("/")[2])
+        assert await ref.ask("back") == "back"
+        began = trio.current_time()
+        ref.tell(boom)
+        assert await ref.ask("back") == "back"
+        assert trio.current_time() - began == 1.0

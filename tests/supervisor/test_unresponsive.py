@@ -24,7 +24,7 @@ from ultra.errors import ActorStopped, ActorUnresponsive
 from ultra.supervisor import ActorSystem
 
 if TYPE_CHECKING:
-    from ultra.actors import ActorRef
+    from ultra.actors import Actor, ActorRef
     from ultra.supervisor import Supervisor
 
 pytestmark = pytest.mark.usefixtures("no_task_is_left")
@@ -124,6 +124,36 @@ async def test_a_group_is_restarted_without_the_member_that_ignores_cancellation
         assert ref.snapshot().state is ActorState.STOPPING
         stubborn.release()
         assert await ref.ask("back, too") == "back, too"
+
+
+async def test_a_member_that_is_given_up_before_its_turn_to_stop_is_not_stopped_again(
+    autojump_clock: MockClock,
+) -> None:
+    class StubbornStop(ScriptedActor):
+        async def on_stop(self) -> None:
+            await stubborn(self)
+
+    async def leave(actor: Actor) -> None:
+        actor.finish()
+
+    stubborn, slow = Stubborn(), Stubborn()
+    async with ActorSystem() as system:
+        group = system.supervisor("group", strategy="one_for_all")
+        other = group.spawn(ScriptedActor, options=ONCE, backoff=AT_ONCE)
+        leaving = group.spawn(StubbornStop, restart="temporary", options=ONE_SECOND)
+        last = await stubborn_actor(group, slow, options=ActorOptions(grace=20.0))
+        leaving.tell(leave)
+        await stubborn.entered.wait()
+        other.tell(boom)
+        ended = await leaving.watch()  # while `last` has its grace, and would stop before it
+        assert isinstance(ended.error, ActorUnresponsive)
+        assert trio.current_time() < 20
+        slow.release()
+        assert await last.ask("back") == "back"
+        stubborn.release()
+        await wait_all_tasks_blocked()
+        assert await other.ask("back") == "back"
+        assert [child.path for child in group.snapshot().children] == [other.path, last.path]
 
 
 async def test_a_start_that_ignores_cancellation_holds_nobody_up_for_ever(autojump_clock: MockClock) -> None:

@@ -23,15 +23,27 @@ app = new_app()
 @app.command()
 def models(
     *,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the providers as one JSON document.")
-    ] = False,
-) -> None:
+    provider: Annotated[
+        str | None,
+        typer.Option(
+            "--all", metavar="PROVIDER", help="Ask this provider which models it offers.", show_default=False
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the list as one JSON document.")] = False,
+) -> int:
     """List the models that can be used here, and why others cannot.
 
     No model is called: a key that is set counts as usable, and for a server on this machine a
     connection is tried. Any model of a usable provider can be asked; the list has an example of each.
+
+    With --all, the provider's own list is asked for, and what the catalog knows of each model stands beside
+    it: its window and its longest answer in tokens, what it reads, whether it calls tools, how it is made to
+    write JSON, whether it reasons, and its price. A question mark is what is not known.
     """
+    if provider is not None:
+        from ultra.cli.offered_models import show_offered  # noqa: PLC0415 - not for the help alone
+
+        return show_offered(provider, as_json=as_json)
     from ultra.clients import provider_statuses  # noqa: PLC0415 - not for the help alone
 
     statuses = provider_statuses()
@@ -43,6 +55,7 @@ def models(
         _draw(statuses)
     else:
         _write(statuses)
+    return 0
 
 
 def _draw(statuses: list[ProviderStatus]) -> None:

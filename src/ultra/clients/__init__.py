@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 from ultra._support.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from ultra.clients.catalog import Provider
+    from ultra.clients.catalog import Facts, ModelInfo, Provider, model_info
+    from ultra.clients.dialects.model_lists import OfferedModel
     from ultra.clients.http.client import HTTPClient
     from ultra.clients.http.completion_stream import CompletionStream
     from ultra.clients.http.dialect_clients import (
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         OpenAIClient,
     )
     from ultra.clients.http.limits import HTTPLimits, Limits
+    from ultra.clients.listing import list_models
     from ultra.clients.local.client import LocalClient
     from ultra.clients.options import CallOptions
     from ultra.clients.protocol import ModelClient, RequestClient, StreamingClient
@@ -31,12 +33,15 @@ __all__ = [
     "AzureOpenAIClient",
     "CallOptions",
     "CompletionStream",
+    "Facts",
     "GeminiClient",
     "HTTPClient",
     "HTTPLimits",
     "Limits",
     "LocalClient",
     "ModelClient",
+    "ModelInfo",
+    "OfferedModel",
     "OllamaClient",
     "OpenAIClient",
     "Provider",
@@ -44,6 +49,8 @@ __all__ = [
     "RequestClient",
     "StreamingClient",
     "connect",
+    "list_models",
+    "model_info",
     "provider_statuses",
 ]
 
@@ -60,11 +67,16 @@ _HOMES: Final = {
     "ModelClient": "ultra.clients.protocol",
     "OllamaClient": "ultra.clients.http.dialect_clients",
     "OpenAIClient": "ultra.clients.http.dialect_clients",
+    "Facts": "ultra.clients.catalog",
+    "ModelInfo": "ultra.clients.catalog",
+    "OfferedModel": "ultra.clients.dialects.model_lists",
     "Provider": "ultra.clients.catalog",
     "ProviderStatus": "ultra.clients.providers",
     "RequestClient": "ultra.clients.protocol",
     "StreamingClient": "ultra.clients.protocol",
     "connect": "ultra.clients.providers",
+    "list_models": "ultra.clients.listing",
+    "model_info": "ultra.clients.catalog",
     "provider_statuses": "ultra.clients.providers",
 }
 

@@ -18,6 +18,7 @@ from ultra._support.log import get_logger
 from ultra.bridge.caller import Call, Caller, OnText, Runner, trio_runner
 from ultra.bridge.interruption import is_interruption
 from ultra.clients.answers import plain_rate_limits, plain_text, plain_usage
+from ultra.clients.catalog.model_info import ModelInfo
 from ultra.clients.checked_answers import EmptyAnswer, checked, plain, settled, wrong_type
 from ultra.clients.classify import classify
 from ultra.clients.cleaning import AnswerText
@@ -150,6 +151,12 @@ class ClientAdapter:
         """The client's ``context_window`` [tokens], prompt and answer together; None if it names none."""
         value = _told(self._client, "context_window")
         return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+    @property
+    def info(self) -> ModelInfo:
+        """What is known of the model: the client's ``info``, if it is a `ModelInfo`, else nothing."""
+        info = _told(self._client, "info")
+        return info if isinstance(info, ModelInfo) else ModelInfo(context_window=self.context_window)
 
     @property
     def cache_identity(self) -> str:

@@ -12,35 +12,72 @@ from ultra.errors import BadCall
 if TYPE_CHECKING:
     from ultra.messages.results import Usage
 
-__all__ = ["Price"]
+__all__ = ["Price", "PriceTier"]
 
 _TOKENS: Final = 1_000_000
+
+
+class PriceTier(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What all tokens of a call cost whose prompt has more than `above` tokens; dollars for a million.
+
+    `cached_input` is as in `Price`.
+
+    Raises:
+        BadCall: a number is not allowed.
+    """
+
+    above: int
+    input: float
+    output: float
+    cached_input: float | None = None
+
+    def __post_init__(self) -> None:
+        above: object = self.above
+        if isinstance(above, bool) or not isinstance(above, int) or above < 1:
+            raise BadCall(f"above is {self.above!r}; it must be a number of tokens, 1 or more")
+        _check_dollars(self)
 
 
 class Price(Struct, frozen=True, kw_only=True):
     """Dollars for a million tokens of the prompt and of the answer, reasoning included.
 
     `cached_input` is for the part of the prompt that the provider read from its cache; None: no discount.
+    `tiers` are the prices of calls with long prompts, where a provider has them: of those whose `above` the
+    prompt exceeds, the one with the highest holds for all tokens of the call.
+
+    Raises:
+        BadCall: a number is not allowed.
     """
 
     input: float
     output: float
     cached_input: float | None = None
+    tiers: tuple[PriceTier, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in self.__struct_fields__:
-            value = getattr(self, name)
-            if value is None and name == "cached_input":
-                continue
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-                raise BadCall(
-                    f"the price {name} is {value!r}; it must be a number of dollars for a million tokens, "
-                    "0 or more"
-                )
+        _check_dollars(self)
+        if not all(isinstance(tier, PriceTier) for tier in self.tiers):
+            raise BadCall(f"tiers is {self.tiers!r}; it must be a tuple of PriceTier objects")
 
     def of(self, usage: Usage) -> float:
         """Return what a call with this usage costs, in dollars; what was not reported costs nothing."""
-        cached = min(usage.cached or 0, usage.input or 0)
-        cached_price = self.input if self.cached_input is None else self.cached_input
-        fresh = (usage.input or 0) - cached
-        return (fresh * self.input + cached * cached_price + (usage.output or 0) * self.output) / _TOKENS
+        prompt = usage.input or 0
+        reached = [tier for tier in self.tiers if prompt > tier.above]
+        rates = max(reached, key=lambda tier: tier.above) if reached else self
+        cached = min(usage.cached or 0, prompt)
+        cached_price = rates.input if rates.cached_input is None else rates.cached_input
+        return (
+            (prompt - cached) * rates.input + cached * cached_price + (usage.output or 0) * rates.output
+        ) / _TOKENS
+
+
+def _check_dollars(rates: Price | PriceTier) -> None:
+    for name in ("input", "output", "cached_input"):
+        value = getattr(rates, name)
+        if value is None and name == "cached_input":
+            continue
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+            raise BadCall(
+                f"the price {name} is {value!r}; it must be a number of dollars for a million tokens, "
+                "0 or more"
+            )

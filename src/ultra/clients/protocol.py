@@ -29,7 +29,8 @@ class ModelClient(Protocol):
       A tuple of `ContextVar`: only callers with the same values share answers and calls under way. True: only
       calls and runs with the same ``scope=`` do. False: none matters. Without it, the variables count to
       which the client's own Python code refers.
-    - ``context_window`` [tokens] and ``rate_limits`` (a `RateLimits`).
+    - ``context_window`` [tokens], ``rate_limits`` (a `RateLimits`), and ``info`` (a `ModelInfo`): what the
+      model can do, and what it costs.
     """
 
     def generate(self, prompt: str) -> Awaitable[str | Completion] | str | Completion:

@@ -14,7 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ultra._support.secrecy import hiding_frames
-from ultra.clients.catalog import PROVIDERS, Provider
+from ultra.clients.catalog import PROVIDERS, Facts, Provider
 from ultra.clients.http.limits import HTTPLimits
 from ultra.clients.options import CallOptions, checked_key
 from ultra.clients.wire.addresses import shown_url
@@ -39,6 +39,9 @@ _GROUP: Final = "ultra.providers"
 """The group of entry points by which other packages add providers."""
 
 _PROBE: Final = 0.2  # [s]; a server on this machine answers in less
+
+_FACTS: Final = tuple(name for name in Facts.__struct_fields__ if name not in CallOptions.__struct_fields__)
+"""The arguments of `connect` that tell of the model; ``context_window`` is an option of calls, too."""
 
 _THIS_MACHINE: Final = ("localhost", "127.0.0.1", "::1")
 
@@ -73,7 +76,11 @@ def connect(
             client takes it; by default from the environment, then the provider's own.
         options: defaults of every call (temperature, max_tokens, … see `CallOptions`), ``timeout``,
             ``connect_timeout`` and ``read_timeout`` [s], ``max_response_bytes``, ``transport`` (an httpx
-            transport in place of the network), and for Azure ``api_version``.
+            transport in place of the network), and for Azure ``api_version``. What the program knows of the
+            model goes before what the catalog says: ``context_window``, ``output_limit`` [tokens],
+            ``images``, ``pdf``, ``audio``, ``tools``, ``parallel_tools``, ``reasoning`` (True or False),
+            ``output`` (``"schema"``, ``"json"``, ``"tool"``, ``"none"``), ``price`` (`Price`) and ``quirks``
+            (`Quirks`); see `ModelInfo`.
 
     Raises:
         BadCall: no such provider or option, no model named, no key found, or a package whose provider is
@@ -91,6 +98,8 @@ def connect(
     if provider_name == "local":
         if api_key is not None or base_url is not None or "transport" in settings:
             raise BadCall("the embedded model takes no api_key, base_url or transport")
+        if "info" in settings:
+            raise BadCall("what the embedded model can do is known, and cannot be told")
         return _maker(provider)(*[model] if model else [], **settings)
     if not model:
         example = _example(provider_name, provider)
@@ -310,16 +319,21 @@ def _settings(name: str, provider: Provider, given: dict[str, Any]) -> dict[str,
     calls = {option: value for option, value in given.items() if option in CallOptions.__struct_fields__}
     limits = {option: value for option, value in given.items() if option in HTTPLimits.__struct_fields__}
     further = ("transport", *provider.options)
+    facts = {option: value for option, value in given.items() if option in _FACTS}
     settings = {option: value for option, value in given.items() if option in further}
     transport = given.get("transport")
     if not (transport is None or hasattr(transport, "handle_async_request")):
         raise BadCall(f"transport must be an httpx.AsyncBaseTransport, not {type(transport).__name__}")
     for option in given:
-        if option not in {*calls, *limits, *settings}:
-            choices = ", ".join((*CallOptions.__struct_fields__, *HTTPLimits.__struct_fields__, *further))
+        if option not in {*calls, *limits, *settings, *facts}:
+            choices = ", ".join(
+                (*CallOptions.__struct_fields__, *HTTPLimits.__struct_fields__, *further, *_FACTS)
+            )
             raise BadCall(f"unknown option {option!r}; the options of {name} are: {choices}")
     try:
         checked = msgspec.convert(limits, HTTPLimits)
     except msgspec.ValidationError as error:
         raise BadCall(f"a limit of {name} is not allowed: {error}") from None
+    if facts:
+        settings["info"] = Facts.of(facts)
     return {"options": CallOptions().override(**calls), "limits": checked, **settings}

@@ -21,10 +21,11 @@ import os
 import re
 from collections.abc import Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
 from msgspec.structs import replace
 
 from ultra._support.secrecy import HiddenText
@@ -33,8 +34,11 @@ from ultra.actors.model.hedging import Hedge
 from ultra.actors.model.limits import Limits
 from ultra.actors.model.retry import RetryPolicy
 from ultra.actors.model.timeouts import Timeouts
-from ultra.clients.pricing import Price
-from ultra.clients.providers import connect
+from ultra.clients.catalog import Facts, OutputMode, model_info
+from ultra.clients.listed_prices import PriceList
+from ultra.clients.pricing import Price, PriceTier
+from ultra.clients.providers import connect, find_provider
+from ultra.clients.quirks import Quirks
 from ultra.config.file import ConfigurationFile
 from ultra.config.toml_lines import TomlLines
 from ultra.errors import BadCall, ConfigError, UltraError
@@ -63,6 +67,7 @@ _VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _NESTED: Final[Mapping[str, type]] = {
     "limits": Limits,
     "price": Price,
+    "quirks": Quirks,
     "retry": RetryPolicy,
     "timeouts": Timeouts,
     "breaker": BreakerPolicy,
@@ -89,12 +94,13 @@ _NO_OPTIONS: Final = {
 """Arguments of `connect` that are no options, and why they cannot be given as one."""
 
 _CHOICES: Final = {
+    "price": "a section with input and output, or 'genai-prices'",
     "hedge_after": "a number of seconds, or 'p95'",
     "quorum": "a whole number, or 'all'",
     "strategy": "the name of a strategy, or a section with its name and its options",
 }
 
-_TOP: Final = ("run", "cache", "retry", "timeouts", "limits", "breaker", "models")
+_TOP: Final = ("run", "cache", "retry", "timeouts", "limits", "breaker", "catalog", "models")
 
 
 class RunConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -185,7 +191,7 @@ class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     base_url: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     limits: Limits | None = None
-    price: Price | None = None
+    price: Price | PriceList | None = None
     retry: RetryPolicy | None = None
     timeouts: Timeouts | None = None
     breaker: BreakerPolicy | None = None
@@ -246,6 +252,7 @@ class Configuration(Struct, frozen=True, kw_only=True):
     timeouts: Timeouts | None = None
     limits: Limits | None = None
     breaker: BreakerPolicy | None = None
+    catalog: Mapping[str, Facts] = field(default_factory=dict)
     variables: tuple[str, ...] = ()
     """The names of the environment variables that the file uses."""
 
@@ -325,12 +332,17 @@ class _Reader:
             raise ConfigError(
                 f'{self._lines.source}: no models; add a section such as [models.gpt] with model = "…"'
             )
+        entries = self._section(table, "catalog")
+        catalog = {name: self._entry(name, value) for name, value in entries.items()}
+        known = {
+            name: _with_catalog(self._convert(("models", name), value, ModelConfig), catalog)
+            for name, value in models.items()
+        }
         return Configuration(
             lines=self._lines,
-            models={
-                name: self._convert(("models", name), value, ModelConfig) for name, value in models.items()
-            },
-            run=self._checked_run(self._convert(("run",), self._section(table, "run"), RunConfig), models),
+            models=known,
+            catalog=catalog,
+            run=self._checked_run(self._convert(("run",), self._section(table, "run"), RunConfig), known),
             cache=self._convert(("cache",), self._section(table, "cache"), CacheConfig),
             retry=self._optional(table, "retry", RetryPolicy),
             timeouts=self._optional(table, "timeouts", Timeouts),
@@ -339,13 +351,27 @@ class _Reader:
             variables=tuple(self._variables),
         )
 
-    def _checked_run(self, run: RunConfig, models: Mapping[str, Any]) -> RunConfig:
+    def _entry(self, name: str, value: object) -> Facts:
+        """Return what the file tells of the model of this name."""
+        where = ("catalog", name)
+        provider, colon, model = name.partition(":")
+        if not (colon and model):
+            raise self._error(where, 'allowed is the name of a model as in [catalog."openai:my-model"]')
+        try:
+            find_provider(provider)
+        except BadCall as error:
+            raise self._error(where, str(error)) from None
+        if not isinstance(value, dict):
+            raise self._error(where, f"{_shown(where, value)}allowed is a section")
+        return self._convert(where, value, Facts)
+
+    def _checked_run(self, run: RunConfig, models: Mapping[str, ModelConfig]) -> RunConfig:
         if run.judge is not None and run.judge not in models:
             raise self._error(("run", "judge"), f"found {run.judge!r}; allowed are: {', '.join(models)}")
         if isinstance(run.quorum, int) and not 1 <= run.quorum <= len(models):
             allowed = f"'all', or a number between 1 and {len(models)}"
             raise self._error(("run", "quorum"), f"found {run.quorum!r}; allowed is {allowed}")
-        if run.max_cost is not None and not any("price" in model for model in models.values()):
+        if run.max_cost is not None and not any(map(_has_price, models.values())):
             raise self._error(("run", "max_cost"), "no model has a price, so no run would cost anything")
         if isinstance(run.strategy, dict):
             self._check_name(run.strategy)
@@ -417,6 +443,25 @@ class _Reader:
         return ConfigError(f"{self._lines.place(*where)}: {_without(self._variables, message)}")
 
 
+def _with_catalog(model: ModelConfig, catalog: Mapping[str, Facts]) -> ModelConfig:
+    """Return `model` with what the catalog of the file tells of its deployments; their own options win."""
+    if not any(deployment.model in catalog for deployment in model.deployments):
+        return model
+    told = tuple(
+        structs.replace(each, options={**catalog.get(each.model, Facts()).told(), **each.options})
+        for each in model.deployments
+    )
+    return structs.replace(model, model=told)
+
+
+def _has_price(model: ModelConfig) -> bool:
+    if model.price is not None:
+        return True
+    names = (deployment.model.partition(":") for deployment in model.deployments)
+    told = any("price" in deployment.options for deployment in model.deployments)
+    return told or any(model_info(provider, name).price is not None for provider, _, name in names)
+
+
 def _without(variables: Iterable[str], message: object) -> str:
     """Return `message` with the names of variables in place of their values, since a value may be a key."""
     text = str(message)
@@ -438,11 +483,15 @@ def _inside(value: object, keys: tuple[str, ...]) -> object:
 
 def _explained(message: str, where: tuple[str, ...], value: object) -> str:
     """Return the message of msgspec in words for users, with what was found."""
-    if where[-1] in _CHOICES:
-        return f"{_shown(where, value)}allowed is {_CHOICES[where[-1]]}"
+    choices = _CHOICES.get(where[-1])
+    if choices and "price" not in where[:-1] and where[0] != "catalog":
+        return f"{_shown(where, value)}allowed is {choices}"
     if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", message):
-        # The keys of a deployment are not checked before.
-        return f"unknown key {unknown[1]}; allowed are: {', '.join(DeploymentConfig.__struct_fields__)}"
+        # The keys of what stands in a list are not checked before.
+        kind = PriceTier if "tiers" in where else DeploymentConfig
+        return f"unknown key {unknown[1]}; allowed are: {', '.join(kind.__struct_fields__)}"
+    if message.startswith("Invalid enum value"):
+        return f"{_shown(where, value)}allowed is one of: {', '.join(get_args(OutputMode))}"
     expected = re.match(r"Expected `([^`]*)`, got", message)
     if expected is None:
         return f"{_shown(where, value)}{message}"

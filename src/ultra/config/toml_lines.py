@@ -11,8 +11,9 @@ if TYPE_CHECKING:
 __all__ = ["TomlLines"]
 
 # Each takes time in proportion to the line: what is taken is never given back, and the parts are stripped.
-_HEADER: Final = re.compile(r"\s*+\[{1,2}+([^\[\]]++)\]")
-_KEY: Final = re.compile(r"\s*+([\w\-\".' \t]++)=")
+_HEADER: Final = re.compile(r"""\s*+\[{1,2}+((?:"[^"]*+"|'[^']*+'|[^\[\]"']++)++)\]""")
+_KEY: Final = re.compile(r"""\s*+((?:"[^"]*+"|'[^']*+'|[\w\-. \t]++)++)=""")
+_PART: Final = re.compile(r"""\s*+(?:"([^"]*+)"\s*+|'([^']*+)'\s*+|([^."']++))(?:\.|$)""")
 
 
 class TomlLines:
@@ -51,4 +52,10 @@ class TomlLines:
 
 
 def _parts(dotted: str) -> tuple[str, ...]:
-    return tuple(part.strip().strip("\"'") for part in dotted.split("."))
+    """Return the keys of a path; one in quotes may have dots."""
+    parts: list[str] = []
+    at = 0
+    while at < len(dotted) and (part := _PART.match(dotted, at)):
+        parts.append((part[1] or part[2] or part[3] or "").strip())
+        at = part.end()
+    return tuple(parts)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from ultra.bridge.caller import Caller
+    from ultra.clients.catalog.model_info import ModelInfo
     from ultra.clients.context_reads import ContextReads
     from ultra.clients.wire.rate_limits import RateLimits
     from ultra.messages.request import ModelRequest
@@ -199,6 +200,10 @@ class _FaultyAdapter(ClientAdapter):
     @property
     def context_window(self) -> int | None:
         return self._inner.context_window
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._inner.info
 
     @property
     def rate_limits(self) -> RateLimits | None:

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from ultra.actors.model.hedging import Hedge
     from ultra.actors.model.limits import Limits
     from ultra.actors.model.timeouts import Timeouts
+    from ultra.clients.listed_prices import PriceList
     from ultra.clients.pricing import Price
     from ultra.config.loading import Configuration
     from ultra.messages.conversation import Conversation
@@ -250,7 +251,7 @@ class MultiLLMOrchestrator:
         limits: Limits | None = None,
         breaker: BreakerPolicy | None = None,
         hedge: Hedge | None = None,
-        price: Price | None = None,
+        price: Price | PriceList | None = None,
     ) -> None:
         """Add a model. If the orchestrator is entered, its actor starts at once.
 
@@ -266,10 +267,14 @@ class MultiLLMOrchestrator:
             limits: its own limits of calls.
             breaker: its own policy of the circuit breaker.
             hedge: when a slow call is hedged by a second one.
-            price: dollars for its tokens; answers and results then have a cost.
+            price: dollars for its tokens, by default what the catalog knows, where the client is one of
+                Ultra's at the provider's own address; ``"genai-prices"``: as that package has them (extra
+                ``prices``). Answers and results then have a cost.
 
         Raises:
-            BadCall: the name is taken or empty, the weight is not allowed, or the client cannot be used.
+            BadCall: the name is taken or empty, the weight is not allowed, the client cannot be used, or
+                genai-prices has no price for it.
+            MissingExtra: genai-prices is not installed.
             OrchestratorClosed: the orchestrator was closed.
         """
         self._lifespan.check_open()

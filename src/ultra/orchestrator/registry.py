@@ -21,8 +21,10 @@ from ultra.actors.model.timeouts import Timeouts
 from ultra.actors.runtime.cell import Interceptor, check_faults
 from ultra.bridge.caller import current_runner, trio_runner
 from ultra.clients.adapter import ClientAdapter
+from ultra.clients.listed_prices import PriceList
 from ultra.clients.pricing import Price
 from ultra.errors import BadCall
+from ultra.orchestrator.prices import check_price, price_of
 from ultra.orchestrator.unregistered_clients import UnregisteredClients
 from ultra.stores.memory import MemoryCache, MemoryShard
 
@@ -48,11 +50,12 @@ class Policies(Struct, frozen=True):
     limits: Limits | None = None
     breaker: BreakerPolicy | None = None
     hedge: Hedge | None = None
-    price: Price | None = None
+    price: Price | PriceList | None = None
 
     def __post_init__(self) -> None:
-        kinds = (RetryPolicy, Timeouts, Limits, BreakerPolicy, Hedge, Price)
-        for name, kind in zip(self.__struct_fields__, kinds, strict=True):
+        check_price(self.price)
+        kinds = (RetryPolicy, Timeouts, Limits, BreakerPolicy, Hedge)
+        for name, kind in zip(self.__struct_fields__, kinds, strict=False):
             value = getattr(self, name)
             if value is not None and not isinstance(value, kind):
                 raise BadCall(f"{name} is {value!r}; it must be a {kind.__name__} object, or None")
@@ -120,14 +123,16 @@ class ModelRegistry:
         self, name: str, client: object, weight: float, policies: Policies, shard: CacheShard | None
     ) -> RegisteredModel:
         common = self._policies
-        metrics = MetricsRecorder(priced=policies.price is not None)
         limiter = Limiter(name, policies.limits or common.limits)
-        adapters = tuple(self._adapted(name, deployment, limiter) for deployment in _deployments(client))
+        clients = _deployments(client)
+        adapters = tuple(self._adapted(name, deployment, limiter) for deployment in clients)
+        price = price_of(policies.price, clients, adapters)
+        metrics = MetricsRecorder(priced=price is not None)
         return RegisteredModel(
             name,
             weight,
             client=Deployments(adapters, policies.hedge or common.hedge, metrics),
-            price=policies.price,
+            price=price,
             policy=policies.retry or common.retry or RetryPolicy(),
             timeouts=policies.timeouts or common.timeouts or Timeouts(),
             shard=shard,

@@ -374,6 +374,8 @@ def test_whatever_happens_one_probe_at_a_time_and_a_healthy_model_is_soon_called
         {"failure_rate": "half"},
         {"window": math.inf},
         {"window": None},
+        {"window": 0},
+        {"cooldown": 0},
         {"cooldown": -1},
         {"max_cooldown": 29},
         {"max_cooldown": math.nan},

@@ -195,6 +195,27 @@ async def test_a_slow_write_delays_one_reply_a_little_and_no_other(autojump_cloc
         assert not model.cache_is_slow  # which may change back
 
 
+async def test_a_shard_is_slow_until_a_write_was_fast(autojump_clock: MockClock) -> None:
+    async def time_of(prompt: str) -> float:
+        began = trio.current_time()
+        await ref.ask(ask_for(prompt))
+        return trio.current_time() - began
+
+    model = register(FakeModel())
+    shard = model.shard = Shard(put=1.0)
+    async with ActorSystem() as system:
+        ref = start(system, model)
+        assert await time_of("first") == pytest.approx(HEAD_START)
+        await trio.sleep(2)
+        assert await time_of("after a slow write") == 0
+        await trio.sleep(2)
+        shard.on_put = HEAD_START
+        assert await time_of("after another") == 0
+        await trio.sleep(2)
+        shard.on_put = 1.0
+        assert await time_of("after one that was just fast enough") == pytest.approx(HEAD_START)
+
+
 async def test_a_write_that_hangs_is_given_up_and_so_are_those_behind_it(
     autojump_clock: MockClock, logs: list[Any]
 ) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import logging
+import weakref
+
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
+from helpers.garbage import collect_garbage
 from ultra import (
     AllAttemptsFailed,
     BadCall,
@@ -266,6 +271,31 @@ async def test_a_run_that_has_cost_too_much_leaves_its_further_stages_out_and_sa
     assert results["synthesis_source"] == "best_candidate"
     assert ["left out" in notice for notice in results["notices"]] == [True, True, False]
     assert results["notices"][-1] == "the best candidate stands in its place"
+
+
+async def test_errors_of_deployments_leave_no_reference_cycle(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(ModelError):
+        def __init__(self) -> None:
+            super().__init__("busy")
+            errors.add(self)
+
+    async def fail(_: str) -> str:
+        raise Broken
+
+    caplog.set_level(logging.CRITICAL + 1, "ultra")  # records keep tracebacks
+    errors: weakref.WeakSet[Broken] = weakref.WeakSet()
+    orchestrator = MultiLLMOrchestrator(retry=ONCE, cache_enabled=False)
+    orchestrator.register_model("one", [fail, fail])
+    async with orchestrator:
+        collect_garbage()
+        gc.disable()
+        try:
+            with pytest.raises(AllAttemptsFailed):
+                await orchestrator.get_model_response("one", "Q")
+            await wait_all_tasks_blocked()
+            assert len(errors) == 0
+        finally:
+            gc.enable()
 
 
 async def test_limits_are_learned_from_what_the_provider_says() -> None:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from ultra.actors.model.metrics import WINDOW, MetricsRecorder
-from ultra.messages.results import ModelMetrics, Usage
+from ultra.messages.results import ModelMetrics, ModelResponse, Usage
 
 
 def test_nothing_has_happened_yet() -> None:
@@ -78,3 +78,39 @@ def test_an_average_is_that_of_the_window_that_is_shown(count: int) -> None:
     metrics = recorder.snapshot()
     assert metrics.average_response_time == pytest.approx(fmean(metrics.response_times), rel=1e-12)
     assert metrics.average_quality == pytest.approx(fmean(metrics.quality_scores), rel=1e-12)
+
+
+def test_the_metrics_of_a_run_have_the_times_of_its_own_calls() -> None:
+    recorder = MetricsRecorder()
+    recorder.answered(9.0, 9.0)
+    run = [
+        ModelResponse(
+            model_name="one",
+            stage="initial",
+            content="a",
+            response_time=1.0,
+            time_to_first_token=0.25,
+            quality=0.5,
+        ),
+        ModelResponse(model_name="one", stage="initial", content="b", response_time=2.0),
+        ModelResponse(
+            model_name="one", stage="initial", content="c", response_time=0.0, cached=True, quality=0.75
+        ),
+    ]
+    metrics = recorder.of_run(run)
+    assert metrics.response_times == [1.0, 2.0]
+    assert metrics.times_to_first_token == [0.25]
+    assert metrics.quality_scores == [0.5, 0.75]
+    assert metrics.average_response_time == 9.0
+
+
+@pytest.mark.parametrize(
+    ("count", "middle", "high"),
+    [(1, 1.0, 1.0), (2, 1.0, 2.0), (3, 2.0, 3.0), (20, 10.0, 19.0), (21, 11.0, 20.0)],
+)
+def test_percentiles_are_values_that_were_seen(count: int, middle: float, high: float) -> None:
+    recorder = MetricsRecorder()
+    for seconds in Random(count).sample(range(1, count + 1), count):
+        recorder.answered(float(seconds), None)
+    metrics = recorder.snapshot()
+    assert (metrics.response_time_p50, metrics.response_time_p95) == (middle, high)

@@ -191,3 +191,18 @@ async def test_the_cache_answers_though_the_circuit_is_open() -> None:
         with pytest.raises(AllAttemptsFailed):
             await ref.ask(ask_for("new"))
         assert (await ref.ask(ask_for("known"))).cached
+
+
+async def test_a_call_waits_for_given_up_threads_as_long_as_for_an_answer(autojump_clock: MockClock) -> None:
+    await trio.sleep(1000)  # the time that has passed before is no part of that
+    model = register(
+        FakeModel(),
+        retry=RetryPolicy(max_retries=0),
+        timeouts=Timeouts(attempt=10),
+        limits=Limits(concurrency=1),
+    )
+    model.limiter.keep_slot()
+    began = trio.current_time()
+    with pytest.raises(AllAttemptsFailed, match="threads still run"):
+        await answer(model)
+    assert trio.current_time() - began == pytest.approx(10)

@@ -135,12 +135,15 @@ async def test_all_hear_of_a_retry_and_who_joins_during_the_wait_hears_what_is_l
     _, early = join(shared)
     shared.start_attempt()
     shared.retrying(1, error, 4.0)
-    await trio.sleep(3)
+    await trio.sleep(3.5)
     _, late = join(shared)
+    await trio.sleep(2)  # the time has come, and the attempt has not begun
+    _, latest = join(shared)
     shared.start_attempt()
     _, too_late = join(shared)
     assert early.retries == [(1, error, 4.0)]
-    assert late.retries == [(1, error, 1.0)]
+    assert late.retries == [(1, error, 0.5)]
+    assert latest.retries == [(1, error, 0.0)]
     assert too_late.retries == []
 
 

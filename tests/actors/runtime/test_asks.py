@@ -23,6 +23,7 @@ from helpers.scripted_actors import (
     wide,
 )
 from ultra.actors import Actor, ActorOptions, ActorState, AskGroup, Failure, Message
+from ultra.actors.runtime.home_run import HomeRun
 from ultra.errors import (
     ActorCrashed,
     ActorDown,
@@ -688,3 +689,14 @@ async def test_a_tell_from_a_foreign_thread_is_refused_and_breaks_nothing() -> N
                 await trio.to_thread.run_sync(tell)
                 await wait_all_tasks_blocked()
             assert handled == ["by trio's thread"] * 2
+
+
+def test_a_call_outside_of_the_run_names_the_actor_and_the_root_too() -> None:
+    async def settle() -> None:
+        home.settle()
+
+    home = HomeRun()
+    trio.run(settle)
+    for path, shown in (("/one", "'/one'"), ("", "'/'")):
+        with pytest.raises(UsageError, match=f"^{shown} was called outside of trio"):
+            home.check(path)

@@ -14,7 +14,7 @@ import trio.lowlevel
 from trio.testing import wait_all_tasks_blocked
 
 from helpers.scripted_actors import AT_ONCE, ScriptedActor
-from ultra.actors import Actor, ActorOptions, AskGroup, Failure
+from ultra.actors import Actor, ActorOptions, ActorState, AskGroup, Failure
 from ultra.errors import ActorCrashed
 from ultra.supervisor import ActorSystem, RestartIntensity
 
@@ -76,9 +76,10 @@ async def test_a_poison_message_spares_those_in_flight_beside_it(*, stubborn: bo
         try:
             if poisoned < 3:
                 await trio.sleep_forever()
-        finally:
-            if stubborn and poisoned < 3:
-                raise OSError("from the cleaning up")
+        except trio.Cancelled:
+            if stubborn:
+                raise OSError("from the cleaning up") from None
+            raise
         return "fine"
 
     async def poison(_: Actor) -> object:
@@ -103,6 +104,35 @@ async def test_a_poison_message_spares_those_in_flight_beside_it(*, stubborn: bo
                 for message in [innocent] * 9 + [poison]:
                     nursery.start_soon(ask, message)
     assert sorted(map(str, answers)) == sorted(["fine"] * 9 + [str((3, ValueError))])
+
+
+async def test_a_message_that_was_spared_is_told_of_the_deliveries_that_count() -> None:
+    tries = 0
+
+    async def beside(_: Actor) -> object:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            await trio.sleep_forever()
+        raise ValueError("its own crash")
+
+    async def poison(_: Actor) -> object:
+        raise ValueError("poison")
+
+    async with ActorSystem(intensity=OFTEN) as system:
+        options = ActorOptions(concurrency=2, max_deliveries=2)
+        ref = system.spawn(ScriptedActor, options=options, backoff=AT_ONCE)
+        async with trio.open_nursery() as nursery:
+
+            async def ask() -> None:
+                with pytest.raises(ActorCrashed) as caught:
+                    await ref.ask(beside)
+                assert (caught.value.deliveries, caught.value.blamed) == (2, True)
+
+            nursery.start_soon(ask)
+            await wait_all_tasks_blocked()
+            ref.tell(poison)
+    assert tries == 3
 
 
 async def test_a_message_that_may_be_given_only_once_is_told_that_it_is_not_to_blame() -> None:
@@ -156,6 +186,40 @@ async def test_a_message_does_not_see_the_context_variables_of_another(concurren
         for _ in range(4):
             assert await ref.ask(set_it) == ("nobody", "alice")
             await ref.ask(set_another)
+
+
+@pytest.mark.parametrize("method", ["on_start", "on_stop"])
+async def test_a_wide_actor_that_starts_before_a_message_has_come_waits_for_one(method: str) -> None:
+    async def nothing(_: Actor) -> None:
+        pass
+
+    early = type("Early", (ScriptedActor,), {method: nothing})
+    async with ActorSystem() as system:
+        ref = system.spawn(early, options=ActorOptions(concurrency=3))
+        await wait_all_tasks_blocked()
+        snapshot = ref.snapshot()
+        assert (snapshot.state, snapshot.restarts) == (ActorState.RUNNING, 0)
+        assert await ref.ask("hello") == "hello"
+        assert ref.snapshot().restarts == 0
+
+
+async def test_bursts_never_bring_more_workers_than_the_concurrency_allows() -> None:
+    async def wait(_: Actor) -> object:
+        await gate.wait()
+        return None
+
+    gate = trio.Event()
+    async with ActorSystem() as system:
+        ref = system.spawn(ScriptedActor, options=ActorOptions(concurrency=100))
+        for _ in range(3):
+            gate = trio.Event()
+            for _ in range(300):
+                ref.tell(wait)
+            await wait_all_tasks_blocked()
+            assert ref.snapshot().in_flight == 100
+            gate.set()
+            await wait_all_tasks_blocked()
+        assert ref.snapshot().handled == 900
 
 
 async def test_workers_end_after_a_burst_and_come_back() -> None:

@@ -62,6 +62,8 @@ __all__ = ["Run"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_STAND_INS = {"fallback", "best_candidate"}
+
 
 class Run:
     """The `RunContext` of one run; `execute` lets its strategy run and makes the result."""
@@ -115,8 +117,7 @@ class Run:
             if given is not None and not given.is_whole:
                 self.degrade(unfinished(given))
             confidence, basis = await self._confidence(answer)
-            stood_in = answer.source in {"fallback", "best_candidate"}
-            degraded = self._degraded or bool(self.failures) or stood_in
+            degraded = self._degraded or bool(self.failures) or answer.source in _STAND_INS
             return OrchestrationResult(
                 run_id=self._message.run_id,
                 prompt=self.request.prompt,
@@ -347,14 +348,10 @@ class Run:
 
     def failed(self, step: OpenStep, call: Call, error: Exception) -> Exception:
         """Take note of a call's failure; return the error in the asker's terms."""
-        sample, attempts = call.message.request.sample, call.local.attempts
-        return self._fail(step, call.target, sample, error, call.spent, attempts=attempts)
+        sample = call.message.request.sample
+        return self._fail(step, call.target, sample, error, call.spent, attempts=call.local.attempts)
 
-    def needless(self, call: Call) -> None:
-        """Take note of a call that is given up because the answers are enough, which is no failure."""
-        self._pay(call.spent.cost)
-
-    def _pay(self, cost: float | None) -> None:
+    def pay(self, cost: float | None) -> None:
         """Count dollars that neither an answer nor a failure tells."""
         if cost is not None:
             self._other_cost = (self._other_cost or 0.0) + cost
@@ -510,7 +507,7 @@ class Run:
                 labels=labels,
                 candidates=[response.content for response in responses],
                 deadline=deadline,
-                pay=self._pay,
+                pay=self.pay,
             )
         except UltraError as error:
             self.note(f"the judge {judge.name!r} gave no scores: {error}")
@@ -588,8 +585,8 @@ class Run:
     def spent(self) -> tuple[int, float | None]:
         """Return the tokens and the dollars that the run has used so far; None: no price is known."""
         priced = any(target.model.price is not None for target in self._local.targets)
-        known = priced or self._other_cost is not None
-        return total_tokens(self._responses(), self.failures), self._cost() if known else None
+        cost = self._cost() if priced or self._other_cost is not None else None
+        return total_tokens(self._responses(), self.failures), cost
 
     def _metrics(self, target: Target) -> ModelMetrics:
         own = [response for response in self._responses() if response.model_name == target.name]

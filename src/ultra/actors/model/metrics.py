@@ -163,7 +163,7 @@ class MetricsRecorder:
         finished = self.successes + self.failures
         middle, high = self._response_times.percentiles()
         return ModelMetrics(
-            requests=finished + self.cancelled,
+            requests=self.requests,
             successes=self.successes,
             failures=self.failures,
             cancelled=self.cancelled,

@@ -53,14 +53,13 @@ MESSAGES_BEFORE_YIELD = 32
 
 
 class Exit(Struct, frozen=True):
-    """How an incarnation ended: crashed by `error`, else by its own decision (`finished`), else stopped.
+    """How an incarnation ended: crashed by `error`; None: by its own decision, or stopped.
 
     `unwound`: by cancellation from further up, or by an exception that is no crash; the whole system is
     about to end in this way.
     """
 
     error: Exception | None
-    finished: bool = False
     unwound: bool = False
 
 
@@ -287,7 +286,7 @@ class Incarnation:
         self._halted = True
         self._wake_all()
         if self.cancel_lazy_start():
-            self.cell.owner.incarnation_ended(self, Exit(None, finished=True))
+            self.cell.owner.incarnation_ended(self, Exit(None))
 
     def stop(self, grace: float, *, drain: bool = False) -> None:
         """End, once the messages in flight are handled; after `grace` seconds they are cancelled.
@@ -524,8 +523,7 @@ class Incarnation:
     def _exit(self, *, started: bool) -> Exit:
         if self._scope.cancelled_caught and not (started or self._stopping):
             self._crashes += (self._started_too_slowly(),)
-        error = self._error()
-        return Exit(error, finished=error is None and not self._stopping)
+        return Exit(self._error())
 
     def _error(self) -> Exception | None:
         """Take the crashes from where they are kept, and return them as one.

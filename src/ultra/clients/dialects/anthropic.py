@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 from typing import TYPE_CHECKING, Any, ClassVar, Final
+from urllib.parse import urlencode
 
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from ultra.clients.dialects.base import Dialect, apart, messages_of
 from ultra.clients.dialects.decoders import EventDecoder
+from ultra.clients.dialects.model_lists import PAGE_SIZE, read_anthropic_models
 from ultra.clients.dialects.tolerant import ABSENT, TolerantDecoder, value_of
 from ultra.clients.dialects.tool_calls import ToolCalls, arguments_object, arguments_text
 from ultra.clients.dialects.usage import Count, counted, read_usage
@@ -21,6 +23,7 @@ from ultra.messages.results import Completion, Usage
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from ultra.clients.dialects.model_lists import ModelPage
     from ultra.clients.options import CallOptions
     from ultra.clients.wire.response_head import ResponseHead
     from ultra.messages.chat import ChatMessage, Part
@@ -268,6 +271,15 @@ class AnthropicMessages(Dialect):
     def url(self, *, stream: bool) -> str:  # noqa: ARG002 - one address for both
         """Return the address of the messages."""
         return f"{self.base_url}/v1/messages"
+
+    def models_url(self, after: str | None) -> str:
+        """Return the address of the list of models."""
+        page = {"limit": PAGE_SIZE} | ({"after_id": after} if after else {})
+        return f"{self.base_url}/v1/models?{urlencode(page)}"
+
+    def decode_models(self, content: bytes, head: ResponseHead) -> ModelPage:
+        """Return one page of the list of models. Raises `ModelError`."""
+        return read_anthropic_models(content, head)
 
     def encode(self, request: ModelRequest, options: CallOptions, *, stream: bool) -> dict[str, Any]:
         """Return the JSON of `request`."""

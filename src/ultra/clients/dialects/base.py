@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from ultra.clients.dialects.decoders import EventDecoder, PlainAnswer, SniffedAnswer
 from ultra.clients.dialects.usage import counted
 from ultra.clients.wire.addresses import checked_url
+from ultra.errors import BadCall
 from ultra.messages.chat import ChatMessage, ReasoningPart
 
 if TYPE_CHECKING:
     from ultra.clients.dialects.decoders import AnswerDecoder
+    from ultra.clients.dialects.model_lists import ModelPage
     from ultra.clients.options import CallOptions
     from ultra.clients.quirks import Quirks
     from ultra.clients.wire.response_head import ResponseHead
@@ -86,6 +88,17 @@ class Dialect(ABC):
     @abstractmethod
     def decode(self, content: bytes, head: ResponseHead) -> Completion:
         """Return the plain answer that `content` is. Raises `ModelError`."""
+
+    def models_url(self, after: str | None) -> str:  # noqa: ARG002 - most have one page
+        """Return the address of the list of models, or of its page `after` the one that named it so.
+
+        Raises `BadCall` if the API has no such list.
+        """
+        raise BadCall(f"{self.provider} has no list of models")
+
+    def decode_models(self, content: bytes, head: ResponseHead) -> ModelPage:  # noqa: ARG002 - as above
+        """Return one page of the list of models. Raises `ModelError`."""
+        raise BadCall(f"{self.provider} has no list of models")
 
     def check(self, completion: Completion, request: ModelRequest) -> None:  # noqa: B027 - most have nothing to check
         """Raise `ModelError` if `completion` shows that the server answered something else than `request`."""

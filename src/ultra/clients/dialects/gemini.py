@@ -6,12 +6,13 @@ import base64
 import mimetypes
 import re
 from typing import TYPE_CHECKING, Any, ClassVar, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 from msgspec import Raw, Struct
 
 from ultra.clients.dialects.base import Dialect, apart, messages_of
 from ultra.clients.dialects.decoders import EventDecoder, new_text
+from ultra.clients.dialects.model_lists import PAGE_SIZE, read_gemini_models
 from ultra.clients.dialects.tolerant import ABSENT, TolerantDecoder, value_of
 from ultra.clients.dialects.tool_calls import OWN_IDS, ToolCalls, arguments_object, arguments_text
 from ultra.clients.dialects.usage import Count, counted, read_usage, with_total
@@ -22,6 +23,7 @@ from ultra.messages.results import Completion, Usage
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ultra.clients.dialects.model_lists import ModelPage
     from ultra.clients.options import CallOptions
     from ultra.clients.wire.response_head import ResponseHead
     from ultra.messages.chat import ChatMessage, Part, ToolCall
@@ -237,6 +239,16 @@ class GeminiGenerate(Dialect):
         root = self.base_url if urlsplit(self.base_url).path else f"{self.base_url}/v1beta"
         method = "streamGenerateContent?alt=sse" if stream else "generateContent"
         return f"{root}/models/{quote(self.model.removeprefix('models/'), safe='')}:{method}"
+
+    def models_url(self, after: str | None) -> str:
+        """Return the address of the list of models."""
+        root = self.base_url if urlsplit(self.base_url).path else f"{self.base_url}/v1beta"
+        page = {"pageSize": PAGE_SIZE} | ({"pageToken": after} if after else {})
+        return f"{root}/models?{urlencode(page)}"
+
+    def decode_models(self, content: bytes, head: ResponseHead) -> ModelPage:
+        """Return one page of the list of models. Raises `ModelError`."""
+        return read_gemini_models(content, head)
 
     def encode(self, request: ModelRequest, options: CallOptions, *, stream: bool) -> dict[str, Any]:  # noqa: ARG002 - the address says it
         """Return the JSON of `request`."""

@@ -10,6 +10,7 @@ from msgspec import Raw, Struct
 
 from ultra.clients.dialects.base import Dialect, messages_of, offered_tools
 from ultra.clients.dialects.decoders import AnswerDecoder, new_text
+from ultra.clients.dialects.model_lists import read_ollama_models
 from ultra.clients.dialects.tolerant import ABSENT, TolerantDecoder, value_of
 from ultra.clients.dialects.tool_calls import ToolCalls, arguments_object, arguments_text
 from ultra.clients.dialects.usage import Count, counted, read_usage
@@ -26,6 +27,7 @@ from ultra.messages.tokens import estimate_request, estimate_tokens
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ultra.clients.dialects.model_lists import ModelPage
     from ultra.clients.options import CallOptions
     from ultra.clients.wire.response_head import ResponseHead
     from ultra.messages.chat import ChatMessage
@@ -215,6 +217,14 @@ class OllamaChat(Dialect):
     def url(self, *, stream: bool) -> str:  # noqa: ARG002 - one address for both
         """Return the address of the chat."""
         return f"{self.base_url}/api/chat"
+
+    def models_url(self, after: str | None) -> str:  # noqa: ARG002 - one page
+        """Return the address of the list of models."""
+        return f"{self.base_url}/api/tags"
+
+    def decode_models(self, content: bytes, head: ResponseHead) -> ModelPage:
+        """Return one page of the list of models. Raises `ModelError`."""
+        return read_ollama_models(content, head)
 
     def encode(self, request: ModelRequest, options: CallOptions, *, stream: bool) -> dict[str, Any]:
         """Return the JSON of `request`."""

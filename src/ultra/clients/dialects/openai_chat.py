@@ -9,12 +9,14 @@ from msgspec import Raw, Struct
 
 from ultra.clients.dialects.base import Dialect, messages_of, reasoning_of
 from ultra.clients.dialects.decoders import EventDecoder, new_text
+from ultra.clients.dialects.model_lists import read_openai_models
 from ultra.clients.dialects.openai_responses import OpenAIResponses
 from ultra.clients.dialects.tolerant import ABSENT, TolerantDecoder, value_of
 from ultra.clients.dialects.tool_calls import ToolCalls, arguments_text
 from ultra.clients.dialects.usage import Count, counted, read_usage, with_total
 from ultra.clients.wire.addresses import has_version, without_endings
 from ultra.clients.wire.finish_reasons import read_finish_reason
+from ultra.errors import BadCall
 from ultra.messages.chat import ReasoningPart
 from ultra.messages.openai_form import (
     message_as_openai,
@@ -25,6 +27,7 @@ from ultra.messages.openai_form import (
 from ultra.messages.results import Completion, Usage
 
 if TYPE_CHECKING:
+    from ultra.clients.dialects.model_lists import ModelPage
     from ultra.clients.options import CallOptions
     from ultra.clients.quirks import Quirks
     from ultra.clients.wire.response_head import ResponseHead
@@ -340,6 +343,14 @@ class OpenAIChat(Dialect):
         """Return the address of the completions."""
         return f"{self.base_url}/chat/completions"
 
+    def models_url(self, after: str | None) -> str:  # noqa: ARG002 - one page
+        """Return the address of the list of models."""
+        return f"{self.base_url}/models"
+
+    def decode_models(self, content: bytes, head: ResponseHead) -> ModelPage:
+        """Return one page of the list of models. Raises `ModelError`."""
+        return read_openai_models(content, head)
+
     def encode(self, request: ModelRequest, options: CallOptions, *, stream: bool) -> dict[str, Any]:
         """Return the JSON of `request`."""
         choice = request.tool_choice
@@ -409,6 +420,16 @@ class AzureOpenAIChat(OpenAIChat):
     def headers(self, api_key: str) -> dict[str, str]:
         """Return the header of the key, if there is one."""
         return {"api-key": api_key} if api_key else {}
+
+    def models_url(self, after: str | None) -> str:
+        """Return the address of the list of models; only an endpoint with a path has one of its own."""
+        if not urlsplit(self.base_url).path.strip("/"):
+            raise BadCall(
+                f"{self.provider} does not list the deployments of a resource; see them in its portal, or "
+                "give an endpoint with a path as base_url: https://name.openai.azure.com/openai/v1"
+            )
+        version = f"?{urlencode({'api-version': self._api_version})}" if self._api_version else ""
+        return f"{super().models_url(after)}{version}"
 
     def url(self, *, stream: bool) -> str:  # noqa: ARG002 - one address for both
         """Return the address of the deployment's completions."""

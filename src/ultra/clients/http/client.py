@@ -11,10 +11,11 @@ import trio
 from msgspec import structs
 
 from ultra._support.secrecy import hiding_frames
-from ultra.clients.catalog import known_quirks, known_window
+from ultra.clients.catalog import Facts, ModelInfo, known_info
 from ultra.clients.http.completion_stream import CompletionStream
 from ultra.clients.http.connections import Connections, Hidden
 from ultra.clients.http.limits import HTTPLimits
+from ultra.clients.http.offered_models import offered_models
 from ultra.clients.http.wording import Learned, Wording
 from ultra.clients.options import CallOptions, checked_key
 from ultra.errors import BadCall, ModelError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import httpx
 
     from ultra.clients.dialects.base import Dialect
+    from ultra.clients.dialects.model_lists import OfferedModel
     from ultra.clients.options import CallArguments
     from ultra.clients.wire.rate_limits import RateLimits
     from ultra.messages.results import Completion
@@ -45,6 +47,7 @@ class HTTPSettings(TypedDict, total=False):
     api_key: str | None
     limits: HTTPLimits | None
     options: CallOptions | None
+    info: Facts | None
     trust_env: bool
     transport: httpx.AsyncBaseTransport | None
 
@@ -57,6 +60,7 @@ class HTTPClient:
         api_key: sent in the dialect's header. It appears in no repr, log or error.
         limits: timeouts and the largest answer.
         options: the defaults of every call.
+        info: what the program knows of the model; it goes before what the catalog says.
         trust_env: honour the proxy and TLS variables of the environment.
         transport: in place of the network, for tests and fault injection.
 
@@ -66,6 +70,9 @@ class HTTPClient:
     Where the server refuses a request for something that it can do without (a system prompt apart from the
     messages, a name of a field, a temperature, streaming), the request is sent once more without it, and the
     client remembers that; see `ultra.clients.quirks`.
+
+    Attributes:
+        info: what is known of the model (a `ModelInfo`): what the program told, else what the catalog says.
 
     Raises:
         BadCall: the key has characters that no key has.
@@ -91,6 +98,7 @@ class HTTPClient:
         api_key: str | None = None,
         limits: HTTPLimits | None = None,
         options: CallOptions | None = None,
+        info: Facts | None = None,
         trust_env: bool = True,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
@@ -101,7 +109,10 @@ class HTTPClient:
         key = checked_key(self.provider, api_key)
         sent = {"content-type": "application/json", "user-agent": "ultra-llm"}
         self._headers = Hidden(sent | dialect.login | dialect.headers(key))
-        self._learned = Learned(dialect, known_quirks(dialect.provider, dialect.base_url, dialect.model))
+        known = known_info(dialect.provider, dialect.base_url, dialect.model)
+        told = Facts(context_window=self.options.context_window)
+        self.info: ModelInfo = known.with_facts(info or Facts()).with_facts(told)
+        self._learned = Learned(dialect, self.info.quirks)
         self._connections = Connections(self.provider, self.limits, trust_env=trust_env, transport=transport)
 
     def __repr__(self) -> str:
@@ -120,7 +131,7 @@ class HTTPClient:
     @property
     def context_window(self) -> int | None:
         """How many tokens prompt and answer may have together: as told, or known; None: it is not known."""
-        return self.options.context_window or known_window(self.provider, self.model)
+        return self.options.context_window or self.info.context_window
 
     @property
     def cache_identity(self) -> str:
@@ -215,6 +226,17 @@ class HTTPClient:
         The options are those of `generate`.
         """
         return self.stream_response(_request_of(prompt, options)).only_text()
+
+    async def list_models(self) -> tuple[OfferedModel, ...]:
+        """Return the models that the endpoint offers, in its order, with what is known of each.
+
+        The lists of all pages are joined. Cancellation closes the call's connection.
+
+        Raises:
+            ModelError: the provider or the network failed, or the answer is no list of models.
+            BadCall: the API has no such list.
+        """
+        return await offered_models(self._connections, self.dialect, self._headers, self.options, self.limits)
 
     async def aclose(self) -> None:
         """Close the connections, even if cancelled; a later call opens new ones.

@@ -65,11 +65,12 @@ _PUBLIC_HEADERS: Final = frozenset(
 
 
 class HTTPRequest(msgspec.Struct, frozen=True):
-    """One POST of JSON; `headers` hides a mapping of names in lower case, since a key is in it."""
+    """One request; `headers` hides a mapping of names in lower case, since a key is in it."""
 
     url: str
     headers: Hidden
     content: bytes
+    method: str = "POST"
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -231,7 +232,7 @@ class Connections:
         try:
             # No variable for the headers: tracebacks may be shown with the variables of each frame.
             built = pool.client.build_request(
-                "POST",
+                request.method,
                 request.url,
                 headers={"accept-encoding": ACCEPTED, **request.headers.value},
                 content=request.content,

@@ -22,12 +22,28 @@ if TYPE_CHECKING:
     from ultra.messages.request import ModelRequest
     from ultra.messages.results import Completion
 
-__all__ = ["Learned", "Wording"]
+__all__ = ["Learned", "Wording", "with_address"]
 
 log = get_logger("ultra.clients")
 
 _MOST_LESSONS: Final = 4
 """How often one request is reworded: once for each thing that a server refuses, and these come in a row."""
+
+
+def with_address(failure: ModelError, url: str) -> ModelError:
+    """Return `failure`, or where nothing was found at `url`, one that says so."""
+    if failure.status not in {404, 405}:
+        return failure
+    return ModelError(
+        f"{failure.message} (asked at {shown_url(url)}; is base_url that of the API?)",
+        provider=failure.provider,
+        kind=failure.kind,
+        status=failure.status,
+        retryable=failure.retryable,
+        retry_after=failure.retry_after,
+        request_id=failure.request_id,
+        usage=failure.usage,
+    )
 
 
 class Learned:
@@ -127,19 +143,7 @@ class Wording:
 
     def explained(self, failure: ModelError) -> ModelError:
         """Return `failure`, or one that speaks of the address where that is wrong by all appearance."""
-        if failure.status not in {404, 405} or "model" in failure.message.lower():
-            return failure
-        asked = shown_url(self.sent.url)
-        return ModelError(
-            f"{failure.message} (asked at {asked}; is base_url that of the API?)",
-            provider=failure.provider,
-            kind=failure.kind,
-            status=failure.status,
-            retryable=failure.retryable,
-            retry_after=failure.retry_after,
-            request_id=failure.request_id,
-            usage=failure.usage,
-        )
+        return failure if "model" in failure.message.lower() else with_address(failure, self.sent.url)
 
     def _written(self) -> HTTPRequest:
         options = self._options

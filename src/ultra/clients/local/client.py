@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 from msgspec import Struct
+from msgspec.structs import replace
 
+from ultra.clients.catalog import Facts
+from ultra.clients.dialects.model_lists import OfferedModel
 from ultra.clients.dialects.openai_chat import OpenAIChat
 from ultra.clients.http.client import HTTPClient
 from ultra.clients.http.connections import Connections, Hidden, HTTPRequest
@@ -143,8 +146,15 @@ class LocalClient(HTTPClient):
         if voice not in VOICES:
             raise BadCall(f"there is no local voice {voice!r}; the voices are: {', '.join(VOICES)}")
         find_model()
-        super().__init__(VoiceDialect(voice), limits=limits, options=options)
+        known = Facts(images=False, pdf=False, audio=False, reasoning=False)
+        super().__init__(VoiceDialect(voice), limits=limits, options=options, info=known)
+        self.info = replace(self.info, context_window=self.context_window)
         self._connections = _EmbeddedConnections(self.limits, server)
+
+    async def list_models(self) -> tuple[OfferedModel, ...]:
+        """Return the voices."""
+        await trio.lowlevel.checkpoint()
+        return tuple(OfferedModel(name=f"local:{voice}", info=self.info) for voice in VOICES)
 
     @property
     def context_window(self) -> int:

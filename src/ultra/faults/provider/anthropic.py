@@ -8,15 +8,25 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
 import msgspec
 from msgspec import Struct
 
-from ultra.faults.provider.neutral import Message, Question
-from ultra.faults.provider.protocol import RELEASED, Event, Protocol, Wording, bearer, decode, event
+from ultra.faults.provider.neutral import Failure, Message, Question
+from ultra.faults.provider.protocol import (
+    RELEASED,
+    Event,
+    Protocol,
+    Refused,
+    Wording,
+    bearer,
+    decode,
+    event,
+    page_size,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from starlette.requests import Request
 
-    from ultra.faults.provider.neutral import Answer, Failure, FailureKind
+    from ultra.faults.provider.neutral import Answer, FailureKind
     from ultra.faults.provider.rate_limits import LimitState
 
 __all__ = ["ANTHROPIC"]
@@ -150,10 +160,17 @@ class _Anthropic(Protocol):
         released = datetime.fromtimestamp(RELEASED, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return {"type": "model", "id": name, "display_name": name, "created_at": released}
 
-    def models(self, names: Sequence[str]) -> dict[str, Any]:
-        data = [self.model(name) for name in names]
-        ends = {"first_id": names[0], "last_id": names[-1]} if names else {"first_id": None, "last_id": None}
-        return {"data": data, "has_more": False, **ends}
+    def models(self, names: Sequence[str], query: Mapping[str, str]) -> dict[str, Any]:
+        begin = 0
+        if after := query.get("after_id"):
+            if after not in names:
+                raise Refused(Failure("bad_request", message=f"after_id: {after!r} is no model"))
+            begin = names.index(after) + 1
+        size = page_size(query, "limit", default=20)
+        page = names[begin : begin + size]
+        ends = {"first_id": page[0], "last_id": page[-1]} if page else {"first_id": None, "last_id": None}
+        data = [self.model(name) for name in page]
+        return {"data": data, "has_more": begin + size < len(names), **ends}
 
 
 ANTHROPIC: Final[Protocol] = _Anthropic()

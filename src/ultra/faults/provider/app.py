@@ -77,7 +77,13 @@ def _choose(request: Request) -> Protocol:
 
 async def _list_models(exchange: Exchange) -> None:
     names = exchange.provider.models
-    await exchange.send_json(exchange.protocol.models(EXAMPLE_MODELS if names is None else names))
+    query = exchange.request.query_params
+    try:
+        models = exchange.protocol.models(EXAMPLE_MODELS if names is None else names, query)
+    except Refused as refused:
+        await exchange.send_failure(refused.failure)
+    else:
+        await exchange.send_json(models)
 
 
 async def _show_model(exchange: Exchange) -> None:

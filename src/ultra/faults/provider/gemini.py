@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from ultra.faults.provider.neutral import Failure, Message, Question
-from ultra.faults.provider.protocol import Event, Limit, Protocol, Refused, Wording, decode, event
+from ultra.faults.provider.protocol import Event, Limit, Protocol, Refused, Wording, decode, event, page_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -141,8 +141,14 @@ class _Gemini(Protocol):
             "supportedGenerationMethods": ["generateContent", "countTokens"],
         }
 
-    def models(self, names: Sequence[str]) -> dict[str, Any]:
-        return {"models": [self.model(name) for name in names]}
+    def models(self, names: Sequence[str], query: Mapping[str, str]) -> dict[str, Any]:
+        token = query.get("pageToken") or "0"
+        if not (token.isascii() and token.isdigit()):
+            raise Refused(Failure("bad_request", message=f"The page token {token!r} is not valid."))
+        size = page_size(query, "pageSize", default=50)
+        end = int(token[:9]) + size
+        page = {"models": [self.model(name) for name in names[end - size : end]]}
+        return page | ({"nextPageToken": str(end)} if end < len(names) else {})
 
 
 GEMINI: Final[Protocol] = _Gemini()

@@ -118,7 +118,7 @@ class _Ollama(Protocol):
             "details": details,
         }
 
-    def models(self, names: Sequence[str]) -> dict[str, Any]:
+    def models(self, names: Sequence[str], query: Mapping[str, str]) -> dict[str, Any]:  # noqa: ARG002 - one page
         return {"models": [self.model(name) for name in names]}
 
 

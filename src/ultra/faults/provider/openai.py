@@ -156,7 +156,7 @@ class _OpenAI(Protocol):
     def model(self, name: str) -> dict[str, Any]:
         return {"id": name, "object": "model", "created": RELEASED, "owned_by": "ultra"}
 
-    def models(self, names: Sequence[str]) -> dict[str, Any]:
+    def models(self, names: Sequence[str], query: Mapping[str, str]) -> dict[str, Any]:  # noqa: ARG002 - one page
         return {"object": "list", "data": [self.model(name) for name in names]}
 
 

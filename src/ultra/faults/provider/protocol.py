@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from ultra.faults.provider.neutral import Answer, FailureKind, Question
     from ultra.faults.provider.rate_limits import LimitState
 
-__all__ = ["Event", "Limit", "Protocol", "Refused", "Wording", "event", "json"]
+__all__ = ["Event", "Limit", "Protocol", "Refused", "Wording", "event", "json", "page_size"]
 
 T = TypeVar("T")
+
+_LARGEST_PAGE: Final = 1_000
+_DIGITS: Final = 4
 
 Limit: TypeAlias = Annotated[int, msgspec.Meta(ge=1)] | None
 """A limit of tokens, as requests give it."""
@@ -94,8 +97,8 @@ class Protocol(ABC):
         """Return the entry of one model in a list of models."""
 
     @abstractmethod
-    def models(self, names: Sequence[str]) -> Any:  # noqa: ANN401 - JSON
-        """Return the list of models."""
+    def models(self, names: Sequence[str], query: Mapping[str, str]) -> Any:  # noqa: ANN401 - JSON
+        """Return the list of models, or the page of it that `query` asks for. Raises `Refused`."""
 
     def headers(self, request_id: str, limits: Mapping[str, LimitState]) -> dict[str, str]:  # noqa: ARG002 - some say nothing
         """Return the headers of every response."""
@@ -128,6 +131,17 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
         return decoder.decode(body)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise Refused(Failure("bad_request", message=f"The request cannot be read: {error}")) from error
+
+
+def page_size(query: Mapping[str, str], name: str, *, default: int) -> int:
+    """Return how many models of a list one page may have: 1 to 1000. Raises `Refused`."""
+    given = query.get(name, str(default))
+    number = int(given) if given.isascii() and given.isdigit() and len(given) <= _DIGITS else 0
+    if not 1 <= number <= _LARGEST_PAGE:
+        raise Refused(
+            Failure("bad_request", message=f"{name}: {given!r} is not a number from 1 to {_LARGEST_PAGE}")
+        )
+    return number
 
 
 def bearer(request: Request) -> str | None:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
 from msgspec import Struct
-
-from ultra.clients.quirks import Quirks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["PROVIDERS", "Provider", "known_quirks", "known_window"]
+__all__ = ["PROVIDERS", "Provider"]
 
 
 class Provider(Struct, frozen=True, kw_only=True):
@@ -40,7 +36,8 @@ class Provider(Struct, frozen=True, kw_only=True):
     Attributes:
         client: what makes a client, as ``module:name``: a class or a function that takes the model and, by
             keyword, `provider`, `base_url`, `api_key`, `options` (`CallOptions`), `limits` (`HTTPLimits`)
-            and, where it is given, `transport`. It returns any client that can be registered.
+            and, where they are given, `transport` and `info` (`Facts`). It returns any client that can be
+            registered.
         base_url: of its endpoint; None: it has none of its own.
         keys: variables of the environment that may hold the key; the first that is set counts.
         tokens: which of `keys` hold a bearer token of a gateway, sent as ``Authorization: Bearer``. At
@@ -153,104 +150,3 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
     ),
 }
 """Ultra's own providers, by the name that stands before the colon."""
-
-
-class _Known(Struct, frozen=True, kw_only=True):
-    """Where `quirks` are known: at this provider, at this host and those below it, for models so called.
-
-    What is None is no condition; `model` is a regular expression for the beginning of the name.
-    """
-
-    quirks: Quirks
-    provider: str | None = None
-    host: str | None = None
-    model: str | None = None
-
-    def holds(self, provider: str, host: str, model: str) -> bool:
-        return (
-            self.provider in {None, provider}
-            and (self.host is None or host == self.host or host.endswith(f".{self.host}"))
-            and (self.model is None or re.match(self.model, model) is not None)
-        )
-
-
-_COMPLETION_TOKENS: Final = Quirks(renamed=(("max_tokens", "max_completion_tokens"),))
-
-_KNOWN: Final = (
-    # Reasoning models refuse the old name, most other servers do not know the new one.
-    _Known(host="api.openai.com", quirks=_COMPLETION_TOKENS),
-    _Known(provider="azure", model=r"o[1-9]|gpt-5", quirks=_COMPLETION_TOKENS),
-    _Known(
-        host="api.openai.com",
-        model=r"o\d+-pro|gpt-5(\.\d+)?-pro|gpt-5\S*-codex|codex-|o\d\S*-deep-research|computer-use-",
-        quirks=Quirks(responses=True),
-    ),
-    # Reports usage unasked, and refuses fields that it does not know.
-    _Known(
-        provider="mistral",
-        quirks=Quirks(renamed=(("seed", "random_seed"),), omitted=("stream_options.include_usage",)),
-    ),
-    _Known(provider="gemini", model=r"(models/)?gemma-[123]", quirks=Quirks(no_system=True)),
-    _Known(provider="gemini", model=r"(models/)?gemini-2\.5", quirks=Quirks(thinking_budget=True)),
-)
-
-
-def known_quirks(provider: str, base_url: str, model: str) -> Quirks:
-    """Return what is known of this model at this address."""
-    host = urlsplit(base_url).hostname or ""
-    found = Quirks()
-    for known in _KNOWN:
-        if known.holds(provider, host, model):
-            found = found.joined(known.quirks)
-    return found
-
-
-_WINDOWS: Final[Mapping[str, tuple[tuple[str, int], ...]]] = {
-    "openai": (
-        (r"gpt-5", 400_000),
-        (r"gpt-4\.1", 1_047_576),
-        (r"(chatgpt-)?gpt-?4o|chatgpt-4o|gpt-4-turbo|gpt-4-\d+-preview|gpt-4\.5|o1-(mini|preview)", 128_000),
-        (r"gpt-4-32k", 32_768),
-        (r"gpt-4(-\d{4})?$", 8_192),
-        (r"gpt-3\.5-turbo", 16_385),
-        (r"o[1-9]|codex-", 200_000),
-    ),
-    "anthropic": ((r"claude-", 200_000),),
-    "gemini": (
-        (r"gemini-1\.5-pro", 2_097_152),
-        (r"gemini-", 1_048_576),
-        (r"gemma-3-1b", 32_768),
-        (r"gemma-3n", 8_192),
-        (r"gemma-", 131_072),
-    ),
-    "mistral": (
-        (r"codestral", 256_000),
-        (r"(open-)?mistral-(tiny|7b)", 32_768),
-        (r"open-mixtral-8x7b", 32_768),
-        (r"open-mixtral-8x22b", 65_536),
-        (r"mistral-|ministral-|magistral-|pixtral-|devstral-|open-mistral-nemo", 128_000),
-    ),
-    "deepseek": ((r"deepseek-", 65_536),),
-    "xai": ((r"grok-4-fast|grok-4-1-fast", 2_000_000), (r"grok-(4|code)", 256_000), (r"grok-", 131_072)),
-    "groq": (
-        (r"llama-3|meta-llama/llama-4|openai/gpt-oss|qwen/|moonshotai/", 131_072),
-        (r"gemma2|llama3-", 8_192),
-    ),
-    "ollama": ((r"", 32_768),),
-}
-"""Tokens that prompt and answer may have together, by provider and the beginning of the model's name.
-
-The first that matches counts; a number is rather too small than too large. What a server of one's own allows
-is its own setting (vLLM, llama.cpp), so it is told as ``context_window=``. Ollama gives each call the window
-that the call asks for; this is how far Ultra goes without being told.
-"""
-
-
-def known_window(provider: str, model: str) -> int | None:
-    """Return how many tokens prompt and answer of this model may have together; None: it is not known."""
-    name = model.lower().removeprefix("models/")
-    rows = _WINDOWS.get(provider, ())
-    if provider in {"openrouter", "together"}:  # they put the maker's name before that of the model
-        maker, _, name = name.partition("/")
-        rows = _WINDOWS.get({"google": "gemini", "x-ai": "xai", "mistralai": "mistral"}.get(maker, maker), ())
-    return next((tokens for pattern, tokens in rows if re.match(pattern, name)), None)
