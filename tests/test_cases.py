@@ -21,7 +21,6 @@ SCRIPTS: Final = {
 
 NOT_YET: Final = {
     "attack/24_memory_limit": "its server, bigserver.py, is not among the cases",
-    "wire/12_cost_of_attempts_that_failed": "attempts that failed cost nothing",
 }
 """Those that fail today, and why. Take a line away with the fault."""
 

@@ -324,7 +324,8 @@ class ModelError(UltraError):
     """One call to a model failed; the provider's or the network's fault unless `kind` says otherwise.
 
     Attributes: provider, status (HTTP, or None), kind, message (the provider's own words),
-    retryable, retry_after [s], request_id; `unexpected`: whether the client raised something else than a
+    retryable, retry_after [s], request_id, usage (a `Usage`: the tokens of the call, which cost money all
+    the same; None: they were not counted); `unexpected`: whether the client raised something else than a
     `ModelError`, which is then the `__cause__`.
     """
 
@@ -340,6 +341,7 @@ class ModelError(UltraError):
         retryable: bool | None = None,
         retry_after: float | None = None,
         request_id: str | None = None,
+        usage: object = None,
     ) -> None:
         where = f"{provider}: " if provider else ""
         code = f" [{kind}, HTTP {status}]" if status is not None else f" [{kind}]"
@@ -351,6 +353,7 @@ class ModelError(UltraError):
         self.retryable = _RETRYABLE[kind] if retryable is None else retryable
         self.retry_after = retry_after
         self.request_id = request_id
+        self.usage = usage
 
 
 class CircuitOpen(ModelError):
@@ -374,15 +377,29 @@ class CircuitOpen(ModelError):
 
 
 class AllAttemptsFailed(UltraError, RuntimeError):
-    """Every attempt at one request to one model failed; `__cause__` is the last attempt's error."""
+    """Every attempt at one request to one model failed; `__cause__` is the last attempt's error.
 
-    def __init__(self, model_name: str, attempts: int, cause: BaseException) -> None:
+    `usage` is a `Usage` with the tokens of all attempts, as far as they were counted, and `cost` their
+    dollars; None: not known.
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        attempts: int,
+        cause: BaseException,
+        *,
+        usage: object = None,
+        cost: float | None = None,
+    ) -> None:
         plural = "attempt" if attempts == 1 else "attempts"
         super().__init__(
             f"All attempts failed for model {model_name!r} ({attempts} {plural}): {text_of(cause)}"
         )
         self.model_name = model_name
         self.attempts = attempts
+        self.usage = usage
+        self.cost = cost
         self.__cause__ = cause
 
 

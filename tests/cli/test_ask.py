@@ -161,6 +161,19 @@ async def test_a_strategy_can_be_chosen() -> None:
     assert result.synthesis_source == "selected"
 
 
+async def test_what_becomes_of_a_synthesis_that_is_cut_off_can_be_chosen() -> None:
+    async with chat_server() as server:
+        asked = ("ask", "Where?", "--model", "openai:first", "--on-cut")
+        kept = await run_ultra(*asked, "next", "--json", env=server.environment)
+        wrong = await run_ultra(*asked, "stop", env=server.environment)
+        other = await run_ultra(*asked, "next", "--strategy", "vote", env=server.environment)
+
+    assert kept.returncode == 0
+    assert (wrong.returncode, other.returncode) == (2, 2)
+    assert "--on-cut is 'stop'; give one of: tell, continue, next" in wrong.stderr.decode()
+    assert "strategy 'vote' has no option 'on_cut'" in other.stderr.decode()
+
+
 STRATEGY = """\
 from ultra.strategies import Answer
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import sys
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from ultra.cli.arguments import (
     EMBEDDED_MODELS,
+    ON_CUT,
     Question,
     RequestedModel,
     parse_model,
@@ -18,6 +20,7 @@ from ultra.cli.arguments import (
     read_prompt,
 )
 from ultra.errors import BadCall
+from ultra.strategies.synthesize import OnCut
 
 providers = st.from_regex(r"[a-z]+", fullmatch=True)
 model_names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
@@ -116,3 +119,7 @@ def test_a_closed_stdin_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(BadCall, match="stdin, which is closed"):
         read_prompt("-")
+
+
+def test_what_may_become_of_a_cut_synthesis_is_what_the_strategy_takes() -> None:
+    assert get_args(OnCut) == ON_CUT

@@ -352,3 +352,20 @@ def test_samples_of_one_model_have_columns_of_their_own() -> None:
     shown = capture.get()
     assert re.search(r"careful.*careful#1", shown)
     assert re.search(r"Paris\. .*Rome\.", shown)
+
+
+def test_an_answer_that_was_cut_off_is_shown_as_such() -> None:
+    cut = ModelResponse(model_name="careful", stage="initial", content="The first", finish_reason="length")
+    event = ModelResponded(stage="initial", model_name="careful", response=cut)
+    drawing = console(80)
+    with drawing.capture() as capture:
+        view = LiveView(drawing, clock=Clock())
+        with view:
+            begin, end = stage_started("careful"), stage_completed("careful")
+            for each in (begin, model_started("careful"), event, end):
+                view.show(each)
+        view.conclude(result_of(steps=[], final_synthesis=cut))
+
+    shown = re.sub(r"\x1b\[[\d;]*m", "", capture.get())
+    assert "cut off, 0.0 s" in shown
+    assert "The answer, by careful, cut off" in shown

@@ -53,3 +53,14 @@ def test_the_answer_that_a_strategy_selected_is_written_with_its_confidence(
     written = capsys.readouterr().out
     assert written.startswith("--- answer: heavy#1\nNo.\n\nmodel ")
     assert written.endswith("\nconfidence: 0.50\n")
+
+
+def test_an_answer_that_was_cut_off_is_shown_as_such(capsys: pytest.CaptureFixture[str]) -> None:
+    cut = ModelResponse(model_name="heavy", stage="synthesis", content="The first", finish_reason="length")
+    with PlainView() as view:
+        view.show(ModelResponded(stage="synthesis", model_name="heavy", response=cut))
+    view.conclude(OrchestrationResult(run_id="run", prompt="?", final_synthesis=cut, metrics={}))
+
+    written = capsys.readouterr().out
+    assert "--- synthesis: heavy, 0.0 s, cut off\nThe first\n" in written
+    assert "--- answer: heavy, cut off\nThe first\n" in written

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from ultra.cli.report import (
     answer_name,
@@ -135,6 +136,16 @@ def test_a_model_that_never_answered_has_its_calls_and_the_word_failed() -> None
     assert light.failed
 
 
+def test_tokens_of_failed_attempts_are_tokens_of_their_model() -> None:
+    lost = Usage(output=2, estimated=True)
+    answer = response("heavy", "initial", usage=Usage(output=5), lost_usage=lost)
+    failed = replace(failure("light", "initial"), usage=Usage(output=3))
+
+    heavy, light = model_lines(result(steps=[step(answer)], failures=[failed]))
+
+    assert (heavy.cells[2], light.cells[2]) == ("~7", "3")
+
+
 def test_the_same_failure_in_several_stages_is_told_once() -> None:
     failures = [failure("light", "initial"), failure("light", "meta"), failure("heavy", "meta", "too late")]
 
@@ -167,6 +178,8 @@ def test_the_cost_names_the_models_that_have_no_price() -> None:
     ]
 
     assert cost(result(steps=steps, cost=0.01234)) == "$0.0123, without light"
+    lost = replace(failure("lost", "initial"), usage=Usage(output=3))
+    assert cost(result(steps=steps, failures=[lost], cost=0.01)) == "$0.0100, without light, lost"
     assert cost(result(cost=0.00001)) == "less than $0.0001"
     assert cost(result(cost=0.0)) == "$0.0000"
     assert cost(result()) is None

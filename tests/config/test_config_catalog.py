@@ -86,7 +86,10 @@ options = { output = "schema", temperature = 0.5 }
             '[catalog."vllm:m"]\noutput = "jsn"\n',
             "2: catalog.vllm:m.output: found 'jsn'; allowed is one of: schema",
         ),
-        ('[catalog."vllm:m"]\noutput_limit = 0\n', "1: catalog.vllm:m: output_limit must be at least 1"),
+        (
+            '[catalog."vllm:m"]\noutput_limit = 0\n',
+            "2: catalog.vllm:m.output_limit: output_limit must be",
+        ),
         ('[catalog."vllm:m"]\nprice = 3\n', "2: catalog.vllm:m.price: found 3; allowed is a section"),
         ('[catalog."vllm:m"]\nprice = { input = 1 }\n', "2: catalog.vllm:m.price"),
         (

@@ -21,6 +21,7 @@ from ultra.actors.model import call as call_module
 from ultra.actors.model.actor import ModelActor
 from ultra.actors.model.limits import Limiter, Permit
 from ultra.actors.model.retry import RetryPolicy, with_retries
+from ultra.actors.model.spending import CountedCall
 from ultra.actors.runtime.incarnation import Incarnation
 from ultra.actors.runtime.message import Failure
 from ultra.messages.events import Chunk, Event, RunCompleted, RunFailed
@@ -79,6 +80,16 @@ def everything_is_a_success(patch: pytest.MonkeyPatch) -> None:
 def the_synthesis_gets_lost(patch: pytest.MonkeyPatch) -> None:
     """1: a run ends well without its synthesis."""
     changed(patch, lambda result: setattr(result, "final_synthesis", None))
+
+
+def a_run_says_that_it_was_free(patch: pytest.MonkeyPatch) -> None:
+    """1: the cost of a run is less than that of its answers."""
+    changed(patch, lambda result: setattr(result, "cost", 0.0))
+
+
+def failed_calls_cost_nothing(patch: pytest.MonkeyPatch) -> None:
+    """1: what a failed call has used does not count."""
+    patch.setattr(CountedCall, "__exit__", lambda self, *_: self._spending.ended(self, self._usage))
 
 
 def an_answer_gets_lost(patch: pytest.MonkeyPatch) -> None:
@@ -242,6 +253,8 @@ BREAKS: list[Callable[[pytest.MonkeyPatch], None]] = [
     errors_become_answers,
     everything_is_a_success,
     the_synthesis_gets_lost,
+    a_run_says_that_it_was_free,
+    failed_calls_cost_nothing,
     an_answer_gets_lost,
     the_quorum_is_not_asked_for,
     deadlines_are_forgotten,

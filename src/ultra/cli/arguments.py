@@ -18,18 +18,23 @@ if TYPE_CHECKING:
 __all__ = [
     "CONFIGURATION",
     "EMBEDDED_MODELS",
+    "ON_CUT",
     "Question",
     "RequestedModel",
     "find_configuration",
     "parse_model",
     "parse_models",
     "parse_names",
+    "parse_on_cut",
     "parse_quorum",
     "read_prompt",
 ]
 
 EMBEDDED_MODELS: Final = ("local:careful", "local:creative", "local:concise")
 """The three voices of the embedded model."""
+
+ON_CUT: Final = ("tell", "continue", "next")
+"""What may become of a synthesis that is cut off; those of `Synthesize`, which takes long to import."""
 
 CONFIGURATION: Final = "ultra.toml"
 """The name of the configuration that is used if it is in the working directory."""
@@ -65,6 +70,7 @@ class Question:
     system: str | None = None
     timeout: float | None = None
     quorum: int | Literal["all"] | None = None
+    on_cut: str | None = None
 
     @property
     def is_to_embedded(self) -> bool:
@@ -152,6 +158,13 @@ def parse_quorum(text: str | None) -> int | Literal["all"] | None:
         return int(text)
     except ValueError:
         raise BadCall(f"--quorum is {text!r}; give a number of models, or all") from None
+
+
+def parse_on_cut(text: str | None) -> str | None:
+    """Return the choice of ``--on-cut``; raise `BadCall` if there is none of that name."""
+    if text is None or text in ON_CUT:
+        return text
+    raise BadCall(f"--on-cut is {text!r}; give one of: {', '.join(ON_CUT)}")
 
 
 def read_prompt(text: str) -> str:

@@ -12,6 +12,7 @@ from ultra.cli.arguments import (
     find_configuration,
     parse_models,
     parse_names,
+    parse_on_cut,
     parse_quorum,
     read_prompt,
 )
@@ -77,6 +78,14 @@ def ask(
         str | None,
         typer.Option(metavar="N|all", help="How many models must answer for the run to go on.  [default: 1]"),
     ] = None,
+    on_cut: Annotated[
+        str | None,
+        typer.Option(
+            metavar="tell|continue|next",
+            help="What becomes of a synthesis that is cut off: tell it, let its model continue it, or ask "
+            "the next model.  [default: tell]",
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the result, or the error, as one JSON document.")
     ] = False,
@@ -119,5 +128,6 @@ def ask(
             system=system,
             timeout=timeout,
             quorum=parse_quorum(quorum),
+            on_cut=parse_on_cut(on_cut),
         )
         return run(question, open_view(as_json=as_json, plain=plain), verbose=verbose)

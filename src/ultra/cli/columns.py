@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ultra.cli.printable_text import block, one_line
-from ultra.cli.report import seconds
+from ultra.cli.report import CUT_OFF, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,7 +97,8 @@ class Columns:
         accent = self._accents.setdefault(pane.model_name, ACCENTS[len(self._accents) % len(ACCENTS)])
         match pane.state:
             case "answered":
-                sign, status = self._done, seconds(pane.response_time or 0)
+                cut = f"{CUT_OFF}, " if pane.is_cut else ""
+                sign, status = self._done, f"{cut}{seconds(pane.response_time or 0)}"
             case "failed":
                 sign, accent, status = self._failed, "red", "failed"
             case _ if now is None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-
 from ultra.cli.arguments import EMBEDDED_MODELS
-from ultra.cli.printable_text import one_line
+from ultra.cli.output import tell
 from ultra.clients.providers import models_with_keys
 from ultra.errors import BadCall, MissingExtra
 
@@ -25,8 +23,7 @@ def choose_models() -> tuple[str, ...]:
         _check_embedded()
         found = EMBEDDED_MODELS
         told = "no key is set, so a small local model answers, and often errs ('ultra models' lists others)"
-    sys.stderr.write(f"ultra: {one_line(told)}\n")
-    sys.stderr.flush()
+    tell(told)
     return found
 
 

@@ -17,6 +17,7 @@ from ultra.cli.columns import Columns
 from ultra.cli.panes import StepPanes
 from ultra.cli.printable_text import block, one_line
 from ultra.cli.report import (
+    CUT_OFF,
     answer_name,
     confidence,
     cost,
@@ -93,7 +94,8 @@ class LiveView:
         answer = unshown_answer(result)
         if answer is not None:
             best = "best answer" if result.synthesis_source == "best_candidate" else "answer"
-            self._head(f"The {best}, by {one_line(answer_name(answer))}")
+            cut = "" if answer.is_whole else f", {CUT_OFF}"
+            self._head(f"The {best}, by {one_line(answer_name(answer))}{cut}")
             self._console.print(self._columns.prose(block(answer.content)))
         self._head("Models")
         self._console.print(_table(result))

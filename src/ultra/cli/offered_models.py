@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Final
 
 from ultra.cli.json_output import reporting_errors, write_document
+from ultra.cli.output import tell, write
 from ultra.cli.printable_text import one_line
 from ultra.cli.signals import run_until_signalled
 from ultra.clients import list_models
@@ -43,7 +43,7 @@ def show_offered(provider: str, *, as_json: bool) -> int:
         elif found:
             _write(found)
         else:
-            sys.stderr.write(one_line(f"ultra: {provider} offers no models") + "\n")
+            tell(f"{provider} offers no models")
     return 0
 
 
@@ -52,7 +52,7 @@ def _write(models: Iterable[OfferedModel]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        sys.stdout.write("  ".join(cells).rstrip() + "\n")
+        write("  ".join(cells).rstrip())
 
 
 def _shown_name(name: str) -> str:

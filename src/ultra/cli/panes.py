@@ -35,6 +35,7 @@ class Pane:
         self.started = started
         self.state: PaneState = "waiting"
         self.response_time: float | None = None
+        self.is_cut = False
         self.attempt = 1
         self.retry_at = started
         self._pieces: list[str] = []
@@ -71,6 +72,7 @@ class Pane:
             case ModelResponded():
                 self.state = "answered"
                 self.response_time = event.response.response_time
+                self.is_cut = not event.response.is_whole
                 self._pieces = [event.response.content]
             case ModelFailed():
                 self.state = "failed"

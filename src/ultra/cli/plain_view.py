@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 from ultra.cli.output import write
 from ultra.cli.printable_text import block, one_line
 from ultra.cli.report import (
+    CUT_OFF,
     answer_name,
     confidence,
     cost,
@@ -50,7 +51,8 @@ class PlainView:
         match event:
             case ModelResponded():
                 time = seconds(event.response.response_time)
-                write(f"--- {_heading(event)}, {time}", block(event.response.content), "")
+                cut = "" if event.response.is_whole else f", {CUT_OFF}"
+                write(f"--- {_heading(event)}, {time}{cut}", block(event.response.content), "")
             case ModelFailed():
                 write(f"--- {_heading(event)}, failed", one_line(event.failure.message), "")
             case _:
@@ -66,6 +68,7 @@ class PlainView:
             name = one_line(answer_name(answer))
             best = result.synthesis_source == "best_candidate"
             heading = f"best answer: {name}, in place of a synthesis" if best else f"answer: {name}"
+            heading += "" if answer.is_whole else f", {CUT_OFF}"
             write(f"--- {heading}", block(answer.content), "")
         write(*_aligned([headings(result), *(line.cells for line in model_lines(result))]))
         reasons = degradations(result)

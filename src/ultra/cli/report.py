@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ultra.messages.results import ModelFailure, ModelResponse, OrchestrationResult
 
 __all__ = [
+    "CUT_OFF",
     "ModelLine",
     "answer_name",
     "confidence",
@@ -27,6 +28,9 @@ __all__ = [
     "step_title",
     "unshown_answer",
 ]
+
+CUT_OFF: Final = "cut off"
+"""How an answer is marked that its model did not write to its end."""
 
 _HEADINGS: Final = ("model", "time", "tokens", "calls")
 
@@ -101,7 +105,9 @@ def cost(result: OrchestrationResult) -> str | None:
     if result.cost is None:
         return None
     responses = [response for step in result.steps for response in step.responses]
-    unpriced = dict.fromkeys(each.model_name for each in responses if each.cost is None and not each.cached)
+    unknown = [each.model_name for each in responses if each.cost is None and not each.cached]
+    unknown += [each.model_name for each in result.failures if each.cost is None and each.usage is not None]
+    unpriced = dict.fromkeys(unknown)
     amount = f"${result.cost:.4f}" if not 0 < result.cost < _SMALLEST_COST else f"less than ${_SMALLEST_COST}"
     return f"{amount}, without {', '.join(unpriced)}" if unpriced else amount
 
@@ -126,7 +132,7 @@ def _model_line(result: OrchestrationResult, name: str, *, last: bool) -> ModelL
     cells = (
         name,
         seconds(sum(response.response_time for response in responses)) if responses else "-",
-        _tokens(responses),
+        _tokens(responses, failures),
         _calls([*responses, *failures]),
     )
     outcome = f"{sum(scores) / len(scores):.2f}" if scores else "failed" if failures else "-"
@@ -141,8 +147,10 @@ def _calls(asked: Iterable[ModelResponse | ModelFailure]) -> str:
     return f"{len(attempts)}{retried}"
 
 
-def _tokens(responses: Iterable[ModelResponse]) -> str:
-    """Return the tokens of the answers, with a ~ if some are estimated."""
-    counts = [response.usage.output for response in responses if response.usage.output is not None]
-    estimated = any(response.usage.estimated for response in responses)
+def _tokens(responses: Iterable[ModelResponse], failures: Iterable[ModelFailure]) -> str:
+    """Return the tokens that were written, in failed attempts, too, with a ~ if some are estimated."""
+    usages = [usage for each in responses for usage in (each.usage, each.lost_usage)]
+    known = [usage for usage in (*usages, *(each.usage for each in failures)) if usage is not None]
+    counts = [usage.output for usage in known if usage.output is not None]
+    estimated = any(usage.estimated for usage in known)
     return f"{'~' if estimated else ''}{sum(counts)}" if counts else "-"

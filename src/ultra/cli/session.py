@@ -18,11 +18,11 @@ from ultra.clients import connect
 from ultra.config.file import ConfigurationFile
 from ultra.config.loading import load_configuration
 from ultra.config.trust import check_trust
+from ultra.errors import BadCall
 from ultra.messages.events import RunCompleted, RunFailed
 from ultra.orchestrator.orchestrator import MultiLLMOrchestrator
 from ultra.strategies.best_of import BestOf
 from ultra.strategies.catalog import load_strategy, names_a_class
-from ultra.strategies.synthesize import Synthesize
 
 if TYPE_CHECKING:
     from ultra.cli.arguments import Question
@@ -97,16 +97,24 @@ def _orchestrator(question: Question) -> tuple[MultiLLMOrchestrator, bool]:
 
 
 def _strategy(question: Question, *, has_own_way: bool) -> Strategy | None:
+    options: dict[str, object] = {} if question.on_cut is None else {"on_cut": question.on_cut}
     if question.strategy is None:
-        if has_own_way or question.stages is not None:
+        if options and has_own_way:
+            raise BadCall(
+                f"--on-cut {question.on_cut}: {question.configuration} says by itself how models are asked; "
+                "set on_cut there, in a section [run.strategy], or give --strategy, too"
+            )
+        if has_own_way or (question.stages is not None and not options):
             return None
-        if question.is_to_embedded:
+        if question.is_to_embedded and not options:
             # A model this small merges answers into worse ones.
             return BestOf()
-        # No benefit of a separate analysis was measured, and it doubles the cost and the wait.
-        return Synthesize(keep_unanimous=True, analysts="none")
+        if question.stages is None:
+            # No benefit of a separate analysis was measured, and it doubles the cost and the wait.
+            options |= {"keep_unanimous": True, "analysts": "none"}
+        return load_strategy("synthesize", options)
     _look_here_for(question.strategy)
-    return load_strategy(question.strategy)
+    return load_strategy(question.strategy, options)
 
 
 def _look_here_for(strategy: str | None) -> None:

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from contextvars import copy_context
 from functools import partial
 from inspect import getattr_static, isasyncgenfunction, isawaitable, isclass, isgeneratorfunction
-from typing import TYPE_CHECKING, Final, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar, cast
 
 import trio
 from msgspec.structs import replace
@@ -17,16 +17,16 @@ from msgspec.structs import replace
 from ultra._support.log import get_logger
 from ultra.bridge.caller import Call, Caller, OnText, Runner, trio_runner
 from ultra.bridge.interruption import is_interruption
-from ultra.clients.answers import plain_completion, plain_rate_limits, plain_text
+from ultra.clients.answers import plain_rate_limits, plain_text, plain_usage
 from ultra.clients.catalog.model_info import ModelInfo
+from ultra.clients.checked_answers import EmptyAnswer, checked, plain, settled, wrong_type
 from ultra.clients.classify import classify
-from ultra.clients.cleaning import AnswerText, cleaned, joined_parts, shows_nothing
+from ultra.clients.cleaning import AnswerText
 from ultra.clients.context_reads import context_reads
 from ultra.clients.signature import DeclaredCall, UnusableSignatureError, may_block
 from ultra.clients.wire.text_repair import RepairedText
 from ultra.errors import BadCall, LoopUnavailable, ModelError
 from ultra.messages.results import Completion, Usage
-from ultra.messages.tokens import estimate_request, estimate_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -41,37 +41,12 @@ __all__ = ["ClientAdapter", "EmptyAnswer", "OnText"]
 
 T = TypeVar("T")
 
+OnUsage: TypeAlias = "Callable[[Usage], None]"
+
 log = get_logger("ultra.clients")
 
-# Finish reasons of empty answers that a retry would get again: the model refuses, all of `max_tokens` went
-# into reasoning, or it waits for a tool.
-_LASTING: Final = frozenset({"content_filter", "refusal", "length", "tool_calls"})
-_LONGEST_REFUSAL: Final = 2_000  # characters of it in an error
-_REFUSED: Final = frozenset({"content_filter", "refusal"})
-_LONGEST_QUOTED: Final = 200  # characters
 _END: Final = object()
 _MISSING: Final = object()
-
-
-class EmptyAnswer(ModelError):
-    """The model gave no answer: it wrote no text, or refused, perhaps in the middle of one.
-
-    Attributes:
-        usage: the tokens of the call, which cost money all the same; None where the client reported none.
-    """
-
-    def __init__(self, completion: Completion) -> None:
-        said = f": {completion.refusal[:_LONGEST_REFUSAL]}" if completion.refusal else ""
-        what = "the answer is empty"
-        if not shows_nothing(completion.content):
-            what = f"the model broke off its answer, which began {completion.content[:_LONGEST_QUOTED]!r}"
-        super().__init__(
-            f"{what} (finish reason: {completion.finish_reason or 'not reported'}){said}",
-            kind="content",
-            retryable=completion.finish_reason not in _LASTING,
-            request_id=completion.request_id,
-        )
-        self.usage = completion.usage
 
 
 class ClientAdapter:
@@ -111,7 +86,8 @@ class ClientAdapter:
         self._client = client
         self._generate: Callable[[ModelRequest], object]
         self._stream: Callable[[ModelRequest], object] | None
-        if _takes_requests(client):
+        self._takes_requests = _takes_requests(client)
+        if self._takes_requests:
             requests = cast("RequestClient", client)
             self._generate, self._stream = requests.respond, requests.stream_response
             self._takes_system = True
@@ -141,6 +117,16 @@ class ClientAdapter:
     def takes_system(self) -> bool:
         """Whether the client takes the system prompt apart from the prompt."""
         return self._takes_system
+
+    @property
+    def takes_conversations(self) -> bool:
+        """Whether the client takes all messages of a request, and not its prompt alone."""
+        return self._takes_requests
+
+    @property
+    def tells_finish_reason(self) -> bool:
+        """Whether the client says why the model stopped, so that an answer without that may be a part."""
+        return _told(self._client, "tells_finish_reason") is True
 
     @property
     def is_own(self) -> bool:
@@ -192,7 +178,12 @@ class ClientAdapter:
         return plain_rate_limits(_told(self._client, "rate_limits"))
 
     def call(
-        self, request: ModelRequest, *, on_text: OnText | None = None, caller: Caller | None = None
+        self,
+        request: ModelRequest,
+        *,
+        on_text: OnText | None = None,
+        on_usage: OnUsage | None = None,
+        caller: Caller | None = None,
     ) -> Awaitable[Completion]:
         """Ask the client once; await what this returns to get the whole answer.
 
@@ -200,8 +191,9 @@ class ClientAdapter:
         empty one for a sign of life without text, and
         the stream is closed in every case. The `Completion` that ends a stream is what counts, except
         that one without text takes the text that was streamed. Where the client reports no usage, the
-        answer has an estimate, marked as one. The client sees the context variables of `caller`, by
-        default those of this task.
+        answer has an estimate, marked as one. With `on_usage`, a stream that has a ``usage`` is looked at
+        after each piece, and `on_usage` gets the tokens that it has counted so far. The client sees the
+        context variables of `caller`, by default those of this task.
 
         Cancellation reaches an async client as that of its loop, and its end is waited for; a
         synchronous one is abandoned.
@@ -215,7 +207,9 @@ class ClientAdapter:
         if request.options.extra and self._option_names is not None:
             request = _without_others(request, self._option_names)
         if on_text is not None and self._stream is not None:
-            return self._run(partial(self._read, self._stream, request), on_text, caller)
+            on_trio = (self._runner or caller.runner or trio_runner) is trio_runner
+            read = partial(self._read, self._stream, request, on_usage if on_trio else None)
+            return self._run(read, on_text, caller)
         if self._blocks:
             return self._ask_in_thread(request, caller)
         return self._run(partial(self._ask, request), None, caller)
@@ -288,14 +282,18 @@ class ClientAdapter:
             answer = self._generate(request)
             if isawaitable(answer):
                 answer = await answer
-        return _settled(_checked(answer, request), request)
+        return settled(checked(answer, request), request)
 
     async def _ask_in_thread(self, request: ModelRequest, caller: Caller) -> Completion:
         answer = await self._run_in_thread(partial(self._generate, request), caller, keeps_slot=True)
-        return _settled(_checked(answer, request), request)
+        return settled(checked(answer, request), request)
 
     async def _read(
-        self, start: Callable[[ModelRequest], object], request: ModelRequest, on_text: OnText | None
+        self,
+        start: Callable[[ModelRequest], object],
+        request: ModelRequest,
+        on_usage: OnUsage | None,
+        on_text: OnText | None,
     ) -> Completion:
         """Read the stream that `start` gives to its end, and close it."""
         with _CLASSIFIED:
@@ -303,7 +301,7 @@ class ClientAdapter:
             if isawaitable(stream):
                 stream = await stream
         if not isinstance(stream, AsyncIterable):
-            raise _wrong_type(stream, "an async iterator as a stream")
+            raise wrong_type(stream, "an async iterator as a stream")
         with _CLASSIFIED:
             pieces: AsyncIterator[object] = aiter(stream)
         async with AsyncExitStack() as closing:
@@ -311,10 +309,10 @@ class ClientAdapter:
             closing.push_async_callback(_close, stream)
             closing.push_async_callback(_close, pieces)
             text = None if on_text is None else AnswerText(on_text)
-            answer = await _collect(pieces, text)
+            answer = await _collect(pieces, text, None if on_usage is None else _Counting(stream, on_usage))
             if text is not None:
                 text.end()
-        return _settled(_checked(answer, request), request)
+        return settled(checked(answer, request), request)
 
 
 # --- what may be adapted -------------------------------------------------------------------------
@@ -497,7 +495,33 @@ async def _close(resource: object) -> None:
         await _outcome(close)
 
 
-async def _collect(pieces: AsyncIterator[object], on_text: OnText | None) -> object:
+class _Counting:
+    """Tells the tokens that a stream has counted so far, whenever they have changed.
+
+    Only on trio: what is told would arrive in another thread elsewhere.
+    """
+
+    def __init__(self, stream: object, on_usage: OnUsage) -> None:
+        # Looked up without `__getattr__`, as above.
+        self._counts = getattr_static(stream, "usage", _MISSING) is not _MISSING
+        self._stream = stream
+        self._on_usage = on_usage
+        self._told: Usage | None = None
+
+    def look(self) -> None:
+        if not self._counts:
+            return
+        found = _told(self._stream, "usage")
+        if found is not None and found is not self._told:
+            usage = plain_usage(found)
+            if usage is not None:
+                self._told = usage
+                self._on_usage(usage)
+
+
+async def _collect(
+    pieces: AsyncIterator[object], on_text: OnText | None, counting: _Counting | None
+) -> object:
     text: list[str] = []
     heard = RepairedText(on_text or (lambda _: None))
     completion: Completion | None = None
@@ -506,81 +530,25 @@ async def _collect(pieces: AsyncIterator[object], on_text: OnText | None) -> obj
             piece = await anext(pieces, _END)
         if piece is _END:
             break
+        if counting is not None:
+            counting.look()
         if completion is not None:
-            raise ModelError("the stream went on after its Completion", kind="protocol", retryable=False)
+            raise ModelError(
+                "the stream went on after its Completion",
+                kind="protocol",
+                retryable=False,
+                usage=completion.usage,
+            )
         if isinstance(piece, Completion):
-            completion = _plain(piece)
+            completion = plain(piece)
         elif not isinstance(piece, str):
-            raise _wrong_type(piece, "str or Completion in a stream")
-        elif plain := str.__str__(piece):
-            text.append(plain)
-            heard.feed(plain)
+            raise wrong_type(piece, "str or Completion in a stream")
+        elif said := str.__str__(piece):
+            text.append(said)
+            heard.feed(said)
         else:
             heard.feed("")  # a sign of life
     heard.end()
     if completion is None:
         return "".join(text)
     return completion if completion.content else replace(completion, content="".join(text))
-
-
-# --- checking the answer -------------------------------------------------------------------------
-
-
-def _checked(answer: object, request: ModelRequest) -> Completion:
-    if isinstance(answer, str):
-        completion = Completion(content=plain_text(answer))
-    elif isinstance(answer, Completion):
-        completion = _plain(answer)
-    elif isinstance(answer, list) and (parts := joined_parts(answer)) is not None:
-        completion = _plain(parts)
-    else:
-        raise _wrong_type(answer, "str or Completion")
-    completion = cleaned(completion, request)
-    empty = shows_nothing(completion.content) and not completion.tool_calls
-    if empty or completion.finish_reason in _REFUSED or completion.refusal:
-        raise EmptyAnswer(completion)
-    usage = completion.usage
-    if usage is not None and (usage.input is not None or usage.output is not None):
-        return completion
-    return replace(completion, usage=_estimate(completion.content, request))
-
-
-def _settled(completion: Completion, request: ModelRequest) -> Completion:
-    """Return `completion` with counts that can be true: no text is made of nothing."""
-    usage = completion.usage
-    if usage is None or 0 not in {usage.input, usage.output}:
-        return completion
-    estimate = _estimate(completion.content, request)
-    corrected = replace(
-        usage,
-        input=estimate.input if usage.input == 0 else usage.input,
-        output=estimate.output if usage.output == 0 else usage.output,
-        estimated=True,
-    )
-    return replace(completion, usage=corrected)
-
-
-def _plain(given: Completion) -> Completion:
-    content: object = given.content
-    if isinstance(content, list) and (parts := joined_parts(content)) is not None:
-        given = replace(given, content=parts.content, reasoning=given.reasoning or parts.reasoning)
-    try:
-        return plain_completion(given)
-    except TypeError as error:
-        raise _wrong_type(given.content, "str as the content of a Completion") from error
-
-
-def _estimate(content: str, request: ModelRequest) -> Usage:
-    return Usage(
-        input=estimate_request(request),
-        output=estimate_tokens(content),
-        estimated=True,
-    )
-
-
-def _wrong_type(given: object, allowed: str) -> ModelError:
-    return ModelError(
-        f"the client gave {type(given).__qualname__}; allowed is {allowed}",
-        kind="protocol",
-        retryable=False,
-    )

@@ -4,40 +4,22 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import Final, TypeVar, get_args
+from typing import Final, TypeVar
 
 from msgspec import Struct, structs
 
+from ultra.clients.wire.finish_reasons import read_finish_reason
 from ultra.clients.wire.rate_limits import RateLimits
 from ultra.clients.wire.text_repair import repaired
 from ultra.messages.chat import ReasoningPart, ToolCall
-from ultra.messages.results import Completion, FinishReason, Usage
+from ultra.messages.results import Completion, Usage
 
-__all__ = ["MOST_TOKENS", "plain_completion", "plain_rate_limits", "plain_text"]
+__all__ = ["MOST_TOKENS", "plain_completion", "plain_rate_limits", "plain_text", "plain_usage"]
 
 MOST_TOKENS: Final = 10**8
 """More tokens than any call has. A count above this is a provider's error, such as an unsigned -1."""
 
 S = TypeVar("S", bound=Struct)
-
-_REASONS: Final = frozenset(get_args(FinishReason))
-
-_OTHER_WORDS: Final[dict[str, FinishReason]] = {
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "eos": "stop",
-    "max_tokens": "length",
-    "max_output_tokens": "length",
-    "model_context_window_exceeded": "length",
-    "tool_use": "tool_calls",
-    "function_call": "tool_calls",
-    "safety": "content_filter",
-    "recitation": "content_filter",
-    "blocklist": "content_filter",
-    "prohibited_content": "content_filter",
-    "spii": "content_filter",
-}
-"""The words of other APIs, which clients pass on as they are."""
 
 
 def plain_text(text: str) -> str:
@@ -60,8 +42,8 @@ def plain_completion(given: Completion) -> Completion:
         given,
         Completion(
             content=plain_text(given.content),
-            usage=_plain_usage(given.usage),
-            finish_reason=_plain_reason(given.finish_reason),
+            usage=plain_usage(given.usage),
+            finish_reason=read_finish_reason(_text_or_none(given.finish_reason)),
             request_id=_text_or_none(given.request_id),
             model=_text_or_none(given.model),
             reasoning=_text_or_none(given.reasoning),
@@ -106,14 +88,8 @@ def _plain_part(part: S, kind: type[S]) -> S:
     return _unless_equal(part, kind(**{name: value for name, value in values.items() if value is not None}))
 
 
-def _plain_reason(value: object) -> FinishReason | None:
-    word = _text_or_none(value)
-    if word is None or word in _REASONS:
-        return word  # type: ignore[return-value]  # it is one of the literals
-    return _OTHER_WORDS.get(word.lower())
-
-
-def _plain_usage(value: object) -> Usage | None:
+def plain_usage(value: object) -> Usage | None:
+    """Return the counts that a client, or an error of one, gives; None if it gives none."""
     if not isinstance(value, Usage):
         return None
     return _unless_equal(

@@ -327,7 +327,7 @@ def examine_configuration(source: str | Path | ConfigurationFile) -> tuple[Confi
     table = file.table()
     try:
         reader = _Reader(TomlLines(str(file.path), file.text()))
-        return reader.read(table), reader.problems
+        return reader.read(table), list(reader.problems)
     except RecursionError:
         raise ConfigError(f"{file.path}: it is nested too deeply to be a configuration") from None
 
@@ -336,7 +336,7 @@ class _Reader:
     """Makes a `Configuration` of a decoded file, section by section, so that errors can name the place."""
 
     def __init__(self, lines: TomlLines) -> None:
-        self.problems: list[str] = []
+        self.problems: dict[str, None] = {}  # each once, in the order in which they were found
         self._lines = lines
         self._unset = 0
         self._variables: dict[str, None] = {}  # in the order of their use
@@ -347,9 +347,8 @@ class _Reader:
                 self._add((name,), f"unknown section; allowed are: {', '.join(_TOP)}")
         models = self._section(table, "models")
         if not table.get("models"):
-            self.problems.append(
-                f'{self._lines.source}: no models; add a section such as [models.gpt] with model = "…"'
-            )
+            hint = 'add a section such as [models.gpt] with model = "…"'
+            self.problems[f"{self._lines.source}: no models; {hint}"] = None
         entries = self._section(table, "catalog")
         catalog = {
             name: facts for name, value in entries.items() if (facts := self._entry(name, value)) is not None
@@ -502,8 +501,7 @@ class _Reader:
 
     def _add(self, where: tuple[str, ...], message: str) -> None:
         problem = f"{self._lines.place(*where)}: {_without(self._variables, message)}"
-        if problem not in self.problems:
-            self.problems.append(problem)
+        self.problems[problem] = None
 
 
 def _with_catalog(model: ModelConfig, catalog: Mapping[str, Facts]) -> ModelConfig:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from functools import cached_property
+from typing import Final
 
 __all__ = ["TomlLines"]
 
@@ -33,22 +31,22 @@ class TomlLines:
         return f"{file}: {'.'.join(where)}"
 
     def _line_of(self, where: tuple[str, ...]) -> int | None:
-        found = None
-        for number, section, key in self._keys():
-            if len(section) + len(key) == len(where) and (*section, *key) == where:
-                return number
-            if section and where[: len(section)] == section and (not key or key[0] in where):
-                found = number
-        return found
+        """Return the line of the key at this path, or else of what it is inside of."""
+        known = self._known
+        return next((known[where[:n]] for n in range(len(where), 0, -1) if where[:n] in known), None)
 
-    def _keys(self) -> Iterator[tuple[int, tuple[str, ...], tuple[str, ...]]]:
+    @cached_property
+    def _known(self) -> dict[tuple[str, ...], int]:
+        """The first line of each section and key; read once, since a file may have many errors."""
+        known: dict[tuple[str, ...], int] = {}
         section: tuple[str, ...] = ()
         for number, line in enumerate(self._lines, start=1):
             if header := _HEADER.match(line):
                 section = _parts(header[1])
-                yield number, section, ()
+                known.setdefault(section, number)
             elif key := _KEY.match(line):
-                yield number, section, _parts(key[1])
+                known.setdefault((*section, *_parts(key[1])), number)
+        return known
 
 
 def _parts(dotted: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, Literal, Self, get_args
 
 import trio
 
-from ultra.clients.adapter import ClientAdapter, OnText
+from ultra.clients.adapter import ClientAdapter, OnText, OnUsage
 from ultra.errors import BadCall, ModelError
 from ultra.faults.actor_faults import ErrorMaker, check_error, current_stage, make_error
 from ultra.faults.rule_set import RuleSet
@@ -210,6 +210,14 @@ class _FaultyAdapter(ClientAdapter):
         return self._inner.rate_limits
 
     @property
+    def takes_conversations(self) -> bool:
+        return self._inner.takes_conversations
+
+    @property
+    def tells_finish_reason(self) -> bool:
+        return self._inner.tells_finish_reason
+
+    @property
     def cache_identity(self) -> str:
         return self._inner.cache_identity
 
@@ -221,7 +229,12 @@ class _FaultyAdapter(ClientAdapter):
         await self._inner.aclose()
 
     async def call(
-        self, request: ModelRequest, *, on_text: OnText | None = None, caller: Caller | None = None
+        self,
+        request: ModelRequest,
+        *,
+        on_text: OnText | None = None,
+        on_usage: OnUsage | None = None,
+        caller: Caller | None = None,
     ) -> Completion:
         streams = on_text is not None and self.streams
         adapter = self._inner
@@ -241,8 +254,10 @@ class _FaultyAdapter(ClientAdapter):
                 case _SlowStream(seconds) if stream is not None:
                     stream.pace = lambda rule=rule, seconds=seconds: draw_seconds(seconds, rule.random)
         if stream is None or not stream.needed:
-            return await adapter.call(request, on_text=on_text, caller=caller)
-        return await stream.apply(lambda hear: adapter.call(request, on_text=hear, caller=caller))
+            return await adapter.call(request, on_text=on_text, on_usage=on_usage, caller=caller)
+        return await stream.apply(
+            lambda hear: adapter.call(request, on_text=hear, on_usage=on_usage, caller=caller)
+        )
 
     def _fired(self, *, streams: bool) -> list[Rule]:
         plan = self._plan
@@ -321,12 +336,13 @@ class _StreamFaults:
             if left:
                 completion = await call(pass_on)
         if completion is None or scope.cancel_called:
-            raise _broken_off()
+            raise _broken_off(completion)
         return completion
 
 
-def _broken_off() -> ModelError:
-    return ModelError("injected by a fault plan: the stream broke off", kind="connection")
+def _broken_off(completion: Completion | None = None) -> ModelError:
+    usage = None if completion is None else completion.usage
+    return ModelError("injected by a fault plan: the stream broke off", kind="connection", usage=usage)
 
 
 def _failing(fault: _FailCall) -> Callable[[str], Awaitable[str]]:

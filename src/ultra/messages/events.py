@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 from msgspec import Struct, field
 
 from ultra.errors import ErrorKind
-from ultra.messages.results import ModelFailure, ModelResponse, OrchestrationResult
+from ultra.messages.results import ModelFailure, ModelResponse, OrchestrationResult, Usage
 
 __all__ = [
     "Chunk",
@@ -79,13 +79,15 @@ class ModelRetrying(_ModelEvent, frozen=True, tag="model_retrying"):
     """An attempt has failed, and the next one is made in `wait` seconds, or later if limits delay it.
 
     `attempt` is the number of the failed one, from 1; `kind` and `message` say why it failed. Its text is
-    void.
+    void. `usage` and `cost` (dollars) are those of all attempts so far, as far as they were counted.
     """
 
     attempt: int
     wait: float
     kind: ErrorKind
     message: str
+    usage: Usage | None = None
+    cost: float | None = None
 
 
 class ModelResponded(_ModelEvent, frozen=True, tag="model_response"):

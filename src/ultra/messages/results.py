@@ -35,8 +35,8 @@ __all__ = [
     "sample_name",
 ]
 
-FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "refusal"]
-"""Why a model stopped writing."""
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "refusal", "other"]
+"""Why a model stopped writing; other: for a reason that Ultra does not know, so not because it was done."""
 
 Status = Literal["success", "degraded"]
 """Whether a run went as it should: degraded, if a model failed or a fallback was needed."""
@@ -83,7 +83,7 @@ class Usage(Record, _Counts, frozen=True, kw_only=True, gc=False):
 
     `input` are all tokens of the prompt; `cached` are those of them that came from the provider's prompt
     cache. `output` are all generated tokens; `reasoning` are those of them that were reasoning. `estimated`:
-    Ultra estimated the numbers, since the client reported none.
+    Ultra estimated some of the numbers, since the client reported none, or none that can be true.
     """
 
     cached: int | None = None
@@ -94,6 +94,22 @@ class Usage(Record, _Counts, frozen=True, kw_only=True, gc=False):
     def total(self) -> int:
         """All tokens of the call; what was not reported counts as 0."""
         return (self.input or 0) + (self.output or 0)
+
+    def plus(self, other: Usage | None) -> Usage:
+        """Return the tokens of both calls together; None and what was not reported add nothing."""
+        if other is None:
+            return self
+        return Usage(
+            input=_sum(self.input, other.input),
+            output=_sum(self.output, other.output),
+            cached=_sum(self.cached, other.cached),
+            reasoning=_sum(self.reasoning, other.reasoning),
+            estimated=self.estimated or other.estimated,
+        )
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    return one if other is None else other if one is None else one + other
 
 
 class _Text(Struct, frozen=True, gc=False):
@@ -134,6 +150,8 @@ class ModelResponse(Record, Struct, frozen=True, kw_only=True, gc=False):
         content: the text.
         sample: the number (from 0) among the answers of this model to one request.
         usage: the tokens of the call that gave the answer.
+        lost_usage: the tokens of the calls that were made for it and gave none, such as failed attempts and
+            hedges that lost, as far as the provider counted them; None: none were counted.
         response_time: seconds from the moment when the model actor took the request, retries included.
         time_to_first_token: seconds until the first text of a stream; None if the answer did not stream.
         attempts: how often the client was called; 0 for an answer from the cache.
@@ -141,7 +159,8 @@ class ModelResponse(Record, Struct, frozen=True, kw_only=True, gc=False):
         quality: the score, 0..1, higher is better; None if the answer has none.
         finish_reason: why the model stopped writing; None: not reported.
         request_id: the provider's name of the request, to ask its support with.
-        cost: dollars; None if the model has no price.
+        cost: dollars of all calls that were made for it, of those in `lost_usage`, too; None if the model has
+            no price, or the answer is from the cache.
         tool_calls: the calls of tools that the model asks for.
         reasoning_parts: what the model's provider wants back in the next turn; `message` has them.
         timestamp: when the response was made.
@@ -152,6 +171,7 @@ class ModelResponse(Record, Struct, frozen=True, kw_only=True, gc=False):
     content: str
     sample: int = 0
     usage: Usage = Usage()
+    lost_usage: Usage | None = None
     response_time: float = 0.0
     time_to_first_token: float | None = None
     attempts: int = 1
@@ -177,15 +197,28 @@ class ModelResponse(Record, Struct, frozen=True, kw_only=True, gc=False):
 
     @property
     def is_whole(self) -> bool:
-        """Whether the model wrote it to its end: neither cut at a limit, nor refused, nor filtered."""
+        """Whether the model wrote it to its end: neither cut at a limit, nor refused, nor filtered.
+
+        One that stopped for a reason that Ultra does not know is none; a client may report no reason.
+        """
         return self.finish_reason in {None, "stop", "tool_calls"}
+
+    @property
+    def not_whole_because(self) -> str:
+        """What an answer that `is_whole` says is none lacks, in words; empty for a whole one."""
+        if self.is_whole:
+            return ""
+        if self.finish_reason == "length":
+            return "stopped at its limit of tokens"
+        return f"ended for another reason than being done ({self.finish_reason})"
 
 
 class ModelFailure(Record, Struct, frozen=True, kw_only=True, gc=False):
     """The failure of one model in one step. Prints as its message.
 
     `error` is the class of the exception, `message` its whole text; `kind` is the kind of a `ModelError`, and
-    None for other errors. `response_time`: seconds from the beginning of the run.
+    None for other errors. `response_time`: seconds from the beginning of the run. `usage` are the tokens of
+    its attempts as far as the provider counted them, and `cost` their dollars; None: not known.
     """
 
     model_name: str
@@ -196,6 +229,8 @@ class ModelFailure(Record, Struct, frozen=True, kw_only=True, gc=False):
     kind: ErrorKind | None = None
     attempts: int = 0
     response_time: float = 0.0
+    usage: Usage | None = None
+    cost: float | None = None
 
     def __str__(self) -> str:
         return self.message
@@ -208,7 +243,9 @@ class ModelMetrics(Record, Struct, kw_only=True):
     counts calls to the client, `retries` those of them that were not the first of their request. Averages
     and percentiles are over the newest 256 values. `response_times` [s], `times_to_first_token` [s] and
     `quality_scores` (0..1) are those of one run, in the order of its steps, in the result of that run; from
-    `MultiLLMOrchestrator.get_metrics` they are the newest 256 values, oldest first.
+    `MultiLLMOrchestrator.get_metrics` they are the newest 256 values, oldest first. Tokens and `cost`
+    (dollars; None: the model has no price) are those of all attempts, failed ones and lost hedges included,
+    as far as they were counted.
     """
 
     requests: int = 0
@@ -233,7 +270,7 @@ class ModelMetrics(Record, Struct, kw_only=True):
     input_tokens: int = 0
     output_tokens: int = 0
     tokens_estimated: bool = False
-    cost: float = 0.0
+    cost: float | None = None
 
 
 class Step(Record, Struct, frozen=True, kw_only=True):
@@ -280,7 +317,10 @@ class OrchestrationResult(Record, Struct, kw_only=True):
         notices: what the caller should know of the run, such as that candidates were cut to fit a window.
         metrics: the metrics of each model that the run could ask.
         response_time: seconds of the whole run.
-        cost: dollars of all answers; None if no model has a price.
+        cost: dollars of all calls: the sum of what the responses, the failures and `other_cost` say; None if
+            no model has a price.
+        other_cost: dollars of the judge's grades, and of calls that became needless before they had ended;
+            None if there are none.
     """
 
     run_id: str
@@ -300,6 +340,7 @@ class OrchestrationResult(Record, Struct, kw_only=True):
     metrics: dict[str, ModelMetrics] = field(default_factory=dict)
     response_time: float = 0.0
     cost: float | None = None
+    other_cost: float | None = None
 
     def __post_init__(self) -> None:
         stages = self.stages

@@ -123,15 +123,16 @@ class ModelRegistry:
         self, name: str, client: object, weight: float, policies: Policies, shard: CacheShard | None
     ) -> RegisteredModel:
         common = self._policies
-        metrics = MetricsRecorder()
         limiter = Limiter(name, policies.limits or common.limits)
         clients = _deployments(client)
         adapters = tuple(self._adapted(name, deployment, limiter) for deployment in clients)
+        price = price_of(policies.price, clients, adapters)
+        metrics = MetricsRecorder(priced=price is not None)
         return RegisteredModel(
             name,
             weight,
             client=Deployments(adapters, policies.hedge or common.hedge, metrics),
-            price=price_of(policies.price, clients, adapters),
+            price=price,
             policy=policies.retry or common.retry or RetryPolicy(),
             timeouts=policies.timeouts or common.timeouts or Timeouts(),
             shard=shard,

@@ -106,6 +106,9 @@ class CacheStore(Protocol):
 
 
 def is_whole(completion: Completion) -> bool:
-    """Return whether an answer may be kept: it has text, and the model stopped because it was done."""
-    done = completion.finish_reason in {None, "stop"} and completion.refusal is None
-    return done and bool(completion.content.strip())
+    """Return whether an answer may be kept: it has text, or calls of tools, and its model was done.
+
+    A client may report no reason; the reasons are `stop` and `tool_calls`, and no other.
+    """
+    done = completion.finish_reason in {None, "stop", "tool_calls"} and completion.refusal is None
+    return done and bool(completion.content.strip() or completion.tool_calls)

@@ -36,11 +36,16 @@ T = TypeVar("T")
 
 
 class Model(Struct, frozen=True):
-    """A model that a run may ask. `context_window` is tokens, prompt and answer together, if it is known."""
+    """A model that a run may ask.
+
+    `context_window` is tokens, prompt and answer together, if it is known. `takes_conversations`: whether its
+    client takes all messages of a request, and not the prompt alone.
+    """
 
     name: str
     weight: float = 1.0
     context_window: int | None = None
+    takes_conversations: bool = True
 
 
 class Answer(Struct, frozen=True):

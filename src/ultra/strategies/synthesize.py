@@ -29,8 +29,8 @@ Analysts = Literal["all", "one", "none"]
 OnCut = Literal["tell", "continue", "next"]
 """What becomes of a synthesis that its limit of tokens cut off.
 
-tell: it stands, and the result says so. continue: its writer is asked to go on, up to three times. next: the
-next model is asked to write it.
+tell: it stands, and the result says so. continue: its writer is asked to go on, up to three times; if its
+client takes no conversation but a prompt alone, as with next. next: the next model is asked to write it.
 """
 
 _MOST_PARTS: Final = 3
@@ -102,8 +102,8 @@ class Synthesize(Struct, frozen=True, kw_only=True):
                     whom = _whom(context, None if reads is None else answers[reads])
                     required = not (stage.optional or stage.name == "synthesis")
                     first = await context.ask_first(write, models=whom, within=within, required=required)
-                    if first is not None and not first.is_whole and stage.name == "synthesis":
-                        first = await self._completed(context, first, write, whom, within)
+                    if first is not None and not first.is_whole:
+                        first = await self._completed(context, stage, first, write, whom, within=within)
                     responses = [] if first is None else [first]
                 if stage.name == "initial" and responses:
                     responses = await context.score(responses, within=context.time_left(kept.after(number)))
@@ -137,13 +137,23 @@ class Synthesize(Struct, frozen=True, kw_only=True):
     async def _completed(
         self,
         context: RunContext,
+        stage: Stage,
         cut: ModelResponse,
         write: Callable[[Model], ModelRequest],
         whom: Sequence[Model],
+        *,
         within: float | None,
     ) -> ModelResponse:
-        """Do with a synthesis that was cut off what `on_cut` says; return it as it is where that fails."""
-        if self.on_cut == "next":
+        """Do with a synthesis that was cut off what `on_cut` says; return it as it is where that fails.
+
+        Of any other answer that is read it is told.
+        """
+        if stage.name != "synthesis":
+            why = cut.not_whole_because
+            context.degrade(f"stage {stage.name!r}: the answer of {cut.model_name!r} {why} and is not whole")
+            return cut
+        writer = [model for model in whom if model.name == cut.model_name]
+        if self.on_cut == "next" or (self.on_cut == "continue" and not writer[0].takes_conversations):
             others = [model for model in whom if model.name != cut.model_name]
             while others:
                 found = await context.ask_first(write, models=others, within=within)
@@ -152,9 +162,9 @@ class Synthesize(Struct, frozen=True, kw_only=True):
                 if found.is_whole:
                     return found
                 others = [model for model in others if model.name != found.model_name]
+            return cut
         if self.on_cut != "continue":
             return cut
-        writer = [model for model in whom if model.name == cut.model_name]
         for _ in range(_MOST_PARTS):
             request = write(writer[0])
             messages = (
@@ -165,11 +175,28 @@ class Synthesize(Struct, frozen=True, kw_only=True):
             more = await context.ask_first(replace(request, messages=messages), models=writer, within=within)
             if more is None:
                 break
-            cut = replace(more, content=cut.content + more.content)
+            cut = _joined(cut, more)
             if cut.is_whole:
                 context.note(f"the synthesis of {cut.model_name!r} was cut off, and continued")
                 break
         return cut
+
+
+def _joined(first: ModelResponse, second: ModelResponse) -> ModelResponse:
+    """Return the two parts of one answer as one, with the tokens, dollars and seconds of both."""
+    costs = [part.cost for part in (first, second) if part.cost is not None]
+    lost = second.lost_usage if first.lost_usage is None else first.lost_usage.plus(second.lost_usage)
+    return replace(
+        second,
+        content=first.content + second.content,
+        usage=first.usage.plus(second.usage),
+        lost_usage=lost,
+        cost=sum(costs) if costs else None,
+        response_time=first.response_time + second.response_time,
+        time_to_first_token=first.time_to_first_token,
+        attempts=first.attempts + second.attempts,
+        cached=first.cached and second.cached,
+    )
 
 
 class _Kept:

@@ -213,7 +213,8 @@ async def test_what_empty_answers_cost_is_counted_though_they_are_refused() -> N
     metrics = orchestrator.get_metrics()["one"]
     assert (metrics.input_tokens, metrics.output_tokens) == (2000, 1000)
     assert metrics.cost == pytest.approx(0.004)
-    assert response.cost == pytest.approx(0.002)
+    assert response.cost == pytest.approx(0.004)
+    assert (response.usage, response.lost_usage) == (USED, USED)
 
 
 async def test_an_empty_answer_takes_its_tokens_out_of_the_limit(autojump_clock: MockClock) -> None:

@@ -104,7 +104,7 @@ def test_content_is_text_null_or_a_list(content: Any, text: str) -> None:
         ("tool_calls", "tool_calls"),
         ("function_call", "tool_calls"),
         ("content_filter", "content_filter"),
-        ("something_new", None),
+        ("something_new", "other"),
     ],
 )
 def test_finish_reasons_get_their_common_names(wire: str, finish: str | None) -> None:
@@ -184,7 +184,7 @@ def test_nothing_after_done_is_read() -> None:
         ("model_context_window_exceeded", "length"),
         ("tool_use", "tool_calls"),
         ("refusal", "refusal"),
-        ("something_new", None),
+        ("something_new", "other"),
     ],
 )
 def test_anthropics_stop_reasons_get_their_common_names(wire: str, finish: str | None) -> None:
@@ -245,7 +245,7 @@ def gemini(text: str | None = None, finish: str | None = None, **more: Any) -> d
         ("MAX_TOKENS", "length"),
         ("SAFETY", "content_filter"),
         ("RECITATION", "content_filter"),
-        ("SOMETHING_NEW", None),
+        ("SOMETHING_NEW", "other"),
     ],
 )
 def test_geminis_finish_reasons_get_their_common_names(wire: str, finish: str | None) -> None:

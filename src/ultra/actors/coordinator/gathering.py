@@ -95,11 +95,14 @@ class Gathering:
                     waits_for_stragglers = True
                     scope.deadline = min(deadline, trio.current_time() + grace)
         self._take_arrived()
-        late = () if enough else self._group.unanswered
-        for call in late:
+        unanswered = self._group.unanswered
+        for call in () if enough else unanswered:
             call.local.deadline = -inf  # so the model knows that it was late, be it only for the grace
         self._group.close()
-        for call in late:
+        for call in unanswered:
+            if enough:
+                self._run.pay(call.spent.cost)  # it is needless, which is no failure
+                continue
             error = call.too_late(self._run.seconds, grace if waits_for_stragglers else None)
             self._run.failed(self._step, call, error)
 

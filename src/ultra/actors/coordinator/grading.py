@@ -10,14 +10,16 @@ import trio
 
 from ultra.actors.coordinator.reading import candidate_name
 from ultra.actors.model.messages import Generate, LocalRequest, seconds_until
-from ultra.errors import DeadlineExceeded, StageFailed
+from ultra.actors.model.spending import NOTHING_SPENT
+from ultra.errors import AllAttemptsFailed, DeadlineExceeded, StageFailed
 from ultra.scoring.agreement import count_in_pieces
 from ultra.scoring.judge import parse_grades
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ultra.actors.coordinator.messages import Execute, LocalRun, Target
+    from ultra.actors.model.spending import Spent
     from ultra.messages.request import ModelRequest
     from ultra.messages.results import ModelResponse
     from ultra.scoring.agreement import Agreed, Scorer
@@ -89,8 +91,11 @@ async def ask_judge(
     labels: Mapping[str, str],
     candidates: Sequence[str],
     deadline: float,
-) -> tuple[dict[str, float], float | None]:
-    """Return the judge's grades (0..1), by `candidate_name`, and what they cost, where that is known.
+    pay: Callable[[float | None], None],
+) -> dict[str, float]:
+    """Return the judge's grades (0..1), by `candidate_name`.
+
+    `pay` is called with what all its attempts have cost, whatever became of them; None: that is not known.
 
     Raises:
         UltraError: the judge gave no answer.
@@ -104,12 +109,26 @@ async def ask_judge(
         scope=message.options.scope,
         time_left=seconds_until(deadline),
     )
-    with (
-        local.requests.subscribed(generate.id, LocalRequest(None, local.caller, deadline)),
-        trio.CancelScope(deadline=deadline),
-    ):
-        reply = await judge.ref.ask(generate)
-        return parse_grades(reply.content, labels, candidates), reply.cost
+    spent = NOTHING_SPENT
+
+    def spend(so_far: Spent) -> None:
+        nonlocal spent
+        spent = so_far
+
+    cost: float | None = None
+    try:
+        with (
+            local.requests.subscribed(generate.id, LocalRequest(None, local.caller, deadline, spend)),
+            trio.CancelScope(deadline=deadline),
+        ):
+            reply = await judge.ref.ask(generate)
+            cost = reply.cost
+            return parse_grades(reply.content, labels, candidates)
+    except AllAttemptsFailed as error:
+        cost = error.cost
+        raise
+    finally:
+        pay(spent.cost if cost is None else cost)
     raise DeadlineExceeded("it did not answer in time")
 
 

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
 import trio
 from msgspec.structs import replace
 
+from ultra.actors.coordinator.accounts import cut_answers, total_cost, total_tokens, unfinished
 from ultra.actors.coordinator.gathering import Gathering
 from ultra.actors.coordinator.grading import agree, ask_judge, call_scorer
 from ultra.actors.coordinator.reading import Reader, candidate_name, is_too_long
 from ultra.actors.coordinator.steps import Call, OpenStep
 from ultra.actors.model.messages import Generate, LocalRequest, seconds_until
+from ultra.actors.model.spending import NOTHING_SPENT
 from ultra.bridge.caller import call_in_context
 from ultra.errors import (
     ActorDown,
-    AllAttemptsFailed,
     DeadlineExceeded,
     ModelError,
     ModelUnregistered,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from ultra.actors.coordinator.messages import Execute, LocalRun, Target
+    from ultra.actors.model.spending import Spent
     from ultra.messages.events import Event
     from ultra.messages.options import RunOptions
     from ultra.prompts.composing import Task
@@ -61,6 +63,8 @@ __all__ = ["Run"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_STAND_INS = {"fallback", "best_candidate"}
 
 
 class Run:
@@ -86,7 +90,7 @@ class Run:
         self.seconds = local.deadline - local.started  # in all
         self._errors: list[Exception] = []  # of the failures, in their order
         self._degraded = False
-        self._judge_cost: float | None = None
+        self._other_cost: float | None = None  # of the judge's grades, and of calls that became needless
         self._unusable: dict[str, None] = {}
         self._agreed: tuple[dict[str, str], Agreed] | None = None  # the latest answers that were compared
         self._read: dict[str, FinalAnswer | None] = {}  # the final answers of the texts that were compared
@@ -115,15 +119,11 @@ class Run:
             except Exception as error:
                 raise StrategyFailed(name, error) from error
             self._tell_end()
-            if answer.response is not None and not answer.response.is_whole:
-                self.degrade(
-                    f"the answer of {answer.response.model_name!r} stopped at its limit of tokens and is not "
-                    "whole; allow more with options={'max_tokens': …}"
-                )
+            given = answer.response
+            if given is not None and not given.is_whole:
+                self.degrade(unfinished(given))
             confidence, basis = await self._confidence(answer)
-            degraded = (
-                self._degraded or bool(self.failures) or answer.source in {"fallback", "best_candidate"}
-            )
+            degraded = self._degraded or bool(self.failures) or answer.source in _STAND_INS
             return OrchestrationResult(
                 run_id=self._message.run_id,
                 prompt=self.request.prompt,
@@ -140,6 +140,7 @@ class Run:
                 metrics=self._metrics(),
                 response_time=trio.current_time() - self._local.started,
                 cost=self.spent()[1],
+                other_cost=self._other_cost,
             )
         finally:
             self._errors.clear()  # their tracebacks refer to this
@@ -222,12 +223,8 @@ class Run:
         found = gathering.answers()
         cut = gathering.cut()
         if cut:
-            names = ", ".join(dict.fromkeys(repr(response.model_name) for response in cut))
             used = not found and required and self.options.quorum == 1
-            self.degrade(
-                f"stage {step.name!r}: the answers of {names} stopped at their limit of tokens and "
-                + ("are not whole; no other is there to be used" if used else "do not count")
-            )
+            self.degrade(cut_answers(step.name, cut, used=used))
             if used:
                 return cut
         if gathering.answered < needed and (required or self.options.quorum == "all"):
@@ -318,7 +315,7 @@ class Run:
             self.emit,
         )
         listener = call if self._local.sink.listens else None
-        call.local = LocalRequest(listener, self._local.caller, deadline)
+        call.local = LocalRequest(listener, self._local.caller, deadline, call.spend)
         self._local.requests.add(call.message.id, call.local)
         self.emit(
             ModelStarted(stage=step.name, round=step.round, model_name=model.name, sample=request.sample)
@@ -346,29 +343,31 @@ class Run:
 
     def failed(self, step: OpenStep, call: Call, error: Exception) -> Exception:
         """Take note of a call's failure; return the error in the asker's terms."""
-        return self._fail(step, call.target, call.message.request.sample, error, call.local.attempts)
+        sample = call.message.request.sample
+        return self._fail(step, call.target, sample, error, call.spent, attempts=call.local.attempts)
+
+    def pay(self, cost: float | None) -> None:
+        """Count dollars that neither an answer nor a failure tells."""
+        if cost is not None:
+            self._other_cost = (self._other_cost or 0.0) + cost
 
     def _fail(
-        self, step: OpenStep, target: Target, sample: int, error: Exception, attempts: int = 0
+        self,
+        step: OpenStep,
+        target: Target,
+        sample: int,
+        error: Exception,
+        spent: Spent = NOTHING_SPENT,
+        *,
+        attempts: int = 0,
     ) -> Exception:
         """Take note of a model's failure; return the error in the asker's terms."""
         error = target.model.explain(error)
-        cause = error.__cause__ if isinstance(error, AllAttemptsFailed) else error
-        kind = cause.kind if isinstance(cause, ModelError) else None
-        if kind in {"auth", "quota"} or isinstance(error, (ActorDown, ModelUnregistered)):
+        after = trio.current_time() - self._local.started
+        failure = step.failed(target.name, sample, error, spent, after, attempts=attempts)
+        if failure.kind in {"auth", "quota"} or isinstance(error, (ActorDown, ModelUnregistered)):
             self._unusable[target.name] = None  # asking it again in this run cannot help
-        failure = ModelFailure(
-            model_name=target.name,
-            stage=step.name,
-            message=str(error),
-            error=type(cause).__name__,
-            sample=sample,
-            kind=kind,
-            attempts=error.attempts if isinstance(error, AllAttemptsFailed) else attempts,
-            response_time=trio.current_time() - self._local.started,
-        )
         self.failures.append(failure)
-        step.failures.append(failure)
         self._errors.append(error)
         self.emit(
             ModelFailed(
@@ -494,7 +493,7 @@ class Run:
         try:
             request, _ = self._reader.composer("judge", responses, self._weights, (), None)(judge)
             labels = self._reader.labels(responses, self._weights)
-            grades, self._judge_cost = await ask_judge(
+            grades = await ask_judge(
                 self._message,
                 self._local,
                 target,
@@ -502,6 +501,7 @@ class Run:
                 labels=labels,
                 candidates=[response.content for response in responses],
                 deadline=deadline,
+                pay=self.pay,
             )
         except UltraError as error:
             self.note(f"the judge {judge.name!r} gave no scores: {error}")
@@ -574,17 +574,14 @@ class Run:
             yield from self._open.responses
 
     def _cost(self) -> float:
-        """The dollars that the answers, and the judge's grades of them, have cost so far."""
-        return (self._judge_cost or 0.0) + sum(response.cost or 0.0 for response in self._responses())
+        """The dollars of the answers, of the failures, and of what neither of them tells, so far."""
+        return total_cost(self._responses(), self.failures) + (self._other_cost or 0.0)
 
     def spent(self) -> tuple[int, float | None]:
         """Return the tokens and the dollars that the run has used so far; None: no price is known."""
-        tokens = sum(response.usage.total for response in self._responses() if not response.cached)
-        return tokens, self._cost() if self._has_prices() else None
-
-    def _has_prices(self) -> bool:
         priced = any(target.model.price is not None for target in self._local.targets)
-        return priced or self._judge_cost is not None
+        cost = self._cost() if priced or self._other_cost is not None else None
+        return total_tokens(self._responses(), self.failures), cost
 
     def _metrics(self) -> dict[str, ModelMetrics]:
         answers: dict[str, list[ModelResponse]] = {name: [] for name in self._targets}
@@ -594,4 +591,5 @@ class Run:
 
 
 def _model(target: Target) -> Model:
-    return Model(target.name, target.model.weight, target.model.client.context_window)
+    client = target.model.client
+    return Model(target.name, target.model.weight, client.context_window, client.takes_conversations)

@@ -8,18 +8,19 @@ from msgspec.structs import replace
 
 from ultra.actors.coordinator.reading import candidate_name
 from ultra.actors.model.messages import LocalRequest
-from ultra.errors import DeadlineExceeded
+from ultra.actors.model.spending import NOTHING_SPENT, Spent
+from ultra.clients.answers import plain_usage
+from ultra.errors import AllAttemptsFailed, DeadlineExceeded, ModelError
 from ultra.messages.events import Chunk, ModelRetrying, StageCompleted
-from ultra.messages.results import Step
+from ultra.messages.results import ModelFailure, Step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ultra.actors.coordinator.messages import Target
     from ultra.actors.model.messages import Generate
-    from ultra.errors import ModelError
     from ultra.messages.events import Event
-    from ultra.messages.results import ModelFailure, ModelResponse
+    from ultra.messages.results import ModelResponse
 
 __all__ = ["Call", "OpenStep"]
 
@@ -47,6 +48,40 @@ class OpenStep:
         targets[response.model_name].model.metrics.scored(score)
         return graded
 
+    def failed(
+        self,
+        model_name: str,
+        sample: int,
+        error: Exception,
+        spent: Spent,
+        response_time: float,
+        *,
+        attempts: int,
+    ) -> ModelFailure:
+        """Keep the failure of one request, and return it.
+
+        `spent` and `attempts` are what is known where the error does not say it.
+        """
+        cause = error
+        if isinstance(error, AllAttemptsFailed):
+            cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+            told = plain_usage(error.usage)
+            spent = spent if told is None else Spent(told, error.cost)
+        failure = ModelFailure(
+            model_name=model_name,
+            stage=self.name,
+            message=str(error),
+            error=type(cause).__name__,
+            sample=sample,
+            kind=cause.kind if isinstance(cause, ModelError) else None,
+            attempts=error.attempts if isinstance(error, AllAttemptsFailed) else attempts,
+            response_time=response_time,
+            usage=spent.usage,
+            cost=spent.cost,
+        )
+        self.failures.append(failure)
+        return failure
+
     def closed(self) -> Step:
         """Return the step as the result has it."""
         return Step(name=self.name, round=self.round, responses=tuple(self.responses))
@@ -65,7 +100,7 @@ class OpenStep:
 class Call:
     """One request to one model, and who hears how its answer comes about."""
 
-    __slots__ = ("_emit", "local", "message", "step", "target")
+    __slots__ = ("_emit", "local", "message", "spent", "step", "target")
 
     def __init__(
         self, message: Generate, target: Target, step: OpenStep, emit: Callable[[Event], None]
@@ -74,7 +109,12 @@ class Call:
         self.local = LocalRequest()
         self.target = target
         self.step = step
+        self.spent = NOTHING_SPENT
         self._emit = emit
+
+    def spend(self, spent: Spent) -> None:
+        """Take what its attempts have used so far."""
+        self.spent = spent
 
     def chunk(self, text: str, *, begins: bool) -> None:
         """Tell of a piece of text."""
@@ -108,5 +148,7 @@ class Call:
                 wait=wait,
                 kind=error.kind,
                 message=str(error),
+                usage=self.spent.usage,
+                cost=self.spent.cost,
             )
         )

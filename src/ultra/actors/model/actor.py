@@ -10,7 +10,7 @@ and no crash.
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeGuard
 
 import trio
 from trio.lowlevel import checkpoint, current_task
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ultra.actors.model.cache_access import CacheWriter
     from ultra.actors.model.messages import LocalRequest, LocalRequests
     from ultra.actors.model.registered import RegisteredModel
+    from ultra.actors.model.spending import Spent
     from ultra.messages import Completion
     from ultra.stores.contracts import CacheKey
 
@@ -72,7 +73,7 @@ class ModelActor(Actor):
         deadline = inf if message.time_left is None else started + message.time_left
         scope = LogScope(fields, None if local.caller is None else local.caller.context)
         with log_scope(scope):
-            waiter = Waiter(deadline, local.listener)
+            waiter = Waiter(deadline, local.listener, local.on_spent)
             self._waiters[handler] = waiter, local
             caller = local.caller
             if caller is not None:
@@ -140,11 +141,15 @@ class ModelActor(Actor):
             if waiter.has_left:
                 raise Abandoned("the asker stopped waiting for the answer")
             if shared.completion is not None:
-                return self._response(message, shared, shared.completion, started)
+                return self._response(message, shared, shared.completion, started, waiter.spent_before)
+            spent = waiter.spent_before.plus(shared.spent)
             if shared.failure is not None and (leads or not shared.lost_its_loop):
-                raise AllAttemptsFailed(self._model.name, shared.attempts, shared.failure)
+                raise AllAttemptsFailed(
+                    self._model.name, shared.attempts, shared.failure, usage=spent.usage, cost=spent.cost
+                )
             # The call was broken off: its handler was cancelled, or the asyncio loop of another caller
             # ended. One of the requests that still wait has to make it again.
+            waiter.spent_before = spent
             await checkpoint()
 
     def _key(self, message: Generate, caller: Caller | None) -> CacheKey | None:
@@ -183,33 +188,51 @@ class ModelActor(Actor):
             self._model.metrics.cache_misses += 1
             await call.make()
             # The model may have been unregistered meanwhile; then this shard may belong to another model.
-            if shared.completion is not None and self._model.shard is shard:
+            if self._may_be_kept(shared.completion) and self._model.shard is shard:
                 await self._writer.put(self._model, shard, key, shared.completion)
         finally:
             if key is not None and self._calls.get(key) is shared:
                 del self._calls[key]
             shared.end()
 
+    def _may_be_kept(self, completion: Completion | None) -> TypeGuard[Completion]:
+        """Return whether the answer, if there is one, may be given to others; `is_whole` decides the rest.
+
+        From a client that says why a model stopped, an answer without that may be a part. Others say
+        nothing, and give whole texts.
+        """
+        if completion is None:
+            return False
+        return completion.finish_reason is not None or not self._model.client.tells_finish_reason
+
     def _response(
-        self, message: Generate, shared: SharedCall, completion: Completion, started: float
+        self,
+        message: Generate,
+        shared: SharedCall,
+        completion: Completion,
+        started: float,
+        spent_before: Spent,
     ) -> ModelResponse:
         response_time = trio.current_time() - started
         first = None if shared.first_text_at is None else max(0.0, shared.first_text_at - started)
         if not shared.cached:
             self._model.metrics.answered(response_time, first)
+        before = spent_before.usage
+        lost = shared.lost_usage if before is None else before.plus(shared.lost_usage)
         return ModelResponse(
             model_name=self._model.name,
             stage=message.stage,
             sample=message.request.sample,
             content=completion.content,
             usage=completion.usage or Usage(),
+            lost_usage=lost,
             response_time=response_time,
             time_to_first_token=first,
             attempts=shared.attempts,
             cached=shared.cached,
             finish_reason=completion.finish_reason,
             request_id=completion.request_id,
-            cost=shared.cost,
+            cost=spent_before.plus(shared.spent).cost,
             tool_calls=completion.tool_calls,
             reasoning_parts=completion.reasoning_parts,
         )

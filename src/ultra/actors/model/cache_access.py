@@ -14,6 +14,7 @@ import trio
 
 from ultra._support.log import current_scope, log_scope
 from ultra.clients.answers import plain_completion
+from ultra.clients.cleaning import shows_nothing
 from ultra.messages.results import Completion
 from ultra.stores.contracts import is_whole
 
@@ -254,7 +255,8 @@ def _checked(found: object, outage: Outage) -> Completion | None:
     if isinstance(found, Completion):
         with _Fenced(outage, "a lookup"):
             answer = plain_completion(found)
-            return answer if is_whole(answer) else None
+            empty = shows_nothing(answer.content) and not answer.tool_calls
+            return answer if is_whole(answer) and not empty else None
     else:
         outage.warn(TypeError(f"the shard gave {type(found).__qualname__}, which is no Completion"))
     return None

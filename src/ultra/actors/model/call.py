@@ -8,8 +8,9 @@ import trio
 
 from ultra._support.log import current_scope, get_logger, log_scope
 from ultra.actors.model.retry import with_retries
+from ultra.actors.model.spending import Spending
 from ultra.actors.model.timeouts import AttemptTimer
-from ultra.clients.adapter import EmptyAnswer
+from ultra.clients.answers import plain_usage
 from ultra.errors import CircuitOpen, ModelError
 from ultra.messages.tokens import estimate_request
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from ultra.actors.model.registered import RegisteredModel
     from ultra.actors.model.single_flight import SharedCall
     from ultra.bridge.caller import Caller
-    from ultra.messages import Completion, Usage
+    from ultra.messages import Completion
 
 __all__ = ["ModelCall"]
 
@@ -42,6 +43,7 @@ class ModelCall:
         "_scope",
         "_shared",
         "_shown",
+        "_spending",
         "_timer",
     )
 
@@ -61,6 +63,7 @@ class ModelCall:
         self._shared = shared
         self._random = random
         self._caller = caller
+        self._spending = Spending(model.price, model.metrics, shared.spend)
         self._is_attempting = False
         self._guard = model.breaker.guard()
         self._scope = current_scope()
@@ -93,6 +96,7 @@ class ModelCall:
             log.critical("all attempts failed", attempts=shared.attempts, error=str(error))
         else:
             model.metrics.called(None)
+            shared.lost_usage = self._spending.lost(completion)
             shared.complete(completion)
         finally:
             shared.on_given_up_late = None
@@ -136,14 +140,14 @@ class ModelCall:
                         self._message.request,
                         on_text=self._hear if heard else None,
                         on_start=self._deployment_starts,
-                        on_usage=self._used,
+                        spending=self._spending,
                         on_failure=self._deployment_failed,
                         permit_hedge=self._permit_hedge,
                         caller=self._caller,
                     )
                 except ModelError as error:
-                    if isinstance(error, EmptyAnswer) and error.usage is not None:
-                        permit.settle(error.usage.total)
+                    if (usage := plain_usage(error.usage)) is not None:
+                        permit.settle(usage.total)
                     self._failed(error)
                     raise
                 finally:
@@ -151,7 +155,6 @@ class ModelCall:
                     if model.limiter.limits.learn and (announced := model.client.rate_limits) is not None:
                         model.limiter.learn(announced)
                 if completion.usage is not None:
-                    shared.cost = None if model.price is None else model.price.of(completion.usage)
                     permit.settle(completion.usage.total)
                 return completion
         shared.check()
@@ -193,10 +196,6 @@ class ModelCall:
     def _deployment_starts(self, *, streams: bool) -> None:
         self._timer.restart(streams=self._shared.is_heard and streams)
         self._shared.restart_text()
-
-    def _used(self, usage: Usage) -> None:
-        price = self._model.price
-        self._model.metrics.used(usage, None if price is None else price.of(usage))
 
     def _failed(self, error: ModelError) -> None:
         """Log that an attempt failed, and pause all calls for as long as the provider asks."""

@@ -12,7 +12,6 @@ import trio
 from ultra._support.clock import ContinuousClock
 from ultra.actors.model.hedging import Hedge, HedgedCall
 from ultra.actors.model.limits import LONGEST_PAUSE
-from ultra.clients.adapter import EmptyAnswer
 from ultra.errors import ModelError
 
 if TYPE_CHECKING:
@@ -20,12 +19,13 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from ultra.actors.model.metrics import MetricsRecorder
+    from ultra.actors.model.spending import Spending
     from ultra.bridge.caller import Caller
     from ultra.clients.adapter import ClientAdapter, OnText
     from ultra.clients.context_reads import ContextReads
     from ultra.clients.wire.rate_limits import RateLimits
     from ultra.messages.request import ModelRequest
-    from ultra.messages.results import Completion, Usage
+    from ultra.messages.results import Completion
 
 __all__ = ["Deployments"]
 
@@ -37,8 +37,6 @@ PermitHedge: TypeAlias = "Callable[[], AbstractContextManager[object] | None]"
 """Returns a permit for one more call of the model, or None where the limits allow none now."""
 
 Ask: TypeAlias = "Callable[[OnText | None], Awaitable[Completion]]"
-
-OnUsage: TypeAlias = "Callable[[Usage], None]"
 
 OnFailure: TypeAlias = "Callable[[int, ModelError], None]"
 """Takes the number (from 1) of a deployment that failed, and its error, before the next one is asked."""
@@ -77,6 +75,16 @@ class Deployments:
     def streams(self) -> bool:
         """Whether the first deployment streams."""
         return self._adapters[0].streams
+
+    @property
+    def takes_conversations(self) -> bool:
+        """Whether all deployments take whole conversations, and not the prompt alone."""
+        return all(adapter.takes_conversations for adapter in self._adapters)
+
+    @property
+    def tells_finish_reason(self) -> bool:
+        """Whether any deployment says why the model stopped, so that an answer without that may be a part."""
+        return any(adapter.tells_finish_reason for adapter in self._adapters)
 
     @property
     def option_names(self) -> frozenset[str] | None:
@@ -120,7 +128,7 @@ class Deployments:
         *,
         on_text: OnText | None,
         on_start: OnStart,
-        on_usage: OnUsage,
+        spending: Spending,
         on_failure: OnFailure,
         permit_hedge: PermitHedge = nullcontext,
         caller: Caller | None = None,
@@ -131,8 +139,7 @@ class Deployments:
             request: what is asked.
             on_text: called with each piece of the answer; None: nobody listens.
             on_start: called before each deployment but the first; the text so far is void then.
-            on_usage: called with the tokens of each call whose usage is known: of the answer, of answers
-                that were refused as empty, and of a hedge that lost but had ended.
+            spending: counts what each call uses, however it ends.
             on_failure: called for each deployment that failed, if another one is asked.
             permit_hedge: called before a hedge, which is made only if this returns a permit.
             caller: on whose asyncio loop, and with whose context variables, a client runs.
@@ -150,14 +157,18 @@ class Deployments:
                 delay = self._hedge_after()
                 if delay < inf:
                     asks = tuple(
-                        partial(_ask, each, request, caller)
+                        partial(_ask, each, request, caller, spending)
                         for each in (adapter, *adapters[number + 1 : number + 2])
                     )
-                    completion = await self._hedged(asks, delay, on_text, permit_hedge, on_usage)
+                    completion = await self._hedged(asks, delay, on_text, permit_hedge)
                 else:
-                    completion = await _ask(adapter, request, caller, on_text)
+                    heard = on_text if adapter.streams else None
+                    with spending.call() as call:
+                        completion = await adapter.call(
+                            request, on_text=heard, on_usage=call.seen, caller=caller
+                        )
+                        call.answered(completion)
             except ModelError as error:
-                _tell_usage(error, on_usage)
                 errors.append(error)
                 if error.retry_after is not None:
                     self._paused_until[adapter] = self._now() + min(error.retry_after, LONGEST_PAUSE)
@@ -166,7 +177,6 @@ class Deployments:
                 if number + 1 < len(adapters):
                     on_failure(self._adapters.index(adapter) + 1, error)
             else:
-                _tell_usage(completion, on_usage)
                 return completion
         try:
             raise min(
@@ -194,12 +204,8 @@ class Deployments:
         delay: float,
         on_text: OnText | None,
         permit_hedge: PermitHedge,
-        on_usage: OnUsage,
     ) -> Completion:
-        """Make the first of these calls, and hedge it if it takes longer than `delay` seconds.
-
-        `on_usage` is told of the call that does not count, if it has ended.
-        """
+        """Make the first of these calls, and hedge it if it takes longer than `delay` seconds."""
 
         def admit() -> AbstractContextManager[object] | None:
             permit = permit_hedge()
@@ -208,11 +214,7 @@ class Deployments:
             return permit
 
         call = HedgedCall(asks, delay, on_hedge=admit, on_text=on_text)
-        try:
-            completion = await call.run()
-        finally:
-            for lost in call.lost:
-                _tell_usage(lost, on_usage)
+        completion = await call.run()
         self._metrics.hedges_won += call.hedge_won
         return completion
 
@@ -234,15 +236,16 @@ class Deployments:
             raise failures.pop()
 
 
-def _ask(
-    adapter: ClientAdapter, request: ModelRequest, caller: Caller | None, on_text: OnText | None
-) -> Awaitable[Completion]:
-    return adapter.call(request, on_text=on_text if adapter.streams else None, caller=caller)
-
-
-def _tell_usage(end: Completion | ModelError, on_usage: OnUsage) -> None:
-    if isinstance(end, ModelError) and not isinstance(end, EmptyAnswer):
-        return
-    usage = end.usage
-    if usage is not None:
-        on_usage(usage)
+async def _ask(
+    adapter: ClientAdapter,
+    request: ModelRequest,
+    caller: Caller | None,
+    spending: Spending,
+    on_text: OnText | None,
+) -> Completion:
+    with spending.call() as call:
+        completion = await adapter.call(
+            request, on_text=on_text if adapter.streams else None, on_usage=call.seen, caller=caller
+        )
+        call.answered(completion)
+        return completion

@@ -85,7 +85,6 @@ class HedgedCall:
         self._winner: int | None = None
         self._completion: Completion | None = None
         self._errors: dict[int, ModelError] = {}
-        self.lost: list[Completion | ModelError] = []  # of the call that does not count, if it has ended
         self._first_settled = trio.Event()
         self.hedge_won = False
 
@@ -95,10 +94,7 @@ class HedgedCall:
             nursery.start_soon(self._make, 0)
             nursery.start_soon(self._make_later)
         if self._completion is None:
-            raised = self._errors.pop(0, None) or self._errors.pop(1)
-            self.lost += self._errors.values()
-            raise raised
-        self.lost += self._errors.values()
+            raise self._errors.pop(0, None) or self._errors.pop(1)
         self.hedge_won = self._winner == 1
         return self._completion
 
@@ -128,8 +124,6 @@ class HedgedCall:
             else:
                 if self._wins(number):
                     self._completion = completion
-                else:
-                    self.lost.append(completion)
 
     def _wins(self, number: int) -> bool:
         """Return whether this call has won; the first one that asks wins, and the other is cancelled."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from math import inf
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import trio
 
@@ -13,12 +13,13 @@ from ultra.messages.request import ModelRequest
 from ultra.messages.results import ModelResponse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    from ultra.actors.model.spending import Spent
     from ultra.bridge.caller import Caller
     from ultra.errors import ModelError
 
-__all__ = ["Generate", "LocalRequest", "LocalRequests", "ResponseListener", "seconds_until"]
+__all__ = ["Generate", "LocalRequest", "LocalRequests", "OnSpent", "ResponseListener", "seconds_until"]
 
 
 class Generate(Message[ModelResponse], frozen=True, kw_only=True):
@@ -56,6 +57,10 @@ class ResponseListener(Protocol):
         """Take note that this attempt (from 1) has failed, and that the next follows in `wait` seconds."""
 
 
+OnSpent: TypeAlias = "Callable[[Spent], None]"
+"""Takes what the calls for an answer have used so far. Must return at once, and not raise."""
+
+
 class LocalRequest:
     """What an asker in this process keeps for its `Generate`.
 
@@ -64,17 +69,20 @@ class LocalRequest:
         caller: says on which asyncio loop an async client may run, and which context variables it sees.
         deadline: when the asker stops waiting because the answer is late (`trio.current_time`); if it stops
             before, the answer is needless. None: as `Generate.time_left` says.
+        on_spent: gets what the calls have used so far; an asker that gives up gets no reply that says it.
         attempts: how often the client had been called when the asker stopped waiting.
     """
 
-    __slots__ = ("attempts", "caller", "deadline", "listener")
+    __slots__ = ("attempts", "caller", "deadline", "listener", "on_spent")
 
     def __init__(
         self,
         listener: ResponseListener | None = None,
         caller: Caller | None = None,
         deadline: float | None = None,
+        on_spent: OnSpent | None = None,
     ) -> None:
+        self.on_spent = on_spent
         self.listener = listener
         self.caller = caller
         self.deadline = deadline

@@ -60,7 +60,10 @@ class _Window:
 
 
 class MetricsRecorder:
-    """Counts what one model does. It belongs to the registration, so it outlives every actor."""
+    """Counts what one model does. It belongs to the registration, so it outlives every actor.
+
+    `priced`: whether the model has a price; without one, its cost is not known.
+    """
 
     __slots__ = (
         "_quality",
@@ -83,14 +86,14 @@ class MetricsRecorder:
         "tokens_estimated",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, *, priced: bool = False) -> None:
         self.successes = self.failures = self.cancelled = 0
         self.attempts = self.retries = self.joined = 0
         self.cache_hits = self.cache_misses = 0
         self.input_tokens = self.output_tokens = 0
         self.hedges = self.hedges_won = 0
         self.tokens_estimated = False
-        self.cost = 0.0
+        self.cost = 0.0 if priced else None
         self.latest: deque[ModelError | None] = deque(maxlen=LATEST)
         self._response_times = _Window()
         self._times_to_first_token = _Window()
@@ -120,7 +123,8 @@ class MetricsRecorder:
             self.input_tokens += usage.input or 0
             self.output_tokens += usage.output or 0
             self.tokens_estimated = self.tokens_estimated or usage.estimated
-        self.cost += cost or 0.0
+        if cost is not None:
+            self.cost = (self.cost or 0.0) + cost
 
     @property
     def newest_response_times(self) -> Sequence[float]:

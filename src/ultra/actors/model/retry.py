@@ -120,6 +120,7 @@ class _Retries:
     def wait_after(self, error: ModelError) -> float:
         """Return the seconds to wait before the next attempt; raise `error` where there is none."""
         self._state.set_exception((type(error), error, error.__traceback__))
+        del error  # raised from here, its traceback would refer to it
         try:
             self._retrying.iter(self._state)
             self._state.prepare_for_next_attempt()

@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING
 import trio
 
 from ultra._support.log import current_scope, get_logger, log_scope
+from ultra.actors.model.spending import NOTHING_SPENT
 from ultra.errors import LoopUnavailable, UltraError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ultra.actors.model.messages import ResponseListener
+    from ultra.actors.model.messages import OnSpent, ResponseListener
+    from ultra.actors.model.spending import Spent
     from ultra.errors import ModelError
-    from ultra.messages import Completion
+    from ultra.messages import Completion, Usage
 
 __all__ = ["Abandoned", "SharedCall", "Waiter"]
 
@@ -36,7 +38,7 @@ class Waiter:
 
     `deadline` is a `trio.current_time`. `listener`, if there is one, gets the text while it is written, and
     is told of failed attempts. A listener that raises is dropped, and the error is logged, since other
-    requests share the call.
+    requests share the call. `on_spent` gets what the answer has cost so far, whenever that has changed.
     """
 
     __slots__ = (
@@ -47,16 +49,25 @@ class Waiter:
         "heard_text",
         "is_late",
         "listener",
+        "on_spent",
         "scope",
+        "spent_before",
         "wake",
     )
 
-    def __init__(self, deadline: float = inf, listener: ResponseListener | None = None) -> None:
+    def __init__(
+        self,
+        deadline: float = inf,
+        listener: ResponseListener | None = None,
+        on_spent: OnSpent | None = None,
+    ) -> None:
         self.deadline = deadline
         self.scope = current_scope()
         self.is_late = False
         self.attempts = 0
         self.listener = listener
+        self.on_spent = on_spent
+        self.spent_before = NOTHING_SPENT  # in calls that were broken off
         self.call: SharedCall | None = None
         self.has_left = False
         self.heard_text = False
@@ -81,6 +92,11 @@ class Waiter:
             self.listener.retrying(attempt, error, wait)
         except Exception as failure:  # noqa: BLE001 - logged there
             self._drop_listener(failure)
+
+    def hear_of_spending(self, spent: Spent) -> None:
+        """Tell what the call has used so far."""
+        if self.on_spent is not None and not self.has_left:
+            self.on_spent(self.spent_before.plus(spent))
 
     def _drop_listener(self, error: Exception) -> None:
         self.listener = None
@@ -122,19 +138,21 @@ class SharedCall:
         "attempts",
         "cached",
         "completion",
-        "cost",
         "ended",
         "failure",
         "first_text_at",
         "given_up_late",
+        "lost_usage",
         "on_given_up_late",
+        "spent",
     )
 
     def __init__(self) -> None:
         self.attempts = 0
         self.first_text_at: float | None = None
         self.cached = False
-        self.cost: float | None = None
+        self.spent = NOTHING_SPENT
+        self.lost_usage: Usage | None = None
         self.completion: Completion | None = None
         self.failure: Exception | None = None
         self.ended = False
@@ -180,6 +198,8 @@ class SharedCall:
         waiter.call = self
         waiter.heard_text = False  # text of an earlier call that was broken off is void
         self._waiters[waiter] = None
+        if self.spent.usage is not None:
+            waiter.hear_of_spending(self.spent)
         if self._retry is not None:
             attempt, error, due = self._retry
             waiter.hear_of_retry(attempt, error, max(0.0, due - trio.current_time()))
@@ -234,6 +254,12 @@ class SharedCall:
         self.attempts += 1
         self._retry = None
         self.restart_text()
+
+    def spend(self, spent: Spent) -> None:
+        """Take what all attempts have used so far, and tell all waiters."""
+        self.spent = spent
+        for waiter in self._waiters:
+            waiter.hear_of_spending(spent)
 
     def retrying(self, attempt: int, error: ModelError, wait: float) -> None:
         """Tell all waiters that this attempt has failed, and that the next follows in `wait` seconds."""

@@ -14,20 +14,20 @@ from ultra.clients.dialects.decoders import EventDecoder
 from ultra.clients.dialects.model_lists import PAGE_SIZE, read_anthropic_models
 from ultra.clients.dialects.tolerant import ABSENT, TolerantDecoder, value_of
 from ultra.clients.dialects.tool_calls import ToolCalls, arguments_object, arguments_text
-from ultra.clients.dialects.usage import Count, read_usage
+from ultra.clients.dialects.usage import Count, counted, read_usage
 from ultra.clients.wire.addresses import without_endings
+from ultra.clients.wire.finish_reasons import read_finish_reason
 from ultra.messages.chat import FilePart, ImagePart, ReasoningPart, TextPart
 from ultra.messages.results import Completion, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from ultra.clients.dialects.model_lists import ModelPage
     from ultra.clients.options import CallOptions
     from ultra.clients.wire.response_head import ResponseHead
     from ultra.messages.chat import ChatMessage, Part
     from ultra.messages.request import ModelRequest
-    from ultra.messages.results import FinishReason
     from ultra.messages.tools import Tool, ToolChoice
 
 __all__ = ["AnthropicMessages"]
@@ -40,16 +40,6 @@ _PROVIDER: Final = "anthropic"
 _NO_REASONING: Final = ReasoningPart(provider=_PROVIDER)
 
 _MAX_TOKENS: Final = 4096  # the API requires a number, and every model allows this one
-
-_FINISH: Final[Mapping[str, FinishReason]] = {
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "pause_turn": "length",  # the turn goes on when it is asked to
-    "max_tokens": "length",
-    "model_context_window_exceeded": "length",
-    "tool_use": "tool_calls",
-    "refusal": "refusal",
-}
 
 
 class _Block(Struct):
@@ -136,7 +126,8 @@ class _Assembly:
         self._thoughts: list[str] = []
         self._parts: dict[int | None, ReasoningPart] = {}
         self._calls = ToolCalls()
-        self._usage: dict[str, Any] = {}
+        self._counts: dict[str, Any] = {}
+        self.usage: Usage | None = None
         self._model: str | None = None
         self._explanation: str | None = None
         self._begun: set[int | None] = set()
@@ -181,14 +172,15 @@ class _Assembly:
         """Let the counts in `usage` override earlier ones: they are cumulative."""
         found = value_of(usage)
         if isinstance(found, dict):
-            self._usage |= {name: count for name, count in found.items() if count is not None}
+            self._counts |= {name: count for name, count in found.items() if count is not None}
+            self.usage = read_usage(self._counts, _Usage)
 
     def add_message(self, message: _Message) -> str:
         """Add `message` and return its text. Raises `ModelError` if it reports an error."""
+        self.add_usage(message.usage)
         if error := value_of(message.error):
             raise self._head.failure_inside({"error": error, "request_id": message.request_id})
         self._model = message.model or self._model
-        self.add_usage(message.usage)
         self.add_end(message)
         if self._texts:  # a start that is repeated
             return ""
@@ -199,10 +191,10 @@ class _Assembly:
     def completion(self) -> Completion:
         """Return what has been put together."""
         calls = self._calls.whole()
-        finish = _FINISH.get((self.stop_reason or "").lower())
+        finish = read_finish_reason(self.stop_reason)
         return Completion(
             content="".join(self._texts),
-            usage=read_usage(self._usage, _Usage),
+            usage=self.usage,
             finish_reason="tool_calls" if calls and finish in {None, "stop"} else finish,
             request_id=self._head.request_id,
             model=self._model,
@@ -229,11 +221,11 @@ class _MessageDecoder(EventDecoder):
         """Return the text in one event. Raises `ModelError`."""
         event = self.head.read(_read_event, data)
         event.type = event.type or name
+        self._assembly.add_usage(event.usage)
         known = event.type.startswith(("message_", "content_block", "ping"))
         failed = event.error is not ABSENT and value_of(event.error)
         if event.type == "error" or failed or (not known and self.head.reports_failure(data)):
             raise self.head.failure_inside(data)
-        self._assembly.add_usage(event.usage)
         match event:
             case _Event(type="message_start", message=_Message() as message):
                 return self._assembly.add_message(message)
@@ -252,6 +244,11 @@ class _MessageDecoder(EventDecoder):
         """Return the whole answer. Raises `ModelError` if no stop reason was seen."""
         self.check_end()
         return self._assembly.completion()
+
+    @property
+    def usage(self) -> Usage | None:
+        """The tokens of the call, as far as the stream has told them."""
+        return self._assembly.usage
 
 
 class AnthropicMessages(Dialect):
@@ -309,9 +306,10 @@ class AnthropicMessages(Dialect):
         """Return the plain answer. Raises `ModelError`."""
         message = head.read(_read_message, content)
         assembly = _Assembly(head)
-        assembly.add_message(message)
-        if message.content is None:
-            raise head.failure_inside(content)
+        with counted(assembly):
+            assembly.add_message(message)
+            if message.content is None:
+                raise head.failure_inside(content)
         return assembly.completion()
 
 

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from ultra.clients.dialects.decoders import EventDecoder, PlainAnswer, SniffedAnswer
+from ultra.clients.dialects.usage import counted
 from ultra.clients.wire.addresses import checked_url
 from ultra.errors import BadCall
 from ultra.messages.chat import ChatMessage, ReasoningPart
@@ -124,12 +125,13 @@ class Dialect(ABC):
         else:
             expected = self.stream_decoder if events else self._plain
             decoder = SniffedAnswer(head, self.stream_decoder, self._plain, expected)
-        for begin in range(0, len(content), _SLICE):
-            for _ in decoder.feed(content[begin : begin + _SLICE]):
-                pass  # the completion has them all
-        for _ in decoder.flush():
-            pass
-        return decoder.completion()
+        with counted(decoder):
+            for begin in range(0, len(content), _SLICE):
+                for _ in decoder.feed(content[begin : begin + _SLICE]):
+                    pass  # the completion has them all
+            for _ in decoder.flush():
+                pass
+            return decoder.completion()
 
     def _plain(self, head: ResponseHead) -> PlainAnswer:
         return PlainAnswer(head, self.decode)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ultra.clients.wire.event_streams import Event
     from ultra.clients.wire.response_head import ResponseHead
     from ultra.errors import ModelError
-    from ultra.messages.results import Completion
+    from ultra.messages.results import Completion, Usage
 
 __all__ = ["AnswerDecoder", "EventDecoder", "PlainAnswer", "SniffedAnswer", "new_text"]
 
@@ -54,6 +54,11 @@ class AnswerDecoder(ABC):
     @abstractmethod
     def completion(self) -> Completion:
         """Return the whole answer. Raises `ModelError` where the stream ended too early."""
+
+    @property
+    def usage(self) -> Usage | None:
+        """The tokens of the call, as far as the stream has told them; None: it has told none."""
+        return None
 
 
 class EventDecoder(AnswerDecoder):
@@ -179,6 +184,11 @@ class SniffedAnswer(AnswerDecoder):
         if self._inner is None:
             raise self.head.cut_off()
         return self._inner.completion()
+
+    @property
+    def usage(self) -> Usage | None:
+        """The tokens of the call, as far as the stream has told them."""
+        return None if self._inner is None else self._inner.usage
 
     def _sniff(self) -> Callable[[ResponseHead], AnswerDecoder] | None:
         """Return what makes the decoder; None if too little has come to know."""

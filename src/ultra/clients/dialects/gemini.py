@@ -15,7 +15,8 @@ from ultra.clients.dialects.decoders import EventDecoder, new_text
 from ultra.clients.dialects.model_lists import PAGE_SIZE, read_gemini_models
 from ultra.clients.dialects.tolerant import ABSENT, TolerantDecoder, value_of
 from ultra.clients.dialects.tool_calls import OWN_IDS, ToolCalls, arguments_object, arguments_text
-from ultra.clients.dialects.usage import Count, read_usage
+from ultra.clients.dialects.usage import Count, counted, read_usage, with_total
+from ultra.clients.wire.finish_reasons import read_finish_reason
 from ultra.messages.chat import FilePart, ImagePart, ReasoningPart, TextPart
 from ultra.messages.results import Completion, Usage
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from ultra.clients.wire.response_head import ResponseHead
     from ultra.messages.chat import ChatMessage, Part, ToolCall
     from ultra.messages.request import ModelRequest
-    from ultra.messages.results import FinishReason
     from ultra.messages.tools import Tool, ToolChoice
 
 __all__ = ["GeminiGenerate"]
@@ -42,23 +42,6 @@ _WANTS_SIGNATURES: Final = re.compile(r"gemini-(?:[3-9]|\d\d)")
 
 _METHOD: Final = re.compile(r"/models(/[^/]*)?$")
 """What stands behind the root in the address of a model's method."""
-
-_FINISH: Final[Mapping[str, FinishReason]] = {
-    "STOP": "stop",
-    "MAX_TOKENS": "length",
-    "SAFETY": "content_filter",
-    "RECITATION": "content_filter",
-    "LANGUAGE": "content_filter",
-    "BLOCKLIST": "content_filter",
-    "PROHIBITED_CONTENT": "content_filter",
-    "SPII": "content_filter",
-    "IMAGE_SAFETY": "content_filter",
-    "IMAGE_PROHIBITED_CONTENT": "content_filter",
-    "IMAGE_RECITATION": "content_filter",
-    "MODEL_ARMOR": "content_filter",
-    "MALFORMED_FUNCTION_CALL": "tool_calls",
-    "UNEXPECTED_TOOL_CALL": "tool_calls",
-}
 
 
 class _Function(Struct):
@@ -122,12 +105,13 @@ class _Usage(Struct, rename="camel"):
             # Streams with thoughts may count the candidates nowhere but in the total.
             # After a prompt that is refused, there are none.
             output = max(self.total_token_count - (prompt or 0), self.thoughts_token_count or 0)
-        return Usage(
+        usage = Usage(
             input=prompt,
             output=output,
             cached=self.cached_content_token_count,
             reasoning=self.thoughts_token_count,
         )
+        return usage if output is None else with_total(usage, self.total_token_count)
 
 
 class _Assembly:
@@ -139,7 +123,7 @@ class _Assembly:
         self._thoughts: list[str] = []
         self._signature: str | None = None
         self._calls = ToolCalls()
-        self._usage: Usage | None = None
+        self.usage: Usage | None = None
         self._model: str | None = None
         self._response_id: str | None = None
         self._blocked: _Feedback | None = None
@@ -152,11 +136,11 @@ class _Assembly:
 
     def add(self, answer: _Answer) -> str:
         """Add `answer` and return its text. Raises `ModelError` if it reports an error."""
+        self.usage = read_usage(value_of(answer.usage_metadata), _Usage) or self.usage
         if error := value_of(answer.error):
             raise self._head.failure_inside({"error": error})
         self._model = answer.model_version or self._model
         self._response_id = answer.response_id or self._response_id
-        self._usage = read_usage(value_of(answer.usage_metadata), _Usage) or self._usage
         if answer.prompt_feedback is not None and answer.prompt_feedback.block_reason:
             self._blocked = answer.prompt_feedback
         # Only the first of several candidates is the answer.
@@ -186,10 +170,10 @@ class _Assembly:
     def completion(self) -> Completion:
         """Return what has been put together."""
         calls = self._calls.whole()
-        finish = "content_filter" if self._blocked else _FINISH.get((self._finish or "").upper())
+        finish = "content_filter" if self._blocked else read_finish_reason(self._finish)
         return Completion(
             content="".join(self._texts),
-            usage=self._usage,
+            usage=self.usage,
             finish_reason="tool_calls" if calls and finish in {None, "stop"} else finish,
             request_id=self._head.request_id or self._response_id,
             model=self._model,
@@ -227,6 +211,11 @@ class _ChunkDecoder(EventDecoder):
         """Return the whole answer. Raises `ModelError` if no finish reason was seen."""
         self.check_end()
         return self._assembly.completion()
+
+    @property
+    def usage(self) -> Usage | None:
+        """The tokens of the call, as far as the stream has told them."""
+        return self._assembly.usage
 
 
 class GeminiGenerate(Dialect):
@@ -293,10 +282,11 @@ class GeminiGenerate(Dialect):
         several = content.lstrip().startswith(b"[")
         answers = head.read(_read_answers, content) if several else [head.read(_read_answer, content)]
         assembly = _Assembly(head)
-        for answer in answers:
-            assembly.add(answer)
-        if not assembly.finished and not any(answer.candidates for answer in answers):
-            raise head.failure_inside(content)
+        with counted(assembly):
+            for answer in answers:
+                assembly.add(answer)
+            if not assembly.finished and not any(answer.candidates for answer in answers):
+                raise head.failure_inside(content)
         return assembly.completion()
 
 

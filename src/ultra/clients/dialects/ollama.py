@@ -13,9 +13,10 @@ from ultra.clients.dialects.decoders import AnswerDecoder, new_text
 from ultra.clients.dialects.model_lists import read_ollama_models
 from ultra.clients.dialects.tolerant import ABSENT, TolerantDecoder, value_of
 from ultra.clients.dialects.tool_calls import ToolCalls, arguments_object, arguments_text
-from ultra.clients.dialects.usage import Count, read_usage
+from ultra.clients.dialects.usage import Count, counted, read_usage
 from ultra.clients.wire.addresses import without_endings
 from ultra.clients.wire.event_streams import BYTE_ORDER_MARK, LineSplitter
+from ultra.clients.wire.finish_reasons import read_finish_reason
 from ultra.errors import ModelError
 from ultra.messages.chat import ImagePart, ReasoningPart
 from ultra.messages.openai_form import tool_as_openai
@@ -24,14 +25,13 @@ from ultra.messages.results import Completion, Usage
 from ultra.messages.tokens import estimate_request, estimate_tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from ultra.clients.dialects.model_lists import ModelPage
     from ultra.clients.options import CallOptions
     from ultra.clients.wire.response_head import ResponseHead
     from ultra.messages.chat import ChatMessage
     from ultra.messages.request import ModelRequest
-    from ultra.messages.results import FinishReason
 
 __all__ = ["OllamaChat"]
 
@@ -48,8 +48,6 @@ _ANSWER: Final = 1_024
 
 _SURELY_WHOLE: Final = 1_500
 """Tokens: a shorter prompt fits into every window."""
-
-_FINISH: Final[Mapping[str, FinishReason]] = {"stop": "stop", "length": "length"}
 
 
 class _Function(Struct):
@@ -100,6 +98,7 @@ class _Assembly:
         self._thoughts: list[str] = []
         self._calls = ToolCalls()
         self._last: _Answer | None = None
+        self.usage: Usage | None = None
 
     @property
     def finished(self) -> bool:
@@ -108,6 +107,11 @@ class _Assembly:
 
     def add(self, answer: _Answer) -> str:
         """Add `answer` and return its text. Raises `ModelError` if it reports an error."""
+        told = {
+            "prompt_eval_count": value_of(answer.prompt_eval_count),
+            "eval_count": value_of(answer.eval_count),
+        }
+        self.usage = read_usage(told, _Usage) or self.usage
         if error := value_of(answer.error):
             raise self._head.failure_inside({"error": error})
         if answer.done:
@@ -124,16 +128,13 @@ class _Assembly:
     def completion(self) -> Completion:
         """Return what has been put together."""
         last = self._last or _Answer()
-        counts = {
-            "prompt_eval_count": value_of(last.prompt_eval_count),
-            "eval_count": value_of(last.eval_count),
-        }
         calls = self._calls.whole()
-        finish = _FINISH.get(last.done_reason or "stop")  # older servers give none for an ordinary end
+        # Older servers give no reason for an ordinary end.
+        finish = read_finish_reason(last.done_reason or ("stop" if self.finished else None))
         return Completion(
             content="".join(self._texts),
-            usage=read_usage(counts, _Usage),
-            finish_reason="tool_calls" if calls and finish == "stop" else finish,
+            usage=self.usage,
+            finish_reason="tool_calls" if calls and finish in {None, "stop"} else finish,
             request_id=self._head.request_id,
             model=last.model,
             reasoning="".join(self._thoughts) or None,
@@ -169,6 +170,11 @@ class _LineDecoder(AnswerDecoder):
         if not self.finished and not (self.terminated and self._heard):
             raise self.head.cut_off()
         return self._assembly.completion()
+
+    @property
+    def usage(self) -> Usage | None:
+        """The tokens of the call, as far as the stream has told them."""
+        return self._assembly.usage
 
     def _texts(self, lines: list[bytes]) -> Iterator[str]:
         for line in lines:
@@ -253,15 +259,17 @@ class OllamaChat(Dialect):
                 provider=self.provider,
                 kind="bad_request",
                 status=None,
+                usage=completion.usage,
             )
 
     def decode(self, content: bytes, head: ResponseHead) -> Completion:
         """Return the plain answer. Raises `ModelError`."""
         answer = head.read(_read_answer, content)
         assembly = _Assembly(head)
-        assembly.add(answer)
-        if answer.message is None:
-            raise head.failure_inside(content)
+        with counted(assembly):
+            assembly.add(answer)
+            if answer.message is None:
+                raise head.failure_inside(content)
         return assembly.completion()
 
     def decode_whole(self, content: bytes, head: ResponseHead) -> Completion:
@@ -273,10 +281,11 @@ class OllamaChat(Dialect):
                 if error.kind != "protocol" or b"\n" not in content.strip():
                     raise
         decoder = _LineDecoder(head)
-        for texts in (decoder.feed(content), decoder.flush()):
-            for _ in texts:
-                pass  # the completion has them all
-        return decoder.completion()
+        with counted(decoder):
+            for texts in (decoder.feed(content), decoder.flush()):
+                for _ in texts:
+                    pass  # the completion has them all
+            return decoder.completion()
 
     def decoder(self, head: ResponseHead) -> AnswerDecoder:
         """Return a decoder for one streamed answer: a plain one is a stream of one line."""

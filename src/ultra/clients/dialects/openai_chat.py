@@ -13,8 +13,9 @@ from ultra.clients.dialects.model_lists import read_openai_models
 from ultra.clients.dialects.openai_responses import OpenAIResponses
 from ultra.clients.dialects.tolerant import ABSENT, TolerantDecoder, value_of
 from ultra.clients.dialects.tool_calls import ToolCalls, arguments_text
-from ultra.clients.dialects.usage import Count, read_usage
+from ultra.clients.dialects.usage import Count, counted, read_usage, with_total
 from ultra.clients.wire.addresses import has_version, without_endings
+from ultra.clients.wire.finish_reasons import read_finish_reason
 from ultra.errors import BadCall
 from ultra.messages.chat import ReasoningPart
 from ultra.messages.openai_form import (
@@ -26,44 +27,14 @@ from ultra.messages.openai_form import (
 from ultra.messages.results import Completion, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from ultra.clients.dialects.model_lists import ModelPage
     from ultra.clients.options import CallOptions
     from ultra.clients.quirks import Quirks
     from ultra.clients.wire.response_head import ResponseHead
     from ultra.messages.chat import ChatMessage
     from ultra.messages.request import ModelRequest
-    from ultra.messages.results import FinishReason
 
 __all__ = ["AzureOpenAIChat", "OpenAIChat"]
-
-_FINISH: Final[Mapping[str, FinishReason]] = {
-    "stop": "stop",
-    "eos": "stop",  # Together
-    "eos_token": "stop",
-    "stop_sequence": "stop",
-    "end_turn": "stop",
-    "complete": "stop",  # Cohere
-    "length": "length",
-    "max_tokens": "length",
-    "max_output_tokens": "length",
-    "max_length": "length",
-    "model_length": "length",  # Mistral
-    "model_context_window_exceeded": "length",
-    "pause_turn": "length",
-    "tool_calls": "tool_calls",
-    "tool_use": "tool_calls",
-    "function_call": "tool_calls",
-    "content_filter": "content_filter",
-    "sensitive": "content_filter",  # Zhipu
-    "safety": "content_filter",
-    "recitation": "content_filter",
-    "prohibited_content": "content_filter",
-    "blocklist": "content_filter",
-    "spii": "content_filter",
-    "refusal": "refusal",
-}
 
 # OpenRouter, vLLM, DeepSeek, Zhipu
 _BROKEN_OFF: Final = ("error", "abort", "insufficient_system_resource", "network_error")
@@ -191,7 +162,7 @@ class _Usage(Struct):
             and self.total_tokens == (self.prompt_tokens or 0) + output + reasoning
         ):
             output += reasoning  # xAI counts reasoning beside the completion
-        return Usage(
+        usage = Usage(
             input=self.prompt_tokens,
             output=output,
             cached=next(
@@ -200,6 +171,7 @@ class _Usage(Struct):
             ),
             reasoning=reasoning,
         )
+        return with_total(usage, self.total_tokens)
 
 
 class _Assembly:
@@ -212,21 +184,21 @@ class _Assembly:
         self._reasoning: list[str] = []
         self._refusal: list[str] = []
         self._calls = ToolCalls()
-        self._usage: Usage | None = None
+        self.usage: Usage | None = None
         self._model: str | None = None
         self._id: str | None = None
         self.finish: str | None = None
 
     def add(self, answer: _Answer) -> str:
         """Add `answer` and return its text. Raises `ModelError` if it reports an error."""
+        places = [answer.usage, answer.x_groq.usage if answer.x_groq else ABSENT]
+        places += [choice.usage for choice in answer.choices or ()]
+        found = (read_usage(value_of(place), _Usage) for place in places)
+        self.usage = next(filter(None, found), self.usage)
         if failure := answer.failure:
             raise self._head.failure_inside(failure)
         self._model = answer.model or self._model
         self._id = answer.id or self._id
-        places = [answer.usage, answer.x_groq.usage if answer.x_groq else ABSENT]
-        places += [choice.usage for choice in answer.choices or ()]
-        found = (read_usage(value_of(place), _Usage) for place in places)
-        self._usage = next(filter(None, found), self._usage)
         # Only the first of several choices is the answer.
         return "".join(self._choose(choice) for choice in answer.choices or () if not choice.index)
 
@@ -271,14 +243,14 @@ class _Assembly:
     def completion(self) -> Completion:
         """Return what has been put together."""
         refusal = "".join(self._refusal) or None
-        finish = _FINISH.get((self.finish or "").lower())
+        finish = read_finish_reason(self.finish)
         calls = self._calls.whole()
         if calls and finish in {None, "stop"}:
             finish = "tool_calls"
         thought = "".join(self._reasoning)
         return Completion(
             content="".join(self._texts),
-            usage=self._usage,
+            usage=self.usage,
             finish_reason="refusal" if refusal and finish in {None, "stop"} else finish,
             request_id=self._head.request_id or self._id,  # OpenRouter names a call nowhere else
             model=self._model,
@@ -335,6 +307,11 @@ class _ChunkDecoder(EventDecoder):
         """Return the whole answer. Raises `ModelError` if no finish reason was seen."""
         self.check_end()
         return self._assembly.completion()
+
+    @property
+    def usage(self) -> Usage | None:
+        """The tokens of the call, as far as the stream has told them."""
+        return self._assembly.usage
 
 
 class OpenAIChat(Dialect):
@@ -405,11 +382,12 @@ class OpenAIChat(Dialect):
         """Return the plain answer. Raises `ModelError`."""
         answer = head.read(_read_answer, content)
         assembly = _Assembly(head, streamed=False)
-        assembly.add(answer)
-        if not answer.choices:
-            raise head.failure_inside(content)
-        if assembly.finish is None and answer.choices[0].message is None:
-            raise head.malformed("a choice without message and finish_reason")
+        with counted(assembly):
+            assembly.add(answer)
+            if not answer.choices:
+                raise head.failure_inside(content)
+            if assembly.finish is None and answer.choices[0].message is None:
+                raise head.malformed("a choice without message and finish_reason")
         return assembly.completion()
 
 

@@ -10,14 +10,13 @@ from ultra.clients.dialects.base import Dialect, apart, messages_of, reasoning_o
 from ultra.clients.dialects.decoders import EventDecoder
 from ultra.clients.dialects.tolerant import ABSENT, TolerantDecoder, value_of
 from ultra.clients.dialects.tool_calls import ToolCalls, arguments_text
-from ultra.clients.dialects.usage import Count, read_usage
+from ultra.clients.dialects.usage import Count, counted, read_usage, with_total
+from ultra.clients.wire.finish_reasons import read_finish_reason
 from ultra.messages.chat import FilePart, ImagePart, ReasoningPart, TextPart
 from ultra.messages.openai_form import data_url
 from ultra.messages.results import Completion, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from ultra.clients.options import CallOptions
     from ultra.clients.wire.response_head import ResponseHead
     from ultra.messages.chat import ChatMessage, Part
@@ -27,11 +26,6 @@ if TYPE_CHECKING:
     from ultra.messages.tools import Tool, ToolChoice
 
 __all__ = ["OpenAIResponses"]
-
-_INCOMPLETE: Final[Mapping[str, FinishReason]] = {
-    "max_output_tokens": "length",
-    "content_filter": "content_filter",
-}
 
 _BROKEN_OFF: Final = ("failed", "cancelled")
 
@@ -92,17 +86,19 @@ class _OutputDetails(Struct):
 class _Usage(Struct):
     input_tokens: Count = None
     output_tokens: Count = None
+    total_tokens: Count = None
     input_tokens_details: _InputDetails | None = None
     output_tokens_details: _OutputDetails | None = None
 
     def normalized(self) -> Usage:
         """Return the counts in the sense of `Usage`; reasoning is in the output."""
-        return Usage(
+        usage = Usage(
             input=self.input_tokens,
             output=self.output_tokens,
             cached=self.input_tokens_details.cached_tokens if self.input_tokens_details else None,
             reasoning=self.output_tokens_details.reasoning_tokens if self.output_tokens_details else None,
         )
+        return with_total(usage, self.total_tokens)
 
 
 class _Assembly:
@@ -115,6 +111,7 @@ class _Assembly:
         self.refusals: list[str] = []
         self.items: list[_Item] = []
         self._answer: _Answer | None = None
+        self.usage: Usage | None = None
 
     @property
     def finished(self) -> bool:
@@ -123,6 +120,7 @@ class _Assembly:
 
     def add(self, answer: _Answer) -> str:
         """Add a response object and return the text that is new in it. Raises `ModelError` if it failed."""
+        self.usage = read_usage(value_of(answer.usage), _Usage) or self.usage
         error = value_of(answer.error)
         if error or answer.status in _BROKEN_OFF:
             reason = error or f"the model broke off: {answer.status}"
@@ -152,7 +150,7 @@ class _Assembly:
                 calls.add(id=name, name=item.name, arguments=arguments_text(item.arguments))
         return Completion(
             content="".join(self.texts),
-            usage=read_usage(value_of(answer.usage), _Usage),
+            usage=self.usage,
             finish_reason=self._finish(answer),
             request_id=self._head.request_id or answer.id,
             model=answer.model,
@@ -174,12 +172,13 @@ class _Assembly:
     def _finish(self, answer: _Answer) -> FinishReason | None:
         if answer.status == "incomplete":
             details = answer.incomplete_details or _Incomplete()
-            return _INCOMPLETE.get(details.reason or "", "length")
+            reason = read_finish_reason(details.reason) or "length"
+            return "other" if reason == "stop" else reason  # it says itself that it is not complete
         if any(self.refusals):
             return "refusal"
         if any(item.type == "function_call" for item in self.items):
             return "tool_calls"
-        return "stop" if answer.status == "completed" else None
+        return read_finish_reason(answer.status)  # ``completed``, or such as ``in_progress``
 
 
 _read_answer = TolerantDecoder(_Answer)
@@ -221,6 +220,11 @@ class _EventsDecoder(EventDecoder):
         """Return the whole answer. Raises `ModelError` if the last event was not seen."""
         self.check_end()
         return self._assembly.completion()
+
+    @property
+    def usage(self) -> Usage | None:
+        """The tokens of the call, as far as the stream has told them."""
+        return self._assembly.usage
 
 
 class OpenAIResponses(Dialect):
@@ -288,9 +292,10 @@ class OpenAIResponses(Dialect):
         """Return the plain answer. Raises `ModelError`."""
         answer = head.read(_read_answer, content)
         assembly = _Assembly(head)
-        assembly.add(answer)
-        if answer.output is None:
-            raise head.failure_inside(content)
+        with counted(assembly):
+            assembly.add(answer)
+            if answer.output is None:
+                raise head.failure_inside(content)
         return assembly.completion()
 
 

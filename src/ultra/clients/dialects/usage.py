@@ -2,19 +2,44 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Protocol, TypeAlias
 
 import msgspec
+from msgspec.structs import replace
 
 from ultra.clients.dialects.tolerant import TolerantDecoder
+from ultra.errors import ModelError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ultra.messages.results import Usage
 
-__all__ = ["Count", "read_usage"]
+__all__ = ["Count", "counted", "read_usage", "with_total"]
 
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**53)] | None
 """A number of tokens as a provider reports it; None where it reports none."""
+
+
+class Counts(Protocol):
+    """What keeps the tokens of a call as far as its answer has told them."""
+
+    @property
+    def usage(self) -> Usage | None:
+        """The tokens so far; None: nothing was told yet."""
+        ...
+
+
+@contextmanager
+def counted(counts: Counts) -> Iterator[None]:
+    """Write the tokens that were told so far into a `ModelError` of the block: they cost money, too."""
+    try:
+        yield
+    except ModelError as error:
+        if error.usage is None:
+            error.usage = counts.usage
+        raise
 
 
 class WireUsage(Protocol):
@@ -34,3 +59,16 @@ def read_usage(found: object, wire: type[WireUsage]) -> Usage | None:
     except (msgspec.ValidationError, UnicodeError):
         return None
     return None if usage.input is None and usage.output is None else usage
+
+
+def with_total(usage: Usage, total: int | None) -> Usage:
+    """Return the counts with what only their `total` tells.
+
+    Some servers count reasoning nowhere else. What is above the sum is taken for output, and one count that
+    is missing for the rest; that may be wrong, so the counts are marked as estimated.
+    """
+    if not total or total <= usage.total or (usage.input is None and usage.output is None):
+        return usage
+    if usage.input is None:
+        return replace(usage, input=total - usage.total, estimated=True)
+    return replace(usage, output=total - usage.input, estimated=True)

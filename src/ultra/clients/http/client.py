@@ -84,6 +84,9 @@ class HTTPClient:
     reopens: ClassVar = True
     """An orchestrator may close the client when it stops: a later call opens new connections."""
 
+    tells_finish_reason: ClassVar = True
+    """Every API says why a model stopped. An answer that says nothing is taken, and not kept for others."""
+
     option_names: ClassVar = frozenset(CallOptions.__struct_fields__) - {"system"}
     """The options that a request may set; an orchestrator leaves out those that only other clients take."""
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Self
 import trio
 
 from ultra.clients.dialects.decoders import PlainAnswer
+from ultra.clients.dialects.usage import counted
 from ultra.errors import ModelError
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from ultra.clients.http.body import ResponseBody
     from ultra.clients.http.connections import Connections
     from ultra.clients.http.wording import Wording
-    from ultra.messages.results import Completion
+    from ultra.messages.results import Completion, Usage
 
 __all__ = ["CompletionStream"]
 
@@ -60,6 +61,11 @@ class CompletionStream:
         """Leave out the empty pieces, and return this stream."""
         self._with_signs = False
         return self
+
+    @property
+    def usage(self) -> Usage | None:
+        """The tokens of the call, as far as the provider has told them so far; None: it has told none."""
+        return None if self._decoder is None else self._decoder.usage
 
     def __aiter__(self) -> Self:
         return self
@@ -147,9 +153,10 @@ class CompletionStream:
         assert decoder is not None  # noqa: S101 - there are data
         texts: list[str] = []
         try:
-            for text in decoder.feed(data) if data else decoder.flush():
-                texts.append(text)  # noqa: PERF402 - what came before an error is kept
-            completion = decoder.completion() if decoder.terminated or not data else None
+            with counted(decoder):
+                for text in decoder.feed(data) if data else decoder.flush():
+                    texts.append(text)  # noqa: PERF402 - what came before an error is kept
+                completion = decoder.completion() if decoder.terminated or not data else None
             if completion is not None:
                 self._wording.check(completion)
         except ModelError as failure:
@@ -168,6 +175,8 @@ class CompletionStream:
         if self._decoder is not None and self._decoder.finished and failure.kind in {"connection", "timeout"}:
             self._finish(self._decoder.completion())
         else:
+            if failure.usage is None:
+                failure.usage = self.usage
             self._failure = failure
 
     def _finish(self, completion: Completion) -> None:

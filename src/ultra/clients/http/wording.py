@@ -42,6 +42,7 @@ def with_address(failure: ModelError, url: str) -> ModelError:
         retryable=failure.retryable,
         retry_after=failure.retry_after,
         request_id=failure.request_id,
+        usage=failure.usage,
     )
 
 

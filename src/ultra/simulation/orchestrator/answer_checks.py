@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import fsum, isclose
 from string import printable
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +18,7 @@ from ultra.messages.events import (
     StageCompleted,
     StageStarted,
 )
+from ultra.simulation.orchestrator.models import MADE_UP
 
 if TYPE_CHECKING:
     from ultra.messages.events import Event
@@ -105,6 +107,7 @@ class AnswerChecks:
             f"the status is {result.status!r} with {len(result.failures)} failures "
             f"and a {result.synthesis_source} synthesis",
         )
+        self._check_cost(result)
         answered = result.stages["initial"]
         strict = request.quorum == "all"
         needed = len(answered) if strict else int(request.quorum)
@@ -116,6 +119,25 @@ class AnswerChecks:
         )
         told = {*answered, *(failure.model_name for failure in result.failures)}
         check(1, len(told) >= 2, f"of all models, the run tells of {sorted(told)} alone")
+
+    def _check_cost(self, result: OrchestrationResult) -> None:
+        """Check that the cost of a run is the sum of what its result shows: all its models have a price."""
+        check = self._record.check
+        costs = [response.cost for step in result.steps for response in step.responses]
+        costs += [*(failure.cost for failure in result.failures), result.other_cost]
+        shown = fsum(cost for cost in costs if cost is not None)
+        check(
+            1,
+            result.cost is not None and isclose(result.cost, shown, abs_tol=1e-9),
+            f"the run has cost {result.cost} dollars, and its result shows {shown}",
+        )
+        for step in result.steps:
+            for response in step.responses:
+                paid = response.cached or bool(response.cost)
+                check(1, paid, f"an answer has cost {response.cost} dollars", response.model_name)
+        for failure in result.failures:
+            paid = bool(failure.cost) or MADE_UP not in failure.message
+            check(1, paid, f"failing has cost {failure.cost} dollars", failure.model_name)
 
     def check_response(self, name: str, response: ModelResponse, prompt: str, *, whole: bool = True) -> None:
         """Check what the model `name` is said to have answered.

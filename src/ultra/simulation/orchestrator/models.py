@@ -15,6 +15,7 @@ import trio
 from ultra.clients import HTTPLimits, OpenAIClient
 from ultra.errors import ErrorKind, ModelError
 from ultra.faults.transport import FaultyTransport
+from ultra.messages.results import Usage
 from ultra.simulation.record import TIME_TOLERANCE
 
 if TYPE_CHECKING:
@@ -33,6 +34,12 @@ NOT_CACHED: Final = "fresh"
 """The first word of prompts that are asked without the cache, so that equal requests share nothing."""
 
 WORDS: Final = ("north", "south", "east", "west", "up", "down", "left", "right")
+MADE_UP: Final = "made up"
+"""What a call that fails says; over HTTP, nothing of it arrives."""
+
+LOST: Final = Usage(input=2, output=1)
+"""What such a call has used."""
+
 FAILURES: Final[tuple[ErrorKind, ...]] = ("server", "overloaded", "rate_limit", "connection", "auth")
 
 
@@ -125,7 +132,8 @@ class SimulatedModel:
 
     def _may_fail(self, share: float = 1.0) -> None:
         if self._random.random() < self._failing * share:
-            raise ModelError("made up", provider=self.name, kind=self._random.choice(FAILURES))
+            kind = self._random.choice(FAILURES)
+            raise ModelError(MADE_UP, provider=self.name, kind=kind, usage=LOST)
 
 
 class _Call:

@@ -12,6 +12,7 @@ from ultra.actors.model.breaker import BreakerPolicy
 from ultra.actors.model.limits import Limits
 from ultra.actors.model.retry import RetryPolicy
 from ultra.actors.model.timeouts import Timeouts
+from ultra.clients.pricing import Price
 from ultra.errors import OrchestratorClosed, UltraError
 from ultra.faults.rules import InjectedFault
 from ultra.orchestrator.orchestrator import MultiLLMOrchestrator
@@ -38,6 +39,7 @@ ENDINGS: Final[dict[Ending, int]] = {"rest": 6, "leave": 2, "close": 2, "cancel"
 
 NAMES: Final = ("first", "second", "third")
 USERS: Final = 2
+PRICE: Final = Price(input=1.0, output=1.0)
 INTENSITY: Final = RestartIntensity(2, within=2.0)
 
 GRACE: Final = 5.0
@@ -112,7 +114,8 @@ class OrchestratorRun:
         registered.append(model)
         behind_http = name == "third" and self.faults.over_http
         client = over_http(model, self.faults.plan) if behind_http else model
-        self.orchestrator.register_model(name, client, weight=float(self._random.randint(0, 5)))
+        weight = float(self._random.randint(0, 5))
+        self.orchestrator.register_model(name, client, weight=weight, price=PRICE)
         if len(registered) > 1:
             self._unregistered_until[name] = trio.current_time()
         self.record.add("registered", name, len(registered))

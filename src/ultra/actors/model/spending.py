@@ -1,0 +1,124 @@
+"""What the calls that are made for one answer use: failed ones, broken ones and lost hedges, too."""
+
+from __future__ import annotations
+
+from math import fsum
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from ultra.clients.answers import plain_usage
+from ultra.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from ultra.actors.model.metrics import MetricsRecorder
+    from ultra.clients.pricing import Price
+    from ultra.messages.results import Completion, Usage
+
+__all__ = ["NOTHING_SPENT", "CountedCall", "Spending", "Spent"]
+
+
+class Spent(NamedTuple):
+    """Tokens, and their dollars; None: none were counted, or there is no price."""
+
+    usage: Usage | None = None
+    cost: float | None = None
+
+    def plus(self, other: Spent) -> Spent:
+        """Return both together."""
+        usage = other.usage if self.usage is None else self.usage.plus(other.usage)
+        costs = [cost for cost in (self.cost, other.cost) if cost is not None]
+        return Spent(usage, sum(costs) if costs else None)
+
+
+NOTHING_SPENT = Spent()
+
+
+class Spending:
+    """The tokens and the dollars of all calls that are made for one answer, as far as they are counted.
+
+    Args:
+        price: of the model; None: it has none.
+        metrics: where each call counts when it has ended.
+        on_change: called with the sum so far, calls under way included, when it has changed.
+    """
+
+    __slots__ = ("_ended", "_metrics", "_on_change", "_price", "_under_way")
+
+    def __init__(
+        self, price: Price | None, metrics: MetricsRecorder, on_change: Callable[[Spent], None]
+    ) -> None:
+        self._price = price
+        self._metrics = metrics
+        self._on_change = on_change
+        self._ended: list[Usage] = []
+        self._under_way: dict[CountedCall, Usage] = {}
+
+    def call(self) -> CountedCall:
+        """Return a context manager in which one call is made; at its end, however it ends, it counts."""
+        return CountedCall(self)
+
+    def lost(self, answer: Completion) -> Usage | None:
+        """Return the tokens of the calls that have ended but for the one that gave this answer."""
+        lost = list(self._ended)
+        # By identity, and only once: a client may give the same counts, in the same object, each time.
+        number = next((n for n, usage in enumerate(lost) if usage is answer.usage), None)
+        if number is not None:
+            del lost[number]
+        return _sum(lost)
+
+    def seen(self, call: CountedCall, usage: Usage) -> None:
+        """Note what a call has used so far."""
+        self._under_way[call] = usage
+        self._tell()
+
+    def ended(self, call: CountedCall, usage: Usage | None) -> None:
+        """Note what a call has used in all; None: as much as was seen."""
+        seen = self._under_way.pop(call, None)
+        if usage is None or (usage.input is None and usage.output is None):
+            usage = seen
+        if usage is None:
+            return
+        self._ended.append(usage)
+        self._metrics.used(usage, self._cost(usage))
+        self._tell()
+
+    def _tell(self) -> None:
+        usages = [*self._ended, *self._under_way.values()]
+        cost = None if self._price is None else fsum(map(self._price.of, usages))
+        self._on_change(Spent(_sum(usages), cost))
+
+    def _cost(self, usage: Usage) -> float | None:
+        return None if self._price is None else self._price.of(usage)
+
+
+class CountedCall:
+    """One call of a client, while it is under way."""
+
+    __slots__ = ("_spending", "_usage")
+
+    def __init__(self, spending: Spending) -> None:
+        self._spending = spending
+        self._usage: Usage | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        told = plain_usage(error.usage) if isinstance(error, ModelError) else None
+        self._spending.ended(self, told if self._usage is None else self._usage)
+
+    def seen(self, usage: Usage) -> None:
+        """Note what the provider has counted so far."""
+        self._spending.seen(self, usage)
+
+    def answered(self, completion: Completion) -> None:
+        """Note what the answer says that it has used."""
+        self._usage = completion.usage
+
+
+def _sum(usages: Iterable[Usage]) -> Usage | None:
+    total: Usage | None = None
+    for usage in usages:
+        total = usage if total is None else total.plus(usage)
+    return total
