@@ -10,9 +10,9 @@ import trio
 from msgspec.structs import replace
 
 from ultra.actors.coordinator.accounts import cut_answers, total_cost, total_tokens, unfinished
+from ultra.actors.coordinator.assessment import Assessment
 from ultra.actors.coordinator.gathering import Gathering
-from ultra.actors.coordinator.grading import agree, ask_judge, call_scorer
-from ultra.actors.coordinator.reading import Reader, candidate_name, is_too_long
+from ultra.actors.coordinator.reading import Reader, is_too_long
 from ultra.actors.coordinator.steps import Call, OpenStep
 from ultra.actors.model.messages import Generate, LocalRequest, seconds_until
 from ultra.actors.model.spending import NOTHING_SPENT
@@ -36,15 +36,12 @@ from ultra.messages.events import (
 )
 from ultra.messages.request import ModelRequest
 from ultra.messages.results import (
-    ConfidenceBasis,
     ModelFailure,
     ModelMetrics,
     ModelResponse,
     OrchestrationResult,
-    QualityBasis,
     Step,
 )
-from ultra.scoring.agreement import agreed_at_once, agreement
 from ultra.strategies.base import Answer, Model
 
 if TYPE_CHECKING:
@@ -56,7 +53,6 @@ if TYPE_CHECKING:
     from ultra.messages.options import RunOptions
     from ultra.prompts.composing import Task
     from ultra.scoring.agreement import Agreed
-    from ultra.scoring.final_answers import FinalAnswer
     from ultra.strategies.base import Write
 
 __all__ = ["Run"]
@@ -92,13 +88,10 @@ class Run:
         self._degraded = False
         self._other_cost: float | None = None  # of the judge's grades, and of calls that became needless
         self._unusable: dict[str, None] = {}
-        self._agreed: tuple[dict[str, str], Agreed] | None = None  # the latest answers that were compared
-        self._read: dict[str, FinalAnswer | None] = {}  # the final answers of the texts that were compared
         self._refused_by: dict[Callable[[Model], ModelRequest], set[str]] = {}  # by what writes prompts
-        self._graded: set[str] = set()  # answers whose quality is the word of a judge or of the caller
+        self._assessment = Assessment(self, message, local, self._reader, self._weights)
         if local.spending is not None:
             local.spending.read = self.spent
-        self._quality_basis: QualityBasis | None = None
 
     async def execute(self) -> OrchestrationResult:
         """Carry out the run.
@@ -122,7 +115,7 @@ class Run:
             given = answer.response
             if given is not None and not given.is_whole:
                 self.degrade(unfinished(given))
-            confidence, basis = await self._confidence(answer)
+            confidence, basis = await self._assessment.confidence(answer)
             degraded = self._degraded or bool(self.failures) or answer.source in _STAND_INS
             return OrchestrationResult(
                 run_id=self._message.run_id,
@@ -132,7 +125,7 @@ class Run:
                 synthesis_source=answer.source,
                 confidence=confidence,
                 confidence_basis=basis,
-                quality_basis=self._quality_basis,
+                quality_basis=self._assessment.quality_basis,
                 status="degraded" if degraded else "success",
                 steps=self.steps,
                 failures=self.failures,
@@ -433,99 +426,15 @@ class Run:
         self, responses: Sequence[ModelResponse], *, within: float | None = None
     ) -> list[ModelResponse]:
         """Score answers by the scorer, then by the judge; see `RunContext.score`."""
-        step, local = self._current_step(), self._local
-        scores: dict[str, float] = {}
-        if local.scorer is agreement:
-            agreed = await self.agree(responses)
-            scores = agreed.scores
-            if scores:
-                self._quality_basis = "votes" if agreed.counted else "similarity"
-        elif local.scorer is not None:
-            scores = call_scorer(self, local.scorer, step.name, responses, self._weights_of(responses))
-            self._graded.update(scores)
-        if local.judge is not None and self.judge is not None:
-            grades = await self._grades(local.judge, self.judge, responses, self.deadline(within))
-            self._graded.update(grades)
-            scores |= grades
-        if self._graded:
-            self._quality_basis = "grade"
-        return [step.scored(response, scores, self._targets) for response in responses]
+        return await self._assessment.score(self._current_step(), responses, self.deadline(within))
 
     async def agree(self, responses: Sequence[ModelResponse]) -> Agreed:
         """Count how answers agree; see `RunContext.agree`."""
-        texts = {candidate_name(response): response.content for response in responses}
-        if self._agreed is None or self._agreed[0] != texts:
-            agreed = await agree(self.request.prompt, texts, self._weights_of(responses), self._read)
-            self._agreed = texts, agreed
-        return self._agreed[1]
-
-    def _weights_of(self, responses: Sequence[ModelResponse]) -> dict[str, float]:
-        return {candidate_name(response): self._weights[response.model_name] for response in responses}
-
-    async def _confidence(self, answer: Answer) -> tuple[float | None, ConfidenceBasis | None]:
-        """Return how sure the run is of its answer, and by what: else by the share of votes for it.
-
-        Those that vote are the answers of the first step that has any.
-        """
-        if answer.confidence is not None or answer.response is None:
-            return answer.confidence, answer.basis
-        chosen = answer.source == "selected" and candidate_name(answer.response) in self._graded
-        if chosen and answer.response.quality is not None:
-            return answer.response.quality, "quality"
-        voters = next((step.responses for step in self.steps if step.responses), ())
-        texts = {candidate_name(response): response.content for response in voters}
-        weights = self._weights_of(voters)
-        if not any(weights.values()):
-            weights = dict.fromkeys(weights, 1.0)
-        name = candidate_name(answer.response)
-        if texts.get(name) != answer.response.content:
-            name = ""  # it is none of them, and has no vote
-            texts, weights = {**texts, name: answer.response.content}, {**weights, name: 0.0}
-        agreed = await agree(self.request.prompt, texts, weights, self._read)
-        if agreed.counted and agreed.finals[name] is None:
-            agreed = await agree(self.request.prompt, texts, weights, self._read, by_text=True)
-        return min(1.0, agreed.votes[name]), "votes" if agreed.counted else "similarity"
-
-    async def _grades(
-        self, target: Target, judge: Model, responses: Sequence[ModelResponse], deadline: float
-    ) -> dict[str, float]:
-        """Return the judge's grades; what it does wrong is a notice, and never the run's failure."""
-        try:
-            request, _ = self._reader.composer("judge", responses, self._weights, (), None)(judge)
-            labels = self._reader.labels(responses, self._weights)
-            grades = await ask_judge(
-                self._message,
-                self._local,
-                target,
-                request=request,
-                labels=labels,
-                candidates=[response.content for response in responses],
-                deadline=deadline,
-                pay=self.pay,
-            )
-        except UltraError as error:
-            self.note(f"the judge {judge.name!r} gave no scores: {error}")
-            return {}
-        missing = [name for name in labels.values() if name not in grades]
-        if missing:
-            self.note(f"the judge {judge.name!r} gave no clear grade to: {', '.join(missing)}")
-        return grades
+        return await self._assessment.agree(responses)
 
     def best(self, responses: Sequence[ModelResponse]) -> ModelResponse:
         """Return the best of several answers; see `RunContext.best`."""
-        texts = {candidate_name(response): response.content for response in responses}
-        if self._agreed is None or self._agreed[0] != texts:  # few answers, or `agree` was awaited before
-            weights = self._weights_of(responses)
-            self._agreed = texts, agreed_at_once(self.request.prompt, texts, weights, self._read)
-        votes = self._agreed[1].votes
-
-        def rank(response: ModelResponse) -> tuple[bool, float, float]:
-            name = candidate_name(response)
-            told = response.quality if name in self._graded else None
-            return response.is_whole, told or 0.0, votes[name]
-
-        # Those of higher weight come first, and `max` takes the first of equals.
-        return max(self.by_weight(responses), key=rank)
+        return self._assessment.best(responses)
 
     # --- the rest of a context --------------------------------------------------------------------------
 
