@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.local_model import needs_model
 from ultra.clients import catalog, connect
 from ultra.clients.adapter import ClientAdapter
 from ultra.clients.catalog import PROVIDERS, Facts, ModelInfo, model_info
@@ -146,8 +147,8 @@ def test_a_wrong_fact_is_refused(told: dict[str, Any], says: str) -> None:
         connect("vllm:m", **told)
 
 
+@needs_model
 def test_the_embedded_model_is_known() -> None:
-    pytest.importorskip("xllamacpp", reason="the extra local is not installed")
     with pytest.raises(BadCall, match="cannot be told"):
         connect("local:careful", images=True)
     info = connect("local:careful").info

