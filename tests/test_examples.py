@@ -46,6 +46,18 @@ async def test_the_basic_example_runs_on_its_own_voices_without_the_embedded_mod
     assert "careful: 3 attempts" in printed
 
 
+async def test_the_conversation_example_goes_on_from_the_first_answer(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    await load("conversation").main()
+
+    assert capsys.readouterr().out.splitlines() == [
+        "You asked 1 question so far.",
+        "counter: You asked 2 questions so far.",
+        "reader: It began with: User: Hello! Who are you?",
+    ]
+
+
 async def test_the_custom_stage_example_runs_its_stages_in_order(capsys: pytest.CaptureFixture[str]) -> None:
     await load("custom_stage").main()
 

@@ -130,6 +130,31 @@ async def test_the_prompt_comes_from_stdin_and_the_system_prompt_with_it() -> No
         ]
 
 
+async def test_images_and_documents_go_with_the_question(tmp_path: Path) -> None:
+    image, note = tmp_path / "photo.png", tmp_path / "note.txt"
+    image.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(16))
+    note.write_text("a note")
+    async with chat_server() as server:
+        parts = ("--image", str(image), "--image", "https://example.org/b.png", "--file", str(note))
+        done = await run_ultra(
+            "ask", "What?", "--model", "openai:first", *parts, "--stages", "initial", env=server.environment
+        )
+
+    assert done.returncode == 0, done.stderr
+    (message,) = server.scripts["first"].requests[0]["messages"]
+    kinds = [part["type"] for part in message["content"]]
+    assert kinds == ["text", "image_url", "image_url", "file"]
+    assert message["content"][1]["image_url"]["url"].startswith("data:image/png;base64,")
+    assert message["content"][2]["image_url"]["url"] == "https://example.org/b.png"
+
+
+async def test_a_file_that_is_no_image_is_bad_usage(tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_text("words")
+    done = await run_ultra("ask", "What?", *TWO, "--image", str(tmp_path / "x.png"))
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"of no known type; give a PNG, JPEG, GIF or WebP image" in done.stderr
+
+
 async def test_stages_and_models_can_be_chosen() -> None:
     async with chat_server() as server:
         done = await run_ultra(

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from io import BufferedReader
 
+    from ultra.messages.chat import Part
+    from ultra.messages.conversation import Conversation
+
 __all__ = [
     "CONFIGURATION",
     "EMBEDDED_MODELS",
@@ -27,6 +30,7 @@ __all__ = [
     "parse_names",
     "parse_on_cut",
     "parse_quorum",
+    "read_parts",
     "read_prompt",
 ]
 
@@ -55,12 +59,13 @@ class RequestedModel:
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """A question, and how to ask it; None: as the orchestrator does.
+    """A question with its images and documents, and how to ask it; None: as the orchestrator does.
 
     With a `configuration`, its models are asked; `found`: it was found, and not named by the user.
     """
 
     prompt: str
+    parts: tuple[Part, ...] = ()
     models: tuple[RequestedModel, ...] = ()
     configuration: Path | None = None
     found: bool = False
@@ -71,6 +76,15 @@ class Question:
     timeout: float | None = None
     quorum: int | Literal["all"] | None = None
     on_cut: str | None = None
+
+    @property
+    def conversation(self) -> Conversation:
+        """The question as the orchestrator takes it."""
+        if not self.parts:
+            return self.prompt
+        from ultra.messages.chat import ChatMessage, TextPart  # noqa: PLC0415 - not for the help alone
+
+        return [ChatMessage("user", (TextPart(self.prompt), *self.parts))]
 
     @property
     def is_to_embedded(self) -> bool:
@@ -91,6 +105,13 @@ class Question:
             return None
         by_identifier = {model.identifier: name for name, model in self.names().items()}
         return [by_identifier.get(name, name) for name in self.chosen]
+
+
+def read_parts(images: Sequence[str] | None, files: Sequence[str] | None) -> tuple[Part, ...]:
+    """Return the images and the documents at these paths or addresses. Raises `BadCall`."""
+    from ultra.messages.chat import FilePart, ImagePart  # noqa: PLC0415 - not for the help alone
+
+    return (*map(ImagePart.of, images or ()), *map(FilePart.of, files or ()))
 
 
 def find_configuration(given: Path | None, models: Sequence[str] | None) -> Path | None:

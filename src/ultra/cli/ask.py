@@ -14,6 +14,7 @@ from ultra.cli.arguments import (
     parse_names,
     parse_on_cut,
     parse_quorum,
+    read_parts,
     read_prompt,
 )
 from ultra.cli.commands import new_app
@@ -67,6 +68,22 @@ def ask(
         list[str] | None,
         typer.Option(metavar="STAGE,...", help="The stages to run.  [default: initial,synthesis]"),
     ] = None,
+    images: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--image",
+            metavar="FILE|URL",
+            help="An image that belongs to the question (PNG, JPEG, GIF, WebP); repeat it for more.",
+        ),
+    ] = None,
+    files: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--file",
+            metavar="FILE|URL",
+            help="A document that belongs to the question (PDF, or text); repeat it for more.",
+        ),
+    ] = None,
     system: Annotated[
         str | None, typer.Option(metavar="TEXT", help="A system prompt for the models' answers.")
     ] = None,
@@ -119,6 +136,7 @@ def ask(
         configuration = find_configuration(config, models)
         question = Question(
             prompt=read_prompt(prompt),
+            parts=read_parts(images, files),
             models=parse_models(models or choose_models()) if configuration is None else (),
             configuration=configuration,
             found=config is None,

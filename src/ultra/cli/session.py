@@ -61,7 +61,7 @@ async def _ask(question: Question, view: View) -> None:
     orchestrator, has_own_way = _orchestrator(question)
     async with orchestrator:
         asked = orchestrator.stream_responses(
-            question.prompt,
+            question.conversation,
             question.stages,
             question.chosen_names(),
             strategy=_strategy(question, has_own_way=has_own_way),
