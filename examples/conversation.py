@@ -14,8 +14,8 @@ PIXEL = bytes.fromhex(  # a PNG of one pixel
 )
 
 
-async def counter(prompt: str, *, messages: list[dict[str, object]]) -> str:
-    """A client that declares `messages` gets the conversation, in the form of OpenAI's chat completions."""
+async def counter(messages: list[dict[str, object]]) -> str:
+    """A client that takes `messages` gets the conversation, in the form of OpenAI's chat completions."""
     asked = sum(message["role"] == "user" for message in messages)
     return f"You asked {asked} question{'' if asked == 1 else 's'} so far."
 
@@ -25,7 +25,8 @@ class Reader:
 
     async def generate(self, prompt: str, *, system: str | None = None) -> str:
         """Answer with how the conversation began; a system prompt that is declared stands apart."""
-        return f"It began with: {prompt.splitlines()[0]}"
+        manner = f" ({system})" if system else ""
+        return f"It began with: {prompt.splitlines()[0]}{manner}"
 
 
 async def main() -> None:

@@ -54,7 +54,7 @@ async def test_the_conversation_example_goes_on_from_the_first_answer(
     assert capsys.readouterr().out.splitlines() == [
         "You asked 1 question so far.",
         "counter: You asked 2 questions so far.",
-        "reader: It began with: User: Hello! Who are you?",
+        "reader: It began with: User: Hello! Who are you? (Be brief.)",
     ]
 
 
