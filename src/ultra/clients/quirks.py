@@ -36,6 +36,8 @@ class Quirks(Struct, frozen=True, kw_only=True):
         responses: the model answers in the Responses API alone.
         versioned: ``/v1`` is missing at the end of the address.
         thinking_budget: it takes the effort of reasoning as a number of tokens.
+        cache_hints: it takes ``cache_control`` in OpenAI's form of messages; others refuse unknown fields.
+        signed_calls: in that form, it wants calls back with the signatures of thoughts that they came with.
     """
 
     omitted: tuple[str, ...] = ()
@@ -45,6 +47,8 @@ class Quirks(Struct, frozen=True, kw_only=True):
     responses: bool = False
     versioned: bool = False
     thinking_budget: bool = False
+    cache_hints: bool = False
+    signed_calls: bool = False
 
     def joined(self, other: Quirks) -> Quirks:
         """Return the quirks of both; where both rename a field, as `other` does."""
@@ -79,7 +83,15 @@ class Quirks(Struct, frozen=True, kw_only=True):
         return found
 
 
-_FLAGS: Final = ("no_system", "no_stream", "responses", "versioned", "thinking_budget")
+_FLAGS: Final = (
+    "no_system",
+    "no_stream",
+    "responses",
+    "versioned",
+    "thinking_budget",
+    "cache_hints",
+    "signed_calls",
+)
 
 _BUDGETS: Final = {"none": 0, "minimal": 512, "low": 1024, "medium": 8192, "high": 24_576}
 """Tokens, as Google's own translation of OpenAI's efforts has them."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+from msgspec.structs import replace
 
 from ultra.messages.chat import FilePart, ImagePart, ReasoningPart, TextPart
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from ultra.messages.chat import ChatMessage, Part
     from ultra.messages.schema import JsonSchema
@@ -24,18 +26,52 @@ __all__ = [
 ]
 
 
-def messages_as_openai(messages: Iterable[ChatMessage]) -> list[dict[str, Any]]:
-    """Return `messages` as OpenAI's chat completions take them. Reasoning is left out."""
-    return [message_as_openai(message) for message in messages]
+def messages_as_openai(
+    messages: Iterable[ChatMessage],
+    *,
+    cache_hints: bool = False,
+    encode: Callable[[ChatMessage], dict[str, Any]] | None = None,
+) -> list[dict[str, Any]]:
+    """Return `messages` as OpenAI's chat completions take them. Reasoning is left out.
+
+    The API takes only text as the result of a tool, so the images and documents in results follow these as a
+    message of the user.
+
+    Args:
+        messages: the conversation.
+        cache_hints: whether `cache_control` is kept; OpenAI refuses it.
+        encode: encodes one message; `message_as_openai` by default.
+    """
+    given: list[dict[str, Any]] = []
+    seen: list[dict[str, Any]] = []  # in results of tools that follow each other
+    for message in messages:
+        if seen and message.role != "tool":
+            given.append({"role": "user", "content": seen})
+            seen = []
+        if message.role == "tool" and not isinstance(message.content, str):
+            media = [part for part in message.content if isinstance(part, ImagePart | FilePart)]
+            if media:
+                seen.append({"type": "text", "text": _FROM_TOOL.format(call=message.tool_call_id)})
+                seen += [_part(part, cache_hints=cache_hints) for part in media]
+                texts = [part for part in message.content if isinstance(part, TextPart)]
+                message = replace(message, content=tuple(texts) or _SEE_BELOW)  # noqa: PLW2901 - what is sent of it
+        given.append(encode(message) if encode else message_as_openai(message, cache_hints=cache_hints))
+    return [*given, {"role": "user", "content": seen}] if seen else given
 
 
-def message_as_openai(message: ChatMessage) -> dict[str, Any]:
-    """Return one message as OpenAI's chat completions take it. Reasoning is left out."""
+def message_as_openai(message: ChatMessage, *, cache_hints: bool = False) -> dict[str, Any]:
+    """Return one message as OpenAI's chat completions take it. Reasoning is left out.
+
+    `cache_hints` says whether `cache_control` is kept.
+    """
     content: str | list[dict[str, Any]] | None
     if isinstance(message.content, str):
         content = message.content
     else:
-        content = [_part(part) for part in message.content if not isinstance(part, ReasoningPart)]
+        parts = [part for part in message.content if not isinstance(part, ReasoningPart)]
+        content = [_part(part, cache_hints=cache_hints) for part in parts]
+        if message.role == "assistant" and not parts:
+            content = ""
     given: dict[str, Any] = {"role": message.role, "content": content}
     if message.tool_calls:
         given["content"] = content or None
@@ -82,7 +118,11 @@ def data_url(part: ImagePart | FilePart) -> str:
     return f"data:{part.media_type};base64,{base64.b64encode(part.data).decode()}"
 
 
-def _part(part: Part) -> dict[str, Any]:
+_FROM_TOOL: Final = "From the result of the call {call}:"
+_SEE_BELOW: Final = "The result follows in the next message of the user."
+
+
+def _part(part: Part, *, cache_hints: bool) -> dict[str, Any]:
     given: dict[str, Any]
     match part:
         case TextPart():
@@ -99,6 +139,6 @@ def _part(part: Part) -> dict[str, Any]:
             }
         case ReasoningPart():
             given = {"type": "text", "text": part.text}
-    if not isinstance(part, ReasoningPart) and part.cache_control is not None:
+    if cache_hints and not isinstance(part, ReasoningPart) and part.cache_control is not None:
         given["cache_control"] = part.cache_control
     return given

@@ -49,6 +49,9 @@ _KNOWN: Final = (
         quirks=Quirks(renamed=(("seed", "random_seed"),), omitted=("stream_options.include_usage",)),
     ),
     _Known(provider="gemini", model=r"(models/)?gemma-[123]", quirks=Quirks(no_system=True)),
+    _Known(provider="openrouter", quirks=Quirks(cache_hints=True)),
+    _Known(host="openrouter.ai", quirks=Quirks(cache_hints=True)),
+    _Known(host="googleapis.com", quirks=Quirks(signed_calls=True)),  # Gemini in OpenAI's form
     _Known(provider="gemini", model=r"(models/)?gemini-2\.5", quirks=Quirks(thinking_budget=True)),
 )
 

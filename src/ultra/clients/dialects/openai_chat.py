@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -20,6 +21,7 @@ from ultra.errors import BadCall
 from ultra.messages.chat import ReasoningPart
 from ultra.messages.openai_form import (
     message_as_openai,
+    messages_as_openai,
     schema_as_openai,
     tool_as_openai,
     tool_choice_as_openai,
@@ -319,6 +321,9 @@ class OpenAIChat(Dialect):
 
     stream_decoder = _ChunkDecoder
 
+    cache_hints = False  # whether `cache_control` is sent
+    signed_calls = False  # whether calls go back with their signatures
+
     def __init__(self, model: str, *, provider: str, base_url: str) -> None:
         super().__init__(model, provider=provider, base_url=base_url)
         self.base_url = without_endings(self.base_url, "/chat/completions", "/completions", "/responses")
@@ -330,10 +335,14 @@ class OpenAIChat(Dialect):
             address = f"{address}/v1"
         if quirks.responses:
             return OpenAIResponses(self.model, provider=self.provider, base_url=address)
-        return self if address == self.base_url else self._at(address)
+        return self._formed(quirks, address)
 
-    def _at(self, address: str) -> OpenAIChat:
-        return OpenAIChat(self.model, provider=self.provider, base_url=address)
+    def _formed(self, quirks: Quirks, address: str) -> OpenAIChat:
+        """Return this dialect at `address`, with what only some servers take."""
+        formed = copy(self)
+        formed.base_url = address
+        formed.cache_hints, formed.signed_calls = quirks.cache_hints, quirks.signed_calls
+        return formed
 
     def headers(self, api_key: str) -> dict[str, str]:
         """Return the header of the key, if there is one."""
@@ -356,7 +365,9 @@ class OpenAIChat(Dialect):
         choice = request.tool_choice
         return {
             "model": self.model,
-            "messages": [self._message(message) for message in messages_of(request, options)],
+            "messages": messages_as_openai(
+                messages_of(request, options), cache_hints=self.cache_hints, encode=self._message
+            ),
             "tools": [tool_as_openai(tool) for tool in request.tools] or None,
             "tool_choice": tool_choice_as_openai(choice) if choice and request.tools else None,
             "parallel_tool_calls": choice.parallel if choice and request.tools else None,
@@ -372,7 +383,11 @@ class OpenAIChat(Dialect):
         }
 
     def _message(self, message: ChatMessage) -> dict[str, Any]:
-        given = message_as_openai(message)
+        given = message_as_openai(message, cache_hints=self.cache_hints)
+        if self.signed_calls:
+            for call, sent in zip(message.tool_calls, given.get("tool_calls", ()), strict=True):
+                if call.signature is not None:
+                    sent["extra_content"] = {"google": {"thought_signature": call.signature}}
         own = [part.text for part in reasoning_of(message, self.provider) if part.text]
         if own and message.tool_calls:
             given["reasoning_content"] = "".join(own)
@@ -412,7 +427,7 @@ class AzureOpenAIChat(OpenAIChat):
     def adapted(self, quirks: Quirks) -> Dialect:
         """Return this dialect, or Azure's Responses API."""
         if not quirks.responses:
-            return self
+            return self._formed(quirks, self.base_url)
         root = self.base_url
         address = root if has_version(root) else f"{root}/openai/v1"
         return OpenAIResponses(self.model, provider=self.provider, base_url=address)

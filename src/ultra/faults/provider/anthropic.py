@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-import msgspec
-from msgspec import Struct
-
-from ultra.faults.provider.neutral import Failure, Message, Question
+from ultra.faults.provider.anthropic_reading import THOUGHT_CALLS, read
+from ultra.faults.provider.neutral import Failure
 from ultra.faults.provider.protocol import (
     RELEASED,
     Event,
@@ -16,48 +14,23 @@ from ultra.faults.provider.protocol import (
     Refused,
     Wording,
     bearer,
-    decode,
     event,
     page_size,
 )
+from ultra.faults.provider.signatures import signature_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from starlette.requests import Request
 
-    from ultra.faults.provider.neutral import Answer, FailureKind
+    from ultra.faults.provider.neutral import Answer, FailureKind, Question, WrittenCall
     from ultra.faults.provider.rate_limits import LimitState
 
 __all__ = ["ANTHROPIC"]
 
 
-class _Block(Struct):
-    text: str = ""
-
-
-class _Message(Struct):
-    role: str
-    content: str | list[_Block]
-
-
-class _Request(Struct):
-    model: Annotated[str, msgspec.Meta(min_length=1)]
-    messages: Annotated[list[_Message], msgspec.Meta(min_length=1)]
-    max_tokens: Annotated[int, msgspec.Meta(ge=1)]
-    system: str | list[_Block] = ""
-    stop_sequences: list[str] | None = None
-    stream: bool | None = None
-
-
-class _CountRequest(_Request):
-    max_tokens: int = 1
-
-
-_decoder: Final[msgspec.json.Decoder[_Request]] = msgspec.json.Decoder(_Request)
-_count_decoder: Final[msgspec.json.Decoder[_Request]] = msgspec.json.Decoder(_CountRequest)
-
-_STOP_REASON: Final = {"stop": "end_turn", "length": "max_tokens"}
+_STOP_REASON: Final = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 
 
 class _Anthropic(Protocol):
@@ -85,22 +58,15 @@ class _Anthropic(Protocol):
         return request.headers.get("x-api-key") or bearer(request)
 
     def read(self, request: Request, body: bytes) -> Question:
-        counting = request.url.path.endswith("/count_tokens")
-        asked = decode(_count_decoder if counting else _decoder, body)
-        return Question(
-            model=asked.model,
-            messages=tuple(Message(each.role, _text(each.content)) for each in asked.messages),
-            system=_text(asked.system),
-            stream=bool(asked.stream),
-            max_tokens=asked.max_tokens,
-            stop=tuple(asked.stop_sequences or ()),
-        )
+        return read(body, counting=request.url.path.endswith("/count_tokens"))
 
     def whole(self, answer: Answer) -> dict[str, Any]:
-        thinking = [_block("thinking", answer.thought, signature="ultra")] if answer.reasoning else []
+        signature = signature_of(answer.thought)
+        thinking = [_block("thinking", answer.thought, signature=signature)] if answer.reasoning else []
         text = [_block("text", answer.text)] if answer.pieces and answer.finish != "refusal" else []
+        calls = [_call(answer, call, call.object) for call in answer.whole_calls]
         usage = {**_usage(answer), "service_tier": "standard"}
-        return {**_message(answer), "content": thinking + text, **_end(answer), "usage": usage}
+        return {**_message(answer), "content": thinking + text + calls, **_end(answer), "usage": usage}
 
     def events(self, answer: Answer) -> Iterator[Event]:
         start = {
@@ -119,7 +85,7 @@ class _Anthropic(Protocol):
             )
             for piece in answer.reasoning:
                 yield _delta(index, "thinking", piece)
-            signature = {"type": "signature_delta", "signature": "ultra"}
+            signature = {"type": "signature_delta", "signature": signature_of(answer.thought)}
             yield _event("content_block_delta", index=index, delta=signature)
             yield _event("content_block_stop", index=index)
             index += 1
@@ -127,8 +93,16 @@ class _Anthropic(Protocol):
             yield _event("content_block_start", index=index, content_block=_block("text", ""))
             for piece in answer.pieces:
                 yield _delta(index, "text", piece)
-            if answer.failure is None:
+            if answer.failure is None or answer.calls:
                 yield _event("content_block_stop", index=index)
+            index += 1
+        for call in answer.calls:
+            yield _event("content_block_start", index=index, content_block=_call(answer, call, {}))
+            for piece in ("", *call.pieces):
+                yield _delta(index, "input_json", piece, "partial_json")
+            if call.whole:
+                yield _event("content_block_stop", index=index)
+            index += 1
         if answer.failure is None:
             yield _event("message_delta", delta=_end(answer), usage=_usage(answer))
             yield _event("message_stop")
@@ -138,7 +112,7 @@ class _Anthropic(Protocol):
         error = {"type": wording.type, "message": wording.message}
         return {"type": "error", "error": error, "request_id": f"req_{request_id}"}
 
-    def failure_event(self, failure: Failure, request_id: str) -> bytes:
+    def failure_event(self, failure: Failure, request_id: str, number: int) -> bytes:  # noqa: ARG002 - not numbered
         return event(self.failure(failure, request_id), "error")
 
     def headers(self, request_id: str, limits: Mapping[str, LimitState]) -> dict[str, str]:
@@ -176,16 +150,17 @@ class _Anthropic(Protocol):
 ANTHROPIC: Final[Protocol] = _Anthropic()
 
 
-def _text(content: str | list[_Block]) -> str:
-    return content if isinstance(content, str) else "".join(block.text for block in content)
-
-
 def _message(answer: Answer) -> dict[str, Any]:
     return {"id": f"msg_{answer.id}", "type": "message", "role": "assistant", "model": answer.model}
 
 
 def _block(kind: str, text: str, **more: str) -> dict[str, str]:
     return {"type": kind, kind: text, **more}
+
+
+def _call(answer: Answer, call: WrittenCall, arguments: dict[str, Any]) -> dict[str, Any]:
+    name = call.id_with(THOUGHT_CALLS if answer.reasoning else "toolu_")
+    return {"type": "tool_use", "id": name, "name": call.name, "input": arguments}
 
 
 def _end(answer: Answer) -> dict[str, Any]:
@@ -209,7 +184,7 @@ def _event(name: str, **fields: object) -> Event:
     return Event(event({"type": name, **fields}, name))
 
 
-def _delta(index: int, kind: str, piece: str) -> Event:
-    delta = {"type": f"{kind}_delta", kind: piece}
+def _delta(index: int, kind: str, piece: str, field: str = "") -> Event:
+    delta = {"type": f"{kind}_delta", field or kind: piece}
     payload = {"type": "content_block_delta", "index": index, "delta": delta}
     return Event(event(payload, "content_block_delta"), 1)

@@ -19,7 +19,8 @@ from ultra.faults.provider.gemini import GEMINI
 from ultra.faults.provider.generation import count_tokens
 from ultra.faults.provider.neutral import Failure
 from ultra.faults.provider.ollama import OLLAMA
-from ultra.faults.provider.openai import OPENAI
+from ultra.faults.provider.openai import OPENAI, OPENROUTER
+from ultra.faults.provider.openai_responses import OPENAI_RESPONSES
 from ultra.faults.provider.protocol import Refused, decode
 from ultra.faults.provider.provider import EXAMPLE_MODELS
 
@@ -50,6 +51,9 @@ def make_app(provider: SimulatedProvider) -> Starlette:
         routes=[
             route("POST", "/v1/chat/completions", OPENAI),
             route("POST", "/openai/deployments/{model:path}/chat/completions", OPENAI),
+            route("POST", "/v1/responses", OPENAI_RESPONSES),
+            route("POST", "/api/v1/chat/completions", OPENROUTER),
+            route("GET", "/api/v1/models", OPENROUTER, _list_models),
             route("POST", "/v1/messages", ANTHROPIC),
             route("POST", "/v1/messages/count_tokens", ANTHROPIC, _count_anthropic),
             route("POST", "/{version}/models/{model:path}:generateContent", GEMINI),

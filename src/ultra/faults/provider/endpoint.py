@@ -114,11 +114,12 @@ class Exchange:
         await self._start(200, {"content-type": self.protocol.stream_type, "cache-control": "no-cache"})
         faults = self.response.faults
         failure = answer.failure
-        written = 0
-        for number, (data, tokens) in enumerate(self.protocol.events(answer)):
-            if number == faults.fails_after:
+        written = sent = 0
+        for data, tokens in self.protocol.events(answer):
+            if sent == faults.fails_after:
                 failure = faults.failure
                 break
+            sent += 1
             written += tokens
             if tokens:
                 await reach(written)
@@ -126,7 +127,7 @@ class Exchange:
             if answer.hold is not None and tokens:
                 await answer.hold.wait()
         if failure is not None:
-            await self.response.send_event(self.protocol.failure_event(failure, self.id))
+            await self.response.send_event(self.protocol.failure_event(failure, self.id, sent))
         await self._finish(b"", "answered" if failure is None else "failed")
 
     async def _start(self, status: int, headers: dict[str, str], length: int | None = None) -> None:
@@ -243,11 +244,16 @@ async def _cancel_when_gone(receive: Receive, scope: trio.CancelScope) -> None:
 
 
 def _log(received: ReceivedRequest) -> None:
+    question = received.question
     log.info(
         "a simulated provider was asked",
         protocol=received.protocol,
         path=received.path,
-        model=received.question.model if received.question is not None else None,
+        model=question.model if question is not None else None,
+        messages=len(question.messages) if question is not None else None,
+        tools=len(question.tools) if question is not None else None,
+        images=len(question.images) if question is not None else None,
+        documents=len(question.documents) if question is not None else None,
         status=received.status,
         outcome=received.outcome,
     )

@@ -7,14 +7,21 @@ from datetime import UTC, datetime
 from random import Random
 from typing import TYPE_CHECKING, Final
 
-from ultra.faults.provider.neutral import Answer, Reply
+import msgspec
+from msgspec.structs import replace
+
+from ultra.faults.provider.neutral import Answer, Call, Reply, WrittenCall, call_tokens
+from ultra.faults.provider.schema_values import value_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ultra.faults.provider.neutral import Question
 
-__all__ = ["compose", "count_tokens", "fit", "split_tokens"]
+__all__ = ["IMAGE_TOKENS", "compose", "count_tokens", "fit", "split_tokens"]
+
+IMAGE_TOKENS: Final = 258
+"""Tokens that an image counts as, and a document: as a small image and a page do at Gemini."""
 
 _TOKEN: Final = re.compile(r"\s*(?:\w{1,6}|[^\w\s])|\s+")
 
@@ -38,9 +45,17 @@ def split_tokens(text: str) -> list[str]:
 
 
 def count_tokens(question: Question) -> int:
-    """Count the tokens of a prompt. Each message takes three more, as at OpenAI."""
-    texts = [question.system, *(message.text for message in question.messages)]
-    return sum(len(split_tokens(text)) + 3 for text in texts if text)
+    """Count the tokens of a prompt. Each message takes three more, as at OpenAI.
+
+    Calls and results of tools count, and the tools and the schema of the answer as the JSON that they are.
+    """
+    texts = [question.system]
+    for message in question.messages:
+        texts += [message.text, *(f"{call.name}{call.text}" for call in message.calls)]
+        texts += [result.text for result in message.results]
+    texts += [f"{tool.name}{tool.description}{_json(tool.parameters)}" for tool in question.tools]
+    texts.append("" if question.schema is None else _json(question.schema))
+    return sum(len(split_tokens(text)) + 3 for text in texts if text) + sum(_media_tokens(question))
 
 
 def compose(question: Question, seed: int) -> Reply:
@@ -48,9 +63,17 @@ def compose(question: Question, seed: int) -> Reply:
 
     Equal questions get equal answers, in every process. Another `seed`, another model, or another seed
     in the request gives another answer.
+
+    With tools, it calls those that it must call (`tool_choice`), and those that the question names; where
+    the question speaks of tools and names none, the first one. Arguments, and an answer in JSON, are
+    generated from their schemas. After results of tools, the answer begins with these.
     """
-    said = [(message.role, message.text) for message in question.messages]
-    random = Random(repr((seed, question.model, question.seed, question.system, said)))
+    random = Random(repr((seed, question.model, question.seed, question.system, _said(question))))
+    if calls := _calls(question, random):
+        return Reply(calls=calls)
+    if question.schema is not None:
+        return Reply(_json(value_for(question.schema, random)))
+    told = [f"{result.name or 'The tool'} says {result.text}." for result in question.results if result.text]
     known = [*_VOICE.split(), *re.findall(r"\w+", question.prompt.lower())[:_PROMPT_WORDS]]
     followers: dict[str, list[str]] = {}
     for word, follower in zip(known, [*known[1:], known[0]], strict=True):
@@ -59,7 +82,35 @@ def compose(question: Question, seed: int) -> Reply:
     for _ in range(random.randint(*_WORDS)):
         words.append(random.choice(followers[words[-1]]))
     sentences = " ".join(words).strip(" .").split(" . ")
-    return Reply(" ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences if sentence))
+    written = [f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences if sentence]
+    return Reply(" ".join(told + written))
+
+
+def _said(question: Question) -> list[tuple[object, ...]]:
+    """What decides an answer beside the settings; a turn of text alone is its role and its text."""
+    said: list[tuple[object, ...]] = []
+    for message in question.messages:
+        more = (message.media, message.calls, message.results)
+        said.append(
+            (message.role, message.text, *map(repr, more)) if any(more) else (message.role, message.text)
+        )
+    return said
+
+
+def _calls(question: Question, random: Random) -> tuple[Call, ...]:
+    """Return the calls that an answer makes unscripted."""
+    tools, choice = question.tools, question.choice
+    words = set(re.findall(r"[\w.:-]+", question.prompt.lower()))
+    chosen = [tool for tool in tools if tool.name.lower() in words]
+    if choice.mode == "none" or (choice.mode == "auto" and question.results):
+        chosen = []
+    elif choice.mode == "named":
+        chosen = [tool for tool in tools if tool.name == choice.name]
+    elif not chosen and (choice.mode == "required" or words & {"tool", "tools"}):
+        chosen = list(tools[:1])
+    if choice.parallel is False:
+        chosen = chosen[:1]
+    return tuple(Call(tool.name, value_for(tool.parameters, random)) for tool in chosen)
 
 
 def fit(reply: Reply, question: Question, identifier: str) -> Answer:
@@ -68,10 +119,17 @@ def fit(reply: Reply, question: Question, identifier: str) -> Answer:
     pieces = list(reply.text) if isinstance(reply.text, tuple) else split_tokens(reply.text)
     pieces, stop_sequence = _stopped(pieces, question.stop)
     finish = "stop" if stop_sequence is not None else reply.finish
+    calls = tuple(
+        WrittenCall(call.id, f"{identifier}{number:02}", call.name, tuple(split_tokens(call.text)))
+        for number, call in enumerate(() if stop_sequence is not None else reply.calls)
+    )
+    if calls and finish == "stop":
+        finish = "tool_calls"
     limit = question.max_tokens
-    if limit is not None and len(reasoning) + len(pieces) > limit:
+    if limit is not None and len(reasoning) + len(pieces) + sum(map(call_tokens, calls)) > limit:
         reasoning = reasoning[:limit]
         pieces = pieces[: limit - len(reasoning)]
+        calls = _cut(calls, limit - len(reasoning) - len(pieces))
         finish, stop_sequence = "length", None
     prompt_tokens = count_tokens(question)
     return Answer(
@@ -82,12 +140,34 @@ def fit(reply: Reply, question: Question, identifier: str) -> Answer:
         reasoning=tuple(reasoning),
         finish=finish,
         stop_sequence=stop_sequence,
+        calls=calls,
         input=prompt_tokens,
+        media_tokens=_media_tokens(question),
         cached=min(reply.cached, prompt_tokens),
-        include_usage=question.include_usage,
+        question=question,
         failure=reply.failure,
         hold=reply.hold,
     )
+
+
+def _cut(calls: Sequence[WrittenCall], left: int) -> tuple[WrittenCall, ...]:
+    """Return as much of `calls` as so many tokens are; the last may be cut in its arguments."""
+    kept = []
+    for call in calls:
+        if left <= 0:
+            break
+        pieces = call.pieces[: left - 1]
+        kept.append(replace(call, pieces=pieces, whole=len(pieces) == len(call.pieces)))
+        left -= call_tokens(call)
+    return tuple(kept)
+
+
+def _media_tokens(question: Question) -> tuple[int, int]:
+    return IMAGE_TOKENS * len(question.images), IMAGE_TOKENS * len(question.documents)
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def _stopped(pieces: list[str], stop: Sequence[str]) -> tuple[list[str], str | None]:

@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
+import msgspec
 import trio
 from msgspec import Struct
 
 from ultra.errors import BadCall
 from ultra.messages.results import FinishReason
+from ultra.messages.tools import Tool, ToolChoice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["Answer", "Failure", "FailureKind", "Message", "Outcome", "Question", "Reply", "Respond"]
+__all__ = [
+    "Answer",
+    "Call",
+    "Failure",
+    "FailureKind",
+    "Media",
+    "MediaKind",
+    "Message",
+    "Outcome",
+    "Question",
+    "Reply",
+    "Respond",
+    "ToolResult",
+    "WrittenCall",
+]
 
 FailureKind = Literal[
     "bad_request",
@@ -47,17 +63,67 @@ _KIND_OF_STATUS: Final[Mapping[int, FailureKind]] = {
 _FINISHES: Final = ("stop", "length", "content_filter", "refusal")
 
 
+MediaKind = Literal["image", "document"]
+
+
+class Media(Struct, frozen=True):
+    """An image or a document that a request holds: its bytes (`size`), or the address at which it is."""
+
+    kind: MediaKind
+    media_type: str | None = None
+    size: int = 0
+    url: str | None = None
+
+
+class Call(Struct, frozen=True):
+    """A call of a tool: of a request, or one that a reply is to make.
+
+    `arguments` are an object, or text that is sent as it is, JSON or not. A reply's call without an `id` gets
+    one.
+    """
+
+    name: str
+    arguments: dict[str, Any] | str = {}
+    id: str = ""
+
+    @property
+    def text(self) -> str:
+        """The arguments as JSON."""
+        if isinstance(self.arguments, str):
+            return self.arguments
+        return msgspec.json.encode(self.arguments).decode()
+
+
+class ToolResult(Struct, frozen=True):
+    """What a tool gave for the call of this `id`, and of this `name`, as far as the protocol tells them."""
+
+    id: str = ""
+    name: str = ""
+    text: str = ""
+    is_error: bool = False
+
+
 class Message(Struct, frozen=True):
-    """One turn of a conversation, its text parts joined."""
+    """One turn of a conversation, its text parts joined, beside what else it holds.
+
+    `media` are its images and documents, those of tool results too; `calls` those that an assistant made;
+    `results` those of tools; `cached` says whether a part of it has a hint to be cached.
+    """
 
     role: str
     text: str
+    media: tuple[Media, ...] = ()
+    calls: tuple[Call, ...] = ()
+    results: tuple[ToolResult, ...] = ()
+    cached: bool = False
 
 
 class Question(Struct, frozen=True, kw_only=True):
     """What a request asks of a model.
 
-    `messages` do not include the system prompt. `include_usage` says whether a stream reports its usage.
+    `messages` do not include the system prompt. `include_usage` says whether a stream reports its usage,
+    `show_encrypted` whether reasoning comes encrypted, too (the Responses API), `schema` which JSON is asked
+    for. `asked` is the request as it came, for the protocols that repeat it.
     """
 
     model: str
@@ -68,11 +134,37 @@ class Question(Struct, frozen=True, kw_only=True):
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    tools: tuple[Tool, ...] = ()
+    choice: ToolChoice = ToolChoice()
+    schema: dict[str, Any] | None = None
+    show_encrypted: bool = False
+    asked: dict[str, Any] = {}
 
     @property
     def prompt(self) -> str:
-        """The last message of the user."""
-        return next((each.text for each in reversed(self.messages) if each.role == "user"), "")
+        """The last message of the user that is not only the results of tools."""
+        said = (each for each in reversed(self.messages) if each.role == "user")
+        return next((each.text for each in said if each.text or not each.results), "")
+
+    @property
+    def images(self) -> tuple[Media, ...]:
+        """The images of all messages, in their order."""
+        return tuple(each for message in self.messages for each in message.media if each.kind == "image")
+
+    @property
+    def documents(self) -> tuple[Media, ...]:
+        """The documents of all messages, in their order."""
+        return tuple(each for message in self.messages for each in message.media if each.kind == "document")
+
+    @property
+    def results(self) -> tuple[ToolResult, ...]:
+        """The results of tools that stand at the end: those that the model is to go on with."""
+        found: list[ToolResult] = []
+        for message in reversed(self.messages):
+            if not message.results:
+                break
+            found[:0] = message.results
+        return tuple(found)
 
 
 class Failure(Struct, frozen=True):
@@ -108,7 +200,9 @@ class Failure(Struct, frozen=True):
 
 
 class Reply(Struct, frozen=True):
-    """An answer to give.
+    """An answer to give: text, calls of tools (`calls`), or both.
+
+        Reply(calls=(Call("weather", {"city": "Rome"}), Call("time", {"city": "Rome"})))
 
     `text` may be a tuple: the pieces in which it is streamed. Otherwise the pieces are as large as tokens.
     `cached` tokens of the prompt count as read from the provider's cache. With `failure`, a stream reports
@@ -118,9 +212,10 @@ class Reply(Struct, frozen=True):
     ``refusal`` and ``content_filter`` look as they do in each protocol. Ollama's protocol has neither.
     """
 
-    text: str | tuple[str, ...]
+    text: str | tuple[str, ...] = ""
     finish: FinishReason = "stop"
     reasoning: str = ""
+    calls: tuple[Call, ...] = ()
     cached: int = 0
     failure: Failure | None = None
     hold: trio.Event | None = None
@@ -137,11 +232,42 @@ Respond: TypeAlias = "Callable[[Question], Reply | Failure | str]"
 """A function that decides what is answered."""
 
 
+class WrittenCall(Struct, frozen=True):
+    """A call as an answer has it: `pieces` are its arguments, as large as tokens; a cut one is not `whole`.
+
+    `id` is the one that the reply gave it; `key` that of no other call.
+    """
+
+    id: str
+    key: str
+    name: str
+    pieces: tuple[str, ...]
+    whole: bool = True
+
+    def id_with(self, prefix: str) -> str:
+        """Return the id of the call, which begins so unless the reply gave it."""
+        return self.id or prefix + self.key
+
+    @property
+    def arguments(self) -> str:
+        """The arguments as text."""
+        return "".join(self.pieces)
+
+    @property
+    def object(self) -> dict[str, Any]:
+        """The arguments as an object; what is none is its only field."""
+        try:
+            found = msgspec.json.decode(self.arguments or "{}")
+        except msgspec.DecodeError:
+            found = self.arguments
+        return found if isinstance(found, dict) else {"arguments": found}
+
+
 class Answer(Struct, frozen=True, kw_only=True):
     """A reply as one request gets it: cut to its limits, with its tokens counted.
 
-    `input` counts every token of the prompt, including the `cached` ones. `stop_sequence` is the one
-    that ended the answer.
+    `input` counts every token of the prompt, including the `cached` ones, `media_tokens` those of its images
+    and documents. `stop_sequence` is the one that ended the answer.
     """
 
     id: str
@@ -151,11 +277,23 @@ class Answer(Struct, frozen=True, kw_only=True):
     reasoning: tuple[str, ...]
     finish: FinishReason
     stop_sequence: str | None
+    calls: tuple[WrittenCall, ...]
     input: int
+    media_tokens: tuple[int, int]
     cached: int
-    include_usage: bool
+    question: Question
     failure: Failure | None
     hold: trio.Event | None
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether a stream reports its usage."""
+        return self.question.include_usage
+
+    @property
+    def whole_calls(self) -> tuple[WrittenCall, ...]:
+        """The calls that were not cut, for protocols that send only whole ones."""
+        return tuple(call for call in self.calls if call.whole)
 
     @property
     def text(self) -> str:
@@ -170,7 +308,12 @@ class Answer(Struct, frozen=True, kw_only=True):
     @property
     def output(self) -> int:
         """Generated tokens, reasoning included."""
-        return len(self.pieces) + len(self.reasoning)
+        return len(self.pieces) + len(self.reasoning) + sum(map(call_tokens, self.calls))
+
+
+def call_tokens(call: WrittenCall) -> int:
+    """Count the tokens of a call: its name is one."""
+    return 1 + len(call.pieces)
 
 
 Outcome = Literal["open", "answered", "failed", "broken", "abandoned"]

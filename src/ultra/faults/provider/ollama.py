@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
 
 import msgspec
 from msgspec import Struct
 
-from ultra.faults.provider.neutral import Message, Question
+from ultra.faults.provider.asked_tools import ANY_OBJECT, tool_of
+from ultra.faults.provider.media_reading import from_base64
+from ultra.faults.provider.neutral import Call, Message, Question, ToolResult, call_tokens
 from ultra.faults.provider.protocol import Event, Protocol, Wording, bearer, decode, json
 
 if TYPE_CHECKING:
@@ -20,9 +22,33 @@ if TYPE_CHECKING:
 __all__ = ["OLLAMA"]
 
 
+class _Function(Struct):
+    name: str
+    arguments: dict[str, Any] = {}
+
+
+class _Call(Struct):
+    function: _Function
+    id: str = ""
+
+
 class _Message(Struct):
     role: str
     content: str = ""
+    images: list[str] | None = None
+    tool_calls: list[_Call] | None = None
+    tool_name: str = ""
+    tool_call_id: str = ""
+
+
+class _Definition(Struct):
+    name: str
+    description: str = ""
+    parameters: dict[str, Any] = {}
+
+
+class _Tool(Struct):
+    function: _Definition
 
 
 class _Options(Struct):
@@ -36,6 +62,8 @@ class _Request(Struct):
     messages: Annotated[list[_Message], msgspec.Meta(min_length=1)]
     stream: bool | None = None
     options: _Options | None = None
+    tools: list[_Tool] | None = None
+    format: Literal["json", ""] | dict[str, Any] | None = None
 
 
 _decoder: Final = msgspec.json.Decoder(_Request)
@@ -78,7 +106,8 @@ class _Ollama(Protocol):
         asked = decode(_decoder, body)
         options = asked.options or _Options()
         limit = options.num_predict
-        messages = [Message(each.role, each.content) for each in asked.messages]
+        messages = [_message(each, number) for number, each in enumerate(asked.messages)]
+        definitions = [tool.function for tool in asked.tools or ()]
         return Question(
             model=asked.model,
             messages=tuple(each for each in messages if each.role != "system"),
@@ -87,24 +116,29 @@ class _Ollama(Protocol):
             max_tokens=limit if limit is not None and limit > 0 else None,  # -1 and -2 mean no limit
             stop=(options.stop,) if isinstance(options.stop, str) else tuple(options.stop or ()),
             seed=options.seed,
+            tools=tuple(tool_of(each.name, each.description, each.parameters) for each in definitions),
+            schema=ANY_OBJECT if asked.format == "json" else asked.format or None,
         )
 
     def whole(self, answer: Answer) -> dict[str, Any]:
         thought = {"thinking": answer.thought} if answer.reasoning else {}
-        return {**_line(answer, content=answer.text, **thought), **_end(answer)}
+        calls = {"tool_calls": _calls(answer)} if answer.whole_calls else {}
+        return {**_line(answer, content=answer.text, **thought, **calls), **_end(answer)}
 
     def events(self, answer: Answer) -> Iterator[Event]:
         for piece in answer.reasoning:
             yield Event(_encode({**_line(answer, content="", thinking=piece), "done": False}), 1)
         for piece in answer.pieces:
             yield Event(_encode({**_line(answer, content=piece), "done": False}), 1)
+        for call, tokens in zip(_calls(answer), map(call_tokens, answer.whole_calls), strict=True):
+            yield Event(_encode({**_line(answer, content="", tool_calls=[call]), "done": False}), tokens)
         if answer.failure is None:
             yield Event(_encode({**_line(answer, content=""), **_end(answer)}))
 
     def failure(self, failure: Failure, request_id: str) -> dict[str, Any]:  # noqa: ARG002 - it has none
         return {"error": self.wording(failure).message}
 
-    def failure_event(self, failure: Failure, request_id: str) -> bytes:
+    def failure_event(self, failure: Failure, request_id: str, number: int) -> bytes:  # noqa: ARG002 - not numbered
         return _encode(self.failure(failure, request_id))
 
     def model(self, name: str) -> dict[str, Any]:
@@ -125,7 +159,29 @@ class _Ollama(Protocol):
 OLLAMA: Final[Protocol] = _Ollama()
 
 
-def _line(answer: Answer, **message: str) -> dict[str, Any]:
+def _message(given: _Message, number: int) -> Message:
+    where = f"messages[{number}].images"
+    media = tuple(from_base64("image", image, None, where) for image in given.images or ())
+    calls = tuple(
+        Call(call.function.name, call.function.arguments, call.id) for call in given.tool_calls or ()
+    )
+    if given.role == "tool":
+        result = ToolResult(given.tool_call_id, given.tool_name, given.content)
+        return Message("tool", "", media, results=(result,))
+    return Message(given.role, given.content, media, calls)
+
+
+def _calls(answer: Answer) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": call.id_with("call_"),
+            "function": {"index": index, "name": call.name, "arguments": call.object},
+        }
+        for index, call in enumerate(answer.whole_calls)
+    ]
+
+
+def _line(answer: Answer, **message: object) -> dict[str, Any]:
     created = answer.created.isoformat().replace("+00:00", "Z")
     return {"model": answer.model, "created_at": created, "message": {"role": "assistant", **message}}
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ultra.faults.provider.neutral import Answer, FailureKind, Question
     from ultra.faults.provider.rate_limits import LimitState
 
-__all__ = ["Event", "Limit", "Protocol", "Refused", "Wording", "event", "json", "page_size"]
+__all__ = ["Event", "Limit", "Protocol", "Refused", "Wording", "as_mapping", "event", "json", "page_size"]
 
 T = TypeVar("T")
 
@@ -89,8 +89,8 @@ class Protocol(ABC):
         """Return the body that reports a failure."""
 
     @abstractmethod
-    def failure_event(self, failure: Failure, request_id: str) -> bytes:
-        """Return the event that reports a failure inside a stream."""
+    def failure_event(self, failure: Failure, request_id: str, number: int) -> bytes:
+        """Return the event that reports a failure inside a stream, after `number` other events."""
 
     @abstractmethod
     def model(self, name: str) -> Any:  # noqa: ANN401 - JSON
@@ -123,6 +123,12 @@ def event(payload: object, name: str = "", end: bytes = b"\n") -> bytes:
 def json(payload: object) -> bytes:
     """Return `payload` as JSON."""
     return msgspec.json.encode(payload)
+
+
+def as_mapping(body: bytes) -> dict[str, Any]:
+    """Return a body that was decoded before, with all of its fields."""
+    found = msgspec.json.decode(body)
+    return found if isinstance(found, dict) else {}
 
 
 def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:

@@ -30,7 +30,14 @@ log = get_logger("ultra.faults.provider")
 EXAMPLE_MODELS: Final = ("simulated-large", "simulated-small")
 """The models that are listed when every name is a model."""
 
-_PATHS: Final[Mapping[str, str]] = {"openai": "/v1", "anthropic": "", "gemini": "", "ollama": ""}
+_PATHS: Final[Mapping[str, str]] = {
+    "openai": "/v1",
+    "openai_responses": "/v1",
+    "openrouter": "/api/v1",
+    "anthropic": "",
+    "gemini": "",
+    "ollama": "",
+}
 
 _URL_VARIABLES: Final[Mapping[str, str]] = {
     "openai": "OPENAI_BASE_URL",
@@ -46,7 +53,7 @@ class ReceivedRequest(Struct, kw_only=True, eq=False):
     """A request as it was received, without its key.
 
     Attributes:
-        protocol: openai, anthropic, gemini or ollama.
+        protocol: openai, openai_responses, openrouter, anthropic, gemini or ollama.
         method: the HTTP method.
         path: of the URL.
         query: of the URL.
@@ -151,7 +158,7 @@ class SimulatedProvider:
     # --- for tests -----------------------------------------------------------------------------------
 
     def base_url(self, protocol: str) -> str:
-        """Return the base URL for the official client of `protocol`: openai, anthropic, gemini or ollama.
+        """Return the base URL for a client of `protocol`, as `ReceivedRequest` has it.
 
         Raises:
             BadCall: there is no such protocol.
@@ -168,6 +175,8 @@ class SimulatedProvider:
 
     def script(self, *replies: Reply | Failure | str, model: str | None = None) -> None:
         """Set the replies to the next valid requests, in this order: for `model`, or (None) for any model.
+
+            provider.script(Reply(calls=(Call("weather", {"city": "Rome"}),)), "It is warm.")
 
         Replies for a model go before those for any model. When all are used up, answers are generated
         again.

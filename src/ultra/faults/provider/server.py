@@ -44,7 +44,7 @@ async def simulated_provider(
     tokens_per_minute: int = 10_000_000,
     keep_requests: int = 1000,
 ) -> AsyncIterator[SimulatedProvider]:
-    """Serve a provider that speaks OpenAI's, Anthropic's, Gemini's and Ollama's protocol.
+    """Serve a provider that speaks OpenAI's two protocols, Anthropic's, Gemini's and Ollama's.
 
         async with simulated_provider() as provider:
             provider.script("Paris.", Failure(status=429, retry_after=2.0))
