@@ -68,7 +68,7 @@ def checked(answer: object, request: ModelRequest) -> Completion:
     usage = completion.usage
     if usage is not None and (usage.input is not None or usage.output is not None):
         return completion
-    return replace(completion, usage=_estimate(completion.content, request))
+    return replace(completion, usage=_estimate(completion, request))
 
 
 def settled(completion: Completion, request: ModelRequest) -> Completion:
@@ -76,7 +76,7 @@ def settled(completion: Completion, request: ModelRequest) -> Completion:
     usage = completion.usage
     if usage is None or (usage.input and usage.output):
         return completion
-    estimate = _estimate(completion.content, request)
+    estimate = _estimate(completion, request)
     corrected = replace(
         usage, input=usage.input or estimate.input, output=usage.output or estimate.output, estimated=True
     )
@@ -94,10 +94,11 @@ def plain(given: Completion) -> Completion:
         raise wrong_type(given.content, "str as the content of a Completion") from error
 
 
-def _estimate(content: str, request: ModelRequest) -> Usage:
+def _estimate(completion: Completion, request: ModelRequest) -> Usage:
+    calls = sum(estimate_tokens(call.name + call.arguments) for call in completion.tool_calls)
     return Usage(
         input=estimate_request(request),
-        output=estimate_tokens(content),
+        output=estimate_tokens(completion.content) + calls,
         estimated=True,
     )
 

@@ -165,6 +165,19 @@ _NO_ADDRESS: Final = (" unexpected endpoint ", " unknown endpoint ")
 _ESSENTIAL: Final = frozenset({"model", "messages", "input", "contents", "stream", "system", "instructions"})
 """Fields that no request can do without."""
 
+_ASKED: Final = frozenset(
+    {
+        "tools",
+        "tool_choice",
+        "toolConfig",
+        "response_format",
+        "format",
+        "responseJsonSchema",
+        "responseMimeType",
+    }
+)
+"""Fields that say what is asked for: without them, the answer would be one to another question."""
+
 _CONTAINERS: Final = frozenset({"options", "generationConfig", "systemInstruction"})
 """Fields whose names are words of ordinary sentences, or that hold a system prompt."""
 
@@ -248,7 +261,7 @@ def _named_first(said: str, payload: Mapping[str, Any]) -> str | None:
 
 def _paths(payload: Mapping[str, Any], above: str = "") -> Iterator[str]:
     for name, value in payload.items():
-        if name in _ESSENTIAL and not above:
+        if name in _ASKED or (name in _ESSENTIAL and not above):
             continue
         if isinstance(value, dict) and value and name != "systemInstruction":
             yield from _paths(value, f"{above}{name}.")

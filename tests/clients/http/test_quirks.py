@@ -126,10 +126,10 @@ STREAMED: dict[str, tuple[str, bytes, dict[str, Any]]] = {
     ),
     "no usage but a total": ("openai", events(HI, chunk("stop", {"total_tokens": 8})), {"usage": None}),
     "an error that is none": ("openai", events({**HI, "error": None}, {**STOP, "error": {}}), {}),
-    "a call of a tool behind the text": (
+    "a call of nothing behind the text": (
         "openai",
         events(HI, chunk("tool_calls", COUNTS, content=None, tool_calls=[{"index": 0}])),
-        {"finish_reason": "tool_calls"},
+        {"finish_reason": None},
     ),
     "pings, a signature and hidden thoughts": (
         "anthropic",

@@ -390,7 +390,9 @@ async def test_a_bad_setting_is_refused_before_anything_is_served(
 
 
 async def test_an_unknown_protocol_has_no_base_url(provider: SimulatedProvider) -> None:
-    with pytest.raises(BadCall, match="no protocol 'cohere'; there are: openai, .*, anthropic, gemini, ollama"):
+    with pytest.raises(
+        BadCall, match=r"no protocol 'cohere'; there are: openai, .*, anthropic, gemini, ollama"
+    ):
         provider.base_url("cohere")
 
 

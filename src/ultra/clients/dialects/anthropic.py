@@ -13,7 +13,7 @@ from ultra.clients.dialects.base import Dialect, apart, messages_of
 from ultra.clients.dialects.decoders import EventDecoder
 from ultra.clients.dialects.model_lists import PAGE_SIZE, read_anthropic_models
 from ultra.clients.dialects.tolerant import ABSENT, TolerantDecoder, value_of
-from ultra.clients.dialects.tool_calls import ToolCalls, arguments_object, arguments_text
+from ultra.clients.dialects.tool_calls import ToolCalls, arguments_object, arguments_text, finish_with
 from ultra.clients.dialects.usage import Count, counted, read_usage
 from ultra.clients.wire.addresses import without_endings
 from ultra.clients.wire.finish_reasons import read_finish_reason
@@ -190,12 +190,12 @@ class _Assembly:
 
     def completion(self) -> Completion:
         """Return what has been put together."""
-        calls = self._calls.whole()
         finish = read_finish_reason(self.stop_reason)
+        calls = self._calls.whole(cut=finish == "length")
         return Completion(
             content="".join(self._texts),
             usage=self.usage,
-            finish_reason="tool_calls" if calls and finish in {None, "stop"} else finish,
+            finish_reason=finish_with(calls, finish),
             request_id=self._head.request_id,
             model=self._model,
             reasoning="".join(self._thoughts) or None,

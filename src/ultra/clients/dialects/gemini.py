@@ -14,7 +14,13 @@ from ultra.clients.dialects.base import Dialect, apart, messages_of
 from ultra.clients.dialects.decoders import EventDecoder, new_text
 from ultra.clients.dialects.model_lists import PAGE_SIZE, read_gemini_models
 from ultra.clients.dialects.tolerant import ABSENT, TolerantDecoder, value_of
-from ultra.clients.dialects.tool_calls import OWN_IDS, ToolCalls, arguments_object, arguments_text
+from ultra.clients.dialects.tool_calls import (
+    OWN_IDS,
+    ToolCalls,
+    arguments_object,
+    arguments_text,
+    finish_with,
+)
 from ultra.clients.dialects.usage import Count, counted, read_usage, with_total
 from ultra.clients.wire.finish_reasons import read_finish_reason
 from ultra.messages.chat import FilePart, ImagePart, ReasoningPart, TextPart
@@ -170,11 +176,13 @@ class _Assembly:
     def completion(self) -> Completion:
         """Return what has been put together."""
         calls = self._calls.whole()
-        finish = "content_filter" if self._blocked else read_finish_reason(self._finish)
+        finish: FinishReason | None = "content_filter"
+        if not self._blocked:
+            finish = read_finish_reason(self._finish)
         return Completion(
             content="".join(self._texts),
             usage=self.usage,
-            finish_reason="tool_calls" if calls and finish in {None, "stop"} else finish,
+            finish_reason=finish_with(calls, finish),
             request_id=self._head.request_id or self._response_id,
             model=self._model,
             reasoning="".join(self._thoughts) or None,

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import urlsplit
 
 from msgspec import Raw, Struct
+from msgspec.structs import replace
 
 from ultra.clients.dialects.base import Dialect, messages_of, offered_tools
 from ultra.clients.dialects.decoders import AnswerDecoder, new_text
 from ultra.clients.dialects.model_lists import read_ollama_models
 from ultra.clients.dialects.tolerant import ABSENT, TolerantDecoder, value_of
-from ultra.clients.dialects.tool_calls import ToolCalls, arguments_object, arguments_text
+from ultra.clients.dialects.tool_calls import ToolCalls, arguments_object, arguments_text, finish_with
 from ultra.clients.dialects.usage import Count, counted, read_usage
 from ultra.clients.wire.addresses import without_endings
 from ultra.clients.wire.event_streams import BYTE_ORDER_MARK, LineSplitter
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from ultra.clients.dialects.model_lists import ModelPage
     from ultra.clients.options import CallOptions
     from ultra.clients.wire.response_head import ResponseHead
-    from ultra.messages.chat import ChatMessage
+    from ultra.messages.chat import ChatMessage, Part
     from ultra.messages.request import ModelRequest
 
 __all__ = ["OllamaChat"]
@@ -134,7 +135,7 @@ class _Assembly:
         return Completion(
             content="".join(self._texts),
             usage=self.usage,
-            finish_reason="tool_calls" if calls and finish in {None, "stop"} else finish,
+            finish_reason=finish_with(calls, finish),
             request_id=self._head.request_id,
             model=last.model,
             reasoning="".join(self._thoughts) or None,
@@ -250,7 +251,9 @@ class OllamaChat(Dialect):
     def check(self, completion: Completion, request: ModelRequest) -> None:
         """Raise `ModelError` if the server read far less than the prompt: it cuts a prompt without a word."""
         read = completion.usage.input if completion.usage is not None else None
-        sent = estimate_request(request)
+        # Images are not in it: models take them in so many tokens that no estimate holds for all.
+        texts = tuple(replace(each, content="\n".join(_texts(each))) for each in request.messages)
+        sent = estimate_request(replace(request, messages=texts))
         # An estimate may be three times too high.
         if read is not None and sent > _SURELY_WHOLE and read * 4 < sent:
             raise ModelError(
@@ -297,12 +300,12 @@ def _messages(messages: list[ChatMessage]) -> list[dict[str, Any]]:
     names = {call.id: call.name for message in messages for call in message.tool_calls}
     given: list[dict[str, Any]] = []
     for message in messages:
-        parts = [part for part in message.parts if not isinstance(part, ReasoningPart)]
-        images = [part for part in parts if isinstance(part, ImagePart) and part.data is not None]
-        texts = [told(part) for part in parts if part not in images]
-        said: dict[str, Any] = {"role": message.role, "content": "\n".join(texts)}
+        images = [
+            part.data for part in message.parts if isinstance(part, ImagePart) and part.data is not None
+        ]
+        said: dict[str, Any] = {"role": message.role, "content": "\n".join(_texts(message))}
         if images:
-            said["images"] = [base64.b64encode(image.data or b"").decode() for image in images]
+            said["images"] = [base64.b64encode(image).decode() for image in images]
         if message.tool_calls:
             said["tool_calls"] = [
                 {"function": {"name": call.name, "arguments": arguments_object(call.arguments)}}
@@ -312,6 +315,18 @@ def _messages(messages: list[ChatMessage]) -> list[dict[str, Any]]:
             said["tool_name"] = message.name or names.get(message.tool_call_id or "", "")
         given.append(said)
     return given
+
+
+def _is_shown(part: Part) -> bool:
+    """Return whether the part goes beside the text."""
+    return isinstance(part, ImagePart) and part.data is not None
+
+
+def _texts(message: ChatMessage) -> list[str]:
+    """Return what is text in a message, and what stands in words for parts that Ollama does not take."""
+    return [
+        told(part) for part in message.parts if not isinstance(part, ReasoningPart) and not _is_shown(part)
+    ]
 
 
 def _window_for(request: ModelRequest, options: CallOptions) -> int | None:

@@ -13,7 +13,7 @@ from ultra.clients.dialects.decoders import EventDecoder, new_text
 from ultra.clients.dialects.model_lists import read_openai_models
 from ultra.clients.dialects.openai_responses import OpenAIResponses
 from ultra.clients.dialects.tolerant import ABSENT, TolerantDecoder, value_of
-from ultra.clients.dialects.tool_calls import ToolCalls, arguments_text
+from ultra.clients.dialects.tool_calls import ToolCalls, arguments_text, finish_with
 from ultra.clients.dialects.usage import Count, counted, read_usage, with_total
 from ultra.clients.wire.addresses import has_version, without_endings
 from ultra.clients.wire.finish_reasons import read_finish_reason
@@ -246,9 +246,8 @@ class _Assembly:
         """Return what has been put together."""
         refusal = "".join(self._refusal) or None
         finish = read_finish_reason(self.finish)
-        calls = self._calls.whole()
-        if calls and finish in {None, "stop"}:
-            finish = "tool_calls"
+        calls = self._calls.whole(cut=finish == "length")
+        finish = finish_with(calls, finish)
         thought = "".join(self._reasoning)
         return Completion(
             content="".join(self._texts),

@@ -9,7 +9,7 @@ from msgspec import Raw, Struct
 from ultra.clients.dialects.base import Dialect, apart, messages_of, reasoning_of
 from ultra.clients.dialects.decoders import EventDecoder
 from ultra.clients.dialects.tolerant import ABSENT, TolerantDecoder, value_of
-from ultra.clients.dialects.tool_calls import ToolCalls, arguments_text
+from ultra.clients.dialects.tool_calls import ToolCalls, arguments_text, finish_with
 from ultra.clients.dialects.usage import Count, counted, read_usage, with_total
 from ultra.clients.wire.finish_reasons import read_finish_reason
 from ultra.messages.chat import FilePart, ImagePart, ReasoningPart, TextPart
@@ -148,15 +148,17 @@ class _Assembly:
             if item.type == "function_call":
                 name = item.call_id or item.id
                 calls.add(id=name, name=item.name, arguments=arguments_text(item.arguments))
+        finish = self._finish(answer)
+        whole = calls.whole(cut=finish == "length")
         return Completion(
             content="".join(self.texts),
             usage=self.usage,
-            finish_reason=self._finish(answer),
+            finish_reason=finish_with(whole, finish),
             request_id=self._head.request_id or answer.id,
             model=answer.model,
             reasoning="".join(self.thoughts) or None,
             refusal="".join(self.refusals) or None,
-            tool_calls=calls.whole(),
+            tool_calls=whole,
             reasoning_parts=tuple(
                 ReasoningPart(
                     "\n\n".join(part.text or "" for part in item.summary or ()),
@@ -176,8 +178,6 @@ class _Assembly:
             return "other" if reason == "stop" else reason  # it says itself that it is not complete
         if any(self.refusals):
             return "refusal"
-        if any(item.type == "function_call" for item in self.items):
-            return "tool_calls"
         return read_finish_reason(answer.status)  # ``completed``, or such as ``in_progress``
 
 

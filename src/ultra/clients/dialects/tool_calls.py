@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from ultra._support.randomness import new_id
+from ultra.clients.wire.json_repair import HalfCharacters
+from ultra.clients.wire.text_repair import repaired
 from ultra.messages.chat import ToolCall
+from ultra.messages.tools import canonical_arguments
 
-__all__ = ["OWN_IDS", "ToolCalls", "arguments_object", "arguments_text"]
+if TYPE_CHECKING:
+    from ultra.messages.results import FinishReason
+
+__all__ = ["OWN_IDS", "ToolCalls", "arguments_object", "arguments_text", "finish_with"]
 
 OWN_IDS: Final = "call_ultra_"
 """How the ids begin that Ultra gives to calls of servers that give none."""
-
-_MOST: Final = 1_000  # calls in one answer; a server that sends more is broken
 
 
 class _Draft:
@@ -26,13 +30,29 @@ class _Draft:
         self.arguments: list[str] = []
         self.signature: str | None = None
 
+    @property
+    def text(self) -> str:
+        """The arguments so far."""
+        if len(self.arguments) > 1:
+            self.arguments = ["".join(self.arguments)]
+        return self.arguments[0] if self.arguments else ""
+
+    def ends_before(self, arguments: str | None) -> bool:
+        """Return whether `arguments` begin another object behind a whole one: no JSON goes on so."""
+        return bool(
+            arguments
+            and self.arguments
+            and arguments.lstrip()[:1] == "{"
+            and self.arguments[-1].rstrip()[-1:] == "}"
+        )
+
 
 class ToolCalls:
     """The calls of one answer, in the order in which they began.
 
     Pieces belong together by their index, else by their id. Servers differ: some leave the index out, some
-    give the same one to every call but different ids, and some repeat id and name in every piece. A piece
-    without index and id belongs to the call before it::
+    give the same one, or the same id, to every call, some repeat id and name in every piece, and some repeat
+    the whole calls at the end. A piece without index and id belongs to the call before it::
 
         calls = ToolCalls()
         calls.add(index=0, id="c1", name="f", arguments='{"x"')
@@ -58,43 +78,76 @@ class ToolCalls:
         signature: str | None = None,
     ) -> None:
         """Add a call, or a piece of one."""
-        draft = self._find(index, id, name)
+        draft = self._find(index, id, name, arguments)
+        if draft is None:
+            return
         draft.id = draft.id or id or ""
         draft.name = draft.name or name or ""
         draft.signature = signature or draft.signature
         if arguments:
             draft.arguments.append(arguments)
 
-    def whole(self) -> tuple[ToolCall, ...]:
-        """Return the calls that have a name; one without an id gets one that no other call has."""
-        return tuple(
-            ToolCall(
-                draft.id or f"{OWN_IDS}{new_id()}",
-                draft.name,
-                "".join(draft.arguments) or "{}",
-                draft.signature,
-            )
-            for draft in self._drafts
-            if draft.name
-        )
+    def whole(self, *, cut: bool = False) -> tuple[ToolCall, ...]:
+        """Return the calls that have a name; each has an id that no other one has.
 
-    def _find(self, index: int | None, name_of_call: str | None, name: str | None) -> _Draft:
-        known = self._by_id.get(name_of_call) if name_of_call else None
-        if known is None and index is not None:
-            known = self._by_index.get(index)
-            if known is not None and name_of_call and known.id and known.id != name_of_call:
-                known = None  # another call under the same index
-        if known is None and index is None and not name_of_call and not name and self._drafts:
-            known = self._drafts[-1]
+        Of an answer that was `cut` at its limit of tokens, those whose arguments are no JSON are left out,
+        and a last one without arguments: they would be half calls.
+        """
+        drafts = [draft for draft in self._drafts if draft.name]
+        if cut:
+            drafts = [each for each in drafts if _is_json(each.text) or not each.text]
+            drafts = drafts[:-1] if drafts and not drafts[-1].text else drafts
+        taken: set[str] = set()
+        calls = []
+        for draft in drafts:
+            given = repaired(draft.id)
+            name = given if given and given not in taken else f"{OWN_IDS}{new_id()}"
+            taken.add(name)
+            arguments = _encodable(draft.text) or "{}"
+            calls.append(ToolCall(name, repaired(draft.name), arguments, draft.signature))
+        return tuple(calls)
+
+    def _find(
+        self, index: int | None, name_of_call: str | None, name: str | None, arguments: str | None
+    ) -> _Draft | None:
+        """Return the call that a piece belongs to, a new one too; None: it is a call that is repeated."""
+        known = self._known(index, name_of_call, name)
+        if known is not None and known.name and name:
+            if name != known.name:
+                known = None  # another call under the same id, or without one under the same index
+            elif known.ends_before(arguments):
+                if canonical_arguments(known.text) == canonical_arguments(arguments or ""):
+                    return None
+                known = None
         if known is None:
             known = _Draft()
-            if len(self._drafts) < _MOST:
-                self._drafts.append(known)
+            self._drafts.append(known)
         if name_of_call:
-            self._by_id.setdefault(name_of_call, known)
+            self._by_id[name_of_call] = known
         if index is not None:
             self._by_index[index] = known
         return known
+
+    def _known(self, index: int | None, name_of_call: str | None, name: str | None) -> _Draft | None:
+        """Return the call of this id, else of this index; a piece that has nothing goes on with the last."""
+        if name_of_call and name_of_call in self._by_id:
+            return self._by_id[name_of_call]
+        if index is None:
+            nothing = not name_of_call and not name and self._drafts
+            return self._drafts[-1] if nothing else None
+        known = self._by_index.get(index)
+        other = known is not None and name_of_call and known.id and known.id != name_of_call
+        return None if other else known
+
+
+def finish_with(calls: tuple[ToolCall, ...], finish: FinishReason | None) -> FinishReason | None:
+    """Return why the model stopped, given its calls: servers say ``stop`` with calls, and the reverse.
+
+    An answer that says that it calls a tool and calls none has no reason that could be believed.
+    """
+    if calls:
+        return "tool_calls" if finish in {None, "stop"} else finish
+    return None if finish == "tool_calls" else finish
 
 
 def arguments_text(arguments: Any) -> str:  # noqa: ANN401 - any JSON
@@ -102,6 +155,22 @@ def arguments_text(arguments: Any) -> str:  # noqa: ANN401 - any JSON
     if arguments is None:
         return ""
     return arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
+
+
+def _is_json(text: str) -> bool:
+    try:
+        msgspec.json.decode(_encodable(text))
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return False
+    return True
+
+
+def _encodable(arguments: str) -> str:
+    """Return `arguments` without halves of characters, as such and in escapes of the JSON."""
+    text = repaired(arguments)
+    if "\\ud" not in text and "\\uD" not in text:
+        return text
+    return HalfCharacters().repair(text.encode()).decode()
 
 
 def arguments_object(arguments: str) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def _said(question: Question) -> list[tuple[object, ...]]:
 def _calls(question: Question, random: Random) -> tuple[Call, ...]:
     """Return the calls that an answer makes unscripted."""
     tools, choice = question.tools, question.choice
-    words = set(re.findall(r"[\w.:-]+", question.prompt.lower()))
+    words = {word.strip(".:-") for word in re.findall(r"[\w.:-]+", question.prompt.lower())}
     chosen = [tool for tool in tools if tool.name.lower() in words]
     if choice.mode == "none" or (choice.mode == "auto" and question.results):
         chosen = []
