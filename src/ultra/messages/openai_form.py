@@ -70,8 +70,10 @@ def message_as_openai(message: ChatMessage, *, cache_hints: bool = False) -> dic
     else:
         parts = [part for part in message.content if not isinstance(part, ReasoningPart)]
         content = [_part(part, cache_hints=cache_hints) for part in parts]
-        if message.role == "assistant" and not parts:
-            content = ""
+        if all(isinstance(part, TextPart) for part in parts) and not any(
+            "cache_control" in p for p in content
+        ):
+            content = _plain(content)
     given: dict[str, Any] = {"role": message.role, "content": content}
     if message.tool_calls:
         given["content"] = content or None
@@ -120,6 +122,11 @@ def data_url(part: ImagePart | FilePart) -> str:
 
 _FROM_TOOL: Final = "From the result of the call {call}:"
 _SEE_BELOW: Final = "The result follows in the next message of the user."
+
+
+def _plain(parts: list[dict[str, Any]]) -> str | list[dict[str, Any]]:
+    """Return no more than one text as it is: many servers take nothing else of an assistant or a tool."""
+    return parts if len(parts) > 1 else "".join(part["text"] for part in parts)
 
 
 def _part(part: Part, *, cache_hints: bool) -> dict[str, Any]:

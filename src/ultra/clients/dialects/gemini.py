@@ -176,9 +176,7 @@ class _Assembly:
     def completion(self) -> Completion:
         """Return what has been put together."""
         calls = self._calls.whole()
-        finish: FinishReason | None = "content_filter"
-        if not self._blocked:
-            finish = read_finish_reason(self._finish)
+        finish = read_finish_reason("safety" if self._blocked else self._finish)
         return Completion(
             content="".join(self._texts),
             usage=self.usage,

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
-from ultra.clients.dialects.base import Dialect, messages_of, offered_tools
+from ultra.clients.dialects.base import Dialect, messages_of, offered_tools, reasoning_of
 from ultra.clients.dialects.decoders import AnswerDecoder, new_text
 from ultra.clients.dialects.model_lists import read_ollama_models
 from ultra.clients.dialects.tolerant import ABSENT, TolerantDecoder, value_of
@@ -132,14 +132,16 @@ class _Assembly:
         calls = self._calls.whole()
         # Older servers give no reason for an ordinary end.
         finish = read_finish_reason(last.done_reason or ("stop" if self.finished else None))
+        thought = "".join(self._thoughts)
         return Completion(
             content="".join(self._texts),
             usage=self.usage,
             finish_reason=finish_with(calls, finish),
             request_id=self._head.request_id,
             model=last.model,
-            reasoning="".join(self._thoughts) or None,
+            reasoning=thought or None,
             tool_calls=calls,
+            reasoning_parts=(ReasoningPart(thought, self._head.provider),) if calls and thought else (),
         )
 
 
@@ -240,7 +242,7 @@ class OllamaChat(Dialect):
         given = {name: value for name, value in wanted.items() if value is not None}
         return {
             "model": self.model,
-            "messages": _messages(messages_of(request, options)),
+            "messages": _messages(messages_of(request, options), self.provider),
             "tools": [tool_as_openai(tool) for tool in offered_tools(request)] or None,
             "format": request.output.schema if request.output else None,
             "options": given or None,
@@ -295,8 +297,11 @@ class OllamaChat(Dialect):
         return _LineDecoder(head)
 
 
-def _messages(messages: list[ChatMessage]) -> list[dict[str, Any]]:
-    """Return the messages as Ollama takes them: images apart, and results by the name of their tool."""
+def _messages(messages: list[ChatMessage], provider: str) -> list[dict[str, Any]]:
+    """Return the messages as Ollama takes them: images apart, and results by the name of their tool.
+
+    What the model thought before its calls goes back with them.
+    """
     names = {call.id: call.name for message in messages for call in message.tool_calls}
     given: list[dict[str, Any]] = []
     for message in messages:
@@ -307,6 +312,9 @@ def _messages(messages: list[ChatMessage]) -> list[dict[str, Any]]:
         if images:
             said["images"] = [base64.b64encode(image).decode() for image in images]
         if message.tool_calls:
+            own = [part.text for part in reasoning_of(message, provider) if part.text]
+            if own:
+                said["thinking"] = "".join(own)
             said["tool_calls"] = [
                 {"function": {"name": call.name, "arguments": arguments_object(call.arguments)}}
                 for call in message.tool_calls

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
 
 import msgspec
@@ -16,6 +17,7 @@ from ultra.faults.provider.protocol import (
     Protocol,
     Refused,
     Wording,
+    convert,
     decode,
     event,
     json,
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from ultra.faults.provider.neutral import Answer, FailureKind, Media, MediaKind
     from ultra.messages.tools import Tool
 
-__all__ = ["GEMINI"]
+__all__ = ["GEMINI", "camel"]
 
 
 class _Blob(Struct, rename="camel"):
@@ -114,7 +116,15 @@ class _Request(Struct, rename="camel"):
     tool_config: _ToolConfig | None = None
 
 
-_decoder: Final = msgspec.json.Decoder(_Request)
+_any: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder()
+
+_OPAQUE: Final = frozenset(
+    {
+        *("args", "response", "parameters", "parametersJsonSchema"),
+        *("responseSchema", "responseJsonSchema"),
+    }
+)
+"""Fields whose names within are the caller's own."""
 
 _FINISH: Final = {"stop": "STOP", "length": "MAX_TOKENS", "content_filter": "SAFETY", "tool_calls": "STOP"}
 
@@ -157,7 +167,7 @@ class _Gemini(Protocol):
         return super().check_key(key, expected) if key else Failure("permission")
 
     def read(self, request: Request, body: bytes) -> Question:
-        asked = decode(_decoder, body)
+        asked = convert(camel(decode(_any, body)), _Request)
         stream = request.url.path.endswith(":streamGenerateContent")
         if stream and request.query_params.get("alt") != "sse":
             raise Refused(Failure("bad_request", message="Only streams with alt=sse are simulated."))
@@ -245,6 +255,16 @@ class _Gemini(Protocol):
 
 
 GEMINI: Final[Protocol] = _Gemini()
+
+
+def camel(value: Any) -> Any:  # noqa: ANN401 - any JSON
+    """Return a request with its fields in camel case: Google takes both, and its own client sends both."""
+    if isinstance(value, list):
+        return list(map(camel, value))
+    if not isinstance(value, dict):
+        return value
+    names = {name: re.sub(r"_([a-z])", lambda match: match[1].upper(), name) for name in value}
+    return {names[name]: each if names[name] in _OPAQUE else camel(each) for name, each in value.items()}
 
 
 def _check_calls(contents: Sequence[_Content]) -> None:

@@ -17,7 +17,18 @@ if TYPE_CHECKING:
     from ultra.faults.provider.neutral import Answer, FailureKind, Question
     from ultra.faults.provider.rate_limits import LimitState
 
-__all__ = ["Event", "Limit", "Protocol", "Refused", "Wording", "as_mapping", "event", "json", "page_size"]
+__all__ = [
+    "Event",
+    "Limit",
+    "Protocol",
+    "Refused",
+    "Wording",
+    "as_mapping",
+    "convert",
+    "event",
+    "json",
+    "page_size",
+]
 
 T = TypeVar("T")
 
@@ -148,6 +159,14 @@ def page_size(query: Mapping[str, str], name: str, *, default: int) -> int:
             Failure("bad_request", message=f"{name}: {given!r} is not a number from 1 to {_LARGEST_PAGE}")
         )
     return number
+
+
+def convert(found: object, kind: type[T]) -> T:
+    """Return JSON that was decoded before as a `kind`. Raises `Refused`."""
+    try:
+        return msgspec.convert(found, kind)
+    except msgspec.ValidationError as error:
+        raise Refused(Failure("bad_request", message=f"The request cannot be read: {error}")) from error
 
 
 def bearer(request: Request) -> str | None:

@@ -8,6 +8,8 @@ from typing import Final
 
 __all__ = ["encrypted", "is_encrypted", "is_signature_of", "signature_of"]
 
+_STANDARD: Final = str.maketrans("-_", "+/")
+
 _ENCRYPTED: Final = "ultra-encrypted-"
 
 
@@ -17,8 +19,8 @@ def signature_of(text: str) -> str:
 
 
 def is_signature_of(signature: str, text: str) -> bool:
-    """Return whether `signature` is that of `text`."""
-    return signature == signature_of(text)
+    """Return whether `signature` is that of `text`, in either alphabet of base64 (RFC 4648)."""
+    return signature.translate(_STANDARD) == signature_of(text)
 
 
 def encrypted(text: str) -> str:
