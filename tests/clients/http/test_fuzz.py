@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from helpers.byte_server import events
 from helpers.recordings import Recording, load
-from ultra.clients import AnthropicClient, GeminiClient, Limits, OllamaClient, OpenAIClient
+from ultra.clients import AnthropicClient, GeminiClient, HTTPClient, Limits, OllamaClient, OpenAIClient
+from ultra.clients.dialects.openai_responses import OpenAIResponses
 from ultra.clients.wire.response_head import ResponseHead
 from ultra.clients.wire.text_repair import repaired
 from ultra.errors import ModelError
@@ -25,13 +26,91 @@ from ultra.messages.results import Completion
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from ultra.clients.http.client import HTTPClient
+
+def responses_client(model: str, *, provider: str, base_url: str, **settings: Any) -> HTTPClient:
+    return HTTPClient(OpenAIResponses(model, provider=provider, base_url=base_url), **settings)
+
+
+def delta(fields: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": fields, "finish_reason": finish}]}
+
 
 CLIENTS: dict[str, Callable[..., HTTPClient]] = {
+    "openai-responses": responses_client,
     "openai-chat": OpenAIClient,
     "anthropic-messages": AnthropicClient,
     "gemini-generate": GeminiClient,
     "ollama-chat": OllamaClient,
+}
+
+CALLS: dict[str, list[Any]] = {
+    "openai-chat": [
+        delta({"tool_calls": [{"index": 0, "id": "c1", "function": {"name": "f", "arguments": ""}}]}),
+        delta({"tool_calls": [{"index": 0, "function": {"arguments": '{"x": "h\ud83d'}}]}),
+        delta({"tool_calls": [{"index": 0, "function": {"arguments": '\ude00i"}'}}]}),
+        delta({"tool_calls": [{"id": "c2", "function": {"name": "g", "arguments": {"y": [1]}}}]}),
+        delta({"function_call": {"name": "f", "arguments": "{}"}}, "tool_calls"),
+        "[DONE]",
+    ],
+    "anthropic-messages": [
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "thinking", "thinking": ""}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "thinking_delta", "thinking": "hm"}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "signature_delta", "signature": "s"}},
+        {
+            "type": "content_block_start",
+            "index": 1,
+            "content_block": {"type": "tool_use", "id": "c1", "name": "f"},
+        },
+        {
+            "type": "content_block_delta",
+            "index": 1,
+            "delta": {"type": "input_json_delta", "partial_json": '{"x'},
+        },
+        {
+            "type": "content_block_delta",
+            "index": 1,
+            "delta": {"type": "input_json_delta", "partial_json": '": 1}'},
+        },
+        {"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 3}},
+    ],
+    "gemini-generate": [
+        {"candidates": [{"content": {"parts": [{"text": "hm", "thought": True}]}}]},
+        {
+            "candidates": [
+                {
+                    "content": {
+                        "parts": [
+                            {"functionCall": {"name": "f", "args": {"x": "y"}}, "thoughtSignature": "s"},
+                            {"functionCall": {"name": "g", "id": "c2"}},
+                        ]
+                    },
+                    "finishReason": "STOP",
+                }
+            ]
+        },
+    ],
+    "ollama-chat": [
+        {"message": {"tool_calls": [{"function": {"name": "f", "arguments": {"x": 1}}}]}},
+        {"message": {"tool_calls": [{"id": "c2", "function": {"name": "g", "arguments": '{"y": 2}'}}]}},
+        {"done": True, "done_reason": "stop"},
+    ],
+    "openai-responses": [
+        {
+            "type": "response.output_item.added",
+            "item": {"type": "function_call", "call_id": "c1", "name": "f"},
+        },
+        {"type": "response.function_call_arguments.delta", "delta": '{"x": 1}'},
+        {
+            "type": "response.output_item.done",
+            "item": {"type": "function_call", "call_id": "c1", "name": "f", "arguments": '{"x": 1}'},
+        },
+        {"type": "response.output_text.delta", "delta": "Hi"},
+        {
+            "type": "response.output_item.done",
+            "item": {"type": "reasoning", "id": "r", "summary": [], "encrypted_content": "e"},
+        },
+        {"type": "response.completed", "response": {"status": "completed", "output": []}},
+    ],
 }
 
 # Enough to mutate where the recorded exchanges are absent.
@@ -60,6 +139,19 @@ SEEDS = [
         body=b'{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}',
         expect={},
         streamed=False,
+    ),
+    *(
+        Recording(
+            name=f"calls-{dialect}",
+            provider="p",
+            dialect=dialect,
+            status=200,
+            headers=[("content-type", "text/event-stream")],
+            body=events(*pieces),
+            expect={},
+            streamed=True,
+        )
+        for dialect, pieces in CALLS.items()
     ),
 ]
 
@@ -208,6 +300,16 @@ def check(pieces: list[str | Completion], body: bytes) -> None:
         assert is_made_of(text, strings), f"{text!r} was not there"
     if pieces and isinstance(completion := pieces[-1], Completion):
         assert completion.content == "".join(texts)
+        calls = completion.tool_calls
+        assert len({call.id for call in calls}) == len(calls)
+        assert (completion.finish_reason == "tool_calls") <= bool(calls)
+        for call in calls:
+            assert is_made_of(call.name, strings)
+            (call.id + call.arguments).encode()
+        for part in completion.reasoning_parts:
+            assert (part.signature or part.encrypted or part.text) in strings or is_made_of(
+                part.text, strings
+            )
         if completion.usage is not None:
             assert all((count or 0) >= 0 for count in (completion.usage.input, completion.usage.output))
 

@@ -58,12 +58,12 @@ def openai_client(provider: SimulatedProvider) -> openai.OpenAI:
 async def test_openai_gathers_the_calls_of_a_stream(provider: SimulatedProvider) -> None:
     provider.script(REPLY)
 
-    def ask() -> tuple[Any, list[str]]:
+    def ask() -> tuple[Any, list[Any]]:
         with (
             openai_client(provider) as client,
             client.chat.completions.stream(model="any", messages=MESSAGES, tools=CHAT_TOOLS[:1]) as stream,
         ):
-            kinds = [event.type for event in stream]
+            kinds: list[Any] = [event.type for event in stream]
             return stream.get_final_completion(), kinds
 
     completion, kinds = await in_thread(ask)
@@ -365,4 +365,4 @@ async def test_ollama_streams_calls_and_keeps_to_a_schema(provider: SimulatedPro
     called = [call.function for chunk in chunks for call in chunk.message.tool_calls or ()]
     assert [(call.name, call.arguments) for call in called] == [("weather", {"city": "Röme"}), ("clock", {})]
     assert "".join(chunk.message.thinking or "" for chunk in chunks) == "It may be warm."
-    assert Person.model_validate_json(whole.message.content)
+    assert isinstance(Person.model_validate_json(whole.message.content), Person)

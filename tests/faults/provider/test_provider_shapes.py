@@ -28,6 +28,12 @@ KINDS = ("text", "stream", "error")
 DOCUMENTED = {
     "gemini": {"candidates[].content.parts[].thought: boolean"},
     "ollama": {"message.thinking: string"},
+    "anthropic": {  # recorded in a plain answer alone
+        "message.usage.output_tokens_details: object",
+        "message.usage.output_tokens_details.thinking_tokens: number",
+        "usage.output_tokens_details: object",
+        "usage.output_tokens_details.thinking_tokens: number",
+    },
 }
 """What the providers' documentation has, and no recording happens to have."""
 

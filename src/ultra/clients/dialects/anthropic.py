@@ -101,11 +101,16 @@ class _Event(Struct):
     error: Raw = ABSENT
 
 
+class _OutputDetails(Struct):
+    thinking_tokens: Count = None
+
+
 class _Usage(Struct):
     input_tokens: Count = None
     output_tokens: Count = None
     cache_read_input_tokens: Count = None
     cache_creation_input_tokens: Count = None
+    output_tokens_details: _OutputDetails | None = None
 
     def normalized(self) -> Usage:
         """Return the counts in the sense of `Usage`: Anthropic leaves the cache out of the input."""
@@ -114,6 +119,7 @@ class _Usage(Struct):
             input=None if self.input_tokens is None else self.input_tokens + cached,
             output=self.output_tokens,
             cached=self.cache_read_input_tokens,
+            reasoning=self.output_tokens_details.thinking_tokens if self.output_tokens_details else None,
         )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import quote, urlencode, urlsplit
 
 from msgspec import Raw, Struct
+from msgspec.structs import replace
 
 from ultra.clients.dialects.base import Dialect, apart, messages_of
 from ultra.clients.dialects.decoders import EventDecoder, new_text
@@ -177,9 +178,12 @@ class _Assembly:
         """Return what has been put together."""
         calls = self._calls.whole()
         finish = read_finish_reason("safety" if self._blocked else self._finish)
+        usage = self.usage
+        if self._blocked and (usage is None or usage.output is None):  # nothing was written
+            usage = replace(usage or Usage(), output=0)
         return Completion(
             content="".join(self._texts),
-            usage=self.usage,
+            usage=usage,
             finish_reason=finish_with(calls, finish),
             request_id=self._head.request_id or self._response_id,
             model=self._model,

@@ -186,6 +186,7 @@ class _Assembly:
         self._reasoning: list[str] = []
         self._refusal: list[str] = []
         self._calls = ToolCalls()
+        self._newer_calls = False
         self.usage: Usage | None = None
         self._model: str | None = None
         self._id: str | None = None
@@ -238,7 +239,8 @@ class _Assembly:
                 arguments=arguments_text(function.arguments),
                 signature=google.thought_signature if google else None,
             )
-        if message.function_call is not None:
+        self._newer_calls = self._newer_calls or bool(message.tool_calls)
+        if message.function_call is not None and not self._newer_calls:  # some send both
             old = message.function_call
             self._calls.add(index=0, name=old.name, arguments=arguments_text(old.arguments))
 

@@ -157,6 +157,9 @@ def arguments_text(arguments: Any) -> str:  # noqa: ANN401 - any JSON
     return arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
 
 
+_ESCAPES: Final = (r"\ud", r"\uD", r"\u0000")
+
+
 def _is_json(text: str) -> bool:
     try:
         msgspec.json.decode(_encodable(text))
@@ -166,9 +169,9 @@ def _is_json(text: str) -> bool:
 
 
 def _encodable(arguments: str) -> str:
-    """Return `arguments` without halves of characters, as such and in escapes of the JSON."""
+    """Return `arguments` without halves of characters and NUL, as such and in escapes of the JSON."""
     text = repaired(arguments)
-    if "\\ud" not in text and "\\uD" not in text:
+    if not any(escape in text for escape in _ESCAPES):
         return text
     return HalfCharacters().repair(text.encode()).decode()
 

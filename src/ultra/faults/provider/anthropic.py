@@ -172,11 +172,15 @@ def _end(answer: Answer) -> dict[str, Any]:
 
 
 def _usage(answer: Answer) -> dict[str, Any]:
+    details = (
+        {"output_tokens_details": {"thinking_tokens": len(answer.reasoning)}} if answer.reasoning else {}
+    )
     return {
         "input_tokens": answer.input - answer.cached,
         "cache_creation_input_tokens": 0,
         "cache_read_input_tokens": answer.cached,
         "output_tokens": answer.output,
+        **details,
     }
 
 
