@@ -5,15 +5,15 @@ from __future__ import annotations
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from ultra.clients import connect
+from ultra.clients import HTTPClient, connect
+from ultra.clients.dialects.openai_responses import OpenAIResponses
 from ultra.errors import ModelError
 from ultra.messages.results import Completion
 
 if TYPE_CHECKING:
-    from ultra.clients.http.client import HTTPClient
     from ultra.faults.provider import SimulatedProvider
 
-PROTOCOLS = ("openai", "anthropic", "gemini", "ollama")
+PROTOCOLS = ("openai", "openai_responses", "anthropic", "gemini", "ollama")
 
 KEY = "sk-a-key-that-must-not-be-seen"
 
@@ -21,7 +21,12 @@ KEY = "sk-a-key-that-must-not-be-seen"
 def client_of(
     provider: SimulatedProvider, protocol: str, *, model: str = "any", key: str | None = KEY, **options: Any
 ) -> HTTPClient:
-    return connect(f"{protocol}:{model}", base_url=provider.base_url(protocol), api_key=key, **options)
+    url = provider.base_url(protocol)
+    if protocol == "openai_responses":  # only some models of OpenAI are asked so
+        return HTTPClient(OpenAIResponses(model, provider=protocol, base_url=url), api_key=key, **options)
+    client = connect(f"{protocol}:{model}", base_url=url, api_key=key, **options)
+    assert isinstance(client, HTTPClient)
+    return client
 
 
 async def ask(

@@ -327,7 +327,7 @@ async def test_many_answers_at_once_are_kept_apart(provider: SimulatedProvider) 
                 nursery.start_soon(one, protocol, prompt)
 
     assert got == {(protocol, prompt): expected[prompt] for protocol in PROTOCOLS for prompt in expected}
-    assert [request.outcome for request in provider.requests] == ["answered"] * 40
+    assert [request.outcome for request in provider.requests] == ["answered"] * 48
 
 
 async def test_leaving_the_block_closes_every_connection_in_the_middle_of_answers() -> None:
@@ -344,10 +344,10 @@ async def test_leaving_the_block_closes_every_connection_in_the_middle_of_answer
                 for stream in (False, True):
                     provider.script(Reply(("one ", "two"), hold=trio.Event()))
                     nursery.start_soon(partial(one, protocol, stream=stream))
-            await provider.wait_for_requests(8)
-        assert [request.outcome for request in provider.requests] == ["abandoned"] * 8
+            await provider.wait_for_requests(10)
+        assert [request.outcome for request in provider.requests] == ["abandoned"] * 10
 
-    assert errors == ["connection"] * 8
+    assert errors == ["connection"] * 10
     assert trio.lowlevel.current_statistics().tasks_living < 10
     with pytest.raises(OSError, match="all attempts to connect"):
         await trio.open_tcp_stream("127.0.0.1", int(provider.url.rpartition(":")[2]))
@@ -401,12 +401,13 @@ async def test_clients_find_the_provider_through_the_environment(
 ) -> None:
     for name, value in provider.environment.items():
         monkeypatch.setenv(name, value)
-    for protocol in PROTOCOLS:
+    named = [protocol for protocol in PROTOCOLS if protocol != "openai_responses"]
+    for protocol in named:
         client = connect(f"{protocol}:any")
         await client.generate("Why?")
         await client.aclose()
 
-    assert [request.protocol for request in provider.requests] == list(PROTOCOLS)
+    assert [request.protocol for request in provider.requests] == named
 
 
 @pytest.mark.parametrize("missing", ["hypercorn", "starlette"])

@@ -44,7 +44,8 @@ async def test_the_provider_reads_what_the_client_asks(provider: SimulatedProvid
     question = provider.requests[-1].question
     assert question is not None
     assert (question.model, question.system, question.prompt) == ("any", "Be brief.", "Why?")
-    assert (question.max_tokens, question.stop, question.stream) == (7, ("END", "FIN"), True)
+    stop = () if protocol == "openai_responses" else ("END", "FIN")  # it has none
+    assert (question.max_tokens, question.stop, question.stream) == (7, stop, True)
     assert [message.role for message in question.messages] == ["user"]
 
 
@@ -62,7 +63,7 @@ async def test_an_answer_ends_at_the_limit_of_tokens(
     assert completion.usage.output == 3
 
 
-@every_protocol
+@pytest.mark.parametrize("protocol", [name for name in PROTOCOLS if name != "openai_responses"])
 @streamed_or_not
 async def test_an_answer_ends_at_a_stop_sequence(
     provider: SimulatedProvider, protocol: str, *, stream: bool
@@ -101,6 +102,7 @@ async def test_the_usage_tells_of_the_cache_and_of_reasoning_where_the_protocol_
 
     assert usages == {
         "openai": Usage(input=20, output=7, cached=12, reasoning=3),
+        "openai_responses": Usage(input=20, output=7, cached=12, reasoning=3),
         "anthropic": Usage(input=20, output=7, cached=12, reasoning=3),
         "gemini": Usage(input=20, output=7, cached=12, reasoning=3),
         "ollama": Usage(input=20, output=7),
@@ -121,6 +123,7 @@ async def test_a_refusal_looks_as_the_protocol_has_it(
         told
         == {
             "openai": ("", "I cannot help with that.", "refusal"),
+            "openai_responses": ("", "I cannot help with that.", "refusal"),
             "anthropic": ("", "I cannot help with that.", "refusal"),
             "gemini": ("", "I cannot help with that.", "content_filter"),
             "ollama": ("I cannot help with that.", None, "stop"),
@@ -140,6 +143,7 @@ async def test_a_filtered_answer_keeps_what_came_through(
     assert completion.content == "It begins well"
     assert completion.finish_reason == {
         "openai": "content_filter",
+        "openai_responses": "content_filter",
         "anthropic": "refusal",
         "gemini": "content_filter",
         "ollama": "stop",
@@ -205,6 +209,7 @@ async def test_an_exhausted_quota_is_told_in_words_that_only_some_protocols_have
 
     assert {name: error.status for name, error in errors.items()} == {
         "openai": 429,
+        "openai_responses": 429,
         "anthropic": 400,
         "gemini": 429,
         "ollama": 402,
