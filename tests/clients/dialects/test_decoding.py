@@ -101,8 +101,8 @@ def test_content_is_text_null_or_a_list(content: Any, text: str) -> None:
         ("eos", "stop"),
         ("length", "length"),
         ("model_length", "length"),
-        ("tool_calls", None),  # it calls none, so nobody knows why it stopped
-        ("function_call", None),
+        ("tool_calls", "other"),  # it calls none: they were lost
+        ("function_call", "other"),
         ("content_filter", "content_filter"),
         ("something_new", "other"),
     ],
@@ -182,7 +182,7 @@ def test_nothing_after_done_is_read() -> None:
         ("stop_sequence", "stop"),
         ("max_tokens", "length"),
         ("model_context_window_exceeded", "length"),
-        ("tool_use", None),  # without a call
+        ("tool_use", "other"),  # without a call
         ("refusal", "refusal"),
         ("something_new", "other"),
     ],

@@ -132,9 +132,9 @@ def test_the_older_form_is_one_call() -> None:
     assert plain(whole.tool_calls) == [("f", {})]
 
 
-def test_calls_that_are_announced_and_do_not_come_are_no_reason_to_stop() -> None:
+def test_an_answer_whose_calls_do_not_come_is_not_whole() -> None:
     completion = streamed(events(delta(content="Hi"), delta("tool_calls")))
-    assert (completion.content, completion.tool_calls, completion.finish_reason) == ("Hi", (), None)
+    assert (completion.content, completion.tool_calls, completion.finish_reason) == ("Hi", (), "other")
 
 
 @pytest.mark.parametrize("text", ["{x: 1}", "no JSON", '{"x": 1', "[1]", "\\ud83d"])

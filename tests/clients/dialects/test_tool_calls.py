@@ -115,7 +115,7 @@ def test_half_characters_in_arguments_are_joined_or_replaced() -> None:
         (TWO, "stop", "tool_calls"),
         (TWO, None, "tool_calls"),
         (TWO, "length", "length"),
-        ((), "tool_calls", None),
+        ((), "tool_calls", "other"),
         ((), "stop", "stop"),
     ],
 )

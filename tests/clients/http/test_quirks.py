@@ -129,7 +129,7 @@ STREAMED: dict[str, tuple[str, bytes, dict[str, Any]]] = {
     "a call of nothing behind the text": (
         "openai",
         events(HI, chunk("tool_calls", COUNTS, content=None, tool_calls=[{"index": 0}])),
-        {"finish_reason": None},
+        {"finish_reason": "other"},
     ),
     "pings, a signature and hidden thoughts": (
         "anthropic",

@@ -9,14 +9,16 @@ import httpx
 import pytest
 import trio
 
-from ultra.clients import connect
+from ultra.clients import HTTPClient, connect
 from ultra.errors import ModelError
+from ultra.messages.chat import ChatMessage, TextPart, ToolCall
+from ultra.messages.request import ModelRequest
 from ultra.messages.results import Completion
+from ultra.messages.schema import JsonSchema
+from ultra.messages.tools import Tool, ToolChoice
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from ultra.clients import HTTPClient
 
 KEY = "test-key-0123456789"
 
@@ -183,6 +185,69 @@ async def test_stream_options_are_left_out_where_they_are_not_known() -> None:
     endpoint = Endpoint("openai", lambda _, payload: words if "stream_options" in payload else None, 422)
     assert await ask(connected("openai", endpoint), stream=True) == "4"
     assert endpoint.seen[-1][1]["stream"] is True
+
+
+HINT = {"type": "ephemeral"}
+CALLED = (
+    ChatMessage("user", (TextPart("Is it warm?", HINT),)),
+    ChatMessage("assistant", "", tool_calls=(ToolCall("c", "weather", "{}", signature="s"),)),
+    ChatMessage("tool", "21", tool_call_id="c"),
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "base_url", "hints", "signed"),
+    [
+        ("openai:gpt-5", None, False, False),
+        ("groq:m", None, False, False),
+        ("openrouter:google/gemini-3-pro", None, True, False),
+        ("openai:m", "https://openrouter.ai/api/v1", True, False),
+        ("openai:gemini-3-pro", "https://generativelanguage.googleapis.com/v1beta/openai", False, True),
+        ("openai:gemini-3-pro", "https://us-central1-aiplatform.googleapis.com/v1/x/openapi", False, True),
+        ("azure:m", "https://name.openai.azure.com", False, False),
+    ],
+)
+async def test_hints_and_signatures_go_in_openais_form_only_where_they_are_known(
+    name: str, base_url: str | None, *, hints: bool, signed: bool
+) -> None:
+    endpoint = Endpoint("openai", lambda _path, _payload: None)
+    client = connect(name, base_url=base_url, api_key=KEY, transport=endpoint)
+    assert isinstance(client, HTTPClient)
+    await client.respond(ModelRequest(messages=CALLED))
+
+    ((_, payload),) = endpoint.seen
+    assert ("cache_control" in json.dumps(payload)) is hints
+    (call,) = payload["messages"][1]["tool_calls"]
+    assert call.get("extra_content") == ({"google": {"thought_signature": "s"}} if signed else None)
+
+
+@pytest.mark.parametrize("dialect", ["openai", "anthropic", "gemini", "ollama"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "registry.ollama.ai/library/gemma does not support tools",
+        "tool_choice is not supported by this model",
+        "response_format is not supported",
+        "output format is not supported with this model",
+        "Unknown name toolConfig: cannot find field",
+        "responseJsonSchema is not supported for this model",
+    ],
+)
+async def test_tools_and_schemas_are_never_left_out_of_a_request(dialect: str, words: str) -> None:
+    endpoint = Endpoint(dialect, lambda _path, _payload: words)
+    client = connect(f"{dialect}:m", base_url="https://x.example/v1", api_key=KEY, transport=endpoint)
+    assert isinstance(client, HTTPClient)
+    asked = ModelRequest(
+        messages=(ChatMessage("user", "Is it warm?"),),
+        tools=(Tool("weather"),),
+        tool_choice=ToolChoice("required"),
+        output=JsonSchema("answer", {"type": "object"}),
+    )
+    with pytest.raises(ModelError):
+        await client.respond(asked)
+
+    whole = endpoint.seen[0][1]
+    assert all({**payload} == whole for _, payload in endpoint.seen)
 
 
 async def test_several_refusals_in_a_row_are_all_heeded() -> None:

@@ -340,6 +340,9 @@ class OpenAIChat(Dialect):
 
     def _formed(self, quirks: Quirks, address: str) -> OpenAIChat:
         """Return this dialect at `address`, with what only some servers take."""
+        same = (self.cache_hints, self.signed_calls) == (quirks.cache_hints, quirks.signed_calls)
+        if same and address == self.base_url:
+            return self
         formed = copy(self)
         formed.base_url = address
         formed.cache_hints, formed.signed_calls = quirks.cache_hints, quirks.signed_calls

@@ -143,11 +143,11 @@ class ToolCalls:
 def finish_with(calls: tuple[ToolCall, ...], finish: FinishReason | None) -> FinishReason | None:
     """Return why the model stopped, given its calls: servers say ``stop`` with calls, and the reverse.
 
-    An answer that says that it calls a tool and calls none has no reason that could be believed.
+    An answer that says that it calls a tool and calls none is not whole: the call was lost.
     """
     if calls:
         return "tool_calls" if finish in {None, "stop"} else finish
-    return None if finish == "tool_calls" else finish
+    return "other" if finish == "tool_calls" else finish
 
 
 def arguments_text(arguments: Any) -> str:  # noqa: ANN401 - any JSON

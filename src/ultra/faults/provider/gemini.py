@@ -134,6 +134,9 @@ _SIGNED: Final = "gemini"
 _SKIP: Final = "skip_thought_signature_validator"
 """The signature that Google's documentation has for calls of other models."""
 
+_OWN_ID: Final = re.compile("[0-9a-f]{26}")
+"""How the ids of calls look that were made here."""
+
 _TYPES: Final = "type.googleapis.com/google.rpc"
 
 _BAD_KEY: Final = "API key not valid. Please pass a valid API key."
@@ -172,7 +175,7 @@ class _Gemini(Protocol):
         if stream and request.query_params.get("alt") != "sse":
             raise Refused(Failure("bad_request", message="Only streams with alt=sse are simulated."))
         generation = asked.generation_config or _Generation()
-        _check_calls(asked.contents)
+        _check_calls(asked.contents, strict=request.path_params["model"].startswith("gemini-3"))
         declared = [each for tool in asked.tools or () for each in tool.function_declarations]
         tools = tuple(
             tool_of(
@@ -267,7 +270,7 @@ def camel(value: Any) -> Any:  # noqa: ANN401 - any JSON
     return {names[name]: each if names[name] in _OPAQUE else camel(each) for name, each in value.items()}
 
 
-def _check_calls(contents: Sequence[_Content]) -> None:
+def _check_calls(contents: Sequence[_Content], *, strict: bool) -> None:
     """Refuse results that do not stand right behind their calls, and calls without their signature."""
     waiting: list[_Call] = []
     # Only the turn that still goes on has to have signatures.
@@ -289,7 +292,8 @@ def _check_calls(contents: Sequence[_Content]) -> None:
                     f"The function response {result.name!r} answers no function call before it."
                 )
         calls = [part for part in content.parts if part.function_call is not None]
-        _check_signatures(content, calls if number > max(asked, default=-1) else [], number)
+        asked_for = calls if number > max(asked, default=-1) else []
+        _check_signatures(content, asked_for, number, strict=strict)
         waiting = [part.function_call for part in calls if part.function_call is not None]
     if waiting:
         raise bad_request(
@@ -297,16 +301,18 @@ def _check_calls(contents: Sequence[_Content]) -> None:
         )
 
 
-def _check_signatures(content: _Content, calls: Sequence[_Part], number: int) -> None:
+def _check_signatures(content: _Content, calls: Sequence[_Part], number: int, *, strict: bool) -> None:
+    """Refuse signatures of nobody, and calls without one: the first of a turn came with it."""
     for part in content.parts:
         signature = part.thought_signature
         if signature not in {None, _SKIP} and not is_signature_of(signature or "", _SIGNED):
             raise bad_request(f"Corrupted thought signature. (contents[{number}])")
-    if calls and calls[0].thought_signature is None:
-        name = calls[0].function_call.name if calls[0].function_call else ""
+    call = calls[0].function_call if calls else None
+    if call is not None and calls[0].thought_signature is None and (strict or _OWN_ID.fullmatch(call.id)):
         raise bad_request(
             "Function call is missing a thought_signature in functionCall parts. This is required for tools "
-            f"to work correctly. Additional data, function call `default_api:{name}`, position {number + 1}."
+            f"to work correctly. Additional data, function call `default_api:{call.name}`, "
+            f"position {number + 1}."
         )
 
 
