@@ -325,6 +325,7 @@ async def test_a_cut_call_is_never_handed_out(
 
 @every_dialect
 async def test_a_stream_that_is_cut_anywhere_gives_whole_calls_or_an_error(dialect: str) -> None:
+    count = 0
     for count in range(40):
         plan = FaultPlan().http_disconnect(after_bytes=100 * count)
         async with simulated_provider(faults=plan) as provider, client_of(provider, dialect) as client:
