@@ -33,6 +33,10 @@ async def nothing() -> str:
     return "done"
 
 
+STARTS_THREADS = "_start_joinable_thread" if sys.version_info >= (3, 13) else "_start_new_thread"
+"""What `threading` starts threads with."""
+
+
 def test_a_thread_that_cannot_start_is_an_error_once(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_threads(*_: object, **__: object) -> NoReturn:
         raise RuntimeError("can't start new thread")
@@ -40,7 +44,7 @@ def test_a_thread_that_cannot_start_is_an_error_once(monkeypatch: pytest.MonkeyP
     async def main() -> None:
         shared = SharedTrioThread()
         with monkeypatch.context() as patch:
-            patch.setattr(threading, "_start_new_thread", no_threads)
+            patch.setattr(threading, STARTS_THREADS, no_threads)
             with pytest.raises(LoopUnavailable, match="cannot be started: can't start new thread"):
                 await shared.run(nothing)
         async with asyncio.timeout(5):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ultra.actors.coordinator.reading import Reader
     from ultra.actors.coordinator.run import Run
     from ultra.actors.coordinator.steps import OpenStep
-    from ultra.messages.results import ConfidenceBasis, ModelResponse, QualityBasis
+    from ultra.messages.results import ConfidenceBasis, ModelResponse, QualityBasis, Step
     from ultra.scoring.agreement import Agreed
     from ultra.scoring.final_answers import FinalAnswer
     from ultra.strategies.base import Answer, Model
@@ -25,14 +25,17 @@ __all__ = ["Assessment"]
 
 
 class Assessment:
-    """Scores and compares the answers of `run`. `quality_basis` is by what; None: nothing was scored."""
+    """Scores and compares the answers of one run. `quality_basis` is by what; None: nothing was scored.
+
+    It does not keep the run, which keeps it: two that refer to each other would keep the question in memory.
+    """
 
     def __init__(
-        self, run: Run, message: Execute, local: LocalRun, reader: Reader, weights: Mapping[str, float]
+        self, message: Execute, local: LocalRun, reader: Reader, weights: Mapping[str, float]
     ) -> None:
         self.quality_basis: QualityBasis | None = None
-        self._run = run
         self._message = message
+        self._question = message.request.prompt
         self._local = local
         self._reader = reader
         self._weights = weights
@@ -42,7 +45,7 @@ class Assessment:
         self._graded: set[str] = set()  # answers whose quality is the word of a judge or of the caller
 
     async def score(
-        self, step: OpenStep, responses: Sequence[ModelResponse], deadline: float
+        self, run: Run, step: OpenStep, responses: Sequence[ModelResponse], deadline: float
     ) -> list[ModelResponse]:
         """Score answers by the scorer, then by the judge, until `deadline`; see `RunContext.score`."""
         local = self._local
@@ -53,10 +56,10 @@ class Assessment:
             if scores:
                 self.quality_basis = "votes" if agreed.counted else "similarity"
         elif local.scorer is not None:
-            scores = call_scorer(self._run, local.scorer, step.name, responses, self._weights_of(responses))
+            scores = call_scorer(run, local.scorer, step.name, responses, self._weights_of(responses))
             self._graded.update(scores)
-        if local.judge is not None and self._run.judge is not None:
-            grades = await self._grades(local.judge, self._run.judge, responses, deadline)
+        if local.judge is not None and run.judge is not None:
+            grades = await self._grades(run, local.judge, run.judge, responses, deadline)
             self._graded.update(grades)
             scores |= grades
         if self._graded:
@@ -72,7 +75,7 @@ class Assessment:
         return self._agreed[1]
 
     def best(self, responses: Sequence[ModelResponse]) -> ModelResponse:
-        """Return the best of several answers; see `RunContext.best`."""
+        """Return the best of several answers, which come by weight; see `RunContext.best`."""
         texts = {candidate_name(response): response.content for response in responses}
         if self._agreed is None or self._agreed[0] != texts:  # few answers, or `agree` was awaited before
             weights = self._weights_of(responses)
@@ -85,9 +88,11 @@ class Assessment:
             return response.is_whole, told or 0.0, votes[name]
 
         # Those of higher weight come first, and `max` takes the first of equals.
-        return max(self._run.by_weight(responses), key=rank)
+        return max(responses, key=rank)
 
-    async def confidence(self, answer: Answer) -> tuple[float | None, ConfidenceBasis | None]:
+    async def confidence(
+        self, answer: Answer, steps: Sequence[Step]
+    ) -> tuple[float | None, ConfidenceBasis | None]:
         """Return how sure the run is of its answer, and by what: else by the share of votes for it.
 
         Those that vote are the answers of the first step that has any.
@@ -97,7 +102,7 @@ class Assessment:
         chosen = answer.source == "selected" and candidate_name(answer.response) in self._graded
         if chosen and answer.response.quality is not None:
             return answer.response.quality, "quality"
-        voters = next((step.responses for step in self._run.steps if step.responses), ())
+        voters = next((step.responses for step in steps if step.responses), ())
         texts = {candidate_name(response): response.content for response in voters}
         weights = self._weights_of(voters)
         if not any(weights.values()):
@@ -112,7 +117,7 @@ class Assessment:
         return min(1.0, agreed.votes[name]), "votes" if agreed.counted else "similarity"
 
     async def _grades(
-        self, target: Target, judge: Model, responses: Sequence[ModelResponse], deadline: float
+        self, run: Run, target: Target, judge: Model, responses: Sequence[ModelResponse], deadline: float
     ) -> dict[str, float]:
         """Return the judge's grades; what it does wrong is a notice, and never the run's failure."""
         try:
@@ -126,19 +131,15 @@ class Assessment:
                 labels=labels,
                 candidates=[response.content for response in responses],
                 deadline=deadline,
-                pay=self._run.pay,
+                pay=run.pay,
             )
         except UltraError as error:
-            self._run.note(f"the judge {judge.name!r} gave no scores: {error}")
+            run.note(f"the judge {judge.name!r} gave no scores: {error}")
             return {}
         missing = [name for name in labels.values() if name not in grades]
         if missing:
-            self._run.note(f"the judge {judge.name!r} gave no clear grade to: {', '.join(missing)}")
+            run.note(f"the judge {judge.name!r} gave no clear grade to: {', '.join(missing)}")
         return grades
-
-    @property
-    def _question(self) -> str:
-        return self._run.request.prompt
 
     def _weights_of(self, responses: Sequence[ModelResponse]) -> dict[str, float]:
         return {candidate_name(response): self._weights[response.model_name] for response in responses}

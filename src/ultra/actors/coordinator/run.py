@@ -89,7 +89,7 @@ class Run:
         self._other_cost: float | None = None  # of the judge's grades, and of calls that became needless
         self._unusable: dict[str, None] = {}
         self._refused_by: dict[Callable[[Model], ModelRequest], set[str]] = {}  # by what writes prompts
-        self._assessment = Assessment(self, message, local, self._reader, self._weights)
+        self._assessment = Assessment(message, local, self._reader, self._weights)
         if local.spending is not None:
             local.spending.read = self.spent
 
@@ -115,7 +115,7 @@ class Run:
             given = answer.response
             if given is not None and not given.is_whole:
                 self.degrade(unfinished(given))
-            confidence, basis = await self._assessment.confidence(answer)
+            confidence, basis = await self._assessment.confidence(answer, self.steps)
             degraded = self._degraded or bool(self.failures) or answer.source in _STAND_INS
             return OrchestrationResult(
                 run_id=self._message.run_id,
@@ -426,7 +426,7 @@ class Run:
         self, responses: Sequence[ModelResponse], *, within: float | None = None
     ) -> list[ModelResponse]:
         """Score answers by the scorer, then by the judge; see `RunContext.score`."""
-        return await self._assessment.score(self._current_step(), responses, self.deadline(within))
+        return await self._assessment.score(self, self._current_step(), responses, self.deadline(within))
 
     async def agree(self, responses: Sequence[ModelResponse]) -> Agreed:
         """Count how answers agree; see `RunContext.agree`."""
@@ -434,7 +434,7 @@ class Run:
 
     def best(self, responses: Sequence[ModelResponse]) -> ModelResponse:
         """Return the best of several answers; see `RunContext.best`."""
-        return self._assessment.best(responses)
+        return self._assessment.best(self.by_weight(responses))
 
     # --- the rest of a context --------------------------------------------------------------------------
 
