@@ -1,24 +1,31 @@
-"""The code of docs/guide.md, run in its order; and its configuration, read."""
+"""The code of the guides, run in its order; and their configuration, read."""
 
 from __future__ import annotations
 
 import ast
+import asyncio
 import re
+import sys
 from pathlib import Path
-from types import CodeType
+from types import CodeType, ModuleType
 from typing import Any
 
 import msgspec
 import pytest
+import trio
 from msgspec.structs import replace
 
 import ultra
+from helpers.paths import ROOT, SHARED
 from ultra import MultiLLMOrchestrator, events
 from ultra.config.loading import load_configuration
 from ultra.messages.results import OrchestrationResult
+from ultra.testing import FakeModel
 
 PAGE = (Path(__file__).parents[1] / "docs" / "guide.md").read_text("utf-8")
 PROGRAMS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+FIRST_GUIDE = SHARED / "guide.md"
+"""The user's own guide, older than Ultra: what is written there must run."""
 CONFIGURATIONS = [
     block for block in re.findall(r"^```toml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL) if "[run]" in block
 ]
@@ -66,6 +73,35 @@ async def test_the_code_of_the_guide_runs_from_its_beginning_to_its_end(
     assert "initial 0 llama 2 42" in printed  # a third sample
     assert "llama 42\n" in printed  # a chunk of a stream
     assert "128000 16384\nTrue True schema\n" in printed  # of a model in the catalog
+
+
+@pytest.mark.skipif(not FIRST_GUIDE.exists(), reason=f"the user's own guide is absent: {FIRST_GUIDE}")
+@pytest.mark.parametrize("library", ["trio", "asyncio"])
+def test_the_code_of_the_first_guide_runs_as_one_program(
+    library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT)  # a checkout, as the guide's import takes for granted
+    clients = ModuleType("my_llm_clients")
+    vars(clients).update({f"{name}_client": FakeModel("42") for name in ("llama", "chatgpt", "gemini")})
+    monkeypatch.setitem(sys.modules, "my_llm_clients", clients)
+    known: dict[str, Any] = {}
+    programs = re.findall(r"^```python\n(.*?)^```$", FIRST_GUIDE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    assert len(programs) == 11
+
+    async def run_all() -> None:
+        for program in programs:
+            await run(program, known)
+
+    if library == "trio":
+        trio.run(run_all)
+    else:
+        asyncio.run(run_all())
+
+    assert known["prioritized_models"] == ["llama", "chatgpt", "gemini"]
+    assert list(known["results"]["initial_responses"]) == ["llama", "chatgpt"]
+    assert known["response"].content == "42"
+    assert known["metrics"]["llama"].successes >= 3
+    assert known["CustomOrchestrator"].__mro__[1] is MultiLLMOrchestrator
 
 
 @pytest.mark.parametrize(

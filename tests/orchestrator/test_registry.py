@@ -56,6 +56,24 @@ def test_weights_order_models_and_ties_keep_the_order_of_registration() -> None:
     assert registry.prioritized()[0].name == "d"
 
 
+def test_a_model_that_is_registered_once_more_takes_the_weight_and_keeps_all_else() -> None:
+    registry = registry_of()
+    client, own = FakeModel(), Policies(limits=Limits(concurrency=1))
+    first = registry.register("a", client, 1, own)
+    registry.register("b", FakeModel(), 2, Policies())
+    assert registry.register("a", client, 3, Policies(limits=Limits(concurrency=1))) is first
+    assert [(model.name, model.weight) for model in registry.prioritized()] == [("a", 3.0), ("b", 2.0)]
+
+
+@pytest.mark.parametrize("policies", [Policies(), Policies(limits=Limits(concurrency=2))])
+def test_a_name_is_taken_by_the_same_client_with_other_policies(policies: Policies) -> None:
+    registry, client = registry_of(), FakeModel()
+    registry.register("a", client, 1, Policies(limits=Limits(concurrency=1)))
+    with pytest.raises(BadCall, match="'a' is already registered with another client or other policies"):
+        registry.register("a", client, 2, policies)
+    assert registry.get("a").weight == 1
+
+
 @pytest.mark.parametrize("names", ["a", b"bytes", 7, [], ["a", "a"], ["x"], [7], [None]])
 def test_a_list_of_models_that_makes_no_sense_is_refused_with_the_choices(names: Any) -> None:
     registry = registry_of()

@@ -256,7 +256,8 @@ class MultiLLMOrchestrator:
     ) -> None:
         """Add a model. If the orchestrator is entered, its actor starts at once.
 
-        Runs that are under way do not ask it.
+        Runs that are under way do not ask it. Registering it once more, with the same client and policies,
+        sets its weight.
 
         Args:
             name: its name in results, events and metrics.
@@ -273,8 +274,8 @@ class MultiLLMOrchestrator:
                 ``prices``). Answers and results then have a cost.
 
         Raises:
-            BadCall: the name is taken or empty, the weight is not allowed, the client cannot be used, or
-                genai-prices has no price for it.
+            BadCall: the name is empty, or taken by another client or with other policies; the weight is not
+                allowed, the client cannot be used, or genai-prices has no price for it.
             MissingExtra: genai-prices is not installed.
             OrchestratorClosed: the orchestrator was closed.
         """

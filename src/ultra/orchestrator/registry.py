@@ -81,10 +81,13 @@ class ModelRegistry:
         self._policies = policies
         self._models: dict[str, RegisteredModel] = {}
         self._clients: dict[str, object] = {}
+        self._given: dict[str, Policies] = {}
         self.unregistered = UnregisteredClients(self._make_unregistered)
 
     def register(self, name: object, client: object, weight: object, policies: Policies) -> RegisteredModel:
         """Add a model and return it. Where one of its `policies` is None, that of the registry holds.
+
+        A model that is registered already, with this very client and these policies, takes the weight.
 
         Raises:
             BadCall: the name is taken or empty, the weight is not allowed, or the client cannot be used.
@@ -92,15 +95,20 @@ class ModelRegistry:
         if not isinstance(name, str) or not name.strip():
             raise BadCall(f"the model name is {name!r}; it must be text that is not empty")
         with self._lock:
-            if name in self._models:
+            known = self._models.get(name)
+            if known is not None and self._clients[name] is client and self._given[name] == policies:
+                known.weight = check_weight(weight)
+                return known
+            if known is not None:
                 raise BadCall(
-                    f"a model named {name!r} is already registered; choose another name, or unregister it "
-                    "first"
+                    f"a model named {name!r} is already registered with another client or other policies; "
+                    "choose another name, or unregister it first"
                 )
             shard = self._cache.shard(_shard_name(name, client)) if self._cache is not None else None
             model = self._make(name, client, check_weight(weight), policies, shard)
             self._models[name] = model
             self._clients[name] = client
+            self._given[name] = policies
         return model
 
     def unregister(self, name: str) -> RegisteredModel:
@@ -111,7 +119,7 @@ class ModelRegistry:
         """
         with self._lock:
             model = self.get(name)
-            del self._models[name], self._clients[name]
+            del self._models[name], self._clients[name], self._given[name]
             model.registered = False
         # Requests that are still under way must not write into the shard of the next model of this name.
         shard, model.shard = model.shard, None
