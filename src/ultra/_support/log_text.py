@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from ultra._support.control_characters import CONTROLS, DIRECTIONS, LINE_ENDS, SURROGATES
 from ultra.errors import text_of
 
 __all__ = ["shown_error", "shown_text", "shown_value"]
 
 _ESCAPED: Final[dict[int, str]] = {
-    **{code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) != "\t"},
-    **{code: f"\\u{code:04x}" for code in (0x061C, 0x200E, 0x200F)},  # these change the direction of text,
-    **{code: f"\\u{code:04x}" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))},  # as these do
-    **{code: f"\\u{code:04x}" for code in (0x2028, 0x2029)},  # lines and paragraphs end with these
-    **{code: f"\\u{code:04x}" for code in range(0xD800, 0xE000)},  # surrogates, which no encoding can write
+    **{code: f"\\x{code:02x}" for code in CONTROLS if chr(code) not in "\t\n\r"},
+    **{code: f"\\u{code:04x}" for code in (*DIRECTIONS, *LINE_ENDS, *SURROGATES)},
     0x0A: "\\n",
     0x0D: "\\r",
 }

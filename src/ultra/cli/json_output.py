@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 import msgspec
 
+from ultra._support.control_characters import CONTROLS, DIRECTIONS, LINE_ENDS
 from ultra.errors import QuorumNotReached, UltraError
 
 if TYPE_CHECKING:
@@ -21,17 +22,15 @@ if TYPE_CHECKING:
 
 __all__ = ["JsonView", "reporting_errors", "write_document"]
 
-_CONTROLS: Final = re.compile(  # in UTF-8: DEL and C1, then what ends lines or changes the direction of text
-    rb"\x7f|\xc2[\x80-\x9f]|\xe2\x80[\x8e\x8f\xa8-\xae]|\xe2\x81[\xa6-\xa9]|\xd8\x9c"
-)
+_OBEYED: Final = re.compile(f"[{''.join(map(chr, (*CONTROLS, *DIRECTIONS, *LINE_ENDS)))}]")
+"""What JSON need not escape, and a terminal obeys, or some readers take for the end of a line."""
 
 
 def write_document(value: object) -> None:
     """Write `value` to stdout as one line of JSON, in UTF-8 with any locale."""
-    # JSON does not escape these characters, and a terminal obeys some of them.
-    encoded = _CONTROLS.sub(lambda match: b"\\u%04x" % ord(match[0].decode()), msgspec.json.encode(value))
+    text = _OBEYED.sub(lambda match: f"\\u{ord(match[0]):04x}", msgspec.json.encode(value).decode())
     sys.stdout.flush()
-    sys.stdout.buffer.write(encoded + b"\n")
+    sys.stdout.buffer.write(f"{text}\n".encode())
     sys.stdout.buffer.flush()
 
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from typing import Final
 
+from ultra._support.control_characters import CONTROLS, DIRECTIONS, LINE_ENDS, SURROGATES
+
 __all__ = ["block", "one_line", "printable"]
 
 _UNKNOWN: Final = "\N{REPLACEMENT CHARACTER}"
 
 _SHOWN: Final[dict[int, str]] = {
-    **{code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\t\n"},  # as their pictures
-    0x7F: "\N{SYMBOL FOR DELETE}",
-    **dict.fromkeys(range(0x80, 0xA0), _UNKNOWN),  # 8-bit forms of ESC [ and others
-    **dict.fromkeys(range(0x202A, 0x202F), _UNKNOWN),  # these change the direction of text,
-    **dict.fromkeys(range(0x2066, 0x206A), _UNKNOWN),  # in columns also that of another model
-    # Marks of direction, and tags that nobody sees, which a name could hide in another name.
+    **dict.fromkeys((*CONTROLS, *DIRECTIONS, *SURROGATES), _UNKNOWN),
+    **{code: chr(0x2400 + code) for code in range(0x20)},  # these have pictures,
+    0x7F: "\N{SYMBOL FOR DELETE}",  # and so has this
+    0x09: "\t",
+    0x0A: "\n",
+    **dict.fromkeys(LINE_ENDS, "\n"),
+    # Marks of direction that stand alone, and tags that nobody sees, could hide a name in another name.
     **dict.fromkeys((0x200E, 0x200F, 0x061C, 0xFEFF, *range(0xE0000, 0xE0080)), ""),
-    **dict.fromkeys((0x2028, 0x2029), "\n"),
-    **dict.fromkeys(range(0xD800, 0xE000), _UNKNOWN),  # surrogates, which no encoding can write
 }
 
 
