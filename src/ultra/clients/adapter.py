@@ -17,12 +17,12 @@ from msgspec.structs import replace
 from ultra._support.log import get_logger
 from ultra.bridge.caller import Call, Caller, OnText, Runner, trio_runner
 from ultra.bridge.interruption import is_interruption
-from ultra.clients.answers import plain_rate_limits, plain_text, plain_usage
 from ultra.clients.catalog.model_info import ModelInfo
 from ultra.clients.checked_answers import EmptyAnswer, checked, plain, settled, wrong_type
 from ultra.clients.classify import classify
 from ultra.clients.cleaning import AnswerText
 from ultra.clients.context_reads import context_reads
+from ultra.clients.plain_values import plain_rate_limits, plain_text, plain_usage
 from ultra.clients.signature import DeclaredCall, UnusableSignatureError, may_block
 from ultra.clients.wire.text_repair import RepairedText
 from ultra.errors import BadCall, LoopUnavailable, ModelError

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
-from ultra.clients.answers import plain_completion, plain_text
 from ultra.clients.cleaning import cleaned, joined_parts, shows_nothing
+from ultra.clients.plain_values import plain_completion, plain_text
 from ultra.errors import ModelError
 from ultra.messages.results import Completion, Usage
 from ultra.messages.tokens import estimate_request, estimate_tokens

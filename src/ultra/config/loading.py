@@ -35,7 +35,7 @@ from ultra.actors.model.limits import Limits
 from ultra.actors.model.retry import RetryPolicy
 from ultra.actors.model.timeouts import Timeouts
 from ultra.clients.catalog import Facts, OutputMode, model_info
-from ultra.clients.listed_prices import PriceList
+from ultra.clients.genai_prices import PriceList
 from ultra.clients.pricing import Price, PriceTier
 from ultra.clients.providers import connect, find_provider
 from ultra.clients.quirks import Quirks

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from ultra.actors.model.hedging import Hedge
     from ultra.actors.model.limits import Limits
     from ultra.actors.model.timeouts import Timeouts
-    from ultra.clients.listed_prices import PriceList
+    from ultra.clients.genai_prices import PriceList
     from ultra.clients.pricing import Price
     from ultra.config.loading import Configuration
     from ultra.messages.conversation import Conversation

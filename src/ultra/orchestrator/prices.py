@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ultra.clients.listed_prices import GENAI_PRICES, listed_price
+from ultra.clients.genai_prices import GENAI_PRICES, listed_price
 from ultra.clients.pricing import Price
 from ultra.errors import BadCall
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ultra.clients.adapter import ClientAdapter
-    from ultra.clients.listed_prices import PriceList
+    from ultra.clients.genai_prices import PriceList
 
 __all__ = ["check_price", "price_of"]
 

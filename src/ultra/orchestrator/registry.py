@@ -21,7 +21,7 @@ from ultra.actors.model.timeouts import Timeouts
 from ultra.actors.runtime.cell import Interceptor, check_faults
 from ultra.bridge.caller import current_runner, trio_runner
 from ultra.clients.adapter import ClientAdapter
-from ultra.clients.listed_prices import PriceList
+from ultra.clients.genai_prices import PriceList
 from ultra.clients.pricing import Price
 from ultra.errors import BadCall
 from ultra.orchestrator.prices import check_price, price_of

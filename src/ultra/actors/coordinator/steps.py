@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from ultra.actors.coordinator.reading import candidate_name
 from ultra.actors.model.messages import LocalRequest
 from ultra.actors.model.spending import NOTHING_SPENT, Spent
-from ultra.clients.answers import plain_usage
+from ultra.clients.plain_values import plain_usage
 from ultra.errors import AllAttemptsFailed, DeadlineExceeded, ModelError
 from ultra.messages.events import Chunk, ModelRetrying, StageCompleted
 from ultra.messages.results import ModelFailure, Step

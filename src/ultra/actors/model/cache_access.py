@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final, Self, TypeAlias
 import trio
 
 from ultra._support.log import current_scope, log_scope
-from ultra.clients.answers import plain_completion
 from ultra.clients.cleaning import shows_nothing
+from ultra.clients.plain_values import plain_completion
 from ultra.messages.results import Completion
 from ultra.stores.contracts import is_whole
 

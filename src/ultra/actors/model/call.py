@@ -10,7 +10,7 @@ from ultra._support.log import current_scope, get_logger, log_scope
 from ultra.actors.model.retry import with_retries
 from ultra.actors.model.spending import Spending
 from ultra.actors.model.timeouts import AttemptTimer
-from ultra.clients.answers import plain_usage
+from ultra.clients.plain_values import plain_usage
 from ultra.errors import CircuitOpen, ModelError
 from ultra.messages.tokens import estimate_request
 

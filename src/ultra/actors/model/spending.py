@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import fsum
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from ultra.clients.answers import plain_usage
+from ultra.clients.plain_values import plain_usage
 from ultra.errors import ModelError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pytest
 
 from ultra import MultiLLMOrchestrator, Price, PriceTier
 from ultra.clients import connect
-from ultra.clients.listed_prices import listed_price
+from ultra.clients.genai_prices import listed_price
 from ultra.errors import BadCall, MissingExtra
 from ultra.messages.results import Usage
 from ultra.testing import FakeModel
