@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from functools import cache
+from inspect import ismodule
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +13,9 @@ import pytest
 import ultra
 import ultra.actors
 import ultra.clients
+import ultra.faults
+import ultra.stores
+import ultra.strategies
 import ultra.supervisor
 
 if TYPE_CHECKING:
@@ -40,10 +44,17 @@ def test_the_runtime_has_its_errors_beside_its_classes(package: ModuleType) -> N
     assert all(getattr(package, name) is not None for name in package.__all__)
     used = {
         ultra.actors: "Actor ActorRef AskGroup AskResult ActorError ActorStopped ActorDown ActorCrashed "
-        "InboxFull AskTimeout ActorUnresponsive",
+        "InboxFull AskTimeout ActorUnresponsive StrayCancelled UsageError BadCall",
         ultra.supervisor: "ActorSystem Supervisor RestartIntensity RestartLimitExceeded Backoff",
     }
     assert set(used[package].split()) <= set(package.__all__)
+
+
+@pytest.mark.parametrize("package", [ultra, ultra.clients, ultra.faults, ultra.stores, ultra.strategies])
+def test_a_package_shows_no_name_that_it_imports_for_itself(package: ModuleType) -> None:
+    shown = [name for name in dir(package) if not name.startswith("_")]
+    public = {*package.__all__, "RedisCache", *(name for name in shown if ismodule(getattr(package, name)))}
+    assert set(shown) <= public
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

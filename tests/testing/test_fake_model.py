@@ -12,7 +12,16 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from ultra import AllAttemptsFailed, BadCall, Completion, ModelError, MultiLLMOrchestrator, RetryPolicy, Usage
+from ultra import (
+    AllAttemptsFailed,
+    BadCall,
+    Completion,
+    ModelError,
+    MultiLLMOrchestrator,
+    RetryPolicy,
+    ToolCall,
+    Usage,
+)
 from ultra.clients import StreamingClient
 from ultra.clients.adapter import ClientAdapter
 from ultra.messages.request import ModelRequest, SamplingOptions
@@ -105,10 +114,12 @@ async def test_a_completion_is_answered_as_it_is() -> None:
 
 async def test_a_reply_has_the_fields_of_a_completion_and_a_finish_reason_that_fits() -> None:
     usage = Usage(input=1, output=2)
+    calls = (ToolCall(id="1", name="weather", arguments='{"city": "Paris"}'),)
     replies = [
         FakeAnswer("It is ", "Paris.", reasoning="France, so", usage=usage),
         FakeAnswer("It is", finish_reason="length"),
         FakeAnswer(refusal="I cannot."),
+        FakeAnswer(tool_calls=calls),
         FakeAnswer(),
     ]
     model = FakeModel(replies)
@@ -116,6 +127,7 @@ async def test_a_reply_has_the_fields_of_a_completion_and_a_finish_reason_that_f
         Completion(content="It is Paris.", reasoning="France, so", usage=usage, finish_reason="stop"),
         Completion(content="It is", finish_reason="length"),
         Completion(content="", refusal="I cannot.", finish_reason="refusal"),
+        Completion(content="", tool_calls=calls, finish_reason="tool_calls"),
         Completion(content="", finish_reason="stop"),
     ]
 

@@ -6,6 +6,7 @@ import re
 import sys
 from functools import cache, partial
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -34,7 +35,10 @@ def lazy_names(
         return found
 
     def names() -> list[str]:
-        return sorted({*vars(sys.modules[package]), *homes})
+        present = vars(sys.modules[package])
+        # Not what the package imports for its own use.
+        others = {name for name, value in present.items() if name[0] == "_" or isinstance(value, ModuleType)}
+        return sorted({*homes, *present.get("__all__", ()), *others})
 
     return get, names
 

@@ -27,7 +27,10 @@ from ultra.errors import (
     ActorStopped,
     ActorUnresponsive,
     AskTimeout,
+    BadCall,
     InboxFull,
+    StrayCancelled,
+    UsageError,
 )
 
 __all__ = [
@@ -44,12 +47,15 @@ __all__ = [
     "AskGroup",
     "AskResult",
     "AskTimeout",
+    "BadCall",
     "DeadLetter",
     "DeadLetters",
     "Failure",
     "InboxFull",
     "Message",
     "Overflow",
+    "StrayCancelled",
     "SystemMessage",
     "Terminated",
+    "UsageError",
 ]

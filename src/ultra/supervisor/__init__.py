@@ -1,7 +1,8 @@
 """Supervision of actors: which of them are restarted after a crash, how often, and what happens after that.
 
 async with ActorSystem() as system:
-workers = system.supervisor("workers", strategy="one_for_all", intensity=RestartIntensity(3, within=5.0))
+intensity = RestartIntensity(3, within=5.0)
+workers = system.supervisor("workers", strategy="one_for_all", intensity=intensity)
 echo = workers.spawn(Echo, name="echo")
 """
 

@@ -72,7 +72,7 @@ class FakeModel:
         FakeModel(["Paris.", ModelError("down"), "Lyon."])        # one a call
         FakeModel({"France": "Paris.", "Italy": "Rome."})         # by what the prompt contains
         FakeModel(lambda request: request.prompt.upper())         # as a function decides
-        FakeModel(FakeAnswer("Par", "is.", piece_seconds=0.5))         # in pieces
+        FakeModel(FakeAnswer("Par", "is.", piece_seconds=0.5))    # in pieces
         FakeModel("Paris.", seconds=3, usage=Usage(input=7, output=2))
 
     It can fail, before all that it was told to answer or in the middle of a stream::
@@ -215,7 +215,7 @@ class FakeModel:
     # --- what Ultra calls ----------------------------------------------------------------------------
 
     async def generate(self, prompt: str, *, system: str | None = None, **options: object) -> Completion:
-        """ScriptedAnswer the prompt, or fail, as the test says."""
+        """Answer the prompt, or fail, as the test says."""
         return await self.respond(ModelRequest.of(prompt, system, SamplingOptions.of(options)))
 
     def stream(
@@ -225,7 +225,7 @@ class FakeModel:
         return self.stream_response(ModelRequest.of(prompt, system, SamplingOptions.of(options)))
 
     async def respond(self, request: ModelRequest) -> Completion:
-        """ScriptedAnswer the request, or fail, as the test says."""
+        """Answer the request, or fail, as the test says."""
         with _Running(self, request, streamed=False) as call:
             reply, failure = await self._reply_to(call)
             if failure is not None:

@@ -12,6 +12,7 @@ from ultra.errors import BadCall, ModelError
 from ultra.messages.results import Completion
 
 if TYPE_CHECKING:
+    from ultra.messages.chat import ReasoningPart, ToolCall
     from ultra.messages.request import ModelRequest
     from ultra.messages.results import FinishReason, Usage
 
@@ -27,6 +28,8 @@ class _CompletionFields(TypedDict, total=False):
     model: str | None
     reasoning: str | None
     refusal: str | None
+    tool_calls: tuple[ToolCall, ...]
+    reasoning_parts: tuple[ReasoningPart, ...]
 
 
 class FakeAnswer:
@@ -36,6 +39,7 @@ class FakeAnswer:
         FakeAnswer("Paris.", seconds=3, usage=Usage(input=7, output=2))
         FakeAnswer("The capital is", finish_reason="length")
         FakeAnswer(refusal="I cannot help with that.")
+        FakeAnswer(tool_calls=(ToolCall(id="1", name="weather", arguments='{"city": "Paris"}'),))
         FakeAnswer(seconds=math.inf)
 
     Args:
@@ -45,7 +49,7 @@ class FakeAnswer:
             `math.inf`: it never answers. None: as the model does otherwise.
         piece_seconds: how long it takes between two pieces of a stream. None: as the model does otherwise.
         fields: the other fields of the `Completion`. Without a finish reason it is ``refusal`` where
-            there is a refusal, and ``stop`` elsewhere.
+            there is a refusal, ``tool_calls`` where tools are called, and ``stop`` elsewhere.
 
     Raises:
         BadCall: a piece is not text, or a time is not a number of seconds, 0 or more.
@@ -61,7 +65,7 @@ class FakeAnswer:
         for piece in pieces:
             if not isinstance(piece, str):
                 raise BadCall(f"a piece of a FakeAnswer is {piece!r}; it must be text")
-        fields.setdefault("finish_reason", "stop" if fields.get("refusal") is None else "refusal")
+        fields.setdefault("finish_reason", _finish_reason(fields))
         self.completion = Completion(content="".join(pieces), **fields)
         self.pieces = pieces if len(pieces) > 1 else _words(self.completion.content)
         check_seconds("seconds", seconds, endless=True, optional=True)
@@ -71,7 +75,7 @@ class FakeAnswer:
 
     @classmethod
     def of(cls, answer: str | Completion | FakeAnswer) -> FakeAnswer:
-        """Make a reply of an answer that may be one already."""
+        """Make a `FakeAnswer` of an answer that may be one already."""
         if isinstance(answer, FakeAnswer):
             return answer
         if isinstance(answer, str):
@@ -178,6 +182,12 @@ class ScriptReader:
             )
 
         return answer
+
+
+def _finish_reason(fields: _CompletionFields) -> FinishReason:
+    if fields.get("refusal") is not None:
+        return "refusal"
+    return "tool_calls" if fields.get("tool_calls") else "stop"
 
 
 def to_raise(error: Exception | type[Exception]) -> Exception:

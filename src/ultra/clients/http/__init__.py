@@ -1,1 +1,1 @@
-"""Clients that call models over HTTP: connection pools, event streams, replies, kinds of errors."""
+"""Clients that call models over HTTP: connection pools, proxies, sending, decompression."""
