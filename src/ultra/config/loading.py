@@ -279,18 +279,11 @@ class Configuration(Struct, frozen=True, kw_only=True):
 
     def settings(self) -> dict[str, Any]:
         """Return the arguments of `MultiLLMOrchestrator`, but for the strategy."""
-        run, cache = self.run, self.cache
-        return {
-            "cache_enabled": cache.enabled,
-            "cache": HiddenText(cache.store) if cache.enabled else None,
-            "quorum": run.quorum,
-            "grace": run.grace,
-            "timeout": run.timeout,
-            "samples": run.samples,
-            "system": run.system,
-            "judge": run.judge,
-            "max_cost": run.max_cost,
-            "stages": run.stages,
+        run = structs.asdict(self.run)
+        del run["strategy"]
+        return run | {
+            "cache_enabled": self.cache.enabled,
+            "cache": HiddenText(self.cache.store) if self.cache.enabled else None,
             "retry": self.retry,
             "timeouts": self.timeouts,
             "limits": self.limits,
