@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+from structlog.contextvars import bound_contextvars
 
 import ultra
-from ultra import MultiLLMOrchestrator, QuorumNotReached
+from ultra import BreakerPolicy, Limits, MultiLLMOrchestrator, Price, QuorumNotReached, Timeouts
 from ultra.clients import connect
 from ultra.errors import ModelError
 
@@ -89,23 +90,46 @@ class Probe:
         raise ModelError("the payload was written", kind="bad_request")
 
 
-def orchestrator_of(probe: Probe) -> MultiLLMOrchestrator:
+def city(name: str) -> str:
+    """Tell about a city."""
+    return name
+
+
+RUNS: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "all settings": {"system": "S", "timeout": 60, "quorum": "all", "grace": 1, "samples": 2, "max_cost": 1},
+    "a scope, without the cache": {"scope": "tenant", "use_cache": False},
+    "tools": {"tools": [city], "tool_choice": "auto"},
+    "a vote": {"strategy": "vote"},
+    "the best of": {"strategy": "best_of"},
+}
+
+POLICIES: dict[str, Any] = {
+    "limits": Limits(concurrency=2, requests_per_minute=60),
+    "timeouts": Timeouts(attempt=9, first_token=5, idle=5),
+    "breaker": BreakerPolicy(),
+    "price": Price(input=1, output=1),
+}
+
+
+@pytest.mark.parametrize("policies", [{}, POLICIES], ids=["default policies", "all policies"])
+@pytest.mark.parametrize("arguments", RUNS.values(), ids=[*RUNS])
+@pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
+async def test_a_run_of_one_model(
+    arguments: dict[str, Any], policies: dict[str, Any], *, streamed: bool
+) -> None:
+    probe = Probe(trio.lowlevel.current_task())
     orchestrator = MultiLLMOrchestrator(max_retries=0)
-    orchestrator.register_model("one", probe.client)
-    return orchestrator
-
-
-async def test_a_plain_run() -> None:
-    probe = Probe(trio.lowlevel.current_task())
-    async with orchestrator_of(probe) as orchestrator:
-        with pytest.raises(QuorumNotReached, match="the payload was written"):
-            await orchestrator.process_responses("Q")
+    orchestrator.register_model("one", probe.client, **policies)
+    with bound_contextvars(of="the caller"):  # which the lines of the log have, too
+        async with orchestrator:
+            if streamed:
+                async with orchestrator.stream_responses("Q", **arguments) as run:
+                    async for _ in run:
+                        pass
+            else:
+                with pytest.raises(QuorumNotReached, match="the payload was written"):
+                    await orchestrator.process_responses("Q", **arguments)
     assert 0 < len(probe.frames) <= MOST_FRAMES, "\n".join(probe.frames)
-
-
-async def test_a_streamed_run() -> None:
-    probe = Probe(trio.lowlevel.current_task())
-    async with orchestrator_of(probe) as orchestrator, orchestrator.stream_responses("Q") as run:
-        async for _ in run:
-            pass
-    assert 0 < len(probe.frames) <= MOST_FRAMES, "\n".join(probe.frames)
+    assert any("ClientAdapter" in frame for frame in probe.frames)
+    assert any(frame.startswith("strategies/") for frame in probe.frames)
