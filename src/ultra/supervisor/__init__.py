@@ -1,9 +1,11 @@
 """Supervision of actors: which of them are restarted after a crash, how often, and what happens after that.
 
-async with ActorSystem() as system:
-intensity = RestartIntensity(3, within=5.0)
-workers = system.supervisor("workers", strategy="one_for_all", intensity=intensity)
-echo = workers.spawn(Echo, name="echo")
+Here a crash of one worker restarts all of them, at most three times in five seconds:
+
+    async with ActorSystem() as system:
+        intensity = RestartIntensity(3, within=5.0)
+        workers = system.supervisor("workers", strategy="one_for_all", intensity=intensity)
+        echo = workers.spawn(Echo, name="echo")
 """
 
 from ultra.errors import RestartLimitExceeded

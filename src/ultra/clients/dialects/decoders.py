@@ -27,13 +27,13 @@ _SHORTEST_REPEATED: Final = 6  # characters; less may well be said twice
 class AnswerDecoder(ABC):
     """Decodes one streamed answer in one dialect.
 
-    So it is used::
+    It is used like this::
 
-    decoder = dialect.decoder(head)
-    for data in body:
-        texts += decoder.feed(data)
-    texts += decoder.flush()
-    completion = decoder.completion()
+        decoder = dialect.decoder(head)
+        for data in body:
+            texts += decoder.feed(data)
+        texts += decoder.flush()
+        completion = decoder.completion()
     """
 
     def __init__(self, head: ResponseHead) -> None:

@@ -35,13 +35,11 @@ class CompletionStream:
 
     The connection is closed when the iteration ends, fails or is cancelled. Leave it early only inside
     ``async with stream:`` or by calling `aclose`, which closes the connection and so stops the model.
-    Once ended, by whatever cause, the stream stays ended.
+    Once ended, by whatever cause, the stream stays ended::
 
-    ```
-    async with client.stream("Why is the sky blue?") as stream:
-        async for piece in stream:
-            ...
-    ```
+        async with client.stream("Why is the sky blue?") as stream:
+            async for piece in stream:
+                ...
     """
 
     def __init__(self, connections: Connections, wording: Wording) -> None:
