@@ -45,7 +45,8 @@ def test_the_runtime_has_its_errors_beside_its_classes(package: ModuleType) -> N
     used = {
         ultra.actors: "Actor ActorRef AskGroup AskResult ActorError ActorStopped ActorDown ActorCrashed "
         "InboxFull AskTimeout ActorUnresponsive StrayCancelled UsageError BadCall",
-        ultra.supervisor: "ActorSystem Supervisor RestartIntensity RestartLimitExceeded Backoff",
+        ultra.supervisor: "ActorSystem Supervisor RestartIntensity RestartLimitExceeded RestartStrategy "
+        "Strategy Backoff",
     }
     assert set(used[package].split()) <= set(package.__all__)
 

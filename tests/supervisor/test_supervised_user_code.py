@@ -19,7 +19,7 @@ from ultra.supervisor import ActorSystem, RestartIntensity
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ultra.supervisor import LifecycleEvent, Restart, Strategy
+    from ultra.supervisor import LifecycleEvent, Restart, RestartStrategy
 
 ONCE = ActorOptions(max_deliveries=1)
 
@@ -86,7 +86,7 @@ async def test_a_log_filter_that_raises_ends_nothing(capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize("restart", ["permanent", "transient", "temporary"])
 @pytest.mark.parametrize("kind", ["crashed", "restarting", "started", "stopped"])
 async def test_an_observer_may_stop_the_child_that_it_is_told_of(
-    strategy: Strategy, restart: Restart, kind: str
+    strategy: RestartStrategy, restart: Restart, kind: str
 ) -> None:
     def stop(event: LifecycleEvent) -> None:
         if event.kind == kind and event.path == bad.path:

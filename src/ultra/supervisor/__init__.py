@@ -11,9 +11,12 @@ Here a crash of one worker restarts all of them, at most three times in five sec
 from ultra.errors import RestartLimitExceeded
 from ultra.supervisor.lifecycle import LifecycleEvent
 from ultra.supervisor.snapshot import SupervisorSnapshot
-from ultra.supervisor.spec import Backoff, OnExcess, Restart, RestartIntensity, Strategy
+from ultra.supervisor.spec import Backoff, OnExcess, Restart, RestartIntensity, RestartStrategy
 from ultra.supervisor.supervisor import Supervisor
 from ultra.supervisor.system import ActorSystem
+
+Strategy = RestartStrategy
+"""The older name; `ultra.Strategy` is another thing, the way of a run."""
 
 __all__ = [
     "ActorSystem",
@@ -23,6 +26,7 @@ __all__ = [
     "Restart",
     "RestartIntensity",
     "RestartLimitExceeded",
+    "RestartStrategy",
     "Strategy",
     "Supervisor",
     "SupervisorSnapshot",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from ultra.supervisor.child import Child
-    from ultra.supervisor.spec import OnExcess, RestartIntensity, Strategy
+    from ultra.supervisor.spec import OnExcess, RestartIntensity, RestartStrategy
 
 __all__ = ["CountedRestart", "RestartPolicy", "RestartWindow"]
 
@@ -83,9 +83,9 @@ class RestartPolicy:
     """Make the decisions of one supervisor; the supervision loop carries them out."""
 
     def __init__(
-        self, strategy: Strategy, intensity: RestartIntensity, on_excess: OnExcess, random: Random
+        self, strategy: RestartStrategy, intensity: RestartIntensity, on_excess: OnExcess, random: Random
     ) -> None:
-        self.strategy: Strategy = strategy
+        self.strategy: RestartStrategy = strategy
         self.intensity = intensity
         self.on_excess: OnExcess = on_excess
         self._random = random

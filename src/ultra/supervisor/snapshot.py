@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from ultra.actors.runtime.status import ActorSnapshot, ActorState
-from ultra.supervisor.spec import Strategy
+from ultra.supervisor.spec import RestartStrategy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +21,7 @@ class SupervisorSnapshot(Struct, frozen=True, kw_only=True):
     name: str
     path: str
     state: ActorState
-    strategy: Strategy
+    strategy: RestartStrategy
     restarts: int
     children: tuple[ActorSnapshot | SupervisorSnapshot, ...]
 

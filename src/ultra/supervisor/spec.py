@@ -22,13 +22,13 @@ __all__ = [
     "OnExcess",
     "Restart",
     "RestartIntensity",
-    "Strategy",
+    "RestartStrategy",
 ]
 
 Restart = Literal["permanent", "transient", "temporary"]
 """Which ends of a child lead to a restart: all; crashes only; none."""
 
-Strategy = Literal["one_for_one", "one_for_all", "rest_for_one"]
+RestartStrategy = Literal["one_for_one", "one_for_all", "rest_for_one"]
 """Which children are restarted with one that crashed: no other; all; those that start after it."""
 
 OnExcess = Literal["escalate", "isolate"]

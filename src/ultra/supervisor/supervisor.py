@@ -25,7 +25,7 @@ from ultra.supervisor.spec import (
     OnExcess,
     Restart,
     RestartIntensity,
-    Strategy,
+    RestartStrategy,
 )
 from ultra.supervisor.supervision_loop import SupervisionLoop
 
@@ -60,14 +60,14 @@ class Supervisor:
         path: str,
         environment: Environment,
         *,
-        strategy: Strategy = "one_for_one",
+        strategy: RestartStrategy = "one_for_one",
         intensity: RestartIntensity | None = None,
         on_excess: OnExcess = "escalate",
     ) -> None:
         self.path = path
         self.name = path.rpartition("/")[2]
         _check_kind("intensity", intensity, RestartIntensity)
-        self.strategy: Strategy = check_choice("strategy", strategy, Strategy)
+        self.strategy: RestartStrategy = check_choice("strategy", strategy, RestartStrategy)
         self.intensity = intensity or RestartIntensity()
         self._environment = environment
         self._child: SupervisorChild | None = None
@@ -124,7 +124,7 @@ class Supervisor:
         self,
         name: str,
         *,
-        strategy: Strategy = "one_for_one",
+        strategy: RestartStrategy = "one_for_one",
         intensity: RestartIntensity | None = None,
         on_excess: OnExcess = "escalate",
         restart: Restart = "permanent",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ultra.actors.runtime.cell import Interceptor
     from ultra.supervisor.lifecycle import LifecycleEvent
     from ultra.supervisor.snapshot import SupervisorSnapshot
-    from ultra.supervisor.spec import Backoff, OnExcess, Restart, RestartIntensity, Strategy
+    from ultra.supervisor.spec import Backoff, OnExcess, Restart, RestartIntensity, RestartStrategy
 
 __all__ = ["ActorSystem"]
 
@@ -63,7 +63,7 @@ class ActorSystem:
     def __init__(
         self,
         *,
-        strategy: Strategy = "one_for_one",
+        strategy: RestartStrategy = "one_for_one",
         intensity: RestartIntensity | None = None,
         on_excess: OnExcess = "escalate",
         random: Random | None = None,
@@ -169,7 +169,7 @@ class ActorSystem:
         self,
         name: str,
         *,
-        strategy: Strategy = "one_for_one",
+        strategy: RestartStrategy = "one_for_one",
         intensity: RestartIntensity | None = None,
         on_excess: OnExcess = "escalate",
         restart: Restart = "permanent",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from ultra.actors.runtime.actor import ActorOptions, ActorRef
     from ultra.simulation.actor_system.message_ledger import MessageEntry
-    from ultra.supervisor.spec import Backoff, OnExcess, Restart, RestartIntensity, Strategy
+    from ultra.supervisor.spec import Backoff, OnExcess, Restart, RestartIntensity, RestartStrategy
 
 __all__ = ["ActorNode", "Life", "Node", "SupervisorNode"]
 
@@ -119,7 +119,7 @@ class SupervisorNode(Node):
         name: str,
         parent: SupervisorNode | None,
         *,
-        strategy: Strategy,
+        strategy: RestartStrategy,
         intensity: RestartIntensity,
         on_excess: OnExcess,
         restart: Restart,

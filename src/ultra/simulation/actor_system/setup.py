@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from ultra.actors.runtime.actor import ActorOptions
 from ultra.faults.plan import FaultPlan
-from ultra.supervisor.spec import Backoff, OnExcess, Restart, RestartIntensity, Strategy
+from ultra.supervisor.spec import Backoff, OnExcess, Restart, RestartIntensity, RestartStrategy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -59,7 +59,7 @@ class SupervisorSpec(Struct):
     """One supervisor, and all below it."""
 
     name: str
-    strategy: Strategy
+    strategy: RestartStrategy
     intensity: RestartIntensity
     on_excess: OnExcess
     restart: Restart
