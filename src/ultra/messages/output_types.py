@@ -1,0 +1,240 @@
+"""The form in which an answer is wanted: a type or a JSON schema, and how a text is read by it.
+
+This object stays with the caller: what is sent to models is the `JsonSchema` in it, a value.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple, cast
+
+import msgspec
+
+from ultra.errors import BadCall, MissingExtra
+from ultra.messages.functions import schema_of
+from ultra.messages.json_in_text import json_candidates
+from ultra.messages.schema import JsonSchema
+from ultra.messages.schema_forms import WRAPPED, check_schema, strict_form, with_object_at_root
+
+__all__ = ["FoundOutput", "InvalidOutputError", "OutputType"]
+
+_LARGEST: Final = 256 * 1024
+"""Bytes of a schema."""
+_MOST_TOLD: Final = 8
+"""So many errors of one answer are told to its model."""
+_LONGEST_TOLD: Final = 300
+"""Characters of one of them."""
+_LONGEST_KEPT: Final = 4_000
+_KEYWORDS: Final = frozenset(
+    {"type", "properties", "$ref", "anyOf", "oneOf", "allOf", "enum", "const", "items", "prefixItems"}
+    | {"required", "additionalProperties", "patternProperties", "not", "if"}
+)
+_ALLOWED: Final = (
+    "a msgspec Struct, a dataclass, a TypedDict, a NamedTuple, a list or a union of such, a pydantic model, "
+    "a JSON schema (a dict), or a dict such as {'type': 'json_schema', 'json_schema': {'name': …, 'schema': …}}"
+)
+
+
+class InvalidOutputError(ValueError):
+    """A text has no JSON, or JSON that does not satisfy the schema; the message says what is wrong."""
+
+
+class FoundOutput(NamedTuple):
+    """What was found in a text: the JSON as it stands there, and its value as plain JSON."""
+
+    text: str
+    value: Any
+
+
+class OutputType:
+    """A type or a JSON schema that answers must satisfy; made by `of`.
+
+    `schema` is what models are given: its root is an object, and it is as strict as it can be without
+    changing its meaning.
+    """
+
+    __slots__ = ("_decode", "_described", "_wrapped", "schema")
+
+    def __init__(
+        self, name: str, schema: dict[str, Any], decode: Callable[[Any], Any], *, strict: bool | None = None
+    ) -> None:
+        described, self._wrapped = with_object_at_root(schema)
+        form = None
+        if strict is not False:
+            form = described if strict else strict_form(described)
+        self._decode = decode
+        self._described = name
+        self.schema = JsonSchema(_name(name), form or described, strict=form is not None)
+
+    def __repr__(self) -> str:
+        return f"<OutputType {self._described}>"
+
+    @classmethod
+    def of(cls, given: object) -> OutputType | None:
+        """Return the form that a caller gives as ``output=``; None for None.
+
+        Raises:
+            BadCall: it is no such type or schema, or nothing can satisfy it. The message names the place.
+            MissingExtra: it is a JSON schema, and the extra ``schema`` is not installed.
+        """
+        if given is None or isinstance(given, OutputType):
+            return given
+        if isinstance(given, JsonSchema):
+            return cls._of_schema(given.schema, given.name, strict=given.strict)
+        if isinstance(given, Mapping):
+            return cls._of_mapping(given)
+        if isinstance(given, type) and _is_pydantic(given):
+            return cls._of_pydantic(given)
+        if given is Any or isinstance(given, str | bytes | int | float | list | tuple):
+            raise BadCall(f"output is {given!r:.200}; give {_ALLOWED}")
+        return cls._of_type(given)
+
+    def read(self, text: str) -> FoundOutput:
+        """Return the JSON in `text` that satisfies the schema.
+
+        It may be the whole text, or stand in fences or between prose. Raises `InvalidOutputError`.
+        """
+        wrong: InvalidOutputError | None = None
+        for piece in json_candidates(text):
+            try:
+                value = msgspec.json.decode(piece)
+            except (msgspec.DecodeError, ValueError, RecursionError):
+                continue
+            try:
+                return FoundOutput(piece, self.plain(value))
+            except InvalidOutputError as error:
+                wrong = wrong or error
+        if wrong is None:
+            raise InvalidOutputError("there is no whole JSON value in it")
+        raise wrong
+
+    def plain(self, value: object) -> Any:  # noqa: ANN401 - JSON
+        """Return the plain JSON `value` as it satisfies the schema: unwrapped, with the defaults of the type.
+
+        Raises:
+            InvalidOutputError: it does not satisfy the schema.
+        """
+        if self._wrapped and isinstance(value, dict) and list(value) == [WRAPPED]:
+            value = value[WRAPPED]
+        return _plain(self.decoded(value))
+
+    def decoded(self, value: object) -> Any:  # noqa: ANN401 - of the type that the caller gave
+        """Return plain JSON as a value of the caller's type. Raises `InvalidOutputError`."""
+        try:
+            return self._decode(value)
+        except InvalidOutputError:
+            raise
+        except RecursionError:
+            raise InvalidOutputError("it is nested too deeply") from None
+        except (ValueError, TypeError) as error:  # those of msgspec and of pydantic are ValueErrors
+            raise InvalidOutputError(_shortened(str(error), _LONGEST_KEPT)) from error
+        except Exception as error:
+            # A `__post_init__` or a validator of the caller's own.
+            raise InvalidOutputError(f"{type(error).__name__}: {error}") from error
+
+    @classmethod
+    def _of_type(cls, kind: Any) -> OutputType:  # noqa: ANN401 - a type
+        try:
+            schema = schema_of(kind)
+        except Exception as error:
+            raise BadCall(
+                f"output is {kind!r:.200}, for which there is no JSON schema ({error}); give {_ALLOWED}"
+            ) from None
+
+        def decode(value: object) -> object:
+            return msgspec.convert(value, kind, str_keys=True)
+
+        return cls(getattr(kind, "__name__", WRAPPED), schema, decode)
+
+    @classmethod
+    def _of_pydantic(cls, model: Any) -> OutputType:  # noqa: ANN401 - a class of a package that may be absent
+        try:
+            schema = msgspec.to_builtins(model.model_json_schema())
+        except Exception as error:
+            raise BadCall(f"output is {model.__name__}, which makes no JSON schema: {error}") from error
+        return cls(model.__name__, schema, model.model_validate)
+
+    @classmethod
+    def _of_mapping(cls, given: Mapping[Any, Any]) -> OutputType:
+        kind = given.get("type")
+        if kind == "json_object":
+            return cls._of_schema({"type": "object"}, WRAPPED, strict=False)
+        if kind != "json_schema":
+            return cls._of_schema(given, given.get("title") or WRAPPED)
+        inner = given.get("json_schema", given)
+        schema = inner.get("schema") if isinstance(inner, Mapping) else None
+        if not isinstance(schema, Mapping):
+            raise BadCall("output: json_schema.schema is missing; give {'name': …, 'schema': {…}} there")
+        return cls._of_schema(schema, inner.get("name") or WRAPPED, strict=inner.get("strict"))
+
+    @classmethod
+    def _of_schema(cls, given: Mapping[Any, Any], name: object, *, strict: bool | None = None) -> OutputType:
+        try:
+            data = msgspec.json.encode(given)
+            schema = cast("dict[str, Any]", msgspec.json.decode(data))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise BadCall(f"the JSON schema of the output cannot be written as JSON: {error}") from None
+        if len(data) > _LARGEST:
+            raise BadCall(f"the JSON schema of the output has {len(data)} bytes; it may have {_LARGEST}")
+        if _KEYWORDS.isdisjoint(schema):
+            raise BadCall(
+                f"output is a dict that is no JSON schema: it has {sorted(schema)!r:.200}, and neither type, "
+                f"properties, enum, anyOf nor $ref; give {_ALLOWED}"
+            )
+        check_schema(schema)
+        return cls(str(name), schema, _schema_check(schema), strict=strict)
+
+
+def _schema_check(schema: dict[str, Any]) -> Callable[[object], object]:
+    """Return what gives a value back that satisfies the schema, and raises `InvalidOutputError` for others."""
+    try:
+        import jsonschema_rs  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise MissingExtra("a JSON schema as output=", "schema") from None
+    try:
+        # Patterns are matched in linear time, and nothing is fetched: both may come from anybody.
+        validator = jsonschema_rs.validator_for(
+            schema, pattern_options=jsonschema_rs.RegexOptions(), offline=True
+        )
+    except (ValueError, TypeError) as error:
+        place = _place("schema", getattr(error, "instance_path", ()))
+        told = getattr(error, "message", None) or str(error)
+        raise BadCall(f"output is no JSON schema: {place}: {_shortened(str(told), _LONGEST_TOLD)}") from None
+
+    def check(value: object) -> object:
+        told = []
+        for error in validator.iter_errors(value):
+            if len(told) == _MOST_TOLD:
+                break
+            told.append(f"{_place('$', error.instance_path)}: {_shortened(error.message, _LONGEST_TOLD)}")
+        if told:
+            raise InvalidOutputError("\n".join(told))
+        return value
+
+    return check
+
+
+def _is_pydantic(kind: type) -> bool:
+    return all(callable(getattr(kind, name, None)) for name in ("model_json_schema", "model_validate"))
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - JSON
+    """Return a decoded value as plain JSON."""
+    dump = getattr(value, "model_dump", None)
+    try:
+        return msgspec.json.decode(msgspec.json.encode(dump(mode="json") if callable(dump) else value))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidOutputError(f"its value cannot be written as JSON: {error}") from error
+
+
+def _place(root: str, path: Any) -> str:  # noqa: ANN401 - a list of names and numbers
+    return root + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+
+
+def _shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
+def _name(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]", "_", name)[:64] or WRAPPED
