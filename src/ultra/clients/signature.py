@@ -5,6 +5,7 @@ from __future__ import annotations
 from inspect import Parameter, iscoroutinefunction, signature
 from typing import TYPE_CHECKING, Any, Final
 
+from ultra.clients.structured import in_words
 from ultra.messages.openai_form import (
     messages_as_openai,
     schema_as_openai,
@@ -58,8 +59,9 @@ class DeclaredCall:
         DeclaredCall(generate)(ModelRequest.of("Why is the sky blue?", options=options))
 
     By name it may also declare ``messages`` (the whole conversation), ``tools``, ``tool_choice`` and
-    ``output`` (the schema of the answer). These come in the form of OpenAI's chat completions. A first
-    parameter named ``messages`` gets the conversation in place of the prompt.
+    ``output`` (the schema of the answer). These come in the form of OpenAI's chat completions. To a function
+    that does not declare ``output``, the schema is told in words, behind the question. A first parameter
+    named ``messages`` gets the conversation in place of the prompt.
 
     Raises:
         UnusableSignatureError: it takes no prompt by position, or it needs more than a prompt and a
@@ -78,6 +80,8 @@ class DeclaredCall:
 
     def __call__(self, request: ModelRequest) -> object:
         """Call the function and return what it returns, which may be an awaitable."""
+        if request.output is not None and "output" not in self._declared:
+            request = in_words(request)
         passed = {
             name: value
             for name, value in request.options.given().items()

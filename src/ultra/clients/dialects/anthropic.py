@@ -264,6 +264,7 @@ class AnthropicMessages(Dialect):
     """
 
     stream_decoder = _MessageDecoder
+    strict_schemas = True
 
     def __init__(self, model: str, *, provider: str, base_url: str) -> None:
         super().__init__(model, provider=provider, base_url=base_url)

@@ -12,6 +12,8 @@ from ultra.errors import BadCall
 from ultra.messages.chat import ChatMessage, ReasoningPart
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ultra.clients.dialects.decoders import AnswerDecoder
     from ultra.clients.dialects.model_lists import ModelPage
     from ultra.clients.options import CallOptions
@@ -57,6 +59,12 @@ class Dialect(ABC):
 
     stream_decoder: ClassVar[type[AnswerDecoder]]
     """Decodes a streamed answer."""
+
+    json_mode: ClassVar[Mapping[str, Any]] = {}
+    """What asks for JSON of any shape, at the top level of what is sent; empty: the API has no such mode."""
+
+    strict_schemas: ClassVar[bool] = False
+    """Whether the API takes only schemas without bounds, whose objects are closed."""
 
     def __init__(self, model: str, *, provider: str, base_url: str) -> None:
         self.model = model

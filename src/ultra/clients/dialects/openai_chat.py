@@ -321,6 +321,7 @@ class OpenAIChat(Dialect):
     """``POST {base_url}/chat/completions``. `base_url` ends in the version, or is this whole address."""
 
     stream_decoder = _ChunkDecoder
+    json_mode: ClassVar = {"response_format": {"type": "json_object"}}
 
     cache_hints = False  # whether `cache_control` is sent
     signed_calls = False  # whether calls go back with their signatures

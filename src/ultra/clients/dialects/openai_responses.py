@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from msgspec import Raw, Struct
 
@@ -234,6 +234,7 @@ class OpenAIResponses(Dialect):
     """
 
     stream_decoder = _EventsDecoder
+    json_mode: ClassVar = {"text": {"format": {"type": "json_object"}}}
 
     def headers(self, api_key: str) -> dict[str, str]:
         """Return the header of the key, if there is one."""

@@ -18,6 +18,7 @@ from ultra.clients.http.limits import HTTPLimits
 from ultra.clients.http.offered_models import offered_models
 from ultra.clients.http.wording import Learned, Wording
 from ultra.clients.options import CallOptions, checked_key
+from ultra.clients.structured import as_model_takes_it
 from ultra.errors import BadCall, ModelError
 from ultra.messages.request import ModelRequest, SamplingOptions
 
@@ -175,6 +176,7 @@ class HTTPClient:
             BadCall: there is no such option, or the request cannot be sent.
         """
         options = self.options.with_sampling(request.options)
+        request, options = as_model_takes_it(request, options, self.info.output, self._learned.dialect)
         learned = self._learned
         asked, asked_with = learned.quirks.conversation(request, options)
         payload = learned.dialect.encode(asked, asked_with, stream=False)
@@ -205,6 +207,7 @@ class HTTPClient:
             BadCall: there is no such option, or the request cannot be sent.
         """
         options = self.options.with_sampling(request.options)
+        request, options = as_model_takes_it(request, options, self.info.output, self._learned.dialect)
         learned = self._learned
         asked, asked_with = learned.quirks.conversation(request, options)
         payload = learned.dialect.encode(asked, asked_with, stream=not learned.quirks.no_stream)
@@ -254,8 +257,7 @@ class HTTPClient:
         finally:
             await body.aclose()
         completion = wording.dialect.decode_whole(content, body.head)
-        wording.check(completion)
-        return completion
+        return wording.checked(completion)
 
 
 def _request_of(prompt: str, arguments: CallArguments) -> ModelRequest:

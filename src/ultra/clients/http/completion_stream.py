@@ -156,7 +156,10 @@ class CompletionStream:
                     texts.append(text)  # noqa: PERF402 - what came before an error is kept
                 completion = decoder.completion() if decoder.terminated or not data else None
             if completion is not None:
-                self._wording.check(completion)
+                told = self._wording.checked(completion)
+                if told.content != completion.content:  # it was given to a tool, and not streamed
+                    texts.append(told.content)
+                completion = told
         except ModelError as failure:
             self._failure = failure
             completion = None
@@ -171,7 +174,7 @@ class CompletionStream:
     def _break(self, failure: ModelError) -> None:
         """End a stream that the network broke: a loss unless the model had finished."""
         if self._decoder is not None and self._decoder.finished and failure.kind in {"connection", "timeout"}:
-            self._finish(self._decoder.completion())
+            self._finish(self._wording.answer(self._decoder.completion()))
         else:
             if failure.usage is None:
                 failure.usage = self.usage

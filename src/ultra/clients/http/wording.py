@@ -9,6 +9,7 @@ import msgspec
 from ultra._support.log import get_logger
 from ultra.clients.http.connections import Hidden, HTTPRequest
 from ultra.clients.quirks import reworded
+from ultra.clients.structured import answer_of_tool
 from ultra.clients.wire.addresses import shown_url
 from ultra.errors import BadCall, ModelError
 
@@ -137,9 +138,17 @@ class Wording:
                 quirks=str(self._quirks),
             )
 
-    def check(self, completion: Completion) -> None:
-        """Raise `ModelError` if the server answered something else than what was asked."""
+    def checked(self, completion: Completion) -> Completion:
+        """Return the answer, of a tool that was to be called with it, too.
+
+        Raises `ModelError` if the server answered something else than what was asked.
+        """
         self.dialect.check(completion, self._request)
+        return self.answer(completion)
+
+    def answer(self, completion: Completion) -> Completion:
+        """Return what `checked` does, without the check."""
+        return answer_of_tool(completion, self._request)
 
     def explained(self, failure: ModelError) -> ModelError:
         """Return `failure`, or one that speaks of the address where that is wrong by all appearance."""

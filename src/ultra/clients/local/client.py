@@ -38,6 +38,7 @@ __all__ = ["VOICES", "LocalClient", "Voice"]
 
 _NOWHERE: Final = "http://127.0.0.1"  # until the server runs
 _MAX_TOKENS: Final = 192
+_MOST_OF_AN_OUTPUT: Final = 512
 _MOST_OF_A_VOICE: Final = 80
 """Tokens of an answer in a voice's own manner: four lines."""
 
@@ -117,6 +118,8 @@ class VoiceDialect(OpenAIChat):
         payload = super().encode(request, options, stream=stream)
         given = {name: value for name, value in payload.items() if value is not None}
         defaults = {"max_tokens": _MAX_TOKENS, **_DRY, **voice.sampling}
+        if request.output is not None:  # a grammar of its own; the names and values in it repeat each other
+            return {"max_tokens": _MOST_OF_AN_OUTPUT, **voice.sampling} | given
         if options.system is None and request.system is None:
             defaults |= {"max_tokens": _MOST_OF_A_VOICE, "grammar": _SHORT, **_SHORT_DRY}
             before = [{"role": "system", "content": voice.system}]
@@ -159,7 +162,7 @@ class LocalClient(HTTPClient):
         if voice not in VOICES:
             raise BadCall(f"there is no local voice {voice!r}; the voices are: {', '.join(VOICES)}")
         find_model()
-        known = Facts(images=False, pdf=False, audio=False, reasoning=False)
+        known = Facts(images=False, pdf=False, audio=False, reasoning=False, output="schema")
         super().__init__(VoiceDialect(voice), limits=limits, options=options, info=known)
         self.info = replace(self.info, context_window=self.context_window)
         self._connections = _EmbeddedConnections(self.limits, server)
