@@ -107,7 +107,9 @@ class RunArguments(TypedDict, total=False):
     See `RunOptions`. `system` is the system prompt of the models that answer the question. `options` are
     passed to the clients that declare them: ``{"temperature": 0.2, "max_tokens": 500}``. `tools` are `Tool`
     objects, typed functions, or mappings in the form of OpenAI or Anthropic; `tool_choice` says whether one
-    must be called, as `ToolChoice.of` takes it.
+    must be called, as `ToolChoice.of` takes it. `output` is the form of the answer: a msgspec Struct, a
+    dataclass, a TypedDict, a NamedTuple, a list or a union of such, a pydantic model, or a JSON schema (a dict,
+    or OpenAI's ``response_format``). Answers that do not satisfy it are asked for once more.
     """
 
     system: str | None
@@ -121,6 +123,7 @@ class RunArguments(TypedDict, total=False):
     tools: Sequence[Tool | Mapping[str, Any] | Callable[..., object]] | None
     tool_choice: ToolChoice | str | Mapping[str, Any] | None
     tool_policy: ToolPolicy | None
+    output: object
     options: Mapping[str, object] | SamplingOptions | None
 
 

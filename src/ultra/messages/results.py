@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from msgspec import Struct, field
 
@@ -41,12 +41,13 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "refusa
 Status = Literal["success", "degraded"]
 """Whether a run went as it should: degraded, if a model failed or a fallback was needed."""
 
-SynthesisSource = Literal["primary", "fallback", "best_candidate", "selected", "unanimous"]
+SynthesisSource = Literal["primary", "fallback", "best_candidate", "selected", "unanimous", "merged"]
 """Where the final answer comes from.
 
 primary: the model of highest weight that answered wrote it. fallback: another model wrote it, after that
 one failed. best_candidate: no model could write it, and the best candidate stands in its place. selected:
-the strategy chose one of the answers, word for word.
+the strategy chose one of the answers, word for word. unanimous: all models gave it. merged: it was put
+together field by field from the structured answers of the models.
 """
 
 
@@ -163,6 +164,8 @@ class ModelResponse(Record, Struct, frozen=True, kw_only=True, gc=False):
             no price, or the answer is from the cache.
         tool_calls: the calls of tools that the model asks for.
         reasoning_parts: what the model's provider wants back in the next turn; `message` has them.
+        output: where an output was asked for, the value that the text has, as plain JSON; in the answer of
+            `get_model_response`, as a value of the type that was given.
         timestamp: when the response was made.
     """
 
@@ -182,6 +185,7 @@ class ModelResponse(Record, Struct, frozen=True, kw_only=True, gc=False):
     cost: float | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     reasoning_parts: tuple[ReasoningPart, ...] = ()
+    output: Any = None
     timestamp: datetime = field(default_factory=partial(datetime.now, UTC))
 
     def __str__(self) -> str:
@@ -293,7 +297,7 @@ class Step(Record, Struct, frozen=True, kw_only=True):
         return found
 
 
-class OrchestrationResult(Record, Struct, kw_only=True):
+class OrchestrationResult(Record, Struct, kw_only=True, dict=True):
     """The result of one run. Prints as a short summary, and reads as a mapping, too.
 
     ``result["status"]`` is ``result.status``, and ``result["custom_responses"]`` are the answers of the step
@@ -307,6 +311,10 @@ class OrchestrationResult(Record, Struct, kw_only=True):
         meta_responses: the same of the step ``meta``.
         final_synthesis: the answer of the run; None if the stages have no synthesis.
         synthesis_source: where that answer comes from.
+        plain_output: where an output was asked for, the value of the answer as plain JSON; in the JSON of the
+            result it is called ``output``. `output` has it as a value of the type that was given.
+        agreement: by the strategy ``fields``, the share (0..1) of all weight that stands for the value of
+            each field, by its JSON path, such as ``$.items[0].price``.
         confidence: how sure the run is of it, 0..1: by default the share of votes for it; None if there is
             no final answer.
         confidence_basis: what the confidence is.
@@ -330,6 +338,8 @@ class OrchestrationResult(Record, Struct, kw_only=True):
     meta_responses: dict[str, ModelResponse] = field(default_factory=dict)
     final_synthesis: ModelResponse | None = None
     synthesis_source: SynthesisSource | None = None
+    plain_output: Any = field(default=None, name="output")
+    agreement: dict[str, float] = field(default_factory=dict)
     confidence: float | None = None
     confidence_basis: ConfidenceBasis | None = None
     quality_basis: QualityBasis | None = None
@@ -346,6 +356,19 @@ class OrchestrationResult(Record, Struct, kw_only=True):
         stages = self.stages
         self.initial_responses = self.initial_responses or stages.get("initial", {})
         self.meta_responses = self.meta_responses or stages.get("meta", {})
+
+    @property
+    def output(self) -> Any:  # noqa: ANN401 - of the type that the caller gave
+        """The value of the answer, of the type that was given as ``output=``; None if none was.
+
+        In a result that comes from another process, or from an event, it is plain JSON.
+        """
+        return self.__dict__.get("output", self.plain_output)
+
+    def with_output(self, value: Any) -> Self:  # noqa: ANN401 - as above
+        """Let `output` be this value, and return this result."""
+        self.__dict__["output"] = value
+        return self
 
     @property
     def stages(self) -> dict[str, dict[str, ModelResponse]]:
@@ -367,13 +390,15 @@ class OrchestrationResult(Record, Struct, kw_only=True):
         return "\n".join([*lines, "", str(self.final_synthesis)] if self.final_synthesis else lines)
 
     def __getitem__(self, key: str) -> Any:  # noqa: ANN401 - each key has its own type
+        if key == "output":
+            return self.output
         stage = key.removesuffix("_responses")
         if stage != key and key not in self.__struct_fields__ and stage in self.stages:
             return self.stages[stage]
         return super().__getitem__(key)
 
     def __contains__(self, key: object) -> bool:
-        return super().__contains__(key) or (
+        return super().__contains__(key) or key == "output" or (
             isinstance(key, str)
             and key.endswith("_responses")
             and key.removesuffix("_responses") in self.stages

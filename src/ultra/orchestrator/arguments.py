@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ultra.actors.model.registered import RegisteredModel
     from ultra.messages.conversation import Conversation
     from ultra.messages.options import RunArguments
+    from ultra.messages.output_types import OutputType
     from ultra.scoring.agreement import Scorer
 
 __all__ = [
@@ -34,7 +35,11 @@ _NEARLY_THE_SAME: Final = 0.9  # as "temprature" and "temperature"; "top_k" and 
 
 
 def request_of(
-    prompt: Conversation, system: str | None, sampling: SamplingOptions, given: RunArguments
+    prompt: Conversation,
+    system: str | None,
+    sampling: SamplingOptions,
+    given: RunArguments,
+    output: OutputType | None = None,
 ) -> ModelRequest:
     """Return the request that a call makes.
 
@@ -44,6 +49,7 @@ def request_of(
             those in the conversation, the latter is for calls that bring none.
         sampling: how the models write.
         given: the arguments of the call.
+        output: the form of the answer.
 
     Raises:
         BadCall: the conversation is none, or a tool.
@@ -58,7 +64,11 @@ def request_of(
         names = ", ".join(tool.name for tool in tools)
         raise BadCall(f"tool_choice names {choice.name!r}, which is none of the tools: {names}")
     return ModelRequest(
-        messages=with_system(messages, system), tools=tools, tool_choice=choice, options=sampling
+        messages=with_system(messages, system),
+        tools=tools,
+        tool_choice=choice,
+        output=None if output is None else output.schema,
+        options=sampling,
     )
 
 

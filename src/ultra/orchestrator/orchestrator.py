@@ -19,6 +19,7 @@ from ultra.actors.model.retry import RetryPolicy
 from ultra.bridge.caller import Caller
 from ultra.errors import BadCall
 from ultra.messages.options import RunArguments, RunOptions
+from ultra.messages.output_types import OutputType
 from ultra.orchestrator.arguments import (
     checked_object,
     checked_scorer,
@@ -437,6 +438,7 @@ class MultiLLMOrchestrator:
         timeout: float | None = None,
         options: Mapping[str, object] | SamplingOptions | None = None,
         scope: str | None = None,
+        output: object = None,
     ) -> ModelResponse:
         """Ask one model, with retries and cache, and return its response.
 
@@ -450,10 +452,12 @@ class MultiLLMOrchestrator:
             timeout: seconds for all attempts together; None: no limit.
             options: how the model writes, such as ``{"temperature": 0.2}``.
             scope: for whom the answer is: it is shared only with calls and runs of the same scope.
+            output: a type or a JSON schema that the answer must satisfy; see `RunArguments`. The response
+                then has its value in `ModelResponse.output`.
 
         Raises:
             BadCall: an argument is not allowed, or the client cannot be used; no model was called.
-            AllAttemptsFailed: all attempts failed.
+            AllAttemptsFailed: all attempts failed, or the answer did not satisfy `output` twice.
             DeadlineExceeded: `timeout` was over first.
             ModelUnregistered: the model was unregistered meanwhile, without `drain`.
             OrchestratorClosed: the orchestrator was closed.
@@ -462,11 +466,12 @@ class MultiLLMOrchestrator:
         given = RunArguments(
             system=system, timeout=timeout, use_cache=use_cache, options=options, scope=scope
         )
+        form = OutputType.of(output)
         own_system, run = options_of(given, self._system, RunOptions(use_cache=self._cache is not None))
         message = Generate(
             id=new_id(),
             stage=checked_stage_label(stage),
-            request=request_of(prompt, own_system, run.sampling, given),
+            request=request_of(prompt, own_system, run.sampling, given, form),
             use_cache=run.use_cache,
             scope=run.scope,
             time_left=run.timeout,
@@ -474,8 +479,9 @@ class MultiLLMOrchestrator:
         caller = Caller.current()
         found = self._registry.get(model) if isinstance(model, str) else self._registry.of_client(model)
         if found is not None:
-            return await ask(self._lifespan, found, message, caller)
-        return await ask_unregistered(self._lifespan, self._registry.unregistered, model, message, caller)
+            return await ask(self._lifespan, found, message, caller, form)
+        clients = self._registry.unregistered
+        return await ask_unregistered(self._lifespan, clients, model, message, caller, form)
 
     # --- inside --------------------------------------------------------------------------------------
 

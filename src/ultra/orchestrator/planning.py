@@ -14,6 +14,7 @@ from ultra._support.checks import check_flag
 from ultra.actors.coordinator.messages import Execute, LocalRun, RunSpending
 from ultra.bridge.caller import Caller
 from ultra.errors import BadCall
+from ultra.messages.output_types import OutputType
 from ultra.messages.request import SamplingOptions
 from ultra.orchestrator.arguments import check_options, checked_system, request_of
 from ultra.prompts.fencing import Fencing
@@ -84,8 +85,14 @@ class Planner:
         """
         defaults, registry, fencing = self._defaults, self._registry, self._fencing
         system, options = options_of(given, defaults.system, defaults.options)
-        request = request_of(prompt, system, options.sampling, given)
+        output = OutputType.of(given.get("output"))
+        request = request_of(prompt, system, options.sampling, given, output)
         chosen_strategy = self._chosen(strategy, stages)
+        if output is None and getattr(chosen_strategy, "needs_output", False) is True:
+            raise BadCall(
+                f"strategy {spec_of(chosen_strategy).name!r} merges structured answers; give their form with "
+                "output=, a type or a JSON schema"
+            )
         spec = self._spec if chosen_strategy is self._strategy else spec_of(chosen_strategy)
         judge = self._judge()
         caller = Caller.current()
@@ -117,6 +124,7 @@ class Planner:
                 deadline=started + (inf if options.timeout is None else options.timeout),
                 scorer=defaults.scorer,
                 judge=None if judge is None else tree.target(judge),
+                output=output,
                 spending=RunSpending(),
                 caller=caller,
             )
@@ -180,7 +188,7 @@ def options_of(
     settings = dict(given)
     own_system = checked_system(settings.pop("system", None))
     sampling = settings.pop("options", None)
-    for name in ("tools", "tool_choice"):
+    for name in ("tools", "tool_choice", "output"):
         settings.pop(name, None)
     if "use_cache" in settings:
         check_flag("use_cache", settings["use_cache"])

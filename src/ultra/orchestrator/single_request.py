@@ -6,9 +6,11 @@ from math import inf
 from typing import TYPE_CHECKING
 
 import trio
+from msgspec.structs import replace
 
-from ultra.actors.model.messages import LocalRequest
-from ultra.errors import ActorStopped, DeadlineExceeded
+from ultra.actors.coordinator.output_check import OutputCheck
+from ultra.actors.model.messages import LocalRequest, seconds_until
+from ultra.errors import ActorStopped, AllAttemptsFailed, DeadlineExceeded
 from ultra.orchestrator.arguments import check_options
 
 if TYPE_CHECKING:
@@ -16,14 +18,21 @@ if TYPE_CHECKING:
     from ultra.actors.model.registered import RegisteredModel
     from ultra.bridge.caller import Caller
     from ultra.messages import ModelResponse
+    from ultra.messages.output_types import OutputType
     from ultra.orchestrator.lifespan import Lifespan
     from ultra.orchestrator.unregistered_clients import UnregisteredClients
 
 __all__ = ["ask", "ask_unregistered"]
 
 
-async def ask(lifespan: Lifespan, model: RegisteredModel, message: Generate, caller: Caller) -> ModelResponse:
-    """Send `message` to `model`, from any loop, and return the reply.
+async def ask(
+    lifespan: Lifespan,
+    model: RegisteredModel,
+    message: Generate,
+    caller: Caller,
+    output: OutputType | None = None,
+) -> ModelResponse:
+    """Send `message` to `model`, from any loop, and return the reply, with the `output` that it asks for.
 
     Raises:
         BadCall: the model takes no option of such a name.
@@ -33,16 +42,21 @@ async def ask(lifespan: Lifespan, model: RegisteredModel, message: Generate, cal
         OrchestratorClosed: the orchestrator was closed.
     """
     check_options(message.request.options, (model,))
-    return await lifespan.trio_run.run(lambda: _ask(lifespan, model, message, caller))
+    return await lifespan.trio_run.run(lambda: _ask(lifespan, model, message, caller, output))
 
 
 async def ask_unregistered(
-    lifespan: Lifespan, clients: UnregisteredClients, client: object, message: Generate, caller: Caller
+    lifespan: Lifespan,
+    clients: UnregisteredClients,
+    client: object,
+    message: Generate,
+    caller: Caller,
+    output: OutputType | None = None,
 ) -> ModelResponse:
     """Do the same with a client that was never registered; raise `BadCall` if it cannot be used."""
     entry = clients.use(client)  # here, on the loop of the caller, to which an async client belongs
     try:
-        return await ask(lifespan, entry.model, message, caller)
+        return await ask(lifespan, entry.model, message, caller, output)
     finally:
         # On the loop of the caller, too: a call that is cancelled early never gets to the actors.
         dropped = clients.release(entry)
@@ -52,15 +66,38 @@ async def ask_unregistered(
 
 
 async def _ask(
-    lifespan: Lifespan, model: RegisteredModel, message: Generate, caller: Caller
+    lifespan: Lifespan,
+    model: RegisteredModel,
+    message: Generate,
+    caller: Caller,
+    output: OutputType | None,
 ) -> ModelResponse:
     limit = inf if message.time_left is None else message.time_left
     deadline = trio.current_time() + limit
     async with lifespan.use() as tree:
         with tree.requests.subscribed(message.id, LocalRequest(None, caller, deadline)):
+            check = OutputCheck(output, message.request)
             try:
                 with trio.move_on_at(deadline):
-                    return await tree.target(model).ref.ask(message)
+                    while True:
+                        answer = check.read(await tree.target(model).ref.ask(message))
+                        if answer is not None:
+                            return _decoded(answer, output)
+                        message = replace(
+                            message,
+                            request=check.request,
+                            use_cache=message.use_cache and check.use_cache,
+                            time_left=seconds_until(deadline),
+                        )
             except ActorStopped as error:
                 raise model.explain(error)  # noqa: B904 - the very error, or one that has it as its cause
+            except AllAttemptsFailed as error:
+                raise check.with_earlier(error)  # noqa: B904 - the very error, or a copy of it
     raise DeadlineExceeded(f"Model {model.name!r} did not answer within {limit:g} s")
+
+
+def _decoded(answer: ModelResponse, output: OutputType | None) -> ModelResponse:
+    """Return the answer with its output as a value of the caller's type."""
+    if output is None or answer.tool_calls:
+        return answer
+    return replace(answer, output=output.decoded(answer.output))

@@ -90,6 +90,7 @@ class LiveRun:
             self._sink = self._make_sink(self._run_id)
             execute, local = self._make_run(tree, self._run_id, self._sink)
             tree.runs.add(self._run_id, local)
+            self._output = local.output
             self._end = RunEnd(execute, local)
             self._asks.ask(tree.coordinator, execute, None)
             if local.deadline < inf and self.reply is None:
@@ -122,6 +123,8 @@ class LiveRun:
 
     def _on_reply(self, reply: AskResult[None, OrchestrationResult]) -> None:
         if reply.value is not None:
+            if self._output is not None and reply.value.plain_output is not None:
+                reply.value.with_output(self._output.decoded(reply.value.plain_output))
             self.reply = reply
             self._end.answered(reply.value)
             self._sink.emit(RunCompleted(result=reply.value))

@@ -52,7 +52,7 @@ class Answer(Struct, frozen=True):
     """What a strategy came to; `response` is None where no answer was asked for.
 
     `confidence` (0..1) is how sure it is, and `basis` by what; None: the run takes the share of votes for the
-    answer.
+    answer. `agreement` is the share of votes for each field of a structured answer, by its JSON path.
 
     Raises:
         ValueError: a value is not allowed.
@@ -62,6 +62,7 @@ class Answer(Struct, frozen=True):
     source: SynthesisSource | None = None
     confidence: float | None = None
     basis: ConfidenceBasis | None = None
+    agreement: dict[str, float] | None = None
 
     def __post_init__(self) -> None:
         response: object = self.response
@@ -254,6 +255,10 @@ class RunContext(Protocol):
         Where neither has graded, and among equals, it is the one whose final answer has most votes; then
         the one of the model of highest weight.
         """
+        ...
+
+    def accepts(self, value: object) -> bool:
+        """Return whether `value`, plain JSON, satisfies the output that the run wants, if it wants one."""
         ...
 
     def call_user(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

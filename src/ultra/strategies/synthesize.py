@@ -279,7 +279,9 @@ def _writer(
             written.append(request if stage.system is None else request.with_system(stage.system))
         elif not written and stage.prompt is not None:
             text = _made(context, stage.name, stage.prompt, reads, answers)
-            written.append(ModelRequest.of(text, system, request.options))
+            answers_it = stage.name in {"initial", "synthesis"}
+            own = ModelRequest.of(text, system, request.options)
+            written.append(replace(own, output=request.output) if answers_it else own)
         return written[0]
 
     return write

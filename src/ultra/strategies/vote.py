@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from ultra.messages.canonical_json import canonical_json
 from ultra.scoring.final_answers import equal_answers
 from ultra.strategies.base import Answer
 
@@ -42,7 +43,7 @@ class Vote(Struct, frozen=True, kw_only=True):
         winner = max(votes, key=votes.__getitem__, default=None)
         if winner is None or votes[winner] <= cast / 2:
             return await self._decide(context, responses)
-        finals = equal_answers([response.content for response in responses])
+        finals = _finals(responses)
         chosen = next(response for response, final in zip(responses, finals, strict=True) if final == winner)
         return Answer(chosen, "selected", votes[winner] / cast, "votes")
 
@@ -64,10 +65,17 @@ def _weights(context: RunContext) -> Mapping[str, float]:
     return weights if any(weights.values()) else dict.fromkeys(weights, 1.0)
 
 
+def _finals(responses: Sequence[ModelResponse]) -> list[str | None]:
+    """What stands for the final answer of each; of structured answers, their JSON."""
+    if responses and all(response.output is not None for response in responses):
+        return [canonical_json(response.output) for response in responses]
+    return equal_answers([response.content for response in responses])
+
+
 def _count(responses: Sequence[ModelResponse], weights: Mapping[str, float]) -> dict[str, float]:
     """The weight behind each final answer, in the order in which they stand."""
     votes: dict[str, float] = {}
-    finals = equal_answers([response.content for response in responses])
+    finals = _finals(responses)
     for response, answer in zip(responses, finals, strict=True):
         if answer is not None:
             votes[answer] = votes.get(answer, 0.0) + weights[response.model_name]

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 from ultra.actors.coordinator.grading import agree, ask_judge, call_scorer
 from ultra.actors.coordinator.reading import candidate_name
 from ultra.errors import UltraError
+from ultra.messages.canonical_json import canonical_json
 from ultra.scoring.agreement import agreed_at_once, agreement
+from ultra.scoring.final_answers import FinalAnswer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
     from ultra.actors.coordinator.steps import OpenStep
     from ultra.messages.results import ConfidenceBasis, ModelResponse, QualityBasis, Step
     from ultra.scoring.agreement import Agreed
-    from ultra.scoring.final_answers import FinalAnswer
     from ultra.strategies.base import Answer, Model
 
 __all__ = ["Assessment"]
@@ -43,6 +44,10 @@ class Assessment:
         self._agreed: tuple[dict[str, str], Agreed] | None = None  # the latest answers that were compared
         self._read: dict[str, FinalAnswer | None] = {}  # the final answers of the texts that were compared
         self._graded: set[str] = set()  # answers whose quality is the word of a judge or of the caller
+
+    def take_output(self, response: ModelResponse) -> None:
+        """Let the answer count as its structured output: equal are those with equal JSON."""
+        self._read[response.content] = FinalAnswer(canonical_json(response.output))
 
     async def score(
         self, run: Run, step: OpenStep, responses: Sequence[ModelResponse], deadline: float

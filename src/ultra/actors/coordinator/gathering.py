@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Self
 import trio
 
 from ultra.actors.runtime.ask_group import AskGroup
+from ultra.errors import AllAttemptsFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
 
+    from ultra.actors.coordinator.output_check import OutputCheck
     from ultra.actors.coordinator.run import Run
     from ultra.actors.coordinator.steps import Call, OpenStep
     from ultra.actors.runtime.ask_group import AskResult
-    from ultra.messages.request import ModelRequest
     from ultra.messages.results import ModelResponse
     from ultra.strategies.base import Model, Write
 
@@ -73,10 +74,10 @@ class Gathering:
         """Send the request to one model; a prompt that does not fit it is told as its failure."""
         request = self._run.written(self._step, model, write, sample)
         if request is not None:
-            self._send(model, write, request, deadline)
+            self._send(model, write, self._run.check(request), deadline)
 
-    def _send(self, model: Model, write: Write, request: ModelRequest, deadline: float) -> None:
-        call = self._run.call(self._step, model, request, deadline)
+    def _send(self, model: Model, write: Write, check: OutputCheck, deadline: float) -> None:
+        call = self._run.call(self._step, model, check, deadline)
         self._calls.append(call)
         self._written[call.message.id] = model, write, deadline
         self._group.ask(call.target.ref, call.message, call)
@@ -111,13 +112,23 @@ class Gathering:
             self._take(reply)
 
     def _take(self, reply: AskResult[Call, ModelResponse]) -> None:
+        call, error = reply.key, reply.error
+        model, write, deadline = self._written[call.message.id]
         if reply.value is not None:
-            self._responses.append(self._run.answered(self._step, reply.value))
-        elif reply.error is not None:
-            model, write, deadline = self._written[reply.key.message.id]
-            sample = reply.key.message.request.sample
-            shorter = self._run.shortened(self._step, model, write, sample, reply.error)
-            if shorter is not None:
-                self._send(model, write, shorter, deadline)
+            try:
+                answer = self._run.read(call, reply.value)
+            except AllAttemptsFailed as failure:
+                error = failure
+            else:
+                if answer is None:
+                    self._send(model, write, call.check, deadline)
+                else:
+                    self._responses.append(self._run.answered(self._step, answer))
                 return
-            self._run.failed(self._step, reply.key, reply.error)
+        if error is not None:
+            shorter = self._run.shortened(self._step, model, write, call.message.request.sample, error)
+            if shorter is not None:
+                call.check.restart(shorter)
+                self._send(model, write, call.check, deadline)
+                return
+            self._run.failed(self._step, call, error)

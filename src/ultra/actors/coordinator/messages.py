@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ultra.actors.runtime.actor import ActorRef
     from ultra.bridge.caller import Caller
     from ultra.messages.events import Event
+    from ultra.messages.output_types import OutputType
     from ultra.prompts.fencing import Fencing
     from ultra.scoring.agreement import Scorer
     from ultra.strategies.base import Strategy
@@ -115,6 +116,7 @@ class LocalRun(NamedTuple):
     deadline: float = inf
     scorer: Scorer | None = None
     judge: Target | None = None
+    output: OutputType | None = None
     spending: RunSpending | None = None
     caller: Caller | None = None
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from msgspec.structs import replace
+
 from ultra._support.lazy import lazy_pattern
 from ultra.errors import AllAttemptsFailed, ModelError
 from ultra.messages.request import ModelRequest
@@ -83,6 +85,8 @@ class Reader:
             if shorter:
                 prompt = composer.shorter_prompt_for(model.name, prompt)
             request = ModelRequest.of(prompt.user, prompt.system, self._request.options)
+            if name == "synthesis":  # it writes the answer
+                request = replace(request, output=self._request.output)
             return request, {cut.model_name or cut.part: cut.tokens for cut in prompt.cuts}
 
         return write

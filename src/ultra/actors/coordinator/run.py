@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from ultra.actors.coordinator.accounts import cut_answers, total_cost, total_tokens, unfinished
 from ultra.actors.coordinator.assessment import Assessment
 from ultra.actors.coordinator.gathering import Gathering
+from ultra.actors.coordinator.output_check import OutputCheck
 from ultra.actors.coordinator.reading import Reader, is_too_long
 from ultra.actors.coordinator.steps import Call, OpenStep
 from ultra.actors.model.messages import Generate, LocalRequest, seconds_until
@@ -34,6 +35,7 @@ from ultra.messages.events import (
     PromptFitted,
     StageStarted,
 )
+from ultra.messages.output_types import InvalidOutputError
 from ultra.messages.request import ModelRequest
 from ultra.messages.results import (
     ModelFailure,
@@ -115,6 +117,7 @@ class Run:
             given = answer.response
             if given is not None and not given.is_whole:
                 self.degrade(unfinished(given))
+            output = self._output_of(name, given)
             confidence, basis = await self._assessment.confidence(answer, self.steps)
             degraded = self._degraded or bool(self.failures) or answer.source in _STAND_INS
             return OrchestrationResult(
@@ -123,6 +126,8 @@ class Run:
                 strategy=name,
                 final_synthesis=answer.response,
                 synthesis_source=answer.source,
+                plain_output=output,
+                agreement=answer.agreement or {},
                 confidence=confidence,
                 confidence_basis=basis,
                 quality_basis=self._assessment.quality_basis,
@@ -137,6 +142,19 @@ class Run:
             )
         finally:
             self._errors.clear()  # their tracebacks refer to this
+
+    def _output_of(self, strategy: str, answer: ModelResponse | None) -> object:
+        """Return the output of the answer of the run, as plain JSON; None if none is wanted, or there is none.
+
+        Raises `StrategyFailed` where a strategy of the caller's own made an answer that has none.
+        """
+        output = self._local.output
+        if output is None or answer is None or answer.tool_calls:
+            return None
+        try:
+            return output.read(answer.content).value
+        except InvalidOutputError as error:
+            raise StrategyFailed(strategy, error) from error
 
     # --- steps -----------------------------------------------------------------------------------------
 
@@ -265,18 +283,25 @@ class Run:
     async def _ask(
         self, step: OpenStep, model: Model, write: Write, request: ModelRequest, deadline: float
     ) -> ModelResponse:
-        """Ask a model, and once more with a shorter prompt where it refuses the first one for its length."""
+        """Ask a model, and once more with a shorter prompt where it refuses the first one for its length.
+
+        Or where its answer does not satisfy the schema of the request.
+        """
+        check = self.check(request)
         while True:
-            call = self.call(step, model, request, deadline)
+            call = self.call(step, model, check, deadline)
             try:
                 with trio.move_on_at(deadline):
-                    return self.answered(step, await call.target.ref.ask(call.message))
+                    answer = self.read(call, await call.target.ref.ask(call.message))
+                    if answer is None:
+                        continue
+                    return self.answered(step, answer)
                 raise call.too_late(self.seconds)
             except UltraError as error:
                 shorter = self.shortened(step, model, write, 0, error)
                 if shorter is None:
                     raise self.failed(step, call, error)  # noqa: B904 - it is that error, or has it as its cause
-                request = shorter
+                check.restart(shorter)
             finally:
                 self.forget(call)
 
@@ -289,8 +314,13 @@ class Run:
             return None
         return replace(request, sample=sample) if sample else request
 
-    def call(self, step: OpenStep, model: Model, request: ModelRequest, deadline: float) -> Call:
-        """Make one call ready, and tell of it."""
+    def check(self, request: ModelRequest) -> OutputCheck:
+        """Return what reads the answers to one request of one model."""
+        return OutputCheck(self._local.output, request)
+
+    def call(self, step: OpenStep, model: Model, check: OutputCheck, deadline: float) -> Call:
+        """Make one call ready, for what `check` wants to ask, and tell of it."""
+        request = check.request
         target = self._targets[model.name]
         self._asked += 1
         call = Call(
@@ -299,26 +329,40 @@ class Run:
                 run_id=self._message.run_id,
                 stage=step.name,
                 request=request,
-                use_cache=self.options.use_cache,
+                use_cache=self.options.use_cache and check.use_cache,
                 scope=self.options.scope,
                 time_left=seconds_until(deadline),
             ),
             target,
             step,
             self.emit,
+            check,
         )
         listener = call if self._local.sink.listens else None
         call.local = LocalRequest(listener, self._local.caller, deadline, call.spend)
         self._local.requests.add(call.message.id, call.local)
-        self.emit(
-            ModelStarted(stage=step.name, round=step.round, model_name=model.name, sample=request.sample)
-        )
+        if check.wrong is None:
+            self.emit(
+                ModelStarted(stage=step.name, round=step.round, model_name=model.name, sample=request.sample)
+            )
         return call
 
     def forget(self, call: Call) -> None:
         """Keep nothing beside the message any more."""
         self._local.requests.discard(call.message.id)
         call.local = LocalRequest()  # it refers to the call
+
+    def read(self, call: Call, response: ModelResponse) -> ModelResponse | None:
+        """Return the answer as the caller wants it; None: it is wrong, and to be asked for once more.
+
+        Raises `AllAttemptsFailed` where it was asked for once more already.
+        """
+        answer = call.check.read(response)
+        if answer is None and call.check.wrong is not None:
+            call.retrying(response.attempts, call.check.wrong, 0.0)
+        elif answer is not None and call.message.request.output is not None:
+            self._assessment.take_output(answer)
+        return answer
 
     def answered(self, step: OpenStep, response: ModelResponse) -> ModelResponse:
         """Keep an answer and tell of it."""
@@ -337,6 +381,7 @@ class Run:
     def failed(self, step: OpenStep, call: Call, error: Exception) -> Exception:
         """Take note of a call's failure; return the error in the asker's terms."""
         sample = call.message.request.sample
+        error = call.check.with_earlier(error)
         return self._fail(step, call.target, sample, error, call.spent, attempts=call.local.attempts)
 
     def pay(self, cost: float | None) -> None:
@@ -435,6 +480,15 @@ class Run:
     def best(self, responses: Sequence[ModelResponse]) -> ModelResponse:
         """Return the best of several answers; see `RunContext.best`."""
         return self._assessment.best(self.by_weight(responses))
+
+    def accepts(self, value: object) -> bool:
+        """Return whether plain JSON satisfies the output that the run wants; see `RunContext.accepts`."""
+        try:
+            if self._local.output is not None:
+                self._local.output.plain(value)
+        except InvalidOutputError:
+            return False
+        return True
 
     # --- the rest of a context --------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from ultra.actors.coordinator.reading import candidate_name
 from ultra.actors.model.messages import LocalRequest
-from ultra.actors.model.spending import NOTHING_SPENT, Spent
+from ultra.actors.model.spending import Spent
 from ultra.clients.plain_values import plain_usage
 from ultra.errors import AllAttemptsFailed, DeadlineExceeded, ModelError
 from ultra.messages.events import Chunk, ModelRetrying, StageCompleted
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ultra.actors.coordinator.messages import Target
+    from ultra.actors.coordinator.output_check import OutputCheck
     from ultra.actors.model.messages import Generate
     from ultra.messages.events import Event
     from ultra.messages.results import ModelResponse
@@ -100,21 +101,27 @@ class OpenStep:
 class Call:
     """One request to one model, and who hears how its answer comes about."""
 
-    __slots__ = ("_emit", "local", "message", "spent", "step", "target")
+    __slots__ = ("_emit", "check", "local", "message", "spent", "step", "target")
 
     def __init__(
-        self, message: Generate, target: Target, step: OpenStep, emit: Callable[[Event], None]
+        self,
+        message: Generate,
+        target: Target,
+        step: OpenStep,
+        emit: Callable[[Event], None],
+        check: OutputCheck,
     ) -> None:
         self.message = message
+        self.check = check
         self.local = LocalRequest()
         self.target = target
         self.step = step
-        self.spent = NOTHING_SPENT
+        self.spent = check.spent
         self._emit = emit
 
     def spend(self, spent: Spent) -> None:
         """Take what its attempts have used so far."""
-        self.spent = spent
+        self.spent = self.check.spent.plus(spent)
 
     def chunk(self, text: str, *, begins: bool) -> None:
         """Tell of a piece of text."""
