@@ -24,6 +24,7 @@ from ultra.clients.cleaning import AnswerText
 from ultra.clients.context_reads import context_reads
 from ultra.clients.plain_values import plain_rate_limits, plain_text, plain_usage
 from ultra.clients.signature import DeclaredCall, UnusableSignatureError, may_block
+from ultra.clients.structured import in_words
 from ultra.clients.wire.text_repair import RepairedText
 from ultra.errors import BadCall, LoopUnavailable, ModelError
 from ultra.messages.results import Completion, Usage
@@ -100,6 +101,8 @@ class ClientAdapter:
             self._takes_system = generate.takes("system")
             self._blocks = may_block(function)
             self._option_names = generate.option_names
+        # One of another package may not look at the schema in the request, unless its `info` says how it does.
+        self._tells_schema = self._takes_requests and not self.is_own
         self._reads_context = context_reads(client, _told(client, "reads_context"))
         self._owned = owned
         self._runner = runner
@@ -206,6 +209,8 @@ class ClientAdapter:
         caller = caller or Caller(copy_context())
         if request.options.extra and self._option_names is not None:
             request = _without_others(request, self._option_names)
+        if self._tells_schema and request.output is not None and self.info.output is None:
+            request = replace(in_words(request), output=request.output)
         if on_text is not None and self._stream is not None:
             on_trio = (self._runner or caller.runner or trio_runner) is trio_runner
             read = partial(self._read, self._stream, request, on_usage if on_trio else None)

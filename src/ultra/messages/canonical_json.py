@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 __all__ = ["canonical_json"]
+
+_EXACT: Final = 2**53
+"""Whole numbers below this are exact as floats."""
 
 
 def canonical_json(value: Any) -> str:  # noqa: ANN401 - JSON
@@ -20,7 +23,7 @@ def canonical_json(value: Any) -> str:  # noqa: ANN401 - JSON
 
 
 def _whole_numbers(value: Any) -> Any:  # noqa: ANN401 - JSON
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:
         return int(value)
     if isinstance(value, dict):
         return {key: _whole_numbers(item) for key, item in value.items()}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from ultra._support.lazy import lazy_pattern
 
 if TYPE_CHECKING:
@@ -25,8 +27,8 @@ def json_candidates(text: str) -> Iterator[str]:
     """Give the pieces of `text` that may be the JSON which was asked for, the most likely ones first.
 
     These are the whole text, what stands in fences of Markdown, and objects and lists between prose; of
-    several, the last one first, since models correct themselves and do not take back a whole one. The longest
-    way takes a time that is linear in the text. The pieces need not be JSON: the caller has to try. ::
+    several, the last one first, since models correct themselves. It takes a time that is linear in the text.
+    The pieces need not be JSON: the caller has to try. ::
 
         list(json_candidates('Sure: {"a": 1}. Bye!')) == ['{"a": 1}']
     """
@@ -48,16 +50,29 @@ def _may_be_json(piece: str) -> bool:
     return bool(piece) and (piece[0] in '{["-0123456789' or piece in _WORDS)
 
 
+def _is_json(piece: str) -> bool:
+    try:
+        msgspec.json.decode(piece)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return False
+    return True
+
+
 def _between_prose(text: str) -> list[str]:
     """Return the outermost objects and lists of the text, in their order."""
     found: list[str] = []
     at = 0
     for _ in range(MOST_TRIED):
-        spans, unclosed = _balanced(text, at)
-        found += [text[begin:end] for begin, end in spans]
-        if unclosed is None:
+        spans, begin = _balanced(text, at)
+        for start, end in spans:
+            piece = text[start:end]
+            if not _is_json(piece):
+                begin = start
+                break
+            found.append(piece)
+        if begin is None:
             break
-        at = unclosed + 1  # a bracket of the prose, or half of an object: there may be a whole one inside
+        at = begin + 1  # a bracket of the prose, or half of an object: there may be a whole one inside
     return found[-MOST_TRIED:]
 
 

@@ -65,7 +65,9 @@ class OutputType:
             form = described if strict else strict_form(described)
         self._decode = decode
         self._described = name
-        self.schema = JsonSchema(_name(name), form or described, strict=form is not None)
+        self.schema = JsonSchema(
+            _name(name), form or described, strict=form is not None, wrapped=self._wrapped
+        )
 
     def __repr__(self) -> str:
         return f"<OutputType {self._described}>"
@@ -81,7 +83,7 @@ class OutputType:
         if given is None or isinstance(given, OutputType):
             return given
         if isinstance(given, JsonSchema):
-            return cls._of_schema(given.schema, given.name, strict=given.strict)
+            return cls._of_schema(given.of_value, given.name, strict=None if given.wrapped else given.strict)
         if isinstance(given, Mapping):
             return cls._of_mapping(given)
         if isinstance(given, type) and _is_pydantic(given):
@@ -223,8 +225,10 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - JSON
     """Return a decoded value as plain JSON."""
     dump = getattr(value, "model_dump", None)
     try:
-        return msgspec.json.decode(msgspec.json.encode(dump(mode="json") if callable(dump) else value))
-    except (TypeError, ValueError, RecursionError) as error:
+        plain = msgspec.json.decode(msgspec.json.encode(dump(mode="json") if callable(dump) else value))
+        msgspec.msgpack.encode(plain)  # a result is a value, and goes to other processes: 64 bits of a number
+        return plain  # noqa: TRY300 - the errors are those of both
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise InvalidOutputError(f"its value cannot be written as JSON: {error}") from error
 
 

@@ -398,8 +398,12 @@ class OrchestrationResult(Record, Struct, kw_only=True, dict=True):
         return super().__getitem__(key)
 
     def __contains__(self, key: object) -> bool:
-        return super().__contains__(key) or key == "output" or (
-            isinstance(key, str)
-            and key.endswith("_responses")
-            and key.removesuffix("_responses") in self.stages
+        return (
+            super().__contains__(key)
+            or key == "output"
+            or (
+                isinstance(key, str)
+                and key.endswith("_responses")
+                and key.removesuffix("_responses") in self.stages
+            )
         )

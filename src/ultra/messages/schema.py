@@ -17,7 +17,8 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 class JsonSchema(Struct, frozen=True):
     """A JSON schema with a name, as providers want it.
 
-    `strict` asks the provider to hold the model to it, where it can.
+    `strict` asks the provider to hold the model to it, where it can. `wrapped`: what is wanted is no object, so
+    it is the property ``answer`` of the one that the schema describes.
 
     Raises:
         BadCall: the name is not allowed.
@@ -26,9 +27,21 @@ class JsonSchema(Struct, frozen=True):
     name: str
     schema: dict[str, Any]
     strict: bool = True
+    wrapped: bool = False
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise BadCall(
                 f"the schema is named {self.name[:64]!r}; a name has 1 to 64 letters, digits, _ and -"
             )
+
+    @property
+    def of_value(self) -> dict[str, Any]:
+        """The schema of what is wanted, without the object that it is wrapped in."""
+        if not self.wrapped:
+            return self.schema
+        (inner,) = self.schema["properties"].values()
+        return {
+            **{name: self.schema[name] for name in ("$defs", "definitions") if name in self.schema},
+            **inner,
+        }

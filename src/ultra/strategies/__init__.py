@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from ultra.strategies.base import Answer, Model, OpenStep, RunContext, Strategy, StrategySpec, Write
     from ultra.strategies.best_of import BestOf
     from ultra.strategies.catalog import make_strategy, strategy_names
+    from ultra.strategies.fields import Fields
     from ultra.strategies.stages import Stage, StageResponses
     from ultra.strategies.synthesize import Synthesize
     from ultra.strategies.vote import Vote
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Answer",
     "BestOf",
+    "Fields",
     "Model",
     "OpenStep",
     "RunContext",
@@ -34,6 +36,7 @@ __getattr__, __dir__ = lazy_names(
     {
         "Answer": "ultra.strategies.base",
         "BestOf": "ultra.strategies.best_of",
+        "Fields": "ultra.strategies.fields",
         "Model": "ultra.strategies.base",
         "OpenStep": "ultra.strategies.base",
         "RunContext": "ultra.strategies.base",

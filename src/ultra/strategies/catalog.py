@@ -32,6 +32,7 @@ _BUILT_IN: Final = {
     "synthesize": "ultra.strategies.synthesize:Synthesize",
     "vote": "ultra.strategies.vote:Vote",
     "best_of": "ultra.strategies.best_of:BestOf",
+    "fields": "ultra.strategies.fields:Fields",
 }
 
 _METHOD: Final = "'async def run(self, context)'"

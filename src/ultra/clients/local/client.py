@@ -39,6 +39,7 @@ __all__ = ["VOICES", "LocalClient", "Voice"]
 _NOWHERE: Final = "http://127.0.0.1"  # until the server runs
 _MAX_TOKENS: Final = 192
 _MOST_OF_AN_OUTPUT: Final = 512
+"""Tokens of an answer that is to satisfy a schema."""
 _MOST_OF_A_VOICE: Final = 80
 """Tokens of an answer in a voice's own manner: four lines."""
 
