@@ -119,3 +119,15 @@ async def test_the_streaming_example_prints_the_words_of_each_model_as_they_come
     assert lines[1] == "--- initial, asks all of careful, concise, creative"
     assert sorted(lines[2:5]) == [f"{name:>9} | 'You '" for name in ("careful", "concise", "creative")]
     assert lines[-2:] == ["=== together (success)", "I read the answers to: Why? "]
+
+
+async def test_the_extraction_example_merges_three_answers_field_by_field(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    await load("extraction").main()
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("Invoice(number='A-17', currency='EUR', paid=True, items=[Item(name='pens',")
+    assert "0.67  $.number" in lines
+    assert "1.00  $.items[0].quantity" in lines
+    assert lines[-1] == "hasty was asked 2 times"

@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from ultra.stores.sqlite import SqliteCache
     from ultra.strategies.base import Answer, RunContext, Strategy
     from ultra.strategies.best_of import BestOf
+    from ultra.strategies.fields import Fields
     from ultra.strategies.stages import Stage, StageResponses
     from ultra.strategies.synthesize import Synthesize
     from ultra.strategies.vote import Vote
@@ -86,6 +87,7 @@ __all__ = [
     "Conversation",
     "DeadlineExceeded",
     "Event",
+    "Fields",
     "FilePart",
     "Hedge",
     "ImagePart",
@@ -194,6 +196,7 @@ _HOMES: Final = {
     "RunContext": "ultra.strategies.base",
     "Strategy": "ultra.strategies.base",
     "BestOf": "ultra.strategies.best_of",
+    "Fields": "ultra.strategies.fields",
     "Stage": "ultra.strategies.stages",
     "StageResponses": "ultra.strategies.stages",
     "Synthesize": "ultra.strategies.synthesize",

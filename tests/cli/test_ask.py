@@ -155,6 +155,23 @@ async def test_a_file_that_is_no_image_is_bad_usage(tmp_path: Path) -> None:
     assert b"of no known type; give a PNG, JPEG, GIF or WebP image" in done.stderr
 
 
+async def test_with_a_schema_the_answer_is_json_that_satisfies_it(tmp_path: Path) -> None:
+    path = tmp_path / "bill.json"
+    path.write_text('{"type": "object", "properties": {"total": {"type": "number"}}, "required": ["total"]}')
+    scripts = {name: Script(text='Well: {"total": 7}') for name in ("first", "second")}
+    async with chat_server(**scripts) as server:
+        done = await run_ultra(
+            *("ask", "How much?", *TWO, "--schema", str(path), "--strategy", "fields", "--json"),
+            env=server.environment,
+        )
+        wrong = await run_ultra("ask", "How much?", *TWO, "--schema", __file__, env=server.environment)
+
+    result = msgspec.json.decode(done.stdout, type=OrchestrationResult)
+    assert (result.output, result.agreement) == ({"total": 7}, {"$.total": 1.0})
+    assert (wrong.returncode, wrong.stdout) == (2, b"")
+    assert b"--schema" in wrong.stderr
+
+
 async def test_stages_and_models_can_be_chosen() -> None:
     async with chat_server() as server:
         done = await run_ultra(

@@ -38,10 +38,7 @@ class Endpoint(httpx.AsyncBaseTransport):
         body = msgspec.json.decode(request.content)
         self.sent.append(body)
         tools = body.get("tools")
-        if "/messages" in request.url.path:
-            reply = self._anthropic(tools)
-        else:
-            reply = self._openai(tools)
+        reply = self._anthropic(tools) if "/messages" in request.url.path else self._openai(tools)
         if body.get("stream"):
             return httpx.Response(200, headers={"content-type": "text/event-stream"}, content=reply[1])
         return httpx.Response(200, json=reply[0])
@@ -75,7 +72,7 @@ class Endpoint(httpx.AsyncBaseTransport):
             else {"type": "text_delta", "text": ANSWER}
         )
         empty = {**block, "input": {}} if tools else {**block, "text": ""}
-        events = [
+        events: list[dict[str, Any]] = [
             {"type": "message_start", "message": {**plain, "content": [], "stop_reason": None}},
             {"type": "content_block_start", "index": 0, "content_block": empty},
             {"type": "content_block_delta", "index": 0, "delta": delta},

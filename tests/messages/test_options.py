@@ -89,7 +89,7 @@ def test_a_setting_that_does_not_exist_is_refused_and_those_that_do_are_named(va
 
 def test_every_setting_is_an_argument_of_a_call() -> None:
     # A call has `system` and tools beside the settings, and says `options` for the way to write.
-    arguments = {*RunArguments.__annotations__} - {"system", "options", "tools", "tool_choice"}
+    arguments = {*RunArguments.__annotations__} - {"system", "options", "tools", "tool_choice", "output"}
     assert arguments == {*RunOptions.__struct_fields__} - {"sampling"}
 
 

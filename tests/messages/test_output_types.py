@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import dataclasses
-import datetime
+import datetime as dt
 import enum
 from typing import Annotated, Any, Literal, NamedTuple, TypedDict
 
@@ -33,7 +33,7 @@ class Item(msgspec.Struct):
 class Invoice(msgspec.Struct):
     items: list[Item]
     currency: Currency
-    day: datetime.date | None = None
+    day: dt.date | None = None
 
 
 @dataclasses.dataclass
@@ -87,7 +87,7 @@ def value_of(given_as: Any, text: str) -> Any:
         (
             Invoice,
             '{"items": [{"name": "pen", "price": 2}], "currency": "EUR", "day": "2026-01-02"}',
-            Invoice([Item("pen", 2.0)], Currency.EUR, datetime.date(2026, 1, 2)),
+            Invoice([Item("pen", 2.0)], Currency.EUR, dt.date(2026, 1, 2)),
         ),
         (Point, '{"x": 1}', Point(1)),
         (Named, '{"name": "n"}', {"name": "n"}),

@@ -60,6 +60,8 @@ KNOWN: dict[tuple[type, str], Sample] = {
     (StrategySpec, "options"): OPTIONS,
     (Tool, "name"): NAMES,
     (Tool, "parameters"): OPTIONS,  # none of these names is "type"
+    (ModelResponse, "output"): PLAIN,
+    (OrchestrationResult, "plain_output"): PLAIN,
     (JsonSchema, "name"): NAMES,
     (JsonSchema, "schema"): OPTIONS,
 }
@@ -106,6 +108,18 @@ def test_the_reply_to_a_message_arrives_as_it_was_sent(message: type[Message[Any
 @pytest.mark.parametrize("event", get_args(Event))
 def test_an_event_arrives_as_it_was_sent(event: type[Event]) -> None:
     check_values(event)
+
+
+def test_a_result_with_an_output_arrives_with_it_as_plain_values() -> None:
+    class Bill(msgspec.Struct):
+        total: float
+
+    result = OrchestrationResult(run_id="r", prompt="Q", plain_output={"total": 1.0}).with_output(Bill(1.0))
+    assert result.output == result["output"] == Bill(1.0)
+    arrived = there_and_back(result, OrchestrationResult)
+    assert arrived.output == arrived["output"] == {"total": 1.0}
+    assert msgspec.json.decode(msgspec.json.encode(result))["output"] == {"total": 1.0}
+    assert arrived == result
 
 
 def test_an_event_arrives_where_any_event_is_expected() -> None:

@@ -259,7 +259,7 @@ async def test_where_every_model_is_wrong_twice_the_run_fails() -> None:
 async def test_a_second_request_that_fails_counts_the_first_one_too() -> None:
     made = MultiLLMOrchestrator(max_retries=0)
     usage = Usage(input=100, output=10)
-    answers = [FakeAnswer(WRONG, usage=usage), ModelError("down", usage=usage)]
+    answers: list[Any] = [FakeAnswer(WRONG, usage=usage), ModelError("down", usage=usage)]
     made.register_model("a", FakeModel(answers), price=Price(input=1.0, output=1.0))
     with pytest.raises(AllAttemptsFailed) as failure:
         await made.get_model_response("a", "How much?", output=Bill)

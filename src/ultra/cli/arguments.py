@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import Counter
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ __all__ = [
     "parse_quorum",
     "read_parts",
     "read_prompt",
+    "read_schema",
 ]
 
 EMBEDDED_MODELS: Final = ("local:careful", "local:creative", "local:concise")
@@ -76,6 +78,7 @@ class Question:
     timeout: float | None = None
     quorum: int | Literal["all"] | None = None
     on_cut: str | None = None
+    schema: dict[str, object] | None = None
 
     @property
     def conversation(self) -> Conversation:
@@ -199,6 +202,23 @@ def read_prompt(text: str) -> str:
     if not text.strip():
         raise BadCall('the prompt is empty; give a question: ultra ask "...", or - to read it from stdin')
     return text
+
+
+def read_schema(path: Path | None) -> dict[str, object] | None:
+    """Return the JSON schema in a file; None for None.
+
+    Raises:
+        BadCall: it cannot be read, or has no object of JSON.
+    """
+    if path is None:
+        return None
+    try:
+        found = json.loads(path.read_text("utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadCall(f"--schema {path}: {error}") from None
+    if not isinstance(found, dict):
+        raise BadCall(f"--schema {path}: it must have the JSON schema of the answer, an object of JSON")
+    return found
 
 
 def _read_stdin() -> str:

@@ -16,6 +16,7 @@ from ultra.cli.arguments import (
     parse_quorum,
     read_parts,
     read_prompt,
+    read_schema,
 )
 from ultra.cli.commands import new_app
 
@@ -59,8 +60,8 @@ def ask(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="How the models are asked and their answers merged: synthesize, vote, best_of, one of an "
-            "installed package, or a class of your own, as module:Class.  [default: synthesize; best_of for "
+            help="How the models are asked and their answers merged: synthesize, vote, best_of, fields, one of "
+            "an installed package, or a class of your own, as module:Class.  [default: synthesize; best_of for "
             "voices of the local model alone]",
         ),
     ] = None,
@@ -82,6 +83,14 @@ def ask(
             "--file",
             metavar="FILE|URL",
             help="A document that belongs to the question (PDF, or text); repeat it for more.",
+        ),
+    ] = None,
+    schema: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.json",
+            help="The JSON schema of the answer, which is then JSON that satisfies it; --strategy fields "
+            "merges the models' answers field by field.",
         ),
     ] = None,
     system: Annotated[
@@ -147,5 +156,6 @@ def ask(
             timeout=timeout,
             quorum=parse_quorum(quorum),
             on_cut=parse_on_cut(on_cut),
+            schema=read_schema(schema),
         )
         return run(question, open_view(as_json=as_json, plain=plain), verbose=verbose)

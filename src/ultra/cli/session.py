@@ -68,6 +68,7 @@ async def _ask(question: Question, view: View) -> None:
             system=question.system,
             timeout=question.timeout,
             quorum=question.quorum,
+            output=question.schema,
         )
         with view:
             async with asked as stream:

@@ -101,7 +101,7 @@ class ClientAdapter:
             self._takes_system = generate.takes("system")
             self._blocks = may_block(function)
             self._option_names = generate.option_names
-        # One of another package may not look at the schema in the request, unless its `info` says how it does.
+        # One of another package may not look at the schema in the request, unless its `info` says so.
         self._tells_schema = self._takes_requests and not self.is_own
         self._reads_context = context_reads(client, _told(client, "reads_context"))
         self._owned = owned

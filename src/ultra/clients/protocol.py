@@ -57,8 +57,8 @@ class RequestClient(Protocol):
     Ultra's own clients are of this kind. A client is one if it has both names; it then needs no
     ``generate``. Of the options beyond those of `SamplingOptions` it gets the ones that its attribute
     ``option_names`` has, a set of names; all of them where it has no such attribute. A schema that the answer
-    must satisfy is in the request as `output`; where its ``info`` does not say how it takes one, the schema is
-    told in words, too, behind the question::
+    must satisfy is in the request as `output`; where its ``info`` does not say how it takes one, the schema
+    is told in words, too, behind the question::
 
         class Echo:
             option_names = frozenset({"style"})

@@ -18,7 +18,7 @@ MOST_TRIED: Final = 16
 """So many pieces of a text are looked at, so that the time is linear in the text."""
 
 _FENCED: Final = lazy_pattern(r"^[ \t]*```[^\n`]*\n(.*?)(?:^[ \t]*```|\Z)", flags=re.MULTILINE | re.DOTALL)
-_TOKEN: Final = lazy_pattern(r'\\.|["{}\[\]]', flags=re.DOTALL)
+_SIGN: Final = lazy_pattern(r'\\.|["{}\[\]]', flags=re.DOTALL)
 _CLOSES: Final = {"}": "{", "]": "["}
 _WORDS: Final = frozenset({"true", "false", "null"})
 
@@ -81,19 +81,19 @@ def _balanced(text: str, start: int) -> tuple[list[tuple[int, int]], int | None]
     spans: list[tuple[int, int]] = []
     open_: list[str] = []
     begin, in_string = 0, False
-    for match in _TOKEN().finditer(text, start):
-        token = match[0]
+    for match in _SIGN().finditer(text, start):
+        sign = match[0]
         if not open_:
-            if token in "{[":
-                open_.append(token)
+            if sign in "{[":
+                open_.append(sign)
                 begin, in_string = match.start(), False
-        elif token == '"':
+        elif sign == '"':
             in_string = not in_string
-        elif in_string or len(token) > 1:
+        elif in_string or len(sign) > 1:
             continue
-        elif token in "{[":
-            open_.append(token)
-        elif open_[-1] != _CLOSES[token]:
+        elif sign in "{[":
+            open_.append(sign)
+        elif open_[-1] != _CLOSES[sign]:
             return spans, begin
         else:
             open_.pop()

@@ -108,8 +108,8 @@ class RunArguments(TypedDict, total=False):
     passed to the clients that declare them: ``{"temperature": 0.2, "max_tokens": 500}``. `tools` are `Tool`
     objects, typed functions, or mappings in the form of OpenAI or Anthropic; `tool_choice` says whether one
     must be called, as `ToolChoice.of` takes it. `output` is the form of the answer: a msgspec Struct, a
-    dataclass, a TypedDict, a NamedTuple, a list or a union of such, a pydantic model, or a JSON schema (a dict,
-    or OpenAI's ``response_format``). Answers that do not satisfy it are asked for once more.
+    dataclass, a TypedDict, a NamedTuple, a list or a union of such, a pydantic model, or a JSON schema (a
+    dict, or OpenAI's ``response_format``). Answers that do not satisfy it are asked for once more.
     """
 
     system: str | None

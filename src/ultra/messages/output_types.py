@@ -32,7 +32,8 @@ _KEYWORDS: Final = frozenset(
 )
 _ALLOWED: Final = (
     "a msgspec Struct, a dataclass, a TypedDict, a NamedTuple, a list or a union of such, a pydantic model, "
-    "a JSON schema (a dict), or a dict such as {'type': 'json_schema', 'json_schema': {'name': …, 'schema': …}}"
+    "a JSON schema (a dict), or a dict such as "
+    "{'type': 'json_schema', 'json_schema': {'name': …, 'schema': …}}"
 )
 
 
@@ -131,8 +132,7 @@ class OutputType:
             raise InvalidOutputError("it is nested too deeply") from None
         except (ValueError, TypeError) as error:  # those of msgspec and of pydantic are ValueErrors
             raise InvalidOutputError(_shortened(str(error), _LONGEST_KEPT)) from error
-        except Exception as error:
-            # A `__post_init__` or a validator of the caller's own.
+        except Exception as error:  # noqa: BLE001 - of a `__post_init__` or a validator of the caller's own
             raise InvalidOutputError(f"{type(error).__name__}: {error}") from error
 
     @classmethod
@@ -189,7 +189,7 @@ class OutputType:
 
 
 def _schema_check(schema: dict[str, Any]) -> Callable[[object], object]:
-    """Return what gives a value back that satisfies the schema, and raises `InvalidOutputError` for others."""
+    """Return what gives a value back that satisfies the schema, and else raises `InvalidOutputError`."""
     try:
         import jsonschema_rs  # noqa: PLC0415 - an extra
     except ImportError:
@@ -205,7 +205,7 @@ def _schema_check(schema: dict[str, Any]) -> Callable[[object], object]:
         raise BadCall(f"output is no JSON schema: {place}: {_shortened(str(told), _LONGEST_TOLD)}") from None
 
     def check(value: object) -> object:
-        told = []
+        told: list[str] = []
         for error in validator.iter_errors(value):
             if len(told) == _MOST_TOLD:
                 break

@@ -363,11 +363,11 @@ class OrchestrationResult(Record, Struct, kw_only=True, dict=True):
 
         In a result that comes from another process, or from an event, it is plain JSON.
         """
-        return self.__dict__.get("output", self.plain_output)
+        return vars(self).get("output", self.plain_output)
 
     def with_output(self, value: Any) -> Self:  # noqa: ANN401 - as above
         """Let `output` be this value, and return this result."""
-        self.__dict__["output"] = value
+        vars(self)["output"] = value
         return self
 
     @property

@@ -17,8 +17,8 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 class JsonSchema(Struct, frozen=True):
     """A JSON schema with a name, as providers want it.
 
-    `strict` asks the provider to hold the model to it, where it can. `wrapped`: what is wanted is no object, so
-    it is the property ``answer`` of the one that the schema describes.
+    `strict` asks the provider to hold the model to it, where it can. `wrapped`: what is wanted is no object,
+    so it is the property ``answer`` of the one that the schema describes.
 
     Raises:
         BadCall: the name is not allowed.

@@ -67,7 +67,7 @@ def with_object_at_root(schema: dict[str, Any]) -> tuple[dict[str, Any], bool]:
     Its root is an object; any other value becomes the property ``answer`` of one.
     """
     root = resolved(schema, schema)
-    definitions = {name: schema[name] for name in _DEFINITIONS if name in schema}
+    definitions: dict[str, Any] = {name: schema[name] for name in _DEFINITIONS if name in schema}
     if root.get("type") == "object":
         return (schema if root is schema else {**root, **definitions}), False
     inner = {name: value for name, value in schema.items() if name not in {*_DEFINITIONS, "$schema", "$id"}}
@@ -116,7 +116,8 @@ def check_schema(schema: Mapping[str, Any]) -> None:
         reference = each.get("$ref", "#")
         if not (isinstance(reference, str) and reference.startswith("#")):
             raise BadCall(
-                f"{place}.$ref is {reference!r:.200}; it must lead to a place in this schema, such as '#/$defs/…'"
+                f"{place}.$ref is {reference!r:.200}; it must lead to a place in this schema, such as "
+                "'#/$defs/…'"
             )
         if each.get("enum") == []:
             raise BadCall(f"{place}.enum is empty: no value satisfies it")

@@ -45,7 +45,7 @@ async def ask(
     return await lifespan.trio_run.run(lambda: _ask(lifespan, model, message, caller, output))
 
 
-async def ask_unregistered(
+async def ask_unregistered(  # noqa: PLR0917 - as `ask`, and whose client it is
     lifespan: Lifespan,
     clients: UnregisteredClients,
     client: object,

@@ -30,8 +30,8 @@ __all__ = ["Field", "MergedFields", "merge_fields", "with_choices"]
 class Field(Struct, frozen=True):
     """One field of a merged value.
 
-    `steps` lead to it, `share` (0..1) is the weight that stands for its value, and `choices` are the different
-    values that models gave, the merged one among them.
+    `steps` lead to it, `share` (0..1) is the weight that stands for its value, and `choices` are the
+    different values that models gave, the merged one among them.
     """
 
     steps: tuple[str | int, ...]
@@ -61,8 +61,8 @@ def merge_fields(
     """Merge structured answers, each plain JSON with the weight of its model.
 
     Objects are merged name by name; whether an optional name is there is voted on. Lists of objects are
-    aligned by `key`, or by a name whose values are unique in each list; lists of texts by their values; others
-    by position, where most lists have the same length. Numbers within the relative `tolerance` of each other
+    aligned by `key`, or by a name whose values are unique in each list; lists of texts by their values;
+    others by position, where most lists have the same length. Numbers within the relative `tolerance` of each other
     count as one. It takes a time that is linear in the answers, but for sorting. ::
 
         merge_fields([({"n": 1}, 1.0), ({"n": 2}, 1.0), ({"n": 2}, 1.0)]).value == {"n": 2}
@@ -82,7 +82,7 @@ def merge_fields(
     return MergedFields(value, {_path(steps): field for steps, field in merger.fields.items()})
 
 
-def with_choices(merged: MergedFields, chosen: Mapping[str, Any]) -> Any:  # noqa: ANN401 - JSON
+def with_choices(merged: MergedFields, chosen: Mapping[str, Any]) -> Any:  # noqa: ANN401
     """Return the merged value with the `chosen` values at these paths. What is none of the choices is left."""
     value = merged.value
     for path, choice in chosen.items():
@@ -103,7 +103,7 @@ class _Merger:
         self._key = key
         self._tolerance = tolerance
 
-    def merge(self, steps: tuple[str | int, ...], entries: list[Entry], schema: object) -> Any:  # noqa: ANN401 - JSON
+    def merge(self, steps: tuple[str | int, ...], entries: list[Entry], schema: object) -> Any:  # noqa: ANN401
         """Merge the values that models gave at one place."""
         kinds: dict[str, list[Entry]] = {}
         for entry in entries:
@@ -291,10 +291,10 @@ def _median(entries: Sequence[Entry]) -> Any:  # noqa: ANN401 - a number
 def _put(value: Any, steps: Sequence[str | int], choice: Any) -> Any:  # noqa: ANN401 - JSON
     if not steps:
         return choice
-    step, rest = steps[0], steps[1:]
-    changed = list(value) if isinstance(value, list) else dict(value)
-    changed[step] = _put(value[step], rest, choice)
-    return changed
+    inner = _put(value[steps[0]], steps[1:], choice)
+    if isinstance(value, list):
+        return [inner if index == steps[0] else item for index, item in enumerate(value)]
+    return {**value, steps[0]: inner}
 
 
 def _path(steps: Sequence[str | int]) -> str:

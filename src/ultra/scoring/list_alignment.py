@@ -60,8 +60,8 @@ def by_key(lists: Sequence[Entry], key: str | None = None) -> list[Place] | None
         name, places = max(usable, key=lambda each: (_overlap(each[1]), -len(each[1])))
         return places if name == key or _overlap(places) > 0 or len(lists) == 1 else None
     if items and all(isinstance(item, str | bool) for item in items):
-        places = _named(lists, None)
-        return places if places is not None and (_overlap(places) > 0 or len(lists) == 1) else None
+        same = _named(lists, None)
+        return same if same is not None and (_overlap(same) > 0 or len(lists) == 1) else None
     return [] if not items else None
 
 

@@ -68,7 +68,8 @@ class OutputCheck:
         try:
             found = self._output.read(response.content)
         except InvalidOutputError as error:
-            return self._once_more(response, str(error))
+            self._ask_again(response, str(error))
+            return None
         return self._with_earlier(replace(response, content=found.text, output=found.value))
 
     def with_earlier(self, error: Exception) -> Exception:
@@ -81,7 +82,7 @@ class OutputCheck:
         whole.attempts += self._attempts
         return whole
 
-    def _once_more(self, response: ModelResponse, problems: str) -> None:
+    def _ask_again(self, response: ModelResponse, problems: str) -> None:
         self.spent = self.spent.plus(_spent(response))
         self._attempts += response.attempts
         self._seconds += response.response_time

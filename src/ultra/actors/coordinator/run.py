@@ -144,7 +144,7 @@ class Run:
             self._errors.clear()  # their tracebacks refer to this
 
     def _output_of(self, strategy: str, answer: ModelResponse | None) -> object:
-        """Return the output of the answer of the run, as plain JSON; None if none is wanted, or there is none.
+        """Return the output of the run's answer, as plain JSON; None if none is wanted, or there is none.
 
         Raises `StrategyFailed` where a strategy of the caller's own made an answer that has none.
         """
