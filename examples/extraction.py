@@ -1,6 +1,6 @@
 """Extracting data: three models read an invoice, and their answers are merged field by field.
 
-Start it with ``python examples/extraction.py``. The models are written below and disagree, so it needs no key.
+Start it with ``python examples/extraction.py``. The models are written below and disagree: it needs no key.
 In their place, ``connect("openai:gpt-4o")`` and its like are asked for the schema by their APIs.
 """
 

@@ -158,7 +158,7 @@ async def test_a_file_that_is_no_image_is_bad_usage(tmp_path: Path) -> None:
 async def test_with_a_schema_the_answer_is_json_that_satisfies_it(tmp_path: Path) -> None:
     path = tmp_path / "bill.json"
     path.write_text('{"type": "object", "properties": {"total": {"type": "number"}}, "required": ["total"]}')
-    scripts = {name: Script(text='Well: {"total": 7}') for name in ("first", "second")}
+    scripts = {name: Script(pieces=("Well: ", '{"total": 7}')) for name in ("first", "second")}
     async with chat_server(**scripts) as server:
         done = await run_ultra(
             *("ask", "How much?", *TWO, "--schema", str(path), "--strategy", "fields", "--json"),

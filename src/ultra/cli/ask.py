@@ -60,9 +60,9 @@ def ask(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="How the models are asked and their answers merged: synthesize, vote, best_of, fields, one of "
-            "an installed package, or a class of your own, as module:Class.  [default: synthesize; best_of for "
-            "voices of the local model alone]",
+            help="How the models are asked and their answers merged: synthesize, vote, best_of, fields, "
+            "one of an installed package, or a class of your own, as module:Class.  [default: synthesize; "
+            "best_of for voices of the local model alone]",
         ),
     ] = None,
     stages: Annotated[

@@ -132,14 +132,14 @@ class OutputType:
             raise InvalidOutputError("it is nested too deeply") from None
         except (ValueError, TypeError) as error:  # those of msgspec and of pydantic are ValueErrors
             raise InvalidOutputError(_shortened(str(error), _LONGEST_KEPT)) from error
-        except Exception as error:  # noqa: BLE001 - of a `__post_init__` or a validator of the caller's own
+        except Exception as error:  # of a `__post_init__` or a validator of the caller's own
             raise InvalidOutputError(f"{type(error).__name__}: {error}") from error
 
     @classmethod
     def _of_type(cls, kind: Any) -> OutputType:  # noqa: ANN401 - a type
         try:
             schema = schema_of(kind)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - msgspec raises several, and a type may be anything
             raise BadCall(
                 f"output is {kind!r:.200}, for which there is no JSON schema ({error}); give {_ALLOWED}"
             ) from None

@@ -62,8 +62,8 @@ def merge_fields(
 
     Objects are merged name by name; whether an optional name is there is voted on. Lists of objects are
     aligned by `key`, or by a name whose values are unique in each list; lists of texts by their values;
-    others by position, where most lists have the same length. Numbers within the relative `tolerance` of each other
-    count as one. It takes a time that is linear in the answers, but for sorting. ::
+    others by position, where most lists have the same length. Numbers within the relative `tolerance` of
+    each other count as one. It takes a time that is linear in the answers, but for sorting. ::
 
         merge_fields([({"n": 1}, 1.0), ({"n": 2}, 1.0), ({"n": 2}, 1.0)]).value == {"n": 2}
 
@@ -83,7 +83,7 @@ def merge_fields(
 
 
 def with_choices(merged: MergedFields, chosen: Mapping[str, Any]) -> Any:  # noqa: ANN401
-    """Return the merged value with the `chosen` values at these paths. What is none of the choices is left."""
+    """Return the merged value with the `chosen` values at these paths; what is no choice is left."""
     value = merged.value
     for path, choice in chosen.items():
         field = merged.fields.get(path)
