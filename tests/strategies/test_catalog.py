@@ -17,7 +17,7 @@ from ultra.testing import FakeModel
 if TYPE_CHECKING:
     from pathlib import Path
 
-OWN = ("synthesize", "vote", "best_of")
+OWN = ("synthesize", "vote", "best_of", "fields")
 
 METHOD = r"'async def run\(self, context\)'"
 
@@ -72,8 +72,8 @@ def test_an_object_with_the_method_is_a_strategy_itself() -> None:
 @pytest.mark.parametrize(
     ("given", "options", "message"),
     [
-        ("vot", None, "unknown strategy 'vot'; there are: synthesize, vote, best_of$"),
-        ("", None, "unknown strategy ''; there are: synthesize, vote, best_of$"),
+        ("vot", None, "unknown strategy 'vot'; there are: synthesize, vote, best_of, fields$"),
+        ("", None, "unknown strategy ''; there are: synthesize, vote, best_of, fields$"),
         ("collections:Counter", None, "unknown strategy 'collections:Counter'"),
         ("vote", {"rounds": 2}, "strategy 'vote' has no option 'rounds'; it has: none"),
         ("synthesize", {"stags": []}, "strategy 'synthesize' has no option 'stags'; it has: stages"),
@@ -84,7 +84,11 @@ def test_an_object_with_the_method_is_a_strategy_itself() -> None:
         ),
         ("best_of", {"verify": "yes"}, r"an option of strategy 'best_of' is not allowed.*\$.verify"),
         (Vote(), {"x": 1}, "options go with the name of a strategy; an object has its own"),
-        (7, None, f"strategy is 7; give one of synthesize, vote, best_of, or an object with {METHOD}"),
+        (
+            7,
+            None,
+            f"strategy is 7; give one of synthesize, vote, best_of, fields, or an object with {METHOD}",
+        ),
         (Vote, None, "strategy is <class.*; give one of"),
         (object(), None, "strategy is <object"),
         (StrategySpec("vot"), None, "unknown strategy 'vot'"),
@@ -153,7 +157,11 @@ def test_a_class_is_loaded_by_its_module_and_name() -> None:
         (f"{__name__}:First", {"time": 2}, "cannot be made with these options: TypeError.*'time'"),
         (f"{__name__}:First", {"times": 0}, "cannot be made with these options: ValueError: times must be"),
         (f"{__name__}:an_object", {"depth": 2}, "an object has its own"),
-        ("vot", {}, "there are: synthesize, vote, best_of, or a class of your own as package.module:Class"),
+        (
+            "vot",
+            {},
+            "there are: synthesize, vote, best_of, fields, or a class of your own as package.module:Class",
+        ),
     ],
 )
 def test_a_class_that_cannot_be_loaded_says_why(name: str, options: dict[str, Any], message: str) -> None:

@@ -389,21 +389,19 @@ class OrchestrationResult(Record, Struct, kw_only=True, dict=True):
         lines = [", ".join(parts), *(str(failure) for failure in self.failures), *self.notices]
         return "\n".join([*lines, "", str(self.final_synthesis)] if self.final_synthesis else lines)
 
+    def keys(self) -> tuple[str, ...]:
+        """Return the names that can be read, as they stand in the JSON of the result."""
+        return tuple("output" if name == "plain_output" else name for name in self.__struct_fields__)
+
     def __getitem__(self, key: str) -> Any:  # noqa: ANN401 - each key has its own type
-        if key == "output":
-            return self.output
         stage = key.removesuffix("_responses")
         if stage != key and key not in self.__struct_fields__ and stage in self.stages:
             return self.stages[stage]
         return super().__getitem__(key)
 
     def __contains__(self, key: object) -> bool:
-        return (
-            super().__contains__(key)
-            or key == "output"
-            or (
-                isinstance(key, str)
-                and key.endswith("_responses")
-                and key.removesuffix("_responses") in self.stages
-            )
+        return super().__contains__(key) or (
+            isinstance(key, str)
+            and key.endswith("_responses")
+            and key.removesuffix("_responses") in self.stages
         )

@@ -43,9 +43,9 @@ class Fields(Struct, frozen=True, kw_only=True):
     Enums, booleans and whole numbers are decided by weighted majority, other numbers by the cluster of most
     weight (`tolerance`, relative), texts by the one that is most like the others. Items of lists are aligned
     by `key`, or by a name that is found. A field for which less than `threshold` (0..1) of the weight stands
-    is decided by `judge`, the name of a model, by default the one of highest weight: it chooses among the values
-    that models gave. `results.agreement` has the share of each field. The merged value satisfies the schema;
-    where it would not, the best whole answer stands, and a notice says so.
+    is decided by `judge`, the name of a model, by default the one of highest weight: it chooses among the
+    values that models gave. `results.agreement` has the share of each field. The merged value satisfies the
+    schema; where it would not, the best whole answer stands, and a notice says so.
 
     Raises:
         BadCall: an option is not allowed.
