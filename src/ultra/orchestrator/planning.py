@@ -15,7 +15,7 @@ from ultra.actors.coordinator.messages import Execute, LocalRun, RunSpending
 from ultra.bridge.caller import Caller
 from ultra.errors import BadCall
 from ultra.messages.request import SamplingOptions
-from ultra.orchestrator.arguments import check_options, checked_system, request_of
+from ultra.orchestrator.arguments import check_media, check_options, checked_system, request_of
 from ultra.prompts.fencing import Fencing
 from ultra.strategies.catalog import make_strategy, spec_of
 from ultra.strategies.stages import BUILT_IN, Stage
@@ -94,6 +94,7 @@ class Planner:
         asked = registry.chosen(names)
         options.needed(len(asked))
         check_options(options.sampling, asked)
+        check_media(request, asked)
 
         def make_run(tree: ModelTree, run_id: str, sink: EventSink) -> tuple[Execute, LocalRun]:
             chosen = registry.chosen(names)

@@ -121,13 +121,13 @@ class Assessment:
     ) -> dict[str, float]:
         """Return the judge's grades; what it does wrong is a notice, and never the run's failure."""
         try:
-            request, _ = self._reader.composer("judge", responses, self._weights, (), None)(judge)
+            written = self._reader.composer("judge", responses, self._weights, (), None)(judge)
             labels = self._reader.labels(responses, self._weights)
             grades = await ask_judge(
                 self._message,
                 self._local,
                 target,
-                request=request,
+                request=written.request,
                 labels=labels,
                 candidates=[response.content for response in responses],
                 deadline=deadline,
