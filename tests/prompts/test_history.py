@@ -37,7 +37,7 @@ def calls_and_results(first: int, texts: list[str]) -> list[ChatMessage]:
 
 @st.composite
 def conversations(draw: st.DrawFn) -> tuple[ChatMessage, ...]:
-    """Conversations as callers may give them: turns with and without tool calls, the last one to be answered."""
+    """Conversations as callers may give them, with tool calls and without."""
     messages = [ChatMessage("system", draw(TEXTS))] if draw(st.booleans()) else []
     if draw(st.booleans()):
         messages.append(ChatMessage("assistant", draw(TEXTS)))
@@ -134,7 +134,7 @@ def test_a_history_has_all_before_the_question_and_with_it_if_tool_calls_follow(
 
 
 def test_messages_that_a_strategy_adds_stay() -> None:
-    old = tuple(ChatMessage(role, "word " * 50) for role in ("user", "assistant"))  # type: ignore[arg-type]
+    old = tuple(ChatMessage(role, "word " * 50) for role in ("user", "assistant"))
     question = ChatMessage("user", "Why?")
     request = ModelRequest(messages=(*old, question))
     added = (ChatMessage("assistant", "Because. " * 50), ChatMessage("user", "Go on."))
