@@ -58,6 +58,12 @@ class Dialect(ABC):
     stream_decoder: ClassVar[type[AnswerDecoder]]
     """Decodes a streamed answer."""
 
+    image_urls: ClassVar[bool] = True
+    """Whether the API takes images by their address, and not only their bytes."""
+
+    file_urls: ClassVar[bool] = True
+    """Whether it takes documents so."""
+
     def __init__(self, model: str, *, provider: str, base_url: str) -> None:
         self.model = model
         self.provider = provider

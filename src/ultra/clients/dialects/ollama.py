@@ -206,6 +206,7 @@ class OllamaChat(Dialect):
     """``POST {base_url}/api/chat``. `base_url` may be a host alone, or a host and a port."""
 
     stream_decoder = _LineDecoder
+    image_urls = file_urls = False
 
     def __init__(self, model: str, *, provider: str, base_url: str) -> None:
         super().__init__(model, provider=provider, base_url=_whole_url(base_url))
