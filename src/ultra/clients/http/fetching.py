@@ -122,7 +122,7 @@ class MediaFetcher:
                 try:
                     response = await transport.handle_async_request(self._request(parsed, host, address))
                 except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-                    failure = _refused(url, f"cannot connect: {error}")
+                    failure = _refused(url, f"cannot connect: {str(error) or type(error).__name__}")
                     continue
                 except (httpx.HTTPError, OSError) as error:
                     raise _refused(url, f"the connection broke: {error}") from None
