@@ -117,6 +117,15 @@ async def test_images_stay_for_readers_that_see_and_others_are_told_in_words_wit
     ]
 
 
+async def test_a_judge_that_sees_no_images_is_told_in_words_and_a_notice_says_so() -> None:
+    seeing, judge = model("seeing", images=True), model("judge", images=False)
+    prompt = [ChatMessage("user", (ImagePart.of(PNG), TextPart("What is it?")))]
+    made = orchestrator(seeing, model("b"), judge, judge="judge")
+    result = await made.process_responses(prompt, models=["seeing", "b"], stages=["initial"])
+    assert "[An image (image/png) stood here" in judge.calls[0].prompt
+    assert result.notices[0].startswith("'judge' does not take 1 image")
+
+
 async def test_documents_go_to_those_that_read_them_and_text_files_to_all() -> None:
     reads, blind = model("reads", pdf=True), model("blind", pdf=False)
     prompt = [

@@ -9,20 +9,39 @@ from ultra.prompts.composing import prompt_budget
 from ultra.prompts.history import FittedRequest, answer_tokens, count_unseen, fit_request, tokens_of
 
 if TYPE_CHECKING:
-    from ultra.actors.coordinator.run import Run
+    from collections.abc import Callable, Sequence
+
     from ultra.actors.coordinator.steps import OpenStep
     from ultra.actors.coordinator.written import Written
     from ultra.messages.request import ModelRequest
+    from ultra.messages.results import Step
     from ultra.strategies.base import Model
 
 __all__ = ["FittedRequests"]
 
 
 class FittedRequests:
-    """Fits what the strategy of `run` asks to the models that it asks, and tells what went."""
+    """Fits what the strategy of a run asks to the models that it asks, and tells what went.
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
+    Args:
+        request: what the run asks.
+        steps: those of the run that have ended, as they come.
+        notices: where notices are added.
+        emit: sends an event.
+    """
+
+    def __init__(
+        self,
+        request: ModelRequest,
+        steps: Sequence[Step],
+        notices: list[str],
+        emit: Callable[[PromptFitted], None],
+    ) -> None:
+        # Not the run itself: two that refer to each other would keep the question in memory.
+        self._request = request
+        self._steps = steps
+        self._note = notices.append
+        self._send = emit
         self._told: set[tuple[object, ...]] = set()
         self._halved: set[tuple[int, str, int]] = set()
 
@@ -44,7 +63,7 @@ class FittedRequests:
 
         None: it has been halved before, or there are no turns to leave out.
         """
-        key = len(self._run.steps), model.name, request.sample
+        key = len(self._steps), model.name, request.sample
         if key in self._halved:
             return None
         self._halved.add(key)
@@ -56,19 +75,19 @@ class FittedRequests:
 
     def tell_cuts(self, step: OpenStep, model: Model, written: Written) -> None:
         """Tell what a reader's prompt lost, in a notice and an event."""
-        if not self._is_new(len(self._run.steps), model.name, *written.cuts.items()):
+        if not self._is_new(len(self._steps), model.name, *written.cuts.items()):
             return
         texts = {part: tokens for part, tokens in written.cuts.items() if part != "history"}
         if texts:
             parts = ", ".join(f"{part} by about {tokens} tokens" for part, tokens in texts.items())
-            self._run.note(f"cut to fit the context window of {model.name!r} in {step.name!r}: {parts}")
+            self._note(f"cut to fit the context window of {model.name!r} in {step.name!r}: {parts}")
         if written.left_out:
             self._note_left_out(step, model, written.left_out, written.cuts["history"])
         self._emit(step, model, dict(written.cuts), written.left_out)
 
     def tell_unseen(self, model: Model) -> None:
         """Tell of the media of the run's own conversation that a reader is told in words."""
-        counts = count_unseen(self._run.request.messages, images=model.images, files=model.files)
+        counts = count_unseen(self._request.messages, images=model.images, files=model.files)
         if any(counts):
             self._tell_unseen(model, *counts)
 
@@ -79,7 +98,7 @@ class FittedRequests:
         return not known
 
     def _fit(self, model: Model, request: ModelRequest, budget: int | None) -> FittedRequest:
-        own = self._run.request.messages  # those that a strategy adds always stay
+        own = self._request.messages  # those that a strategy adds always stay
         return fit_request(request, images=model.images, files=model.files, budget=budget, turns=own)
 
     def _tell_unseen(self, model: Model, images: int, files: int) -> None:
@@ -87,23 +106,21 @@ class FittedRequests:
             return
         counted = [("image", "images", images), ("file", "files", files)]
         what = " and ".join(f"{n} {one if n == 1 else many}" for one, many, n in counted if n)
-        self._run.note(
-            f"{model.name!r} does not take {what} of the conversation, and was told of it in words"
-        )
+        self._note(f"{model.name!r} does not take {what} of the conversation, and was told of it in words")
 
     def _tell_left_out(self, step: OpenStep, model: Model, found: FittedRequest) -> None:
-        if self._is_new(len(self._run.steps), model.name, found.left_out):
+        if self._is_new(len(self._steps), model.name, found.left_out):
             self._note_left_out(step, model, found.left_out, found.tokens)
             self._emit(step, model, {"history": found.tokens}, found.left_out)
 
     def _note_left_out(self, step: OpenStep, model: Model, messages: int, tokens: int) -> None:
         oldest = "oldest message" if messages == 1 else f"{messages} oldest messages"
-        self._run.note(
+        self._note(
             f"left out to fit the context window of {model.name!r} in {step.name!r}: the {oldest} of the "
             f"conversation, of about {tokens} tokens"
         )
 
     def _emit(self, step: OpenStep, model: Model, cut: dict[str, int], left_out: int) -> None:
-        self._run.emit(
+        self._send(
             PromptFitted(stage=step.name, round=step.round, model_name=model.name, cut=cut, left_out=left_out)
         )

@@ -88,7 +88,7 @@ class Run:
         self._degraded = False
         self._other_cost: float | None = None  # of the judge's grades, and of calls that became needless
         self._unusable: dict[str, None] = {}
-        self._fitted = FittedRequests(self)
+        self.fitted = FittedRequests(self.request, self.steps, self.notices, local.sink.emit)
         self._refused_by: dict[Callable[[Model], ModelRequest], set[str]] = {}  # by what writes prompts
         self._assessment = Assessment(message, local, self._reader, self._weights)
         if local.spending is not None:
@@ -261,7 +261,7 @@ class Run:
         if step.left_out:
             raise DeadlineExceeded(f"step {step.name!r} was left out, since the run has cost enough")
         self._begin(step, [model], "all")
-        fitted = self._fitted.fitted(step, model, request)
+        fitted = self.fitted.fitted(step, model, request)
         return await self._ask(step, model, request, fitted, self.deadline(within))
 
     async def _ask(
@@ -290,7 +290,7 @@ class Run:
             self._fail(step, self._targets[model.name], sample, error)
             return None
         if isinstance(write, ModelRequest) or write not in self._refused_by:  # those of `compose` do fit
-            request = self._fitted.fitted(step, model, request)
+            request = self.fitted.fitted(step, model, request)
         return replace(request, sample=sample) if sample else request
 
     def call(self, step: OpenStep, model: Model, request: ModelRequest, deadline: float) -> Call:
@@ -398,9 +398,9 @@ class Run:
 
         def write(model: Model) -> ModelRequest:
             written = composer(model, shorter=True) if model.name in refused else composer(model)
-            self._fitted.tell_unseen(model)
+            self.fitted.tell_unseen(model)
             if written.cuts:
-                self._fitted.tell_cuts(self._current_step(), model, written)
+                self.fitted.tell_cuts(self._current_step(), model, written)
             return written.request
 
         self._refused_by[write] = refused
@@ -413,16 +413,17 @@ class Run:
         refused = None if isinstance(write, ModelRequest) else self._refused_by.get(write)
         if not is_too_long(error):
             return None
-        if refused is None:
-            written = self.written(step, model, write, sample)
-            return None if written is None else self._fitted.halved(step, model, written)
-        if model.name in refused:
+        if refused is not None and model.name in refused:
             return None
-        refused.add(model.name)
+        if refused is not None:
+            refused.add(model.name)
         try:
-            request = write(model)  # type: ignore[operator] # a request is none of the keys
+            request = write if isinstance(write, ModelRequest) else write(model)
         except ModelError:
             return None
+        if refused is None:
+            request = replace(self.fitted.fitted(step, model, request), sample=sample)
+            return self.fitted.halved(step, model, request)
         self.note(f"{model.name!r} refused the prompt of {step.name!r} for its length, and got a shorter one")
         return replace(request, sample=sample) if sample else request
 

@@ -186,10 +186,14 @@ class HTTPClient:
             BadCall: there is no such option, or the request cannot be sent.
         """
         addresses = self._addresses(request)
-        wording = None if addresses else self._worded(request, stream=False)
+        if addresses:
+            return await self.respond(await self._fetched(request, addresses))
+        options = self.options.with_sampling(request.options)
+        learned = self._learned
+        asked, asked_with = learned.quirks.conversation(request, options)
+        payload = learned.dialect.encode(asked, asked_with, stream=False)
+        wording = Wording(learned, request, options, payload, self._headers, stream=False)
         with trio.move_on_after(self.limits.timeout):
-            if wording is None:
-                wording = await self._fetched(request, addresses, stream=False)
             while True:
                 failure: ModelError
                 try:
@@ -216,10 +220,13 @@ class HTTPClient:
         """
         addresses = self._addresses(request)
         if addresses:
-            return CompletionStream(
-                self._connections, partial(self._fetched, request, addresses, stream=True)
-            )
-        return CompletionStream(self._connections, self._worded(request, stream=True))
+            return CompletionStream(self._connections, partial(self._stream_fetched, request, addresses))
+        options = self.options.with_sampling(request.options)
+        learned = self._learned
+        asked, asked_with = learned.quirks.conversation(request, options)
+        payload = learned.dialect.encode(asked, asked_with, stream=not learned.quirks.no_stream)
+        wording = Wording(learned, request, options, payload, self._headers, stream=True)
+        return CompletionStream(self._connections, wording)
 
     async def generate(self, prompt: str, **options: Unpack[CallArguments]) -> Completion:
         """Return the answer to `prompt`, as `respond` does.
@@ -256,14 +263,6 @@ class HTTPClient:
         """
         await self._connections.aclose()
 
-    def _worded(self, request: ModelRequest, *, stream: bool) -> Wording:
-        """Return the words in which `request` is sent. Raises `BadCall`."""
-        options = self.options.with_sampling(request.options)
-        learned = self._learned
-        asked, asked_with = learned.quirks.conversation(request, options)
-        payload = learned.dialect.encode(asked, asked_with, stream=stream and not learned.quirks.no_stream)
-        return Wording(learned, request, options, payload, self._headers, stream=stream)
-
     def _addresses(self, request: ModelRequest) -> list[ImagePart | FilePart]:
         """Return the images and documents of which the request has the address and the API needs bytes."""
         dialect, quirks = self._learned.dialect, self._learned.quirks
@@ -272,11 +271,15 @@ class HTTPClient:
         return addresses_in(request.messages, images=images, files=files) if images or files else []
 
     async def _fetched(
-        self, request: ModelRequest, addresses: Sequence[ImagePart | FilePart], *, stream: bool
-    ) -> Wording:
-        """Return the same as `_worded`, with the bytes of what stands at `addresses`. Raises `ModelError`."""
-        whole = await with_bytes(request, addresses, self._fetcher, f"{self.provider}:{self.model}")
-        return self._worded(whole, stream=stream)
+        self, request: ModelRequest, addresses: Sequence[ImagePart | FilePart]
+    ) -> ModelRequest:
+        """Return `request` with the bytes of what stands at `addresses`. Raises `ModelError`."""
+        return await with_bytes(request, addresses, self._fetcher, f"{self.provider}:{self.model}")
+
+    async def _stream_fetched(
+        self, request: ModelRequest, addresses: Sequence[ImagePart | FilePart]
+    ) -> CompletionStream:
+        return self.stream_response(await self._fetched(request, addresses))
 
     async def _exchange(self, wording: Wording) -> Completion:
         """Send the request once, and return the answer. Raises `ModelError`."""

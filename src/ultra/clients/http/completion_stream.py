@@ -43,10 +43,12 @@ class CompletionStream:
                 ...
     """
 
-    def __init__(self, connections: Connections, wording: Wording | Callable[[], Awaitable[Wording]]) -> None:
+    def __init__(
+        self, connections: Connections, wording: Wording | Callable[[], Awaitable[CompletionStream]]
+    ) -> None:
         self._connections = connections
         self._wording: Wording
-        self._prepare: Callable[[], Awaitable[Wording]] | None = None
+        self._prepare: Callable[[], Awaitable[CompletionStream]] | None = None
         if callable(wording):  # what is to be sent is known only when the first piece is asked for
             self._prepare = wording
         else:
@@ -127,7 +129,7 @@ class CompletionStream:
     async def _read(self) -> None:
         try:
             if self._prepare is not None:
-                self._wording = await self._prepare()
+                self._wording = (await self._prepare())._wording
                 self._prepare = None
             if self._body is None:
                 wording = self._wording
