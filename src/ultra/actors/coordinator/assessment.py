@@ -59,7 +59,7 @@ class Assessment:
             scores = call_scorer(run, local.scorer, step.name, responses, self._weights_of(responses))
             self._graded.update(scores)
         if local.judge is not None and run.judge is not None:
-            grades = await self._grades(run, step, local.judge, run.judge, responses, deadline)
+            grades = await self._grades(run, local.judge, run.judge, responses, step=step, deadline=deadline)
             self._graded.update(grades)
             scores |= grades
         if self._graded:
@@ -119,10 +119,11 @@ class Assessment:
     async def _grades(
         self,
         run: Run,
-        step: OpenStep,
         target: Target,
         judge: Model,
         responses: Sequence[ModelResponse],
+        *,
+        step: OpenStep,
         deadline: float,
     ) -> dict[str, float]:
         """Return the judge's grades; what it does wrong is a notice, and never the run's failure."""

@@ -129,7 +129,7 @@ class CompletionStream:
     async def _read(self) -> None:
         try:
             if self._prepare is not None:
-                self._wording = (await self._prepare())._wording
+                self._wording = (await self._prepare())._wording  # noqa: SLF001 - of its own kind
                 self._prepare = None
             if self._body is None:
                 wording = self._wording
