@@ -129,7 +129,9 @@ def test_a_program_may_tell_more_than_the_catalog_knows() -> None:
 def test_what_is_told_goes_before_the_catalog_and_quirks_are_joined() -> None:
     client = connect("openai:gpt-4o", api_key=KEY, images=False, quirks=Quirks(no_stream=True))
     assert (client.info.images, client.info.pdf) == (False, True)
-    assert client.info.quirks == Quirks(renamed=(("max_tokens", "max_completion_tokens"),), no_stream=True)
+    assert client.info.quirks == Quirks(
+        renamed=(("max_tokens", "max_completion_tokens"),), no_stream=True, no_file_urls=True
+    )
 
 
 @pytest.mark.parametrize(

@@ -91,13 +91,14 @@ class ClientAdapter:
         if self._takes_requests:
             requests = cast("RequestClient", client)
             self._generate, self._stream = requests.respond, requests.stream_response
-            self._takes_system = True
+            self._takes_system = self._takes_conversations = True
             self._blocks = may_block(requests.respond)
             self._option_names = _option_names(client)
         else:
             function = _find_generate(client)
             self._generate = generate = _declared(client, function)
-            self._stream = _find_stream(client)
+            self._stream = stream = _find_stream(client)
+            self._takes_conversations = generate.takes_messages and (stream is None or stream.takes_messages)
             self._takes_system = generate.takes("system")
             self._blocks = may_block(function)
             self._option_names = generate.option_names
@@ -124,7 +125,17 @@ class ClientAdapter:
     @property
     def takes_conversations(self) -> bool:
         """Whether the client takes all messages of a request, and not its prompt alone."""
-        return self._takes_requests
+        return self._takes_conversations
+
+    @property
+    def reads_images(self) -> bool | None:
+        """Whether the model is given images: as its ``info`` says; False where it takes a prompt alone."""
+        return self.info.images if self._takes_conversations else False
+
+    @property
+    def reads_files(self) -> bool | None:
+        """Whether the model is given documents (PDF), likewise."""
+        return self.info.pdf if self._takes_conversations else False
 
     @property
     def tells_finish_reason(self) -> bool:

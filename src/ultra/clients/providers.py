@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from ultra._support.secrecy import hiding_frames
 from ultra.clients.catalog import PROVIDERS, Facts, Provider
+from ultra.clients.http.fetching import MediaFetcher
 from ultra.clients.http.limits import HTTPLimits
 from ultra.clients.options import CallOptions, checked_key
 from ultra.clients.wire.addresses import shown_url
@@ -77,10 +78,12 @@ def connect(
             client takes it; by default from the environment, then the provider's own.
         options: defaults of every call (temperature, max_tokens, … see `CallOptions`), ``timeout``,
             ``connect_timeout`` and ``read_timeout`` [s], ``max_response_bytes``, ``transport`` (an httpx
-            transport in place of the network), and for Azure ``api_version``. What the program knows of the
-            model goes before what the catalog says: ``context_window``, ``output_limit`` [tokens],
-            ``images``, ``pdf``, ``audio``, ``tools``, ``parallel_tools``, ``reasoning`` (True or False),
-            ``output`` (``"schema"``, ``"json"``, ``"tool"``, ``"none"``), ``price`` (`Price`) and ``quirks``
+            transport in place of the network), ``fetch_urls`` (whether images and documents at an address are
+            fetched where the API takes only bytes; off by default), and for Azure ``api_version``. What the
+            program knows of the model goes before what the catalog says: ``context_window``,
+            ``output_limit`` [tokens], ``images``, ``pdf``, ``audio``, ``tools``, ``parallel_tools``,
+            ``reasoning`` (True or False), ``output`` (``"schema"``, ``"json"``, ``"tool"``, ``"none"``),
+            ``price`` (`Price`) and ``quirks``
             (`Quirks`); see `ModelInfo`.
 
     Raises:
@@ -97,8 +100,8 @@ def connect(
     provider = find_provider(provider_name)
     settings = _settings(provider_name, provider, options)
     if provider_name == "local":
-        if api_key is not None or base_url is not None or "transport" in settings:
-            raise BadCall("the embedded model takes no api_key, base_url or transport")
+        if api_key is not None or base_url is not None or {"transport", "fetch_urls"} & settings.keys():
+            raise BadCall("the embedded model takes no api_key, base_url, transport or fetch_urls")
         if "info" in settings:
             raise BadCall("what the embedded model can do is known, and cannot be told")
         return _maker(provider)(*[model] if model else [], **settings)
@@ -335,12 +338,14 @@ def _settings(name: str, provider: Provider, given: dict[str, Any]) -> dict[str,
     """Sort the options that are `given` into the arguments of a client."""
     calls = {option: value for option, value in given.items() if option in CallOptions.__struct_fields__}
     limits = {option: value for option, value in given.items() if option in HTTPLimits.__struct_fields__}
-    further = ("transport", *provider.options)
+    further = ("transport", "fetch_urls", *provider.options)
     facts = {option: value for option, value in given.items() if option in _FACTS}
     settings = {option: value for option, value in given.items() if option in further}
     transport = given.get("transport")
     if not (transport is None or hasattr(transport, "handle_async_request")):
         raise BadCall(f"transport must be an httpx.AsyncBaseTransport, not {type(transport).__name__}")
+    if not isinstance(given.get("fetch_urls", False), (bool, MediaFetcher)):
+        raise BadCall(f"fetch_urls is {given['fetch_urls']!r}; it must be True or False")
     for option in given:
         if option not in {*calls, *limits, *settings, *facts}:
             choices = ", ".join(

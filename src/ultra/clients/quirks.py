@@ -38,6 +38,8 @@ class Quirks(Struct, frozen=True, kw_only=True):
         thinking_budget: it takes the effort of reasoning as a number of tokens.
         cache_hints: it takes ``cache_control`` in OpenAI's form of messages; others refuse unknown fields.
         signed_calls: in that form, it wants calls back with the signatures of thoughts that they came with.
+        no_image_urls: it takes images only as bytes, and not by their address.
+        no_file_urls: it takes documents only so, but for the Responses API.
     """
 
     omitted: tuple[str, ...] = ()
@@ -49,6 +51,8 @@ class Quirks(Struct, frozen=True, kw_only=True):
     thinking_budget: bool = False
     cache_hints: bool = False
     signed_calls: bool = False
+    no_image_urls: bool = False
+    no_file_urls: bool = False
 
     def joined(self, other: Quirks) -> Quirks:
         """Return the quirks of both; where both rename a field, as `other` does."""
@@ -91,6 +95,8 @@ _FLAGS: Final = (
     "thinking_budget",
     "cache_hints",
     "signed_calls",
+    "no_image_urls",
+    "no_file_urls",
 )
 
 _BUDGETS: Final = {"none": 0, "minimal": 512, "low": 1024, "medium": 8192, "high": 24_576}

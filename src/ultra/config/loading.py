@@ -183,7 +183,8 @@ class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """One model: its ``provider:model``, or several deployments of it, which are tried in order.
 
     `api_key` and `base_url` hold for all deployments, which then must be of one provider. `options` hold
-    for all, too; a deployment's own options replace them.
+    for all, too; a deployment's own options replace them. `fetch_urls`: whether images and documents that are
+    given by their address are fetched where an API takes only bytes.
     """
 
     model: str | tuple[str | DeploymentConfig, ...]
@@ -197,6 +198,7 @@ class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     timeouts: Timeouts | None = None
     breaker: BreakerPolicy | None = None
     hedge_after: float | Literal["p95"] | None = None
+    fetch_urls: bool = False
 
     def __post_init__(self) -> None:
         if not self.model:
@@ -221,7 +223,7 @@ class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             model=own.model,
             api_key=own.api_key or self.api_key,
             base_url=own.base_url or self.base_url,
-            options={**self.options, **own.options},
+            options={**({"fetch_urls": True} if self.fetch_urls else {}), **self.options, **own.options},
         )
 
     def connect(self) -> list[object]:

@@ -38,6 +38,7 @@ _NAMES: Final = {
     "api_key": "a key of its own",
     "base_url": "an endpoint of its own",
     "system": "a system prompt of its own",
+    "fetch_urls": "fetching what stands at addresses",
     "extra_body": "fields of its own in what is sent",
     "extra_headers": "headers of its own in what is sent",
     "samples": "several answers of each model",

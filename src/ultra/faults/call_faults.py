@@ -214,6 +214,14 @@ class _FaultyAdapter(ClientAdapter):
         return self._inner.takes_conversations
 
     @property
+    def reads_images(self) -> bool | None:
+        return self._inner.reads_images
+
+    @property
+    def reads_files(self) -> bool | None:
+        return self._inner.reads_files
+
+    @property
     def tells_finish_reason(self) -> bool:
         return self._inner.tells_finish_reason
 

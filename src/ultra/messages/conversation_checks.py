@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ultra.errors import BadCall
 from ultra.messages.chat import FilePart, ImagePart, ReasoningPart, TextPart
+from ultra.messages.media import LARGEST_FILE, LARGEST_IMAGE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,6 +74,8 @@ def _check_content(message: ChatMessage, where: str) -> None:
                 f"{where}.content[{number}] must have either data or url; "
                 "ImagePart.of and FilePart.of make it"
             )
+        if isinstance(part, ImagePart | FilePart) and part.data is not None:
+            _check_data(part, part.data, f"{where}.content[{number}]")
         if isinstance(part, ImagePart | FilePart) and message.role in {"system", "assistant"}:
             raise BadCall(
                 f"{where}.content[{number}] is an image or a file, but the role is {message.role!r}; "
@@ -88,6 +91,18 @@ def _check_content(message: ChatMessage, where: str) -> None:
             _check_text(text, f"{where}.content[{number}]")
     if message.role == "user" and not _says_something(message):
         raise BadCall(f"{where} is empty; a message of the role 'user' must have text, an image or a file")
+
+
+def _check_data(part: ImagePart | FilePart, data: bytes, where: str) -> None:
+    """Check what `ImagePart.of` and `FilePart.of` check, for parts that were made without them."""
+    kind, largest = ("image", LARGEST_IMAGE) if isinstance(part, ImagePart) else ("file", LARGEST_FILE)
+    if not data or len(data) > largest:
+        size = f"has more than {largest // 2**20} MiB; make it smaller" if data else "has no bytes; give some"
+        raise BadCall(f"{where}, the {kind}, {size}")
+    if part.media_type is None:
+        raise BadCall(
+            f"{where}, the {kind}, has no media_type; {type(part).__name__}.of(bytes) finds it by the content"
+        )
 
 
 def _check_text(text: str, where: str) -> None:

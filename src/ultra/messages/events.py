@@ -103,9 +103,14 @@ class ModelFailed(_ModelEvent, frozen=True, tag="model_failed"):
 
 
 class PromptFitted(_ModelEvent, frozen=True, tag="prompt_fitted"):
-    """Texts were cut to fit the context window of this model: `cut` has about how many tokens, by writer."""
+    """Something went so that the context window of this model holds the rest.
+
+    `cut` is about how many tokens went, by the writer of a text; ``question`` and ``history`` are those of
+    the caller's conversation. Of the history, the `left_out` oldest messages went.
+    """
 
     cut: dict[str, int]
+    left_out: int = 0
 
 
 class StageCompleted(_StepEvent, frozen=True, tag="stage_completed"):

@@ -10,9 +10,10 @@ from ultra.messages.conversation import conversation_of, with_system
 from ultra.messages.functions import tools_of
 from ultra.messages.request import ModelRequest, SamplingOptions
 from ultra.messages.tools import ToolChoice
+from ultra.prompts.history import count_unseen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from ultra.actors.model.registered import RegisteredModel
     from ultra.messages.conversation import Conversation
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ultra.scoring.agreement import Scorer
 
 __all__ = [
+    "check_media",
     "check_options",
     "checked_object",
     "checked_scorer",
@@ -70,6 +72,27 @@ def request_of(
         output=None if output is None else output.schema,
         options=sampling,
     )
+
+
+def check_media(request: ModelRequest, models: Sequence[RegisteredModel]) -> None:
+    """Raise `BadCall` if `request` has an image, or a document, that none of `models` reads.
+
+    A model of which that is not known may read it.
+    """
+    images, files = count_unseen(
+        request.messages,
+        images=any(model.client.reads_images is not False for model in models),
+        files=any(model.client.reads_files is not False for model in models),
+    )
+    if images or files:
+        one, many, fact = ("an image", "images", "images") if images else ("a document", "documents", "pdf")
+        names = ", ".join(repr(model.name) for model in models)
+        prompt_only = [repr(model.name) for model in models if not model.client.takes_conversations]
+        why = f" (taking a prompt alone: {', '.join(prompt_only)})" if prompt_only else ""
+        raise BadCall(
+            f"the prompt has {one}, but no model of this call is known to read {many}: {names}{why}; "
+            f"add a model that does, leave {one} out, or, if a model does, say so: connect(..., {fact}=True)"
+        )
 
 
 def checked_stage_label(stage: object) -> str:

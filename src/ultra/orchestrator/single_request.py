@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 import trio
 from msgspec.structs import replace
 
+from ultra._support.log import get_logger
 from ultra.actors.coordinator.output_check import OutputCheck
 from ultra.actors.model.messages import LocalRequest, seconds_until
 from ultra.errors import ActorStopped, AllAttemptsFailed, DeadlineExceeded
-from ultra.orchestrator.arguments import check_options
+from ultra.orchestrator.arguments import check_media, check_options
+from ultra.prompts.composing import prompt_budget
+from ultra.prompts.history import answer_tokens, fit_request
 
 if TYPE_CHECKING:
     from ultra.actors.model.messages import Generate
@@ -19,10 +22,13 @@ if TYPE_CHECKING:
     from ultra.bridge.caller import Caller
     from ultra.messages import ModelResponse
     from ultra.messages.output_types import OutputType
+    from ultra.messages.request import ModelRequest
     from ultra.orchestrator.lifespan import Lifespan
     from ultra.orchestrator.unregistered_clients import UnregisteredClients
 
 __all__ = ["ask", "ask_unregistered"]
+
+log = get_logger("ultra.orchestrator")
 
 
 async def ask(
@@ -35,14 +41,33 @@ async def ask(
     """Send `message` to `model`, from any loop, and return the reply, with the `output` that it asks for.
 
     Raises:
-        BadCall: the model takes no option of such a name.
+        BadCall: the model takes no option of such a name, or reads no images, and there is one.
         AllAttemptsFailed: all attempts failed.
         DeadlineExceeded: the `time_left` of the message was over first.
         ModelUnregistered: the model was unregistered meanwhile, without `drain`.
         OrchestratorClosed: the orchestrator was closed.
     """
     check_options(message.request.options, (model,))
+    check_media(message.request, (model,))
+    message = replace(message, request=_fitted(model, message.request))
     return await lifespan.trio_run.run(lambda: _ask(lifespan, model, message, caller, output))
+
+
+def _fitted(model: RegisteredModel, request: ModelRequest) -> ModelRequest:
+    """Return `request` as the model can read it: the oldest turns go where its window does not hold them."""
+    window, budget = model.client.context_window, None
+    if window is not None:
+        budget = prompt_budget(window, answer_tokens(window, request.options.max_tokens))
+    client = model.client
+    found = fit_request(request, images=client.reads_images, files=client.reads_files, budget=budget)
+    if found.left_out:
+        log.warning(
+            "the oldest messages were left out to fit the context window",
+            model=model.name,
+            messages=found.left_out,
+            tokens=found.tokens,
+        )
+    return found.request
 
 
 async def ask_unregistered(  # noqa: PLR0917 - as `ask`, and whose client it is

@@ -174,7 +174,8 @@ class Composer:
     """Composes the prompts of one stage for several models; what is the same in all is computed once.
 
     Arguments and errors are those of `compose`, but `fencing` stands in place of the secret, and it has
-    labelled the candidates::
+    labelled the candidates. `beside` is text that the reader gets beside the prompt, such as the history of
+    the conversation: the nonce is not in it, either. ::
 
         composer = Composer("meta", question=q, candidates=fencing.label(candidates), fencing=fencing)
         prompts = [composer.prompt_for(model) for model in models]
@@ -190,6 +191,7 @@ class Composer:
         analyses: Sequence[Candidate] = (),
         system: str | None = None,
         task: Task | None = None,
+        beside: str = "",
     ) -> None:
         task = task or TASKS.get(stage)
         if task is None:
@@ -203,7 +205,7 @@ class Composer:
         texts = (*self._reading.candidates, *self._reading.analyses)
         self._longest = max(len(text.content) for text in texts)
         self._labels = {text.label: text.model_name for text in texts}
-        self._present = "\n".join([*[text.content for text in texts], question, system or ""]).lower()
+        self._present = "\n".join([*[text.content for text in texts], question, system or "", beside]).lower()
         self._repeats_question = estimate_tokens(question) <= _REPEATED_QUESTION
         doubt = " The analyses may be wrong, too." if analyses else ""
         preferred = _preference(self._reading.candidates) if task.ties else ""
@@ -220,14 +222,6 @@ class Composer:
             return whole
         fitted = _fit(draft, budget, asked_model)
         return replace(fitted.prompt(self._labels), cuts=tuple(_cuts(draft, fitted)))
-
-    def shorter_prompt_for(self, asked_model: str, prompt: Prompt) -> Prompt:
-        """Return a prompt of half the tokens of one that `asked_model` refused for its length.
-
-        Raises `ModelError` (kind ``bad_request``) where so little does not do.
-        """
-        tokens = estimate_tokens(prompt.user) + estimate_tokens(prompt.system)
-        return self.prompt_for(asked_model, tokens // 2)
 
     def _within(self, draft: _Draft) -> Prompt:
         """Return the prompt for a window that nobody knows: no text takes more than its budget."""

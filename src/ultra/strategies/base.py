@@ -39,13 +39,16 @@ class Model(Struct, frozen=True):
     """A model that a run may ask.
 
     `context_window` is tokens, prompt and answer together, if it is known. `takes_conversations`: whether its
-    client takes all messages of a request, and not the prompt alone.
+    client takes all messages of a request, and not the prompt alone. `images` and `files`: whether it reads
+    images, and documents; None: that is not known. False: it is told of them in words.
     """
 
     name: str
     weight: float = 1.0
     context_window: int | None = None
     takes_conversations: bool = True
+    images: bool | None = None
+    files: bool | None = None
 
 
 class Answer(Struct, frozen=True):

@@ -11,6 +11,7 @@ from ultra.errors import BadCall, QuorumNotReached, StageFailed
 from ultra.messages.chat import ChatMessage
 from ultra.messages.request import ModelRequest
 from ultra.messages.results import sample_name
+from ultra.prompts.history import after_history
 from ultra.strategies.base import Answer
 from ultra.strategies.stages import BUILT_IN, Stage, StageResponses, order_stages
 
@@ -272,17 +273,20 @@ def _writer(
     if stage.prompt is None and reads is not None:
         analyses = answers.get("meta", []) if stage.name == "synthesis" and reads != "meta" else []
         return context.compose(stage.name, answers[reads], analyses=analyses, system=system)
-    written: list[ModelRequest] = []  # the same for all models, so it is written once
+    own = request if stage.system is None else request.with_system(stage.system)
+    made: list[str] = []  # the same for all models, so it is written once
 
-    def write(_: Model) -> ModelRequest:
-        if not written and stage.prompt is None:
-            written.append(request if stage.system is None else request.with_system(stage.system))
-        elif not written and stage.prompt is not None:
-            text = _made(context, stage.name, stage.prompt, reads, answers)
-            answers_it = stage.name in {"initial", "synthesis"}
-            own = ModelRequest.of(text, system, request.options)
-            written.append(replace(own, output=request.output) if answers_it else own)
-        return written[0]
+    def write(model: Model) -> ModelRequest:
+        if stage.prompt is None:
+            return own
+        if not made:
+            made.append(_made(context, stage.name, stage.prompt, reads, answers))
+        if model.takes_conversations:
+            asked = after_history(request, made[0], system)
+        else:  # it is the whole prompt
+            asked = ModelRequest.of(made[0], system, request.options)
+        answers_it = stage.name in {"initial", "synthesis"}
+        return replace(asked, output=request.output) if answers_it else asked
 
     return write
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from helpers.coordinator_runs import INITIAL, SYNTHESIS, Recorder, asks, failing, run, three
-from ultra.actors.coordinator.reading import Reader, Written
+from ultra.actors.coordinator.reading import Reader
+from ultra.actors.coordinator.written import Written
 from ultra.errors import ModelError, QuorumNotReached, StageFailed
 from ultra.messages.events import PromptFitted
 from ultra.messages.request import ModelRequest
@@ -101,7 +102,7 @@ async def test_a_prompt_that_does_not_fit_one_model_fails_that_model_only(
         def write(model: Model) -> Written:
             if model.name == "a":
                 raise ModelError("too long for a", kind="bad_request")
-            return ModelRequest.of("Q"), {"b": 7}
+            return Written(ModelRequest.of("Q"), {"b": 7})
 
         return write
 

@@ -64,7 +64,7 @@ class Assessment:
             scores = call_scorer(run, local.scorer, step.name, responses, self._weights_of(responses))
             self._graded.update(scores)
         if local.judge is not None and run.judge is not None:
-            grades = await self._grades(run, local.judge, run.judge, responses, deadline)
+            grades = await self._grades(run, local.judge, run.judge, responses, step=step, deadline=deadline)
             self._graded.update(grades)
             scores |= grades
         if self._graded:
@@ -122,17 +122,27 @@ class Assessment:
         return min(1.0, agreed.votes[name]), "votes" if agreed.counted else "similarity"
 
     async def _grades(
-        self, run: Run, target: Target, judge: Model, responses: Sequence[ModelResponse], deadline: float
+        self,
+        run: Run,
+        target: Target,
+        judge: Model,
+        responses: Sequence[ModelResponse],
+        *,
+        step: OpenStep,
+        deadline: float,
     ) -> dict[str, float]:
         """Return the judge's grades; what it does wrong is a notice, and never the run's failure."""
         try:
-            request, _ = self._reader.composer("judge", responses, self._weights, (), None)(judge)
+            written = self._reader.composer("judge", responses, self._weights, (), None)(judge)
+            run.fitted.tell_unseen(judge)
+            if written.cuts:
+                run.fitted.tell_cuts(step, judge, written)
             labels = self._reader.labels(responses, self._weights)
             grades = await ask_judge(
                 self._message,
                 self._local,
                 target,
-                request=request,
+                request=written.request,
                 labels=labels,
                 candidates=[response.content for response in responses],
                 deadline=deadline,

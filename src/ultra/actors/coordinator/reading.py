@@ -8,22 +8,25 @@ from typing import TYPE_CHECKING, Final
 from msgspec.structs import replace
 
 from ultra._support.lazy import lazy_pattern
+from ultra.actors.coordinator.past import Past
 from ultra.errors import AllAttemptsFailed, ModelError
-from ultra.messages.request import ModelRequest
 from ultra.messages.results import sample_name
 from ultra.prompts.composing import TASKS, Composer, prompt_budget
 from ultra.prompts.fencing import Candidate
+from ultra.prompts.history import answer_tokens, tokens_of
 from ultra.scoring.judge import JUDGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from ultra.actors.coordinator.written import Written
+    from ultra.messages.request import ModelRequest
     from ultra.messages.results import ModelResponse
-    from ultra.prompts.composing import Prompt, Task
+    from ultra.prompts.composing import Task
     from ultra.prompts.fencing import Fencing, Labelled
     from ultra.strategies.base import Model
 
-__all__ = ["Reader", "Written", "candidate_name", "is_too_long"]
+__all__ = ["Reader", "candidate_name", "is_too_long"]
 
 _TOO_LONG: Final = lazy_pattern(
     r"context.{0,20}(?:length|window|size|limit)|maximum.{0,20}(?:context|token|prompt|input)"
@@ -34,9 +37,6 @@ _TOO_LONG: Final = lazy_pattern(
 _TOO_LARGE: Final = 413
 _TASKS: Final = {**TASKS, "judge": JUDGE}
 _QUOTED: Final = 2_000  # characters of an error that are looked through
-
-Written = tuple[ModelRequest, "Mapping[str, int]"]
-"""A request, and by how many tokens its parts had to be cut to fit."""
 
 
 def candidate_name(response: ModelResponse) -> str:
@@ -50,6 +50,7 @@ class Reader:
     def __init__(self, fencing: Fencing, request: ModelRequest) -> None:
         self._fencing = fencing
         self._request = request
+        self._past = Past(request)
         self._labelled: dict[tuple[Candidate, ...], Labelled] = {}
 
     def composer(
@@ -75,19 +76,23 @@ class Reader:
             analyses=[_candidate(each, weights) for each in analyses],
             fencing=self._fencing,
             system=system,
+            beside=self._past.text,
         )
 
         def write(model: Model, *, shorter: bool = False) -> Written:
             window = model.context_window
-            prompt: Prompt = composer.prompt_for(
-                model.name, None if window is None else prompt_budget(window)
-            )
+            budget = None
+            if window is not None:
+                answer = answer_tokens(window, self._request.options.max_tokens)
+                budget = prompt_budget(window, answer)
+            written = self._past.written(composer, model, budget)
             if shorter:
-                prompt = composer.shorter_prompt_for(model.name, prompt)
-            request = ModelRequest.of(prompt.user, prompt.system, self._request.options)
+                tokens = sum(map(tokens_of, written.request.messages))
+                written = self._past.written(composer, model, tokens // 2)
             if name == "synthesis":  # it writes the answer
-                request = replace(request, output=self._request.output)
-            return request, {cut.model_name or cut.part: cut.tokens for cut in prompt.cuts}
+                asked = replace(written.request, output=self._request.output)
+                written = written._replace(request=asked)
+            return written
 
         return write
 

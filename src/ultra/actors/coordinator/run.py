@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from ultra.actors.coordinator.accounts import cut_answers, total_cost, total_tokens, unfinished
 from ultra.actors.coordinator.assessment import Assessment
+from ultra.actors.coordinator.fitted_requests import FittedRequests
 from ultra.actors.coordinator.gathering import Gathering
 from ultra.actors.coordinator.output_check import OutputCheck
 from ultra.actors.coordinator.reading import Reader, is_too_long
@@ -32,7 +33,6 @@ from ultra.messages.events import (
     ModelFailed,
     ModelResponded,
     ModelStarted,
-    PromptFitted,
     StageStarted,
 )
 from ultra.messages.output_types import InvalidOutputError
@@ -47,7 +47,7 @@ from ultra.messages.results import (
 from ultra.strategies.base import Answer, Model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from ultra.actors.coordinator.messages import Execute, LocalRun, Target
     from ultra.actors.model.spending import Spent
@@ -90,6 +90,7 @@ class Run:
         self._degraded = False
         self._other_cost: float | None = None  # of the judge's grades, and of calls that became needless
         self._unusable: dict[str, None] = {}
+        self.fitted = FittedRequests(self.request, self.steps, self.notices, local.sink.emit)
         self._refused_by: dict[Callable[[Model], ModelRequest], set[str]] = {}  # by what writes prompts
         self._assessment = Assessment(message, local, self._reader, self._weights)
         if local.spending is not None:
@@ -278,7 +279,8 @@ class Run:
         if step.left_out:
             raise DeadlineExceeded(f"step {step.name!r} was left out, since the run has cost enough")
         self._begin(step, [model], "all")
-        return await self._ask(step, model, request, request, self.deadline(within))
+        fitted = self.fitted.fitted(step, model, request)
+        return await self._ask(step, model, request, fitted, self.deadline(within))
 
     async def _ask(
         self, step: OpenStep, model: Model, write: Write, request: ModelRequest, deadline: float
@@ -312,6 +314,8 @@ class Run:
         except ModelError as error:
             self._fail(step, self._targets[model.name], sample, error)
             return None
+        if isinstance(write, ModelRequest) or write not in self._refused_by:  # those of `compose` do fit
+            request = self.fitted.fitted(step, model, request)
         return replace(request, sample=sample) if sample else request
 
     def check(self, request: ModelRequest) -> OutputCheck:
@@ -438,10 +442,11 @@ class Run:
         refused: set[str] = set()
 
         def write(model: Model) -> ModelRequest:
-            request, cuts = composer(model, shorter=True) if model.name in refused else composer(model)
-            if cuts:
-                self._tell_cuts(model, cuts)
-            return request
+            written = composer(model, shorter=True) if model.name in refused else composer(model)
+            self.fitted.tell_unseen(model)
+            if written.cuts:
+                self.fitted.tell_cuts(self._current_step(), model, written)
+            return written.request
 
         self._refused_by[write] = refused
         return write
@@ -449,23 +454,23 @@ class Run:
     def shortened(
         self, step: OpenStep, model: Model, write: Write, sample: int, error: Exception
     ) -> ModelRequest | None:
-        """Return a shorter prompt for a reader that refused one for its length; None: there is none."""
+        """Return a shorter prompt for a model that refused one for its length; None: there is none."""
         refused = None if isinstance(write, ModelRequest) else self._refused_by.get(write)
-        if refused is None or model.name in refused or not is_too_long(error):
+        if not is_too_long(error):
             return None
-        refused.add(model.name)
+        if refused is not None and model.name in refused:
+            return None
+        if refused is not None:
+            refused.add(model.name)
         try:
-            request = write(model)  # type: ignore[operator] # a request is none of the keys
+            request = write if isinstance(write, ModelRequest) else write(model)
         except ModelError:
             return None
+        if refused is None:
+            request = replace(self.fitted.fitted(step, model, request), sample=sample)
+            return self.fitted.halved(step, model, request)
         self.note(f"{model.name!r} refused the prompt of {step.name!r} for its length, and got a shorter one")
         return replace(request, sample=sample) if sample else request
-
-    def _tell_cuts(self, model: Model, cuts: Mapping[str, int]) -> None:
-        step = self._current_step()
-        parts = ", ".join(f"{part} by about {tokens} tokens" for part, tokens in cuts.items())
-        self.note(f"cut to fit the context window of {model.name!r} in {step.name!r}: {parts}")
-        self.emit(PromptFitted(stage=step.name, round=step.round, model_name=model.name, cut=dict(cuts)))
 
     async def score(
         self, responses: Sequence[ModelResponse], *, within: float | None = None
@@ -555,4 +560,11 @@ class Run:
 
 def _model(target: Target) -> Model:
     client = target.model.client
-    return Model(target.name, target.model.weight, client.context_window, client.takes_conversations)
+    return Model(
+        name=target.name,
+        weight=target.model.weight,
+        context_window=client.context_window,
+        takes_conversations=client.takes_conversations,
+        images=client.reads_images,
+        files=client.reads_files,
+    )

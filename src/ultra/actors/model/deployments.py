@@ -15,7 +15,7 @@ from ultra.actors.model.limits import LONGEST_PAUSE
 from ultra.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
     from contextlib import AbstractContextManager
 
     from ultra.actors.model.metrics import MetricsRecorder
@@ -80,6 +80,16 @@ class Deployments:
     def takes_conversations(self) -> bool:
         """Whether all deployments take whole conversations, and not the prompt alone."""
         return all(adapter.takes_conversations for adapter in self._adapters)
+
+    @property
+    def reads_images(self) -> bool | None:
+        """Whether all deployments read images; None: that is not known of all, and none is known not to."""
+        return _all_known(adapter.reads_images for adapter in self._adapters)
+
+    @property
+    def reads_files(self) -> bool | None:
+        """Whether all deployments read documents (PDF), likewise."""
+        return _all_known(adapter.reads_files for adapter in self._adapters)
 
     @property
     def tells_finish_reason(self) -> bool:
@@ -249,3 +259,9 @@ async def _ask(
         )
         call.answered(completion)
         return completion
+
+
+def _all_known(each: Iterable[bool | None]) -> bool | None:
+    """Return whether all are true: False if one is not; None if one is not known."""
+    found = list(each)
+    return False if False in found else None if None in found else True

@@ -35,6 +35,9 @@ class _Known(Struct, frozen=True, kw_only=True):
 _COMPLETION_TOKENS: Final = Quirks(renamed=(("max_tokens", "max_completion_tokens"),))
 
 _KNOWN: Final = (
+    # Chat completions take images by address, but documents as bytes; OpenRouter takes both.
+    _Known(host="api.openai.com", quirks=Quirks(no_file_urls=True)),
+    _Known(provider="azure", quirks=Quirks(no_file_urls=True)),
     # Reasoning models refuse the old name, most other servers do not know the new one.
     _Known(host="api.openai.com", quirks=_COMPLETION_TOKENS),
     _Known(provider="azure", model=r"o[1-9]|gpt-5", quirks=_COMPLETION_TOKENS),
@@ -48,6 +51,9 @@ _KNOWN: Final = (
         provider="mistral",
         quirks=Quirks(renamed=(("seed", "random_seed"),), omitted=("stream_options.include_usage",)),
     ),
+    # Kimi's API takes images as bytes alone.
+    _Known(host="api.moonshot.ai", quirks=Quirks(no_image_urls=True, no_file_urls=True)),
+    _Known(host="api.moonshot.cn", quirks=Quirks(no_image_urls=True, no_file_urls=True)),
     _Known(provider="gemini", model=r"(models/)?gemma-[123]", quirks=Quirks(no_system=True)),
     _Known(provider="openrouter", quirks=Quirks(cache_hints=True)),
     _Known(host="openrouter.ai", quirks=Quirks(cache_hints=True)),

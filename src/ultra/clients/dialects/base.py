@@ -66,6 +66,12 @@ class Dialect(ABC):
     strict_schemas: ClassVar[bool] = False
     """Whether the API takes only schemas without bounds, whose objects are closed."""
 
+    image_urls: ClassVar[bool] = True
+    """Whether the API takes images by their address, and not only their bytes."""
+
+    file_urls: ClassVar[bool] = True
+    """Whether it takes documents so."""
+
     def __init__(self, model: str, *, provider: str, base_url: str) -> None:
         self.model = model
         self.provider = provider

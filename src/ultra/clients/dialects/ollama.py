@@ -207,6 +207,7 @@ class OllamaChat(Dialect):
 
     stream_decoder = _LineDecoder
     json_mode: ClassVar = {"format": "json"}
+    image_urls = file_urls = False
 
     def __init__(self, model: str, *, provider: str, base_url: str) -> None:
         super().__init__(model, provider=provider, base_url=_whole_url(base_url))

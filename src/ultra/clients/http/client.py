@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, ClassVar, Final, TypedDict
 
@@ -14,6 +15,7 @@ from ultra._support.secrecy import hiding_frames
 from ultra.clients.catalog import Facts, ModelInfo, known_info
 from ultra.clients.http.completion_stream import CompletionStream
 from ultra.clients.http.connections import Connections, Hidden
+from ultra.clients.http.fetching import MediaFetcher, addresses_in, with_bytes
 from ultra.clients.http.limits import HTTPLimits
 from ultra.clients.http.offered_models import offered_models
 from ultra.clients.http.wording import Learned, Wording
@@ -23,6 +25,7 @@ from ultra.errors import BadCall, ModelError
 from ultra.messages.request import ModelRequest, SamplingOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Unpack
 
     import httpx
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from ultra.clients.dialects.model_lists import OfferedModel
     from ultra.clients.options import CallArguments
     from ultra.clients.wire.rate_limits import RateLimits
+    from ultra.messages.chat import FilePart, ImagePart
     from ultra.messages.results import Completion
 
 __all__ = ["HTTPClient", "HTTPSettings"]
@@ -51,6 +55,7 @@ class HTTPSettings(TypedDict, total=False):
     info: Facts | None
     trust_env: bool
     transport: httpx.AsyncBaseTransport | None
+    fetch_urls: bool | MediaFetcher
 
 
 class HTTPClient:
@@ -64,6 +69,8 @@ class HTTPClient:
         info: what the program knows of the model; it goes before what the catalog says.
         trust_env: honour the proxy and TLS variables of the environment.
         transport: in place of the network, for tests and fault injection.
+        fetch_urls: whether images and documents that are given by their address are fetched where the API
+            takes only bytes; or what fetches them.
 
     The first call opens the connections and `aclose` closes them; a later call opens new ones. The
     client can be used by several tasks, and by several trio runs, at once.
@@ -102,7 +109,11 @@ class HTTPClient:
         info: Facts | None = None,
         trust_env: bool = True,
         transport: httpx.AsyncBaseTransport | None = None,
+        fetch_urls: bool | MediaFetcher = False,
     ) -> None:
+        self._fetcher = (
+            (MediaFetcher() if fetch_urls else None) if isinstance(fetch_urls, bool) else fetch_urls
+        )
         self.dialect = dialect
         self.limits = limits or HTTPLimits()
         self.options = options or CallOptions()
@@ -175,6 +186,9 @@ class HTTPClient:
             ModelError: the provider or the network failed.
             BadCall: there is no such option, or the request cannot be sent.
         """
+        addresses = self._addresses(request)
+        if addresses:
+            return await self.respond(await self._fetched(request, addresses))
         options = self.options.with_sampling(request.options)
         request, options = as_model_takes_it(request, options, self.info.output, self._learned.dialect)
         learned = self._learned
@@ -206,6 +220,9 @@ class HTTPClient:
         Raises:
             BadCall: there is no such option, or the request cannot be sent.
         """
+        addresses = self._addresses(request)
+        if addresses:
+            return CompletionStream(self._connections, partial(self._stream_fetched, request, addresses))
         options = self.options.with_sampling(request.options)
         request, options = as_model_takes_it(request, options, self.info.output, self._learned.dialect)
         learned = self._learned
@@ -248,6 +265,24 @@ class HTTPClient:
         was still being opened.
         """
         await self._connections.aclose()
+
+    def _addresses(self, request: ModelRequest) -> list[ImagePart | FilePart]:
+        """Return the images and documents of which the request has the address and the API needs bytes."""
+        dialect, quirks = self._learned.dialect, self._learned.quirks
+        images = quirks.no_image_urls or not dialect.image_urls
+        files = (quirks.no_file_urls and not quirks.responses) or not dialect.file_urls
+        return addresses_in(request.messages, images=images, files=files) if images or files else []
+
+    async def _fetched(
+        self, request: ModelRequest, addresses: Sequence[ImagePart | FilePart]
+    ) -> ModelRequest:
+        """Return `request` with the bytes of what stands at `addresses`. Raises `ModelError`."""
+        return await with_bytes(request, addresses, self._fetcher, f"{self.provider}:{self.model}")
+
+    async def _stream_fetched(
+        self, request: ModelRequest, addresses: Sequence[ImagePart | FilePart]
+    ) -> CompletionStream:
+        return self.stream_response(await self._fetched(request, addresses))
 
     async def _exchange(self, wording: Wording) -> Completion:
         """Send the request once, and return the answer. Raises `ModelError`."""

@@ -12,6 +12,7 @@ from ultra.clients.dialects.usage import counted
 from ultra.errors import ModelError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from types import TracebackType
 
     from ultra.clients.dialects.decoders import AnswerDecoder
@@ -42,9 +43,16 @@ class CompletionStream:
                 ...
     """
 
-    def __init__(self, connections: Connections, wording: Wording) -> None:
+    def __init__(
+        self, connections: Connections, wording: Wording | Callable[[], Awaitable[CompletionStream]]
+    ) -> None:
         self._connections = connections
-        self._wording = wording
+        self._wording: Wording
+        self._prepare: Callable[[], Awaitable[CompletionStream]] | None = None
+        if callable(wording):  # what is to be sent is known only when the first piece is asked for
+            self._prepare = wording
+        else:
+            self._wording = wording
         self._body: ResponseBody | None = None
         self._decoder: AnswerDecoder | None = None
         self._deadline: float | None = None
@@ -120,6 +128,9 @@ class CompletionStream:
 
     async def _read(self) -> None:
         try:
+            if self._prepare is not None:
+                self._wording = (await self._prepare())._wording  # noqa: SLF001 - of its own kind
+                self._prepare = None
             if self._body is None:
                 wording = self._wording
                 self._body = body = await self._connections.open(wording.sent)
@@ -133,7 +144,7 @@ class CompletionStream:
             self._break(failure)
         else:
             self._decode(data)
-        if self._failure is not None and not self._heard:
+        if self._failure is not None and not self._heard and self._prepare is None:
             await self._reword(self._failure)
 
     async def _reword(self, failure: ModelError) -> None:

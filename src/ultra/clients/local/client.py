@@ -109,6 +109,8 @@ VOICES: Final[Mapping[str, Voice]] = {
 class VoiceDialect(OpenAIChat):
     """OpenAI's chat completions as llama.cpp offers them, asked as one voice asks."""
 
+    image_urls = False
+
     def __init__(self, voice: str) -> None:
         super().__init__(voice, provider="local", base_url=_NOWHERE)
         self._voice = VOICES[voice]

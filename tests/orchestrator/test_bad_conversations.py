@@ -1,0 +1,104 @@
+"""What is no conversation is refused before any call, by each way to ask, with its place and what to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ultra import BadCall, ChatMessage, FilePart, ImagePart, MultiLLMOrchestrator
+from ultra.messages.chat import ReasoningPart, TextPart
+from ultra.messages.media import LARGEST_FILE, LARGEST_IMAGE
+from ultra.testing import FakeModel
+
+PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 16
+Q: dict[str, Any] = {"role": "user", "content": "Q"}
+CALL = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+CALLS = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+RESULT = {"role": "tool", "tool_call_id": "c1", "content": "R"}
+
+
+def with_part(part: Any, role: Any = "user") -> list[Any]:
+    return [Q, ChatMessage(role, (TextPart("x"), part)), Q]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "says"),
+    [
+        ([], r"empty list; it must have at least one message of the role 'user'"),
+        ("  ", r"the prompt is empty"),
+        ({"role": "user"}, r"must be text \(str\), or a list of messages"),
+        (None, r"must be text \(str\), or a list of messages"),
+        ([None], r"prompt\[0\] is of type NoneType"),
+        ([{"role": "robot", "content": "x"}], r"prompt\[0\]\.role"),
+        ([{"role": "user", "content": [{"type": "video"}]}], r"prompt\[0\]\.content\[0\]"),
+        ([{"role": "user", "content": [{"type": "text", "text": 3}]}], r"prompt\[0\]\.content\[0\]\.text"),
+        ([{"role": "user", "content": ""}], r"prompt\[0\] is empty"),
+        ([{"role": "system", "content": "S"}], r"no message of the role 'user'"),
+        ([Q, {"role": "assistant", "content": "A"}], r"prompt\[1\], the last message.*'user' or 'tool'"),
+        ([Q, RESULT], r"prompt\[1\] is the result of a call 'c1' that no.*put the message"),
+        ([Q, {**RESULT, "tool_call_id": None}], r"prompt\[1\].*no tool_call_id"),
+        ([Q, CALLS], r"the call 'c1' of prompt\[1\] has no result; end with"),
+        ([Q, CALLS, Q], r"prompt\[2\] has the role 'user', but the call 'look|prompt\[2\].*'c1'"),
+        ([Q, CALLS, RESULT, RESULT], r"prompt\[3\] is a second result"),
+        ([Q, CALLS, RESULT, CALLS, RESULT], r"prompt\[3\]\.tool_calls has the id 'c1'"),
+        ([{**Q, "tool_calls": [CALL]}, RESULT], r"prompt\[0\] has tool_calls.*only 'assistant'"),
+        (with_part(ReasoningPart("thought")), r"prompt\[1\]\.content\[1\] is reasoning"),
+        (with_part(ImagePart.of(PNG), "assistant"), r"prompt\[1\]\.content\[1\] is an image or a file"),
+        (with_part(ImagePart()), r"prompt\[1\]\.content\[1\] must have either data or url"),
+        (
+            with_part(ImagePart(PNG)),
+            r"prompt\[1\]\.content\[1\], the image, has no media_type; ImagePart\.of",
+        ),
+        (with_part(ImagePart(b"", media_type="image/png")), r"content\[1\], the image, has no bytes"),
+        (
+            with_part(ImagePart(bytes(LARGEST_IMAGE + 1), media_type="image/png")),
+            r"prompt\[1\]\.content\[1\], the image, has more than 20 MiB; make it smaller",
+        ),
+        (
+            with_part(FilePart(bytes(LARGEST_FILE + 1), media_type="application/pdf")),
+            r"prompt\[1\]\.content\[1\], the file, has more than 32 MiB",
+        ),
+        (
+            [
+                {
+                    "role": "user",
+                    "content": [{"type": "image_url", "image_url": {"url": "data:image/x;base64,AAAA"}}],
+                }
+            ],
+            r"prompt\[0\]\.content.*no known type; give a PNG",
+        ),
+        (
+            [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "/etc/passwd"}}]}],
+            r"prompt\[0\]\.content.*must begin with https://",
+        ),
+    ],
+)
+async def test_what_is_no_conversation_is_refused_before_any_call(prompt: Any, says: str) -> None:
+    model = FakeModel("A")
+    orchestrator = MultiLLMOrchestrator()
+    orchestrator.register_model("a", model)
+    with pytest.raises(BadCall, match=says):
+        await orchestrator.process_responses(prompt)
+    with pytest.raises(BadCall, match=says):
+        orchestrator.stream_responses(prompt)
+    with pytest.raises(BadCall, match=says):
+        await orchestrator.get_model_response("a", prompt)
+    assert not model.calls
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        (b"", "the image is empty"),
+        (b"BM bitmap", "give a PNG, JPEG, GIF or WebP image"),
+        (bytes(LARGEST_IMAGE + 1), "more than 20 MiB"),
+        ("data:image/png;base64,####", "not in base64"),
+        ("/no/such/file.png", "cannot be read"),
+        ("https://", "is not one of http or https"),
+        (3, "of type int; give bytes, a path, a data URL or an address"),
+    ],
+)
+def test_what_is_no_image_is_refused_where_it_is_made(source: Any, says: str) -> None:
+    with pytest.raises(BadCall, match=says):
+        ImagePart.of(source)
