@@ -33,7 +33,7 @@ RUNS = [
     ({"max_cost": 0}, "max_cost is 0; it must be a number of dollars above 0, or None"),
     ({"tempo": 3}, "unknown setting 'tempo' of a run; there are: timeout, quorum, grace"),
     ({"strategy": "vot"}, "unknown strategy 'vot'; there are: synthesize, vote, best_of"),
-    ({"strategy": 7}, "strategy is 7; give one of synthesize, vote, best_of, or an object with"),
+    ({"strategy": 7}, "strategy is 7; give one of synthesize, vote, best_of, fields, or an object"),
     ({"strategy": "vote", "stages": ["initial"]}, "strategy 'vote' has no stages; leave stages out"),
     ({"stages": []}, "stages is empty; give at least one of: initial, meta, synthesis"),
     ({"use_cache": "no"}, "use_cache is 'no'; it must be True or False"),
