@@ -41,12 +41,13 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "refusa
 Status = Literal["success", "degraded"]
 """Whether a run went as it should: degraded, if a model failed or a fallback was needed."""
 
-SynthesisSource = Literal["primary", "fallback", "best_candidate", "selected", "unanimous"]
+SynthesisSource = Literal["primary", "fallback", "best_candidate", "selected", "unanimous", "tool_calls"]
 """Where the final answer comes from.
 
 primary: the model of highest weight that answered wrote it. fallback: another model wrote it, after that
 one failed. best_candidate: no model could write it, and the best candidate stands in its place. selected:
-the strategy chose one of the answers, word for word.
+the strategy chose one of the answers, word for word. tool_calls: it is no answer yet: it calls tools, and
+the caller has to give their results.
 """
 
 
@@ -307,6 +308,8 @@ class OrchestrationResult(Record, Struct, kw_only=True):
         meta_responses: the same of the step ``meta``.
         final_synthesis: the answer of the run; None if the stages have no synthesis.
         synthesis_source: where that answer comes from.
+        tool_calls: the calls of tools that the run asks for; then `final_synthesis` is the model's message
+            that has them, to be continued with their results.
         confidence: how sure the run is of it, 0..1: by default the share of votes for it; None if there is
             no final answer.
         confidence_basis: what the confidence is.
@@ -330,6 +333,7 @@ class OrchestrationResult(Record, Struct, kw_only=True):
     meta_responses: dict[str, ModelResponse] = field(default_factory=dict)
     final_synthesis: ModelResponse | None = None
     synthesis_source: SynthesisSource | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
     confidence: float | None = None
     confidence_basis: ConfidenceBasis | None = None
     quality_basis: QualityBasis | None = None
@@ -364,7 +368,9 @@ class OrchestrationResult(Record, Struct, kw_only=True):
         if self.confidence is not None:
             parts.append(f"confidence {self.confidence:.2f}")
         lines = [", ".join(parts), *(str(failure) for failure in self.failures), *self.notices]
-        return "\n".join([*lines, "", str(self.final_synthesis)] if self.final_synthesis else lines)
+        said = [str(self.final_synthesis)] if self.final_synthesis and str(self.final_synthesis) else []
+        said += [f"calls {call}" for call in self.tool_calls]
+        return "\n".join([*lines, "", *said] if said else lines)
 
     def __getitem__(self, key: str) -> Any:  # noqa: ANN401 - each key has its own type
         stage = key.removesuffix("_responses")

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Self
 
 import trio
 
+from ultra.actors.coordinator.tool_turn import readable
 from ultra.actors.runtime.ask_group import AskGroup
+from ultra.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -72,8 +74,13 @@ class Gathering:
     def ask(self, model: Model, write: Write, sample: int, deadline: float) -> None:
         """Send the request to one model; a prompt that does not fit it is told as its failure."""
         request = self._run.written(self._step, model, write, sample)
-        if request is not None:
+        if request is None:
+            return
+        kept = self._run.kept(self._step, model, request)
+        if kept is None:
             self._send(model, write, request, deadline)
+        else:
+            self._responses.append(kept)
 
     def _send(self, model: Model, write: Write, request: ModelRequest, deadline: float) -> None:
         call = self._run.call(self._step, model, request, deadline)
@@ -85,15 +92,16 @@ class Gathering:
         """Wait until all have answered, the answers are enough, or the time or the grace is over."""
         grace, waits_for_stragglers, enough = self._run.options.grace, False, False
         with trio.CancelScope(deadline=deadline) as scope:
-            while len(self._group) and not enough:
+            while True:
+                if self._responses and self.answered >= self._needed:
+                    enough = self._until is not None and self._until(self.answers())
+                    if grace is not None and not waits_for_stragglers:
+                        waits_for_stragglers = True
+                        scope.deadline = min(deadline, trio.current_time() + grace)
+                if enough or not len(self._group):
+                    break
                 self._take(await self._group.next())
                 self._take_arrived()  # equal calls end together: one wake-up for all of them
-                if self.answered < self._needed:
-                    continue
-                enough = self._until is not None and self._until(self.answers())
-                if grace is not None and not waits_for_stragglers:
-                    waits_for_stragglers = True
-                    scope.deadline = min(deadline, trio.current_time() + grace)
         self._take_arrived()
         unanswered = self._group.unanswered
         for call in () if enough else unanswered:
@@ -111,13 +119,19 @@ class Gathering:
             self._take(reply)
 
     def _take(self, reply: AskResult[Call, ModelResponse]) -> None:
+        error = reply.error
         if reply.value is not None:
-            self._responses.append(self._run.answered(self._step, reply.value))
-        elif reply.error is not None:
+            try:
+                response = readable(reply.key, reply.value)
+            except ModelError as unreadable:
+                error = unreadable
+            else:
+                self._responses.append(self._run.answered(self._step, response))
+        if error is not None:
             model, write, deadline = self._written[reply.key.message.id]
             sample = reply.key.message.request.sample
-            shorter = self._run.shortened(self._step, model, write, sample, reply.error)
+            shorter = self._run.shortened(self._step, model, write, sample, error)
             if shorter is not None:
                 self._send(model, write, shorter, deadline)
                 return
-            self._run.failed(self._step, reply.key, reply.error)
+            self._run.failed(self._step, reply.key, error)
