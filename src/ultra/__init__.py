@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from ultra.messages.chat import ChatMessage, FilePart, ImagePart, TextPart, ToolCall
     from ultra.messages.conversation import Conversation
     from ultra.messages.events import Event
+    from ultra.messages.functions import FunctionTool
     from ultra.messages.options import RunOptions
     from ultra.messages.request import ModelRequest, SamplingOptions
     from ultra.messages.results import (
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
         Usage,
     )
     from ultra.messages.schema import JsonSchema
+    from ultra.messages.tool_run import ToolRun
     from ultra.messages.tools import Tool, ToolChoice
     from ultra.orchestrator.health import ModelHealth
     from ultra.orchestrator.orchestrator import MultiLLMOrchestrator
@@ -87,6 +89,7 @@ __all__ = [
     "DeadlineExceeded",
     "Event",
     "FilePart",
+    "FunctionTool",
     "Hedge",
     "ImagePart",
     "JsonSchema",
@@ -127,6 +130,7 @@ __all__ = [
     "Tool",
     "ToolCall",
     "ToolChoice",
+    "ToolRun",
     "UltraError",
     "Usage",
     "UsageError",
@@ -168,6 +172,7 @@ _HOMES: Final = {
     "ToolCall": "ultra.messages.chat",
     "Conversation": "ultra.messages.conversation",
     "Event": "ultra.messages.events",
+    "FunctionTool": "ultra.messages.functions",
     "RunOptions": "ultra.messages.options",
     "ModelRequest": "ultra.messages.request",
     "SamplingOptions": "ultra.messages.request",
@@ -179,6 +184,7 @@ _HOMES: Final = {
     "Step": "ultra.messages.results",
     "Usage": "ultra.messages.results",
     "JsonSchema": "ultra.messages.schema",
+    "ToolRun": "ultra.messages.tool_run",
     "Tool": "ultra.messages.tools",
     "ToolChoice": "ultra.messages.tools",
     "ModelHealth": "ultra.orchestrator.health",
