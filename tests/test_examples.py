@@ -58,6 +58,23 @@ async def test_the_conversation_example_goes_on_from_the_first_answer(
     ]
 
 
+async def test_the_tools_example_calls_its_functions(capsys: pytest.CaptureFixture[str]) -> None:
+    await load("tools").main()
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == [
+        'calling weather({"city": "Paris"})',
+        'calling weather({"city": "Atlantis"})',
+        'calling population({"city": "Paris"})',
+    ]
+    assert lines[3:] == [
+        """weather({"city": "Atlantis"}) failed: KeyError: 'Atlantis'""",
+        """In Paris: {"degrees":21.0,"unit":"C"}; KeyError: 'Atlantis'; 2103000""",
+        "I was told of 3 results.",
+        "careful calls: " + ", ".join(line.removeprefix("calling ") for line in lines[:3]),
+    ]
+
+
 async def test_the_custom_stage_example_runs_its_stages_in_order(capsys: pytest.CaptureFixture[str]) -> None:
     await load("custom_stage").main()
 

@@ -19,8 +19,9 @@ import ultra
 from helpers.paths import ROOT, SHARED
 from ultra import MultiLLMOrchestrator, events
 from ultra.config.loading import load_configuration
+from ultra.messages.request import ModelRequest
 from ultra.messages.results import OrchestrationResult
-from ultra.testing import FakeModel
+from ultra.testing import FakeAnswer, FakeModel
 
 PAGE = (Path(__file__).parents[1] / "docs" / "guide.md").read_text("utf-8")
 PROGRAMS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
@@ -35,6 +36,12 @@ async def answer(prompt: str) -> str:
     return "42"
 
 
+def call_once(request: ModelRequest) -> FakeAnswer:
+    if request.tools and request.messages[-1].role != "tool":
+        return FakeAnswer.calling("weather", city="Paris")
+    return FakeAnswer("It is warm.")
+
+
 def orchestrator_with_models() -> MultiLLMOrchestrator:
     orchestrator = MultiLLMOrchestrator()
     for name in ("llama", "chatgpt", "gemini"):
@@ -47,7 +54,8 @@ def names() -> dict[str, Any]:
     known: dict[str, Any] = {name: getattr(ultra, name) for name in ultra.__all__}
     known |= {name: getattr(events, name) for name in events.__all__}
     clients = ("llama_client", "chatgpt_client", "gemini_client", "client", "primary", "secondary")
-    return known | dict.fromkeys(clients, answer) | {"msgspec": msgspec}
+    known |= dict.fromkeys(clients, answer)
+    return known | {"msgspec": msgspec, "tool_client": FakeModel(call_once)}
 
 
 async def run(program: str, known: dict[str, Any]) -> None:

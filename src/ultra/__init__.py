@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from ultra.messages.chat import ChatMessage, FilePart, ImagePart, TextPart, ToolCall
     from ultra.messages.conversation import Conversation
     from ultra.messages.events import Event
+    from ultra.messages.functions import FunctionTool
     from ultra.messages.options import RunOptions
     from ultra.messages.request import ModelRequest, SamplingOptions
     from ultra.messages.results import (
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
         Usage,
     )
     from ultra.messages.schema import JsonSchema
+    from ultra.messages.tool_run import ToolRun
     from ultra.messages.tools import Tool, ToolChoice
     from ultra.orchestrator.health import ModelHealth
     from ultra.orchestrator.orchestrator import MultiLLMOrchestrator
@@ -89,6 +91,7 @@ __all__ = [
     "Event",
     "Fields",
     "FilePart",
+    "FunctionTool",
     "Hedge",
     "ImagePart",
     "JsonSchema",
@@ -129,6 +132,7 @@ __all__ = [
     "Tool",
     "ToolCall",
     "ToolChoice",
+    "ToolRun",
     "UltraError",
     "Usage",
     "UsageError",
@@ -170,6 +174,7 @@ _HOMES: Final = {
     "ToolCall": "ultra.messages.chat",
     "Conversation": "ultra.messages.conversation",
     "Event": "ultra.messages.events",
+    "FunctionTool": "ultra.messages.functions",
     "RunOptions": "ultra.messages.options",
     "ModelRequest": "ultra.messages.request",
     "SamplingOptions": "ultra.messages.request",
@@ -181,6 +186,7 @@ _HOMES: Final = {
     "Step": "ultra.messages.results",
     "Usage": "ultra.messages.results",
     "JsonSchema": "ultra.messages.schema",
+    "ToolRun": "ultra.messages.tool_run",
     "Tool": "ultra.messages.tools",
     "ToolChoice": "ultra.messages.tools",
     "ModelHealth": "ultra.orchestrator.health",

@@ -12,6 +12,9 @@ from ultra.messages.events import (
     RunFailed,
     StageCompleted,
     StageStarted,
+    ToolEnded,
+    ToolsCalled,
+    ToolStarted,
 )
 
 __all__ = [
@@ -26,4 +29,7 @@ __all__ = [
     "RunFailed",
     "StageCompleted",
     "StageStarted",
+    "ToolEnded",
+    "ToolStarted",
+    "ToolsCalled",
 ]

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from ultra.cli.report import (
     answer_name,
+    answer_text,
     confidence,
     cost,
     degradations,
@@ -15,6 +16,7 @@ from ultra.cli.report import (
     step_title,
     unshown_answer,
 )
+from ultra.messages.chat import ToolCall
 from ultra.messages.results import ModelFailure, ModelMetrics, ModelResponse, OrchestrationResult, Step, Usage
 
 
@@ -109,6 +111,19 @@ def test_the_answer_is_shown_unless_the_last_step_has_shown_it_alone() -> None:
     assert answer_name(other) == "light#2"
     assert unshown_answer(result(steps=[step(one, other), step(last)], final_synthesis=last)) is None
     assert unshown_answer(result(steps=[step(one, other)])) is None
+
+
+def test_an_answer_is_shown_with_the_tools_that_it_calls() -> None:
+    calls = (ToolCall("1", "weather", '{"city":"Paris"}'), ToolCall("2", "time"))
+
+    assert answer_text(response("a", "tools", content="", tool_calls=calls)) == (
+        'calls weather({"city":"Paris"})\ncalls time({})'
+    )
+    assert (
+        answer_text(response("a", "tools", content="I look.", tool_calls=calls[1:]))
+        == "I look.\ncalls time({})"
+    )
+    assert answer_text(response("a", "initial", content="42")) == "42"
 
 
 def test_a_step_has_the_title_of_its_stage_or_its_name_and_the_round_after_the_first() -> None:

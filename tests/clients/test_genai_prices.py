@@ -43,7 +43,7 @@ def test_several_deployments_have_the_price_of_the_dearest_or_none() -> None:
 
 async def test_an_answer_of_a_known_model_has_a_cost() -> None:
     model = FakeModel("yes", usage=Usage(input=1_000_000, output=1_000_000))
-    model.info = connect("openai:gpt-4o", api_key=KEY).info  # type: ignore[attr-defined]
+    model.info = connect("openai:gpt-4o", api_key=KEY).info
     async with MultiLLMOrchestrator() as orchestrator:
         orchestrator.register_model("m", model)
         response = await orchestrator.get_model_response("m", "Q")

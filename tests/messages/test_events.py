@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from ultra import Event, MultiLLMOrchestrator, RetryPolicy
+from ultra.messages.chat import ChatMessage, ToolCall
 from ultra.messages.events import (
     Chunk,
     ModelFailed,
@@ -19,12 +20,16 @@ from ultra.messages.events import (
     RunFailed,
     StageCompleted,
     StageStarted,
+    ToolEnded,
+    ToolsCalled,
+    ToolStarted,
 )
 from ultra.messages.results import ModelFailure, ModelResponse, OrchestrationResult
 from ultra.testing import FakeAnswer, FakeModel
 
 RESPONSE = ModelResponse(model_name="a", stage="initial", content="é\n", quality=0.5)
 FAILURE = ModelFailure(model_name="a", stage="initial", message="m", error="E", kind="auth", attempts=2)
+CALL = ToolCall("1", "weather", '{"city":"Paris"}')
 COMMON: dict[str, Any] = {"run_id": "r", "seq": 3, "time": 1.5}
 MODEL: dict[str, Any] = {**COMMON, "stage": "initial", "model_name": "a"}
 
@@ -36,6 +41,9 @@ EVENTS: list[Event] = [
     ModelResponded(**MODEL, response=RESPONSE),
     ModelFailed(**MODEL, failure=FAILURE),
     PromptFitted(**MODEL, cut={"b": 7}),
+    ToolsCalled(**MODEL, calls=(CALL,)),
+    ToolStarted(**COMMON, stage="tools", call=CALL),
+    ToolEnded(**COMMON, stage="tools", call=CALL, message=ChatMessage("tool", "ok", tool_call_id="1")),
     StageCompleted(**COMMON, stage="initial", answered=("a",), failed=("b",), quality={"a": 0.5}),
     RunCompleted(**COMMON, result=OrchestrationResult(run_id="r", prompt="Q", final_synthesis=None)),
     RunFailed(**COMMON, error="QuorumNotReached", message="m"),
@@ -61,6 +69,9 @@ def test_events_are_told_apart_by_a_tag_that_readers_in_any_language_can_use() -
         "model_response",
         "model_failed",
         "prompt_fitted",
+        "tools_called",
+        "tool_started",
+        "tool_ended",
         "stage_completed",
         "run_completed",
         "run_failed",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ultra import BestOf, MultiLLMOrchestrator, Vote
+from ultra import BestOf, MultiLLMOrchestrator, Tool, Vote
 from ultra.testing import FakeModel
 
 if TYPE_CHECKING:
@@ -36,13 +36,17 @@ def no_collector() -> Iterator[None]:
     gc.enable()
 
 
+TOOL = Tool("weather")
+
+
+@pytest.mark.parametrize("tools", [None, [TOOL]])
 @pytest.mark.parametrize("strategy", [Vote(), BestOf()])
-async def test_a_run_that_ended_is_in_no_cycle(strategy: Strategy) -> None:
+async def test_a_run_that_ended_is_in_no_cycle(strategy: Strategy, tools: list[Tool] | None) -> None:
     watching = Watching(strategy)
     orchestrator = MultiLLMOrchestrator(strategy=watching, judge="a")
     for name in "ab":
         orchestrator.register_model(name, FakeModel("Paris"))
     async with orchestrator:
         for number in range(5):
-            await orchestrator.process_responses(f"Question {number}?")
+            await orchestrator.process_responses(f"Question {number}?", tools=tools)
         assert [each() is None for each in watching.seen[:-1]] == [True] * 4

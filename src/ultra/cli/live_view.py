@@ -19,6 +19,7 @@ from ultra.cli.printable_text import block, one_line
 from ultra.cli.report import (
     CUT_OFF,
     answer_name,
+    answer_text,
     confidence,
     cost,
     degradations,
@@ -96,7 +97,7 @@ class LiveView:
             best = "best answer" if result.synthesis_source == "best_candidate" else "answer"
             cut = "" if answer.is_whole else f", {CUT_OFF}"
             self._head(f"The {best}, by {one_line(answer_name(answer))}{cut}")
-            self._console.print(self._columns.prose(block(answer.content)))
+            self._console.print(self._columns.prose(block(answer_text(answer))))
         self._head("Models")
         self._console.print(_table(result))
         self._console.print()

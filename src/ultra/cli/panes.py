@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from ultra.cli.report import answer_text
 from ultra.messages.events import (
     Chunk,
     Event,
@@ -73,7 +74,7 @@ class Pane:
                 self.state = "answered"
                 self.response_time = event.response.response_time
                 self.is_cut = not event.response.is_whole
-                self._pieces = [event.response.content]
+                self._pieces = [answer_text(event.response)]
             case ModelFailed():
                 self.state = "failed"
                 self._pieces = [event.failure.message]

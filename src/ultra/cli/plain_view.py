@@ -11,6 +11,7 @@ from ultra.cli.printable_text import block, one_line
 from ultra.cli.report import (
     CUT_OFF,
     answer_name,
+    answer_text,
     confidence,
     cost,
     degradations,
@@ -52,7 +53,7 @@ class PlainView:
             case ModelResponded():
                 time = seconds(event.response.response_time)
                 cut = "" if event.response.is_whole else f", {CUT_OFF}"
-                write(f"--- {_heading(event)}, {time}{cut}", block(event.response.content), "")
+                write(f"--- {_heading(event)}, {time}{cut}", block(answer_text(event.response)), "")
             case ModelFailed():
                 write(f"--- {_heading(event)}, failed", one_line(event.failure.message), "")
             case _:
@@ -69,7 +70,7 @@ class PlainView:
             best = result.synthesis_source == "best_candidate"
             heading = f"best answer: {name}, in place of a synthesis" if best else f"answer: {name}"
             heading += "" if answer.is_whole else f", {CUT_OFF}"
-            write(f"--- {heading}", block(answer.content), "")
+            write(f"--- {heading}", block(answer_text(answer)), "")
         write(*_aligned([headings(result), *(line.cells for line in model_lines(result))]))
         reasons = degradations(result)
         if result.status == "degraded" or reasons:

@@ -18,6 +18,7 @@ __all__ = [
     "CUT_OFF",
     "ModelLine",
     "answer_name",
+    "answer_text",
     "confidence",
     "cost",
     "degradations",
@@ -39,7 +40,7 @@ _SMALLEST_COST: Final = 0.0001
 
 _HALF: Final = 0.5
 
-_TITLES: Final = {"initial": "Answers", "meta": "Analysis", "synthesis": "Synthesis"}
+_TITLES: Final = {"initial": "Answers", "meta": "Analysis", "synthesis": "Synthesis", "tools": "Tools"}
 
 
 class ModelLine(Struct, frozen=True):
@@ -83,9 +84,15 @@ def unshown_answer(result: OrchestrationResult) -> ModelResponse | None:
     """Return the answer of the run, unless it is the only answer of the last step; None if there is none."""
     answer = result.final_synthesis
     last = result.steps[-1].responses if result.steps else ()
-    if answer is None or (len(last) == 1 and last[0].content == answer.content):
+    if answer is None or (len(last) == 1 and answer_text(last[0]) == answer_text(answer)):
         return None
     return answer
+
+
+def answer_text(response: ModelResponse) -> str:
+    """Return what an answer says, and which tools it calls."""
+    calls = [f"calls {call}" for call in response.tool_calls]
+    return "\n".join([response.content, *calls] if response.content else calls)
 
 
 def degradations(result: OrchestrationResult) -> list[str]:

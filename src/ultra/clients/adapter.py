@@ -92,6 +92,7 @@ class ClientAdapter:
             requests = cast("RequestClient", client)
             self._generate, self._stream = requests.respond, requests.stream_response
             self._takes_system = self._takes_conversations = True
+            self._declares_tools = self._streams_tools = True
             self._blocks = may_block(requests.respond)
             self._option_names = _option_names(client)
         else:
@@ -100,6 +101,8 @@ class ClientAdapter:
             self._stream = stream = _find_stream(client)
             self._takes_conversations = generate.takes_messages and (stream is None or stream.takes_messages)
             self._takes_system = generate.takes("system")
+            self._declares_tools = generate.takes("tools")
+            self._streams_tools = stream is not None and stream.takes("tools")
             self._blocks = may_block(function)
             self._option_names = generate.option_names
         # One of another package may not look at the schema in the request, unless its `info` says so.
@@ -136,6 +139,11 @@ class ClientAdapter:
     def reads_files(self) -> bool | None:
         """Whether the model is given documents (PDF), likewise."""
         return self.info.pdf if self._takes_conversations else False
+
+    @property
+    def takes_tools(self) -> bool:
+        """Whether tools reach the client, and its model is not known to have no use for them."""
+        return self._declares_tools and self.info.tools is not False
 
     @property
     def tells_finish_reason(self) -> bool:
@@ -222,7 +230,9 @@ class ClientAdapter:
             request = _without_others(request, self._option_names)
         if self._tells_schema and request.output is not None and self.info.output is None:
             request = replace(in_words(request), output=request.output)
-        if on_text is not None and self._stream is not None:
+        # A client may declare tools where it answers as a whole, and nowhere else.
+        streams = self._streams_tools or not (request.tools and self._declares_tools)
+        if on_text is not None and self._stream is not None and streams:
             on_trio = (self._runner or caller.runner or trio_runner) is trio_runner
             read = partial(self._read, self._stream, request, on_usage if on_trio else None)
             return self._run(read, on_text, caller)

@@ -222,6 +222,10 @@ class _FaultyAdapter(ClientAdapter):
         return self._inner.reads_files
 
     @property
+    def takes_tools(self) -> bool:
+        return self._inner.takes_tools
+
+    @property
     def tells_finish_reason(self) -> bool:
         return self._inner.tells_finish_reason
 

@@ -117,6 +117,9 @@ class ToolCall(Struct, frozen=True, gc=False):
     arguments: str = "{}"
     signature: str | None = None
 
+    def __str__(self) -> str:
+        return f"{self.name}({self.arguments})"
+
 
 Part: TypeAlias = TextPart | ImagePart | FilePart | ReasoningPart
 """A part of a message's content."""

@@ -15,6 +15,7 @@ from typing import Literal, TypeAlias
 from msgspec import Struct, field
 
 from ultra.errors import ErrorKind
+from ultra.messages.chat import ChatMessage, ToolCall
 from ultra.messages.results import ModelFailure, ModelResponse, OrchestrationResult, Usage
 
 __all__ = [
@@ -29,6 +30,9 @@ __all__ = [
     "RunFailed",
     "StageCompleted",
     "StageStarted",
+    "ToolEnded",
+    "ToolStarted",
+    "ToolsCalled",
 ]
 
 
@@ -102,6 +106,26 @@ class ModelFailed(_ModelEvent, frozen=True, tag="model_failed"):
     failure: ModelFailure
 
 
+class ToolsCalled(_ModelEvent, frozen=True, tag="tools_called"):
+    """The run calls tools: `calls` are those of its result, as the policy of the run has chosen them."""
+
+    calls: tuple[ToolCall, ...]
+
+
+class ToolStarted(_StepEvent, frozen=True, tag="tool_started"):
+    """`MultiLLMOrchestrator.run_tools` calls a function. `round` counts the turns from 0."""
+
+    call: ToolCall
+
+
+class ToolEnded(_StepEvent, frozen=True, tag="tool_ended"):
+    """A function has given a result, or failed. `message` is what the model gets; `seconds`: how long."""
+
+    call: ToolCall
+    message: ChatMessage
+    seconds: float = 0.0
+
+
 class PromptFitted(_ModelEvent, frozen=True, tag="prompt_fitted"):
     """Something went so that the context window of this model holds the rest.
 
@@ -142,6 +166,9 @@ Event: TypeAlias = (
     | ModelResponded
     | ModelFailed
     | PromptFitted
+    | ToolsCalled
+    | ToolStarted
+    | ToolEnded
     | StageCompleted
     | RunCompleted
     | RunFailed

@@ -37,6 +37,7 @@ class RunOptions(Struct, frozen=True, kw_only=True):
             only with runs and calls of the same scope. None: with all that have none.
         samples: how often each model is asked in a step that asks all.
         tool_policy: whose tool calls are those of the run; see `ultra.messages.tools.ToolPolicy`.
+        primary: the name of the model that is asked first for its tool calls; None: that of highest weight.
         sampling: options of how the models write; see `SamplingOptions`.
 
     Raises:
@@ -51,6 +52,7 @@ class RunOptions(Struct, frozen=True, kw_only=True):
     scope: str | None = None
     samples: int = 1
     tool_policy: ToolPolicy = "primary"
+    primary: str | None = None
     sampling: SamplingOptions = SamplingOptions()
 
     def __post_init__(self) -> None:
@@ -67,6 +69,9 @@ class RunOptions(Struct, frozen=True, kw_only=True):
         if self.tool_policy not in get_args(ToolPolicy):
             choices = ", ".join(map(repr, get_args(ToolPolicy)))
             raise BadCall(f"tool_policy is {self.tool_policy!r}; it must be one of {choices}")
+        primary: object = self.primary
+        if primary is not None and not isinstance(primary, str):
+            raise BadCall(f"primary is of type {type(primary).__name__}; it must be the name of a model")
         if not isinstance(self.sampling, SamplingOptions):  # one of its values may be a key: none is shown
             kind = type(self.sampling).__name__
             raise BadCall(f"sampling is of type {kind}; it must be a SamplingOptions object")
@@ -123,6 +128,7 @@ class RunArguments(TypedDict, total=False):
     tools: Sequence[Tool | Mapping[str, Any] | Callable[..., object]] | None
     tool_choice: ToolChoice | str | Mapping[str, Any] | None
     tool_policy: ToolPolicy | None
+    primary: str | None
     output: object
     options: Mapping[str, object] | SamplingOptions | None
 

@@ -41,13 +41,16 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "refusa
 Status = Literal["success", "degraded"]
 """Whether a run went as it should: degraded, if a model failed or a fallback was needed."""
 
-SynthesisSource = Literal["primary", "fallback", "best_candidate", "selected", "unanimous", "merged"]
+SynthesisSource = Literal[
+    "primary", "fallback", "best_candidate", "selected", "unanimous", "merged", "tool_calls"
+]
 """Where the final answer comes from.
 
 primary: the model of highest weight that answered wrote it. fallback: another model wrote it, after that
 one failed. best_candidate: no model could write it, and the best candidate stands in its place. selected:
 the strategy chose one of the answers, word for word. unanimous: all models gave it. merged: it was put
-together field by field from the structured answers of the models.
+together field by field from the structured answers of the models. tool_calls: it is no answer yet: it calls
+tools, and the caller has to give their results.
 """
 
 
@@ -311,6 +314,8 @@ class OrchestrationResult(Record, Struct, kw_only=True, dict=True):
         meta_responses: the same of the step ``meta``.
         final_synthesis: the answer of the run; None if the stages have no synthesis.
         synthesis_source: where that answer comes from.
+        tool_calls: the calls of tools that the run asks for; then `final_synthesis` is the model's message
+            that has them, to be continued with their results.
         plain_output: where an output was asked for, the value of the answer as plain JSON; in the JSON of the
             result it is called ``output``. `output` has it as a value of the type that was given.
         agreement: by the strategy ``fields``, the share (0..1) of all weight that stands for the value of
@@ -338,6 +343,7 @@ class OrchestrationResult(Record, Struct, kw_only=True, dict=True):
     meta_responses: dict[str, ModelResponse] = field(default_factory=dict)
     final_synthesis: ModelResponse | None = None
     synthesis_source: SynthesisSource | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
     plain_output: Any = field(default=None, name="output")
     agreement: dict[str, float] = field(default_factory=dict)
     confidence: float | None = None
@@ -387,7 +393,9 @@ class OrchestrationResult(Record, Struct, kw_only=True, dict=True):
         if self.confidence is not None:
             parts.append(f"confidence {self.confidence:.2f}")
         lines = [", ".join(parts), *(str(failure) for failure in self.failures), *self.notices]
-        return "\n".join([*lines, "", str(self.final_synthesis)] if self.final_synthesis else lines)
+        said = [str(self.final_synthesis)] if self.final_synthesis and str(self.final_synthesis) else []
+        said += [f"calls {call}" for call in self.tool_calls]
+        return "\n".join([*lines, "", *said] if said else lines)
 
     def keys(self) -> tuple[str, ...]:
         """Return the names that can be read, as they stand in the JSON of the result."""

@@ -21,9 +21,9 @@ ToolPolicy = Literal["primary", "vote", "judge", "refuse"]
 """Whose tool calls are those of a run.
 
 primary: the model of highest weight has the tools, and the run passes its calls on; if it calls none, all
-models answer. vote: all models have the tools; calls that a strict majority makes are those of the run, else
-those of the model of highest weight. judge: the model that writes the synthesis has the tools. refuse: a call
-with tools is refused.
+models answer. vote: all models have the tools; calls that a strict majority of the weight makes are those of
+the run; where nothing has a majority, not even calling none, it is what the model of highest weight does.
+judge: the model that writes the synthesis has the tools. refuse: a call with tools is refused.
 """
 
 

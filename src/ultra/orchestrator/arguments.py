@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 
     from ultra.actors.model.registered import RegisteredModel
     from ultra.messages.conversation import Conversation
-    from ultra.messages.options import RunArguments
+    from ultra.messages.options import RunArguments, RunOptions
     from ultra.messages.output_types import OutputType
     from ultra.scoring.agreement import Scorer
 
 __all__ = [
     "check_media",
     "check_options",
+    "check_tools",
     "checked_object",
     "checked_scorer",
     "checked_stage_label",
@@ -92,6 +93,28 @@ def check_media(request: ModelRequest, models: Sequence[RegisteredModel]) -> Non
         raise BadCall(
             f"the prompt has {one}, but no model of this call is known to read {many}: {names}{why}; "
             f"add a model that does, leave {one} out, or, if a model does, say so: connect(..., {fact}=True)"
+        )
+
+
+def check_tools(request: ModelRequest, options: RunOptions, models: Sequence[RegisteredModel]) -> None:
+    """Raise `BadCall` if a run of `models` cannot have the tools of its request, or names a wrong primary."""
+    primary = options.primary
+    if primary is not None and primary not in {model.name for model in models}:
+        names = ", ".join(model.name for model in models)
+        raise BadCall(f"primary is {primary!r}; it must be one of the models that are asked: {names}")
+    choice = request.tool_choice
+    if not request.tools or (choice is not None and choice.mode == "none"):
+        return
+    if options.tool_policy == "refuse":
+        names = ", ".join(tool.name for tool in request.tools)
+        raise BadCall(f"tool_policy is 'refuse', and the run has tools ({names}); leave tools= out")
+    unable = [model.name for model in models if not model.client.takes_tools]
+    if primary in unable or len(unable) == len(models):
+        which = repr(primary) if primary in unable else f"no model of this run ({', '.join(unable)})"
+        verb = "cannot take" if primary in unable else "can take"
+        raise BadCall(
+            f"{which} {verb} tools; ask a model that calls tools, or declare 'tools' in generate() of your "
+            "client, or leave tools= out"
         )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import partial
 from random import Random
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import trio
 from msgspec.structs import replace
@@ -41,6 +41,7 @@ from ultra.orchestrator.planning import Planner, RunDefaults, options_of, stages
 from ultra.orchestrator.registry import ModelRegistry, Policies
 from ultra.orchestrator.single_request import ask, ask_unregistered
 from ultra.orchestrator.streams import LiveRun, RunStream
+from ultra.orchestrator.tool_loop import ToolLoop, ToolStream
 from ultra.orchestrator.tree import ModelTree
 from ultra.scoring.agreement import agreement
 from ultra.stores import open_cache
@@ -62,12 +63,15 @@ if TYPE_CHECKING:
     from ultra.clients.pricing import Price
     from ultra.config.loading import Configuration
     from ultra.messages.conversation import Conversation
+    from ultra.messages.functions import FunctionTool
     from ultra.messages.options import Quorum
     from ultra.messages.request import SamplingOptions
     from ultra.messages.results import ModelMetrics, ModelResponse, OrchestrationResult
+    from ultra.messages.tool_run import ToolRun
     from ultra.orchestrator.health import ModelHealth
     from ultra.orchestrator.registry import Faults
     from ultra.orchestrator.streams import RunSink
+    from ultra.orchestrator.tool_loop import ToolArguments
     from ultra.scoring.agreement import Scorer
     from ultra.stores.contracts import CacheStore
     from ultra.strategies.base import Strategy, StrategySpec
@@ -426,6 +430,50 @@ class MultiLLMOrchestrator:
         outer = outer_run.get()
         make_sink = EventBuffer if outer is None else partial(CopyingBuffer, outer)
         return self._run_of(make_sink, prompt, stages=stages, models=models, strategy=strategy, run=run)
+
+    async def run_tools(
+        self,
+        prompt: Conversation,
+        functions: Sequence[FunctionTool | Callable[..., object]],
+        **run: Unpack[ToolArguments],
+    ) -> ToolRun:
+        """Ask, call the functions that the models ask for, and go on so until an answer comes.
+
+        Each turn is a run with the typed `functions` as its tools. Those that its calls name are called side
+        by side: an async function on the loop of the caller, others in worker threads, all with the caller's
+        context variables. Arguments are decoded by the types of the function. A wrong call, and an exception
+        of a function with its text, are results that the model reads and can mend. Text is a result as it is,
+        an `ImagePart` is an image, all else is JSON. Cancelling this cancels what runs; a function in a
+        thread cannot be interrupted: it is given up.
+
+        Raises:
+            BadCall: an argument is not allowed, or no model can take tools; no model was called.
+            DeadlineExceeded: `timeout` was over before an answer came.
+            Exception: what `process_responses` raises, too.
+        """
+        return await self._tool_loop(prompt, functions, run).run(prompt)
+
+    def stream_tools(
+        self,
+        prompt: Conversation,
+        functions: Sequence[FunctionTool | Callable[..., object]],
+        **run: Unpack[ToolArguments],
+    ) -> ToolStream:
+        """Return a stream of the events of `run_tools`, as `stream_responses` does; see `ToolStream`.
+
+        Raises:
+            BadCall: an argument is not allowed; no model was called.
+            OrchestratorClosed: the orchestrator was closed.
+        """
+        return ToolStream(self._tool_loop(prompt, functions, run), prompt)
+
+    def _tool_loop(self, prompt: Conversation, functions: object, run: ToolArguments) -> ToolLoop:
+        self._lifespan.check_open()
+        loop = ToolLoop(self.process_responses, self._lifespan.trio_run, functions, run)
+        first: Any = loop.first_run
+        stages, models, strategy = (first.pop(name, None) for name in ("stages", "models", "strategy"))
+        self._planner.check(prompt, stages, models, strategy, first)
+        return loop
 
     async def get_model_response(
         self,

@@ -16,7 +16,13 @@ from ultra.bridge.caller import Caller
 from ultra.errors import BadCall
 from ultra.messages.output_types import OutputType
 from ultra.messages.request import SamplingOptions
-from ultra.orchestrator.arguments import check_media, check_options, checked_system, request_of
+from ultra.orchestrator.arguments import (
+    check_media,
+    check_options,
+    check_tools,
+    checked_system,
+    request_of,
+)
 from ultra.prompts.fencing import Fencing
 from ultra.strategies.catalog import make_strategy, spec_of
 from ultra.strategies.stages import BUILT_IN, Stage
@@ -102,10 +108,12 @@ class Planner:
         options.needed(len(asked))
         check_options(options.sampling, asked)
         check_media(request, asked)
+        check_tools(request, options, asked)
 
         def make_run(tree: ModelTree, run_id: str, sink: EventSink) -> tuple[Execute, LocalRun]:
             chosen = registry.chosen(names)
             options.needed(len(chosen))
+            check_tools(request, options, chosen)
             started = trio.current_time()
             execute = Execute(
                 run_id=run_id,

@@ -41,6 +41,7 @@ class Model(Struct, frozen=True):
     `context_window` is tokens, prompt and answer together, if it is known. `takes_conversations`: whether its
     client takes all messages of a request, and not the prompt alone. `images` and `files`: whether it reads
     images, and documents; None: that is not known. False: it is told of them in words.
+    `takes_tools`: whether tools may be offered to it: not to one that is known to have no use for them.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Model(Struct, frozen=True):
     takes_conversations: bool = True
     images: bool | None = None
     files: bool | None = None
+    takes_tools: bool = True
 
 
 class Answer(Struct, frozen=True):

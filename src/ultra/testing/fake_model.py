@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from ultra.clients.catalog.model_info import ModelInfo
     from ultra.messages.results import Completion, Usage
     from ultra.testing.script import Script
 
@@ -100,6 +101,7 @@ class FakeModel:
         streams: whether it can be asked for a stream. False: it has no ``stream``.
         gated: whether its calls wait from the beginning until the test sets `gate`.
         context_window: how many tokens prompt and answer may have together, as Ultra is told.
+        info: what else Ultra is told of it, such as ``ModelInfo(tools=False)``.
 
     Attributes:
         calls: what it was asked, call by call.
@@ -117,6 +119,7 @@ class FakeModel:
     """
 
     context_window: int | None = None
+    info: ModelInfo | None = None
 
     def __init__(
         self,
@@ -130,6 +133,7 @@ class FakeModel:
         streams: bool = True,
         gated: bool = False,
         context_window: int | None = None,
+        info: ModelInfo | None = None,
     ) -> None:
         self.name = name
         self.calls: list[FakeCall] = []
@@ -139,6 +143,8 @@ class FakeModel:
         self.most_running = 0
         if context_window is not None:
             self.context_window = context_window
+        if info is not None:
+            self.info = info
         self._script = ScriptReader(name, answers)
         check_seconds("seconds", seconds, endless=True)
         check_seconds("piece_seconds", piece_seconds, endless=True)

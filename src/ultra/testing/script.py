@@ -5,18 +5,25 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from inspect import isawaitable, isclass
-from typing import TYPE_CHECKING, TypeAlias, TypedDict, TypeGuard, Unpack, cast
+from itertools import count
+from typing import TYPE_CHECKING, Final, TypeAlias, TypedDict, TypeGuard, Unpack, cast
+
+import msgspec
 
 from ultra._support.checks import check_seconds
 from ultra.errors import BadCall, ModelError
+from ultra.messages.chat import ToolCall
 from ultra.messages.results import Completion
 
 if TYPE_CHECKING:
-    from ultra.messages.chat import ReasoningPart, ToolCall
+    from ultra.messages.chat import ReasoningPart
     from ultra.messages.request import ModelRequest
     from ultra.messages.results import FinishReason, Usage
 
 __all__ = ["FakeAnswer", "Script", "ScriptReader", "ScriptedAnswer", "to_raise"]
+
+
+_NUMBERS: Final = count(1)  # of scripted calls of tools
 
 
 class _CompletionFields(TypedDict, total=False):
@@ -41,6 +48,7 @@ class FakeAnswer:
         FakeAnswer(refusal="I cannot help with that.")
         FakeAnswer(tool_calls=(ToolCall(id="1", name="weather", arguments='{"city": "Paris"}'),))
         FakeAnswer(seconds=math.inf)
+        FakeAnswer.calling("weather", city="Paris")
 
     Args:
         pieces: the text, in the pieces in which a stream hands it out. A single piece is handed out word
@@ -72,6 +80,12 @@ class FakeAnswer:
         check_seconds("piece_seconds", piece_seconds, endless=True, optional=True)
         self.seconds = seconds
         self.piece_seconds = piece_seconds
+
+    @classmethod
+    def calling(cls, tool: str, /, **arguments: object) -> FakeAnswer:
+        """Make an answer that only calls a tool with these arguments; each call has an id of its own."""
+        text = msgspec.json.encode(arguments).decode()
+        return cls(tool_calls=(ToolCall(f"call_{next(_NUMBERS)}", tool, text),))
 
     @classmethod
     def of(cls, answer: str | Completion | FakeAnswer) -> FakeAnswer:

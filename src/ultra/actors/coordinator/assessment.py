@@ -102,7 +102,7 @@ class Assessment:
 
         Those that vote are the answers of the first step that has any.
         """
-        if answer.confidence is not None or answer.response is None:
+        if answer.confidence is not None or answer.response is None or answer.source == "tool_calls":
             return answer.confidence, answer.basis
         chosen = answer.source == "selected" and candidate_name(answer.response) in self._graded
         if chosen and answer.response.quality is not None:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Self
 
 import trio
 
+from ultra.actors.coordinator.tool_turn import readable
 from ultra.actors.runtime.ask_group import AskGroup
-from ultra.errors import AllAttemptsFailed
+from ultra.errors import AllAttemptsFailed, ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -73,8 +74,13 @@ class Gathering:
     def ask(self, model: Model, write: Write, sample: int, deadline: float) -> None:
         """Send the request to one model; a prompt that does not fit it is told as its failure."""
         request = self._run.written(self._step, model, write, sample)
-        if request is not None:
+        if request is None:
+            return
+        kept = self._run.kept(self._step, model, request)
+        if kept is None:
             self._send(model, write, self._run.check(request), deadline)
+        else:
+            self._responses.append(kept)
 
     def _send(self, model: Model, write: Write, check: OutputCheck, deadline: float) -> None:
         call = self._run.call(self._step, model, check, deadline)
@@ -86,15 +92,16 @@ class Gathering:
         """Wait until all have answered, the answers are enough, or the time or the grace is over."""
         grace, waits_for_stragglers, enough = self._run.options.grace, False, False
         with trio.CancelScope(deadline=deadline) as scope:
-            while len(self._group) and not enough:
+            while True:
+                if self._responses and self.answered >= self._needed:
+                    enough = self._until is not None and self._until(self.answers())
+                    if grace is not None and not waits_for_stragglers:
+                        waits_for_stragglers = True
+                        scope.deadline = min(deadline, trio.current_time() + grace)
+                if enough or not len(self._group):
+                    break
                 self._take(await self._group.next())
                 self._take_arrived()  # equal calls end together: one wake-up for all of them
-                if self.answered < self._needed:
-                    continue
-                enough = self._until is not None and self._until(self.answers())
-                if grace is not None and not waits_for_stragglers:
-                    waits_for_stragglers = True
-                    scope.deadline = min(deadline, trio.current_time() + grace)
         self._take_arrived()
         unanswered = self._group.unanswered
         for call in () if enough else unanswered:
@@ -116,8 +123,8 @@ class Gathering:
         model, write, deadline = self._written[call.message.id]
         if reply.value is not None:
             try:
-                answer = self._run.read(call, reply.value)
-            except AllAttemptsFailed as failure:
+                answer = self._run.read(call, readable(call, reply.value))
+            except (AllAttemptsFailed, ModelError) as failure:
                 error = failure
             else:
                 if answer is None:

@@ -16,6 +16,7 @@ from ultra.actors.coordinator.gathering import Gathering
 from ultra.actors.coordinator.output_check import OutputCheck
 from ultra.actors.coordinator.reading import Reader, is_too_long
 from ultra.actors.coordinator.steps import Call, OpenStep
+from ultra.actors.coordinator.tool_turn import ToolTurn, readable, without_tools
 from ultra.actors.model.messages import Generate, LocalRequest, seconds_until
 from ultra.actors.model.spending import NOTHING_SPENT
 from ultra.bridge.caller import call_in_context
@@ -69,7 +70,7 @@ class Run:
     """The `RunContext` of one run; `execute` lets its strategy run and makes the result."""
 
     def __init__(self, message: Execute, local: LocalRun) -> None:
-        self.request = message.request
+        self.request = without_tools(message.request)
         self.options: RunOptions = message.options
         self.models = tuple(map(_model, local.targets))
         self.judge = None if local.judge is None else _model(local.judge)
@@ -89,12 +90,13 @@ class Run:
         self._errors: list[Exception] = []  # of the failures, in their order
         self._degraded = False
         self._other_cost: float | None = None  # of the judge's grades, and of calls that became needless
-        self._unusable: dict[str, None] = {}
+        self.unusable: dict[str, None] = {}
         self.fitted = FittedRequests(self.request, self.steps, self.notices, local.sink.emit)
         self._refused_by: dict[Callable[[Model], ModelRequest], set[str]] = {}  # by what writes prompts
         self._assessment = Assessment(message, local, self._reader, self._weights)
         if local.spending is not None:
             local.spending.read = self.spent
+        self._tools = ToolTurn(message.request, self.request, self.options, self.models)
 
     async def execute(self) -> OrchestrationResult:
         """Carry out the run.
@@ -107,7 +109,7 @@ class Run:
         try:
             name = self._message.strategy.name
             try:
-                answer: object = await self._local.strategy.run(self)
+                answer: object = await self._tools.ahead(self) or await self._local.strategy.run(self)
                 if not isinstance(answer, Answer):
                     raise TypeError(f"it gave {answer!r}; it must give an ultra.strategies.Answer")  # noqa: TRY301
             except UltraError:
@@ -115,6 +117,7 @@ class Run:
             except Exception as error:
                 raise StrategyFailed(name, error) from error
             self._tell_end()
+            answer = self._tools.settled(self, answer)
             given = answer.response
             if given is not None and not given.is_whole:
                 self.degrade(unfinished(given))
@@ -123,12 +126,13 @@ class Run:
             degraded = self._degraded or bool(self.failures) or answer.source in _STAND_INS
             return OrchestrationResult(
                 run_id=self._message.run_id,
-                prompt=self.request.prompt,
+                prompt=self._message.request.prompt,
                 strategy=name,
                 final_synthesis=answer.response,
                 synthesis_source=answer.source,
                 plain_output=output,
                 agreement=answer.agreement or {},
+                tool_calls=self._tools.calls,
                 confidence=confidence,
                 confidence_basis=basis,
                 quality_basis=self._assessment.quality_basis,
@@ -200,7 +204,7 @@ class Run:
         if unknown:
             choices = ", ".join(self._targets)
             raise UsageError(f"model {unknown[0]!r} is not one of those that this run may ask: {choices}")
-        chosen = [m for m in (self.models if models is None else models) if m.name not in self._unusable]
+        chosen = [m for m in (self.models if models is None else models) if m.name not in self.unusable]
         if not step.has_started:
             step.has_started = True
             names = tuple(model.name for model in chosen)
@@ -222,7 +226,7 @@ class Run:
         """Ask models side by side; see `RunContext.ask_all`."""
         step = self._current_step()
         if step.left_out:
-            return []
+            return self._paid(step, write, models)
         asked = self._begin(step, models, "all")
         wanted = len(self.models if models is None else models)
         needed = min(self.options.needed(len(self.models)), wanted)
@@ -254,7 +258,7 @@ class Run:
         """Ask one model after the other; see `RunContext.ask_first`."""
         step = self._current_step()
         if step.left_out:
-            return None
+            return next(iter(self._paid(step, write, models)), None)
         asked = self._begin(step, models, "first")
         deadline = self.deadline(within)
         for number, model in enumerate(asked, start=1):
@@ -289,12 +293,14 @@ class Run:
 
         Or where its answer does not satisfy the schema of the request.
         """
+        if (kept := self.kept(step, model, request)) is not None:
+            return kept
         check = self.check(request)
         while True:
             call = self.call(step, model, check, deadline)
             try:
                 with trio.move_on_at(deadline):
-                    answer = self.read(call, await call.target.ref.ask(call.message))
+                    answer = self.read(call, readable(call, await call.target.ref.ask(call.message)))
                     if answer is None:
                         continue
                     return self.answered(step, answer)
@@ -314,6 +320,7 @@ class Run:
         except ModelError as error:
             self._fail(step, self._targets[model.name], sample, error)
             return None
+        request = self._tools.offered(step, model, request)
         if isinstance(write, ModelRequest) or write not in self._refused_by:  # those of `compose` do fit
             request = self.fitted.fitted(step, model, request)
         return replace(request, sample=sample) if sample else request
@@ -350,6 +357,18 @@ class Run:
                 ModelStarted(stage=step.name, round=step.round, model_name=model.name, sample=request.sample)
             )
         return call
+
+    def _paid(self, step: OpenStep, write: Write, models: Sequence[Model] | None) -> list[ModelResponse]:
+        """Return the answers that were given and paid before, for a step that is left out."""
+        if not self._tools.has_answers:
+            return []
+        asked = [(model, self.written(step, model, write, 0)) for model in self._begin(step, models, "all")]
+        kept = [self.kept(step, model, request) for model, request in asked if request is not None]
+        return [response for response in kept if response is not None]
+
+    def kept(self, step: OpenStep, model: Model, request: ModelRequest) -> ModelResponse | None:
+        """Return the answer that a model has given to this already, if any; see `ToolTurn.kept`."""
+        return self._tools.kept(self, step, model, request)
 
     def forget(self, call: Call) -> None:
         """Keep nothing beside the message any more."""
@@ -408,7 +427,7 @@ class Run:
         after = trio.current_time() - self._local.started
         failure = step.failed(target.name, sample, error, spent, after, attempts=attempts)
         if failure.kind in {"auth", "quota"} or isinstance(error, (ActorDown, ModelUnregistered)):
-            self._unusable[target.name] = None  # asking it again in this run cannot help
+            self.unusable[target.name] = None  # asking it again in this run cannot help
         self.failures.append(failure)
         self._errors.append(error)
         self.emit(
@@ -466,6 +485,7 @@ class Run:
             request = write if isinstance(write, ModelRequest) else write(model)
         except ModelError:
             return None
+        request = self._tools.offered(step, model, request)
         if refused is None:
             request = replace(self.fitted.fitted(step, model, request), sample=sample)
             return self.fitted.halved(step, model, request)
@@ -567,4 +587,5 @@ def _model(target: Target) -> Model:
         takes_conversations=client.takes_conversations,
         images=client.reads_images,
         files=client.reads_files,
+        takes_tools=client.takes_tools,
     )

@@ -92,6 +92,11 @@ class Deployments:
         return _all_known(adapter.reads_files for adapter in self._adapters)
 
     @property
+    def takes_tools(self) -> bool:
+        """Whether tools may be offered to all deployments."""
+        return all(adapter.takes_tools for adapter in self._adapters)
+
+    @property
     def tells_finish_reason(self) -> bool:
         """Whether any deployment says why the model stopped, so that an answer without that may be a part."""
         return any(adapter.tells_finish_reason for adapter in self._adapters)
