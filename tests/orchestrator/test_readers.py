@@ -37,7 +37,7 @@ def model(
     name: str, *, images: bool | None = None, pdf: bool | None = None, window: int | None = None
 ) -> FakeModel:
     fake = FakeModel(f"Ada, says {name}.", name=name, context_window=window)
-    fake.info = ModelInfo(images=images, pdf=pdf, context_window=window)  # type: ignore[attr-defined]
+    fake.info = ModelInfo(images=images, pdf=pdf, context_window=window)
     return fake
 
 
