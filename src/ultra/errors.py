@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import copy
 import pickle
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, get_args
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 __all__ = [
+    "ERROR_KINDS",
     "ActorCrashed",
     "ActorDown",
     "ActorError",
@@ -106,12 +107,16 @@ def _restored(
 def _picklable(value: Any, *, as_error: bool) -> Any:  # noqa: ANN401 - attributes are of any type
     try:
         pickle.loads(pickle.dumps(value))  # noqa: S301 - made on this line
-    except Exception:  # noqa: BLE001 - `__reduce__` and `__init__` of other classes are anybody's code
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 - `__reduce__` and `__init__` of other classes are anybody's code
         if as_error:
             return RuntimeError(title_of(value))
         try:
             return repr(value)
-        except Exception:  # noqa: BLE001 - as above
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # noqa: BLE001 - as above
             return f"<{type(value).__name__}>"
     return value
 
@@ -119,7 +124,9 @@ def _picklable(value: Any, *, as_error: bool) -> Any:  # noqa: ANN401 - attribut
 def _deep_copy(value: Any, memo: dict[int, object]) -> Any:  # noqa: ANN401 - as above
     try:
         return copy.deepcopy(value, memo)
-    except Exception:  # noqa: BLE001 - as above; a copy that shares one attribute is better than none
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 - as above; a copy that shares one attribute is better than none
         return value
 
 
@@ -305,6 +312,8 @@ ErrorKind = Literal[
     "protocol",
 ]
 """What went wrong with one call to a model, as far as it can be told."""
+
+ERROR_KINDS: Final[frozenset[str]] = frozenset(get_args(ErrorKind))
 
 _RETRYABLE: Final[Mapping[ErrorKind, bool]] = {
     "auth": False,

@@ -115,6 +115,35 @@ def test_a_broken_processor_of_the_host_breaks_nothing_of_ours(caplog: pytest.Lo
     assert record.exc_info[0] is ZeroDivisionError
 
 
+class PanicError(BaseException):
+    """As pyo3's PanicException is."""
+
+
+@pytest.mark.parametrize("raised", [PanicError(), SystemExit(3), RuntimeError()])
+@pytest.mark.parametrize("where", ["filter", "handler", "processor"])
+def test_whatever_code_of_the_host_s_logging_raises_goes_no_further(
+    where: str, raised: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise raised
+
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    standard = logging.getLogger("ultra.test.panics")
+    monkeypatch.setattr(standard, "propagate", False)
+    handler = logging.StreamHandler()
+    if where == "filter":
+        handler.addFilter(fail)
+    elif where == "handler":
+        monkeypatch.setattr(handler, "emit", fail)
+    monkeypatch.setattr(standard, "handlers", [handler])
+    try:
+        if where == "processor":
+            structlog.configure(processors=[fail])
+        get_logger("ultra.test.panics").error("lost")
+    finally:
+        structlog.reset_defaults()
+
+
 async def test_a_crash_is_logged_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
     async with ActorSystem() as system:
         ref = system.spawn(ScriptedActor, backoff=AT_ONCE, options=ActorOptions(max_deliveries=1))

@@ -10,7 +10,8 @@ import pytest
 import trio
 
 from ultra import MultiLLMOrchestrator
-from ultra.errors import AllAttemptsFailed
+from ultra.clients.classify import classify
+from ultra.errors import AllAttemptsFailed, ModelError
 
 
 class PanicError(BaseException):
@@ -103,3 +104,94 @@ async def test_a_real_cancellation_is_none(library: str) -> None:
         await on_trio()
     else:
         await trio.to_thread.run_sync(asyncio.run, on_asyncio())
+
+
+class Unsound(ModelError):
+    """A client's own error, whose text cannot be told."""
+
+    def __str__(self) -> str:
+        raise PanicError("no text")
+
+
+class Incomplete(ModelError):
+    """A client's own error that forgets what its base class keeps."""
+
+    def __init__(self) -> None:
+        pass
+
+
+class Panicking(Exception):
+    """An error that a client's library cannot describe."""
+
+    @property
+    def status_code(self) -> int:
+        raise PanicError("no status")
+
+    def __str__(self) -> str:
+        raise PanicError("no text")
+
+
+class Neither:
+    """Is neither true nor false."""
+
+    def __bool__(self) -> bool:
+        raise ValueError("neither")
+
+
+def error_with(**attributes: object) -> ModelError:
+    error = ModelError("said")
+    vars(error).update(attributes)
+    return error
+
+
+UNSOUND: dict[str, Exception] = {
+    "no text": Unsound("x"),
+    "no attributes": Incomplete(),
+    "panics": Panicking(),
+    "NaN seconds": error_with(retry_after=float("nan")),
+    "seconds below 0": error_with(retry_after=-5.0),
+    "seconds as text": error_with(retry_after="5"),
+    "endless seconds": error_with(retry_after=10**400),
+    "kind of no hash": error_with(kind=[]),
+    "unknown kind": error_with(kind="odd"),
+    "neither retryable nor not": error_with(retryable=Neither()),
+    "status as text": error_with(status="500"),
+    "no provider": error_with(provider=None),
+    "usage of no type": error_with(usage=Neither()),
+    "neither expected nor not": error_with(unexpected=Neither()),
+    "group": ExceptionGroup("several", [Panicking(), Incomplete()]),
+}
+
+
+@pytest.mark.parametrize("run", [trio.run, lambda function: asyncio.run(function())], ids=["trio", "asyncio"])
+@pytest.mark.parametrize("shape", ["async", "sync", "stream"])
+@pytest.mark.parametrize("error", UNSOUND.values(), ids=UNSOUND)
+async def test_an_error_of_a_class_that_lies_is_a_failed_attempt(
+    run: Callable[[Any], None], shape: str, error: Exception
+) -> None:
+    async def main() -> None:
+        async with MultiLLMOrchestrator(max_retries=0) as orchestrator:
+            orchestrator.register_model("bad", client_of(shape, error))
+            orchestrator.register_model("good", good)
+            async with orchestrator.stream_responses("q", stages=["initial"]) as stream:
+                assert (await stream.result()).status == "degraded"
+            with pytest.raises(AllAttemptsFailed):
+                await orchestrator.get_model_response("bad", "q")
+            assert orchestrator.health()["bad"].reasons
+            assert orchestrator.tree()
+
+    await trio.to_thread.run_sync(run, main)
+
+
+def test_an_error_of_a_client_is_as_long_as_others_at_most() -> None:
+    error = classify(ModelError("x" * 2_000_000, kind="overloaded", retry_after=3.0))
+    assert len(str(error)) < 4_000
+    assert (error.kind, error.retry_after, error.retryable) == ("overloaded", 3.0, True)
+
+
+def test_a_sound_error_of_a_client_passes_as_it_is() -> None:
+    class Mine(ModelError):
+        pass
+
+    error = Mine("busy", kind="overloaded", retry_after=2, status=529, usage=None)
+    assert classify(error) is error

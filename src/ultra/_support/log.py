@@ -114,7 +114,9 @@ class Logger:
         """Return whether an event of this level could be written anywhere; cheap enough for warm paths."""
         try:
             return structlog.is_configured() or self._standard.isEnabledFor(_NUMBERS[level])
-        except Exception:  # noqa: BLE001 - the program may have a logger class of its own
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # noqa: BLE001 - the program may have a logger class of its own
             return True
 
     def debug(self, event: str, **fields: object) -> None:
@@ -144,8 +146,9 @@ class Logger:
     def log(self, level: Level, event: str, /, **fields: object) -> None:
         """Write one event.
 
-        An exception from the program's own processors, filters or handlers goes no further. It is logged
-        itself, or, where that fails too, written to stderr as the standard library does.
+        What the program's own processors, filters or handlers raise goes no further, but for
+        KeyboardInterrupt. It is logged itself, or, where that fails too, written to stderr as the standard
+        library does.
         """
         if not self.enabled(level):
             return
@@ -163,10 +166,14 @@ class Logger:
                 scope.context.copy().run(self._write, level, event, fields)
             else:
                 self._write(level, event, fields)
-        except Exception:  # noqa: BLE001 - whatever it is, logging is no reason to fail
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # noqa: BLE001 - whatever it is, logging is no reason to fail
             try:
                 self._standard.exception("logging, as configured, could not log event %r", event)
-            except Exception:  # noqa: BLE001 - as above
+            except KeyboardInterrupt:
+                raise
+            except BaseException:  # noqa: BLE001 - as above
                 _report_to_stderr()
 
     def _write(self, level: Level, event: str, fields: Mapping[str, object]) -> None:
@@ -183,7 +190,7 @@ class Logger:
 
 def _report_to_stderr() -> None:
     if logging.raiseExceptions:  # as `logging.Handler.handleError` has it
-        with suppress(Exception):
+        with suppress(Exception):  # such as a stderr that is closed
             traceback.print_exc()
 
 

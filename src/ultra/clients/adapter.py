@@ -440,7 +440,9 @@ def _told(client: object, name: str) -> object:
     """Return what the client says of itself under this name; None if it says nothing, or raises."""
     try:
         return getattr(client, name, None)
-    except Exception:
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
         log.debug("attribute of a client cannot be read", attribute=name, exc_info=True)
         return None
 
@@ -500,9 +502,11 @@ class _Classified:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None or isinstance(error, ModelError) or is_interruption(error):
+        if error is None or is_interruption(error):
             return
-        raise classify(error) from error
+        found = classify(error)
+        if found is not error:
+            raise found from error
 
 
 _CLASSIFIED: Final = _Classified()

@@ -6,8 +6,9 @@ classes, by name where the class belongs to a library that may not be installed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from math import inf
 from typing import Any, Final, cast
 
 from ultra.clients.wire.error_kinds import codes_in, kind_of_error, quotas_in
@@ -19,12 +20,18 @@ from ultra.clients.wire.headers import (
     retry_info,
 )
 from ultra.clients.wire.redaction import clipped, redact_keys
-from ultra.errors import ErrorKind, ModelError, UsageError
+from ultra.errors import ERROR_KINDS, ErrorKind, ModelError, UsageError
 
 __all__ = ["classify"]
 
 _MAX_MESSAGE: Final = 2_000
 """Characters kept of an error's text; some are a proxy's whole HTML page."""
+
+_MAX_PREFIX: Final = 500
+"""Characters that the text of a `ModelError` has besides: provider, kind, finish reason."""
+
+_LONGEST_WAIT: Final = 1e9
+"""Seconds; no server means centuries."""
 
 # Class names anywhere in an exception's ancestry: httpx, requests, urllib3, aiohttp, the providers'
 # own libraries, trio.
@@ -64,8 +71,9 @@ _OFTEN_CAUSED_BY_AN_ANSWER: Final = (AttributeError, LookupError, TypeError, Uni
 def classify(error: BaseException) -> ModelError:
     """Say what went wrong with a call, and whether another attempt may help.
 
-    A `ModelError` passes unchanged; anything else becomes one with the original as its ``__cause__``,
-    its message free of keys and of bounded length. What is decided here:
+    A `ModelError` passes unchanged if all it says is of the types and in the ranges that `ModelError` allows;
+    anything else becomes one with the original as its ``__cause__``, its message free of keys and of
+    bounded length. What is decided here:
 
     - With an HTTP status: 408, 409, 429 and all of 5xx are worth a retry, other statuses are not, nor
       is a 429 that means an exhausted quota, nor anything that comes with ``x-should-retry: false``.
@@ -81,8 +89,10 @@ def classify(error: BaseException) -> ModelError:
     - Everything else is retried.
     """
     if isinstance(error, ModelError):
-        return error
-    if isinstance(error, BaseExceptionGroup):
+        if _is_sound(error):
+            return error
+        found = _sound(error)
+    elif isinstance(error, BaseExceptionGroup):
         members = [classify(member) for member in error.exceptions]
         found = _copy(next((member for member in members if not member.retryable), members[0]))
     else:
@@ -90,6 +100,59 @@ def classify(error: BaseException) -> ModelError:
     found.__cause__ = error
     found.unexpected = True
     return found
+
+
+# --- a ModelError of a client's own, whose attributes and whose class may be anything ------------------
+
+
+def _is_sound(error: ModelError) -> bool:
+    """Return whether an error can be used as it is: it has all attributes, each of its type and in range."""
+    said = vars(error)  # attributes themselves, since properties may say something else each time
+    wait = said.get("retry_after", "")
+    return (
+        all(isinstance(said.get(name), str) for name in ("message", "provider"))
+        and _kind(said.get("kind")) is not None
+        and type(said.get("status")) in {int, type(None)}
+        and type(said.get("retryable")) is bool
+        and (wait is None or (type(wait) in {int, float} and _wait(wait) == wait))
+        and isinstance(said.get("request_id", 0), str | None)
+        and "usage" in said
+        and type(said.get("unexpected", False)) is bool
+        and 0 < len(_words(error)) <= _MAX_MESSAGE + _MAX_PREFIX
+    )
+
+
+def _sound(error: ModelError) -> ModelError:
+    """Return what can be understood of an error that is not sound."""
+    kind = _kind(_attribute(error, "kind")) or "server"
+    retryable = _attribute(error, "retryable")
+    status = _attribute(error, "status")
+    request_id = _attribute(error, "request_id")
+    provider = _attribute(error, "provider")
+    message = _attribute(error, "message")
+    return ModelError(
+        clipped(str.__str__(message), _MAX_MESSAGE, redact_keys)
+        if isinstance(message, str)
+        else _text(error),
+        provider=str.__str__(provider)[:_MAX_PREFIX] if isinstance(provider, str) else "",
+        kind=kind,
+        status=status if type(status) is int and 100 <= status <= 599 else None,  # noqa: PLR2004
+        retryable=retryable if isinstance(retryable, bool) else None,
+        retry_after=_wait(_attribute(error, "retry_after")),
+        request_id=str.__str__(request_id) if isinstance(request_id, str) else None,
+        usage=_attribute(error, "usage"),
+    )
+
+
+def _kind(value: object) -> ErrorKind | None:
+    return cast("ErrorKind", value) if type(value) is str and value in ERROR_KINDS else None
+
+
+def _wait(value: object) -> float | None:
+    """Return the seconds of a pause; more than any pause is one of endless time."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        return None
+    return float(value) if value <= _LONGEST_WAIT else inf
 
 
 def _copy(error: ModelError) -> ModelError:
@@ -148,7 +211,7 @@ def _headers(error: BaseException) -> Mapping[str, str]:
         headers = _attribute(holder, "headers")
         if isinstance(headers, Mapping):
             return cast("Mapping[str, str]", headers)
-        with suppress(Exception):  # http.client's message object is no Mapping, but has its items
+        with _fenced():  # http.client's message object is no Mapping, but has its items
             return dict(headers.items())  # type: ignore[attr-defined]
     return {}
 
@@ -162,8 +225,8 @@ def _request_id(error: BaseException, headers: Mapping[str, str]) -> str | None:
 
 def _advice(error: BaseException) -> float | None:
     value = _attribute(error, "retry_after")
-    # No wait of centuries is meant; the bound also keeps numbers out that no float can hold.
-    return float(value) if isinstance(value, int | float) and 0 < value < 1e9 else None  # noqa: PLR2004
+    # The bound also keeps numbers out that no float can hold.
+    return float(value) if isinstance(value, int | float) and 0 < value < _LONGEST_WAIT else None
 
 
 def _codes(error: BaseException) -> list[str]:
@@ -222,15 +285,26 @@ def _judge_connection(error: BaseException) -> tuple[ErrorKind, bool]:
 # --- reading errors of foreign libraries -----------------------------------------------------
 
 
+@contextmanager
+def _fenced() -> Iterator[None]:
+    """Let nothing out of the code of a foreign error but what interrupts the program."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001, S110 - such as the panic of a client that is written in Rust
+        pass
+
+
 def _attribute(holder: object, name: str) -> object:
     """Return the attribute, or None: properties of foreign errors may raise anything."""
-    with suppress(Exception):
+    with _fenced():
         return getattr(holder, name, None)
     return None
 
 
 def _words(error: BaseException) -> str:
-    with suppress(Exception):
+    with _fenced():
         return str(error)
     return ""
 

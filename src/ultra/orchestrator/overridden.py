@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from ultra._support.async_library import in_trio
 from ultra.actors.runtime.ask_group import AskResult
-from ultra.errors import BadCall, UsageError
+from ultra.errors import BadCall, UsageError, text_of
 from ultra.messages.events import RunCompleted, RunFailed
 from ultra.messages.results import OrchestrationResult
 from ultra.orchestrator.event_buffer import EventBuffer
@@ -186,7 +186,7 @@ class OverriddenRun:
                 )
         except Exception as error:  # noqa: BLE001 - raised by `RunStream.result`
             self.reply = AskResult(None, error=error)
-            self._buffer.emit(RunFailed(error=type(error).__name__, message=str(error)))
+            self._buffer.emit(RunFailed(error=type(error).__name__, message=text_of(error)))
         else:
             self.reply = AskResult(None, value=result)
             self._buffer.emit(RunCompleted(result=result))

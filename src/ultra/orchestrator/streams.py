@@ -10,7 +10,7 @@ import trio
 
 from ultra.actors.coordinator.messages import EventSink
 from ultra.actors.runtime.ask_group import AskGroup, AskResult
-from ultra.errors import BadCall
+from ultra.errors import BadCall, text_of
 from ultra.messages.events import RunCompleted, RunFailed
 from ultra.orchestrator.event_buffer import EventBuffer
 from ultra.orchestrator.run_end import RunEnd
@@ -132,7 +132,7 @@ class LiveRun:
             error = self._lifespan.explain(reply.error)
             self.reply = AskResult(None, error=error)
             self._end.failed(error)
-            self._sink.emit(RunFailed(error=type(error).__name__, message=str(error)))
+            self._sink.emit(RunFailed(error=type(error).__name__, message=text_of(error)))
         self._over.set()
 
 

@@ -81,5 +81,7 @@ class Outage:
 def _words(error: BaseException) -> str:
     try:
         return (str(error) or repr(error))[:_MOST_WORDS]
-    except Exception:  # noqa: BLE001 - the store may be anybody's code, and so may its exceptions
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 - the store may be anybody's code, and so may its exceptions
         return type(error).__qualname__

@@ -10,7 +10,7 @@ from ultra.actors.coordinator.reading import candidate_name
 from ultra.actors.model.messages import LocalRequest
 from ultra.actors.model.spending import Spent
 from ultra.clients.plain_values import plain_usage
-from ultra.errors import AllAttemptsFailed, DeadlineExceeded, ModelError
+from ultra.errors import AllAttemptsFailed, DeadlineExceeded, ModelError, text_of
 from ultra.messages.events import Chunk, ModelRetrying, StageCompleted
 from ultra.messages.results import ModelFailure, Step
 
@@ -71,7 +71,7 @@ class OpenStep:
         failure = ModelFailure(
             model_name=model_name,
             stage=self.name,
-            message=str(error),
+            message=text_of(error),
             error=type(cause).__name__,
             sample=sample,
             kind=cause.kind if isinstance(cause, ModelError) else None,
@@ -154,7 +154,7 @@ class Call:
                 attempt=attempt,
                 wait=wait,
                 kind=error.kind,
-                message=str(error),
+                message=text_of(error),
                 usage=self.spent.usage,
                 cost=self.spent.cost,
             )

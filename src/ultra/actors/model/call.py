@@ -11,7 +11,7 @@ from ultra.actors.model.retry import with_retries
 from ultra.actors.model.spending import Spending
 from ultra.actors.model.timeouts import AttemptTimer
 from ultra.clients.plain_values import plain_usage
-from ultra.errors import CircuitOpen, ModelError
+from ultra.errors import CircuitOpen, ModelError, text_of
 from ultra.messages.tokens import estimate_request
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class ModelCall:
             shared.failure = error
             if not isinstance(error, CircuitOpen):
                 model.metrics.called(error)
-            log.critical("all attempts failed", attempts=shared.attempts, error=str(error))
+            log.critical("all attempts failed", attempts=shared.attempts, error=text_of(error))
         else:
             model.metrics.called(None)
             shared.lost_usage = self._spending.lost(completion)
@@ -206,10 +206,12 @@ class ModelCall:
             model.limiter.pause(error.retry_after)
 
     def _log_failure(self, error: ModelError) -> None:
-        log.error("attempt failed", attempt=self._shared.attempts, error=str(error), **self._traceback(error))
+        log.error(
+            "attempt failed", attempt=self._shared.attempts, error=text_of(error), **self._traceback(error)
+        )
 
     def _deployment_failed(self, number: int, error: ModelError) -> None:
-        log.warning("deployment failed", number=number, error=str(error), **self._traceback(error))
+        log.warning("deployment failed", number=number, error=text_of(error), **self._traceback(error))
 
     def _traceback(self, error: ModelError) -> dict[str, object]:
         """Return the field by which the log shows what a client of the user raised, once in a request."""

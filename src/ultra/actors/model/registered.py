@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from ultra._support.log import get_logger
-from ultra.errors import ActorDown, ActorStopped, ModelError, ModelUnregistered
+from ultra.errors import ActorDown, ActorStopped, ModelError, ModelUnregistered, text_of
 from ultra.stores.outage import Outage
 
 if TYPE_CHECKING:
@@ -100,6 +100,6 @@ class RegisteredModel:
             try:
                 await self.client.aclose()
             except ModelError as error:
-                log.warning("client failed to close", model=self.name, error=str(error))
+                log.warning("client failed to close", model=self.name, error=text_of(error))
         if scope.cancelled_caught:
             log.warning("client did not close in time", model=self.name, timeout=CLOSE_TIMEOUT)

@@ -181,7 +181,9 @@ def _same_variables(context: Context, clean: Context) -> bool:
     # Contexts share their map until one is changed; so this looks at values only where one was set.
     try:
         return context == clean
-    except Exception:  # noqa: BLE001 - the values' `__eq__` is anybody's code
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 - the values' `__eq__` is anybody's code
         return False
 
 
