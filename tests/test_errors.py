@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ultra import errors
-from ultra.errors import text_of, title_of
+from ultra.errors import ModelError, UltraError, text_of, title_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,3 +95,36 @@ def test_the_text_of_an_error_that_fails_to_tell_it_says_so() -> None:
     assert title_of(error).startswith("UntellableError: <its text")
     assert title_of(ValueError("x")) == "ValueError: x"
     assert "its text cannot be told" in str(errors.ActorCrashed("/a", error, 1))
+
+
+def test_an_error_whose_causes_go_round_in_a_circle_is_copied() -> None:
+    error, cause = ModelError("a"), ModelError("b")
+    error.__cause__, cause.__cause__ = cause, error
+    for same in (copy.copy(error), copy.deepcopy(error), pickle.loads(pickle.dumps(error))):
+        assert str(same.__cause__.__cause__) == str(error)
+
+
+def test_each_error_of_a_long_chain_of_causes_is_pickled_once() -> None:
+    dumped = 0
+
+    class Counted:
+        def __reduce__(self) -> tuple[type[int], tuple[()]]:
+            nonlocal dumped
+            dumped += 1
+            return int, ()
+
+    error = ModelError("the first")
+    error.usage = Counted()
+    for _ in range(40):
+        error, cause = ModelError("the next"), error
+        error.__cause__ = cause
+    pickle.loads(pickle.dumps(error))
+    assert dumped == 2  # once to see whether it can be
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_an_argument_that_cannot_be_pickled_is_replaced_by_its_text(protocol: int) -> None:
+    error = UltraError("text", lambda: None)
+    same = pickle.loads(pickle.dumps(error, protocol))
+    assert same.args[0] == "text"
+    assert "lambda" in same.args[1]

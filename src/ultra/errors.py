@@ -74,51 +74,66 @@ class UltraError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Rebuild the error without calling `__init__`, whose parameters differ from `args`."""
-        state = {name: _picklable(value, as_error=False) for name, value in vars(self).items()}
-        cause = None if self.__cause__ is None else _picklable(self.__cause__, as_error=True)
-        return _restored, (type(self), self.args, state, cause, self.__suppress_context__)
+        attributes = {name: _picklable(value) for name, value in vars(self).items()}
+        cause = None if self.__cause__ is None else _picklable_error(self.__cause__)
+        state = (attributes, cause, self.__suppress_context__)
+        return _made, (type(self), tuple(map(_picklable, self.args))), state
+
+    def __setstate__(self, state: Any) -> None:  # noqa: ANN401 - the base class has another form of it
+        """Take what `__reduce__` gave; causes may lead back to this error, so it is made first."""
+        attributes, self.__cause__, suppress_context = state
+        vars(self).update(attributes)
+        self.__suppress_context__ = suppress_context
 
     def __copy__(self) -> Self:
         """Return a copy with the same attributes and the same cause."""
-        return _restored(type(self), self.args, vars(self), self.__cause__, self.__suppress_context__)
+        copied = _made(type(self), self.args)
+        copied.__setstate__((vars(self), self.__cause__, self.__suppress_context__))
+        return copied
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
         """Return a copy whose attributes are copies too, where they can be copied."""
-        state = {name: _deep_copy(value, memo) for name, value in vars(self).items()}
+        memo[id(self)] = copied = _made(type(self), self.args)
+        attributes = {name: _deep_copy(value, memo) for name, value in vars(self).items()}
         cause = None if self.__cause__ is None else _deep_copy(self.__cause__, memo)
-        return _restored(type(self), self.args, state, cause, self.__suppress_context__)
+        copied.__setstate__((attributes, cause, self.__suppress_context__))
+        return copied
 
 
-def _restored(
-    kind: type[E],
-    args: tuple[object, ...],
-    state: Mapping[str, Any],
-    cause: BaseException | None,
-    suppress_context: bool,  # noqa: FBT001 - called by position, by pickle
-) -> E:
+def _made(kind: type[E], args: tuple[object, ...]) -> E:
     error = kind.__new__(kind, *args)
     error.args = args
-    vars(error).update(state)
-    error.__cause__ = cause
-    error.__suppress_context__ = suppress_context
     return error
 
 
-def _picklable(value: Any, *, as_error: bool) -> Any:  # noqa: ANN401 - attributes are of any type
+def _picklable_error(error: BaseException) -> BaseException:
+    if type(error).__reduce__ is not UltraError.__reduce__:
+        return error if _can_be_pickled(error) else RuntimeError(title_of(error))
+    # Ultra's own can be if their class can; to try would take twice as long with each further cause.
+    return error if _can_be_pickled(type(error)) else RuntimeError(title_of(error))
+
+
+def _picklable(value: object) -> object:
+    if isinstance(value, BaseException):
+        return _picklable_error(value)
+    if _can_be_pickled(value):
+        return value
+    try:
+        return repr(value)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 - it is anybody's code
+        return f"<{type(value).__name__}>"
+
+
+def _can_be_pickled(value: object) -> bool:
     try:
         pickle.loads(pickle.dumps(value))  # noqa: S301 - made on this line
     except KeyboardInterrupt:
         raise
     except BaseException:  # noqa: BLE001 - `__reduce__` and `__init__` of other classes are anybody's code
-        if as_error:
-            return RuntimeError(title_of(value))
-        try:
-            return repr(value)
-        except KeyboardInterrupt:
-            raise
-        except BaseException:  # noqa: BLE001 - as above
-            return f"<{type(value).__name__}>"
-    return value
+        return False
+    return True
 
 
 def _deep_copy(value: Any, memo: dict[int, object]) -> Any:  # noqa: ANN401 - as above

@@ -178,7 +178,7 @@ async def test_an_error_of_a_class_that_lies_is_a_failed_attempt(
             with pytest.raises(AllAttemptsFailed):
                 await orchestrator.get_model_response("bad", "q")
             assert orchestrator.health()["bad"].reasons
-            assert orchestrator.tree()
+            assert str(orchestrator.tree())
 
     await trio.to_thread.run_sync(run, main)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from ultra.bridge.interruption import is_interruption
 from ultra.errors import BadCall, StageFailed
 from ultra.strategies.base import Answer
 
@@ -59,6 +60,8 @@ class BestOf(Struct, frozen=True, kw_only=True):
             grade: object = context.call_user(verify, response.content)
             if not (isinstance(grade, (bool, int, float)) and 0 <= grade <= 1):
                 raise TypeError(f"it gave {grade!r}; it must give a bool, or a number from 0 to 1")  # noqa: TRY301
-        except Exception as error:
+        except BaseException as error:
+            if is_interruption(error):
+                raise
             raise StageFailed("initial", "the verifier", error) from error
         return float(grade)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 from msgspec import Struct
 from msgspec.structs import replace
 
+from ultra.bridge.interruption import is_interruption
 from ultra.errors import BadCall, QuorumNotReached, StageFailed
 from ultra.messages.chat import ChatMessage
 from ultra.messages.request import ModelRequest
@@ -306,7 +307,9 @@ def _made(
         text: object = context.call_user(maker, responses)
         if not (isinstance(text, str) and text.strip()):
             raise TypeError(f"it gave {text!r}; it must give the text of the prompt")  # noqa: TRY301
-    except Exception as error:
+    except BaseException as error:
+        if is_interruption(error):
+            raise
         raise StageFailed(stage, "the prompt", error) from error
     return text
 

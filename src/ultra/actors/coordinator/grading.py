@@ -11,6 +11,7 @@ import trio
 from ultra.actors.coordinator.reading import candidate_name
 from ultra.actors.model.messages import Generate, LocalRequest, seconds_until
 from ultra.actors.model.spending import NOTHING_SPENT
+from ultra.bridge.interruption import is_interruption
 from ultra.errors import AllAttemptsFailed, DeadlineExceeded, StageFailed
 from ultra.scoring.agreement import count_in_pieces
 from ultra.scoring.judge import parse_grades
@@ -67,14 +68,18 @@ def call_scorer(
     more = {"weights": dict(weights)} if _takes_weights(scorer) else {}
     try:
         return _checked(context.call_user(scorer, context.request.prompt, texts, **more))
-    except Exception as error:
+    except BaseException as error:
+        if is_interruption(error):
+            raise
         raise StageFailed(stage, "the scorer", error) from error
 
 
 def _takes_weights(scorer: Scorer) -> bool:
     try:
         parameter = signature(scorer).parameters.get("weights")
-    except Exception:  # noqa: BLE001 - whatever the caller's object does when it is looked at
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 - whatever the caller's object does when it is looked at
         return False
     return parameter is not None and parameter.kind in {
         Parameter.POSITIONAL_OR_KEYWORD,

@@ -20,6 +20,7 @@ from ultra.actors.coordinator.tool_turn import ToolTurn, readable, without_tools
 from ultra.actors.model.messages import Generate, LocalRequest, seconds_until
 from ultra.actors.model.spending import NOTHING_SPENT
 from ultra.bridge.caller import call_in_context
+from ultra.bridge.interruption import is_interruption
 from ultra.errors import (
     ActorDown,
     DeadlineExceeded,
@@ -114,7 +115,9 @@ class Run:
                     raise TypeError(f"it gave {answer!r}; it must give an ultra.strategies.Answer")  # noqa: TRY301
             except UltraError:
                 raise
-            except Exception as error:
+            except BaseException as error:
+                if is_interruption(error):
+                    raise
                 raise StrategyFailed(name, error) from error
             self._tell_end()
             answer = self._tools.settled(self, answer)
