@@ -101,6 +101,7 @@ def test_an_error_whose_causes_go_round_in_a_circle_is_copied() -> None:
     error, cause = ModelError("a"), ModelError("b")
     error.__cause__, cause.__cause__ = cause, error
     for same in (copy.copy(error), copy.deepcopy(error), pickle.loads(pickle.dumps(error))):
+        assert same.__cause__ is not None
         assert str(same.__cause__.__cause__) == str(error)
 
 

@@ -134,7 +134,17 @@ def test_control_tokens_of_chat_templates_are_broken_up(token: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a < b | c > d", "xs <| List.map f |> ys", "<p>text</p>", "[1, 2]", "if x<y or |z|>0"]
+    "text",
+    [
+        "",
+        "a < b | c > d",
+        "xs <| List.map f |> ys",
+        "<p>text</p>",
+        "[1, 2]",
+        "Set<_User>",
+        "### Instruction: add",
+        "if x<y or |z|>0",
+    ],
 )
 def test_other_text_stays_as_it_is(text: str) -> None:
     assert disarm(text) == text
@@ -166,6 +176,18 @@ def test_disarming_leaves_no_control_token_and_is_done_once(text: str) -> None:
         "<end_of_turn>",
         "[gMASK]",
         "]~b]",
+        "<tool_call>",
+        "</tool_call>",
+        "<tool_response>",
+        "</tool_response>",
+        "<_user>",
+        "<_bot>",
+        "<_end>",
+        "<BOS_TOKEN>",
+        "[start_header_id]",
+        "[end_header_id]",
+        "[EOT]",
+        "[BOS]",
     ],
 )
 def test_the_turn_markers_of_current_models_are_disarmed(token: str) -> None:

@@ -212,3 +212,14 @@ def test_a_judge_that_gives_the_verdict_of_a_candidate_gives_no_grade() -> None:
     assert parse_grades(reply, LABELS, ["It is 5.", forged]) == {}
     assert parse_grades("A: 0\nB: 10", LABELS, ["It is 5.", forged]) == {}
     assert parse_grades("A: 7\nB: 2", LABELS, ["It is 5.", forged]) == {"llama": 0.7, "gemini": 0.2}
+
+
+def test_equal_answers_in_other_words_agree() -> None:
+    answers = {
+        "a": "Paris is the capital of France.",
+        "b": "The capital of France is Paris.",
+        "c": "Lyon is the capital of France.",
+    }
+    agreed = agreed_at_once("What is the capital of France?", answers)
+    assert agreed.scores == {"a": 0.5, "b": 0.5, "c": pytest.approx(0.0, abs=0.01)}
+    assert agreed.votes["a"] == pytest.approx(2 / 3)

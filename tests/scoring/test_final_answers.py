@@ -146,3 +146,21 @@ def test_any_text_is_read(text: str) -> None:
 def test_a_number_is_found_as_it_is(number: int, form: str) -> None:
     assert final_answer(form.format(number)) == str(number)
     assert final_answer(form.format(f"{number:,}")) == str(number)
+
+
+def test_a_sentence_is_equal_to_the_answer_that_it_gives_to_the_question() -> None:
+    question = "What is the capital of France?"
+    texts = ["Paris is the capital of France.", "The capital of France is Paris.", "Paris", "It is Lyon."]
+    assert equal_answers(texts, question) == ["paris", "paris", "paris", "lyon"]
+
+
+def test_a_sentence_is_equal_to_itself_the_other_way_round() -> None:
+    one, other, third = equal_answers(
+        ["Emma was her novel.", "Her novel was Emma.", "Her novel was Persuasion."]
+    )
+    assert one == other != third
+
+
+def test_what_a_sentence_denies_is_not_what_another_says() -> None:
+    one, other = equal_answers(["Paris is not it.", "Paris is it."], "Is it Paris?")
+    assert one != other

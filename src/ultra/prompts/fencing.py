@@ -42,6 +42,9 @@ _AFTER_ANGLE: Final = (
     r"/?s>",  # Llama 2, Mistral
     r"(?:start|end)_of_turn>",  # Gemma 1 to 3
     r"(?:bos|eos|sop|eop|sep|cls|unk|pad|mask)>",
+    r"(?:BOS|EOS|PAD|UNK|CLS|SEP|MASK)_TOKEN>",  # Cohere
+    r"/?tool_(?:call|response)s?>",  # Qwen, GLM, Hermes: what a tool answered is in a turn of the user
+    r"_(?:start|end|pad|system|user|bot)>",  # TeleChat
     r"</?SYS>>",  # Llama 2: <<SYS>>
     r"role>(?:HUMAN|SYSTEM|ASSISTANT|OBSERVATION)",  # Ling
     r"(?:extra_id|unused|reserved|SPECIAL)_?\d{1,4}>",  # Nemotron, MedGemma, Baichuan
@@ -52,6 +55,8 @@ _AFTER_BRACKET: Final = (
     r"/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|CALL_ID)\]",  # Mistral
     r"/?(?:ARGS|THINK|MODEL_SETTINGS|IMG|IMG_BREAK|IMG_END|PREFIX|MIDDLE|SUFFIX)\]",  # the same
     r"[gs]?MASK\]",  # GLM
+    r"(?:BOS|EOS|EOT|PAD|UNK|CLS|SEP)\]",  # Kimi
+    r"(?:start|end)_header_id\]",  # Kimi
     r"e~\[",  # MiniMax
 )
 _AFTER_CLOSING_BRACKET: Final = (r"~!?b[\[\]]",)  # MiniMax

@@ -39,6 +39,8 @@ _PIECE: Final = 32
 """So many answers are read in one piece of the work."""
 _PIECE_OF_WORDS: Final = 2_000
 """So many words are compared in one piece."""
+_PIECE_OF_NAMES: Final = 500
+"""So many sums are made in one piece, one for each answer."""
 _FEWEST_READ: Final = 0.5
 """The share of the answers from which final answers must have been read for these to be counted."""
 
@@ -131,7 +133,7 @@ def count_in_pieces(
         if number % _PIECE == 0:
             yield
     found = [read[text] for text in answers.values()]
-    finals = dict(zip(answers, names_of_equals(found), strict=True))
+    finals = dict(zip(answers, names_of_equals(found, question), strict=True))
     named = set(finals.values())
     unanimous = (
         len(named) == 1 and None not in named and all(each is not None and each.marked for each in found)
@@ -162,7 +164,7 @@ def count_in_pieces(
             scores[name] = _TIE * (similar[name] if similar else weight / total)
             votes[name] = weight / total if final is not None else 0.0
         scores[name] = min(1.0, max(0.0, round(scores[name], 9)))
-        if number % 1000 == 0:
+        if number % _PIECE_OF_NAMES == 0:
             yield
     return Agreed(scores, finals, votes, counted, unanimous)
 
@@ -217,10 +219,13 @@ def _similarities(
             done = 0
             yield
     shared_of = yield from _shared(answers, of_text, weighed)
+    yield
     all_sizes = sum(weighed[name] * len(of_text[text]) for name, text in answers.items())
     total = sum(weighed.values())
     scores = {}
-    for name, text in answers.items():
+    for number, (name, text) in enumerate(answers.items(), start=1):
+        if number % _PIECE_OF_NAMES == 0:
+            yield
         size, weight = len(of_text[text]), weighed[name]
         shared = shared_of[text] - weight * size
         sizes = (total - weight) * size + all_sizes - weight * size

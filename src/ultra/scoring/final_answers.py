@@ -15,7 +15,7 @@ from ultra._support.lazy import lazy_pattern
 from ultra.scoring.normal_form import normal_form
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 __all__ = ["FinalAnswer", "equal_answers", "final_answer", "read_answer"]
 
@@ -73,6 +73,9 @@ _CLOSING: Final = lazy_pattern(
 _UNSPACED: Final = lazy_pattern("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 _CHOICE_FIRST: Final = lazy_pattern(r"[*(\[]{0,3}([A-J])(?:[)\].:]+\**|\*\*[.:)]?)(?=\s|$)")
 _NUMBER: Final = lazy_pattern(r"(?<![\w.])([-+\u2212]?[$€£]?\d[\d,]{0,40}(?:\.\d{1,40})?(?:/\d{1,20})?)")
+_IS: Final = lazy_pattern(r" (?:is|are|was|were) ")
+_ARTICLE: Final = lazy_pattern(r"^(?:the|a|an) ")
+_WORD: Final = lazy_pattern(r"\w+")
 
 
 class FinalAnswer(Struct, frozen=True, gc=False):
@@ -121,19 +124,32 @@ def read_answer(text: str) -> FinalAnswer | None:
     return None if number is None else _answer(number, marked=False)
 
 
-def equal_answers(texts: Sequence[str]) -> list[str | None]:
+def equal_answers(texts: Sequence[str], question: str = "") -> list[str | None]:
     """Return a name for the final answer of each text, the same for equal answers; None where there is none.
 
     Numbers of different units differ; a number without a unit is taken for that with the one unit there is,
-    where only one is named. ::
+    where only one is named. Of a sentence such as "the capital of France is Paris", the part that is no part
+    of the question is the answer; where the question does not tell, "A is B" and "B is A" are equal. ::
 
         equal_answers(["5 km", "5", "5 kilometers", "6 m"]) == ["5", "5", "5", "6"]
     """
-    return names_of_equals([read_answer(text) for text in texts])
+    return names_of_equals([read_answer(text) for text in texts], question)
 
 
-def names_of_equals(found: Sequence[FinalAnswer | None]) -> list[str | None]:
+def names_of_equals(found: Sequence[FinalAnswer | None], question: str = "") -> list[str | None]:
     """Do what `equal_answers` does, for answers that have been read."""
+    asked: frozenset[str] | None = None
+    said_first: dict[frozenset[str], str] = {}
+    for answer in found:
+        sides = None if answer is None or answer.unit else _sides(answer.value)
+        if answer is None or sides is None:
+            continue
+        if asked is None:
+            asked = frozenset(_WORD().findall(question[-_LONGEST:].casefold()))
+        new = [side for side in sides if not asked.issuperset(_WORD().findall(side))]
+        said_first.setdefault(frozenset(sides), new[0] if len(new) == 1 else answer.value)
+    if said_first:
+        found = [_as_first(answer, said_first) for answer in found]
     units: dict[str, set[str]] = {}
     for answer in found:
         if answer is not None and answer.unit:
@@ -146,6 +162,22 @@ def names_of_equals(found: Sequence[FinalAnswer | None]) -> list[str | None]:
         else answer.value
         for answer in found
     ]
+
+
+def _sides(value: str) -> tuple[str, str] | None:
+    """Return what a sentence says is the same; None for any other value."""
+    match _IS().split(value):
+        case [one, other] if one and other:
+            return _ARTICLE().sub("", one), _ARTICLE().sub("", other)
+    return None
+
+
+def _as_first(answer: FinalAnswer | None, said_first: Mapping[frozenset[str], str]) -> FinalAnswer | None:
+    """Return `answer` with the value that stands for all sentences of its two sides."""
+    sides = None if answer is None or answer.unit else _sides(answer.value)
+    if answer is None or sides is None:
+        return answer
+    return FinalAnswer(said_first[frozenset(sides)], "", answer.marked)
 
 
 # --- where it stands ------------------------------------------------------------------------------------

@@ -33,17 +33,17 @@ class Vote(Struct, frozen=True, kw_only=True):
         expected = sum(weights.values()) * context.options.samples
 
         def decided(responses: Sequence[ModelResponse]) -> bool:
-            leading = max(_count(responses, weights).values(), default=0.0)
+            leading = max(_count(responses, weights, context.request.prompt).values(), default=0.0)
             return len(responses) > 1 and leading > expected / 2
 
         with context.step("initial"):
             responses = await context.ask_all(context.request, until=decided)
-        votes = _count(responses, weights)
+        votes = _count(responses, weights, context.request.prompt)
         cast = sum(weights[response.model_name] for response in responses)
         winner = max(votes, key=votes.__getitem__, default=None)
         if winner is None or votes[winner] <= cast / 2:
             return await self._decide(context, responses)
-        finals = _finals(responses)
+        finals = _finals(responses, context.request.prompt)
         chosen = next(response for response, final in zip(responses, finals, strict=True) if final == winner)
         return Answer(chosen, "selected", votes[winner] / cast, "votes")
 
@@ -65,17 +65,19 @@ def _weights(context: RunContext) -> Mapping[str, float]:
     return weights if any(weights.values()) else dict.fromkeys(weights, 1.0)
 
 
-def _finals(responses: Sequence[ModelResponse]) -> list[str | None]:
+def _finals(responses: Sequence[ModelResponse], question: str) -> list[str | None]:
     """What stands for the final answer of each; of structured answers, their JSON."""
     if responses and all(response.output is not None for response in responses):
         return [canonical_json(response.output) for response in responses]
-    return equal_answers([response.content for response in responses])
+    return equal_answers([response.content for response in responses], question)
 
 
-def _count(responses: Sequence[ModelResponse], weights: Mapping[str, float]) -> dict[str, float]:
+def _count(
+    responses: Sequence[ModelResponse], weights: Mapping[str, float], question: str
+) -> dict[str, float]:
     """The weight behind each final answer, in the order in which they stand."""
     votes: dict[str, float] = {}
-    finals = _finals(responses)
+    finals = _finals(responses, question)
     for response, answer in zip(responses, finals, strict=True):
         if answer is not None:
             votes[answer] = votes.get(answer, 0.0) + weights[response.model_name]
