@@ -38,6 +38,8 @@ async def answer(given: Any, request: ModelRequest | None = None) -> Completion:
         "<|channel>thought\nHm.<channel|>It is 4.",
         "Hm.</think>\n\nIt is 4.",
         "It is 4.\n<think>Hm.</think>",
+        "\ufeff<think>Hm.</think>It is 4.",
+        "\u200b\n<think>Hm.</think>It is 4.",
         HARMONY,
         "analysisHm.assistantfinalIt is 4.",
         [{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": "It is 4."}],
@@ -48,6 +50,16 @@ async def answer(given: Any, request: ModelRequest | None = None) -> Completion:
 async def test_reasoning_is_no_part_of_the_answer(text: Any) -> None:
     completion = await answer(text)
     assert (completion.content, completion.reasoning) == ("It is 4.", "Hm.")
+
+
+async def test_who_thinks_in_tags_may_do_so_again_within_a_line() -> None:
+    completion = await answer("<think>One.</think>It is <think>Two.</think>4, not `<think>`.")
+    assert (completion.content, completion.reasoning) == ("It is 4, not `<think>`.", "One.\n\nTwo.")
+
+
+async def test_tags_in_code_stay_after_reasoning_in_tags_too() -> None:
+    completion = await answer("<think>Hm.</think>Write `<think>x</think>` for that.")
+    assert (completion.content, completion.reasoning) == ("Write `<think>x</think>` for that.", "Hm.")
 
 
 @pytest.mark.parametrize(

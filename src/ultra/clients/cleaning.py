@@ -33,8 +33,10 @@ _PAIRS: Final = {
 }
 """How reasoning begins and ends in the texts of models, in lower case. The beginning stands on a new line."""
 _OPENINGS: Final = "|".join(map(re.escape, _PAIRS))
-_OPENING: Final = lazy_pattern(rf"(?:\A|\n)[ \t]{{0,8}}({_OPENINGS})", re.IGNORECASE)
-_OPENING_HERE: Final = lazy_pattern(rf"\s{{0,8}}({_OPENINGS})", re.IGNORECASE)
+_OPENING: Final = lazy_pattern(rf"(?:\A|\n)[ \t\u200b\ufeff]{{0,8}}({_OPENINGS})", re.IGNORECASE)
+_OPENING_HERE: Final = lazy_pattern(rf"[\s\u200b\ufeff]{{0,8}}({_OPENINGS})", re.IGNORECASE)
+_WITHIN_LINES: Final = {start: _PAIRS[start] for start in ("<think>", "<thinking>", "[think]")}
+"""What a model that has thought in tags before may begin in the middle of a line, too."""
 # Templates that write the opening themselves leave only the end in the text.
 _ENDS_WITHOUT_BEGINNING: Final = ("</think>", "</thinking>", "[/think]", "◁/think▷")
 
@@ -44,6 +46,8 @@ _CHANNEL: Final = lazy_pattern(
 _END_OF_MESSAGE: Final = lazy_pattern(r"<\|(?:end|return|call|start|channel)\|>")
 _HARMONY: Final = "<|channel|>"
 _BARE_FINAL: Final = "assistantfinal"  # what is left of harmony where its tokens were dropped
+
+_BLANKS: Final = " \t\r\n\u200b\ufeff"
 
 _STREAMED: Final = {
     **_PAIRS,
@@ -116,7 +120,35 @@ def _split_tags(text: str) -> tuple[str, str]:
     if not thoughts:
         return text, ""
     answers.append(text[copied:])
-    return "".join(answers).strip(), "\n\n".join(filter(None, thoughts))
+    answer = "".join(answers).strip()
+    for start, end in _WITHIN_LINES.items():
+        answer = _without_pairs(answer, start, end, thoughts)
+    return answer, "\n\n".join(filter(None, thoughts))
+
+
+def _without_pairs(text: str, start: str, end: str, thoughts: list[str]) -> str:
+    """Return `text` without what stands between `start` and `end`, which is added to `thoughts`.
+
+    What has no end, or is within code, is text.
+    """
+    if start[1:-1] not in text.lower():
+        return text
+    lower = re.sub("[A-Z]+", lambda match: match[0].lower(), text)
+    kept: list[str] = []
+    copied = ticks = at = closing = 0
+    while (opening := lower.find(start, at)) >= 0:
+        if closing <= opening:
+            closing = lower.find(end, opening)
+        if closing < 0:
+            break
+        ticks += text.count("`", at, opening)
+        at = opening + len(start)
+        if ticks % 2 == 0:
+            kept.append(text[copied:opening])
+            thoughts.append(text[at:closing].strip())
+            at = copied = closing + len(end)
+    kept.append(text[copied:])
+    return "".join(kept).strip()
 
 
 def _bare_end(lower: str) -> tuple[int, int]:
@@ -224,7 +256,7 @@ class AnswerText:
 
     def _begin(self, piece: str) -> None:
         """Take a piece of the beginning, where reasoning may begin."""
-        self._held = (self._held + piece).lstrip()
+        self._held = (self._held + piece).lstrip(_BLANKS)
         lower = self._held[:_LONGEST_OPENING].lower()
         opening = next((each for each in _STREAMED if lower.startswith(each)), None)
         if opening is not None:
