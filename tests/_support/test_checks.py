@@ -73,7 +73,7 @@ def test_what_is_allowed_passes() -> None:
     check_count("size", 1)
     check_count("size", 0, least=0)
     check_count("size", None, optional=True)
-    for value in (0, 0.5, 10**400):
+    for value in (0, 0.5, 2**63 - 1):
         check_number("rate", value)
     check_number("rate", 1, least=1, most=1)
     check_number("rate", 1, positive=True, most=1)

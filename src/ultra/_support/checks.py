@@ -23,20 +23,25 @@ __all__ = [
     "check_flag",
     "check_number",
     "check_seconds",
+    "check_text",
     "did_you_mean",
     "nearest",
+    "shown",
 ]
 
 T = TypeVar("T")
 
 _LONGEST_NAME: Final = 64  # of which the likeness is looked at
+_LONGEST_SHOWN: Final = 200
+_LARGEST: Final = 2**63 - 1
+"""As far as whole numbers can be encoded, in messages to other processes."""
 
 
 def check_count(name: str, value: object, *, least: int = 1, optional: bool = False) -> None:
     """Raise `BadCall` unless `value` is a whole number of at least `least`, or None where `optional`."""
     if value is None and optional:
         return
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= _LARGEST:
         raise _refusal(name, value, f"a whole number, {least} or more", optional=optional)
 
 
@@ -59,14 +64,15 @@ def check_number(
         return
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         is_enough = value > 0 if positive else value >= least
-        if is_enough and value <= most and (endless or value < inf):
+        fits = abs(value) <= _LARGEST if isinstance(value, int) else endless or value < inf
+        if is_enough and value <= most and fits:
             return
     allowed = f"a number of {unit}" if unit else "a number"
     if positive:
         allowed += " above 0" if most == inf else f" above 0, up to {most:g}"
     else:
         allowed += f", {least:g} or more" if most == inf else f" from {least:g} to {most:g}"
-    if value == inf:
+    if isinstance(value, float) and value == inf:
         allowed += ", and finite"
     raise _refusal(name, value, allowed, optional=optional)
 
@@ -81,18 +87,35 @@ def check_seconds(
 def check_flag(name: str, value: object) -> None:
     """Raise `BadCall` unless `value` is True or False; "no" would count as True."""
     if not isinstance(value, bool):
-        raise BadCall(f"{name} is {value!r}; it must be True or False")
+        raise BadCall(f"{name} is {shown(value)}; it must be True or False")
 
 
 def check_choice(name: str, value: T, choices: object) -> T:
     """Return `value` if it is one of the `Literal` `choices`; raise `BadCall` otherwise."""
     if value not in get_args(choices):
-        raise BadCall(f"{name} is {value!r}; it must be one of {', '.join(get_args(choices))}")
+        raise BadCall(f"{name} is {shown(value)}; it must be one of {', '.join(get_args(choices))}")
     return value
 
 
 def _refusal(name: str, value: object, allowed: str, *, optional: bool) -> BadCall:
-    return BadCall(f"{name} is {value!r}; it must be {allowed}" + ", or None" * optional)
+    return BadCall(f"{name} is {shown(value)}; it must be {allowed}" + ", or None" * optional)
+
+
+def check_text(name: str, value: object, *, optional: bool = False) -> None:
+    """Raise `BadCall` unless `value` is a text, or None where `optional`."""
+    if not (isinstance(value, str) or (value is None and optional)):
+        raise _refusal(name, value, "a text", optional=optional)
+
+
+def shown(value: object) -> str:
+    """Return the beginning of ``repr(value)``, or the type where the value's own code fails at that."""
+    try:
+        text = repr(value)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 - it is anybody's code; Python itself refuses to write huge numbers
+        return f"an object of type {type(value).__name__}"
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 
 def nearest(name: str, choices: Iterable[str], *, cutoff: float = 0.6) -> str | None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
+from ultra._support.checks import check_count, check_number, shown
 from ultra.errors import BadCall
 
 if TYPE_CHECKING:
@@ -32,9 +32,7 @@ class PriceTier(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     cached_input: float | None = None
 
     def __post_init__(self) -> None:
-        above: object = self.above
-        if isinstance(above, bool) or not isinstance(above, int) or above < 1:
-            raise BadCall(f"above is {self.above!r}; it must be a number of tokens, 1 or more")
+        check_count("above", self.above)
         _check_dollars(self)
 
 
@@ -56,8 +54,9 @@ class Price(Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         _check_dollars(self)
-        if not all(isinstance(tier, PriceTier) for tier in self.tiers):
-            raise BadCall(f"tiers is {self.tiers!r}; it must be a tuple of PriceTier objects")
+        tiers: object = self.tiers
+        if not (isinstance(tiers, tuple | list) and all(isinstance(tier, PriceTier) for tier in tiers)):
+            raise BadCall(f"tiers is {shown(tiers)}; it must be a tuple of PriceTier objects")
 
     def of(self, usage: Usage) -> float:
         """Return what a call with this usage costs, in dollars; what was not reported costs nothing."""
@@ -76,8 +75,4 @@ def _check_dollars(rates: Price | PriceTier) -> None:
         value = getattr(rates, name)
         if value is None and name == "cached_input":
             continue
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-            raise BadCall(
-                f"the price {name} is {value!r}; it must be a number of dollars for a million tokens, "
-                "0 or more"
-            )
+        check_number(f"the price {name}", value, unit="dollars for a million tokens")

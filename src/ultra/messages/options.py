@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
 from msgspec import Struct, structs
 
-from ultra._support.checks import check_count, check_flag, check_number, check_seconds, did_you_mean
+from ultra._support.checks import check_count, check_flag, check_number, check_seconds, did_you_mean, shown
 from ultra.errors import BadCall
 from ultra.messages.request import SamplingOptions
 from ultra.messages.tools import ToolPolicy
@@ -60,7 +60,9 @@ class RunOptions(Struct, frozen=True, kw_only=True):
         check_seconds("grace", self.grace, endless=True, optional=True)
         check_number("max_cost", self.max_cost, positive=True, endless=True, optional=True, unit="dollars")
         if self.quorum != "all" and not _is_count(self.quorum):
-            raise BadCall(f"the quorum is {self.quorum!r}; it must be 'all', or a whole number of at least 1")
+            raise BadCall(
+                f"the quorum is {shown(self.quorum)}; it must be 'all', or a whole number of at least 1"
+            )
         check_flag("use_cache", self.use_cache)
         scope: object = self.scope
         if scope is not None and not isinstance(scope, str):
@@ -68,7 +70,7 @@ class RunOptions(Struct, frozen=True, kw_only=True):
         check_count("samples", self.samples)
         if self.tool_policy not in get_args(ToolPolicy):
             choices = ", ".join(map(repr, get_args(ToolPolicy)))
-            raise BadCall(f"tool_policy is {self.tool_policy!r}; it must be one of {choices}")
+            raise BadCall(f"tool_policy is {shown(self.tool_policy)}; it must be one of {choices}")
         primary: object = self.primary
         if primary is not None and not isinstance(primary, str):
             raise BadCall(f"primary is of type {type(primary).__name__}; it must be the name of a model")
@@ -134,4 +136,4 @@ class RunArguments(TypedDict, total=False):
 
 
 def _is_count(value: object) -> bool:
-    return type(value) is int and value >= 1
+    return type(value) is int and 1 <= value < 2**63  # as far as it can be encoded

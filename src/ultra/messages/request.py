@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct, structs
 
+from ultra._support.checks import shown
 from ultra.errors import BadCall
 from ultra.messages.chat import ChatMessage, ImagePart
 from ultra.messages.conversation import Conversation, conversation_of, with_system
@@ -41,14 +42,24 @@ class SamplingOptions(Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for name in ("temperature", "top_p"):
             value = getattr(self, name)
-            if value is not None and not math.isfinite(value):
-                raise BadCall(f"{name} must be a finite number, not {value!r}")
-        if self.max_tokens is not None and self.max_tokens < 1:
-            raise BadCall(f"max_tokens must be at least 1, not {self.max_tokens!r}")
+            if value is not None and not _is_finite(value):
+                raise BadCall(f"{name} must be a finite number, not {shown(value)}")
         for name in ("max_tokens", "seed"):
             value = getattr(self, name)
-            if value is not None and not -(2**63) <= value < 2**64:  # as far as it can be encoded
-                raise BadCall(f"{name} must be a number of 64 bits, not {value!r}")
+            if value is not None and not _is_encodable(value):
+                raise BadCall(f"{name} must be a number of 64 bits, not {shown(value)}")
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise BadCall(f"max_tokens must be at least 1, not {self.max_tokens!r}")
+        stop: object = self.stop
+        if not isinstance(stop, str | None) and not (
+            isinstance(stop, tuple | list) and all(isinstance(each, str) for each in stop)
+        ):
+            raise BadCall(f"stop must be a text, or a tuple of texts, not {shown(stop)}")
+        if not isinstance(self.reasoning_effort, str | None):
+            raise BadCall(f"reasoning_effort must be a text, not {shown(self.reasoning_effort)}")
+        extra: object = self.extra
+        if not (isinstance(extra, Mapping) and all(isinstance(name, str) for name in extra)):
+            raise BadCall(f"extra must be a mapping by the names of options, not {type(extra).__name__}")
         taken = self.extra.keys() & set(self.__struct_fields__)
         if taken:
             raise BadCall(f"extra names {sorted(taken)}, which are options of their own")
@@ -97,6 +108,16 @@ class SamplingOptions(Struct, frozen=True, kw_only=True):
         shown = {name: value for name, value in structs.asdict(self).items() if value is not None}
         shown["extra"] = list(self.extra)
         return [(name, value) for name, value in shown.items() if value != []]
+
+
+def _is_finite(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value) if isinstance(value, float) else _is_encodable(value)
+
+
+def _is_encodable(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**64
 
 
 _NONE = SamplingOptions()

@@ -7,6 +7,7 @@ from typing import Final, Literal, overload
 
 from msgspec import Struct
 
+from ultra._support.checks import check_flag, check_text, shown
 from ultra.errors import BadCall
 from ultra.messages.results import ModelResponse
 
@@ -102,17 +103,21 @@ class Stage(Struct, frozen=True, kw_only=True):
     share: float = 0.2
 
     def __post_init__(self) -> None:
-        if not str(self.name).isidentifier():
-            raise BadCall(f"stage name {self.name!r} is not usable: give letters, digits and '_'")
+        name: object = self.name
+        if not (isinstance(name, str) and name.isidentifier()):
+            raise BadCall(f"stage name {shown(self.name)} is not usable: give letters, digits and '_'")
         if self.prompt is not None and not callable(self.prompt):
             raise BadCall(
-                f"stage {self.name!r} has the prompt {self.prompt!r}; give a function that writes it"
+                f"stage {self.name!r} has the prompt {shown(self.prompt)}; give a function that writes it"
             )
         if self.asks not in ("all", "first"):
-            raise BadCall(f"stage {self.name!r} asks {self.asks!r}; it can ask 'all' or 'first'")
+            raise BadCall(f"stage {self.name!r} asks {shown(self.asks)}; it can ask 'all' or 'first'")
+        for what in ("reads", "system"):
+            check_text(f"{what} of stage {self.name!r}", getattr(self, what), optional=True)
+        check_flag(f"optional of stage {self.name!r}", self.optional)
         share: object = self.share
         if isinstance(share, bool) or not (isinstance(share, (int, float)) and 0 <= share <= 1):
-            raise BadCall(f"stage {self.name!r} has a share of {share!r}; it must be between 0 and 1")
+            raise BadCall(f"stage {self.name!r} has a share of {shown(share)}; it must be between 0 and 1")
 
 
 INITIAL: Final = Stage(name="initial", share=0.0)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import trio
 from msgspec import Struct
 
+from ultra._support.checks import check_seconds
 from ultra.errors import BadCall, ModelError
 
 if TYPE_CHECKING:
@@ -38,10 +39,10 @@ class Hedge(Struct, frozen=True):
     def __post_init__(self) -> None:
         if self.after == "p95":
             return
-        if isinstance(self.after, (bool, str)) or not 0 <= self.after < inf:
-            raise BadCall(
-                f"hedge after is {self.after!r}; it must be a number of seconds, 0 or more, or 'p95'"
-            )
+        try:
+            check_seconds("hedge after", self.after)
+        except BadCall as error:
+            raise BadCall(f"{error}, or 'p95'") from None
 
     def delay(self, response_times: Sequence[float]) -> float:
         """Return the seconds until the second call, by the newest response times; may be infinite."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import trio
 from msgspec import Struct
 
-from ultra._support.checks import check_count, check_number, check_seconds
+from ultra._support.checks import check_count, check_flag, check_number, check_seconds
 from ultra._support.clock import ContinuousClock
 from ultra.actors.model.token_bucket import Grant, TokenBucket
 from ultra.errors import BadCall, CircuitOpen, ModelError
@@ -83,6 +83,7 @@ class Limits(Struct, frozen=True, kw_only=True):
         for name in ("requests_per_minute", "tokens_per_minute"):
             check_number(name, getattr(self, name), positive=True, optional=True)
         check_seconds("max_wait", self.max_wait, positive=True, optional=True)
+        check_flag("learn", self.learn)
 
 
 class LimiterStatistics(Struct, frozen=True, kw_only=True):
