@@ -76,7 +76,7 @@ async def test_it_ends_its_run_alone(run: Callable[[Any], None], place: str, err
 
 async def test_the_cancellation_of_a_run_is_no_failure_of_its_strategy() -> None:
     class Hanging:
-        async def run(self, context: RunContext) -> Answer:  # noqa: ARG002 - as the protocol has it
+        async def run(self, context: RunContext) -> Answer:
             await trio.sleep_forever()
             raise AssertionError
 
