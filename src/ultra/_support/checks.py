@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 _LONGEST_NAME: Final = 64  # of which the likeness is looked at
 _LONGEST_SHOWN: Final = 200
-_LARGEST: Final = 2**63 - 1
+_LARGEST: Final = 2**64 - 1
 """As far as whole numbers can be encoded, in messages to other processes."""
 
 

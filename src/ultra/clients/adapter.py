@@ -504,9 +504,9 @@ class _Classified:
     ) -> None:
         if error is None or is_interruption(error):
             return
-        found = classify(error)
-        if found is not error:
-            raise found from error
+        if isinstance(error, ModelError) and classify(error) is error:
+            return
+        raise classify(error) from error  # not by a name, since this frame is in its traceback
 
 
 _CLASSIFIED: Final = _Classified()

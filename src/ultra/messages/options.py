@@ -136,4 +136,4 @@ class RunArguments(TypedDict, total=False):
 
 
 def _is_count(value: object) -> bool:
-    return type(value) is int and 1 <= value < 2**63  # as far as it can be encoded
+    return type(value) is int and 1 <= value < 2**64  # as far as it can be encoded
