@@ -229,4 +229,4 @@ def test_the_examples_in_the_docs_run(pytester: pytest.Pytester) -> None:
     pytester.makeini(TRIO)
     pytester.makepyfile(**{f"test_example_{number}": code for number, code in enumerate(examples)})
 
-    pytester.runpytest_inprocess().assert_outcomes(passed=2 + 21)
+    pytester.runpytest_inprocess().assert_outcomes(passed=3 + 21)
