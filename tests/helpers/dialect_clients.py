@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from ultra.clients import HTTPClient, connect
+from ultra.clients.catalog import Facts
 from ultra.clients.dialects.openai_responses import OpenAIResponses
 from ultra.messages.results import Completion, ModelResponse
 
@@ -22,8 +23,9 @@ def dialect_client(provider: SimulatedProvider, dialect: str, *, model: str = "a
     """The client of a dialect; the Responses API is spoken directly: only some models need it."""
     url = provider.base_url(dialect)
     if dialect == "openai_responses":
-        return HTTPClient(OpenAIResponses(model, provider="openai", base_url=url), api_key="k")
-    client = connect(f"{dialect}:{model}", base_url=url, api_key="k")
+        responses = OpenAIResponses(model, provider="openai", base_url=url)
+        return HTTPClient(responses, api_key="k", info=Facts(output="schema"))
+    client = connect(f"{dialect}:{model}", base_url=url, api_key="k", output="schema")
     assert isinstance(client, HTTPClient)
     return client
 
