@@ -39,7 +39,9 @@ from ultra.clients.genai_prices import PriceList
 from ultra.clients.pricing import Price, PriceTier
 from ultra.clients.providers import connect, find_provider
 from ultra.clients.quirks import Quirks
+from ultra.config.ensembles import EnsembleConfig, ensemble_problems
 from ultra.config.file import ConfigurationFile
+from ultra.config.serving import ServeConfig
 from ultra.config.toml_lines import TomlLines
 from ultra.errors import BadCall, ConfigError, UltraError
 from ultra.stores.opening import check_cache
@@ -101,7 +103,9 @@ _CHOICES: Final = {
     "strategy": "the name of a strategy, or a section with its name and its options",
 }
 
-_TOP: Final = ("run", "cache", "retry", "timeouts", "limits", "breaker", "catalog", "models")
+_TOP: Final = (
+    *("run", "cache", "retry", "timeouts", "limits", "breaker", "catalog", "models", "ensembles", "serve"),
+)
 
 
 class RunConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -256,6 +260,8 @@ class Configuration(Struct, frozen=True, kw_only=True):
     limits: Limits | None = None
     breaker: BreakerPolicy | None = None
     catalog: Mapping[str, Facts] = field(default_factory=dict)
+    ensembles: Mapping[str, EnsembleConfig] = field(default_factory=dict)
+    serve: ServeConfig = ServeConfig()
     variables: tuple[str, ...] = ()
     """The names of the environment variables that the file uses."""
 
@@ -355,10 +361,19 @@ class _Reader:
             if (model := self._convert(("models", name), value, ModelConfig)) is not None
         }
         self._check_run(run, models, known)
+        ensembles = {
+            name: ensemble
+            for name, value in self._section(table, "ensembles").items()
+            if (ensemble := self._convert(("ensembles", name), value, EnsembleConfig)) is not None
+        }
+        for where, problem in ensemble_problems(ensembles, models):
+            self._add(where, problem)
         return Configuration(
             lines=self._lines,
             models=known,
             catalog=catalog,
+            ensembles=ensembles,
+            serve=self._optional(table, "serve", ServeConfig) or ServeConfig(),
             run=run,
             cache=self._optional(table, "cache", CacheConfig) or CacheConfig(),
             retry=self._optional(table, "retry", RetryPolicy),

@@ -11,7 +11,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from ultra.config.ensembles import EnsembleConfig
 from ultra.config.loading import CacheConfig, DeploymentConfig, ModelConfig, RunConfig
+from ultra.config.serving import ServeConfig
 from ultra.strategies.catalog import names_a_class
 
 if TYPE_CHECKING:
@@ -30,6 +32,9 @@ _POLICIES: Final = ("retry", "timeouts", "limits", "breaker")
 _RUN: Final = ("strategy", "stages", "quorum", "grace", "timeout", "judge", "max_cost")
 _MODEL: Final = ("model", "weight", "options", "price", "hedge_after", *_POLICIES)
 _DEPLOYMENT: Final = ("model", "options")
+_ENSEMBLE: Final = (
+    *("models", "strategy", "options", "stages", "quorum", "grace", "timeout", "max_cost", "description"),
+)
 _STRATEGY: Final = ("name", "stages", "analysts", "keep_unanimous")
 _OPTIONS: Final = ("temperature", "max_tokens", "seed", "top_p", "reasoning_effort", "context_window")
 _CACHE: Final = ("enabled", "store")
@@ -80,8 +85,19 @@ def _settings(table: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
     yield from _others(("cache",), cache, _CACHE, CacheConfig)
     if cache.get("store", "memory") != "memory":
         yield ("cache", "store"), "a store of answers, which others may read or have filled"
+    for ensemble, given in _section(table.get("ensembles")).items():
+        yield from _of_ensemble(("ensembles", str(ensemble)), _section(given))
+    yield from _others(("serve",), _section(table.get("serve")), (), ServeConfig)
     for model, given in _section(table.get("models")).items():
         yield from _of_model(("models", str(model)), _section(given))
+
+
+def _of_ensemble(where: Place, ensemble: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
+    yield from _others(where, ensemble, _ENSEMBLE, EnsembleConfig)
+    yield from _others((*where, "options"), _section(ensemble.get("options")), _STRATEGY)
+    name = ensemble.get("strategy")
+    if isinstance(name, str) and names_a_class(name):
+        yield (*where, "strategy"), f"code, {name!r}"
 
 
 def _of_model(where: Place, model: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import partial
 from random import Random
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import trio
 from msgspec.structs import replace
@@ -27,6 +27,7 @@ from ultra.orchestrator.arguments import (
     checked_system,
     request_of,
 )
+from ultra.orchestrator.ensembles import Ensemble, Ensembles
 from ultra.orchestrator.event_buffer import EventBuffer, NoReader
 from ultra.orchestrator.lifespan import Lifespan
 from ultra.orchestrator.overridden import (
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from ultra.actors.model.hedging import Hedge
     from ultra.actors.model.limits import Limits
     from ultra.actors.model.timeouts import Timeouts
+    from ultra.clients.catalog import ModelInfo
     from ultra.clients.genai_prices import PriceList
     from ultra.clients.pricing import Price
     from ultra.config.loading import Configuration
@@ -155,6 +157,7 @@ class MultiLLMOrchestrator:
         self._intensity = checked_object("intensity", intensity, RestartIntensity) or RestartIntensity()
         self._registry = ModelRegistry(self._cache, Policies(retry, timeouts, limits, breaker), faults)
         self._faults = faults
+        self._ensembles = Ensembles()
         self._planner = Planner(
             self._registry,
             stages_of(self),
@@ -202,6 +205,10 @@ class MultiLLMOrchestrator:
         for name, model in configuration.models.items():
             with configuration.explaining("models", name):
                 orchestrator.register_model(name, model.connect(), model.weight, **model.policies())
+        for name, ensemble in configuration.ensembles.items():
+            with configuration.explaining("ensembles", name):
+                given = ensemble.arguments(known)
+                orchestrator.add_ensemble(name, description=ensemble.description, **given)
         return orchestrator
 
     def __init_subclass__(cls, **options: object) -> None:
@@ -319,6 +326,38 @@ class MultiLLMOrchestrator:
             BadCall: a name is unknown or repeated, or the list is empty.
         """
         return [model.name for model in self._registry.prioritized(models)]
+
+    def get_model_info(self, name: str) -> ModelInfo | None:
+        """Return what is known of a model, such as what it reads; None: its client tells nothing.
+
+        Raises:
+            BadCall: there is no model of that name.
+        """
+        return self._registry.get(name).client.info
+
+    def add_ensemble(self, name: str, *, description: str = "", **run: Any) -> Ensemble:  # noqa: ANN401 - those of `process_responses`
+        """Give a name to models and settings: `run` are arguments of `process_responses` but the prompt. ::
+
+            council = orchestrator.add_ensemble("council", models=["gpt", "claude"], quorum=2)
+            result = await council.process_responses("Your prompt")
+
+        Raises:
+            BadCall: the name is taken or empty, or an argument is not allowed.
+        """
+        ensemble = Ensemble(self, name, run, description)
+        given = dict(run)
+        stages, models, strategy = (given.pop(key, None) for key in ("stages", "models", "strategy"))
+        check = partial(self._planner.check, "?", stages, models, strategy, cast("RunArguments", given))
+        self._ensembles.add(ensemble, check)
+        return ensemble
+
+    def ensemble(self, name: str) -> Ensemble:
+        """Return the ensemble of this name; raise `BadCall` if there is none."""
+        return self._ensembles.get(name)
+
+    def get_ensembles(self) -> dict[str, Ensemble]:
+        """Return all ensembles, by name."""
+        return dict(self._ensembles.by_name)
 
     def get_metrics(self) -> dict[str, ModelMetrics]:
         """Return the metrics of each model since it was registered, highest weight first."""

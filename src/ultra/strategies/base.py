@@ -242,11 +242,13 @@ class RunContext(Protocol):
         *,
         analyses: Sequence[ModelResponse] = (),
         system: str | None = None,
+        max_tokens: int | None = None,
     ) -> Callable[[Model], ModelRequest]:
         """Write prompts by which models read what others wrote: fenced, with neutral labels, fitted.
 
         `task` is one of `ultra.prompts.composing`, or the name of a built-in one; `system` goes ahead of
-        it, by default that of the request.
+        it, by default that of the request. `max_tokens` limits what is written, in place of the option of
+        the request.
         """
         ...
 

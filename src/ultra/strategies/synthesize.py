@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 from msgspec import Struct
 from msgspec.structs import replace
 
+from ultra._support.checks import check_count
 from ultra.bridge.interruption import is_interruption
 from ultra.errors import BadCall, QuorumNotReached, StageFailed
 from ultra.messages.chat import ChatMessage
@@ -57,7 +58,9 @@ class Synthesize(Struct, frozen=True, kw_only=True):
     With `keep_unanimous`, nothing is analysed and merged where all models come to the same short answer: that
     of the model of highest weight stands, word for word. On recorded answers to questions of GSM8K that is so
     in three quarters of the runs, and 98.7 % of these are right. `analysts` says who carries out the built-in
-    ``meta`` stage; `on_cut` what becomes of a synthesis that is cut off.
+    ``meta`` stage; `on_cut` what becomes of a synthesis that is cut off. `answer_tokens` limits the synthesis
+    alone, in place of the `max_tokens` of the run's options. `writer` is the model that is asked first to
+    write it; the others stand in for it, by weight.
 
     Raises:
         BadCall: an option is not allowed.
@@ -67,6 +70,8 @@ class Synthesize(Struct, frozen=True, kw_only=True):
     keep_unanimous: bool = False
     analysts: Analysts = "all"
     on_cut: OnCut = "tell"
+    answer_tokens: int | None = None
+    writer: str | None = None
 
     def __post_init__(self) -> None:
         for name, choices in (("analysts", get_args(Analysts)), ("on_cut", get_args(OnCut))):
@@ -75,6 +80,7 @@ class Synthesize(Struct, frozen=True, kw_only=True):
                 raise BadCall(f"{name} is {given!r}; it must be one of: {', '.join(choices)}")
         if not isinstance(self.keep_unanimous, bool):
             raise BadCall(f"keep_unanimous is {self.keep_unanimous!r}; it must be True or False")
+        check_count("answer_tokens", self.answer_tokens, optional=True)
 
     def resolve(self, known: Mapping[str, Stage], stages: Sequence[str | Stage] | None = None) -> Synthesize:
         """Return the strategy with `Stage` objects in place of names; `stages` stand before its own.
@@ -96,12 +102,15 @@ class Synthesize(Struct, frozen=True, kw_only=True):
             if unanimous and stage.prompt is None and stage.name in {"meta", "synthesis"}:
                 continue
             with context.step(stage.name) as step:
-                write = _writer(context, stage, reads, answers)
+                limit = self.answer_tokens if stage.name == "synthesis" else None
+                write = _writer(context, stage, reads, answers, limit)
                 within = context.time_left(kept.after_answers(number))
                 if stage.asks == "all":
                     responses = await context.ask_all(write, within=within, required=not stage.optional)
                 else:
                     whom = _whom(context, None if reads is None else answers[reads])
+                    if stage.name == "synthesis" and self.writer is not None:
+                        whom = _with_first(context, self.writer, whom)
                     required = not (stage.optional or stage.name == "synthesis")
                     first = await context.ask_first(write, models=whom, within=within, required=required)
                     if first is not None and not first.is_whole:
@@ -228,6 +237,15 @@ def _whom(context: RunContext, answered: Sequence[ModelResponse] | None) -> Sequ
     return [model for model in context.models if model.name in names]
 
 
+def _with_first(context: RunContext, writer: str, others: Sequence[Model]) -> Sequence[Model]:
+    """Return the models with the one of this name first. Raises `BadCall` if the run may not ask it."""
+    first = [model for model in context.models if model.name == writer]
+    if not first:
+        choices = ", ".join(model.name for model in context.models)
+        raise BadCall(f"the writer is {writer!r}; it must be one of the models of the run: {choices}")
+    return [*first, *(model for model in others if model.name != writer)]
+
+
 async def _tell_of_outsider(
     context: RunContext, synthesis: ModelResponse, candidates: Sequence[ModelResponse]
 ) -> None:
@@ -267,13 +285,21 @@ def _settle(
 
 
 def _writer(
-    context: RunContext, stage: Stage, reads: str | None, answers: Mapping[str, list[ModelResponse]]
+    context: RunContext,
+    stage: Stage,
+    reads: str | None,
+    answers: Mapping[str, list[ModelResponse]],
+    limit: int | None,
 ) -> Callable[[Model], ModelRequest]:
     request = context.request
+    if limit is not None:
+        request = replace(request, options=replace(request.options, max_tokens=limit))
     system = request.system if stage.system is None else stage.system
     if stage.prompt is None and reads is not None:
         analyses = answers.get("meta", []) if stage.name == "synthesis" and reads != "meta" else []
-        return context.compose(stage.name, answers[reads], analyses=analyses, system=system)
+        return context.compose(
+            stage.name, answers[reads], analyses=analyses, system=system, max_tokens=limit
+        )
     own = request if stage.system is None else request.with_system(stage.system)
     made: list[str] = []  # the same for all models, so it is written once
 

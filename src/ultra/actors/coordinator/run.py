@@ -458,6 +458,7 @@ class Run:
         *,
         analyses: Sequence[ModelResponse] = (),
         system: str | None = None,
+        max_tokens: int | None = None,
     ) -> Callable[[Model], ModelRequest]:
         """Write prompts by which models read answers; see `RunContext.compose`."""
         composer = self._reader.composer(task, candidates, self._weights, analyses, system)
@@ -468,7 +469,10 @@ class Run:
             self.fitted.tell_unseen(model)
             if written.cuts:
                 self.fitted.tell_cuts(self._current_step(), model, written)
-            return written.request
+            if max_tokens is None:
+                return written.request
+            options = replace(written.request.options, max_tokens=max_tokens)
+            return replace(written.request, options=options)
 
         self._refused_by[write] = refused
         return write
