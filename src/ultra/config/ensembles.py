@@ -61,7 +61,7 @@ class EnsembleConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         if self.models is not None and len(set(self.models)) < len(self.models):
             raise BadCall("models names a model twice; name each once")
         if self.options and self.strategy is None:
-            raise BadCall("options are those of a strategy; add its name, such as strategy = \"synthesize\"")
+            raise BadCall('options are those of a strategy; add its name, such as strategy = "synthesize"')
 
     def settings(self) -> dict[str, Any]:
         """Return the settings of a run that it gives, by name."""

@@ -327,8 +327,8 @@ class MultiLLMOrchestrator:
         """
         return [model.name for model in self._registry.prioritized(models)]
 
-    def get_model_info(self, name: str) -> ModelInfo | None:
-        """Return what is known of a model, such as what it reads; None: its client tells nothing.
+    def get_model_info(self, name: str) -> ModelInfo:
+        """Return what is known of a model, such as what it reads; what is not known is None.
 
         Raises:
             BadCall: there is no model of that name.
@@ -336,7 +336,9 @@ class MultiLLMOrchestrator:
         return self._registry.get(name).client.info
 
     def add_ensemble(self, name: str, *, description: str = "", **run: Any) -> Ensemble:  # noqa: ANN401 - those of `process_responses`
-        """Give a name to models and settings: `run` are arguments of `process_responses` but the prompt. ::
+        """Give a name to models and settings; `run` are arguments of `process_responses` but the prompt.
+
+        For example::
 
             council = orchestrator.add_ensemble("council", models=["gpt", "claude"], quorum=2)
             result = await council.process_responses("Your prompt")

@@ -60,7 +60,8 @@ class Synthesize(Struct, frozen=True, kw_only=True):
     in three quarters of the runs, and 98.7 % of these are right. `analysts` says who carries out the built-in
     ``meta`` stage; `on_cut` what becomes of a synthesis that is cut off. `answer_tokens` limits the synthesis
     alone, in place of the `max_tokens` of the run's options. `writer` is the model that is asked first to
-    write it; the others stand in for it, by weight.
+    write it; the others stand in for it, by weight. `panel` are the models that carry out the other stages;
+    None: all.
 
     Raises:
         BadCall: an option is not allowed.
@@ -72,6 +73,7 @@ class Synthesize(Struct, frozen=True, kw_only=True):
     on_cut: OnCut = "tell"
     answer_tokens: int | None = None
     writer: str | None = None
+    panel: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         for name, choices in (("analysts", get_args(Analysts)), ("on_cut", get_args(OnCut))):
@@ -106,11 +108,12 @@ class Synthesize(Struct, frozen=True, kw_only=True):
                 write = _writer(context, stage, reads, answers, limit)
                 within = context.time_left(kept.after_answers(number))
                 if stage.asks == "all":
-                    responses = await context.ask_all(write, within=within, required=not stage.optional)
+                    panel = self._panel(context)
+                    responses = await context.ask_all(
+                        write, models=panel, within=within, required=not stage.optional
+                    )
                 else:
-                    whom = _whom(context, None if reads is None else answers[reads])
-                    if stage.name == "synthesis" and self.writer is not None:
-                        whom = _with_first(context, self.writer, whom)
+                    whom = self._writers(context, stage, None if reads is None else answers[reads])
                     required = not (stage.optional or stage.name == "synthesis")
                     first = await context.ask_first(write, models=whom, within=within, required=required)
                     if first is not None and not first.is_whole:
@@ -128,6 +131,19 @@ class Synthesize(Struct, frozen=True, kw_only=True):
                 if reads is not None and answers["synthesis"]:
                     await _tell_of_outsider(context, answers["synthesis"][0], answers[reads])
         return answer
+
+    def _writers(
+        self, context: RunContext, stage: Stage, answered: Sequence[ModelResponse] | None
+    ) -> Sequence[Model]:
+        whom = _whom(context, answered)
+        if self.writer is None or stage.name != "synthesis":
+            return whom
+        return _with_first(context, self.writer, whom)
+
+    def _panel(self, context: RunContext) -> Sequence[Model] | None:
+        if self.panel is None:
+            return None
+        return [model for model in context.models if model.name in self.panel]
 
     def _keeps(self, stages: Sequence[tuple[Stage, str | None]]) -> bool:
         return self.keep_unanimous and any(stage.name == "synthesis" for stage, _ in stages)

@@ -8,6 +8,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 import trio
+from msgspec.structs import replace
 
 from ultra._support.clock import ContinuousClock
 from ultra.actors.model.hedging import Hedge, HedgedCall
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ultra.actors.model.spending import Spending
     from ultra.bridge.caller import Caller
     from ultra.clients.adapter import ClientAdapter, OnText
+    from ultra.clients.catalog import ModelInfo
     from ultra.clients.context_reads import ContextReads
     from ultra.clients.wire.rate_limits import RateLimits
     from ultra.messages.request import ModelRequest
@@ -110,6 +112,11 @@ class Deployments:
                 return None
             names |= adapter.option_names
         return frozenset(names)
+
+    @property
+    def info(self) -> ModelInfo:
+        """What is known of the model: of its first deployment, with the smallest window of all."""
+        return replace(self._adapters[0].info, context_window=self.context_window)
 
     @property
     def context_window(self) -> int | None:

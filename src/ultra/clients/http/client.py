@@ -37,8 +37,10 @@ if TYPE_CHECKING:
     from ultra.messages.chat import FilePart, ImagePart
     from ultra.messages.results import Completion
 
-__all__ = ["HTTPClient", "HTTPSettings"]
+__all__ = ["DEPTH_HEADER", "HTTPClient", "HTTPSettings"]
 
+DEPTH_HEADER: Final = "x-ultra-depth"
+"""How deep in services of Ultra a call is made: 1 for those of a service that a program calls."""
 
 _CREDENTIALS: Final = frozenset(
     {"authorization", "proxy-authorization", "api-key", "x-api-key", "x-goog-api-key", "cookie"}
@@ -129,6 +131,13 @@ class HTTPClient:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.provider}:{self.model}>"
+
+    def tell_depth(self, depth: int) -> None:
+        """Send with each call how deep in services of Ultra it is made; see `DEPTH_HEADER`.
+
+        A service refuses what another service asks of it: two ensembles that name each other would never end.
+        """
+        self._headers = Hidden(self._headers.value | {DEPTH_HEADER: str(depth)})
 
     @property
     def model(self) -> str:

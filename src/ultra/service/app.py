@@ -1,0 +1,154 @@
+"""The service as an ASGI application: it hands requests to the core, and sends what that returns."""
+
+from __future__ import annotations
+
+from contextlib import aclosing, asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+
+from ultra.errors import MissingExtra
+from ultra.service.http import Request
+from ultra.service.problems import Problem
+
+try:
+    from starlette.applications import Starlette
+    from starlette.routing import Mount
+except ImportError:
+    raise MissingExtra("the service", "serve") from None
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from starlette.types import Message, Receive, Scope, Send
+
+    from ultra.service.core import Service
+    from ultra.service.http import Reply
+
+__all__ = ["make_app"]
+
+_MOST_HEADERS: Final = 2**16
+"""Bytes of all headers of a request; servers have limits of their own."""
+
+
+def make_app(service: Service) -> Starlette:
+    """Return the application of a service; its lifespan is that of the models' actors."""
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        async with service.running():
+            yield
+
+    app = Starlette(routes=[Mount("/", app=_Door(service))], lifespan=lifespan)
+    app.state.service = service
+    return app
+
+
+class _HungUp(Exception):
+    """The client is gone before it had sent its request."""
+
+
+class _Door:
+    """Reads a request, and sends the reply; a client that hangs up cancels it."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1000})
+            return
+        try:
+            request = await self._read(scope, receive)
+        except _HungUp:
+            return
+        except Problem as problem:
+            # What the client still sends is not read, so the connection cannot be used again.
+            reply = self._service.refusal(problem)
+            await _send(reply, send, more={"connection": "close"}, with_body=scope["method"] != "HEAD")
+            return
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_cancel_at_hang_up, receive, tasks.cancel_scope)
+            async with self._service.answering(request) as reply:
+                await _send(reply, send, with_body=request.method != "HEAD")
+            tasks.cancel_scope.cancel()
+
+    async def _read(self, scope: Scope, receive: Receive) -> Request:
+        pairs = [
+            (name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]
+        ]
+        if sum(len(name) + len(value) for name, value in pairs) > _MOST_HEADERS:
+            text = f"the headers of a request may have {_MOST_HEADERS} bytes"
+            raise Problem(431, "invalid_request_error", "headers_too_large", text)
+        headers: dict[str, str] = {}
+        for name, value in pairs:
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        body = await self._body(headers, receive)
+        client = scope.get("client")
+        return Request(
+            method=scope["method"],
+            path=_path(scope),
+            headers=headers,
+            body=body,
+            peer=client[0] if client else None,
+        )
+
+    async def _body(self, headers: Mapping[str, str], receive: Receive) -> bytes:
+        settings = self._service.settings
+        length = headers.get("content-length", "0")
+        if length.isdigit() and int(length) > settings.max_body:
+            raise _too_large(settings.max_body)
+        pieces: list[bytes] = []
+        size = 0
+        with anyio.move_on_after(settings.body_timeout):
+            while True:
+                message: Message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise _HungUp
+                piece: bytes = message.get("body", b"")
+                size += len(piece)
+                if size > settings.max_body:
+                    raise _too_large(settings.max_body)
+                pieces.append(piece)
+                if not message.get("more_body", False):
+                    return b"".join(pieces)
+        text = f"the body did not arrive within {settings.body_timeout:g} s"
+        raise Problem(408, "invalid_request_error", "request_timeout", text)
+
+
+def _path(scope: Scope) -> str:
+    # A Mount leaves the whole path in `path`, and what it has taken of it in `root_path`.
+    path: str = scope["path"]
+    root = scope.get("root_path", "")
+    return path.removeprefix(root) if root and path.startswith(f"{root}/") else path
+
+
+def _too_large(most: int) -> Problem:
+    return Problem(413, "invalid_request_error", "request_too_large", f"a body may have {most:,} bytes")
+
+
+async def _cancel_at_hang_up(receive: Receive, scope: anyio.CancelScope) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    scope.cancel()
+
+
+async def _send(
+    reply: Reply, send: Send, *, more: Mapping[str, str] | None = None, with_body: bool = True
+) -> None:
+    headers = {**reply.headers, **(more or {})}
+    body: Any = reply.body
+    if isinstance(body, bytes):
+        headers["content-length"] = str(len(body))
+    raw = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in headers.items()]
+    try:
+        await send({"type": "http.response.start", "status": reply.status, "headers": raw})
+        if isinstance(body, bytes):
+            await send({"type": "http.response.body", "body": body if with_body else b""})
+            return
+        async with aclosing(body):
+            async for piece in body:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+    except OSError:
+        return  # the client is gone; servers tell it so, or by a message

@@ -1,0 +1,129 @@
+"""The bytes of chat completions: whole, and chunk by chunk."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import msgspec
+
+from ultra.service.extension import summary
+from ultra.service.usage import total_usage, usage_as_openai
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ultra.messages.results import FinishReason, ModelResponse, OrchestrationResult
+    from ultra.service.chat.request import ChatRun
+    from ultra.service.problems import Problem
+    from ultra.service.shared_run import SharedRun
+
+__all__ = ["DONE", "Chunks", "comment", "completion", "error_event"]
+
+DONE: Final = b"data: [DONE]\n\n"
+
+_encode: Final = msgspec.json.Encoder().encode
+
+_FINISH: Final[Mapping[FinishReason | None, str]] = {
+    None: "stop",
+    "stop": "stop",
+    "length": "length",
+    "tool_calls": "tool_calls",
+    "content_filter": "content_filter",
+    "refusal": "content_filter",
+    "other": "length",  # the protocol has no word for it; this one says that the answer is not whole
+}
+
+
+def completion(chat: ChatRun, run: SharedRun, result: OrchestrationResult, answer: ModelResponse) -> bytes:
+    """Return the body of a whole completion."""
+    calls = [_tool_call(answer, number) for number in range(len(answer.tool_calls))]
+    message: dict[str, Any] = {"role": "assistant", "content": answer.content or (None if calls else "")}
+    if calls:
+        message["tool_calls"] = calls
+    message["refusal"] = None
+    choice = {"index": 0, "message": message, "finish_reason": _finish(answer), "logprobs": None}
+    body = {
+        "id": f"chatcmpl-{run.run_id}",
+        "object": "chat.completion",
+        "created": run.created,
+        "model": chat.model,
+        "choices": [choice],
+        "usage": usage_as_openai(total_usage(result)),
+        "system_fingerprint": None,
+    }
+    if chat.extension is not None:
+        body["ultra"] = summary(result, chat.extension.fields, chat.target.strategy)
+    return _encode(body)
+
+
+class Chunks:
+    """Makes the events of one stream. Each is an object with one choice; nothing but `data:` lines."""
+
+    def __init__(self, chat: ChatRun, run: SharedRun) -> None:
+        self._chat = chat
+        self._head = {
+            "id": f"chatcmpl-{run.run_id}",
+            "object": "chat.completion.chunk",
+            "created": run.created,
+            "model": chat.model,
+        }
+
+    def role(self) -> bytes:
+        """Return the first chunk."""
+        return self._chunk({"role": "assistant", "content": ""})
+
+    def empty(self) -> bytes:
+        """Return a chunk that says nothing, by which a client knows that the stream is alive."""
+        return self._chunk({})
+
+    def text(self, text: str) -> bytes:
+        """Return a chunk with a piece of the answer."""
+        return self._chunk({"content": text})
+
+    def end(self, result: OrchestrationResult, answer: ModelResponse) -> list[bytes]:
+        """Return the chunks behind the text: tool calls, the extension, why it ends, and what it has used."""
+        events = [
+            self._chunk({"tool_calls": [{"index": number, **_tool_call(answer, number)}]})
+            for number in range(len(answer.tool_calls))
+        ]
+        if self._chat.extension is not None:
+            told = summary(result, self._chat.extension.fields, self._chat.target.strategy)
+            events.append(self._chunk({}, ultra=told))
+        events.append(self._chunk({}, finish=_finish(answer)))
+        if self._chat.includes_usage:
+            usage = usage_as_openai(total_usage(result))
+            events.append(_event({**self._head, "choices": [], "usage": usage}))
+        return [*events, DONE]
+
+    def _chunk(self, delta: dict[str, Any], finish: str | None = None, **more: object) -> bytes:
+        choice = {"index": 0, "delta": delta, "finish_reason": finish}
+        chunk = {**self._head, "choices": [choice]}
+        if self._chat.includes_usage:
+            chunk["usage"] = None
+        return _event(chunk | more)
+
+
+def comment(text: str) -> bytes:
+    """Return a comment of an event stream, which clients skip. It has a frame of its own."""
+    return f": {text}\n\n".encode()
+
+
+def error_event(problem: Problem) -> bytes:
+    """Return an error in the stream, and its end."""
+    return _event(problem.as_openai()) + DONE
+
+
+def _event(value: object) -> bytes:
+    return b"data: " + _encode(value) + b"\n\n"
+
+
+def _finish(answer: ModelResponse) -> str:
+    if answer.tool_calls and answer.finish_reason in {None, "stop"}:
+        return "tool_calls"
+    return _FINISH[answer.finish_reason]
+
+
+def _tool_call(answer: ModelResponse, number: int) -> dict[str, Any]:
+    call = answer.tool_calls[number]
+    kind: Literal["function"] = "function"
+    return {"id": call.id, "type": kind, "function": {"name": call.name, "arguments": call.arguments}}

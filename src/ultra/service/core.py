@@ -1,0 +1,208 @@
+"""The core of the service: a whole request goes in; a status, headers and bytes come out.
+
+It knows no web framework and no server. `Service.answering` is all that a door to the network needs.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+
+from ultra._support.log import get_logger
+from ultra._support.randomness import new_id
+from ultra.clients.http.client import DEPTH_HEADER
+from ultra.errors import BadCall
+from ultra.service.access import LocalOnly
+from ultra.service.chat.endpoint import answer_chat
+from ultra.service.http import Reply, json_reply
+from ultra.service.model_list import list_models, show_model
+from ultra.service.native.endpoint import answer_run
+from ultra.service.problems import Problem, problem_of
+from ultra.service.readiness import readiness
+from ultra.service.runs import Runs
+from ultra.service.targets import Targets
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from ultra.config.serving import ServeConfig
+    from ultra.messages.conversation import Conversation
+    from ultra.messages.options import Quorum
+    from ultra.orchestrator.orchestrator import MultiLLMOrchestrator
+    from ultra.orchestrator.streams import RunStream
+    from ultra.service.access import Authenticator
+    from ultra.service.http import Request
+    from ultra.strategies.base import Strategy
+
+__all__ = ["Service"]
+
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_MODEL: Final = "/v1/models/"
+_METHODS: Final[Mapping[str, tuple[str, ...]]] = {
+    "/v1/chat/completions": ("POST",),
+    "/v1/runs": ("POST",),
+    "/v1/models": ("GET", "HEAD"),
+    "/healthz": ("GET", "HEAD"),
+    "/readyz": ("GET", "HEAD"),
+}
+
+_log = get_logger("ultra.service")
+
+
+class Service:
+    """Answers requests by the models and ensembles of an orchestrator.
+
+    Args:
+        orchestrator: is entered by `running`.
+        settings: how it behaves.
+        strategy: of ensembles that name none; None: ``synthesize``.
+        quorum: of runs that name none.
+        access: decides who may ask; None: whoever is on this machine.
+
+    Attributes:
+        runs: the runs under way.
+        started_at: when it was made, in seconds of Unix time.
+        is_draining: whether it takes no more requests.
+    """
+
+    runs: Runs
+
+    def __init__(
+        self,
+        orchestrator: MultiLLMOrchestrator,
+        settings: ServeConfig,
+        *,
+        strategy: Strategy | None = None,
+        quorum: Quorum = 1,
+        access: Authenticator | None = None,
+    ) -> None:
+        self.orchestrator = orchestrator
+        self.settings = settings
+        self.targets = Targets(orchestrator, strategy)
+        self.quorum: Quorum = quorum
+        self.access: Authenticator = access or LocalOnly()
+        self.started_at = int(time.time())
+        self.is_draining = False
+        self._active = 0
+        self._all_answered: anyio.Event | None = None
+
+    @property
+    def ensembles(self) -> list[str]:
+        """The names of its ensembles."""
+        return self.targets.ensembles()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Start the models' actors, and keep them for the block; runs under way at its end are cancelled."""
+        async with self.orchestrator, anyio.create_task_group() as tasks:
+            self.runs = Runs(tasks, self.settings)
+            try:
+                yield
+            finally:
+                await self.runs.close()
+                tasks.cancel_scope.cancel()
+
+    async def drain(self, grace: float) -> None:
+        """Refuse new requests, and wait, at most `grace` seconds, until those under way are answered."""
+        self.is_draining = True
+        with anyio.move_on_after(grace):
+            while self._active:
+                self._all_answered = anyio.Event()
+                await self._all_answered.wait()
+
+    @asynccontextmanager
+    async def answering(self, request: Request) -> AsyncIterator[Reply]:
+        """Answer a request. The reply is sent within the block; leaving that early cancels what it asked for.
+
+        Whatever goes wrong is a reply, too.
+        """
+        async with AsyncExitStack() as held:
+            try:
+                reply = await self._answer(request, held)
+            except Problem as problem:
+                reply = self.refusal(problem)
+            except Exception as error:  # noqa: BLE001 - the client gets an answer, whatever it is
+                _log.error("request failed", path=request.path, exc_info=error)
+                reply = self.refusal(problem_of(error))
+            yield named(reply, request)
+
+    def refusal(self, problem: Problem) -> Reply:
+        """Return the reply that tells of a problem."""
+        return json_reply(problem.as_openai(), problem.status, problem.headers)
+
+    def stream_of(self, prompt: Conversation, arguments: Mapping[str, Any], who: str) -> RunStream:
+        """Return the run of these arguments of `process_responses`, for the one who asks.
+
+        Raises:
+            Problem: an argument is not allowed.
+        """
+        given = dict(arguments)
+        longest = max([self.settings.timeout, *self._timeouts()])
+        timeout = given.get("timeout")
+        if isinstance(timeout, (int, float)) and timeout > longest:
+            text = f"the timeout is {timeout:g} s; a run of this service may take {longest:g} s at most"
+            raise Problem.bad_request(text, param="timeout")
+        given["timeout"] = self.settings.timeout if timeout is None else timeout
+        if who:
+            given["scope"] = who  # nobody gets what was answered to others
+        try:
+            return self.orchestrator.stream_responses(prompt, **given)
+        except BadCall as error:
+            raise problem_of(error) from None
+
+    def _timeouts(self) -> list[float]:
+        ensembles = self.orchestrator.get_ensembles().values()
+        return [each.arguments["timeout"] for each in ensembles if "timeout" in each.arguments]
+
+    async def _answer(self, request: Request, held: AsyncExitStack) -> Reply:
+        path = request.path
+        is_model = path.startswith(_MODEL) and len(path) > len(_MODEL)
+        methods = ("GET", "HEAD") if is_model else _METHODS.get(path)
+        if methods is None:
+            text = f"there is no {path[:200]}"
+            raise Problem(404, "invalid_request_error", "unknown_url", text)
+        if request.method not in methods:
+            text = f"{path} takes {' and '.join(methods)}, and not {request.method[:20]}"
+            raise Problem(405, "invalid_request_error", "method_not_allowed", text)
+        if path == "/healthz":
+            return json_reply({"status": "ok"})
+        if path == "/readyz":
+            return readiness(self)
+        who = await self.access.authenticate(request)
+        if path == "/v1/models":
+            return list_models(self, request)
+        if is_model:
+            return show_model(self, request, path.removeprefix(_MODEL))
+        self._admit(request, held)
+        answer = answer_chat if path == "/v1/chat/completions" else answer_run
+        return await answer(self, request, who, held)
+
+    def _admit(self, request: Request, held: AsyncExitStack) -> None:
+        """Count a request that asks models; refuse it if it must not be taken now."""
+        if self.is_draining:
+            text = "the service is ending; ask again in a moment, or elsewhere"
+            raise Problem(503, "overloaded_error", "shutting_down", text, retry_after=1.0)
+        if self._active >= self.settings.max_running:
+            text = "the service answers as many requests as it may at once; ask again in a moment"
+            raise Problem(503, "overloaded_error", "overloaded", text, retry_after=1.0)
+        if request.headers.get(DEPTH_HEADER, "0").strip() not in {"0", ""}:
+            text = "this request comes from a service of Ultra; ensembles that ask each other might never end"
+            raise Problem.bad_request(text, code="recursion_refused")
+        self._active += 1
+        held.callback(self._release)
+
+    def _release(self) -> None:
+        self._active -= 1
+        if not self._active and self._all_answered is not None:
+            self._all_answered.set()
+
+
+def named(reply: Reply, request: Request) -> Reply:
+    """Return the reply with the name of the request: the client's own, or a new one."""
+    given = request.headers.get("x-request-id", "")
+    name = given if _REQUEST_ID.fullmatch(given) else f"req_{new_id()}"
+    return Reply(status=reply.status, headers={**reply.headers, "x-request-id": name}, body=reply.body)

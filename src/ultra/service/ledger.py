@@ -1,0 +1,52 @@
+"""What the events of a run tell of its failures, and whether it has cost anything."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ultra.messages.events import Chunk, ModelFailed, ModelResponded, ModelRetrying, ModelStarted
+
+if TYPE_CHECKING:
+    from ultra.messages.events import Event
+    from ultra.messages.results import ModelFailure
+
+__all__ = ["Call", "Ledger", "call_of"]
+
+Call = tuple[str, int, str, int]
+"""Step, round, model and sample: what tells one call of a run from the others."""
+
+
+class Ledger:
+    """Keeps account of one run. `failures` are those of its models."""
+
+    def __init__(self) -> None:
+        self.failures: list[ModelFailure] = []
+        self._open: set[Call] = set()
+        self._paid = False
+
+    @property
+    def paid(self) -> bool:
+        """Whether a call may have cost money: one that was made, whatever became of it."""
+        return self._paid or bool(self._open)
+
+    def take(self, event: Event) -> None:
+        """Note what an event tells."""
+        match event:
+            case Chunk() | ModelRetrying():
+                self._paid = True
+            case ModelStarted():
+                self._open.add(call_of(event))
+            case ModelResponded():
+                self._open.discard(call_of(event))
+                self._paid = self._paid or not event.response.cached
+            case ModelFailed():
+                self._open.discard(call_of(event))
+                self._paid = self._paid or event.failure.attempts > 0
+                self.failures.append(event.failure)
+            case _:
+                pass
+
+
+def call_of(event: Chunk | ModelStarted | ModelResponded | ModelFailed) -> Call:
+    """Return which call an event is about."""
+    return event.stage, event.round, event.model_name, event.sample

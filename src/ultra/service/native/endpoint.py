@@ -1,0 +1,129 @@
+"""`POST /v1/runs`: a run with all its settings; its result, or its events as they happen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+import msgspec
+
+from ultra.messages.events import Chunk, ModelResponded, RunCompleted, RunFailed
+from ultra.service.bodies import read_json
+from ultra.service.http import EVENT_STREAM, JSON, Reply
+from ultra.service.ledger import Ledger
+from ultra.service.native.events import as_lines, as_sse, cleaned_result, without_words
+from ultra.service.native.request import NativeRequest, arguments_of
+from ultra.service.problems import problem_of
+from ultra.service.shared_run import SharedRun
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from contextlib import AsyncExitStack
+
+    from ultra.messages.events import Event
+    from ultra.orchestrator.streams import RunStream
+    from ultra.service.core import Service
+    from ultra.service.http import Request
+    from ultra.service.problems import Problem
+
+__all__ = ["answer_run"]
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+async def answer_run(service: Service, request: Request, who: str, held: AsyncExitStack) -> Reply:
+    """Answer a request for a run; the run is left when `held` is closed.
+
+    Raises:
+        Problem: the request is wrong, or the run failed before anything was sent.
+    """
+    body = read_json(request, NativeRequest, max_nesting=service.settings.max_nesting)
+    arguments = arguments_of(body, service.targets)
+    if body.stream:
+        stream = service.stream_of(body.prompt, arguments, who)
+        return await _streamed(service, stream, held, in_lines=_wants_lines(body, request))
+
+    def make() -> SharedRun:
+        return SharedRun(service.stream_of(body.prompt, arguments, who))
+
+    follower = held.enter_context(service.runs.joined(who, request, make))
+    await follower.run.end()
+    if follower.run.problem is not None:
+        raise follower.run.problem
+    assert follower.run.result is not None  # noqa: S101 - it has ended, and has no problem
+    headers = {"content-type": JSON, "x-ultra-run-id": follower.run.run_id}
+    return Reply(headers=headers, body=_encode(cleaned_result(follower.run.result)))
+
+
+def _wants_lines(body: NativeRequest, request: Request) -> bool:
+    if body.format is not None:
+        return body.format == "jsonl"
+    accepted = request.headers.get("accept", "")
+    return "application/jsonl" in accepted or "application/x-ndjson" in accepted
+
+
+async def _streamed(service: Service, stream: RunStream, held: AsyncExitStack, *, in_lines: bool) -> Reply:
+    """Answer with the events of a run, once one of its models has answered, or some time is over."""
+    await stream.__aenter__()
+
+    async def leave(*error: Any) -> bool | None:  # noqa: ANN401 - what `__aexit__` gets
+        with anyio.CancelScope(shield=True):  # the run is left whole, also where the client has hung up
+            return await stream.__aexit__(*error)
+
+    held.push_async_exit(leave)
+    events = _Events(stream, in_lines=in_lines)
+    with anyio.move_on_after(service.settings.commit_after):
+        await events.begin()
+    if events.problem is not None:
+        raise events.problem
+    headers = {**EVENT_STREAM, "x-ultra-run-id": stream.run_id}
+    if in_lines:
+        headers["content-type"] = "application/jsonl; charset=utf-8"
+    return Reply(headers=headers, body=events.encoded(service.settings.keepalive_interval))
+
+
+class _Events:
+    """The events of one run as bytes. `problem` is how it failed, once it has."""
+
+    def __init__(self, stream: RunStream, *, in_lines: bool) -> None:
+        self.problem: Problem | None = None
+        self._stream = stream
+        self._ledger = Ledger()
+        self._waiting: list[bytes] = []
+        self._encode = as_lines if in_lines else as_sse
+        self._alive = b"\n" if in_lines else b": ultra\n\n"
+
+    async def begin(self) -> None:
+        """Take events until a model has said something, or the run has ended; cancelling this loses none."""
+        while True:
+            event = await anext(self._stream)
+            self._waiting.append(await self._encoded(event))
+            if isinstance(event, Chunk | ModelResponded | RunCompleted | RunFailed):
+                return
+
+    async def encoded(self, interval: float) -> AsyncIterator[bytes]:
+        """Yield all events, and a sign of life after each silence of `interval` seconds."""
+        for event in self._waiting:
+            yield event
+        while True:
+            found: bytes | None = None
+            with anyio.move_on_after(interval):
+                try:
+                    found = await self._encoded(await anext(self._stream))
+                except StopAsyncIteration:
+                    return
+            yield found or self._alive
+
+    async def _encoded(self, event: Event) -> bytes:
+        self._ledger.take(event)
+        if isinstance(event, RunFailed):
+            self.problem = await self._failure()
+        return self._encode(without_words(event, self.problem))
+
+    async def _failure(self) -> Problem:
+        try:
+            with anyio.CancelScope(shield=True):  # it has ended, and its last event must not be lost
+                await self._stream.result()
+        except Exception as error:  # noqa: BLE001 - it is told in neutral words
+            return problem_of(error, self._ledger.failures, paid=self._ledger.paid)
+        raise AssertionError("the run has not failed")

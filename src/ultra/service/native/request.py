@@ -1,0 +1,93 @@
+"""The body of `POST /v1/runs`: what `MultiLLMOrchestrator.process_responses` takes, as JSON."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from msgspec import UNSET, Struct, UnsetType
+
+from ultra.errors import BadCall
+from ultra.messages.options import Quorum
+from ultra.messages.tools import ToolPolicy
+from ultra.service.problems import Problem
+from ultra.strategies.catalog import make_strategy
+
+if TYPE_CHECKING:
+    from ultra.service.targets import Targets
+
+__all__ = ["NativeRequest", "NativeStrategy", "arguments_of"]
+
+_ARGUMENTS: Final = (
+    *("stages", "models", "system", "timeout", "quorum", "grace", "max_cost", "use_cache", "samples"),
+    *("tools", "tool_choice", "tool_policy", "options"),
+)
+
+
+class NativeStrategy(Struct, forbid_unknown_fields=True):
+    """A strategy by its name, and its options."""
+
+    name: str
+    options: dict[str, Any] = {}
+
+
+class NativeRequest(Struct, forbid_unknown_fields=True):
+    """One run. `prompt` is a text, or messages in the form of OpenAI's or Anthropic's API.
+
+    `ensemble` names an ensemble, whose settings the others replace. `stream`: the events of the run are sent,
+    as `format` says; else the result alone. The other fields are arguments of `process_responses`.
+    """
+
+    prompt: str | list[dict[str, Any]]
+    ensemble: str | None = None
+    stages: list[str] | None = None
+    models: list[str] | None = None
+    strategy: str | NativeStrategy | None = None
+    system: str | None = None
+    timeout: float | None = None
+    quorum: Quorum | None = None
+    grace: float | None = None
+    max_cost: float | None = None
+    use_cache: bool | UnsetType = UNSET
+    samples: int | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    tool_policy: ToolPolicy | None = None
+    options: dict[str, Any] | None = None
+    stream: bool = False
+    format: Literal["sse", "jsonl"] | None = None
+
+
+_FORBIDDEN: Final = ("extra_headers", "extra_body")
+"""Options by which a request would change what is sent to a provider beside the question."""
+
+
+def arguments_of(body: NativeRequest, targets: Targets) -> dict[str, Any]:
+    """Return the arguments of `process_responses` but the prompt.
+
+    Raises:
+        Problem: there is no such ensemble or strategy.
+    """
+    arguments: dict[str, Any] = {}
+    if body.ensemble is not None:
+        target = targets.get(body.ensemble)
+        if target.kind != "ensemble":
+            text = f"{body.ensemble!r} is a model, and no ensemble; name it in models"
+            raise Problem.bad_request(text, param="ensemble")
+        arguments = dict(target.arguments)
+    for name in _ARGUMENTS:
+        value = getattr(body, name)
+        if value is not None and value is not UNSET:
+            arguments[name] = value
+    for name in _FORBIDDEN:
+        if name in (body.options or {}):
+            raise Problem.bad_request(f"options has {name!r}, which a request cannot set", param="options")
+    if body.strategy is not None:
+        given = body.strategy
+        name, options = (given, {}) if isinstance(given, str) else (given.name, given.options)
+        if body.stages is None:
+            arguments.pop("stages", None)
+        try:
+            arguments["strategy"] = make_strategy(name, options)
+        except BadCall as error:
+            raise Problem.bad_request(str(error), param="strategy") from None
+    return arguments

@@ -1,0 +1,184 @@
+"""What goes wrong, as clients are told: a status, a type and a code, and never the words of a provider."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Final
+
+from ultra.errors import (
+    AllAttemptsFailed,
+    BadCall,
+    DeadlineExceeded,
+    ModelError,
+    OrchestratorClosed,
+    QuorumNotReached,
+    StageFailed,
+    StrategyFailed,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ultra.messages.results import ModelFailure
+
+__all__ = ["Problem", "failed_models", "problem_of"]
+
+_BY_KIND: Final[Mapping[str, tuple[int, str, str, str]]] = {
+    "auth": (502, "server_error", "upstream_refused", "the provider did not accept this service's key"),
+    "bad_request": (400, "invalid_request_error", "upstream_refused", "the provider refused the request"),
+    "rate_limit": (429, "rate_limit_error", "rate_limit_exceeded", "the provider's rate limit is reached"),
+    "quota": (502, "server_error", "upstream_quota", "this service's account at the provider is used up"),
+    "overloaded": (503, "overloaded_error", "overloaded", "the provider is overloaded"),
+    "timeout": (504, "timeout_error", "deadline_exceeded", "the provider did not answer in time"),
+}
+"""Status, type, code and message for the kinds of failures of a single model; all others are 502."""
+
+_OTHER: Final = (502, "server_error", "model_failed", "the provider failed, or gave no usable answer")
+
+
+class Problem(Exception):
+    """A refusal or a failure, in neutral terms; each protocol has its own shape for it.
+
+    Args:
+        status: of HTTP.
+        type, code, param: OpenAI's words; `param` is the field of the request that is at fault.
+        message: what a client may read.
+        retry_after: seconds.
+        paid: whether the run may have cost money: then no client should retry by itself.
+        details: more for the field ``ultra`` of the error, such as the models that failed.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        type: str,  # noqa: A002 - OpenAI's word
+        code: str | None,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after: float | None = None,
+        paid: bool = False,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.type = type
+        self.code = code
+        self.message = message
+        self.param = param
+        self.retry_after = retry_after
+        self.paid = paid
+        self.details = dict(details or {})
+
+    @classmethod
+    def bad_request(
+        cls, message: str, *, code: str | None = "invalid_value", param: str | None = None
+    ) -> Problem:
+        """Return the refusal of a request that is wrong."""
+        return cls(400, "invalid_request_error", code, message, param=param)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers that say when to try again, and whether to."""
+        found = {} if self.retry_after is None else {"retry-after": str(math.ceil(self.retry_after))}
+        if self.paid:
+            found["x-should-retry"] = "false"
+        return found
+
+    def as_openai(self) -> dict[str, Any]:
+        """Return the body of OpenAI's protocol."""
+        error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        return {"error": error | ({"ultra": self.details} if self.details else {})}
+
+
+def failed_models(failures: Sequence[ModelFailure]) -> list[dict[str, Any]]:
+    """Return which models failed, in which stage, and by what kind of error: no text of a provider."""
+    return [
+        {"model": each.model_name, "stage": each.stage, "error": each.kind or each.error} for each in failures
+    ]
+
+
+def problem_of(  # noqa: PLR0911 - one for each class of error
+    error: Exception,
+    failures: Sequence[ModelFailure] = (),
+    *,
+    paid: bool = False,
+    single: bool = False,
+) -> Problem:
+    """Return what clients are told of the error of a run.
+
+    `failures` are those of its models. `paid`: a call may have cost money. `single`: the run is of one model,
+    and what is wrong with that is what is told.
+    """
+    details = {"failed_models": failed_models(failures)} if failures else {}
+    match error:
+        case Problem():
+            return error
+        case BadCall():
+            return Problem.bad_request(_in_words_of_the_wire(str(error)))
+        case DeadlineExceeded():
+            return _problem(_BY_KIND["timeout"], "the run did not end in time", paid=paid, details=details)
+        case QuorumNotReached():
+            return _unanswered(error, failures, details, paid=paid, single=single)
+        case StageFailed() | StrategyFailed():
+            text = "the strategy of this ensemble failed"
+            return Problem(500, "server_error", "strategy_failed", text, paid=paid, details=details)
+        case OrchestratorClosed():
+            return Problem(503, "overloaded_error", "shutting_down", "the service is ending", retry_after=1.0)
+        case _:
+            text = "the service failed; its log has the error"
+            return Problem(500, "server_error", "internal_error", text, paid=paid, details=details)
+
+
+def _unanswered(
+    error: QuorumNotReached,
+    failures: Sequence[ModelFailure],
+    details: Mapping[str, Any],
+    *,
+    paid: bool,
+    single: bool,
+) -> Problem:
+    if failures and all(failure.error == "DeadlineExceeded" for failure in failures):
+        return _problem(_BY_KIND["timeout"], "the run did not end in time", paid=paid, details=details)
+    wait = _retry_after(error)
+    if not paid and failures and all(failure.kind == "overloaded" for failure in failures):
+        text = "the models of this run are failing, and are given time to recover"
+        return Problem(503, "overloaded_error", "overloaded", text, retry_after=wait or 1.0, details=details)
+    if single:
+        kind = failures[-1].kind if failures else None
+        found = _BY_KIND.get(kind or "", _OTHER)
+        return _problem(found, found[3], paid=paid, details=details, retry_after=wait)
+    if error.stage == "synthesis":
+        text = "no model could write the answer"
+        return Problem(502, "server_error", "judge_failed", text, paid=paid, details=details)
+    text = f"{error.answered} of the {error.needed} answers that are needed came; the other models failed"
+    return Problem(502, "server_error", "quorum_not_reached", text, paid=paid, details=details)
+
+
+def _problem(
+    found: tuple[int, str, str, str],
+    message: str,
+    *,
+    paid: bool,
+    details: Mapping[str, Any],
+    retry_after: float | None = None,
+) -> Problem:
+    status, kind, code, _ = found
+    return Problem(status, kind, code, message, paid=paid, details=details, retry_after=retry_after)
+
+
+def _retry_after(error: BaseException | None) -> float | None:
+    """Return the seconds that the causes of an error name, the shortest of several."""
+    if isinstance(error, BaseExceptionGroup):
+        waits = [wait for each in error.exceptions if (wait := _retry_after(each)) is not None]
+        return min(waits, default=None)
+    if isinstance(error, ModelError):
+        return error.retry_after
+    if isinstance(error, (AllAttemptsFailed, QuorumNotReached)):
+        return _retry_after(error.__cause__)
+    return None
+
+
+def _in_words_of_the_wire(message: str) -> str:
+    """Return an error of the library with the names of the request's fields."""
+    return message.replace("prompt[", "messages[").replace("the prompt is", "messages is")

@@ -1,0 +1,165 @@
+"""The runs under way, and those that have just ended: equal requests share one.
+
+Clients retry by themselves, and each retry of a run would cost all of its calls again. So a request that is
+equal to one under way joins it, a failure that cost money is given again for some seconds, and a request with
+an `Idempotency-Key` gets what the first one of that key got.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from hashlib import blake2b
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import anyio
+
+from ultra.service.problems import Problem
+from ultra.service.shared_run import Place, SharedRun
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from anyio.abc import TaskGroup
+
+    from ultra.config.serving import ServeConfig
+    from ultra.service.http import Request
+
+__all__ = ["Follower", "Runs"]
+
+_MOST_REMEMBERED: Final = 1000
+_LONGEST_KEY: Final = 255
+
+
+class _Key(NamedTuple):
+    who: str
+    name: str
+    by_client: bool  # whether the client named it, by `Idempotency-Key`
+
+
+class _Entry(NamedTuple):
+    run: SharedRun
+    digest: bytes
+
+
+class Follower:
+    """One request that follows a run.
+
+    Attributes:
+        run: the run.
+        place: how far the request has come in its text.
+        linger: seconds that the run goes on if this request leaves it as the last one.
+    """
+
+    def __init__(self, run: SharedRun, linger: float) -> None:
+        self.run = run
+        self.place = Place()
+        self.linger = linger
+
+
+class Runs:
+    """The runs of one service. They live in `tasks`, which waits for them."""
+
+    def __init__(self, tasks: TaskGroup, settings: ServeConfig) -> None:
+        self._tasks = tasks
+        self._settings = settings
+        self._known: dict[_Key, _Entry] = {}
+        self._forgotten_at: list[tuple[float, int, _Key, SharedRun]] = []  # a heap, of runs that have ended
+        self._count = 0
+        self._under_way: dict[SharedRun, None] = {}
+
+    @contextmanager
+    def joined(self, who: str, request: Request, make: Callable[[], SharedRun]) -> Iterator[Follower]:
+        """Enter the run of this request: one that is known, or the one of ``make()``, which is started.
+
+        `who` sends the request; nobody joins the runs of others. Leaving the block leaves the run; once the
+        last request has left it, it is cancelled.
+
+        Raises:
+            Problem: the `Idempotency-Key` was used for another request, or cannot be one.
+        """
+        self._forget_old()
+        key, digest = self._key_of(who, request)
+        entry = None if key is None else self._known.get(key)
+        if entry is not None and entry.digest != digest:
+            text = "this Idempotency-Key was used for another request; give each request its own"
+            raise Problem.bad_request(text, code="idempotency_key_reused", param="Idempotency-Key")
+        known = None if entry is None or entry.run.is_cancelled else entry.run
+        run = known or self._started(key, digest, make())
+        follower = Follower(run, self._settings.linger)
+        run.readers += 1
+        try:
+            yield follower
+        finally:
+            run.readers -= 1
+            if not run.readers and not run.has_ended:
+                self._leave(run, follower.linger)
+
+    async def close(self) -> None:
+        """Cancel the runs under way, and wait for their end."""
+        with anyio.CancelScope(shield=True):
+            for run in tuple(self._under_way):
+                run.cancel()
+            for run in tuple(self._under_way):
+                await run.end()
+
+    def _key_of(self, who: str, request: Request) -> tuple[_Key | None, bytes]:
+        digest = blake2b(request.path.encode() + b"\0" + request.body, digest_size=16).digest()
+        named = request.headers.get("idempotency-key")
+        if named is not None:
+            if not (0 < len(named) <= _LONGEST_KEY and named.isprintable()):
+                text = f"an Idempotency-Key has 1 to {_LONGEST_KEY} characters that can be printed"
+                raise Problem.bad_request(text, param="Idempotency-Key")
+            return _Key(who, named, by_client=True), digest
+        return (_Key(who, digest.hex(), by_client=False) if self._settings.join else None), digest
+
+    def _started(self, key: _Key | None, digest: bytes, run: SharedRun) -> SharedRun:
+        if key is not None:
+            self._known[key] = _Entry(run, digest)
+        self._under_way[run] = None
+        self._tasks.start_soon(self._carry_out, key, run)
+        return run
+
+    async def _carry_out(self, key: _Key | None, run: SharedRun) -> None:
+        try:
+            await run.carry_out()
+        finally:
+            del self._under_way[run]
+            if key is not None:
+                self._keep(key, run)
+
+    def _keep(self, key: _Key, run: SharedRun) -> None:
+        """Keep a run that has ended for as long as it may be asked for again."""
+        seconds = 0.0
+        if run.problem is not None and not run.is_cancelled:
+            seconds = self._settings.remember_failures if run.problem.paid else 0.0
+        elif run.result is not None and key.by_client:
+            seconds = self._settings.remember_results
+        if seconds <= 0:
+            self._forget(key, run)
+            return
+        self._count += 1
+        heappush(self._forgotten_at, (anyio.current_time() + seconds, self._count, key, run))
+        while len(self._forgotten_at) > _MOST_REMEMBERED:
+            self._forget(*heappop(self._forgotten_at)[2:])
+
+    def _forget_old(self) -> None:
+        now = anyio.current_time()
+        while self._forgotten_at and self._forgotten_at[0][0] <= now:
+            self._forget(*heappop(self._forgotten_at)[2:])
+
+    def _forget(self, key: _Key, run: SharedRun) -> None:
+        entry = self._known.get(key)
+        if entry is not None and entry.run is run:
+            del self._known[key]
+
+    def _leave(self, run: SharedRun, linger: float) -> None:
+        if linger <= 0:
+            run.cancel()
+        else:
+            self._tasks.start_soon(self._cancel_later, run, linger)
+
+    async def _cancel_later(self, run: SharedRun, seconds: float) -> None:
+        await run.end(within=seconds)
+        if not run.readers:
+            run.cancel()

@@ -1,0 +1,114 @@
+"""Making the service: of a configuration, or of what can be used here without one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from ultra.clients.http.client import HTTPClient
+from ultra.clients.providers import connect, models_with_keys
+from ultra.config.file import ConfigurationFile
+from ultra.config.loading import Configuration, load_configuration
+from ultra.config.serving import ServeConfig
+from ultra.config.trust import check_trust
+from ultra.errors import BadCall, MissingExtra
+from ultra.orchestrator.orchestrator import MultiLLMOrchestrator
+from ultra.service.core import Service
+from ultra.strategies.best_of import BestOf
+from ultra.strategies.synthesize import Synthesize
+
+if TYPE_CHECKING:
+    from ultra.service.access import Authenticator
+    from ultra.strategies.base import Strategy
+
+__all__ = ["DEFAULT_ENSEMBLE", "found_configuration", "make_service"]
+
+DEFAULT_ENSEMBLE: Final = "ultra"
+"""The ensemble of all models, which there is unless the configuration has one of that name."""
+
+_VARIABLE: Final = "ULTRA_CONFIG"
+_FILE: Final = "ultra.toml"
+
+
+class _Served(MultiLLMOrchestrator):
+    """An orchestrator whose clients tell that a service asks."""
+
+    def register_model(self, name: str, client: object, weight: float = 1.0, **policies: Any) -> None:  # noqa: ANN401 - those of the base class
+        for each in client if isinstance(client, list | tuple) else (client,):
+            if isinstance(each, HTTPClient):
+                each.tell_depth(1)
+        super().register_model(name, client, weight, **policies)
+
+
+def found_configuration() -> Configuration | None:
+    """Return the configuration that ``ULTRA_CONFIG`` names, or ``ultra.toml`` if it is here and trusted.
+
+    None: there is none.
+
+    Raises:
+        ConfigError: it is wrong; or it was found, asks for more than models and limits, and is not trusted.
+    """
+    named = os.environ.get(_VARIABLE)
+    if named:
+        return load_configuration(named)
+    if not Path(_FILE).is_file():
+        return None
+    file = ConfigurationFile.read(_FILE)
+    check_trust(file, f"pass --config {_FILE}, or set {_VARIABLE}={_FILE}")
+    return load_configuration(file)
+
+
+def make_service(
+    source: str | Path | Configuration | None = None, *, access: Authenticator | None = None
+) -> Service:
+    """Return a service with the models and ensembles of a configuration.
+
+    Without one, it has a model of each provider whose key is set, or else the voices of the embedded model.
+    In any case there is an ensemble ``ultra`` of all models, unless something else has that name.
+
+    Raises:
+        ConfigError: something in the configuration is not allowed.
+        BadCall: no key is set, and the embedded model is not installed.
+        MissingExtra: a model needs packages that are not installed.
+    """
+    if source is None:
+        return _without_configuration(access)
+    configuration = load_configuration(source)
+    orchestrator = _Served.from_config(configuration)
+    run = configuration.run
+    strategy = run.load_strategy()
+    _add_default(orchestrator, {})
+    return Service(orchestrator, configuration.serve, strategy=strategy, quorum=run.quorum, access=access)
+
+
+def _without_configuration(access: Authenticator | None) -> Service:
+    orchestrator = _Served()
+    found = models_with_keys()
+    strategy: Strategy = Synthesize(stages=("initial", "synthesis"), keep_unanimous=True)
+    if not found:
+        found, strategy = _embedded(), BestOf()  # a model this small merges answers into worse ones
+    for identifier in found:
+        orchestrator.register_model(identifier.replace(":", "/", 1), connect(identifier))
+    _add_default(orchestrator, {"strategy": strategy})
+    return Service(orchestrator, ServeConfig(), strategy=strategy, access=access)
+
+
+def _add_default(orchestrator: MultiLLMOrchestrator, arguments: dict[str, Any]) -> None:
+    taken = {*orchestrator.get_ensembles(), *orchestrator.get_prioritized_models()}
+    if DEFAULT_ENSEMBLE not in taken:
+        orchestrator.add_ensemble(DEFAULT_ENSEMBLE, description="all models together", **arguments)
+
+
+def _embedded() -> tuple[str, ...]:
+    try:
+        from ultra.clients.local.client import VOICES  # noqa: PLC0415 - only where no key is set
+        from ultra.clients.local.embedded import find_model  # noqa: PLC0415 - as above
+
+        find_model()
+    except MissingExtra as missing:
+        raise BadCall(
+            "no provider's key is set, such as OPENAI_API_KEY ('ultra models' lists them), and there is no "
+            f"local model: {missing}"
+        ) from None
+    return tuple(f"local:{voice}" for voice in VOICES)

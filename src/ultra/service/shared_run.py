@@ -1,0 +1,188 @@
+"""One run that several requests may follow: its text so far, its progress, and how it ended.
+
+The text is kept once, whoever reads it and however slowly: a request that streams keeps only its place in it.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from ultra._support.log import get_logger
+from ultra.messages.events import Chunk, ModelResponded, StageStarted
+from ultra.service.ledger import Ledger, call_of
+from ultra.service.problems import Problem, problem_of
+
+if TYPE_CHECKING:
+    from ultra.messages.events import Event
+    from ultra.messages.results import OrchestrationResult
+    from ultra.orchestrator.streams import RunStream
+    from ultra.service.ledger import Call
+
+__all__ = ["ANSWER_STEPS", "Place", "SharedRun"]
+
+ANSWER_STEPS: Final = frozenset({"synthesis", "answer"})
+"""The steps whose text is the answer of the run as soon as it is written."""
+
+_log = get_logger("ultra.service")
+
+
+class Place:
+    """How far one reader has come in the text of a run."""
+
+    def __init__(self) -> None:
+        self.version = 0
+        self.pieces = 0
+
+    @property
+    def has_read(self) -> bool:
+        """Whether it has read any text."""
+        return self.pieces > 0
+
+
+class SharedRun:
+    """A run of the service. `stream` is what is run; `is_single`: it asks one model, and not an ensemble.
+
+    Attributes:
+        run_id: the name of the run.
+        created: when it began, in seconds of Unix time.
+        result: what it came to, once it has ended well.
+        problem: how it failed, once it has failed.
+        asked, answered: how many models were asked, and have answered, before the answer is written.
+        readers: how many requests follow it.
+    """
+
+    def __init__(self, stream: RunStream, *, is_single: bool = False) -> None:
+        self.run_id = stream.run_id
+        self.created = int(time.time())
+        self.result: OrchestrationResult | None = None
+        self.problem: Problem | None = None
+        self.asked = 0
+        self.answered = 0
+        self.readers = 0
+        self._stream = stream
+        self._is_single = is_single
+        self._ledger = Ledger()
+        self._texts: list[list[str]] = [[]]  # versions of the answer; a later one is written after a failure
+        self._writer: Call | None = None
+        self._changed: anyio.Event | None = None
+        self._scope = anyio.CancelScope()
+
+    # --- the run itself --------------------------------------------------------------------------------
+
+    async def carry_out(self) -> None:
+        """Run it to its end, or until `cancel`; nothing is raised."""
+        try:
+            # Leaving the block must not be cut short, so only what is in it can be cancelled.
+            with anyio.CancelScope(shield=True):
+                async with self._stream as stream:
+                    with self._scope:
+                        async for event in stream:
+                            self._take(event)
+                        self.result = await stream.result()
+        except Exception as error:  # noqa: BLE001 - it becomes the answer of each request
+            self._fail(error)
+        finally:
+            if self.result is None and self.problem is None:
+                text = "the run was cancelled"
+                self.problem = Problem(503, "server_error", "cancelled", text, paid=self.paid)
+            del self._stream
+            self._tell()
+
+    def cancel(self) -> None:
+        """Cancel the run, unless it has ended."""
+        self._scope.cancel()
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether it was cancelled, by `cancel`."""
+        return self._scope.cancel_called
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is over."""
+        return self.result is not None or self.problem is not None
+
+    @property
+    def paid(self) -> bool:
+        """Whether a call of it may have cost money."""
+        return self._ledger.paid
+
+    def _fail(self, error: Exception) -> None:
+        self.problem = problem_of(error, self._ledger.failures, paid=self.paid, single=self._is_single)
+        if self.problem.status == 500:  # noqa: PLR2004 - of HTTP
+            _log.error("run failed", run_id=self.run_id, exc_info=error)
+
+    def _take(self, event: Event) -> None:
+        self._ledger.take(event)
+        match event:
+            case Chunk() if event.stage in ANSWER_STEPS:
+                self._add(event)
+            case StageStarted() if event.stage not in ANSWER_STEPS:
+                self.asked, self.answered = len(event.models), 0
+            case ModelResponded() if event.stage not in ANSWER_STEPS:
+                self.answered += 1
+            case _:
+                pass
+
+    def _add(self, chunk: Chunk) -> None:
+        writer = call_of(chunk)
+        if self._texts[-1] and (chunk.restart or self._writer != writer):
+            self._texts.append([])
+        self._writer = writer
+        if chunk.text:
+            self._texts[-1].append(chunk.text)
+            self._tell()
+
+    # --- those who follow it -----------------------------------------------------------------------------
+
+    def read(self, place: Place) -> str:
+        """Return the text of the answer that came since the reader was here; it moves on.
+
+        Text of a later version is not returned to a reader who has read an earlier one: see `rest`.
+        """
+        newest = len(self._texts) - 1
+        if place.version != newest and not place.has_read:
+            place.version = newest
+        pieces = self._texts[place.version]
+        if place.version != newest or place.pieces == len(pieces):
+            return ""
+        text = "".join(pieces[place.pieces :])
+        place.pieces = len(pieces)
+        return text
+
+    def rest(self, place: Place, whole: str) -> str | None:
+        """Return what is missing to the `whole` answer; None: the reader has read what is no part of it."""
+        said = "".join(self._texts[place.version][: place.pieces]).lstrip()
+        whole = whole.lstrip()  # space around a text may be taken off it once it is whole
+        if whole.startswith(said):
+            return whole[len(said) :]
+        return "" if said.rstrip() == whole.rstrip() else None
+
+    async def change(self, within: float) -> None:
+        """Wait until something is new, or so many seconds are over."""
+        if self.has_ended or within <= 0:
+            return
+        if self._changed is None:
+            self._changed = anyio.Event()
+        with anyio.move_on_after(within):
+            await self._changed.wait()
+
+    async def beginning(self, within: float) -> None:
+        """Wait until the answer begins, the run has ended, or so many seconds are over."""
+        with anyio.move_on_after(within):
+            while not (self.has_ended or self._texts[-1]):
+                await self.change(float("inf"))
+
+    async def end(self, within: float | None = None) -> None:
+        """Wait until it has ended, or so many seconds are over."""
+        with anyio.move_on_after(within):
+            while not self.has_ended:
+                await self.change(float("inf"))
+
+    def _tell(self) -> None:
+        changed, self._changed = self._changed, None
+        if changed is not None:
+            changed.set()
