@@ -97,6 +97,8 @@ def read_chat(body: ChatRequest, targets: Targets) -> ChatRun:
     if body.tools:
         run["tools"] = body.tools
         run["tool_choice"] = _tool_choice(body)
+    elif body.tool_choice is not None and body.tool_choice != "none":
+        raise Problem.bad_request("tool_choice: there are no tools", param="tool_choice")
     return ChatRun(
         model=body.model,
         messages=messages,

@@ -67,8 +67,10 @@ async def _streamed(service: Service, stream: RunStream, held: AsyncExitStack, *
     await stream.__aenter__()
 
     async def leave(*error: Any) -> bool | None:  # noqa: ANN401 - what `__aexit__` gets
+        left: bool | None = None
         with anyio.CancelScope(shield=True):  # the run is left whole, also where the client has hung up
-            return await stream.__aexit__(*error)
+            left = await stream.__aexit__(*error)
+        return left  # noqa: RET504 - mypy takes it that the scope may swallow the error
 
     held.push_async_exit(leave)
     events = _Events(stream, in_lines=in_lines)

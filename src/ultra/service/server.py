@@ -1,0 +1,127 @@
+"""Serving on trio, by Hypercorn, with an end in order: no request is dropped that can be answered in time."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import socket
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import trio
+
+from ultra.errors import BadCall, MissingExtra
+from ultra.service.access import is_loopback
+from ultra.service.app import make_app
+
+try:
+    from hypercorn.config import Config, Sockets
+    from hypercorn.trio import serve as hypercorn_serve
+except ImportError:
+    raise MissingExtra("the service", "serve") from None
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from ultra.service.core import Service
+
+__all__ = ["check_address", "listen", "prepare_process", "serve"]
+
+_HEAD_TIMEOUT: Final = 30.0
+"""Seconds that a client may take to send the head of a request, and that a connection may be idle."""
+
+_HEAD_BYTES: Final = 2**16
+_STALLED: Final = 60_000
+"""Milliseconds after which a client is given up that takes nothing of what is sent to it."""
+
+_AFTER_DRAIN: Final = 1.0
+"""Seconds for what was not answered in time to end, once it is cancelled."""
+
+_THRESHOLDS: Final = (50_000, 50, 100)
+"""Of the garbage collector: with Python's own, it takes more than half of the time of many runs at once."""
+
+
+def check_address(service: Service, host: str) -> None:
+    """Raise `BadCall` if the service is for this machine alone, and `host` is no loopback address."""
+    if service.access.needs_loopback and not is_loopback(host):
+        raise BadCall(
+            f"--host is {host!r}, and there are no keys: everybody who reaches the service could spend your "
+            "money. Without keys it listens on 127.0.0.1, ::1 or localhost only"
+        )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens; 0 takes a free port. Raises `OSError`."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.create_server((host, port), family=family, backlog=1024)
+    with suppress(AttributeError, OSError):  # not every system has it; connections inherit it
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _STALLED)
+    return listening
+
+
+def prepare_process() -> None:
+    """Let the garbage collector look at what a service makes, and not at all that was imported.
+
+    For a process that does nothing but serve.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_THRESHOLDS)
+
+
+async def serve(
+    service: Service,
+    listening: socket.socket,
+    *,
+    announce: Callable[[str], None],
+    signals: AsyncIterator[int],
+) -> None:
+    """Serve until a signal comes; then drain, and end.
+
+    New requests are refused with status 503 from then on, and those under way are answered, as long as
+    `drain_grace` of the settings allows; a second signal ends the waiting.
+
+    Args:
+        service: what answers; its actors live as long as this.
+        listening: the socket; it is closed at the end.
+        announce: is called with the address once requests are answered.
+        signals: yields the signals that end it.
+    """
+    ended = trio.Event()
+    config = _Config(listening)
+    app = cast("Any", make_app(service))  # Hypercorn and Starlette have each their own types for ASGI
+    async with trio.open_nursery() as nursery:
+        run = partial(hypercorn_serve, app, config, shutdown_trigger=ended.wait, mode="asgi")
+        urls: list[str] = await nursery.start(run)
+        announce(urls[0])
+        await anext(signals)
+        async with trio.open_nursery() as draining:
+            draining.start_soon(_cancel_at_signal, signals, draining.cancel_scope)
+            await service.drain(service.settings.drain_grace)
+            draining.cancel_scope.cancel()
+        ended.set()
+
+
+async def _cancel_at_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    await anext(signals)
+    scope.cancel()
+
+
+class _Config(Config):
+    """Serves one given socket."""
+
+    def __init__(self, listening: socket.socket) -> None:
+        super().__init__()
+        self.errorlog = logging.getLogger("ultra.service.server")
+        self.include_server_header = False
+        self.keep_alive_timeout = _HEAD_TIMEOUT
+        self.keep_alive_max_requests = 1_000_000
+        self.h11_max_incomplete_size = _HEAD_BYTES
+        self.h2_max_header_list_size = _HEAD_BYTES
+        self.graceful_timeout = _AFTER_DRAIN
+        self._listening = listening
+
+    def create_sockets(self) -> Sockets:
+        """Return the socket."""
+        return Sockets(secure_sockets=[], insecure_sockets=[self._listening], quic_sockets=[])

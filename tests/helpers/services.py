@@ -1,0 +1,143 @@
+"""Services of scripted models: asked through the core, or over a real socket."""
+
+from __future__ import annotations
+
+import json
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import anyio
+import httpx
+import trio
+from hypercorn.config import Config
+from hypercorn.trio import serve
+
+from ultra import MultiLLMOrchestrator, RetryPolicy
+from ultra.config.serving import ServeConfig
+from ultra.service.app import make_app
+from ultra.service.core import Service
+from ultra.service.http import Request
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from ultra.service.access import Authenticator
+
+CHAT = "/v1/chat/completions"
+
+
+def service_of(
+    models: Mapping[str, object],
+    *,
+    settings: ServeConfig | None = None,
+    access: Authenticator | None = None,
+    ensemble: Mapping[str, Any] | None = None,
+    cache: bool = False,
+) -> Service:
+    """A service of these models, the first with the highest weight, and an ensemble ``council`` of them all.
+
+    Nothing is retried, so that each call of a model is one that was asked for.
+    """
+    orchestrator = MultiLLMOrchestrator(cache_enabled=cache, retry=RetryPolicy(max_retries=0))
+    for number, (name, model) in enumerate(models.items()):
+        orchestrator.register_model(name, model, float(len(models) - number))
+    orchestrator.add_ensemble("council", **{"stages": ["initial", "synthesis"], **(ensemble or {})})
+    return Service(orchestrator, settings or ServeConfig(), access=access)
+
+
+def chat(model: str = "council", text: str = "Which city?", **more: Any) -> dict[str, Any]:
+    """The body of a request for a chat completion."""
+    return {"model": model, "messages": [{"role": "user", "content": text}], **more}
+
+
+class Answer(NamedTuple):
+    """What was answered; `pieces` are the parts of the body, each with the second of its arrival."""
+
+    status: int
+    headers: Mapping[str, str]
+    pieces: list[tuple[float, bytes]]
+
+    @property
+    def body(self) -> bytes:
+        """The whole body."""
+        return b"".join(piece for _, piece in self.pieces)
+
+    @property
+    def json(self) -> Any:
+        """The body, decoded."""
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """What the body tells of an error."""
+        error: dict[str, Any] = self.json["error"]
+        return error
+
+    @property
+    def chunks(self) -> list[dict[str, Any]]:
+        """The objects of an event stream, without its end."""
+        return [json.loads(line) for line in data_of(self.body) if line != b"[DONE]"]
+
+    @property
+    def text(self) -> str:
+        """The text that a stream of chat completions adds up to."""
+        return text_of(self.chunks)
+
+
+def data_of(body: bytes) -> list[bytes]:
+    """The data of the events of a stream."""
+    return [line.removeprefix(b"data: ") for line in body.split(b"\n") if line.startswith(b"data: ")]
+
+
+def text_of(chunks: list[dict[str, Any]]) -> str:
+    """The text of chunks of a chat completion."""
+    choices = [choice for chunk in chunks for choice in chunk.get("choices", ())]
+    return "".join(choice["delta"].get("content") or "" for choice in choices)
+
+
+async def ask(
+    service: Service,
+    body: object,
+    path: str = CHAT,
+    *,
+    method: str = "POST",
+    headers: Mapping[str, str] | None = None,
+    peer: str | None = "127.0.0.1",
+) -> Answer:
+    """Ask the core of a running service, on any loop."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    request = Request(method=method, path=path, headers=headers or {}, body=data, peer=peer)
+    began = anyio.current_time()
+    async with service.answering(request) as reply:
+        if isinstance(reply.body, bytes):
+            pieces = [(anyio.current_time() - began, reply.body)]
+        else:
+            pieces = [(anyio.current_time() - began, piece) async for piece in reply.body]
+        return Answer(reply.status, reply.headers, pieces)
+
+
+@asynccontextmanager
+async def serving(service: Service) -> AsyncIterator[str]:
+    """Serve it by Hypercorn, on a socket of this machine; yields the address."""
+    config = Config()
+    config.bind = ["127.0.0.1:0"]
+    config.errorlog = None
+    config.graceful_timeout = 1
+    ended = trio.Event()
+    async with trio.open_nursery() as nursery:
+        app = cast("Any", make_app(service))
+        run = partial(serve, app, config, shutdown_trigger=ended.wait, mode="asgi")
+        urls: list[str] = await nursery.start(run)
+        yield urls[0]
+        ended.set()
+
+
+@asynccontextmanager
+async def client_of(service: Service) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a service on a real socket."""
+    async with (
+        serving(service) as url,
+        httpx.AsyncClient(base_url=url, trust_env=False, timeout=30) as client,
+    ):
+        yield client
