@@ -116,7 +116,8 @@ class Deployments:
     @property
     def info(self) -> ModelInfo:
         """What is known of the model: of its first deployment, with the smallest window of all."""
-        return replace(self._adapters[0].info, context_window=self.context_window)
+        info = self._adapters[0].info
+        return replace(info, context_window=self.context_window or info.context_window)
 
     @property
     def context_window(self) -> int | None:
