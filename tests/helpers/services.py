@@ -20,9 +20,12 @@ from ultra.service.core import Service
 from ultra.service.http import Request
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from ultra.service.access import Authenticator
+
+PATIENCE = 30.0
+"""Seconds after which a test gives up: far more than anything takes."""
 
 CHAT = "/v1/chat/completions"
 
@@ -115,6 +118,13 @@ async def ask(
         else:
             pieces = [(anyio.current_time() - began, piece) async for piece in reply.body]
         return Answer(reply.status, reply.headers, pieces)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait until it holds: for what another thread, or a task of a server, does and tells nobody."""
+    with anyio.fail_after(PATIENCE):
+        while not holds():  # noqa: ASYNC110 - there is no event
+            await anyio.sleep(0.01)
 
 
 @asynccontextmanager

@@ -19,7 +19,7 @@ import uvicorn
 
 from helpers.command_line import environment
 from helpers.event_loops import on_asyncio
-from helpers.services import CHAT, chat, service_of
+from helpers.services import CHAT, chat, service_of, until
 from ultra.config.serving import ServeConfig
 from ultra.service.app import make_app
 from ultra.service.server import listen
@@ -42,8 +42,7 @@ async def under_uvicorn(service: Service) -> AsyncIterator[str]:
     server = uvicorn.Server(config)
     async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as tasks:
         tasks.create_task(server.serve(sockets=[listener]))
-        while not server.started:
-            await asyncio.sleep(0.01)
+        await until(lambda: server.started)
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         server.should_exit = True
 
@@ -74,8 +73,7 @@ async def test_uvicorn_streams_the_text_as_it_is_written_and_a_hang_up_cancels()
             async for line in response.aiter_lines():
                 if "It " in line:
                     break
-        while model.running:
-            await asyncio.sleep(0.01)
+        await until(lambda: not model.running)
 
     assert model.cancelled == 1
 
@@ -87,8 +85,7 @@ async def test_uvicorn_cancels_a_plain_request_that_is_given_up() -> None:
     async with under_uvicorn(service) as url, httpx.AsyncClient(base_url=url, trust_env=False) as client:
         with pytest.raises(httpx.ReadTimeout):
             await client.post(CHAT, json=chat("a"), timeout=0.3)
-        while model.running:
-            await asyncio.sleep(0.01)
+        await until(lambda: not model.running)
 
     assert model.cancelled == 1
 

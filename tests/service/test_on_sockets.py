@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 import openai
 import pytest
 import trio
 
-from helpers.services import CHAT, chat, client_of, service_of, serving, text_of
+from helpers.services import CHAT, chat, client_of, service_of, serving, text_of, until
 from ultra import ModelError, Usage
 from ultra.clients import connect
 from ultra.config.serving import ServeConfig
@@ -21,7 +21,6 @@ from ultra.service.core import Service
 from ultra.service.server import listen, serve
 from ultra.service.setup import _Served
 from ultra.testing import FakeAnswer, FakeModel
-
 
 PATIENCE = 20.0
 
@@ -179,7 +178,7 @@ async def hung_up_on(url: str, body: object) -> trio.SocketStream:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_client_that_hangs_up_cancels_the_calls_of_its_run(stream: bool) -> None:
+async def test_a_client_that_hangs_up_cancels_the_calls_of_its_run(*, stream: bool) -> None:
     models = {"a": FakeModel(seconds=inf), "b": FakeModel(seconds=inf)}
     service = service_of(models, settings=ServeConfig(linger=0))
     async with serving(service) as url:
@@ -187,9 +186,7 @@ async def test_a_client_that_hangs_up_cancels_the_calls_of_its_run(stream: bool)
         for model in models.values():
             await model.asked.wait()
         await connection.aclose()
-        with trio.fail_after(PATIENCE):
-            while any(model.running for model in models.values()):
-                await trio.sleep(0.01)
+        await until(lambda: not any(model.running for model in models.values()))
 
     assert [model.cancelled for model in models.values()] == [1, 1]
 
@@ -289,8 +286,7 @@ async def test_a_signal_lets_what_is_under_way_be_answered_and_refuses_the_rest(
                 nursery.start_soon(ask_one, client)
                 await model.asked.wait()
                 await send.send(15)
-                while not service.is_draining:
-                    await trio.sleep(0.01)
+                await until(lambda: service.is_draining)
                 refused = await client.post(CHAT, json=chat("a", text="late"))
                 ready = await client.get("/readyz")
                 alive = await client.get("/healthz")

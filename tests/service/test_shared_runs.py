@@ -127,7 +127,7 @@ async def left_after(seconds: float, service: Any, body: Any) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_request_that_is_given_up_cancels_its_run(autojump_clock: MockClock, stream: bool) -> None:
+async def test_a_request_that_is_given_up_cancels_its_run(autojump_clock: MockClock, *, stream: bool) -> None:
     models = {"a": FakeModel(seconds=inf), "b": FakeModel(seconds=inf)}
     service = service_of(models)
     async with service.running():
@@ -198,10 +198,9 @@ async def test_the_end_of_the_service_cancels_what_is_under_way(autojump_clock: 
     async def one() -> None:
         answers.append(await ask(service, chat("a")))
 
-    async with trio.open_nursery() as nursery:
-        async with service.running():
-            nursery.start_soon(one)
-            await model.asked.wait()
+    async with trio.open_nursery() as nursery, service.running():
+        nursery.start_soon(one)
+        await model.asked.wait()
 
     assert model.cancelled == 1
     assert answers[0].status == 503

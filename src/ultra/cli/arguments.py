@@ -26,6 +26,7 @@ __all__ = [
     "Question",
     "RequestedModel",
     "find_configuration",
+    "parse_ensemble",
     "parse_model",
     "parse_models",
     "parse_names",
@@ -79,6 +80,7 @@ class Question:
     quorum: int | Literal["all"] | None = None
     on_cut: str | None = None
     schema: dict[str, object] | None = None
+    ensemble: str | None = None
 
     @property
     def conversation(self) -> Conversation:
@@ -182,6 +184,16 @@ def parse_quorum(text: str | None) -> int | Literal["all"] | None:
         return int(text)
     except ValueError:
         raise BadCall(f"--quorum is {text!r}; give a number of models, or all") from None
+
+
+def parse_ensemble(name: str | None, configuration: Path | None) -> str | None:
+    """Return the ensemble of ``--ensemble``; raise `BadCall` where no configuration could have it."""
+    if name is not None and configuration is None:
+        raise BadCall(
+            f"--ensemble {name!r}: ensembles stand in a configuration, as [ensembles.{name}]; "
+            f"give it as --config, or ask where {CONFIGURATION} is"
+        )
+    return name
 
 
 def parse_on_cut(text: str | None) -> str | None:

@@ -10,6 +10,7 @@ import typer
 from ultra.cli.arguments import (
     Question,
     find_configuration,
+    parse_ensemble,
     parse_models,
     parse_names,
     parse_on_cut,
@@ -55,6 +56,10 @@ def ask(
     chosen: Annotated[
         list[str] | None,
         typer.Option("--models", metavar="NAME,...", help="Ask only these of the models, by name."),
+    ] = None,
+    ensemble: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Ask this ensemble of the configuration: its models, in its way."),
     ] = None,
     strategy: Annotated[
         str | None,
@@ -157,5 +162,6 @@ def ask(
             quorum=parse_quorum(quorum),
             on_cut=parse_on_cut(on_cut),
             schema=read_schema(schema),
+            ensemble=parse_ensemble(ensemble, configuration),
         )
         return run(question, open_view(as_json=as_json, plain=plain), verbose=verbose)

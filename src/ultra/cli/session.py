@@ -60,10 +60,14 @@ def run(question: Question, view: View, *, verbose: int = 0) -> int:
 async def _ask(question: Question, view: View) -> None:
     orchestrator, has_own_way = _orchestrator(question)
     async with orchestrator:
-        asked = orchestrator.stream_responses(
+        ensemble = None if question.ensemble is None else orchestrator.ensemble(question.ensemble)
+        if ensemble is not None:
+            has_own_way = has_own_way or not {"strategy", "stages"}.isdisjoint(ensemble.arguments)
+        ask = orchestrator.stream_responses if ensemble is None else ensemble.stream_responses
+        asked = ask(
             question.conversation,
-            question.stages,
-            question.chosen_names(),
+            stages=question.stages,
+            models=question.chosen_names(),
             strategy=_strategy(question, has_own_way=has_own_way),
             system=question.system,
             timeout=question.timeout,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ SLOW = 40.0
 def silences(answer: Answer) -> list[float]:
     """The seconds between what was sent, from the request on."""
     times = [0.0, *(time for time, _ in answer.pieces)]
-    return [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    return [later - earlier for earlier, later in pairwise(times)]
 
 
 @pytest.mark.parametrize(
