@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from helpers.event_loops import on_asyncio
@@ -63,7 +65,7 @@ async def test_arguments_of_a_call_go_before_those_of_the_ensemble() -> None:
         ("x", {"nonsense": 1}),
     ],
 )
-def test_a_wrong_ensemble_is_refused(name: str, run: dict[str, object]) -> None:
+def test_a_wrong_ensemble_is_refused(name: str, run: dict[str, Any]) -> None:
     orchestrator = made(a=FakeModel(), b=FakeModel())
     orchestrator.add_ensemble("taken")
 

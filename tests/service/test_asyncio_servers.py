@@ -51,7 +51,7 @@ async def under_uvicorn(service: Service) -> AsyncIterator[str]:
 async def test_uvicorn_answers_the_official_async_client() -> None:
     models = {"a": FakeModel(FakeAnswer("It ", "is ", "Paris.")), "b": FakeModel("Lyon.")}
     async with under_uvicorn(service_of(models)) as url:
-        http = httpx.AsyncClient(trust_env=False)
+        http: Any = httpx.AsyncClient(trust_env=False)  # its own types want a fork of httpx
         async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="any", http_client=http) as client:
             whole = await client.chat.completions.create(model="council", messages=MESSAGES)
             stream = await client.chat.completions.create(model="council", messages=MESSAGES, stream=True)

@@ -237,7 +237,12 @@ async def test_a_path_in_place_of_an_image_reads_no_file() -> None:
 
 async def test_unknown_fields_are_left_alone() -> None:
     service = service_of({"a": paris()})
-    more = {"user": "me", "metadata": {"a": "b"}, "service_tier": "auto", "plugins": [{"id": "web"}]}
+    more: dict[str, Any] = {
+        "user": "me",
+        "metadata": {"a": "b"},
+        "service_tier": "auto",
+        "plugins": [{"id": "web"}],
+    }
     async with service.running():
         answer = await ask(service, chat("a", **more))
 

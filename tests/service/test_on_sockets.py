@@ -33,9 +33,8 @@ async def in_thread(service: Service, work: Any) -> Any:
     """Call ``work(client)`` in a thread, with the official client for a running service."""
 
     def call(url: str) -> Any:
-        with openai.OpenAI(
-            base_url=f"{url}/v1", api_key="any", http_client=httpx.Client(trust_env=False)
-        ) as client:
+        http: Any = httpx.Client(trust_env=False)  # the types of its own want a fork of httpx
+        with openai.OpenAI(base_url=f"{url}/v1", api_key="any", http_client=http) as client:
             return work(client)
 
     async with serving(service) as url:
@@ -92,7 +91,7 @@ async def test_the_official_client_sees_the_extension_of_a_stream() -> None:
         stream = client.chat.completions.create(
             model="council", messages=MESSAGES, stream=True, extra_body=extra
         )
-        return [chunk.ultra for chunk in stream if hasattr(chunk, "ultra")]  # type: ignore[attr-defined]
+        return [chunk.ultra for chunk in stream if hasattr(chunk, "ultra")]
 
     (told,) = await in_thread(service_of(two()), work)
 
@@ -100,10 +99,8 @@ async def test_the_official_client_sees_the_extension_of_a_stream() -> None:
 
 
 async def test_the_official_async_client_works_on_trio_too() -> None:
-    async with (
-        serving(service_of(two())) as url,
-        httpx.AsyncClient(trust_env=False) as http,
-    ):
+    http: Any
+    async with serving(service_of(two())) as url, httpx.AsyncClient(trust_env=False) as http:
         client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="any", http_client=http)
         answer = await client.chat.completions.create(model="a", messages=MESSAGES)
 
