@@ -60,7 +60,7 @@ class Service:
         orchestrator: is entered by `running`.
         settings: how it behaves.
         strategy: of ensembles that name none; None: ``synthesize``.
-        quorum: of runs that name none.
+        quorum, timeout: of runs that name none; `timeout` by default that of the settings.
         access: decides who may ask; None: whoever is on this machine.
 
     Attributes:
@@ -78,6 +78,7 @@ class Service:
         *,
         strategy: Strategy | None = None,
         quorum: Quorum = 1,
+        timeout: float | None = None,
         access: Authenticator | None = None,
     ) -> None:
         self.orchestrator = orchestrator
@@ -85,6 +86,7 @@ class Service:
         self.targets = Targets(orchestrator, strategy)
         self.quorum: Quorum = quorum
         self.access: Authenticator = access or LocalOnly()
+        self._timeout = settings.timeout if timeout is None else timeout
         self.started_at = int(time.time())
         self.is_draining = False
         self._active = 0
@@ -141,12 +143,12 @@ class Service:
             Problem: an argument is not allowed.
         """
         given = dict(arguments)
-        longest = max([self.settings.timeout, *self._timeouts()])
+        longest = max([self.settings.timeout, self._timeout, *self._timeouts()])
         timeout = given.get("timeout")
         if isinstance(timeout, (int, float)) and timeout > longest:
             text = f"the timeout is {timeout:g} s; a run of this service may take {longest:g} s at most"
             raise Problem.bad_request(text, param="timeout")
-        given["timeout"] = self.settings.timeout if timeout is None else timeout
+        given["timeout"] = self._timeout if timeout is None else timeout
         if who:
             given["scope"] = who  # nobody gets what was answered to others
         try:

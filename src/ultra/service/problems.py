@@ -115,7 +115,7 @@ def problem_of(  # noqa: PLR0911 - one for each class of error
         case Problem():
             return error
         case BadCall():
-            return Problem.bad_request(_in_words_of_the_wire(str(error)))
+            return Problem.bad_request(str(error))
         case DeadlineExceeded():
             return _problem(_BY_KIND["timeout"], "the run did not end in time", paid=paid, details=details)
         case QuorumNotReached():
@@ -177,8 +177,3 @@ def _retry_after(error: BaseException | None) -> float | None:
     if isinstance(error, (AllAttemptsFailed, QuorumNotReached)):
         return _retry_after(error.__cause__)
     return None
-
-
-def _in_words_of_the_wire(message: str) -> str:
-    """Return an error of the library with the names of the request's fields."""
-    return message.replace("prompt[", "messages[").replace("the prompt is", "messages is")

@@ -79,7 +79,14 @@ def make_service(
     run = configuration.run
     strategy = run.load_strategy()
     _add_default(orchestrator, {})
-    return Service(orchestrator, configuration.serve, strategy=strategy, quorum=run.quorum, access=access)
+    return Service(
+        orchestrator,
+        configuration.serve,
+        strategy=strategy,
+        quorum=run.quorum,
+        timeout=run.timeout,
+        access=access,
+    )
 
 
 def _without_configuration(access: Authenticator | None) -> Service:

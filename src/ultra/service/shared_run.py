@@ -67,6 +67,7 @@ class SharedRun:
         self._ledger = Ledger()
         self._texts: list[list[str]] = [[]]  # versions of the answer; a later one is written after a failure
         self._writer: Call | None = None
+        self._one_writes = False  # where several write at once, none of their texts is the answer yet
         self._changed: anyio.Event | None = None
         self._scope = anyio.CancelScope()
 
@@ -118,9 +119,11 @@ class SharedRun:
     def _take(self, event: Event) -> None:
         self._ledger.take(event)
         match event:
-            case Chunk() if event.stage in ANSWER_STEPS:
+            case Chunk() if event.stage in ANSWER_STEPS and self._one_writes:
                 self._add(event)
-            case StageStarted() if event.stage not in ANSWER_STEPS:
+            case StageStarted() if event.stage in ANSWER_STEPS:
+                self._one_writes = event.asks == "first" or len(event.models) == 1
+            case StageStarted():
                 self.asked, self.answered = len(event.models), 0
             case ModelResponded() if event.stage not in ANSWER_STEPS:
                 self.answered += 1
