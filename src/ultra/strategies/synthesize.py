@@ -313,9 +313,7 @@ def _writer(
     system = request.system if stage.system is None else stage.system
     if stage.prompt is None and reads is not None:
         analyses = answers.get("meta", []) if stage.name == "synthesis" and reads != "meta" else []
-        return context.compose(
-            stage.name, answers[reads], analyses=analyses, system=system, max_tokens=limit
-        )
+        return context.compose(stage.name, answers[reads], analyses=analyses, system=system, max_tokens=limit)
     own = request if stage.system is None else request.with_system(stage.system)
     made: list[str] = []  # the same for all models, so it is written once
 
