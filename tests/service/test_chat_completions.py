@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -159,6 +160,45 @@ async def test_a_system_message_an_image_and_a_history_reach_the_model() -> None
     assert len(a.calls[0].request.messages) == 4
 
 
+FORM = {
+    "type": "json_schema",
+    "json_schema": {
+        "name": "city",
+        "strict": True,
+        "schema": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}},
+            "required": ["city"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("model", ["a", "council"])
+@pytest.mark.parametrize("form", [FORM, {"type": "json_object"}])
+async def test_an_answer_of_a_given_form_is_nothing_but_json(
+    form: dict[str, Any], model: str, *, stream: bool
+) -> None:
+    fenced = '```json\n{"city": "Paris"}\n```'
+    service = service_of({"a": FakeModel(fenced), "b": FakeModel(fenced)})
+    async with service.running():
+        answer = await ask(service, chat(model, response_format=form, stream=stream))
+
+    text = answer.text if stream else answer.json["choices"][0]["message"]["content"]
+    assert json.loads(text) == {"city": "Paris"}
+
+
+async def test_an_answer_that_has_not_its_form_is_never_sent() -> None:
+    service = service_of({"a": FakeModel("It is Paris.")})
+    async with service.running():
+        answer = await ask(service, chat("a", response_format=FORM, stream=True))
+
+    assert (answer.status, answer.error["code"]) == (502, "model_failed")
+    assert "Paris" not in answer.body.decode()
+
+
 # --- what is refused ---------------------------------------------------------------------------------
 
 
@@ -166,6 +206,7 @@ async def test_a_system_message_an_image_and_a_history_reach_the_model() -> None
     ("body", "status", "code", "param"),
     [
         (chat("nobody"), 404, "model_not_found", "model"),
+        (chat("a", response_format={"type": "xml"}), 400, "unsupported_value", "response_format"),
         (chat("a", n=2), 400, "unsupported_value", "n"),
         (chat("a", logprobs=True), 400, "unsupported_value", "logprobs"),
         (chat("a", modalities=["text", "audio"]), 400, "unsupported_value", "modalities"),

@@ -15,7 +15,7 @@ import anyio
 from ultra._support.log import get_logger
 from ultra._support.randomness import new_id
 from ultra.clients.http.client import DEPTH_HEADER
-from ultra.errors import BadCall
+from ultra.errors import BadCall, MissingExtra
 from ultra.service.access import LocalOnly
 from ultra.service.chat.endpoint import answer_chat
 from ultra.service.http import Reply, json_reply
@@ -153,7 +153,7 @@ class Service:
             given["scope"] = who  # nobody gets what was answered to others
         try:
             return self.orchestrator.stream_responses(prompt, **given)
-        except BadCall as error:
+        except (BadCall, MissingExtra) as error:
             raise problem_of(error) from None
 
     def _timeouts(self) -> list[float]:

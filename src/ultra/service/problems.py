@@ -9,6 +9,7 @@ from ultra.errors import (
     AllAttemptsFailed,
     BadCall,
     DeadlineExceeded,
+    MissingExtra,
     ModelError,
     OrchestratorClosed,
     QuorumNotReached,
@@ -116,6 +117,9 @@ def problem_of(  # noqa: PLR0911 - one for each class of error
             return error
         case BadCall():
             return Problem.bad_request(str(error))
+        case MissingExtra():
+            text = f"{error.feature} is not installed on this service (extra {error.extra!r})"
+            return Problem.bad_request(text, code="unsupported_value")
         case DeadlineExceeded():
             return _problem(_BY_KIND["timeout"], "the run did not end in time", paid=paid, details=details)
         case QuorumNotReached():

@@ -45,6 +45,8 @@ class Place:
 class SharedRun:
     """A run of the service. `stream` is what is run; `is_single`: it asks one model, and not an ensemble.
 
+    `holds_text`: its text is read once it is whole, and not as it is written.
+
     Attributes:
         run_id: the name of the run.
         created: when it began, in seconds of Unix time.
@@ -54,7 +56,7 @@ class SharedRun:
         readers: how many requests follow it.
     """
 
-    def __init__(self, stream: RunStream, *, is_single: bool = False) -> None:
+    def __init__(self, stream: RunStream, *, is_single: bool = False, holds_text: bool = False) -> None:
         self.run_id = stream.run_id
         self.created = int(time.time())
         self.result: OrchestrationResult | None = None
@@ -67,6 +69,7 @@ class SharedRun:
         self._ledger = Ledger()
         self._texts: list[list[str]] = [[]]  # versions of the answer; a later one is written after a failure
         self._writer: Call | None = None
+        self._holds_text = holds_text
         self._one_writes = False  # where several write at once, none of their texts is the answer yet
         self._changed: anyio.Event | None = None
         self._scope = anyio.CancelScope()
@@ -119,7 +122,7 @@ class SharedRun:
     def _take(self, event: Event) -> None:
         self._ledger.take(event)
         match event:
-            case Chunk() if event.stage in ANSWER_STEPS and self._one_writes:
+            case Chunk() if event.stage in ANSWER_STEPS and self._one_writes and not self._holds_text:
                 self._add(event)
             case StageStarted() if event.stage in ANSWER_STEPS:
                 self._one_writes = event.asks == "first" or len(event.models) == 1

@@ -39,7 +39,7 @@ async def answer_chat(service: Service, request: Request, who: str, held: AsyncE
     def make() -> SharedRun:
         arguments = {**chat.target.arguments, **chat.run}
         stream = service.stream_of(chat.messages, arguments, who)
-        return SharedRun(stream, is_single=chat.is_single)
+        return SharedRun(stream, is_single=chat.is_single, holds_text=chat.is_checked_whole)
 
     follower = held.enter_context(service.runs.joined(who, request, make))
     run = follower.run

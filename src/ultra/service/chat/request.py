@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ChatRequest", "ChatRun", "StreamOptions", "read_chat"]
 
+_FORMS: Final = ("text", "json_object", "json_schema")
 _SAMPLING: Final = ("temperature", "top_p", "seed", "reasoning_effort")
 
 
@@ -69,6 +70,11 @@ class ChatRun(Struct, frozen=True):
     includes_usage: bool
 
     @property
+    def is_checked_whole(self) -> bool:
+        """Whether the answer must have a form, which is known once it is whole, and may be mended then."""
+        return "output" in self.run
+
+    @property
     def is_single(self) -> bool:
         """Whether one model is asked, and no ensemble."""
         return isinstance(self.target.strategy, OneModel)
@@ -94,6 +100,8 @@ def read_chat(body: ChatRequest, targets: Targets) -> ChatRun:
     run, target = _with_limits(body, target)
     if body.stop is not None:
         run["options"]["stop"] = body.stop
+    if body.response_format is not None and body.response_format["type"] != "text":
+        run["output"] = body.response_format
     if body.tools:
         run["tools"] = body.tools
         run["tool_choice"] = _tool_choice(body)
@@ -146,8 +154,9 @@ def _refuse_unsupported(body: ChatRequest) -> None:
         refused.append(("logprobs", "an answer that is merged has no log probabilities"))
     if body.modalities not in (None, ["text"]):
         refused.append(("modalities", "answers are text"))
-    if body.response_format is not None and body.response_format.get("type") != "text":
-        refused.append(("response_format", "answers of a given form are not supported yet; use text"))
+    form = body.response_format
+    if form is not None and form.get("type") not in _FORMS:
+        refused.append(("response_format", f"its type must be one of: {', '.join(_FORMS)}"))
     for name, why in refused:
         raise Problem.bad_request(f"{name}: {why}", code="unsupported_value", param=name)
 

@@ -19,7 +19,7 @@ __all__ = ["NativeRequest", "NativeStrategy", "arguments_of"]
 
 _ARGUMENTS: Final = (
     *("stages", "models", "system", "timeout", "quorum", "grace", "max_cost", "use_cache", "samples"),
-    *("tools", "tool_choice", "tool_policy", "options"),
+    *("tools", "tool_choice", "tool_policy", "options", "output"),
 )
 
 
@@ -53,6 +53,7 @@ class NativeRequest(Struct, forbid_unknown_fields=True):
     tool_choice: str | dict[str, Any] | None = None
     tool_policy: ToolPolicy | None = None
     options: dict[str, Any] | None = None
+    output: dict[str, Any] | None = None
     stream: bool = False
     format: Literal["sse", "jsonl"] | None = None
 
