@@ -88,7 +88,7 @@ async def test_the_stream_helper_of_the_official_client_reads_the_extension_past
 async def test_the_official_client_sees_the_extension_of_a_stream() -> None:
     def work(client: openai.OpenAI) -> Any:
         extra = {"ultra": {"expose": ["panel"]}}
-        stream = client.chat.completions.create(
+        stream: Any = client.chat.completions.create(
             model="council", messages=MESSAGES, stream=True, extra_body=extra
         )
         return [chunk.ultra for chunk in stream if hasattr(chunk, "ultra")]
