@@ -258,7 +258,7 @@ async def test_a_wrong_request_is_refused_in_the_shape_of_the_protocol(
 
 async def test_an_image_without_a_model_that_sees_is_refused() -> None:
     blind = paris()
-    blind.info = ModelInfo(images=False)  # type: ignore[attr-defined]
+    blind.info = ModelInfo(images=False)
     service = service_of({"a": blind})
     content = [{"type": "image_url", "image_url": {"url": PIXEL}}]
     async with service.running():

@@ -18,7 +18,7 @@ MODELS = "/v1/models"
 
 def with_info(info: ModelInfo) -> FakeModel:
     model = FakeModel("Paris.")
-    model.info = info  # type: ignore[attr-defined]
+    model.info = info
     return model
 
 
