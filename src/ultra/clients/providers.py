@@ -208,6 +208,25 @@ def models_with_keys() -> tuple[str, ...]:
     return tuple(found)
 
 
+def embedded_models() -> tuple[str, ...]:
+    """Return the voices of the embedded model, as `connect` takes them: for programs where no key is set.
+
+    Raises:
+        BadCall: it is not installed; the message names both ways out.
+    """
+    from ultra.clients.local.client import VOICES  # noqa: PLC0415 - only where no key is set
+    from ultra.clients.local.embedded import find_model  # noqa: PLC0415 - as above
+
+    try:
+        find_model()
+    except MissingExtra as missing:
+        raise BadCall(
+            "no provider's key is set, such as OPENAI_API_KEY ('ultra models' lists them), and there is no "
+            f"local model: {missing}"
+        ) from None
+    return tuple(f"local:{voice}" for voice in VOICES)
+
+
 # --- providers of other packages -----------------------------------------------------------------
 
 

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ultra.clients.http.client import HTTPClient
-from ultra.clients.providers import connect, models_with_keys
+from ultra.clients.providers import connect, embedded_models, models_with_keys
 from ultra.config.file import ConfigurationFile
 from ultra.config.loading import Configuration, load_configuration
 from ultra.config.serving import ServeConfig
 from ultra.config.trust import check_trust
-from ultra.errors import BadCall, MissingExtra
 from ultra.orchestrator.orchestrator import MultiLLMOrchestrator
 from ultra.service.core import Service
 from ultra.strategies.best_of import BestOf
@@ -94,7 +93,7 @@ def _without_configuration(access: Authenticator | None) -> Service:
     found = models_with_keys()
     strategy: Strategy = Synthesize(stages=("initial", "synthesis"), keep_unanimous=True)
     if not found:
-        found, strategy = _embedded(), BestOf()  # a model this small merges answers into worse ones
+        found, strategy = embedded_models(), BestOf()  # a model this small merges answers into worse ones
     for identifier in found:
         orchestrator.register_model(identifier.replace(":", "/", 1), connect(identifier))
     _add_default(orchestrator, {"strategy": strategy})
@@ -105,17 +104,3 @@ def _add_default(orchestrator: MultiLLMOrchestrator, arguments: dict[str, Any]) 
     taken = {*orchestrator.get_ensembles(), *orchestrator.get_prioritized_models()}
     if DEFAULT_ENSEMBLE not in taken:
         orchestrator.add_ensemble(DEFAULT_ENSEMBLE, description="all models together", **arguments)
-
-
-def _embedded() -> tuple[str, ...]:
-    try:
-        from ultra.clients.local.client import VOICES  # noqa: PLC0415 - only where no key is set
-        from ultra.clients.local.embedded import find_model  # noqa: PLC0415 - as above
-
-        find_model()
-    except MissingExtra as missing:
-        raise BadCall(
-            "no provider's key is set, such as OPENAI_API_KEY ('ultra models' lists them), and there is no "
-            f"local model: {missing}"
-        ) from None
-    return tuple(f"local:{voice}" for voice in VOICES)
