@@ -24,7 +24,13 @@ NOT_YET: Final = {
 }
 """Those that fail today, and why. Take a line away with the fault."""
 
-LONG: Final = frozenset({"attack/12_terminal_injection_ask"})
+LONG: Final = frozenset(
+    {
+        "attack/10_secrets_in_traceback_locals",
+        "attack/12_terminal_injection_ask",
+        "attack/27_sqlite_abuse",
+    }
+)
 """Those that take more than five seconds on two quiet cores."""
 
 
