@@ -113,6 +113,27 @@ def test_messages_of_an_sdk_are_taken() -> None:
     assert conversation_of([QUESTION, answer, QUESTION])[1] == ChatMessage("assistant", "Hello!")
 
 
+def test_what_an_sdk_gave_is_taken_inside_a_message_too() -> None:
+    from anthropic.types import TextBlock, ThinkingBlock, ToolUseBlock  # noqa: PLC0415 - slow to import
+    from openai.types.chat import ChatCompletionMessageToolCall  # noqa: PLC0415
+
+    blocks = [
+        ThinkingBlock(type="thinking", thinking="hm", signature="s"),
+        TextBlock(type="text", text="I look.", citations=None),
+        ToolUseBlock(type="tool_use", id="c1", name="f", input={"x": 1}),
+    ]
+    results = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c1", "content": "7"}]}
+    assert conversation_of([QUESTION, {"role": "assistant", "content": blocks}, results])[1] == ChatMessage(
+        "assistant",
+        (ReasoningPart("hm", "anthropic", signature="s"), TextPart("I look.")),
+        tool_calls=(ToolCall("c1", "f", '{"x":1}'),),
+    )
+
+    calls = [ChatCompletionMessageToolCall.model_validate(CALL)]
+    called = {"role": "assistant", "content": None, "tool_calls": calls}
+    assert conversation_of([QUESTION, called, RESULT])[1].tool_calls == (ToolCall("c1", "f", '{"x":1}'),)
+
+
 def test_system_messages_at_the_beginning_and_the_system_prompt_are_joined() -> None:
     given = [{"role": "system", "content": "B"}, {"role": "system", "content": "C"}, QUESTION]
     assert with_system(conversation_of(given), "A")[0] == ChatMessage("system", "A\n\nB\n\nC")
@@ -149,11 +170,37 @@ def test_a_hint_of_what_to_cache_stays_at_its_part() -> None:
         ([{**QUESTION, "tool_calls": [CALL]}], r"prompt\[0\] has tool_calls, but the role 'user'"),
         (
             [{"role": "user", "content": [{"type": "image_url", "image_url": "/etc/passwd"}]}],
-            r"prompt\[0\].content: '/etc/passwd' is no address",
+            r"prompt\[0\].content\[0\]: '/etc/passwd' is no address",
         ),
         (
             [{"role": "user", "content": [{"type": "image_url", "image_url": "data:image/png;base64,AAAA"}]}],
-            r"prompt\[0\].content: the image is of no known type; give a PNG, JPEG, GIF or WebP image",
+            r"prompt\[0\].content\[0\]: the image is of no known type; give a PNG, JPEG, GIF or WebP image",
+        ),
+        (
+            [
+                QUESTION,
+                CALLED,
+                {
+                    "role": "user",
+                    "content": [
+                        {
+                            "type": "tool_result",
+                            "tool_use_id": "c1",
+                            "content": [
+                                {"type": "text", "text": "x"},
+                                {"type": "image", "source": {"type": "url", "url": "/etc/passwd"}},
+                            ],
+                        }
+                    ],
+                },
+            ],
+            r"prompt\[2\].content\[0\].content\[1\]: '/etc/passwd' is no address",
+        ),
+        ([{**QUESTION, "images": ["iVBORw0"]}], r"prompt\[0\] has the key 'images', .*parts of the content"),
+        ([{"role": "user", "parts": [{"text": "Q"}]}], r"prompt\[0\] has the key 'parts', .*as 'content'"),
+        (
+            [QUESTION, {"role": "assistant", "function_call": {"name": "f", "arguments": "{}"}}, QUESTION],
+            r"prompt\[1\] has the key 'function_call', .*'tool_calls'",
         ),
     ],
 )

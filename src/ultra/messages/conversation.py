@@ -268,22 +268,41 @@ def _checked_text(prompt: str) -> str:
 def _messages_of(given: object, where: str) -> list[ChatMessage]:
     if isinstance(given, ChatMessage):
         return [given]
-    dump = None if isinstance(given, Mapping) else getattr(given, "model_dump", None)
-    if callable(dump):  # an object of an SDK
-        given = dump(exclude_none=True)
+    try:
+        given = _plain(given)
+    except RecursionError as error:
+        raise BadCall(f"{where}: {error}") from None
     if not isinstance(given, Mapping):
         raise BadCall(
             f"{where} is of type {type(given).__name__}; it must be a ChatMessage, or a mapping with the "
             "keys 'role' and 'content'"
         )
+    for key, remedy in _OTHER_FORMS.items():
+        if given.get(key):
+            raise BadCall(f"{where} has the key {key!r}, which is of another API; {remedy}")
     try:
         message = msgspec.convert(given, _Message)
     except (msgspec.ValidationError, RecursionError) as error:
         raise BadCall(_at(where, str(error))) from None
-    try:
-        return list(_split(message))
-    except BadCall as error:
-        raise BadCall(f"{where}.content: {error}") from None
+    return _split(message, where)
+
+
+_OTHER_FORMS: Final = {
+    "images": "give images as parts of the content: "
+    "{'type': 'image_url', 'image_url': {'url': 'data:image/png;base64,…'}}",
+    "parts": "give the parts as 'content', each with its 'type': {'type': 'text', 'text': …}",
+    "function_call": "give the call in 'tool_calls', with an id, and its result with the role 'tool'",
+}
+"""What would be lost without a word, and what to give in its place."""
+
+
+def _plain(given: object) -> object:
+    """Return `given` with mappings in place of objects of an SDK, in its content and tool calls, too."""
+    if not isinstance(given, Mapping):
+        dump = getattr(given, "model_dump", None)
+        return dump(exclude_none=True) if callable(dump) else given
+    lists = {key: given[key] for key in ("content", "tool_calls") if isinstance(given.get(key), list | tuple)}
+    return {**given, **{key: [_plain(each) for each in value] for key, value in lists.items()}}
 
 
 _PATH: Final = re.compile(r" - at `\$([^`]*)`$")
@@ -295,14 +314,18 @@ def _at(where: str, text: str) -> str:
     return f"{where}: {text}" if match is None else f"{where}{match[1]}: {text[: match.start()]}"
 
 
-def _split(message: _Message) -> list[ChatMessage]:
+def _split(message: _Message, where: str) -> list[ChatMessage]:
     """Return the messages in one of a caller's: tool results are messages of their own, ahead of the rest."""
     role = "system" if message.role == "developer" else message.role
     given = [] if message.content is None or isinstance(message.content, str) else message.content
-    results = [_tool_message(part) for part in given if isinstance(part, _ToolResult)]
+    results = [
+        _tool_message(part, f"{where}.content[{index}]")
+        for index, part in enumerate(given)
+        if isinstance(part, _ToolResult)
+    ]
     calls = [_tool_call(call) for call in message.tool_calls or ()]
     calls += [_tool_use(part) for part in given if isinstance(part, _ToolUse)]
-    parts = tuple(part.part() for part in given if not isinstance(part, _ToolResult | _ToolUse))
+    parts = _parts(given, where)
     content: str | tuple[Part, ...] = message.content if isinstance(message.content, str) else parts
     if len(parts) == 1 and isinstance(parts[0], TextPart) and parts[0].cache_control is None:
         content = parts[0].text
@@ -318,9 +341,22 @@ def _split(message: _Message) -> list[ChatMessage]:
     return [*results, own]
 
 
-def _tool_message(result: _ToolResult) -> ChatMessage:
+def _parts(given: Sequence[_AnyPart], where: str) -> tuple[Part, ...]:
+    """Return what is content in our own form; `where` is the place of its message, for errors."""
+    parts: list[Part] = []
+    for index, part in enumerate(given):
+        if isinstance(part, _ToolResult | _ToolUse):
+            continue
+        try:
+            parts.append(part.part())
+        except BadCall as error:
+            raise BadCall(f"{where}.content[{index}]: {error}") from None
+    return tuple(parts)
+
+
+def _tool_message(result: _ToolResult, where: str) -> ChatMessage:
     given = result.content
-    content = given if isinstance(given, str) else tuple(part.part() for part in given or ())
+    content = given if isinstance(given, str) else _parts(given or (), where)
     if len(content) == 1 and isinstance(content[0], TextPart):
         content = content[0].text
     return ChatMessage("tool", content, tool_call_id=result.tool_use_id, is_error=result.is_error)
