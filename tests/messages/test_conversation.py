@@ -209,6 +209,55 @@ def test_a_bad_conversation_is_refused_with_its_place(prompt: Any, message: str)
         conversation_of(prompt)
 
 
+def test_lists_none_and_mappings_in_a_message_become_what_it_has() -> None:
+    picture = ImagePart.of("https://example.org/a.png")
+    loose: list[Any] = [
+        ChatMessage("user", [TextPart("Q"), picture]),  # type: ignore[arg-type]
+        ChatMessage("assistant", None, tool_calls=[ToolCall("c1", "f", {"x": 1})]),  # type: ignore[arg-type]
+        ChatMessage("tool", "7", tool_call_id="c1"),
+    ]
+
+    assert conversation_of(loose) == (
+        ChatMessage("user", (TextPart("Q"), picture)),
+        ChatMessage("assistant", "", tool_calls=(ToolCall("c1", "f", '{"x":1}'),)),
+        ChatMessage("tool", "7", tool_call_id="c1"),
+    )
+
+
+WRONG: Any = {
+    "number": ChatMessage("user", 7),  # type: ignore[arg-type]
+    "role": ChatMessage("boss", "x"),  # type: ignore[arg-type]
+    "one part": ChatMessage("user", TextPart("x")),  # type: ignore[arg-type]
+    "text": ChatMessage("user", ("x",)),  # type: ignore[arg-type]
+    "mapping": ChatMessage("user", ({"type": "text", "text": "x"},)),  # type: ignore[arg-type]
+    "no text": ChatMessage("user", (TextPart(None),)),  # type: ignore[arg-type]
+    "a call": ChatMessage("assistant", "", tool_calls=ToolCall("c1", "f")),  # type: ignore[arg-type]
+    "id": ChatMessage("assistant", "", tool_calls=(ToolCall(1, "f"),)),  # type: ignore[arg-type]
+    "arguments": ChatMessage("assistant", "", tool_calls=(ToolCall("c1", "f", {"x": object()}),)),  # type: ignore[arg-type]
+    "error": ChatMessage("tool", "x", tool_call_id="c1", is_error="yes"),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("number", r"prompt\[1\].content is of type int; give text, or a tuple of TextPart"),
+        ("role", r"prompt\[1\].role: Invalid enum value 'boss'"),
+        ("one part", r"prompt\[1\].content is of type TextPart; give text, or a tuple"),
+        ("text", r"prompt\[1\].content\[0\] is of type str; give text, or a tuple of TextPart"),
+        ("mapping", r"prompt\[1\].content\[0\] is of type dict"),
+        ("no text", r"prompt\[1\].content\[0\].text: Expected `str`, got `null`"),
+        ("a call", r"prompt\[1\].tool_calls is of type ToolCall; give a tuple of ToolCall objects"),
+        ("id", r"prompt\[1\].tool_calls\[0\].id: Expected `str`, got `int`"),
+        ("arguments", r"prompt\[1\].tool_calls\[0\].arguments cannot be written as JSON"),
+        ("error", r"prompt\[1\].is_error: Expected `bool`, got `str`"),
+    ],
+)
+def test_a_message_with_a_wrong_type_inside_is_refused_with_its_place(wrong: str, message: str) -> None:
+    with pytest.raises(BadCall, match=message):
+        conversation_of([QUESTION, WRONG[wrong]])
+
+
 def test_images_are_told_by_their_content(tmp_path: Path) -> None:
     path = tmp_path / "photo.txt"
     path.write_bytes(PNG)

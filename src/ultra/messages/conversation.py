@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from ultra.errors import BadCall
 from ultra.messages.chat import ChatMessage, FilePart, ImagePart, Part, ReasoningPart, TextPart, ToolCall
 from ultra.messages.conversation_checks import check_conversation
+from ultra.messages.message_types import checked_message
 
 __all__ = ["Conversation", "conversation_of", "with_system"]
 
@@ -267,7 +268,7 @@ def _checked_text(prompt: str) -> str:
 
 def _messages_of(given: object, where: str) -> list[ChatMessage]:
     if isinstance(given, ChatMessage):
-        return [given]
+        return [checked_message(given, where)]
     try:
         given = _plain(given)
     except RecursionError as error:
