@@ -84,14 +84,25 @@ def settled(completion: Completion, request: ModelRequest) -> Completion:
 
 
 def plain(given: Completion) -> Completion:
-    """Return `given` with plain values, and a list of parts as their text. Raises `ModelError`."""
+    """Return `given` with plain values, and a list of parts as their text. Raises `ModelError`.
+
+    An answer that is only calls of tools may have None as its content, as in OpenAI's API.
+    """
     content: object = given.content
+    if content is None and given.tool_calls:
+        given = replace(given, content="")
     if isinstance(content, list) and (parts := joined_parts(content)) is not None:
         given = replace(given, content=parts.content, reasoning=given.reasoning or parts.reasoning)
     try:
         return plain_completion(given)
     except TypeError as error:
-        raise wrong_type(given.content, "str as the content of a Completion") from error
+        if not isinstance(given.content, str):
+            raise wrong_type(given.content, "str as the content of a Completion") from error
+        raise ModelError(
+            f"the client gave a Completion with a part that is not allowed: {error}",
+            kind="protocol",
+            retryable=False,
+        ) from error
 
 
 def _estimate(completion: Completion, request: ModelRequest) -> Usage:

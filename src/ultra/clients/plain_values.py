@@ -6,7 +6,7 @@ import math
 import operator
 from typing import Final, TypeVar
 
-from msgspec import Struct, structs
+from msgspec import Struct, json, structs
 
 from ultra.clients.wire.finish_reasons import read_finish_reason
 from ultra.clients.wire.rate_limits import RateLimits
@@ -34,7 +34,8 @@ def plain_completion(given: Completion) -> Completion:
     """Return `given` with only plain values; what is of a wrong type or out of range is left out.
 
     Raises:
-        TypeError: its content is no text, so there is no answer.
+        TypeError: its content is no text, so there is no answer; or a call of a tool has no id, no name, or
+            arguments that cannot be written as JSON.
     """
     if not isinstance(given.content, str):
         raise TypeError(type(given.content).__qualname__)
@@ -74,18 +75,33 @@ def _text_or_none(value: object) -> str | None:
 
 
 def _plain_parts(value: object, kind: type[S]) -> tuple[S, ...]:
-    """Return the parts of a `kind` in `value`, whose fields are all text; others are left out."""
-    if not isinstance(value, tuple):
+    """Return the parts of a `kind` in `value`, whose fields are all text; others are left out.
+
+    Raises:
+        TypeError: a field that a part needs is no text.
+    """
+    if not isinstance(value, list | tuple):
         return ()
     plain = tuple(_plain_part(part, kind) for part in value if isinstance(part, kind))
-    same = type(value) is tuple and len(plain) == len(value)
-    return value if same and all(map(operator.is_, value, plain)) else plain
+    if type(value) is tuple and len(plain) == len(value) and all(map(operator.is_, value, plain)):
+        return value
+    return plain
 
 
 def _plain_part(part: S, kind: type[S]) -> S:
     fields = {field.name: field for field in structs.fields(kind)}
-    values = {name: _text_or_none(getattr(part, name)) for name in fields}
+    values = {name: _text_or_none(_as_json(getattr(part, name))) for name in fields}
     return _unless_equal(part, kind(**{name: value for name, value in values.items() if value is not None}))
+
+
+def _as_json(value: object) -> object:
+    """Return a dict, as some APIs give the arguments of a call, as JSON; all else as it is."""
+    if type(value) is not dict:
+        return value
+    try:
+        return json.encode(value).decode()
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise TypeError(str(error)) from None
 
 
 def plain_usage(value: object) -> Usage | None:
