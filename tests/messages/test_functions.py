@@ -82,6 +82,7 @@ SCHEMA = {"type": "object", "properties": {"x": {"type": "integer"}}}
         {"type": "function", "function": {"name": "f", "description": "d", "parameters": SCHEMA}},
         {"type": "function", "name": "f", "description": "d", "parameters": SCHEMA},
         {"name": "f", "description": "d", "input_schema": SCHEMA},
+        {"type": "custom", "name": "f", "description": "d", "input_schema": SCHEMA},
     ],
 )
 def test_tools_are_taken_in_every_form(given: Any) -> None:
@@ -103,6 +104,11 @@ def test_no_tools_are_no_tools() -> None:
             [{"name": "f", "parameters": 7}],
             r"tools\[0\]: Expected `object \| null`, got `int` - at `\$.parameters`",
         ),
+        (
+            [Tool("f"), {"type": "web_search_20250305", "name": "web_search"}],
+            r"tools\[1\] has the type 'web_search_20250305': a tool that the provider carries out",
+        ),
+        ([{"type": "custom", "name": "f"}], r"tools\[0\] has the type 'custom': .* without a schema"),
         ([{"name": "a b"}], r"tools\[0\]: the tool is named 'a b'; a name has 1 to 128 letters"),
         ([{"name": "f", "parameters": {"type": "array"}}], "must be the JSON schema of an object"),
         ([Tool("f"), Tool("f")], "the name 'f' more than once"),

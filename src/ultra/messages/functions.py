@@ -151,6 +151,12 @@ def _tool_of_mapping(given: Mapping[Any, Any], where: str) -> Tool:
         found = msgspec.convert(given, _AnyTool)
     except msgspec.ValidationError as error:
         raise BadCall(f"{where}: {error}") from None
+    kind = found.type
+    if kind not in {None, "function"} and not (kind == "custom" and found.input_schema is not None):
+        raise BadCall(
+            f"{where} has the type {kind!r}: a tool that the provider carries out, or without a schema; give "
+            "functions: {'type': 'function', 'function': {'name': …, 'parameters': …}}"
+        )
     inner = found.function or _OpenAITool(
         found.name or "", found.description, found.parameters or found.input_schema, found.strict
     )
