@@ -29,6 +29,7 @@ from ultra import (
     ToolRun,
     Usage,
 )
+from ultra.clients.catalog.model_info import ModelInfo
 from ultra.messages.events import RunCompleted, ToolEnded, ToolsCalled, ToolStarted
 from ultra.testing import AnyLoopEvent, FakeAnswer, FakeModel
 
@@ -333,6 +334,30 @@ async def test_an_exception_of_a_function_is_a_result_with_its_text_and_no_secre
     assert one.text == "ValueError: no 7 with Bearer [redacted] at https://x/?key=[redacted]"
     assert two.text == "SystemExit: 3"
     assert len(three.text) < 3_000
+
+
+async def test_a_pydantic_model_is_a_result_as_json() -> None:
+    pydantic = pytest.importorskip("pydantic", reason="pydantic is an extra")
+    city = pydantic.create_model("City", name=(str, ...), people=(int, ...))
+
+    def tool() -> object:
+        return [city(name="Oslo", people=7)]
+
+    assert (await result_of(tool)).text == '[{"name":"Oslo","people":7}]'
+
+
+async def test_a_model_that_does_not_see_is_told_in_words_of_an_image_that_a_tool_gave() -> None:
+    def chart() -> ImagePart:
+        return ImagePart.of(PNG)
+
+    call = FakeAnswer(tool_calls=(ToolCall("1", "chart", "{}"),))
+    blind = scripted(call, "I cannot see it.", info=ModelInfo(images=False))
+
+    run = await orchestrator_of(blind).run_tools("Q", [chart])
+
+    assert str(run.final_synthesis) == "I cannot see it."
+    assert "image" in blind.calls[1].request.messages[2].text
+    assert any("image" in notice for notice in run.result["notices"])
 
 
 async def test_a_result_that_cannot_be_json_is_told() -> None:

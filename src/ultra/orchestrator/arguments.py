@@ -78,10 +78,11 @@ def request_of(
 def check_media(request: ModelRequest, models: Sequence[RegisteredModel]) -> None:
     """Raise `BadCall` if `request` has an image, or a document, that none of `models` reads.
 
-    A model of which that is not known may read it.
+    A model of which that is not known may read it. What a tool gave is no reason: in the middle of a
+    conversation, the model that called it is told in words.
     """
     images, files = count_unseen(
-        request.messages,
+        [message for message in request.messages if message.role != "tool"],
         images=any(model.client.reads_images is not False for model in models),
         files=any(model.client.reads_files is not False for model in models),
     )

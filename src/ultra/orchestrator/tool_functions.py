@@ -158,4 +158,12 @@ def _content(given: Any) -> str | tuple[Part, ...]:  # noqa: ANN401 - what a fun
             else each
             for each in many
         )
-    return msgspec.json.encode(given).decode()
+    return msgspec.json.encode(given, enc_hook=_plain).decode()
+
+
+def _plain(value: object) -> object:
+    """Return a pydantic model as plain values. Raises `NotImplementedError` for all else."""
+    dump = getattr(value, "model_dump", None)
+    if not callable(dump):
+        raise NotImplementedError
+    return dump(mode="json")
