@@ -500,6 +500,23 @@ async def test_wrong_arguments_are_refused_before_any_call(functions: Any, given
     assert a.calls == []
 
 
+async def test_an_overridden_method_that_takes_no_tools_is_refused_before_any_call() -> None:
+    class Narrow(MultiLLMOrchestrator):
+        async def process_responses(self, prompt: Any) -> Any:  # type: ignore[override]
+            return await super().process_responses(prompt)
+
+    a, orchestrator = FakeModel(name="a"), Narrow()
+    orchestrator.register_model("a", a)
+
+    with pytest.raises(
+        BadCall, match=r"Narrow\.process_responses overrides .* and cannot run tools with these"
+    ):
+        await orchestrator.run_tools("Q", [weather])
+    with pytest.raises(BadCall, match="cannot run tools"):
+        orchestrator.stream_tools("Q", [weather])
+    assert a.calls == []
+
+
 async def test_a_closed_orchestrator_runs_no_tools() -> None:
     orchestrator = orchestrator_of(FakeModel(name="a"))
     async with orchestrator:

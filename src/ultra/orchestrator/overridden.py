@@ -40,6 +40,7 @@ __all__ = [
     "NestedRunSink",
     "OuterBuffer",
     "OverriddenRun",
+    "check_takes",
     "is_overriding",
     "marked",
     "outer_run",
@@ -71,6 +72,17 @@ def marked(process: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any
 def is_overriding(orchestrator: object) -> bool:
     """Return whether the caller runs inside an overridden `process_responses` of `orchestrator`."""
     return any(each is orchestrator for each in _overriding.get())
+
+
+def check_takes(process: Callable[..., object], given: Mapping[str, object], what: str) -> None:
+    """Raise `BadCall` unless ``process(prompt, **given)`` can be called; `what` says what it cannot."""
+    try:
+        signature(process).bind("", **given)
+    except TypeError as error:
+        raise BadCall(
+            f"{getattr(process, '__qualname__', process)} overrides process_responses and cannot {what} with "
+            f"these arguments: {error}"
+        ) from None
 
 
 class OuterBuffer(EventBuffer):
@@ -138,13 +150,7 @@ class OverriddenRun:
         arguments: Mapping[str, object],
     ) -> None:
         given = {name: value for name, value in arguments.items() if value is not None}
-        try:
-            signature(process).bind(prompt, **given)
-        except TypeError as error:
-            raise BadCall(
-                f"{process.__qualname__} overrides process_responses and cannot be streamed with these "
-                f"arguments: {error}"
-            ) from None
+        check_takes(process, given, "be streamed")
         self.reply: AskResult[None, OrchestrationResult] | None = None
         self._run_id = run_id
         self._process = process

@@ -19,7 +19,7 @@ from ultra.messages.conversation import conversation_of
 from ultra.messages.options import RunArguments
 from ultra.messages.tool_run import ToolRun
 from ultra.messages.tools import ToolChoice
-from ultra.orchestrator.overridden import OverriddenRun, outer_run
+from ultra.orchestrator.overridden import OverriddenRun, check_takes, outer_run
 from ultra.orchestrator.streams import RunStream
 from ultra.orchestrator.tool_functions import ToolFunctions
 from ultra.strategies.base import Answer
@@ -120,6 +120,7 @@ class ToolLoop:
         self._given = run
         self._turns: list[OrchestrationResult] = []
         self.ended: ToolRun | None = None
+        check_takes(process, {**self.first_run, "primary": None}, "run tools")  # later turns name a primary
 
     @staticmethod
     def _check_final(run: dict[str, Any]) -> None:
