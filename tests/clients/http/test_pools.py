@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import httpcore
@@ -112,6 +113,94 @@ async def test_a_connection_that_the_server_closed_is_not_used(nursery: trio.Nur
     await end(await begin(pool, server.url))
 
     assert (len(server.requests), server.connections) == (2, 2)
+    await pool.aclose()
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nforged", b"garbage\r\n\r\n", b"\r\n", b"H"],
+    ids=["an answer", "garbage", "an empty line", "one byte"],
+)
+async def test_what_stands_behind_an_answer_is_not_the_next_one(nursery: trio.Nursery, behind: bytes) -> None:
+    message = head(200, JSON, ("content-length", "4")) + b"true"
+
+    async def answer(stream: trio.SocketStream, _request: Received) -> None:
+        await stream.send_all(message + behind)
+
+    server = await serve(nursery, answer)
+    pool = new_pool()
+    for _ in range(3):
+        response = await begin(pool, server.url)
+        assert await response.aread() == b"true"
+
+    assert (len(server.requests), server.connections) == (3, 3)
+    await pool.aclose()
+
+
+class _Together(trio.abc.Stream):
+    """A stream that sends what it is given only when it is told to, all at once."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self._kept = b""
+        self.waits = False
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        self._kept += data
+        if not self.waits:
+            kept, self._kept = self._kept, b""
+            await self._stream.send_all(kept)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        return await self._stream.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+def _without_certificate(side: int) -> ssl.SSLContext:
+    context = ssl.SSLContext(side)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.maximum_version = ssl.TLSVersion.TLSv1_2  # later ones always have a certificate
+    context.set_ciphers("AECDH-AES128-SHA:@SECLEVEL=0")
+    return context
+
+
+@pytest.mark.parametrize(
+    ("behind", "connections"), [(b"", 1), (b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nforged", 3)]
+)
+async def test_what_stands_behind_an_answer_in_tls_is_not_the_next_one(
+    nursery: trio.Nursery, behind: bytes, connections: int
+) -> None:
+    server = _without_certificate(ssl.PROTOCOL_TLS_SERVER)
+    opened = 0
+
+    async def talk(stream: trio.SocketStream) -> None:
+        nonlocal opened
+        opened += 1
+        network = _Together(stream)
+        encrypted = trio.SSLStream(network, server, server_side=True)
+        with suppress(trio.BrokenResourceError):
+            while b"{}" in await encrypted.receive_some():  # a request is one record
+                network.waits = True
+                await encrypted.send_all(head(200, JSON, ("content-length", "4")) + b"true")
+                await encrypted.send_all(behind)  # a record of its own, decrypted when it is read
+                network.waits = False
+                await network.send_all(b"")
+
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    nursery.start_soon(trio.serve_listeners, talk, listeners)
+    pool = ConnectionPool(_without_certificate(ssl.PROTOCOL_TLS_CLIENT))
+    for _ in range(3):
+        response = await begin(pool, f"https://127.0.0.1:{listeners[0].socket.getsockname()[1]}")
+        assert await response.aread() == b"true"
+
+    assert opened == connections
+    nursery.cancel_scope.cancel()
     await pool.aclose()
 
 

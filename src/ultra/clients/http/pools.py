@@ -8,6 +8,7 @@ connections whenever a call begins or ends.
 
 from __future__ import annotations
 
+import ssl
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -18,7 +19,6 @@ import trio
 from ultra.clients.http.network import JoiningBackend
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import AsyncIterator
 
 __all__ = ["ConnectionPool"]
@@ -93,7 +93,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         To be called in a shielded scope.
         """
         self._busy.discard(connection)
-        if self._closed or not connection.is_idle():
+        if self._closed or not connection.is_idle() or _has_unread(connection):
             await connection.aclose()
             return
         now = trio.current_time()
@@ -180,6 +180,30 @@ def _opener(ssl_context: ssl.SSLContext, proxy: str | None) -> httpcore.AsyncCon
     return httpcore.AsyncHTTPProxy(
         address, found.raw_auth, found.headers.raw, ssl_context, network_backend=network
     )
+
+
+def _has_unread(connection: Any) -> bool:  # noqa: ANN401 - what is looked at is no part of httpcore's interface
+    """Return whether bytes behind the answer have been read from the network already.
+
+    They would be taken for the answer to the next request. What is still in the socket is seen when the
+    connection is taken.
+    """
+    while connection is not None and not hasattr(connection, "_h11_state"):
+        connection = getattr(connection, "_connection", None)  # one that goes through a proxy
+    if connection is None:
+        return True  # httpcore hides them elsewhere: rather no second use than a wrong answer
+    if any(connection._h11_state.trailing_data):  # noqa: SLF001 - see above
+        return True
+    tls = connection._network_stream.get_extra_info("ssl_object")  # noqa: SLF001 - see above
+    if tls is None:
+        return False
+    try:
+        tls.read(1)  # it reads from memory, and never waits
+    except ssl.SSLWantReadError:
+        return False
+    except ssl.SSLError:
+        pass  # the server has ended the connection
+    return True
 
 
 def _core_url(url: httpx.URL) -> httpcore.URL:
