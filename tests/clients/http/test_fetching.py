@@ -83,6 +83,8 @@ def fetcher(**settings: Any) -> MediaFetcher:
             "ff02::1",
         ),
         *("::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:169.254.169.254", "64:ff9b::7f00:1", "::7f00:1"),
+        *("192.0.0.192", "192.0.0.170", "192.88.99.1", "fec0::1", "feff::1", "3fff::1", "5f00::1", "100::1"),
+        *("64:ff9b:1::7f00:1", "2606:4700::5efe:10.0.0.1", "2606:4700::200:5efe:7f00:1"),
         *("64:ff9b::a9fe:a9fe", "2002:7f00:1::", "2002:a9fe:a9fe::1", "2001:0:7f00:1::1", "2001:db8::1"),
     ],
 )
@@ -91,7 +93,11 @@ def test_addresses_that_not_everybody_reaches_are_not_public(address: str) -> No
 
 
 @pytest.mark.parametrize(
-    "address", ["1.1.1.1", "93.184.216.34", "2606:4700::1111", "64:ff9b::101:101", "::ffff:1.1.1.1"]
+    "address",
+    [
+        *("1.1.1.1", "192.0.9.1", "93.184.216.34", "2606:4700::1111", "2606:4700::5efe:1.1.1.1"),
+        *("64:ff9b::101:101", "::ffff:1.1.1.1"),
+    ],
 )
 def test_addresses_of_the_internet_are_public(address: str) -> None:
     assert is_public(ip_address(address)) or address.startswith("::ffff:")

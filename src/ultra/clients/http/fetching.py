@@ -11,7 +11,7 @@ from __future__ import annotations
 import socket
 from contextlib import suppress
 from functools import cache
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, Final, cast
 
 import trio
@@ -35,8 +35,23 @@ __all__ = ["MediaFetcher", "addresses_in", "is_public", "with_bytes"]
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
-_METADATA: Final = frozenset({ip_address("168.63.129.16")})
-"""Services for virtual machines at addresses that look public: that of Azure."""
+_OWN: Final = tuple(
+    ip_network(network)
+    for network in (
+        "168.63.129.16/32",  # Azure's service for its machines
+        "192.0.0.0/24",  # protocols; Oracle's metadata
+        "192.88.99.0/24",  # relays from IPv6, abolished
+        "64:ff9b:1::/48",  # translation within a network
+        "100::/64",  # nowhere
+        "3fff::/20",  # examples
+        "5f00::/16",  # segments of routes
+        "fec0::/10",  # sites: private before fc00::/7 was
+    )
+)
+"""What looks public to `ipaddress`, in all of its versions or in some, and is not."""
+
+_ISATAP: Final = frozenset({0x0000_5EFE, 0x0200_5EFE})
+"""What stands before an address of IPv4 in the last half of one that tunnels to it."""
 
 _NAT64: Final = IPv6Network("64:ff9b::/96")
 
@@ -47,14 +62,15 @@ def is_public(address: IPv4Address | IPv6Address) -> bool:
     It is not private, loopback, link-local, multicast, reserved, or a service of a cloud for its machines. An
     address of IPv6 that stands for one of IPv4 counts as that, too.
     """
-    if not address.is_global or address.is_multicast or address.is_reserved or address in _METADATA:
+    own = any(address in network for network in _OWN)
+    if not address.is_global or address.is_multicast or address.is_reserved or own:
         return isinstance(address, IPv6Address) and address in _NAT64 and is_public(_last_half(address))
     return not isinstance(address, IPv6Address) or all(map(is_public, _embedded(address)))
 
 
 def _embedded(address: IPv6Address) -> list[IPv4Address]:
     found = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
-    if address in _NAT64 or int(address) >> 32 == 0:
+    if address in _NAT64 or int(address) >> 32 == 0 or int(address) >> 32 & 0xFFFF_FFFF in _ISATAP:
         found.append(_last_half(address))
     return [each for each in found if each is not None]
 
