@@ -44,6 +44,8 @@ async def asked(store: str, client: object) -> tuple[str, bool]:
         {"reasoning_effort": "high"},
         {"extra_body": {"safe": False}},
         {"extra_headers": {"x-variant": "b"}},
+        {"output": "tool"},
+        {"quirks": {"no_system": True}},
     ],
 )
 async def test_a_store_that_outlives_the_program_tells_clients_apart_by_all_that_is_their_own(

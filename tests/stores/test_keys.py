@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from ultra.errors import BadCall
 from ultra.messages.chat import ChatMessage
 from ultra.messages.request import ModelRequest, SamplingOptions
+from ultra.messages.schema import JsonSchema
+from ultra.messages.tools import Tool
 from ultra.stores.keys import cache_key
 
 
@@ -63,6 +65,24 @@ def test_the_order_of_nested_mappings_and_sets_does_not_matter() -> None:
     one = {"body": {"a": 1, "b": {"x", "y", "z"}}}
     other = {"body": {"b": {"z", "x", "y"}, "a": 1}}
     assert key("p", None, one) == key("p", None, other)
+
+
+def test_the_order_of_a_schema_matters_since_a_model_writes_in_it() -> None:
+    first = {"type": "object", "properties": {"reasons": {"type": "string"}, "answer": {"type": "string"}}}
+    last = {"type": "object", "properties": {"answer": {"type": "string"}, "reasons": {"type": "string"}}}
+    request = ModelRequest.of("p")
+
+    def keys(schema: dict[str, Any]) -> tuple[bytes, ...]:
+        output = JsonSchema("answer", schema)
+        tools = (Tool("answer", parameters=schema),)
+        return (
+            cache_key(msgspec.structs.replace(request, output=output)),
+            cache_key(msgspec.structs.replace(request, tools=tools)),
+            key("p", None, {"extra_body": {"response_format": {"schema": schema}}}),
+        )
+
+    assert keys(first) == keys({**first, "properties": {**first["properties"]}})  # type: ignore[dict-item]
+    assert not set(keys(first)) & set(keys(last))
 
 
 def test_options_may_map_numbers() -> None:
@@ -120,7 +140,7 @@ def test_a_request_from_another_process_has_the_same_key() -> None:
 
 def test_keys_stay_the_same_unless_their_version_is_counted_up() -> None:
     options = {"temperature": 0.5, "max_tokens": 100, "logit_bias": {50256: -100}, "tags": {"b", "a"}}
-    digest = "7b42b2f0731c86dbde6eed958c04c48d10e8efaa6e5de2e401ca53d701750d3e"
+    digest = "35419a654a4ea4c1f7ca6d9acd9eaf08d675aa7cddf5202ba83f1c6b17c2b257"
     assert key("What is Ultra?", "Be brief.", options).hex() == digest, "count up the version in keys.py"
 
 

@@ -11,6 +11,8 @@ import msgspec
 from msgspec import Struct
 
 from ultra.errors import BadCall
+from ultra.messages.schema import JsonSchema
+from ultra.messages.tools import Tool
 
 if TYPE_CHECKING:
     from ultra.messages.request import ModelRequest
@@ -20,7 +22,7 @@ __all__ = ["cache_key"]
 
 # What is digested, and how, belongs to the key: count up when the form of a request changes. Answers that
 # were kept under older keys are then not found, and are asked for again.
-_PERSON: Final = b"ultra request v3"
+_PERSON: Final = b"ultra request v4"
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 
@@ -29,7 +31,8 @@ def cache_key(request: ModelRequest, identity: str = "", scope: object = None) -
     """Return the digest of a request to a model, 32 bytes: equal requests have equal keys, others never do.
 
     All of the request counts: its messages, options, and the number of the sample. The order of mappings
-    and sets does not matter. The key does not depend on the process, so it can be kept in a file.
+    and sets does not matter, except in schemas: a model writes the properties in their order. The key does
+    not depend on the process, so it can be kept in a file.
 
     `identity` says whose answer it is, where that can change the answer: the client's own options and
     address. `scope` says for whom the answer is: plain values; equal requests in different scopes have
@@ -64,18 +67,34 @@ def _canonical(value: Any) -> Any:  # noqa: ANN401 - options are whatever a clie
             return value.encode("utf-8", "surrogatepass")
         case Struct():
             tag = type(value).__name__
-            inside: Any = [_canonical(getattr(value, name)) for name in value.__struct_fields__]
+            fields = [getattr(value, name) for name in value.__struct_fields__]
+            inside: Any = [*map(_in_order if isinstance(value, Tool | JsonSchema) else _canonical, fields)]
         case bytes() | bytearray() | memoryview():
             tag, inside = "bytes", value
         case list() | tuple():
             tag, inside = "list", [_canonical(item) for item in value]
         case Mapping():
-            tag, inside = "map", sorted((_key(name), _key(item)) for name, item in value.items())
+            tag = "map"
+            inside = sorted(
+                (_key(name), _encode(_in_order(item)) if name == "properties" else _key(item))
+                for name, item in value.items()
+            )
         case AbstractSet():
             tag, inside = "set", sorted(map(_key, value))
         case _:
             return value
     return [tag, inside]
+
+
+def _in_order(value: Any) -> Any:  # noqa: ANN401 - as above
+    """Return the same of a part of a schema, in the order in which it is sent."""
+    match value:
+        case Mapping():
+            return ["ordered", [[_key(name), _in_order(item)] for name, item in value.items()]]
+        case list() | tuple():
+            return ["list", [_in_order(item) for item in value]]
+        case _:
+            return _canonical(value)
 
 
 def _key(value: Any) -> bytes:  # noqa: ANN401 - as above

@@ -119,7 +119,7 @@ class HTTPClient:
         self.dialect = dialect
         self.limits = limits or HTTPLimits()
         self.options = options or CallOptions()
-        self._identity: tuple[CallOptions, str] | None = None
+        self._identity: tuple[CallOptions, ModelInfo, str] | None = None
         key = checked_key(self.provider, api_key)
         sent = {"content-type": "application/json", "user-agent": "ultra-llm"}
         self._headers = Hidden(sent | dialect.login | dialect.headers(key))
@@ -156,27 +156,30 @@ class HTTPClient:
 
     @property
     def cache_identity(self) -> str:
-        """A digest of all that can change an answer beside the request: dialect, address, own options.
+        """A digest of all that can change an answer beside the request: dialect, address, own options, facts.
 
-        It shows none of these, and depends on no key: neither that of the client, nor one in `extra_headers`.
+        Of the facts of its model, those that change what is sent: the form of a schema, and quirks. It shows
+        none of these, and depends on no key: neither that of the client, nor one in `extra_headers`.
         """
-        if self._identity is None or self._identity[0] is not self.options:
-            self._identity = self.options, self._identify()
-        return self._identity[1]
+        known = self._identity
+        if known is None or known[0] is not self.options or known[1] is not self.info:
+            self._identity = known = self.options, self.info, self._identify()
+        return known[2]
 
     def _identify(self) -> str:
         options = self.options
         headers = {name.lower(): value for name, value in (options.extra_headers or {}).items()}
-        kept = {name: value for name, value in headers.items() if name not in _CREDENTIALS}
+        kept = {name: value for name, value in sorted(headers.items()) if name not in _CREDENTIALS}
         said = (
             type(self.dialect).__qualname__,
             self.provider,
             self.model,
             self.dialect.url(stream=False),
             {**structs.asdict(options), "extra_headers": kept},
+            (self.info.output, self.info.quirks),  # they change what is sent
         )
         try:
-            encoded = msgspec.json.encode(said, order="sorted")
+            encoded = msgspec.json.encode(said)  # in its order: a body may hold a schema
         except (TypeError, ValueError, RecursionError):  # calls fail with the same, and say so
             encoded = repr(said).encode("utf-8", "backslashreplace")
         return f"{self.provider}:{self.model}:{blake2b(encoded, digest_size=16).hexdigest()}"
