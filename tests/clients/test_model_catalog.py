@@ -126,6 +126,12 @@ def test_a_program_may_tell_more_than_the_catalog_knows() -> None:
     assert ClientAdapter(told).info == told.info
 
 
+@pytest.mark.parametrize("quirks", [{"no_sytem": True}, {"no_system": "yes"}])
+def test_quirks_that_do_not_exist_are_refused(quirks: dict[str, Any]) -> None:
+    with pytest.raises(BadCall, match=r"no_sytem|bool"):
+        connect("openai:gpt-4o", api_key=KEY, quirks=quirks)
+
+
 def test_what_is_told_goes_before_the_catalog_and_quirks_are_joined() -> None:
     client = connect("openai:gpt-4o", api_key=KEY, images=False, quirks=Quirks(no_stream=True))
     assert (client.info.images, client.info.pdf) == (False, True)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Quirks", "reworded"]
 
 
-class Quirks(Struct, frozen=True, kw_only=True):
+class Quirks(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How an endpoint differs from its dialect.
 
     Attributes:
