@@ -10,12 +10,23 @@ import pytest
 import trio
 
 from ultra import MultiLLMOrchestrator, Timeouts
-from ultra.clients import AnthropicClient, GeminiClient, HTTPClient, OllamaClient, OpenAIClient
+from ultra.clients import (
+    AnthropicClient,
+    GeminiClient,
+    HTTPClient,
+    OllamaClient,
+    OpenAIClient,
+)
+from ultra.clients.dialects.openai_responses import OpenAIResponses
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from trio.testing import MockClock
+
+
+def responses_client(model: str, *, provider: str, base_url: str, **settings: Any) -> HTTPClient:
+    return HTTPClient(OpenAIResponses(model, provider=provider, base_url=base_url), **settings)
 
 
 def events(*payloads: Any) -> list[bytes]:
@@ -36,8 +47,19 @@ def _block(**delta: Any) -> dict[str, Any]:
 
 _DONE = {"choices": [{"index": 0, "delta": {"content": "4"}, "finish_reason": "stop"}]}
 
+_RESPONSE = events(
+    {"type": "response.output_text.delta", "output_index": 0, "content_index": 0, "delta": "4"},
+    {
+        "type": "response.completed",
+        "response": {
+            "status": "completed",
+            "output": [{"type": "message", "content": [{"type": "output_text", "text": "4"}]}],
+        },
+    },
+)
+
 # What a server sends in place of text, and how it ends with the text "4".
-SIGNS: dict[str, tuple[type[HTTPClient], list[bytes], list[bytes]]] = {
+SIGNS: dict[str, tuple[Callable[..., HTTPClient], list[bytes], list[bytes]]] = {
     "reasoning": (OpenAIClient, events(_delta(reasoning_content="hm")), events(_DONE)),
     "arguments of a tool call": (
         OpenAIClient,
@@ -67,6 +89,30 @@ SIGNS: dict[str, tuple[type[HTTPClient], list[bytes], list[bytes]]] = {
         GeminiClient,
         events({"candidates": [{"content": {"parts": [{"text": "hm", "thought": True}]}}]}),
         events({"candidates": [{"content": {"parts": [{"text": "4"}]}, "finishReason": "STOP"}]}),
+    ),
+    "arguments of Anthropic": (
+        AnthropicClient,
+        events(_block(type="input_json_delta", partial_json="{")),
+        events(
+            _block(type="text_delta", text="4"),
+            {"type": "message_delta", "delta": {"stop_reason": "end_turn"}},
+            {"type": "message_stop"},
+        ),
+    ),
+    "reasoning of the Responses API": (
+        responses_client,
+        events({"type": "response.reasoning_summary_text.delta", "output_index": 0, "delta": "hm"}),
+        _RESPONSE,
+    ),
+    "arguments of the Responses API": (
+        responses_client,
+        events({"type": "response.function_call_arguments.delta", "output_index": 0, "delta": "{"}),
+        _RESPONSE,
+    ),
+    "a queue of the Responses API": (
+        responses_client,
+        events({"type": "response.queued", "response": {"id": "r", "status": "queued"}}),
+        _RESPONSE,
     ),
     "thinking of Ollama": (
         OllamaClient,
@@ -102,7 +148,7 @@ class _Pieces(httpx.AsyncByteStream):
 @pytest.mark.parametrize("name", list(SIGNS))
 async def test_signs_of_life_move_the_clocks_of_a_stream(name: str, autojump_clock: MockClock) -> None:
     kind, signs, answer = SIGNS[name]
-    client = kind("m", provider="p", base_url="http://127.0.0.1:1", transport=Slow(signs, answer))  # type: ignore[call-arg,arg-type]
+    client = kind("m", provider="p", base_url="http://127.0.0.1:1", transport=Slow(signs, answer))
     orchestrator = MultiLLMOrchestrator(
         max_retries=0, timeouts=Timeouts(first_token=3, idle=3, attempt=100), cache_enabled=False
     )
@@ -120,7 +166,7 @@ async def test_signs_of_life_move_the_clocks_of_a_stream(name: str, autojump_clo
 
 async def test_a_stream_of_generate_hands_out_text_alone(autojump_clock: MockClock) -> None:
     kind, signs, answer = SIGNS["thinking"]
-    client = kind("m", provider="p", base_url="http://127.0.0.1:1", transport=Slow(signs, answer))  # type: ignore[call-arg,arg-type]
+    client = kind("m", provider="p", base_url="http://127.0.0.1:1", transport=Slow(signs, answer))
 
     async with client.stream("Q?") as stream:
         assert [piece async for piece in stream if isinstance(piece, str)] == ["4"]
