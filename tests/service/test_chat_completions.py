@@ -273,7 +273,7 @@ async def test_a_path_in_place_of_an_image_reads_no_file() -> None:
     async with service.running():
         answer = await ask(service, {"model": "a", "messages": [{"role": "user", "content": content}]})
 
-    assert (answer.status, answer.error["param"]) == (400, "messages[0].content")
+    assert (answer.status, answer.error["param"]) == (400, "messages[0].content[0]")
 
 
 async def test_unknown_fields_are_left_alone() -> None:
