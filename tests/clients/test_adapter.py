@@ -221,6 +221,14 @@ async def test_of_usage_that_is_reported_in_part_the_rest_is_estimated(usage: Us
     assert completion.usage.output == (usage.output or 1)
 
 
+async def test_a_part_of_the_tokens_is_never_above_all_of_them() -> None:
+    told = Usage(input=10, output=4, cached=30, reasoning=400)
+
+    completion = await ClientAdapter(Client(Completion(content="x", usage=told))).call(QUESTION)
+
+    assert completion.usage == Usage(input=40, output=404, cached=30, reasoning=400, estimated=True)
+
+
 @pytest.mark.parametrize(
     "usage", [Usage(input=0, output=0), Usage(input=0), Usage(output=0), Usage(input=7, output=0)]
 )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec.structs import replace
 
 from ultra.clients.cleaning import cleaned, joined_parts, shows_nothing
+from ultra.clients.dialects.usage import with_parts
 from ultra.clients.plain_values import plain_completion, plain_text
 from ultra.errors import ModelError
 from ultra.messages.results import Completion, Usage
@@ -72,15 +73,18 @@ def checked(answer: object, request: ModelRequest) -> Completion:
 
 
 def settled(completion: Completion, request: ModelRequest) -> Completion:
-    """Return `completion` with counts that can be true: no text is made of nothing."""
+    """Return `completion` with counts that can be true: no text of nothing, no part above its whole."""
     usage = completion.usage
-    if usage is None or (usage.input and usage.output):
+    if usage is None:
         return completion
+    if usage.input and usage.output:
+        whole = with_parts(usage)
+        return completion if whole is usage else replace(completion, usage=whole)
     estimate = _estimate(completion, request)
     corrected = replace(
         usage, input=usage.input or estimate.input, output=usage.output or estimate.output, estimated=True
     )
-    return replace(completion, usage=corrected)
+    return replace(completion, usage=with_parts(corrected))
 
 
 def plain(given: Completion) -> Completion:

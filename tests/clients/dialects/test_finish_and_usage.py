@@ -194,6 +194,34 @@ def test_a_missing_count_is_the_rest_of_the_total() -> None:
     assert plain(CHAT, {**whole(CHAT, "stop"), **counts}).usage == Usage(input=35, output=5, estimated=True)
 
 
+@pytest.mark.parametrize(
+    ("dialect", "counts"),
+    [
+        (
+            CHAT,
+            {
+                "prompt_tokens": 10,
+                "completion_tokens": 4,
+                "prompt_tokens_details": {"cached_tokens": 30},
+                "completion_tokens_details": {"reasoning_tokens": 400},
+            },
+        ),
+        (
+            RESPONSES,
+            {
+                "input_tokens": 10,
+                "output_tokens": 4,
+                "input_tokens_details": {"cached_tokens": 30},
+                "output_tokens_details": {"reasoning_tokens": 400},
+            },
+        ),
+    ],
+)
+def test_a_part_that_is_above_its_whole_was_counted_apart(dialect: Dialect, counts: Any) -> None:
+    answer = plain(dialect, {**whole(dialect, "stop"), "usage": counts})
+    assert answer.usage == Usage(input=40, output=404, cached=30, reasoning=400, estimated=True)
+
+
 def test_ollama_tells_what_a_prompt_that_it_cut_has_cost() -> None:
     completion = Completion(content="4", usage=USED)
     with pytest.raises(ModelError) as caught:

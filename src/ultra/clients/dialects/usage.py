@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from ultra.messages.results import Usage
 
-__all__ = ["Count", "counted", "read_usage", "with_total"]
+__all__ = ["Count", "counted", "read_usage", "with_parts", "with_total"]
 
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**53)] | None
 """A number of tokens as a provider reports it; None where it reports none."""
@@ -58,7 +58,21 @@ def read_usage(found: object, wire: type[WireUsage]) -> Usage | None:
         usage = TolerantDecoder(wire)(msgspec.json.encode(found)).normalized()
     except (msgspec.ValidationError, UnicodeError):
         return None
-    return None if usage.input is None and usage.output is None else usage
+    return None if usage.input is None and usage.output is None else with_parts(usage)
+
+
+def with_parts(usage: Usage) -> Usage:
+    """Return the counts with no part above its whole: some servers count reasoning, or the cache, apart.
+
+    Where a part is above, the whole is taken for the rest, so that nothing that costs is left out; that may
+    be wrong, so the counts are marked as estimated.
+    """
+    cached, reasoning = usage.cached or 0, usage.reasoning or 0
+    if usage.input is not None and cached > usage.input:
+        usage = replace(usage, input=usage.input + cached, estimated=True)
+    if usage.output is not None and reasoning > usage.output:
+        usage = replace(usage, output=usage.output + reasoning, estimated=True)
+    return usage
 
 
 def with_total(usage: Usage, total: int | None) -> Usage:
