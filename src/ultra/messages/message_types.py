@@ -24,7 +24,6 @@ __all__ = ["checked_message"]
 
 S = TypeVar("S", bound=Struct)
 
-_PARTS: Final = TextPart | ImagePart | FilePart | ReasoningPart
 _REMEDY: Final = "give text, or a tuple of TextPart, ImagePart, FilePart and ReasoningPart objects"
 
 
@@ -76,7 +75,7 @@ def _content(given: object, where: str) -> str | tuple[Part, ...]:
 
 
 def _part(given: object, where: str) -> Part:
-    if not isinstance(given, _PARTS):
+    if not isinstance(given, TextPart | ImagePart | FilePart | ReasoningPart):
         raise BadCall(f"{where} is of type {type(given).__name__}; {_REMEDY}")
     return _checked(structs.asdict(given), type(given), where)
 
