@@ -370,6 +370,25 @@ async def test_a_result_that_cannot_be_json_is_told() -> None:
     assert message.text == "the result of the tool, a object, cannot be written as JSON"
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (ImagePart(data=b"x"), "the image, has no media_type; ImagePart.of"),
+        (ImagePart(), "must have either data or url"),
+        (ImagePart(data=b"", media_type="image/png"), "has no bytes"),
+        (ImagePart(url=7), "got `int`"),  # type: ignore[arg-type]
+    ],
+)
+async def test_a_bad_image_of_a_function_is_a_result_that_says_so(given: Any, told: str) -> None:
+    def tool() -> object:
+        return given
+
+    message = await result_of(tool)
+
+    assert message.is_error
+    assert told in message.text
+
+
 @on_asyncio
 async def test_a_function_that_is_cancelled_by_something_else_has_failed() -> None:
     async def tool() -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from ultra.messages.chat import ChatMessage
 
-__all__ = ["check_conversation"]
+__all__ = ["check_content", "check_conversation"]
 
 
 def check_conversation(messages: Sequence[ChatMessage], indices: Sequence[int]) -> None:
@@ -46,7 +46,7 @@ def check_conversation(messages: Sequence[ChatMessage], indices: Sequence[int]) 
             if call.id in open_calls or call.id in answered:
                 raise BadCall(f"{where}.tool_calls has the id {call.id!r}, which an earlier call has, too")
             open_calls[call.id] = index
-        _check_content(message, where)
+        check_content(message, where)
     _check_end(messages, indices, open_calls)
 
 
@@ -63,10 +63,11 @@ def _check_result(message: ChatMessage, where: str, open_calls: dict[str, int], 
         )
     del open_calls[call]
     answered.add(call)
-    _check_content(message, where)
+    check_content(message, where)
 
 
-def _check_content(message: ChatMessage, where: str) -> None:
+def check_content(message: ChatMessage, where: str) -> None:
+    """Raise `BadCall` unless a message of its role may have this content; errors begin with `where`."""
     parts = message.parts
     for number, part in enumerate(parts):
         if isinstance(part, ImagePart | FilePart) and (part.data is None) == (part.url is None):

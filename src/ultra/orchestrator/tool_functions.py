@@ -17,8 +17,10 @@ from ultra.clients.signature import may_block
 from ultra.clients.wire.redaction import clipped, redact_keys
 from ultra.errors import BadCall, DeadlineExceeded, title_of
 from ultra.messages.chat import ChatMessage, FilePart, ImagePart, TextPart
+from ultra.messages.conversation_checks import check_content
 from ultra.messages.events import ToolEnded, ToolStarted
 from ultra.messages.functions import FunctionTool, tools_of
+from ultra.messages.message_types import checked_message
 
 if TYPE_CHECKING:
     from ultra.bridge.caller import Caller
@@ -101,10 +103,15 @@ class ToolFunctions:
                 raise
             return _failed(call, _said(error))
         try:
-            return ChatMessage("tool", _content(given), tool_call_id=call.id, name=call.name)
+            message = ChatMessage("tool", _content(given), tool_call_id=call.id, name=call.name)
+            message = checked_message(message, "the result of the tool")
+            check_content(message, "the result of the tool")
+        except BadCall as error:
+            return _failed(call, _said(error))
         except Exception:  # noqa: BLE001 - a hook of the caller's type may raise anything
             kind = type(given).__name__
             return _failed(call, f"the result of the tool, a {kind}, cannot be written as JSON")
+        return message
 
 
 def _function_tool(given: object, where: str) -> FunctionTool:
