@@ -335,10 +335,11 @@ async def test_gemini_parses_json_by_a_schema(provider: SimulatedProvider) -> No
 async def test_gemini_counts_what_it_sees_by_its_kind(provider: SimulatedProvider) -> None:
     picture = types.Part.from_bytes(data=b"\x89PNG\r\n\x1a\n" + bytes(9), mime_type="image/png")
     document = types.Part.from_bytes(data=b"%PDF-1.7", mime_type="application/pdf")
+    contents: list[Any] = ["What?", picture, document]
 
     def ask() -> Any:
         with gemini_client(provider) as client:
-            return client.models.generate_content(model="any", contents=["What?", picture, document])
+            return client.models.generate_content(model="any", contents=contents)
 
     usage = (await in_thread(ask)).usage_metadata
 
