@@ -159,3 +159,16 @@ async def test_a_wrong_run_is_refused(body: dict[str, Any]) -> None:
     assert answer.status in {400, 404}
     assert answer.error["type"] == "invalid_request_error"
     assert model.calls == []
+
+
+async def test_a_model_answers_alone_or_an_ensemble_under_the_same_name_of_a_field() -> None:
+    service = service_of({"a": FakeModel("Paris."), "b": FakeModel("Lyon.")})
+    async with service.running():
+        alone = await ask(service, {"prompt": "Which city?", "model": "b"}, RUNS)
+        together = await ask(service, {"prompt": "Which city?", "model": "council"}, RUNS)
+        both = await ask(service, {"prompt": "Which city?", "model": "a", "ensemble": "council"}, RUNS)
+
+    assert [len(step["responses"]) for step in alone.json["steps"]] == [1]
+    assert alone.json["final_synthesis"]["content"] == "Lyon."
+    assert [step["name"] for step in together.json["steps"]] == ["initial", "synthesis"]
+    assert (both.status, both.error["param"]) == (400, "model")

@@ -17,12 +17,9 @@ from ultra._support.randomness import new_id
 from ultra.clients.http.client import DEPTH_HEADER
 from ultra.errors import BadCall, MissingExtra
 from ultra.service.access import LocalOnly
-from ultra.service.chat.endpoint import answer_chat
 from ultra.service.http import Reply, json_reply
-from ultra.service.model_list import list_models, show_model
-from ultra.service.native.endpoint import answer_run
 from ultra.service.problems import Problem, problem_of
-from ultra.service.readiness import readiness
+from ultra.service.routes import find_route
 from ultra.service.runs import Runs
 from ultra.service.targets import Targets
 
@@ -41,14 +38,6 @@ if TYPE_CHECKING:
 __all__ = ["Service"]
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_MODEL: Final = "/v1/models/"
-_METHODS: Final[Mapping[str, tuple[str, ...]]] = {
-    "/v1/chat/completions": ("POST",),
-    "/v1/runs": ("POST",),
-    "/v1/models": ("GET", "HEAD"),
-    "/healthz": ("GET", "HEAD"),
-    "/readyz": ("GET", "HEAD"),
-}
 
 _log = get_logger("ultra.service")
 
@@ -96,6 +85,11 @@ class Service:
     def ensembles(self) -> list[str]:
         """The names of its ensembles."""
         return self.targets.ensembles()
+
+    @property
+    def running_requests(self) -> int:
+        """How many requests that ask models are under way."""
+        return self._active
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -161,27 +155,12 @@ class Service:
         return [each.arguments["timeout"] for each in ensembles if "timeout" in each.arguments]
 
     async def _answer(self, request: Request, held: AsyncExitStack) -> Reply:
-        path = request.path
-        is_model = path.startswith(_MODEL) and len(path) > len(_MODEL)
-        methods = ("GET", "HEAD") if is_model else _METHODS.get(path)
-        if methods is None:
-            text = f"there is no {path[:200]}"
-            raise Problem(404, "invalid_request_error", "unknown_url", text)
-        if request.method not in methods:
-            text = f"{path} takes {' and '.join(methods)}, and not {request.method[:20]}"
-            raise Problem(405, "invalid_request_error", "method_not_allowed", text)
-        if path == "/healthz":
-            return json_reply({"status": "ok"})
-        if path == "/readyz":
-            return readiness(self)
-        who = await self.access.authenticate(request)
-        if path == "/v1/models":
-            return list_models(self, request)
-        if is_model:
-            return show_model(self, request, path.removeprefix(_MODEL))
-        self._admit(request, held)
-        answer = answer_chat if path == "/v1/chat/completions" else answer_run
-        return await answer(self, request, who, held)
+        route = find_route(request)
+        who = "" if route.access == "open" else await self.access.authenticate(request)
+        if route.access == "work":
+            self._admit(request, held)
+        found = route.answer(self, request, who, held)
+        return found if isinstance(found, Reply) else await found
 
     def _admit(self, request: Request, held: AsyncExitStack) -> None:
         """Count a request that asks models; refuse it if it must not be taken now."""

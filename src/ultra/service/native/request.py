@@ -33,12 +33,14 @@ class NativeStrategy(Struct, forbid_unknown_fields=True):
 class NativeRequest(Struct, forbid_unknown_fields=True):
     """One run. `prompt` is a text, or messages in the form of OpenAI's or Anthropic's API.
 
-    `ensemble` names an ensemble, whose settings the others replace. `stream`: the events of the run are sent,
+    `ensemble` names an ensemble, whose settings the others replace. `model` names one, or a model that
+    answers alone, as in the other protocols. `stream`: the events of the run are sent,
     as `format` says; else the result alone. The other fields are arguments of `process_responses`.
     """
 
     prompt: str | list[dict[str, Any]]
     ensemble: str | None = None
+    model: str | None = None
     stages: list[str] | None = None
     models: list[str] | None = None
     strategy: str | NativeStrategy | None = None
@@ -68,13 +70,7 @@ def arguments_of(body: NativeRequest, targets: Targets) -> dict[str, Any]:
     Raises:
         Problem: there is no such ensemble or strategy.
     """
-    arguments: dict[str, Any] = {}
-    if body.ensemble is not None:
-        target = targets.get(body.ensemble)
-        if target.kind != "ensemble":
-            text = f"{body.ensemble!r} is a model, and no ensemble; name it in models"
-            raise Problem.bad_request(text, param="ensemble")
-        arguments = dict(target.arguments)
+    arguments = _named(body, targets)
     for name in _ARGUMENTS:
         value = getattr(body, name)
         if value is not None and value is not UNSET:
@@ -92,3 +88,17 @@ def arguments_of(body: NativeRequest, targets: Targets) -> dict[str, Any]:
         except BadCall as error:
             raise Problem.bad_request(str(error), param="strategy") from None
     return arguments
+
+
+def _named(body: NativeRequest, targets: Targets) -> dict[str, Any]:
+    """Return the arguments of the ensemble, or of the model, that the request names."""
+    if body.ensemble is not None and body.model is not None:
+        raise Problem.bad_request("ensemble and model name the same thing; leave one out", param="model")
+    name = body.model if body.ensemble is None else body.ensemble
+    if name is None:
+        return {}
+    target = targets.get(name)
+    if target.kind != "ensemble" and body.ensemble is not None:
+        text = f"{name!r} is a model, and no ensemble; name it in model"
+        raise Problem.bad_request(text, param="ensemble")
+    return dict(target.arguments)

@@ -1,0 +1,108 @@
+// The view of those who run the service: models, actors, and what they do now.
+
+import { get } from "/page/api.js";
+import { dollars, el, percent, seconds, svg } from "/page/dom.js";
+
+const INTERVAL = 2000; // milliseconds between two looks
+
+export class OperationsView {
+  constructor(element, askForKey) {
+    this.element = element;
+    this.askForKey = askForKey;
+    this.timer = null;
+    this.isShown = false;
+  }
+
+  show() {
+    if (this.isShown) return;
+    this.isShown = true;
+    this.look();
+  }
+
+  hide() {
+    this.isShown = false;
+    clearTimeout(this.timer);
+  }
+
+  async look() {
+    try {
+      if (document.visibilityState === "visible") this.draw(await get("/v1/status"));
+    } catch (error) {
+      this.element.replaceChildren(el("p", { class: "error" }, error.status ? error.message : "the service cannot be reached"));
+      if (error.status === 401) {
+        this.askForKey();
+        this.isShown = false;
+        return;
+      }
+    }
+    if (this.isShown) this.timer = setTimeout(() => this.look(), INTERVAL);
+  }
+
+  draw(status) {
+    const scrolled = window.scrollY;
+    const up = Math.max(0, status.now - status.started_at);
+    const head = el("ul", { class: "figures" },
+      el("li", {}, "requests under way ", el("b", {}, String(status.running))),
+      el("li", {}, "up ", el("b", {}, duration(up))),
+      status.draining ? el("li", { class: "degraded" }, "draining") : null,
+      el("li", {}, "dead letters ", el("b", {}, String(deadLetters(status.tree)))));
+    this.element.replaceChildren(
+      head,
+      el("h2", {}, "Models"), el("div", { class: "scroll" }, models(status.models)),
+      el("h2", {}, "Actors"), el("ul", { class: "tree root" }, node(status.tree)),
+    );
+    window.scrollTo({ top: scrolled });
+  }
+}
+
+function duration(up) {
+  const units = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
+  const [unit, size] = units.find(([, each]) => up >= each) ?? units[3];
+  return `${Math.floor(up / size)} ${unit}`;
+}
+
+function models(all) {
+  const names = ["model", "state", "requests", "failures", "retries", "p50", "p95", "tokens", "cost", "cache", "latencies"];
+  const rows = Object.entries(all).map(([name, each]) => el("tr", {},
+    el("th", { scope: "row" }, name),
+    el("td", { class: each.status }, each.status),
+    ...[
+      each.requests, each.failures, each.retries, seconds(each.response_time_p50), seconds(each.response_time_p95),
+      `${each.input_tokens} / ${each.output_tokens}`, dollars(each.cost),
+      percent(each.cache_hits + each.cache_misses ? each.cache_hits / (each.cache_hits + each.cache_misses) : null),
+    ].map((value) => el("td", { class: "number" }, String(value))),
+    el("td", {}, plot(name, each.response_times))));
+  return el("table", { class: "data" },
+    el("thead", {}, el("tr", {}, ...names.map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, ...rows));
+}
+
+function plot(name, values) {
+  if (values.length < 2) return "–";
+  const top = Math.max(...values) || 1;
+  const points = values.map((value, index) => `${(index / (values.length - 1)) * 100},${30 - (value / top) * 28}`);
+  const label = `Latencies of ${name}: the newest ${values.length}, up to ${top.toFixed(2)} s`;
+  return svg("svg", { class: "plot", viewBox: "0 0 100 30", preserveAspectRatio: "none", role: "img", "aria-label": label },
+    svg("polyline", { points: points.join(" ") }));
+}
+
+function node(each) {
+  const state = { running: "up", starting: "degraded", restarting: "degraded", stopping: "degraded" }[each.state] ?? "down";
+  const parts = [];
+  if (each.kind === "actor") {
+    parts.push(`${each.handled} handled`);
+    if (each.queued) parts.push(`${each.queued} queued`);
+    if (each.in_flight) parts.push(`${each.in_flight} in flight`);
+    if (each.failed) parts.push(`${each.failed} failed`);
+    if (each.dead_lettered) parts.push(`${each.dead_lettered} dead letters`);
+  } else {
+    parts.push(each.strategy);
+  }
+  if (each.restarts) parts.push(`${each.restarts} restart${each.restarts === 1 ? "" : "s"}`);
+  const children = (each.children ?? []).map(node);
+  return el("li", {}, el("b", {}, each.name), " ", el("span", { class: state }, each.state), el("span", { class: "quiet" }, ` ${parts.join(", ")}`),
+    children.length ? el("ul", { class: "tree" }, ...children) : null);
+}
+
+function deadLetters(each) {
+  return (each.dead_lettered ?? 0) + (each.children ?? []).reduce((sum, child) => sum + deadLetters(child), 0);
+}

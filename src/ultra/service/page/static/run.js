@@ -1,0 +1,271 @@
+// One run: what its events say, shown as they come.
+
+import { send } from "/page/api.js";
+import { announce, dollars, el, percent, seconds } from "/page/dom.js";
+import { showMarkdown, showPlain } from "/page/markdown.js";
+
+const ANSWERS = new Set(["initial", "propose", "samples"]);
+const FINAL = new Set(["synthesis", "answer"]);
+const TITLES = { initial: "Answers", meta: "Analysis", synthesis: "Synthesis" };
+
+/** A text that grows: appended as it comes, shown as Markdown once it is whole. */
+class GrowingText {
+  constructor() {
+    this.element = el("div", { class: "text plain" });
+    this.text = "";
+    this.waiting = [];
+  }
+
+  append(text, restart) {
+    if (restart) {
+      this.text = "";
+      this.waiting = [];
+      this.element.textContent = "";
+    }
+    this.text += text;
+    if (!this.waiting.length) requestAnimationFrame(() => this.flush());
+    this.waiting.push(text);
+  }
+
+  flush() {
+    if (this.waiting.length) this.element.append(this.waiting.join(""));
+    this.waiting = [];
+  }
+
+  end(text) {
+    this.waiting = [];
+    this.text = text;
+    showMarkdown(this.element, text);
+  }
+}
+
+class Card {
+  constructor(name) {
+    this.name = name;
+    this.state = el("span", { class: "state" }, "asked");
+    this.text = new GrowingText();
+    this.element = el("article", { class: "card" }, el("h4", {}, el("span", {}, name), this.state), this.text.element);
+    this.text.element.setAttribute("tabindex", "0");
+    this.text.element.setAttribute("role", "group");
+    this.text.element.setAttribute("aria-label", `Answer of ${name}`);
+  }
+
+  become(state, words) {
+    this.element.className = `card ${state}`;
+    this.state.textContent = words;
+  }
+}
+
+/** The cards of one step of the run. */
+class Stage {
+  constructor(name, round) {
+    this.cards = new Map();
+    this.isFinal = FINAL.has(name);
+    const title = (TITLES[name] ?? name) + (round ? `, round ${round + 1}` : "");
+    this.body = el("div", { class: "cards" });
+    if (this.isFinal) {
+      this.element = el("div", {});
+    } else {
+      this.element = el("details", { class: "stage", open: ANSWERS.has(name) }, el("summary", {}, title), this.body);
+    }
+  }
+
+  card(event) {
+    const name = event.sample ? `${event.model_name} #${event.sample + 1}` : event.model_name;
+    if (!this.cards.has(name)) {
+      const card = new Card(name);
+      this.cards.set(name, card);
+      this.body.append(card.element);
+    }
+    return this.cards.get(name);
+  }
+}
+
+/** Shows one run in `element`. `finished` resolves with its result, or null. */
+export class RunView {
+  constructor(title) {
+    this.stages = new Map();
+    this.result = null;
+    this.line = el("p", { class: "quiet" }, "asking …");
+    this.steps = el("div", {});
+    this.answerText = new GrowingText();
+    this.writer = el("h4", {}, "Answer");
+    this.answer = el("div", { class: "answer", hidden: true }, this.writer, this.answerText.element);
+    this.after = el("div", {});
+    this.element = el(
+      "section", { class: "run", "aria-label": `Run: ${title}` },
+      el("h3", {}, title), this.line, this.answer, this.steps, this.after,
+    );
+  }
+
+  take(event) {
+    const handler = this[`on_${event.type}`];
+    if (handler) handler.call(this, event);
+  }
+
+  stage(event) {
+    const name = `${event.stage} ${event.round ?? 0}`;
+    if (!this.stages.has(name)) {
+      const stage = new Stage(event.stage, event.round ?? 0);
+      this.stages.set(name, stage);
+      this.steps.append(stage.element);
+    }
+    return this.stages.get(name);
+  }
+
+  on_stage_started(event) {
+    this.stage(event);
+    const waits = event.asks === "first" ? event.models[0] : event.models.join(", ");
+    this.line.textContent = `${TITLES[event.stage] ?? event.stage}: ${waits}`;
+    announce(this.line.textContent);
+  }
+
+  on_model_started(event) {
+    const stage = this.stage(event);
+    if (stage.isFinal) this.writer.textContent = `${event.model_name} writes the answer`;
+    else stage.card(event).become("asked", "asked");
+  }
+
+  on_chunk(event) {
+    const stage = this.stage(event);
+    if (stage.isFinal) {
+      this.answer.hidden = false;
+      this.answerText.append(event.text, event.restart);
+      return;
+    }
+    const card = stage.card(event);
+    card.become("writing", "writing …");
+    card.text.append(event.text, event.restart);
+  }
+
+  on_model_retrying(event) {
+    const words = `retrying in ${event.wait.toFixed(1)} s (${event.kind})`;
+    const stage = this.stage(event);
+    if (stage.isFinal) this.writer.textContent = `${event.model_name}: ${words}`;
+    else stage.card(event).become("retrying", words);
+  }
+
+  on_model_response(event) {
+    const stage = this.stage(event);
+    if (stage.isFinal) return;
+    const card = stage.card(event);
+    const { response } = event;
+    const tokens = (response.usage?.output ?? 0) || null;
+    const about = [seconds(response.response_time), tokens && `${tokens} tokens`, response.cached && "kept"];
+    card.become("answered", about.filter(Boolean).join(", "));
+    card.text.end(response.content);
+  }
+
+  on_model_failed(event) {
+    const stage = this.stage(event);
+    const why = event.failure.kind ?? event.failure.error;
+    if (stage.isFinal) this.writer.textContent = `${event.model_name} failed (${why})`;
+    else stage.card(event).become("failed", `failed (${why})`);
+  }
+
+  on_prompt_fitted(event) {
+    this.after.append(el("p", { class: "notice" }, `What ${event.model_name} reads was cut to its window.`));
+  }
+
+  on_run_completed(event) {
+    this.result = event.result;
+    this.line.hidden = true;
+    const final = event.result.final_synthesis;
+    if (final) {
+      this.answer.hidden = false;
+      this.writer.textContent = `Answer by ${final.model_name}`;
+      this.answerText.end(final.content);
+    }
+    this.summarize(event.result);
+    announce(`The answer is there, ${event.result.status}.`);
+  }
+
+  on_run_failed(event) {
+    this.fail(event.message);
+  }
+
+  fail(words) {
+    this.line.hidden = false;
+    this.line.className = "error";
+    this.line.textContent = words;
+    this.answerText.flush();
+    for (const stage of this.stages.values()) {
+      for (const card of stage.cards.values()) {
+        if (["asked", "writing", "retrying"].some((each) => card.element.classList.contains(each))) {
+          card.become("failed", "stopped");
+        }
+      }
+    }
+    announce(words);
+  }
+
+  summarize(result) {
+    const tokens = { input: 0, output: 0 };
+    for (const step of result.steps) {
+      for (const each of step.responses) {
+        for (const usage of [each.usage, each.lost_usage]) {
+          tokens.input += usage?.input ?? 0;
+          tokens.output += usage?.output ?? 0;
+        }
+      }
+    }
+    const figures = {
+      status: result.status,
+      confidence: result.confidence === null ? "–" : `${percent(result.confidence)} (${result.confidence_basis})`,
+      cost: dollars(result.cost),
+      tokens: `${tokens.input} read, ${tokens.output} written`,
+      time: seconds(result.response_time),
+      source: result.synthesis_source ?? "–",
+    };
+    const items = Object.entries(figures).map(([name, value]) => el("li", {}, `${name} `, el("b", {}, value)));
+    this.after.append(el("ul", { class: "figures" }, ...items));
+    for (const notice of result.notices) this.after.append(el("p", { class: "notice" }, notice));
+    for (const failure of result.failures) this.after.append(el("p", { class: "notice" }, failure.message));
+    this.compare(result);
+  }
+
+  compare(result) {
+    const first = result.steps.find((step) => step.responses.length > 1);
+    if (!first) return;
+    const names = first.responses.map((each) => (each.sample ? `${each.model_name} #${each.sample + 1}` : each.model_name));
+    const scored = first.responses
+      .map((each, index) => ({ name: names[index], quality: each.quality }))
+      .filter((each) => each.quality !== null)
+      .sort((one, other) => other.quality - one.quality);
+    if (scored.length) this.after.append(ranking(scored, result.quality_basis));
+    const answers = Object.fromEntries(first.responses.map((each, index) => [names[index], each.content]));
+    const place = el("div", { class: "scroll" });
+    this.after.append(place);
+    showMatrix(place, result.prompt, answers);
+  }
+}
+
+function ranking(scored, basis) {
+  const rows = scored.map((each, index) =>
+    el("tr", {}, el("td", { class: "number" }, String(index + 1)), el("th", { scope: "row" }, each.name),
+      el("td", { class: "number" }, each.quality.toFixed(2))));
+  const head = el("tr", {}, ...["#", "model", basis ?? "score"].map((name) => el("th", { scope: "col" }, name)));
+  return el("details", { class: "stage" }, el("summary", {}, "Scores"),
+    el("table", { class: "data" }, el("thead", {}, head), el("tbody", {}, ...rows)));
+}
+
+async function showMatrix(place, question, answers) {
+  if (Object.keys(answers).length > 32) return;
+  let found;
+  try {
+    const body = { answers, question: typeof question === "string" ? question : "" };
+    found = await (await send("/v1/agreement", { method: "POST", body })).json();
+  } catch {
+    return; // the answer is there all the same
+  }
+  const names = Object.keys(answers);
+  const head = el("tr", {}, el("td", {}), ...names.map((name) => el("th", { scope: "col" }, name)));
+  const rows = names.map((one) => el("tr", {}, el("th", { scope: "row" }, one), ...names.map((other) => {
+    const value = found.pairs[one][other];
+    const cell = el("td", {}, one === other ? "–" : percent(value));
+    if (one !== other) cell.style.background = `rgb(var(--heat) / ${(value * 0.45).toFixed(2)})`;
+    return cell;
+  })));
+  place.append(el("table", { class: "data matrix" },
+    el("caption", {}, "Who agrees with whom"), el("thead", {}, head), el("tbody", {}, ...rows)));
+}

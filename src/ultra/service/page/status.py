@@ -1,0 +1,70 @@
+"""`GET /v1/status`: models, actors and the service at this moment, for those who run it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import asdict
+
+from ultra.errors import OrchestratorClosed
+from ultra.service.http import json_reply
+from ultra.service.problems import Problem
+from ultra.supervisor.snapshot import SupervisorSnapshot
+
+if TYPE_CHECKING:
+    from ultra.actors.runtime.status import ActorSnapshot
+    from ultra.messages.results import ModelMetrics
+    from ultra.orchestrator.health import ModelHealth
+    from ultra.service.core import Service
+    from ultra.service.http import Reply
+
+__all__ = ["show_status"]
+
+_NEWEST = 64
+
+
+def show_status(service: Service) -> Reply:
+    """Return the tree of actors, and health and metrics of each model. No text of an error is in it.
+
+    Raises:
+        Problem: the service has not started, or has ended.
+    """
+    orchestrator = service.orchestrator
+    try:
+        health, metrics, tree = orchestrator.health(), orchestrator.get_metrics(), orchestrator.tree()
+    except OrchestratorClosed:
+        raise Problem(503, "overloaded_error", "starting", "the service is starting or ending") from None
+    return json_reply(
+        {
+            "started_at": service.started_at,
+            "now": time.time(),
+            "draining": service.is_draining,
+            "running": service.running_requests,
+            "models": {name: _model(health[name], metrics[name]) for name in health},
+            "tree": _node(tree),
+        }
+    )
+
+
+def _model(health: ModelHealth, metrics: ModelMetrics) -> dict[str, Any]:
+    told = asdict(metrics)
+    del told["quality_scores"], told["times_to_first_token"]
+    told["response_times"] = told["response_times"][-_NEWEST:]
+    return {"status": health.status, "reasons": len(health.reasons), **told}
+
+
+def _node(snapshot: ActorSnapshot | SupervisorSnapshot) -> dict[str, Any]:
+    if isinstance(snapshot, SupervisorSnapshot):
+        return {
+            "kind": "supervisor",
+            "name": snapshot.name,
+            "path": snapshot.path,
+            "state": snapshot.state.value,
+            "strategy": snapshot.strategy,
+            "restarts": snapshot.restarts,
+            "children": [_node(child) for child in snapshot.children],
+        }
+    told = asdict(snapshot)
+    told["crashed"] = told.pop("last_error") is not None  # an exception's text stays in the log
+    return {"kind": "actor", **told, "state": snapshot.state.value}

@@ -1,0 +1,77 @@
+"""The addresses of the service: what each takes, who may ask for it, and what answers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
+
+from ultra.service.chat.endpoint import answer_chat
+from ultra.service.http import Reply, Request, json_reply
+from ultra.service.model_list import list_models, show_model
+from ultra.service.native.endpoint import answer_run
+from ultra.service.page.agreement import compare_answers
+from ultra.service.page.files import is_page, show_page
+from ultra.service.page.status import show_status
+from ultra.service.problems import Problem
+from ultra.service.readiness import readiness
+from ultra.strategies.catalog import strategy_names
+
+if TYPE_CHECKING:
+    from ultra.service.core import Service
+
+__all__ = ["MODELS", "Route", "find_route"]
+
+MODELS: Final = "/v1/models/"
+
+Answer: TypeAlias = Callable[[Any, Request, str, AsyncExitStack], Reply | Awaitable[Reply]]
+"""Answers a request of the one who asks; what it needs is held until the reply has been sent."""
+
+_GET: Final = ("GET", "HEAD")
+_POST: Final = ("POST",)
+
+
+class Route(NamedTuple):
+    """One address. `access`: anyone may ask (``open``), or who is known; ``work`` is counted, and bounded."""
+
+    methods: tuple[str, ...]
+    access: Literal["open", "known", "work"]
+    answer: Answer
+
+
+def find_route(request: Request) -> Route:
+    """Return what answers a request.
+
+    Raises:
+        Problem: there is no such address, or it takes other methods.
+    """
+    path = request.path
+    route = _ROUTES.get(path)
+    if route is None and is_page(path):
+        route = _PAGE
+    if route is None and path.startswith(MODELS) and len(path) > len(MODELS):
+        route = _MODEL
+    if route is None:
+        raise Problem(404, "invalid_request_error", "unknown_url", f"there is no {path[:200]}")
+    if request.method not in route.methods:
+        text = f"{path} takes {' and '.join(route.methods)}, and not {request.method[:20]}"
+        raise Problem(405, "invalid_request_error", "method_not_allowed", text)
+    return route
+
+
+def _show_model(service: Service, request: Request, _who: str, _held: AsyncExitStack) -> Reply:
+    return show_model(service, request, request.path.removeprefix(MODELS))
+
+
+_MODEL: Final = Route(_GET, "known", _show_model)
+_PAGE: Final = Route(_GET, "open", lambda _service, request, _who, _held: show_page(request))
+_ROUTES: Final[Mapping[str, Route]] = {
+    "/healthz": Route(_GET, "open", lambda *_: json_reply({"status": "ok"})),
+    "/readyz": Route(_GET, "open", lambda service, *_: readiness(service)),
+    "/v1/models": Route(_GET, "known", lambda service, request, *_: list_models(service, request)),
+    "/v1/status": Route(_GET, "known", lambda service, *_: show_status(service)),
+    "/v1/strategies": Route(_GET, "known", lambda *_: json_reply({"strategies": strategy_names()})),
+    "/v1/agreement": Route(_POST, "work", lambda service, request, *_: compare_answers(service, request)),
+    "/v1/chat/completions": Route(_POST, "work", answer_chat),
+    "/v1/runs": Route(_POST, "work", answer_run),
+}

@@ -1,0 +1,151 @@
+"""The web page in a real browser: Chromium, if it is installed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import trio
+
+from helpers.services import service_of, serving
+from ultra import ModelError
+from ultra.testing import FakeModel
+
+playwright = pytest.importorskip("playwright.sync_api")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+
+HOSTILE = (
+    "## Blue\n\nIt is **blue**. <script>document.title = 'taken'</script>"
+    "<img src=x onerror=\"document.title='taken'\">\n\n[a](javascript:document.title='taken') "
+    "![b](/healthz) [c](https://example.org)\n\nThe answer is blue."
+)
+
+
+def scenario(url: str, act: Callable[[Any], None], **context: Any) -> list[str]:
+    """Act on the page in a browser, and return what its console said."""
+    with playwright.sync_playwright() as tool:
+        browser = tool.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        try:
+            page = browser.new_context(**context).new_page()
+            page.set_default_timeout(20_000)
+            said: list[str] = []
+            page.on("console", lambda message: said.append(message.text))
+            page.on("pageerror", lambda error: said.append(str(error)))
+            page.goto(url)
+            page.wait_for_selector("#target option", state="attached")
+            act(page)
+            return said
+        finally:
+            browser.close()
+
+
+async def in_browser(models: dict[str, object], act: Callable[[Any], None], **context: Any) -> list[str]:
+    service = service_of(models)
+    async with serving(service) as url:
+        return await trio.to_thread.run_sync(partial(scenario, url, act, **context))
+
+
+def panel() -> dict[str, object]:
+    return {
+        "a": FakeModel(HOSTILE),
+        "b": FakeModel("It is blue. The answer is blue."),
+        "c": FakeModel(failures=[ModelError("busy", kind="overloaded")] * 9),
+    }
+
+
+def ask(page: Any, text: str = "Which colour?") -> None:
+    page.fill("#question", text)
+    page.press("#question", "Control+Enter")
+
+
+async def test_a_question_is_answered_and_what_models_wrote_is_never_code() -> None:
+    def act(page: Any) -> None:
+        ask(page)
+        page.wait_for_selector(".figures")
+        answer = page.locator(".answer .text")
+        assert "It is blue." in answer.inner_text()
+        assert answer.locator("strong").first.inner_text() == "Blue"
+        assert page.title() == "Ultra"
+        assert page.locator(".text img, .text script").count() == 0
+        assert [link.get_attribute("href") for link in answer.locator("a").all()] == [
+            None,
+            "https://example.org",
+        ]
+        assert "failed (overloaded)" in page.locator(".card.failed .state").inner_text()
+        assert "degraded" in page.locator(".figures").inner_text()
+        page.wait_for_selector("table.matrix")
+        assert "100 %" in page.locator("table.matrix").inner_text()
+        report = axe.Axe().run(page)
+        assert report.violations_count == 0, report.generate_report()
+
+    assert await in_browser(panel(), act) == []
+
+
+async def test_two_strategies_are_compared_on_a_narrow_dark_screen() -> None:
+    def act(page: Any) -> None:
+        page.check("#compare")
+        page.select_option("#second", "vote")
+        ask(page)
+        page.wait_for_selector(".run:nth-of-type(1) .figures")
+        page.wait_for_selector(".run:nth-of-type(2) .figures")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        report = axe.Axe().run(page)
+        assert report.violations_count == 0, report.generate_report()
+
+    await in_browser(panel(), act, color_scheme="dark", viewport={"width": 360, "height": 700})
+
+
+async def test_a_conversation_goes_on_and_an_image_goes_along(tmp_path: Any) -> None:
+    picture = tmp_path / "dot.png"
+    picture.write_bytes(bytes.fromhex("89504e470d0a1a0a") + bytes(32))
+    model = FakeModel("First.", usage=None)
+
+    def act(page: Any) -> None:
+        page.select_option("#target", "a")
+        page.set_input_files("#files", str(picture))
+        page.wait_for_selector("#attachments li")
+        ask(page, "What is this?")
+        page.wait_for_selector(".turn:nth-of-type(1) .figures")
+        ask(page, "And then?")
+        page.wait_for_selector(".turn:nth-of-type(2) .figures")
+
+    await in_browser({"a": model}, act)
+
+    [question, answer, further] = model.calls[-1].request.messages
+    assert [part.__class__.__name__ for part in question.parts] == ["TextPart", "ImagePart"]
+    assert (answer.text, further.text) == ("First.", "And then?")
+
+
+async def test_escape_stops_a_run() -> None:
+    model = FakeModel("Never.", gated=True)
+
+    def act(page: Any) -> None:
+        ask(page)
+        page.wait_for_selector(".card.asked")
+        page.keyboard.press("Escape")
+        page.wait_for_selector("p.error:has-text('stopped')")
+        assert page.locator("#send").is_enabled()
+
+    await in_browser({"a": model}, act)
+    assert model.running == 0
+
+
+async def test_the_operations_are_seen() -> None:
+    def act(page: Any) -> None:
+        ask(page)
+        page.wait_for_selector(".figures")
+        page.click("text=Operations")
+        page.wait_for_selector("#operations table.data")
+        assert "coordinator" in page.locator(".tree.root").inner_text()
+        assert page.locator("#operations td.up").count() == 2
+        report = axe.Axe().run(page)
+        assert report.violations_count == 0, report.generate_report()
+
+    await in_browser(panel(), act)
