@@ -190,6 +190,12 @@ class ClientAdapter:
         return ":".join(plain_text(part) for part in parts if isinstance(part, str) and part)
 
     @property
+    def origin(self) -> tuple[str | None, str | None]:
+        """The names of provider and model, as far as the client tells them."""
+        provider, model = (_told(self._client, name) for name in ("provider", "model"))
+        return _text_or_none(provider), _text_or_none(model)
+
+    @property
     def reads_context(self) -> ContextReads:
         """Which context variables of its caller the client reads."""
         return self._reads_context
@@ -445,6 +451,10 @@ def _told(client: object, name: str) -> object:
     except BaseException:
         log.debug("attribute of a client cannot be read", attribute=name, exc_info=True)
         return None
+
+
+def _text_or_none(value: object) -> str | None:
+    return plain_text(value) if isinstance(value, str) and value else None
 
 
 def _closer(resource: object) -> Callable[[], object] | None:

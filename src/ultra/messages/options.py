@@ -38,6 +38,7 @@ class RunOptions(Struct, frozen=True, kw_only=True):
         samples: how often each model is asked in a step that asks all.
         tool_policy: whose tool calls are those of the run; see `ultra.messages.tools.ToolPolicy`.
         primary: the name of the model that is asked first for its tool calls; None: that of highest weight.
+        name: what telemetry calls the run, such as the name of its ensemble; None: by its strategy.
         sampling: options of how the models write; see `SamplingOptions`.
 
     Raises:
@@ -53,9 +54,13 @@ class RunOptions(Struct, frozen=True, kw_only=True):
     samples: int = 1
     tool_policy: ToolPolicy = "primary"
     primary: str | None = None
+    name: str | None = None
     sampling: SamplingOptions = SamplingOptions()
 
     def __post_init__(self) -> None:
+        name: object = self.name
+        if name is not None and not isinstance(name, str):
+            raise BadCall(f"the name is of type {type(name).__name__}; it must be text (str), or None")
         check_seconds("timeout", self.timeout, positive=True, endless=True, optional=True)
         check_seconds("grace", self.grace, endless=True, optional=True)
         check_number("max_cost", self.max_cost, positive=True, endless=True, optional=True, unit="dollars")
@@ -119,6 +124,7 @@ class RunArguments(TypedDict, total=False):
     dict, or OpenAI's ``response_format``). Answers that do not satisfy it are asked for once more.
     """
 
+    name: str | None
     system: str | None
     timeout: float | None
     quorum: Quorum | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any
 
 from ultra._support.checks import did_you_mean
@@ -60,9 +61,17 @@ class Ensemble:
 
     def _with(self, run: Mapping[str, Any]) -> dict[str, Any]:
         arguments = dict(self.arguments)
+        if _takes_name(self._orchestrator.process_responses):
+            arguments = {"name": self.name, **arguments}
         if run.get("strategy") is not None:
             arguments.pop("stages", None)  # they belong to the strategy of the ensemble
         return arguments | {name: value for name, value in run.items() if value is not None}
+
+
+def _takes_name(process: Callable[..., object]) -> bool:
+    """Return whether a run can be given a name; a subclass may override the method with fewer arguments."""
+    parameters = signature(process).parameters
+    return "name" in parameters or any(each.kind is Parameter.VAR_KEYWORD for each in parameters.values())
 
 
 class Ensembles:

@@ -18,6 +18,7 @@ from ultra.actors.model.messages import Generate
 from ultra.actors.model.retry import RetryPolicy
 from ultra.bridge.caller import Caller
 from ultra.errors import BadCall
+from ultra.messages.observers import observers_of
 from ultra.messages.options import RunArguments, RunOptions
 from ultra.messages.output_types import OutputType
 from ultra.orchestrator.arguments import (
@@ -30,6 +31,7 @@ from ultra.orchestrator.arguments import (
 from ultra.orchestrator.ensembles import Ensemble, Ensembles
 from ultra.orchestrator.event_buffer import EventBuffer, NoReader
 from ultra.orchestrator.lifespan import Lifespan
+from ultra.orchestrator.measurements import Measurements, measure
 from ultra.orchestrator.overridden import (
     CopyingBuffer,
     NestedRunSink,
@@ -38,8 +40,10 @@ from ultra.orchestrator.overridden import (
     marked,
     outer_run,
 )
-from ultra.orchestrator.planning import Planner, RunDefaults, options_of, stages_of, strategy_of
+from ultra.orchestrator.planning import Planner, RunDefaults, options_of, stages_of
 from ultra.orchestrator.registry import ModelRegistry, Policies
+from ultra.orchestrator.run_end import RunWatch
+from ultra.orchestrator.run_metrics import RunMetrics
 from ultra.orchestrator.single_request import ask, ask_unregistered
 from ultra.orchestrator.streams import LiveRun, RunStream
 from ultra.orchestrator.tool_loop import ToolLoop, ToolStream
@@ -47,7 +51,6 @@ from ultra.orchestrator.tree import ModelTree
 from ultra.scoring.agreement import agreement
 from ultra.stores import open_cache
 from ultra.stores.memory import MemoryCache
-from ultra.strategies.stages import order_stages
 from ultra.supervisor.spec import RestartIntensity
 
 if TYPE_CHECKING:
@@ -66,6 +69,7 @@ if TYPE_CHECKING:
     from ultra.config.loading import Configuration
     from ultra.messages.conversation import Conversation
     from ultra.messages.functions import FunctionTool
+    from ultra.messages.observers import Observer, ObserverGroup
     from ultra.messages.options import Quorum
     from ultra.messages.request import SamplingOptions
     from ultra.messages.results import ModelMetrics, ModelResponse, OrchestrationResult
@@ -114,6 +118,8 @@ class MultiLLMOrchestrator:
         intensity: how often the actor of a model may crash before it stays down.
         random: draws the jitter of waits; give ``random.Random(seed)`` to repeat a run.
         faults: an `ultra.faults.FaultPlan`, which injects faults for tests.
+        telemetry: who is told of runs and calls: ``"otel"``, an observer, or a list of these; see
+            `ultra.messages.observers.Observer`, and `ultra.telemetry.OpenTelemetry`.
 
     Raises:
         BadCall: an argument is not allowed; the message says what is.
@@ -145,6 +151,7 @@ class MultiLLMOrchestrator:
         intensity: RestartIntensity | None = None,
         random: Random | None = None,
         faults: Faults | None = None,
+        telemetry: str | Observer | Sequence[str | Observer] | None = None,
     ) -> None:
         if cache is not None and not cache_enabled:
             raise BadCall("cache_enabled is False and a cache is given; leave one of them out")
@@ -155,7 +162,9 @@ class MultiLLMOrchestrator:
         self._system = checked_system(system)
         self._random = checked_object("random", random, Random) or new_random()
         self._intensity = checked_object("intensity", intensity, RestartIntensity) or RestartIntensity()
-        self._registry = ModelRegistry(self._cache, Policies(retry, timeouts, limits, breaker), faults)
+        self._watch = RunWatch(RunMetrics(), observers_of(telemetry))
+        policies = Policies(retry, timeouts, limits, breaker)
+        self._registry = ModelRegistry(self._cache, policies, faults, self._watch.observers)
         self._faults = faults
         self._ensembles = Ensembles()
         self._planner = Planner(
@@ -191,25 +200,9 @@ class MultiLLMOrchestrator:
                 lack of a key. The message has file, line and key, and says what is allowed.
             MissingExtra: a model or the cache needs packages that are not installed.
         """
-        from ultra.config.loading import load_configuration  # noqa: PLC0415 - most programs have no such file
+        from ultra.orchestrator.configured import configured  # noqa: PLC0415 - most programs have no file
 
-        configuration = load_configuration(source)
-        stages, known = configuration.run.stages, stages_of(cls)
-        with configuration.explaining("run", "stages"):
-            order_stages(stages, known)
-        with configuration.explaining("run", "strategy"):
-            strategy = configuration.run.load_strategy()
-            strategy_of(strategy, stages, known)
-        with configuration.explaining("cache", "store"):
-            orchestrator = cls(**configuration.settings(), strategy=strategy)
-        for name, model in configuration.models.items():
-            with configuration.explaining("models", name):
-                orchestrator.register_model(name, model.connect(), model.weight, **model.policies())
-        for name, ensemble in configuration.ensembles.items():
-            with configuration.explaining("ensembles", name):
-                given = ensemble.arguments(known)
-                orchestrator.add_ensemble(name, description=ensemble.description, **given)
-        return orchestrator
+        return configured(cls, source)
 
     def __init_subclass__(cls, **options: object) -> None:
         super().__init_subclass__(**options)
@@ -367,6 +360,15 @@ class MultiLLMOrchestrator:
         return self._lifespan.trio_run.run_sync(
             lambda: {model.name: model.metrics.snapshot() for model in models}
         )
+
+    def get_measurements(self) -> Measurements:
+        """Return all numbers of models, runs and actors, for those who export them; from any thread."""
+        return measure(self._registry, self._watch.metrics, self._lifespan)
+
+    @property
+    def observers(self) -> ObserverGroup:
+        """Those of `telemetry`, fenced."""
+        return self._watch.observers
 
     def health(self) -> dict[str, ModelHealth]:
         """Return the health of each model (up, degraded or down, and why), highest weight first.
@@ -587,7 +589,7 @@ class MultiLLMOrchestrator:
         self._lifespan.check_open()
         make_run = self._planner.check(prompt, stages, models, strategy, run)
         run_id = new_id()
-        return RunStream(run_id, LiveRun(run_id, self._lifespan, make_run, make_sink))
+        return RunStream(run_id, LiveRun(run_id, self._lifespan, make_run, make_sink, self._watch))
 
     def _make_tree(self) -> ModelTree:
         return ModelTree(

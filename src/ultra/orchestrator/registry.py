@@ -30,6 +30,7 @@ from ultra.stores.memory import MemoryCache, MemoryShard
 
 if TYPE_CHECKING:
     from ultra.bridge.caller import Runner
+    from ultra.messages.observers import ObserverGroup
     from ultra.stores.contracts import CacheShard, CacheStore
 
 __all__ = ["Faults", "ModelRegistry", "Policies", "check_weight"]
@@ -73,11 +74,18 @@ class Faults(Interceptor, Protocol):
 class ModelRegistry:
     """The registered models by name. They stay when the actors stop. For use by any thread."""
 
-    def __init__(self, cache: CacheStore | None, policies: Policies, faults: Faults | None = None) -> None:
+    def __init__(
+        self,
+        cache: CacheStore | None,
+        policies: Policies,
+        faults: Faults | None = None,
+        observers: ObserverGroup | None = None,
+    ) -> None:
         check_faults(faults, Faults)
         self._lock = threading.Lock()
         self._cache = cache
         self._faults = faults
+        self._observers = observers
         self._policies = policies
         self._models: dict[str, RegisteredModel] = {}
         self._clients: dict[str, object] = {}
@@ -147,6 +155,7 @@ class ModelRegistry:
             limiter=limiter,
             breaker=CircuitBreaker(name, policies.breaker or common.breaker),
             metrics=metrics,
+            observers=self._observers,
         )
 
     def _adapted(self, name: str, client: object, limiter: Limiter) -> ClientAdapter:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ultra.messages.events import Event
     from ultra.messages.results import OrchestrationResult
     from ultra.orchestrator.lifespan import Lifespan
+    from ultra.orchestrator.run_end import RunWatch
     from ultra.orchestrator.tree import ModelTree
 
 __all__ = ["LiveRun", "RunMaker", "RunSource", "RunStream"]
@@ -63,7 +64,12 @@ class LiveRun:
     """A run by the actors of an orchestrator. `make_sink` makes the sink of its events, given its id."""
 
     def __init__(
-        self, run_id: str, lifespan: Lifespan, make_run: RunMaker, make_sink: Callable[[str], RunSink]
+        self,
+        run_id: str,
+        lifespan: Lifespan,
+        make_run: RunMaker,
+        make_sink: Callable[[str], RunSink],
+        watch: RunWatch,
     ) -> None:
         self.reply: AskResult[None, OrchestrationResult] | None = None
         self._over = trio.Event()
@@ -71,6 +77,8 @@ class LiveRun:
         self._lifespan = lifespan
         self._make_run = make_run
         self._make_sink = make_sink
+        self._watch = watch
+        self._end: RunEnd | None = None
         self._actors = lifespan.use()
         self._asks: AskGroup[None, OrchestrationResult] = AskGroup(self._on_reply)
 
@@ -89,14 +97,17 @@ class LiveRun:
         try:
             self._sink = self._make_sink(self._run_id)
             execute, local = self._make_run(tree, self._run_id, self._sink)
-            tree.runs.add(self._run_id, local)
             self._output = local.output
-            self._end = RunEnd(execute, local)
+            self._end = RunEnd(execute, local, self._watch)
+            local = self._end.local
+            tree.runs.add(self._run_id, local)
             self._asks.ask(tree.coordinator, execute, None)
             if local.deadline < inf and self.reply is None:
                 tree.system.start_soon(self._give_up_in_time, local)
         except BaseException:
             tree.runs.discard(self._run_id)
+            if self._end is not None and self.reply is None:
+                self._end.cancelled()
             await self._actors.__aexit__(*sys.exc_info())
             raise
         return self._sink
@@ -108,7 +119,7 @@ class LiveRun:
         del self._asks  # it refers to this, and the garbage collector would have to find that out
         self._tree.runs.discard(self._run_id)
         if self.reply is None:
-            self._end.cancelled()
+            self._told().cancelled()
             self._sink.close()
             self._over.set()
         return await self._actors.__aexit__(kind, error, trace)
@@ -121,17 +132,21 @@ class LiveRun:
             self._asks.close()
             self._on_reply(AskResult(None, error=local.given_up()))
 
+    def _told(self) -> RunEnd:
+        assert self._end is not None  # noqa: S101 - the block was entered
+        return self._end
+
     def _on_reply(self, reply: AskResult[None, OrchestrationResult]) -> None:
         if reply.value is not None:
             if self._output is not None and reply.value.plain_output is not None:
                 reply.value.with_output(self._output.decoded(reply.value.plain_output))
             self.reply = reply
-            self._end.answered(reply.value)
+            self._told().answered(reply.value)
             self._sink.emit(RunCompleted(result=reply.value))
         elif reply.error is not None:
             error = self._lifespan.explain(reply.error)
             self.reply = AskResult(None, error=error)
-            self._end.failed(error)
+            self._told().failed(error)
             self._sink.emit(RunFailed(error=type(error).__name__, message=text_of(error)))
         self._over.set()
 

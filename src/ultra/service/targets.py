@@ -77,9 +77,8 @@ class Targets:
         if ensemble is not None:
             given = ensemble.arguments.get("strategy")
             strategy = self._default if given is None else make_strategy(given)
-            return Target(
-                name, "ensemble", {**ensemble.arguments, "strategy": strategy}, ensemble.description
-            )
+            arguments = {"name": name, **ensemble.arguments, "strategy": strategy}
+            return Target(name, "ensemble", arguments, ensemble.description)
         if name in self.models():
             return Target(name, "model", {"models": (name,), "strategy": OneModel(), "quorum": 1})
         text = f"the model {name[:200]!r} does not exist{did_you_mean(name, self.names())}"

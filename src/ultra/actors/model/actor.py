@@ -216,7 +216,7 @@ class ModelActor(Actor):
         response_time = trio.current_time() - started
         first = None if shared.first_text_at is None else max(0.0, shared.first_text_at - started)
         if not shared.cached:
-            self._model.metrics.answered(response_time, first)
+            self._model.metrics.answered(response_time, first, message.stage)
         before = spent_before.usage
         lost = shared.lost_usage if before is None else before.plus(shared.lost_usage)
         return ModelResponse(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import copy_context
 from typing import TYPE_CHECKING
 
 import trio
@@ -10,8 +11,10 @@ from ultra._support.log import current_scope, get_logger, log_scope
 from ultra.actors.model.retry import with_retries
 from ultra.actors.model.spending import Spending
 from ultra.actors.model.timeouts import AttemptTimer
+from ultra.bridge.caller import Caller
 from ultra.clients.plain_values import plain_usage
 from ultra.errors import CircuitOpen, ModelError, text_of
+from ultra.messages.observers import CallOutcome, CallStart
 from ultra.messages.tokens import estimate_request
 
 if TYPE_CHECKING:
@@ -21,8 +24,8 @@ if TYPE_CHECKING:
     from ultra.actors.model.messages import Generate
     from ultra.actors.model.registered import RegisteredModel
     from ultra.actors.model.single_flight import SharedCall
-    from ultra.bridge.caller import Caller
     from ultra.messages import Completion
+    from ultra.messages.observers import CallEnded, ObserverGroup
 
 __all__ = ["ModelCall"]
 
@@ -76,6 +79,8 @@ class ModelCall:
             Abandoned: no request waits for the answer any more.
         """
         model, shared = self._model, self._shared
+        started = trio.current_time()
+        ended = None if model.observers is None else self._tell_observers(model.observers)
         shared.on_given_up_late = self._given_up_late
         try:
             # The breaker counts a request once, with all its attempts: if the circuit opened in the middle,
@@ -100,6 +105,44 @@ class ModelCall:
             shared.complete(completion)
         finally:
             shared.on_given_up_late = None
+            if ended is not None:
+                ended(self._outcome(started))
+
+    def _tell_observers(self, observers: ObserverGroup) -> CallEnded:
+        """Tell that the call begins; what they set in its context is what the client sees."""
+        message = self._message
+        provider, model = self._model.client.origin
+        start = CallStart(
+            id=message.id,
+            run_id=message.run_id,
+            stage=message.stage,
+            model_name=self._model.name,
+            provider=provider,
+            model=model,
+            request=message.request,
+        )
+        caller = self._caller
+        context = copy_context() if caller is None else caller.context.copy()
+        ended = observers.call_started(start, context)
+        self._caller = Caller(context, None if caller is None else caller.runner)
+        return ended
+
+    def _outcome(self, started: float) -> CallOutcome:
+        shared = self._shared
+        failure, first = shared.failure, shared.first_text_at
+        error = failure.kind if isinstance(failure, ModelError) else None
+        if shared.completion is None and failure is None and shared.given_up_late:
+            error = "timeout"
+        return CallOutcome(
+            status="success" if shared.completion is not None else "failed" if error else "cancelled",
+            seconds=trio.current_time() - started,
+            attempts=shared.attempts,
+            completion=shared.completion,
+            error=error,
+            usage=shared.spent.usage,
+            cost=shared.spent.cost,
+            first_text=None if first is None else first - started,
+        )
 
     def _given_up_late(self) -> None:
         """Take note that nobody waits any more, since the answer is late: the model has failed."""

@@ -120,6 +120,11 @@ class Deployments:
         return replace(info, context_window=self.context_window or info.context_window)
 
     @property
+    def origin(self) -> tuple[str | None, str | None]:
+        """The names of provider and model of the first deployment, as far as its client tells them."""
+        return self._adapters[0].origin
+
+    @property
     def context_window(self) -> int | None:
         """The smallest known context window of the deployments [tokens]; None where none is known."""
         return min((a.context_window for a in self._adapters if a.context_window is not None), default=None)

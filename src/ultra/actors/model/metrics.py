@@ -7,6 +7,7 @@ from collections import deque
 from math import ceil
 from typing import TYPE_CHECKING, Final
 
+from ultra._support.histogram import Histogram
 from ultra.errors import ModelError
 from ultra.messages.results import ModelMetrics
 
@@ -15,13 +16,29 @@ if TYPE_CHECKING:
 
     from ultra.messages.results import ModelResponse, Usage
 
-__all__ = ["MetricsRecorder"]
+__all__ = ["MetricsRecorder", "StageTimes"]
 
 WINDOW: Final = 256
 """How many of the newest times and scores are kept."""
 
 LATEST: Final = 20
 """How many of the newest outcomes are kept; the health of a model is judged by them."""
+
+
+STAGES: Final = 32
+"""How many stages are told apart by their times; those beyond are counted together."""
+
+OTHER_STAGES: Final = "other"
+
+
+class StageTimes:
+    """How long the answers of one model in one stage took [s]; those from the cache are not counted."""
+
+    __slots__ = ("first_token", "response")
+
+    def __init__(self) -> None:
+        self.response = Histogram()
+        self.first_token = Histogram()
 
 
 class _Window:
@@ -74,6 +91,7 @@ class MetricsRecorder:
         "cache_misses",
         "cancelled",
         "cost",
+        "errors",
         "failures",
         "hedges",
         "hedges_won",
@@ -82,6 +100,7 @@ class MetricsRecorder:
         "latest",
         "output_tokens",
         "retries",
+        "stages",
         "successes",
         "tokens_estimated",
     )
@@ -94,6 +113,8 @@ class MetricsRecorder:
         self.hedges = self.hedges_won = 0
         self.tokens_estimated = False
         self.cost = 0.0 if priced else None
+        self.errors: dict[str, int] = {}  # by kind
+        self.stages: dict[str, StageTimes] = {}
         self.latest: deque[ModelError | None] = deque(maxlen=LATEST)
         self._response_times = _Window()
         self._times_to_first_token = _Window()
@@ -107,15 +128,26 @@ class MetricsRecorder:
     def called(self, error: ModelError | None) -> None:
         """Note how a request to the client ended, after all retries: with an error, or None for an answer."""
         if error is not None:
+            self.errors[error.kind] = self.errors.get(error.kind, 0) + 1
             # A copy without its traceback, whose frames hold prompts.
             error = ModelError(error.message, provider=error.provider, kind=error.kind, status=error.status)
         self.latest.append(error)
 
-    def answered(self, response_time: float, time_to_first_token: float | None) -> None:
-        """Count an answer, which came after so many seconds, retries included."""
+    def answered(
+        self, response_time: float, time_to_first_token: float | None, stage: str = OTHER_STAGES
+    ) -> None:
+        """Count an answer of this stage, which came after so many seconds, retries included."""
+        times = self.stages.get(stage) or self._new_stage(stage)
         self._response_times.append(response_time)
+        times.response.add(response_time)
         if time_to_first_token is not None:
             self._times_to_first_token.append(time_to_first_token)
+            times.first_token.add(time_to_first_token)
+
+    def _new_stage(self, stage: str) -> StageTimes:
+        if len(self.stages) >= STAGES:  # a label may be anybody's text
+            return self.stages.setdefault(OTHER_STAGES, StageTimes())
+        return self.stages.setdefault(stage, StageTimes())
 
     def used(self, usage: Usage | None, cost: float | None) -> None:
         """Count the tokens of a call, and its cost in dollars."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ultra.actors.model.retry import RetryPolicy
     from ultra.actors.model.timeouts import Timeouts
     from ultra.clients.pricing import Price
+    from ultra.messages.observers import ObserverGroup
     from ultra.stores.contracts import CacheShard
 
 __all__ = ["RegisteredModel"]
@@ -40,6 +41,7 @@ class RegisteredModel:
         "limiter",
         "metrics",
         "name",
+        "observers",
         "policy",
         "price",
         "registered",
@@ -62,6 +64,7 @@ class RegisteredModel:
         limiter: Limiter,
         breaker: CircuitBreaker,
         metrics: MetricsRecorder,
+        observers: ObserverGroup | None = None,
     ) -> None:
         self.name = name
         self.weight = weight
@@ -73,6 +76,7 @@ class RegisteredModel:
         self.limiter = limiter
         self.breaker = breaker
         self.metrics = metrics
+        self.observers = observers or None
         self.cache_outage = Outage(model=name)
         self.cache_lookups = 0  # those that ended
         self.cache_is_slow = False  # then no reply waits for its answer to be kept

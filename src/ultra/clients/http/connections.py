@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 import trio
 
+from ultra._support.outgoing import outgoing_headers
 from ultra.clients.http.body import ResponseBody
 from ultra.clients.http.decompression import ACCEPTED
 from ultra.clients.http.proxies import proxy_for
@@ -259,6 +260,7 @@ class Connections:
                 "accept-encoding": ACCEPTED,
                 "connection": "keep-alive",
                 **length,
+                **(outgoing_headers.get() or {}),
                 **request.headers.value,
             },
             stream=httpx.ByteStream(request.content),

@@ -1,0 +1,40 @@
+"""An orchestrator with the models and settings of a configuration."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from ultra.config.loading import load_configuration
+from ultra.orchestrator.planning import stages_of, strategy_of
+from ultra.strategies.stages import order_stages
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ultra.config.loading import Configuration
+    from ultra.orchestrator.orchestrator import MultiLLMOrchestrator
+
+__all__ = ["configured"]
+
+T = TypeVar("T", bound="MultiLLMOrchestrator")
+
+
+def configured(kind: type[T], source: str | Path | Configuration) -> T:
+    """Return an orchestrator of this class; see `MultiLLMOrchestrator.from_config`."""
+    configuration = load_configuration(source)
+    stages, known = configuration.run.stages, stages_of(kind)
+    with configuration.explaining("run", "stages"):
+        order_stages(stages, known)
+    with configuration.explaining("run", "strategy"):
+        strategy = configuration.run.load_strategy()
+        strategy_of(strategy, stages, known)
+    with configuration.explaining("cache", "store"):
+        orchestrator = kind(**configuration.settings(), strategy=strategy)
+    for name, model in configuration.models.items():
+        with configuration.explaining("models", name):
+            orchestrator.register_model(name, model.connect(), model.weight, **model.policies())
+    for name, ensemble in configuration.ensembles.items():
+        with configuration.explaining("ensembles", name):
+            given = ensemble.arguments(known)
+            orchestrator.add_ensemble(name, description=ensemble.description, **given)
+    return orchestrator
