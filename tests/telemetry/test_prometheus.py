@@ -40,7 +40,7 @@ def orchestrator_of(**models: Any) -> MultiLLMOrchestrator:
 def text_of(orchestrator: MultiLLMOrchestrator) -> str:
     registry = CollectorRegistry()
     registry.register(prometheus_collector(orchestrator))
-    text: str = generate_latest(registry).decode()  # type: ignore[no-untyped-call]
+    text: str = generate_latest(registry).decode()
     return text
 
 

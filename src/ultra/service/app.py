@@ -39,7 +39,9 @@ def make_app(service: Service) -> Starlette:
         async with service.running():
             yield
 
-    app = Starlette(routes=[Mount("/", app=_Door(service))], lifespan=lifespan)
+    door = _Door(service)
+    app = Starlette(routes=[Mount("/", app=door)], lifespan=lifespan)
+    app.router.default = door  # a path with a line end matches no route
     app.state.service = service
     return app
 

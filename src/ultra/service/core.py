@@ -19,9 +19,10 @@ from ultra.errors import BadCall, MissingExtra
 from ultra.service.access import LocalOnly
 from ultra.service.http import Reply, json_reply
 from ultra.service.problems import Problem, problem_of
-from ultra.service.routes import find_route
+from ultra.service.routes import find_route, route_name
 from ultra.service.runs import Runs
 from ultra.service.targets import Targets
+from ultra.service.watch import RequestCounters
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from ultra.orchestrator.streams import RunStream
     from ultra.service.access import Authenticator
     from ultra.service.http import Request
+    from ultra.service.watch import WatchedRequest
     from ultra.strategies.base import Strategy
 
 __all__ = ["Service"]
@@ -54,6 +56,7 @@ class Service:
 
     Attributes:
         runs: the runs under way.
+        counters: of requests.
         started_at: when it was made, in seconds of Unix time.
         is_draining: whether it takes no more requests.
     """
@@ -78,6 +81,7 @@ class Service:
         self._timeout = settings.timeout if timeout is None else timeout
         self.started_at = int(time.time())
         self.is_draining = False
+        self.counters = RequestCounters(route_name)
         self._active = 0
         self._all_answered: anyio.Event | None = None
 
@@ -117,14 +121,17 @@ class Service:
         Whatever goes wrong is a reply, too.
         """
         async with AsyncExitStack() as held:
+            name, observers = _name_of(request), self.orchestrator.observers
+            watched = held.enter_context(self.counters.watching(request, name, observers))
             try:
-                reply = await self._answer(request, held)
+                reply = await self._answer(request, held, watched)
             except Problem as problem:
                 reply = self.refusal(problem)
             except Exception as error:  # noqa: BLE001 - the client gets an answer, whatever it is
                 _log.error("request failed", path=request.path, exc_info=error)
                 reply = self.refusal(problem_of(error))
-            yield named(reply, request)
+            watched.status = reply.status
+            yield named(reply, name)
 
     def refusal(self, problem: Problem) -> Reply:
         """Return the reply that tells of a problem."""
@@ -154,9 +161,10 @@ class Service:
         ensembles = self.orchestrator.get_ensembles().values()
         return [each.arguments["timeout"] for each in ensembles if "timeout" in each.arguments]
 
-    async def _answer(self, request: Request, held: AsyncExitStack) -> Reply:
+    async def _answer(self, request: Request, held: AsyncExitStack, watched: WatchedRequest) -> Reply:
         route = find_route(request)
         who = "" if route.access == "open" else await self.access.authenticate(request)
+        watched.asked_by(who)
         if route.access == "work":
             self._admit(request, held)
         found = route.answer(self, request, who, held)
@@ -182,8 +190,12 @@ class Service:
             self._all_answered.set()
 
 
-def named(reply: Reply, request: Request) -> Reply:
-    """Return the reply with the name of the request: the client's own, or a new one."""
+def _name_of(request: Request) -> str:
+    """Return the name of the request: the client's own, or a new one."""
     given = request.headers.get("x-request-id", "")
-    name = given if _REQUEST_ID.fullmatch(given) else f"req_{new_id()}"
+    return given if _REQUEST_ID.fullmatch(given) else f"req_{new_id()}"
+
+
+def named(reply: Reply, name: str) -> Reply:
+    """Return the reply with the name of the request."""
     return Reply(status=reply.status, headers={**reply.headers, "x-request-id": name}, body=reply.body)

@@ -10,6 +10,7 @@ from ultra.service.chat.endpoint import answer_chat
 from ultra.service.http import Reply, Request, json_reply
 from ultra.service.model_list import list_models, show_model
 from ultra.service.native.endpoint import answer_run
+from ultra.service.openapi import document
 from ultra.service.page.agreement import compare_answers
 from ultra.service.page.files import is_page, show_page
 from ultra.service.page.status import show_status
@@ -20,7 +21,7 @@ from ultra.strategies.catalog import strategy_names
 if TYPE_CHECKING:
     from ultra.service.core import Service
 
-__all__ = ["MODELS", "Route", "find_route"]
+__all__ = ["MODELS", "Route", "find_route", "route_name"]
 
 MODELS: Final = "/v1/models/"
 
@@ -59,6 +60,19 @@ def find_route(request: Request) -> Route:
     return route
 
 
+def route_name(path: str) -> str:
+    """Return the address that a path belongs to, one of a few: what a client writes is no label of a metric."""
+    if path in _ROUTES:
+        return path
+    return f"{MODELS}{{id}}" if path.startswith(MODELS) else "page" if is_page(path) else "other"
+
+
+def _show_metrics(service: Service, request: Request, _who: str, _held: AsyncExitStack) -> Reply:
+    from ultra.service.metrics import show_metrics  # noqa: PLC0415 - so that a service needs no more
+
+    return show_metrics(service, request)
+
+
 def _show_model(service: Service, request: Request, _who: str, _held: AsyncExitStack) -> Reply:
     return show_model(service, request, request.path.removeprefix(MODELS))
 
@@ -68,6 +82,8 @@ _PAGE: Final = Route(_GET, "open", lambda _service, request, _who, _held: show_p
 _ROUTES: Final[Mapping[str, Route]] = {
     "/healthz": Route(_GET, "open", lambda *_: json_reply({"status": "ok"})),
     "/readyz": Route(_GET, "open", lambda service, *_: readiness(service)),
+    "/metrics": Route(_GET, "known", _show_metrics),
+    "/openapi.json": Route(_GET, "known", lambda *_: json_reply(document())),
     "/v1/models": Route(_GET, "known", lambda service, request, *_: list_models(service, request)),
     "/v1/status": Route(_GET, "known", lambda service, *_: show_status(service)),
     "/v1/strategies": Route(_GET, "known", lambda *_: json_reply({"strategies": strategy_names()})),

@@ -1,0 +1,200 @@
+"""`GET /openapi.json`: the addresses of the service in OpenAPI 3.1, with the schemas of the types themselves.
+
+An address is a row of `OPERATIONS`; a protocol adds its own there.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import version
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from ultra.messages.events import Event
+from ultra.messages.results import OrchestrationResult
+from ultra.service.chat.request import ChatRequest
+from ultra.service.native.request import NativeRequest
+from ultra.service.reply_types import (
+    ChatChunk,
+    ChatCompletion,
+    Described,
+    ErrorReply,
+    Health,
+    ModelEntry,
+    ModelList,
+    Ready,
+)
+
+__all__ = ["OPERATIONS", "Operation", "document"]
+
+_JSON: Final = "application/json"
+_EVENTS: Final = "text/event-stream"
+_LINES: Final = "application/jsonl"
+
+_REFUSALS: Final = {
+    400: "A field of the request is not allowed",
+    401: "The key is missing, or not known",
+    403: "This caller may not ask",
+    404: "There is no such model, or no such address",
+    405: "Another method is allowed here",
+    408: "The body did not arrive in time",
+    413: "The body is too large",
+    415: "The body is no JSON",
+    422: "The request has an image, and no model sees",
+    429: "A limit of requests, tokens or dollars is reached; ask again later",
+    431: "The headers are too large",
+    500: "The service failed",
+    502: "Too few models answered, or the answer could not be written",
+    503: "The service is full, or ends",
+    504: "The run did not end in time",
+}
+"""What any address may answer in place of what was asked for; the body is an `ErrorReply`."""
+
+
+class Operation(Struct, frozen=True, kw_only=True):
+    """One address: its body, and its good replies, by status and media type, as types.
+
+    `parameters` are the names in its path. `texts` are good replies that are no JSON, by media type.
+    `error`: the shape of refusals, in the words of the protocol.
+    """
+
+    path: str
+    method: str
+    name: str
+    summary: str
+    body: Any = None
+    replies: dict[int, dict[str, Any]] = {}
+    texts: tuple[str, ...] = ()
+    parameters: tuple[str, ...] = ()
+    error: Any = ErrorReply
+
+
+OPERATIONS: tuple[Operation, ...] = (
+    Operation(
+        path="/v1/chat/completions",
+        method="post",
+        name="createChatCompletion",
+        summary="Answer a conversation, in OpenAI's protocol",
+        body=ChatRequest,
+        replies={200: {_JSON: ChatCompletion, _EVENTS: ChatChunk}},
+    ),
+    Operation(
+        path="/v1/models",
+        method="get",
+        name="listModels",
+        summary="List ensembles and models",
+        replies={200: {_JSON: ModelList}},
+    ),
+    Operation(
+        path="/v1/models/{model}",
+        method="get",
+        name="showModel",
+        summary="Show one ensemble or model",
+        replies={200: {_JSON: ModelEntry}},
+        parameters=("model",),
+    ),
+    Operation(
+        path="/v1/runs",
+        method="post",
+        name="createRun",
+        summary="Carry out a run with all its settings; its result, or its events",
+        body=NativeRequest,
+        replies={200: {_JSON: OrchestrationResult, _EVENTS: Event, _LINES: Event}},
+    ),
+    Operation(
+        path="/healthz",
+        method="get",
+        name="health",
+        summary="Tell whether the process lives",
+        replies={200: {_JSON: Health}},
+    ),
+    Operation(
+        path="/readyz",
+        method="get",
+        name="ready",
+        summary="Tell whether every ensemble can reach its quorum",
+        replies={200: {_JSON: Ready}, 503: {_JSON: Ready}},
+    ),
+    Operation(
+        path="/metrics",
+        method="get",
+        name="metrics",
+        summary="Give all numbers to Prometheus",
+        texts=("text/plain", "application/openmetrics-text"),
+    ),
+    Operation(
+        path="/openapi.json",
+        method="get",
+        name="describe",
+        summary="Give this description",
+        replies={200: {_JSON: Described}},
+    ),
+)
+
+
+@cache
+def document() -> dict[str, Any]:
+    """Return the description of the service. It is the same for all services of this version."""
+    types = _types()
+    schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+    of_type = {id(kind): schema for kind, schema in zip(types, schemas, strict=True)}
+    paths: dict[str, Any] = {}
+    for operation in OPERATIONS:
+        paths.setdefault(operation.path, {})[operation.method] = _described(operation, of_type)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Ultra",
+            "version": version("ultra-llm"),
+            "description": "An ensemble of language models is a model name.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "paths": paths,
+        "security": [{"key": []}, {}],
+        "components": {
+            "schemas": components,
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _types() -> list[Any]:
+    found: list[Any] = []
+    for operation in OPERATIONS:
+        found += [operation.error, *([operation.body] if operation.body is not None else [])]
+        found += [kind for media in operation.replies.values() for kind in media.values()]
+    return list({id(kind): kind for kind in found}.values())
+
+
+def _described(operation: Operation, of_type: dict[int, Any]) -> dict[str, Any]:
+    replies: dict[str, Any] = {
+        str(status): {
+            "description": words,
+            "content": {_JSON: {"schema": of_type[id(operation.error)]}},
+        }
+        for status, words in _REFUSALS.items()
+    }
+    for status, media in operation.replies.items():
+        replies[str(status)] = {
+            "description": "What was asked for" if status == 200 else _REFUSALS[status],  # noqa: PLR2004 - of HTTP
+            "content": {kind: {"schema": of_type[id(value)]} for kind, value in media.items()},
+        }
+    if operation.texts:
+        content = {kind: {"schema": {"type": "string"}} for kind in operation.texts}
+        replies["200"] = {"description": "What was asked for", "content": content}
+    described: dict[str, Any] = {
+        "operationId": operation.name,
+        "summary": operation.summary,
+        "responses": replies,
+    }
+    if operation.parameters:
+        described["parameters"] = [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+            for name in operation.parameters
+        ]
+    if operation.body is not None:
+        content = {_JSON: {"schema": of_type[id(operation.body)]}}
+        described["requestBody"] = {"required": True, "content": content}
+    return described
