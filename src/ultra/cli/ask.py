@@ -123,6 +123,9 @@ def ask(
     plain: Annotated[
         bool, typer.Option("--plain", help="Print plain text, as for pipes and logs, on a terminal too.")
     ] = False,
+    log_json: Annotated[
+        bool, typer.Option("--log-json", help="Log to stderr in lines of JSON; -vv logs more.")
+    ] = False,
     verbose: Annotated[
         int,
         typer.Option(
@@ -164,4 +167,4 @@ def ask(
             schema=read_schema(schema),
             ensemble=parse_ensemble(ensemble, configuration),
         )
-        return run(question, open_view(as_json=as_json, plain=plain), verbose=verbose)
+        return run(question, open_view(as_json=as_json, plain=plain), verbose=verbose, log_json=log_json)

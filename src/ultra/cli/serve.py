@@ -43,6 +43,9 @@ def serve(
         int, typer.Option(min=1, max=256, metavar="N", help="How many processes answer requests.")
     ] = 1,
     fd: Annotated[int | None, typer.Option(hidden=True)] = None,
+    log_json: Annotated[
+        bool, typer.Option("--log-json", help="Log to stderr in lines of JSON; -vv logs more.")
+    ] = False,
     verbose: Annotated[
         int,
         typer.Option(
@@ -69,7 +72,7 @@ def serve(
     from ultra.service.server import check_address, listen  # noqa: PLC0415 - as above
     from ultra.service.setup import make_service  # noqa: PLC0415 - as above
 
-    configure_logs(verbose)
+    configure_logs(verbose, as_json=log_json)
     source = _configuration(config)
     service = make_service(source)
     check_address(service, host)
@@ -81,7 +84,8 @@ def serve(
 
         _tell_of_sharing(source)
         arguments = ["serve", *(("--config", str(config)) if config else ()), "--host", host]
-        return run_workers(arguments + ["-v"] * verbose, listening, workers)
+        arguments += ["--log-json"] * log_json + ["-v"] * verbose
+        return run_workers(arguments, listening, workers)
     return _serve(service, listening)
 
 

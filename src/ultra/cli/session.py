@@ -47,12 +47,12 @@ def open_view(*, as_json: bool, plain: bool) -> View:
     return PlainView()
 
 
-def run(question: Question, view: View, *, verbose: int = 0) -> int:
+def run(question: Question, view: View, *, verbose: int = 0, log_json: bool = False) -> int:
     """Ask, show the run, and return the exit code once everything is closed.
 
     Raises what the orchestrator and `connect` raise.
     """
-    configure_logs(verbose)
+    configure_logs(verbose, as_json=log_json)
     ended_by = run_until_signalled(partial(_ask, question, view))
     return 0 if ended_by is None else 128 + ended_by
 

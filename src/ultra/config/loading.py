@@ -42,6 +42,7 @@ from ultra.clients.quirks import Quirks
 from ultra.config.ensembles import EnsembleConfig, ensemble_problems
 from ultra.config.file import ConfigurationFile
 from ultra.config.serving import ServeConfig
+from ultra.config.telemetry import TelemetryConfig
 from ultra.config.toml_lines import TomlLines
 from ultra.errors import BadCall, ConfigError, UltraError
 from ultra.stores.opening import check_cache
@@ -105,6 +106,7 @@ _CHOICES: Final = {
 
 _TOP: Final = (
     *("run", "cache", "retry", "timeouts", "limits", "breaker", "catalog", "models", "ensembles", "serve"),
+    "telemetry",
 )
 
 
@@ -262,6 +264,7 @@ class Configuration(Struct, frozen=True, kw_only=True):
     catalog: Mapping[str, Facts] = field(default_factory=dict)
     ensembles: Mapping[str, EnsembleConfig] = field(default_factory=dict)
     serve: ServeConfig = ServeConfig()
+    telemetry: TelemetryConfig = TelemetryConfig()
     variables: tuple[str, ...] = ()
     """The names of the environment variables that the file uses."""
 
@@ -296,6 +299,7 @@ class Configuration(Struct, frozen=True, kw_only=True):
             "timeouts": self.timeouts,
             "limits": self.limits,
             "breaker": self.breaker,
+            "telemetry": self.telemetry.observer(),
         }
 
 
@@ -374,6 +378,7 @@ class _Reader:
             catalog=catalog,
             ensembles=ensembles,
             serve=self._optional(table, "serve", ServeConfig) or ServeConfig(),
+            telemetry=self._optional(table, "telemetry", TelemetryConfig) or TelemetryConfig(),
             run=run,
             cache=self._optional(table, "cache", CacheConfig) or CacheConfig(),
             retry=self._optional(table, "retry", RetryPolicy),

@@ -45,6 +45,7 @@ __all__ = [
     "RunEnded",
     "RunOutcome",
     "RunStart",
+    "named_observer",
     "observers_of",
 ]
 
@@ -218,7 +219,9 @@ def observers_of(given: object) -> ObserverGroup:
 
 
 def _observer(given: object) -> Observer:
-    found = _named(given) if isinstance(given, str) else given
+    found = given
+    if isinstance(given, str) and given in _NAMED:
+        found = named_observer(given)
     methods = (getattr(found, "run_started", None), getattr(found, "call_started", None))
     if isinstance(found, type) or not all(map(callable, methods)):
         names = ", ".join(map(repr, _NAMED))
@@ -229,12 +232,14 @@ def _observer(given: object) -> Observer:
     return cast("Observer", found)
 
 
-def _named(name: str) -> object:
-    home = _NAMED.get(name)
-    if home is None:
-        return name
-    module, _, attribute = home.partition(":")
+def named_observer(name: str, **options: object) -> object:
+    """Return the observer of this name, made with these options.
+
+    Raises:
+        MissingExtra: what it needs is not installed.
+    """
+    module, _, attribute = _NAMED[name].partition(":")
     try:
-        return attrgetter(attribute)(import_module(module))()
+        return attrgetter(attribute)(import_module(module))(**options)
     except ImportError:
         raise MissingExtra(f"telemetry={name!r}", name) from None
