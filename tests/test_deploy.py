@@ -15,13 +15,13 @@ from typer.testing import CliRunner
 from helpers.paths import ROOT
 from ultra.cli.app import app
 from ultra.config.serving import ServeConfig
-from ultra.service.core import _METHODS
+from ultra.service.routes import _ROUTES
 from ultra.service.metrics import SERVICE_METRIC_NAMES
 from ultra.telemetry.prometheus import METRIC_NAMES
 
 DEPLOY = ROOT / "deploy"
 GRACE = ServeConfig().drain_grace
-SERVED = set(_METHODS)
+SERVED = set(_ROUTES)
 
 
 def options_of(help_text: str) -> set[str]:

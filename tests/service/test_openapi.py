@@ -20,8 +20,8 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from helpers.services import ask, chat, service_of, serving
-from ultra.service.core import _METHODS
 from ultra.service.openapi import OPERATIONS, Operation, document
+from ultra.service.routes import _ROUTES
 from ultra.service.reply_types import ChatChunk, ChatCompletion, ErrorReply, ModelList, Ready
 from ultra.testing import FakeModel
 
@@ -98,10 +98,10 @@ def test_the_service_does_as_it_is_described(url: str, described: Operation, mod
 
 def test_every_address_is_described() -> None:
     described = {operation.path for operation in OPERATIONS}
-    assert described == {*_METHODS, "/v1/models/{model}"}
+    assert described == {*_ROUTES, "/v1/models/{model}"}
     for operation in OPERATIONS:
-        known = _METHODS.get(operation.path, ("GET", "HEAD"))
-        assert operation.method.upper() in known
+        route = _ROUTES.get(operation.path)
+        assert operation.method.upper() in (("GET",) if route is None else route.methods)
 
 
 async def test_replies_have_the_types_of_the_description() -> None:

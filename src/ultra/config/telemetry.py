@@ -31,7 +31,7 @@ class TelemetryConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             check_flag(name, getattr(self, name))
 
     def observer(self) -> object:
-        """Return what is given to an orchestrator as `telemetry`; raise `MissingExtra` where it is missing."""
+        """Return what an orchestrator gets as `telemetry`. Raises `MissingExtra`."""
         if not self.otel:
             return None
         return named_observer("otel", content=self.content, propagate=self.propagate, export=True)

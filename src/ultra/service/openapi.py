@@ -16,6 +16,7 @@ from ultra.messages.events import Event
 from ultra.messages.results import OrchestrationResult
 from ultra.service.chat.request import ChatRequest
 from ultra.service.native.request import NativeRequest
+from ultra.service.page.agreement import Compared
 from ultra.service.reply_types import (
     ChatChunk,
     ChatCompletion,
@@ -102,6 +103,28 @@ OPERATIONS: tuple[Operation, ...] = (
         summary="Carry out a run with all its settings; its result, or its events",
         body=NativeRequest,
         replies={200: {_JSON: OrchestrationResult, _EVENTS: Event, _LINES: Event}},
+    ),
+    Operation(
+        path="/v1/agreement",
+        method="post",
+        name="compareAnswers",
+        summary="Tell who of several answers agrees with whom; no model is asked",
+        body=Compared,
+        replies={200: {_JSON: dict[str, Any]}},
+    ),
+    Operation(
+        path="/v1/status",
+        method="get",
+        name="showStatus",
+        summary="Show models and actors at this moment",
+        replies={200: {_JSON: dict[str, Any]}},
+    ),
+    Operation(
+        path="/v1/strategies",
+        method="get",
+        name="listStrategies",
+        summary="List the names of strategies",
+        replies={200: {_JSON: dict[str, list[str]]}},
     ),
     Operation(
         path="/healthz",
