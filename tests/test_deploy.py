@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from helpers.paths import ROOT
 from ultra.cli.app import app
 from ultra.config.serving import ServeConfig
-from ultra.service.routes import _ROUTES
 from ultra.service.metrics import SERVICE_METRIC_NAMES
+from ultra.service.routes import _ROUTES
 from ultra.telemetry.prometheus import METRIC_NAMES
 
 DEPLOY = ROOT / "deploy"

@@ -21,8 +21,8 @@ from schemathesis.specs.openapi.checks import (
 
 from helpers.services import ask, chat, service_of, serving
 from ultra.service.openapi import OPERATIONS, Operation, document
-from ultra.service.routes import _ROUTES
 from ultra.service.reply_types import ChatChunk, ChatCompletion, ErrorReply, ModelList, Ready
+from ultra.service.routes import _ROUTES
 from ultra.testing import FakeModel
 
 if TYPE_CHECKING:

@@ -61,7 +61,7 @@ def find_route(request: Request) -> Route:
 
 
 def route_name(path: str) -> str:
-    """Return the address that a path belongs to, one of a few: what a client writes is no label of a metric."""
+    """Return the address that a path belongs to, one of a few, since what a client writes is no label."""
     if path in _ROUTES:
         return path
     return f"{MODELS}{{id}}" if path.startswith(MODELS) else "page" if is_page(path) else "other"
