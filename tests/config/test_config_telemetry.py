@@ -56,7 +56,7 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
             self.send_response(200)
             self.end_headers()
 
-        def log_message(self, *_: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - of the base class
             pass
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
