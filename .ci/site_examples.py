@@ -1,4 +1,4 @@
-"""A hook of mkdocs: each example is a page of the site, and links of the docs to its file lead there."""
+"""Hooks of mkdocs: each example is a page of the site, and docstrings become paragraphs and code."""
 
 from __future__ import annotations
 
@@ -28,3 +28,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001 - mkdocs'
     """Let links to examples, which lie beside docs/, lead to their pages."""
     return LINK.sub(lambda match: f"]({match[1].removeprefix('../')}examples/{match[2]}.md)", markdown)
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001 - mkdocs'
+    """Take off the two colons by which docstrings announce code."""
+    return html.replace(" ::</p>", "</p>").replace("::</p>", ":</p>")
