@@ -54,3 +54,10 @@ async def no_task_is_left() -> AsyncIterator[None]:
     before = trio.lowlevel.current_statistics().tasks_living
     yield
     assert trio.lowlevel.current_statistics().tasks_living == before
+
+
+@pytest.fixture
+def no_garbage_is_left() -> Iterator[None]:
+    """Collects what a test has left, so that the warnings of that meet the test's own filters."""
+    yield
+    collect_garbage()

@@ -196,3 +196,16 @@ def test_ctrl_c_ends_the_trio_service_without_a_traceback() -> None:
         _, errors = process.communicate(timeout=TIMEOUT)
 
         assert (process.returncode, errors) == (0, "")
+
+
+@pytest.mark.long
+def test_clients_of_other_frameworks_ask_the_service_that_is_started_for_them() -> None:
+    names = ("running_service.py", "pydantic_ai_agent.py", "langchain_chain.py")
+    with ExitStack() as processes:
+        running = [processes.enter_context(started(name)) for name in names]
+        listed, agent, chain = (printed_by(process) for process in running)
+
+    assert listed.splitlines()[0] == "council: first, second"
+    assert "population(" in agent
+    assert agent.splitlines()[-1] == "2 requests to the ensemble for the second answer"
+    assert "as a structure: City(name=" in chain

@@ -128,16 +128,16 @@ async def until(holds: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def serving(service: Service) -> AsyncIterator[str]:
-    """Serve it by Hypercorn, on a socket of this machine; yields the address."""
+async def serving(service: Service, app: object | None = None) -> AsyncIterator[str]:
+    """Serve it by Hypercorn, or this application of it, on a socket of this machine; yields the address."""
     config = Config()
     config.bind = ["127.0.0.1:0"]
     config.errorlog = None
     config.graceful_timeout = 1
     ended = trio.Event()
     async with trio.open_nursery() as nursery:
-        app = cast("Any", make_app(service))
-        run = partial(serve, app, config, shutdown_trigger=ended.wait, mode="asgi")
+        served = cast("Any", app or make_app(service))
+        run = partial(serve, served, config, shutdown_trigger=ended.wait, mode="asgi")
         urls: list[str] = await nursery.start(run)
         yield urls[0]
         ended.set()

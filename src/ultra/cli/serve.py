@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ultra.config.loading import Configuration
     from ultra.service.core import Service
 
-__all__ = ["app"]
+__all__ = ["app", "configuration_of", "innermost"]
 
 app = new_app()
 
@@ -73,7 +73,7 @@ def serve(
     from ultra.service.setup import make_service  # noqa: PLC0415 - as above
 
     configure_logs(verbose, as_json=log_json)
-    source = _configuration(config)
+    source = configuration_of(config)
     service = make_service(source)
     check_address(service, host)
     if fd is not None:
@@ -89,7 +89,8 @@ def serve(
     return _serve(service, listening)
 
 
-def _configuration(given: Path | None) -> Configuration | None:
+def configuration_of(given: Path | None) -> Configuration | None:
+    """Return the configuration of this path; of none, that which is found; None: there is none."""
     from ultra.config.loading import load_configuration  # noqa: PLC0415 - not for the help alone
     from ultra.service.setup import found_configuration  # noqa: PLC0415 - as above
 
@@ -127,7 +128,7 @@ def _serve(service: Service, listening: socket.socket, *, is_worker: bool = Fals
         try:
             await run()
         except* Exception as group:  # noqa: BLE001 - raised below, without the nursery's group around it
-            failure.append(_innermost(group))
+            failure.append(innermost(group))
 
     trio.run(guarded)
     if failure:
@@ -145,7 +146,8 @@ async def _end_with_parent() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _innermost(error: Exception) -> Exception:
+def innermost(error: Exception) -> Exception:
+    """Return the first error in a group of groups."""
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
     return error

@@ -26,6 +26,7 @@ from ultra.service.watch import RequestCounters
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
+    from contextlib import ExitStack
 
     from ultra.config.serving import ServeConfig
     from ultra.messages.conversation import Conversation
@@ -166,12 +167,16 @@ class Service:
         who = "" if route.access == "open" else await self.access.authenticate(request)
         watched.asked_by(who)
         if route.access == "work":
-            self._admit(request, held)
+            self.admit(request, held)
         found = route.answer(self, request, who, held)
         return found if isinstance(found, Reply) else await found
 
-    def _admit(self, request: Request, held: AsyncExitStack) -> None:
-        """Count a request that asks models; refuse it if it must not be taken now."""
+    def admit(self, request: Request, held: ExitStack | AsyncExitStack) -> None:
+        """Count a request that asks models, until `held` is closed.
+
+        Raises:
+            Problem: it must not be taken now.
+        """
         if self.is_draining:
             text = "the service is ending; ask again in a moment, or elsewhere"
             raise Problem(503, "overloaded_error", "shutting_down", text, retry_after=1.0)

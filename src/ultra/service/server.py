@@ -76,6 +76,7 @@ async def serve(
     *,
     announce: Callable[[str], None],
     signals: AsyncIterator[int],
+    app: object | None = None,
 ) -> None:
     """Serve until a signal comes; then drain, and end.
 
@@ -87,12 +88,15 @@ async def serve(
         listening: the socket; it is closed at the end.
         announce: is called with the address once requests are answered.
         signals: yields the signals that end it.
+        app: an ASGI application that answers by the service in its own way; None: `make_app`'s.
     """
     ended = trio.Event()
     config = _Config(listening)
-    app = cast("Any", make_app(service))  # Hypercorn and Starlette have each their own types for ASGI
+    served = cast(
+        "Any", app or make_app(service)
+    )  # Hypercorn and Starlette have each their own types for ASGI
     async with trio.open_nursery() as nursery:
-        run = partial(hypercorn_serve, app, config, shutdown_trigger=ended.wait, mode="asgi")
+        run = partial(hypercorn_serve, served, config, shutdown_trigger=ended.wait, mode="asgi")
         urls: list[str] = await nursery.start(run)
         announce(urls[0])
         await anext(signals)
