@@ -29,6 +29,7 @@ COMMANDS: Final = (
     Command("config", "ultra.cli.config", "Write a configuration, and check one."),
     Command("serve", "ultra.cli.serve", "Serve ensembles and models to the clients of OpenAI's API."),
     Command("mcp", "ultra.cli.mcp", "Let agents ask ensembles: a server of the Model Context Protocol."),
+    Command("eval", "ultra.cli.eval", "Measure what each strategy gains on your questions, and its cost."),
     Command("chaos", "ultra.cli.chaos", "Simulate the runtime under faults, and check its guarantees."),
     Command("provider", "ultra.cli.provider", "Serve simulated models, in the protocols of real providers."),
 )
