@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ultra.config.loading import load_configuration
 from ultra.orchestrator.planning import stages_of, strategy_of
+from ultra.orchestrator.submitted_runs import keep_runs
 from ultra.strategies.stages import order_stages
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ def configured(kind: type[T], source: str | Path | Configuration) -> T:
         strategy_of(strategy, stages, known)
     with configuration.explaining("cache", "store"):
         orchestrator = kind(**configuration.settings(), strategy=strategy)
+    with configuration.explaining("journal", "store"):
+        keep_runs(orchestrator, configuration.journal.open())
     for name, model in configuration.models.items():
         with configuration.explaining("models", name):
             orchestrator.register_model(name, model.connect(), model.weight, **model.policies())
