@@ -29,7 +29,17 @@ if TYPE_CHECKING:
     from ultra.messages.results import Completion
     from ultra.stores.contracts import CacheKey
 
-__all__ = ["FileContents", "ShardTable", "WriteOutcome", "connect", "is_busy", "read_contents", "row_size"]
+__all__ = [
+    "FileContents",
+    "ShardTable",
+    "WriteOutcome",
+    "connect",
+    "is_busy",
+    "open_file",
+    "read_contents",
+    "row_size",
+    "transaction",
+]
 
 APPLICATION_ID: Final = int.from_bytes(b"Ultr")
 FORMAT: Final = 1
@@ -92,19 +102,7 @@ def connect(path: str, *, busy_timeout: float, writing: bool) -> sqlite3.Connect
         sqlite3.Error: the file cannot be opened, or created.
         PermissionError: the file, or one of SQLite's beside it, is a link, or others could write it.
     """
-    for name in (path, *(f"{path}-{ending}" for ending in ("wal", "shm", "journal"))):
-        _check_owner(name)
-    if writing:
-        # Answers may be private. SQLite gives its log and its index the permissions of the file.
-        with suppress(OSError):
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    connection = sqlite3.connect(
-        f"{Path(path).absolute().as_uri()}?mode=rw",  # a file that has vanished must not come back empty
-        uri=True,
-        timeout=busy_timeout,
-        isolation_level=None,
-        check_same_thread=False,
-    )
+    connection = open_file(path, busy_timeout=busy_timeout, create=writing)
     try:
         with transaction(connection, "DEFERRED"):  # another process may be creating the file meanwhile
             ours = _is_ours(connection, path)
@@ -118,6 +116,28 @@ def connect(path: str, *, busy_timeout: float, writing: bool) -> sqlite3.Connect
     return connection
 
 
+def open_file(path: str, *, busy_timeout: float, create: bool) -> sqlite3.Connection:
+    """Open a SQLite file that nobody else could have written; `create` it, for its owner, if it is absent.
+
+    Raises:
+        sqlite3.Error: the file cannot be opened, or created.
+        PermissionError: the file, or one of SQLite's beside it, is a link, or others could write it.
+    """
+    for name in (path, *(f"{path}-{ending}" for ending in ("wal", "shm", "journal"))):
+        _check_owner(name)
+    if create:
+        # It may be private. SQLite gives its log and its index the permissions of the file.
+        with suppress(OSError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    return sqlite3.connect(
+        f"{Path(path).absolute().as_uri()}?mode=rw",  # a file that has vanished must not come back empty
+        uri=True,
+        timeout=busy_timeout,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+
+
 def _check_owner(name: str) -> None:
     """Refuse a file that somebody else could have written; take from others the permission to read it."""
     try:
@@ -125,7 +145,7 @@ def _check_owner(name: str) -> None:
     except (FileNotFoundError, NotADirectoryError):
         return
     if stat.S_ISLNK(found.st_mode):
-        raise PermissionError(f"{name!r} is a link; the cache must be a file itself")
+        raise PermissionError(f"{name!r} is a link; it must be a file itself")
     if stat.S_ISDIR(found.st_mode):
         return  # SQLite says that it cannot open it
     if not stat.S_ISREG(found.st_mode):
