@@ -84,7 +84,8 @@ def test_a_key_that_is_wrong_is_told_with_its_place_and_without_its_secret(
     tmp_path: Path, fields: str, told: str
 ) -> None:
     own = {"name": '"alice"', "hash": f'"{HASH}"'}
-    own |= dict([tuple(fields.split(" = "))])
+    name, _, value = fields.partition(" = ")
+    own[name] = value
     text = "\n".join(["[[serve.keys]]", *(f"{name} = {value}" for name, value in own.items())])
 
     with pytest.raises(ConfigError) as caught:

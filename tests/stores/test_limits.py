@@ -218,14 +218,12 @@ async def test_a_budget_is_forgotten_after_its_period_and_not_before(store: Stor
     assert after.states["day:1"].left == pytest.approx(1.0)
 
 
-def test_limits_work_on_asyncio(store: Store) -> None:
-    async def work() -> bool:
-        grant = (await store.limits.take([rate(), lease(), budget(0.5)])).grant
-        assert grant is not None
-        await store.limits.settle(grant, {"day:1": 0.1})
-        return (await store.limits.take([lease(most=1)])).grant is not None
-
-    assert on_asyncio(work)
+@on_asyncio
+async def test_limits_work_on_asyncio(store: Store) -> None:
+    grant = (await store.limits.take([rate(), lease(), budget(0.5)])).grant
+    assert grant is not None
+    await store.limits.settle(grant, {"day:1": 0.1})
+    assert (await store.limits.take([lease(most=1)])).grant is not None
 
 
 async def test_budgets_outlive_the_process_that_spent_them(store: Store) -> None:

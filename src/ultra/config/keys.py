@@ -1,7 +1,8 @@
 """The keys of clients, the sections `[[serve.keys]]`: who may ask for what, and how much.
 
-Of a key only its SHA-256 digest is kept. A key has 256 random bits, so nobody finds it by trying, however fast
-the hash is; a slow hash, which is made for passwords that people think up, would only slow down each request.
+Of a key only its SHA-256 digest is kept. A key has 256 random bits, so nobody finds it by trying, however
+fast the hash is. A slow hash is made for passwords that people think up; here it would only cost
+time in each request.
 """
 
 from __future__ import annotations

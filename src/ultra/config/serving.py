@@ -120,4 +120,8 @@ def _is_origin(text: str) -> bool:
         parts = urlsplit(text)
     except ValueError:
         return False
-    return parts.scheme in {"http", "https"} and text == f"{parts.scheme}://{parts.netloc}" and bool(parts.netloc)
+    return (
+        parts.scheme in {"http", "https"}
+        and text == f"{parts.scheme}://{parts.netloc}"
+        and bool(parts.netloc)
+    )

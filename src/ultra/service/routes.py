@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
+from ultra.service.access import Caller
 from ultra.service.chat.endpoint import answer_chat
 from ultra.service.http import Reply, Request, json_reply
 from ultra.service.model_list import list_models, show_model
@@ -24,7 +25,7 @@ __all__ = ["MODELS", "Route", "find_route"]
 
 MODELS: Final = "/v1/models/"
 
-Answer: TypeAlias = Callable[[Any, Request, str, AsyncExitStack], Reply | Awaitable[Reply]]
+Answer: TypeAlias = Callable[[Any, Request, Caller, AsyncExitStack], Reply | Awaitable[Reply]]
 """Answers a request of the one who asks; what it needs is held until the reply has been sent."""
 
 _GET: Final = ("GET", "HEAD")
@@ -59,12 +60,12 @@ def find_route(request: Request) -> Route:
     return route
 
 
-def _show_model(service: Service, request: Request, _who: str, _held: AsyncExitStack) -> Reply:
+def _show_model(service: Service, request: Request, _caller: Caller, _held: AsyncExitStack) -> Reply:
     return show_model(service, request, request.path.removeprefix(MODELS))
 
 
 _MODEL: Final = Route(_GET, "known", _show_model)
-_PAGE: Final = Route(_GET, "open", lambda _service, request, _who, _held: show_page(request))
+_PAGE: Final = Route(_GET, "open", lambda _service, request, _caller, _held: show_page(request))
 _ROUTES: Final[Mapping[str, Route]] = {
     "/healthz": Route(_GET, "open", lambda *_: json_reply({"status": "ok"})),
     "/readyz": Route(_GET, "open", lambda service, *_: readiness(service)),
