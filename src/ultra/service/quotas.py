@@ -11,7 +11,7 @@ import anyio
 
 from ultra._support.log import get_logger
 from ultra.service.problems import Problem
-from ultra.stores.contracts import GRANT_SECONDS, LimitsUnavailable, Want
+from ultra.stores.contracts import GRANT_SECONDS, Decision, LimitsUnavailable, Want
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ultra.config.keys import KeyConfig
     from ultra.service.access import Caller
     from ultra.service.costs import Cost
-    from ultra.stores.contracts import Decision, SharedLimits
+    from ultra.stores.contracts import SharedLimits
 
 __all__ = ["Quotas"]
 
@@ -111,6 +111,7 @@ class Quotas:
         await self._limits.aclose()
 
     async def _take(self, wants: list[Want]) -> Decision:
+        decision = Decision()
         try:
             # Not cancelled half-way: nobody would know whether it was taken.
             with anyio.CancelScope(shield=True):
