@@ -305,8 +305,10 @@ def named(reply: Reply, request: Request, more: Mapping[str, str]) -> Reply:
 
 
 def _messages_of(prompt: Conversation) -> Sequence[ChatMessage]:
-    if isinstance(prompt, tuple) and all(isinstance(each, ChatMessage) for each in prompt):
-        return prompt
+    if isinstance(prompt, tuple):
+        messages = [each for each in prompt if isinstance(each, ChatMessage)]
+        if len(messages) == len(prompt):
+            return messages
     return conversation_of(prompt)
 
 

@@ -71,7 +71,7 @@ class Generation:
         self.actors = actors
         self.settings = settings
         self.targets = Targets(actors.orchestrator, strategy)
-        self.quorum = quorum
+        self.quorum: Quorum = quorum
         self.timeout = settings.timeout if timeout is None else timeout
         self.configuration = configuration
         self.access: Authenticator = access or (

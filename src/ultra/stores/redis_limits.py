@@ -169,10 +169,10 @@ class RedisLimits:
     async def take(self, wants: Sequence[Want]) -> Decision:
         """See `SharedLimits.take`."""
         grant = new_id()
-        reply = json.loads(await self._run("take", [structs.asdict(want) for want in wants], grant))
+        reply: Any = json.loads(await self._run("take", [structs.asdict(want) for want in wants], grant))
         states = {
             want.name: LimitState(left=float(left), reset=float(reset))
-            for want, (left, reset) in zip(wants, reply["states"] or (), strict=True)
+            for want, (left, reset) in zip(wants, reply["states"], strict=True)
         }
         if reply["refused"]:
             refused = wants[reply["refused"] - 1].name
