@@ -212,7 +212,7 @@ async def test_a_check_opens_makes_and_sends_nothing(tmp_path: Path, monkeypatch
             listener.accept()
 
     assert wrong.returncode == 2
-    assert b"2: cache.store: the URL of the Redis cache is not allowed" in wrong.stderr
+    assert b"2: cache.store: the URL of the Redis server is not allowed" in wrong.stderr
     assert names_in(tmp_path) == ["mine.toml"]
 
 

@@ -10,6 +10,8 @@ import pytest
 import trio
 
 from helpers.command_line import PATIENCE, ended, run_ultra, ultra_running
+from ultra.config.keys import hash_of
+from ultra.config.loading import load_configuration
 from ultra.faults.provider import simulated_provider
 
 if TYPE_CHECKING:
@@ -62,6 +64,62 @@ async def test_it_says_its_address_answers_and_ends_by_a_signal(
     assert [model["id"] for model in models.json()["data"]] == ["council", "ultra", "gpt"]
     assert code == 0
     assert ("are of each process by itself" in errors) == (workers == "2")
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_it_reads_its_configuration_again_at_sighup_and_keeps_the_old_one_if_it_is_wrong(
+    tmp_path: Path, workers: str
+) -> None:
+    file = tmp_path / "ultra.toml"
+    base = CONFIGURATION.format(base_url="http://127.0.0.1:9/v1")
+    budgets = f'[serve]\nbudgets = "sqlite:///{tmp_path / "limits.db"}"\n'
+
+    def with_key(key: str) -> str:
+        limits = "requests_per_minute = 9999"
+        return f'{base}{budgets}[[serve.keys]]\nname = "x"\nhash = "{hash_of(key)}"\n{limits}\n'
+
+    async def status(client: httpx.AsyncClient, key: str) -> int:
+        # A connection of its own each time, so that any of the processes may answer.
+        headers = {"authorization": f"Bearer {key}", "connection": "close"}
+        return (await client.get("/v1/models", headers=headers)).status_code
+
+    file.write_text(with_key("first"), "utf-8")
+    command = ("serve", "--config", str(file), "--host", "0.0.0.0", "--port", "0", "--workers", workers)
+    async with ultra_running(*command) as process:
+        url = (await first_line(process)).replace("0.0.0.0", "127.0.0.1")
+        async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=PATIENCE) as client:
+            assert await status(client, "first") == 200
+            assert process.stderr is not None
+            errors = b""
+            for text, words in ((with_key("second"), b"was reloaded"), ("wrong", b"is as it was")):
+                file.write_text(text, "utf-8")
+                process.send_signal(signal.SIGHUP)
+                with trio.fail_after(PATIENCE):
+                    while errors.count(words) < int(workers):
+                        errors += await process.stderr.receive_some()
+            statuses = {key: {await status(client, key) for _ in range(6)} for key in ("first", "second")}
+        process.send_signal(signal.SIGTERM)
+        code, _ = await ended(process)
+
+    assert statuses == {"first": {401}, "second": {200}}
+    assert code == 0
+    if workers == "2":
+        assert b"they share the rates and budgets of keys" in errors
+
+
+async def test_a_key_is_made_and_its_hash_goes_into_the_configuration(tmp_path: Path) -> None:
+    done = await run_ultra("serve", "key", "new", "--name", "alice")
+    wrong = await run_ultra("serve", "key", "new", "--name", "a b")
+
+    _, key, _, *block = done.stdout.decode().splitlines()
+    file = tmp_path / "ultra.toml"
+    text = CONFIGURATION.format(base_url="http://127.0.0.1:9/v1") + "\n".join(block)
+    file.write_text(text, "utf-8")
+    (config,) = load_configuration(file).serve.keys
+    assert done.returncode == 0
+    assert (config.name, config.hash) == ("alice", hash_of(key))
+    assert key not in text
+    assert wrong.returncode == 2
 
 
 async def test_it_refuses_other_addresses_without_keys(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from mcp.types import TextContent
 from helpers.services import PATIENCE, service_of, serving, until
 from ultra import BadCall
 from ultra.mcp.http import PATH, make_mcp_app
-from ultra.service.access import Authenticator
+from ultra.service.access import Authenticator, Caller
 from ultra.service.problems import Problem
 from ultra.testing import FakeModel
 
@@ -51,11 +51,11 @@ class Keys:
 
     needs_loopback = False
 
-    async def authenticate(self, request: Request) -> str:
+    async def authenticate(self, request: Request) -> Caller:
         name = {"Bearer one": "ann", "Bearer two": "bob"}.get(request.headers.get("authorization", ""))
         if name is None:
             raise Problem(401, "authentication_error", "invalid_api_key", "the key is not known")
-        return name
+        return Caller(name)
 
 
 @asynccontextmanager

@@ -16,6 +16,7 @@ from structlog.testing import LogCapture
 from helpers.services import ask, chat, service_of
 from ultra import MultiLLMOrchestrator
 from ultra.config.serving import ServeConfig
+from ultra.service.access import Caller
 from ultra.service.core import Service
 from ultra.service.metrics import SERVICE_METRIC_NAMES
 from ultra.telemetry import OpenTelemetry
@@ -33,8 +34,8 @@ class Named:
 
     needs_loopback = False
 
-    async def authenticate(self, request: Request) -> str:
-        return request.headers.get("x-name", "")
+    async def authenticate(self, request: Request) -> Caller:
+        return Caller(request.headers.get("x-name", ""))
 
 
 def value(text: str, name: str, **labels: str) -> float:

@@ -9,7 +9,7 @@ from ultra import ModelError
 from ultra.clients.catalog import ModelInfo
 from ultra.clients.pricing import Price
 from ultra.errors import BadCall
-from ultra.service.access import is_loopback
+from ultra.service.access import LocalOnly, is_loopback
 from ultra.service.server import check_address
 from ultra.testing import FakeModel
 
@@ -100,7 +100,7 @@ async def test_without_keys_only_this_machine_may_ask(
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "example.org", ""])
 def test_without_keys_no_other_address_is_listened_on(host: str) -> None:
     with pytest.raises(BadCall, match="there are no keys"):
-        check_address(service_of({"a": FakeModel()}), host)
+        check_address(LocalOnly(), host)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "[::1]", "localhost", "LOCALHOST."])

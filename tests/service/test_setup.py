@@ -56,10 +56,10 @@ def test_with_keys_it_offers_the_models_of_their_providers(
 
     service = make_service()
 
-    ultra, *models = service.targets.names()
+    ultra, *models = service.all_targets.names()
     assert ultra == "ultra"
     assert {name.partition("/")[0] for name in models} == {"openai", "anthropic"}
-    strategy = service.targets.get("ultra").strategy
+    strategy = service.all_targets.get("ultra").strategy
     assert isinstance(strategy, Synthesize)
     assert strategy.keep_unanimous
 
@@ -69,15 +69,15 @@ def test_a_configuration_gives_its_ensembles_and_one_of_all(empty: Path) -> None
 
     service = make_service(path)
 
-    assert service.targets.names() == ["council", "ultra", "gpt"]
-    assert isinstance(service.targets.get("ultra").strategy, Vote)
-    assert isinstance(service.targets.get("council").strategy, Synthesize)
+    assert service.all_targets.names() == ["council", "ultra", "gpt"]
+    assert isinstance(service.all_targets.get("ultra").strategy, Vote)
+    assert isinstance(service.all_targets.get("council").strategy, Synthesize)
 
 
 def test_an_ensemble_of_the_configuration_may_be_called_ultra(empty: Path) -> None:
     path = written(empty, '[ensembles.ultra]\nstrategy = "vote"')
 
-    assert isinstance(make_service(path).targets.get("ultra").strategy, Vote)
+    assert isinstance(make_service(path).all_targets.get("ultra").strategy, Vote)
 
 
 async def test_the_timeout_of_runs_is_that_of_the_configuration(
@@ -99,7 +99,7 @@ def test_the_application_is_made_of_the_file_that_the_environment_names(
     path = written(empty, "").rename(empty / "other.toml")
     monkeypatch.setenv("ULTRA_CONFIG", str(path))
 
-    assert app_from_config().state.service.targets.names() == ["ultra", "gpt"]
+    assert app_from_config().state.service.all_targets.names() == ["ultra", "gpt"]
 
 
 def test_a_file_that_is_found_and_not_trusted_is_not_used(empty: Path) -> None:

@@ -11,6 +11,7 @@ import trio
 from helpers.services import Answer, ask, chat, service_of
 from ultra import ModelError
 from ultra.config.serving import ServeConfig
+from ultra.service.access import Caller
 from ultra.service.problems import Problem
 from ultra.testing import FakeAnswer, FakeModel
 
@@ -62,8 +63,8 @@ async def test_other_requests_and_other_people_are_not_joined(autojump_clock: Mo
     class ByHeader:
         needs_loopback = False
 
-        async def authenticate(self, request: Request) -> str:
-            return request.headers["who"]
+        async def authenticate(self, request: Request) -> Caller:
+            return Caller(request.headers["who"])
 
     model = FakeModel("Paris.", seconds=5)
     service = service_of({"a": model}, access=ByHeader(), cache=True)

@@ -106,7 +106,7 @@ def _over_http(service: Service, host: str, port: int, origins: list[str]) -> in
     from ultra.mcp.http import PATH, make_mcp_app  # noqa: PLC0415 - as above
     from ultra.service.server import check_address, listen, prepare_process, serve  # noqa: PLC0415 - as above
 
-    check_address(service, host)
+    check_address(service.access, host)
     mcp_app = make_mcp_app(service, origins=origins)
     listening = listen(host, port)
 

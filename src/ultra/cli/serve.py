@@ -12,18 +12,32 @@ import typer
 
 from ultra.cli.commands import new_app
 from ultra.cli.output import tell, write
+from ultra.cli.signals import SERVICE_SIGNALS
 
 if TYPE_CHECKING:
+    from ultra.config.keys import KeyConfig
     from ultra.config.loading import Configuration
     from ultra.service.core import Service
+    from ultra.service.reloading import Reloader
 
 __all__ = ["app", "configuration_of", "innermost"]
 
 app = new_app()
+keys = new_app()
+app.add_typer(keys, name="key", help="Make keys of clients, which the service then asks for.")
 
 
-@app.command(epilog="Exit code: 0 after SIGTERM or Ctrl-C, once it has drained; 1 failed, 2 bad usage.")
+@keys.callback()
+def _keys() -> None:
+    """Make keys of clients, which the service then asks for."""
+
+
+@app.callback(
+    invoke_without_command=True,
+    epilog="Exit code: 0 after SIGTERM or Ctrl-C, once it has drained; 1 failed, 2 bad usage.",
+)
 def serve(
+    context: typer.Context,
     *,
     config: Annotated[
         Path | None,
@@ -66,18 +80,24 @@ def serve(
     curl http://127.0.0.1:8080/v1/chat/completions -H 'content-type: application/json'
     -d '{"model": "ultra", "messages": [{"role": "user", "content": "Why is the sky blue?"}]}'
 
-    SIGTERM and Ctrl-C let it drain: what was asked before is answered, and a second signal ends that.
+    SIGTERM and Ctrl-C let it drain: what was asked before is answered, and a second signal ends that. SIGHUP
+    lets it read its configuration again.
     """
+    if context.invoked_subcommand is not None:
+        return 0
     from ultra.cli.logs import configure_logs  # noqa: PLC0415 - not for the help alone
+    from ultra.service.reloading import Reloader  # noqa: PLC0415 - as above
     from ultra.service.server import check_address, listen  # noqa: PLC0415 - as above
     from ultra.service.setup import make_service  # noqa: PLC0415 - as above
 
     configure_logs(verbose, as_json=log_json)
     source = configuration_of(config)
     service = make_service(source)
-    check_address(service, host)
+    check_address(service.access, host)
+    reloader = Reloader(service, lambda: configuration_of(config), host=host, tell=tell)
     if fd is not None:
-        return _serve(service, socket.socket(fileno=fd), is_worker=True)
+        return _serve(service, socket.socket(fileno=fd), reloader, is_worker=True)
+    _tell_of_memory(service)
     listening = listen(host, port)
     if workers > 1:
         from ultra.cli.workers import run_workers  # noqa: PLC0415 - only for several
@@ -86,7 +106,38 @@ def serve(
         arguments = ["serve", *(("--config", str(config)) if config else ()), "--host", host]
         arguments += ["--log-json"] * log_json + ["-v"] * verbose
         return run_workers(arguments, listening, workers)
-    return _serve(service, listening)
+    return _serve(service, listening, reloader)
+
+
+@keys.command("new", epilog="Exit code: 0 done.")
+def new_key(
+    *,
+    name: Annotated[
+        str, typer.Option(metavar="NAME", help="Whose key it is; it keeps runs, answers and limits apart.")
+    ] = "client",
+) -> int:
+    """Make a key for a client. It is shown this once; the configuration gets its hash.
+
+    The key has 256 random bits, which nobody finds by trying, so the hash is a fast one (SHA-256).
+    """
+    from ultra.config.keys import KeyConfig, hash_of  # noqa: PLC0415 - not for the help alone
+    from ultra.config.keys import new_key as make_key  # noqa: PLC0415 - as above
+
+    key = make_key()
+    config = KeyConfig(name=name, hash=hash_of(key))
+    write(
+        "# The key. It is shown this once; give it to the client:",
+        key,
+        "",
+        "# For the configuration:",
+        "[[serve.keys]]",
+        f'name = "{config.name}"',
+        f'hash = "{config.hash}"',
+        '# models = ["ultra"]            # what it may ask for; left out: all',
+        "# requests_per_minute = 60      # and tokens_per_minute, concurrency",
+        "# dollars_per_day = 5.0         # and dollars_per_month",
+    )
+    return 0
 
 
 def configuration_of(given: Path | None) -> Configuration | None:
@@ -97,15 +148,34 @@ def configuration_of(given: Path | None) -> Configuration | None:
     return found_configuration() if given is None else load_configuration(given)
 
 
+def _tell_of_memory(service: Service) -> None:
+    """Say what is lost at the end of the process, where somebody may rely on it."""
+    if any(_has_budget(key) for key in service.settings.keys) and service.settings.budgets == "memory":
+        tell(
+            "budgets of keys are kept in memory: they begin anew with each start; "
+            'set budgets = "sqlite:///limits.db" in [serve]'
+        )
+
+
+def _has_budget(key: KeyConfig) -> bool:
+    return key.dollars_per_day is not None or key.dollars_per_month is not None
+
+
 def _tell_of_sharing(configuration: Configuration | None) -> None:
+    """Say what each of several processes has for itself."""
     cache = configuration.cache if configuration is not None else None
     shared = cache is not None and cache.enabled and cache.store != "memory"
     own = "Each keeps answers of its own (set a store in [cache])"
     answers = "They share kept answers" if shared else own
-    tell(f"limits, metrics and joined requests are of each process by itself. {answers}")
+    serve = configuration.serve if configuration is not None else None
+    if serve is not None and serve.keys and serve.budgets != "memory":
+        answers += ", and they share the rates and budgets of keys"
+    elif serve is not None and serve.keys:
+        answers += ". Each counts rates and budgets of keys by itself (set budgets in [serve])"
+    tell(f"limits of models, metrics and joined requests are of each process by itself. {answers}")
 
 
-def _serve(service: Service, listening: socket.socket, *, is_worker: bool = False) -> int:
+def _serve(service: Service, listening: socket.socket, reloader: Reloader, *, is_worker: bool = False) -> int:
     import trio  # noqa: PLC0415 - not for the help alone
 
     from ultra.service.server import prepare_process, serve  # noqa: PLC0415 - as above
@@ -115,11 +185,17 @@ def _serve(service: Service, listening: socket.socket, *, is_worker: bool = Fals
         write(url)
 
     async def run() -> None:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        with trio.open_signal_receiver(*SERVICE_SIGNALS) as signals:
             async with trio.open_nursery() as nursery:
                 if is_worker:
                     nursery.start_soon(_end_with_parent)
-                await serve(service, listening, announce=announce, signals=aiter(signals))
+                await serve(
+                    service,
+                    listening,
+                    announce=announce,
+                    signals=aiter(signals),
+                    reload=reloader.reload,
+                )
                 nursery.cancel_scope.cancel()
 
     failure: list[Exception] = []

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import signal
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
-__all__ = ["run_until_signalled"]
+__all__ = ["SERVICE_SIGNALS", "run_until_signalled"]
+
+SERVICE_SIGNALS: Final = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)
+)
+"""What a service listens to; not every system has all of them."""
 
 
 def run_until_signalled(work: Callable[[], Awaitable[None]]) -> int | None:

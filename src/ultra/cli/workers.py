@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from ultra.cli.output import tell, write
+from ultra.cli.signals import SERVICE_SIGNALS
 from ultra.errors import UltraError
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["run_workers"]
 
+_RELOAD: Final = getattr(signal, "SIGHUP", -1)
+_AGAIN: Final = 5.0
 _MOST_RESTARTS: Final = 5
 _WITHIN: Final = 60.0
 """Seconds: more workers than that many which die in this time are no accident."""
@@ -40,13 +43,16 @@ class _Workers:
         self._listening = listening
         self._count = count
         self._running: set[trio.Process] = set()
+        self._ready: set[trio.Process] = set()  # those that can take SIGHUP; it would end the others
+        self._reloads = 0
         self._ending = False
+        self._stopped = trio.Event()
         self._restarts: deque[float] = deque(maxlen=_MOST_RESTARTS)
         self._failure: str | None = None
 
     async def run(self) -> int:
         urls: list[str] = []
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        with trio.open_signal_receiver(*SERVICE_SIGNALS) as signals:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._forward, signals)
                 async with trio.open_nursery() as workers:
@@ -68,8 +74,9 @@ class _Workers:
 
     async def _keep(self, *, task_status: trio.TaskStatus[str]) -> None:
         """Run one worker, and another one after it, until all are to end."""
-        told = False
+        told = answers = False
         while not self._ending:
+            reloads = self._reloads
             process = await trio.lowlevel.open_process(
                 self._command,
                 stdin=subprocess.PIPE,  # it ends when this process does, whatever ended that
@@ -82,17 +89,28 @@ class _Workers:
                 self._end(signal.SIGTERM)
             try:
                 url = await _first_line(process)
+                if url:
+                    self._ready.add(process)
+                    if reloads != self._reloads:  # it may have read the file before it was changed
+                        self._send(process, _RELOAD)
                 if not told:
                     task_status.started(url)
                     told = True
                 code = await process.wait()
             finally:
                 self._running.discard(process)
+                self._ready.discard(process)
                 with suppress(ProcessLookupError):
                     process.kill()
             if self._ending:
                 return
-            if not url:
+            answers = answers or bool(url)
+            if not url and answers and self._ready:
+                # The file may be wrong by now, and the others go on with what they have read.
+                tell(f"a worker could not start (exit code {code}); in {_AGAIN:g} s it is tried again")
+                with trio.move_on_after(_AGAIN):
+                    await self._stopped.wait()
+            elif not url:
                 self._fail(f"a worker could not start; its exit code is {code}")
             elif self._too_often():
                 self._fail(
@@ -113,13 +131,22 @@ class _Workers:
 
     def _end(self, number: int) -> None:
         self._ending = True
+        self._stopped.set()
         for process in self._running:
-            with suppress(ProcessLookupError):
-                process.send_signal(number)
+            self._send(process, number)
+
+    def _send(self, process: trio.Process, number: int) -> None:
+        with suppress(ProcessLookupError):
+            process.send_signal(number)
 
     async def _forward(self, signals: AsyncIterator[int]) -> None:
         async for number in signals:
-            self._end(number)
+            if number != _RELOAD:
+                self._end(number)
+                continue
+            self._reloads += 1
+            for process in self._ready:
+                self._send(process, _RELOAD)
 
 
 async def _first_line(process: trio.Process) -> str:

@@ -43,7 +43,8 @@ from ultra.config.caching import CacheConfig
 from ultra.config.ensembles import EnsembleConfig, ensemble_problems
 from ultra.config.file import ConfigurationFile
 from ultra.config.journal import JournalConfig
-from ultra.config.serving import ServeConfig
+from ultra.config.keys import KeyConfig
+from ultra.config.serving import ServeConfig, serve_problems
 from ultra.config.telemetry import TelemetryConfig
 from ultra.config.toml_lines import TomlLines
 from ultra.errors import BadCall, ConfigError, UltraError
@@ -92,6 +93,8 @@ _WORDS: Final = {
 
 _SHORTEST_SECRET: Final = 8
 """Characters; shorter values of variables are no keys, and occur in ordinary words."""
+
+_SECRET: Final = {"api_key", "base_url", "options", "hash", "budgets"}
 
 _NO_OPTIONS: Final = {
     "name": "the provider and model stand in model",
@@ -359,12 +362,15 @@ class _Reader:
         }
         for where, problem in ensemble_problems(ensembles, models):
             self._add(where, problem)
+        serve = self._optional(table, "serve", ServeConfig) or ServeConfig()
+        for where, problem in serve_problems(serve, models, ensembles):
+            self._add(where, problem)
         return Configuration(
             lines=self._lines,
             models=known,
             catalog=catalog,
             ensembles=ensembles,
-            serve=self._optional(table, "serve", ServeConfig) or ServeConfig(),
+            serve=serve,
             telemetry=self._optional(table, "telemetry", TelemetryConfig) or TelemetryConfig(),
             run=run,
             cache=self._optional(table, "cache", CacheConfig) or CacheConfig(),
@@ -562,7 +568,7 @@ def _explained(message: str, where: tuple[str, ...], value: object) -> str:
         return f"{_shown(where, value)}allowed is {choices}"
     if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", message):
         # The keys of what stands in a list are not checked before.
-        kind = PriceTier if "tiers" in where else DeploymentConfig
+        kind = PriceTier if "tiers" in where else KeyConfig if where[0] == "serve" else DeploymentConfig
         return f"unknown key {unknown[1]}; allowed are: {', '.join(kind.__struct_fields__)}"
     if message.startswith("Invalid enum value"):
         return f"{_shown(where, value)}allowed is one of: {', '.join(get_args(OutputMode))}"
@@ -575,6 +581,6 @@ def _explained(message: str, where: tuple[str, ...], value: object) -> str:
 
 def _shown(where: tuple[str, ...], value: object) -> str:
     """Return what was found; nothing where it may hold a key."""
-    if isinstance(value, (str, int, float)) and not {"api_key", "base_url", "options"} & set(where):
+    if isinstance(value, (str, int, float)) and not _SECRET & set(where):
         return f"found {value!r}; "
     return ""

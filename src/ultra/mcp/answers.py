@@ -54,7 +54,8 @@ async def ask(service: Service, given: Mapping[str, Any], caller: Caller) -> Ask
         Problem: an argument is wrong, or the run failed.
     """
     asked = _read(given, AskArguments)
-    target = service.targets.get(asked.ensemble or default_target(service))
+    targets = service.targets_for(caller.who)
+    target = targets.get(asked.ensemble or default_target(targets))
     arguments = _ask_arguments(asked, target)
     single = target.kind == "model" and asked.strategy is None and asked.models is None
     result = await run(service, caller, asked.prompt, arguments, single=single)
@@ -98,10 +99,10 @@ async def compare(service: Service, given: Mapping[str, Any], caller: Caller) ->
     )
 
 
-async def models(service: Service, given: Mapping[str, Any], caller: Caller) -> ModelsResult:  # noqa: ARG001 - as the others
+async def models(service: Service, given: Mapping[str, Any], caller: Caller) -> ModelsResult:
     """Return what can be asked. Nothing is sent to a model."""
     _read(given, ModelsArguments)
-    targets = service.targets
+    targets = service.targets_for(caller.who)
     health = service.orchestrator.health()
     found: list[ModelSummary] = []
     for name in targets.models():
@@ -118,7 +119,7 @@ async def models(service: Service, given: Mapping[str, Any], caller: Caller) -> 
         )
     ensembles = [targets.get(name) for name in targets.ensembles()]
     return ModelsResult(
-        default=default_target(service),
+        default=default_target(targets),
         ensembles=tuple(
             EnsembleSummary(
                 each.name, spec_of(each.strategy).name, tuple(targets.panel(each)), each.description

@@ -83,7 +83,7 @@ class _Door:
             await _refuse(problem_of(error), send)
             return
         # By this, the SDK gives nobody the session of another one.
-        user = AuthenticatedUser(AccessToken(token="", client_id=who or "local", scopes=[]))
+        user = AuthenticatedUser(AccessToken(token="", client_id=who.name or "local", scopes=[]))
         await self._app({**scope, WHO: who, "user": user}, receive, send)
 
     def _check_origin(self, request: Request) -> None:

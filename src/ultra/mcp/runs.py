@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import anyio
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
     from ultra.messages.events import Event
     from ultra.messages.results import OrchestrationResult
-    from ultra.orchestrator.streams import RunStream
+    from ultra.service import access
     from ultra.service.core import Service
     from ultra.service.http import Request
+    from ultra.service.metering import MeteredStream
 
 __all__ = ["Caller", "Reporter", "run"]
 
@@ -36,10 +37,10 @@ class Reporter(Protocol):
 
 
 class Caller(NamedTuple):
-    """Who calls a tool: its request, its name, and how to tell it how far the call is."""
+    """Who calls a tool: its request, who that is, and how to tell it how far the call is."""
 
     request: Request
-    who: str
+    who: access.Caller
     report: Reporter
 
 
@@ -53,8 +54,8 @@ async def run(
     Raises:
         Problem: the service takes no more requests, an argument is not allowed, or the run failed.
     """
-    with ExitStack() as held:
-        service.admit(caller.request, held)
+    async with AsyncExitStack() as held:
+        await service.admit(caller.request, caller.who, held)
         stream = service.stream_of(prompt, arguments, caller.who)
         ledger = Ledger()
         progress = _Progress(caller.report)
@@ -68,7 +69,7 @@ async def run(
                 raise problem_of(error, ledger.failures, paid=ledger.paid, single=single) from None
 
 
-async def _next(stream: RunStream, interval: float, progress: _Progress) -> Event | None:
+async def _next(stream: MeteredStream, interval: float, progress: _Progress) -> Event | None:
     """Return the next event; None after the last one. After each silence a sign of life is sent."""
     while True:
         with anyio.move_on_after(interval):

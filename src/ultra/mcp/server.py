@@ -10,6 +10,7 @@ import msgspec
 
 from ultra._support.log import get_logger
 from ultra.errors import MissingExtra
+from ultra.service import access
 from ultra.service.http import Request
 from ultra.service.problems import problem_of
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["WHO", "make_server"]
 
 WHO: Final = "ultra.who"
-"""Where the scope of an HTTP request has the name of the one who sends it."""
+"""Where the scope of an HTTP request says who sends it."""
 
 _INSTRUCTIONS: Final = (
     "Ultra asks several language models at once and merges their answers. Call models to see what can be "
@@ -55,10 +56,11 @@ def make_server(service: Service) -> Server[None]:
             yield
 
     async def list_tools(
-        context: ServerRequestContext[None, Any],  # noqa: ARG001 - the SDK's
+        context: ServerRequestContext[None, Any],
         params: PaginatedRequestParams | None,  # noqa: ARG001 - all fit into one page
     ) -> ListToolsResult:
-        return ListToolsResult(tools=tools_of(service))
+        _, who = _sender(context.request)
+        return ListToolsResult(tools=tools_of(service.targets_for(who)))
 
     async def call_tool(
         context: ServerRequestContext[None, Any], params: CallToolRequestParams
@@ -104,13 +106,14 @@ async def _called(
     )
 
 
-def _sender(given: Any) -> tuple[Request, str]:  # noqa: ANN401 - the SDK's: a request of Starlette, or None
+def _sender(given: Any) -> tuple[Request, access.Caller]:  # noqa: ANN401 - the SDK's: a request of Starlette, or None
     """Return the request as the service sees it, and who sends it; on stdio, that is nobody else."""
     if given is None:
-        return Request(method="POST", path="/mcp"), ""
+        return Request(method="POST", path="/mcp"), access.Caller()
     headers = {name.lower(): value for name, value in given.headers.items()}
     peer = given.client.host if given.client is not None else None
-    return Request(method="POST", path="/mcp", headers=headers, peer=peer), given.scope.get(WHO, "")
+    request = Request(method="POST", path="/mcp", headers=headers, peer=peer)
+    return request, given.scope.get(WHO) or access.Caller()
 
 
 def _told(problem: Problem) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mcp.types import Tool, ToolAnnotations
 
+from ultra.config.serving import DEFAULT_ENSEMBLE
 from ultra.mcp.values import (
     AskArguments,
     AskResult,
@@ -15,11 +16,10 @@ from ultra.mcp.values import (
     ModelsResult,
     schema_of,
 )
-from ultra.service.setup import DEFAULT_ENSEMBLE
 from ultra.strategies.catalog import strategy_names
 
 if TYPE_CHECKING:
-    from ultra.service.core import Service
+    from ultra.service.targets import Targets
 
 __all__ = ["default_target", "tools_of"]
 
@@ -36,15 +36,14 @@ _COMPARE = (
 _MODELS = "List the ensembles, the models and the strategies that can be asked here, and how the models are."
 
 
-def default_target(service: Service) -> str:
+def default_target(targets: Targets) -> str:
     """Return what is asked where nothing is named: the ensemble of all models, or else the first one."""
-    names = service.targets.names()
+    names = targets.names()
     return DEFAULT_ENSEMBLE if DEFAULT_ENSEMBLE in names or not names else names[0]
 
 
-def tools_of(service: Service) -> list[Tool]:
+def tools_of(targets: Targets) -> list[Tool]:
     """Return the tools; what may be named now stands in their schemas."""
-    targets = service.targets
     ask = schema_of(AskArguments)
     _allow(ask, "ensemble", targets.names())
     _allow(ask, "strategy", strategy_names())
@@ -56,7 +55,7 @@ def tools_of(service: Service) -> list[Tool]:
         Tool(
             name="ask",
             title="Ask an ensemble",
-            description=_ASK.format(default=default_target(service)),
+            description=_ASK.format(default=default_target(targets)),
             input_schema=ask,
             output_schema=schema_of(AskResult),
             annotations=asks,

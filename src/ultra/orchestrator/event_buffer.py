@@ -142,6 +142,11 @@ class EventBuffer:
         self._wake_reader: Callable[[], None] = _no_reader_waits
         self._ended = False
 
+    @property
+    def has_unread(self) -> bool:
+        """Whether there are events that were not read yet."""
+        return bool(self._events)
+
     # --- written by the actors -------------------------------------------------------------------------
 
     def emit(self, event: Event) -> None:

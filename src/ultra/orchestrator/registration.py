@@ -125,7 +125,7 @@ class Registration:
         Raises:
             BadCall: there is no model of that name.
         """
-        return self._registry.get(name).client.info
+        return self._registry.get(name).info
 
     def add_ensemble(self, name: str, *, description: str = "", **run: Any) -> Ensemble:  # noqa: ANN401 - those of `process_responses`
         """Give a name to models and settings; `run` are arguments of `process_responses` but the prompt.

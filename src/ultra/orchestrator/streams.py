@@ -218,6 +218,11 @@ class RunStream:
         finally:
             del self, reply, error  # the error's traceback refers to this frame
 
+    @property
+    def has_unread(self) -> bool:
+        """Whether there are events that were not read yet."""
+        return isinstance(self._events, EventBuffer) and self._events.has_unread
+
     def _check_opened(self) -> None:
         if self._events is None:
             raise BadCall("the run has not begun: use 'async with orchestrator.stream_responses(...) as run'")

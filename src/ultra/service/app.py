@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -13,6 +14,7 @@ from ultra.service.problems import Problem
 
 try:
     from starlette.applications import Starlette
+    from starlette.middleware.cors import CORSMiddleware
     from starlette.routing import Mount
 except ImportError:
     raise MissingExtra("the service", "serve") from None
@@ -20,7 +22,7 @@ except ImportError:
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from starlette.types import Message, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from ultra.service.core import Service
     from ultra.service.http import Reply
@@ -39,11 +41,36 @@ def make_app(service: Service) -> Starlette:
         async with service.running():
             yield
 
-    door = _Door(service)
+    door = _CrossOrigin(service, _Door(service))
     app = Starlette(routes=[Mount("/", app=door)], lifespan=lifespan)
     app.router.default = door  # a path with a line end matches no route
     app.state.service = service
     return app
+
+
+class _CrossOrigin:
+    """Lets pages of other origins ask, those that the settings name; by default none."""
+
+    def __init__(self, service: Service, app: ASGIApp) -> None:
+        self._service = service
+        self._app = app
+        self._origins: tuple[str, ...] = ()
+        self._allowing = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        origins = self._service.settings.cors_origins
+        if origins != self._origins:
+            self._origins = origins
+            self._allowing = self._app
+            if origins:
+                self._allowing = CORSMiddleware(
+                    self._app,
+                    allow_origins=origins,
+                    allow_methods=("GET", "POST"),
+                    allow_headers=("*",),
+                    expose_headers=("*",),
+                )
+        await self._allowing(scope, receive, send)
 
 
 class _HungUp(Exception):
@@ -85,15 +112,12 @@ class _Door:
         headers: dict[str, str] = {}
         for name, value in pairs:
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
-        body = await self._body(headers, receive)
         client = scope.get("client")
-        return Request(
-            method=scope["method"],
-            path=_path(scope),
-            headers=headers,
-            body=body,
-            peer=client[0] if client else None,
+        request = Request(
+            method=scope["method"], path=_path(scope), headers=headers, peer=client[0] if client else None
         )
+        request = await self._service.known(request)  # nobody else can make it keep a body
+        return replace(request, body=await self._body(headers, receive))
 
     async def _body(self, headers: Mapping[str, str], receive: Receive) -> bytes:
         settings = self._service.settings

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -16,26 +17,37 @@ from ultra._support.log import get_logger
 from ultra._support.randomness import new_id
 from ultra.clients.http.client import DEPTH_HEADER
 from ultra.errors import BadCall, MissingExtra
-from ultra.service.access import LocalOnly
+from ultra.messages.chat import ChatMessage, FilePart, ImagePart
+from ultra.messages.conversation import conversation_of
+from ultra.messages.request import ModelRequest
+from ultra.messages.tokens import estimate_request, estimate_tokens
+from ultra.service.access import Caller
+from ultra.service.costs import Cost, Prices, estimate
+from ultra.service.generation import Actors, Generation
 from ultra.service.http import Reply, json_reply
+from ultra.service.metering import MeteredStream
 from ultra.service.problems import Problem, problem_of
+from ultra.service.quotas import Quotas
 from ultra.service.routes import find_route, route_name
 from ultra.service.runs import Runs
-from ultra.service.targets import Targets
 from ultra.service.watch import RequestCounters
+from ultra.stores.memory_limits import MemoryLimits
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
-    from contextlib import ExitStack
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
+    from anyio.abc import TaskGroup
+
+    from ultra.config.loading import Configuration
     from ultra.config.serving import ServeConfig
     from ultra.messages.conversation import Conversation
     from ultra.messages.options import Quorum
     from ultra.orchestrator.orchestrator import MultiLLMOrchestrator
-    from ultra.orchestrator.streams import RunStream
     from ultra.service.access import Authenticator
     from ultra.service.http import Request
+    from ultra.service.targets import Targets
     from ultra.service.watch import WatchedRequest
+    from ultra.stores.contracts import SharedLimits
     from ultra.strategies.base import Strategy
 
 __all__ = ["Service"]
@@ -53,7 +65,10 @@ class Service:
         settings: how it behaves.
         strategy: of ensembles that name none; None: ``synthesize``.
         quorum, timeout: of runs that name none; `timeout` by default that of the settings.
-        access: decides who may ask; None: whoever is on this machine.
+        access: decides who may ask; None: who has one of the keys of the settings, or if there are none,
+            whoever is on this machine.
+        limits: where rates and budgets are kept; None: in memory.
+        configuration: what all this was made of, if it was a file.
 
     Attributes:
         runs: the runs under way.
@@ -73,23 +88,60 @@ class Service:
         quorum: Quorum = 1,
         timeout: float | None = None,
         access: Authenticator | None = None,
+        limits: SharedLimits | None = None,
+        configuration: Configuration | None = None,
     ) -> None:
-        self.orchestrator = orchestrator
-        self.settings = settings
-        self.targets = Targets(orchestrator, strategy)
-        self.quorum: Quorum = quorum
-        self.access: Authenticator = access or LocalOnly()
-        self._timeout = settings.timeout if timeout is None else timeout
+        self.generation = Generation(
+            Actors(orchestrator),
+            settings,
+            strategy=strategy,
+            quorum=quorum,
+            timeout=timeout,
+            access=access,
+            configuration=configuration,
+        )
+        self.quotas = Quotas(limits or MemoryLimits())
         self.started_at = int(time.time())
         self.is_draining = False
         self.counters = RequestCounters(route_name)
+        self.given_access = access
+        self._lives: TaskGroup | None = None
         self._active = 0
         self._all_answered: anyio.Event | None = None
 
     @property
+    def orchestrator(self) -> MultiLLMOrchestrator:
+        """The orchestrator that runs are begun on."""
+        return self.generation.actors.orchestrator
+
+    @property
+    def settings(self) -> ServeConfig:
+        """How it behaves."""
+        return self.generation.settings
+
+    @property
+    def access(self) -> Authenticator:
+        """What decides who may ask."""
+        return self.generation.access
+
+    @property
+    def quorum(self) -> Quorum:
+        """The quorum of runs that name none."""
+        return self.generation.quorum
+
+    @property
+    def all_targets(self) -> Targets:
+        """All that can be asked for, whoever asks."""
+        return self.generation.targets
+
+    @property
     def ensembles(self) -> list[str]:
         """The names of its ensembles."""
-        return self.targets.ensembles()
+        return self.all_targets.ensembles()
+
+    def targets_for(self, caller: Caller) -> Targets:
+        """Return what a caller may ask for."""
+        return self.all_targets.of(caller)
 
     @property
     def running_requests(self) -> int:
@@ -99,13 +151,36 @@ class Service:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Start the models' actors, and keep them for the block; runs under way at its end are cancelled."""
-        async with self.orchestrator, anyio.create_task_group() as tasks:
-            self.runs = Runs(tasks, self.settings)
+        async with anyio.create_task_group() as lives:
+            await lives.start(self.generation.actors.live)
+            self._lives = lives
             try:
-                yield
+                async with anyio.create_task_group() as tasks:
+                    self.runs = Runs(tasks, self.settings)
+                    tasks.start_soon(self.quotas.keep)
+                    try:
+                        yield
+                    finally:
+                        await self.runs.close()
+                        tasks.cancel_scope.cancel()
             finally:
-                await self.runs.close()
-                tasks.cancel_scope.cancel()
+                self._lives = None
+                self.generation.actors.retire()
+        await self.quotas.aclose()
+
+    async def adopt(self, generation: Generation) -> None:
+        """Let another configuration hold from now on. Runs under way go on with what they began with.
+
+        Raises what starting its actors raises; then nothing has changed.
+        """
+        old = self.generation
+        if generation.actors is not old.actors:
+            if self._lives is None:
+                raise BadCall("the service does not run; there is nothing to reload")
+            await self._lives.start(generation.actors.live)
+            old.actors.retire()
+        self.generation = generation
+        self.runs.settings = generation.settings
 
     async def drain(self, grace: float) -> None:
         """Refuse new requests, and wait, at most `grace` seconds, until those under way are answered."""
@@ -124,55 +199,94 @@ class Service:
         async with AsyncExitStack() as held:
             name, observers = _name_of(request), self.orchestrator.observers
             watched = held.enter_context(self.counters.watching(request, name, observers))
+            left: dict[str, str] = {}
             try:
-                reply = await self._answer(request, held, watched)
+                reply = await self._answer(request, held, watched, left)
             except Problem as problem:
                 reply = self.refusal(problem)
             except Exception as error:  # noqa: BLE001 - the client gets an answer, whatever it is
                 _log.error("request failed", path=request.path, exc_info=error)
                 reply = self.refusal(problem_of(error))
             watched.status = reply.status
-            yield named(reply, name)
+            yield named(reply, name, left)
 
     def refusal(self, problem: Problem) -> Reply:
         """Return the reply that tells of a problem."""
         return json_reply(problem.as_openai(), problem.status, problem.headers)
 
-    def stream_of(self, prompt: Conversation, arguments: Mapping[str, Any], who: str) -> RunStream:
+    async def known(self, request: Request) -> Request:
+        """Return a request with its caller; its body need not be there yet.
+
+        Raises:
+            Problem: there is no such address, or nobody who may ask for it.
+        """
+        if request.caller is not None or find_route(request).access == "open":
+            return request
+        return replace(request, caller=await self.access.authenticate(request))
+
+    def stream_of(self, prompt: Conversation, arguments: Mapping[str, Any], caller: Caller) -> MeteredStream:
         """Return the run of these arguments of `process_responses`, for the one who asks.
 
         Raises:
             Problem: an argument is not allowed.
         """
+        generation = self.generation
         given = dict(arguments)
-        longest = max([self.settings.timeout, self._timeout, *self._timeouts()])
+        longest = max([self.settings.timeout, generation.timeout, *self._timeouts()])
         timeout = given.get("timeout")
         if isinstance(timeout, (int, float)) and timeout > longest:
             text = f"the timeout is {timeout:g} s; a run of this service may take {longest:g} s at most"
             raise Problem.bad_request(text, param="timeout")
-        given["timeout"] = self._timeout if timeout is None else timeout
-        if who:
-            given["scope"] = who  # nobody gets what was answered to others
+        given["timeout"] = generation.timeout if timeout is None else timeout
+        if caller.name and not self.settings.share_cache:
+            given["scope"] = caller.name  # nobody gets what was answered to others
         try:
-            return self.orchestrator.stream_responses(prompt, **given)
+            messages = _messages_of(prompt)
+            _check_attachments(messages, self.settings.max_image)
+            stream = self.orchestrator.stream_responses(prompt, **given)
+            cost, tokens = self._estimate(messages, given) if caller.key is not None else (Cost(), 0)
         except (BadCall, MissingExtra) as error:
             raise problem_of(error) from None
+        generation.actors.begin_run()
+        return MeteredStream(
+            stream,
+            caller,
+            self.quotas,
+            self._prices(),
+            prompt=tokens,
+            estimate=cost,
+            on_end=generation.actors.end_run,
+        )
+
+    def _estimate(self, messages: Sequence[ChatMessage], given: Mapping[str, Any]) -> tuple[Cost, int]:
+        tokens = estimate_request(ModelRequest(messages=tuple(messages)))
+        tokens += sum(estimate_tokens(str(given.get(name) or "")) for name in ("system", "tools", "output"))
+        panel = self.orchestrator.get_prioritized_models(given.get("models"))
+        settings = self.settings
+        return estimate(tokens, given, panel, self._prices(), settings.assumed_tokens), tokens
+
+    def _prices(self) -> Prices:
+        orchestrator = self.orchestrator
+        return Prices(lambda name: orchestrator.get_model_info(name).price, self.settings.assumed_price)
 
     def _timeouts(self) -> list[float]:
         ensembles = self.orchestrator.get_ensembles().values()
         return [each.arguments["timeout"] for each in ensembles if "timeout" in each.arguments]
 
-    async def _answer(self, request: Request, held: AsyncExitStack, watched: WatchedRequest) -> Reply:
+    async def _answer(
+        self, request: Request, held: AsyncExitStack, watched: WatchedRequest, left: dict[str, str]
+    ) -> Reply:
         route = find_route(request)
-        who = "" if route.access == "open" else await self.access.authenticate(request)
-        watched.asked_by(who)
+        request = await self.known(request)
+        caller = request.caller or Caller()
+        watched.asked_by(caller.name)
         if route.access == "work":
-            self.admit(request, held)
-        found = route.answer(self, request, who, held)
+            left.update(await self.admit(request, caller, held))
+        found = route.answer(self, request, caller, held)
         return found if isinstance(found, Reply) else await found
 
-    def admit(self, request: Request, held: ExitStack | AsyncExitStack) -> None:
-        """Count a request that asks models, until `held` is closed.
+    async def admit(self, request: Request, caller: Caller, held: AsyncExitStack) -> dict[str, str]:
+        """Count a request that asks models, until `held` is closed; return headers that tell what is left.
 
         Raises:
             Problem: it must not be taken now.
@@ -188,6 +302,7 @@ class Service:
             raise Problem.bad_request(text, code="recursion_refused")
         self._active += 1
         held.callback(self._release)
+        return dict(await self.quotas.admit(caller, held))
 
     def _release(self) -> None:
         self._active -= 1
@@ -201,6 +316,24 @@ def _name_of(request: Request) -> str:
     return given if _REQUEST_ID.fullmatch(given) else f"req_{new_id()}"
 
 
-def named(reply: Reply, name: str) -> Reply:
-    """Return the reply with the name of the request."""
-    return Reply(status=reply.status, headers={**reply.headers, "x-request-id": name}, body=reply.body)
+def named(reply: Reply, name: str, more: Mapping[str, str]) -> Reply:
+    """Return the reply with `more` headers, and the name of the request."""
+    headers = {**more, **reply.headers, "x-request-id": name}
+    return Reply(status=reply.status, headers=headers, body=reply.body)
+
+
+def _messages_of(prompt: Conversation) -> Sequence[ChatMessage]:
+    if isinstance(prompt, tuple):
+        messages = [each for each in prompt if isinstance(each, ChatMessage)]
+        if len(messages) == len(prompt):
+            return messages
+    return conversation_of(prompt)
+
+
+def _check_attachments(messages: Sequence[ChatMessage], most: int) -> None:
+    for index, message in enumerate(messages):
+        for part in () if isinstance(message.content, str) else message.content:
+            data = part.data if isinstance(part, ImagePart | FilePart) else None
+            if data is not None and len(data) > most:
+                text = f"messages[{index}] has an image or document of {len(data):,} bytes; at most {most:,}"
+                raise Problem(413, "invalid_request_error", "image_too_large", text, param="messages")

@@ -108,7 +108,9 @@ def _changed(target: Target, extension: Extension, fields: RunFields, targets: T
     elif target.kind == "model" and extension.wants_ensemble:
         # OpenRouter's sense: the model that is named writes the answer, and others are its panel.
         judge = judge or target.name
-        target = structs.replace(target, kind="ensemble", arguments={"strategy": Synthesize()})
+        allowed = targets.default_panel()
+        models = {} if allowed is None else {"models": allowed}
+        target = structs.replace(target, kind="ensemble", arguments={"strategy": Synthesize(), **models})
     arguments = dict(target.arguments)
     strategy: Strategy = arguments["strategy"]
     if fields.strategy is not None:
@@ -119,7 +121,7 @@ def _changed(target: Target, extension: Extension, fields: RunFields, targets: T
     if fields.analysts is not None:
         strategy = structs.replace(_synthesize(strategy, "analysts"), analysts=fields.analysts)
     strategy, panel = _panel(strategy, fields.panel or arguments.get("models"), judge)
-    _check_models((*(fields.panel or ()), *((judge,) if judge else ())), targets)
+    targets.check((*(fields.panel or ()), *((judge,) if judge else ())), param="ultra")
     arguments["strategy"] = strategy
     if panel is not None:
         arguments["models"] = tuple(panel)
@@ -145,14 +147,6 @@ def _synthesize(strategy: Strategy, what: str) -> Synthesize:
     if not isinstance(strategy, Synthesize):
         raise BadCall(f"{what} belongs to the strategy 'synthesize', and this run has another")
     return strategy
-
-
-def _check_models(names: Sequence[str], targets: Targets) -> None:
-    known = targets.models()
-    for name in names:
-        if name not in known:
-            text = f"the model {name[:200]!r} does not exist; models are: {', '.join(known)}"
-            raise Problem(404, "invalid_request_error", "model_not_found", text, param="ultra")
 
 
 def summary(result: OrchestrationResult, fields: RunFields, strategy: Strategy) -> dict[str, Any]:

@@ -10,6 +10,8 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
+    from ultra.service.access import Caller
+
 __all__ = ["EVENT_STREAM", "JSON", "Reply", "Request", "json_reply"]
 
 JSON: Final = "application/json"
@@ -27,7 +29,7 @@ _encode: Final = msgspec.json.Encoder().encode
 class Request:
     """One request, whole. `headers` have names in lower case; `peer` is the address of the client.
 
-    `path` is decoded, and without the query.
+    `path` is decoded, and without the query. `caller`: who sends it, once that is known.
     """
 
     method: str
@@ -35,6 +37,7 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     peer: str | None = None
+    caller: Caller | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

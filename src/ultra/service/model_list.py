@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import TYPE_CHECKING, Any
 
+from ultra.service.access import Caller
 from ultra.service.http import json_reply
 from ultra.strategies.catalog import spec_of
 
@@ -14,13 +15,14 @@ if TYPE_CHECKING:
     from ultra.clients.catalog import ModelInfo
     from ultra.service.core import Service
     from ultra.service.http import Reply, Request
+    from ultra.service.targets import Targets
 
 __all__ = ["list_models", "show_model"]
 
 
 def list_models(service: Service, request: Request) -> Reply:
     """Return all names that a client may ask for, ensembles first."""
-    names = service.targets.names()
+    names = _targets(service, request).names()
     if _is_anthropic(request):
         entries = [_for_anthropic(service, name) for name in names]
         ends = {"first_id": names[0], "last_id": names[-1]} if names else {"first_id": None, "last_id": None}
@@ -30,8 +32,12 @@ def list_models(service: Service, request: Request) -> Reply:
 
 def show_model(service: Service, request: Request, name: str) -> Reply:
     """Return one of them. Raises `Problem` if there is none of this name."""
-    service.targets.get(name)
+    _targets(service, request).get(name)
     return json_reply(_for_anthropic(service, name) if _is_anthropic(request) else _for_openai(service, name))
+
+
+def _targets(service: Service, request: Request) -> Targets:
+    return service.targets_for(request.caller or Caller())
 
 
 def _is_anthropic(request: Request) -> bool:
@@ -45,8 +51,8 @@ def _for_anthropic(service: Service, name: str) -> dict[str, Any]:
 
 
 def _for_openai(service: Service, name: str) -> dict[str, Any]:
-    target = service.targets.get(name)
-    infos = service.targets.info(target)
+    target = service.all_targets.get(name)
+    infos = service.all_targets.info(target)
     known = list(infos.values())
     sees = [info.images for info in known]
     windows = [info.context_window for info in known if info.context_window is not None]

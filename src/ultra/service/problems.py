@@ -47,6 +47,7 @@ class Problem(Exception):
         retry_after: seconds.
         paid: whether the run may have cost money: then no client should retry by itself.
         details: more for the field ``ultra`` of the error, such as the models that failed.
+        headers: more headers of the reply.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Problem(Exception):
         retry_after: float | None = None,
         paid: bool = False,
         details: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -70,6 +72,7 @@ class Problem(Exception):
         self.retry_after = retry_after
         self.paid = paid
         self.details = dict(details or {})
+        self._headers = dict(headers or {})
 
     @classmethod
     def bad_request(
@@ -81,7 +84,9 @@ class Problem(Exception):
     @property
     def headers(self) -> dict[str, str]:
         """The headers that say when to try again, and whether to."""
-        found = {} if self.retry_after is None else {"retry-after": str(math.ceil(self.retry_after))}
+        found = dict(self._headers)
+        if self.retry_after is not None:
+            found["retry-after"] = str(math.ceil(self.retry_after))
         if self.paid:
             found["x-should-retry"] = "false"
         return found

@@ -30,7 +30,9 @@ def readiness(service: Service) -> Reply:
         health = service.orchestrator.health()
     except OrchestratorClosed:
         return json_reply({"status": "starting"}, 503, {"retry-after": "1"})
-    ensembles = {name: _is_possible(service, service.targets.get(name), health) for name in service.ensembles}
+    ensembles = {
+        name: _is_possible(service, service.all_targets.get(name), health) for name in service.ensembles
+    }
     usable = any(state.status != "down" for state in health.values())
     ready = all(ensembles.values()) if ensembles else usable
     told: dict[str, Any] = {
@@ -42,7 +44,7 @@ def readiness(service: Service) -> Reply:
 
 
 def _is_possible(service: Service, target: Target, health: Mapping[str, ModelHealth]) -> bool:
-    panel = service.targets.panel(target)
+    panel = service.all_targets.panel(target)
     able = sum(health[name].status != "down" for name in panel if name in health)
     try:
         needed = RunOptions(quorum=target.arguments.get("quorum", service.quorum)).needed(len(panel))

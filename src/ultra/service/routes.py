@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
+from ultra.service.access import Caller
 from ultra.service.chat.endpoint import answer_chat
 from ultra.service.http import Reply, Request, json_reply
 from ultra.service.model_list import list_models, show_model
@@ -25,7 +26,7 @@ __all__ = ["MODELS", "Route", "find_route", "route_name"]
 
 MODELS: Final = "/v1/models/"
 
-Answer: TypeAlias = Callable[[Any, Request, str, AsyncExitStack], Reply | Awaitable[Reply]]
+Answer: TypeAlias = Callable[[Any, Request, Caller, AsyncExitStack], Reply | Awaitable[Reply]]
 """Answers a request of the one who asks; what it needs is held until the reply has been sent."""
 
 _GET: Final = ("GET", "HEAD")
@@ -67,25 +68,25 @@ def route_name(path: str) -> str:
     return f"{MODELS}{{id}}" if path.startswith(MODELS) else "page" if is_page(path) else "other"
 
 
-def _show_metrics(service: Service, request: Request, _who: str, _held: AsyncExitStack) -> Reply:
+def _show_metrics(service: Service, request: Request, _caller: Caller, _held: AsyncExitStack) -> Reply:
     from ultra.service.metrics import show_metrics  # noqa: PLC0415 - so that a service needs no more
 
     return show_metrics(service, request)
 
 
-def _show_model(service: Service, request: Request, _who: str, _held: AsyncExitStack) -> Reply:
+def _show_model(service: Service, request: Request, _caller: Caller, _held: AsyncExitStack) -> Reply:
     return show_model(service, request, request.path.removeprefix(MODELS))
 
 
 _MODEL: Final = Route(_GET, "known", _show_model)
-_PAGE: Final = Route(_GET, "open", lambda _service, request, _who, _held: show_page(request))
+_PAGE: Final = Route(_GET, "open", lambda _service, request, _caller, _held: show_page(request))
 _ROUTES: Final[Mapping[str, Route]] = {
     "/healthz": Route(_GET, "open", lambda *_: json_reply({"status": "ok"})),
     "/readyz": Route(_GET, "open", lambda service, *_: readiness(service)),
     "/metrics": Route(_GET, "known", _show_metrics),
     "/openapi.json": Route(_GET, "known", lambda *_: json_reply(document())),
     "/v1/models": Route(_GET, "known", lambda service, request, *_: list_models(service, request)),
-    "/v1/status": Route(_GET, "known", lambda service, *_: show_status(service)),
+    "/v1/status": Route(_GET, "known", lambda service, _request, caller, _held: show_status(service, caller)),
     "/v1/strategies": Route(_GET, "known", lambda *_: json_reply({"strategies": strategy_names()})),
     "/v1/agreement": Route(_POST, "work", lambda service, request, *_: compare_answers(service, request)),
     "/v1/chat/completions": Route(_POST, "work", answer_chat),

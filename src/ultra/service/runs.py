@@ -58,11 +58,11 @@ class Follower:
 
 
 class Runs:
-    """The runs of one service. They live in `tasks`, which waits for them."""
+    """The runs of one service. They live in `tasks`, which waits for them. `settings` may be replaced."""
 
     def __init__(self, tasks: TaskGroup, settings: ServeConfig) -> None:
         self._tasks = tasks
-        self._settings = settings
+        self.settings = settings
         self._known: dict[_Key, _Entry] = {}
         self._forgotten_at: list[tuple[float, int, _Key, SharedRun]] = []  # a heap, of runs that have ended
         self._count = 0
@@ -86,7 +86,7 @@ class Runs:
             raise Problem.bad_request(text, code="idempotency_key_reused", param="Idempotency-Key")
         known = None if entry is None or entry.run.is_cancelled else entry.run
         run = known or self._started(key, digest, make())
-        follower = Follower(run, self._settings.linger)
+        follower = Follower(run, self.settings.linger)
         run.readers += 1
         try:
             yield follower
@@ -111,7 +111,7 @@ class Runs:
                 text = f"an Idempotency-Key has 1 to {_LONGEST_KEY} characters that can be printed"
                 raise Problem.bad_request(text, param="Idempotency-Key")
             return _Key(who, named, by_client=True), digest
-        return (_Key(who, digest.hex(), by_client=False) if self._settings.join else None), digest
+        return (_Key(who, digest.hex(), by_client=False) if self.settings.join else None), digest
 
     def _started(self, key: _Key | None, digest: bytes, run: SharedRun) -> SharedRun:
         if key is not None:
@@ -132,9 +132,9 @@ class Runs:
         """Keep a run that has ended for as long as it may be asked for again."""
         seconds = 0.0
         if run.problem is not None and not run.is_cancelled:
-            seconds = self._settings.remember_failures if run.problem.paid else 0.0
+            seconds = self.settings.remember_failures if run.problem.paid else 0.0
         elif run.result is not None and key.by_client:
-            seconds = self._settings.remember_results
+            seconds = self.settings.remember_results
         if seconds <= 0:
             self._forget(key, run)
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import signal
 import socket
 from contextlib import suppress
 from functools import partial
@@ -22,8 +23,9 @@ except ImportError:
     raise MissingExtra("the service", "serve") from None
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from ultra.service.access import Authenticator
     from ultra.service.core import Service
 
 __all__ = ["check_address", "listen", "prepare_process", "serve"]
@@ -31,7 +33,10 @@ __all__ = ["check_address", "listen", "prepare_process", "serve"]
 _HEAD_TIMEOUT: Final = 30.0
 """Seconds that a client may take to send the head of a request, and that a connection may be idle."""
 
-_HEAD_BYTES: Final = 2**16
+_HEAD_BYTES: Final = 2**17
+"""Of which the application allows less: up to here it can say so itself, and beyond it Hypercorn does."""
+
+_RELOAD: Final = getattr(signal, "SIGHUP", None)
 _STALLED: Final = 60_000
 """Milliseconds after which a client is given up that takes nothing of what is sent to it."""
 
@@ -42,12 +47,12 @@ _THRESHOLDS: Final = (50_000, 50, 100)
 """Of the garbage collector: with Python's own, it takes more than half of the time of many runs at once."""
 
 
-def check_address(service: Service, host: str) -> None:
-    """Raise `BadCall` if the service is for this machine alone, and `host` is no loopback address."""
-    if service.access.needs_loopback and not is_loopback(host):
+def check_address(access: Authenticator, host: str) -> None:
+    """Raise `BadCall` if only this machine may ask, and `host` is no loopback address."""
+    if access.needs_loopback and not is_loopback(host):
         raise BadCall(
             f"--host is {host!r}, and there are no keys: everybody who reaches the service could spend your "
-            "money. Without keys it listens on 127.0.0.1, ::1 or localhost only"
+            "money. Without keys it listens on 127.0.0.1, ::1 or localhost; ultra serve key new makes one"
         )
 
 
@@ -77,8 +82,9 @@ async def serve(
     announce: Callable[[str], None],
     signals: AsyncIterator[int],
     app: object | None = None,
+    reload: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
-    """Serve until a signal comes; then drain, and end.
+    """Serve until a signal comes; then drain, and end. SIGHUP calls `reload` instead.
 
     New requests are refused with status 503 from then on, and those under way are answered, as long as
     `drain_grace` of the settings allows; a second signal ends the waiting.
@@ -89,6 +95,8 @@ async def serve(
         announce: is called with the address once requests are answered.
         signals: yields the signals that end it.
         app: an ASGI application that answers by the service in its own way; None: `make_app`'s.
+        signals: yields the signals that end it, and SIGHUP.
+        reload: lets another configuration hold; it raises nothing.
     """
     ended = trio.Event()
     config = _Config(listening)
@@ -99,16 +107,25 @@ async def serve(
         run = partial(hypercorn_serve, served, config, shutdown_trigger=ended.wait, mode="asgi")
         urls: list[str] = await nursery.start(run)
         announce(urls[0])
-        await anext(signals)
+        await _end(signals, reload)
         async with trio.open_nursery() as draining:
-            draining.start_soon(_cancel_at_signal, signals, draining.cancel_scope)
+            draining.start_soon(_cancel_at_end, signals, draining.cancel_scope)
             await service.drain(service.settings.drain_grace)
             draining.cancel_scope.cancel()
         ended.set()
 
 
-async def _cancel_at_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
-    await anext(signals)
+async def _end(signals: AsyncIterator[int], reload: Callable[[], Awaitable[None]] | None = None) -> None:
+    """Wait for a signal that ends the service."""
+    async for number in signals:
+        if number != _RELOAD:
+            return
+        if reload is not None:
+            await reload()
+
+
+async def _cancel_at_end(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    await _end(signals)
     scope.cancel()
 
 

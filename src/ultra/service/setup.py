@@ -6,14 +6,20 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from msgspec.structs import replace
+
 from ultra.clients.http.client import HTTPClient
 from ultra.clients.providers import connect, embedded_models, models_with_keys
 from ultra.config.file import ConfigurationFile
 from ultra.config.loading import Configuration, load_configuration
-from ultra.config.serving import ServeConfig
+from ultra.config.serving import DEFAULT_ENSEMBLE, ServeConfig
+from ultra.config.toml_lines import TomlLines
 from ultra.config.trust import check_trust
+from ultra.errors import ConfigError
 from ultra.orchestrator.orchestrator import MultiLLMOrchestrator
 from ultra.service.core import Service
+from ultra.service.generation import Actors, Generation
+from ultra.stores.opening import open_limits
 from ultra.strategies.best_of import BestOf
 from ultra.strategies.synthesize import Synthesize
 
@@ -21,10 +27,9 @@ if TYPE_CHECKING:
     from ultra.service.access import Authenticator
     from ultra.strategies.base import Strategy
 
-__all__ = ["DEFAULT_ENSEMBLE", "found_configuration", "make_service"]
+__all__ = ["found_configuration", "make_generation", "make_service"]
 
-DEFAULT_ENSEMBLE: Final = "ultra"
-"""The ensemble of all models, which there is unless the configuration has one of that name."""
+_NO_LINES: Final = TomlLines("", "")
 
 _VARIABLE: Final = "ULTRA_CONFIG"
 _FILE: Final = "ultra.toml"
@@ -74,18 +79,54 @@ def make_service(
     if source is None:
         return _without_configuration(access)
     configuration = load_configuration(source)
-    orchestrator = _Served.from_config(configuration)
     run = configuration.run
-    strategy = run.load_strategy()
-    _add_default(orchestrator, {})
+    with configuration.explaining("serve", "budgets"):
+        limits = open_limits(configuration.serve.budgets)
     return Service(
-        orchestrator,
+        _orchestrator_of(configuration),
         configuration.serve,
-        strategy=strategy,
+        strategy=run.load_strategy(),
         quorum=run.quorum,
         timeout=run.timeout,
         access=access,
+        limits=limits,
+        configuration=configuration,
     )
+
+
+def make_generation(source: Configuration, service: Service) -> Generation:
+    """Return what a changed configuration makes of a service, for `Service.adopt`.
+
+    Where only the section `[serve]` has changed, the actors stay as they are.
+
+    Raises:
+        ConfigError, BadCall, MissingExtra: as `make_service`; or something has changed that cannot be changed
+            while the service runs.
+    """
+    old, run = service.generation, source.run
+    if source.serve.budgets != service.settings.budgets:
+        place = source.lines.place("serve", "budgets")
+        raise ConfigError(f"{place}: where budgets are kept can only be changed by starting again")
+    same = old.configuration is not None and _without_service(source) == _without_service(old.configuration)
+    return Generation(
+        old.actors if same else Actors(_orchestrator_of(source)),
+        source.serve,
+        strategy=run.load_strategy(),
+        quorum=run.quorum,
+        timeout=run.timeout,
+        access=service.given_access,
+        configuration=source,
+    )
+
+
+def _orchestrator_of(configuration: Configuration) -> MultiLLMOrchestrator:
+    orchestrator = _Served.from_config(configuration)
+    _add_default(orchestrator, {})
+    return orchestrator
+
+
+def _without_service(configuration: Configuration) -> Configuration:
+    return replace(configuration, serve=ServeConfig(), lines=_NO_LINES)
 
 
 def _without_configuration(access: Authenticator | None) -> Service:

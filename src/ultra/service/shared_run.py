@@ -18,8 +18,8 @@ from ultra.service.problems import Problem, problem_of
 if TYPE_CHECKING:
     from ultra.messages.events import Event
     from ultra.messages.results import OrchestrationResult
-    from ultra.orchestrator.streams import RunStream
     from ultra.service.ledger import Call
+    from ultra.service.metering import MeteredStream
 
 __all__ = ["ANSWER_STEPS", "Place", "SharedRun"]
 
@@ -56,7 +56,7 @@ class SharedRun:
         readers: how many requests follow it.
     """
 
-    def __init__(self, stream: RunStream, *, is_single: bool = False, holds_text: bool = False) -> None:
+    def __init__(self, stream: MeteredStream, *, is_single: bool = False, holds_text: bool = False) -> None:
         self.run_id = stream.run_id
         self.created = int(time.time())
         self.result: OrchestrationResult | None = None

@@ -1,4 +1,4 @@
-"""What a store of models' answers has to do.
+"""What stores have to do: one of models' answers, and one of limits that several processes share.
 
 Each model has a shard of its own, so the answers of one model never push out those of another, and are never
 given in their place. A shard keeps whole answers only: after an error, or an answer that stopped early, the
@@ -7,19 +7,27 @@ model is asked again.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, runtime_checkable
 
 from msgspec import Struct
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from ultra.messages import Completion
 
 __all__ = [
+    "GRANT_SECONDS",
     "SECRET_BYTES",
     "CacheKey",
     "CacheShard",
     "CacheStatistics",
     "CacheStore",
+    "Decision",
+    "LimitState",
+    "LimitsUnavailable",
+    "SharedLimits",
+    "Want",
     "is_whole",
 ]
 
@@ -27,6 +35,9 @@ CacheKey: TypeAlias = bytes
 """The digest that `ultra.stores.keys.cache_key` makes: 32 bytes that tell nothing about the prompt."""
 
 SECRET_BYTES: Final = 32
+
+GRANT_SECONDS: Final = 60.0
+"""How long a grant of `SharedLimits` lasts that nobody renews."""
 
 
 class CacheStatistics(Struct, frozen=True, kw_only=True):
@@ -112,3 +123,87 @@ def is_whole(completion: Completion) -> bool:
     """
     done = completion.finish_reason in {None, "stop", "tool_calls"} and completion.refusal is None
     return done and bool(completion.content.strip() or completion.tool_calls)
+
+
+class Want(Struct, frozen=True, kw_only=True):
+    """One limit, and what a piece of work would take of it.
+
+    `kind` says what the limit is:
+
+    - ``rate``: a token bucket that holds `most` and is filled by `most` a minute. An `amount` above `most`
+      takes the whole bucket.
+    - ``budget``: at most `most` in all, until `until` (seconds of Unix time), when it may be forgotten; the
+      next period has another name. It grants while what is spent and reserved is below `most`, so it is
+      passed by the `amount` of one grant at most.
+    - ``lease``: at most `most` at once; `amount` of them are held until the grant is settled.
+    """
+
+    name: str
+    kind: Literal["rate", "budget", "lease"]
+    most: float
+    amount: float = 1.0
+    until: float = 0.0
+
+
+class LimitState(Struct, frozen=True, kw_only=True):
+    """What is left of a limit; `reset`: seconds until all of it is there again, as far as that is known."""
+
+    left: float
+    reset: float = 0.0
+
+
+class Decision(Struct, frozen=True, kw_only=True):
+    """What `SharedLimits.take` has decided.
+
+    Attributes:
+        grant: the name of what was taken, for `settle` and `renew`; None: nothing was taken.
+        refused: the name of the first limit that does not allow it.
+        retry_after: seconds until that limit may allow it; None: that is not known.
+        states: what is left of each limit now, by its name.
+    """
+
+    grant: str | None = None
+    refused: str | None = None
+    retry_after: float | None = None
+    states: dict[str, LimitState] = {}
+
+
+class LimitsUnavailable(Exception):
+    """The limits cannot be read or changed now; the message says why."""
+
+
+class SharedLimits(Protocol):
+    """Rates, budgets and leases that several processes may share. Works on trio and on asyncio.
+
+    All that a piece of work wants is taken at once or not at all. A grant that is neither renewed nor settled
+    for `GRANT_SECONDS` is over: its process has died. Then its leases are free again, and what it had
+    reserved of budgets counts as spent, because it may have been.
+    """
+
+    async def take(self, wants: Sequence[Want]) -> Decision:
+        """Take all of `wants`, or say which one does not allow it.
+
+        Cancelled, it has taken all or nothing; what was taken is over after `GRANT_SECONDS`.
+
+        Raises:
+            LimitsUnavailable: nothing was taken, as far as is known.
+        """
+        ...
+
+    async def settle(self, grant: str, used: Mapping[str, float]) -> None:
+        """End a grant. `used` is what was used in truth, by the name of the limit, where it is known.
+
+        A grant that is over, or unknown, is left alone.
+
+        Raises:
+            LimitsUnavailable: the grant goes on until it is settled again, or over.
+        """
+        ...
+
+    async def renew(self, grants: Sequence[str]) -> None:
+        """Let grants last for `GRANT_SECONDS` from now. Raises `LimitsUnavailable`."""
+        ...
+
+    async def aclose(self) -> None:
+        """Release what is held: files, connections. May be called again."""
+        ...

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from ultra.errors import BadCall
-from ultra.stores.contracts import CacheStore
+from ultra.stores.contracts import CacheStore, SharedLimits
 from ultra.stores.memory import MemoryCache
 
-__all__ = ["check_cache", "open_cache"]
+__all__ = ["check_cache", "check_limits", "open_cache", "open_limits"]
 
 _SQLITE: Final = "sqlite:///"
 _REDIS: Final = ("redis://", "rediss://")
@@ -57,6 +57,44 @@ def check_cache(spec: str) -> None:
         check_url(spec)
     elif spec != "memory":
         raise _not_allowed(spec)
+
+
+def open_limits(spec: str) -> SharedLimits:
+    """Return the store of limits that `spec` names: ``memory``, ``sqlite:///limits.db``, ``redis://host``.
+
+    Raises:
+        BadCall: `spec` is none of these.
+        ConfigError: the file cannot be used.
+        MissingExtra: the store needs packages that are not installed.
+    """
+    check_limits(spec)
+    if spec.startswith(_SQLITE):
+        from ultra.stores.sqlite_limits import SqliteLimits  # noqa: PLC0415 - few need it
+
+        return SqliteLimits(spec.removeprefix(_SQLITE))
+    if spec.startswith(_REDIS):
+        from ultra.stores.redis_limits import RedisLimits  # noqa: PLC0415 - it needs the extra
+
+        return RedisLimits(spec)
+    from ultra.stores.memory_limits import MemoryLimits  # noqa: PLC0415 - few need it
+
+    return MemoryLimits()
+
+
+def check_limits(spec: str) -> None:
+    """Raise `BadCall` if `open_limits` knows no such store; nothing is opened."""
+    if spec.startswith(_SQLITE):
+        from ultra.stores.sqlite_limits import check_path  # noqa: PLC0415 - few need it
+
+        check_path(spec.removeprefix(_SQLITE))
+    elif spec.startswith(_REDIS):
+        from ultra.stores.redis_server import check_url  # noqa: PLC0415 - few need it
+
+        check_url(spec)
+    elif spec != "memory":
+        scheme, separator, _ = spec.partition("://")
+        shown = f"'{scheme}://...'" if separator else repr(spec)
+        raise BadCall(f"{shown} is no store of limits; give 'memory', 'sqlite:///path' or 'redis://host'")
 
 
 def _not_allowed(spec: object) -> BadCall:

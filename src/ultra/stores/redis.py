@@ -12,16 +12,16 @@ import secrets
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, TypeVar
-from urllib.parse import urlsplit
 
 import trio
 
 from ultra._support.checks import check_count, check_seconds
-from ultra.errors import BadCall, MissingExtra
+from ultra.errors import MissingExtra
 from ultra.stores.contracts import SECRET_BYTES, is_whole
 from ultra.stores.counters import ShardCounters
 from ultra.stores.encoding import BadAnswer, decode_answer, encode_answer
 from ultra.stores.outage import Outage, Unavailable
+from ultra.stores.redis_server import check_url, first_error, without_password
 
 try:
     import coredis
@@ -49,7 +49,7 @@ class _Server:
     def __init__(self, url: str, timeout: float) -> None:
         self._url = url
         self._timeout = timeout
-        self.outage = Outage(store=_without_password(url))
+        self.outage = Outage(store=without_password(url))
 
     async def run(self, work: Callable[[coredis.Redis[bytes]], Awaitable[T]]) -> T:
         """Do `work` on a new connection, and return its result. Cancelled, it was done or it was not.
@@ -62,7 +62,7 @@ class _Server:
             result = await self.attempt(work)
         except Exception as error:
             # The network's errors in exception groups, coredis's, and those of bytes that are no reply.
-            self.outage.begin(_first(error))
+            self.outage.begin(first_error(error))
             raise Unavailable from error
         self.outage.end()
         return result
@@ -223,39 +223,5 @@ class RedisCache:
         try:
             return await self._server.attempt(share)
         except Exception as error:  # noqa: BLE001 - as in `run`
-            self._server.outage.warn(_first(error))
+            self._server.outage.warn(first_error(error))
             return new
-
-
-def check_url(url: str) -> None:
-    """Raise `BadCall` if this is no URL of a Redis server."""
-    if not _is_allowed(url):
-        form = "redis://[user:password@]host[:port][/database]"
-        # The URL may hold a password, so it is not repeated.
-        raise BadCall(f"the URL of the Redis cache is not allowed; give {form}, or rediss:// for TLS")
-
-
-def _is_allowed(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        return False
-    database = parts.path.strip("/")
-    return (
-        parts.scheme in {"redis", "rediss"}
-        and bool(parts.hostname)
-        and port != 0
-        and (not database or database.isdecimal())
-    )
-
-
-def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname}:{parts.port or 6379}{parts.path}"
-
-
-def _first(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

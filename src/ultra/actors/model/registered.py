@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import trio
+from msgspec.structs import replace
 
 from ultra._support.log import get_logger
 from ultra.errors import ActorDown, ActorStopped, ModelError, ModelUnregistered, text_of
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from ultra.actors.model.metrics import MetricsRecorder
     from ultra.actors.model.retry import RetryPolicy
     from ultra.actors.model.timeouts import Timeouts
+    from ultra.clients.catalog import ModelInfo
     from ultra.clients.pricing import Price
     from ultra.messages.observers import ObserverGroup
     from ultra.stores.contracts import CacheShard
@@ -82,6 +84,11 @@ class RegisteredModel:
         self.cache_is_slow = False  # then no reply waits for its answer to be kept
         self.registered = True
         self.users = 0  # how many actor trees have an actor for it
+
+    @property
+    def info(self) -> ModelInfo:
+        """What is known of it, with the price that holds here."""
+        return replace(self.client.info, price=self.price)
 
     def explain(self, error: Exception) -> Exception:
         """Return the error of a request for its asker: `ModelUnregistered` in place of `ActorStopped`."""

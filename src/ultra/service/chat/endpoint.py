@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from contextlib import AsyncExitStack
 
     from ultra.messages.results import ModelResponse, OrchestrationResult
+    from ultra.service.access import Caller
     from ultra.service.chat.request import ChatRun
     from ultra.service.core import Service
     from ultra.service.http import Request
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["answer_chat"]
 
 
-async def answer_chat(service: Service, request: Request, who: str, held: AsyncExitStack) -> Reply:
+async def answer_chat(service: Service, request: Request, caller: Caller, held: AsyncExitStack) -> Reply:
     """Answer a request for a chat completion; the run is left when `held` is closed.
 
     Raises:
@@ -34,14 +35,14 @@ async def answer_chat(service: Service, request: Request, who: str, held: AsyncE
     """
     settings = service.settings
     body = read_json(request, ChatRequest, max_nesting=settings.max_nesting)
-    chat = read_chat(body, service.targets)
+    chat = read_chat(body, service.targets_for(caller))
 
     def make() -> SharedRun:
         arguments = {**chat.target.arguments, **chat.run}
-        stream = service.stream_of(chat.messages, arguments, who)
+        stream = service.stream_of(chat.messages, arguments, caller)
         return SharedRun(stream, is_single=chat.is_single, holds_text=chat.is_checked_whole)
 
-    follower = held.enter_context(service.runs.joined(who, request, make))
+    follower = held.enter_context(service.runs.joined(caller.name, request, make))
     run = follower.run
     if chat.streams:
         await run.beginning(settings.commit_after)

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from contextlib import AsyncExitStack
 
     from ultra.messages.events import Event
-    from ultra.orchestrator.streams import RunStream
+    from ultra.service.access import Caller
     from ultra.service.core import Service
     from ultra.service.http import Request
+    from ultra.service.metering import MeteredStream
     from ultra.service.problems import Problem
 
 __all__ = ["answer_run"]
@@ -31,22 +32,22 @@ __all__ = ["answer_run"]
 _encode: Final = msgspec.json.Encoder().encode
 
 
-async def answer_run(service: Service, request: Request, who: str, held: AsyncExitStack) -> Reply:
+async def answer_run(service: Service, request: Request, caller: Caller, held: AsyncExitStack) -> Reply:
     """Answer a request for a run; the run is left when `held` is closed.
 
     Raises:
         Problem: the request is wrong, or the run failed before anything was sent.
     """
     body = read_json(request, NativeRequest, max_nesting=service.settings.max_nesting)
-    arguments = arguments_of(body, service.targets)
+    arguments = arguments_of(body, service.targets_for(caller))
     if body.stream:
-        stream = service.stream_of(body.prompt, arguments, who)
+        stream = service.stream_of(body.prompt, arguments, caller)
         return await _streamed(service, stream, held, in_lines=_wants_lines(body, request))
 
     def make() -> SharedRun:
-        return SharedRun(service.stream_of(body.prompt, arguments, who))
+        return SharedRun(service.stream_of(body.prompt, arguments, caller))
 
-    follower = held.enter_context(service.runs.joined(who, request, make))
+    follower = held.enter_context(service.runs.joined(caller.name, request, make))
     await follower.run.end()
     if follower.run.problem is not None:
         raise follower.run.problem
@@ -62,7 +63,9 @@ def _wants_lines(body: NativeRequest, request: Request) -> bool:
     return "application/jsonl" in accepted or "application/x-ndjson" in accepted
 
 
-async def _streamed(service: Service, stream: RunStream, held: AsyncExitStack, *, in_lines: bool) -> Reply:
+async def _streamed(
+    service: Service, stream: MeteredStream, held: AsyncExitStack, *, in_lines: bool
+) -> Reply:
     """Answer with the events of a run, once one of its models has answered, or some time is over."""
     await stream.__aenter__()
 
@@ -87,7 +90,7 @@ async def _streamed(service: Service, stream: RunStream, held: AsyncExitStack, *
 class _Events:
     """The events of one run as bytes. `problem` is how it failed, once it has."""
 
-    def __init__(self, stream: RunStream, *, in_lines: bool) -> None:
+    def __init__(self, stream: MeteredStream, *, in_lines: bool) -> None:
         self.problem: Problem | None = None
         self._stream = stream
         self._ledger = Ledger()

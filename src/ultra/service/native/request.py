@@ -75,6 +75,7 @@ def arguments_of(body: NativeRequest, targets: Targets) -> dict[str, Any]:
         value = getattr(body, name)
         if value is not None and value is not UNSET:
             arguments[name] = value
+    _choose_models(arguments, body, targets)
     for name in _FORBIDDEN:
         if name in (body.options or {}):
             raise Problem.bad_request(f"options has {name!r}, which a request cannot set", param="options")
@@ -102,3 +103,12 @@ def _named(body: NativeRequest, targets: Targets) -> dict[str, Any]:
         text = f"{name!r} is a model, and no ensemble; name it in model"
         raise Problem.bad_request(text, param="ensemble")
     return dict(target.arguments)
+
+
+def _choose_models(arguments: dict[str, Any], body: NativeRequest, targets: Targets) -> None:
+    """Check the models that are named, and name those that the caller may ask where it names none."""
+    targets.check(body.models or (), param="models")
+    if body.ensemble is None and body.model is None and body.models is None:
+        panel = targets.default_panel()
+        if panel is not None:
+            arguments["models"] = panel

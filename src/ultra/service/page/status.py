@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ultra.actors.runtime.status import ActorSnapshot
     from ultra.messages.results import ModelMetrics
     from ultra.orchestrator.health import ModelHealth
+    from ultra.service.access import Caller
     from ultra.service.core import Service
     from ultra.service.http import Reply
 
@@ -24,8 +25,10 @@ __all__ = ["show_status"]
 _NEWEST = 64
 
 
-def show_status(service: Service) -> Reply:
+def show_status(service: Service, caller: Caller) -> Reply:
     """Return the tree of actors, and health and metrics of each model. No text of an error is in it.
+
+    A caller whose key is for some models only sees these, and no tree.
 
     Raises:
         Problem: the service has not started, or has ended.
@@ -41,8 +44,8 @@ def show_status(service: Service) -> Reply:
             "now": time.time(),
             "draining": service.is_draining,
             "running": service.running_requests,
-            "models": {name: _model(health[name], metrics[name]) for name in health},
-            "tree": _node(tree),
+            "models": {name: _model(health[name], metrics[name]) for name in health if caller.may_ask(name)},
+            "tree": _node(tree) if caller.key is None or caller.key.models is None else None,
         }
     )
 

@@ -45,11 +45,11 @@ export class OperationsView {
       el("li", {}, "requests under way ", el("b", {}, String(status.running))),
       el("li", {}, "up ", el("b", {}, duration(up))),
       status.draining ? el("li", { class: "degraded" }, "draining") : null,
-      el("li", {}, "dead letters ", el("b", {}, String(deadLetters(status.tree)))));
+      status.tree ? el("li", {}, "dead letters ", el("b", {}, String(deadLetters(status.tree)))) : null);
     this.element.replaceChildren(
       head,
       el("h2", {}, "Models"), el("div", { class: "scroll" }, models(status.models)),
-      el("h2", {}, "Actors"), el("ul", { class: "tree root" }, node(status.tree)),
+      ...(status.tree ? [el("h2", {}, "Actors"), el("ul", { class: "tree root" }, node(status.tree))] : []),
     );
     window.scrollTo({ top: scrolled });
   }

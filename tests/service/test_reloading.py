@@ -1,0 +1,193 @@
+"""Another configuration while the service runs: runs go on, and a wrong file changes nothing."""
+
+from __future__ import annotations
+
+import json
+import signal
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+import structlog
+import trio
+
+from helpers.services import CHAT, ask, chat, text_of, until
+from ultra.config.keys import hash_of
+from ultra.config.loading import load_configuration
+from ultra.faults.provider import simulated_provider
+from ultra.service.reloading import Reloader
+from ultra.service.server import listen, serve
+from ultra.service.setup import make_service
+from ultra.testing import FakeModel
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ultra.service.core import Service
+
+PATIENCE = 20.0
+
+MODEL = """
+[models.{name}]
+model = "openai:{name}"
+base_url = "{url}"
+api_key = "any-key-will-do"
+"""
+
+
+def keys(*names: str) -> str:
+    return "".join(f'[[serve.keys]]\nname = "{name}"\nhash = "{hash_of(name)}"\n' for name in names)
+
+
+def bearer(name: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {name}"}
+
+
+class Served:
+    """A service of a file, and what it told."""
+
+    def __init__(self, path: Path, url: str) -> None:
+        self.path = path
+        self.url = url
+        self.told: list[str] = []
+
+    def write(self, *models: str, more: str = "") -> None:
+        text = "".join(MODEL.format(name=name, url=self.url) for name in models)
+        self.path.write_text(text + more, "utf-8")
+
+    def make(self, host: str = "127.0.0.1") -> tuple[Service, Reloader]:
+        service = make_service(self.path)
+        read = partial(load_configuration, self.path)
+        return service, Reloader(service, read, host=host, tell=self.told.append)
+
+
+def has_told(served: Served, times: int) -> bool:
+    return len(served.told) == times
+
+
+async def test_keys_models_and_ensembles_change_and_limits_too(tmp_path: Path) -> None:
+    async with simulated_provider() as provider:
+        served = Served(tmp_path / "ultra.toml", provider.base_url("openai"))
+        served.write("gpt", more=keys("alice"))
+        service, reloader = served.make()
+        async with service.running():
+            before = await ask(service, chat("gpt"), headers=bearer("alice"))
+            served.write("gpt", "other", more=f"[ensembles.pair]\n[serve]\nmax_nesting = 2\n{keys('bob')}")
+            await reloader.reload()
+            gone = await ask(service, chat("gpt"), headers=bearer("alice"))
+            deep = await ask(service, chat("gpt", metadata={"a": {"b": {"c": 1}}}), headers=bearer("bob"))
+            listed = await ask(service, b"", "/v1/models", method="GET", headers=bearer("bob"))
+            after = await ask(service, chat("other"), headers=bearer("bob"))
+
+    assert [before.status, gone.status, deep.status, after.status] == [200, 401, 400, 200]
+    assert [entry["id"] for entry in listed.json["data"]] == ["pair", "ultra", "gpt", "other"]
+    assert served.told == ["the configuration was reloaded"]
+
+
+async def test_where_only_the_section_serve_has_changed_the_models_stay_as_they_are(tmp_path: Path) -> None:
+    async with simulated_provider() as provider:
+        served = Served(tmp_path / "ultra.toml", provider.base_url("openai"))
+        served.write("gpt", more=keys("alice"))
+        service, reloader = served.make()
+        async with service.running():
+            orchestrator = service.orchestrator
+            served.write("gpt", more=keys("alice", "bob"))
+            await reloader.reload()
+            assert service.orchestrator is orchestrator
+            answer = await ask(service, chat("gpt"), headers=bearer("bob"))
+            served.write("gpt", more=f"[run]\ntimeout = 9\n{keys('bob')}")
+            await reloader.reload()
+            assert service.orchestrator is not orchestrator
+
+    assert answer.status == 200
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ("[models", "TOML"),
+        ("[models.x]\nmodel = 'nobody:x'\n", "nobody"),
+        (MODEL.format(name="gpt", url="http://127.0.0.1:9/v1"), "there are no keys"),
+        (
+            MODEL.format(name="gpt", url="http://127.0.0.1:9/v1")
+            + f'[serve]\nbudgets = "sqlite:///x.db"\n{keys("bob")}',
+            "only be changed by starting again",
+        ),
+        (MODEL.format(name="gpt", url="http://127.0.0.1:9/v1") + keys("bob", "bob"), "two keys of the name"),
+    ],
+)
+async def test_a_wrong_file_changes_nothing_and_is_told(tmp_path: Path, wrong: str, told: str) -> None:
+    async with simulated_provider() as provider:
+        served = Served(tmp_path / "ultra.toml", provider.base_url("openai"))
+        served.write("gpt", more=keys("alice"))
+        service, reloader = served.make(host="0.0.0.0")
+        async with service.running():
+            served.path.write_text(wrong, "utf-8")
+            with structlog.testing.capture_logs() as logs:
+                await reloader.reload()
+            served.path.unlink()
+            await reloader.reload()
+            answer = await ask(service, chat("gpt"), headers=bearer("alice"))
+
+    assert answer.status == 200
+    (entry,) = [entry for entry in logs if entry["event"] == "reload failed"]
+    assert told in entry["error"]
+    assert all(line.startswith("the configuration is as it was") for line in served.told)
+    assert len(served.told) == 2
+
+
+async def test_fifty_streams_under_way_are_told_whole_over_several_reloads(tmp_path: Path) -> None:
+    async with simulated_provider() as provider:
+        served = Served(tmp_path / "ultra.toml", provider.base_url("openai"))
+        served.write("gpt", more=keys("alice"))
+        service, reloader = served.make()
+        orchestrator: Any = service.orchestrator
+        model = FakeModel("one two three", gated=True)
+        orchestrator.register_model("slow", model)
+        send, receive = trio.open_memory_channel[int](9)
+        urls: list[str] = []
+        announced = trio.Event()
+        answers: list[httpx.Response] = []
+
+        def announce(url: str) -> None:
+            urls.append(url)
+            announced.set()
+
+        async def one(client: httpx.AsyncClient, number: int) -> None:
+            body = chat("slow", text=str(number), stream=True)
+            answers.append(await client.post(CHAT, json=body, headers=bearer("alice")))
+
+        with trio.fail_after(PATIENCE):
+            async with trio.open_nursery() as nursery:
+                start = partial(
+                    serve,
+                    service,
+                    listen("127.0.0.1", 0),
+                    announce=announce,
+                    signals=aiter(receive),
+                    reload=reloader.reload,
+                )
+                nursery.start_soon(start)
+                await announced.wait()
+                limits = httpx.Limits(max_connections=100)
+                client = httpx.AsyncClient(base_url=urls[0], trust_env=False, timeout=PATIENCE, limits=limits)
+                async with client, trio.open_nursery() as asking:
+                    for number in range(50):
+                        asking.start_soon(one, client, number)
+                    await until(lambda: service._active == 50 and len(model.calls) > 0)
+                    for number in range(3):
+                        served.write("gpt", f"new{number}", more=keys("bob"))
+                        await send.send(signal.SIGHUP)
+                        await until(partial(has_told, served, number + 1))
+                    refused = await client.post(CHAT, json=chat("gpt"), headers=bearer("alice"))
+                    fresh = await client.post(CHAT, json=chat("new2"), headers=bearer("bob"))
+                    model.gate.set()
+                await send.send(signal.SIGTERM)
+
+    assert [refused.status_code, fresh.status_code] == [401, 200]
+    assert len(answers) == 50
+    for answer in answers:
+        chunks = [json.loads(line[6:]) for line in answer.text.split("\n") if line.startswith("data: {")]
+        assert text_of(chunks) == "one two three"
+        assert answer.text.endswith("data: [DONE]\n\n")
