@@ -29,19 +29,26 @@ __all__ = [
     "ConfigError",
     "DeadlineExceeded",
     "ErrorKind",
+    "IdempotencyConflict",
     "InboxFull",
+    "JournalUnavailable",
     "LoopUnavailable",
     "MissingExtra",
     "ModelError",
+    "ModelGone",
     "ModelUnregistered",
     "OrchestratorClosed",
     "OrchestratorInUse",
     "QuorumNotReached",
     "RestartLimitExceeded",
+    "RunCancelled",
     "StageFailed",
     "StrategyFailed",
+    "StrategyGone",
     "StrayCancelled",
+    "SubmittedRunFailed",
     "UltraError",
+    "UnknownRun",
     "UsageError",
     "text_of",
     "title_of",
@@ -161,6 +168,29 @@ class ConfigError(UsageError, ValueError):
 
     Each names the file, the line and the key, what was found and what is allowed.
     """
+
+
+class UnknownRun(BadCall):
+    """You named a run that the journal does not have: it never did, or its retention is over."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(
+            f"there is no run {run_id!r} in the journal; list_runs() has those that there are, and runs that "
+            "ended are removed when their retention is over"
+        )
+        self.run_id = run_id
+
+
+class IdempotencyConflict(BadCall):
+    """You used an idempotency key a second time, for another request than the first time."""
+
+    def __init__(self, key: str, run_id: str) -> None:
+        super().__init__(
+            f"the idempotency key {key!r} was used for another request, of run {run_id!r}; give each request "
+            "its own key"
+        )
+        self.key = key
+        self.run_id = run_id
 
 
 class MissingExtra(UsageError, ImportError):
@@ -466,6 +496,41 @@ class StrategyFailed(UltraError, RuntimeError):
     def __init__(self, strategy: str, cause: BaseException) -> None:
         super().__init__(f"strategy {strategy!r} failed: {title_of(cause)}")
         self.strategy = strategy
+        self.__cause__ = cause
+
+
+class RunCancelled(UltraError, RuntimeError):
+    """The run was cancelled by `MultiLLMOrchestrator.cancel_run`, maybe in another process."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"run {run_id!r} was cancelled")
+        self.run_id = run_id
+
+
+class SubmittedRunFailed(UltraError, RuntimeError):
+    """A submitted run failed, maybe in another process; `code` is the class of its error there."""
+
+    def __init__(self, run_id: str, code: str, message: str) -> None:
+        super().__init__(f"run {run_id!r} failed: {code}: {message}")
+        self.run_id = run_id
+        self.code = code
+        self.message = message
+
+
+class ModelGone(UltraError, RuntimeError):
+    """A submitted run asks a model that is no longer registered, so it was not taken up again."""
+
+
+class StrategyGone(UltraError, RuntimeError):
+    """A submitted run has a strategy that no longer exists, so it was not taken up again."""
+
+
+class JournalUnavailable(UltraError, RuntimeError):
+    """The journal of runs cannot be read or written now; `__cause__` says why. Nothing was lost by it."""
+
+    def __init__(self, where: str, cause: BaseException) -> None:
+        super().__init__(f"the journal {where} does not work: {title_of(cause)}")
+        self.where = where
         self.__cause__ = cause
 
 

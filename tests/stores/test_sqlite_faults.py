@@ -15,7 +15,7 @@ import trio
 from ultra.messages.results import Completion, Usage
 from ultra.stores.contracts import CacheStatistics
 from ultra.stores.sqlite import SqliteCache
-from ultra.stores.sqlite_file import connect
+from ultra.stores.sqlite_connection import connect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

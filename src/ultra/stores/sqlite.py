@@ -22,7 +22,8 @@ from ultra.stores.contracts import SECRET_BYTES, is_whole
 from ultra.stores.counters import ShardCounters
 from ultra.stores.encoding import BadAnswer, encode_answer
 from ultra.stores.outage import Outage, Unavailable
-from ultra.stores.sqlite_file import FileContents, ShardTable, connect, is_busy, read_contents, row_size
+from ultra.stores.sqlite_connection import connect, is_busy
+from ultra.stores.sqlite_file import CACHE_FILE, FileContents, ShardTable, read_contents, row_size
 
 if TYPE_CHECKING:
     import os
@@ -86,7 +87,9 @@ class _FileConnection:
         with self._lock:
             if self._connection is None:
                 writing = self._purpose == "write"
-                self._connection = connect(self._path, busy_timeout=self._busy_timeout, writing=writing)
+                self._connection = connect(
+                    self._path, CACHE_FILE, busy_timeout=self._busy_timeout, writing=writing
+                )
                 self._finalizer = weakref.finalize(self, self._connection.close)
             try:
                 return work(self._connection, *args, **kwargs)

@@ -7,29 +7,24 @@ number of processes that write.
 
 from __future__ import annotations
 
-import os
 import secrets
 import sqlite3
-import stat
-import time
-from contextlib import contextmanager, suppress
 from hashlib import blake2b
-from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
-from ultra.errors import ConfigError
 from ultra.stores.contracts import SECRET_BYTES
 from ultra.stores.encoding import BadAnswer, decode_answer
+from ultra.stores.sqlite_connection import FileFormat, refuse_newer_format, transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from ultra.messages.results import Completion
     from ultra.stores.contracts import CacheKey
 
-__all__ = ["FileContents", "ShardTable", "WriteOutcome", "connect", "is_busy", "read_contents", "row_size"]
+__all__ = ["CACHE_FILE", "FileContents", "ShardTable", "WriteOutcome", "read_contents", "row_size"]
 
 APPLICATION_ID: Final = int.from_bytes(b"Ultr")
 FORMAT: Final = 1
@@ -39,11 +34,6 @@ _ROW_OVERHEAD: Final = 160
 
 _MOST_EXPIRED: Final = 16
 """How many expired answers one write deletes, so that no write takes the time of deleting them all."""
-
-_OPENING_TRIES: Final = 20
-
-# The tables are counted first: that reads the file, and from then on the transaction sees one state of it.
-_IDENTITY: Final = ("SELECT count(*) FROM sqlite_master", "PRAGMA application_id", "PRAGMA user_version")
 
 
 class WriteOutcome(Struct, frozen=True):
@@ -74,77 +64,6 @@ def row_size(answer: bytes) -> int:
     return len(answer) + _ROW_OVERHEAD
 
 
-def is_busy(error: BaseException) -> bool:
-    """Return whether another process was writing for too long; nothing is wrong with the file then."""
-    return _code(error) == sqlite3.SQLITE_BUSY
-
-
-def _code(error: BaseException) -> int:
-    # The lowest byte is the code, those above it are details. Errors of Python's own module have no code.
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
-
-
-def connect(path: str, *, busy_timeout: float, writing: bool) -> sqlite3.Connection:
-    """Open the file, and check that it may be used; create it if it is absent and this is for `writing`.
-
-    Raises:
-        ConfigError: the file belongs to a newer version of Ultra, or to another program. It is left as it is.
-        sqlite3.Error: the file cannot be opened, or created.
-        PermissionError: the file, or one of SQLite's beside it, is a link, or others could write it.
-    """
-    for name in (path, *(f"{path}-{ending}" for ending in ("wal", "shm", "journal"))):
-        _check_owner(name)
-    if writing:
-        # Answers may be private. SQLite gives its log and its index the permissions of the file.
-        with suppress(OSError):
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    connection = sqlite3.connect(
-        f"{Path(path).absolute().as_uri()}?mode=rw",  # a file that has vanished must not come back empty
-        uri=True,
-        timeout=busy_timeout,
-        isolation_level=None,
-        check_same_thread=False,
-    )
-    try:
-        with transaction(connection, "DEFERRED"):  # another process may be creating the file meanwhile
-            ours = _is_ours(connection, path)
-        if writing and not ours:
-            _create(connection, path)
-        # A process that is killed loses nothing by it; a power cut may lose the last answers, not the file.
-        connection.execute("PRAGMA synchronous = NORMAL")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _check_owner(name: str) -> None:
-    """Refuse a file that somebody else could have written; take from others the permission to read it."""
-    try:
-        found = os.lstat(name)
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    if stat.S_ISLNK(found.st_mode):
-        raise PermissionError(f"{name!r} is a link; the cache must be a file itself")
-    if stat.S_ISDIR(found.st_mode):
-        return  # SQLite says that it cannot open it
-    if not stat.S_ISREG(found.st_mode):
-        raise PermissionError(f"{name!r} is no regular file")
-    if not hasattr(os, "geteuid"):
-        return
-    if found.st_uid not in {os.geteuid(), 0}:
-        raise PermissionError(f"{name!r} belongs to another user; remove it, or name another file")
-    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise PermissionError(f"others may write {name!r}; remove it if you do not trust them, or chmod 600")
-    if found.st_mode & (stat.S_IRGRP | stat.S_IROTH):
-        with suppress(OSError):  # it may be root's
-            file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-            try:
-                os.fchmod(file, stat.S_IRUSR | stat.S_IWUSR)
-            finally:
-                os.close(file)
-
-
 def read_contents(connection: sqlite3.Connection) -> FileContents:
     """Return what is in the file.
 
@@ -160,44 +79,6 @@ def read_contents(connection: sqlite3.Connection) -> FileContents:
     return FileContents(secret, sizes)
 
 
-def _is_ours(connection: sqlite3.Connection, path: str) -> bool:
-    """Return True for a file of this format and False for an empty one; raise `ConfigError` for others."""
-    try:
-        tables, application, version = (connection.execute(query).fetchone()[0] for query in _IDENTITY)
-    except sqlite3.DatabaseError as error:
-        if _code(error) == sqlite3.SQLITE_NOTADB:
-            raise ConfigError(
-                f"cache file {path!r} is not a SQLite file; name another file, or remove it"
-            ) from error
-        raise
-    if (application, version, tables) == (0, 0, 0):
-        return False
-    if application != APPLICATION_ID:
-        raise ConfigError(f"cache file {path!r} is another program's SQLite file; name another file")
-    if version > FORMAT:
-        raise ConfigError(
-            f"cache file {path!r} has format {version}, of a newer version of Ultra; this version reads "
-            f"format {FORMAT}: upgrade Ultra, name another file, or remove it"
-        )
-    return True
-
-
-def _create(connection: sqlite3.Connection, path: str) -> None:
-    # When two processes create the file at once, one of them may be told "busy" without any wait.
-    for remaining in reversed(range(_OPENING_TRIES)):
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            with transaction(connection):
-                if not _is_ours(connection, path):
-                    _create_tables(connection)
-        except sqlite3.OperationalError as error:
-            if not is_busy(error) or not remaining:
-                raise
-            time.sleep(0.02)
-        else:
-            return
-
-
 def _create_tables(connection: sqlite3.Connection) -> None:
     connection.execute("CREATE TABLE store (secret BLOB NOT NULL)")
     connection.execute(
@@ -205,23 +86,10 @@ def _create_tables(connection: sqlite3.Connection) -> None:
         " entries INTEGER NOT NULL DEFAULT 0, bytes INTEGER NOT NULL DEFAULT 0)"
     )
     connection.execute("INSERT INTO store VALUES (?)", (secrets.token_bytes(SECRET_BYTES),))
-    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    connection.execute(f"PRAGMA user_version = {FORMAT}")
 
 
-@contextmanager
-def transaction(
-    connection: sqlite3.Connection, kind: Literal["IMMEDIATE", "DEFERRED"] = "IMMEDIATE"
-) -> Iterator[None]:
-    """Make all changes of the block, or none if it raises. What it reads is one state of the file."""
-    connection.execute(f"BEGIN {kind}")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:  # after some errors SQLite has rolled back itself
-            connection.execute("ROLLBACK")
-        raise
+CACHE_FILE: Final = FileFormat("cache", APPLICATION_ID, FORMAT, _create_tables)
+"""The format of the file of a cache."""
 
 
 class ShardTable:
@@ -282,7 +150,7 @@ class ShardTable:
             sqlite3.Error: the file cannot be written, and is as it was.
         """
         with transaction(connection):
-            _refuse_newer_format(connection)
+            refuse_newer_format(connection, CACHE_FILE)
             if not self._exists(connection):
                 self._create(connection)
             used = self._note_use(connection, touched)
@@ -347,9 +215,3 @@ class ShardTable:
     def _delete_all(self, connection: sqlite3.Connection, keys: list[CacheKey]) -> int:
         connection.executemany(self._delete, [(key,) for key in keys])
         return len(keys)
-
-
-def _refuse_newer_format(connection: sqlite3.Connection) -> None:
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > FORMAT:
-        raise ConfigError(f"the cache file was taken over by a newer version of Ultra (format {version})")

@@ -13,12 +13,13 @@ for it: the deadline, the quorum, the grace for stragglers, the budget, events, 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeAlias, TypeVar, get_args, runtime_checkable
+from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeAlias, TypeVar, get_args, runtime_checkable
 
 from msgspec import Struct
 
 from ultra.messages.request import ModelRequest
 from ultra.messages.results import ConfidenceBasis, ModelFailure, ModelResponse, SynthesisSource
+from ultra.messages.runs import StrategySpec
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -105,13 +106,6 @@ class OpenStep(Protocol):
     def left_out(self) -> bool:
         """Whether the budget was used up before it, so that it asks nobody."""
         ...
-
-
-class StrategySpec(Struct, frozen=True):
-    """A strategy as a value: its name in the catalog, and its options."""
-
-    name: str
-    options: dict[str, Any] = {}
 
 
 @runtime_checkable

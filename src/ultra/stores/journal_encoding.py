@@ -1,0 +1,94 @@
+"""How journals encode what they keep: as msgpack, so that other versions of Ultra can read it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from ultra.errors import BadCall
+from ultra.messages.events import Event
+from ultra.messages.results import ModelResponse
+from ultra.messages.runs import RunSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "decode_answer",
+    "decode_event",
+    "decode_spec",
+    "decode_tags",
+    "encode_answer",
+    "encode_event",
+    "encode_spec",
+    "encode_tags",
+]
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_events: Final[msgspec.msgpack.Decoder[Event]] = msgspec.msgpack.Decoder(Event)
+_events_in_json: Final[msgspec.json.Decoder[Event]] = msgspec.json.Decoder(Event)
+_answers: Final = msgspec.msgpack.Decoder(ModelResponse)
+_specs: Final = msgspec.msgpack.Decoder(RunSpec)
+
+_IN_JSON: Final = b"\xc1"
+"""A byte that begins no msgpack: what follows is JSON, which has whole numbers of any size."""
+
+
+def encode_event(event: Event) -> bytes:
+    """Return an event as bytes. Raises `ValueError` or `TypeError` where text in it is none."""
+    try:
+        return _encode(event)
+    except OverflowError:  # an output may have numbers of more than 64 bits
+        return _IN_JSON + msgspec.json.encode(event)
+
+
+def decode_event(encoded: bytes) -> Event:
+    """Return the event that was encoded."""
+    if encoded.startswith(_IN_JSON):
+        return _events_in_json.decode(memoryview(encoded)[1:])
+    return _events.decode(encoded)
+
+
+def encode_answer(answer: ModelResponse) -> bytes:
+    """Return a model's answer as bytes."""
+    return _encode(answer)
+
+
+def decode_answer(encoded: bytes) -> ModelResponse:
+    """Return the answer that was encoded."""
+    return _answers.decode(encoded)
+
+
+def encode_spec(spec: RunSpec) -> bytes:
+    """Return what a run is to do as bytes.
+
+    Raises:
+        BadCall: something in it is no value, such as an option that is a client or a function.
+    """
+    return _plain(spec, "the request and the settings of a submitted run")
+
+
+def decode_spec(encoded: bytes) -> RunSpec:
+    """Return what was encoded."""
+    return _specs.decode(encoded)
+
+
+def encode_tags(tags: Mapping[str, Any]) -> bytes:
+    """Return the tags of a run as bytes; raise `BadCall` for one that is no value."""
+    return _plain(tags, "the tags of a run")
+
+
+def decode_tags(encoded: bytes) -> dict[str, Any]:
+    """Return what was encoded."""
+    return msgspec.msgpack.decode(encoded, type=dict[str, Any])
+
+
+def _plain(value: object, what: str) -> bytes:
+    try:
+        return _encode(value)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise BadCall(
+            f"{what} must be values (text, numbers, lists, mappings), so that another process can take "
+            f"the run up: {error}"
+        ) from error

@@ -1,0 +1,68 @@
+"""Makes the journal that a setting names, and imports its module only then."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from ultra.errors import BadCall
+from ultra.stores.journal_contract import RunJournal
+
+if TYPE_CHECKING:
+    from ultra.stores.journal_contract import Retention
+
+__all__ = ["check_journal", "open_journal"]
+
+_SQLITE: Final = "sqlite:///"
+
+
+def open_journal(
+    spec: RunJournal | str, *, retention: Retention | None = None, synchronous: str | None = None
+) -> RunJournal:
+    """Return the journal that `spec` names.
+
+    ``"sqlite:///runs.db"`` makes a `SqliteJournal` at a path relative to the working directory,
+    ``"sqlite:////var/runs.db"`` one at an absolute path; ``"memory"`` makes a `MemoryJournal`. An object that
+    has the methods of a `RunJournal` is returned as it is.
+
+    Raises:
+        BadCall: `spec` is none of these, or a setting does not go with it.
+        ConfigError: the file is not a journal, or belongs to a newer version of Ultra.
+        JournalUnavailable: the file cannot be opened.
+    """
+    if isinstance(spec, str):
+        check_journal(spec)
+        settings: dict[str, Any] = {"retention": retention}
+        if spec.startswith(_SQLITE):
+            from ultra.stores.journal_sqlite import SqliteJournal  # noqa: PLC0415 - few need it
+
+            if synchronous is not None:
+                settings["synchronous"] = synchronous
+            return SqliteJournal(spec.removeprefix(_SQLITE), **settings)
+        from ultra.stores.journal_memory import MemoryJournal  # noqa: PLC0415 - as above
+
+        return MemoryJournal(**settings)
+    if isinstance(spec, RunJournal):
+        return spec
+    raise _not_allowed(spec)
+
+
+def check_journal(spec: str) -> None:
+    """Raise `BadCall` if `open_journal` does not take this text. Nothing is opened or made."""
+    if spec.startswith(_SQLITE):
+        from ultra.stores.sqlite import check_path  # noqa: PLC0415 - few need it
+
+        check_path(spec.removeprefix(_SQLITE))
+    elif spec != "memory":
+        raise _not_allowed(spec)
+
+
+def _not_allowed(spec: object) -> BadCall:
+    # What follows the scheme of a URL may hold a password.
+    shown = repr(spec)
+    if isinstance(spec, str):
+        scheme, separator, _ = spec.partition("://")
+        shown = f"'{scheme}://...'" if separator else str.__repr__(spec)
+    return BadCall(
+        f"journal={shown} is not allowed; give 'sqlite:///path', 'memory', or an object with the methods of "
+        "ultra.stores.RunJournal"
+    )

@@ -1,0 +1,350 @@
+"""The file of the SQLite journal: its tables, and the blocking work on it, for worker threads.
+
+What changes the file is called within a transaction, many of them within one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from msgspec.structs import replace
+
+from ultra.stores.journal_contract import ENDED, Claim, Lease, LeaseLost, Renewal, RunRecord
+from ultra.stores.journal_encoding import (
+    decode_answer,
+    decode_event,
+    decode_spec,
+    decode_tags,
+    encode_event,
+    encode_spec,
+    encode_tags,
+)
+from ultra.stores.sqlite_connection import FileFormat
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Sequence
+
+    from ultra.messages.events import Event
+    from ultra.messages.results import ModelResponse
+    from ultra.stores.journal_contract import AnswerKey, Ending, Retention, RunState
+
+__all__ = [
+    "JOURNAL_FILE",
+    "add_run",
+    "append_events",
+    "cancel_run",
+    "claim_runs",
+    "delete_run",
+    "list_runs",
+    "prune_runs",
+    "put_answer",
+    "read_answers",
+    "read_events",
+    "read_run",
+    "release_leases",
+    "renew_leases",
+]
+
+_COLUMNS: Final = (
+    "run_id, spec, owner, idempotency_key, tags, state, created, ended, code, message, events, bytes, "
+    "leases, cancelling"
+)
+_MOST_PRUNED: Final = 100
+"""Runs that one transaction removes, so that others need not wait long for it."""
+
+_OPEN: Final = "state IN ('queued', 'running')"
+
+
+def _create_tables(connection: sqlite3.Connection) -> None:
+    connection.execute(
+        "CREATE TABLE runs (number INTEGER PRIMARY KEY AUTOINCREMENT, run_id TEXT NOT NULL UNIQUE,"
+        " spec BLOB NOT NULL, owner TEXT, idempotency_key TEXT, tags BLOB NOT NULL, state TEXT NOT NULL,"
+        " created REAL NOT NULL, ended REAL, code TEXT, message TEXT, events INTEGER NOT NULL DEFAULT 0,"
+        " bytes INTEGER NOT NULL DEFAULT 0, cancelling INTEGER NOT NULL DEFAULT 0, holder TEXT,"
+        " leases INTEGER NOT NULL DEFAULT 0, held_until REAL NOT NULL DEFAULT 0)"
+    )
+    connection.execute(
+        "CREATE UNIQUE INDEX runs_key ON runs (coalesce(owner, ''), owner IS NULL, idempotency_key)"
+        " WHERE idempotency_key IS NOT NULL"
+    )
+    connection.execute(f"CREATE INDEX runs_open ON runs (number) WHERE {_OPEN}")
+    connection.execute("CREATE INDEX runs_ended ON runs (ended) WHERE ended IS NOT NULL")
+    connection.execute("CREATE INDEX runs_owner ON runs (owner, number)")
+    connection.execute(
+        "CREATE TABLE events (run INTEGER NOT NULL, seq INTEGER NOT NULL, event BLOB NOT NULL,"
+        " PRIMARY KEY (run, seq)) WITHOUT ROWID"
+    )
+    connection.execute(
+        "CREATE TABLE answers (run INTEGER NOT NULL, key BLOB NOT NULL, answer BLOB NOT NULL,"
+        " PRIMARY KEY (run, key)) WITHOUT ROWID"
+    )
+
+
+JOURNAL_FILE: Final = FileFormat("journal", int.from_bytes(b"Ulrj"), 1, _create_tables)
+"""The format of the file of a journal."""
+
+
+def _record(row: Sequence[Any]) -> RunRecord:
+    run_id, spec, owner, key, tags, state, created, *rest = row
+    ended, code, message, events, size, leases, cancelling = rest
+    return RunRecord(
+        run_id=run_id,
+        spec=decode_spec(spec),
+        owner=owner,
+        idempotency_key=key,
+        tags=decode_tags(tags),
+        state=state,
+        created=created,
+        ended=ended,
+        code=code,
+        message=message,
+        events=events,
+        bytes=size,
+        executions=leases,
+        cancelling=bool(cancelling),
+    )
+
+
+# --- reading -----------------------------------------------------------------------------------------------
+
+
+def read_run(connection: sqlite3.Connection, run_id: str) -> RunRecord | None:
+    """Return one run; None: there is none."""
+    row = connection.execute(f"SELECT {_COLUMNS} FROM runs WHERE run_id = ?", (run_id,)).fetchone()  # noqa: S608
+    return None if row is None else _record(row)
+
+
+def list_runs(
+    connection: sqlite3.Connection,
+    owner: str | None,
+    states: Sequence[RunState],
+    before: str | None,
+    limit: int,
+) -> list[RunRecord]:
+    """Return runs, the last accepted first."""
+    where, values = ["1"], list[object]()
+    if owner is not None:
+        where.append("owner = ?")
+        values.append(owner)
+    if states:
+        where.append(f"state IN ({', '.join('?' for _ in states)})")
+        values += states
+    if before is not None:
+        where.append("number < (SELECT number FROM runs WHERE run_id = ?)")
+        values.append(before)
+    query = f"SELECT {_COLUMNS} FROM runs WHERE {' AND '.join(where)} ORDER BY number DESC LIMIT ?"  # noqa: S608
+    return [_record(row) for row in connection.execute(query, (*values, limit))]
+
+
+def read_events(connection: sqlite3.Connection, run_id: str, after: int, limit: int) -> list[Event]:
+    """Return the events behind `after`."""
+    rows = connection.execute(
+        "SELECT event FROM events WHERE run = (SELECT number FROM runs WHERE run_id = ?) AND seq > ?"
+        " ORDER BY seq LIMIT ?",
+        (run_id, after, limit),
+    )
+    return [decode_event(event) for (event,) in rows]
+
+
+def read_answers(connection: sqlite3.Connection, run_id: str) -> dict[AnswerKey, ModelResponse]:
+    """Return the answers that were kept for a run."""
+    rows = connection.execute(
+        "SELECT key, answer FROM answers WHERE run = (SELECT number FROM runs WHERE run_id = ?)", (run_id,)
+    )
+    return {key: decode_answer(answer) for key, answer in rows}
+
+
+# --- changing ----------------------------------------------------------------------------------------------
+
+
+def add_run(
+    connection: sqlite3.Connection, run: RunRecord, holder: str | None, now: float, lease: float
+) -> Claim | RunRecord:
+    """Accept a run, or return the one of the same idempotency key."""
+    if run.idempotency_key is not None:
+        row = connection.execute(
+            f"SELECT {_COLUMNS} FROM runs WHERE idempotency_key = ? AND coalesce(owner, '') = ?"  # noqa: S608
+            " AND (owner IS NULL) = ?",
+            (run.idempotency_key, run.owner or "", run.owner is None),
+        ).fetchone()
+        if row is not None:
+            return _record(row)
+    leases = 0 if holder is None else 1
+    connection.execute(
+        "INSERT INTO runs (run_id, spec, owner, idempotency_key, tags, state, created, holder, leases,"
+        " held_until) VALUES (?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?)",
+        (
+            run.run_id,
+            encode_spec(run.spec),
+            run.owner,
+            run.idempotency_key,
+            encode_tags(run.tags),
+            now,
+            holder,
+            leases,
+            now + lease,
+        ),
+    )
+    record = replace(run, state="queued", created=now, events=0, executions=leases)
+    if holder is None:
+        return record
+    return Claim(run=record, lease=Lease(run_id=run.run_id, holder=holder, number=leases))
+
+
+def claim_runs(
+    connection: sqlite3.Connection, holder: str, limit: int, now: float, lease: float
+) -> list[Claim]:
+    """Give `holder` the runs that nobody holds, the oldest first."""
+    rows = connection.execute(
+        f"SELECT number FROM runs WHERE {_OPEN} AND (holder IS NULL OR held_until <= ?)"  # noqa: S608
+        " ORDER BY number LIMIT ?",
+        (now, limit),
+    ).fetchall()
+    claims = []
+    for (number,) in rows:
+        connection.execute(
+            "UPDATE runs SET holder = ?, leases = leases + 1, held_until = ? WHERE number = ?",
+            (holder, now + lease, number),
+        )
+        row = connection.execute(f"SELECT {_COLUMNS} FROM runs WHERE number = ?", (number,)).fetchone()  # noqa: S608
+        record = _record(row)
+        claims.append(
+            Claim(
+                run=record,
+                lease=Lease(run_id=record.run_id, holder=holder, number=record.executions),
+            )
+        )
+    return claims
+
+
+def renew_leases(connection: sqlite3.Connection, leases: Sequence[Lease], until: float) -> Renewal:
+    """Let leases hold until then, as far as nobody else has taken them."""
+    held, cancelling = [], []
+    for lease in leases:
+        row = connection.execute(
+            f"UPDATE runs SET held_until = ? WHERE run_id = ? AND holder = ? AND leases = ? AND {_OPEN}"  # noqa: S608
+            " RETURNING cancelling",
+            (until, lease.run_id, lease.holder, lease.number),
+        ).fetchone()
+        if row is not None:
+            held.append(lease.run_id)
+            cancelling += [lease.run_id] * row[0]
+    return Renewal(held=frozenset(held), cancelling=frozenset(cancelling))
+
+
+def release_leases(connection: sqlite3.Connection, leases: Sequence[Lease]) -> None:
+    """Give leases up."""
+    connection.executemany(
+        "UPDATE runs SET holder = NULL WHERE run_id = ? AND holder = ? AND leases = ?",
+        [(lease.run_id, lease.holder, lease.number) for lease in leases],
+    )
+
+
+def _number_under(connection: sqlite3.Connection, lease: Lease) -> int:
+    row = connection.execute(
+        f"SELECT number FROM runs WHERE run_id = ? AND holder = ? AND leases = ? AND {_OPEN}",  # noqa: S608
+        (lease.run_id, lease.holder, lease.number),
+    ).fetchone()
+    if row is None:
+        raise LeaseLost
+    return int(row[0])
+
+
+def append_events(
+    connection: sqlite3.Connection,
+    lease: Lease,
+    events: Sequence[tuple[int, bytes]],
+    ending: Ending | None,
+    now: float,
+) -> None:
+    """Write encoded events under their numbers, and with the last one how the run ended."""
+    _write(connection, _number_under(connection, lease), events, ending, now)
+
+
+def _write(
+    connection: sqlite3.Connection,
+    number: int,
+    events: Sequence[tuple[int, bytes]],
+    ending: Ending | None,
+    now: float,
+) -> None:
+    connection.executemany(
+        "INSERT INTO events (run, seq, event) VALUES (?, ?, ?)",
+        [(number, seq, event) for seq, event in events],
+    )
+    size = sum(len(event) for _, event in events)
+    connection.execute(
+        "UPDATE runs SET state = 'running', events = events + ?, bytes = bytes + ? WHERE number = ?",
+        (len(events), size, number),
+    )
+    if ending is not None:
+        connection.execute(
+            "UPDATE runs SET state = ?, code = ?, message = ?, ended = ?, holder = NULL WHERE number = ?",
+            (ending.state, ending.code, ending.message, now, number),
+        )
+
+
+def put_answer(connection: sqlite3.Connection, lease: Lease, key: AnswerKey, answer: bytes) -> None:
+    """Keep an encoded answer."""
+    number = _number_under(connection, lease)
+    connection.execute(
+        "INSERT OR REPLACE INTO answers (run, key, answer) VALUES (?, ?, ?)", (number, key, answer)
+    )
+    connection.execute("UPDATE runs SET bytes = bytes + ? WHERE number = ?", (len(answer), number))
+
+
+def cancel_run(
+    connection: sqlite3.Connection, run_id: str, event: Event, ending: Ending, now: float
+) -> RunRecord | None:
+    """End a run that nobody holds, or note that its holder is to end it."""
+    row = connection.execute(
+        "SELECT number, state, events, holder IS NOT NULL AND held_until > ? FROM runs WHERE run_id = ?",
+        (now, run_id),
+    ).fetchone()
+    if row is None:
+        return None
+    number, state, events, held = row
+    if state not in ENDED:
+        connection.execute("UPDATE runs SET cancelling = 1 WHERE number = ?", (number,))
+        if not held:
+            last = encode_event(replace(event, run_id=run_id, seq=events))
+            _write(connection, number, [(events, last)], ending, now)
+    return read_run(connection, run_id)
+
+
+def delete_run(connection: sqlite3.Connection, run_id: str) -> bool:
+    """Remove a run that has ended."""
+    row = connection.execute(
+        "SELECT number FROM runs WHERE run_id = ? AND ended IS NOT NULL", (run_id,)
+    ).fetchone()
+    if row is None:
+        return False
+    _remove(connection, row)
+    return True
+
+
+def _remove(connection: sqlite3.Connection, number: tuple[int]) -> None:
+    for table, column in (("events", "run"), ("answers", "run"), ("runs", "number")):
+        connection.execute(f"DELETE FROM {table} WHERE {column} = ?", number)  # noqa: S608
+
+
+def prune_runs(connection: sqlite3.Connection, retention: Retention, now: float) -> list[str]:
+    """Remove some of the runs that are not to be kept; return their ids. Empty: there are no more."""
+    excess = 0
+    if retention.bytes is not None:
+        (total,) = connection.execute("SELECT coalesce(sum(bytes), 0) FROM runs").fetchone()
+        excess = total - retention.bytes
+    rows = connection.execute(
+        "SELECT number, run_id, bytes, ended FROM runs WHERE ended IS NOT NULL ORDER BY ended LIMIT ?",
+        (_MOST_PRUNED,),
+    ).fetchall()
+    removed = []
+    for number, run_id, size, ended in rows:
+        too_old = retention.seconds is not None and ended < now - retention.seconds
+        if not too_old and excess <= 0:
+            break
+        _remove(connection, (number,))
+        excess -= size
+        removed.append(run_id)
+    return removed
