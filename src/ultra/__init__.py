@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ultra.actors.model.timeouts import Timeouts
     from ultra.clients.pricing import Price, PriceTier
     from ultra.clients.providers import connect
+    from ultra.durable.follower import RunFollower
     from ultra.errors import (
         ActorError,
         AllAttemptsFailed,
@@ -29,15 +30,20 @@ if TYPE_CHECKING:
         CircuitOpen,
         ConfigError,
         DeadlineExceeded,
+        IdempotencyConflict,
+        JournalUnavailable,
         MissingExtra,
         ModelError,
         ModelUnregistered,
         OrchestratorClosed,
         OrchestratorInUse,
         QuorumNotReached,
+        RunCancelled,
         StageFailed,
         StrategyFailed,
+        SubmittedRunFailed,
         UltraError,
+        UnknownRun,
         UsageError,
     )
     from ultra.messages.chat import ChatMessage, FilePart, ImagePart, TextPart, ToolCall
@@ -63,6 +69,8 @@ if TYPE_CHECKING:
     from ultra.orchestrator.streams import RunStream
     from ultra.scoring.agreement import Scorer, agreement
     from ultra.stores.contracts import CacheStore
+    from ultra.stores.journal_contract import Retention, RunRecord
+    from ultra.stores.journal_sqlite import SqliteJournal
     from ultra.stores.memory import MemoryCache
     from ultra.stores.redis import RedisCache as RedisCache
     from ultra.stores.sqlite import SqliteCache
@@ -93,7 +101,9 @@ __all__ = [
     "FilePart",
     "FunctionTool",
     "Hedge",
+    "IdempotencyConflict",
     "ImagePart",
+    "JournalUnavailable",
     "JsonSchema",
     "Limits",
     "MemoryCache",
@@ -113,19 +123,25 @@ __all__ = [
     "PriceTier",
     "QuorumNotReached",
     "RestartIntensity",
+    "Retention",
     "RetryPolicy",
+    "RunCancelled",
     "RunContext",
+    "RunFollower",
     "RunOptions",
+    "RunRecord",
     "RunStream",
     "SamplingOptions",
     "Scorer",
     "SqliteCache",
+    "SqliteJournal",
     "Stage",
     "StageFailed",
     "StageResponses",
     "Step",
     "Strategy",
     "StrategyFailed",
+    "SubmittedRunFailed",
     "Synthesize",
     "TextPart",
     "Timeouts",
@@ -134,6 +150,7 @@ __all__ = [
     "ToolChoice",
     "ToolRun",
     "UltraError",
+    "UnknownRun",
     "Usage",
     "UsageError",
     "Vote",
@@ -207,6 +224,15 @@ _HOMES: Final = {
     "StageResponses": "ultra.strategies.stages",
     "Synthesize": "ultra.strategies.synthesize",
     "Vote": "ultra.strategies.vote",
+    "IdempotencyConflict": "ultra.errors",
+    "JournalUnavailable": "ultra.errors",
+    "RunCancelled": "ultra.errors",
+    "SubmittedRunFailed": "ultra.errors",
+    "UnknownRun": "ultra.errors",
+    "RunFollower": "ultra.durable.follower",
+    "RunRecord": "ultra.stores.journal_contract",
+    "Retention": "ultra.stores.journal_contract",
+    "SqliteJournal": "ultra.stores.journal_sqlite",
     "RestartIntensity": "ultra.supervisor.spec",
 }
 """Where each public name is defined. Modules are imported when a name of theirs is first asked for, so

@@ -27,6 +27,8 @@ class RunSpec(Struct, frozen=True, kw_only=True):
         models: the names of those that may be asked.
         strategy: how they are asked and their answers merged.
         options: the settings of the run.
+        own_strategy: whether the strategy is the orchestrator's own one and no value, such as an object with
+            functions: then each orchestrator that takes the run up must have been made with it.
         secret: the key of the nonces that fence candidates in its prompts: only under the same key are equal
             prompts written, whose answers are then found. No repr shows it.
     """
@@ -35,6 +37,7 @@ class RunSpec(Struct, frozen=True, kw_only=True):
     models: tuple[str, ...]
     strategy: StrategySpec
     options: RunOptions = RunOptions()
+    own_strategy: bool = False
     secret: bytes = b""
 
     def __repr__(self) -> str:

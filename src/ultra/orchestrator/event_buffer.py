@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from functools import partial
 from io import StringIO
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import trio
 from msgspec.structs import replace
@@ -31,11 +31,36 @@ from ultra.messages.events import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping
 
     from ultra.messages.events import Event
 
-__all__ = ["EventBuffer", "NoReader"]
+__all__ = ["AnswerName", "EventBuffer", "NoReader", "Told"]
+
+
+AnswerName: TypeAlias = "tuple[str, int, str, int]"
+"""Stage, round, model and sample of one answer."""
+
+
+class Told(NamedTuple):
+    """What the readers of a run know already: a number of events, their time [s], each answer's text."""
+
+    events: int = 0
+    time: float = 0.0
+    texts: Mapping[AnswerName, str] = {}
+
+    @classmethod
+    def by(cls, events: Iterable[Event]) -> Told:
+        """Return what events have told."""
+        count, time, texts = 0, 0.0, dict[AnswerName, StringIO]()
+        for count, event in enumerate(events, start=1):  # noqa: B007 - the last number is the count
+            time = event.time
+            if isinstance(event, Chunk):
+                name = answer_name(event)
+                if event.restart or name not in texts:
+                    texts[name] = StringIO()
+                texts[name].write(event.text)
+        return cls(count, time, {name: text.getvalue() for name, text in texts.items()})
 
 
 class _Unread:
@@ -96,19 +121,23 @@ class EventBuffer:
     Args:
         run_id: written into each event.
         now: returns the time [s]; the first call gives the beginning of the run.
+        told: what readers of the run know already, of an earlier execution.
     """
 
     listens = True
 
-    def __init__(self, run_id: str, now: Callable[[], float] = trio.current_time) -> None:
+    def __init__(
+        self, run_id: str, now: Callable[[], float] = trio.current_time, told: Told | None = None
+    ) -> None:
         self._run_id = run_id
         self._now = now
-        self._started = now()
-        self._seq = 0
+        self._started = now() - (0.0 if told is None else told.time)
+        self._seq = 0 if told is None else told.events
+        self._told: dict[AnswerName, str] = {} if told is None else dict(told.texts)
         self._lock = threading.Lock()  # a reader on asyncio is in another thread than the actors
         self._events: deque[_Unread] = deque()
-        self._open: dict[_Key, _UnreadChunk] = {}  # the newest unread chunk of each answer
-        self._begun: dict[_Key, None] = {}  # answers of which there was text already
+        self._open: dict[AnswerName, _UnreadChunk] = {}  # the newest unread chunk of each answer
+        self._begun: dict[AnswerName, None] = dict.fromkeys(self._told)  # answers that had text already
         self._reading = False
         self._wake_reader: Callable[[], None] = _no_reader_waits
         self._ended = False
@@ -128,9 +157,9 @@ class EventBuffer:
                 self._add_chunk(event)
             else:
                 if isinstance(event, (ModelResponded, ModelFailed)):
-                    self._open.pop(_key(event), None)
+                    self._open.pop(answer_name(event), None)
                 elif isinstance(event, ModelRetrying):
-                    self._drop_unread_text(_key(event))
+                    self._drop_unread_text(answer_name(event))
                 self._events.append(_Unread(event, self._now() - self._started))
             # Under the lock, so that a reader that begins to wait now is woken, too.
             wake, self._wake_reader = self._wake_reader, _no_reader_waits
@@ -146,7 +175,9 @@ class EventBuffer:
         wake()
 
     def _add_chunk(self, chunk: Chunk) -> None:
-        key = _key(chunk)
+        key = answer_name(chunk)
+        if self._told and self._told.pop(key, None) == chunk.text and chunk.restart:
+            return  # the reader has this text
         restart = chunk.restart and key in self._begun
         waiting = self._open.get(key)
         if waiting is not None and not restart:
@@ -161,7 +192,7 @@ class EventBuffer:
         self._begun[key] = None
         self._events.append(waiting)
 
-    def _drop_unread_text(self, key: _Key) -> None:
+    def _drop_unread_text(self, key: AnswerName) -> None:
         """Drop the unread text of a failed attempt; the text that follows is a restart."""
         unread = self._open.pop(key, None)
         if unread is not None:
@@ -189,6 +220,11 @@ class EventBuffer:
         with self._lock:
             return self._read() if self._events else None
 
+    def ready(self) -> list[Event]:
+        """Return the events that need not be waited for, which are then read."""
+        with self._lock:
+            return [self._read() for _ in range(len(self._events))]
+
     async def _arrival_on_asyncio(self) -> None:
         from ultra.bridge.asyncio_loop import ThreadsafeEvent  # noqa: PLC0415 - imports asyncio
 
@@ -206,7 +242,7 @@ class EventBuffer:
     def _read(self) -> Event:
         unread = self._events.popleft()
         if isinstance(unread, _UnreadChunk):
-            self._open.pop(_key(unread.chunk), None)
+            self._open.pop(answer_name(unread.chunk), None)
         self._seq += 1
         return replace(unread.read(), run_id=self._run_id, seq=self._seq - 1, time=unread.time)
 
@@ -226,9 +262,6 @@ class NoReader:
         """Do nothing."""
 
 
-_Key: TypeAlias = "tuple[str, int, str, int]"
-
-
-def _key(event: Chunk | ModelResponded | ModelFailed | ModelRetrying) -> _Key:
+def answer_name(event: Chunk | ModelResponded | ModelFailed | ModelRetrying) -> AnswerName:
     """Return the key of the answer that an event is about."""
     return event.stage, event.round, event.model_name, event.sample

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
@@ -16,12 +17,16 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
+    from ultra.durable.runs import DurableRuns
     from ultra.orchestrator.tree import ModelTree
     from ultra.stores.contracts import CacheStore
 
 __all__ = ["Lifespan"]
 
 T = TypeVar("T")
+
+SUBMITTED_GRACE: Final = 5.0
+"""Seconds for which submitted runs go on when the block of the orchestrator ends without an error."""
 
 CLOSE_TIMEOUT: Final = 5.0
 """Seconds that a cache may take to close."""
@@ -33,6 +38,7 @@ class Lifespan(Forkable):
     Args:
         make_tree: makes the tree of actors, not yet entered.
         cache: closed when the orchestrator is.
+        submitted: the submitted runs, if there is a journal: they go on while the orchestrator is entered.
 
     Attributes:
         trio_run: where the actors run.
@@ -41,7 +47,12 @@ class Lifespan(Forkable):
         calls: how many calls are using actors.
     """
 
-    def __init__(self, make_tree: Callable[[], ModelTree], cache: CacheStore | None) -> None:
+    def __init__(
+        self,
+        make_tree: Callable[[], ModelTree],
+        cache: CacheStore | None,
+        submitted: DurableRuns | None = None,
+    ) -> None:
         super().__init__()
         self.trio_run = TrioRun()
         self.tree: ModelTree | None = None
@@ -50,6 +61,7 @@ class Lifespan(Forkable):
         self._block: AbstractAsyncContextManager[ModelTree, bool | None] | None = None
         self._make_tree = make_tree
         self._cache = cache
+        self._submitted = submitted
         self._running: dict[ModelTree, None] = {}
         self._call_ended = ParkingLot()
         self._stopped = trio.Event()
@@ -122,6 +134,8 @@ class Lifespan(Forkable):
             self.trio_run.claim()
             try:
                 self.closed = True
+                if self._submitted is not None:
+                    self._submitted.close()
                 with trio.move_on_after(grace):
                     while self.calls:
                         await self._call_ended.park()
@@ -150,6 +164,7 @@ class Lifespan(Forkable):
         await self.trio_run.run(self._stopped.wait)
 
     async def _end(self) -> None:
+        await self.end_submitted(0.0)
         with trio.CancelScope(shield=True):
             for tree in tuple(self._running):
                 await tree.system.stop(grace=0)
@@ -183,11 +198,26 @@ class Lifespan(Forkable):
             del self._running[tree]
             self.trio_run.release()
 
+    async def start_submitted(self, tree: ModelTree) -> None:
+        """Take up the runs of the journal that have not ended."""
+        if self._submitted is not None:
+            await self._submitted.start(tree.system.start_soon)
+
+    async def end_submitted(self, grace: float) -> None:
+        """Wait `grace` seconds for submitted runs to end; those that have not are taken up at the next start.
+
+        Cancelled, it waits no longer for them.
+        """
+        if self._submitted is not None:
+            await self._submitted.end(grace)
+
     async def close(self) -> None:
-        """Close the cache. This is not cancelled, and ends after 5 seconds at the latest."""
-        if self._cache is not None:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_TIMEOUT):
+        """Close cache and journal. This is not cancelled, and ends after 5 seconds at the latest."""
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_TIMEOUT):
+            if self._cache is not None:
                 await self._cache.aclose()
+            if self._submitted is not None:
+                await self._submitted.aclose()
 
     def call_ended(self) -> None:
         """Note that a call has ended."""
@@ -203,14 +233,28 @@ class _EnteredBlock:
         self._lifespan = lifespan
 
     async def __aenter__(self) -> ModelTree:
-        self._tree = self._lifespan.tree = await self._lifespan.start_tree()
-        return self._tree
+        lifespan = self._lifespan
+        tree = self._tree = lifespan.tree = await lifespan.start_tree()
+        try:
+            await lifespan.start_submitted(tree)
+        except BaseException:
+            lifespan.tree = None
+            await lifespan.end_tree(tree, *sys.exc_info())
+            raise
+        return tree
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
         self._lifespan.closed = True
-        self._lifespan.tree = None
+        try:
+            await self._lifespan.end_submitted(0.0 if kind is not None else SUBMITTED_GRACE)
+        except BaseException:
+            self._lifespan.tree = None
+            await self._lifespan.end_tree(self._tree, *sys.exc_info())
+            raise
+        finally:
+            self._lifespan.tree = None
         try:
             return await self._lifespan.end_tree(self._tree, kind, error, trace)
         finally:

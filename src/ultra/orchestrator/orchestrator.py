@@ -43,6 +43,7 @@ from ultra.orchestrator.registration import Registration
 from ultra.orchestrator.registry import ModelRegistry, Policies
 from ultra.orchestrator.single_request import ask, ask_unregistered
 from ultra.orchestrator.streams import LiveRun, RunStream
+from ultra.orchestrator.submitted_runs import SubmittedRuns, submitted_runs
 from ultra.orchestrator.tool_loop import ToolLoop, ToolStream
 from ultra.orchestrator.tree import ModelTree
 from ultra.scoring.agreement import agreement
@@ -72,13 +73,14 @@ if TYPE_CHECKING:
     from ultra.orchestrator.tool_loop import ToolArguments
     from ultra.scoring.agreement import Scorer
     from ultra.stores.contracts import CacheStore
+    from ultra.stores.journal_contract import RunJournal
     from ultra.strategies.base import Strategy, StrategySpec
     from ultra.strategies.stages import Stage
 
 __all__ = ["MultiLLMOrchestrator"]
 
 
-class MultiLLMOrchestrator(Registration):
+class MultiLLMOrchestrator(Registration, SubmittedRuns):
     """Asks several language models, and merges their answers into one.
 
     There are three ways to use it. ``async with MultiLLMOrchestrator() as o:`` starts the actors and keeps
@@ -97,6 +99,8 @@ class MultiLLMOrchestrator(Registration):
         cache_enabled: whether answers are cached, and equal requests share one call.
         cache: where answers are cached: ``"memory"``, ``"sqlite:///path"``, ``"redis://host"``, or a
             `CacheStore`.
+        journal: where submitted runs are kept, so that they outlive the process: ``"sqlite:///runs.db"``, or
+            a `RunJournal`; None: no run can be submitted. See `submit`.
         stages: the stages of runs that name none; None: initial, meta and synthesis.
         strategy: how models are asked and answers merged: a name, such as ``"vote"``, or an object; None:
             ``"synthesize"``, which carries out the stages.
@@ -123,6 +127,7 @@ class MultiLLMOrchestrator(Registration):
         cache_enabled: bool = True,  # noqa: FBT001, FBT002 - the guide's signature
         *,
         cache: CacheStore | str | None = None,
+        journal: RunJournal | str | None = None,
         stages: Sequence[str | Stage] | None = None,
         strategy: str | StrategySpec | Strategy | None = None,
         quorum: Quorum = 1,
@@ -173,7 +178,9 @@ class MultiLLMOrchestrator(Registration):
             ),
             secret=(self._cache or MemoryCache()).secret,
         )
-        self._lifespan = Lifespan(self._make_tree, self._cache if self._cache is not cache else None)
+        self._submitted = submitted_runs(self, journal)
+        own_cache = self._cache if self._cache is not cache else None
+        self._lifespan = Lifespan(self._make_tree, own_cache, self._submitted)
 
     @classmethod
     def from_config(cls, source: str | Path | Configuration) -> Self:
@@ -214,6 +221,7 @@ class MultiLLMOrchestrator(Registration):
     # --- start and end -------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
+        self._caller = None if self._submitted is None else Caller.current()
         await self._lifespan.enter()
         return self
 
@@ -437,6 +445,10 @@ class MultiLLMOrchestrator(Registration):
         make_run = self._planner.check(prompt, stages, models, strategy, run)
         run_id = new_id()
         return RunStream(run_id, LiveRun(run_id, self._lifespan, make_run, make_sink))
+
+    @property
+    def _plain_process(self) -> object:
+        return MultiLLMOrchestrator.process_responses
 
     def _make_tree(self) -> ModelTree:
         return ModelTree(

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from ultra._support.checks import check_flag
 from ultra.actors.coordinator.messages import Execute, LocalRun, RunSpending
 from ultra.bridge.caller import Caller
-from ultra.errors import BadCall
+from ultra.errors import BadCall, ModelGone, StrategyGone
 from ultra.messages.output_types import OutputType
 from ultra.messages.request import SamplingOptions
 from ultra.orchestrator.arguments import (
@@ -31,17 +31,19 @@ from ultra.strategies.synthesize import Synthesize
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ultra.actors.coordinator.messages import EventSink
+    from ultra.actors.coordinator.messages import AnswerMemo, EventSink
     from ultra.actors.model.registered import RegisteredModel
     from ultra.messages.conversation import Conversation
     from ultra.messages.options import RunArguments, RunOptions
+    from ultra.messages.request import ModelRequest
+    from ultra.messages.runs import RunSpec
     from ultra.orchestrator.registry import ModelRegistry
     from ultra.orchestrator.streams import RunMaker
     from ultra.orchestrator.tree import ModelTree
     from ultra.scoring.agreement import Scorer
-    from ultra.strategies.base import Strategy
+    from ultra.strategies.base import Strategy, StrategySpec
 
-__all__ = ["Planner", "RunDefaults", "options_of", "stages_of", "strategy_of"]
+__all__ = ["Planned", "Planner", "RunDefaults", "options_of", "stages_of", "strategy_of"]
 
 _PROMPT_METHOD: Final = re.compile(r"_create_(\w+)_prompt")
 
@@ -57,8 +59,21 @@ class RunDefaults(NamedTuple):
     judge: str | None
 
 
+class Planned(NamedTuple):
+    """A run whose arguments were checked. `names` are those of its models; None: all that there are then."""
+
+    request: ModelRequest
+    options: RunOptions
+    output: OutputType | None
+    strategy: Strategy
+    spec: StrategySpec
+    names: Sequence[str] | None
+
+
 class Planner:
     """Plans the runs of one orchestrator. `stages` are those that callers can name.
+
+    `secret` is the key of the nonces that fence candidates in prompts.
 
     Raises:
         BadCall: the strategy or the stages of `defaults` are not allowed, or the secret is too short.
@@ -70,6 +85,7 @@ class Planner:
         self._registry = registry
         self._stages = stages
         self._defaults = defaults
+        self.secret = secret
         self._fencing = Fencing(secret)
         self._strategy = strategy_of(defaults.strategy, defaults.stages, stages)
         self._spec = spec_of(self._strategy)
@@ -89,7 +105,19 @@ class Planner:
         Raises:
             BadCall: an argument is not allowed; the message says what is.
         """
-        defaults, registry, fencing = self._defaults, self._registry, self._fencing
+        planned = self.planned(prompt, stages, models, strategy, given)
+        return self.maker(planned, Caller.current())
+
+    def planned(
+        self,
+        prompt: Conversation,
+        stages: Sequence[str | Stage] | None,
+        models: Sequence[str] | None,
+        strategy: object,
+        given: RunArguments,
+    ) -> Planned:
+        """Check the arguments of a run, and return what it is to do. Raises `BadCall`."""
+        defaults, registry = self._defaults, self._registry
         system, options = options_of(given, defaults.system, defaults.options)
         output = OutputType.of(given.get("output"))
         request = request_of(prompt, system, options.sampling, given, output)
@@ -100,8 +128,6 @@ class Planner:
                 "output=, a type or a JSON schema"
             )
         spec = self._spec if chosen_strategy is self._strategy else spec_of(chosen_strategy)
-        judge = self._judge()
-        caller = Caller.current()
         # Copied, since an iterator can be read only once, and `make_run` reads it again.
         names = tuple(models) if isinstance(models, Iterable) and not isinstance(models, str) else models
         asked = registry.chosen(names)
@@ -109,25 +135,40 @@ class Planner:
         check_options(options.sampling, asked)
         check_media(request, asked)
         check_tools(request, options, asked)
+        self._judge()
+        return Planned(request, options, output, chosen_strategy, spec, names)
+
+    def maker(
+        self,
+        planned: Planned,
+        caller: Caller,
+        *,
+        fencing: Fencing | None = None,
+        memo: AnswerMemo | None = None,
+        elapsed: float = 0.0,
+    ) -> RunMaker:
+        """Return what makes the message of a run; `elapsed` seconds of its time are over already."""
+        request, options, output, chosen_strategy, spec, names = planned
+        defaults, registry, judge = self._defaults, self._registry, self._judge()
 
         def make_run(tree: ModelTree, run_id: str, sink: EventSink) -> tuple[Execute, LocalRun]:
             chosen = registry.chosen(names)
             options.needed(len(chosen))
             check_tools(request, options, chosen)
-            started = trio.current_time()
+            started = trio.current_time() - elapsed
             execute = Execute(
                 run_id=run_id,
                 request=request,
                 models=tuple(model.name for model in chosen),
                 strategy=spec,
                 options=options,
-                time_left=options.timeout,
+                time_left=None if options.timeout is None else max(0.0, options.timeout - elapsed),
             )
             local = LocalRun(
                 strategy=chosen_strategy,
                 targets=tuple(tree.target(model) for model in chosen),
                 requests=tree.requests,
-                fencing=fencing,
+                fencing=self._fencing if fencing is None else fencing,
                 sink=sink,
                 started=started,
                 deadline=started + (inf if options.timeout is None else options.timeout),
@@ -136,10 +177,57 @@ class Planner:
                 output=output,
                 spending=RunSpending(),
                 caller=caller,
+                memo=memo,
             )
             return execute, local
 
         return make_run
+
+    def as_value(self, strategy: Strategy) -> StrategySpec | None:
+        """Return a strategy of `planned` as a value from which `again` makes the same; None: it is none."""
+        if isinstance(strategy, Synthesize):
+            stages = [stage for stage in strategy.stages or () if isinstance(stage, Stage)]
+            if any(self._stages.get(stage.name) != stage for stage in stages):
+                return None
+            strategy = replace(strategy, stages=tuple(stage.name for stage in stages))
+        spec = spec_of(strategy)
+        try:
+            made = make_strategy(spec)
+        except BadCall:
+            return None
+        return spec if made == strategy else None
+
+    def again(self, run: RunSpec) -> Planned:
+        """Check what a run is to do that was submitted earlier.
+
+        Raises:
+            ModelGone: one of its models is not registered.
+            StrategyGone: its strategy does not exist, or is another one.
+            BadCall: something else is not allowed any more.
+        """
+        if run.own_strategy and spec_of(self._strategy) != run.strategy:
+            raise StrategyGone(f"the orchestrator's own strategy is no longer {run.strategy.name!r}")
+        try:
+            strategy = self._strategy if run.own_strategy else self._chosen(run.strategy, None)
+        except BadCall as error:
+            raise StrategyGone(str(error)) from error
+        try:
+            asked = self._registry.chosen(run.models)
+        except BadCall as error:
+            raise ModelGone(str(error)) from error
+        check_media(run.request, asked)
+        check_tools(run.request, run.options, asked)
+        output = OutputType.of(run.request.output)
+        return Planned(run.request, run.options, output, strategy, spec_of(strategy), run.models)
+
+    def names_of(self, planned: Planned) -> tuple[str, ...]:
+        """Return the names of the models that a run would ask now."""
+        return tuple(model.name for model in self._registry.chosen(planned.names))
+
+    @property
+    def strategy(self) -> Strategy:
+        """The strategy of runs that name none."""
+        return self._strategy
 
     def _chosen(self, given: object, stages: Sequence[str | Stage] | None) -> Strategy:
         if given is None and stages is None:

@@ -1,4 +1,6 @@
-"""Stores of models' answers: in memory, in a SQLite file, in Redis, or a `CacheStore` of your own.
+"""Stores of models' answers and of runs: in memory, in a SQLite file, in Redis, or of your own.
+
+Answers are in a `CacheStore`, submitted runs in a `RunJournal`.
 
 `open_cache` makes the store that a setting such as ``"sqlite:///answers.db"`` names. A name is imported when
 it is first used, so a program without SQLite or Redis loads neither::
@@ -14,6 +16,10 @@ from ultra._support.lazy import lazy_names
 
 if TYPE_CHECKING:
     from ultra.stores.contracts import CacheShard, CacheStatistics, CacheStore
+    from ultra.stores.journal_contract import Retention, RunJournal, RunRecord
+    from ultra.stores.journal_memory import MemoryJournal
+    from ultra.stores.journal_opening import open_journal
+    from ultra.stores.journal_sqlite import SqliteJournal
     from ultra.stores.memory import MemoryCache
     from ultra.stores.opening import open_cache
     from ultra.stores.redis import RedisCache
@@ -24,9 +30,15 @@ __all__ = [
     "CacheStatistics",
     "CacheStore",
     "MemoryCache",
+    "MemoryJournal",
     "RedisCache",
+    "Retention",
+    "RunJournal",
+    "RunRecord",
     "SqliteCache",
+    "SqliteJournal",
     "open_cache",
+    "open_journal",
 ]
 
 _HOMES: Final = {
@@ -37,6 +49,12 @@ _HOMES: Final = {
     "RedisCache": "ultra.stores.redis",
     "SqliteCache": "ultra.stores.sqlite",
     "open_cache": "ultra.stores.opening",
+    "Retention": "ultra.stores.journal_contract",
+    "RunJournal": "ultra.stores.journal_contract",
+    "RunRecord": "ultra.stores.journal_contract",
+    "MemoryJournal": "ultra.stores.journal_memory",
+    "SqliteJournal": "ultra.stores.journal_sqlite",
+    "open_journal": "ultra.stores.journal_opening",
 }
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -194,8 +194,9 @@ class RunJournal(Protocol):
     async def append(self, lease: Lease, events: Sequence[Event], ending: Ending | None = None) -> None:
         """Write the next events of a run, and with the last one how it ended.
 
-        The `seq` of the first is that of `RunRecord.events`. A run whose first events are written is
-        running. When this returns, the events can be read, and a crash of the process loses none of them.
+        The `seq` of the first is that of `RunRecord.events`; those that are there already are left out, so a
+        call whose outcome is not known may be repeated. A run whose first events are written is running. When
+        this returns, the events can be read, and a crash of the process loses none of them.
 
         Raises:
             LeaseLost: the run has ended, or somebody else has it. Nothing was written.

@@ -240,7 +240,7 @@ class MemoryJournal:
         return Claim(run=kept.record, lease=lease)
 
     def _write(self, kept: _Kept, events: Sequence[Event], ending: Ending | None) -> None:
-        encoded = list(map(encode_event, events))
+        encoded = [encode_event(event) for event in events if event.seq >= len(kept.events)]
         kept.events += encoded
         size = kept.record.bytes + sum(map(len, encoded))
         record = replace(kept.record, events=len(kept.events), bytes=size, state="running")

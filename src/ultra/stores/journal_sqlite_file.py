@@ -269,6 +269,8 @@ def _write(
     ending: Ending | None,
     now: float,
 ) -> None:
+    (known,) = connection.execute("SELECT events FROM runs WHERE number = ?", (number,)).fetchone()
+    events = [(seq, event) for seq, event in events if seq >= known]
     connection.executemany(
         "INSERT INTO events (run, seq, event) VALUES (?, ?, ?)",
         [(number, seq, event) for seq, event in events],

@@ -114,6 +114,7 @@ async def ask_judge(
         scope=message.options.scope,
         time_left=seconds_until(deadline),
     )
+    slot = local.slots()(judge.name, request)
     spent = NOTHING_SPENT
 
     def spend(so_far: Spent) -> None:
@@ -123,7 +124,7 @@ async def ask_judge(
     cost: float | None = None
     try:
         with (
-            local.requests.subscribed(generate.id, LocalRequest(None, local.caller, deadline, spend)),
+            local.requests.subscribed(generate.id, LocalRequest(None, local.caller, deadline, spend, slot)),
             trio.CancelScope(deadline=deadline),
         ):
             reply = await judge.ref.ask(generate)

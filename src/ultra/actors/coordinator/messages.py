@@ -15,7 +15,7 @@ from ultra.strategies.base import StrategySpec
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ultra.actors.model.messages import LocalRequests
+    from ultra.actors.model.messages import AnswerSlot, LocalRequests
     from ultra.actors.model.registered import RegisteredModel
     from ultra.actors.runtime.actor import ActorRef
     from ultra.bridge.caller import Caller
@@ -25,7 +25,16 @@ if TYPE_CHECKING:
     from ultra.scoring.agreement import Scorer
     from ultra.strategies.base import Strategy
 
-__all__ = ["EventSink", "Execute", "LocalRun", "LocalRuns", "RunSpending", "Target"]
+__all__ = [
+    "AnswerMemo",
+    "AnswerSlots",
+    "EventSink",
+    "Execute",
+    "LocalRun",
+    "LocalRuns",
+    "RunSpending",
+    "Target",
+]
 
 GIVEN_UP_AFTER: Final = 1.0
 """Seconds after the deadline of a run at which its caller stops waiting for it.
@@ -100,6 +109,22 @@ def _nothing() -> tuple[int, float | None]:
     return 0, None
 
 
+class AnswerSlots(Protocol):
+    """The slots of the answers of one execution of a run, from its begin."""
+
+    def __call__(self, model_name: str, request: ModelRequest) -> AnswerSlot:
+        """Return the slot for the next answer of this model to this request."""
+        ...
+
+
+class AnswerMemo(Protocol):
+    """The answers that a run has got, of earlier executions, too."""
+
+    def begin(self) -> AnswerSlots:
+        """Return the slots of an execution that begins now."""
+        ...
+
+
 class LocalRun(NamedTuple):
     """What an asker in this process keeps beside its `Execute`; times are `trio.current_time`.
 
@@ -119,6 +144,11 @@ class LocalRun(NamedTuple):
     output: OutputType | None = None
     spending: RunSpending | None = None
     caller: Caller | None = None
+    memo: AnswerMemo | None = None
+
+    def slots(self) -> Callable[[str, ModelRequest], AnswerSlot | None]:
+        """Return what gives the slots of the answers of an execution that begins now."""
+        return _no_slot if self.memo is None else self.memo.begin()
 
     @property
     def given_up_at(self) -> float:
@@ -131,6 +161,10 @@ class LocalRun(NamedTuple):
             f"The run has {self.deadline - self.started:g} s in all, and nothing was heard of it "
             f"{GIVEN_UP_AFTER:g} s later: its coordinator hangs, or restarts, or never got the message"
         )
+
+
+def _no_slot(_model_name: str, _request: ModelRequest) -> None:
+    return None
 
 
 class LocalRuns:

@@ -84,6 +84,7 @@ class Run:
         self._weights = {model.name: model.weight for model in self.models}
         self._rank = {model.name: number for number, model in enumerate(self.models)}
         self._reader = Reader(local.fencing, self.request)
+        self._slots = local.slots()
         self._open: OpenStep | None = None
         self._ended: OpenStep | None = None  # and not told yet
         self._asked = 0
@@ -353,7 +354,8 @@ class Run:
             check,
         )
         listener = call if self._local.sink.listens else None
-        call.local = LocalRequest(listener, self._local.caller, deadline, call.spend)
+        slot = self._slots(target.name, request)
+        call.local = LocalRequest(listener, self._local.caller, deadline, call.spend, slot)
         self._local.requests.add(call.message.id, call.local)
         if check.wrong is None:
             self.emit(

@@ -13,6 +13,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, ClassVar, TypeGuard
 
 import trio
+from msgspec.structs import replace
 from trio.lowlevel import checkpoint, current_task
 
 from ultra._support.log import LogScope, get_logger, log_scope, scoped_context
@@ -79,7 +80,13 @@ class ModelActor(Actor):
             if caller is not None:
                 caller = Caller(scoped_context(caller.context, fields), caller.runner)
             try:
+                if local.slot is not None and (kept := local.slot.kept()) is not None:
+                    if kept.content:
+                        waiter.hear(kept.content, begins=True)
+                    return replace(kept, stage=message.stage)
                 response = await self._answer(message, waiter, started, caller)
+                if local.slot is not None:
+                    await local.slot.keep(response)
             except (AllAttemptsFailed, BadCall) as error:
                 metrics.failures += not waiter.is_late
                 return Failure(error)

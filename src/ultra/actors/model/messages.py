@@ -19,7 +19,15 @@ if TYPE_CHECKING:
     from ultra.bridge.caller import Caller
     from ultra.errors import ModelError
 
-__all__ = ["Generate", "LocalRequest", "LocalRequests", "OnSpent", "ResponseListener", "seconds_until"]
+__all__ = [
+    "AnswerSlot",
+    "Generate",
+    "LocalRequest",
+    "LocalRequests",
+    "OnSpent",
+    "ResponseListener",
+    "seconds_until",
+]
 
 
 class Generate(Message[ModelResponse], frozen=True, kw_only=True):
@@ -61,6 +69,16 @@ OnSpent: TypeAlias = "Callable[[Spent], None]"
 """Takes what the calls for an answer have used so far. Must return at once, and not raise."""
 
 
+class AnswerSlot(Protocol):
+    """Where one answer of a run is kept, so that it need not be paid twice."""
+
+    def kept(self) -> ModelResponse | None:
+        """Return the answer that was given to this already; None: there is none."""
+
+    async def keep(self, response: ModelResponse) -> None:
+        """Keep the answer; it goes to the asker only afterwards. Cancelled, it is kept all the same."""
+
+
 class LocalRequest:
     """What an asker in this process keeps for its `Generate`.
 
@@ -71,9 +89,10 @@ class LocalRequest:
             before, the answer is needless. None: as `Generate.time_left` says.
         on_spent: gets what the calls have used so far; an asker that gives up gets no reply that says it.
         attempts: how often the client had been called when the asker stopped waiting.
+        slot: where the answer is kept, and may be already; None: nowhere.
     """
 
-    __slots__ = ("attempts", "caller", "deadline", "listener", "on_spent")
+    __slots__ = ("attempts", "caller", "deadline", "listener", "on_spent", "slot")
 
     def __init__(
         self,
@@ -81,7 +100,9 @@ class LocalRequest:
         caller: Caller | None = None,
         deadline: float | None = None,
         on_spent: OnSpent | None = None,
+        slot: AnswerSlot | None = None,
     ) -> None:
+        self.slot = slot
         self.on_spent = on_spent
         self.listener = listener
         self.caller = caller

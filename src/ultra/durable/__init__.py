@@ -1,0 +1,1 @@
+"""Runs that outlive their process: executed from a journal, and taken up again after a crash."""

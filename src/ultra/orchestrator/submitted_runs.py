@@ -1,0 +1,226 @@
+"""Submitting runs, and following them: the part of an orchestrator that needs a journal."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ultra.bridge.caller import Caller
+from ultra.durable.follower import RunFollower
+from ultra.durable.runs import DurableRuns
+from ultra.errors import BadCall, UsageError
+from ultra.messages.runs import RunSpec
+from ultra.orchestrator.event_buffer import EventBuffer, Told
+from ultra.orchestrator.streams import LiveRun
+from ultra.prompts.fencing import Fencing
+from ultra.stores.journal_opening import open_journal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
+    from typing import Unpack
+
+    from ultra.durable.execution import EventReader
+    from ultra.durable.memo import PaidAnswers
+    from ultra.messages.conversation import Conversation
+    from ultra.messages.events import Event
+    from ultra.messages.options import RunArguments
+    from ultra.orchestrator.lifespan import Lifespan
+    from ultra.orchestrator.planning import Planned, Planner
+    from ultra.stores.journal_contract import RunJournal, RunRecord, RunState
+    from ultra.strategies.base import Strategy, StrategySpec
+
+__all__ = ["SubmittedRuns", "submitted_runs"]
+
+
+class SubmittedRuns:
+    """The methods of `MultiLLMOrchestrator` that need a journal."""
+
+    _lifespan: Lifespan
+    _planner: Planner
+    _submitted: DurableRuns | None
+    _caller: Caller | None = None
+    """Who entered the orchestrator: clients of submitted runs are called on its loop."""
+
+    async def submit(
+        self,
+        prompt: Conversation,
+        stages: Sequence[str] | None = None,
+        models: Sequence[str] | None = None,
+        *,
+        strategy: str | StrategySpec | Strategy | None = None,
+        idempotency_key: str | None = None,
+        owner: str | None = None,
+        tags: Mapping[str, Any] | None = None,
+        **run: Unpack[RunArguments],
+    ) -> str:
+        """Accept a run into the journal, and return its id; it begins at once, or when there is room.
+
+        When this returns, the run is in the journal, and it ends exactly once, whatever becomes of this
+        process. It belongs to the orchestrator and not to the caller, whose context variables its clients do
+        not see. Cancelled, this has accepted the run, or has not.
+
+        Args:
+            prompt: as in `process_responses`. All of the arguments must be values, so that another process
+                can take the run up.
+            stages: the names of stages.
+            models: the names of the models that may be asked; None: all that are registered now.
+            strategy: a name, a `StrategySpec`, or an object whose options are values.
+            run: see `RunArguments`. An `output` that is a type gives plain JSON.
+            idempotency_key: a second submission with it returns the id of the first, and begins nothing.
+            owner: for whom the run is; idempotency keys are the owner's.
+            tags: what is kept with the run, for the caller.
+
+        Raises:
+            BadCall: an argument is not allowed, or no value; the message says which.
+            IdempotencyConflict: the key was used for another request.
+            UsageError: the orchestrator has no journal, or a subclass overrides `process_responses`.
+            OrchestratorClosed: the orchestrator is not entered.
+            JournalUnavailable: the journal cannot be written; the run is not accepted.
+        """
+        self._lifespan.check_open()
+        durable = self._durable
+        if getattr(type(self), "process_responses", None) is not self._plain_process:
+            raise UsageError(
+                f"{type(self).__name__} overrides process_responses, which is no value, so no run of it can "
+                "be taken up again; submit runs to an orchestrator that does not"
+            )
+        texts: dict[str, object] = {"idempotency_key": idempotency_key, "owner": owner}
+        for what, text in texts.items():
+            if text is not None and not (isinstance(text, str) and text):
+                raise BadCall(f"{what} is {text!r}; it must be text that is not empty, or None")
+        planned = self._planner.planned(prompt, stages, models, strategy, run)
+        spec = self._spec_of(planned)
+        return await self._lifespan.trio_run.run(
+            partial(
+                durable.submit,
+                spec,
+                idempotency_key=idempotency_key,
+                owner=owner,
+                tags=dict(tags or {}),
+            )
+        )
+
+    def follow(self, run_id: str, after: int = -1) -> RunFollower:
+        """Return the events of a submitted run whose `seq` is above `after`; see `RunFollower`.
+
+        The run may be executed by another process. The orchestrator need not be entered.
+
+        Raises:
+            BadCall: `after` is no whole number.
+            UsageError: the orchestrator has no journal.
+            UnknownRun: there is no such run; raised when the block is entered.
+        """
+        if type(after) is not int or after < -1:
+            raise BadCall(f"after is {after!r}; it must be the seq of the last event that you have, or -1")
+        return RunFollower(run_id, self._durable.journal, self._lifespan.trio_run, after)
+
+    async def cancel_run(self, run_id: str) -> RunRecord:
+        """Cancel a submitted run, and return it; its state is final when its process has ended it.
+
+        A run that another process executes ends when that renews its lease, within seconds. One that has
+        ended stays as it is.
+
+        Raises:
+            UnknownRun: there is no such run.
+            UsageError: the orchestrator has no journal.
+            JournalUnavailable: the journal cannot be written.
+        """
+        durable = self._durable
+        return await self._lifespan.trio_run.run(lambda: durable.cancel(run_id))
+
+    async def get_run(self, run_id: str) -> RunRecord:
+        """Return a submitted run as it is now; raises as `cancel_run` does."""
+        durable = self._durable
+        return await self._lifespan.trio_run.run(lambda: durable.get(run_id))
+
+    async def list_runs(
+        self,
+        *,
+        owner: str | None = None,
+        states: Sequence[RunState] = (),
+        before: str | None = None,
+        limit: int = 100,
+    ) -> list[RunRecord]:
+        """Return submitted runs, the last accepted first.
+
+        Args:
+            owner: only of this owner; None: of all.
+            states: only in these states; empty: in any.
+            before: only those accepted before the run of this id.
+            limit: at most so many.
+
+        Raises:
+            UsageError: the orchestrator has no journal.
+            JournalUnavailable: the journal cannot be read.
+        """
+        journal = self._durable.journal
+        return await self._lifespan.trio_run.run(
+            partial(journal.list_runs, owner=owner, states=states, before=before, limit=limit)
+        )
+
+    async def delete_run(self, run_id: str) -> None:
+        """Remove a submitted run that has ended, with its events and answers.
+
+        Raises:
+            BadCall: the run has not ended.
+            Exception: as `cancel_run` does.
+        """
+        durable = self._durable
+        await self._lifespan.trio_run.run(lambda: durable.delete(run_id))
+
+    # --- inside --------------------------------------------------------------------------------------
+
+    @property
+    def _plain_process(self) -> object:
+        """`process_responses` where no subclass overrides it."""
+        raise NotImplementedError
+
+    @property
+    def _durable(self) -> DurableRuns:
+        if self._submitted is None:
+            raise UsageError(
+                "this orchestrator has no journal; give one: MultiLLMOrchestrator(journal='sqlite:///runs.db')"
+            )
+        return self._submitted
+
+    def _spec_of(self, planned: Planned) -> RunSpec:
+        spec = self._planner.as_value(planned.strategy)
+        own = spec is None and planned.strategy is self._planner.strategy
+        if spec is None and not own:
+            raise BadCall(
+                f"strategy {planned.spec.name!r} of a submitted run is no value, so no other process could "
+                "take the run up: give its name and options (text, numbers, lists), and stages by name; or "
+                "make the orchestrator with this strategy"
+            )
+        return RunSpec(
+            request=planned.request,
+            models=self._planner.names_of(planned),
+            strategy=planned.spec if spec is None else spec,
+            options=planned.options,
+            own_strategy=own,
+            secret=self._planner.secret,
+        )
+
+    def _open_run(
+        self, run: RunRecord, paid: PaidAnswers, told: Sequence[Event]
+    ) -> AbstractAsyncContextManager[EventReader]:
+        known = Told.by(told)
+        make_run = self._planner.maker(
+            self._planner.again(run.spec),
+            self._caller or Caller.current(),
+            fencing=Fencing(run.spec.secret),
+            memo=paid,
+            elapsed=known.time,
+        )
+        live: Any = LiveRun(run.run_id, self._lifespan, make_run, partial(EventBuffer, told=known))
+        opened: AbstractAsyncContextManager[EventReader] = live  # its sink is the buffer
+        return opened
+
+
+def submitted_runs(owner: SubmittedRuns, journal: RunJournal | str | None) -> DurableRuns | None:
+    """Return the submitted runs of an orchestrator with this journal; None: it has none."""
+    if journal is None:
+        return None
+    opened = open_journal(journal)
+    return DurableRuns(opened, owner._open_run, owned=opened is not journal)  # noqa: SLF001 - of this module
