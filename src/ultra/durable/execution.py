@@ -156,7 +156,14 @@ class Execution:
         found = await self._persist(lambda: self._journal.get(run_id))
         if found is None or found.has_ended:
             return
-        event = RunFailed(run_id=run_id, seq=found.events, error=type(error).__name__, message=text_of(error))
+        before = await self._persist(lambda: self._journal.read(run_id, found.events - 2))
+        event = RunFailed(
+            run_id=run_id,
+            seq=found.events,
+            time=before[-1].time if before else 0.0,
+            error=type(error).__name__,
+            message=text_of(error),
+        )
         log.warning("submitted run ended", run_id=run_id, error=event.error, message=event.message)
         await self._append([event], ending_of(event))
 

@@ -153,9 +153,13 @@ class EventBuffer:
             if self._ended:
                 return
             self._ended = isinstance(event, (RunCompleted, RunFailed))
+            if isinstance(event, Chunk) and self._is_told(event):
+                return
             if isinstance(event, Chunk):
                 self._add_chunk(event)
             else:
+                if self._told and isinstance(event, (ModelRetrying, ModelFailed)):
+                    self._told.pop(answer_name(event), None)  # it is void now
                 if isinstance(event, (ModelResponded, ModelFailed)):
                     self._open.pop(answer_name(event), None)
                 elif isinstance(event, ModelRetrying):
@@ -174,10 +178,12 @@ class EventBuffer:
             wake, self._wake_reader = self._wake_reader, _no_reader_waits
         wake()
 
+    def _is_told(self, chunk: Chunk) -> bool:
+        """Return whether the reader has this text from an earlier execution of the run."""
+        return bool(self._told) and self._told.pop(answer_name(chunk), None) == chunk.text and chunk.restart
+
     def _add_chunk(self, chunk: Chunk) -> None:
         key = answer_name(chunk)
-        if self._told and self._told.pop(key, None) == chunk.text and chunk.restart:
-            return  # the reader has this text
         restart = chunk.restart and key in self._begun
         waiting = self._open.get(key)
         if waiting is not None and not restart:

@@ -229,7 +229,8 @@ class RunJournal(Protocol):
     async def cancel(self, run_id: str, event: Event, ending: Ending) -> RunRecord | None:
         """Ask for the end of a run, and return it as it is then; None: there is none.
 
-        A run that nobody holds ends at once: `event` becomes its last event, with its `run_id` and `seq`.
+        A run that nobody holds ends at once: `event` becomes its last event, with its `run_id` and `seq`, and
+        the `time` of the event before it.
         Otherwise its holder is told at the next renewal. A run that has ended stays as it is.
         """
         ...

@@ -199,7 +199,8 @@ class MemoryJournal:
         if not kept.record.has_ended:
             kept.record = replace(kept.record, cancelling=True)
             if not kept.is_held(self._now()):
-                self._write(kept, [replace(event, run_id=run_id, seq=kept.record.events)], ending)
+                time = decode_event(kept.events[-1]).time if kept.events else 0.0
+                self._write(kept, [replace(event, run_id=run_id, seq=kept.record.events, time=time)], ending)
         return kept.record
 
     async def delete(self, run_id: str) -> bool:

@@ -310,7 +310,9 @@ def cancel_run(
     if state not in ENDED:
         connection.execute("UPDATE runs SET cancelling = 1 WHERE number = ?", (number,))
         if not held:
-            last = encode_event(replace(event, run_id=run_id, seq=events))
+            before = read_events(connection, run_id, events - 2, 1)
+            time = before[-1].time if before else 0.0
+            last = encode_event(replace(event, run_id=run_id, seq=events, time=time))
             _write(connection, number, [(events, last)], ending, now)
     return read_run(connection, run_id)
 
