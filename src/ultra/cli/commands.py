@@ -27,6 +27,7 @@ COMMANDS: Final = (
     Command("ask", "ultra.cli.ask", "Ask several models the same question and merge their answers."),
     Command("models", "ultra.cli.models", "List the models that can be used here, and why others cannot."),
     Command("config", "ultra.cli.config", "Write a configuration, and check one."),
+    Command("runs", "ultra.cli.runs", "List, show, follow, cancel and replay submitted runs."),
     Command("serve", "ultra.cli.serve", "Serve ensembles and models to the clients of OpenAI's API."),
     Command("chaos", "ultra.cli.chaos", "Simulate the runtime under faults, and check its guarantees."),
     Command("provider", "ultra.cli.provider", "Serve simulated models, in the protocols of real providers."),

@@ -39,11 +39,14 @@ from ultra.clients.genai_prices import PriceList
 from ultra.clients.pricing import Price, PriceTier
 from ultra.clients.providers import connect, find_provider
 from ultra.clients.quirks import Quirks
+from ultra.config.caching import CacheConfig
 from ultra.config.ensembles import EnsembleConfig, ensemble_problems
 from ultra.config.file import ConfigurationFile
+from ultra.config.journal import JournalConfig
 from ultra.config.serving import ServeConfig
 from ultra.config.toml_lines import TomlLines
 from ultra.errors import BadCall, ConfigError, UltraError
+from ultra.stores.journal_contract import Retention
 from ultra.stores.opening import check_cache
 from ultra.strategies.catalog import load_strategy
 
@@ -71,6 +74,7 @@ _NESTED: Final[Mapping[str, type]] = {
     "limits": Limits,
     "price": Price,
     "quirks": Quirks,
+    "retention": Retention,
     "retry": RetryPolicy,
     "timeouts": Timeouts,
     "breaker": BreakerPolicy,
@@ -100,11 +104,13 @@ _CHOICES: Final = {
     "price": "a section with input and output, or 'genai-prices'",
     "hedge_after": "a number of seconds, or 'p95'",
     "quorum": "a whole number, or 'all'",
+    "synchronous": "normal or full",
     "strategy": "the name of a strategy, or a section with its name and its options",
 }
 
 _TOP: Final = (
-    *("run", "cache", "retry", "timeouts", "limits", "breaker", "catalog", "models", "ensembles", "serve"),
+    *("run", "cache", "retry", "timeouts", "limits", "breaker", "catalog", "models", "ensembles"),
+    *("serve", "journal"),
 )
 
 
@@ -134,25 +140,6 @@ class RunConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         options = dict(self.strategy) if isinstance(self.strategy, dict) else {}
         name = options.pop("name", self.strategy)
         return None if name is None else load_strategy(name, options)
-
-
-class CacheConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Whether answers are cached, and where: ``memory``, ``sqlite:///path`` or ``redis://host``."""
-
-    enabled: bool = True
-    store: str = "memory"
-
-    def __repr__(self) -> str:
-        return f"CacheConfig(enabled={self.enabled!r}, store={self._shown!r})"
-
-    def __rich_repr__(self) -> list[tuple[str, object]]:
-        """Return what may be shown: a URL may hold a password."""
-        return [("enabled", self.enabled), ("store", self._shown)]
-
-    @property
-    def _shown(self) -> str:
-        scheme, separator, _ = self.store.partition("://")
-        return f"{scheme}{separator}***" if separator else self.store
 
 
 class DeploymentConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -255,6 +242,7 @@ class Configuration(Struct, frozen=True, kw_only=True):
     models: Mapping[str, ModelConfig]
     run: RunConfig = RunConfig()
     cache: CacheConfig = CacheConfig()
+    journal: JournalConfig = JournalConfig()
     retry: RetryPolicy | None = None
     timeouts: Timeouts | None = None
     limits: Limits | None = None
@@ -274,7 +262,7 @@ class Configuration(Struct, frozen=True, kw_only=True):
             raise ConfigError(f"{self.lines.place(*where)}: {_without(self.variables, error)}") from None
 
     def without_store(self) -> Configuration:
-        """Return it with a cache in memory, once its store is checked, for checks: nothing is opened then.
+        """Return it with a cache in memory and no journal, once the stores are checked: nothing is opened.
 
         Raises:
             ConfigError: there is no such store.
@@ -283,7 +271,7 @@ class Configuration(Struct, frozen=True, kw_only=True):
         with self.explaining("cache", "store"):
             if self.cache.enabled:
                 check_cache(self.cache.store)
-        return replace(self, cache=CacheConfig(enabled=self.cache.enabled))
+        return replace(self, cache=CacheConfig(enabled=self.cache.enabled), journal=JournalConfig())
 
     def settings(self) -> dict[str, Any]:
         """Return the arguments of `MultiLLMOrchestrator`, but for the strategy."""
@@ -376,6 +364,7 @@ class _Reader:
             serve=self._optional(table, "serve", ServeConfig) or ServeConfig(),
             run=run,
             cache=self._optional(table, "cache", CacheConfig) or CacheConfig(),
+            journal=self._optional(table, "journal", JournalConfig) or JournalConfig(),
             retry=self._optional(table, "retry", RetryPolicy),
             timeouts=self._optional(table, "timeouts", Timeouts),
             limits=self._optional(table, "limits", Limits),

@@ -12,6 +12,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from ultra.config.ensembles import EnsembleConfig
+from ultra.config.journal import JournalConfig
 from ultra.config.loading import CacheConfig, DeploymentConfig, ModelConfig, RunConfig
 from ultra.config.serving import ServeConfig
 from ultra.strategies.catalog import names_a_class
@@ -87,6 +88,7 @@ def _settings(table: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
         yield ("cache", "store"), "a store of answers, which others may read or have filled"
     for ensemble, given in _section(table.get("ensembles")).items():
         yield from _of_ensemble(("ensembles", str(ensemble)), _section(given))
+    yield from _others(("journal",), _section(table.get("journal")), (), JournalConfig)
     yield from _others(("serve",), _section(table.get("serve")), (), ServeConfig)
     for model, given in _section(table.get("models")).items():
         yield from _of_model(("models", str(model)), _section(given))

@@ -54,7 +54,7 @@ class DurableRuns:
     def __init__(self, journal: RunJournal, open_run: RunOpener, *, owned: bool) -> None:
         self.journal = journal
         self._open_run = open_run
-        self._owned = owned
+        self.owned = owned
         self._holder = new_id()
         self._executions: dict[str, Execution] = {}
         self._nursery: trio.Nursery | None = None
@@ -105,7 +105,7 @@ class DurableRuns:
 
     async def aclose(self) -> None:
         """Close the journal, if it was opened for this."""
-        if self._owned:
+        if self.owned:
             await self.journal.aclose()
 
     async def _work(self, started: trio.Event) -> None:
@@ -247,5 +247,5 @@ class DurableRuns:
 
 def _is_same(one: RunSpec, other: RunSpec) -> bool:
     """Return whether two runs are to do the same; fences may differ."""
-    names = [name for name in one.__struct_fields__ if name != "secret"]
+    names = [name for name in one.__struct_fields__ if name not in {"secret", "weights"}]
     return all(getattr(one, name) == getattr(other, name) for name in names)

@@ -25,6 +25,7 @@ class RunSpec(Struct, frozen=True, kw_only=True):
     Attributes:
         request: what the caller asks.
         models: the names of those that may be asked.
+        weights: their weights when the run was submitted. One that is taken up has those of its time.
         strategy: how they are asked and their answers merged.
         options: the settings of the run.
         own_strategy: whether the strategy is the orchestrator's own one and no value, such as an object with
@@ -35,6 +36,7 @@ class RunSpec(Struct, frozen=True, kw_only=True):
 
     request: ModelRequest
     models: tuple[str, ...]
+    weights: tuple[float, ...] = ()
     strategy: StrategySpec
     options: RunOptions = RunOptions()
     own_strategy: bool = False

@@ -61,7 +61,7 @@ class Lifespan(Forkable):
         self._block: AbstractAsyncContextManager[ModelTree, bool | None] | None = None
         self._make_tree = make_tree
         self._cache = cache
-        self._submitted = submitted
+        self.submitted = submitted
         self._running: dict[ModelTree, None] = {}
         self._call_ended = ParkingLot()
         self._stopped = trio.Event()
@@ -134,8 +134,8 @@ class Lifespan(Forkable):
             self.trio_run.claim()
             try:
                 self.closed = True
-                if self._submitted is not None:
-                    self._submitted.close()
+                if self.submitted is not None:
+                    self.submitted.close()
                 with trio.move_on_after(grace):
                     while self.calls:
                         await self._call_ended.park()
@@ -200,24 +200,24 @@ class Lifespan(Forkable):
 
     async def start_submitted(self, tree: ModelTree) -> None:
         """Take up the runs of the journal that have not ended."""
-        if self._submitted is not None:
-            await self._submitted.start(tree.system.start_soon)
+        if self.submitted is not None:
+            await self.submitted.start(tree.system.start_soon)
 
     async def end_submitted(self, grace: float) -> None:
         """Wait `grace` seconds for submitted runs to end; those that have not are taken up at the next start.
 
         Cancelled, it waits no longer for them.
         """
-        if self._submitted is not None:
-            await self._submitted.end(grace)
+        if self.submitted is not None:
+            await self.submitted.end(grace)
 
     async def close(self) -> None:
         """Close cache and journal. This is not cancelled, and ends after 5 seconds at the latest."""
         with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_TIMEOUT):
             if self._cache is not None:
                 await self._cache.aclose()
-            if self._submitted is not None:
-                await self._submitted.aclose()
+            if self.submitted is not None:
+                await self.submitted.aclose()
 
     def call_ended(self) -> None:
         """Note that a call has ended."""

@@ -204,6 +204,10 @@ class MultiLLMOrchestrator(Registration, SubmittedRuns):
             strategy_of(strategy, stages, known)
         with configuration.explaining("cache", "store"):
             orchestrator = cls(**configuration.settings(), strategy=strategy)
+        with configuration.explaining("journal", "store"):
+            orchestrator._submitted = orchestrator._lifespan.submitted = submitted_runs(
+                orchestrator, configuration.journal.open(), owned=True
+            )
         for name, model in configuration.models.items():
             with configuration.explaining("models", name):
                 orchestrator.register_model(name, model.connect(), model.weight, **model.policies())

@@ -220,9 +220,13 @@ class Planner:
         output = OutputType.of(run.request.output)
         return Planned(run.request, run.options, output, strategy, spec_of(strategy), run.models)
 
-    def names_of(self, planned: Planned) -> tuple[str, ...]:
-        """Return the names of the models that a run would ask now."""
-        return tuple(model.name for model in self._registry.chosen(planned.names))
+    def models_of(self, planned: Planned) -> Sequence[RegisteredModel]:
+        """Return the models that a run would ask now."""
+        return self._registry.chosen(planned.names)
+
+    def resolved(self, strategy: object) -> Strategy:
+        """Return the strategy that a call names, ready to run. Raises `BadCall`."""
+        return self._chosen(strategy, None)
 
     @property
     def strategy(self) -> Strategy:

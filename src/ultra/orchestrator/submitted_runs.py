@@ -193,9 +193,11 @@ class SubmittedRuns:
                 "take the run up: give its name and options (text, numbers, lists), and stages by name; or "
                 "make the orchestrator with this strategy"
             )
+        models = self._planner.models_of(planned)
         return RunSpec(
             request=planned.request,
-            models=self._planner.names_of(planned),
+            models=tuple(model.name for model in models),
+            weights=tuple(model.weight for model in models),
             strategy=planned.spec if spec is None else spec,
             options=planned.options,
             own_strategy=own,
@@ -218,9 +220,14 @@ class SubmittedRuns:
         return opened
 
 
-def submitted_runs(owner: SubmittedRuns, journal: RunJournal | str | None) -> DurableRuns | None:
-    """Return the submitted runs of an orchestrator with this journal; None: it has none."""
+def submitted_runs(
+    owner: SubmittedRuns, journal: RunJournal | str | None, *, owned: bool = False
+) -> DurableRuns | None:
+    """Return the submitted runs of an orchestrator with this journal; None: it has none.
+
+    The journal is closed with the orchestrator if it is `owned`, or was opened here.
+    """
     if journal is None:
         return None
     opened = open_journal(journal)
-    return DurableRuns(opened, owner._open_run, owned=opened is not journal)  # noqa: SLF001 - of this module
+    return DurableRuns(opened, owner._open_run, owned=owned or opened is not journal)  # noqa: SLF001 - of this module

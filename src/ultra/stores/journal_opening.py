@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from ultra.errors import BadCall
 from ultra.stores.journal_contract import RunJournal
@@ -10,13 +10,16 @@ from ultra.stores.journal_contract import RunJournal
 if TYPE_CHECKING:
     from ultra.stores.journal_contract import Retention
 
-__all__ = ["check_journal", "open_journal"]
+__all__ = ["Synchronous", "check_journal", "open_journal"]
+
+Synchronous = Literal["normal", "full"]
+"""normal: a process that is killed loses nothing, a power cut the last moments. full: neither does."""
 
 _SQLITE: Final = "sqlite:///"
 
 
 def open_journal(
-    spec: RunJournal | str, *, retention: Retention | None = None, synchronous: str | None = None
+    spec: RunJournal | str, *, retention: Retention | None = None, synchronous: Synchronous = "normal"
 ) -> RunJournal:
     """Return the journal that `spec` names.
 
@@ -25,22 +28,20 @@ def open_journal(
     has the methods of a `RunJournal` is returned as it is.
 
     Raises:
-        BadCall: `spec` is none of these, or a setting does not go with it.
+        BadCall: `spec` is none of these.
         ConfigError: the file is not a journal, or belongs to a newer version of Ultra.
         JournalUnavailable: the file cannot be opened.
     """
     if isinstance(spec, str):
         check_journal(spec)
-        settings: dict[str, Any] = {"retention": retention}
         if spec.startswith(_SQLITE):
             from ultra.stores.journal_sqlite import SqliteJournal  # noqa: PLC0415 - few need it
 
-            if synchronous is not None:
-                settings["synchronous"] = synchronous
-            return SqliteJournal(spec.removeprefix(_SQLITE), **settings)
+            path = spec.removeprefix(_SQLITE)
+            return SqliteJournal(path, synchronous=synchronous, retention=retention)
         from ultra.stores.journal_memory import MemoryJournal  # noqa: PLC0415 - as above
 
-        return MemoryJournal(**settings)
+        return MemoryJournal(retention=retention)
     if isinstance(spec, RunJournal):
         return spec
     raise _not_allowed(spec)

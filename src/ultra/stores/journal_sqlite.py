@@ -20,6 +20,7 @@ from ultra.stores import journal_sqlite_file as file
 from ultra.stores.journal_changes import Changes
 from ultra.stores.journal_contract import Claim, LeaseLost, Retention
 from ultra.stores.journal_encoding import encode_answer, encode_event, encode_spec, encode_tags
+from ultra.stores.journal_opening import Synchronous
 from ultra.stores.sqlite import check_path
 from ultra.stores.sqlite_connection import connect, is_busy, refuse_newer_format, transaction
 
@@ -38,13 +39,10 @@ if TYPE_CHECKING:
         RunState,
     )
 
-__all__ = ["SqliteJournal", "Synchronous"]
+__all__ = ["SqliteJournal"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-Synchronous = Literal["normal", "full"]
-"""normal: a process that is killed loses nothing, a power cut the last moments. full: neither does."""
 
 _POLL: Final = 0.1
 """Seconds between two looks for events that another process has written."""

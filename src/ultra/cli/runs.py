@@ -1,0 +1,279 @@
+"""`ultra runs`: submitted runs, as the journal has them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, TypeVar
+
+import typer
+
+from ultra.cli.commands import new_app
+from ultra.cli.output import tell, write
+from ultra.cli.printable_text import block, one_line
+from ultra.errors import BadCall
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from ultra.orchestrator.orchestrator import MultiLLMOrchestrator
+    from ultra.stores.journal_contract import RunJournal, RunRecord
+
+__all__ = ["app", "default_journal"]
+
+T = TypeVar("T")
+
+app = new_app()
+
+_SHOWN: Final = 60
+"""Characters of a question in the list."""
+
+JournalOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--journal",
+        metavar="sqlite:///PATH",
+        help="The journal.  [default: runs.db in the user's data directory]",
+        show_default=False,
+    ),
+]
+RunArgument: TypeAlias = Annotated[str, typer.Argument(metavar="RUN", help="The id of the run.")]
+JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def default_journal() -> Path:
+    """Return the file of the journal that commands use where none is named."""
+    from platformdirs import user_data_path  # noqa: PLC0415 - not for the help alone
+
+    return user_data_path("ultra", appauthor=False) / "runs.db"
+
+
+@app.callback()
+def runs() -> None:
+    """List, show, follow, cancel, delete and replay submitted runs, as the journal has them.
+
+    Runs are submitted by programs: MultiLLMOrchestrator(journal="sqlite:///runs.db").submit(...).
+    """
+
+
+@app.command("list")
+def list_runs(
+    *,
+    journal: JournalOption = None,
+    owner: Annotated[str | None, typer.Option(metavar="NAME", help="Only of this owner.")] = None,
+    state: Annotated[
+        list[str] | None,
+        typer.Option(metavar="STATE", help="queued, running, completed, failed or cancelled."),
+    ] = None,
+    limit: Annotated[int, typer.Option(metavar="N", help="At most so many, the newest.", min=1)] = 20,
+    as_json: JsonOption = False,
+) -> int:
+    """List runs, the newest first: id, state, when it was accepted, events, strategy, question."""
+    from typing import get_args  # noqa: PLC0415 - as above
+
+    from ultra.stores.journal_contract import RunState  # noqa: PLC0415 - as above
+
+    states: list[Any] = list(state or ())
+    for given in states:
+        if given not in get_args(RunState):
+            raise BadCall(f"--state {given!r} is none; there are: {', '.join(get_args(RunState))}")
+
+    async def find(store: RunJournal) -> list[RunRecord]:
+        return await store.list_runs(owner=owner, states=states, limit=limit)
+
+    found = _with_journal(journal, find)
+    if as_json:
+        _write_json([_described(record) for record in found])
+        return 0
+    for record in found:
+        write(_line(record))
+    return 0
+
+
+@app.command()
+def show(run: RunArgument, *, journal: JournalOption = None, as_json: JsonOption = False) -> int:
+    """Show one run: its state, and its answer or its error."""
+    from ultra.messages.events import RunCompleted  # noqa: PLC0415 - as above
+
+    async def find(store: RunJournal) -> tuple[RunRecord, list[Any]]:
+        record = await _known(store, run)
+        return record, await store.read(run, record.events - 2) if record.has_ended else []
+
+    record, last = _with_journal(journal, find)
+    result = last[-1].result if last and isinstance(last[-1], RunCompleted) else None
+    if as_json:
+        _write_json({**_described(record), "result": result})
+        return 0
+    write(_line(record))
+    if record.code is not None:
+        write(one_line(f"{record.code}: {record.message}"))
+    if result is not None:
+        write(block(str(result)))
+    return 0
+
+
+@app.command()
+def follow(
+    run: RunArgument,
+    *,
+    journal: JournalOption = None,
+    after: Annotated[
+        int,
+        typer.Option(metavar="SEQ", help="Only events behind this one.", show_default=False),
+    ] = -1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print each event as a line of JSON.")] = False,
+) -> int:
+    """Follow the events of a run to its end; whichever process executes it."""
+    from ultra.cli.json_output import write_document  # noqa: PLC0415 - as above
+    from ultra.cli.plain_view import PlainView  # noqa: PLC0415 - as above
+
+    async def read(orchestrator: MultiLLMOrchestrator) -> None:
+        view = PlainView()
+        async with orchestrator.follow(run, after=after) as events:
+            with view:
+                async for event in events:
+                    if as_json:
+                        write_document(event)
+                    else:
+                        view.show(event)
+            result = await events.result()
+        if not as_json:
+            view.conclude(result)
+
+    return _with_orchestrator(journal, read)
+
+
+@app.command()
+def cancel(run: RunArgument, *, journal: JournalOption = None) -> int:
+    """Cancel a run. One that is executed elsewhere ends there within seconds."""
+
+    async def end(orchestrator: MultiLLMOrchestrator) -> None:
+        record = await orchestrator.cancel_run(run)
+        write(f"{run}: {record.state if record.has_ended else 'it is being cancelled'}")
+
+    return _with_orchestrator(journal, end)
+
+
+@app.command()
+def delete(run: RunArgument, *, journal: JournalOption = None) -> int:
+    """Delete a run that has ended, with its events and answers."""
+
+    async def remove(orchestrator: MultiLLMOrchestrator) -> None:
+        await orchestrator.delete_run(run)
+        write(f"{run}: deleted")
+
+    return _with_orchestrator(journal, remove)
+
+
+@app.command()
+def replay(
+    run: RunArgument,
+    *,
+    journal: JournalOption = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Another strategy.  [default: that of the run]", show_default=False
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Merge the recorded answers of a run again, by another strategy; no model is asked.
+
+    A model that would be asked something new has no answer to that, and counts as failed.
+    """
+    from ultra.cli.json_output import write_document  # noqa: PLC0415 - as above
+    from ultra.cli.plain_view import PlainView  # noqa: PLC0415 - as above
+    from ultra.orchestrator.replay import replay_run  # noqa: PLC0415 - as above
+
+    result = _with_journal(journal, lambda store: replay_run(store, run, strategy=strategy))
+    if as_json:
+        write_document(result)
+    else:
+        PlainView().conclude(result)
+    return 0
+
+
+# --- inside ------------------------------------------------------------------------------------------------
+
+
+def _store(given: str | None) -> str:
+    """Return the setting of the journal; raise `BadCall` for a file that is not there."""
+    path = default_journal() if given is None else Path(given.removeprefix("sqlite:///"))
+    if given is not None and "://" in given and not given.startswith("sqlite:///"):
+        return given
+    if not path.is_file():
+        hint = "name one: --journal sqlite:///runs.db" if given is None else "no run was submitted there"
+        raise BadCall(f"there is no journal at {path}; {hint}")
+    return f"sqlite:///{path}"
+
+
+def _with_journal(given: str | None, work: Callable[[RunJournal], Awaitable[T]]) -> T:
+    import trio  # noqa: PLC0415 - not for the help alone
+
+    from ultra.cli.logs import configure_logs  # noqa: PLC0415 - as above
+    from ultra.stores.journal_opening import open_journal  # noqa: PLC0415 - as above
+
+    async def use() -> T:
+        journal = open_journal(_store(given))
+        try:
+            return await work(journal)
+        finally:
+            await journal.aclose()
+
+    configure_logs(0)
+    return trio.run(use)
+
+
+def _with_orchestrator(given: str | None, work: Callable[[MultiLLMOrchestrator], Awaitable[None]]) -> int:
+    from ultra.cli.logs import configure_logs  # noqa: PLC0415 - as above
+    from ultra.cli.signals import run_until_signalled  # noqa: PLC0415 - as above
+    from ultra.orchestrator.orchestrator import MultiLLMOrchestrator  # noqa: PLC0415 - as above
+
+    async def use() -> None:
+        orchestrator = MultiLLMOrchestrator(journal=_store(given))
+        try:
+            await work(orchestrator)
+        finally:
+            await orchestrator.aclose(grace=0)
+
+    configure_logs(0)
+    ended_by = run_until_signalled(use)
+    if ended_by is not None:
+        tell("the run itself goes on")
+    return 0 if ended_by is None else 128 + ended_by
+
+
+async def _known(journal: RunJournal, run_id: str) -> RunRecord:
+    from ultra.errors import UnknownRun  # noqa: PLC0415 - as above
+
+    found = await journal.get(run_id)
+    if found is None:
+        raise UnknownRun(run_id)
+    return found
+
+
+def _line(record: RunRecord) -> str:
+    accepted = datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    question = one_line(record.spec.request.prompt)
+    question = question if len(question) <= _SHOWN else f"{question[: _SHOWN - 1]}…"
+    state = record.state if record.code is None else f"{record.state} ({record.code})"
+    events = f"{record.events} event{'' if record.events == 1 else 's'}"
+    return f"{record.run_id}  {state}  {accepted}  {events}  {record.spec.strategy.name}  {question}"
+
+
+def _described(record: RunRecord) -> dict[str, Any]:
+    """Return a run as it is written in JSON: without the secret of its prompts."""
+    from msgspec import structs, to_builtins  # noqa: PLC0415 - as above
+
+    described: dict[str, Any] = to_builtins(
+        structs.replace(record, spec=structs.replace(record.spec, secret=b""))
+    )
+    del described["spec"]["secret"]
+    return described
+
+
+def _write_json(value: object) -> None:
+    from ultra.cli.json_output import write_document  # noqa: PLC0415 - as above
+
+    write_document(value)

@@ -1,0 +1,56 @@
+"""Where submitted runs are kept, the section `[journal]`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from ultra.stores.journal_contract import Retention
+from ultra.stores.journal_opening import Synchronous, check_journal, open_journal
+
+if TYPE_CHECKING:
+    from ultra.stores.journal_contract import RunJournal
+
+__all__ = ["JournalConfig"]
+
+
+class JournalConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The journal of submitted runs.
+
+    Attributes:
+        store: ``sqlite:///path``, or ``memory``; None: there is no journal, and no run can be submitted.
+        retention: how long ended runs are kept, in seconds and in bytes.
+        synchronous: ``full``: a power cut loses nothing, and each group of events costs a write to the disk.
+
+    Raises:
+        BadCall: a value is not allowed.
+    """
+
+    store: str | None = None
+    retention: Retention | None = None
+    synchronous: Synchronous = "normal"
+
+    def __post_init__(self) -> None:
+        if self.store is not None:
+            check_journal(self.store)
+
+    def __repr__(self) -> str:
+        return f"JournalConfig(store={self._shown!r})"
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        """Return what may be shown: a URL may hold a password."""
+        return [("store", self._shown)]
+
+    @property
+    def _shown(self) -> str | None:
+        if self.store is None:
+            return None
+        scheme, separator, _ = self.store.partition("://")
+        return f"{scheme}{separator}***" if separator else self.store
+
+    def open(self) -> RunJournal | None:
+        """Return the journal; None: there is none. Raises what `open_journal` does."""
+        if self.store is None:
+            return None
+        return open_journal(self.store, retention=self.retention, synchronous=self.synchronous)
