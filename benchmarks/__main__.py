@@ -27,6 +27,7 @@ BENCHMARKS: Final = {
     "run": "benchmarks.runs:full_run",
     "runs-200": "benchmarks.runs:runs_at_once",
     "cached": "benchmarks.runs:cached_run",
+    "journal": "benchmarks.journal:journaled_runs",
     "asyncio": "benchmarks.host:asyncio_run",
     "hop": "benchmarks.host:hop",
     "stalls": "benchmarks.host:stalls",

@@ -36,7 +36,7 @@ async def test_it_prints_one_document_for_programs() -> None:
     assert (document["seeds"], document["violations"]) == (3, [])
     assert document["seeds_per_second"] > 0
     assert sum(document["faults"].values()) > 0
-    assert list(document["checks"]) == [str(number) for number in range(1, 13)]
+    assert list(document["checks"]) == [str(number) for number in range(1, 14)]
 
 
 async def test_it_tells_people_what_was_injected_and_what_was_checked() -> None:

@@ -46,4 +46,5 @@ def test_a_run_that_breaks_off_leaves_no_task_behind(monkeypatch: pytest.MonkeyP
 
 
 def test_every_guarantee_has_a_broken_runtime() -> None:
-    assert {broken.guarantee for broken in BROKEN_RUNTIMES} == set(GUARANTEES)
+    of_journals = {13}  # in test_broken_journals.py
+    assert {broken.guarantee for broken in BROKEN_RUNTIMES} == set(GUARANTEES) - of_journals

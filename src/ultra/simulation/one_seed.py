@@ -1,6 +1,6 @@
-"""Run what one seed decides: an actor system and an orchestrator side by side in one trio run.
+"""Run what one seed decides: an actor system and an orchestrator side by side, then submitted runs.
 
-Both live in virtual time, each with a fault plan and a record of its own.
+All live in virtual time, each with faults and a record of its own.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from ultra.simulation.actor_system.run import ActorSystemRun
 from ultra.simulation.determinism import run_seeded, unraisable_errors_ignored
+from ultra.simulation.durable.run import DurableRun
 from ultra.simulation.orchestrator.run import OrchestratorRun
 from ultra.simulation.record import Violation
 
@@ -65,10 +66,15 @@ def run_seed(seed: int, *, trace: bool = False, digest: bool = False) -> SeedRep
         failure = _run(seed, actor_system, orchestrator)
         record = actor_system.record
         record.absorb(orchestrator.record)
+        durable = DurableRun(seed)
+        failure = _run_durable(seed, durable) or failure
+        record.absorb(durable.record)
         report = SeedReport(
             seed=seed,
             messages=len(actor_system.messages.messages),
-            faults=_sum(actor_system.setup.plan.counts, orchestrator.faults.plan.counts),
+            faults=_sum(
+                _sum(actor_system.setup.plan.counts, orchestrator.faults.plan.counts), dict(durable.faults)
+            ),
             checks=record.checks,
             violations=record.violations,
             digest=record.digest if digest else "",
@@ -76,7 +82,7 @@ def run_seed(seed: int, *, trace: bool = False, digest: bool = False) -> SeedRep
         )
         if failure is not None:
             with unraisable_errors_ignored():
-                del actor_system, orchestrator, failure
+                del actor_system, orchestrator, durable, failure
                 for _ in range(COLLECTIONS):
                     gc.collect()
     return report
@@ -109,6 +115,16 @@ def _run(seed: int, actor_system: ActorSystemRun, orchestrator: OrchestratorRun)
     finally:
         # The clock knows its `on_idle`, and so all that ran: it must not be kept alive by the record.
         record.now = orchestrator.record.now = trio.current_time
+    return None
+
+
+def _run_durable(seed: int, durable: DurableRun) -> BaseException | None:
+    """Run the submitted runs, in a trio run of their own. Return what broke it off, if anything did."""
+    try:
+        run_seeded(durable.run, random=Random(f"{seed}/durable/schedule"), time_limit=TIME_LIMIT)
+    except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - whatever escapes is a finding
+        durable.record.violate(9, f"the submitted runs broke off: {error!r}")
+        return error
     return None
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GUARANTEES", "TIME_TOLERANCE", "Event", "Record", "Violation", "leaves_of"]
 
-GUARANTEES: Final = range(1, 13)
+GUARANTEES: Final = range(1, 14)
 """The numbers of the guarantees in docs/semantics.md."""
 
 TIME_TOLERANCE: Final = 1e-6

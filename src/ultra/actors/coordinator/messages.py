@@ -112,7 +112,7 @@ def _nothing() -> tuple[int, float | None]:
 class AnswerSlots(Protocol):
     """The slots of the answers of one execution of a run, from its begin."""
 
-    def __call__(self, model_name: str, request: ModelRequest) -> AnswerSlot:
+    def __call__(self, model_name: str, request: ModelRequest, /) -> AnswerSlot:
         """Return the slot for the next answer of this model to this request."""
         ...
 

@@ -1,0 +1,1 @@
+"""Submitted runs under crashes of their processes and faults of their journal."""
