@@ -442,10 +442,6 @@ class MultiLLMOrchestrator(Registration, SubmittedRuns):
     def _plain_process(self) -> object:
         return MultiLLMOrchestrator.process_responses
 
-    @property
-    def _plain_process(self) -> object:
-        return MultiLLMOrchestrator.process_responses
-
     def _make_tree(self) -> ModelTree:
         return ModelTree(
             self._registry.prioritized(),
