@@ -28,6 +28,7 @@ COMMANDS: Final = (
     Command("models", "ultra.cli.models", "List the models that can be used here, and why others cannot."),
     Command("config", "ultra.cli.config", "Write a configuration, and check one."),
     Command("serve", "ultra.cli.serve", "Serve ensembles and models to the clients of OpenAI's API."),
+    Command("eval", "ultra.cli.eval", "Measure what each strategy gains on your questions, and its cost."),
     Command("chaos", "ultra.cli.chaos", "Simulate the runtime under faults, and check its guarantees."),
     Command("provider", "ultra.cli.provider", "Serve simulated models, in the protocols of real providers."),
 )

@@ -1,0 +1,1 @@
+"""Measuring strategies on questions with known answers: `ultra eval` as a library."""

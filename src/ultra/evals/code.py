@@ -1,0 +1,81 @@
+"""Running a program that a model wrote against tests, in a process with limits.
+
+The process has an empty directory of its own, no variables of the environment, and limits of processor time,
+memory, and size of files. It is not a sandbox: it runs as this user, and reaches the network. So it
+is off unless the user allows it.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+__all__ = ["passes", "program_of"]
+
+SECONDS: Final = 10
+MEMORY: Final = 1 << 30
+_FILE_SIZE: Final = 16 << 20
+_FENCED: Final = re.compile(r"```[ \t]*(?:python|py)?[ \t]*\n(.*?)(?:\n```|\Z)", re.DOTALL | re.IGNORECASE)
+
+_LIMITED: Final = """\
+import resource, runpy
+def limit(what, value):
+    most = resource.getrlimit(what)[1]
+    value = value if most == resource.RLIM_INFINITY else min(value, most)
+    resource.setrlimit(what, (value, value))
+limit(resource.RLIMIT_CPU, {seconds})
+limit(resource.RLIMIT_AS, {memory})
+limit(resource.RLIMIT_FSIZE, {file_size})
+limit(resource.RLIMIT_CORE, 0)
+runpy.run_path("program.py", run_name="__main__")
+open("passed", "x").close()
+"""
+
+
+def program_of(text: str) -> str:
+    """Return the program in an answer: its last block of Python, or all of it where there is no block."""
+    blocks = _FENCED.findall(text)
+    return blocks[-1] if blocks else text
+
+
+def passes(text: str, tests: str, *, seconds: float = SECONDS, memory: int = MEMORY) -> bool:
+    """Return whether the program in `text`, followed by `tests`, runs to its end without an error.
+
+    A program that ends the process by itself has not passed. It waits for the process, which is killed with
+    all that it started after `seconds`. `memory` is bytes of addresses.
+    """
+    if sys.platform == "win32":
+        raise NotImplementedError("the grader 'code' needs the limits of a POSIX system")
+    with tempfile.TemporaryDirectory(prefix="ultra-code-") as folder:
+        Path(folder, "program.py").write_text(f"{program_of(text)}\n\n{tests}\n", "utf-8", "replace")
+        limited = _LIMITED.format(seconds=int(seconds) + 1, memory=memory, file_size=_FILE_SIZE)
+        process = subprocess.Popen(  # noqa: S603 - this interpreter; the program is what the user allowed
+            [sys.executable, "-I", "-c", limited],
+            cwd=folder,
+            env={},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(seconds)
+        finally:
+            _kill_group(process)
+        return process.returncode == 0 and Path(folder, "passed").exists()
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    """End the process and all that it has started."""
+    import os  # noqa: PLC0415 - `killpg` is not on Windows
+    import signal  # noqa: PLC0415 - as above
+
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

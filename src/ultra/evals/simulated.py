@@ -1,0 +1,324 @@
+"""Panels of simulated models, whose accuracies, error correlation and common failures are set by hand.
+
+What a strategy must come to on them is known from theory, so they show whether an evaluation measures what
+it says. They also cost nothing: `ultra eval --simulated NAME` shows a whole report.
+
+The model of errors has three parts. On a share of questions all models fail together. On others all share
+one difficulty: a model is right where it is below the model's accuracy. On the rest they err independently.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from itertools import combinations
+from math import prod, sqrt
+from random import Random
+from statistics import fmean
+from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
+
+from ultra._support.checks import check_count, check_number
+from ultra.clients.pricing import Price
+from ultra.errors import BadCall
+from ultra.evals.dataset import Dataset, Question
+from ultra.evals.panel import Panel, PanelHeader, PanelModel, Recorded, request_key
+from ultra.messages.chat import ChatMessage
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ultra.evals.replay import Missing
+    from ultra.messages.request import ModelRequest
+
+__all__ = ["SCENARIOS", "SimulatedModels", "SimulatedRecorder", "scenario"]
+
+_STEPS: Final = 60
+_KEPT: Final = 0.7
+"""How much of the chance to misread goes away where all candidates say the same."""
+_QUESTION_TOKENS: Final = 100
+_ANSWER_TOKENS: Final = 200
+_PRICE: Final = Price(input=1.0, output=4.0)
+_CANDIDATE: Final = re.compile(r"Candidate ([A-Z]{1,2})\b.{0,40}?<(\w+)>(.*?)</\2>", re.DOTALL)
+_NUMBER: Final = re.compile(r"The answer is (\d+)\.")
+_ALL_WRONG_HINT: Final = "give another all_wrong, correlation, or accuracies"
+
+
+class SimulatedModels(Struct, frozen=True, kw_only=True):
+    """Models with errors as they are set here.
+
+    Attributes:
+        accuracies: the share of questions on which each is right.
+        correlation: the mean correlation of the errors of two of them.
+        all_wrong: the share of questions on which all are wrong; None: what the correlation alone gives.
+        alike: the chance that a wrong answer is the wrong answer of the question; others differ.
+        again: the chance that a further sample of a model is right or wrong as its first one was; otherwise
+            it is drawn anew.
+        reading: the chance that a model that reads the others' answers picks a right one among them.
+        prices: dollars for a million tokens of each model, as a multiple of 1 for input and 4 for output.
+        questions: how many questions there are.
+        seed: draws all of it.
+
+    Raises:
+        BadCall: a number is out of its range, or no such errors are possible.
+    """
+
+    accuracies: tuple[float, ...]
+    correlation: float = 0.0
+    all_wrong: float | None = None
+    alike: float = 1.0
+    again: float = 0.75
+    reading: float = 0.8
+    prices: tuple[float, ...] = ()
+    questions: int = 400
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.accuracies:
+            raise BadCall("accuracies is empty; give one for each model, such as (0.7, 0.7, 0.7)")
+        for accuracy in self.accuracies:
+            check_number("an accuracy", accuracy, most=1)
+        for name in ("correlation", "alike", "again", "reading"):
+            check_number(name, getattr(self, name), most=1)
+        check_number("all_wrong", self.all_wrong, most=1, optional=True)
+        check_count("questions", self.questions)
+        if self.prices and len(self.prices) != len(self.accuracies):
+            raise BadCall(f"prices has {len(self.prices)} numbers; give one for each accuracy, or none")
+        self._errors()
+
+    # --- theory ----------------------------------------------------------------------------------------
+
+    def expected_all_wrong(self) -> float:
+        """Return the share of questions on which all models are wrong, as theory has it."""
+        return _all_wrong(self.accuracies, *self._errors())
+
+    def expected_majority(self) -> float:
+        """Return the accuracy of a majority vote of an odd number of models whose wrong answers are alike.
+
+        For independent models that is Condorcet's (1785).
+        """
+        common, shared = self._errors()
+        rates = [accuracy / (1 - common) for accuracy in self.accuracies] if common < 1 else []
+        if not rates:
+            return 0.0
+        needed = len(rates) // 2 + 1
+        together = sorted(rates, reverse=True)[needed - 1]
+        return (1 - common) * (shared * together + (1 - shared) * _at_least(rates, needed))
+
+    def expected_disagreement(self, one: int, other: int) -> float:
+        """Return the share of questions on which one of two models is right and the other wrong."""
+        both = _both_wrong(self.accuracies[one], self.accuracies[other], *self._errors())
+        return (1 - self.accuracies[one] - both) + (1 - self.accuracies[other] - both)
+
+    def _errors(self) -> tuple[float, float]:
+        """Return the share of common failures, and of the rest the share with a common difficulty."""
+        if self.all_wrong is None:
+            return 0.0, _shared(self.accuracies, 0.0, self.correlation)
+        low, high = 0.0, 1 - max(self.accuracies)
+        least, most = (self._all_wrong_with(common) for common in (low, high))
+        if least is None:
+            raise BadCall(f"a correlation of {self.correlation:g} is too high for these accuracies")
+        if most is None:  # so many common failures alone make the errors more correlated
+            for _ in range(_STEPS):
+                middle = (low + high) / 2
+                low, high = (middle, high) if self._all_wrong_with(middle) is not None else (low, middle)
+            high, low = low, 0.0
+            most = self._all_wrong_with(high)
+        if most is None or not least - 1e-9 <= self.all_wrong <= most + 1e-9:
+            raise BadCall(
+                f"all_wrong is {self.all_wrong:g}; with these accuracies and this correlation it is from "
+                f"{least:.3f} to {most or least:.3f}: {_ALL_WRONG_HINT}"
+            )
+        for _ in range(_STEPS):
+            middle = (low + high) / 2
+            found = self._all_wrong_with(middle)
+            low, high = (middle, high) if found is not None and found < self.all_wrong else (low, middle)
+        return low, _shared(self.accuracies, low, self.correlation)
+
+    def _all_wrong_with(self, common: float) -> float | None:
+        try:
+            shared = _shared(self.accuracies, common, self.correlation)
+        except BadCall:
+            return None
+        return _all_wrong(self.accuracies, common, shared)
+
+    # --- answers ---------------------------------------------------------------------------------------
+
+    def panel(self, name: str = "simulated") -> Panel:
+        """Return a panel of these models without any answer yet; `SimulatedRecorder` adds them."""
+        questions = tuple(
+            Question(
+                id=f"q{number}",
+                messages=(ChatMessage("user", f"Question {number}: which number is meant?"),),
+                gold=str(_right(number)),
+            )
+            for number in range(self.questions)
+        )
+        dataset = Dataset(name, questions)
+        prices = self.prices or (1.0,) * len(self.accuracies)
+        models = tuple(
+            PanelModel(
+                name=f"model-{chr(ord('a') + index)}",
+                identity=f"simulated, right {accuracy:.0%}",
+                price=Price(input=_PRICE.input * times, output=_PRICE.output * times),
+            )
+            for index, (accuracy, times) in enumerate(zip(self.accuracies, prices, strict=True))
+        )
+        header = PanelHeader(source=name, digest=dataset.digest, models=models, grader="number")
+        return Panel(header, dataset)
+
+    def right(self, number: int) -> list[bool]:
+        """Return which of the models are right on question `number`, in their first sample."""
+        common, shared = self._errors()
+        draw = Random(f"{self.seed}/{number}")
+        if draw.random() < common:
+            return [False] * len(self.accuracies)
+        one = draw.random() if draw.random() < shared else None
+        return [(draw.random() if one is None else one) < rate / (1 - common) for rate in self.accuracies]
+
+
+class SimulatedRecorder:
+    """Answers for simulated models, in the place of a `Recorder`."""
+
+    def __init__(self, models: SimulatedModels, panel: Panel) -> None:
+        self._models = models
+        self._panel = panel
+        self._indices = {name: index for index, name in enumerate(sorted(panel.models))}
+        self._first: dict[int, list[bool]] = {}
+
+    async def record(self, missing: Sequence[Missing]) -> bool:
+        """Answer all that is missing, and return True."""
+        for question, model, request in missing:
+            key = request_key(request)
+            if self._panel.find(question, model, key) is None:
+                self._panel.add(question, self._answer(question, model, request, key))
+        return True
+
+    def _answer(self, question: str, model: str, request: ModelRequest, key: str) -> Recorded:
+        number, index = int(question[1:]), self._indices[model]
+        draw = Random(f"{self._models.seed}/{question}/{model}/{key}")
+        candidates = _CANDIDATE.findall("\n".join(message.text for message in request.messages))
+        if candidates:
+            text = self._read(number, request, [(label, text) for label, _, text in candidates], draw)
+        else:
+            text = self._said(number, self._is_right(number, index, request.sample), draw)
+        tokens_in = _QUESTION_TOKENS + _ANSWER_TOKENS * len(candidates)
+        price = self._panel.models[model].price or _PRICE
+        return Recorded(
+            model=model,
+            key=key,
+            sample=request.sample,
+            text=text,
+            input_tokens=tokens_in,
+            output_tokens=_ANSWER_TOKENS,
+            cost=(tokens_in * price.input + _ANSWER_TOKENS * price.output) / 1_000_000,
+            seconds=round(draw.uniform(1.0, 3.0), 3),
+            finish="stop",
+        )
+
+    def _is_right(self, number: int, index: int, sample: int) -> bool:
+        if number not in self._first:
+            self._first[number] = self._models.right(number)
+        first = self._first[number][index]
+        if not sample:
+            return first
+        draw = Random(f"{self._models.seed}/{number}/{index}/{sample}")
+        return first if draw.random() < self._models.again else draw.random() < self._models.accuracies[index]
+
+    def _said(self, number: int, is_right: bool, draw: Random) -> str:  # noqa: FBT001 - one of two answers
+        right = _right(number)
+        if is_right:
+            return f"I have thought about it. The answer is {right}."
+        wrong = 1 if draw.random() < self._models.alike else draw.randint(2, 9)
+        return f"I have thought about it. The answer is {right + wrong}."
+
+    def _read(
+        self, number: int, request: ModelRequest, candidates: Sequence[tuple[str, str]], draw: Random
+    ) -> str:
+        """Return what a model writes that reads answers of others: its own, or grades of theirs."""
+        said = {label: found[1] for label, text in candidates if (found := _NUMBER.search(text)) is not None}
+        right = str(_right(number))
+        reading = self._models.reading
+        if len(set(said.values())) == 1:
+            reading += (1 - reading) * _KEPT
+        picked = right if right in said.values() and draw.random() < reading else None
+        if picked is None:
+            wrong = sorted({value for value in said.values() if value != right}) or [str(_right(number) + 1)]
+            picked = draw.choice(wrong)
+        if "grade" in (request.system or "").lower():
+            return "\n".join(f"{label}: {9 if value == picked else 3}" for label, value in said.items())
+        if "rank" in (request.system or "").lower():
+            return " > ".join(sorted(said, key=lambda label: (said[label] != picked, label)))
+        return f"I have read them all. The answer is {picked}."
+
+
+def _right(number: int) -> int:
+    return 1_000 + 10 * number
+
+
+def _at_least(rates: Sequence[float], needed: int) -> float:
+    """Return the chance that at least `needed` of independent events with these chances happen."""
+    chances = [1.0]
+    for rate in rates:
+        chances = [
+            (chances[count] if count < len(chances) else 0.0) * (1 - rate)
+            + (chances[count - 1] * rate if count else 0.0)
+            for count in range(len(chances) + 1)
+        ]
+    return sum(chances[needed:])
+
+
+def _all_wrong(accuracies: Sequence[float], common: float, shared: float) -> float:
+    rates = [accuracy / (1 - common) for accuracy in accuracies] if common < 1 else [0.0]
+    rest = shared * (1 - max(rates)) + (1 - shared) * prod(1 - rate for rate in rates)
+    return common + (1 - common) * rest
+
+
+def _both_wrong(one: float, other: float, common: float, shared: float) -> float:
+    return _all_wrong((one, other), common, shared)
+
+
+def _mean_correlation(accuracies: Sequence[float], common: float, shared: float) -> float:
+    found = []
+    for one, other in combinations(accuracies, 2):
+        spread = sqrt(one * (1 - one) * other * (1 - other))
+        if spread:
+            found.append((_both_wrong(one, other, common, shared) - (1 - one) * (1 - other)) / spread)
+    return fmean(found) if found else 0.0
+
+
+def _shared(accuracies: Sequence[float], common: float, correlation: float) -> float:
+    """Return the share of questions with a common difficulty that gives this mean correlation of errors."""
+    correlate = partial(_mean_correlation, accuracies, common)
+    least, most = correlate(0.0), correlate(1.0)
+    if not least - 1e-9 <= correlation <= most + 1e-9:
+        raise BadCall(
+            f"correlation is {correlation:g}; with these accuracies and common failures it lies between "
+            f"{least:.3f} and {most:.3f}"
+        )
+    low, high = 0.0, 1.0
+    for _ in range(_STEPS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if correlate(middle) < correlation else (low, middle)
+    return (low + high) / 2 if correlation > least else 0.0
+
+
+SCENARIOS: Final[dict[str, SimulatedModels]] = {
+    "independent": SimulatedModels(accuracies=(0.7, 0.7, 0.7)),
+    "correlated": SimulatedModels(accuracies=(0.7, 0.7, 0.7), correlation=0.45),
+    "common-failures": SimulatedModels(accuracies=(0.7,) * 5, correlation=0.2, all_wrong=0.079),
+    "different-errors": SimulatedModels(accuracies=(0.7, 0.7, 0.7), correlation=0.2, alike=0.3),
+    "one-strong": SimulatedModels(accuracies=(0.85, 0.6, 0.6), correlation=0.2, alike=0.5),
+    "weak-reader": SimulatedModels(accuracies=(0.8, 0.8, 0.8), correlation=0.2, alike=0.5, reading=0.4),
+    "strong-reader": SimulatedModels(accuracies=(0.7, 0.7, 0.7), correlation=0.45, reading=0.95),
+}
+"""Simulated panels by name, of 400 questions each."""
+
+
+def scenario(name: str) -> SimulatedModels:
+    """Return the simulated models of this name; raise `BadCall` if there are none."""
+    found = SCENARIOS.get(name)
+    if found is None:
+        raise BadCall(f"unknown simulated panel {name!r}; there are: {', '.join(SCENARIOS)}")
+    return found

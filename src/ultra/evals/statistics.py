@@ -1,0 +1,157 @@
+"""Intervals and measures of a report, by scipy where the extra ``eval`` is installed.
+
+Without it, the same are approximated: the interval of a mean difference by the normal distribution, that of
+a share by Wilson's formula, in place of the bootstrap and of the exact binomial one. `EXACT` says which.
+"""
+
+from __future__ import annotations
+
+import math
+from importlib.util import find_spec
+from statistics import NormalDist, fmean, stdev
+from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = [
+    "EXACT",
+    "Interval",
+    "auroc",
+    "correlation",
+    "detectable",
+    "effective_votes",
+    "exact_share",
+    "mean_difference",
+    "percentile",
+    "wilson",
+]
+
+EXACT: Final = find_spec("scipy") is not None
+"""Whether scipy is there."""
+
+RESAMPLES: Final = 4_000
+_SEED: Final = 20_240_613
+_LEVEL: Final = 0.95
+_POWER: Final = 0.8
+
+
+class Interval(Struct, frozen=True):
+    """A value with the ends of its interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether 0 is outside of it."""
+        return self.low > 0 or self.high < 0
+
+
+def wilson(successes: float, n: int, level: float = _LEVEL) -> Interval:
+    """Return the share of `successes` among `n` with its interval (Wilson, 1927).
+
+    `successes` may be a sum of scores between 0 and 1; then the interval is rather too wide.
+    """
+    if not n:
+        return Interval(0.0, 0.0, 1.0)
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    share = successes / n
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return Interval(share, max(0.0, middle - half), min(1.0, middle + half))
+
+
+def exact_share(successes: int, n: int, level: float = _LEVEL) -> Interval:
+    """Return a share with its exact interval (Clopper and Pearson, 1934); by Wilson's without scipy."""
+    if not EXACT or not n:
+        return wilson(successes, n, level)
+    from scipy.stats import binomtest  # type: ignore[import-untyped]  # noqa: PLC0415 - it takes long to import
+
+    found = binomtest(successes, n).proportion_ci(level, method="exact")
+    return Interval(successes / n, float(found.low), float(found.high))
+
+
+def mean_difference(differences: Sequence[float], level: float = _LEVEL) -> Interval:
+    """Return the mean of paired differences with its interval, by resampling the pairs (Efron, 1979)."""
+    n = len(differences)
+    mean = fmean(differences) if n else 0.0
+    if len(set(differences)) <= 1:
+        # Nothing differs, so nothing can be resampled; what could hide in n pairs that agree is not 0.
+        unseen = 1 - (1 - level) ** (1 / n) if n else 1.0
+        return Interval(mean, mean - unseen, mean + unseen)
+    if EXACT:
+        import numpy as np  # noqa: PLC0415 - comes with scipy
+        from scipy.stats import bootstrap  # noqa: PLC0415 - it takes long to import
+
+        found = bootstrap(
+            (np.asarray(differences, dtype=float),),
+            np.mean,
+            confidence_level=level,
+            n_resamples=RESAMPLES,
+            batch=500,
+            method="percentile",
+            rng=np.random.default_rng(_SEED),
+        ).confidence_interval
+        return Interval(mean, float(found.low), float(found.high))
+    half = NormalDist().inv_cdf((1 + level) / 2) * stdev(differences) / math.sqrt(n)
+    return Interval(mean, mean - half, mean + half)
+
+
+def detectable(differences: Sequence[float], level: float = _LEVEL) -> float:
+    """Return the smallest true difference that so many pairs show with a power of 80 %.
+
+    It is taken from how much the pairs vary; where none differs, one pair in n is taken to.
+    """
+    n = len(differences)
+    if n < 2:  # noqa: PLR2004 - one pair does not vary
+        return 1.0
+    spread = stdev(differences) or math.sqrt(1 / n)
+    normal = NormalDist()
+    z = normal.inv_cdf((1 + level) / 2) + normal.inv_cdf(_POWER)
+    return z * spread / math.sqrt(n)
+
+
+def auroc(confidences: Sequence[float], right: Sequence[bool]) -> float | None:
+    """Return the chance that a right answer has a higher confidence than a wrong one; ties count half.
+
+    None: there are no right ones, or no wrong ones.
+    """
+    pairs = sorted(zip(confidences, right, strict=True))
+    positives = sum(right)
+    negatives = len(pairs) - positives
+    if not positives or not negatives:
+        return None
+    ranks, index = 0.0, 0
+    while index < len(pairs):
+        end = index
+        while end < len(pairs) and pairs[end][0] == pairs[index][0]:
+            end += 1
+        ranks += (index + 1 + end) / 2 * sum(is_right for _, is_right in pairs[index:end])
+        index = end
+    return (ranks - positives * (positives + 1) / 2) / (positives * negatives)
+
+
+def correlation(one: Sequence[float], other: Sequence[float]) -> float | None:
+    """Return the correlation of two series; None: one of them does not vary."""
+    n = len(one)
+    if not n:
+        return None
+    mean_one, mean_other = fmean(one), fmean(other)
+    product = sum((a - mean_one) * (b - mean_other) for a, b in zip(one, other, strict=True))
+    squares = sum((a - mean_one) ** 2 for a in one) * sum((b - mean_other) ** 2 for b in other)
+    return product / math.sqrt(squares) if squares else None
+
+
+def effective_votes(members: int, mean_correlation: float) -> float:
+    """Return how many independent voters `members` with this mean correlation of errors are worth (Kish)."""
+    return members / (1 + (members - 1) * max(0.0, mean_correlation))
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Return the value below which this share of the values lies; the nearest one."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, max(0, math.ceil(share * len(ordered)) - 1))] if ordered else 0.0
