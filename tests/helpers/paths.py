@@ -18,6 +18,12 @@ WIRE = SHARED / "wire"
 NO_RECORDINGS = f"no recorded exchanges: {WIRE} is absent"
 """Why tests that need them are skipped."""
 
+PANELS = SHARED / "panels"
+"""Recorded answers of real models to questions with known answers."""
+
+NO_PANELS = f"no recorded panels: {PANELS} is absent"
+"""Why tests that need them are skipped."""
+
 CASES = SHARED / "cases"
 """Public fault reports, each a script that exits 0 where Ultra behaves right."""
 

@@ -30,7 +30,7 @@ def evaluate(
         typer.Argument(
             metavar="[DATA.jsonl]",
             show_default=False,
-            help="The questions, one a line: an object with prompt or messages, gold, grader, tag, schema, id.",
+            help="The questions, one a line: objects with prompt or messages, gold, grader, tag, schema, id.",
         ),
     ] = None,
     *,

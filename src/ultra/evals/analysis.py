@@ -34,6 +34,8 @@ __all__ = ["Measured", "findings_of"]
 _RIGHT: Final = 0.5
 """A score above this counts as right where right and wrong are told apart."""
 _BINS: Final = 5
+FEWEST_JUDGED: Final = 20
+"""So few questions do not tell how much the pairs vary, so no verdict is given on fewer."""
 
 
 class Measured(NamedTuple):
@@ -106,6 +108,8 @@ class _Comparing(NamedTuple):
         pairs = [a - b for a, b in zip(arm.scores, baseline.scores, strict=True)]
         judged = mean_difference(pairs, 1 - 0.05 / self.judged)
         verdict: Verdict = "helps" if judged.low > 0 else "hurts" if judged.high < 0 else "no evidence"
+        if len(pairs) < FEWEST_JUDGED:
+            verdict = "no evidence"
         return Comparison(
             baseline=baseline.arm.name,
             difference=mean_difference(pairs),

@@ -45,7 +45,7 @@ class PanelModel(Struct, frozen=True, kw_only=True, omit_defaults=True):
     context_window: int | None = None
 
 
-class PanelHeader(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class PanelHeader(Struct, frozen=True, kw_only=True):
     """The first line of a panel file.
 
     Attributes:

@@ -10,7 +10,7 @@ one difficulty: a model is right where it is below the model's accuracy. On the 
 from __future__ import annotations
 
 import re
-from functools import partial
+from functools import lru_cache, partial
 from itertools import combinations
 from math import prod, sqrt
 from random import Random
@@ -113,35 +113,7 @@ class SimulatedModels(Struct, frozen=True, kw_only=True):
 
     def _errors(self) -> tuple[float, float]:
         """Return the share of common failures, and of the rest the share with a common difficulty."""
-        if self.all_wrong is None:
-            return 0.0, _shared(self.accuracies, 0.0, self.correlation)
-        low, high = 0.0, 1 - max(self.accuracies)
-        least, most = (self._all_wrong_with(common) for common in (low, high))
-        if least is None:
-            raise BadCall(f"a correlation of {self.correlation:g} is too high for these accuracies")
-        if most is None:  # so many common failures alone make the errors more correlated
-            for _ in range(_STEPS):
-                middle = (low + high) / 2
-                low, high = (middle, high) if self._all_wrong_with(middle) is not None else (low, middle)
-            high, low = low, 0.0
-            most = self._all_wrong_with(high)
-        if most is None or not least - 1e-9 <= self.all_wrong <= most + 1e-9:
-            raise BadCall(
-                f"all_wrong is {self.all_wrong:g}; with these accuracies and this correlation it is from "
-                f"{least:.3f} to {most or least:.3f}: {_ALL_WRONG_HINT}"
-            )
-        for _ in range(_STEPS):
-            middle = (low + high) / 2
-            found = self._all_wrong_with(middle)
-            low, high = (middle, high) if found is not None and found < self.all_wrong else (low, middle)
-        return low, _shared(self.accuracies, low, self.correlation)
-
-    def _all_wrong_with(self, common: float) -> float | None:
-        try:
-            shared = _shared(self.accuracies, common, self.correlation)
-        except BadCall:
-            return None
-        return _all_wrong(self.accuracies, common, shared)
+        return _solved(self.accuracies, self.correlation, self.all_wrong)
 
     # --- answers ---------------------------------------------------------------------------------------
 
@@ -302,6 +274,47 @@ def _shared(accuracies: Sequence[float], common: float, correlation: float) -> f
         middle = (low + high) / 2
         low, high = (middle, high) if correlate(middle) < correlation else (low, middle)
     return (low + high) / 2 if correlation > least else 0.0
+
+
+@lru_cache(maxsize=64)
+def _solved(
+    accuracies: tuple[float, ...], correlation: float, all_wrong: float | None
+) -> tuple[float, float]:
+    """Return the share of common failures, and of the rest the share with a common difficulty."""
+    if all_wrong is None:
+        return 0.0, _shared(accuracies, 0.0, correlation)
+    low, high = 0.0, 1 - max(accuracies)
+    least, most = (_all_wrong_with(accuracies, common, correlation) for common in (low, high))
+    if least is None:
+        raise BadCall(f"a correlation of {correlation:g} is too high for these accuracies")
+    if most is None:  # so many common failures alone make the errors more correlated
+        for _ in range(_STEPS):
+            middle = (low + high) / 2
+            low, high = (
+                (middle, high)
+                if _all_wrong_with(accuracies, middle, correlation) is not None
+                else (low, middle)
+            )
+        high, low = low, 0.0
+        most = _all_wrong_with(accuracies, high, correlation)
+    if most is None or not least - 1e-9 <= all_wrong <= most + 1e-9:
+        raise BadCall(
+            f"all_wrong is {all_wrong:g}; with these accuracies and this correlation it is from "
+            f"{least:.3f} to {most or least:.3f}: {_ALL_WRONG_HINT}"
+        )
+    for _ in range(_STEPS):
+        middle = (low + high) / 2
+        found = _all_wrong_with(accuracies, middle, correlation)
+        low, high = (middle, high) if found is not None and found < all_wrong else (low, middle)
+    return low, _shared(accuracies, low, correlation)
+
+
+def _all_wrong_with(accuracies: Sequence[float], common: float, correlation: float) -> float | None:
+    try:
+        shared = _shared(accuracies, common, correlation)
+    except BadCall:
+        return None
+    return _all_wrong(accuracies, common, shared)
 
 
 SCENARIOS: Final[dict[str, SimulatedModels]] = {

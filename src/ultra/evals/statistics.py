@@ -7,9 +7,10 @@ a share by Wilson's formula, in place of the bootstrap and of the exact binomial
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from importlib.util import find_spec
 from statistics import NormalDist, fmean, stdev
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 
@@ -85,20 +86,27 @@ def mean_difference(differences: Sequence[float], level: float = _LEVEL) -> Inte
         return Interval(mean, mean - unseen, mean + unseen)
     if EXACT:
         import numpy as np  # noqa: PLC0415 - comes with scipy
-        from scipy.stats import bootstrap  # noqa: PLC0415 - it takes long to import
 
-        found = bootstrap(
-            (np.asarray(differences, dtype=float),),
-            np.mean,
-            confidence_level=level,
-            n_resamples=RESAMPLES,
-            batch=500,
-            method="percentile",
-            rng=np.random.default_rng(_SEED),
-        ).confidence_interval
-        return Interval(mean, float(found.low), float(found.high))
+        low, high = np.quantile(_resampled(tuple(differences)), [(1 - level) / 2, (1 + level) / 2])
+        return Interval(mean, float(low), float(high))
     half = NormalDist().inv_cdf((1 + level) / 2) * stdev(differences) / math.sqrt(n)
     return Interval(mean, mean - half, mean + half)
+
+
+@lru_cache(maxsize=8)
+def _resampled(differences: tuple[float, ...]) -> Any:  # noqa: ANN401 - of an optional package
+    """Return the means of resampled differences; the intervals of several levels are read from them."""
+    import numpy as np  # noqa: PLC0415 - comes with scipy
+    from scipy.stats import bootstrap  # noqa: PLC0415 - it takes long to import
+
+    return bootstrap(
+        (np.asarray(differences, dtype=float),),
+        np.mean,
+        n_resamples=RESAMPLES,
+        batch=500,
+        method="percentile",
+        rng=np.random.default_rng(_SEED),
+    ).bootstrap_distribution
 
 
 def detectable(differences: Sequence[float], level: float = _LEVEL) -> float:

@@ -1,0 +1,118 @@
+"""What strategies gain, measured: the tables of docs/quality.md.
+
+``python -m benchmarks.quality FOLDER`` reads the recorded panels in the folder (gsm and math-l5, text and
+labels), adds simulated ones, and prints Markdown.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ultra.evals.arms import strategy_arm
+from ultra.evals.evaluation import Evaluation, default_arms
+from ultra.evals.panel import Panel
+from ultra.evals.report_text import markdown_table
+from ultra.evals.simulated import SCENARIOS, SimulatedRecorder
+from ultra.evals.tables import Table
+
+if TYPE_CHECKING:
+    from ultra.evals.findings import Findings
+
+CHEAP = ("gpt-4o-mini-2024-07-18", "claude-3-haiku-20240307", "gemini-1.5-flash")
+PANELS = (
+    ("MATH level 5, six of equal strength", "math-l5.text.jsonl.gz", None),
+    (
+        "MATH level 5, three of equal strength",
+        "math-l5.labels.jsonl.gz",
+        ("Qwen2.5-72B-Instruct", "claude-3-5-sonnet-20241022", "gpt-4o-2024-08-06"),
+    ),
+    (
+        "MATH level 5, one strong and two weak",
+        "math-l5.labels.jsonl.gz",
+        ("o1-mini-2024-09-12", "claude-3-haiku-20240307", "gemma-2-9b-it"),
+    ),
+    ("GSM8K, six small and cheap ones", "gsm.text.jsonl.gz", None),
+    ("GSM8K, three cheap ones", "gsm.labels.jsonl.gz", CHEAP),
+    (
+        "GSM8K, one strong and two weak",
+        "gsm.labels.jsonl.gz",
+        ("claude-3-5-sonnet-20241022", "Qwen2-7B-Instruct", "gemma-2-2b-it"),
+    ),
+)
+SHOWN = {"strategy", "best", "oracle", "samples"}
+
+
+def main(folder: str) -> None:
+    """Print all tables."""
+    print("## Recorded panels\n")
+    for title, file, models in PANELS:
+        panel = Panel.open(Path(folder, file))
+        if models is not None:
+            panel.only(models)
+        arms = [strategy_arm("vote"), strategy_arm("best_of")]
+        _show(title, Evaluation(panel, arms, unrecorded="fail").run())
+    print("## Simulated panels\n")
+    for name, simulated in SCENARIOS.items():
+        panel = simulated.panel(name)
+        recorder = SimulatedRecorder(simulated, panel)
+        findings = Evaluation(panel, default_arms()[0], recorder=recorder).run()
+        theory = (
+            f"theory: vote {simulated.expected_majority():.1%}"
+            if simulated.alike == 1
+            else "theory: vote open"
+        )
+        _show(name, findings, f"{theory}, all wrong {simulated.expected_all_wrong():.1%}. ")
+
+
+def _show(title: str, findings: Findings, more: str = "") -> None:
+    panel = findings.panel
+    print(f"### {title}\n")
+    correlation = "-" if panel.mean_correlation is None else f"{panel.mean_correlation:.2f}"
+    votes = "-" if panel.effective_votes is None else f"{panel.effective_votes:.1f}"
+    print(
+        f"{more}n = {findings.questions}; all wrong {panel.all_wrong.value:.1%} "
+        f"[{panel.all_wrong.low:.1%}, {panel.all_wrong.high:.1%}]; correlation of errors {correlation}; "
+        f"{votes} effective votes of {len(findings.members)}; best member {panel.gap * 100:.1f} points above "
+        "the mean of the others.\n"
+    )
+    rows = []
+    for arm in findings.arms:
+        if arm.kind not in SHOWN:
+            continue
+        beside = arm.versus_best
+        rows.append(
+            (
+                arm.name,
+                f"{arm.accuracy.value:.1%}",
+                "-"
+                if beside is None
+                else f"{beside.difference.value * 100:+.1f} [{beside.difference.low * 100:+.1f}, "
+                f"{beside.difference.high * 100:+.1f}]",
+                "-" if beside is None else f"{beside.detectable * 100:.1f}",
+                arm.verdict or "-",
+                f"{arm.calls:.2f}",
+                "-" if arm.cost is None else f"{arm.cost * 1000:.3g}",
+                "-" if arm.confidence_auroc is None else f"{arm.confidence_auroc:.2f}",
+            )
+        )
+    columns = (
+        "arm",
+        "right",
+        "points over the best",
+        "detectable",
+        "verdict",
+        "calls",
+        "$ per 1,000",
+        "AUROC",
+    )
+    print("\n".join(markdown_table(Table("", columns, tuple(rows)))), "\n")
+    for arm in findings.arms:
+        if arm.note and arm.kind == "strategy":
+            print(f"- {arm.name}: {arm.note}.")
+    print()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

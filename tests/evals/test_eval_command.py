@@ -1,0 +1,89 @@
+"""`ultra eval` as a real process."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from typing import TYPE_CHECKING
+
+import pytest
+
+from helpers.command_line import run_ultra
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SIMULATED = (
+    "eval",
+    "--simulated",
+    "different-errors",
+    "--limit",
+    "24",
+    "--samples",
+    "2",
+    "--strategy",
+    "vote",
+)
+
+
+async def test_it_writes_the_report_in_every_form(tmp_path: Path) -> None:
+    files = {name: tmp_path / name for name in ("r.html", "r.md", "fit.toml")}
+    done = await run_ultra(
+        *SIMULATED,
+        "--html",
+        str(files["r.html"]),
+        "--markdown",
+        str(files["r.md"]),
+        "--fit",
+        str(files["fit.toml"]),
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    text = done.stdout.decode()
+    for part in (
+        "ACCURACY",
+        "verdict",
+        "detectable",
+        "best member",
+        "oracle",
+        "ceiling",
+        "AUROC",
+        "power of 80 %",
+    ):
+        assert part in text
+    page = files["r.html"].read_text("utf-8")
+    assert page.count("<svg") == 3
+    for outside in ("<script", 'http-equiv="refresh', "src=", "@import", "<link"):
+        assert outside not in page
+    assert "| vote |" in files["r.md"].read_text("utf-8")
+    assert len(tomllib.loads(files["fit.toml"].read_text("utf-8"))["models"]) == 3
+
+
+async def test_it_prints_one_document_for_programs() -> None:
+    done = await run_ultra(*SIMULATED, "--json")
+    found = json.loads(done.stdout)
+    assert (found["questions"], found["grader"]) == (24, "number")
+    assert {"vote", "oracle", "best member", "random member"} <= {arm["name"] for arm in found["arms"]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ((), "give one of: DATA.jsonl"),
+        (("--simulated", "nope"), "there are: independent"),
+        ((*SIMULATED[1:], "--strategy", "nope"), "unknown strategy 'nope'; there are: synthesize, vote"),
+        ((*SIMULATED[1:], "--strategy", 'vote={"colour": 1}'), "no option 'colour'"),
+        ((*SIMULATED[1:], "--strategy", "vote={"), "the options are no JSON"),
+        ((*SIMULATED[1:], "--grader", "nope"), "unknown grader 'nope'"),
+        ((*SIMULATED[1:], "--models", "model-z"), "no model 'model-z'; it has: model-a"),
+        ((*SIMULATED[1:], "--judge", "model-z"), "no such model"),
+        ((*SIMULATED[1:], "--max-cost", "1"), "no model is asked here"),
+        ((*SIMULATED[1:], "--unrecorded", "x"), "give stop or fail"),
+        (("none.jsonl", "--unrecorded", "fail"), "--unrecorded is for --replay"),
+        (("none.jsonl", "--model", "local:careful"), "cannot be read"),
+    ],
+)
+async def test_bad_usage_is_one_line_that_names_the_choices(arguments: tuple[str, ...], told: str) -> None:
+    done = await run_ultra("eval", *arguments)
+    assert done.returncode == 2
+    assert told in done.stderr.decode()
+    assert len(done.stderr.decode().splitlines()) == 1

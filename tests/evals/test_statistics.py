@@ -1,0 +1,96 @@
+"""The statistics of a report, against known values."""
+
+from __future__ import annotations
+
+import tomllib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ultra.evals import statistics
+from ultra.evals.fitting import fitted_toml, fitted_weights
+from ultra.evals.statistics import (
+    auroc,
+    correlation,
+    detectable,
+    effective_votes,
+    exact_share,
+    mean_difference,
+    percentile,
+    wilson,
+)
+
+
+def test_wilsons_interval_is_the_published_one() -> None:
+    found = wilson(81, 263)
+    assert (found.low, found.high) == pytest.approx((0.2553, 0.3662), abs=1e-4)
+
+
+def test_the_exact_interval_of_no_case_is_the_rule_of_three() -> None:
+    assert exact_share(0, 100).high == pytest.approx(0.0362, abs=1e-4)
+
+
+def test_paired_differences_have_an_interval_that_is_the_same_each_time() -> None:
+    pairs = [1.0] * 30 + [-1.0] * 10 + [0.0] * 160
+    found = mean_difference(pairs)
+    assert found == mean_difference(pairs)
+    assert found.value == pytest.approx(0.1)
+    assert (found.low, found.high) == pytest.approx((0.04, 0.16), abs=0.015)
+
+
+def test_where_nothing_differs_the_interval_says_what_could_hide() -> None:
+    found = mean_difference([0.0] * 100)
+    assert found.low < 0 < found.high
+    assert found.high == pytest.approx(0.0295, abs=0.001)
+
+
+def test_without_scipy_the_intervals_are_about_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = [1.0] * 30 + [-1.0] * 10 + [0.0] * 160
+    exact = mean_difference(pairs)
+    monkeypatch.setattr(statistics, "EXACT", False)
+    plain = mean_difference(pairs)
+    assert (plain.low, plain.high) == pytest.approx((exact.low, exact.high), abs=0.01)
+
+
+def test_five_points_with_15_percent_discordant_pairs_need_about_460_questions() -> None:
+    pairs = [1.0] * 46 + [-1.0] * 23 + [0.0] * 391
+    assert detectable(pairs) == pytest.approx(0.05, abs=0.003)
+
+
+def test_the_area_under_the_curve_counts_ties_half() -> None:
+    assert auroc([0.9, 0.8, 0.2], [True, True, False]) == 1
+    assert auroc([0.5, 0.5], [True, False]) == 0.5
+    assert auroc([0.1, 0.2], [True, True]) is None
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=2, max_size=30))
+def test_the_area_under_the_curve_is_the_share_of_pairs(rows: list[tuple[float, bool]]) -> None:
+    right = [value for value, is_right in rows if is_right]
+    wrong = [value for value, is_right in rows if not is_right]
+    found = auroc([value for value, _ in rows], [is_right for _, is_right in rows])
+    if not right or not wrong:
+        assert found is None
+        return
+    pairs = [1.0 if r > w else 0.5 if r == w else 0.0 for r in right for w in wrong]
+    assert found == pytest.approx(sum(pairs) / len(pairs))
+
+
+def test_small_measures() -> None:
+    assert correlation([0, 1, 0, 1], [0, 1, 0, 1]) == pytest.approx(1)
+    assert correlation([0, 0], [0, 1]) is None
+    assert effective_votes(9, 0.4375) == pytest.approx(2)
+    assert percentile([1, 2, 3, 4], 0.5) == 2
+    assert percentile([], 0.5) == 0
+
+
+def test_fitted_weights_are_log_odds_and_never_take_a_vote_away() -> None:
+    weights = fitted_weights({"a": [1.0] * 90 + [0.0] * 10, "b": [1.0] * 50 + [0.0] * 50, "c": [0.0] * 9})
+    assert weights["a"] == 1
+    assert 0 < weights["b"] <= 0.01
+    assert 0 < weights["c"] <= 0.01
+
+
+def test_fitted_weights_are_lines_of_the_configuration() -> None:
+    text = fitted_toml({"gpt": [1.0, 0.0, 1.0], 'a "b"/c': [1.0]}, source="d.jsonl")
+    assert set(tomllib.loads(text)["models"]) == {"gpt", 'a "b"/c'}
