@@ -26,7 +26,7 @@ SIMULATED = (
     "--limit",
     "24",
     "--samples",
-    "2",
+    "1",
     "--strategy",
     "vote",
 )

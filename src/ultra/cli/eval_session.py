@@ -128,7 +128,7 @@ def run(wanted: Wanted, *, verbose: int = 0) -> int:
 
 
 class _Signals:
-    """Notes Ctrl-C and SIGTERM inside its block, and stops the recorder, so that no actor breaks off midway."""
+    """Notes Ctrl-C and SIGTERM inside its block, and stops the recorder, so that no actor breaks off."""
 
     def __init__(self) -> None:
         self.caught: list[int] = []
