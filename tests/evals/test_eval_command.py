@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import sys
 import tomllib
 from typing import TYPE_CHECKING
 
 import pytest
 
 from helpers.command_line import run_ultra
+from ultra.errors import MissingExtra
+from ultra.evals.evaluation import Evaluation
+from ultra.evals.plots import plots_of
+from ultra.evals.report_text import as_text
+from ultra.evals.simulated import SimulatedModels, SimulatedRecorder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +26,7 @@ SIMULATED = (
     "--limit",
     "24",
     "--samples",
-    "2",
+    "1",
     "--strategy",
     "vote",
 )
@@ -87,3 +93,16 @@ async def test_bad_usage_is_one_line_that_names_the_choices(arguments: tuple[str
     assert done.returncode == 2
     assert told in done.stderr.decode()
     assert len(done.stderr.decode().splitlines()) == 1
+
+
+def test_without_matplotlib_plots_are_refused_with_the_name_of_the_extra(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    models = SimulatedModels(accuracies=(0.7, 0.6), questions=4)
+    panel = models.panel()
+    recorder = SimulatedRecorder(models, panel)
+    findings = Evaluation(panel, [], recorder=recorder, most_samples=1).run()  # type: ignore[arg-type]
+    assert as_text(findings)
+    with pytest.raises(MissingExtra, match="'eval'"):
+        plots_of(findings)

@@ -118,13 +118,16 @@ def test_answers_that_arrived_before_an_interruption_are_kept(tmp_path: Path) ->
 
     def interrupt(progress: Progress) -> None:
         if progress.done == 5:
-            raise KeyboardInterrupt
+            recorder.stop()
 
-    with (
-        Panel.create(path, header_of(dataset, "a", "b", "c"), dataset) as panel,
-        pytest.raises((KeyboardInterrupt, BaseExceptionGroup)),
-    ):
-        evaluate(panel, usual(), on_progress=interrupt, concurrency=1)
+    with Panel.create(path, header_of(dataset, "a", "b", "c"), dataset) as panel:
+        recorder = Recorder(panel, usual().make, on_progress=interrupt, concurrency=1)
+        arms = [strategy_arm("vote")]
+        evaluation = Evaluation(
+            panel, arms, grader="number", recorder=recorder, interrupted=lambda: recorder.asked == 5
+        )
+        with pytest.raises(KeyboardInterrupt):
+            evaluation.run()
     assert len(Panel.open(path)) == 5
     models = usual()
     with Panel.open(path, append=True) as panel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections import Counter
 from contextlib import contextmanager
@@ -98,12 +99,14 @@ def run(wanted: Wanted, *, verbose: int = 0) -> int:
     arms = [_arm(text) for text in wanted.strategies] or None
     if wanted.html is not None:
         _check_plots()
+    signals = _Signals()
     try:
-        findings, evaluation = _measured(wanted, arms)
-    except BaseExceptionGroup as group:
-        if group.subgroup(KeyboardInterrupt) is not None:
-            raise KeyboardInterrupt from None
-        raise
+        with signals:
+            findings, evaluation = _measured(wanted, arms, signals)
+    except KeyboardInterrupt:
+        if not signals.caught:
+            raise
+        return 128 + signals.caught[0]
     if wanted.fit is not None:
         remarks = [
             "A vote with these weights, fitted on one half and measured on the other:",
@@ -124,10 +127,38 @@ def run(wanted: Wanted, *, verbose: int = 0) -> int:
     return 0
 
 
-def _measured(wanted: Wanted, arms: list[Arm] | None) -> tuple[Findings, Evaluation]:
+class _Signals:
+    """Notes Ctrl-C and SIGTERM inside its block, and stops the recorder, so that no actor breaks off."""
+
+    def __init__(self) -> None:
+        self.caught: list[int] = []
+        self.recorder: Recorder | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        numbers = [signal.SIGTERM, signal.SIGINT]
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a job in the background of a shell
+            numbers.remove(signal.SIGINT)
+        self._before = {number: signal.signal(number, self._note) for number in numbers}
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def __call__(self) -> bool:
+        """Return whether a signal came."""
+        return bool(self.caught)
+
+    def _note(self, number: int, _: object) -> None:
+        self.caught.append(number)
+        if self.recorder is not None:
+            self.recorder.stop()
+
+
+def _measured(wanted: Wanted, arms: list[Arm] | None, signals: _Signals) -> tuple[Findings, Evaluation]:
     settings: dict[str, Any] = {} if wanted.judge is None else {"judge": wanted.judge}
     if wanted.data is not None:
-        return _recorded(wanted, arms, settings)
+        return _recorded(wanted, arms, settings, signals)
     recorder: Any = None
     if wanted.simulated is not None:
         models = scenario(wanted.simulated)
@@ -148,12 +179,13 @@ def _measured(wanted: Wanted, arms: list[Arm] | None) -> tuple[Findings, Evaluat
         settings=settings,
         unrecorded=wanted.unrecorded,
         most_samples=wanted.samples,
+        interrupted=signals,
     )
     return evaluation.run(), evaluation
 
 
 def _recorded(
-    wanted: Wanted, arms: list[Arm] | None, settings: dict[str, Any]
+    wanted: Wanted, arms: list[Arm] | None, settings: dict[str, Any], signals: _Signals
 ) -> tuple[Findings, Evaluation]:
     """Measure questions that models are asked, as far as they were not asked before."""
     path = wanted.data or Path()
@@ -190,6 +222,7 @@ def _recorded(
                 concurrency=wanted.concurrency,
                 on_progress=on_progress,
             )
+            signals.recorder = recorder
             evaluation = Evaluation(
                 panel,
                 arms,
@@ -198,6 +231,7 @@ def _recorded(
                 recorder=recorder,
                 settings=live.settings | settings,
                 most_samples=wanted.samples,
+                interrupted=signals,
             )
             findings = evaluation.run()
         panel.dataset = dataset

@@ -86,7 +86,7 @@ class Evaluation:
         settings: arguments of the orchestrator that all runs have, such as `quorum` and `judge`.
         unrecorded: see `Unrecorded`; without a recorder.
         most_samples: how many samples of one model are asked for a baseline at most.
-        on_arm: called with the name of each arm when it has been replayed.
+        interrupted: says after each arm and each round of requests whether to end with `KeyboardInterrupt`.
 
     Raises:
         BadCall: a grader or a gold is not allowed.
@@ -103,7 +103,7 @@ class Evaluation:
         settings: Mapping[str, Any] | None = None,
         unrecorded: Unrecorded = "stop",
         most_samples: int = _MOST_SAMPLES,
-        on_arm: Callable[[str], None] = lambda _: None,
+        interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
         self.panel = panel
         self._grader = grader or panel.header.grader
@@ -112,7 +112,7 @@ class Evaluation:
         self._settings = dict(settings or {})
         self._unrecorded: Unrecorded = "stop" if recorder is not None else unrecorded
         self._most_samples = most_samples
-        self._on_arm = on_arm
+        self._interrupted = interrupted
         self._left_out: dict[str, str] = {}
         self._notices: list[str] = []
         if arms is None:
@@ -213,11 +213,21 @@ class Evaluation:
                 found = replay(self.panel, arm, pending, settings=self._settings, unrecorded=self._for(arm))
                 known.update(found.outcomes)
                 missing += found.missing
-                self._on_arm(arm.name)
+                self._check_interrupted()
             if not missing or self._recorder is None:
                 return True
-            if not trio.run(self._recorder.record, missing):
+            if not self._recorded(missing):
                 return False
+
+    def _recorded(self, missing: Sequence[Missing]) -> bool:
+        """Ask what is missing; return whether all of it was asked."""
+        done = self._recorder is not None and trio.run(self._recorder.record, missing)
+        self._check_interrupted()
+        return done
+
+    def _check_interrupted(self) -> None:
+        if self._interrupted():
+            raise KeyboardInterrupt
 
     def _for(self, arm: Arm) -> Unrecorded:
         return "stop" if arm.kind in {"member", "samples"} else self._unrecorded
@@ -275,7 +285,7 @@ class Evaluation:
             if self._verdict(question, text, grader) is None
         ]
         if missing and self._recorder is not None:
-            trio.run(self._recorder.record, missing)
+            self._recorded(missing)
         for question, text, grader in asked:
             score = self._verdict(question, text, grader)
             if score is None:

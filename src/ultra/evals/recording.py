@@ -72,6 +72,15 @@ class Recorder:
         self.cost = 0.0
         self._seconds = 0.0
         self._under_way = 0
+        self._stopped = False
+        self._running: tuple[trio.lowlevel.TrioToken, trio.CancelScope] | None = None
+
+    def stop(self) -> None:
+        """Cancel the calls under way, and let no more begin; a signal handler may call this."""
+        self._stopped = True
+        if self._running is not None:
+            token, scope = self._running
+            token.run_sync_soon(scope.cancel)
 
     @property
     def is_spent(self) -> bool:
@@ -93,7 +102,7 @@ class Recorder:
         began, before = trio.current_time(), self.asked
 
         async def work() -> None:
-            while waiting and not self.is_spent:
+            while waiting and not (self.is_spent or self._stopped):
                 (question, model, key), request = waiting.pop()
                 self._under_way += 1
                 try:
@@ -105,10 +114,17 @@ class Recorder:
                 self.cost += answer.cost or 0.0
                 self._tell(total, (trio.current_time() - began) / (self.asked - before))
 
-        async with orchestrator, trio.open_nursery() as nursery:
-            for _ in range(min(self._concurrency, len(waiting))):
-                nursery.start_soon(work)
-        return not waiting
+        # Inside the orchestrator: its actors end in order, whatever stops the work.
+        async with orchestrator:
+            with trio.CancelScope() as scope:
+                self._running = trio.lowlevel.current_trio_token(), scope
+                try:
+                    async with trio.open_nursery() as nursery:
+                        for _ in range(min(self._concurrency, len(waiting))):
+                            nursery.start_soon(work)
+                finally:
+                    self._running = None
+        return not (waiting or self._stopped)
 
     def _tell(self, total: int, seconds_each: float) -> None:
         left = total - self.asked
