@@ -5,7 +5,6 @@ It knows no web framework and no server. `Service.answering` is all that a door 
 
 from __future__ import annotations
 
-import re
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -13,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 
 from ultra._support.log import get_logger
-from ultra._support.randomness import new_id
 from ultra.clients.http.client import DEPTH_HEADER
 from ultra.errors import BadCall, MissingExtra
 from ultra.service.access import LocalOnly
+from ultra.service.error_shapes import error_body, is_anthropic, request_name
 from ultra.service.http import Reply, json_reply
 from ultra.service.problems import Problem, problem_of
 from ultra.service.routes import find_route
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Service"]
 
-_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 _log = get_logger("ultra.service")
 
@@ -120,15 +118,17 @@ class Service:
             try:
                 reply = await self._answer(request, held)
             except Problem as problem:
-                reply = self.refusal(problem)
+                reply = self.refusal(problem, request.path, request.headers)
             except Exception as error:  # noqa: BLE001 - the client gets an answer, whatever it is
                 _log.error("request failed", path=request.path, exc_info=error)
-                reply = self.refusal(problem_of(error))
+                reply = self.refusal(problem_of(error), request.path, request.headers)
             yield named(reply, request)
 
-    def refusal(self, problem: Problem) -> Reply:
-        """Return the reply that tells of a problem."""
-        return json_reply(problem.as_openai(), problem.status, problem.headers)
+    def refusal(self, problem: Problem, path: str, headers: Mapping[str, str]) -> Reply:
+        """Return the reply that tells of a problem, in the shape of the protocol of this address."""
+        name = request_name(headers)
+        body = error_body(problem, path, headers, name)
+        return json_reply(body, problem.status, {**problem.headers, "x-request-id": name})
 
     def stream_of(self, prompt: Conversation, arguments: Mapping[str, Any], who: str) -> RunStream:
         """Return the run of these arguments of `process_responses`, for the one who asks.
@@ -184,6 +184,8 @@ class Service:
 
 def named(reply: Reply, request: Request) -> Reply:
     """Return the reply with the name of the request: the client's own, or a new one."""
-    given = request.headers.get("x-request-id", "")
-    name = given if _REQUEST_ID.fullmatch(given) else f"req_{new_id()}"
-    return Reply(status=reply.status, headers={**reply.headers, "x-request-id": name}, body=reply.body)
+    name = reply.headers.get("x-request-id") or request_name(request.headers)
+    headers = {**reply.headers, "x-request-id": name}
+    if is_anthropic(request.path, request.headers):
+        headers["request-id"] = name
+    return Reply(status=reply.status, headers=headers, body=reply.body)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import TYPE_CHECKING, Any
 
+from ultra.service.error_shapes import is_anthropic
 from ultra.service.http import json_reply
 from ultra.strategies.catalog import spec_of
 
@@ -21,7 +22,7 @@ __all__ = ["list_models", "show_model"]
 def list_models(service: Service, request: Request) -> Reply:
     """Return all names that a client may ask for, ensembles first."""
     names = service.targets.names()
-    if _is_anthropic(request):
+    if is_anthropic(request.path, request.headers):
         entries = [_for_anthropic(service, name) for name in names]
         ends = {"first_id": names[0], "last_id": names[-1]} if names else {"first_id": None, "last_id": None}
         return json_reply({"data": entries, "has_more": False, **ends})
@@ -31,11 +32,11 @@ def list_models(service: Service, request: Request) -> Reply:
 def show_model(service: Service, request: Request, name: str) -> Reply:
     """Return one of them. Raises `Problem` if there is none of this name."""
     service.targets.get(name)
-    return json_reply(_for_anthropic(service, name) if _is_anthropic(request) else _for_openai(service, name))
-
-
-def _is_anthropic(request: Request) -> bool:
-    return "anthropic-version" in request.headers
+    return json_reply(
+        _for_anthropic(service, name)
+        if is_anthropic(request.path, request.headers)
+        else _for_openai(service, name)
+    )
 
 
 def _for_anthropic(service: Service, name: str) -> dict[str, Any]:
