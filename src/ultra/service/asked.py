@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Asked", "check_images", "read_messages", "with_limit", "with_tools"]
 
+_HIGHEST: Final = 2**63 - 1
 _PLACE: Final = re.compile(r"\bprompt\[(\d+)\]")
 
 
@@ -82,12 +83,12 @@ def with_limit(
     answers that the writer is to read.
 
     Raises:
-        Problem: it is less than 1.
+        Problem: it is less than 1, or has more than 63 bits.
     """
     if limit is None:
         return target, options
-    if limit < 1:
-        raise Problem.bad_request(f"{param} must be at least 1, not {limit}", param=param)
+    if not 1 <= limit <= _HIGHEST:
+        raise Problem.bad_request(f"{param} must be at least 1, and of 63 bits, not {limit}", param=param)
     strategy = target.strategy
     if isinstance(strategy, Synthesize):
         bounded = structs.replace(strategy, answer_tokens=limit)

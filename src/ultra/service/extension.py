@@ -119,7 +119,7 @@ def _changed(target: Target, extension: Extension, fields: RunFields, targets: T
     if fields.analysts is not None:
         strategy = structs.replace(_synthesize(strategy, "analysts"), analysts=fields.analysts)
     strategy, panel = _panel(strategy, fields.panel or arguments.get("models"), judge)
-    _check_models((*(fields.panel or ()), *((judge,) if judge else ())), targets)
+    _check_models((*(fields.panel or ()), *(() if judge is None else (judge,))), targets)
     arguments["strategy"] = strategy
     if panel is not None:
         arguments["models"] = tuple(panel)

@@ -134,7 +134,7 @@ def _allowed(body: ResponseRequest) -> tuple[list[dict[str, Any]] | None, str | 
     if not isinstance(choice, dict) or choice.get("type") != "allowed_tools":
         return body.tools, choice
     mode, allowed = choice.get("mode", "auto"), choice.get("tools")
-    if mode not in {"auto", "required"} or not isinstance(allowed, list):
+    if mode not in ("auto", "required") or not isinstance(allowed, list):
         text = "tool_choice: of allowed_tools, mode must be 'auto' or 'required', and tools a list"
         raise Problem.bad_request(text, param="tool_choice")
     names = [tool.get("name") for tool in allowed if isinstance(tool, dict)]
