@@ -146,10 +146,9 @@ async def test_equal_requests_share_a_run_and_others_do_not(autojump_clock: Mock
     async def one(stream: bool) -> None:
         answers.append(await ask(service, question(path, "a", stream=stream), path))
 
-    async with service.running():
-        async with trio.open_nursery() as nursery:
-            for stream in (True, True, False, False):
-                nursery.start_soon(one, stream)
+    async with service.running(), trio.open_nursery() as nursery:
+        for stream in (True, True, False, False):
+            nursery.start_soon(one, stream)
 
     assert [said(path, answer) for answer in answers] == ["Paris."] * 4
     assert len(a.calls) <= 2
