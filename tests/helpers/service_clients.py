@@ -3,6 +3,8 @@
 All of them block, and are called in a thread. Each is imported when it is made.
 """
 
+# ruff: noqa: PLC0415 - the packages are large, and some may be absent
+
 from __future__ import annotations
 
 import asyncio
@@ -149,7 +151,7 @@ def _langchain(asked: Asked, *, responses: bool) -> Said:
             model = model.bind_tools([{"name": "weather", "description": "", "parameters": PARAMETERS}])
     messages = [("user", content)]
     if asked.stream:
-        message = None
+        message: Any = None
         for chunk in model.stream(messages):
             message = chunk if message is None else message + chunk
     else:

@@ -97,7 +97,8 @@ async def test_a_turn_of_tools_by_responses_gives_the_output_back_as_input() -> 
         first = client.responses.create(model="a", input=items, tools=tools)
         call: Any = first.output[0]
         result = {"type": "function_call_output", "call_id": call.call_id, "output": "Rain."}
-        return client.responses.create(model="a", input=[*items, *first.output, result], tools=tools)
+        items += [*first.output, result]
+        return client.responses.create(model="a", input=items, tools=tools)
 
     response = await in_thread(service_of({"a": weather()}), work, "openai")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -143,12 +144,12 @@ async def test_equal_requests_share_a_run_and_others_do_not(autojump_clock: Mock
     service = service_of({"a": a})
     answers: list[Answer] = []
 
-    async def one(stream: bool) -> None:
+    async def one(*, stream: bool) -> None:
         answers.append(await ask(service, question(path, "a", stream=stream), path))
 
     async with service.running(), trio.open_nursery() as nursery:
         for stream in (True, True, False, False):
-            nursery.start_soon(one, stream)
+            nursery.start_soon(partial(one, stream=stream))
 
     assert [said(path, answer) for answer in answers] == ["Paris."] * 4
     assert len(a.calls) <= 2

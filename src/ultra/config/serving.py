@@ -11,7 +11,10 @@ from ultra._support.checks import check_count, check_flag, check_seconds
 __all__ = ["KeepAlive", "ServeConfig"]
 
 KeepAlive: TypeAlias = Literal["chunk", "comment", "off"]
-"""What a stream of chat completions sends while there is nothing to say: chunks without text, or comments."""
+"""What a stream of chat completions sends while there is nothing to say: chunks without text, or comments.
+
+The other protocols have one form each, and are silent only with ``off``.
+"""
 
 _POSITIVE: Final = ("commit_after", "keepalive_interval", "body_timeout", "timeout")
 _NOT_NEGATIVE: Final = ("drain_grace", "linger", "remember_failures", "remember_results")

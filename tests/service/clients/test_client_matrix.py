@@ -1,4 +1,4 @@
-"""Clients of all kinds against a service on a socket: client by protocol, plain and streamed, by what is asked.
+"""Clients of all kinds against a service on a socket: by protocol, plain and streamed, and what is asked.
 
 The packages are large, so that what the first test of each takes is the import.
 """
