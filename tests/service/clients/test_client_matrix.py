@@ -91,7 +91,6 @@ async def test_a_client_raises_an_error_before_the_answer_and_asks_once(name: st
     told = str(_only(caught.value))
     assert "rate limit" in told
     assert "secret" not in told
-    # litellm does not read `x-should-retry`; what it repeats is answered from the failure that is remembered.
     assert len(model.calls) == 1
 
 
