@@ -140,7 +140,7 @@ def test_a_tool_choice_is_taken_in_every_form(given: Any, choice: ToolChoice | N
     assert ToolChoice.of(given) == choice
 
 
-@pytest.mark.parametrize("given", [7, {"type": "function"}, {}])
+@pytest.mark.parametrize("given", [7, {"type": "function"}, {}, {"type": ["any"]}, {"type": {}}])
 def test_a_bad_tool_choice_is_refused(given: Any) -> None:
     with pytest.raises(BadCall, match="give 'auto', 'none', 'required'"):
         ToolChoice.of(given)

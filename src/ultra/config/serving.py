@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_ENSEMBLE", "KeepAlive", "ServeConfig", "serve_problems"]
 
 KeepAlive: TypeAlias = Literal["chunk", "comment", "off"]
-"""What a stream of chat completions sends while there is nothing to say: chunks without text, or comments."""
+"""What a stream of chat completions sends while there is nothing to say: chunks without text, or comments.
+
+The other protocols have one form each, and are silent only with ``off``.
+"""
 
 DEFAULT_ENSEMBLE: Final = "ultra"
 """The ensemble of all models, which there is unless the configuration has one of that name."""

@@ -94,9 +94,9 @@ class ToolChoice(Struct, frozen=True):
             parallel = not given["disable_parallel_tool_use"]
         function = given.get("function")
         name = function.get("name") if isinstance(function, Mapping) else given.get("name")
-        if kind in {"function", "tool"} and isinstance(name, str):
+        if kind in ("function", "tool") and isinstance(name, str):
             return cls("named", name, parallel)
-        if kind in {"auto", "none", "any", "required"}:
+        if kind in ("auto", "none", "any", "required"):
             return cls("required" if kind == "any" else kind, None, parallel)
         raise BadCall(f"tool_choice is {dict(given)!r:.200}; give {_CHOICES}")
 

@@ -93,7 +93,7 @@ class _Door:
             return
         except Problem as problem:
             # What the client still sends is not read, so the connection cannot be used again.
-            reply = self._service.refusal(problem)
+            reply = self._service.refusal(problem, _path(scope), _headers(scope))
             await _send(reply, send, more={"connection": "close"}, with_body=scope["method"] != "HEAD")
             return
         async with anyio.create_task_group() as tasks:
@@ -103,15 +103,10 @@ class _Door:
             tasks.cancel_scope.cancel()
 
     async def _read(self, scope: Scope, receive: Receive) -> Request:
-        pairs = [
-            (name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]
-        ]
-        if sum(len(name) + len(value) for name, value in pairs) > _MOST_HEADERS:
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > _MOST_HEADERS:
             text = f"the headers of a request may have {_MOST_HEADERS} bytes"
             raise Problem(431, "invalid_request_error", "headers_too_large", text)
-        headers: dict[str, str] = {}
-        for name, value in pairs:
-            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        headers = _headers(scope)
         client = scope.get("client")
         request = Request(
             method=scope["method"], path=_path(scope), headers=headers, peer=client[0] if client else None
@@ -140,6 +135,15 @@ class _Door:
                     return b"".join(pieces)
         text = f"the body did not arrive within {settings.body_timeout:g} s"
         raise Problem(408, "invalid_request_error", "request_timeout", text)
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    """Return the headers by names in lower case; what is there several times is joined."""
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in scope["headers"]:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
 
 
 def _path(scope: Scope) -> str:

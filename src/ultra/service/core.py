@@ -5,16 +5,14 @@ It knows no web framework and no server. `Service.answering` is all that a door 
 
 from __future__ import annotations
 
-import re
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from ultra._support.log import get_logger
-from ultra._support.randomness import new_id
 from ultra.clients.http.client import DEPTH_HEADER
 from ultra.errors import BadCall, MissingExtra
 from ultra.messages.chat import ChatMessage, FilePart, ImagePart
@@ -23,6 +21,7 @@ from ultra.messages.request import ModelRequest
 from ultra.messages.tokens import estimate_request, estimate_tokens
 from ultra.service.access import Caller
 from ultra.service.costs import Cost, Prices, estimate
+from ultra.service.error_shapes import error_body, is_anthropic, request_name
 from ultra.service.generation import Actors, Generation
 from ultra.service.http import Reply, json_reply
 from ultra.service.metering import MeteredStream
@@ -52,7 +51,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Service"]
 
-_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 _log = get_logger("ultra.service")
 
@@ -197,22 +195,26 @@ class Service:
         Whatever goes wrong is a reply, too.
         """
         async with AsyncExitStack() as held:
-            name, observers = _name_of(request), self.orchestrator.observers
+            name, observers = request_name(request.headers), self.orchestrator.observers
             watched = held.enter_context(self.counters.watching(request, name, observers))
             left: dict[str, str] = {}
             try:
                 reply = await self._answer(request, held, watched, left)
             except Problem as problem:
-                reply = self.refusal(problem)
+                reply = self.refusal(problem, request.path, request.headers, name)
             except Exception as error:  # noqa: BLE001 - the client gets an answer, whatever it is
                 _log.error("request failed", path=request.path, exc_info=error)
-                reply = self.refusal(problem_of(error))
+                reply = self.refusal(problem_of(error), request.path, request.headers, name)
             watched.status = reply.status
-            yield named(reply, name, left)
+            yield named(reply, request, name, left)
 
-    def refusal(self, problem: Problem) -> Reply:
-        """Return the reply that tells of a problem."""
-        return json_reply(problem.as_openai(), problem.status, problem.headers)
+    def refusal(
+        self, problem: Problem, path: str, headers: Mapping[str, str], name: str | None = None
+    ) -> Reply:
+        """Return the reply that tells of a problem, in the shape of the protocol of this address."""
+        name = name or request_name(headers)
+        body = error_body(problem, path, headers, name)
+        return json_reply(body, problem.status, {**problem.headers, "x-request-id": name})
 
     async def known(self, request: Request) -> Request:
         """Return a request with its caller; its body need not be there yet.
@@ -310,15 +312,11 @@ class Service:
             self._all_answered.set()
 
 
-def _name_of(request: Request) -> str:
-    """Return the name of the request: the client's own, or a new one."""
-    given = request.headers.get("x-request-id", "")
-    return given if _REQUEST_ID.fullmatch(given) else f"req_{new_id()}"
-
-
-def named(reply: Reply, name: str, more: Mapping[str, str]) -> Reply:
+def named(reply: Reply, request: Request, name: str, more: Mapping[str, str]) -> Reply:
     """Return the reply with `more` headers, and the name of the request."""
     headers = {**more, **reply.headers, "x-request-id": name}
+    if is_anthropic(request.path, request.headers):
+        headers["request-id"] = name
     return Reply(status=reply.status, headers=headers, body=reply.body)
 
 

@@ -121,7 +121,7 @@ def _changed(target: Target, extension: Extension, fields: RunFields, targets: T
     if fields.analysts is not None:
         strategy = structs.replace(_synthesize(strategy, "analysts"), analysts=fields.analysts)
     strategy, panel = _panel(strategy, fields.panel or arguments.get("models"), judge)
-    targets.check((*(fields.panel or ()), *((judge,) if judge else ())), param="ultra")
+    targets.check((*(fields.panel or ()), *(() if judge is None else (judge,))), param="ultra")
     arguments["strategy"] = strategy
     if panel is not None:
         arguments["models"] = tuple(panel)

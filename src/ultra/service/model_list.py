@@ -6,6 +6,7 @@ import datetime as dt
 from typing import TYPE_CHECKING, Any
 
 from ultra.service.access import Caller
+from ultra.service.error_shapes import is_anthropic
 from ultra.service.http import json_reply
 from ultra.strategies.catalog import spec_of
 
@@ -23,7 +24,7 @@ __all__ = ["list_models", "show_model"]
 def list_models(service: Service, request: Request) -> Reply:
     """Return all names that a client may ask for, ensembles first."""
     names = _targets(service, request).names()
-    if _is_anthropic(request):
+    if is_anthropic(request.path, request.headers):
         entries = [_for_anthropic(service, name) for name in names]
         ends = {"first_id": names[0], "last_id": names[-1]} if names else {"first_id": None, "last_id": None}
         return json_reply({"data": entries, "has_more": False, **ends})
@@ -33,15 +34,12 @@ def list_models(service: Service, request: Request) -> Reply:
 def show_model(service: Service, request: Request, name: str) -> Reply:
     """Return one of them. Raises `Problem` if there is none of this name."""
     _targets(service, request).get(name)
-    return json_reply(_for_anthropic(service, name) if _is_anthropic(request) else _for_openai(service, name))
+    describe = _for_anthropic if is_anthropic(request.path, request.headers) else _for_openai
+    return json_reply(describe(service, name))
 
 
 def _targets(service: Service, request: Request) -> Targets:
     return service.targets_for(request.caller or Caller())
-
-
-def _is_anthropic(request: Request) -> bool:
-    return "anthropic-version" in request.headers
 
 
 def _for_anthropic(service: Service, name: str) -> dict[str, Any]:

@@ -15,9 +15,11 @@ from msgspec import Struct
 from ultra.messages.events import Event
 from ultra.messages.results import OrchestrationResult
 from ultra.service.chat.request import ChatRequest
+from ultra.service.messages.request import CountRequest, MessageRequest
 from ultra.service.native.request import NativeRequest
 from ultra.service.page.agreement import Compared
 from ultra.service.reply_types import (
+    AnthropicErrorReply,
     ChatChunk,
     ChatCompletion,
     Described,
@@ -26,13 +28,18 @@ from ultra.service.reply_types import (
     ModelEntry,
     ModelList,
     Ready,
+    TokenCount,
 )
+from ultra.service.responses.request import ResponseRequest
 
 __all__ = ["OPERATIONS", "Operation", "document"]
 
 _JSON: Final = "application/json"
 _EVENTS: Final = "text/event-stream"
 _LINES: Final = "application/jsonl"
+
+_OBJECT: Any = dict[str, Any]
+"""An object that another protocol describes."""
 
 _REFUSALS: Final = {
     400: "A field of the request is not allowed",
@@ -80,6 +87,32 @@ OPERATIONS: tuple[Operation, ...] = (
         summary="Answer a conversation, in OpenAI's protocol",
         body=ChatRequest,
         replies={200: {_JSON: ChatCompletion, _EVENTS: ChatChunk}},
+    ),
+    Operation(
+        path="/v1/responses",
+        method="post",
+        name="createResponse",
+        summary="Answer, in OpenAI's protocol of responses",
+        body=ResponseRequest,
+        replies={200: {_JSON: _OBJECT, _EVENTS: _OBJECT}},
+    ),
+    Operation(
+        path="/v1/messages",
+        method="post",
+        name="createMessage",
+        summary="Answer a conversation, in Anthropic's protocol",
+        body=MessageRequest,
+        replies={200: {_JSON: _OBJECT, _EVENTS: _OBJECT}},
+        error=AnthropicErrorReply,
+    ),
+    Operation(
+        path="/v1/messages/count_tokens",
+        method="post",
+        name="countTokens",
+        summary="Estimate how many tokens a request has; no model is asked",
+        body=CountRequest,
+        replies={200: {_JSON: TokenCount}},
+        error=AnthropicErrorReply,
     ),
     Operation(
         path="/v1/models",

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from msgspec import UNSET, Struct, UnsetType
 
 __all__ = [
+    "AnthropicErrorReply",
     "ChatChunk",
     "ChatCompletion",
     "Described",
@@ -18,6 +19,7 @@ __all__ = [
     "ModelEntry",
     "ModelList",
     "Ready",
+    "TokenCount",
 ]
 
 
@@ -168,3 +170,25 @@ class Described(Struct):
     info: dict[str, Any]
     paths: dict[str, Any]
     components: dict[str, Any]
+
+
+class AnthropicError(Struct, forbid_unknown_fields=True):
+    """What went wrong, in Anthropic's words."""
+
+    type: str
+    message: str
+    ultra: dict[str, Any] | UnsetType = UNSET
+
+
+class AnthropicErrorReply(Struct, forbid_unknown_fields=True):
+    """A refusal or a failure, in Anthropic's protocol."""
+
+    type: Literal["error"]
+    error: AnthropicError
+    request_id: str
+
+
+class TokenCount(Struct, forbid_unknown_fields=True):
+    """About how many tokens a request has."""
+
+    input_tokens: int

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
 from ultra.service.access import Caller
-from ultra.service.chat.endpoint import answer_chat
+from ultra.service.chat.endpoint import CHAT
+from ultra.service.exchange import answered
 from ultra.service.http import Reply, Request, json_reply
+from ultra.service.messages.endpoint import MESSAGES
+from ultra.service.messages.tokens import count_tokens
 from ultra.service.model_list import list_models, show_model
 from ultra.service.native.endpoint import answer_run
 from ultra.service.openapi import document
@@ -17,6 +21,7 @@ from ultra.service.page.files import is_page, show_page
 from ultra.service.page.status import show_status
 from ultra.service.problems import Problem
 from ultra.service.readiness import readiness
+from ultra.service.responses.endpoint import RESPONSES
 from ultra.strategies.catalog import strategy_names
 
 if TYPE_CHECKING:
@@ -78,6 +83,10 @@ def _show_model(service: Service, request: Request, _caller: Caller, _held: Asyn
     return show_model(service, request, request.path.removeprefix(MODELS))
 
 
+def _count(service: Service, request: Request, caller: Caller, _held: AsyncExitStack) -> Reply:
+    return count_tokens(request, service.targets_for(caller), max_nesting=service.settings.max_nesting)
+
+
 _MODEL: Final = Route(_GET, "known", _show_model)
 _PAGE: Final = Route(_GET, "open", lambda _service, request, _caller, _held: show_page(request))
 _ROUTES: Final[Mapping[str, Route]] = {
@@ -89,6 +98,9 @@ _ROUTES: Final[Mapping[str, Route]] = {
     "/v1/status": Route(_GET, "known", lambda service, _request, caller, _held: show_status(service, caller)),
     "/v1/strategies": Route(_GET, "known", lambda *_: json_reply({"strategies": strategy_names()})),
     "/v1/agreement": Route(_POST, "work", lambda service, request, *_: compare_answers(service, request)),
-    "/v1/chat/completions": Route(_POST, "work", answer_chat),
+    "/v1/chat/completions": Route(_POST, "work", partial(answered, CHAT)),
+    "/v1/responses": Route(_POST, "work", partial(answered, RESPONSES)),
+    "/v1/messages": Route(_POST, "work", partial(answered, MESSAGES)),
+    "/v1/messages/count_tokens": Route(_POST, "known", _count),
     "/v1/runs": Route(_POST, "work", answer_run),
 }

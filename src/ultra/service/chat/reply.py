@@ -6,18 +6,21 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
+from ultra.service.event_stream import comment, data_event
+from ultra.service.exchange import Writer
 from ultra.service.extension import summary
 from ultra.service.usage import total_usage, usage_as_openai
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ultra.config.serving import KeepAlive
     from ultra.messages.results import FinishReason, ModelResponse, OrchestrationResult
     from ultra.service.chat.request import ChatRun
     from ultra.service.problems import Problem
     from ultra.service.shared_run import SharedRun
 
-__all__ = ["DONE", "Chunks", "comment", "completion", "error_event"]
+__all__ = ["DONE", "Chunks", "completion"]
 
 DONE: Final = b"data: [DONE]\n\n"
 
@@ -56,8 +59,8 @@ def completion(chat: ChatRun, run: SharedRun, result: OrchestrationResult, answe
     return _encode(body)
 
 
-class Chunks:
-    """Makes the events of one stream. Each is an object with one choice; nothing but `data:` lines."""
+class Chunks(Writer):
+    """Writes the events of one stream. Each is an object with one choice; nothing but `data:` lines."""
 
     def __init__(self, chat: ChatRun, run: SharedRun) -> None:
         self._chat = chat
@@ -68,13 +71,13 @@ class Chunks:
             "model": chat.model,
         }
 
-    def role(self) -> bytes:
-        """Return the first chunk."""
+    def begin(self) -> bytes:
+        """Return the chunk with the role."""
         return self._chunk({"role": "assistant", "content": ""})
 
-    def empty(self) -> bytes:
-        """Return a chunk that says nothing, by which a client knows that the stream is alive."""
-        return self._chunk({})
+    def alive(self, progress: str, keepalive: KeepAlive) -> bytes:
+        """Return a chunk that says nothing, or a comment."""
+        return comment(progress) if keepalive == "comment" else self._chunk({})
 
     def text(self, text: str) -> bytes:
         """Return a chunk with a piece of the answer."""
@@ -92,29 +95,19 @@ class Chunks:
         events.append(self._chunk({}, finish=_finish(answer)))
         if self._chat.includes_usage:
             usage = usage_as_openai(total_usage(result))
-            events.append(_event({**self._head, "choices": [], "usage": usage}))
+            events.append(data_event({**self._head, "choices": [], "usage": usage}))
         return [*events, DONE]
+
+    def failure(self, problem: Problem) -> bytes:
+        """Return the error, and the end of the stream."""
+        return data_event(problem.as_openai()) + DONE
 
     def _chunk(self, delta: dict[str, Any], finish: str | None = None, **more: object) -> bytes:
         choice = {"index": 0, "delta": delta, "finish_reason": finish}
         chunk = {**self._head, "choices": [choice]}
         if self._chat.includes_usage:
             chunk["usage"] = None
-        return _event(chunk | more)
-
-
-def comment(text: str) -> bytes:
-    """Return a comment of an event stream, which clients skip. It has a frame of its own."""
-    return f": {text}\n\n".encode()
-
-
-def error_event(problem: Problem) -> bytes:
-    """Return an error in the stream, and its end."""
-    return _event(problem.as_openai()) + DONE
-
-
-def _event(value: object) -> bytes:
-    return b"data: " + _encode(value) + b"\n\n"
+        return data_event(chunk | more)
 
 
 def _finish(answer: ModelResponse) -> str:

@@ -8,6 +8,7 @@ import msgspec
 from msgspec.structs import replace
 
 from ultra.messages.events import ModelFailed, ModelRetrying, RunCompleted, RunFailed
+from ultra.service.event_stream import named_event
 
 if TYPE_CHECKING:
     from ultra.messages.events import Event
@@ -50,9 +51,7 @@ def without_words(event: Event, problem: Problem | None = None) -> Event:
 
 def as_sse(event: Event) -> bytes:
     """Return it as a server-sent event, whose name is its type."""
-    data = _encode(event)
-    kind = type(event).__struct_config__.tag
-    return b"event: " + str(kind).encode() + b"\ndata: " + data + b"\n\n"
+    return named_event(str(type(event).__struct_config__.tag), event)
 
 
 def as_lines(event: Event) -> bytes:

@@ -1,0 +1,132 @@
+"""What a request asks for, whatever its protocol: the messages, who answers them, and how."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Struct, structs
+
+from ultra.errors import BadCall
+from ultra.messages.chat import ChatMessage
+from ultra.messages.conversation import conversation_of
+from ultra.messages.functions import tools_of
+from ultra.messages.request import ModelRequest
+from ultra.messages.tools import ToolChoice
+from ultra.service.extension import Extension
+from ultra.service.problems import Problem
+from ultra.service.targets import OneModel, Target
+from ultra.strategies.synthesize import Synthesize
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ultra.service.targets import Targets
+
+__all__ = ["Asked", "check_images", "read_messages", "with_limit", "with_tools"]
+
+_HIGHEST: Final = 2**63 - 1
+_PLACE: Final = re.compile(r"\bprompt\[(\d+)\]")
+
+
+class Asked(Struct, frozen=True, kw_only=True):
+    """A checked request. `model` is the name that it gives; `run` are arguments of `process_responses`.
+
+    `extension` is what it asks for beside its protocol; `streams`: it wants the answer as it is written.
+    """
+
+    model: str
+    messages: tuple[ChatMessage, ...]
+    target: Target
+    run: dict[str, Any]
+    extension: Extension | None
+    streams: bool
+
+    @property
+    def is_checked_whole(self) -> bool:
+        """Whether the answer must have a form, which is known once it is whole, and may be mended then."""
+        return "output" in self.run
+
+    @property
+    def is_single(self) -> bool:
+        """Whether one model is asked, and no ensemble."""
+        return isinstance(self.target.strategy, OneModel)
+
+
+def read_messages(
+    given: Sequence[object], field: str, places: Sequence[str] | None = None
+) -> tuple[ChatMessage, ...]:
+    """Return the conversation in `field` of a request; `places` names each message, where they differ.
+
+    Raises:
+        Problem: it is none. The problem names the place in the request.
+    """
+    try:
+        return conversation_of(given)
+    except BadCall as error:
+
+        def place(match: re.Match[str]) -> str:
+            number = int(match[1])
+            return f"{field}[{number}]" if places is None else places[number]
+
+        text = _PLACE.sub(place, str(error)).replace("the prompt", field)
+        first = text.partition(":")[0].partition(" ")[0].rstrip(",;")
+        raise Problem.bad_request(text, param=first if "[" in first else field) from None
+
+
+def with_limit(
+    target: Target, options: dict[str, Any], limit: int | None, param: str
+) -> tuple[Target, dict[str, Any]]:
+    """Return target and options with the limit of tokens of the answer, which the field `param` has.
+
+    Of an answer that others are merged into, it is the limit of the merging: a limit for all would cut the
+    answers that the writer is to read.
+
+    Raises:
+        Problem: it is less than 1, or has more than 63 bits.
+    """
+    if limit is None:
+        return target, options
+    if not 1 <= limit <= _HIGHEST:
+        raise Problem.bad_request(f"{param} must be at least 1, and of 63 bits, not {limit}", param=param)
+    strategy = target.strategy
+    if isinstance(strategy, Synthesize):
+        bounded = structs.replace(strategy, answer_tokens=limit)
+        return structs.replace(target, arguments={**target.arguments, "strategy": bounded}), options
+    return target, {**options, "max_tokens": limit}
+
+
+def with_tools(
+    run: dict[str, Any], tools: Sequence[object] | None, choice: object, *, parallel: bool | None = None
+) -> dict[str, Any]:
+    """Return the arguments of a run with its tools, as `Tool` objects, and whether they must be called.
+
+    `parallel`: whether several may be called at once, where the choice does not say it.
+
+    Raises:
+        Problem: a tool or the choice is not allowed, or there are no tools to choose among.
+    """
+    try:
+        given = tools_of(tools)
+    except BadCall as error:
+        raise Problem.bad_request(str(error), param="tools") from None
+    try:
+        found = ToolChoice.of(choice)
+    except BadCall as error:
+        raise Problem.bad_request(str(error), param="tool_choice") from None
+    if not given:
+        if found is not None and found.mode in {"required", "named"}:
+            raise Problem.bad_request("tool_choice: there are no tools", param="tool_choice")
+        return run
+    if parallel is not None:
+        found = structs.replace(found or ToolChoice(), parallel=parallel)
+    return {**run, "tools": given, "tool_choice": found}
+
+
+def check_images(messages: Sequence[ChatMessage], target: Target, targets: Targets, param: str) -> None:
+    """Raise `Problem` if there is an image, and no model of the target reads images."""
+    if not ModelRequest(messages=tuple(messages)).has_images:
+        return
+    if all(info.images is False for info in targets.info(target).values()):
+        text = f"the request has an image, and no model of {target.name!r} reads images"
+        raise Problem(422, "invalid_request_error", "no_vision_model", text, param=param)

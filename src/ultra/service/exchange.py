@@ -1,0 +1,153 @@
+"""From a request to the bytes of its answer, for every protocol that speaks as a provider does.
+
+What they share is here: the run, joining it, when a stream begins, signs of life, errors in its middle. A
+protocol is an `Exchange`, which reads requests and writes answers, and a `Writer` for each stream.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import anyio
+
+from ultra.service.asked import Asked
+from ultra.service.http import EVENT_STREAM, JSON, Reply
+from ultra.service.problems import Problem
+from ultra.service.shared_run import SharedRun
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+    from contextlib import AsyncExitStack
+
+    from ultra.config.serving import KeepAlive
+    from ultra.messages.results import ModelResponse, OrchestrationResult
+    from ultra.service.access import Caller
+    from ultra.service.core import Service
+    from ultra.service.http import Request
+    from ultra.service.runs import Follower
+    from ultra.service.targets import Targets
+
+__all__ = ["Exchange", "Writer", "answered"]
+
+A = TypeVar("A", bound=Asked)
+
+
+class Writer(ABC):
+    """Writes the events of one stream."""
+
+    @abstractmethod
+    def begin(self) -> bytes:
+        """Return what is sent before anything is known."""
+
+    @abstractmethod
+    def alive(self, progress: str, keepalive: KeepAlive) -> bytes:
+        """Return what says nothing, by which a client knows that the stream is alive."""
+
+    @abstractmethod
+    def text(self, text: str) -> bytes:
+        """Return the next piece of the answer."""
+
+    @abstractmethod
+    def end(self, result: OrchestrationResult, answer: ModelResponse) -> Iterable[bytes]:
+        """Yield what comes behind the text; all of that has been sent."""
+
+    @abstractmethod
+    def failure(self, problem: Problem) -> bytes:
+        """Return what tells of a failure, and ends the stream."""
+
+
+class Exchange(ABC, Generic[A]):
+    """One protocol: how its requests are read, and its answers written."""
+
+    @abstractmethod
+    def read(self, request: Request, targets: Targets, *, max_nesting: int) -> A:
+        """Return what a request asks for. Raises `Problem`."""
+
+    @abstractmethod
+    def whole(self, asked: A, run: SharedRun, result: OrchestrationResult, answer: ModelResponse) -> bytes:
+        """Return the body of a whole answer."""
+
+    @abstractmethod
+    def writer(self, asked: A, run: SharedRun) -> Writer:
+        """Return what writes the stream of an answer."""
+
+
+async def answered(
+    exchange: Exchange[A], service: Service, request: Request, caller: Caller, held: AsyncExitStack
+) -> Reply:
+    """Answer a request; its run is left when `held` is closed.
+
+    Raises:
+        Problem: the request is wrong, or the run failed before anything was sent.
+    """
+    settings = service.settings
+    asked = exchange.read(request, service.targets_for(caller), max_nesting=settings.max_nesting)
+
+    def make() -> SharedRun:
+        stream = service.stream_of(asked.messages, {**asked.target.arguments, **asked.run}, caller)
+        return SharedRun(stream, is_single=asked.is_single, holds_text=asked.is_checked_whole)
+
+    follower = held.enter_context(service.runs.joined(caller.name, request, make))
+    run = follower.run
+    if asked.streams:
+        await run.beginning(settings.commit_after)
+    else:
+        await run.end()
+    if asked.streams and run.problem is None:
+        follower.linger = 0.0  # no client asks again by itself once a stream has begun
+        headers = {**EVENT_STREAM, "x-ultra-run-id": run.run_id}
+        return Reply(headers=headers, body=_stream(service, exchange.writer(asked, run), follower))
+    result, answer = _settled(run)
+    failed = dict.fromkeys(failure.model_name for failure in result.failures)
+    headers = {
+        "content-type": JSON,
+        "x-ultra-run-id": run.run_id,
+        "x-ultra-status": result.status,
+        "x-ultra-source": result.synthesis_source or "none",
+        "x-ultra-failed": str(len(failed)),
+    }
+    return Reply(headers=headers, body=exchange.whole(asked, run, result, answer))
+
+
+def _settled(run: SharedRun) -> tuple[OrchestrationResult, ModelResponse]:
+    """Return the result of a run that has ended, and its answer; raise its `Problem` if it failed."""
+    if run.problem is not None:
+        raise run.problem
+    result = run.result
+    if result is None or result.final_synthesis is None:
+        text = "the stages of this ensemble give no answer; let one of them be 'synthesis'"
+        raise Problem(500, "server_error", "no_answer", text, paid=run.paid)
+    return result, result.final_synthesis
+
+
+async def _stream(service: Service, writer: Writer, follower: Follower) -> AsyncIterator[bytes]:
+    """Yield the events of the stream. It follows the text as the writer of the run writes it."""
+    run, place, settings = follower.run, follower.place, service.settings
+    yield writer.begin()
+    silent_since = anyio.current_time()
+    while not run.has_ended:
+        text = run.read(place)
+        if text:
+            yield writer.text(text)
+            silent_since = anyio.current_time()
+            continue
+        left = silent_since + settings.keepalive_interval - anyio.current_time()
+        if left > 0 or settings.keepalive == "off":
+            await run.change(left if settings.keepalive != "off" else float("inf"))
+            continue
+        yield writer.alive(f"ultra {run.answered}/{run.asked}", settings.keepalive)
+        silent_since = anyio.current_time()
+    try:
+        result, answer = _settled(run)
+        rest = run.rest(place, answer.content)
+        if rest is None:
+            text = "the model that wrote the answer failed in the middle of it, and another one was written"
+            raise Problem(502, "server_error", "answer_replaced", text, paid=True)  # noqa: TRY301
+    except Problem as problem:
+        yield writer.failure(problem)
+        return
+    if rest:
+        yield writer.text(rest)
+    for event in writer.end(result, answer):
+        yield event

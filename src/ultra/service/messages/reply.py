@@ -1,0 +1,197 @@
+"""The bytes of Anthropic's messages: whole, and event by event."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from msgspec.structs import replace
+
+from ultra.clients.dialects.tool_calls import arguments_object
+from ultra.service.error_shapes import anthropic_error
+from ultra.service.event_stream import named_event
+from ultra.service.exchange import Writer
+from ultra.service.extension import summary
+from ultra.service.reasoning import sealed
+from ultra.service.usage import total_usage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from ultra.config.serving import KeepAlive
+    from ultra.messages.chat import ReasoningPart, ToolCall
+    from ultra.messages.results import FinishReason, ModelResponse, OrchestrationResult, Usage
+    from ultra.service.messages.request import MessageRun
+    from ultra.service.problems import Problem
+    from ultra.service.shared_run import SharedRun
+
+__all__ = ["MessageEvents", "message"]
+
+_PROVIDER: Final = "anthropic"
+
+_encode: Final = msgspec.json.Encoder().encode
+
+_STOP: Final[Mapping[FinishReason | None, str]] = {
+    None: "end_turn",
+    "stop": "end_turn",
+    "length": "max_tokens",
+    "tool_calls": "tool_use",
+    "content_filter": "refusal",
+    "refusal": "refusal",
+    "other": "max_tokens",  # the protocol has no word for it; this one says that the answer is not whole
+}
+
+
+def message(asked: MessageRun, run: SharedRun, result: OrchestrationResult, answer: ModelResponse) -> bytes:
+    """Return the body of a whole message."""
+    content = _thoughts(asked, answer)
+    if answer.content:
+        content.append({"type": "text", "text": answer.content})
+    content += map(_tool_use, answer.tool_calls)
+    body = _head(asked, run) | {
+        "content": content,
+        "stop_reason": _stop_reason(answer),
+        "usage": _usage(total_usage(result)),
+    }
+    return _encode(body | _extension(asked, result))
+
+
+class MessageEvents(Writer):
+    """Writes the events of one stream: its blocks one after the other, each begun and ended."""
+
+    def __init__(self, asked: MessageRun, run: SharedRun) -> None:
+        self._asked = asked
+        self._head = _head(asked, run)
+        self._blocks = 0
+        self._is_in_text = False
+
+    def begin(self) -> bytes:
+        """Return the start of the message, with the estimate of its tokens; the last event has the sum."""
+        usage = {**_NO_USAGE, "input_tokens": self._asked.tokens}
+        return _event("message_start", message={**self._head, "usage": usage})
+
+    def alive(self, progress: str, keepalive: KeepAlive) -> bytes:  # noqa: ARG002 - it has one form
+        """Return a ping: some clients take no notice of comments."""
+        return _event("ping")
+
+    def text(self, text: str) -> bytes:
+        """Return a piece of the text, which begins its block if it is the first."""
+        begun = b""
+        if not self._is_in_text:
+            self._is_in_text = True
+            begun = self._start({"type": "text", "text": ""})
+        return begun + self._delta({"type": "text_delta", "text": text})
+
+    def end(self, result: OrchestrationResult, answer: ModelResponse) -> Iterator[bytes]:
+        """Yield the end of the text, thoughts, calls of tools, why it ends, and what it has used."""
+        if self._is_in_text:
+            yield self._stop()
+        # A whole message has the thoughts first; here they are known once the text has been sent.
+        for block in _thoughts(self._asked, answer):
+            yield from self._thought(block)
+        for call in answer.tool_calls:
+            yield self._start(_tool_use(call) | {"input": {}})
+            arguments = _encode(arguments_object(call.arguments)).decode()
+            yield self._delta({"type": "input_json_delta", "partial_json": arguments})
+            yield self._stop()
+        yield _event(
+            "message_delta",
+            delta={"stop_reason": _stop_reason(answer), "stop_sequence": None},
+            usage=_usage(total_usage(result)),
+            **_extension(self._asked, result),
+        )
+        yield _event("message_stop")
+
+    def failure(self, problem: Problem) -> bytes:
+        """Return the error, which is the last event."""
+        return named_event("error", anthropic_error(problem))
+
+    def _thought(self, block: dict[str, Any]) -> Iterator[bytes]:
+        if block["type"] == "redacted_thinking":
+            yield self._start(block)
+        else:
+            yield self._start({"type": "thinking", "thinking": "", "signature": ""})
+            yield self._delta({"type": "thinking_delta", "thinking": block["thinking"]})
+            yield self._delta({"type": "signature_delta", "signature": block["signature"]})
+        yield self._stop()
+
+    def _start(self, block: dict[str, Any]) -> bytes:
+        return _event("content_block_start", index=self._blocks, content_block=block)
+
+    def _delta(self, delta: dict[str, Any]) -> bytes:
+        return _event("content_block_delta", index=self._blocks, delta=delta)
+
+    def _stop(self) -> bytes:
+        self._blocks += 1
+        self._is_in_text = False
+        return _event("content_block_stop", index=self._blocks - 1)
+
+
+def _event(kind: str, **fields: object) -> bytes:
+    return named_event(kind, {"type": kind, **fields})
+
+
+def _head(asked: MessageRun, run: SharedRun) -> dict[str, Any]:
+    return {
+        "id": f"msg_{run.run_id}",
+        "type": "message",
+        "role": "assistant",
+        "model": asked.model,
+        "content": [],
+        "stop_reason": None,
+        "stop_sequence": None,
+        "usage": None,
+    }
+
+
+def _thoughts(asked: MessageRun, answer: ModelResponse) -> list[dict[str, Any]]:
+    """Return the blocks of what the writer thought, as far as its provider wants it back."""
+    return [_thinking(part) for part in answer.reasoning_parts] if asked.shows_thinking else []
+
+
+def _thinking(part: ReasoningPart) -> dict[str, Any]:
+    own = part.provider == _PROVIDER
+    if part.text:
+        signature = part.signature or "" if own else sealed(replace(part, text=""))
+        return {"type": "thinking", "thinking": part.text, "signature": signature}
+    data = part.encrypted or part.signature or "" if own else sealed(part)
+    return {"type": "redacted_thinking", "data": data}
+
+
+def _tool_use(call: ToolCall) -> dict[str, Any]:
+    return {
+        "type": "tool_use",
+        "id": call.id,
+        "name": call.name,
+        "input": arguments_object(call.arguments),
+    }
+
+
+def _stop_reason(answer: ModelResponse) -> str:
+    if answer.tool_calls and answer.finish_reason in {None, "stop"}:
+        return "tool_use"
+    return _STOP[answer.finish_reason]
+
+
+def _extension(asked: MessageRun, result: OrchestrationResult) -> dict[str, Any]:
+    if asked.extension is None:
+        return {}
+    return {"ultra": summary(result, asked.extension.fields, asked.target.strategy)}
+
+
+_NO_USAGE: Final = {
+    "input_tokens": 0,
+    "cache_creation_input_tokens": 0,
+    "cache_read_input_tokens": 0,
+    "output_tokens": 0,
+}
+
+
+def _usage(usage: Usage) -> dict[str, int]:
+    """Return the tokens as Anthropic counts them: those of its cache are apart from the others."""
+    cached = usage.cached or 0
+    return _NO_USAGE | {
+        "input_tokens": max(0, (usage.input or 0) - cached),
+        "cache_read_input_tokens": cached,
+        "output_tokens": usage.output or 0,
+    }

@@ -1,0 +1,147 @@
+"""The events of a response as they happen: each has its number, from 0 without gaps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ultra.service.event_stream import comment, named_event
+from ultra.service.exchange import Writer
+from ultra.service.responses.items import (
+    call_item,
+    ended,
+    failed,
+    message_item,
+    panel_item,
+    reasoning_item,
+    response_object,
+    status_of,
+    text_part,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ultra.config.serving import KeepAlive
+    from ultra.messages.chat import ReasoningPart, ToolCall
+    from ultra.messages.results import ModelResponse, OrchestrationResult
+    from ultra.service.problems import Problem
+    from ultra.service.responses.request import ResponseRun
+    from ultra.service.shared_run import SharedRun
+
+__all__ = ["ResponseEvents"]
+
+
+class ResponseEvents(Writer):
+    """Writes the events of one stream. `output` are the items that have ended."""
+
+    def __init__(self, asked: ResponseRun, run: SharedRun) -> None:
+        self.output: list[dict[str, Any]] = []
+        self._asked = asked
+        self._run = run
+        self._numbers = 0
+        self._said: list[str] = []
+        self._is_in_message = False
+
+    def begin(self) -> bytes:
+        """Return the two events with which every response begins."""
+        response = response_object(self._asked, self._run)
+        return self._event("response.created", response=response) + self._event(
+            "response.in_progress", response=response
+        )
+
+    def alive(self, progress: str, keepalive: KeepAlive) -> bytes:  # noqa: ARG002 - it has one form
+        """Return a comment: strict clients take no events but those of the protocol."""
+        return comment(progress)
+
+    def text(self, text: str) -> bytes:
+        """Return a piece of the text, ahead of which its message begins if it is the first."""
+        begun = b"" if self._is_in_message else self._begin_message()
+        self._said.append(text)
+        return begun + self._part_event("response.output_text.delta", delta=text, logprobs=[])
+
+    def end(self, result: OrchestrationResult, answer: ModelResponse) -> Iterator[bytes]:
+        """Yield the end of the text, what the writer thought, calls of tools, and the whole response."""
+        said_all = self._is_in_message
+        if said_all:
+            yield self._end_message(answer)
+        # A whole response has the reasoning first; here it is known once the text has been sent.
+        for number, part in enumerate(answer.reasoning_parts):
+            yield from self._reasoning(number, part)
+        if not said_all and not answer.tool_calls:  # nothing was said; clients look for a message yet
+            yield self._begin_message()
+            yield self._end_message(answer)
+        for number, call in enumerate(answer.tool_calls):
+            yield from self._call(number, call)
+        panel = panel_item(self._asked, self._run, result)
+        if panel is not None:
+            yield self._added({**panel, "status": "in_progress"})
+            yield self._done(panel)
+        response = ended(self._asked, self._run, result, answer, self.output)
+        yield self._event(f"response.{response['status']}", response=response)
+
+    def failure(self, problem: Problem) -> bytes:
+        """Return the error, as an event which clients raise, and the failed response."""
+        output = list(self.output)
+        if self._is_in_message:
+            output.append(message_item(self._run, "incomplete", text_part("".join(self._said))))
+        response = failed(self._asked, self._run, problem, output)
+        told = problem.as_openai()["error"]
+        return self._event(
+            "error", code=told["code"], message=told["message"], param=told["param"], error=told
+        ) + self._event("response.failed", response=response)
+
+    # --- items -------------------------------------------------------------------------------------------
+
+    def _begin_message(self) -> bytes:
+        self._is_in_message = True
+        return self._added(message_item(self._run, "in_progress")) + self._part_event(
+            "response.content_part.added", part=text_part("")
+        )
+
+    def _end_message(self, answer: ModelResponse) -> bytes:
+        self._is_in_message = False
+        text = "".join(self._said)
+        item = message_item(self._run, status_of(answer), text_part(text))
+        return (
+            self._part_event("response.output_text.done", text=text, logprobs=[])
+            + self._part_event("response.content_part.done", part=text_part(text))
+            + self._done(item)
+        )
+
+    def _reasoning(self, number: int, part: ReasoningPart) -> Iterator[bytes]:
+        item = reasoning_item(self._asked, self._run, number, part)
+        at = {"item_id": item["id"], "output_index": len(self.output), "summary_index": 0}
+        yield self._added({**item, "summary": []})
+        for each in item["summary"]:
+            yield self._event("response.reasoning_summary_part.added", **at, part={**each, "text": ""})
+            yield self._event("response.reasoning_summary_text.delta", **at, delta=each["text"])
+            yield self._event("response.reasoning_summary_text.done", **at, text=each["text"])
+            yield self._event("response.reasoning_summary_part.done", **at, part=each)
+        yield self._done(item)
+
+    def _call(self, number: int, call: ToolCall) -> Iterator[bytes]:
+        item = call_item(self._run, number, call)
+        at = {"item_id": item["id"], "output_index": len(self.output)}
+        yield self._added({**item, "status": "in_progress", "arguments": ""})
+        yield self._event("response.function_call_arguments.delta", **at, delta=call.arguments)
+        yield self._event(
+            "response.function_call_arguments.done", **at, name=call.name, arguments=call.arguments
+        )
+        yield self._done(item)
+
+    # --- events ------------------------------------------------------------------------------------------
+
+    def _added(self, item: dict[str, Any]) -> bytes:
+        return self._event("response.output_item.added", output_index=len(self.output), item=item)
+
+    def _done(self, item: dict[str, Any]) -> bytes:
+        self.output.append(item)
+        return self._event("response.output_item.done", output_index=len(self.output) - 1, item=item)
+
+    def _part_event(self, kind: str, **fields: object) -> bytes:
+        item_id = f"msg_{self._run.run_id}"
+        return self._event(kind, item_id=item_id, output_index=len(self.output), content_index=0, **fields)
+
+    def _event(self, kind: str, **fields: object) -> bytes:
+        number, self._numbers = self._numbers, self._numbers + 1
+        return named_event(kind, {"type": kind, "sequence_number": number, **fields})

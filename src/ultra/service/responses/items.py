@@ -1,0 +1,132 @@
+"""The response object and its items, as they are in answers and in events."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Literal
+
+from ultra.service.extension import summary
+from ultra.service.reasoning import sealed
+from ultra.service.usage import total_usage
+
+if TYPE_CHECKING:
+    from ultra.messages.chat import ReasoningPart, ToolCall
+    from ultra.messages.results import ModelResponse, OrchestrationResult, Usage
+    from ultra.service.problems import Problem
+    from ultra.service.responses.request import ResponseRun
+    from ultra.service.shared_run import SharedRun
+
+__all__ = ["call_item", "ended", "failed", "message_item", "panel_item", "reasoning_item", "response_object"]
+__all__ += ["status_of", "text_part"]
+
+Status = Literal["in_progress", "completed", "incomplete"]
+
+
+def response_object(asked: ResponseRun, run: SharedRun, **changed: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Return the response of a run under way, with the fields that have `changed`."""
+    return {
+        "id": f"resp_{run.run_id}",
+        "object": "response",
+        "created_at": run.created,
+        "status": "in_progress",
+        "background": False,
+        "completed_at": None,
+        "error": None,
+        "incomplete_details": None,
+        "model": asked.model,
+        "output": [],
+        "usage": None,
+        **asked.echo,
+        **changed,
+    }
+
+
+def ended(
+    asked: ResponseRun,
+    run: SharedRun,
+    result: OrchestrationResult,
+    answer: ModelResponse,
+    output: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """Return the response of a run that has given an answer, which may have been cut."""
+    status = status_of(answer)
+    reason = "content_filter" if answer.finish_reason == "content_filter" else "max_output_tokens"
+    more: dict[str, Any] = {}
+    if asked.extension is not None:
+        more["ultra"] = summary(result, asked.extension.fields, asked.target.strategy)
+    return response_object(
+        asked,
+        run,
+        status=status,
+        completed_at=int(time.time()) if status == "completed" else None,
+        incomplete_details=None if status == "completed" else {"reason": reason},
+        output=output,
+        usage=_usage(total_usage(result)),
+        **more,
+    )
+
+
+def failed(
+    asked: ResponseRun, run: SharedRun, problem: Problem, output: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Return the response of a run that has failed, with what had been said."""
+    error: dict[str, Any] = {"code": problem.code or problem.type, "message": problem.message}
+    if problem.details:
+        error["ultra"] = problem.details
+    return response_object(asked, run, status="failed", error=error, output=output)
+
+
+def status_of(answer: ModelResponse) -> Literal["completed", "incomplete"]:
+    """Return whether an answer is whole; one that was refused is."""
+    return "incomplete" if answer.finish_reason in {"length", "content_filter", "other"} else "completed"
+
+
+def text_part(text: str) -> dict[str, Any]:
+    """Return a part of a message."""
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+
+
+def message_item(run: SharedRun, status: Status, *parts: dict[str, Any]) -> dict[str, Any]:
+    """Return the item of what is said."""
+    item = {"id": f"msg_{run.run_id}", "type": "message", "status": status, "role": "assistant"}
+    return {**item, "content": list(parts)}
+
+
+def call_item(run: SharedRun, number: int, call: ToolCall) -> dict[str, Any]:
+    """Return the item of the call of a tool."""
+    return {
+        "id": f"fc_{run.run_id}_{number}",
+        "type": "function_call",
+        "status": "completed",
+        "call_id": call.id,
+        "name": call.name,
+        "arguments": call.arguments,
+    }
+
+
+def reasoning_item(asked: ResponseRun, run: SharedRun, number: int, part: ReasoningPart) -> dict[str, Any]:
+    """Return the item of what the writer thought."""
+    summaries = [{"type": "summary_text", "text": part.text}] if part.text else []
+    item = {"id": f"rs_{run.run_id}_{number}", "type": "reasoning", "summary": summaries}
+    return {**item, "encrypted_content": sealed(part)} if asked.includes_encrypted else item
+
+
+def panel_item(asked: ResponseRun, run: SharedRun, result: OrchestrationResult) -> dict[str, Any] | None:
+    """Return the item that tells of the panel, for those who ask for it."""
+    if asked.extension is None or "panel" not in asked.extension.fields.expose:
+        return None
+    told = summary(result, asked.extension.fields, asked.target.strategy)
+    about: dict[str, Any] = {
+        name: told[name] for name in ("responses", "failed_models", "analysis") if name in told
+    }
+    return {"id": f"panel_{run.run_id}", "type": "ultra:panel", "status": "completed", **about}
+
+
+def _usage(usage: Usage) -> dict[str, Any]:
+    return {
+        "input_tokens": usage.input or 0,
+        "input_tokens_details": {"cached_tokens": usage.cached or 0, "cache_write_tokens": 0},
+        "output_tokens": usage.output or 0,
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning or 0},
+        "total_tokens": usage.total,
+    }

@@ -1,0 +1,168 @@
+"""A request for a response: its fields, and the run that they ask for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Struct
+
+from ultra.service.asked import Asked, check_images, with_limit, with_tools
+from ultra.service.extension import Plugin, RunFields, asked_extension, with_extension
+from ultra.service.problems import Problem
+from ultra.service.responses.input import read_input
+
+if TYPE_CHECKING:
+    from ultra.service.targets import Targets
+
+__all__ = ["ResponseRequest", "ResponseRun", "read_response"]
+
+_FORMS: Final = ("text", "json_object", "json_schema")
+_ENCRYPTED: Final = "reasoning.encrypted_content"
+
+
+class _Reasoning(Struct):
+    effort: str | None = None
+    summary: str | None = None
+
+
+class _Text(Struct):
+    format: dict[str, Any] | None = None
+    verbosity: str | None = None
+
+
+class ResponseRequest(Struct, kw_only=True):
+    """The body of a request, as far as it means something here; other fields are left alone."""
+
+    model: str
+    input: str | list[dict[str, Any]]
+    instructions: str | None = None
+    stream: bool | None = None
+    background: bool | None = None
+    store: bool | None = None
+    previous_response_id: str | None = None
+    conversation: str | dict[str, Any] | None = None
+    prompt: dict[str, Any] | None = None
+    include: list[str] | None = None
+    max_output_tokens: int | None = None
+    max_tool_calls: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_logprobs: int | None = None
+    reasoning: _Reasoning | None = None
+    text: _Text | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    truncation: str | None = None
+    metadata: dict[str, str] | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    service_tier: str | None = None
+    plugins: list[Plugin] | None = None
+    ultra: RunFields | None = None
+
+
+class ResponseRun(Asked, frozen=True, kw_only=True):
+    """A checked request. `echo` are the fields of the request that a response repeats.
+
+    `includes_encrypted`: reasoning is sent in the form in which its provider wants it back.
+    """
+
+    echo: dict[str, Any]
+    includes_encrypted: bool
+
+
+def read_response(body: ResponseRequest, targets: Targets) -> ResponseRun:
+    """Return the run that a request asks for.
+
+    Raises:
+        Problem: a field is not allowed, or asks for what this service does not do.
+    """
+    _refuse_unsupported(body)
+    extension = asked_extension(body.plugins, body.ultra)
+    target = with_extension(targets.get(body.model), extension, targets)
+    messages = read_input(body.input, body.instructions)
+    check_images(messages, target, targets, "input")
+    given = {
+        "temperature": body.temperature,
+        "top_p": body.top_p,
+        "reasoning_effort": body.reasoning.effort if body.reasoning else None,
+    }
+    options = {name: value for name, value in given.items() if value is not None}
+    target, options = with_limit(target, options, body.max_output_tokens, "max_output_tokens")
+    tools, choice = _allowed(body)
+    run = with_tools({"options": options}, tools, choice, parallel=body.parallel_tool_calls)
+    form = body.text.format if body.text else None
+    if form is not None and form["type"] != "text":
+        run["output"] = form
+    return ResponseRun(
+        model=body.model,
+        messages=messages,
+        target=target,
+        run=run,
+        extension=extension,
+        streams=bool(body.stream),
+        echo=_echo(body),
+        includes_encrypted=_ENCRYPTED in (body.include or ()),
+    )
+
+
+def _refuse_unsupported(body: ResponseRequest) -> None:
+    refused: list[tuple[str, str]] = []
+    nothing_kept = "the service keeps no responses"
+    if body.background:
+        refused.append(("background", f"{nothing_kept}; leave it out, and stream the answer"))
+    if body.previous_response_id is not None:
+        refused.append(("previous_response_id", f"{nothing_kept}; give the whole conversation as input"))
+    if body.conversation is not None:
+        refused.append(("conversation", "the service keeps none; give the whole conversation as input"))
+    if body.prompt is not None:
+        refused.append(("prompt", "the service keeps none; give its text as instructions and input"))
+    if body.top_logprobs or "message.output_text.logprobs" in (body.include or ()):
+        refused.append(("top_logprobs", "an answer that is merged has no log probabilities"))
+    form = body.text.format if body.text else None
+    if form is not None and form.get("type") not in _FORMS:
+        refused.append(("text.format", f"its type must be one of: {', '.join(_FORMS)}"))
+    for name, why in refused:
+        raise Problem.bad_request(f"{name}: {why}", code="unsupported_value", param=name)
+
+
+def _allowed(body: ResponseRequest) -> tuple[list[dict[str, Any]] | None, str | dict[str, Any] | None]:
+    """Return the tools and the choice among them; a choice may itself allow some tools only."""
+    choice = body.tool_choice
+    if not isinstance(choice, dict) or choice.get("type") != "allowed_tools":
+        return body.tools, choice
+    mode, allowed = choice.get("mode", "auto"), choice.get("tools")
+    if mode not in ("auto", "required") or not isinstance(allowed, list):
+        text = "tool_choice: of allowed_tools, mode must be 'auto' or 'required', and tools a list"
+        raise Problem.bad_request(text, param="tool_choice")
+    names = [tool.get("name") for tool in allowed if isinstance(tool, dict)]
+    return [tool for tool in body.tools or () if tool.get("name") in names], mode
+
+
+def _echo(body: ResponseRequest) -> dict[str, Any]:
+    reasoning = body.reasoning or _Reasoning()
+    form = (body.text.format if body.text else None) or {"type": "text"}
+    verbosity = body.text.verbosity if body.text else None
+    return {
+        "instructions": body.instructions,
+        "max_output_tokens": body.max_output_tokens,
+        "max_tool_calls": body.max_tool_calls,
+        "parallel_tool_calls": True if body.parallel_tool_calls is None else body.parallel_tool_calls,
+        "previous_response_id": None,
+        "prompt_cache_key": body.prompt_cache_key,
+        "reasoning": {"effort": reasoning.effort, "summary": reasoning.summary},
+        "safety_identifier": body.safety_identifier,
+        "service_tier": "default",
+        "store": False,
+        "temperature": body.temperature,
+        "text": {"format": form} | ({} if verbosity is None else {"verbosity": verbosity}),
+        "tool_choice": "auto" if body.tool_choice is None else body.tool_choice,
+        "tools": body.tools or [],
+        "top_logprobs": 0,
+        "top_p": body.top_p,
+        "truncation": body.truncation or "disabled",
+        "user": body.user,
+        "metadata": body.metadata or {},
+    }
