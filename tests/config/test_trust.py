@@ -10,13 +10,8 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from ultra.config.file import ConfigurationFile
-from ultra.config.loading import (
-    CacheConfig,
-    DeploymentConfig,
-    ModelConfig,
-    RunConfig,
-    load_configuration,
-)
+from ultra.config.loading import load_configuration
+from ultra.config.sections import CacheConfig, DeploymentConfig, ModelConfig, RunConfig
 from ultra.config.trust import forget, remember, trust_in
 from ultra.config.untrusted import wishes
 from ultra.errors import ConfigError

@@ -12,7 +12,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from ultra.config.ensembles import EnsembleConfig
-from ultra.config.loading import CacheConfig, DeploymentConfig, ModelConfig, RunConfig
+from ultra.config.sections import CacheConfig, DeploymentConfig, ModelConfig, RunConfig
 from ultra.config.serving import ServeConfig
 from ultra.strategies.catalog import names_a_class
 
