@@ -72,9 +72,9 @@ class Configuration(Struct, frozen=True, kw_only=True):
         return replace(self, cache=CacheConfig(enabled=self.cache.enabled))
 
     def settings(self) -> dict[str, Any]:
-        """Return the arguments of `MultiLLMOrchestrator`, but for the strategy."""
+        """Return the arguments of `MultiLLMOrchestrator`, but for the strategy and the command's ensemble."""
         run = structs.asdict(self.run)
-        del run["strategy"]
+        del run["strategy"], run["ensemble"]
         return run | {
             "cache_enabled": self.cache.enabled,
             "cache": HiddenText(self.cache.store) if self.cache.enabled else None,

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["Configuration", "examine_configuration", "load_configuration"]
+__all__ = ["Configuration", "examine_configuration", "load_configuration", "read_table"]
 
 T = TypeVar("T")
 
@@ -105,12 +105,16 @@ def examine_configuration(source: str | Path | ConfigurationFile) -> tuple[Confi
         ConfigError: the file cannot be read, or is not TOML.
     """
     file = source if isinstance(source, ConfigurationFile) else ConfigurationFile.read(source)
-    table = file.table()
+    return read_table(file.table(), TomlLines(str(file.path), file.text()))
+
+
+def read_table(table: Mapping[str, Any], lines: TomlLines) -> tuple[Configuration, list[str]]:
+    """Return what can be read of a decoded file, and a line for each error; `lines` names the places."""
     try:
-        reader = _Reader(TomlLines(str(file.path), file.text()))
+        reader = _Reader(lines)
         return reader.read(table), list(reader.problems)
     except RecursionError:
-        raise ConfigError(f"{file.path}: it is nested too deeply to be a configuration") from None
+        raise ConfigError(f"{lines.source}: it is nested too deeply to be a configuration") from None
 
 
 class _Reader:
@@ -148,6 +152,10 @@ class _Reader:
         }
         for where, problem in ensemble_problems(ensembles, models):
             self._add(where, problem)
+        named = self._section(table, "ensembles")
+        if run.ensemble is not None and run.ensemble not in named:
+            choices = ", ".join(named) or "none; add one as [ensembles.NAME]"
+            self._add(("run", "ensemble"), f"found {run.ensemble!r}; allowed are: {choices}")
         return Configuration(
             lines=self._lines,
             models=known,

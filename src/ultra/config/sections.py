@@ -36,7 +36,8 @@ _NO_OPTIONS: Final = {
 class RunConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The settings of every run, see `MultiLLMOrchestrator`: times in seconds, `max_cost` in dollars.
 
-    `strategy` is a name, or a section with the name and the strategy's options.
+    `strategy` is a name, or a section with the name and the strategy's options. `ensemble` is what the
+    command asks where the user names none.
     """
 
     strategy: str | dict[str, Any] | None = None
@@ -48,6 +49,7 @@ class RunConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     system: str | None = None
     judge: str | None = None
     max_cost: float | None = None
+    ensemble: str | None = None
 
     @property
     def strategy_name(self) -> str | None:
