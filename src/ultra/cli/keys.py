@@ -66,7 +66,7 @@ def list_keys(
         return
     for row in rows:
         where = f"environment, {row['variable']}" if "variable" in row else "keyring"
-        write(one_line(f"{row['provider']:12} {where}"))
+        write(f"{one_line(row['provider']):12} {where}")
     if not rows:
         tell("no provider has a key; keep one by: ultra keys set openai")
 

@@ -54,7 +54,7 @@ def list_templates(
     width = max(len(row["name"]) for row in rows)
     for row in rows:
         told = row["description"] or row.get("problem", "")
-        write(one_line(f"{row['name'].ljust(width)}  {row['owner']:7}  {told}").rstrip())
+        write(f"{row['name'].ljust(width)}  {row['owner']:7}  {one_line(told)}".rstrip())
 
 
 @app.command()
