@@ -1,5 +1,6 @@
 """What `ultra ask` writes where: to a pipe, to a file, to stderr; and what is piped in."""
 
+# ruff: noqa: ASYNC240 - small files of the test
 from __future__ import annotations
 
 import json

@@ -91,15 +91,15 @@ async def test_an_error_ends_the_answer_and_not_the_chat() -> None:
 async def test_on_a_terminal_ctrl_c_stops_the_answer_and_the_chat_goes_on(tmp_path: Path) -> None:
     script = Script(("Surely ", "never"), gate=trio.Event())
     async with chat_server(first=script) as server:
-        env = {**server.environment, "XDG_STATE_HOME": str(tmp_path)}
+        env = {**server.environment, "XDG_STATE_HOME": str(tmp_path), "PROMPT_TOOLKIT_NO_CPR": "1"}
         async with ultra_on_terminal(*ONE, "--plain", env=env) as terminal:
-            await terminal.wait_for("> ")
+            await terminal.wait_for("\x1b[?2004h")  # it reads
             await terminal.type("Where?\\\ris it?\r")
             await terminal.wait_for("waiting for first")
             await terminal.type("\x03")
             await terminal.wait_for("stopped; /retry asks again")
             script.gate = None
-            await terminal.type("/ret\t\r")
+            await terminal.type("/retry\r")
             await terminal.wait_for("Surely never")
             await terminal.type("\x04")
             assert await terminal.wait() == 0

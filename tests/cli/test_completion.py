@@ -1,5 +1,6 @@
 """What shells complete, by the protocol of each."""
 
+# ruff: noqa: ASYNC221 - small files of the test
 from __future__ import annotations
 
 import shutil

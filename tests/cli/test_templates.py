@@ -1,5 +1,6 @@
 """Templates: prompts in files, with placeholders."""
 
+# ruff: noqa: ASYNC240 - small files of the test
 from __future__ import annotations
 
 import json

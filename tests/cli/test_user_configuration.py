@@ -1,5 +1,6 @@
 """The user's own configuration, under that of the project."""
 
+# ruff: noqa: ASYNC240 - small files of the test
 from __future__ import annotations
 
 import json

@@ -48,7 +48,7 @@ def ask(
         typer.Argument(
             metavar="PROMPT",
             show_default=False,
-            help="The question. What is piped in goes ahead of it; with - or alone, it is the question.",
+            help="The question. What is piped in goes ahead of it; with -, or alone, it is it.",
         ),
     ] = None,
     *,
@@ -70,8 +70,8 @@ def ask(
         typer.Option(
             metavar="PATH",
             help="A configuration with the models and settings.  [default: ultra.toml, if it is here, "
-            "on top of your own (ultra config path); more than models and limits the one here may use once it "
-            "is trusted: ultra config trust]",
+            "on top of your own (ultra config path); the one here may use more than models and limits once "
+            "it is trusted: ultra config trust]",
             show_default=False,
         ),
     ] = None,

@@ -92,7 +92,6 @@ def _keys() -> Any:  # noqa: ANN401 - prompt_toolkit's, which is not imported he
             buffer.validate_and_handle()
 
     @keys.add("escape", "enter")
-    @keys.add("c-j")
     def _new_line(event: KeyPressEvent) -> None:
         event.current_buffer.insert_text("\n")
 

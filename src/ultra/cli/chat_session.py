@@ -60,7 +60,10 @@ class Chat:
         """Take questions and commands until the user ends it, and return the exit code."""
         configure_logs(self._output.verbose)
         lines = open_input(self.completions)
-        tell(f"you talk with {self._asker.described(self._question)}; /help lists the commands")
+        if self._question.sources:
+            tell("/help lists the commands")  # whom it talks with has been told
+        else:
+            tell(f"you talk with {self._asker.described(self._question)}; /help lists the commands")
         while True:
             try:
                 line = lines.read()
@@ -127,8 +130,8 @@ class Chat:
         results: list[OrchestrationResult] = []
 
         async def ask() -> None:
-            async with self._asker.orchestrator:
-                results.append(await follow(self._asker.stream(self._question, conversation), view))
+            # Not entered: the call starts the actors and stops them, and an orchestrator is entered but once.
+            results.append(await follow(self._asker.stream(self._question, conversation), view))
 
         if run_until_signalled(partial(ask)) is not None or not results:
             tell("stopped; /retry asks again")

@@ -98,7 +98,7 @@ def _emphasis(state: StateInline, silent: bool) -> bool:  # noqa: FBT001 - the p
 
 
 def _escape(state: StateInline, silent: bool) -> bool:  # noqa: FBT001 - the parser's interface
-    """Leave the backslash of formulas, such as \\( and \\[; Markdown would take it away."""
+    """Leave the backslash of formulas, before a bracket; Markdown would take it away."""
     following = state.src[state.pos + 1 : state.pos + 2]
     return following in _ESCAPED and escape(state, silent)
 
