@@ -101,7 +101,7 @@ async def test_on_a_terminal_ctrl_c_stops_the_answer_and_the_chat_goes_on(tmp_pa
             script.gate = None
             await terminal.type("/retry\r")
             await terminal.wait_for("Surely never")
-            await terminal.type("\x04")
+            await terminal.type("/quit\r")
             assert await terminal.wait() == 0
 
     assert "Traceback" not in terminal.output
