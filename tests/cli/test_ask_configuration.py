@@ -34,13 +34,13 @@ async def test_a_configuration_in_the_working_directory_is_used_and_told_of(
     (tmp_path / "ultra.toml").write_text(CONFIGURATION, "utf-8")
     monkeypatch.chdir(tmp_path)
     async with chat_server() as server:
-        done = await run_ultra("ask", "Where?", env=server.environment)
+        done = await run_ultra("ask", "Where?", "--plain", env=server.environment)
 
     output = done.stdout.decode()
     assert (done.returncode, done.stderr) == (0, b"ultra: ultra.toml: heavy, light\n")
     assert "--- initial: heavy" in output
     assert "--- meta" not in output
-    assert output.endswith("\ncost: $0.0100, without light\n")
+    assert " for $0.0100, without light\n" in output.splitlines(keepends=True)[-1]
 
 
 async def test_a_configuration_can_be_given_and_its_models_chosen(tmp_path: Path) -> None:

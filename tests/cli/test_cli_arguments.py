@@ -17,8 +17,8 @@ from ultra.cli.arguments import (
     parse_models,
     parse_names,
     parse_quorum,
-    read_prompt,
 )
+from ultra.cli.piped_text import read_prompt
 from ultra.errors import BadCall
 from ultra.strategies.synthesize import OnCut
 
@@ -103,7 +103,7 @@ def test_a_dash_reads_the_prompt_from_stdin_in_utf_8(data: bytes, monkeypatch: p
 
 @pytest.mark.parametrize(
     ("data", "message"),
-    [(b"", "the prompt is empty"), (b" \n", "the prompt is empty"), (b"ab\xff", "not UTF-8.*at byte 2")],
+    [(b"", "there is no question"), (b" \n", "there is no question"), (b"ab\xff", "not UTF-8.*at byte 2")],
 )
 def test_stdin_without_a_prompt_is_refused(
     data: bytes, message: str, monkeypatch: pytest.MonkeyPatch

@@ -115,7 +115,7 @@ def test_without_a_command_the_help_goes_to_stderr(capsys: pytest.CaptureFixture
     ("arguments", "message"),
     [
         (["aks"], r"No such command 'aks'\. Did you mean 'ask'\? \(see: ultra --help\)"),
-        (["ask"], r"Missing argument 'PROMPT' \(see: ultra ask --help\)"),
+        (["ask"], r"there is no question; give one: ultra ask .*"),
         (["ask", "Why?", "--jsn"], r"No such option: --jsn .*\(see: ultra ask --help\)"),
         (["ask", "Why?", "--timeout", "soon"], r"Invalid value for '--timeout': .*number.*"),
         (["ask", "Gr\udcfc\udcdfe?"], r"the argument 'Gr\\udcfc.*' has bytes that are not text.*"),

@@ -20,6 +20,8 @@ CLI: Final = Path(ultra.cli.__file__).parent
 DIRECT: Final = {
     "__init__.py": "of the missing extra, before the command line is imported",
     "output.py": "the one place",
+    "final_view.py": "a line that is erased, of printable names",
+    "completion_command.py": "a script of ours, for a shell",
 }
 
 NASTY: Final = "a\x1b]0;t\x07b\x9b2Jc\u202ed\u2066e\u200ff\u061cg\x00\x7f\x85h\u2028i"

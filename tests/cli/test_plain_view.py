@@ -52,7 +52,7 @@ def test_the_answer_that_a_strategy_selected_is_written_with_its_confidence(
 
     written = capsys.readouterr().out
     assert written.startswith("--- answer: heavy#1\nNo.\n\nmodel ")
-    assert written.endswith("\nconfidence: 0.50\n")
+    assert written.endswith("\n\nDone in 0.0 s, confidence 0.50\n")
 
 
 def test_an_answer_that_was_cut_off_is_shown_as_such(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,8 @@ import pytest
 from ultra import BadCall, MultiLLMOrchestrator
 from ultra.cli.config import check, init
 from ultra.clients import ProviderStatus
-from ultra.config.loading import ModelConfig, load_configuration
+from ultra.config.loading import load_configuration
+from ultra.config.sections import ModelConfig
 from ultra.errors import ConfigError
 from ultra.messages.options import RunOptions
 from ultra.strategies import BestOf, Strategy, Synthesize, Vote

@@ -37,7 +37,8 @@ _KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "SYSTEMROOT", "TMPDIR", "VIRTUAL_ENV"
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """The variables that the program sees: no keys, proxies or terminal settings of the developer's."""
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    return {"PYTHONUTF8": "1", "TERM": "xterm-256color", **kept, **(extra or {})}
+    nowhere = dict.fromkeys(("XDG_CONFIG_HOME", "XDG_STATE_HOME"), "/dev/null")  # nor their own files
+    return {"PYTHONUTF8": "1", "TERM": "xterm-256color", **nowhere, **kept, **(extra or {})}
 
 
 async def run_ultra(

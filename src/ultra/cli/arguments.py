@@ -3,37 +3,37 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, cast
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Literal
 
+from ultra.cli.sources import CONFIGURATION
 from ultra.errors import BadCall
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from io import BufferedReader
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
+    from ultra.cli.sources import Source
     from ultra.messages.chat import Part
     from ultra.messages.conversation import Conversation
 
 __all__ = [
-    "CONFIGURATION",
     "EMBEDDED_MODELS",
     "ON_CUT",
+    "SHOWN",
     "Question",
     "RequestedModel",
-    "find_configuration",
-    "parse_ensemble",
+    "check_ensemble",
+    "check_sampling",
     "parse_model",
     "parse_models",
     "parse_names",
     "parse_on_cut",
+    "parse_pairs",
     "parse_quorum",
+    "parse_shown",
     "read_parts",
-    "read_prompt",
     "read_schema",
 ]
 
@@ -43,8 +43,8 @@ EMBEDDED_MODELS: Final = ("local:careful", "local:creative", "local:concise")
 ON_CUT: Final = ("tell", "continue", "next")
 """What may become of a synthesis that is cut off; those of `Synthesize`, which takes long to import."""
 
-CONFIGURATION: Final = "ultra.toml"
-"""The name of the configuration that is used if it is in the working directory."""
+SHOWN: Final = ("analysis",)
+"""What `--show` shows; the keys of `ultra.cli.report.HIDDEN`, which takes long to import."""
 
 
 @dataclass(frozen=True)
@@ -64,23 +64,27 @@ class RequestedModel:
 class Question:
     """A question with its images and documents, and how to ask it; None: as the orchestrator does.
 
-    With a `configuration`, its models are asked; `found`: it was found, and not named by the user.
+    With `sources`, their models are asked. `sampling` are options of how models write, `strategy_options`
+    those of the strategy.
     """
 
-    prompt: str
+    prompt: str = ""
     parts: tuple[Part, ...] = ()
     models: tuple[RequestedModel, ...] = ()
-    configuration: Path | None = None
-    found: bool = False
+    sources: tuple[Source, ...] = ()
     chosen: tuple[str, ...] | None = None
     strategy: str | None = None
+    strategy_options: Mapping[str, object] = field(default_factory=dict)
     stages: tuple[str, ...] | None = None
     system: str | None = None
     timeout: float | None = None
     quorum: int | Literal["all"] | None = None
-    on_cut: str | None = None
+    samples: int | None = None
+    judge: str | None = None
     schema: dict[str, object] | None = None
     ensemble: str | None = None
+    sampling: Mapping[str, object] = field(default_factory=dict)
+    use_cache: bool = True
 
     @property
     def conversation(self) -> Conversation:
@@ -104,12 +108,14 @@ class Question:
             for model in self.models
         }
 
+    def named(self, name: str) -> str:
+        """Return the name of a model that is given by name or as ``provider:model``."""
+        by_identifier = {model.identifier: short for short, model in self.names().items()}
+        return by_identifier.get(name, name)
+
     def chosen_names(self) -> list[str] | None:
         """Return the names of the models in ``--models``, given by name or as ``provider:model``."""
-        if self.chosen is None:
-            return None
-        by_identifier = {model.identifier: name for name, model in self.names().items()}
-        return [by_identifier.get(name, name) for name in self.chosen]
+        return None if self.chosen is None else [self.named(name) for name in self.chosen]
 
 
 def read_parts(images: Sequence[str] | None, files: Sequence[str] | None) -> tuple[Part, ...]:
@@ -117,19 +123,6 @@ def read_parts(images: Sequence[str] | None, files: Sequence[str] | None) -> tup
     from ultra.messages.chat import FilePart, ImagePart  # noqa: PLC0415 - not for the help alone
 
     return (*map(ImagePart.of, images or ()), *map(FilePart.of, files or ()))
-
-
-def find_configuration(given: Path | None, models: Sequence[str] | None) -> Path | None:
-    """Return the file that has the models: the given one, or ``ultra.toml`` in the working directory.
-
-    None, if ``--model`` names the models, or there is no such file. Raise `BadCall` if both are given.
-    """
-    if given is not None and models:
-        raise BadCall(f"--config {given} and --model both say which models to ask; give one of them")
-    if given is not None or models:
-        return given
-    path = Path(CONFIGURATION)
-    return path if path.is_file() else None
 
 
 def parse_model(text: str) -> RequestedModel:
@@ -186,12 +179,13 @@ def parse_quorum(text: str | None) -> int | Literal["all"] | None:
         raise BadCall(f"--quorum is {text!r}; give a number of models, or all") from None
 
 
-def parse_ensemble(name: str | None, configuration: Path | None) -> str | None:
+def check_ensemble(name: str | None, sources: Sequence[Source]) -> str | None:
     """Return the ensemble of ``--ensemble``; raise `BadCall` where no configuration could have it."""
-    if name is not None and configuration is None:
+    if name is not None and not sources:
         raise BadCall(
             f"--ensemble {name!r}: ensembles stand in a configuration, as [ensembles.{name}]; "
-            f"give it as --config, or ask where {CONFIGURATION} is"
+            f"give it as --config, ask where {CONFIGURATION} is, or write one for yourself "
+            "(ultra config init --user)"
         )
     return name
 
@@ -203,17 +197,45 @@ def parse_on_cut(text: str | None) -> str | None:
     raise BadCall(f"--on-cut is {text!r}; give one of: {', '.join(ON_CUT)}")
 
 
-def read_prompt(text: str) -> str:
-    """Return the prompt: `text`, or the text of stdin for ``-``.
+def parse_pairs(option: str, texts: Sequence[str] | None, *, as_text: bool = False) -> dict[str, object]:
+    """Return the values of an option ``name=value`` that may be repeated; a value is JSON, or else text.
+
+    `as_text`: it is text in any case.
 
     Raises:
-        BadCall: it is empty, or stdin is no UTF-8 text.
+        BadCall: one has no name, or a name is given twice.
     """
-    if text == "-":
-        text = _read_stdin()
-    if not text.strip():
-        raise BadCall('the prompt is empty; give a question: ultra ask "...", or - to read it from stdin')
-    return text
+    found: dict[str, object] = {}
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        name = name.strip()
+        if not (equals and name):
+            raise BadCall(f"{option} {text!r} is not name=value, such as {option} top_p=0.9")
+        if name in found:
+            raise BadCall(f"{option} gives {name!r} twice; give it once")
+        try:
+            found[name] = value if as_text else json.loads(value)
+        except (ValueError, RecursionError):
+            found[name] = value
+    return found
+
+
+def check_sampling(options: Mapping[str, object]) -> Mapping[str, object]:
+    """Return the options of how models write. Raises `BadCall`."""
+    from ultra.messages.request import SamplingOptions  # noqa: PLC0415 - not for the help alone
+
+    names = SamplingOptions.__struct_fields__
+    SamplingOptions(**{name: value for name, value in options.items() if name in names})  # type: ignore[arg-type]
+    return options
+
+
+def parse_shown(texts: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the steps of ``--show``. Raises `BadCall` for one that there is not."""
+    names = parse_names(texts) or ()
+    for name in names:
+        if name not in SHOWN:
+            raise BadCall(f"--show is {name!r}; give one of: {', '.join(SHOWN)}")
+    return names
 
 
 def read_schema(path: Path | None) -> dict[str, object] | None:
@@ -231,15 +253,3 @@ def read_schema(path: Path | None) -> dict[str, object] | None:
     if not isinstance(found, dict):
         raise BadCall(f"--schema {path}: it must have the JSON schema of the answer, an object of JSON")
     return found
-
-
-def _read_stdin() -> str:
-    if sys.stdin is None:
-        raise BadCall("the prompt is to be read from stdin, which is closed")
-    # In pieces: Python handles Ctrl-C between two reads, and not within one.
-    stdin = cast("BufferedReader", sys.stdin.buffer)
-    pieces = iter(partial(stdin.read1, 1 << 16), b"")
-    try:
-        return b"".join(pieces).decode("utf-8-sig")  # some shells write a byte order mark
-    except UnicodeDecodeError as error:
-        raise BadCall(f"what stdin has is not UTF-8 text: {error.reason} at byte {error.start}") from None

@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ultra.cli.arguments import (
     Question,
-    find_configuration,
-    parse_ensemble,
+    check_ensemble,
+    check_sampling,
     parse_models,
     parse_names,
     parse_on_cut,
+    parse_pairs,
     parse_quorum,
+    parse_shown,
     read_parts,
-    read_prompt,
     read_schema,
 )
 from ultra.cli.commands import new_app
+from ultra.cli.completion import (
+    complete_ensembles,
+    complete_identifiers,
+    complete_models,
+    complete_strategies,
+    complete_templates,
+)
+from ultra.cli.piped_text import read_prompt
+from ultra.cli.sources import find_sources
+from ultra.errors import BadCall
+
+if TYPE_CHECKING:
+    from ultra.cli.templates import Template
 
 __all__ = ["app"]
 
@@ -29,9 +44,13 @@ app = new_app()
 @app.command(epilog="Exit code: 0 answered (a degraded answer says so), 1 failed, 2 bad usage, 130 Ctrl-C.")
 def ask(
     prompt: Annotated[
-        str,
-        typer.Argument(metavar="PROMPT", show_default=False, help="The question; - reads it from stdin."),
-    ],
+        str | None,
+        typer.Argument(
+            metavar="PROMPT",
+            show_default=False,
+            help="The question. What is piped in goes ahead of it; with -, or alone, it is it.",
+        ),
+    ] = None,
     *,
     models: Annotated[
         list[str] | None,
@@ -39,36 +58,71 @@ def ask(
             "--model",
             "-m",
             metavar="PROVIDER:MODEL[@WEIGHT]",
+            autocompletion=complete_identifiers,
             help="A model to ask; repeat it for more. The one of highest weight that answered writes the "
-            "synthesis. Without it: those of ultra.toml, if that is here; or else a model of each provider "
-            "whose key is set; or else the three voices of the local model. 'ultra models' lists providers.",
+            "synthesis. Without it: those of ultra.toml, here or your own; or else a model of each "
+            "provider whose key is set; or else the three voices of the local model. 'ultra models' lists "
+            "providers.",
         ),
     ] = None,
     config: Annotated[
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="A configuration with the models and settings.  [default: ultra.toml, if it is here; more "
-            "than models and limits it may use once it is trusted: ultra config trust]",
+            help="A configuration with the models and settings.  [default: ultra.toml, if it is here, "
+            "on top of your own (ultra config path); the one here may use more than models and limits once "
+            "it is trusted: ultra config trust]",
             show_default=False,
         ),
     ] = None,
     chosen: Annotated[
         list[str] | None,
-        typer.Option("--models", metavar="NAME,...", help="Ask only these of the models, by name."),
+        typer.Option(
+            "--models",
+            metavar="NAME,...",
+            autocompletion=complete_models,
+            help="Ask only these of the models, by name.",
+        ),
     ] = None,
     ensemble: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Ask this ensemble of the configuration: its models, in its way."),
+        typer.Option(
+            "--ensemble",
+            "-e",
+            metavar="NAME",
+            autocompletion=complete_ensembles,
+            help="Ask this ensemble of the configuration, in its way.  [default: ensemble in [run]]",
+            show_default=False,
+        ),
     ] = None,
     strategy: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
+            autocompletion=complete_strategies,
             help="How the models are asked and their answers merged: synthesize, vote, best_of, fields, "
             "one of an installed package, or a class of your own, as module:Class.  [default: synthesize; "
             "best_of for voices of the local model alone]",
         ),
+    ] = None,
+    strategy_options: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--strategy-option", metavar="NAME=VALUE", help="An option of the strategy; repeat it for more."
+        ),
+    ] = None,
+    analysts: Annotated[
+        str | None,
+        typer.Option(metavar="all|one|none", help="Who analyses the answers before they are merged."),
+    ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", autocompletion=complete_models, help="The model that grades the answers."
+        ),
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="How often each model is asked.  [default: 1]")
     ] = None,
     stages: Annotated[
         list[str] | None,
@@ -117,11 +171,57 @@ def ask(
             "the next model.  [default: tell]",
         ),
     ] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(
+            "--template",
+            "-t",
+            metavar="NAME|FILE",
+            autocompletion=complete_templates,
+            help="A prompt that is kept in a file: ultra templates --help.",
+        ),
+    ] = None,
+    params: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--param", "-p", metavar="NAME=TEXT", help="The value of a placeholder of the template."
+        ),
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(metavar="NUMBER", help="How freely the models write, from 0.")
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(metavar="N", help="How long an answer of a model may be, in tokens.")
+    ] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--option",
+            metavar="NAME=VALUE",
+            help="Another option of how models write: top_p, seed, stop, reasoning_effort, or one that your "
+            "client declares; repeat it for more.",
+        ),
+    ] = None,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Ask anew, also what was asked before.")
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write the answer there, whole or not at all."),
+    ] = None,
+    final: Annotated[
+        bool,
+        typer.Option("--final", help="Print the answer alone, as on a pipe; -v prints the rest to stderr."),
+    ] = False,
+    shown: Annotated[
+        list[str] | None,
+        typer.Option("--show", metavar="analysis", help="Show what is else folded into one line."),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the result, or the error, as one JSON document.")
     ] = False,
     plain: Annotated[
-        bool, typer.Option("--plain", help="Print plain text, as for pipes and logs, on a terminal too.")
+        bool, typer.Option("--plain", help="Print all answers as plain text, on a pipe, too.")
     ] = False,
     log_json: Annotated[
         bool, typer.Option("--log-json", help="Log to stderr in lines of JSON; -vv logs more.")
@@ -133,7 +233,7 @@ def ask(
             "-v",
             count=True,
             metavar="",
-            help="Log to stderr; -vv logs more.",
+            help="Log to stderr, and print there what a pipe does not get; -vv logs more.",
             show_default=False,
         ),
     ] = 0,
@@ -142,29 +242,91 @@ def ask(
 
     The models answer side by side. Where all come to the same short answer, it stands; otherwise one of
     them merges the answers. Another strategy, or stages, can be chosen. Then a line for each model tells
-    its time, tokens, calls, and how far it agreed with the others.
+    its time, tokens, calls, and how far it agreed with the others. A pipe gets the answer alone:
+
+    git diff | ultra ask "Review this" > review.md
     """
     # The models' side takes longer to import than a misspelt option to be found.
     from ultra.cli.default_models import choose_models  # noqa: PLC0415
     from ultra.cli.json_output import reporting_errors  # noqa: PLC0415
-    from ultra.cli.session import open_view, run  # noqa: PLC0415
+    from ultra.cli.session import Output, run  # noqa: PLC0415
+    from ultra.cli.stored_keys import use_stored_keys  # noqa: PLC0415
 
     with reporting_errors(enabled=as_json):
-        configuration = find_configuration(config, models)
+        shows = Output(
+            as_json=as_json,
+            plain=plain,
+            final=final,
+            file=output,
+            shown=parse_shown(shown),
+            verbose=verbose,
+            log_json=log_json,
+        )
+        sources = find_sources(config, models)
+        sampling = {"temperature": temperature, "max_tokens": max_tokens}
+        sampling = {name: value for name, value in sampling.items() if value is not None}
+        further = {"on_cut": parse_on_cut(on_cut), "analysts": analysts}
+        further = {name: value for name, value in further.items() if value is not None}
+        kept = _Kept.of(template, params)
         question = Question(
-            prompt=read_prompt(prompt),
+            prompt=read_prompt(prompt, optional=template is not None),
             parts=read_parts(images, files),
-            models=parse_models(models or choose_models()) if configuration is None else (),
-            configuration=configuration,
-            found=config is None,
             chosen=parse_names(chosen),
-            strategy=strategy,
+            strategy=strategy or kept.strategy,
+            strategy_options={**parse_pairs("--strategy-option", strategy_options), **further},
             stages=parse_names(stages),
             system=system,
             timeout=timeout,
             quorum=parse_quorum(quorum),
-            on_cut=parse_on_cut(on_cut),
+            samples=samples,
+            judge=judge,
             schema=read_schema(schema),
-            ensemble=parse_ensemble(ensemble, configuration),
+            ensemble=check_ensemble(ensemble or (None if strategy or chosen else kept.ensemble), sources),
+            sampling=check_sampling({**kept.sampling, **parse_pairs("--option", options), **sampling}),
+            use_cache=not no_cache,
+            sources=sources,
         )
-        return run(question, open_view(as_json=as_json, plain=plain), verbose=verbose, log_json=log_json)
+        question = kept.fill(question)
+        use_stored_keys()
+        if not sources:
+            question = replace(question, models=parse_models(models or choose_models()))
+        return run(question, shows)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What a template says, if one is used."""
+
+    template: Template | None = None
+    params: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, name: str | None, params: list[str] | None) -> _Kept:
+        given = {key: str(value) for key, value in parse_pairs("--param", params, as_text=True).items()}
+        if name is None:
+            if given:
+                raise BadCall("--param gives values to a template; name it, too: --template NAME")
+            return cls()
+        from ultra.cli.templates import load_template  # noqa: PLC0415 - few questions need one
+
+        return cls(load_template(name), given)
+
+    @property
+    def strategy(self) -> str | None:
+        return None if self.template is None else self.template.strategy
+
+    @property
+    def ensemble(self) -> str | None:
+        return None if self.template is None else self.template.ensemble
+
+    @property
+    def sampling(self) -> dict[str, object]:
+        found = {name: getattr(self.template, name, None) for name in ("temperature", "max_tokens")}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def fill(self, question: Question) -> Question:
+        """Return the question in the words of the template; a system prompt that was given stays."""
+        if self.template is None:
+            return question
+        prompt, system = self.template.filled(self.params, question.prompt)
+        return replace(question, prompt=prompt, system=question.system or system)

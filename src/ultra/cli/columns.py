@@ -8,6 +8,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from ultra.cli.markdown import drawn_markdown
 from ultra.cli.printable_text import block, one_line
 from ultra.cli.report import CUT_OFF, seconds
 
@@ -60,26 +61,26 @@ class Columns:
         """Draw the step in full, as it stays on the terminal."""
         return self._draw(step, None)
 
-    def prose(self, text: str) -> Text:
-        """Wrap `text` to the whole width, and style its Markdown."""
-        lines = _styled(text).wrap(self._console, min(self._console.width, WIDEST))
-        return Text("\n").join(lines)
-
     def _draw(self, step: StepPanes, now: float | None) -> RenderableType:
         panes = list(step)
         most = 1 if step.asks == "first" else max(1, (self._console.width + GAP) // (NARROWEST + GAP))
         rows = max(1, -(-len(panes) // most))
         in_row = max(1, -(-len(panes) // rows))  # of five panes where four fit, three and two
         width = min((self._console.width + GAP) // in_row - GAP, WIDEST)
-        # Each row has a head, and a blank line before the next row.
-        lines = None if now is None else max(FEWEST_LINES, (self._console.height - 2) // rows - 2)
+        # Each row has a head, and a blank line before the next row; below all is the line of what is awaited.
+        lines = None if now is None else max(FEWEST_LINES, (self._console.height - 3) // rows - 2)
         drawn: list[RenderableType] = []
         for start in range(0, len(panes), in_row):
-            cells = [self._cell(pane, width, lines, now) for pane in panes[start : start + in_row]]
+            cells = [
+                self._cell(pane, width, lines, now, alone=len(panes) == 1)
+                for pane in panes[start : start + in_row]
+            ]
             drawn += [Text(), _row(cells, width)] if drawn else [_row(cells, width)]
         return Group(*drawn)
 
-    def _cell(self, pane: Pane, width: int, lines: int | None, now: float | None) -> RenderableType:
+    def _cell(
+        self, pane: Pane, width: int, lines: int | None, now: float | None, *, alone: bool
+    ) -> RenderableType:
         text = block(pane.tail(None if lines is None else lines * width))
         match pane.state:
             case "failed":
@@ -88,6 +89,8 @@ class Columns:
                 body = Text(one_line(text), "yellow")
             case _:
                 body = _styled(text)
+        if lines is None and alone and pane.state == "answered":
+            return Group(self._head(pane, width, now), drawn_markdown(text, self._console))
         wrapped = body.wrap(self._console, width)
         return Group(
             self._head(pane, width, now), Text("\n").join(wrapped if lines is None else wrapped[-lines:])

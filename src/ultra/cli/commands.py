@@ -8,7 +8,11 @@ from typing import Any, Final, NamedTuple
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-__all__ = ["COMMANDS", "Command", "CommandGroup", "new_app"]
+__all__ = ["COMMANDS", "COMPLETION_VARIABLE", "Command", "CommandGroup", "new_app"]
+
+
+COMPLETION_VARIABLE: Final = "_ULTRA_COMPLETE"
+"""The variable by which a shell asks for completions."""
 
 
 class Command(NamedTuple):
@@ -25,14 +29,18 @@ class Command(NamedTuple):
 
 COMMANDS: Final = (
     Command("ask", "ultra.cli.ask", "Ask several models the same question and merge their answers."),
+    Command("chat", "ultra.cli.chat", "Talk with several models, turn by turn."),
     Command("models", "ultra.cli.models", "List the models that can be used here, and why others cannot."),
     Command("config", "ultra.cli.config", "Write a configuration, and check one."),
     Command("runs", "ultra.cli.runs", "List, show, follow, cancel and replay submitted runs."),
+    Command("templates", "ultra.cli.templates_command", "List the prompts that are kept, and show one."),
+    Command("keys", "ultra.cli.keys", "Keep keys of providers in the system's keyring."),
     Command("serve", "ultra.cli.serve", "Serve ensembles and models to the clients of OpenAI's API."),
     Command("mcp", "ultra.cli.mcp", "Let agents ask ensembles: a server of the Model Context Protocol."),
     Command("eval", "ultra.cli.eval", "Measure what each strategy gains on your questions, and its cost."),
     Command("chaos", "ultra.cli.chaos", "Simulate the runtime under faults, and check its guarantees."),
     Command("provider", "ultra.cli.provider", "Serve simulated models, in the protocols of real providers."),
+    Command("completion", "ultra.cli.completion_command", "Print the script by which a shell completes."),
 )
 
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ultra.cli.arguments import CONFIGURATION
 from ultra.cli.commands import new_app
 from ultra.cli.output import tell, write
 from ultra.cli.printable_text import one_line
+from ultra.cli.sources import CONFIGURATION, find_sources, own_configuration, read_sources
 from ultra.cli.trust import trust
 
 if TYPE_CHECKING:
@@ -64,14 +64,20 @@ weight = {weight}
 
 @app.command()
 def init(
-    path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("ultra.toml"),
+    path: Annotated[Path, typer.Argument(help="The file to write.")] = Path(CONFIGURATION),
     *,
+    user: Annotated[
+        bool, typer.Option("--user", help="Write your own, which holds in every directory.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> None:
     """Write a commented configuration with a model for every provider that can be used here."""
     from ultra.clients import provider_statuses  # noqa: PLC0415 - not for the help alone
     from ultra.errors import ConfigError  # noqa: PLC0415 - as above
 
+    if user:
+        path = own_configuration()
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if path.exists() and not force:
         raise ConfigError(f"{path} is there already; give another name, or --force to write over it")
     usable = [status for status in provider_statuses() if status.available]
@@ -84,6 +90,17 @@ def init(
         )
     path.write_text(_configuration(path.name, usable), "utf-8")
     write(one_line(f"{path}: {', '.join(status.example for status in usable)}"))
+
+
+@app.command("path")
+def show_path() -> None:
+    """Print the path of your own configuration, whether or not it is there.
+
+    The ultra.toml of the working directory stands on top of it: models and ensembles of both are there, and
+    of two with the same name that of the project, whole; other settings of the project go first. Where the
+    project has models, these are asked unless others are named.
+    """
+    write(str(own_configuration()))
 
 
 def _configuration(name: str, usable: list[ProviderStatus]) -> str:
@@ -112,30 +129,40 @@ def check(
     Without --ask, nothing is opened, made or sent. A file that is found here and not named is checked if it
     is trusted (see: ultra config trust --help), or asks for nothing that needs trust.
     """
+    from ultra.cli.stored_keys import use_stored_keys  # noqa: PLC0415 - as above
     from ultra.config.file import ConfigurationFile  # noqa: PLC0415 - not for the help alone
+    from ultra.config.layers import examine_layers  # noqa: PLC0415 - as above
     from ultra.config.loading import examine_configuration  # noqa: PLC0415 - as above
-    from ultra.config.trust import check_trust  # noqa: PLC0415 - as above
     from ultra.orchestrator.orchestrator import MultiLLMOrchestrator  # noqa: PLC0415 - as above
 
-    file = ConfigurationFile.read(path or CONFIGURATION)
-    if path is None:
-        check_trust(file, f"name it: ultra config check {file.path}{' --ask' if ask else ''}")
-    configuration, problems = examine_configuration(file)
+    use_stored_keys()
+    sources = () if path is not None else find_sources(None)
+    if path is None and sources:
+        how = f"name it: ultra config check {sources[-1].path}{' --ask' if ask else ''}"
+        files = read_sources(sources, how)
+        configuration, _, problems = examine_layers(files)
+    else:
+        files = [ConfigurationFile.read(path or CONFIGURATION)]
+        configuration, problems = examine_configuration(files[0])
     problems += _problems(configuration)
     if problems:
-        for problem in sorted(problems, key=partial(_line_in, str(file.path))):
+        for problem in sorted(problems, key=partial(_line_in, [str(file.path) for file in files])):
             tell(problem)
         return 2
     MultiLLMOrchestrator.from_config(configuration.without_store())
     number = len(configuration.models)
-    write(one_line(f"{file.path}: {number} model{'' if number == 1 else 's'}, no errors"))
+    names = " and ".join(str(file.path) for file in reversed(files))
+    write(one_line(f"{names}: {number} model{'' if number == 1 else 's'}, no errors"))
     return _ask_each(configuration) if ask else 0
 
 
-def _line_in(file: str, problem: str) -> int:
-    """Return the number of the line that a problem names; 0: it names none."""
-    number = problem.removeprefix(f"{file}:").partition(":")[0]
-    return int(number) if number.isdecimal() else 0
+def _line_in(files: list[str], problem: str) -> tuple[int, int]:
+    """Return the number of the file and of the line that a problem names; 0: it names none."""
+    for number, file in enumerate(files):
+        if problem.startswith(f"{file}:"):
+            line = problem.removeprefix(f"{file}:").partition(":")[0]
+            return number, int(line) if line.isdecimal() else 0
+    return 0, 0
 
 
 def _problems(configuration: Configuration) -> Iterator[str]:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ultra.cli.arguments import find_configuration, parse_models, parse_names
+from ultra.cli.arguments import parse_models, parse_names
 from ultra.cli.commands import new_app
+from ultra.cli.sources import find_sources
 from ultra.errors import BadCall
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def evaluate(
                 raise BadCall(f"{option} is for questions that are asked; no model is asked here")
     elif unrecorded is not None:
         raise BadCall("--unrecorded is for --replay; here what is not recorded is asked for")
-    configuration = None if data is None else find_configuration(config, models)
+    sources = () if data is None else find_sources(config, models)
     how: Unrecorded = "fail" if unrecorded == "fail" else "stop"
 
     from ultra.cli.eval_session import Wanted, run  # noqa: PLC0415 - it takes longer to import than a mistake
@@ -175,8 +176,7 @@ def evaluate(
             simulated=simulated,
             panel=panel,
             models=parse_models(models or ()),
-            configuration=configuration,
-            found=config is None,
+            sources=sources,
             chosen=parse_names(chosen),
             strategies=tuple(strategies or ()),
             grader=grader,

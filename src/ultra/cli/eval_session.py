@@ -18,11 +18,9 @@ from ultra.cli.json_output import write_document
 from ultra.cli.logs import configure_logs
 from ultra.cli.output import tell, write
 from ultra.cli.printable_text import one_line
+from ultra.cli.sources import load_sources
 from ultra.clients import connect
 from ultra.clients.pricing import Price
-from ultra.config.file import ConfigurationFile
-from ultra.config.loading import Configuration, load_configuration
-from ultra.config.trust import check_trust
 from ultra.errors import BadCall, MissingExtra
 from ultra.evals.arms import Arm, strategy_arm
 from ultra.evals.dataset import load_dataset
@@ -38,6 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from ultra.cli.arguments import RequestedModel
+    from ultra.cli.sources import Source
+    from ultra.config.configuration import Configuration
     from ultra.evals.findings import Findings
     from ultra.evals.recording import Progress
     from ultra.evals.replay import Unrecorded
@@ -58,8 +58,7 @@ class Wanted:
     simulated: str | None
     panel: Path | None
     models: tuple[RequestedModel, ...]
-    configuration: Path | None
-    found: bool
+    sources: tuple[Source, ...]
     chosen: tuple[str, ...] | None
     strategies: tuple[str, ...]
     grader: str | None
@@ -242,11 +241,9 @@ def _recorded(
 
 def _live(wanted: Wanted) -> _Live:
     """Return the models that are asked: of a configuration, as named, or those that can be used here."""
-    if wanted.configuration is not None:
-        file = ConfigurationFile.read(wanted.configuration)
-        if wanted.found:
-            check_trust(file, f"pass --config {wanted.configuration}")
-        return _configured(load_configuration(file), wanted.chosen)
+    if wanted.sources:
+        configuration, default = load_sources(wanted.sources)
+        return _configured(configuration, wanted.chosen or default)
     requested = wanted.models
     if not requested:
         from ultra.cli.arguments import parse_models  # noqa: PLC0415 - only here

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ultra.messages.events import Event
     from ultra.messages.results import OrchestrationResult
 
-__all__ = ["JsonView", "reporting_errors", "write_document"]
+__all__ = ["JsonView", "document", "reporting_errors", "write_document"]
 
 _OBEYED: Final = re.compile(f"[{''.join(map(chr, (*CONTROLS, *DIRECTIONS, *LINE_ENDS)))}]")
 """What JSON need not escape, and a terminal obeys, or some readers take for the end of a line."""
@@ -28,10 +28,14 @@ _OBEYED: Final = re.compile(f"[{''.join(map(chr, (*CONTROLS, *DIRECTIONS, *LINE_
 
 def write_document(value: object) -> None:
     """Write `value` to stdout as one line of JSON, in UTF-8 with any locale."""
-    text = _OBEYED.sub(lambda match: f"\\u{ord(match[0]):04x}", msgspec.json.encode(value).decode())
     sys.stdout.flush()
-    sys.stdout.buffer.write(f"{text}\n".encode())
+    sys.stdout.buffer.write(document(value).encode())
     sys.stdout.buffer.flush()
+
+
+def document(value: object) -> str:
+    """Return `value` as one line of JSON that no terminal obeys."""
+    return _OBEYED.sub(lambda match: f"\\u{ord(match[0]):04x}", msgspec.json.encode(value).decode()) + "\n"
 
 
 @contextmanager
@@ -47,9 +51,12 @@ def reporting_errors(*, enabled: bool) -> Iterator[None]:
 
 
 class JsonView:
-    """The view of `--json`: it writes the result and nothing else."""
+    """The view of `--json`: it writes the result and nothing else; with `silent`, nothing."""
 
     interval = inf
+
+    def __init__(self, *, silent: bool = False) -> None:
+        self._silent = silent
 
     def __enter__(self) -> Self:
         return self
@@ -67,7 +74,8 @@ class JsonView:
 
     def conclude(self, result: OrchestrationResult) -> None:
         """Write the result."""
-        write_document(result)
+        if not self._silent:
+            write_document(result)
 
 
 def _described(error: Exception) -> dict[str, object]:

@@ -7,33 +7,36 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self
 
 import trio
-from rich.live import Live
+from rich.console import Group
 from rich.padding import Padding
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
 from ultra.cli.columns import Columns
+from ultra.cli.markdown import drawn_markdown
 from ultra.cli.panes import StepPanes
-from ultra.cli.printable_text import block, one_line
+from ultra.cli.printable_text import one_line
 from ultra.cli.report import (
     CUT_OFF,
+    HIDDEN,
     answer_name,
     answer_text,
-    confidence,
-    cost,
     degradations,
     headings,
+    is_hidden,
     model_lines,
-    seconds,
     step_title,
+    summary,
     unshown_answer,
 )
+from ultra.cli.resized_live import ResizedLive
 from ultra.cli.terminal import silent_keyboard
+from ultra.cli.waiting_line import WaitingLine
 from ultra.messages.events import Event, StageCompleted, StageStarted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from types import TracebackType
 
     from rich.console import Console
@@ -51,12 +54,20 @@ class LiveView:
 
     interval: float = 1 / 12
 
-    def __init__(self, console: Console, *, clock: Callable[[], float] = trio.current_time) -> None:
+    def __init__(
+        self,
+        console: Console,
+        *,
+        clock: Callable[[], float] = trio.current_time,
+        shown: Collection[str] = tuple(HIDDEN),
+    ) -> None:
         self._console = console
+        self._shown = shown
+        self._waiting = WaitingLine()
         self._clock = clock
         self._columns = Columns(console)
         self._step: StepPanes | None = None
-        self._live: Live | None = None
+        self._live: ResizedLive | None = None
         self._began = 0.0
         self._closing = ExitStack()
 
@@ -73,6 +84,7 @@ class LiveView:
 
     def show(self, event: Event) -> None:
         """Take one event; what it changes is drawn by the next `refresh`."""
+        self._waiting.apply(event)
         match event:
             case StageStarted():
                 self._settle()  # of a run that starts again, the step that a crash has ended
@@ -88,7 +100,9 @@ class LiveView:
         """Draw the current step as it is now."""
         if self._step is not None and self._live is not None:
             now = self._clock() - self._began
-            self._live.update(self._columns.moving(self._step, now), refresh=True)
+            line = Text(self._waiting.text(now, self._console.width - 1), style="dim", no_wrap=True)
+            panes = [] if self._is_folded(self._step) else [self._columns.moving(self._step, now)]
+            self._live.draw(Group(*panes, line))
 
     def conclude(self, result: OrchestrationResult) -> None:
         """Draw the answer, unless the last step has shown it, a line for each model, and how the run went."""
@@ -97,28 +111,23 @@ class LiveView:
             best = "best answer" if result.synthesis_source == "best_candidate" else "answer"
             cut = "" if answer.is_whole else f", {CUT_OFF}"
             self._head(f"The {best}, by {one_line(answer_name(answer))}{cut}")
-            self._console.print(self._columns.prose(block(answer_text(answer))))
+            self._console.print(drawn_markdown(answer_text(answer), self._console))
         self._head("Models")
         self._console.print(_table(result))
         self._console.print()
-        amount = cost(result)
-        reasons = degradations(result)
-        spent = seconds(result.response_time) + (f" for {one_line(amount)}" if amount is not None else "")
-        if (sure := confidence(result)) is not None:
-            spent += f", confidence {sure}"
-        if result.status == "degraded":
-            self._console.print(Text(f"Degraded answer, in {spent}", style="bold yellow"))
-        else:
-            self._console.print(Text(f"Done in {spent}", style="green"))
-        for reason in reasons:
+        for reason in degradations(result):
             self._console.print(Padding(Text(one_line(reason), style="dim"), (0, 0, 0, 2)))
+        self._console.print(
+            Text(summary(result), style="bold yellow" if result.status == "degraded" else "green")
+        )
 
     def _begin(self, step: StepPanes) -> None:
         self._step = step
-        self._head(step_title(step.name, step.round))
+        if not self._is_folded(step):
+            self._head(step_title(step.name, step.round))
         # Logs that go to the same terminal are printed above; those that go to a file stay there.
         to_terminal = sys.stderr is not None and sys.stderr.isatty()
-        self._live = Live(
+        self._live = ResizedLive(
             console=self._console,
             auto_refresh=False,
             transient=True,
@@ -135,12 +144,28 @@ class LiveView:
         if live is not None:
             live.update(Text())
             live.stop()
-        if step is not None:
+        if step is None:
+            return
+        if self._is_folded(step):
+            self._console.print()
+            self._console.print(Text(_folded(step), style="dim"))
+        else:
             self._console.print(self._columns.settled(step))
+
+    def _is_folded(self, step: StepPanes) -> bool:
+        return is_hidden(step.name, self._shown)
 
     def _head(self, title: str) -> None:
         self._console.print()
         self._console.print(Rule(Text(title, style="bold"), align="left", style="dim"))
+
+
+def _folded(step: StepPanes) -> str:
+    """Return the line that stands for a step that is not shown."""
+    word = next(word for word, name in HIDDEN.items() if name == step.name)
+    done = [one_line(pane.name) for pane in step if pane.state == "answered"]
+    by = f" by {', '.join(done)}" if done else ""
+    return f"{step_title(step.name, step.round)}{by} (--show {word} shows it)"
 
 
 def _table(result: OrchestrationResult) -> Table:

@@ -10,22 +10,23 @@ from ultra.cli.output import write
 from ultra.cli.printable_text import block, one_line
 from ultra.cli.report import (
     CUT_OFF,
+    HIDDEN,
     answer_name,
     answer_text,
-    confidence,
-    cost,
     degradations,
     headings,
+    is_hidden,
     model_lines,
     seconds,
     step_name,
+    summary,
     unshown_answer,
 )
 from ultra.messages.events import Event, ModelFailed, ModelResponded
 from ultra.messages.results import sample_name
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from types import TracebackType
 
     from ultra.messages.results import OrchestrationResult
@@ -34,9 +35,13 @@ __all__ = ["PlainView"]
 
 
 class PlainView:
-    """Writes blocks of text with blank lines between them."""
+    """Writes blocks of text with blank lines between them; `shown` are the steps that are not left out."""
 
     interval = inf
+
+    def __init__(self, *, to_stderr: bool = False, shown: Collection[str] = tuple(HIDDEN)) -> None:
+        self._to_stderr = to_stderr
+        self._shown = shown
 
     def __enter__(self) -> Self:
         sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
@@ -50,12 +55,14 @@ class PlainView:
     def show(self, event: Event) -> None:
         """Write an answer or a failure."""
         match event:
+            case ModelResponded() if is_hidden(event.stage, self._shown):
+                pass
             case ModelResponded():
                 time = seconds(event.response.response_time)
                 cut = "" if event.response.is_whole else f", {CUT_OFF}"
-                write(f"--- {_heading(event)}, {time}{cut}", block(answer_text(event.response)), "")
+                self._write(f"--- {_heading(event)}, {time}{cut}", block(answer_text(event.response)), "")
             case ModelFailed():
-                write(f"--- {_heading(event)}, failed", one_line(event.failure.message), "")
+                self._write(f"--- {_heading(event)}, failed", one_line(event.failure.message), "")
             case _:
                 pass
 
@@ -70,15 +77,15 @@ class PlainView:
             best = result.synthesis_source == "best_candidate"
             heading = f"best answer: {name}, in place of a synthesis" if best else f"answer: {name}"
             heading += "" if answer.is_whole else f", {CUT_OFF}"
-            write(f"--- {heading}", block(answer_text(answer)), "")
-        write(*_aligned([headings(result), *(line.cells for line in model_lines(result))]))
+            self._write(f"--- {heading}", block(answer_text(answer)), "")
+        self._write(*_aligned([headings(result), *(line.cells for line in model_lines(result))]))
         reasons = degradations(result)
         if result.status == "degraded" or reasons:
-            write("", f"{result.status}:", *(f"- {one_line(reason)}" for reason in reasons))
-        if (sure := confidence(result)) is not None:
-            write("", f"confidence: {sure}")
-        if (amount := cost(result)) is not None:
-            write("", f"cost: {one_line(amount)}")
+            self._write("", f"{result.status}:", *(f"- {one_line(reason)}" for reason in reasons))
+        self._write("", summary(result))
+
+    def _write(self, *lines: str) -> None:
+        write(*lines, to_stderr=self._to_stderr)
 
 
 def _heading(event: ModelResponded | ModelFailed) -> str:

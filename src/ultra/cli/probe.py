@@ -12,7 +12,8 @@ from ultra.errors import ModelError
 from ultra.messages.request import ModelRequest, SamplingOptions
 
 if TYPE_CHECKING:
-    from ultra.config.loading import Configuration, DeploymentConfig
+    from ultra.config.configuration import Configuration
+    from ultra.config.sections import DeploymentConfig
 
 __all__ = ["probe"]
 

@@ -10,12 +10,13 @@ from ultra.cli.printable_text import one_line
 from ultra.messages.results import sample_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
     from ultra.messages.results import ModelFailure, ModelResponse, OrchestrationResult
 
 __all__ = [
     "CUT_OFF",
+    "HIDDEN",
     "ModelLine",
     "answer_name",
     "answer_text",
@@ -23,15 +24,20 @@ __all__ = [
     "cost",
     "degradations",
     "headings",
+    "is_hidden",
     "model_lines",
     "seconds",
     "step_name",
     "step_title",
+    "summary",
     "unshown_answer",
 ]
 
 CUT_OFF: Final = "cut off"
 """How an answer is marked that its model did not write to its end."""
+
+HIDDEN: Final[Mapping[str, str]] = {"analysis": "meta"}
+"""The steps that are folded into one line, by the word of `--show` that unfolds them."""
 
 _HEADINGS: Final = ("model", "time", "tokens", "calls")
 
@@ -125,6 +131,20 @@ def confidence(result: OrchestrationResult) -> str | None:
         return None
     split = result.confidence_basis == "votes" and result.confidence < _HALF
     return f"{result.confidence:.2f}{', most answers differ from it' if split else ''}"
+
+
+def summary(result: OrchestrationResult) -> str:
+    """Return the last line of a run: how it went, its time, its cost, and how sure it is."""
+    amount = cost(result)
+    spent = seconds(result.response_time) + (f" for {one_line(amount)}" if amount is not None else "")
+    sure = confidence(result)
+    told = spent if sure is None else f"{spent}, confidence {sure}"
+    return f"Degraded answer, in {told}" if result.status == "degraded" else f"Done in {told}"
+
+
+def is_hidden(step: str, shown: Collection[str]) -> bool:
+    """Return whether a step of this name is shown only on demand, and is not among those demanded."""
+    return step in HIDDEN.values() and not any(HIDDEN[each] == step for each in shown)
 
 
 def seconds(value: float) -> str:

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from ultra.cli.arguments import CONFIGURATION
 from ultra.cli.output import write
 from ultra.cli.printable_text import one_line
+from ultra.cli.sources import CONFIGURATION
 
 __all__ = ["trust"]
 

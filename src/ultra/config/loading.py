@@ -19,55 +19,36 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args
 
 import msgspec
-from msgspec import Struct, field, structs
-from msgspec.structs import replace
+from msgspec import Struct, structs
 
-from ultra._support.secrecy import HiddenText
 from ultra.actors.model.breaker import BreakerPolicy
-from ultra.actors.model.hedging import Hedge
 from ultra.actors.model.limits import Limits
 from ultra.actors.model.retry import RetryPolicy
 from ultra.actors.model.timeouts import Timeouts
 from ultra.clients.catalog import Facts, OutputMode, model_info
-from ultra.clients.genai_prices import PriceList
 from ultra.clients.pricing import Price, PriceTier
-from ultra.clients.providers import connect, find_provider
+from ultra.clients.providers import find_provider
 from ultra.clients.quirks import Quirks
-from ultra.config.caching import CacheConfig
+from ultra.config.configuration import Configuration, without_values
 from ultra.config.ensembles import EnsembleConfig, ensemble_problems
 from ultra.config.file import ConfigurationFile
 from ultra.config.journal import JournalConfig
 from ultra.config.keys import KeyConfig
+from ultra.config.sections import CacheConfig, DeploymentConfig, ModelConfig, RunConfig
 from ultra.config.serving import ServeConfig, serve_problems
 from ultra.config.telemetry import TelemetryConfig
 from ultra.config.toml_lines import TomlLines
 from ultra.errors import BadCall, ConfigError, UltraError
 from ultra.stores.journal_contract import Retention
-from ultra.stores.opening import check_cache
-from ultra.strategies.catalog import load_strategy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Mapping
     from pathlib import Path
 
-    from ultra.clients import HTTPClient
-    from ultra.strategies.base import Strategy
-
-__all__ = [
-    "CacheConfig",
-    "Configuration",
-    "DeploymentConfig",
-    "ModelConfig",
-    "RunConfig",
-    "examine_configuration",
-    "load_configuration",
-]
+__all__ = ["Configuration", "examine_configuration", "load_configuration", "read_table"]
 
 T = TypeVar("T")
 
@@ -91,19 +72,7 @@ _WORDS: Final = {
 }
 """The kinds of values: msgspec's word, and the word for users."""
 
-_SHORTEST_SECRET: Final = 8
-"""Characters; shorter values of variables are no keys, and occur in ordinary words."""
-
 _SECRET: Final = {"api_key", "base_url", "options", "hash", "budgets"}
-
-_NO_OPTIONS: Final = {
-    "name": "the provider and model stand in model",
-    "api_key": "it stands beside them",
-    "base_url": "it stands beside them",
-    "transport": "it is an object, which only a program can give",
-}
-"""Arguments of `connect` that are no options, and why they cannot be given as one."""
-
 _CHOICES: Final = {
     "price": "a section with input and output, or 'genai-prices'",
     "hedge_after": "a number of seconds, or 'p95'",
@@ -116,181 +85,6 @@ _TOP: Final = (
     *("run", "cache", "retry", "timeouts", "limits", "breaker", "catalog", "models", "ensembles", "serve"),
     *("telemetry", "journal"),
 )
-
-
-class RunConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The settings of every run, see `MultiLLMOrchestrator`: times in seconds, `max_cost` in dollars.
-
-    `strategy` is a name, or a section with the name and the strategy's options.
-    """
-
-    strategy: str | dict[str, Any] | None = None
-    stages: tuple[str, ...] | None = None
-    quorum: int | Literal["all"] = 1
-    grace: float | None = None
-    timeout: float | None = None
-    samples: int = 1
-    system: str | None = None
-    judge: str | None = None
-    max_cost: float | None = None
-
-    @property
-    def strategy_name(self) -> str | None:
-        """The name of the strategy, if the file gives one."""
-        return self.strategy.get("name") if isinstance(self.strategy, dict) else self.strategy
-
-    def load_strategy(self) -> Strategy | None:
-        """Return the strategy, if the file gives one; a class is imported. Raises `BadCall`."""
-        options = dict(self.strategy) if isinstance(self.strategy, dict) else {}
-        name = options.pop("name", self.strategy)
-        return None if name is None else load_strategy(name, options)
-
-
-class DeploymentConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One deployment of a model that needs a key, an endpoint or options of its own."""
-
-    model: str
-    api_key: str | None = None
-    base_url: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def provider(self) -> str:
-        """The part before the colon."""
-        return self.model.partition(":")[0]
-
-    def connect(self) -> HTTPClient:
-        """Return its client; raise `BadCall` or `MissingExtra` if there can be none."""
-        for name in _NO_OPTIONS:
-            if name in self.options:
-                raise BadCall(f"{name} is not one of the options; {_NO_OPTIONS[name]}")
-        return connect(self.model, api_key=self.api_key, base_url=self.base_url, **self.options)
-
-    def __repr__(self) -> str:
-        return f"DeploymentConfig(model={self.model!r})"  # a key must not be shown
-
-    def __rich_repr__(self) -> list[tuple[str, object]]:
-        """Return what may be shown."""
-        return [("model", self.model)]
-
-
-class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One model: its ``provider:model``, or several deployments of it, which are tried in order.
-
-    `api_key` and `base_url` hold for all deployments, which then must be of one provider. `options` hold
-    for all, too; a deployment's own options replace them. `fetch_urls`: whether images and documents that are
-    given by their address are fetched where an API takes only bytes.
-    """
-
-    model: str | tuple[str | DeploymentConfig, ...]
-    weight: float = 1.0
-    api_key: str | None = None
-    base_url: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    limits: Limits | None = None
-    price: Price | PriceList | None = None
-    retry: RetryPolicy | None = None
-    timeouts: Timeouts | None = None
-    breaker: BreakerPolicy | None = None
-    hedge_after: float | Literal["p95"] | None = None
-    fetch_urls: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.model:
-            raise BadCall("model is empty; allowed is 'provider:model', or a list of them")
-        providers = dict.fromkeys(each.provider for each in self.deployments)
-        for name in ("api_key", "base_url"):
-            if getattr(self, name) is not None and len(providers) > 1:
-                raise BadCall(
-                    f"{name} is for one provider, and the deployments are of {' and '.join(providers)}; "
-                    f'give them their own: model = [{{ model = "…", {name} = "…" }}, …]'
-                )
-
-    @property
-    def deployments(self) -> tuple[DeploymentConfig, ...]:
-        """The deployments, in the order in which they are tried, each with all that holds for it."""
-        given = (self.model,) if isinstance(self.model, str) else self.model
-        return tuple(map(self._deployment, given))
-
-    def _deployment(self, given: str | DeploymentConfig) -> DeploymentConfig:
-        own = DeploymentConfig(model=given) if isinstance(given, str) else given
-        return DeploymentConfig(
-            model=own.model,
-            api_key=own.api_key or self.api_key,
-            base_url=own.base_url or self.base_url,
-            options={**({"fetch_urls": True} if self.fetch_urls else {}), **self.options, **own.options},
-        )
-
-    def connect(self) -> list[object]:
-        """Return a client for each deployment; raise `BadCall` or `MissingExtra` if there can be none."""
-        return [deployment.connect() for deployment in self.deployments]
-
-    def policies(self) -> dict[str, Any]:
-        """Return the other arguments of `MultiLLMOrchestrator.register_model`."""
-        hedge = None if self.hedge_after is None else Hedge(self.hedge_after)
-        names = ("retry", "timeouts", "limits", "breaker", "price")
-        return {"hedge": hedge, **{name: getattr(self, name) for name in names}}
-
-    def __repr__(self) -> str:
-        return f"ModelConfig(model={self.model!r}, weight={self.weight!r})"  # a key must not be shown
-
-    def __rich_repr__(self) -> list[tuple[str, object]]:
-        """Return what may be shown."""
-        return [("model", self.model), ("weight", self.weight)]
-
-
-class Configuration(Struct, frozen=True, kw_only=True):
-    """A whole configuration, checked as far as this is possible without the providers."""
-
-    lines: TomlLines
-    models: Mapping[str, ModelConfig]
-    run: RunConfig = RunConfig()
-    cache: CacheConfig = CacheConfig()
-    journal: JournalConfig = JournalConfig()
-    retry: RetryPolicy | None = None
-    timeouts: Timeouts | None = None
-    limits: Limits | None = None
-    breaker: BreakerPolicy | None = None
-    catalog: Mapping[str, Facts] = field(default_factory=dict)
-    ensembles: Mapping[str, EnsembleConfig] = field(default_factory=dict)
-    serve: ServeConfig = ServeConfig()
-    telemetry: TelemetryConfig = TelemetryConfig()
-    variables: tuple[str, ...] = ()
-    """The names of the environment variables that the file uses."""
-
-    @contextmanager
-    def explaining(self, *where: str) -> Iterator[None]:
-        """Turn a `BadCall` in the block into a `ConfigError` that names the place in the file."""
-        try:
-            yield
-        except BadCall as error:
-            raise ConfigError(f"{self.lines.place(*where)}: {_without(self.variables, error)}") from None
-
-    def without_store(self) -> Configuration:
-        """Return it with a cache in memory and no journal, once the stores are checked: nothing is opened.
-
-        Raises:
-            ConfigError: there is no such store.
-            MissingExtra: the store needs packages that are not installed.
-        """
-        with self.explaining("cache", "store"):
-            if self.cache.enabled:
-                check_cache(self.cache.store)
-        return replace(self, cache=CacheConfig(enabled=self.cache.enabled), journal=JournalConfig())
-
-    def settings(self) -> dict[str, Any]:
-        """Return the arguments of `MultiLLMOrchestrator`, but for the strategy."""
-        run = structs.asdict(self.run)
-        del run["strategy"]
-        return run | {
-            "cache_enabled": self.cache.enabled,
-            "cache": HiddenText(self.cache.store) if self.cache.enabled else None,
-            "retry": self.retry,
-            "timeouts": self.timeouts,
-            "limits": self.limits,
-            "breaker": self.breaker,
-            "telemetry": self.telemetry.observer(),
-        }
 
 
 def load_configuration(source: str | Path | ConfigurationFile | Configuration) -> Configuration:
@@ -319,12 +113,16 @@ def examine_configuration(source: str | Path | ConfigurationFile) -> tuple[Confi
         ConfigError: the file cannot be read, or is not TOML.
     """
     file = source if isinstance(source, ConfigurationFile) else ConfigurationFile.read(source)
-    table = file.table()
+    return read_table(file.table(), TomlLines(str(file.path), file.text()))
+
+
+def read_table(table: Mapping[str, Any], lines: TomlLines) -> tuple[Configuration, list[str]]:
+    """Return what can be read of a decoded file, and a line for each error; `lines` names the places."""
     try:
-        reader = _Reader(TomlLines(str(file.path), file.text()))
+        reader = _Reader(lines)
         return reader.read(table), list(reader.problems)
     except RecursionError:
-        raise ConfigError(f"{file.path}: it is nested too deeply to be a configuration") from None
+        raise ConfigError(f"{lines.source}: it is nested too deeply to be a configuration") from None
 
 
 class _Reader:
@@ -365,6 +163,10 @@ class _Reader:
         serve = self._optional(table, "serve", ServeConfig) or ServeConfig()
         for where, problem in serve_problems(serve, models, ensembles):
             self._add(where, problem)
+        named = self._section(table, "ensembles")
+        if run.ensemble is not None and run.ensemble not in named:
+            choices = ", ".join(named) or "none; add one as [ensembles.NAME]"
+            self._add(("run", "ensemble"), f"found {run.ensemble!r}; allowed are: {choices}")
         return Configuration(
             lines=self._lines,
             models=known,
@@ -509,7 +311,7 @@ class _Reader:
         return _VARIABLE.sub(lambda match: os.environ[match[1]], value)
 
     def _add(self, where: tuple[str, ...], message: str) -> None:
-        problem = f"{self._lines.place(*where)}: {_without(self._variables, message)}"
+        problem = f"{self._lines.place(*where)}: {without_values(self._variables, message)}"
         self.problems[problem] = None
 
 
@@ -530,16 +332,6 @@ def _has_price(model: ModelConfig) -> bool:
     names = (deployment.model.partition(":") for deployment in model.deployments)
     told = any("price" in deployment.options for deployment in model.deployments)
     return told or any(model_info(provider, name).price is not None for provider, _, name in names)
-
-
-def _without(variables: Iterable[str], message: object) -> str:
-    """Return `message` with the names of variables in place of their values, since a value may be a key."""
-    text = str(message)
-    for variable in variables:
-        value = os.environ.get(variable, "")
-        if len(value) >= _SHORTEST_SECRET:
-            text = text.replace(value, f"${{{variable}}}")
-    return text
 
 
 def _read_error(error: Exception) -> tuple[str, tuple[str, ...]]:

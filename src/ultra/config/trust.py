@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ultra.config.file import ConfigurationFile
 
-__all__ = ["check_trust", "described_wishes", "forget", "remember", "trust_in"]
+__all__ = ["check_trust", "described_wishes", "forget", "is_users_alone", "remember", "trust_in"]
 
 T = TypeVar("T")
 
@@ -49,6 +49,18 @@ def check_trust(file: ConfigurationFile, how_to_name: str) -> None:
         f"what you have is not sent. If you know what is in it, {how_to_name}, or trust it as it is now: "
         f"ultra config trust {file.path}"
     )
+
+
+def is_users_alone(path: Path) -> bool:
+    """Return whether only this user or the administrator may write the file; links are followed."""
+    if sys.platform == "win32":
+        return True
+    try:
+        status = path.stat()
+    except OSError:
+        return False
+    others = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return not others and status.st_uid in {os.geteuid(), 0}
 
 
 def described_wishes(file: ConfigurationFile) -> list[str]:

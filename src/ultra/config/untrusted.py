@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ultra.config.ensembles import EnsembleConfig
 from ultra.config.journal import JournalConfig
-from ultra.config.loading import CacheConfig, DeploymentConfig, ModelConfig, RunConfig
+from ultra.config.sections import CacheConfig, DeploymentConfig, ModelConfig, RunConfig
 from ultra.config.serving import ServeConfig
 from ultra.config.telemetry import TelemetryConfig
 from ultra.strategies.catalog import names_a_class
@@ -31,7 +31,7 @@ _POLICIES: Final = ("retry", "timeouts", "limits", "breaker")
 
 # For each section, what needs no trust, of what there is. Options are those of clients and strategies, so
 # there is no list of them.
-_RUN: Final = ("strategy", "stages", "quorum", "grace", "timeout", "judge", "max_cost")
+_RUN: Final = ("strategy", "stages", "quorum", "grace", "timeout", "judge", "max_cost", "ensemble")
 _MODEL: Final = ("model", "weight", "options", "price", "hedge_after", *_POLICIES)
 _DEPLOYMENT: Final = ("model", "options")
 _ENSEMBLE: Final = (
@@ -77,6 +77,8 @@ def _variables(where: Place, value: object) -> Iterator[tuple[Place, str]]:
 
 
 def _settings(table: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
+    # A template (see `ultra.cli.templates`) has these at its top, and a configuration has not.
+    yield from (((name,), f"a {name} of its own") for name in ("prompt", "system") if name in table)
     run, cache = _section(table.get("run")), _section(table.get("cache"))
     yield from _others(("run",), run, _RUN, RunConfig)
     strategy = run.get("strategy")

@@ -18,7 +18,7 @@ from ultra.clients.catalog.providers import PROVIDERS
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["known_info", "model_info"]
+__all__ = ["known_info", "known_models", "model_info"]
 
 _OLLAMA_WINDOW: Final = 32_768
 """Tokens. Ollama gives each call the window that the call asks for; so far Ultra goes without being told."""
@@ -86,6 +86,11 @@ def _section(provider: str) -> _Section:
 
 def _knows(provider: str) -> bool:
     return provider in _file().models
+
+
+def known_models() -> tuple[str, ...]:
+    """Return the models that the catalog has rows of, as ``provider:model``."""
+    return tuple(f"{provider}:{name}" for provider, models in _file().models.items() for name in models)
 
 
 @lru_cache(maxsize=1024)

@@ -1,0 +1,134 @@
+"""`ultra chat`: a conversation with several models, turn by turn."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
+from typing import Annotated
+
+import typer
+
+from ultra.cli.arguments import (
+    Question,
+    check_ensemble,
+    check_sampling,
+    parse_models,
+    parse_names,
+    parse_pairs,
+    parse_shown,
+)
+from ultra.cli.commands import new_app
+from ultra.cli.completion import (
+    complete_ensembles,
+    complete_identifiers,
+    complete_models,
+    complete_strategies,
+)
+from ultra.cli.sources import find_sources
+
+__all__ = ["app"]
+
+app = new_app()
+
+
+@app.command(epilog="Exit code: 0 at its end, 2 bad usage. Ctrl-C stops an answer, and the chat goes on.")
+def chat(
+    *,
+    models: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="PROVIDER:MODEL[@WEIGHT]",
+            autocompletion=complete_identifiers,
+            help="A model to talk with; repeat it for more.  [default: as for ultra ask]",
+            show_default=False,
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="A configuration with the models and settings."),
+    ] = None,
+    chosen: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--models", metavar="NAME,...", autocompletion=complete_models, help="Only these of the models."
+        ),
+    ] = None,
+    ensemble: Annotated[
+        str | None,
+        typer.Option(
+            "--ensemble", "-e", metavar="NAME", autocompletion=complete_ensembles, help="This ensemble."
+        ),
+    ] = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", autocompletion=complete_strategies, help="How answers are merged."),
+    ] = None,
+    system: Annotated[str | None, typer.Option(metavar="TEXT", help="A system prompt.")] = None,
+    temperature: Annotated[
+        float | None, typer.Option(metavar="NUMBER", help="How freely the models write, from 0.")
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(metavar="N", help="How long an answer of a model may be, in tokens.")
+    ] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--option", metavar="NAME=VALUE", help="Another option of how models write."),
+    ] = None,
+    all_answers: Annotated[
+        bool, typer.Option("--all", help="Show the answers of all models, not only the one that stands.")
+    ] = False,
+    shown: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--show", metavar="analysis", help="With --all: show what is else folded into one line."
+        ),
+    ] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="Print plain text.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print each result, or error, as one line of JSON.")
+    ] = False,
+    verbose: Annotated[
+        int,
+        typer.Option(
+            "--verbose",
+            "-v",
+            count=True,
+            metavar="",
+            help="Log to stderr; -vv logs more.",
+            show_default=False,
+        ),
+    ] = 0,
+) -> int:
+    """Talk with several models: each question goes to all of them, and their merged answer goes on.
+
+    Enter sends; Alt-Enter, or a backslash at the end of a line, starts a new line. Lines that begin with /
+    are commands; /help lists them. Ctrl-C stops an answer, Ctrl-D ends the chat. Where stdin is no terminal,
+    each of its lines is a question.
+    """
+    from ultra.cli.chat_session import Chat  # noqa: PLC0415 - not for the help alone
+    from ultra.cli.default_models import choose_models  # noqa: PLC0415 - as above
+    from ultra.cli.json_output import reporting_errors  # noqa: PLC0415 - as above
+    from ultra.cli.session import Output  # noqa: PLC0415 - as above
+    from ultra.cli.stored_keys import use_stored_keys  # noqa: PLC0415 - as above
+
+    with reporting_errors(enabled=as_json):
+        sources = find_sources(config, models)
+        sampling = {"temperature": temperature, "max_tokens": max_tokens}
+        sampling = {name: value for name, value in sampling.items() if value is not None}
+        question = Question(
+            chosen=parse_names(chosen),
+            strategy=strategy,
+            system=system,
+            ensemble=check_ensemble(ensemble, sources),
+            sampling=check_sampling({**parse_pairs("--option", options), **sampling}),
+            sources=sources,
+        )
+        output = Output(
+            as_json=as_json, plain=plain, final=not all_answers, shown=parse_shown(shown), verbose=verbose
+        )
+        use_stored_keys()
+        if not sources:
+            question = replace(question, models=parse_models(models or choose_models()))
+        return Chat(question, output).run()

@@ -1,0 +1,105 @@
+"""What the shell completes: models, ensembles, strategies, templates and providers.
+
+Nothing here raises, asks or waits: a key that is pressed must not fail. A configuration that is not trusted
+is read for its names all the same, since names have no effect.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+__all__ = [
+    "SHELLS",
+    "complete_ensembles",
+    "complete_identifiers",
+    "complete_models",
+    "complete_providers",
+    "complete_strategies",
+    "complete_templates",
+]
+
+SHELLS: Final = ("bash", "zsh", "fish")
+
+
+def complete_identifiers(incomplete: str) -> list[str]:
+    """Complete ``provider:model``, of what is known without asking anybody."""
+    return _matching(incomplete, _identifiers)
+
+
+def complete_models(incomplete: str) -> list[str]:
+    """Complete the names of the models in the configurations; of several between commas, the last."""
+    before, comma, last = incomplete.rpartition(",")
+    return [f"{before}{comma}{name}" for name in _matching(last, lambda: _sections("models"))]
+
+
+def complete_ensembles(incomplete: str) -> list[str]:
+    """Complete the names of the ensembles in the configurations."""
+    return _matching(incomplete, lambda: _sections("ensembles"))
+
+
+def complete_strategies(incomplete: str) -> list[str]:
+    """Complete the names of strategies."""
+    return _matching(incomplete, _strategies)
+
+
+def complete_templates(incomplete: str) -> list[str]:
+    """Complete the names of templates."""
+    return _matching(incomplete, _templates)
+
+
+def complete_providers(incomplete: str) -> list[str]:
+    """Complete the names of providers that have a key."""
+    return _matching(incomplete, _providers)
+
+
+def _matching(incomplete: str, names: Callable[[], Iterable[str]]) -> list[str]:
+    found: list[str] = []
+    with suppress(Exception):
+        # What a shell cannot take as one word is left out: names come from files that nobody named.
+        found = [name for name in names() if name.startswith(incomplete) and _is_word(name)]
+    return found
+
+
+def _is_word(name: str) -> bool:
+    return name.isprintable() and not set(name) & set(" '\"`$\\;&|<>(){}*?!#~")
+
+
+def _identifiers() -> Iterable[str]:
+    from ultra.clients.catalog import PROVIDERS  # noqa: PLC0415 - only when a key is pressed
+    from ultra.clients.catalog.models import known_models  # noqa: PLC0415 - as above
+
+    yield from known_models()
+    yield from (provider.example for provider in PROVIDERS.values() if provider.example)
+
+
+def _strategies() -> Iterable[str]:
+    from ultra.strategies.catalog import strategy_names  # noqa: PLC0415 - only when a key is pressed
+
+    return strategy_names()
+
+
+def _templates() -> Iterable[str]:
+    from ultra.cli.templates import find_templates  # noqa: PLC0415 - only when a key is pressed
+
+    return find_templates()
+
+
+def _providers() -> Iterable[str]:
+    from ultra.clients.catalog import PROVIDERS  # noqa: PLC0415 - only when a key is pressed
+
+    return [name for name, provider in PROVIDERS.items() if provider.keys]
+
+
+def _sections(name: str) -> Iterable[str]:
+    from ultra.cli.sources import find_sources  # noqa: PLC0415 - only when a key is pressed
+    from ultra.config.file import ConfigurationFile  # noqa: PLC0415 - as above
+
+    found: dict[str, Any] = {}
+    for source in find_sources(None):
+        with suppress(Exception):
+            found |= ConfigurationFile.read(source.path).table().get(name, {})
+    return found

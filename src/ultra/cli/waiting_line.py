@@ -1,0 +1,71 @@
+"""What a run waits for, in one line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ultra.cli.printable_text import one_line
+from ultra.cli.report import seconds, step_title
+from ultra.messages.events import (
+    Chunk,
+    Event,
+    ModelFailed,
+    ModelResponded,
+    ModelRetrying,
+    ModelStarted,
+    StageStarted,
+)
+from ultra.messages.results import sample_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["WaitingLine"]
+
+
+class WaitingLine:
+    """Follows the events of a run, and says for whom it waits."""
+
+    def __init__(self) -> None:
+        self._step = ""
+        self._waiting: dict[str, str] = {}
+        self._asked = 0
+
+    def apply(self, event: Event) -> None:
+        """Apply one event."""
+        match event:
+            case StageStarted():
+                self._step = step_title(event.stage, event.round)
+                self._waiting.clear()
+                self._asked = 0
+            case ModelStarted():
+                self._asked += 1
+                self._waiting[_name(event)] = ""
+            case Chunk():
+                self._waiting[_name(event)] = " (writes)"
+            case ModelRetrying():
+                self._waiting[_name(event)] = f" (attempt {event.attempt + 1})"
+            case ModelResponded() | ModelFailed():
+                self._waiting.pop(_name(event), None)
+            case _:
+                pass
+
+    def text(self, elapsed: float, width: int) -> str:
+        """Return the line after so many seconds, in at most `width` characters."""
+        time = seconds(elapsed)
+        if not self._waiting:
+            return f"{self._step or 'starting'}, {time}"[:width]
+        told = _joined(f"{name}{state}" for name, state in self._waiting.items())
+        done = self._asked - len(self._waiting)
+        count = f", {done} of {self._asked} done" if self._asked > 1 else ""
+        text = f"{self._step}: waiting for {told}{count}, {time}"
+        return text if len(text) <= width else f"{self._step}: {done} of {self._asked} done, {time}"[:width]
+
+
+def _name(event: ModelStarted | Chunk | ModelRetrying | ModelResponded | ModelFailed) -> str:
+    return one_line(sample_name(event.model_name, event.sample))
+
+
+def _joined(names: Iterable[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
