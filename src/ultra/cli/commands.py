@@ -36,7 +36,7 @@ COMMANDS: Final = (
     Command("templates", "ultra.cli.templates_command", "List the prompts that are kept, and show one."),
     Command("keys", "ultra.cli.keys", "Keep keys of providers in the system's keyring."),
     Command("serve", "ultra.cli.serve", "Serve ensembles and models to the clients of OpenAI's API."),
-    Command("mcp", "ultra.cli.mcp", "Let agents ask ensembles: a server of the Model Context Protocol."),
+    Command("mcp", "ultra.cli.mcp", "Let agents ask ensembles, by the Model Context Protocol."),
     Command("eval", "ultra.cli.eval", "Measure what each strategy gains on your questions, and its cost."),
     Command("chaos", "ultra.cli.chaos", "Simulate the runtime under faults, and check its guarantees."),
     Command("provider", "ultra.cli.provider", "Serve simulated models, in the protocols of real providers."),
