@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from ultra.strategies.base import Answer, RunContext, Strategy
     from ultra.strategies.best_of import BestOf
     from ultra.strategies.fields import Fields
+    from ultra.strategies.self_consistency import SelfConsistency
     from ultra.strategies.stages import Stage, StageResponses
     from ultra.strategies.synthesize import Synthesize
     from ultra.strategies.vote import Vote
@@ -133,6 +134,7 @@ __all__ = [
     "RunStream",
     "SamplingOptions",
     "Scorer",
+    "SelfConsistency",
     "SqliteCache",
     "SqliteJournal",
     "Stage",
@@ -220,6 +222,7 @@ _HOMES: Final = {
     "Strategy": "ultra.strategies.base",
     "BestOf": "ultra.strategies.best_of",
     "Fields": "ultra.strategies.fields",
+    "SelfConsistency": "ultra.strategies.self_consistency",
     "Stage": "ultra.strategies.stages",
     "StageResponses": "ultra.strategies.stages",
     "Synthesize": "ultra.strategies.synthesize",

@@ -226,7 +226,7 @@ ONE = '[models.a]\nmodel = "vllm:x"\n'
         ),
         (
             '[run]\nstrategy = { name = "vote", rounds = 2 }\n' + ONE,
-            "2: run.strategy: strategy 'vote' has no option 'rounds'; it has: none",
+            "2: run.strategy: strategy 'vote' has no option 'rounds'; it has: weights",
         ),
         (
             '[run.strategy]\nname = "best_of"\nverify = "yes"\n' + ONE,

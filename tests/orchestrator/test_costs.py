@@ -16,6 +16,7 @@ from ultra.clients.pricing import Price
 from ultra.faults.provider import Failure, Reply, simulated_provider
 from ultra.messages.events import ModelFailed, ModelRetrying
 from ultra.messages.results import Completion
+from ultra.strategies import Vote
 from ultra.testing import FakeAnswer, FakeModel
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ async def test_a_straggler_after_the_grace_costs_what_was_counted(autojump_clock
 
 async def test_a_call_that_became_needless_costs_what_was_counted(autojump_clock: MockClock) -> None:
     sure = [FakeModel("The answer is 4.", usage=USED, seconds=1) for _ in range(2)]
-    _, result = await streamed(orchestrator_of(*sure, Hanging()), strategy="vote")
+    _, result = await streamed(orchestrator_of(*sure, Hanging()), strategy=Vote(at_once=True))
     assert not result.failures
     assert (result.other_cost, result.cost, shown(result)) == (5, 15, 15)
 

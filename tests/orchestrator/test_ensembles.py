@@ -125,7 +125,7 @@ async def test_the_limit_of_the_answer_is_that_of_the_synthesis_alone() -> None:
 
 
 async def test_an_unknown_writer_is_refused() -> None:
-    with pytest.raises(BadCall, match="the writer is 'nobody'"):
+    with pytest.raises(BadCall, match="writer names 'nobody'"):
         await made(a=FakeModel("x"), b=FakeModel("y")).process_responses(
             "Which city?", strategy=Synthesize(writer="nobody", stages=("initial", "synthesis"))
         )

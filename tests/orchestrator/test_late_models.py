@@ -92,7 +92,7 @@ async def test_a_call_that_became_needless_has_not_failed(autojump_clock: MockCl
     breaker = BreakerPolicy(consecutive_failures=1)
     with capture_logs() as events:
         async with orchestrator_of(*fakes, breaker=breaker, stages=None) as orchestrator:
-            result = await orchestrator.process_responses("Q", strategy=Vote(), timeout=100)
+            result = await orchestrator.process_responses("Q", strategy=Vote(at_once=True), timeout=100)
             await trio.testing.wait_all_tasks_blocked()
             assert orchestrator.health()["slow"].status == "up"
             metrics = orchestrator.get_metrics()["slow"]

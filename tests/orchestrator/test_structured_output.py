@@ -24,7 +24,7 @@ from ultra import (
 )
 from ultra.clients.pricing import Price
 from ultra.events import Event, ModelFailed, ModelRetrying, ModelStarted, RunCompleted
-from ultra.strategies import Answer, BestOf, RunContext
+from ultra.strategies import Answer, BestOf, RunContext, Vote
 from ultra.testing import FakeAnswer, FakeModel
 
 NO_JSON = "I would say it is one."
@@ -359,7 +359,7 @@ async def test_equal_outputs_are_equal_answers_however_they_are_written() -> Non
         b=FakeModel('```json\n{"currency": "EUR", "total": 1.0}\n```'),
         c=FakeModel('{"total": 2, "currency": "EUR"}'),
     )
-    result = await made.process_responses("How much?", output=Bill, strategy="vote")
+    result = await made.process_responses("How much?", output=Bill, strategy=Vote(at_once=True))
     assert result.output == Bill(1.0)
     assert result.confidence == pytest.approx(17 / 24)
     result = await made.process_responses("How much?", output=Bill, stages=["initial"])

@@ -17,7 +17,14 @@ from ultra.testing import FakeModel
 if TYPE_CHECKING:
     from pathlib import Path
 
-OWN = ("synthesize", "vote", "best_of", "fields")
+OWN = (
+    "synthesize",
+    "vote",
+    "self_consistency",
+    "best_of",
+    "fields",
+)
+CHOICES = ", ".join(OWN)
 
 METHOD = r"'async def run\(self, context\)'"
 
@@ -72,10 +79,14 @@ def test_an_object_with_the_method_is_a_strategy_itself() -> None:
 @pytest.mark.parametrize(
     ("given", "options", "message"),
     [
-        ("vot", None, "unknown strategy 'vot'; there are: synthesize, vote, best_of, fields$"),
-        ("", None, "unknown strategy ''; there are: synthesize, vote, best_of, fields$"),
+        (
+            "vot",
+            None,
+            f"unknown strategy 'vot'; there are: {CHOICES}$",
+        ),
+        ("", None, f"unknown strategy ''; there are: {CHOICES}$"),
         ("collections:Counter", None, "unknown strategy 'collections:Counter'"),
-        ("vote", {"rounds": 2}, "strategy 'vote' has no option 'rounds'; it has: none"),
+        ("vote", {"rounds": 2}, "strategy 'vote' has no option 'rounds'; it has: weights"),
         ("synthesize", {"stags": []}, "strategy 'synthesize' has no option 'stags'; it has: stages"),
         (
             "synthesize",
@@ -87,7 +98,7 @@ def test_an_object_with_the_method_is_a_strategy_itself() -> None:
         (
             7,
             None,
-            f"strategy is 7; give one of synthesize, vote, best_of, fields, or an object with {METHOD}",
+            f"strategy is 7; give one of {CHOICES}, or an object with {METHOD}",
         ),
         (Vote, None, "strategy is <class.*; give one of"),
         (object(), None, "strategy is <object"),
@@ -160,7 +171,7 @@ def test_a_class_is_loaded_by_its_module_and_name() -> None:
         (
             "vot",
             {},
-            "there are: synthesize, vote, best_of, fields, or a class of your own as package.module:Class",
+            f"there are: {CHOICES}, or a class of your own as package.module:Class",
         ),
     ],
 )
@@ -267,3 +278,20 @@ def test_one_that_cannot_be_used_says_whose_it_is_and_harms_no_other(name: str, 
     with pytest.raises(BadCall, match=message):
         make_strategy(name)
     assert make_strategy("longest").run is not None
+
+
+def test_a_name_that_two_packages_have_is_refused_with_both(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for package, module in (("first-package", "first_longest"), ("second-package", "second_longest")):
+        install(
+            monkeypatch,
+            tmp_path / package,
+            name=package,
+            group="ultra.strategies",
+            entry_points={"longest": f"{module}:Longest"},
+            modules={module: PACKAGE},
+        )
+    with pytest.raises(BadCall, match=r"several packages .* 'longest': .*first_longest:Longest of") as told:
+        make_strategy("longest")
+    assert "second_longest:Longest of second-package" in str(told.value)

@@ -108,7 +108,7 @@ async def test_a_judge_is_named_and_must_be_one_of_the_models() -> None:
     result = await merged(orchestrator(*models), judge="c")
     assert result.steps[1].responses[0].model_name == "c"
     assert result.output.city == "Oslo"
-    with pytest.raises(BadCall, match="'z' is none of the models"):
+    with pytest.raises(BadCall, match="judge names 'z', which is none of the models"):
         await merged(orchestrator(*models), judge="z")
 
 

@@ -8,16 +8,18 @@ import pytest
 from trio.testing import MockClock
 
 from helpers.coordinator_runs import Recorder, by_weight, failing, run
-from ultra import OrchestrationResult, QuorumNotReached
+from ultra import BadCall, MultiLLMOrchestrator, OrchestrationResult, Price, QuorumNotReached, Usage
 from ultra.errors import ModelError
 from ultra.strategies import Vote
 from ultra.testing import FakeModel
 
 
-async def vote(*fakes: FakeModel, weights: tuple[float, ...] = (), **fields: Any) -> OrchestrationResult:
+async def vote(
+    *fakes: FakeModel, weights: tuple[float, ...] = (), strategy: Vote | None = None, **fields: Any
+) -> OrchestrationResult:
     """A vote of these, by default of equal weight."""
     pairs = zip(fakes, weights or (1.0,) * len(fakes), strict=True)
-    return await run(by_weight(pairs), strategy=Vote(), **fields)
+    return await run(by_weight(pairs), strategy=strategy or Vote(), **fields)
 
 
 def saying(**answers: str) -> list[FakeModel]:
@@ -44,7 +46,8 @@ async def test_votes_count_by_weight(autojump_clock: MockClock) -> None:
     heavy = FakeModel("1", name="a", seconds=1)
     result = await vote(heavy, *saying(b="2", c="2"), weights=(3.0, 1.0, 1.0))
     assert str(result.final_synthesis) == "1"
-    assert result.confidence == pytest.approx(3 / 5)
+    assert result.confidence == pytest.approx(3 / 4)
+    assert result.notices == ["the vote was certain without 'c', which had to answer nothing"]
 
 
 async def test_where_all_weights_are_zero_every_model_has_one_vote() -> None:
@@ -59,7 +62,7 @@ async def test_a_model_of_weight_zero_has_no_vote_beside_others() -> None:
 
 
 async def test_those_who_failed_have_no_vote() -> None:
-    result = await vote(failing("a"), *saying(b="2", c="2", d="3"))
+    result = await vote(failing("a"), *saying(b="3", c="2", d="2"))
     assert (str(result.final_synthesis), result.status) == ("2", "degraded")
     assert result.confidence == pytest.approx(2 / 3)
 
@@ -94,7 +97,8 @@ async def test_samples_of_one_model_vote_too() -> None:
 async def test_it_stops_asking_when_the_outcome_cannot_change(autojump_clock: MockClock) -> None:
     slow = [FakeModel("9", name="d", seconds=1000), FakeModel("9", name="e", seconds=1000)]
     sink = Recorder()
-    result = await vote(*(FakeModel("1", name=name, seconds=1) for name in "abc"), *slow, sink=sink)
+    quick = [FakeModel("1", name=name, seconds=1) for name in "abc"]
+    result = await vote(*quick, *slow, strategy=Vote(at_once=True), sink=sink)
     assert (str(result.final_synthesis), result.confidence) == ("1", 1.0)
     assert (result.status, result.failures) == ("success", [])
     assert result.response_time == pytest.approx(1)
@@ -111,6 +115,55 @@ async def test_as_long_as_the_outcome_can_change_it_waits(autojump_clock: MockCl
     assert slow.cancelled == 0
 
 
+async def test_it_asks_no_more_than_could_settle_the_outcome_and_then_the_rest() -> None:
+    agreeing = saying(a="1", b="1", c="2")
+    result = await vote(*agreeing)
+    assert [len(fake.calls) for fake in agreeing] == [1, 1, 0]
+    assert (str(result.final_synthesis), result.status, result.confidence) == ("1", "success", 1.0)
+    assert result.notices == ["the vote was certain without 'c', which had to answer nothing"]
+    splitting = saying(a="1", b="2", c="2")
+    result = await vote(*splitting)
+    assert [len(fake.calls) for fake in splitting] == [1, 1, 1]
+    assert (str(result.final_synthesis), result.notices) == ("2", [])
+
+
+async def test_where_no_majority_can_come_about_any_more_all_answers_are_there_to_be_read() -> None:
+    fakes = [deciding(name, str(number)) for number, name in enumerate("abcde")]
+    result = await vote(*fakes)
+    assert [len(fake.calls) for fake in fakes] == [2, 1, 1, 1, 1]
+    assert len(result.steps[0].responses) == 5
+
+
+async def test_a_model_that_hangs_takes_half_of_the_time_while_others_could_vote(
+    autojump_clock: MockClock,
+) -> None:
+    hangs = FakeModel("2", name="b", seconds=1000)
+    result = await vote(*saying(a="1"), hangs, *saying(c="1"), timeout=10)
+    assert (str(result.final_synthesis), result.status) == ("1", "degraded")
+    assert [failure.model_name for failure in result.failures] == ["b"]
+    assert result.response_time == pytest.approx(5)
+    assert hangs.cancelled == 1
+
+
+async def test_with_grace_a_straggler_is_cancelled_and_the_next_one_votes(autojump_clock: MockClock) -> None:
+    hangs = FakeModel("2", name="b", seconds=1000)
+    result = await vote(*saying(a="1"), hangs, *saying(c="1"), grace=3)
+    assert (str(result.final_synthesis), result.status) == ("1", "degraded")
+    assert result.response_time == pytest.approx(3)
+    assert hangs.cancelled == 1
+
+
+async def test_nobody_is_asked_for_a_vote_once_the_budget_is_used_up() -> None:
+    orchestrator = MultiLLMOrchestrator(strategy="vote")
+    for name, answer in (("a", "1"), ("b", "2"), ("c", "2")):
+        client = FakeModel(answer, name=name, usage=Usage(1_000_000, 0))
+        orchestrator.register_model(name, client, price=Price(input=1.0, output=0.0))
+    result = await orchestrator.process_responses("Q", max_cost=1.5)
+    assert result.cost == pytest.approx(2.0)
+    assert result.status == "degraded"
+    assert "the budget is used up: not asked for a vote: 'c'" in result.notices
+
+
 async def test_one_model_decides_nothing_before_another_has_answered(autojump_clock: MockClock) -> None:
     result = await vote(FakeModel("1", name="a"), FakeModel("2", name="b", seconds=3), weights=(5.0, 1.0))
     assert result.response_time == pytest.approx(3)
@@ -120,9 +173,71 @@ async def test_one_model_decides_nothing_before_another_has_answered(autojump_cl
 
 async def test_it_waits_for_the_quorum_although_the_outcome_is_clear(autojump_clock: MockClock) -> None:
     slow = [FakeModel("9", name="d", seconds=5), FakeModel("9", name="e", seconds=9)]
-    result = await vote(*saying(a="1", b="1", c="1"), *slow, quorum=4)
+    result = await vote(*saying(a="1", b="1", c="1"), *slow, quorum=4, strategy=Vote(at_once=True))
     assert result.response_time == pytest.approx(5)
     assert [fake.cancelled for fake in slow] == [0, 1]
+
+
+# --- weights of one's own, rules ---------------------------------------------------------------------
+
+
+async def test_weights_of_the_option_stand_in_place_of_those_of_the_models() -> None:
+    fakes = saying(a="1", b="2", c="2")
+    result = await vote(*fakes, strategy=Vote(weights={"a": 3.0, "b": 1.0, "c": 1.0}), weights=(1, 9, 9))
+    assert (str(result.final_synthesis), result.confidence) == ("1", 3 / 4)
+
+
+async def test_a_model_without_weight_is_not_asked() -> None:
+    fakes = saying(a="1", b="1", c="2")
+    result = await vote(*fakes, strategy=Vote(weights={"a": 2.0, "b": 1.0, "c": 0.0}))
+    assert [len(fake.calls) for fake in fakes] == [1, 1, 0]
+    assert str(result.final_synthesis) == "1"
+
+
+async def test_with_plurality_the_most_votes_win_without_a_majority() -> None:
+    result = await vote(*saying(a="1", b="2", c="3", d="2", e="4"), strategy=Vote(rule="plurality"))
+    assert (str(result.final_synthesis), result.synthesis_source) == ("2", "selected")
+    assert result.confidence == pytest.approx(2 / 5)
+
+
+async def test_a_named_judge_decides_without_a_majority() -> None:
+    fakes = [deciding("a", "1"), deciding("b", "2"), deciding("c", "3")]
+    result = await vote(*fakes, strategy=Vote(judge="c"))
+    assert str(result.final_synthesis) == "c decides"
+
+
+async def test_without_any_final_answer_a_model_reads_them_and_it_is_told() -> None:
+    rambling = "On the one hand this, on the other hand that.\n" * 3 + "So it depends on a great many things."
+    fakes = [FakeModel({"Candidate": "It depends.", "": rambling}, name=name) for name in "ab"]
+    result = await vote(*fakes)
+    assert str(result.final_synthesis) == "It depends."
+    assert result.notices == [
+        "the vote found no final answer in what the models wrote: a model read the whole answers and decided"
+    ]
+
+
+async def test_one_usable_answer_stands_without_a_vote_and_it_is_told() -> None:
+    answering = deciding("b", "2")
+    result = await vote(failing("a"), answering, failing("c"))
+    assert (str(result.final_synthesis), result.synthesis_source) == ("2", "selected")
+    assert len(answering.calls) == 1
+    assert result.notices == ["only 'b' gave a usable answer: it stands, without a vote"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weights": {"a": -1}}, "the weight of 'a' is -1; it must be a number, 0 or more"),
+        ({"weights": {"a": 0}}, "weights are all 0"),
+        ({"weights": [1]}, "weights is .*must be a mapping"),
+        ({"rule": "most"}, "rule is 'most'; it must be one of majority, plurality"),
+        ({"judge": 3}, "judge is 3; it must be the name of a model"),
+        ({"at_once": "no"}, "at_once is 'no'; it must be True or False"),
+    ],
+)
+def test_a_wrong_option_is_refused_with_what_is_allowed(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadCall, match=message):
+        Vote(**options)
 
 
 # --- no majority -------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ COMMANDS: Final = (
     Command("keys", "ultra.cli.keys", "Keep keys of providers in the system's keyring."),
     Command("serve", "ultra.cli.serve", "Serve ensembles and models to the clients of OpenAI's API."),
     Command("mcp", "ultra.cli.mcp", "Let agents ask ensembles, by the Model Context Protocol."),
-    Command("eval", "ultra.cli.eval", "Measure what each strategy gains on your questions, and its cost."),
+    Command("eval", "ultra.cli.eval", "Measure what each strategy gains on your questions."),
     Command("chaos", "ultra.cli.chaos", "Simulate the runtime under faults, and check its guarantees."),
     Command("provider", "ultra.cli.provider", "Serve simulated models, in the protocols of real providers."),
     Command("completion", "ultra.cli.completion_command", "Print the script by which a shell completes."),

@@ -234,6 +234,10 @@ class _FaultyAdapter(ClientAdapter):
         return self._inner.cache_identity
 
     @property
+    def origin(self) -> tuple[str | None, str | None]:
+        return self._inner.origin
+
+    @property
     def reads_context(self) -> ContextReads:
         return self._inner.reads_context
 

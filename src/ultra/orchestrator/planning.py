@@ -24,6 +24,7 @@ from ultra.orchestrator.arguments import (
     request_of,
 )
 from ultra.prompts.fencing import Fencing
+from ultra.strategies.base import ChecksModels
 from ultra.strategies.catalog import make_strategy, spec_of
 from ultra.strategies.stages import BUILT_IN, Stage
 from ultra.strategies.synthesize import Synthesize
@@ -132,6 +133,7 @@ class Planner:
         names = tuple(models) if isinstance(models, Iterable) and not isinstance(models, str) else models
         asked = registry.chosen(names)
         options.needed(len(asked))
+        self._check_models(chosen_strategy, asked)
         check_options(options.sampling, asked)
         check_media(request, asked)
         check_tools(request, options, asked)
@@ -154,6 +156,7 @@ class Planner:
         def make_run(tree: ModelTree, run_id: str, sink: EventSink) -> tuple[Execute, LocalRun]:
             chosen = registry.chosen(names)
             options.needed(len(chosen))
+            self._check_models(chosen_strategy, chosen)
             check_tools(request, options, chosen)
             started = trio.current_time() - elapsed
             execute = Execute(
@@ -244,6 +247,11 @@ class Planner:
         if stages is not None:
             raise _no_stages(strategy)
         return strategy
+
+    def _check_models(self, strategy: Strategy, asked: Sequence[RegisteredModel]) -> None:
+        if isinstance(strategy, ChecksModels):
+            registered = [model.name for model in self._registry.prioritized()]
+            strategy.check_models([model.name for model in asked], registered)
 
     def _judge(self) -> RegisteredModel | None:
         # Not before a run: models are registered later than the orchestrator is made.

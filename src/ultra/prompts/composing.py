@@ -38,12 +38,14 @@ class Task(Struct, frozen=True):
         rules: how it does it: the sentences after that rule.
         request: the last words of the prompt, before the question.
         ties: whether the model is to prefer candidates of higher weight where evidence decides nothing.
+        answers: whether what it writes is an answer to the question, in the form that the run wants.
     """
 
     role: str
     rules: str
     request: str
     ties: bool = False
+    answers: bool = False
 
 
 class Cut(Struct, frozen=True):
@@ -92,6 +94,7 @@ SYNTHESIS: Final = Task(
     ),
     request="Write the final answer to the question:",
     ties=True,
+    answers=True,
 )
 
 TASKS: Final[Mapping[str, Task]] = {"meta": META, "synthesis": SYNTHESIS}

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from ultra.strategies.best_of import BestOf
     from ultra.strategies.catalog import make_strategy, strategy_names
     from ultra.strategies.fields import Fields
+    from ultra.strategies.self_consistency import SelfConsistency
     from ultra.strategies.stages import Stage, StageResponses
     from ultra.strategies.synthesize import Synthesize
     from ultra.strategies.vote import Vote
@@ -20,6 +21,7 @@ __all__ = [
     "Model",
     "OpenStep",
     "RunContext",
+    "SelfConsistency",
     "Stage",
     "StageResponses",
     "Strategy",
@@ -40,6 +42,7 @@ __getattr__, __dir__ = lazy_names(
         "Model": "ultra.strategies.base",
         "OpenStep": "ultra.strategies.base",
         "RunContext": "ultra.strategies.base",
+        "SelfConsistency": "ultra.strategies.self_consistency",
         "Stage": "ultra.strategies.stages",
         "StageResponses": "ultra.strategies.stages",
         "Strategy": "ultra.strategies.base",

@@ -12,11 +12,12 @@ for it: the deadline, the quorum, the grace for stragglers, the budget, events, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeAlias, TypeVar, get_args, runtime_checkable
 
 from msgspec import Struct
 
+from ultra.clients.pricing import Price
 from ultra.messages.request import ModelRequest
 from ultra.messages.results import ConfidenceBasis, ModelFailure, ModelResponse, SynthesisSource
 from ultra.messages.runs import StrategySpec
@@ -30,7 +31,17 @@ if TYPE_CHECKING:
     from ultra.prompts.composing import Task
     from ultra.scoring.agreement import Agreed
 
-__all__ = ["Answer", "Model", "OpenStep", "RunContext", "Strategy", "StrategySpec", "Write"]
+__all__ = [
+    "Answer",
+    "Candidates",
+    "ChecksModels",
+    "Model",
+    "OpenStep",
+    "RunContext",
+    "Strategy",
+    "StrategySpec",
+    "Write",
+]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -43,6 +54,7 @@ class Model(Struct, frozen=True):
     client takes all messages of a request, and not the prompt alone. `images` and `files`: whether it reads
     images, and documents; None: that is not known. False: it is told of them in words.
     `takes_tools`: whether tools may be offered to it: not to one that is known to have no use for them.
+    `price` is what it costs; None: that is not known.
     """
 
     name: str
@@ -52,6 +64,7 @@ class Model(Struct, frozen=True):
     images: bool | None = None
     files: bool | None = None
     takes_tools: bool = True
+    price: Price | None = None
 
 
 class Answer(Struct, frozen=True):
@@ -93,6 +106,9 @@ Write: TypeAlias = ModelRequest | Callable[[Model], ModelRequest]
 The function raises `ModelError` where a model cannot be asked this; then that model has failed.
 """
 
+Candidates: TypeAlias = Sequence[ModelResponse] | Callable[[Model], Sequence[ModelResponse]]
+"""What a step reads: the same answers for every model, or what this function gives to each."""
+
 
 class OpenStep(Protocol):
     """The step that is open: what became of it so far."""
@@ -118,6 +134,20 @@ class Strategy(Protocol):
 
     async def run(self, context: RunContext) -> Answer:
         """Ask and decide. An exception that leaves this fails the run; let `trio.Cancelled` pass."""
+        ...
+
+
+@runtime_checkable
+class ChecksModels(Protocol):
+    """A strategy whose options name models: it checks them before any model is called."""
+
+    def check_models(self, asked: Sequence[str], registered: Collection[str]) -> None:
+        """Raise `BadCall` if an option names a model that is not there.
+
+        Args:
+            asked: the models that the run may ask, highest weight first.
+            registered: all models of the orchestrator.
+        """
         ...
 
 
@@ -166,7 +196,7 @@ class RunContext(Protocol):
         write: Write,
         *,
         models: Sequence[Model] | None = None,
-        samples: int | None = None,
+        samples: int | Mapping[str, Sequence[int]] | None = None,
         until: Callable[[Sequence[ModelResponse]], bool] | None = None,
         within: float | None = None,
         required: bool = True,
@@ -181,7 +211,8 @@ class RunContext(Protocol):
         Args:
             write: what is asked.
             models: whom to ask; None: all.
-            samples: how often each is asked; None: as the run's options say.
+            samples: how often each is asked; a mapping: the numbers of the samples that each gives, by the
+                name of the model; None: as the run's options say.
             until: when the answers are enough.
             within: seconds; None: all that are left.
             required: whether the quorum must be reached; without it, any number of answers will do,
@@ -232,7 +263,7 @@ class RunContext(Protocol):
     def compose(
         self,
         task: Task | str,
-        candidates: Sequence[ModelResponse],
+        candidates: Candidates,
         *,
         analyses: Sequence[ModelResponse] = (),
         system: str | None = None,
@@ -240,10 +271,15 @@ class RunContext(Protocol):
     ) -> Callable[[Model], ModelRequest]:
         """Write prompts by which models read what others wrote: fenced, with neutral labels, fitted.
 
+        `candidates` may be a function that says for each model what it reads.
         `task` is one of `ultra.prompts.composing`, or the name of a built-in one; `system` goes ahead of
         it, by default that of the request. `max_tokens` limits what is written, in place of the option of
         the request.
         """
+        ...
+
+    def labels(self, candidates: Sequence[ModelResponse]) -> dict[str, ModelResponse]:
+        """Return the answer behind each label in the prompts that `compose` writes of these candidates."""
         ...
 
     async def agree(self, responses: Sequence[ModelResponse]) -> Agreed:

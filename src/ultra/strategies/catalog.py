@@ -21,7 +21,7 @@ from ultra.errors import BadCall
 from ultra.strategies.base import Strategy, StrategySpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from importlib.metadata import EntryPoint
 
 __all__ = ["ENTRY_POINTS", "load_strategy", "make_strategy", "names_a_class", "spec_of", "strategy_names"]
@@ -31,6 +31,7 @@ ENTRY_POINTS: Final = "ultra.strategies"
 _BUILT_IN: Final = {
     "synthesize": "ultra.strategies.synthesize:Synthesize",
     "vote": "ultra.strategies.vote:Vote",
+    "self_consistency": "ultra.strategies.self_consistency:SelfConsistency",
     "best_of": "ultra.strategies.best_of:BestOf",
     "fields": "ultra.strategies.fields:Fields",
 }
@@ -114,7 +115,8 @@ def _named(name: str, options: dict[str, Any], more: str = "") -> Strategy:
     if home is not None:
         module, _, attribute = home.partition(":")
         return _made(name, getattr(import_module(module), attribute), options)
-    for entry in _entry_points(name):
+    entry = _only(name, list(_entry_points(name)))
+    if entry is not None:
         kind = _loaded(entry)
         _NAMES[f"{entry.module}:{entry.attr}"] = name
         return _made(name, kind, options)
@@ -152,8 +154,24 @@ def _entry_points(name: str | None = None) -> Iterable[EntryPoint]:
     return entry_points(group=ENTRY_POINTS) if name is None else entry_points(group=ENTRY_POINTS, name=name)
 
 
+def _only(name: str, entries: Sequence[EntryPoint]) -> EntryPoint | None:
+    """Return the entry point of a name; None: there is none. Raises `BadCall` where several have it."""
+    homes = {entry.value: entry for entry in entries}
+    if len(homes) > 1:
+        packages = ", ".join(f"{entry.value} of {_package(entry)}" for entry in homes.values())
+        raise BadCall(
+            f"several packages have a strategy {name!r}: {packages}; remove one of them, or give an object "
+            "of the class that you mean"
+        )
+    return next(iter(homes.values()), None)
+
+
+def _package(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist is not None else "a package"
+
+
 def _loaded(entry: EntryPoint) -> Callable[..., object]:
-    package = entry.dist.name if entry.dist is not None else "a package"
+    package = _package(entry)
     try:
         kind: object = entry.load()
     except Exception as error:

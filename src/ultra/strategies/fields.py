@@ -14,9 +14,10 @@ from ultra.messages.results import ModelResponse
 from ultra.prompts.composing import Task
 from ultra.scoring.field_merge import merge_fields, with_choices
 from ultra.strategies.base import Answer
+from ultra.strategies.panel import check_named
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from ultra.scoring.field_merge import Field, MergedFields
     from ultra.strategies.base import Model, RunContext
@@ -68,6 +69,10 @@ class Fields(Struct, frozen=True, kw_only=True):
             if not (given is None or isinstance(given, str)):
                 raise BadCall(f"{name} is {given!r}; it must be a name, or None")
 
+    def check_models(self, asked: Sequence[str], registered: Collection[str]) -> None:  # noqa: ARG002 - as all have it
+        """Check the names in the options; see `ChecksModels.check_models`."""
+        check_named("judge", [self.judge], asked)
+
     async def run(self, context: RunContext) -> Answer:
         """Ask all, merge, let the judge decide what is disputed, and validate; see `Strategy.run`."""
         judges = self._judges(context)
@@ -111,11 +116,8 @@ class Fields(Struct, frozen=True, kw_only=True):
     def _judges(self, context: RunContext) -> Sequence[Model]:
         if self.judge is None:
             return context.models
-        chosen = [model for model in context.models if model.name == self.judge]
-        if not chosen:
-            names = ", ".join(model.name for model in context.models)
-            raise BadCall(f"the judge {self.judge!r} is none of the models of this run: {names}")
-        return chosen
+        check_named("judge", [self.judge], [model.name for model in context.models])
+        return [model for model in context.models if model.name == self.judge]
 
     async def _judged(
         self,

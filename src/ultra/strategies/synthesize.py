@@ -15,10 +15,11 @@ from ultra.messages.request import ModelRequest
 from ultra.messages.results import sample_name
 from ultra.prompts.history import after_history
 from ultra.strategies.base import Answer
+from ultra.strategies.panel import check_named, with_first
 from ultra.strategies.stages import BUILT_IN, Stage, StageResponses, order_stages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from ultra.messages.results import ModelResponse
     from ultra.strategies.base import Model, OpenStep, RunContext
@@ -84,6 +85,11 @@ class Synthesize(Struct, frozen=True, kw_only=True):
             raise BadCall(f"keep_unanimous is {self.keep_unanimous!r}; it must be True or False")
         check_count("answer_tokens", self.answer_tokens, optional=True)
 
+    def check_models(self, asked: Sequence[str], registered: Collection[str]) -> None:  # noqa: ARG002 - as all have it
+        """Check the names in the options; see `ChecksModels.check_models`."""
+        check_named("writer", [self.writer], asked)
+        check_named("panel", self.panel or (), asked)
+
     def resolve(self, known: Mapping[str, Stage], stages: Sequence[str | Stage] | None = None) -> Synthesize:
         """Return the strategy with `Stage` objects in place of names; `stages` stand before its own.
 
@@ -136,9 +142,7 @@ class Synthesize(Struct, frozen=True, kw_only=True):
         self, context: RunContext, stage: Stage, answered: Sequence[ModelResponse] | None
     ) -> Sequence[Model]:
         whom = _whom(context, answered)
-        if self.writer is None or stage.name != "synthesis":
-            return whom
-        return _with_first(context, self.writer, whom)
+        return with_first(context, "writer", self.writer, whom) if stage.name == "synthesis" else whom
 
     def _panel(self, context: RunContext) -> Sequence[Model] | None:
         if self.panel is None:
@@ -251,15 +255,6 @@ def _whom(context: RunContext, answered: Sequence[ModelResponse] | None) -> Sequ
         return context.models
     names = {response.model_name for response in answered}
     return [model for model in context.models if model.name in names]
-
-
-def _with_first(context: RunContext, writer: str, others: Sequence[Model]) -> Sequence[Model]:
-    """Return the models with the one of this name first. Raises `BadCall` if the run may not ask it."""
-    first = [model for model in context.models if model.name == writer]
-    if not first:
-        choices = ", ".join(model.name for model in context.models)
-        raise BadCall(f"the writer is {writer!r}; it must be one of the models of the run: {choices}")
-    return [*first, *(model for model in others if model.name != writer)]
 
 
 async def _tell_of_outsider(

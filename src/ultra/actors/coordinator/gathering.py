@@ -12,7 +12,7 @@ from ultra.actors.runtime.ask_group import AskGroup
 from ultra.errors import AllAttemptsFailed, ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
     from ultra.actors.coordinator.output_check import OutputCheck
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ultra.messages.results import ModelResponse
     from ultra.strategies.base import Model, Write
 
-__all__ = ["Gathering"]
+__all__ = ["Gathering", "numbers_of"]
 
 
 class Gathering:
@@ -139,3 +139,10 @@ class Gathering:
                 self._send(model, write, call.check, deadline)
                 return
             self._run.failed(self._step, call, error)
+
+
+def numbers_of(samples: int | Mapping[str, Sequence[int]] | None, usual: int, model: str) -> Sequence[int]:
+    """Return the numbers of the samples that a model gives; see `RunContext.ask_all`."""
+    if samples is None or isinstance(samples, int):
+        return range(usual if samples is None else samples)
+    return samples.get(model, ())

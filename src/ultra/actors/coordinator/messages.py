@@ -10,7 +10,7 @@ from ultra.errors import DeadlineExceeded
 from ultra.messages.options import RunOptions
 from ultra.messages.request import ModelRequest
 from ultra.messages.results import OrchestrationResult
-from ultra.strategies.base import StrategySpec
+from ultra.strategies.base import Model, StrategySpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,6 +77,20 @@ class Target(NamedTuple):
     def name(self) -> str:
         """The name it was registered under."""
         return self.model.name
+
+    def described(self) -> Model:
+        """Return the model as a strategy sees it."""
+        client = self.model.client
+        return Model(
+            name=self.name,
+            weight=self.model.weight,
+            context_window=client.context_window,
+            takes_conversations=client.takes_conversations,
+            images=client.reads_images,
+            files=client.reads_files,
+            takes_tools=client.takes_tools,
+            price=self.model.price,
+        )
 
 
 class EventSink(Protocol):

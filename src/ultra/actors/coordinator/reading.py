@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ultra.messages.results import ModelResponse
     from ultra.prompts.composing import Task
     from ultra.prompts.fencing import Fencing, Labelled
-    from ultra.strategies.base import Model
+    from ultra.strategies.base import Candidates, Model
 
 __all__ = ["Reader", "candidate_name", "is_too_long"]
 
@@ -56,7 +56,7 @@ class Reader:
     def composer(
         self,
         task: Task | str,
-        responses: Sequence[ModelResponse],
+        responses: Candidates,
         weights: Mapping[str, float],
         analyses: Sequence[ModelResponse],
         system: str | None,
@@ -66,11 +66,14 @@ class Reader:
         It raises `ModelError` (kind ``bad_request``) where there is nothing to read, or it does not fit.
         """
         name = task if isinstance(task, str) else "reading"
+        if callable(responses):
+            return self._composer_of_each(task, responses, weights, analyses, system)
         if not responses:
             return _nothing_to_read(name)
+        chosen = _TASKS.get(task) if isinstance(task, str) else task
         composer = Composer(
             name,
-            task=_TASKS.get(task) if isinstance(task, str) else task,
+            task=chosen,
             question=self._request.prompt,
             candidates=self._label(tuple(_candidate(each, weights) for each in responses)),
             analyses=[_candidate(each, weights) for each in analyses],
@@ -89,12 +92,37 @@ class Reader:
             if shorter:
                 tokens = sum(map(tokens_of, written.request.messages))
                 written = self._past.written(composer, model, tokens // 2)
-            if name == "synthesis":  # it writes the answer
+            if chosen is not None and chosen.answers:
                 asked = replace(written.request, output=self._request.output)
                 written = written._replace(request=asked)
             return written
 
         return write
+
+    def _composer_of_each(
+        self,
+        task: Task | str,
+        read_by: Callable[[Model], Sequence[ModelResponse]],
+        weights: Mapping[str, float],
+        analyses: Sequence[ModelResponse],
+        system: str | None,
+    ) -> Callable[..., Written]:
+        """Return what writes the prompt of a model of what this very model is to read."""
+        known: dict[str, Callable[..., Written]] = {}
+
+        def write(model: Model, *, shorter: bool = False) -> Written:
+            if model.name not in known:
+                known[model.name] = self.composer(task, read_by(model), weights, analyses, system)
+            return known[model.name](model, shorter=shorter)
+
+        return write
+
+    def answers_by_label(
+        self, responses: Sequence[ModelResponse], weights: Mapping[str, float]
+    ) -> dict[str, ModelResponse]:
+        """Return which answer stands behind each label, for those who read these answers."""
+        named = {candidate_name(response): response for response in responses}
+        return {label: named[name] for label, name in self.labels(responses, weights).items()}
 
     def labels(self, responses: Sequence[ModelResponse], weights: Mapping[str, float]) -> dict[str, str]:
         """Return whose answer stands behind each label, for those who read these answers."""

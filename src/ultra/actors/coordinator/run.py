@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from ultra.actors.coordinator.accounts import cut_answers, total_cost, total_tokens, unfinished
 from ultra.actors.coordinator.assessment import Assessment
 from ultra.actors.coordinator.fitted_requests import FittedRequests
-from ultra.actors.coordinator.gathering import Gathering
+from ultra.actors.coordinator.gathering import Gathering, numbers_of
 from ultra.actors.coordinator.output_check import OutputCheck
 from ultra.actors.coordinator.reading import Reader, is_too_long
 from ultra.actors.coordinator.steps import Call, OpenStep
@@ -46,10 +46,10 @@ from ultra.messages.results import (
     OrchestrationResult,
     Step,
 )
-from ultra.strategies.base import Answer, Model
+from ultra.strategies.base import Answer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from ultra.actors.coordinator.messages import Execute, LocalRun, Target
     from ultra.actors.model.spending import Spent
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from ultra.messages.options import RunOptions
     from ultra.prompts.composing import Task
     from ultra.scoring.agreement import Agreed
-    from ultra.strategies.base import Write
+    from ultra.strategies.base import Candidates, Model, Write
 
 __all__ = ["Run"]
 
@@ -73,8 +73,8 @@ class Run:
     def __init__(self, message: Execute, local: LocalRun) -> None:
         self.request = without_tools(message.request)
         self.options: RunOptions = message.options
-        self.models = tuple(map(_model, local.targets))
-        self.judge = None if local.judge is None else _model(local.judge)
+        self.models = tuple(target.described() for target in local.targets)
+        self.judge = None if local.judge is None else local.judge.described()
         self.steps: list[Step] = []
         self.failures: list[ModelFailure] = []
         self.notices: list[str] = []
@@ -222,7 +222,7 @@ class Run:
         write: Write,
         *,
         models: Sequence[Model] | None = None,
-        samples: int | None = None,
+        samples: int | Mapping[str, Sequence[int]] | None = None,
         until: Callable[[Sequence[ModelResponse]], bool] | None = None,
         within: float | None = None,
         required: bool = True,
@@ -237,7 +237,7 @@ class Run:
         deadline = self.deadline(within)
         with Gathering(self, step, needed, until) as gathering:
             for model in asked:
-                for sample in range(self.options.samples if samples is None else samples):
+                for sample in numbers_of(samples, self.options.samples, model.name):
                     gathering.ask(model, write, sample, deadline)
             await gathering.gather(deadline)
         found = gathering.answers()
@@ -456,7 +456,7 @@ class Run:
     def compose(
         self,
         task: Task | str,
-        candidates: Sequence[ModelResponse],
+        candidates: Candidates,
         *,
         analyses: Sequence[ModelResponse] = (),
         system: str | None = None,
@@ -478,6 +478,10 @@ class Run:
 
         self._refused_by[write] = refused
         return write
+
+    def labels(self, candidates: Sequence[ModelResponse]) -> dict[str, ModelResponse]:
+        """Return the answer behind each label; see `RunContext.labels`."""
+        return self._reader.answers_by_label(candidates, self._weights)
 
     def shortened(
         self, step: OpenStep, model: Model, write: Write, sample: int, error: Exception
@@ -585,16 +589,3 @@ class Run:
         for response in self._responses():
             answers[response.model_name].append(response)
         return {name: self._targets[name].model.metrics.of_run(own) for name, own in answers.items()}
-
-
-def _model(target: Target) -> Model:
-    client = target.model.client
-    return Model(
-        name=target.name,
-        weight=target.model.weight,
-        context_window=client.context_window,
-        takes_conversations=client.takes_conversations,
-        images=client.reads_images,
-        files=client.reads_files,
-        takes_tools=client.takes_tools,
-    )
