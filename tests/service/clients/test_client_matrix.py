@@ -6,6 +6,7 @@ The packages are large, so that what the first test of each takes is the import.
 from __future__ import annotations
 
 import gc
+import os
 from functools import partial
 from importlib.util import find_spec
 from math import inf
@@ -38,6 +39,8 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     gc.collect()  # what clients leave open is closed here, and not in the middle of something else
 
+
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # litellm would ask the network for one
 
 _PACKAGES = {"langchain": "langchain_openai", "pydantic": "pydantic_ai", "litellm": "litellm"}
 
