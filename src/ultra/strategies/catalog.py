@@ -33,6 +33,11 @@ _BUILT_IN: Final = {
     "vote": "ultra.strategies.vote:Vote",
     "self_consistency": "ultra.strategies.self_consistency:SelfConsistency",
     "best_of": "ultra.strategies.best_of:BestOf",
+    "rank": "ultra.strategies.rank:Rank",
+    "cascade": "ultra.strategies.cascade:Cascade",
+    "layers": "ultra.strategies.layers:Layers",
+    "debate": "ultra.strategies.debate:Debate",
+    "route": "ultra.strategies.route:Route",
     "fields": "ultra.strategies.fields:Fields",
 }
 
