@@ -26,6 +26,7 @@ from ultra.strategies import (
     Vote,
     strategy_names,
 )
+from ultra.strategies.explained import EXPLAINED, explained
 from ultra.testing import FakeAnswer, FakeModel
 
 if TYPE_CHECKING:
@@ -166,6 +167,21 @@ async def test_one_usable_answer_is_not_compared_and_it_is_told(name: str) -> No
     if name not in {"self_consistency", "route by a model"}:  # these ask one model from the beginning
         assert len(fakes[0].calls) == 1
         assert any("only 'a' gave a usable answer" in notice for notice in result.notices)
+
+
+@pytest.mark.parametrize("name", [each for each in EXPLAINED if each not in {"fields", "route"}])
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
+async def test_the_calls_are_as_the_table_says(name: str, number: int) -> None:
+    counts = []
+    for answers in (["4"] * 5, ["4", "5", "6", "7", "8"]):
+        rounds = iter(answers)
+        fakes = panel_of(answers[:number])
+        if name == "self_consistency":
+            fakes[0] = member("a", lambda _, rounds=rounds: next(rounds))
+        made = orchestrator_of(fakes)
+        await made.process_responses("What is 2 + 2?", strategy=name, use_cache=False)
+        counts.append(sum(len(fake.calls) for fake in fakes))
+    assert tuple(counts) == explained(name).calls_for(number)
 
 
 # --- faults ----------------------------------------------------------------------------------------------

@@ -123,16 +123,16 @@ async def test_a_single_usable_answer_is_not_debated() -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("kind", "options", "message"),
     [
-        (lambda: Layers(rounds=0), "rounds is 0; it must be a whole number, 1 or more"),
-        (lambda: Layers(keep_unanimous=1), "keep_unanimous is 1; it must be True or False"),
-        (lambda: Layers(writer=1), "writer is 1"),
-        (lambda: Debate(rounds=True), "rounds is True"),
-        (lambda: Debate(end="fight"), "end is 'fight'; it must be one of vote, judge"),
-        (lambda: Debate(judge=1), "judge is 1"),
+        (Layers, {"rounds": 0}, "rounds is 0; it must be a whole number, 1 or more"),
+        (Layers, {"keep_unanimous": 1}, "keep_unanimous is 1; it must be True or False"),
+        (Layers, {"writer": 1}, "writer is 1"),
+        (Debate, {"rounds": True}, "rounds is True"),
+        (Debate, {"end": "fight"}, "end is 'fight'; it must be one of vote, judge"),
+        (Debate, {"judge": 1}, "judge is 1"),
     ],
 )
-def test_a_wrong_option_is_refused(make: Any, message: str) -> None:
+def test_a_wrong_option_is_refused(kind: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(BadCall, match=message):
-        make()
+        kind(**options)

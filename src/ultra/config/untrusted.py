@@ -37,7 +37,10 @@ _DEPLOYMENT: Final = ("model", "options")
 _ENSEMBLE: Final = (
     *("models", "strategy", "options", "stages", "quorum", "grace", "timeout", "max_cost", "description"),
 )
-_STRATEGY: Final = ("name", "stages", "analysts", "keep_unanimous")
+_STRATEGY: Final = (
+    *("name", "stages", "analysts", "keep_unanimous", "weights", "rule", "judge", "at_once", "model", "top"),
+    *("rankers", "first", "order", "threshold", "quality", "end", "tolerance", "key"),
+)
 _OPTIONS: Final = ("temperature", "max_tokens", "seed", "top_p", "reasoning_effort", "context_window")
 _CACHE: Final = ("enabled", "store")
 
