@@ -52,6 +52,7 @@ _NAMES: Final = {
     "extra_body": "fields of its own in what is sent",
     "extra_headers": "headers of its own in what is sent",
     "samples": "several answers of each model",
+    "per_model": "options and roles of single models",
 }
 
 Place = tuple[str, ...]
