@@ -8,8 +8,10 @@ import pytest
 
 from helpers.coordinator_runs import by_weight, failing, run
 from helpers.panel_members import candidates_in, member, preferring, task_of
+from helpers.panels import text_panel
 from ultra import BadCall, MultiLLMOrchestrator, OrchestrationResult
 from ultra.errors import ModelError
+from ultra.scoring.final_answers import final_answer
 from ultra.strategies import Rank
 from ultra.testing import FakeModel
 
@@ -147,3 +149,32 @@ async def test_an_unknown_ranker_is_refused_before_any_call() -> None:
         with pytest.raises(BadCall, match="names 'zz', which is none of the models of this run: a, b"):
             await orchestrator.process_responses("Q", strategy=strategy)
     assert [len(fake.calls) for fake in fakes] == [0, 0]
+
+
+async def test_on_recorded_answers_rankers_who_trust_their_own_choose_no_worse_than_the_best_member() -> None:
+    header, questions = text_panel("math-l5")
+    members, right, by_member = header["models"][:4], 0, dict.fromkeys(header["models"][:4], 0)
+    for question in questions[:60]:
+        texts = {name: question["answers"][name]["text"] for name in members}
+        fakes = [
+            member(name, texts[name], rank=preferring_finals_like(texts[name]), merge="never")
+            for name in members
+        ]
+        result = await ranked(*fakes)
+        assert result.final_synthesis is not None
+        assert str(result.final_synthesis) == texts[result.final_synthesis.model_name]
+        right += question["answers"][result.final_synthesis.model_name]["right"]
+        for name in members:
+            by_member[name] += question["answers"][name]["right"]
+    assert right >= max(by_member.values())
+
+
+def preferring_finals_like(own: str) -> Any:
+    """Rank first the candidates that come to the same final answer."""
+
+    def rank(request: Any) -> str:
+        found = candidates_in(request)
+        order = sorted(found, key=lambda label: (final_answer(found[label]) != final_answer(own), label))
+        return " > ".join(order)
+
+    return rank
