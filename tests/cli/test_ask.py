@@ -304,7 +304,7 @@ async def test_a_run_ends_when_its_time_is_over() -> None:
         (["?", *TWO, "--stages", ","], "stages is empty; give at least one of: initial, meta, synthesis"),
         (
             ["?", *TWO, "--strategy", "vot"],
-            "unknown strategy 'vot'; there are: synthesize, vote, best_of, fields, or",
+            "unknown strategy 'vot'; there are: synthesize, vote, self_consistency, best_of, fields, or",
         ),
         (["?", *TWO, "--strategy", "no_such:Class"], "'no_such:Class' cannot be loaded: ModuleNotFoundError"),
         (["?", *TWO, "--strategy", "os:getcwd"], "'os:getcwd' is <built-in .*; it must be a class with"),
