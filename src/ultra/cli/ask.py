@@ -29,6 +29,7 @@ from ultra.cli.completion import (
     complete_strategies,
     complete_templates,
 )
+from ultra.cli.options import LogJson, MaxTokens, Temperature  # noqa: TC001 - typer reads them
 from ultra.cli.piped_text import read_prompt
 from ultra.cli.sources import find_sources
 from ultra.errors import BadCall
@@ -187,12 +188,8 @@ def ask(
             "--param", "-p", metavar="NAME=TEXT", help="The value of a placeholder of the template."
         ),
     ] = None,
-    temperature: Annotated[
-        float | None, typer.Option(metavar="NUMBER", help="How freely the models write, from 0.")
-    ] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option(metavar="N", help="How long an answer of a model may be, in tokens.")
-    ] = None,
+    temperature: Temperature = None,
+    max_tokens: MaxTokens = None,
     options: Annotated[
         list[str] | None,
         typer.Option(
@@ -203,7 +200,7 @@ def ask(
         ),
     ] = None,
     no_cache: Annotated[
-        bool, typer.Option("--no-cache", help="Ask anew, also what was asked before.")
+        bool, typer.Option("--no-cache", help="Ask again, even what was asked before.")
     ] = False,
     output: Annotated[
         Path | None,
@@ -223,9 +220,7 @@ def ask(
     plain: Annotated[
         bool, typer.Option("--plain", help="Print all answers as plain text, on a pipe, too.")
     ] = False,
-    log_json: Annotated[
-        bool, typer.Option("--log-json", help="Log to stderr in lines of JSON; -vv logs more.")
-    ] = False,
+    log_json: LogJson = False,
     verbose: Annotated[
         int,
         typer.Option(

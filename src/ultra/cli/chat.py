@@ -24,6 +24,7 @@ from ultra.cli.completion import (
     complete_models,
     complete_strategies,
 )
+from ultra.cli.options import MaxTokens, ModelOptions, Temperature, Verbose  # noqa: TC001 - typer reads them
 from ultra.cli.sources import find_sources
 
 __all__ = ["app"]
@@ -66,16 +67,9 @@ def chat(
         typer.Option(metavar="NAME", autocompletion=complete_strategies, help="How answers are merged."),
     ] = None,
     system: Annotated[str | None, typer.Option(metavar="TEXT", help="A system prompt.")] = None,
-    temperature: Annotated[
-        float | None, typer.Option(metavar="NUMBER", help="How freely the models write, from 0.")
-    ] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option(metavar="N", help="How long an answer of a model may be, in tokens.")
-    ] = None,
-    options: Annotated[
-        list[str] | None,
-        typer.Option("--option", metavar="NAME=VALUE", help="Another option of how models write."),
-    ] = None,
+    temperature: Temperature = None,
+    max_tokens: MaxTokens = None,
+    options: ModelOptions = None,
     all_answers: Annotated[
         bool, typer.Option("--all", help="Show the answers of all models, not only the one that stands.")
     ] = False,
@@ -89,17 +83,7 @@ def chat(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print each result, or error, as one line of JSON.")
     ] = False,
-    verbose: Annotated[
-        int,
-        typer.Option(
-            "--verbose",
-            "-v",
-            count=True,
-            metavar="",
-            help="Log to stderr; -vv logs more.",
-            show_default=False,
-        ),
-    ] = 0,
+    verbose: Verbose = 0,
 ) -> int:
     """Talk with several models: each question goes to all of them, and their merged answer goes on.
 

@@ -34,7 +34,7 @@ COMMANDS: Final = {
     "/models": "[NAME ...]: whom you talk with; with names, only these; with 'all', all of them",
     "/strategy": "[NAME]: how answers are merged; with 'default', as at the beginning",
     "/ensemble": "[NAME]: the ensemble that is asked; with 'none', the models",
-    "/retry": ": ask the last question anew, without its answer",
+    "/retry": ": ask the last question again, without its answer",
     "/new": ": begin a new conversation",
     "/save": "FILE: write the conversation to a file, as Markdown, or as JSON to FILE.json",
     "/help": ": this list",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ultra.cli.commands import new_app
+from ultra.cli.options import Verbose  # noqa: TC001 - typer reads them
 from ultra.cli.output import write
 from ultra.cli.serve import configuration_of, innermost
 
@@ -50,17 +51,7 @@ def mcp(
             show_default=False,
         ),
     ] = None,
-    verbose: Annotated[
-        int,
-        typer.Option(
-            "--verbose",
-            "-v",
-            count=True,
-            metavar="",
-            help="Log to stderr; -vv logs more.",
-            show_default=False,
-        ),
-    ] = 0,
+    verbose: Verbose = 0,
 ) -> int:
     """Let agents ask ensembles: a server of the Model Context Protocol.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ultra.cli.commands import new_app
+from ultra.cli.options import LogJson, Verbose  # noqa: TC001 - typer reads them
 from ultra.cli.output import tell, write
 from ultra.cli.signals import SERVICE_SIGNALS
 
@@ -57,20 +58,8 @@ def serve(
         int, typer.Option(min=1, max=256, metavar="N", help="How many processes answer requests.")
     ] = 1,
     fd: Annotated[int | None, typer.Option(hidden=True)] = None,
-    log_json: Annotated[
-        bool, typer.Option("--log-json", help="Log to stderr in lines of JSON; -vv logs more.")
-    ] = False,
-    verbose: Annotated[
-        int,
-        typer.Option(
-            "--verbose",
-            "-v",
-            count=True,
-            metavar="",
-            help="Log to stderr; -vv logs more.",
-            show_default=False,
-        ),
-    ] = 0,
+    log_json: LogJson = False,
+    verbose: Verbose = 0,
 ) -> int:
     """Serve ensembles and models to the clients of OpenAI's API.
 

@@ -11,6 +11,7 @@ import msgspec
 from ultra.errors import BadCall, MissingExtra
 from ultra.mcp.server import WHO, make_server
 from ultra.service.access import is_loopback
+from ultra.service.app import headers_of
 from ultra.service.http import Request
 from ultra.service.problems import Problem, problem_of
 
@@ -102,14 +103,8 @@ class _Door:
 
 
 def _request(scope: Scope) -> Request:
-    headers: dict[str, str] = {}
-    for raw_name, raw_value in scope["headers"]:
-        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    client = scope.get("client")
-    return Request(
-        method=scope["method"], path=scope["path"], headers=headers, peer=client[0] if client else None
-    )
+    peer, _ = scope.get("client") or (None, 0)
+    return Request(method=scope["method"], path=scope["path"], headers=headers_of(scope), peer=peer)
 
 
 async def _refuse(problem: Problem, send: Send) -> None:

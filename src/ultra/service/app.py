@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ultra.service.core import Service
     from ultra.service.http import Reply
 
-__all__ = ["make_app"]
+__all__ = ["headers_of", "make_app"]
 
 _MOST_HEADERS: Final = 2**16
 """Bytes of all headers of a request; servers have limits of their own."""
@@ -93,7 +93,7 @@ class _Door:
             return
         except Problem as problem:
             # What the client still sends is not read, so the connection cannot be used again.
-            reply = self._service.refusal(problem, _path(scope), _headers(scope))
+            reply = self._service.refusal(problem, _path(scope), headers_of(scope))
             await _send(reply, send, more={"connection": "close"}, with_body=scope["method"] != "HEAD")
             return
         async with anyio.create_task_group() as tasks:
@@ -106,7 +106,7 @@ class _Door:
         if sum(len(name) + len(value) for name, value in scope["headers"]) > _MOST_HEADERS:
             text = f"the headers of a request may have {_MOST_HEADERS} bytes"
             raise Problem(431, "invalid_request_error", "headers_too_large", text)
-        headers = _headers(scope)
+        headers = headers_of(scope)
         client = scope.get("client")
         request = Request(
             method=scope["method"], path=_path(scope), headers=headers, peer=client[0] if client else None
@@ -137,7 +137,7 @@ class _Door:
         raise Problem(408, "invalid_request_error", "request_timeout", text)
 
 
-def _headers(scope: Scope) -> dict[str, str]:
+def headers_of(scope: Scope) -> dict[str, str]:
     """Return the headers by names in lower case; what is there several times is joined."""
     headers: dict[str, str] = {}
     for raw_name, raw_value in scope["headers"]:

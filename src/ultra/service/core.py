@@ -6,7 +6,7 @@ It knows no web framework and no server. `Service.answering` is all that a door 
 from __future__ import annotations
 
 import time
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -149,7 +149,7 @@ class Service:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Start the models' actors, and keep them for the block; runs under way at its end are cancelled."""
-        async with anyio.create_task_group() as lives:
+        async with aclosing(self.quotas), anyio.create_task_group() as lives:
             await lives.start(self.generation.actors.live)
             self._lives = lives
             try:
@@ -164,7 +164,6 @@ class Service:
             finally:
                 self._lives = None
                 self.generation.actors.retire()
-        await self.quotas.aclose()
 
     async def adopt(self, generation: Generation) -> None:
         """Let another configuration hold from now on. Runs under way go on with what they began with.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from ultra.errors import BadCall
 from ultra.stores.journal_contract import RunJournal
+from ultra.stores.opening import shown_store
 
 if TYPE_CHECKING:
     from ultra.stores.journal_contract import Retention
@@ -58,12 +59,7 @@ def check_journal(spec: str) -> None:
 
 
 def _not_allowed(spec: object) -> BadCall:
-    # What follows the scheme of a URL may hold a password.
-    shown = repr(spec)
-    if isinstance(spec, str):
-        scheme, separator, _ = spec.partition("://")
-        shown = f"'{scheme}://...'" if separator else str.__repr__(spec)
     return BadCall(
-        f"journal={shown} is not allowed; give 'sqlite:///path', 'memory', or an object with the methods of "
-        "ultra.stores.RunJournal"
+        f"journal={shown_store(spec)} is not allowed; give 'sqlite:///path', 'memory', or an object with the "
+        "methods of ultra.stores.RunJournal"
     )

@@ -8,7 +8,7 @@ from ultra.errors import BadCall
 from ultra.stores.contracts import CacheStore, SharedLimits
 from ultra.stores.memory import MemoryCache
 
-__all__ = ["check_cache", "check_limits", "open_cache", "open_limits"]
+__all__ = ["check_cache", "check_limits", "open_cache", "open_limits", "shown_store"]
 
 _SQLITE: Final = "sqlite:///"
 _REDIS: Final = ("redis://", "rediss://")
@@ -92,18 +92,21 @@ def check_limits(spec: str) -> None:
 
         check_url(spec)
     elif spec != "memory":
-        scheme, separator, _ = spec.partition("://")
-        shown = f"'{scheme}://...'" if separator else repr(spec)
-        raise BadCall(f"{shown} is no store of limits; give 'memory', 'sqlite:///path' or 'redis://host'")
+        raise BadCall(
+            f"{shown_store(spec)} is no store of limits; give 'memory', 'sqlite:///path' or 'redis://host'"
+        )
+
+
+def shown_store(spec: object) -> str:
+    """Return what may be shown of a setting: what follows the scheme of a URL may hold a password."""
+    if not isinstance(spec, str):
+        return repr(spec)
+    scheme, separator, _ = spec.partition("://")
+    return f"'{scheme}://...'" if separator else str.__repr__(spec)
 
 
 def _not_allowed(spec: object) -> BadCall:
-    # What follows the scheme of a URL may hold a password.
-    shown = repr(spec)
-    if isinstance(spec, str):
-        scheme, separator, _ = spec.partition("://")
-        shown = f"'{scheme}://...'" if separator else str.__repr__(spec)
     return BadCall(
-        f"cache={shown} is not allowed; give True, 'memory', 'sqlite:///path', 'redis://host', or an object "
-        "with the methods of ultra.stores.CacheStore"
+        f"cache={shown_store(spec)} is not allowed; give True, 'memory', 'sqlite:///path', 'redis://host', "
+        "or an object with the methods of ultra.stores.CacheStore"
     )

@@ -20,7 +20,6 @@ __all__ = [
     "connect",
     "error_code",
     "is_busy",
-    "open_file",
     "refuse_newer_format",
     "transaction",
 ]
@@ -73,7 +72,19 @@ def connect(
         sqlite3.Error: the file cannot be opened, or created.
         PermissionError: the file, or one of SQLite's beside it, is a link, or others could write it.
     """
-    connection = open_file(path, file_format.what, busy_timeout=busy_timeout, create=writing)
+    for name in (path, *(f"{path}-{ending}" for ending in ("wal", "shm", "journal"))):
+        _check_owner(name, file_format.what)
+    if writing:
+        # Answers may be private. SQLite gives its log and its index the permissions of the file.
+        with suppress(OSError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    connection = sqlite3.connect(
+        f"{Path(path).absolute().as_uri()}?mode=rw",  # a file that has vanished must not come back empty
+        uri=True,
+        timeout=busy_timeout,
+        isolation_level=None,
+        check_same_thread=False,
+    )
     try:
         with transaction(connection, "DEFERRED"):  # another process may be creating the file meanwhile
             ours = _is_ours(connection, path, file_format)
@@ -86,30 +97,6 @@ def connect(
         connection.close()
         raise
     return connection
-
-
-def open_file(path: str, what: str, *, busy_timeout: float, create: bool) -> sqlite3.Connection:
-    """Open a SQLite file that nobody else could have written; `create` it, for its owner, if it is absent.
-
-    `what` is the word for it in messages.
-
-    Raises:
-        sqlite3.Error: the file cannot be opened, or created.
-        PermissionError: the file, or one of SQLite's beside it, is a link, or others could write it.
-    """
-    for name in (path, *(f"{path}-{ending}" for ending in ("wal", "shm", "journal"))):
-        _check_owner(name, what)
-    if create:
-        # Answers may be private. SQLite gives its log and its index the permissions of the file.
-        with suppress(OSError):
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    return sqlite3.connect(
-        f"{Path(path).absolute().as_uri()}?mode=rw",  # a file that has vanished must not come back empty
-        uri=True,
-        timeout=busy_timeout,
-        isolation_level=None,
-        check_same_thread=False,
-    )
 
 
 def _check_owner(name: str, what: str) -> None:

@@ -16,7 +16,7 @@ from ultra.errors import BadCall, ConfigError
 from ultra.stores import limit_rules as rules
 from ultra.stores.contracts import LimitsUnavailable
 from ultra.stores.limit_rules import LimitRow
-from ultra.stores.sqlite_connection import is_busy, open_file, transaction
+from ultra.stores.sqlite_connection import FileFormat, connect, transaction
 
 if TYPE_CHECKING:
     import os
@@ -28,12 +28,8 @@ __all__ = ["SqliteLimits", "check_path"]
 
 T = TypeVar("T")
 
-APPLICATION_ID: Final = int.from_bytes(b"UltL")
-FORMAT: Final = 1
 _WAITING: Final = 8
 """Threads of one store at most; one works and the others wait for it."""
-
-_TRIES: Final = 20
 
 _TABLES: Final = (
     """CREATE TABLE limits (name TEXT PRIMARY KEY, level REAL NOT NULL, held REAL NOT NULL,
@@ -41,9 +37,16 @@ _TABLES: Final = (
     "CREATE INDEX limits_until ON limits (until)",
     "CREATE TABLE grants (name TEXT PRIMARY KEY, wants BLOB NOT NULL, ends REAL NOT NULL) WITHOUT ROWID",
     "CREATE INDEX grants_ends ON grants (ends)",
-    f"PRAGMA application_id = {APPLICATION_ID}",
-    f"PRAGMA user_version = {FORMAT}",
 )
+
+
+def _create_tables(connection: sqlite3.Connection) -> None:
+    for statement in _TABLES:
+        connection.execute(statement)
+
+
+LIMITS_FILE: Final = FileFormat("limits", int.from_bytes(b"UltL"), 1, _create_tables)
+"""The format of the file of limits."""
 
 
 class SqliteLimits:
@@ -115,37 +118,15 @@ class SqliteLimits:
     def _run(self, work: Callable[[_Table], T]) -> T:
         with self._lock:
             if self._connection is None:
-                self._connection = self._opened()
+                self._connection = connect(
+                    self._path, LIMITS_FILE, busy_timeout=self._busy_timeout, writing=True
+                )
             try:
                 with transaction(self._connection):
                     return work(_Table(self._connection))
             except (sqlite3.Error, OSError):
                 self._close()
                 raise
-
-    def _opened(self) -> sqlite3.Connection:
-        connection = open_file(self._path, "file of budgets", busy_timeout=self._busy_timeout, create=True)
-        try:
-            _use_log(connection)
-            with transaction(connection):
-                self._prepare(connection)
-            connection.execute("PRAGMA synchronous = NORMAL")
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _prepare(self, connection: sqlite3.Connection) -> None:
-        (count,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        (owner,) = connection.execute("PRAGMA application_id").fetchone()
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if not count and not owner:
-            for statement in _TABLES:
-                connection.execute(statement)
-        elif owner != APPLICATION_ID:
-            raise ConfigError(f"{self._path!r} is no file of limits; name another file")
-        elif version > FORMAT:
-            raise ConfigError(f"{self._path!r} is of a newer version of Ultra (format {version})")
 
     def _close(self) -> None:
         if self._connection is not None:
@@ -157,19 +138,6 @@ def check_path(path: str) -> None:
     """Raise `BadCall` if this cannot be the path of a file."""
     if not path or path == ":memory:" or "\0" in path:
         raise BadCall(f"the file of limits is {path!r}; give its path, such as sqlite:///limits.db")
-
-
-def _use_log(connection: sqlite3.Connection) -> None:
-    # When two processes do this at once, one of them may be told "busy" without any wait.
-    for remaining in reversed(range(_TRIES)):
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError as error:
-            if not is_busy(error) or not remaining:
-                raise
-            time.sleep(0.02)
-        else:
-            return
 
 
 class _Table:
