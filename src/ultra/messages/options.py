@@ -85,9 +85,13 @@ class RunOptions(Struct, frozen=True, kw_only=True):
         if not isinstance(self.sampling, SamplingOptions):  # one of its values may be a key: none is shown
             kind = type(self.sampling).__name__
             raise BadCall(f"sampling is of type {kind}; it must be a SamplingOptions object")
-
-        if not all(isinstance(each, ModelOptions) for each in self.per_model.values()):
-            raise BadCall("per_model must have a ModelOptions object for each model")
+        per_model: object = self.per_model
+        if not isinstance(per_model, dict):
+            kind = type(per_model).__name__
+            raise BadCall(f"per_model is of type {kind}; it must be a dict from models to their options")
+        for model, options in per_model.items():
+            if not isinstance(model, str) or not isinstance(options, ModelOptions):
+                raise BadCall("per_model must have a ModelOptions object for each name of a model")
 
     def override(self, given: Mapping[str, Any]) -> RunOptions:
         """Return these settings with the `given` ones, as far as they are not None, in their place.
