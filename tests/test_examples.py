@@ -115,7 +115,7 @@ async def test_the_service_example_outlives_an_ill_model_and_takes_a_newcomer_in
     printed = capsys.readouterr().out
     assert printed.splitlines()[:3] == [
         "success: primary merges the answers to: Question: Is all well?",
-        "degraded, without primary: spare merges the answers to: Question: And now that the primary is ill?",
+        "degraded, without primary: spare answers: And now that the primary is ill?",
         "degraded, without primary: newcomer merges the answers to: Question: Who answers after the change?",
     ]
     assert "coordinator running, 3 handled" in printed

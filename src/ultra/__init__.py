@@ -76,7 +76,12 @@ if TYPE_CHECKING:
     from ultra.stores.sqlite import SqliteCache
     from ultra.strategies.base import Answer, RunContext, Strategy
     from ultra.strategies.best_of import BestOf
+    from ultra.strategies.cascade import Cascade
+    from ultra.strategies.debate import Debate
     from ultra.strategies.fields import Fields
+    from ultra.strategies.layers import Layers
+    from ultra.strategies.rank import Rank
+    from ultra.strategies.route import Route
     from ultra.strategies.self_consistency import SelfConsistency
     from ultra.strategies.stages import Stage, StageResponses
     from ultra.strategies.synthesize import Synthesize
@@ -91,12 +96,14 @@ __all__ = [
     "BestOf",
     "BreakerPolicy",
     "CacheStore",
+    "Cascade",
     "ChatMessage",
     "CircuitOpen",
     "Completion",
     "ConfigError",
     "Conversation",
     "DeadlineExceeded",
+    "Debate",
     "Event",
     "Fields",
     "FilePart",
@@ -106,6 +113,7 @@ __all__ = [
     "ImagePart",
     "JournalUnavailable",
     "JsonSchema",
+    "Layers",
     "Limits",
     "MemoryCache",
     "MissingExtra",
@@ -123,9 +131,11 @@ __all__ = [
     "Price",
     "PriceTier",
     "QuorumNotReached",
+    "Rank",
     "RestartIntensity",
     "Retention",
     "RetryPolicy",
+    "Route",
     "RunCancelled",
     "RunContext",
     "RunFollower",
@@ -223,6 +233,11 @@ _HOMES: Final = {
     "BestOf": "ultra.strategies.best_of",
     "Fields": "ultra.strategies.fields",
     "SelfConsistency": "ultra.strategies.self_consistency",
+    "Cascade": "ultra.strategies.cascade",
+    "Debate": "ultra.strategies.debate",
+    "Layers": "ultra.strategies.layers",
+    "Rank": "ultra.strategies.rank",
+    "Route": "ultra.strategies.route",
     "Stage": "ultra.strategies.stages",
     "StageResponses": "ultra.strategies.stages",
     "Synthesize": "ultra.strategies.synthesize",

@@ -129,8 +129,8 @@ def test_an_answer_is_shown_with_the_tools_that_it_calls() -> None:
 def test_a_step_has_the_title_of_its_stage_or_its_name_and_the_round_after_the_first() -> None:
     assert [step_title("meta", 0), step_title("debate", 0), step_title("debate", 1)] == [
         "Analysis",
-        "debate",
-        "debate, round 2",
+        "Debate",
+        "Debate, round 2",
     ]
 
 

@@ -82,7 +82,8 @@ def test_a_setting_that_does_not_exist_is_refused_and_those_that_do_are_named(va
         RunOptions().override({"timeout": 5, "time_out": value})
     assert str(caught.value) == (
         "unknown setting 'time_out' of a run; there are: "
-        "timeout, quorum, grace, max_cost, use_cache, scope, samples, tool_policy, primary, name, sampling; "
+        "timeout, quorum, grace, max_cost, use_cache, scope, samples, tool_policy, primary, name, sampling, "
+        "per_model; "
         "did you mean 'timeout'?"
     )
 

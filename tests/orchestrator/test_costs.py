@@ -144,7 +144,8 @@ async def test_what_empty_and_refused_answers_cost_ends_a_run_with_a_limit(reaso
     refusing = FakeModel(FakeAnswer(usage=USED, finish_reason=reason))
     good = FakeModel("yes", usage=Usage(input=0, output=0))
 
-    result = await orchestrator_of(refusing, good, max_cost=5.0).process_responses("Q")
+    other = FakeModel("no", usage=Usage(input=0, output=0))
+    result = await orchestrator_of(refusing, good, other, max_cost=5.0).process_responses("Q")
 
     assert not result.meta_responses
     assert "was left out" in result.notices[0]

@@ -304,7 +304,7 @@ async def test_a_request_whose_model_is_unregistered_meanwhile_is_told_so() -> N
     assert [(failure.stage, failure.error, failure.message) for failure in result.failures] == [
         ("initial", "ModelUnregistered", "Model 'guest' was unregistered before it had answered")
     ]
-    assert list(result.meta_responses) == ["steady"]
+    assert result.final_synthesis == result.initial_responses["steady"]
 
 
 async def test_a_request_that_comes_when_another_thread_has_unregistered_the_model_starts_no_actor() -> None:

@@ -8,7 +8,9 @@ import pytest
 
 from helpers.coordinator_runs import by_weight, failing, run
 from helpers.model_actors import register
+from helpers.panel_members import grading, member
 from ultra import BadCall, OrchestrationResult, QuorumNotReached, StageFailed
+from ultra.errors import ModelError
 from ultra.messages.request import ModelRequest
 from ultra.strategies import BestOf
 from ultra.testing import FakeModel
@@ -126,3 +128,32 @@ async def test_a_single_answer_is_not_scored() -> None:
 async def test_if_all_fail_the_run_fails() -> None:
     with pytest.raises(QuorumNotReached, match="'initial' got 0 of the 1"):
         await run([register(failing("a"), "a")], strategy=BestOf())
+
+
+# --- by a judge among the models ------------------------------------------------------------------------
+
+
+async def judged(*fakes: FakeModel, **fields: Any) -> OrchestrationResult:
+    return await run(by_weight((fake, 1.0) for fake in fakes), strategy=BestOf(judge="c", **fields))
+
+
+async def test_a_model_of_the_run_grades_and_the_best_stands_word_for_word() -> None:
+    fakes = member("a", "text a"), member("b", "text b"), member("c", "text c", judge=grading(a=3, b=9, c=5))
+    result = await judged(*fakes)
+    assert result.final_synthesis == result.initial_responses["b"]
+    assert (result.confidence, result.confidence_basis, result.status) == (0.9, "quality", "success")
+    assert [step.name for step in result.steps] == ["initial", "judge"]
+
+
+@pytest.mark.parametrize("said", ["They are all fine.", ModelError("down", kind="bad_request")])
+async def test_a_judge_without_grades_is_told_and_the_answers_are_compared_without_it(said: Any) -> None:
+    result = await judged(member("a", "4"), member("b", "5"), member("c", "5", judge=said))
+    assert (str(result.final_synthesis), result.status) == ("5", "degraded")
+    assert "the judge 'c' gave no grades; the answers were compared without it" in result.notices
+
+
+async def test_a_single_usable_answer_is_not_graded_and_it_is_told() -> None:
+    judge = member("c", "5")
+    result = await judged(failing("a"), failing("b"), judge)
+    assert len(judge.calls) == 1
+    assert "only 'c' gave a usable answer: it stands, without a comparison" in result.notices

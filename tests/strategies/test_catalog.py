@@ -22,6 +22,11 @@ OWN = (
     "vote",
     "self_consistency",
     "best_of",
+    "rank",
+    "cascade",
+    "layers",
+    "debate",
+    "route",
     "fields",
 )
 CHOICES = ", ".join(OWN)

@@ -141,7 +141,7 @@ async def test_a_model_that_hangs_takes_half_of_the_time_while_others_could_vote
     result = await vote(*saying(a="1"), hangs, *saying(c="1"), timeout=10)
     assert (str(result.final_synthesis), result.status) == ("1", "degraded")
     assert [failure.model_name for failure in result.failures] == ["b"]
-    assert result.response_time == pytest.approx(5)
+    assert result.response_time == pytest.approx(4)  # and a fifth is kept for who would have to decide
     assert hangs.cancelled == 1
 
 

@@ -101,9 +101,9 @@ def ask(
         typer.Option(
             metavar="NAME",
             autocompletion=complete_strategies,
-            help="How the models are asked and their answers merged: synthesize, vote, best_of, fields, "
-            "one of an installed package, or a class of your own, as module:Class.  [default: synthesize; "
-            "best_of for voices of the local model alone]",
+            help="How the models are asked and their answers merged, such as vote; 'ultra strategies' "
+            "explains all. Or one of an installed package, or a class of your own, as module:Class.  "
+            "[default: synthesize; best_of for voices of the local model alone]",
         ),
     ] = None,
     strategy_options: Annotated[

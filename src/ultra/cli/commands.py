@@ -31,6 +31,7 @@ COMMANDS: Final = (
     Command("ask", "ultra.cli.ask", "Ask several models the same question and merge their answers."),
     Command("chat", "ultra.cli.chat", "Talk with several models, turn by turn."),
     Command("models", "ultra.cli.models", "List the models that can be used here, and why others cannot."),
+    Command("strategies", "ultra.cli.strategies", "Explain the strategies: what each costs, when it pays."),
     Command("config", "ultra.cli.config", "Write a configuration, and check one."),
     Command("runs", "ultra.cli.runs", "List, show, follow, cancel and replay submitted runs."),
     Command("templates", "ultra.cli.templates_command", "List the prompts that are kept, and show one."),

@@ -46,7 +46,18 @@ _SMALLEST_COST: Final = 0.0001
 
 _HALF: Final = 0.5
 
-_TITLES: Final = {"initial": "Answers", "meta": "Analysis", "synthesis": "Synthesis", "tools": "Tools"}
+_TITLES: Final = {
+    "initial": "Answers",
+    "meta": "Analysis",
+    "synthesis": "Synthesis",
+    "tools": "Tools",
+    "rank": "Ranking",
+    "judge": "Grades",
+    "escalation": "Escalation",
+    "layer": "Layer",
+    "debate": "Debate",
+    "route": "Choice of models",
+}
 
 
 class ModelLine(Struct, frozen=True):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import Struct, field
 
 from ultra.errors import BadCall
+from ultra.messages.model_options import model_options_of
 from ultra.messages.options import Quorum, RunOptions
 from ultra.messages.tools import ToolPolicy
 from ultra.strategies.catalog import load_strategy
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EnsembleConfig", "ensemble_problems"]
 
-_SETTINGS: Final = ("quorum", "grace", "timeout", "max_cost", "samples", "tool_policy")
+_SETTINGS: Final = ("quorum", "grace", "timeout", "max_cost", "samples", "tool_policy", "per_model")
 
 
 class EnsembleConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -36,6 +37,10 @@ class EnsembleConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         strategy = "synthesize"
         options = { analysts = "one" }
         quorum = 2
+
+        [ensembles.council.per_model.gpt]
+        temperature = 0.9
+        role = "You look for what is wrong."
 
     Raises:
         BadCall: a value is not allowed.
@@ -52,6 +57,7 @@ class EnsembleConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     samples: int | None = None
     tool_policy: ToolPolicy | None = None
     system: str | None = None
+    per_model: Mapping[str, Mapping[str, Any]] | None = None
     description: str = ""
 
     def __post_init__(self) -> None:
@@ -65,7 +71,10 @@ class EnsembleConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def settings(self) -> dict[str, Any]:
         """Return the settings of a run that it gives, by name."""
-        return {name: getattr(self, name) for name in _SETTINGS if getattr(self, name) is not None}
+        given = {name: getattr(self, name) for name in _SETTINGS if getattr(self, name) is not None}
+        if self.per_model is not None:
+            given["per_model"] = model_options_of(self.per_model)
+        return given
 
     def load_strategy(self) -> Strategy | None:
         """Return its strategy; None: it names none. A class is imported. Raises `BadCall`."""
@@ -105,6 +114,9 @@ def ensemble_problems(
         unknown = [model for model in ensemble.models or () if model not in models]
         if unknown:
             yield (*where, "models"), f"found {unknown[0]!r}; allowed are: {', '.join(models)}"
+        unknown = [model for model in ensemble.per_model or () if model not in models]
+        if unknown:
+            yield (*where, "per_model"), f"found {unknown[0]!r}; allowed are: {', '.join(models)}"
         count = len(models if ensemble.models is None else ensemble.models)
         quorum = ensemble.quorum
         if isinstance(quorum, int) and count and quorum > count:

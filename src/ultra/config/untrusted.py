@@ -37,7 +37,10 @@ _DEPLOYMENT: Final = ("model", "options")
 _ENSEMBLE: Final = (
     *("models", "strategy", "options", "stages", "quorum", "grace", "timeout", "max_cost", "description"),
 )
-_STRATEGY: Final = ("name", "stages", "analysts", "keep_unanimous")
+_STRATEGY: Final = (
+    *("name", "stages", "analysts", "keep_unanimous", "weights", "rule", "judge", "at_once", "model", "top"),
+    *("rankers", "first", "order", "threshold", "quality", "end", "tolerance", "key"),
+)
 _OPTIONS: Final = ("temperature", "max_tokens", "seed", "top_p", "reasoning_effort", "context_window")
 _CACHE: Final = ("enabled", "store")
 
@@ -49,6 +52,7 @@ _NAMES: Final = {
     "extra_body": "fields of its own in what is sent",
     "extra_headers": "headers of its own in what is sent",
     "samples": "several answers of each model",
+    "per_model": "options and roles of single models",
 }
 
 Place = tuple[str, ...]

@@ -8,6 +8,7 @@ from msgspec import Struct, structs
 
 from ultra._support.checks import check_count, check_flag, check_number, check_seconds, did_you_mean, shown
 from ultra.errors import BadCall
+from ultra.messages.model_options import ModelOptions
 from ultra.messages.request import SamplingOptions
 from ultra.messages.tools import ToolPolicy
 
@@ -40,6 +41,7 @@ class RunOptions(Struct, frozen=True, kw_only=True):
         primary: the name of the model that is asked first for its tool calls; None: that of highest weight.
         name: what telemetry calls the run, such as the name of its ensemble; None: by its strategy.
         sampling: options of how the models write; see `SamplingOptions`.
+        per_model: options of single models in place of these, by name; see `ModelOptions`.
 
     Raises:
         BadCall: a value is not allowed; the message says what is.
@@ -56,6 +58,7 @@ class RunOptions(Struct, frozen=True, kw_only=True):
     primary: str | None = None
     name: str | None = None
     sampling: SamplingOptions = SamplingOptions()
+    per_model: dict[str, ModelOptions] = {}
 
     def __post_init__(self) -> None:
         name: object = self.name
@@ -82,6 +85,13 @@ class RunOptions(Struct, frozen=True, kw_only=True):
         if not isinstance(self.sampling, SamplingOptions):  # one of its values may be a key: none is shown
             kind = type(self.sampling).__name__
             raise BadCall(f"sampling is of type {kind}; it must be a SamplingOptions object")
+        per_model: object = self.per_model
+        if not isinstance(per_model, dict):
+            kind = type(per_model).__name__
+            raise BadCall(f"per_model is of type {kind}; it must be a dict from models to their options")
+        for model, options in per_model.items():
+            if not isinstance(model, str) or not isinstance(options, ModelOptions):
+                raise BadCall("per_model must have a ModelOptions object for each name of a model")
 
     def override(self, given: Mapping[str, Any]) -> RunOptions:
         """Return these settings with the `given` ones, as far as they are not None, in their place.
@@ -122,6 +132,8 @@ class RunArguments(TypedDict, total=False):
     must be called, as `ToolChoice.of` takes it. `output` is the form of the answer: a msgspec Struct, a
     dataclass, a TypedDict, a NamedTuple, a list or a union of such, a pydantic model, or a JSON schema (a
     dict, or OpenAI's ``response_format``). Answers that do not satisfy it are asked for once more.
+    `per_model` has options of single models by name, in place of `options`, and the ``role`` that one takes:
+    ``{"gpt": {"temperature": 0.9, "role": "You look for what is wrong."}}``.
     """
 
     name: str | None
@@ -139,6 +151,7 @@ class RunArguments(TypedDict, total=False):
     primary: str | None
     output: object
     options: Mapping[str, object] | SamplingOptions | None
+    per_model: Mapping[str, Mapping[str, object] | ModelOptions] | None
 
 
 def _is_count(value: object) -> bool:

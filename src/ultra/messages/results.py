@@ -54,12 +54,13 @@ tools, and the caller has to give their results.
 """
 
 
-ConfidenceBasis = Literal["votes", "similarity", "verifier", "quality"]
+ConfidenceBasis = Literal["votes", "similarity", "verifier", "quality", "ranks"]
 """What a confidence is.
 
 votes: the share of the models' weight whose final answer is that of the result. similarity: how much the
 result has in common with the texts of the models, where they have no final answers. verifier: what the
-caller's function said of it. quality: its grade by the judge or a scorer of the caller.
+caller's function said of it. quality: its grade by the judge or a scorer of the caller. ranks: its mean
+score, 1 for the first and 0 for the last place, in the rankings of the models.
 """
 
 QualityBasis = Literal["votes", "similarity", "grade"]

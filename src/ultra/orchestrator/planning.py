@@ -14,6 +14,7 @@ from ultra._support.checks import check_flag
 from ultra.actors.coordinator.messages import Execute, LocalRun, RunSpending
 from ultra.bridge.caller import Caller
 from ultra.errors import BadCall, ModelGone, StrategyGone
+from ultra.messages.model_options import model_options_of
 from ultra.messages.output_types import OutputType
 from ultra.messages.request import SamplingOptions
 from ultra.orchestrator.arguments import (
@@ -135,6 +136,7 @@ class Planner:
         options.needed(len(asked))
         self._check_models(chosen_strategy, asked)
         check_options(options.sampling, asked)
+        self._check_own_options(options, asked)
         check_media(request, asked)
         check_tools(request, options, asked)
         self._judge()
@@ -248,6 +250,16 @@ class Planner:
             raise _no_stages(strategy)
         return strategy
 
+    def _check_own_options(self, options: RunOptions, asked: Sequence[RegisteredModel]) -> None:
+        """Raise `BadCall` if an option is of an unknown model, or one that its model does not take."""
+        for name, own in options.per_model.items():
+            try:
+                model = self._registry.get(name)
+            except BadCall as error:
+                raise BadCall(f"per_model names an {error}") from None
+            if model in asked:
+                check_options(own.sampling, [model])
+
     def _check_models(self, strategy: Strategy, asked: Sequence[RegisteredModel]) -> None:
         if isinstance(strategy, ChecksModels):
             registered = [model.name for model in self._registry.prioritized()]
@@ -302,6 +314,8 @@ def options_of(
     if "use_cache" in settings:
         check_flag("use_cache", settings["use_cache"])
         settings["use_cache"] = bool(settings["use_cache"]) and defaults.use_cache
+    if settings.get("per_model") is not None:
+        settings["per_model"] = model_options_of(settings["per_model"])
     options = defaults.override(settings)
     if sampling is not None:
         options = replace(options, sampling=SamplingOptions.of(sampling))

@@ -7,8 +7,13 @@ from ultra._support.lazy import lazy_names
 if TYPE_CHECKING:
     from ultra.strategies.base import Answer, Model, OpenStep, RunContext, Strategy, StrategySpec, Write
     from ultra.strategies.best_of import BestOf
+    from ultra.strategies.cascade import Cascade
     from ultra.strategies.catalog import make_strategy, strategy_names
+    from ultra.strategies.debate import Debate
     from ultra.strategies.fields import Fields
+    from ultra.strategies.layers import Layers
+    from ultra.strategies.rank import Rank
+    from ultra.strategies.route import Route
     from ultra.strategies.self_consistency import SelfConsistency
     from ultra.strategies.stages import Stage, StageResponses
     from ultra.strategies.synthesize import Synthesize
@@ -17,9 +22,14 @@ if TYPE_CHECKING:
 __all__ = [
     "Answer",
     "BestOf",
+    "Cascade",
+    "Debate",
     "Fields",
+    "Layers",
     "Model",
     "OpenStep",
+    "Rank",
+    "Route",
     "RunContext",
     "SelfConsistency",
     "Stage",
@@ -43,6 +53,11 @@ __getattr__, __dir__ = lazy_names(
         "OpenStep": "ultra.strategies.base",
         "RunContext": "ultra.strategies.base",
         "SelfConsistency": "ultra.strategies.self_consistency",
+        "Cascade": "ultra.strategies.cascade",
+        "Debate": "ultra.strategies.debate",
+        "Layers": "ultra.strategies.layers",
+        "Rank": "ultra.strategies.rank",
+        "Route": "ultra.strategies.route",
         "Stage": "ultra.strategies.stages",
         "StageResponses": "ultra.strategies.stages",
         "Strategy": "ultra.strategies.base",

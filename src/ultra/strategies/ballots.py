@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypedDict
 
-from ultra.errors import QuorumNotReached
 from ultra.messages.canonical_json import canonical_json
 from ultra.scoring.final_answers import equal_answers
+from ultra.strategies.panel import check_quorum, needed_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -19,10 +19,13 @@ if TYPE_CHECKING:
     from ultra.messages.results import ModelResponse
     from ultra.strategies.base import Model, OpenStep, RunContext
 
-__all__ = ["Asked", "Ballot", "Rule", "Tally", "Voting", "final_answers", "tally"]
+__all__ = ["KEPT_FOR_DECISION", "Asked", "Ballot", "Rule", "Tally", "Voting", "final_answers", "tally"]
 
 Rule = Literal["majority", "plurality"]
 """What wins: the answer with more than half of the weight, or the one with the most."""
+
+KEPT_FOR_DECISION: Final = 0.2
+"""The share of a run's time that is kept for a model that decides where the vote does not."""
 
 _FEWEST: Final = 2
 """A vote is one of at least so many, if so many can be asked."""
@@ -117,7 +120,7 @@ class Voting:
         self._total = sum(ballot.weight for ballot in ballots)
         self._waiting = list(ballots)
         self._answers: list[ModelResponse] = []
-        self._needed = min(context.options.needed(len(context.models)), len(self._weights))
+        self._needed = min(needed_of(context), len(self._weights))
         self._earlier_failures = len(step.failures)
         self._out_of_budget = False
 
@@ -137,7 +140,7 @@ class Voting:
         numbers: dict[str, list[int]] = {}
         for ballot in asked:
             numbers.setdefault(ballot.model.name, []).append(ballot.sample)
-        seconds = context.time_left()
+        seconds = context.time_left(KEPT_FOR_DECISION)
         if seconds is not None:
             # A model that hangs must not take the time of those who would answer.
             seconds = max(0.0, seconds - self._kept) / (2 if self._waiting else 1)
@@ -166,9 +169,7 @@ class Voting:
             QuorumNotReached: too few models answered.
         """
         context, answered = self._context, {answer.model_name for answer in self._answers}
-        if len(answered) < self._needed:
-            failures = {failure.model_name: failure.message for failure in context.failures}
-            raise QuorumNotReached("initial", self._needed, len(answered), failures.items())
+        check_quorum(context, self._answers, most=len(self._weights))
         others = dict.fromkeys(ballot.model.name for ballot in self._waiting)
         spared = ", ".join(repr(name) for name in others if name not in answered)
         if spared and self._out_of_budget:

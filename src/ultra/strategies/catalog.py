@@ -24,7 +24,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from importlib.metadata import EntryPoint
 
-__all__ = ["ENTRY_POINTS", "load_strategy", "make_strategy", "names_a_class", "spec_of", "strategy_names"]
+__all__ = [
+    "ENTRY_POINTS",
+    "load_strategy",
+    "make_strategy",
+    "names_a_class",
+    "spec_of",
+    "strategy_names",
+    "strategy_options",
+    "strategy_packages",
+]
 
 ENTRY_POINTS: Final = "ultra.strategies"
 
@@ -33,6 +42,11 @@ _BUILT_IN: Final = {
     "vote": "ultra.strategies.vote:Vote",
     "self_consistency": "ultra.strategies.self_consistency:SelfConsistency",
     "best_of": "ultra.strategies.best_of:BestOf",
+    "rank": "ultra.strategies.rank:Rank",
+    "cascade": "ultra.strategies.cascade:Cascade",
+    "layers": "ultra.strategies.layers:Layers",
+    "debate": "ultra.strategies.debate:Debate",
+    "route": "ultra.strategies.route:Route",
     "fields": "ultra.strategies.fields:Fields",
 }
 
@@ -46,6 +60,23 @@ def strategy_names() -> tuple[str, ...]:
     """Return the names of all strategies, Ultra's own first."""
     others = sorted({entry.name for entry in _entry_points()} - _BUILT_IN.keys())
     return (*_BUILT_IN, *others)
+
+
+def strategy_options(name: str) -> tuple[str, ...]:
+    """Return the names of the options of one of Ultra's own strategies. Raises `BadCall`."""
+    home = _BUILT_IN.get(name)
+    if home is None:
+        raise BadCall(f"unknown strategy {name!r}; there are: {', '.join(_BUILT_IN)}")
+    module, _, attribute = home.partition(":")
+    return tuple(getattr(import_module(module), attribute).__struct_fields__)
+
+
+def strategy_packages() -> dict[str, tuple[str, ...]]:
+    """Return the installed packages that bring a strategy, by the name of the strategy."""
+    found: dict[str, dict[str, None]] = {}
+    for entry in sorted(_entry_points(), key=lambda entry: (entry.name, entry.value)):
+        found.setdefault(entry.name, {})[f"{_package(entry)} ({entry.value})"] = None
+    return {name: tuple(packages) for name, packages in found.items()}
 
 
 def make_strategy(given: object, options: Mapping[str, Any] | None = None) -> Strategy:

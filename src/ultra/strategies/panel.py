@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ultra._support.checks import did_you_mean, shown
-from ultra.errors import BadCall
+from ultra.errors import BadCall, QuorumNotReached
 from ultra.strategies.base import Answer
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ __all__ = [
     "check_model_name",
     "check_named",
     "check_names",
+    "check_quorum",
+    "needed_of",
     "only_answer",
     "read_and_decide",
     "unanimous_answer",
@@ -52,18 +54,36 @@ def check_named(option: str, named: Iterable[str | None], choices: Collection[st
             )
 
 
+def needed_of(context: RunContext) -> int:
+    """Return how many of the models must answer; of those that were chosen, where a strategy did that."""
+    models = len(context.models)
+    return models if context.options.quorum == "all" else min(context.options.quorum, models)
+
+
+def check_quorum(context: RunContext, responses: Sequence[ModelResponse], *, most: int | None = None) -> None:
+    """Raise `QuorumNotReached` if these answers, of several steps, are of fewer models than the run needs.
+
+    `most` is how many models were to answer at most; None: all of the run.
+    """
+    needed = needed_of(context) if most is None else min(needed_of(context), most)
+    answered = len({response.model_name for response in responses})
+    if answered < needed:
+        failures = {failure.model_name: failure.message for failure in context.failures}
+        raise QuorumNotReached("initial", needed, answered, failures.items())
+
+
 def with_first(
     context: RunContext, option: str, name: str | None, others: Sequence[Model]
 ) -> Sequence[Model]:
     """Return the models with the one of this name first; it need not be one of them.
 
-    Raises:
-        BadCall: the run may not ask it.
+    Where the run may not ask it any more, or another strategy has chosen others, a notice says so.
     """
     if name is None:
         return others
-    check_named(option, [name], [model.name for model in context.models])
     first = [model for model in context.models if model.name == name]
+    if not first:
+        context.note(f"{option} names {name!r}, which is not asked here; the others are asked by weight")
     return [*first, *(model for model in others if model.name != name)]
 
 

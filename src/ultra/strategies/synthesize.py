@@ -15,7 +15,7 @@ from ultra.messages.request import ModelRequest
 from ultra.messages.results import sample_name
 from ultra.prompts.history import after_history
 from ultra.strategies.base import Answer
-from ultra.strategies.panel import check_named, with_first
+from ultra.strategies.panel import check_named, only_answer, unanimous_answer, with_first
 from ultra.strategies.stages import BUILT_IN, Stage, StageResponses, order_stages
 
 if TYPE_CHECKING:
@@ -105,9 +105,9 @@ class Synthesize(Struct, frozen=True, kw_only=True):
         kept = _Kept([stage for stage, _ in stages], judged=context.judge is not None)
         answers: dict[str, list[ModelResponse]] = {}
         answer = Answer(None)
-        unanimous = False
+        stands = False
         for number, (stage, reads) in enumerate(stages):
-            if unanimous and stage.prompt is None and stage.name in {"meta", "synthesis"}:
+            if stands and stage.prompt is None and stage.name in {"meta", "synthesis"}:
                 continue
             with context.step(stage.name) as step:
                 limit = self.answer_tokens if stage.name == "synthesis" else None
@@ -128,10 +128,11 @@ class Synthesize(Struct, frozen=True, kw_only=True):
                 if stage.name == "initial" and responses:
                     responses = await context.score(responses, within=context.time_left(kept.after(number)))
                 answers[stage.name] = responses
-            if stage.name == "initial" and self._keeps(stages) and len(responses) > 1:
-                unanimous = (await context.agree(responses)).unanimous
-                if unanimous:
-                    answer = Answer(responses[0], "unanimous", 1.0, "votes")
+            if stage.name == "initial" and _merges(stages):
+                found = _only_one(context, self._panel(context), responses)
+                if found is None and self.keep_unanimous:
+                    found = await unanimous_answer(context, responses)
+                stands, answer = found is not None, found or answer
             if stage.name == "synthesis":
                 answer = _settle(context, step, reads, answers)
                 if reads is not None and answers["synthesis"]:
@@ -148,9 +149,6 @@ class Synthesize(Struct, frozen=True, kw_only=True):
         if self.panel is None:
             return None
         return [model for model in context.models if model.name in self.panel]
-
-    def _keeps(self, stages: Sequence[tuple[Stage, str | None]]) -> bool:
-        return self.keep_unanimous and any(stage.name == "synthesis" for stage, _ in stages)
 
     def _analysed(self, stages: list[tuple[Stage, str | None]]) -> list[tuple[Stage, str | None]]:
         """Return the stages with the built-in analysis as `analysts` says; one that is read stays."""
@@ -228,6 +226,21 @@ def _joined(first: ModelResponse, second: ModelResponse) -> ModelResponse:
         attempts=first.attempts + second.attempts,
         cached=first.cached and second.cached,
     )
+
+
+def _merges(stages: Sequence[tuple[Stage, str | None]]) -> bool:
+    """Return whether the built-in synthesis is one of the stages."""
+    return any(stage.name == "synthesis" and stage.prompt is None for stage, _ in stages)
+
+
+def _only_one(
+    context: RunContext, panel: Sequence[Model] | None, responses: Sequence[ModelResponse]
+) -> Answer | None:
+    """Return the answer that alone is left of several that were asked for; there is nothing to merge."""
+    asked = context.models if panel is None else panel
+    if len(asked) == 1 and context.options.samples == 1:
+        return None  # one model alone is to go over its own answer, as the stages say
+    return only_answer(context, responses, "an analysis or a synthesis")
 
 
 class _Kept:

@@ -287,7 +287,7 @@ class Run:
         if step.left_out:
             raise DeadlineExceeded(f"step {step.name!r} was left out, since the run has cost enough")
         self._begin(step, [model], "all")
-        fitted = self.fitted.fitted(step, model, request)
+        fitted = self.fitted.fitted(step, model, self._own(model, request))
         return await self._ask(step, model, request, fitted, self.deadline(within))
 
     async def _ask(
@@ -324,10 +324,17 @@ class Run:
         except ModelError as error:
             self._fail(step, self._targets[model.name], sample, error)
             return None
-        request = self._tools.offered(step, model, request)
+        request = self._own(model, self._tools.offered(step, model, request))
         if isinstance(write, ModelRequest) or write not in self._refused_by:  # those of `compose` do fit
             request = self.fitted.fitted(step, model, request)
         return replace(request, sample=sample) if sample else request
+
+    def _own(self, model: Model, request: ModelRequest) -> ModelRequest:
+        """Return what a model is asked, with the options that it alone has in this run."""
+        own = self.options.per_model.get(model.name)
+        if own is None:
+            return request
+        return own.applied(request, answers=request.prompt == self.request.prompt)
 
     def check(self, request: ModelRequest) -> OutputCheck:
         """Return what reads the answers to one request of one model."""
@@ -498,7 +505,7 @@ class Run:
             request = write if isinstance(write, ModelRequest) else write(model)
         except ModelError:
             return None
-        request = self._tools.offered(step, model, request)
+        request = self._own(model, self._tools.offered(step, model, request))
         if refused is None:
             request = replace(self.fitted.fitted(step, model, request), sample=sample)
             return self.fitted.halved(step, model, request)

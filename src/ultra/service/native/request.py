@@ -19,7 +19,7 @@ __all__ = ["NativeRequest", "NativeStrategy", "arguments_of"]
 
 _ARGUMENTS: Final = (
     *("stages", "models", "system", "timeout", "quorum", "grace", "max_cost", "use_cache", "samples"),
-    *("tools", "tool_choice", "tool_policy", "options", "output"),
+    *("tools", "tool_choice", "tool_policy", "options", "output", "per_model"),
 )
 
 
@@ -55,6 +55,7 @@ class NativeRequest(Struct, forbid_unknown_fields=True):
     tool_choice: str | dict[str, Any] | None = None
     tool_policy: ToolPolicy | None = None
     options: dict[str, Any] | None = None
+    per_model: dict[str, dict[str, Any]] | None = None
     output: dict[str, Any] | None = None
     stream: bool = False
     format: Literal["sse", "jsonl"] | None = None
@@ -77,11 +78,12 @@ def arguments_of(body: NativeRequest, targets: Targets) -> dict[str, Any]:
             arguments[name] = value
     _choose_models(arguments, body, targets)
     for name in _FORBIDDEN:
-        if name in (body.options or {}):
-            raise Problem.bad_request(f"options has {name!r}, which a request cannot set", param="options")
+        for place, given in (("options", body.options or {}), *_own_options(body)):
+            if name in given:
+                raise Problem.bad_request(f"{place} has {name!r}, which a request cannot set", param=place)
     if body.strategy is not None:
-        given = body.strategy
-        name, options = (given, {}) if isinstance(given, str) else (given.name, given.options)
+        chosen = body.strategy
+        name, options = (chosen, {}) if isinstance(chosen, str) else (chosen.name, chosen.options)
         if body.stages is None:
             arguments.pop("stages", None)
         try:
@@ -89,6 +91,10 @@ def arguments_of(body: NativeRequest, targets: Targets) -> dict[str, Any]:
         except BadCall as error:
             raise Problem.bad_request(str(error), param="strategy") from None
     return arguments
+
+
+def _own_options(body: NativeRequest) -> list[tuple[str, dict[str, Any]]]:
+    return [("per_model", given) for given in (body.per_model or {}).values()]
 
 
 def _named(body: NativeRequest, targets: Targets) -> dict[str, Any]:
