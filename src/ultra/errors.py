@@ -77,7 +77,13 @@ class UltraError(Exception):
 
     All of them can be copied and pickled, with their attributes and their `__cause__`. Pickling replaces an
     attribute, or a cause, that cannot be pickled itself by its text.
+
+    Attributes:
+        tool_run: of an error that ended `run_tools` in a later turn, the `ToolRun` of the turns before it,
+            whose messages can be given to `run_tools` again; else None.
     """
+
+    tool_run: Any = None  # a `ToolRun`, of a room above this one
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Rebuild the error without calling `__init__`, whose parameters differ from `args`."""
