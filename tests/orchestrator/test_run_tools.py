@@ -209,6 +209,9 @@ async def test_after_the_last_turn_there_is_an_answer_without_tools() -> None:
 async def test_an_error_of_a_later_turn_has_the_turns_before_it(
     script: list[Any], given: dict[str, Any], form: str, autojump_clock: object
 ) -> None:
+    async def weather(city: str) -> str:  # in no thread, which the clock would not wait for
+        return f"20 C in {city}"
+
     async def run_tools() -> ToolRun:
         if form == "plain":
             return await orchestrator.run_tools("Q", [weather], **given)
