@@ -157,8 +157,8 @@ def _checked_url(url: str, kind: str) -> str:
 def _wrong_address(url: str, kind: str) -> BadCall:
     shown = url[:_LONGEST_SHOWN]
     return BadCall(
-        f"the address {shown!r} of the {kind} is not one of http or https; give such an address, a path without "
-        "a scheme, or bytes"
+        f"the address {shown!r} of the {kind} is not one of http or https; give such an address, a path "
+        "without a scheme, or bytes"
     )
 
 
