@@ -31,6 +31,7 @@ __all__ = [
     "ErrorKind",
     "IdempotencyConflict",
     "InboxFull",
+    "JournalDamaged",
     "JournalUnavailable",
     "LoopUnavailable",
     "MissingExtra",
@@ -537,6 +538,18 @@ class JournalUnavailable(UltraError, RuntimeError):
     def __init__(self, where: str, cause: BaseException) -> None:
         super().__init__(f"the journal {where} does not work: {title_of(cause)}")
         self.where = where
+        self.__cause__ = cause
+
+
+class JournalDamaged(JournalUnavailable):
+    """What the journal has of the run `run_id` cannot be read, and never will be: it can only be deleted."""
+
+    def __init__(self, run_id: str, cause: BaseException) -> None:
+        UltraError.__init__(
+            self, f"what the journal has of run {run_id!r} is damaged: {text_of(cause)}; delete the run"
+        )
+        self.run_id = run_id
+        self.where = run_id
         self.__cause__ = cause
 
 
