@@ -38,6 +38,7 @@ def _all() -> list[errors.UltraError]:
         errors.DeadlineExceeded("late"),
         errors.IdempotencyConflict("key", "run"),
         errors.InboxFull("/a", 3, "message"),
+        errors.JournalDamaged("run", CAUSE),
         errors.JournalUnavailable("runs.db", CAUSE),
         errors.LoopUnavailable("ended"),
         errors.MissingExtra("x", "redis"),

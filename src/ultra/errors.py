@@ -31,6 +31,7 @@ __all__ = [
     "ErrorKind",
     "IdempotencyConflict",
     "InboxFull",
+    "JournalDamaged",
     "JournalUnavailable",
     "LoopUnavailable",
     "MissingExtra",
@@ -77,7 +78,13 @@ class UltraError(Exception):
 
     All of them can be copied and pickled, with their attributes and their `__cause__`. Pickling replaces an
     attribute, or a cause, that cannot be pickled itself by its text.
+
+    Attributes:
+        tool_run: of an error that ended `run_tools` in a later turn, the `ToolRun` of the turns before it,
+            whose messages can be given to `run_tools` again; else None.
     """
+
+    tool_run: Any = None  # a `ToolRun`, of a room above this one
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Rebuild the error without calling `__init__`, whose parameters differ from `args`."""
@@ -531,6 +538,18 @@ class JournalUnavailable(UltraError, RuntimeError):
     def __init__(self, where: str, cause: BaseException) -> None:
         super().__init__(f"the journal {where} does not work: {title_of(cause)}")
         self.where = where
+        self.__cause__ = cause
+
+
+class JournalDamaged(JournalUnavailable):
+    """What the journal has of the run `run_id` cannot be read, and never will be: it can only be deleted."""
+
+    def __init__(self, run_id: str, cause: BaseException) -> None:
+        UltraError.__init__(
+            self, f"what the journal has of run {run_id!r} is damaged: {text_of(cause)}; delete the run"
+        )
+        self.run_id = run_id
+        self.where = run_id
         self.__cause__ = cause
 
 

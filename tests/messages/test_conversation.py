@@ -276,8 +276,11 @@ def test_an_image_of_an_unknown_type_or_above_the_size_is_refused(tmp_path: Path
         ImagePart.of(PNG + bytes(LARGEST_IMAGE))
     with pytest.raises(BadCall, match="cannot be read"):
         ImagePart.of(tmp_path / "none.png")
-    with pytest.raises(BadCall, match="is not one of http or https"):
-        ImagePart.of("https://")
+    for address in ("https://", "ftp://example.com/a.png", "file:///tmp/a.png"):
+        with pytest.raises(
+            BadCall, match=r"'(https|ftp|file)://.*' of the image is not one of http or https"
+        ):
+            ImagePart.of(address)
 
 
 def test_neither_repr_nor_rich_shows_the_bytes_of_an_image() -> None:

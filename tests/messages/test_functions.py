@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+import jsonschema_rs
 import msgspec
+import pydantic
 import pytest
 from msgspec import Meta, Struct
 
@@ -62,6 +64,52 @@ def test_arguments_are_decoded_by_the_types_of_the_function() -> None:
         tool.decode('{"place": {"city": "Paris"}, "days": 0}')
     with pytest.raises(msgspec.ValidationError, match="unknown field `colour`"):
         tool.decode('{"place": {"city": "Paris"}, "colour": 0}')
+
+
+class Stop(pydantic.BaseModel):
+    city: str
+    then: Stop | None = None
+
+
+ROME = Stop(city="Rome")
+
+
+def tour(first: Stop, others: list[Stop], last: Stop | None = None, base: Stop = ROME) -> list[str]:
+    """Plan a tour."""
+    return [stop.city for stop in (first, *others, last or base)]
+
+
+def test_parameters_can_be_pydantic_models() -> None:
+    tool = FunctionTool(tour)
+    parameters = tool.tool.parameters
+    jsonschema_rs.validator_for(parameters).validate({"first": {"city": "Ulm"}, "others": []})
+    assert parameters["required"] == ["first", "others"]
+
+    given = tool.decode('{"first": {"city": "Ulm", "then": {"city": "Bonn"}}, "others": [{"city": "Kiel"}]}')
+    assert given == {
+        "first": Stop(city="Ulm", then=Stop(city="Bonn")),
+        "others": [Stop(city="Kiel")],
+        "last": None,
+        "base": Stop(city="Rome"),
+    }
+    assert tour(**given) == ["Ulm", "Kiel", "Rome"]
+    with pytest.raises(msgspec.ValidationError, match=r"(?s)city.*\$\.others\[0\]"):
+        tool.decode('{"first": {"city": "Ulm"}, "others": [{"town": "Kiel"}]}')
+
+
+def test_models_of_the_same_name_keep_schemas_of_their_own() -> None:
+    class Other(pydantic.BaseModel):
+        places: list[Stop]
+
+    Other.__name__ = "Stop"
+
+    def both(one: Stop, two: Other) -> None: ...
+
+    both.__annotations__.update(one=Stop, two=Other)
+    parameters = FunctionTool(both).tool.parameters
+    validator = jsonschema_rs.validator_for(parameters)
+    validator.validate({"one": {"city": "Ulm"}, "two": {"places": [{"city": "Bonn"}]}})
+    assert not validator.is_valid({"one": {"places": []}, "two": {"places": []}})
 
 
 def test_a_function_without_parameters_is_a_tool() -> None:

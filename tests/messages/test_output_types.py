@@ -171,7 +171,18 @@ def test_a_deeply_nested_answer_is_no_valid_one() -> None:
         ({"type": "object", "properties": {"a": {"pattern": "("}}}, "schema.properties.a.pattern"),
         ({"type": "object", "required": ["a"], "additionalProperties": False}, "schema.required names 'a'"),
         ({"type": "object", "properties": {"a": False}, "required": ["a"]}, "schema.required names 'a'"),
-        ({"type": "array", "items": {"enum": []}}, "schema.items.enum is empty"),
+        ({"type": "array", "items": {"enum": []}}, "schema.items: no value of its enum"),
+        ({"type": "string", "enum": [1, None]}, "schema: no value of its enum or const"),
+        ({"allOf": [{"enum": ["a", "b"]}, {"const": "c"}]}, "schema: no value of its enum or const"),
+        (
+            {"allOf": [{"type": "integer"}, {"type": ["string", "null"]}]},
+            "schema wants several types at once",
+        ),
+        ({"type": "integer", "allOf": [{"minimum": 3}, {"maximum": 2}]}, "minimum is 3, and maximum is 2"),
+        (
+            {"type": "object", "allOf": [{"$ref": "#/$defs/list"}], "$defs": {"list": {"type": "array"}}},
+            "schema wants several types at once",
+        ),
         ({"type": "integer", "minimum": 3, "maximum": 2}, "minimum is 3, and maximum is 2"),
         ({"$ref": "https://example.com/schema.json"}, "schema.$ref"),
         ({"type": "object", "properties": {"a": {"$ref": "file:///etc/passwd"}}}, "schema.properties.a.$ref"),
@@ -213,6 +224,21 @@ def test_without_the_extra_a_json_schema_is_refused_and_a_type_is_not(
 
 
 @pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        ({"allOf": [{"type": "number"}, {"type": "integer", "minimum": 3}]}, 3),
+        ({"type": "integer", "enum": [1.0, "x"]}, 1),
+        ({"enum": [None, True], "type": ["null", "boolean"]}, True),
+        ({"allOf": [{"$ref": "#/$defs/a"}], "$defs": {"a": {"allOf": [{"$ref": "#/$defs/a"}]}}}, 1),
+    ],
+)
+def test_what_can_be_satisfied_together_is_taken(schema: dict[str, Any], value: Any) -> None:
+    assert form(schema).schema is not None
+    if "$defs" not in schema:  # one that refers to itself allows anything, and nothing decodes it
+        assert value_of(schema, str(value).lower()) == value
+
+
+@pytest.mark.parametrize(
     "given_as",
     [
         {
@@ -225,6 +251,14 @@ def test_without_the_extra_a_json_schema_is_refused_and_a_type_is_not(
 )
 def test_the_forms_of_openai_are_taken_with_name_and_strictness(given_as: Any) -> None:
     assert form(given_as).schema == JsonSchema("inv_oice", {"type": "object"}, strict=True)
+
+
+def test_a_type_can_have_pydantic_models_in_it() -> None:
+    assert value_of(list[Model], '[{"age": 3}]') == [Model(age=3)]
+    with pytest.raises(InvalidOutputError, match="age"):
+        form(list[Model]).read('[{"age": -1}]')
+    found = form(list[Model]).read('[{"age": 3}]')
+    assert found.value == [{"age": 3, "friends": []}]
 
 
 def test_descriptions_of_fields_stay_in_the_schema() -> None:

@@ -27,6 +27,7 @@ from ultra import (
     Price,
     ToolCall,
     ToolRun,
+    UltraError,
     Usage,
 )
 from ultra.clients.catalog.model_info import ModelInfo
@@ -193,6 +194,53 @@ async def test_after_the_last_turn_there_is_an_answer_without_tools() -> None:
     assert len(results(run)) == 2
     assert run.result.status == "degraded"
     assert "after 2 turns with calls of tools, the answer was asked for without tools" in run.result.notices
+
+
+@pytest.mark.parametrize(
+    ("script", "given"),
+    [
+        ([ModelError("down", kind="bad_request")], {}),
+        ([FakeAnswer.calling("weather", city="Lyon")], {"max_turns": 1}),  # though no tool was offered
+        ([FakeAnswer("late", seconds=math.inf)], {"timeout": 2.0}),
+    ],
+    ids=["fails", "calls-after-all", "late"],
+)
+@pytest.mark.parametrize("form", ["plain", "streamed"])
+async def test_an_error_of_a_later_turn_has_the_turns_before_it(
+    script: list[Any], given: dict[str, Any], form: str, autojump_clock: object
+) -> None:
+    async def weather(city: str) -> str:  # in no thread, which the clock would not wait for
+        return f"20 C in {city}"
+
+    async def run_tools() -> ToolRun:
+        if form == "plain":
+            return await orchestrator.run_tools("Q", [weather], **given)
+        async with orchestrator.stream_tools("Q", [weather], **given) as stream:
+            return await stream.result()
+
+    a = scripted(FakeAnswer.calling("weather", city="Paris"), *script, *script)
+    orchestrator = MultiLLMOrchestrator(retry=None)
+    orchestrator.register_model("a", a, price=Price(input=1.0, output=1.0))
+    with pytest.raises(UltraError) as caught:
+        await run_tools()
+
+    before = caught.value.tool_run
+    assert isinstance(before, ToolRun)
+    assert [message.role for message in before.messages] == ["user", "assistant", "tool"]
+    assert len(before.turns) == 1
+    assert before.cost is not None
+    assert before.cost > 0
+
+    again = scripted("Warm.")
+    run = await orchestrator_of(again).run_tools(before.messages, [weather])
+    assert str(run.final_synthesis) == "Warm."
+
+
+async def test_an_error_of_the_first_turn_has_no_turns() -> None:
+    a = scripted(*[ModelError("down", kind="bad_request")] * 2)
+    with pytest.raises(UltraError) as caught:
+        await orchestrator_of(a).run_tools("Q", [weather])
+    assert caught.value.tool_run is None
 
 
 async def test_a_choice_is_for_the_first_turn() -> None:

@@ -11,7 +11,7 @@ from ultra.durable.memo import _Slot
 from ultra.simulation.determinism import run_seeded
 from ultra.simulation.durable.run import DurableRun
 from ultra.simulation.one_seed import logging_off
-from ultra.stores.journal_memory import MemoryJournal
+from ultra.stores.journal_memory import MemoryJournal, _Kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,6 +43,10 @@ def test_nothing_is_broken_and_all_that_can_happen_does_happen() -> None:
 def test_a_seed_takes_the_same_course_each_time() -> None:
     for seed in range(5):
         assert durable_run(seed).record.digest == durable_run(seed).record.digest
+
+
+def leases_are_not_checked(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(_Kept, "check", lambda self, lease: None)
 
 
 def paid_answers_are_not_used(patch: pytest.MonkeyPatch) -> None:
@@ -79,6 +83,7 @@ def followers_lose_events(patch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "broken",
     [
+        leases_are_not_checked,
         paid_answers_are_not_used,
         runs_are_not_taken_up,
         keys_are_forgotten,

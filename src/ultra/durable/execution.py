@@ -8,7 +8,7 @@ import trio
 
 from ultra._support.log import get_logger
 from ultra.durable.memo import PaidAnswers
-from ultra.errors import JournalUnavailable, RunCancelled, text_of
+from ultra.errors import JournalDamaged, JournalUnavailable, RunCancelled, text_of
 from ultra.messages.events import RunCompleted, RunFailed
 from ultra.stores.journal_contract import Ending, LeaseLost
 
@@ -76,7 +76,7 @@ def cancelled_event(run_id: str, seq: int = 0) -> RunFailed:
 
 
 async def read_all(journal: RunJournal, run_id: str) -> list[Event]:
-    """Return all events of a run."""
+    """Return all events of a run. Raises what `RunJournal.read` does, and `JournalDamaged`."""
     events: list[Event] = []
     while found := await journal.read(run_id, after=len(events) - 1):
         events += found
@@ -123,11 +123,11 @@ class Execution:
         run_id = self._run.run_id
         told: list[Event] = []
         answers: dict[AnswerKey, ModelResponse] = {}
-        if self._run.executions > 1:
-            told = await self._persist(lambda: read_all(self._journal, run_id))
-            answers = dict(await self._persist(lambda: self._journal.answers(run_id)))
-            log.info("run taken up", run_id=run_id, events=len(told), answers=len(answers))
         try:
+            if self._run.executions > 1:
+                told = await self._persist(lambda: read_all(self._journal, run_id))
+                answers = dict(await self._persist(lambda: self._journal.answers(run_id)))
+                log.info("run taken up", run_id=run_id, events=len(told), answers=len(answers))
             async with open_run(self._run, PaidAnswers(answers, self._keep), told) as events:
                 await self._write_all(events)
         except LeaseLost:
@@ -156,7 +156,10 @@ class Execution:
         found = await self._persist(lambda: self._journal.get(run_id))
         if found is None or found.has_ended:
             return
-        before = await self._persist(lambda: self._journal.read(run_id, found.events - 2))
+        try:
+            before = await self._persist(lambda: self._journal.read(run_id, found.events - 2))
+        except JournalDamaged:
+            before = []
         event = RunFailed(
             run_id=run_id,
             seq=found.events,
@@ -173,6 +176,8 @@ class Execution:
         while True:
             try:
                 return await work()
+            except JournalDamaged:
+                raise  # it will not be better
             except JournalUnavailable as error:
                 if wait == _FIRST_WAIT:
                     log.warning("journal unavailable", run_id=self._run.run_id, error=text_of(error))

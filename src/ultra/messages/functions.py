@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import typing
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, Final
 
 import msgspec
 from msgspec import NODEFAULT, Struct
 
 from ultra.errors import BadCall
+from ultra.messages.pydantic_models import ModelSchemas, is_pydantic_model, of_plain
 from ultra.messages.tools import NO_PARAMETERS, Tool
 
 __all__ = ["FunctionTool", "schema_of", "tools_of"]
@@ -21,7 +24,8 @@ _KEYWORDS: Final = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.K
 class FunctionTool:
     """A typed Python function as a tool. The first paragraph of its docstring is the description.
 
-    Parameters become a JSON schema by their annotations, as msgspec knows them; a description of one is
+    Parameters become a JSON schema by their annotations: types that msgspec knows, and pydantic models; a
+    description of one is
     ``Annotated[str, msgspec.Meta(description="…")]``::
 
         def weather(city: str, unit: Literal["C", "F"] = "C") -> str:
@@ -72,7 +76,7 @@ class FunctionTool:
         Raises:
             msgspec.DecodeError: they do not satisfy the schema; the message says where.
         """
-        found = msgspec.json.decode(arguments or "{}", type=self._arguments, strict=False)
+        found = msgspec.json.decode(arguments or "{}", type=self._arguments, strict=False, dec_hook=of_plain)
         return {name: getattr(found, name) for name in found.__struct_fields__}
 
 
@@ -118,17 +122,23 @@ def tools_of(given: object) -> tuple[Tool, ...]:
 def schema_of(kind: Any) -> dict[str, Any]:  # noqa: ANN401 - a type
     """Return the JSON schema of a type that msgspec knows, with all definitions inside it.
 
+    There may be pydantic models in it.
+
     Raises:
         TypeError: there is none.
     """
-    (schema,), components = msgspec.json.schema_components([kind], ref_template="#/$defs/{name}")
+    models = ModelSchemas()
+    (schema,), components = msgspec.json.schema_components(
+        [kind], ref_template="#/$defs/{name}", schema_hook=models.schema
+    )
     root = schema
     name = schema.get("$ref", "").removeprefix("#/$defs/")
     if name in components:
         root = components[name]
         if f'"#/$defs/{name}"' not in msgspec.json.encode(components).decode():
             components = {each: value for each, value in components.items() if each != name}
-    return {**root, "$defs": components} if components else dict(root)
+    definitions = {**components, **models.definitions}
+    return {**root, "$defs": definitions} if definitions else dict(root)
 
 
 def _tool(given: object, where: str) -> Tool:
@@ -183,6 +193,8 @@ def _default(value: Any) -> Any:  # noqa: ANN401 - any default
     """Return a default as msgspec takes it: what can change is made anew for each call."""
     if isinstance(value, list | dict | set) and value:
         return msgspec.field(default_factory=value.copy)
+    if is_pydantic_model(type(value)):
+        return msgspec.field(default_factory=partial(copy.deepcopy, value))
     return value
 
 

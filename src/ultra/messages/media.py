@@ -30,6 +30,7 @@ LARGEST_FILE: Final = 32 * 1024 * 1024
 
 _LONGEST_SHOWN: Final = 60  # characters of what was given, in an error
 _DATA_URL: Final = re.compile(r"data:([^;,]*)((?:;[^;,]*)*),", re.IGNORECASE)
+_OTHER_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # of two letters at least: C:// is a path
 
 _IMAGES: Final = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
@@ -116,6 +117,8 @@ def _found(source: object, kind: str, largest: int) -> Source:
             return Source(read_data_url(source, largest), None, None)
         if source[:8].lower().startswith(("http://", "https://")):
             return Source(None, _checked_url(source, kind), None)
+        if _OTHER_SCHEME.match(source):
+            raise _wrong_address(source, kind)
         return _read(Path(source), kind, largest)
     if isinstance(source, Path):
         return _read(source, kind, largest)
@@ -147,8 +150,16 @@ def _checked_url(url: str, kind: str) -> str:
     except ValueError:
         host = None
     if not host or not url.isprintable() or " " in url:
-        raise BadCall(f"the address {url[:_LONGEST_SHOWN]!r} of the {kind} is not one of http or https")
+        raise _wrong_address(url, kind)
     return url
+
+
+def _wrong_address(url: str, kind: str) -> BadCall:
+    shown = url[:_LONGEST_SHOWN]
+    return BadCall(
+        f"the address {shown!r} of the {kind} is not one of http or https; give such an address, a path "
+        "without a scheme, or bytes"
+    )
 
 
 def _too_large(what: str, largest: int) -> BadCall:

@@ -14,6 +14,7 @@ import msgspec
 from ultra.errors import BadCall, MissingExtra
 from ultra.messages.functions import schema_of
 from ultra.messages.json_in_text import json_candidates
+from ultra.messages.pydantic_models import is_pydantic_model, of_plain, to_plain
 from ultra.messages.schema import JsonSchema
 from ultra.messages.schema_forms import WRAPPED, check_schema, strict_form, with_object_at_root
 
@@ -87,7 +88,7 @@ class OutputType:
             return cls._of_schema(given.of_value, given.name, strict=None if given.wrapped else given.strict)
         if isinstance(given, Mapping):
             return cls._of_mapping(given)
-        if isinstance(given, type) and _is_pydantic(given):
+        if is_pydantic_model(given):
             return cls._of_pydantic(given)
         if given is Any or isinstance(given, str | bytes | int | float | list | tuple):
             raise BadCall(f"output is {given!r:.200}; give {_ALLOWED}")
@@ -145,7 +146,7 @@ class OutputType:
             ) from None
 
         def decode(value: object) -> object:
-            return msgspec.convert(value, kind, str_keys=True)
+            return msgspec.convert(value, kind, str_keys=True, dec_hook=of_plain)
 
         return cls(getattr(kind, "__name__", WRAPPED), schema, decode)
 
@@ -217,15 +218,10 @@ def _schema_check(schema: dict[str, Any]) -> Callable[[object], object]:
     return check
 
 
-def _is_pydantic(kind: type) -> bool:
-    return all(callable(getattr(kind, name, None)) for name in ("model_json_schema", "model_validate"))
-
-
 def _plain(value: Any) -> Any:  # noqa: ANN401 - JSON
     """Return a decoded value as plain JSON."""
-    dump = getattr(value, "model_dump", None)
     try:
-        plain = msgspec.json.decode(msgspec.json.encode(dump(mode="json") if callable(dump) else value))
+        plain = msgspec.json.decode(msgspec.json.encode(value, enc_hook=to_plain))
         msgspec.msgpack.encode(plain)  # a result is a value, and goes to other processes: 64 bits of a number
         return plain  # noqa: TRY300 - the errors are those of both
     except (TypeError, ValueError, OverflowError, RecursionError) as error:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from ultra.errors import BadCall
 
 if TYPE_CHECKING:
@@ -45,6 +47,17 @@ _RANGES: Final = (
     ("minItems", "maxItems"),
     ("minProperties", "maxProperties"),
 )
+_TYPES_OF: Final = (
+    (bool, {"boolean"}),  # ahead of int, whose subclass it is
+    (int, {"number", "integer"}),
+    (float, {"number"}),
+    (str, {"string"}),
+    (list, {"array"}),
+    (dict, {"object"}),
+)
+_TYPES: Final = frozenset({"null"}.union(*(names for _, names in _TYPES_OF)))
+_DEEPEST_TOGETHER: Final = 8
+"""References and ``allOf`` inside each other that are looked into for contradictions."""
 _DEEPEST: Final = 200
 """Levels of a schema."""
 
@@ -119,13 +132,55 @@ def check_schema(schema: Mapping[str, Any]) -> None:
                 f"{place}.$ref is {reference!r:.200}; it must lead to a place in this schema, such as "
                 "'#/$defs/…'"
             )
-        if each.get("enum") == []:
-            raise BadCall(f"{place}.enum is empty: no value satisfies it")
-        for least, most in _RANGES:
-            low, high = each.get(least), each.get(most)
-            if isinstance(low, int | float) and isinstance(high, int | float) and low > high:
-                raise BadCall(f"{place}: {least} is {low}, and {most} is {high}: no value satisfies both")
+        _check_together(place, list(_parts(each, schema)))
         _check_required(place, each)
+
+
+def _parts(schema: object, root: Mapping[str, Any], depth: int = 0) -> Iterator[Mapping[str, Any]]:
+    """Yield the schemas that a value must satisfy together: itself, what it refers to, those of ``allOf``."""
+    if depth < _DEEPEST_TOGETHER and isinstance(schema, dict):
+        yield schema
+        if isinstance(reference := schema.get("$ref"), str):
+            yield from _parts(_at(root, reference), root, depth + 1)
+        for each in schema.get("allOf") or ():
+            yield from _parts(each, root, depth + 1)
+
+
+def _check_together(place: str, parts: list[Mapping[str, Any]]) -> None:
+    """Raise `BadCall` where types, values or ranges of `parts` exclude each other."""
+    types, values = set(_TYPES), None
+    for each in parts:
+        if "type" in each:
+            given = each["type"] if isinstance(each["type"], list) else [each["type"]]
+            if not set(_TYPES).issuperset(map(str, given)):
+                return  # no JSON schema at all, which is told elsewhere
+            types &= {*given, *(["integer"] if "number" in given else [])}
+        for choices in (each.get("enum"), [each["const"]] if "const" in each else None):
+            if isinstance(choices, list):
+                written = {msgspec.json.encode(choice): choice for choice in choices}
+                values = written if values is None else {k: v for k, v in values.items() if k in written}
+    if not types:
+        raise BadCall(f"{place} wants several types at once: no value is of all of them")
+    if values is not None and not any(_type_of(value) & types for value in values.values()):
+        raise BadCall(f"{place}: no value of its enum or const satisfies it; there must be one at least")
+    for least, most in _RANGES:
+        lows, highs = _numbers(parts, least), _numbers(parts, most)
+        if lows and highs and max(lows) > min(highs):
+            raise BadCall(
+                f"{place}: {least} is {max(lows)}, and {most} is {min(highs)}: no value satisfies both"
+            )
+
+
+def _numbers(parts: list[Mapping[str, Any]], name: str) -> list[int | float]:
+    found = [each.get(name) for each in parts]
+    return [each for each in found if isinstance(each, int | float)]
+
+
+def _type_of(value: object) -> set[str]:
+    """Return the types of a schema that a JSON value is of."""
+    if isinstance(value, float) and value.is_integer():
+        return {"number", "integer"}
+    return next((names for kind, names in _TYPES_OF if isinstance(value, kind)), {"null"})
 
 
 def _check_required(place: str, schema: Mapping[str, Any]) -> None:

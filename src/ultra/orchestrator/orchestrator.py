@@ -339,7 +339,8 @@ class MultiLLMOrchestrator(Registration, SubmittedRuns):
         Raises:
             BadCall: an argument is not allowed, or no model can take tools; no model was called.
             DeadlineExceeded: `timeout` was over before an answer came.
-            Exception: what `process_responses` raises, too.
+            Exception: what `process_responses` raises, too. `tool_run` of an `UltraError` has the turns that
+                were taken before it.
         """
         return await self._tool_loop(prompt, functions, run).run(prompt)
 

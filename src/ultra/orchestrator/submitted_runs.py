@@ -232,8 +232,8 @@ def submitted_runs(
     """
     if journal is None:
         return None
-    opened = open_journal(journal)
-    return DurableRuns(opened, owner._open_run, owned=owned or opened is not journal)  # noqa: SLF001 - of this module
+    owned = owned or isinstance(journal, str)
+    return DurableRuns(open_journal(journal), owner._open_run, owned=owned)  # noqa: SLF001 - of this module
 
 
 def keep_runs(owner: SubmittedRuns, journal: RunJournal | None) -> None:

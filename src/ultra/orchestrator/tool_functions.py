@@ -21,6 +21,7 @@ from ultra.messages.conversation_checks import check_content
 from ultra.messages.events import ToolEnded, ToolStarted
 from ultra.messages.functions import FunctionTool, tools_of
 from ultra.messages.message_types import checked_message
+from ultra.messages.pydantic_models import to_plain
 
 if TYPE_CHECKING:
     from ultra.bridge.caller import Caller
@@ -165,12 +166,4 @@ def _content(given: Any) -> str | tuple[Part, ...]:  # noqa: ANN401 - what a fun
             else each
             for each in many
         )
-    return msgspec.json.encode(given, enc_hook=_plain).decode()
-
-
-def _plain(value: object) -> object:
-    """Return a pydantic model as plain values. Raises `NotImplementedError` for all else."""
-    dump = getattr(value, "model_dump", None)
-    if not callable(dump):
-        raise NotImplementedError
-    return dump(mode="json")
+    return msgspec.json.encode(given, enc_hook=to_plain).decode()

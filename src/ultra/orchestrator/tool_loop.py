@@ -14,7 +14,7 @@ from ultra._support.async_library import in_trio
 from ultra._support.checks import check_count
 from ultra._support.randomness import new_id
 from ultra.bridge.caller import Caller
-from ultra.errors import BadCall, DeadlineExceeded
+from ultra.errors import BadCall, DeadlineExceeded, UltraError
 from ultra.messages.conversation import conversation_of
 from ultra.messages.options import RunArguments
 from ultra.messages.tool_run import ToolRun
@@ -118,6 +118,7 @@ class ToolLoop:
         self._process = process
         self._trio_run = trio_run
         self._given = run
+        self._messages: list[ChatMessage] = []
         self._turns: list[OrchestrationResult] = []
         self.ended: ToolRun | None = None
         check_takes(process, {**self.first_run, "primary": None}, "run tools")  # later turns name a primary
@@ -142,46 +143,18 @@ class ToolLoop:
 
         Raises:
             DeadlineExceeded: the time was over before there was an answer.
-            Exception: what `process_responses` raises.
+            Exception: what `process_responses` raises; `tool_run` of an `UltraError` has the turns before it.
         """
         now = trio.current_time if in_trio() else time.monotonic
         started = now()
-        timeout: float | None = self._given.get("timeout")
-        outer = outer_run.get()
-        emit: Callable[[Event], None] = _unheard if outer is None else outer.emit
-        messages: list[ChatMessage] = list(conversation_of(prompt))
-        while True:
-            left = inf if timeout is None else started + timeout - now()
-            if left <= 0:
-                raise DeadlineExceeded(f"run_tools has {timeout:g} s in all, and no answer has come")
-            result = await self._process(messages, **self._arguments(left))
-            if len(self._turns) == self._max_turns:
-                _degrade(
-                    result,
-                    f"after {self._max_turns} turns with calls of tools, the answer was asked for without "
-                    "tools",
-                )
-            self._turns.append(result)
-            if result.final_synthesis is not None:
-                messages.append(result.final_synthesis.message)
-            if not result.tool_calls or self._is_spent(result):
-                break
-            left = inf if timeout is None else started + timeout - now()
-            answer = partial(
-                self._functions.answer,
-                result.tool_calls,
-                Caller.current(),
-                emit,
-                turn=len(self._turns) - 1,
-                within=max(0.0, left),
-            )
-            messages += await self._trio_run.run(answer)
-        ended = self.ended = ToolRun(
-            messages=tuple(messages),
-            turns=tuple(self._turns),
-            response_time=now() - started,
-            cost=self._cost,
-        )
+        self._messages += conversation_of(prompt)
+        try:
+            await self._take_turns(now)
+        except UltraError as error:
+            if self._turns:
+                error.tool_run = self._taken(now() - started)
+            raise
+        ended = self.ended = self._taken(now() - started)
         return ended
 
     async def process(self, prompt: Conversation) -> OrchestrationResult:
@@ -189,6 +162,46 @@ class ToolLoop:
         return (await self.run(prompt)).result
 
     # --- inside ----------------------------------------------------------------------------------------
+
+    async def _take_turns(self, now: Callable[[], float]) -> None:
+        timeout: float | None = self._given.get("timeout")
+        until = inf if timeout is None else now() + timeout
+        outer = outer_run.get()
+        emit: Callable[[Event], None] = _unheard if outer is None else outer.emit
+        while True:
+            left = until - now()
+            if left <= 0:
+                raise DeadlineExceeded(f"run_tools has {timeout:g} s in all, and no answer has come")
+            result = await self._process(self._messages, **self._arguments(left))
+            if len(self._turns) == self._max_turns:
+                _degrade(
+                    result,
+                    f"after {self._max_turns} turns with calls of tools, the answer was asked for without "
+                    "tools",
+                )
+            self._turns.append(result)
+            message = [] if result.final_synthesis is None else [result.final_synthesis.message]
+            if not result.tool_calls or self._is_spent(result):
+                self._messages += message
+                return
+            answer = partial(
+                self._functions.answer,
+                result.tool_calls,
+                Caller.current(),
+                emit,
+                turn=len(self._turns) - 1,
+                within=max(0.0, until - now()),
+            )
+            # Together, so that no call stands there without its result, whatever happens in between.
+            self._messages += [*message, *await self._trio_run.run(answer)]
+
+    def _taken(self, seconds: float) -> ToolRun:
+        return ToolRun(
+            messages=tuple(self._messages),
+            turns=tuple(self._turns),
+            response_time=seconds,
+            cost=self._cost,
+        )
 
     @property
     def _cost(self) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
@@ -12,9 +12,10 @@ from ultra.messages.results import ModelResponse
 from ultra.messages.runs import RunSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 __all__ = [
+    "Damaged",
     "decode_answer",
     "decode_event",
     "decode_spec",
@@ -25,14 +26,21 @@ __all__ = [
     "encode_tags",
 ]
 
+T = TypeVar("T")
+
 _encode: Final = msgspec.msgpack.Encoder().encode
 _events: Final[msgspec.msgpack.Decoder[Event]] = msgspec.msgpack.Decoder(Event)
 _events_in_json: Final[msgspec.json.Decoder[Event]] = msgspec.json.Decoder(Event)
 _answers: Final = msgspec.msgpack.Decoder(ModelResponse)
 _specs: Final = msgspec.msgpack.Decoder(RunSpec)
+_tags: Final = msgspec.msgpack.Decoder(dict[str, Any])
 
 _IN_JSON: Final = b"\xc1"
 """A byte that begins no msgpack: what follows is JSON, which has whole numbers of any size."""
+
+
+class Damaged(ValueError):
+    """What was kept cannot be decoded."""
 
 
 def encode_event(event: Event) -> bytes:
@@ -44,10 +52,13 @@ def encode_event(event: Event) -> bytes:
 
 
 def decode_event(encoded: bytes) -> Event:
-    """Return the event that was encoded."""
-    if encoded.startswith(_IN_JSON):
-        return _events_in_json.decode(memoryview(encoded)[1:])
-    return _events.decode(encoded)
+    """Return the event that was encoded. Raises `Damaged`, as all that decode do."""
+    return _decoded(_event, encoded)
+
+
+def _event(encoded: bytes) -> Event:
+    in_json = encoded.startswith(_IN_JSON)
+    return _events_in_json.decode(memoryview(encoded)[1:]) if in_json else _events.decode(encoded)
 
 
 def encode_answer(answer: ModelResponse) -> bytes:
@@ -57,7 +68,7 @@ def encode_answer(answer: ModelResponse) -> bytes:
 
 def decode_answer(encoded: bytes) -> ModelResponse:
     """Return the answer that was encoded."""
-    return _answers.decode(encoded)
+    return _decoded(_answers.decode, encoded)
 
 
 def encode_spec(spec: RunSpec) -> bytes:
@@ -71,7 +82,7 @@ def encode_spec(spec: RunSpec) -> bytes:
 
 def decode_spec(encoded: bytes) -> RunSpec:
     """Return what was encoded."""
-    return _specs.decode(encoded)
+    return _decoded(_specs.decode, encoded)
 
 
 def encode_tags(tags: Mapping[str, Any]) -> bytes:
@@ -81,7 +92,14 @@ def encode_tags(tags: Mapping[str, Any]) -> bytes:
 
 def decode_tags(encoded: bytes) -> dict[str, Any]:
     """Return what was encoded."""
-    return msgspec.msgpack.decode(encoded, type=dict[str, Any])
+    return _decoded(_tags.decode, encoded)
+
+
+def _decoded(decode: Callable[[bytes], T], encoded: bytes) -> T:
+    try:
+        return decode(encoded)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:  # it may not even be bytes
+        raise Damaged(str(error)) from error
 
 
 def _plain(value: object, what: str) -> bytes:

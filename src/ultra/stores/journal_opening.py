@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from ultra.errors import BadCall
 from ultra.stores.journal_contract import RunJournal
+from ultra.stores.journal_fence import FencedJournal
 from ultra.stores.opening import shown_store
 
 if TYPE_CHECKING:
@@ -26,13 +27,18 @@ def open_journal(
 
     ``"sqlite:///runs.db"`` makes a `SqliteJournal` at a path relative to the working directory,
     ``"sqlite:////var/runs.db"`` one at an absolute path; ``"memory"`` makes a `MemoryJournal`. An object that
-    has the methods of a `RunJournal` is returned as it is.
+    has the methods of a `RunJournal` is taken as it is. What goes wrong in a journal is fenced; see
+    `FencedJournal`.
 
     Raises:
         BadCall: `spec` is none of these.
         ConfigError: the file is not a journal, or belongs to a newer version of Ultra.
         JournalUnavailable: the file cannot be opened.
     """
+    return FencedJournal(_opened(spec, retention, synchronous))
+
+
+def _opened(spec: RunJournal | str, retention: Retention | None, synchronous: Synchronous) -> RunJournal:
     if isinstance(spec, str):
         check_journal(spec)
         if spec.startswith(_SQLITE):

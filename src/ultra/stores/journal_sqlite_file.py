@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec.structs import replace
 
-from ultra.stores.journal_contract import ENDED, Claim, Lease, LeaseLost, Renewal, RunRecord
+from ultra._support.log import get_logger
+from ultra.errors import JournalDamaged
+from ultra.messages.events import RunFailed
+from ultra.stores.journal_contract import ENDED, Claim, Ending, Lease, LeaseLost, Renewal, RunRecord
 from ultra.stores.journal_encoding import (
+    Damaged,
     decode_answer,
     decode_event,
     decode_spec,
@@ -27,7 +31,7 @@ if TYPE_CHECKING:
 
     from ultra.messages.events import Event
     from ultra.messages.results import ModelResponse
-    from ultra.stores.journal_contract import AnswerKey, Ending, Retention, RunState
+    from ultra.stores.journal_contract import AnswerKey, Retention, RunState
 
 __all__ = [
     "JOURNAL_FILE",
@@ -46,10 +50,20 @@ __all__ = [
     "renew_leases",
 ]
 
+log = get_logger("ultra.durable")
+
 _COLUMNS: Final = (
     "run_id, spec, owner, idempotency_key, tags, state, created, ended, code, message, events, bytes, "
     "leases, cancelling"
 )
+_TEXT_OR_NULL: Final = (str, type(None))
+_TIME_OR_NULL: Final = (float, type(None))
+_KINDS: Final[tuple[Any, ...]] = (
+    *(str, bytes, _TEXT_OR_NULL, _TEXT_OR_NULL, bytes, str, float, _TIME_OR_NULL),
+    *(_TEXT_OR_NULL, _TEXT_OR_NULL, int, int, int, int),
+)
+"""The types of the columns: SQLite takes any, and the file may be damaged."""
+
 _MOST_PRUNED: Final = 100
 """Runs that one transaction removes, so that others need not wait long for it."""
 
@@ -86,6 +100,10 @@ JOURNAL_FILE: Final = FileFormat("journal", int.from_bytes(b"Ulrj"), 1, _create_
 
 
 def _record(row: Sequence[Any]) -> RunRecord:
+    """Return what a row says. Raises `Damaged`."""
+    for value, kinds in zip(row, _KINDS, strict=True):
+        if not isinstance(value, kinds):
+            raise Damaged(f"a column of the run is of type {type(value).__name__}")
     run_id, spec, owner, key, tags, state, created, *rest = row
     ended, code, message, events, size, leases, cancelling = rest
     return RunRecord(
@@ -134,7 +152,13 @@ def list_runs(
         where.append("number < (SELECT number FROM runs WHERE run_id = ?)")
         values.append(before)
     query = f"SELECT {_COLUMNS} FROM runs WHERE {' AND '.join(where)} ORDER BY number DESC LIMIT ?"  # noqa: S608
-    return [_record(row) for row in connection.execute(query, (*values, limit))]
+    found = []
+    for row in connection.execute(query, (*values, limit)):
+        try:
+            found.append(_record(row))
+        except Damaged as error:  # one of many; who asks for it alone is told
+            log.warning("run damaged", run_id=str(row[0]), error=str(error))
+    return found
 
 
 def read_events(connection: sqlite3.Connection, run_id: str, after: int, limit: int) -> list[Event]:
@@ -152,7 +176,13 @@ def read_answers(connection: sqlite3.Connection, run_id: str) -> dict[AnswerKey,
     rows = connection.execute(
         "SELECT key, answer FROM answers WHERE run = (SELECT number FROM runs WHERE run_id = ?)", (run_id,)
     )
-    return {key: decode_answer(answer) for key, answer in rows}
+    found = {}
+    for key, answer in rows:
+        try:
+            found[key] = decode_answer(answer)
+        except Damaged as error:  # it is asked for anew
+            log.warning("answer damaged", run_id=run_id, error=str(error))
+    return found
 
 
 # --- changing ----------------------------------------------------------------------------------------------
@@ -208,14 +238,28 @@ def claim_runs(
             (holder, now + lease, number),
         )
         row = connection.execute(f"SELECT {_COLUMNS} FROM runs WHERE number = ?", (number,)).fetchone()  # noqa: S608
-        record = _record(row)
-        claims.append(
-            Claim(
-                run=record,
-                lease=Lease(run_id=record.run_id, holder=holder, number=record.executions),
-            )
-        )
+        try:
+            record = _record(row)
+        except Damaged as error:
+            _end_damaged(connection, number, row, error, now)
+            continue
+        lease_given = Lease(run_id=record.run_id, holder=holder, number=record.executions)
+        claims.append(Claim(run=record, lease=lease_given))
     return claims
+
+
+def _end_damaged(
+    connection: sqlite3.Connection, number: int, row: Sequence[Any], damage: Damaged, now: float
+) -> None:
+    """End a run that nobody can take up: it would be claimed for ever."""
+    run_id = str(row[0])
+    error = JournalDamaged(run_id, damage)
+    log.warning("run damaged", run_id=run_id, error=str(damage))
+    (seq,) = connection.execute("SELECT count(*) FROM events WHERE run = ?", (number,)).fetchone()
+    code, message = type(error).__name__, str(error)
+    last = encode_event(RunFailed(run_id=run_id, seq=seq, error=code, message=message))
+    connection.execute("UPDATE runs SET events = ? WHERE number = ?", (seq, number))
+    _write(connection, number, [(seq, last)], Ending(state="failed", code=code, message=message), now)
 
 
 def renew_leases(connection: sqlite3.Connection, leases: Sequence[Lease], until: float) -> Renewal:

@@ -7,6 +7,7 @@ import sqlite3
 import stat
 import time
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
@@ -85,6 +86,7 @@ def connect(
         isolation_level=None,
         check_same_thread=False,
     )
+    connection.text_factory = partial(str, encoding="utf-8", errors="replace")  # the file may be damaged
     try:
         with transaction(connection, "DEFERRED"):  # another process may be creating the file meanwhile
             ours = _is_ours(connection, path, file_format)
@@ -93,8 +95,10 @@ def connect(
         # With NORMAL, a process that is killed loses nothing; a power cut may lose the last transactions, not
         # the file.
         connection.execute(f"PRAGMA synchronous = {synchronous}")
-    except BaseException:
+    except BaseException as error:
         connection.close()
+        if isinstance(error, UnicodeDecodeError):  # SQLite's own message quotes what stands in the file
+            raise sqlite3.DatabaseError("the file is damaged") from error
         raise
     return connection
 

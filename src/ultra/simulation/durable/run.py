@@ -236,6 +236,9 @@ class DurableRun:
                     async with reader.follow(run_id, after=after) as run:
                         async for event in run:
                             events.append(event)  # noqa: PERF401 - what has come stays when it breaks off
+                    if not (events and isinstance(events[-1], (RunCompleted, RunFailed))):
+                        self.record.violate(13, f"a reader of run {run_id} came to no last event", run_id)
+                        return
             except JournalUnavailable:
                 await trio.sleep(0.1)
             except UnknownRun:

@@ -1,0 +1,151 @@
+"""A fence around a journal: what goes wrong in it is `JournalUnavailable` or `JournalDamaged`, nothing else.
+
+A journal may be anybody's code, and its file may have been written to by others, or be damaged.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ultra.errors import BadCall, JournalDamaged, JournalUnavailable
+from ultra.messages.events import Event
+from ultra.messages.results import ModelResponse
+from ultra.stores.journal_contract import Claim, LeaseLost, Renewal, RunRecord
+from ultra.stores.journal_encoding import Damaged
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from ultra.stores.journal_contract import AnswerKey, Ending, Lease, RunJournal, RunState
+
+__all__ = ["FencedJournal"]
+
+T = TypeVar("T")
+
+
+class FencedJournal:
+    """The journal `inner`, with its errors in two classes, and its answers checked. A `RunJournal`.
+
+    All methods do what `RunJournal` says, and raise besides `JournalDamaged` where what is written of a run
+    cannot be read. Cancellation and `LeaseLost` go through.
+    """
+
+    def __init__(self, inner: RunJournal) -> None:
+        self.inner = inner
+        self._name = f"{type(inner).__module__}.{type(inner).__qualname__}"
+
+    @property
+    def lease_seconds(self) -> float:
+        """Seconds for which a lease holds."""
+        return self.inner.lease_seconds
+
+    async def add(self, run: RunRecord, holder: str | None = None) -> Claim | RunRecord:
+        """Accept a run."""
+        with self._fence(run.run_id):
+            return _checked(await self.inner.add(run, holder), Claim, RunRecord)
+
+    async def get(self, run_id: str) -> RunRecord | None:
+        """Return the run; None: there is none."""
+        with self._fence(run_id):
+            return _checked(await self.inner.get(run_id), RunRecord, type(None))
+
+    async def list_runs(
+        self,
+        *,
+        owner: str | None = None,
+        states: Sequence[RunState] = (),
+        before: str | None = None,
+        limit: int = 100,
+    ) -> list[RunRecord]:
+        """Return runs, the last accepted first."""
+        with self._fence():
+            found = await self.inner.list_runs(owner=owner, states=states, before=before, limit=limit)
+            return _all_checked(found, RunRecord)
+
+    async def claim(self, holder: str, *, limit: int) -> list[Claim]:
+        """Give `holder` the leases of runs that nobody holds."""
+        with self._fence():
+            return _all_checked(await self.inner.claim(holder, limit=limit), Claim)
+
+    async def renew(self, leases: Sequence[Lease]) -> Renewal:
+        """Let leases hold for another while."""
+        with self._fence():
+            return _checked(await self.inner.renew(leases), Renewal)
+
+    async def release(self, leases: Sequence[Lease]) -> None:
+        """Give leases up."""
+        with self._fence():
+            await self.inner.release(leases)
+
+    async def append(self, lease: Lease, events: Sequence[Event], ending: Ending | None = None) -> None:
+        """Write the next events of a run."""
+        with self._fence(lease.run_id):
+            await self.inner.append(lease, events, ending)
+
+    async def keep_answer(self, lease: Lease, key: AnswerKey, answer: ModelResponse) -> None:
+        """Keep a paid answer."""
+        with self._fence(lease.run_id):
+            await self.inner.keep_answer(lease, key, answer)
+
+    async def answers(self, run_id: str) -> Mapping[AnswerKey, ModelResponse]:
+        """Return the answers that were kept for the run."""
+        with self._fence(run_id):
+            found = dict(await self.inner.answers(run_id))
+            _all_checked(list(found.values()), ModelResponse)
+            return found
+
+    async def read(self, run_id: str, after: int = -1, limit: int = 256) -> list[Event]:
+        """Return the events behind `after`."""
+        with self._fence(run_id):
+            return _all_checked(await self.inner.read(run_id, after, limit), Event)
+
+    async def changed(self, run_id: str, after: int) -> None:
+        """Wait until there may be more to read."""
+        with self._fence(run_id):
+            await self.inner.changed(run_id, after)
+
+    async def cancel(self, run_id: str, event: Event, ending: Ending) -> RunRecord | None:
+        """Ask for the end of a run."""
+        with self._fence(run_id):
+            return _checked(await self.inner.cancel(run_id, event, ending), RunRecord, type(None))
+
+    async def delete(self, run_id: str) -> bool:
+        """Remove a run that has ended."""
+        with self._fence(run_id):
+            return _checked(await self.inner.delete(run_id), bool)
+
+    async def prune(self) -> int:
+        """Remove what the retention does not keep."""
+        with self._fence():
+            return _checked(await self.inner.prune(), int)
+
+    async def aclose(self) -> None:
+        """Release what the journal holds."""
+        with self._fence():
+            await self.inner.aclose()
+
+    @contextmanager
+    def _fence(self, run_id: str | None = None) -> Iterator[None]:
+        try:
+            yield
+        except (LeaseLost, JournalUnavailable, BadCall):
+            raise
+        except Damaged as error:
+            if run_id is None:
+                raise JournalUnavailable(self._name, error) from error
+            raise JournalDamaged(run_id, error) from error
+        except Exception as error:
+            raise JournalUnavailable(self._name, error) from error
+
+
+def _checked(found: T, *kinds: Any) -> T:  # noqa: ANN401 - types, and unions of them
+    if not isinstance(found, kinds):
+        raise TypeError(f"it returned a {type(found).__name__}")
+    return found
+
+
+def _all_checked(found: list[T], *kinds: Any) -> list[T]:  # noqa: ANN401 - as above
+    for each in _checked(found, list):
+        _checked(each, *kinds)
+    return found
