@@ -1,4 +1,4 @@
-"""Hooks of mkdocs: each example is a page of the site, and docstrings become paragraphs and code."""
+"""Hooks of mkdocs: each example and the changelog are pages, and docstrings become paragraphs and code."""
 
 from __future__ import annotations
 
@@ -13,21 +13,28 @@ if TYPE_CHECKING:
     from mkdocs.structure.files import Files
     from mkdocs.structure.pages import Page
 
-EXAMPLES: Final = Path(__file__).parents[1] / "examples"
-LINK: Final = re.compile(r"\]\(((?:\.\./)+)examples/(\w+)[.]py\)")
+ROOT: Final = Path(__file__).parents[1]
+LINK: Final = re.compile(r"\]\(\.\./((?:\.\./)*)(?:examples/(?P<example>\w+)[.]py|CHANGELOG[.]md)\)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add a page for each example."""
-    for path in sorted(EXAMPLES.glob("*.py")):
+    """Add a page for each example, and one for the changelog."""
+    for path in sorted((ROOT / "examples").glob("*.py")):
         content = f"# {path.name}\n\n```python\n{path.read_text('utf-8')}```\n"
         files.append(File.generated(config, f"examples/{path.stem}.md", content=content))
+    changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    files.append(File.generated(config, "changes.md", content=changelog))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001 - mkdocs'
-    """Let links to examples, which lie beside docs/, lead to their pages."""
-    return LINK.sub(lambda match: f"]({match[1].removeprefix('../')}examples/{match[2]}.md)", markdown)
+    """Let links to examples and to the changelog, which lie beside docs/, lead to their pages."""
+
+    def page_of(match: re.Match[str]) -> str:
+        example = match["example"]
+        return f"]({match[1]}examples/{example}.md)" if example else f"]({match[1]}changes.md)"
+
+    return LINK.sub(page_of, markdown)
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001 - mkdocs'
