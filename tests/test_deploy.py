@@ -12,6 +12,7 @@ import pytest
 import yaml  # type: ignore[import-untyped] # it comes with schemathesis, and has no types
 from typer.testing import CliRunner
 
+import ultra
 from helpers.paths import ROOT
 from ultra.cli.app import app
 from ultra.config.serving import ServeConfig
@@ -54,6 +55,12 @@ def unit() -> dict[str, list[tuple[str, str]]]:
     parser.optionxform = str  # type: ignore[assignment, method-assign]
     parser.read_string((DEPLOY / "ultra.service").read_text("utf-8"))
     return {section: parser.items(section) for section in parser.sections()}
+
+
+def test_kubernetes_starts_this_version() -> None:
+    (container,) = kubernetes()["Deployment"]["spec"]["template"]["spec"]["containers"]
+
+    assert container["image"] == f"ultra:{ultra.__version__}"
 
 
 def test_kubernetes_gives_a_pod_more_time_than_it_drains() -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from configparser import ConfigParser
+from email import message_from_string
 from pathlib import Path, PurePosixPath
 
 import pytest
 
+import ultra
 from helpers.paths import ROOT, SOURCE
 
 pytest.importorskip("uv", reason="uv builds the packages; it comes with the dependency group dev")
@@ -103,8 +107,12 @@ def test_the_sdist_has_the_source_once_and_no_links(sdist: Path) -> None:
         members = archive.getmembers()
 
     packed = {PurePosixPath(*PurePosixPath(member.name).parts[1:]).as_posix() for member in members}
-    assert {f"src/{name}" for name in _source_files()} <= packed
-    assert {"pyproject.toml", "README.md", "LICENSE"} <= packed
+    files = {name for name in packed if name != "." and not (ROOT / name).is_dir()}
+    source = {f"src/{name}" for name in _source_files()}
+    ours = {"CHANGELOG.md", "LICENSE", "README.md", "SECURITY.md", "pyproject.toml"}
+    made_by_the_backend = {"PKG-INFO", "pyproject.toml.orig"}
+    assert files - source == {*ours, *made_by_the_backend}
+    assert source <= files
     assert not {"actors", "supervisor"} & packed
     assert not [member.name for member in members if member.issym() or member.islnk()]
 
@@ -113,6 +121,40 @@ def test_sdist_and_checkout_give_the_same_wheel(wheel: Path, from_sdist: Path) -
     (other,) = from_sdist.glob("*.whl")
 
     assert _metadata(other, "RECORD") == _metadata(wheel, "RECORD")
+
+
+def test_the_wheel_has_the_licences_of_all_that_is_in_it(wheel: Path) -> None:
+    page = "src/ultra/service/page/static/vendor"
+    metadata = message_from_string(_metadata(wheel, "METADATA"))
+
+    # DOMPurify is used under Apache-2.0, one of its two; marked is MIT, and has parts under BSD-3-Clause.
+    assert metadata["License-Expression"] == "Apache-2.0 AND MIT AND BSD-3-Clause"
+    assert sorted(metadata.get_all("License-File", [])) == ["LICENSE", f"{page}/LICENSES.txt"]
+    for name in ("LICENSE", f"{page}/LICENSES.txt"):
+        assert _metadata(wheel, f"licenses/{name}") == (ROOT / name).read_text("utf-8")
+    texts = (ROOT / page / "LICENSES.txt").read_text("utf-8")
+    vendored = {path.name: path.read_text("utf-8") for path in (ROOT / page).glob("*.js")}
+    assert vendored.keys() == {"marked.js", "purify.js"}
+    versions = {name: re.findall(r"\d+[.]\d+[.]\d+", text)[0] for name, text in vendored.items()}
+    assert f"marked.js is marked {versions['marked.js']} (MIT)" in texts
+    assert f"purify.js is DOMPurify {versions['purify.js']} (Apache-2.0" in texts
+
+
+def test_the_metadata_names_the_versions_of_python_and_no_address(wheel: Path) -> None:
+    metadata = message_from_string(_metadata(wheel, "METADATA"))
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        project = tomllib.load(file)["project"]
+
+    assert metadata["Version"] == project["version"] == ultra.__version__
+    classifiers = metadata.get_all("Classifier", [])
+    versions = [each.rpartition(" ")[2] for each in classifiers if re.search(r"Python :: 3[.]\d+$", each)]
+    assert versions == ["3.11", "3.12", "3.13"]
+    assert metadata["Requires-Python"] == f">={versions[0]}"
+    assert metadata.get_all("Provides-Extra") == sorted(project["optional-dependencies"])
+    # Until the project has a public address, none is better than one that leads nowhere.
+    assert not {"Project-URL", "Home-page", "Download-URL", "Author-email", "Maintainer-email"} & {*metadata}
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    assert metadata.get_payload() == (ROOT / "README.md").read_text("utf-8")
 
 
 def test_the_wheel_installs_the_command_ultra_and_the_plugin_for_pytest(wheel: Path) -> None:

@@ -60,6 +60,21 @@ def test_what_needs_no_model_imports_nothing_for_one(arguments: list[str], never
     assert never & set(done.stderr.splitlines()) == set()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"), [("--version", 0, "ultra 0."), ("ask hello", 2, "needs the extra 'cli'")]
+)
+def test_without_its_extra_the_command_tells_its_version_and_what_it_needs(
+    arguments: str, code: int, told: str
+) -> None:
+    program = "import sys; sys.modules['typer'] = None; from ultra.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", program, *arguments.split()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert done.returncode == code
+    assert told in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_the_version_is_that_of_the_distribution(capsys: pytest.CaptureFixture[str]) -> None:
     assert app.run(["--version"]) == 0
     assert capsys.readouterr().out == f"ultra {version('ultra-llm')}\n"

@@ -11,7 +11,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from helpers.scripted_actors import AT_ONCE, Gate, ScriptedActor, boom, collect, recording
 from ultra.actors import Actor, ActorOptions, ActorState
 from ultra.errors import ActorCrashed, ActorStopped
-from ultra.supervisor import ActorSystem, Backoff, RestartIntensity, Strategy
+from ultra.supervisor import ActorSystem, Backoff, RestartIntensity, RestartStrategy
 
 if TYPE_CHECKING:
     from ultra.actors import ActorRef
@@ -55,7 +55,7 @@ def members(supervisor: Supervisor, log: list[str], names: str, **others: Any) -
     ],
 )
 async def test_the_group_is_stopped_in_reverse_and_started_in_order(
-    strategy: Strategy, crashed: str, expected: list[str]
+    strategy: RestartStrategy, crashed: str, expected: list[str]
 ) -> None:
     log: list[str] = []
     async with ActorSystem() as system:
@@ -70,7 +70,9 @@ async def test_the_group_is_stopped_in_reverse_and_started_in_order(
 
 
 @pytest.mark.parametrize("strategy", ["one_for_all", "rest_for_one"])
-async def test_a_temporary_member_ends_with_the_group_and_does_not_come_back(strategy: Strategy) -> None:
+async def test_a_temporary_member_ends_with_the_group_and_does_not_come_back(
+    strategy: RestartStrategy,
+) -> None:
     log: list[str] = []
     async with ActorSystem() as system:
         group = system.supervisor("group", strategy=strategy)

@@ -43,16 +43,16 @@ def _interrupt_once(_number: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _run(arguments: list[str]) -> int:
-    if find_spec("typer") is None or find_spec("rich") is None:
-        from ultra.errors import MissingExtra  # noqa: PLC0415 - only now needed
-
-        sys.stderr.write(f"ultra: {MissingExtra('the command line', 'cli')}\n")
-        return 2
-    if arguments == ["--version"]:  # ahead of typer, which takes many times as long to import
-        from ultra.cli.version import version_line  # noqa: PLC0415 - as above
+    if arguments == ["--version"]:  # without typer, which takes long to import, and may be missing
+        from ultra.cli.version import version_line  # noqa: PLC0415 - only now needed
 
         sys.stdout.write(f"{version_line()}\n")
         return 0
+    if find_spec("typer") is None or find_spec("rich") is None:
+        from ultra.errors import MissingExtra  # noqa: PLC0415 - as above
+
+        sys.stderr.write(f"ultra: {MissingExtra('the command line', 'cli')}\n")
+        return 2
     from ultra.cli.app import run  # noqa: PLC0415 - the extra is there
 
     return run(arguments)

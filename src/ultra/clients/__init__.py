@@ -8,6 +8,7 @@ need modules of this package, and a program with clients of its own needs no oth
 from typing import TYPE_CHECKING, Final
 
 from ultra._support.lazy import lazy_names
+from ultra._support.old_names import old_names
 
 if TYPE_CHECKING:
     from ultra.clients.catalog import Facts, ModelInfo, Provider, model_info
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
         OllamaClient,
         OpenAIClient,
     )
-    from ultra.clients.http.limits import HTTPLimits, Limits
+    from ultra.clients.http.limits import HTTPLimits
     from ultra.clients.listing import list_models
     from ultra.clients.local.client import LocalClient
     from ultra.clients.options import CallOptions
@@ -37,7 +38,6 @@ __all__ = [
     "GeminiClient",
     "HTTPClient",
     "HTTPLimits",
-    "Limits",
     "LocalClient",
     "ModelClient",
     "ModelInfo",
@@ -62,7 +62,6 @@ _HOMES: Final = {
     "GeminiClient": "ultra.clients.http.dialect_clients",
     "HTTPClient": "ultra.clients.http.client",
     "HTTPLimits": "ultra.clients.http.limits",
-    "Limits": "ultra.clients.http.limits",
     "LocalClient": "ultra.clients.local.client",
     "ModelClient": "ultra.clients.protocol",
     "OllamaClient": "ultra.clients.http.dialect_clients",
@@ -80,5 +79,10 @@ _HOMES: Final = {
     "provider_statuses": "ultra.clients.providers",
 }
 
+_lazy, __dir__ = lazy_names(__name__, _HOMES)
 
-__getattr__, __dir__ = lazy_names(__name__, _HOMES)
+# `ultra.Limits` is another thing, the limits of a model.
+if TYPE_CHECKING:
+    Limits = HTTPLimits
+else:
+    __getattr__ = old_names(__name__, {"Limits": "HTTPLimits"}, _lazy)

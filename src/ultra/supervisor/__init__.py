@@ -8,15 +8,15 @@ Here a crash of one worker restarts all of them, at most three times in five sec
         echo = workers.spawn(Echo, name="echo")
 """
 
+from typing import TYPE_CHECKING
+
+from ultra._support.old_names import old_names
 from ultra.errors import RestartLimitExceeded
 from ultra.supervisor.lifecycle import LifecycleEvent
 from ultra.supervisor.snapshot import SupervisorSnapshot
 from ultra.supervisor.spec import Backoff, OnExcess, Restart, RestartIntensity, RestartStrategy
 from ultra.supervisor.supervisor import Supervisor
 from ultra.supervisor.system import ActorSystem
-
-Strategy = RestartStrategy
-"""The older name; `ultra.Strategy` is another thing, the way of a run."""
 
 __all__ = [
     "ActorSystem",
@@ -27,7 +27,12 @@ __all__ = [
     "RestartIntensity",
     "RestartLimitExceeded",
     "RestartStrategy",
-    "Strategy",
     "Supervisor",
     "SupervisorSnapshot",
 ]
+
+# `ultra.Strategy` is another thing, the way of a run.
+if TYPE_CHECKING:
+    Strategy = RestartStrategy
+else:
+    __getattr__ = old_names(__name__, {"Strategy": "RestartStrategy"})

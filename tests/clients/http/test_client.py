@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from helpers.byte_server import Received, Server, events, fixed, head, serve
-from ultra.clients import CallOptions, HTTPLimits, Limits, OpenAIClient
+from ultra.clients import CallOptions, HTTPLimits, OpenAIClient
 from ultra.clients.http.connections import _certificates
 from ultra.clients.http.pools import ConnectionPool
 from ultra.clients.wire.rate_limits import RateLimits
@@ -42,10 +42,6 @@ STREAM = events(chunk("Hel"), chunk("lo"), chunk(finish="stop"), "[DONE]")
 def client_of(server: Server, **limits: Any) -> OpenAIClient:
     base_url = f"{server.url}/v1"
     return OpenAIClient("m", provider="openai", base_url=base_url, api_key=KEY, limits=HTTPLimits(**limits))
-
-
-def test_limits_has_two_names() -> None:
-    assert Limits is HTTPLimits
 
 
 def connections_of(client: OpenAIClient) -> list[object]:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from helpers.byte_server import events
 from helpers.recordings import Recording, load
-from ultra.clients import AnthropicClient, GeminiClient, HTTPClient, Limits, OllamaClient, OpenAIClient
+from ultra.clients import AnthropicClient, GeminiClient, HTTPClient, HTTPLimits, OllamaClient, OpenAIClient
 from ultra.clients.dialects.openai_responses import OpenAIResponses
 from ultra.clients.wire.response_head import ResponseHead
 from ultra.clients.wire.text_repair import repaired
@@ -372,7 +372,7 @@ def test_no_answer_makes_a_call_hang_or_raise_anything_else(seed: int, *, stream
 
 
 async def ask(recording: Recording, transport: Answering, body: bytes, *, streamed: bool) -> None:
-    client = client_of(recording, transport=transport, limits=Limits(max_response_bytes=50_000))
+    client = client_of(recording, transport=transport, limits=HTTPLimits(max_response_bytes=50_000))
     pieces: list[str | Completion] = []
     with suppress(ModelError), trio.fail_after(60):
         if streamed:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from msgspec import Struct
 
 from ultra.errors import BadCall
 
-__all__ = ["HTTPLimits", "Limits"]
+__all__ = ["HTTPLimits"]
 
 
 class HTTPLimits(Struct, frozen=True, kw_only=True):
@@ -33,7 +31,3 @@ class HTTPLimits(Struct, frozen=True, kw_only=True):
         for name in self.__struct_fields__:
             if not getattr(self, name) > 0:
                 raise BadCall(f"{name} must be greater than 0, not {getattr(self, name)!r}")
-
-
-Limits: Final = HTTPLimits
-"""The older name, as `ultra.clients.Limits`."""
