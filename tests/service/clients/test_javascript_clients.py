@@ -139,6 +139,28 @@ async def test_a_client_tells_an_error_in_the_middle_of_the_answer(
     assert len(model.calls) == 1
 
 
+@STREAMED
+@EACH
+async def test_a_client_tells_a_refusal_as_that_of_its_provider(
+    javascript: JavaScript, client: str, *, stream: bool
+) -> None:
+    words = "I cannot help with that."
+    async with served({"a": FakeModel(FakeAnswer(refusal=words))}) as url:
+        said = await javascript.ask(client, url, stream=stream)
+
+    # The AI SDK takes the words of OpenAI's protocols for text, and leaves out those of Anthropic's.
+    expected = {
+        "openai_chat": ("", words, "content_filter"),
+        "openai_responses": ("", words, "completed"),
+        "anthropic_messages": ("", words, "refusal"),
+        "vercel_compatible_chat": (words, None, "content-filter"),
+        "vercel_openai_chat": (words, None, "content-filter"),
+        "vercel_openai_responses": (words, None, "content-filter"),
+        "vercel_anthropic_messages": ("", None, "content-filter"),
+    }
+    assert (said.text, said.refusal, said.finish) == expected[client]
+
+
 @pytest.mark.parametrize("keepalive", ["chunk", "comment"])
 @EACH
 async def test_a_client_waits_for_a_slow_panel(
