@@ -14,7 +14,7 @@ import anyio
 from ultra.service.asked import Asked
 from ultra.service.http import EVENT_STREAM, JSON, Reply
 from ultra.service.problems import Problem
-from ultra.service.shared_run import SharedRun
+from ultra.service.shared_run import SharedRun, portions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -154,7 +154,7 @@ async def _stream(service: Service, writer: Writer, follower: Follower, asked: A
     except Problem as problem:
         yield writer.failure(problem)
         return
-    if rest:
-        yield writer.text(rest)
+    for portion in portions(rest):
+        yield writer.text(portion)
     for event in writer.end(result, answer):
         yield event

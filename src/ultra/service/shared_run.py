@@ -22,12 +22,20 @@ if TYPE_CHECKING:
     from ultra.service.ledger import Call
     from ultra.service.metering import MeteredStream
 
-__all__ = ["ANSWER_STEPS", "Place", "SharedRun"]
+__all__ = ["ANSWER_STEPS", "Place", "SharedRun", "portions"]
 
 ANSWER_STEPS: Final = frozenset({"synthesis", "answer"})
 """The steps whose text is the answer of the run as soon as it is written."""
 
+_MOST_AT_ONCE: Final = 2**16
+"""Characters that a reader gets at once: as much waits for each that takes nothing."""
+
 _log = get_logger("ultra.service")
+
+
+def portions(text: str) -> list[str]:
+    """Return a text in parts that are sent one by one."""
+    return [text[start : start + _MOST_AT_ONCE] for start in range(0, len(text), _MOST_AT_ONCE)]
 
 
 class Place:
@@ -146,13 +154,13 @@ class SharedRun:
             self._texts.append([])
         self._writer = writer
         if chunk.text:
-            self._texts[-1].append(chunk.text)
+            self._texts[-1] += portions(chunk.text)
             self._tell()
 
     # --- those who follow it -----------------------------------------------------------------------------
 
     def read(self, place: Place) -> str:
-        """Return the text of the answer that came since the reader was here; it moves on.
+        """Return the next text of the answer that came since the reader was here; it moves on.
 
         Text of a later version is not returned to a reader who has read an earlier one: see `rest`.
         """
@@ -162,9 +170,11 @@ class SharedRun:
         pieces = self._texts[place.version]
         if place.version != newest or place.pieces == len(pieces):
             return ""
-        text = "".join(pieces[place.pieces :])
-        place.pieces = len(pieces)
-        return text
+        begin, length = place.pieces, 0
+        while place.pieces < len(pieces) and length < _MOST_AT_ONCE:
+            length += len(pieces[place.pieces])
+            place.pieces += 1
+        return "".join(pieces[begin : place.pieces])
 
     def rest(self, place: Place, whole: str) -> str | None:
         """Return what is missing to the `whole` answer; None: the reader has read what is no part of it."""
