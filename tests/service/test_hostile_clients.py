@@ -156,6 +156,7 @@ CONFIGURATION = """
 model = "openai:gpt"
 base_url = "{base_url}"
 api_key = "any-key-will-do"
+limits = { concurrency = 100 }  # the system may give all connections to one worker
 
 [serve]
 commit_after = 0.05

@@ -225,8 +225,8 @@ class ModelResponse(Record, Struct, frozen=True, kw_only=True, gc=False):
 class Refusal(Struct, frozen=True, kw_only=True, gc=False):
     """A model refused to answer, or its provider stopped it. No other attempt could mend that.
 
-    `reason`: ``refusal`` by the model, ``content_filter`` by its provider. `words`: what was said of it; None if
-    nothing was. `begun`: what had been written of an answer.
+    `reason`: ``refusal`` by the model, ``content_filter`` by its provider. `words`: what was said of it.
+    `begun`: what had been written of an answer.
     """
 
     reason: Literal["refusal", "content_filter"]
