@@ -156,7 +156,7 @@ CONFIGURATION = """
 model = "openai:gpt"
 base_url = "{base_url}"
 api_key = "any-key-will-do"
-limits = { concurrency = 100 }  # the system may give all connections to one worker
+limits = {{ concurrency = 100 }}  # the system may give all connections to one worker
 
 [serve]
 commit_after = 0.05
@@ -174,9 +174,10 @@ async def first_line(process: trio.Process) -> str:
 
 
 def children_of(process: trio.Process) -> list[int]:
-    """The ids of the processes that a process has started, by any of its threads."""
+    """The ids of the processes that a process has started; first the one with the most connections."""
     threads = Path(f"/proc/{process.pid}/task").glob("*/children")
-    return [int(child) for thread in threads for child in thread.read_text("ascii").split()]
+    children = [int(child) for thread in threads for child in thread.read_text("ascii").split()]
+    return sorted(children, key=lambda child: len(list(Path(f"/proc/{child}/fd").iterdir())), reverse=True)
 
 
 @linux_only
