@@ -128,12 +128,15 @@ async def until(holds: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def serving(service: Service, app: object | None = None) -> AsyncIterator[str]:
-    """Serve it by Hypercorn, or this application of it, on a socket of this machine; yields the address."""
+async def serving(service: Service, app: object | None = None, *, grace: float = 1.0) -> AsyncIterator[str]:
+    """Serve it by Hypercorn, or this application of it, on a socket of this machine; yields the address.
+
+    `grace`: seconds for which connections that clients keep open are waited for at the end.
+    """
     config = Config()
     config.bind = ["127.0.0.1:0"]
     config.errorlog = None
-    config.graceful_timeout = 1
+    config.graceful_timeout = grace
     ended = trio.Event()
     async with trio.open_nursery() as nursery:
         served = cast("Any", app or make_app(service))

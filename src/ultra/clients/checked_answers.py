@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from msgspec.structs import replace
 
@@ -10,13 +10,13 @@ from ultra.clients.cleaning import cleaned, joined_parts, shows_nothing
 from ultra.clients.dialects.usage import with_parts
 from ultra.clients.plain_values import plain_completion, plain_text
 from ultra.errors import ModelError
-from ultra.messages.results import Completion, Usage
+from ultra.messages.results import Completion, Refusal, Usage
 from ultra.messages.tokens import estimate_request, estimate_tokens
 
 if TYPE_CHECKING:
     from ultra.messages.request import ModelRequest
 
-__all__ = ["EmptyAnswer", "checked", "plain", "settled", "wrong_type"]
+__all__ = ["EmptyAnswer", "checked", "plain", "refusal_of", "settled", "wrong_type"]
 
 # Finish reasons of empty answers that a retry would get again: the model refuses, all of `max_tokens` went
 # into reasoning, or it waits for a tool.
@@ -31,6 +31,7 @@ class EmptyAnswer(ModelError):
 
     Attributes:
         usage: the tokens of the call; None where the client reported none.
+        refusal: how the model refused; None if it only wrote nothing.
     """
 
     def __init__(self, completion: Completion) -> None:
@@ -45,6 +46,25 @@ class EmptyAnswer(ModelError):
             request_id=completion.request_id,
             usage=completion.usage,
         )
+        self.refusal = _refusal(completion)
+
+
+def _refusal(completion: Completion) -> Refusal | None:
+    filtered = completion.finish_reason == "content_filter"
+    if not (filtered or completion.finish_reason == "refusal" or completion.refusal):
+        return None
+    begun = "" if shows_nothing(completion.content) else completion.content
+    reason: Literal["refusal", "content_filter"] = "content_filter" if filtered else "refusal"
+    return Refusal(reason=reason, words=completion.refusal or None, begun=begun)
+
+
+def refusal_of(error: Exception) -> Refusal | None:
+    """Return the refusal that an error of a client is: by the model, or by a filter of its provider."""
+    if isinstance(error, EmptyAnswer):
+        return error.refusal
+    if isinstance(error, ModelError) and error.kind == "content" and error.provider:
+        return Refusal(reason="content_filter")
+    return None
 
 
 def checked(answer: object, request: ModelRequest) -> Completion:

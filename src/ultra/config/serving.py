@@ -73,7 +73,7 @@ class ServeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     max_running: int = 1000
     drain_grace: float = 30.0
     linger: float = 1.0
-    remember_failures: float = 5.0
+    remember_failures: float = 10.0
     remember_results: float = 600.0
     join: bool = True
     keys: tuple[KeyConfig, ...] = ()

@@ -28,6 +28,7 @@ __all__ = [
     "ModelResponse",
     "OrchestrationResult",
     "QualityBasis",
+    "Refusal",
     "Status",
     "Step",
     "SynthesisSource",
@@ -221,12 +222,25 @@ class ModelResponse(Record, Struct, frozen=True, kw_only=True, gc=False):
         return f"ended for another reason than being done ({self.finish_reason})"
 
 
+class Refusal(Struct, frozen=True, kw_only=True, gc=False):
+    """A model refused to answer, or its provider stopped it. No other attempt could mend that.
+
+    `reason`: ``refusal`` by the model, ``content_filter`` by its provider. `words`: what was said of it.
+    `begun`: what had been written of an answer.
+    """
+
+    reason: Literal["refusal", "content_filter"]
+    words: str | None = None
+    begun: str = ""
+
+
 class ModelFailure(Record, Struct, frozen=True, kw_only=True, gc=False):
     """The failure of one model in one step. Prints as its message.
 
     `error` is the class of the exception, `message` its whole text; `kind` is the kind of a `ModelError`, and
     None for other errors. `response_time`: seconds from the beginning of the run. `usage` are the tokens of
-    its attempts as far as the provider counted them, and `cost` their dollars; None: not known.
+    its attempts as far as the provider counted them, and `cost` their dollars; None: not known. `refusal`:
+    there was an answer, and it is a refusal.
     """
 
     model_name: str
@@ -239,6 +253,7 @@ class ModelFailure(Record, Struct, frozen=True, kw_only=True, gc=False):
     response_time: float = 0.0
     usage: Usage | None = None
     cost: float | None = None
+    refusal: Refusal | None = None
 
     def __str__(self) -> str:
         return self.message

@@ -14,7 +14,7 @@ import anyio
 from ultra.service.asked import Asked
 from ultra.service.http import EVENT_STREAM, JSON, Reply
 from ultra.service.problems import Problem
-from ultra.service.shared_run import SharedRun
+from ultra.service.shared_run import SharedRun, portions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -94,11 +94,11 @@ async def answered(
         await run.beginning(settings.commit_after)
     else:
         await run.end()
-    if asked.streams and run.problem is None:
+    if asked.streams and (run.problem is None or run.refused is not None):
         follower.linger = 0.0  # no client asks again by itself once a stream has begun
         headers = {**EVENT_STREAM, "x-ultra-run-id": run.run_id}
-        return Reply(headers=headers, body=_stream(service, exchange.writer(asked, run), follower))
-    result, answer = _settled(run)
+        return Reply(headers=headers, body=_stream(service, exchange.writer(asked, run), follower, asked))
+    result, answer = _settled(run, asked)
     failed = dict.fromkeys(failure.model_name for failure in result.failures)
     headers = {
         "content-type": JSON,
@@ -110,8 +110,13 @@ async def answered(
     return Reply(headers=headers, body=exchange.whole(asked, run, result, answer))
 
 
-def _settled(run: SharedRun) -> tuple[OrchestrationResult, ModelResponse]:
-    """Return the result of a run that has ended, and its answer; raise its `Problem` if it failed."""
+def _settled(run: SharedRun, asked: Asked) -> tuple[OrchestrationResult, ModelResponse]:
+    """Return the result of a run that has ended, and its answer; raise its `Problem` if it failed.
+
+    If all have refused, it is the refusal, with the finish reason that tells it.
+    """
+    if run.refused is not None:
+        return run.refused.settled(run.run_id, run.ledger, asked.target.strategy)
     if run.problem is not None:
         raise run.problem
     result = run.result
@@ -121,7 +126,7 @@ def _settled(run: SharedRun) -> tuple[OrchestrationResult, ModelResponse]:
     return result, result.final_synthesis
 
 
-async def _stream(service: Service, writer: Writer, follower: Follower) -> AsyncIterator[bytes]:
+async def _stream(service: Service, writer: Writer, follower: Follower, asked: Asked) -> AsyncIterator[bytes]:
     """Yield the events of the stream. It follows the text as the writer of the run writes it."""
     run, place, settings = follower.run, follower.place, service.settings
     yield writer.begin()
@@ -139,15 +144,17 @@ async def _stream(service: Service, writer: Writer, follower: Follower) -> Async
         yield writer.alive(f"ultra {run.answered}/{run.asked}", settings.keepalive)
         silent_since = anyio.current_time()
     try:
-        result, answer = _settled(run)
-        rest = run.rest(place, answer.content)
+        result, answer = _settled(run, asked)
+        # A refusal is no whole answer, so what the reader has need not be its beginning.
+        refused_later = run.refused is not None and place.has_read
+        rest = "" if refused_later else run.rest(place, answer.content)
         if rest is None:
             text = "the model that wrote the answer failed in the middle of it, and another one was written"
             raise Problem(502, "server_error", "answer_replaced", text, paid=True)  # noqa: TRY301
     except Problem as problem:
         yield writer.failure(problem)
         return
-    if rest:
-        yield writer.text(rest)
+    for portion in portions(rest):
+        yield writer.text(portion)
     for event in writer.end(result, answer):
         yield event

@@ -1,4 +1,4 @@
-"""What the events of a run tell of its failures, and whether it has cost anything."""
+"""What the events of a run tell of its answers and failures, and whether it has cost anything."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ultra.messages.events import Chunk, ModelFailed, ModelResponded, ModelRetry
 
 if TYPE_CHECKING:
     from ultra.messages.events import Event
-    from ultra.messages.results import ModelFailure
+    from ultra.messages.results import ModelFailure, ModelResponse
 
 __all__ = ["Call", "Ledger", "call_of"]
 
@@ -17,9 +17,15 @@ Call = tuple[str, int, str, int]
 
 
 class Ledger:
-    """Keeps account of one run. `failures` are those of its models."""
+    """Keeps account of one run.
+
+    Attributes:
+        failures: those of its models.
+        answers: those of its models, by step and round.
+    """
 
     def __init__(self) -> None:
+        self.answers: dict[tuple[str, int], list[ModelResponse]] = {}
         self.failures: list[ModelFailure] = []
         self._open: set[Call] = set()
         self._paid = False
@@ -38,6 +44,7 @@ class Ledger:
                 self._open.add(call_of(event))
             case ModelResponded():
                 self._open.discard(call_of(event))
+                self.answers.setdefault((event.stage, event.round), []).append(event.response)
                 self._paid = self._paid or not event.response.cached
             case ModelFailed():
                 self._open.discard(call_of(event))

@@ -138,6 +138,7 @@ class ChatDelta(Struct, forbid_unknown_fields=True):
 
     role: Literal["assistant"] | UnsetType = UNSET
     content: str | UnsetType | None = UNSET
+    refusal: str | UnsetType = UNSET
     tool_calls: list[ChatToolCall] | UnsetType = UNSET
 
 

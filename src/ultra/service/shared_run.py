@@ -14,6 +14,7 @@ from ultra._support.log import get_logger
 from ultra.messages.events import Chunk, ModelResponded, StageStarted
 from ultra.service.ledger import Ledger, call_of
 from ultra.service.problems import Problem, problem_of
+from ultra.service.refusals import Refused, refused_by_all
 
 if TYPE_CHECKING:
     from ultra.messages.events import Event
@@ -21,12 +22,20 @@ if TYPE_CHECKING:
     from ultra.service.ledger import Call
     from ultra.service.metering import MeteredStream
 
-__all__ = ["ANSWER_STEPS", "Place", "SharedRun"]
+__all__ = ["ANSWER_STEPS", "Place", "SharedRun", "portions"]
 
 ANSWER_STEPS: Final = frozenset({"synthesis", "answer"})
 """The steps whose text is the answer of the run as soon as it is written."""
 
+_MOST_AT_ONCE: Final = 2**16
+"""Characters that a reader gets at once: as much waits for each that takes nothing."""
+
 _log = get_logger("ultra.service")
+
+
+def portions(text: str) -> list[str]:
+    """Return a text in parts that are sent one by one."""
+    return [text[start : start + _MOST_AT_ONCE] for start in range(0, len(text), _MOST_AT_ONCE)]
 
 
 class Place:
@@ -52,6 +61,8 @@ class SharedRun:
         created: when it began, in seconds of Unix time.
         result: what it came to, once it has ended well.
         problem: how it failed, once it has failed.
+        refused: how its models refused, if that is why it failed.
+        ledger: its answers and failures so far.
         asked, answered: how many models were asked, and have answered, before the answer is written.
         readers: how many requests follow it.
     """
@@ -61,12 +72,14 @@ class SharedRun:
         self.created = int(time.time())
         self.result: OrchestrationResult | None = None
         self.problem: Problem | None = None
+        self.refused: Refused | None = None
+        self.ledger = Ledger()
         self.asked = 0
         self.answered = 0
         self.readers = 0
         self._stream = stream
         self._is_single = is_single
-        self._ledger = Ledger()
+        self._asked: tuple[str, ...] = ()
         self._texts: list[list[str]] = [[]]  # versions of the answer; a later one is written after a failure
         self._writer: Call | None = None
         self._holds_text = holds_text
@@ -112,22 +125,24 @@ class SharedRun:
     @property
     def paid(self) -> bool:
         """Whether a call of it may have cost money."""
-        return self._ledger.paid
+        return self.ledger.paid
 
     def _fail(self, error: Exception) -> None:
-        self.problem = problem_of(error, self._ledger.failures, paid=self.paid, single=self._is_single)
+        self.refused = refused_by_all(error, self.ledger.failures, self._asked)
+        self.problem = problem_of(error, self.ledger.failures, paid=self.paid, single=self._is_single)
         if self.problem.status == 500:  # noqa: PLR2004 - of HTTP
             _log.error("run failed", run_id=self.run_id, exc_info=error)
 
     def _take(self, event: Event) -> None:
-        self._ledger.take(event)
+        self.ledger.take(event)
         match event:
             case Chunk() if event.stage in ANSWER_STEPS and self._one_writes and not self._holds_text:
                 self._add(event)
             case StageStarted() if event.stage in ANSWER_STEPS:
+                self._asked = event.models
                 self._one_writes = event.asks == "first" or len(event.models) == 1
             case StageStarted():
-                self.asked, self.answered = len(event.models), 0
+                self._asked, self.asked, self.answered = event.models, len(event.models), 0
             case ModelResponded() if event.stage not in ANSWER_STEPS:
                 self.answered += 1
             case _:
@@ -139,13 +154,13 @@ class SharedRun:
             self._texts.append([])
         self._writer = writer
         if chunk.text:
-            self._texts[-1].append(chunk.text)
+            self._texts[-1] += portions(chunk.text)
             self._tell()
 
     # --- those who follow it -----------------------------------------------------------------------------
 
     def read(self, place: Place) -> str:
-        """Return the text of the answer that came since the reader was here; it moves on.
+        """Return the next text of the answer that came since the reader was here; it moves on.
 
         Text of a later version is not returned to a reader who has read an earlier one: see `rest`.
         """
@@ -155,9 +170,11 @@ class SharedRun:
         pieces = self._texts[place.version]
         if place.version != newest or place.pieces == len(pieces):
             return ""
-        text = "".join(pieces[place.pieces :])
-        place.pieces = len(pieces)
-        return text
+        begin, length = place.pieces, 0
+        while place.pieces < len(pieces) and length < _MOST_AT_ONCE:
+            length += len(pieces[place.pieces])
+            place.pieces += 1
+        return "".join(pieces[begin : place.pieces])
 
     def rest(self, place: Place, whole: str) -> str | None:
         """Return what is missing to the `whole` answer; None: the reader has read what is no part of it."""

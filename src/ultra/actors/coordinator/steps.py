@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from ultra.actors.coordinator.reading import candidate_name
 from ultra.actors.model.messages import LocalRequest
 from ultra.actors.model.spending import Spent
+from ultra.clients.checked_answers import refusal_of
 from ultra.clients.plain_values import plain_usage
 from ultra.errors import AllAttemptsFailed, DeadlineExceeded, ModelError, text_of
 from ultra.messages.events import Chunk, ModelRetrying, StageCompleted
@@ -79,6 +80,7 @@ class OpenStep:
             response_time=response_time,
             usage=spent.usage,
             cost=spent.cost,
+            refusal=refusal_of(cause),
         )
         self.failures.append(failure)
         return failure

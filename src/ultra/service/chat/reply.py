@@ -9,6 +9,7 @@ import msgspec
 from ultra.service.event_stream import comment, data_event
 from ultra.service.exchange import Writer
 from ultra.service.extension import summary
+from ultra.service.refusals import words_of_refusal
 from ultra.service.usage import total_usage, usage_as_openai
 
 if TYPE_CHECKING:
@@ -40,10 +41,12 @@ _FINISH: Final[Mapping[FinishReason | None, str]] = {
 def completion(chat: ChatRun, run: SharedRun, result: OrchestrationResult, answer: ModelResponse) -> bytes:
     """Return the body of a whole completion."""
     calls = [_tool_call(answer, number) for number in range(len(answer.tool_calls))]
-    message: dict[str, Any] = {"role": "assistant", "content": answer.content or (None if calls else "")}
+    refusal = words_of_refusal(run)
+    empty = None if calls or refusal else ""
+    message: dict[str, Any] = {"role": "assistant", "content": answer.content or empty}
     if calls:
         message["tool_calls"] = calls
-    message["refusal"] = None
+    message["refusal"] = refusal
     choice = {"index": 0, "message": message, "finish_reason": _finish(answer), "logprobs": None}
     body = {
         "id": f"chatcmpl-{run.run_id}",
@@ -64,6 +67,7 @@ class Chunks(Writer):
 
     def __init__(self, chat: ChatRun, run: SharedRun) -> None:
         self._chat = chat
+        self._run = run
         self._head = {
             "id": f"chatcmpl-{run.run_id}",
             "object": "chat.completion.chunk",
@@ -89,6 +93,9 @@ class Chunks(Writer):
             self._chunk({"tool_calls": [{"index": number, **_tool_call(answer, number)}]})
             for number in range(len(answer.tool_calls))
         ]
+        refusal = words_of_refusal(self._run)
+        if refusal is not None:
+            events.append(self._chunk({"refusal": refusal}))
         if self._chat.extension is not None:
             told = summary(result, self._chat.extension.fields, self._chat.target.strategy)
             events.append(self._chunk({}, ultra=told))

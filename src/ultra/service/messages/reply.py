@@ -13,6 +13,7 @@ from ultra.service.event_stream import named_event
 from ultra.service.exchange import Writer
 from ultra.service.extension import summary
 from ultra.service.reasoning import sealed
+from ultra.service.refusals import words_of_refusal
 from ultra.service.usage import total_usage
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def message(asked: MessageRun, run: SharedRun, result: OrchestrationResult, answ
     body = _head(asked, run) | {
         "content": content,
         "stop_reason": _stop_reason(answer),
+        **_stop_details(run),
         "usage": _usage(total_usage(result)),
     }
     return _encode(body | _extension(asked, result))
@@ -61,6 +63,7 @@ class MessageEvents(Writer):
 
     def __init__(self, asked: MessageRun, run: SharedRun) -> None:
         self._asked = asked
+        self._run = run
         self._head = _head(asked, run)
         self._blocks = 0
         self._is_in_text = False
@@ -96,7 +99,11 @@ class MessageEvents(Writer):
             yield self._stop()
         yield _event(
             "message_delta",
-            delta={"stop_reason": _stop_reason(answer), "stop_sequence": None},
+            delta={
+                "stop_reason": _stop_reason(answer),
+                "stop_sequence": None,
+                **_stop_details(self._run),
+            },
             usage=_usage(total_usage(result)),
             **_extension(self._asked, result),
         )
@@ -171,6 +178,13 @@ def _stop_reason(answer: ModelResponse) -> str:
     if answer.tool_calls and answer.finish_reason in {None, "stop"}:
         return "tool_use"
     return _STOP[answer.finish_reason]
+
+
+def _stop_details(run: SharedRun) -> dict[str, Any]:
+    """Return the field that tells more of a refusal."""
+    if run.refused is None:
+        return {}
+    return {"stop_details": {"type": "refusal", "category": None, "explanation": words_of_refusal(run)}}
 
 
 def _extension(asked: MessageRun, result: OrchestrationResult) -> dict[str, Any]:

@@ -13,10 +13,10 @@ from ultra.service.responses.items import (
     call_item,
     ended,
     message_item,
+    message_parts,
     panel_item,
     reasoning_item,
     status_of,
-    text_part,
 )
 from ultra.service.responses.request import ResponseRequest, ResponseRun, read_response
 
@@ -35,7 +35,7 @@ def whole_response(
     """Return the response of a run that has given an answer."""
     output = [reasoning_item(asked, run, *each) for each in enumerate(answer.reasoning_parts)]
     if answer.content or not answer.tool_calls:
-        output.append(message_item(run, status_of(answer), text_part(answer.content)))
+        output.append(message_item(run, status_of(answer, run), *message_parts(answer, run)))
     output += [call_item(run, *each) for each in enumerate(answer.tool_calls)]
     panel = panel_item(asked, run, result)
     if panel is not None:

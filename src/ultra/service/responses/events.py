@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ultra.service.event_stream import comment, named_event
 from ultra.service.exchange import Writer
+from ultra.service.refusals import words_of_refusal
 from ultra.service.responses.items import (
     call_item,
     ended,
@@ -13,6 +14,7 @@ from ultra.service.responses.items import (
     message_item,
     panel_item,
     reasoning_item,
+    refusal_part,
     response_object,
     status_of,
     text_part,
@@ -41,6 +43,7 @@ class ResponseEvents(Writer):
         self._numbers = 0
         self._said: list[str] = []
         self._is_in_message = False
+        self._is_in_text = False
 
     def begin(self) -> bytes:
         """Return the two events with which every response begins."""
@@ -55,9 +58,9 @@ class ResponseEvents(Writer):
 
     def text(self, text: str) -> bytes:
         """Return a piece of the text, ahead of which its message begins if it is the first."""
-        begun = b"" if self._is_in_message else self._begin_message()
+        begun = b"" if self._is_in_message else self._begin_message() + self._begin_text()
         self._said.append(text)
-        return begun + self._part_event("response.output_text.delta", delta=text, logprobs=[])
+        return begun + self._part_event(0, "response.output_text.delta", delta=text, logprobs=[])
 
     def end(self, result: OrchestrationResult, answer: ModelResponse) -> Iterator[bytes]:
         """Yield the end of the text, what the writer thought, calls of tools, and the whole response."""
@@ -69,6 +72,8 @@ class ResponseEvents(Writer):
             yield from self._reasoning(number, part)
         if not said_all and not answer.tool_calls:  # nothing was said; clients look for a message yet
             yield self._begin_message()
+            if words_of_refusal(self._run) is None:
+                yield self._begin_text()
             yield self._end_message(answer)
         for number, call in enumerate(answer.tool_calls):
             yield from self._call(number, call)
@@ -94,19 +99,30 @@ class ResponseEvents(Writer):
 
     def _begin_message(self) -> bytes:
         self._is_in_message = True
-        return self._added(message_item(self._run, "in_progress")) + self._part_event(
-            "response.content_part.added", part=text_part("")
-        )
+        return self._added(message_item(self._run, "in_progress"))
+
+    def _begin_text(self) -> bytes:
+        self._is_in_text = True
+        return self._part_event(0, "response.content_part.added", part=text_part(""))
 
     def _end_message(self, answer: ModelResponse) -> bytes:
         self._is_in_message = False
-        text = "".join(self._said)
-        item = message_item(self._run, status_of(answer), text_part(text))
-        return (
-            self._part_event("response.output_text.done", text=text, logprobs=[])
-            + self._part_event("response.content_part.done", part=text_part(text))
-            + self._done(item)
-        )
+        parts: list[dict[str, Any]] = []
+        events = b""
+        if self._is_in_text:
+            text = "".join(self._said)
+            parts.append(text_part(text))
+            events += self._part_event(0, "response.output_text.done", text=text, logprobs=[])
+            events += self._part_event(0, "response.content_part.done", part=parts[0])
+        words = words_of_refusal(self._run)
+        if words is not None:
+            number = len(parts)
+            parts.append(refusal_part(words))
+            events += self._part_event(number, "response.content_part.added", part=refusal_part(""))
+            events += self._part_event(number, "response.refusal.delta", delta=words)
+            events += self._part_event(number, "response.refusal.done", refusal=words)
+            events += self._part_event(number, "response.content_part.done", part=parts[-1])
+        return events + self._done(message_item(self._run, status_of(answer, self._run), *parts))
 
     def _reasoning(self, number: int, part: ReasoningPart) -> Iterator[bytes]:
         item = reasoning_item(self._asked, self._run, number, part)
@@ -138,9 +154,9 @@ class ResponseEvents(Writer):
         self.output.append(item)
         return self._event("response.output_item.done", output_index=len(self.output) - 1, item=item)
 
-    def _part_event(self, kind: str, **fields: object) -> bytes:
-        item_id = f"msg_{self._run.run_id}"
-        return self._event(kind, item_id=item_id, output_index=len(self.output), content_index=0, **fields)
+    def _part_event(self, number: int, kind: str, **fields: object) -> bytes:
+        at = {"item_id": f"msg_{self._run.run_id}", "output_index": len(self.output), "content_index": number}
+        return self._event(kind, **at, **fields)
 
     def _event(self, kind: str, **fields: object) -> bytes:
         number, self._numbers = self._numbers, self._numbers + 1

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ultra.service.extension import summary
 from ultra.service.reasoning import sealed
+from ultra.service.refusals import words_of_refusal
 from ultra.service.usage import total_usage
 
 if TYPE_CHECKING:
@@ -16,8 +17,17 @@ if TYPE_CHECKING:
     from ultra.service.responses.request import ResponseRun
     from ultra.service.shared_run import SharedRun
 
-__all__ = ["call_item", "ended", "failed", "message_item", "panel_item", "reasoning_item", "response_object"]
-__all__ += ["status_of", "text_part"]
+__all__ = [
+    "call_item",
+    "ended",
+    "failed",
+    "message_item",
+    "message_parts",
+    "panel_item",
+    "reasoning_item",
+    "response_object",
+]
+__all__ += ["refusal_part", "status_of", "text_part"]
 
 Status = Literal["in_progress", "completed", "incomplete"]
 
@@ -49,8 +59,9 @@ def ended(
     output: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """Return the response of a run that has given an answer, which may have been cut."""
-    status = status_of(answer)
-    reason = "content_filter" if answer.finish_reason == "content_filter" else "max_output_tokens"
+    status = status_of(answer, run)
+    stopped = answer.finish_reason in {"content_filter", "refusal"}
+    reason = "content_filter" if stopped else "max_output_tokens"
     more: dict[str, Any] = {}
     if asked.extension is not None:
         more["ultra"] = summary(result, asked.extension.fields, asked.target.strategy)
@@ -76,14 +87,29 @@ def failed(
     return response_object(asked, run, status="failed", error=error, output=output)
 
 
-def status_of(answer: ModelResponse) -> Literal["completed", "incomplete"]:
-    """Return whether an answer is whole; one that was refused is."""
-    return "incomplete" if answer.finish_reason in {"length", "content_filter", "other"} else "completed"
+def status_of(answer: ModelResponse, run: SharedRun) -> Literal["completed", "incomplete"]:
+    """Return whether an answer is whole; a refusal of the model's, in words, is."""
+    if answer.finish_reason == "refusal" and words_of_refusal(run) is not None:
+        return "completed"
+    return "completed" if answer.finish_reason in {None, "stop", "tool_calls"} else "incomplete"
 
 
 def text_part(text: str) -> dict[str, Any]:
     """Return a part of a message."""
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+
+
+def refusal_part(words: str) -> dict[str, Any]:
+    """Return the part of a message that refuses."""
+    return {"type": "refusal", "refusal": words}
+
+
+def message_parts(answer: ModelResponse, run: SharedRun) -> list[dict[str, Any]]:
+    """Return the parts of the message: its text, and the words by which it is refused."""
+    words = words_of_refusal(run)
+    if words is None:
+        return [text_part(answer.content)]
+    return [*([text_part(answer.content)] if answer.content else ()), refusal_part(words)]
 
 
 def message_item(run: SharedRun, status: Status, *parts: dict[str, Any]) -> dict[str, Any]:
