@@ -14,6 +14,7 @@ import termios
 from contextlib import asynccontextmanager, suppress
 from fcntl import ioctl
 from functools import cache
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import trio
@@ -38,7 +39,16 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """The variables that the program sees: no keys, proxies or terminal settings of the developer's."""
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     nowhere = dict.fromkeys(("XDG_CONFIG_HOME", "XDG_STATE_HOME"), "/dev/null")  # nor their own files
+    nowhere["XDG_DATA_HOME"] = data_folder()
     return {"PYTHONUTF8": "1", "TERM": "xterm-256color", **nowhere, **kept, **(extra or {})}
+
+
+@cache
+def data_folder() -> str:
+    """The folder of the journal of programs that are given no other: of this run of the tests, and empty."""
+    folder = TemporaryDirectory(prefix="ultra-tests-")
+    atexit.register(folder.cleanup)
+    return folder.name
 
 
 async def run_ultra(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from ultra.cli.answer_file import AnswerFile
 from ultra.cli.asking import Asker
 from ultra.cli.chat_input import open_input
+from ultra.cli.history import Asked, History
 from ultra.cli.json_output import document, reporting_errors
 from ultra.cli.logs import configure_logs
 from ultra.cli.output import tell, write
@@ -53,7 +54,8 @@ class Chat:
         self._first = question
         self._output = output
         self._asker = Asker.of(question)
-        self._messages: list[ChatMessage] = []
+        self._history = History.of(self._asker, question, by="chat")
+        self._messages: list[ChatMessage] = list(question.earlier)
         self._last: str | None = None
 
     def run(self) -> int:
@@ -128,15 +130,20 @@ class Chat:
         conversation = [*self._messages, ChatMessage("user", text)]
         view = open_view(self._output)
         results: list[OrchestrationResult] = []
+        self._history.asked = Asked.of(self._question)
 
         async def ask() -> None:
             # Not entered: the call starts the actors and stops them, and an orchestrator is entered but once.
-            results.append(await follow(self._asker.stream(self._question, conversation), view))
+            stream = self._asker.stream(self._question, conversation)
+            results.append(await follow(stream, view, self._history))
 
-        if run_until_signalled(partial(ask)) is not None or not results:
-            tell("stopped; /retry asks again")
-            return
-        view.conclude(results[0])
+        try:
+            if run_until_signalled(partial(ask)) is not None or not results:
+                tell("stopped; /retry asks again")
+                return
+            view.conclude(results[0])
+        finally:
+            run_until_signalled(self._history.write)  # when the answer is there
         answer = results[0].final_synthesis
         if answer is not None:
             self._messages = [*conversation, ChatMessage("assistant", answer_text(answer))]
@@ -195,6 +202,7 @@ class Chat:
 
     def _new(self, _: str) -> None:
         self._messages, self._last = [], None
+        self._history.conversation = None
         write("a new conversation")
 
     def _save(self, rest: str) -> None:
