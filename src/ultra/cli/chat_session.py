@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from ultra.cli.answer_file import AnswerFile
 from ultra.cli.asking import Asker
+from ultra.cli.attachments import kind_of, paths_from, read_attachment, with_attachments
 from ultra.cli.chat_input import open_input
 from ultra.cli.history import Asked, History
 from ultra.cli.json_output import document, reporting_errors
@@ -19,7 +20,7 @@ from ultra.cli.report import answer_text
 from ultra.cli.session import follow, open_view
 from ultra.cli.signals import run_until_signalled
 from ultra.errors import BadCall, UltraError
-from ultra.messages.chat import ChatMessage
+from ultra.messages.chat import ChatMessage, TextPart
 from ultra.strategies.catalog import load_strategy, strategy_names
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from ultra.cli.arguments import Question
     from ultra.cli.session import Output
+    from ultra.messages.chat import Part
     from ultra.messages.results import OrchestrationResult
 
 __all__ = ["COMMANDS", "Chat"]
@@ -35,6 +37,7 @@ COMMANDS: Final = {
     "/models": "[NAME ...]: whom you talk with; with names, only these; with 'all', all of them",
     "/strategy": "[NAME]: how answers are merged; with 'default', as at the beginning",
     "/ensemble": "[NAME]: the ensemble that is asked; with 'none', the models",
+    "/attach": "[FILE]: let an image, a PDF or a text go with the next question; with 'none', nothing",
     "/retry": ": ask the last question again, without its answer",
     "/new": ": begin a new conversation",
     "/save": "FILE: write the conversation to a file, as Markdown, or as JSON to FILE.json",
@@ -56,7 +59,8 @@ class Chat:
         self._asker = Asker.of(question)
         self._history = History.of(self._asker, question, by="chat")
         self._messages: list[ChatMessage] = list(question.earlier)
-        self._last: str | None = None
+        self._attached: dict[str, Part] = {}  # what goes with the next question, by its name
+        self._last: ChatMessage | None = None
 
     def run(self) -> int:
         """Take questions and commands until the user ends it, and return the exit code."""
@@ -88,7 +92,7 @@ class Chat:
         if not line:
             return True
         if not line.startswith("/"):
-            self._ask(line)
+            self._ask(self._question_of(line))
             return True
         name, _, rest = line.partition(" ")
         if name in {"/quit", "/exit"}:
@@ -97,6 +101,7 @@ class Chat:
             "/models": self._models,
             "/strategy": self._strategy,
             "/ensemble": self._ensemble,
+            "/attach": self._attach,
             "/retry": self._retry,
             "/new": self._new,
             "/save": self._save,
@@ -121,13 +126,20 @@ class Chat:
             "/strategy": ["default", *strategy_names()],
             "/ensemble": ["none", *orchestrator.get_ensembles()],
         }.get(name, [])
+        if name in {"/attach", "/save"}:
+            yield from (f"{name} {path}" for path in paths_from(rest))
+            return
         before, _, word = rest.rpartition(" ")
         start = f"{name} {before} " if before else f"{name} "
         yield from (f"{start}{choice}" for choice in choices if choice.startswith(word))
 
-    def _ask(self, text: str) -> None:
-        self._last = text
-        conversation = [*self._messages, ChatMessage("user", text)]
+    def _question_of(self, text: str) -> ChatMessage:
+        parts, self._attached = tuple(self._attached.values()), {}
+        return ChatMessage("user", (TextPart(text), *parts) if parts else text)
+
+    def _ask(self, question: ChatMessage) -> None:
+        self._last = question
+        conversation = [*self._messages, question]
         view = open_view(self._output)
         results: list[OrchestrationResult] = []
         self._history.asked = Asked.of(self._question)
@@ -151,7 +163,7 @@ class Chat:
     def _retry(self, _: str) -> None:
         if self._last is None:
             raise BadCall("nothing was asked yet")
-        if len(self._messages) > 1 and self._messages[-2].text == self._last:
+        if len(self._messages) > 1 and self._messages[-2] == self._last:
             del self._messages[-2:]
         before = self._question
         self._question = replace(before, use_cache=False)  # or the answer would be the same
@@ -200,8 +212,16 @@ class Chat:
         current = self._question.ensemble or self._asker.ensemble or "none"
         write(one_line(f"ensemble: {current}; there are {', '.join(known) or 'none'}"))
 
+    def _attach(self, rest: str) -> None:
+        if rest == "none":
+            self._attached = {}
+        elif rest:
+            self._attached[rest] = read_attachment(rest)
+        names = ", ".join(f"{name} ({kind_of(part)})" for name, part in self._attached.items())
+        write(one_line(f"with the next question: {names or 'nothing'}"))
+
     def _new(self, _: str) -> None:
-        self._messages, self._last = [], None
+        self._messages, self._last, self._attached = [], None, {}
         self._history.conversation = None
         write("a new conversation")
 
@@ -211,7 +231,7 @@ class Chat:
         path = Path(rest).expanduser()
         if path.exists():
             raise BadCall(f"{path} is there already; give another name")
-        turns = [(message.role, message.text) for message in self._messages]
+        turns = [(message.role, with_attachments(message)) for message in self._messages]
         if path.suffix == ".json":
             text = document([{"role": role, "content": content} for role, content in turns])
         else:
