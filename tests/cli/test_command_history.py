@@ -10,16 +10,20 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio
+from msgspec.structs import replace
 
 from helpers.chat_server import ChatServer, Script, chat_server
 from helpers.command_line import ended, interrupt, run_ultra, ultra_running
 from ultra.cli import history
+from ultra.cli.kept_text import SecretFilter
 from ultra.config.history import HistoryConfig
-from ultra.messages.request import ModelRequest
+from ultra.messages.options import RunOptions
+from ultra.messages.request import ModelRequest, SamplingOptions
 from ultra.messages.runs import RunSpec, StrategySpec
-from ultra.stores.journal_contract import Retention
+from ultra.stores.journal_contract import Retention, RunRecord
 from ultra.stores.journal_sqlite import SqliteJournal
 
 ONE = ("-m", "openai:first", "--strategy", "best_of")
@@ -265,6 +269,22 @@ async def test_no_key_is_in_the_file(home: Path) -> None:
     assert key.encode() not in data
     assert made_up.encode() not in data
     assert json.loads(shown.stdout)["result"]["final_synthesis"]["content"] == "The key is ***, is it not?"
+
+
+def test_options_keep_no_text_under_the_name_of_a_key() -> None:
+    options = SamplingOptions(
+        max_tokens=5, extra={"extra_headers": {"Authorization": "Bearer x"}, "top_k": 3}
+    )
+    spec = replace(_spec(), request=ModelRequest.of("?", options=options))
+    record = RunRecord(run_id="r", spec=replace(spec, options=RunOptions(sampling=options)))
+
+    kept = SecretFilter([])(record)
+    assert kept.spec.request.options.given() == {
+        "max_tokens": 5,
+        "top_k": 3,
+        "extra_headers": {"Authorization": "***"},
+    }
+    assert "Bearer" not in msgspec.json.encode(kept).decode()
 
 
 async def test_the_retention_of_the_configuration_holds(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

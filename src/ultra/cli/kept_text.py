@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ultra.config.configuration import Configuration
+    from ultra.messages.runs import RunSpec
 
 __all__ = ["SecretFilter", "known_secrets"]
 
@@ -75,15 +76,16 @@ class SecretFilter:
         return value
 
 
-def _without_keys(spec: Any) -> Any:  # noqa: ANN401 - a RunSpec
-    """Return a spec whose options have no values under names that are those of keys."""
-    request, options = spec.request, spec.options
-    extra = _hidden(request.options.extra)
-    return replace(
-        spec,
-        request=replace(request, options=replace(request.options, extra=extra)),
-        options=replace(options, sampling=replace(options.sampling, extra=_hidden(options.sampling.extra))),
-    )
+def _without_keys(spec: RunSpec) -> RunSpec:
+    """Return a spec whose options have no texts under names that are those of keys."""
+    sampling = _shown(spec.request.options)
+    return replace(spec, request=replace(spec.request, options=sampling), options=_shown(spec.options))
+
+
+def _shown(options: T) -> T:
+    plain = msgspec.to_builtins(options)
+    hidden = _hidden(plain)
+    return options if hidden == plain else msgspec.convert(hidden, type(options))
 
 
 def _hidden(value: Any) -> Any:  # noqa: ANN401 - any plain value
