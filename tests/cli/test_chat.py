@@ -155,6 +155,24 @@ async def test_on_a_terminal_ctrl_c_stops_the_answer_and_the_chat_goes_on(tmp_pa
     assert history.stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.parametrize(("columns", "lines"), [(100, 30), (60, 20)])
+async def test_on_a_terminal_the_help_breaks_between_words(tmp_path: Path, columns: int, lines: int) -> None:
+    async with chat_server() as server:
+        env = {**server.environment, "XDG_STATE_HOME": str(tmp_path), "PROMPT_TOOLKIT_NO_CPR": "1"}
+        async with ultra_on_terminal(*ONE, env=env, columns=columns, lines=lines) as terminal:
+            await terminal.wait_for("\x1b[?2004h")  # it reads
+            await terminal.type("/help\r")
+            await terminal.wait_for("Ctrl-C stops")
+            await terminal.type("/quit\r")
+            assert await terminal.wait() == 0
+
+    rows = terminal.screen.all_rows
+    text = " ".join(" ".join(rows).split())
+    assert "/strategy [NAME] how answers are merged; with 'default', as at the beginning" in text
+    (row,) = [row for row in rows if row.startswith("/save")]
+    assert len(row) < columns
+
+
 @pytest.mark.parametrize(
     ("line", "completed"),
     [

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+import textwrap
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -244,10 +247,14 @@ class Chat:
 
     def _help(self, _: str) -> None:
         for name, told in COMMANDS.items():
-            usage, _, meaning = told.partition(": ")
-            write(
-                f"{f'{name} {usage}'.strip():22} {meaning}"
-                if usage
-                else f"{name:22} {told.removeprefix(': ')}"
-            )
-        write("Enter sends, Alt-Enter starts a new line, Ctrl-C stops an answer.")
+            usage, _, meaning = told.partition(": ") if not told.startswith(": ") else ("", "", told[2:])
+            write(*_wrapped(f"{f'{name} {usage}'.strip():22} {meaning}", indent=23))
+        write(*_wrapped("Enter sends, Alt-Enter starts a new line, Ctrl-C stops an answer.", indent=0))
+
+
+def _wrapped(text: str, indent: int) -> list[str]:
+    """Return the lines of a text on a terminal; a pipe gets it as it is."""
+    if not sys.stdout.isatty():
+        return [text]
+    width = shutil.get_terminal_size().columns - 1
+    return textwrap.wrap(text, max(width, 20), subsequent_indent=" " * (indent if width > 2 * indent else 2))

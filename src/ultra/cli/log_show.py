@@ -13,6 +13,7 @@ from ultra.cli.journal import default_journal, described, find_run, with_journal
 from ultra.cli.json_output import document, write_document
 from ultra.cli.log_table import row_of
 from ultra.cli.output import tell, write
+from ultra.cli.plain_view import PlainView
 from ultra.cli.printable_text import block, one_line
 from ultra.cli.report import answer_text
 from ultra.cli.session import open_view
@@ -84,6 +85,8 @@ async def _show(run: _Run, output: Output) -> None:
     view = open_view(output)
     if not isinstance(view, FinalView):
         _write_head(run.record)
+    if isinstance(view, PlainView):
+        write("")  # a live view begins with one
     with view:
         for event in run.events:
             view.show(event)
@@ -98,9 +101,9 @@ async def _show(run: _Run, output: Output) -> None:
 def _write_head(record: RunRecord) -> None:
     row = row_of(record, None)
     when = row.created.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    write(one_line(f"{row.run_id}  {when}  {row.strategy}  {row.asked}"))
+    write(f"{row.run_id}  {when}", one_line(f"{row.strategy} of {row.asked}"))
     messages = record.spec.request.messages
     earlier = sum(message.role in {"user", "assistant"} for message in messages) - 1
     if earlier > 0:
         write(f"(goes on with a conversation of {earlier} messages)")
-    write("", block(row.question), "")
+    write("", block(row.question))
