@@ -11,12 +11,14 @@ import trio
 from helpers.chat_server import Script, chat_server
 from helpers.command_line import run_ultra, ultra_on_terminal
 from ultra.cli.arguments import Question, RequestedModel
+from ultra.cli.attachments import paths_from
 from ultra.cli.chat_session import COMMANDS, Chat
 from ultra.cli.session import Output
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(600)
 ONE = ("chat", "-m", "openai:first", "--strategy", "vote")
 TWO = ("chat", "-m", "openai:first@2", "-m", "openai:second", "--strategy", "vote")
 
@@ -77,6 +79,47 @@ async def test_commands_choose_whom_to_ask_and_how_and_save_the_talk(tmp_path: P
     assert [len(server.scripts[name].requests) for name in ("first", "second")] == [1, 2]
 
 
+async def test_attachments_go_with_the_next_question_and_stay_in_the_conversation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dot.png").write_bytes(PNG)
+    (tmp_path / "notes.txt").write_text("Paris is large.")
+    (tmp_path / "program").write_bytes(b"\x7fELF\x00")
+    lines = [
+        *("/attach program", "/attach nothing.png", "/attach dot.png", "/attach none", "/attach"),
+        *("/attach dot.png", "/attach notes.txt", "What is on it?", "And what not?", "/retry"),
+        *("/save talk.md", "/quit"),
+    ]
+    async with chat_server() as server:
+        command = ("chat", "-m", "openai:gpt-4o-mini", "--strategy", "best_of")
+        done = await run_ultra(*command, env=server.environment, stdin="\n".join(lines).encode())
+
+    assert b"no known type" in done.stderr
+    assert b"nothing.png" in done.stderr
+    assert b"with the next question: nothing\n" in done.stdout
+    assert b"with the next question: dot.png (image, 1 kB), notes.txt (document, 1 kB)\n" in done.stdout
+    first, second, third = (request["messages"] for request in server.scripts["gpt-4o-mini"].requests)
+    assert [part["type"] for part in first[0]["content"]][:2] == ["text", "image_url"]
+    assert first[0]["content"][2]["file"]["filename"] == "notes.txt"
+    assert second[0] == third[0] == first[0]
+    assert second[-1] == third[-1] == {"role": "user", "content": "And what not?"}
+    assert "What is on it?\n\n(image, 1 kB, notes.txt)" in (tmp_path / "talk.md").read_text()
+
+
+def test_paths_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos" / "new").mkdir(parents=True)
+    for name in ("photos/one.png", "paper.pdf", ".hidden"):
+        (tmp_path / name).touch()
+
+    assert list(paths_from("")) == ["paper.pdf", "photos/"]
+    assert list(paths_from("pho")) == ["photos/"]
+    assert list(paths_from("photos/")) == ["photos/new/", "photos/one.png"]
+    assert list(paths_from(".h")) == [".hidden"]
+    assert list(paths_from("nowhere/")) == []
+
+
 async def test_an_error_ends_the_answer_and_not_the_chat() -> None:
     async with chat_server(first=Script(status=400)) as server:
         done = await run_ultra(*ONE, "--json", env=server.environment, stdin=b"Where?\nAnd why?\n")
@@ -112,6 +155,24 @@ async def test_on_a_terminal_ctrl_c_stops_the_answer_and_the_chat_goes_on(tmp_pa
     assert history.stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.parametrize(("columns", "lines"), [(100, 30), (60, 20)])
+async def test_on_a_terminal_the_help_breaks_between_words(tmp_path: Path, columns: int, lines: int) -> None:
+    async with chat_server() as server:
+        env = {**server.environment, "XDG_STATE_HOME": str(tmp_path), "PROMPT_TOOLKIT_NO_CPR": "1"}
+        async with ultra_on_terminal(*ONE, env=env, columns=columns, lines=lines) as terminal:
+            await terminal.wait_for("\x1b[?2004h")  # it reads
+            await terminal.type("/help\r")
+            await terminal.wait_for("Ctrl-C stops")
+            await terminal.type("/quit\r")
+            assert await terminal.wait() == 0
+
+    rows = terminal.screen.all_rows
+    text = " ".join(" ".join(rows).split())
+    assert "/strategy [NAME] how answers are merged; with 'default', as at the beginning" in text
+    (row,) = [row for row in rows if row.startswith("/save")]
+    assert len(row) < columns
+
+
 @pytest.mark.parametrize(
     ("line", "completed"),
     [
@@ -121,7 +182,7 @@ async def test_on_a_terminal_ctrl_c_stops_the_answer_and_the_chat_goes_on(tmp_pa
         ("/strategy syn", ["/strategy synthesize"]),
         ("/ensemble ", ["/ensemble none"]),
         ("Where", []),
-        ("/save ", []),
+        ("/att", ["/attach"]),
     ],
 )
 def test_commands_and_their_names_are_completed(line: str, completed: list[str]) -> None:

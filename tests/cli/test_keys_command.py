@@ -6,10 +6,12 @@ import json
 import os
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
+import trio
 
 from helpers.chat_server import chat_server
-from helpers.command_line import run_ultra, ultra_on_terminal
+from helpers.command_line import PATIENCE, run_ultra, ultra_on_terminal, ultra_running
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,6 +59,12 @@ async def test_a_key_is_kept_listed_used_and_deleted_and_never_shown(env: dict[s
         listed = await run_ultra("keys", "list", env=there)
         as_json = await run_ultra("keys", "list", "--json", env={**there, "OPENAI_API_KEY": "of-the-shell"})
         asked = await run_ultra("ask", "?", "-m", "openai:first", env=there)
+        models = await run_ultra("models", "--json", env=there)
+        async with ultra_running("serve", "--port", "0", env=there) as process:
+            assert process.stdout is not None
+            with trio.fail_after(PATIENCE):
+                url = (await process.stdout.receive_some()).decode().strip()
+            served = await trio.to_thread.run_sync(lambda: httpx.get(f"{url}/v1/models", trust_env=False))
         deleted = await run_ultra("keys", "delete", "openai", env=there)
         after = await run_ultra("ask", "?", "-m", "openai:first", env=there)
 
@@ -66,6 +74,9 @@ async def test_a_key_is_kept_listed_used_and_deleted_and_never_shown(env: dict[s
     assert row in json.loads(as_json.stdout)
     assert (asked.returncode, deleted.returncode, after.returncode) == (0, 0, 2), asked.stderr
     assert b"no key for openai" in after.stderr
+    ready = [each["name"] for each in json.loads(models.stdout) if each["available"]]
+    assert "openai" in ready
+    assert any(model["id"].startswith("openai/") for model in served.json()["data"])
     for done in (kept, listed, as_json, asked, deleted):
         assert KEY.encode() not in done.stdout + done.stderr
 

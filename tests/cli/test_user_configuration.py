@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
+import httpx
 import pytest
+import trio
 
 from helpers.chat_server import chat_server
-from helpers.command_line import run_ultra
+from helpers.command_line import PATIENCE, ended, run_ultra, ultra_running
 from ultra.config.file import ConfigurationFile
 from ultra.config.layers import load_layers
 from ultra.errors import ConfigError
@@ -117,3 +120,75 @@ def test_an_error_names_the_file_that_it_is_in(tmp_path: Path) -> None:
 def test_a_default_ensemble_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"run\.ensemble: found 'c'; allowed are: none"):
         load_layers(layers(tmp_path, '[run]\nensemble = "c"\n[models.a]\nmodel = "vllm:x"\n'))
+
+
+async def test_models_lists_those_of_the_configurations_and_their_ensembles(own: Path) -> None:
+    Path("ultra.toml").write_text('[models.c]\nmodel = "openai:third"\n[models.d]\nmodel = "nobody:x"\n')
+    async with chat_server() as server:
+        env = {**server.environment, **home(own)}
+        done = await run_ultra("models", env=env)
+        document = await run_ultra("models", "--json", env=env)
+
+    lines = {line.split()[0]: " ".join(line.split()) for line in done.stdout.decode().splitlines()}
+    assert lines["a"] == "a ready --models a openai:first, asked where you name it"
+    assert lines["c"] == "c ready --models c openai:third"
+    assert lines["d"].startswith("d no --models d ultra.toml:3: ")
+    assert lines["pair"] == "pair ready -e pair a, b"
+    assert lines["openai"].startswith("openai ready openai:")
+    found = json.loads(document.stdout)
+    kinds = {(each["kind"], each["name"]): each["available"] for each in found}
+    assert [kinds[each] for each in (("model", "a"), ("ensemble", "one"), ("provider", "openai"))] == [
+        True
+    ] * 3
+    assert not kinds["model", "d"]
+
+
+async def test_models_tells_of_a_configuration_that_it_cannot_use_and_lists_the_rest(own: Path) -> None:
+    Path("ultra.toml").write_text('[models.c]\nmodel = "openai:third"\nbase_url = "http://127.0.0.1:9"\n')
+    done = await run_ultra("models", env=home(own))
+
+    assert done.returncode == 0
+    assert b"neither named nor trusted" in done.stderr
+    assert b"openai" in done.stdout
+
+
+@pytest.mark.parametrize("with_project", [False, True])
+async def test_serve_offers_what_the_user_has_and_the_project(
+    own: Path,
+    with_project: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    if with_project:
+        Path("ultra.toml").write_text('[models.c]\nmodel = "openai:third"\n')
+    async with chat_server() as server:
+        env = {**server.environment, **home(own)}
+        async with ultra_running("serve", "--port", "0", env=env) as process:
+            assert process.stdout is not None
+            with trio.fail_after(PATIENCE):
+                url = (await process.stdout.receive_some()).decode().strip()
+            async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=PATIENCE) as client:
+                names = [model["id"] for model in (await client.get("/v1/models")).json()["data"]]
+                question = {"model": "ultra", "messages": [{"role": "user", "content": "?"}]}
+                answer = await client.post("/v1/chat/completions", json=question)
+            process.send_signal(signal.SIGTERM)
+            code, errors = await ended(process)
+
+    assert (code, answer.status_code) == (0, 200)
+    assert {*names} == {"pair", "one", "ultra", "a", "b", *(["c"] if with_project else [])}
+    assert {*server.scripts} == ({"third"} if with_project else {"first", "second"})
+    assert f"using {'ultra.toml and ' if with_project else ''}{own}" in errors
+
+
+async def test_serve_takes_what_is_usable_where_the_users_file_has_no_models(own: Path) -> None:
+    own.write_text("[history]\nenabled = false\n")
+    async with (
+        chat_server() as server,
+        ultra_running("serve", "--port", "0", env={**server.environment, **home(own)}) as process,
+    ):
+        assert process.stdout is not None
+        with trio.fail_after(PATIENCE):
+            url = (await process.stdout.receive_some()).decode().strip()
+        async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=PATIENCE) as client:
+            names = [model["id"] for model in (await client.get("/v1/models")).json()["data"]]
+
+    assert names[0] == "ultra"
+    assert names[1].startswith("openai/")

@@ -13,15 +13,17 @@ import sys
 import termios
 from contextlib import asynccontextmanager, suppress
 from fcntl import ioctl
-from functools import cache
+from functools import cache, partial
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import trio
 
+from helpers.screen import Screen
 from helpers.warm_python import WarmPython
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
 ULTRA = (sys.executable, "-c", "import sys; from ultra.cli import main; sys.exit(main())")
 
@@ -38,7 +40,16 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """The variables that the program sees: no keys, proxies or terminal settings of the developer's."""
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     nowhere = dict.fromkeys(("XDG_CONFIG_HOME", "XDG_STATE_HOME"), "/dev/null")  # nor their own files
+    nowhere["XDG_DATA_HOME"] = data_folder()
     return {"PYTHONUTF8": "1", "TERM": "xterm-256color", **nowhere, **kept, **(extra or {})}
+
+
+@cache
+def data_folder() -> str:
+    """The folder of the journal of programs that are given no other: of this run of the tests, and empty."""
+    folder = TemporaryDirectory(prefix="ultra-tests-")
+    atexit.register(folder.cleanup)
+    return folder.name
 
 
 async def run_ultra(
@@ -111,10 +122,11 @@ def interrupt(process: trio.Process, number: int = signal.SIGINT) -> None:
 
 
 class Terminal:
-    """`ultra` on a pseudo-terminal; `output` is all that it has written to it."""
+    """`ultra` on a pseudo-terminal; `output` is all that it has written to it, `screen` what stands there."""
 
-    def __init__(self, process: trio.Process, master: int) -> None:
+    def __init__(self, process: trio.Process, master: int, screen: Screen) -> None:
         self.process = process
+        self.screen = screen
         self.output = ""
         self._master = trio.lowlevel.FdStream(master)
         self._decoder = codecs.getincrementaldecoder("utf-8")()
@@ -124,6 +136,26 @@ class Terminal:
         with trio.fail_after(PATIENCE):
             while text not in self.output:
                 assert await self._read(), f"it ended without writing {text!r}, but:\n{self.output}"
+
+    async def wait_until(self, shows: Callable[[Screen], bool]) -> None:
+        """Wait until ``shows(screen)``; fails if the program ends before."""
+        with trio.fail_after(PATIENCE):
+            while not shows(self.screen):
+                assert await self._read(), "it ended without showing that, but:\n" + "\n".join(
+                    self.screen.rows
+                )
+
+    async def resize(self, columns: int, lines: int) -> None:
+        """Give the terminal another size, while the program stands still."""
+        os.kill(self.process.pid, signal.SIGSTOP)
+        stopped = partial(os.waitid, os.P_PID, self.process.pid, os.WSTOPPED | os.WNOWAIT)
+        await trio.to_thread.run_sync(stopped)
+        with trio.move_on_after(0.1):  # what it has written has arrived by then, on any machine
+            while await self._read():
+                pass
+        self.screen.resize(columns, lines)
+        ioctl(self._master.fileno(), termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        os.kill(self.process.pid, signal.SIGCONT)
 
     async def type(self, text: str) -> None:
         """Press keys; ``\\x03`` is Ctrl-C."""
@@ -150,7 +182,9 @@ class Terminal:
             data = await self._master.receive_some()
         except trio.BrokenResourceError:  # EIO: what Linux says when the other side is closed
             return False
-        self.output += self._decoder.decode(data)
+        text = self._decoder.decode(data)
+        self.output += text
+        self.screen.feed(text)
         return bool(data)
 
     async def aclose(self) -> None:
@@ -163,9 +197,13 @@ class Terminal:
 
 @asynccontextmanager
 async def ultra_on_terminal(
-    *arguments: str, env: Mapping[str, str] | None = None, columns: int = 100, lines: int = 40
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    columns: int = 100,
+    lines: int = 40,
+    wraps: bool = True,
 ) -> AsyncIterator[Terminal]:
-    """Run `ultra` on a terminal of this size."""
+    """Run `ultra` on a terminal of this size; `wraps`: see `Screen`."""
     master, slave = pty.openpty()
     ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
     process = await trio.lowlevel.open_process(
@@ -177,7 +215,7 @@ async def ultra_on_terminal(
         start_new_session=True,
     )
     os.close(slave)
-    terminal = Terminal(process, master)
+    terminal = Terminal(process, master, Screen(columns, lines, wraps=wraps))
     try:
         yield terminal
     finally:

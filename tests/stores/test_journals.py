@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 import trio
+from msgspec.structs import replace
 
 from ultra.errors import BadCall
 from ultra.messages.events import Chunk, RunCompleted, RunFailed, StageStarted
@@ -335,13 +336,42 @@ async def test_ended_runs_are_kept_for_their_time(make: Maker, clock: Clock) -> 
 
 
 async def test_the_runs_that_ended_first_go_when_there_are_too_many_bytes(make: Maker, clock: Clock) -> None:
-    journal = make(retention=Retention(seconds=None, bytes=5_000))
+    journal = make(retention=Retention(seconds=None, bytes=7_500))
     for number in range(5):
         lease = await claimed(journal, f"r{number}")
         await journal.append(lease, [chunk(0, "x" * 2_000), last(1)], DONE)
         clock.time += 1
     assert await journal.prune() == 3
     assert [record.run_id for record in await journal.list_runs()] == ["r4", "r3"]
+
+
+async def test_a_run_that_has_ended_is_written_whole_and_nobody_claims_it(make: Maker, clock: Clock) -> None:
+    journal = make()
+    assert isinstance(journal, MemoryJournal | SqliteJournal)
+    answer = ModelResponse(model_name="gpt", stage="initial", content="Paris.")
+    events: list[Event] = [chunk(0), last(1)]
+    began = clock.time - 5.0
+    await journal.record(a_run("r", created=began, tags={"by": "ask"}), events, DONE, {b"k" * 32: answer})
+
+    record = await journal.get("r")
+    assert record is not None
+    assert (record.state, record.created, record.ended) == ("completed", began, clock.time)
+    assert (record.events, record.executions, record.tags) == (2, 1, {"by": "ask"})
+    assert await journal.read("r") == events
+    assert await journal.answers("r") == {b"k" * 32: answer}
+    clock.time += 100
+    assert await journal.claim("other", limit=10) == []
+    assert await journal.delete("r")
+    assert await journal.list_runs() == []
+
+
+async def test_the_request_of_a_run_counts_as_what_it_takes_up(journal: RunJournal) -> None:
+    small, large = SPEC, replace(SPEC, request=ModelRequest.of("x" * 10_000))
+    for name, spec in (("small", small), ("large", large)):
+        await journal.add(RunRecord(run_id=name, spec=spec))
+    sizes = [(await journal.get(name) or a_run("")).bytes for name in ("small", "large")]
+    assert 0 < sizes[0] < 1_000
+    assert sizes[1] > 10_000
 
 
 async def test_who_waits_is_woken_by_the_next_event(journal: RunJournal) -> None:

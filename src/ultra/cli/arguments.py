@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ultra.cli.sources import Source
-    from ultra.messages.chat import Part
+    from ultra.messages.chat import ChatMessage, Part
     from ultra.messages.conversation import Conversation
 
 __all__ = [
@@ -65,7 +65,8 @@ class Question:
     """A question with its images and documents, and how to ask it; None: as the orchestrator does.
 
     With `sources`, their models are asked. `sampling` are options of how models write, `strategy_options`
-    those of the strategy.
+    those of the strategy. `earlier` is what was said before; without a prompt, its last message is the
+    question. `is_kept`: whether the run goes into the history, as one of the conversation `conversation_id`.
     """
 
     prompt: str = ""
@@ -85,15 +86,21 @@ class Question:
     ensemble: str | None = None
     sampling: Mapping[str, object] = field(default_factory=dict)
     use_cache: bool = True
+    earlier: tuple[ChatMessage, ...] = ()
+    is_kept: bool = True
+    conversation_id: str | None = None
 
     @property
     def conversation(self) -> Conversation:
         """The question as the orchestrator takes it."""
-        if not self.parts:
+        if not self.parts and not self.earlier:
             return self.prompt
         from ultra.messages.chat import ChatMessage, TextPart  # noqa: PLC0415 - not for the help alone
 
-        return [ChatMessage("user", (TextPart(self.prompt), *self.parts))]
+        if self.earlier and not (self.prompt or self.parts):
+            return list(self.earlier)
+        content = (TextPart(self.prompt), *self.parts) if self.parts else self.prompt
+        return [*self.earlier, ChatMessage("user", content)]
 
     @property
     def is_to_embedded(self) -> bool:

@@ -24,17 +24,26 @@ from ultra.cli.arguments import (
 from ultra.cli.commands import new_app
 from ultra.cli.completion import (
     complete_ensembles,
+    complete_ensembles_and_strategies,
     complete_identifiers,
     complete_models,
     complete_strategies,
     complete_templates,
 )
-from ultra.cli.options import LogJson, MaxTokens, Temperature  # noqa: TC001 - typer reads them
+from ultra.cli.options import (  # noqa: TC001 - typer reads them
+    ConversationOption,
+    LogJson,
+    MaxTokens,
+    NoLog,
+    Resume,
+    Temperature,
+)
 from ultra.cli.piped_text import read_prompt
 from ultra.cli.sources import find_sources
 from ultra.errors import BadCall
 
 if TYPE_CHECKING:
+    from ultra.cli.past import Past
     from ultra.cli.templates import Template
 
 __all__ = ["app"]
@@ -199,6 +208,18 @@ def ask(
             "client declares; repeat it for more.",
         ),
     ] = None,
+    resume: Resume = False,
+    conversation: ConversationOption = None,
+    again: Annotated[
+        str | None,
+        typer.Option(
+            "--again",
+            metavar="ENSEMBLE|STRATEGY",
+            autocompletion=complete_ensembles_and_strategies,
+            help="Ask the last question again, or that of --conversation, by this ensemble or strategy.",
+        ),
+    ] = None,
+    no_log: NoLog = False,
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Ask again, even what was asked before.")
     ] = False,
@@ -240,6 +261,9 @@ def ask(
     its time, tokens, calls, and how far it agreed with the others. A pipe gets the answer alone:
 
     git diff | ultra ask "Review this" > review.md
+
+    What was asked and answered is kept in the history (ultra log): -c goes on with the last conversation,
+    and --again asks its question again.
     """
     # The models' side takes longer to import than a misspelt option to be found.
     from ultra.cli.default_models import choose_models  # noqa: PLC0415
@@ -257,6 +281,13 @@ def ask(
             verbose=verbose,
             log_json=log_json,
         )
+        past, anew = _past(resume=resume, which=conversation, again=again, config=config)
+        if again is not None:
+            _check_again(prompt=prompt, template=template, ensemble=ensemble, strategy=strategy)
+        names_nobody = not (models or config or chosen or ensemble or strategy or stages)
+        as_then = past is not None and names_nobody and "ensemble" not in anew
+        if as_then and past is not None:
+            models = list(past.asked.models)
         sources = find_sources(config, models)
         sampling = {"temperature": temperature, "max_tokens": max_tokens}
         sampling = {name: value for name, value in sampling.items() if value is not None}
@@ -264,10 +295,10 @@ def ask(
         further = {name: value for name, value in further.items() if value is not None}
         kept = _Kept.of(template, params)
         question = Question(
-            prompt=read_prompt(prompt, optional=template is not None),
+            prompt="" if again else read_prompt(prompt, optional=template is not None),
             parts=read_parts(images, files),
             chosen=parse_names(chosen),
-            strategy=strategy or kept.strategy,
+            strategy=strategy or anew.get("strategy") or kept.strategy,
             strategy_options={**parse_pairs("--strategy-option", strategy_options), **further},
             stages=parse_names(stages),
             system=system,
@@ -276,16 +307,42 @@ def ask(
             samples=samples,
             judge=judge,
             schema=read_schema(schema),
-            ensemble=check_ensemble(ensemble or (None if strategy or chosen else kept.ensemble), sources),
+            ensemble=check_ensemble(
+                ensemble or anew.get("ensemble") or (None if strategy or chosen else kept.ensemble), sources
+            ),
             sampling=check_sampling({**kept.sampling, **parse_pairs("--option", options), **sampling}),
             use_cache=not no_cache,
+            is_kept=not no_log,
             sources=sources,
         )
         question = kept.fill(question)
+        if past is not None:
+            question = past.like_then(question) if as_then else question
+            question = past.again(question) if again else past.continued(question)
         use_stored_keys()
         if not sources:
             question = replace(question, models=parse_models(models or choose_models()))
         return run(question, shows)
+
+
+def _past(
+    *, resume: bool, which: str | None, again: str | None, config: Path | None
+) -> tuple[Past | None, dict[str, str]]:
+    """Return the run to go on from, if there is to be one, and what ``--again`` names."""
+    if not (resume or which or again):
+        return None, {}
+    from ultra.cli.past import ensemble_or_strategy, find_past  # noqa: PLC0415 - few questions need it
+
+    anew = {} if again is None else ensemble_or_strategy(again, find_sources(config))
+    return find_past(which, answered=again is None), anew
+
+
+def _check_again(**given: str | None) -> None:
+    """Raise `BadCall` for what does not go with ``--again``."""
+    for name, value in given.items():
+        if value is not None:
+            what = f"a {name}" if name == "prompt" else f"--{name}"
+            raise BadCall(f"--again asks a question of the history again; leave {what} out")
 
 
 @dataclass(frozen=True)

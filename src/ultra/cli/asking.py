@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
+from ultra.cli.kept_text import known_secrets
 from ultra.cli.output import tell
 from ultra.cli.sources import load_sources
 from ultra.clients import connect
@@ -31,7 +32,7 @@ class Asker:
     """An orchestrator with the models of a question, or of its configurations.
 
     `asked` are the models of runs that name none (None: all), `ensemble` is the default one. `has_own_way`:
-    the configuration says by which strategy or stages it answers.
+    the configuration says by which strategy or stages it answers. `secrets` are the keys that it has.
     """
 
     orchestrator: MultiLLMOrchestrator
@@ -39,6 +40,7 @@ class Asker:
     has_own_way: bool = False
     asked: tuple[str, ...] | None = None
     ensemble: str | None = None
+    secrets: frozenset[str] = field(default=frozenset(), repr=False)
 
     @classmethod
     def of(cls, question: Question) -> Asker:
@@ -62,6 +64,7 @@ class Asker:
             has_own_way=run.strategy is not None or run.stages is not None,
             asked=asked,
             ensemble=None if named else run.ensemble,
+            secrets=known_secrets(configuration),
         )
         tell(f"{where}: {asker.described(question)}")
         return asker

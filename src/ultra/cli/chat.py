@@ -24,7 +24,15 @@ from ultra.cli.completion import (
     complete_models,
     complete_strategies,
 )
-from ultra.cli.options import MaxTokens, ModelOptions, Temperature, Verbose  # noqa: TC001 - typer reads them
+from ultra.cli.options import (  # noqa: TC001 - typer reads them
+    ConversationOption,
+    MaxTokens,
+    ModelOptions,
+    NoLog,
+    Resume,
+    Temperature,
+    Verbose,
+)
 from ultra.cli.sources import find_sources
 
 __all__ = ["app"]
@@ -70,6 +78,9 @@ def chat(
     temperature: Temperature = None,
     max_tokens: MaxTokens = None,
     options: ModelOptions = None,
+    resume: Resume = False,
+    conversation: ConversationOption = None,
+    no_log: NoLog = False,
     all_answers: Annotated[
         bool, typer.Option("--all", help="Show the answers of all models, not only the one that stands.")
     ] = False,
@@ -98,6 +109,14 @@ def chat(
     from ultra.cli.stored_keys import use_stored_keys  # noqa: PLC0415 - as above
 
     with reporting_errors(enabled=as_json):
+        past = None
+        if resume or conversation:
+            from ultra.cli.past import find_past  # noqa: PLC0415 - not all chats go on
+
+            past = find_past(conversation, answered=True)
+        as_then = past is not None and not (models or config or chosen or ensemble or strategy)
+        if as_then and past is not None:
+            models = list(past.asked.models)
         sources = find_sources(config, models)
         sampling = {"temperature": temperature, "max_tokens": max_tokens}
         sampling = {name: value for name, value in sampling.items() if value is not None}
@@ -107,8 +126,11 @@ def chat(
             system=system,
             ensemble=check_ensemble(ensemble, sources),
             sampling=check_sampling({**parse_pairs("--option", options), **sampling}),
+            is_kept=not no_log,
             sources=sources,
         )
+        if past is not None:
+            question = past.continued(past.like_then(question) if as_then else question)
         output = Output(
             as_json=as_json, plain=plain, final=not all_answers, shown=parse_shown(shown), verbose=verbose
         )

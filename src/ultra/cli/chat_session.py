@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+import textwrap
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,7 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 from ultra.cli.answer_file import AnswerFile
 from ultra.cli.asking import Asker
+from ultra.cli.attachments import kind_of, paths_from, read_attachment, with_attachments
 from ultra.cli.chat_input import open_input
+from ultra.cli.history import Asked, History
 from ultra.cli.json_output import document, reporting_errors
 from ultra.cli.logs import configure_logs
 from ultra.cli.output import tell, write
@@ -18,7 +23,7 @@ from ultra.cli.report import answer_text
 from ultra.cli.session import follow, open_view
 from ultra.cli.signals import run_until_signalled
 from ultra.errors import BadCall, UltraError
-from ultra.messages.chat import ChatMessage
+from ultra.messages.chat import ChatMessage, TextPart
 from ultra.strategies.catalog import load_strategy, strategy_names
 
 if TYPE_CHECKING:
@@ -26,6 +31,7 @@ if TYPE_CHECKING:
 
     from ultra.cli.arguments import Question
     from ultra.cli.session import Output
+    from ultra.messages.chat import Part
     from ultra.messages.results import OrchestrationResult
 
 __all__ = ["COMMANDS", "Chat"]
@@ -34,6 +40,7 @@ COMMANDS: Final = {
     "/models": "[NAME ...]: whom you talk with; with names, only these; with 'all', all of them",
     "/strategy": "[NAME]: how answers are merged; with 'default', as at the beginning",
     "/ensemble": "[NAME]: the ensemble that is asked; with 'none', the models",
+    "/attach": "[FILE]: let an image, a PDF or a text go with the next question; with 'none', nothing",
     "/retry": ": ask the last question again, without its answer",
     "/new": ": begin a new conversation",
     "/save": "FILE: write the conversation to a file, as Markdown, or as JSON to FILE.json",
@@ -53,8 +60,10 @@ class Chat:
         self._first = question
         self._output = output
         self._asker = Asker.of(question)
-        self._messages: list[ChatMessage] = []
-        self._last: str | None = None
+        self._history = History.of(self._asker, question, by="chat")
+        self._messages: list[ChatMessage] = list(question.earlier)
+        self._attached: dict[str, Part] = {}  # what goes with the next question, by its name
+        self._last: ChatMessage | None = None
 
     def run(self) -> int:
         """Take questions and commands until the user ends it, and return the exit code."""
@@ -86,7 +95,7 @@ class Chat:
         if not line:
             return True
         if not line.startswith("/"):
-            self._ask(line)
+            self._ask(self._question_of(line))
             return True
         name, _, rest = line.partition(" ")
         if name in {"/quit", "/exit"}:
@@ -95,6 +104,7 @@ class Chat:
             "/models": self._models,
             "/strategy": self._strategy,
             "/ensemble": self._ensemble,
+            "/attach": self._attach,
             "/retry": self._retry,
             "/new": self._new,
             "/save": self._save,
@@ -119,24 +129,36 @@ class Chat:
             "/strategy": ["default", *strategy_names()],
             "/ensemble": ["none", *orchestrator.get_ensembles()],
         }.get(name, [])
+        if name in {"/attach", "/save"}:
+            yield from (f"{name} {path}" for path in paths_from(rest))
+            return
         before, _, word = rest.rpartition(" ")
         start = f"{name} {before} " if before else f"{name} "
         yield from (f"{start}{choice}" for choice in choices if choice.startswith(word))
 
-    def _ask(self, text: str) -> None:
-        self._last = text
-        conversation = [*self._messages, ChatMessage("user", text)]
+    def _question_of(self, text: str) -> ChatMessage:
+        parts, self._attached = tuple(self._attached.values()), {}
+        return ChatMessage("user", (TextPart(text), *parts) if parts else text)
+
+    def _ask(self, question: ChatMessage) -> None:
+        self._last = question
+        conversation = [*self._messages, question]
         view = open_view(self._output)
         results: list[OrchestrationResult] = []
+        self._history.asked = Asked.of(self._question)
 
         async def ask() -> None:
             # Not entered: the call starts the actors and stops them, and an orchestrator is entered but once.
-            results.append(await follow(self._asker.stream(self._question, conversation), view))
+            stream = self._asker.stream(self._question, conversation)
+            results.append(await follow(stream, view, self._history))
 
-        if run_until_signalled(partial(ask)) is not None or not results:
-            tell("stopped; /retry asks again")
-            return
-        view.conclude(results[0])
+        try:
+            if run_until_signalled(partial(ask)) is not None or not results:
+                tell("stopped; /retry asks again")
+                return
+            view.conclude(results[0])
+        finally:
+            run_until_signalled(self._history.write)  # when the answer is there
         answer = results[0].final_synthesis
         if answer is not None:
             self._messages = [*conversation, ChatMessage("assistant", answer_text(answer))]
@@ -144,7 +166,7 @@ class Chat:
     def _retry(self, _: str) -> None:
         if self._last is None:
             raise BadCall("nothing was asked yet")
-        if len(self._messages) > 1 and self._messages[-2].text == self._last:
+        if len(self._messages) > 1 and self._messages[-2] == self._last:
             del self._messages[-2:]
         before = self._question
         self._question = replace(before, use_cache=False)  # or the answer would be the same
@@ -193,8 +215,17 @@ class Chat:
         current = self._question.ensemble or self._asker.ensemble or "none"
         write(one_line(f"ensemble: {current}; there are {', '.join(known) or 'none'}"))
 
+    def _attach(self, rest: str) -> None:
+        if rest == "none":
+            self._attached = {}
+        elif rest:
+            self._attached[rest] = read_attachment(rest)
+        names = ", ".join(f"{name} ({kind_of(part)})" for name, part in self._attached.items())
+        write(one_line(f"with the next question: {names or 'nothing'}"))
+
     def _new(self, _: str) -> None:
-        self._messages, self._last = [], None
+        self._messages, self._last, self._attached = [], None, {}
+        self._history.conversation = None
         write("a new conversation")
 
     def _save(self, rest: str) -> None:
@@ -203,7 +234,7 @@ class Chat:
         path = Path(rest).expanduser()
         if path.exists():
             raise BadCall(f"{path} is there already; give another name")
-        turns = [(message.role, message.text) for message in self._messages]
+        turns = [(message.role, with_attachments(message)) for message in self._messages]
         if path.suffix == ".json":
             text = document([{"role": role, "content": content} for role, content in turns])
         else:
@@ -216,10 +247,14 @@ class Chat:
 
     def _help(self, _: str) -> None:
         for name, told in COMMANDS.items():
-            usage, _, meaning = told.partition(": ")
-            write(
-                f"{f'{name} {usage}'.strip():22} {meaning}"
-                if usage
-                else f"{name:22} {told.removeprefix(': ')}"
-            )
-        write("Enter sends, Alt-Enter starts a new line, Ctrl-C stops an answer.")
+            usage, _, meaning = told.partition(": ") if not told.startswith(": ") else ("", "", told[2:])
+            write(*_wrapped(f"{f'{name} {usage}'.strip():22} {meaning}", indent=23))
+        write(*_wrapped("Enter sends, Alt-Enter starts a new line, Ctrl-C stops an answer.", indent=0))
+
+
+def _wrapped(text: str, indent: int) -> list[str]:
+    """Return the lines of a text on a terminal; a pipe gets it as it is."""
+    if not sys.stdout.isatty():
+        return [text]
+    width = shutil.get_terminal_size().columns - 1
+    return textwrap.wrap(text, max(width, 20), subsequent_indent=" " * (indent if width > 2 * indent else 2))

@@ -67,8 +67,9 @@ class Columns:
         rows = max(1, -(-len(panes) // most))
         in_row = max(1, -(-len(panes) // rows))  # of five panes where four fit, three and two
         width = min((self._console.width + GAP) // in_row - GAP, WIDEST)
-        # Each row has a head, and a blank line before the next row; below all is the line of what is awaited.
-        lines = None if now is None else max(FEWEST_LINES, (self._console.height - 3) // rows - 2)
+        # Each row has a head, and a blank line before the next row. Above all stands the title of the step,
+        # behind an empty line, and below all the line of what is awaited.
+        lines = None if now is None else max(FEWEST_LINES, (self._console.height - 5) // rows - 2)
         drawn: list[RenderableType] = []
         for start in range(0, len(panes), in_row):
             cells = [

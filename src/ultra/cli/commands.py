@@ -30,10 +30,11 @@ class Command(NamedTuple):
 COMMANDS: Final = (
     Command("ask", "ultra.cli.ask", "Ask several models the same question and merge their answers."),
     Command("chat", "ultra.cli.chat", "Talk with several models, turn by turn."),
+    Command("log", "ultra.cli.log", "List, show and search what was asked before."),
     Command("models", "ultra.cli.models", "List the models that can be used here, and why others cannot."),
     Command("strategies", "ultra.cli.strategies", "Explain the strategies: what each costs, when it pays."),
     Command("config", "ultra.cli.config", "Write a configuration, and check one."),
-    Command("runs", "ultra.cli.runs", "List, show, follow, cancel and replay submitted runs."),
+    Command("runs", "ultra.cli.runs", "List, show, follow, cancel and replay runs of the journal."),
     Command("templates", "ultra.cli.templates_command", "List the prompts that are kept, and show one."),
     Command("keys", "ultra.cli.keys", "Keep keys of providers in the system's keyring."),
     Command("serve", "ultra.cli.serve", "Serve ensembles and models to the clients of OpenAI's API."),

@@ -1,4 +1,4 @@
-"""What the shell completes: models, ensembles, strategies, templates and providers.
+"""What the shell completes: models, ensembles, strategies, templates, providers, and the ids of runs.
 
 Nothing here raises, asks or waits: a key that is pressed must not fail. A configuration that is not trusted
 is read for its names all the same, since names have no effect.
@@ -15,14 +15,23 @@ if TYPE_CHECKING:
 __all__ = [
     "SHELLS",
     "complete_ensembles",
+    "complete_ensembles_and_strategies",
     "complete_identifiers",
     "complete_models",
     "complete_providers",
+    "complete_runs",
     "complete_strategies",
     "complete_templates",
 ]
 
 SHELLS: Final = ("bash", "zsh", "fish")
+
+_MOST_RUNS: Final = 30
+_TOLD: Final = 50
+"""Characters of a question that stand beside the id of its run."""
+
+_PATIENCE: Final = 0.2
+"""Seconds for a journal that another process writes."""
 
 
 def complete_identifiers(incomplete: str) -> list[str]:
@@ -41,6 +50,11 @@ def complete_ensembles(incomplete: str) -> list[str]:
     return _matching(incomplete, lambda: _sections("ensembles"))
 
 
+def complete_ensembles_and_strategies(incomplete: str) -> list[str]:
+    """Complete the names of ensembles, and those of strategies."""
+    return [*complete_ensembles(incomplete), *complete_strategies(incomplete)]
+
+
 def complete_strategies(incomplete: str) -> list[str]:
     """Complete the names of strategies."""
     return _matching(incomplete, _strategies)
@@ -54,6 +68,14 @@ def complete_templates(incomplete: str) -> list[str]:
 def complete_providers(incomplete: str) -> list[str]:
     """Complete the names of providers that have a key."""
     return _matching(incomplete, _providers)
+
+
+def complete_runs(incomplete: str) -> list[tuple[str, str]]:
+    """Complete the ids of the newest runs in the user's journal; some shells show their questions, too."""
+    found: list[tuple[str, str]] = []
+    with suppress(Exception):
+        found = [(name, told) for name, told in _runs() if name.startswith(incomplete)]
+    return found
 
 
 def _matching(incomplete: str, names: Callable[[], Iterable[str]]) -> list[str]:
@@ -92,6 +114,28 @@ def _providers() -> Iterable[str]:
     from ultra.clients.catalog import PROVIDERS  # noqa: PLC0415 - only when a key is pressed
 
     return [name for name, provider in PROVIDERS.items() if provider.keys]
+
+
+def _runs() -> Iterable[tuple[str, str]]:
+    import trio  # noqa: PLC0415 - only when a key is pressed
+
+    from ultra.cli.journal import default_journal  # noqa: PLC0415 - as above
+    from ultra.cli.printable_text import one_line  # noqa: PLC0415 - as above
+    from ultra.stores.journal_sqlite import SqliteJournal  # noqa: PLC0415 - as above
+
+    path = default_journal()
+    if not path.is_file():
+        return []
+
+    async def find() -> list[tuple[str, str]]:
+        journal = SqliteJournal(path, busy_timeout=_PATIENCE)
+        try:
+            records = await journal.list_runs(limit=_MOST_RUNS)
+        finally:
+            await journal.aclose()
+        return [(each.run_id, one_line(each.spec.request.prompt)[:_TOLD]) for each in records]
+
+    return trio.run(find)
 
 
 def _sections(name: str) -> Iterable[str]:

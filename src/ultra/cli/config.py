@@ -44,6 +44,10 @@ timeout = 60          # seconds for a whole run
 enabled = true
 store = "memory"      # or "sqlite:///answers.db", "redis://localhost"
 
+# [history]           # of the command: ultra log
+# enabled = true      # false: nothing that is asked is kept
+# retention = {{ seconds = 2592000, bytes = 1073741824 }}
+
 # For every model that has none of its own:
 # [retry]
 # max_retries = 3

@@ -12,6 +12,7 @@ from ultra.cli.output import tell, write
 from ultra.cli.printable_text import block, one_line
 from ultra.cli.report import CUT_OFF, answer_text, degradations, summary
 from ultra.cli.waiting_line import WaitingLine
+from ultra.cli.wrapping import lines_taken
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -42,6 +43,7 @@ class FinalView:
         self._silent = silent
         self._waiting = WaitingLine()
         self._moving = sys.stderr.isatty() and rest is None
+        self._drawn = 0  # columns of the line that stands there
         self._began = time.monotonic()
         self.interval = 0.1 if self._moving else inf
 
@@ -65,8 +67,10 @@ class FinalView:
         if self._moving:
             width = shutil.get_terminal_size().columns - 1
             line = self._waiting.text(time.monotonic() - self._began, width)
-            sys.stderr.write(f"\r\x1b[2K{line}")
+            self._erase()
+            sys.stderr.write(line)
             sys.stderr.flush()
+            self._drawn = len(line)
 
     def conclude(self, result: OrchestrationResult) -> None:
         """Write the answer, and on stderr what is not as it should be."""
@@ -95,5 +99,8 @@ class FinalView:
 
     def _erase(self) -> None:
         if self._moving:
-            sys.stderr.write("\r\x1b[2K")
+            # The line has more than one where the terminal was made narrower meanwhile.
+            up = lines_taken([self._drawn], max(1, shutil.get_terminal_size().columns)) - 1
+            sys.stderr.write("\r" + (f"\x1b[{up}A" if up else "") + "\x1b[J")
             sys.stderr.flush()
+            self._drawn = 0

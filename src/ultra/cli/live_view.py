@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from types import TracebackType
 
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
     from ultra.messages.results import OrchestrationResult
 
@@ -101,7 +101,9 @@ class LiveView:
         if self._step is not None and self._live is not None:
             now = self._clock() - self._began
             line = Text(self._waiting.text(now, self._console.width - 1), style="dim", no_wrap=True)
-            panes = [] if self._is_folded(self._step) else [self._columns.moving(self._step, now)]
+            panes: list[RenderableType] = []
+            if not self._is_folded(self._step):
+                panes = [*_head(_title(self._step)), self._columns.moving(self._step, now)]
             self._live.draw(Group(*panes, line))
 
     def conclude(self, result: OrchestrationResult) -> None:
@@ -123,8 +125,6 @@ class LiveView:
 
     def _begin(self, step: StepPanes) -> None:
         self._step = step
-        if not self._is_folded(step):
-            self._head(step_title(step.name, step.round))
         # Logs that go to the same terminal are printed above; those that go to a file stay there.
         to_terminal = sys.stderr is not None and sys.stderr.isatty()
         self._live = ResizedLive(
@@ -142,7 +142,7 @@ class LiveView:
         step, self._step = self._step, None
         live, self._live = self._live, None
         if live is not None:
-            live.update(Text())
+            live.draw(Text())
             live.stop()
         if step is None:
             return
@@ -150,14 +150,24 @@ class LiveView:
             self._console.print()
             self._console.print(Text(_folded(step), style="dim"))
         else:
+            self._head(_title(step))
             self._console.print(self._columns.settled(step))
 
     def _is_folded(self, step: StepPanes) -> bool:
         return is_hidden(step.name, self._shown)
 
     def _head(self, title: str) -> None:
-        self._console.print()
-        self._console.print(Rule(Text(title, style="bold"), align="left", style="dim"))
+        for part in _head(title):
+            self._console.print(part)
+
+
+def _title(step: StepPanes) -> str:
+    return step_title(step.name, step.round)
+
+
+def _head(title: str) -> list[RenderableType]:
+    """Return an empty line, and one with a title."""
+    return [Text(), Rule(Text(title, style="bold"), align="left", style="dim")]
 
 
 def _folded(step: StepPanes) -> str:

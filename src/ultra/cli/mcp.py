@@ -31,7 +31,7 @@ def mcp(
         typer.Option(
             metavar="PATH",
             help="A configuration with models and ensembles.  [default: ULTRA_CONFIG, or ultra.toml, if it "
-            "is here]",
+            "is here, on top of your own (ultra config path)]",
             show_default=False,
         ),
     ] = None,

@@ -6,7 +6,18 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["LogJson", "MaxTokens", "ModelOptions", "Temperature", "Verbose"]
+from ultra.cli.completion import complete_runs
+
+__all__ = [
+    "ConversationOption",
+    "LogJson",
+    "MaxTokens",
+    "ModelOptions",
+    "NoLog",
+    "Resume",
+    "Temperature",
+    "Verbose",
+]
 
 Verbose = Annotated[
     int,
@@ -28,4 +39,24 @@ MaxTokens = Annotated[
 ModelOptions = Annotated[
     list[str] | None,
     typer.Option("--option", metavar="NAME=VALUE", help="Another option of how models write."),
+]
+
+Resume = Annotated[
+    bool,
+    typer.Option("--continue", "-c", help="Go on with the last conversation, and with whom it was."),
+]
+
+ConversationOption = Annotated[
+    str | None,
+    typer.Option(
+        "--conversation",
+        metavar="RUN",
+        autocompletion=complete_runs,
+        help="Go on from this run of the history; its id, or the beginning of it (ultra log).",
+    ),
+]
+
+NoLog = Annotated[
+    bool,
+    typer.Option("--no-log", help="Keep nothing of it in the history; [history] enabled = false: never."),
 ]

@@ -23,6 +23,7 @@ __all__ = [
     "confidence",
     "cost",
     "degradations",
+    "dollars",
     "headings",
     "is_hidden",
     "model_lines",
@@ -132,8 +133,13 @@ def cost(result: OrchestrationResult) -> str | None:
     unknown = [each.model_name for each in responses if each.cost is None and not each.cached]
     unknown += [each.model_name for each in result.failures if each.cost is None and each.usage is not None]
     unpriced = dict.fromkeys(unknown)
-    amount = f"${result.cost:.4f}" if not 0 < result.cost < _SMALLEST_COST else f"less than ${_SMALLEST_COST}"
+    amount = dollars(result.cost)
     return f"{amount}, without {', '.join(unpriced)}" if unpriced else amount
+
+
+def dollars(amount: float) -> str:
+    """Return an amount of money as it is shown."""
+    return f"${amount:.4f}" if not 0 < amount < _SMALLEST_COST else f"less than ${_SMALLEST_COST}"
 
 
 def confidence(result: OrchestrationResult) -> str | None:

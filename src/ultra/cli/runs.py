@@ -1,14 +1,23 @@
-"""`ultra runs`: submitted runs, as the journal has them."""
+"""`ultra runs`: runs, as the journal has them."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from ultra.cli.commands import new_app
+from ultra.cli.journal import (
+    JournalOption,
+    JsonOption,
+    RunArgument,
+    described,
+    find_run,
+    result_of,
+    store_of,
+    with_journal,
+)
 from ultra.cli.output import tell, write
 from ultra.cli.printable_text import block, one_line
 from ultra.errors import BadCall
@@ -16,43 +25,24 @@ from ultra.errors import BadCall
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from ultra.messages.results import OrchestrationResult
     from ultra.orchestrator.orchestrator import MultiLLMOrchestrator
     from ultra.stores.journal_contract import RunJournal, RunRecord
 
-__all__ = ["app", "default_journal"]
-
-T = TypeVar("T")
+__all__ = ["app"]
 
 app = new_app()
 
 _SHOWN: Final = 60
 """Characters of a question in the list."""
 
-JournalOption: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        "--journal",
-        metavar="sqlite:///PATH",
-        help="The journal.  [default: runs.db in the user's data directory]",
-        show_default=False,
-    ),
-]
-RunArgument: TypeAlias = Annotated[str, typer.Argument(metavar="RUN", help="The id of the run.")]
-JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-def default_journal() -> Path:
-    """Return the file of the journal that commands use where none is named."""
-    from platformdirs import user_data_path  # noqa: PLC0415 - not for the help alone
-
-    return user_data_path("ultra", appauthor=False) / "runs.db"
-
 
 @app.callback()
 def runs() -> None:
-    """List, show, follow, cancel, delete and replay submitted runs, as the journal has them.
+    """List, show, follow, cancel, delete and replay runs, as the journal has them.
 
-    Runs are submitted by programs: MultiLLMOrchestrator(journal="sqlite:///runs.db").submit(...).
+    These are the runs of ultra ask and ultra chat, which ultra log shows, too, and those that programs
+    submit: MultiLLMOrchestrator(journal="sqlite:///runs.db").submit(...).
     """
 
 
@@ -81,9 +71,9 @@ def list_runs(
     async def find(store: RunJournal) -> list[RunRecord]:
         return await store.list_runs(owner=owner, states=states, limit=limit)
 
-    found = _with_journal(journal, find)
+    found = with_journal(journal, find)
     if as_json:
-        _write_json([_described(record) for record in found])
+        _write_json([described(record) for record in found])
         return 0
     for record in found:
         write(_line(record))
@@ -93,16 +83,14 @@ def list_runs(
 @app.command()
 def show(run: RunArgument, *, journal: JournalOption = None, as_json: JsonOption = False) -> int:
     """Show one run: its state, and its answer or its error."""
-    from ultra.messages.events import RunCompleted  # noqa: PLC0415 - as above
 
-    async def find(store: RunJournal) -> tuple[RunRecord, list[Any]]:
-        record = await _known(store, run)
-        return record, await store.read(run, record.events - 2) if record.has_ended else []
+    async def find(store: RunJournal) -> tuple[RunRecord, OrchestrationResult | None]:
+        record = await find_run(store, run)
+        return record, await result_of(store, record)
 
-    record, last = _with_journal(journal, find)
-    result = last[-1].result if last and isinstance(last[-1], RunCompleted) else None
+    record, result = with_journal(journal, find)
     if as_json:
-        _write_json({**_described(record), "result": result})
+        _write_json({**described(record), "result": result})
         return 0
     write(_line(record))
     if record.code is not None:
@@ -127,6 +115,8 @@ def follow(
     from ultra.cli.json_output import write_document  # noqa: PLC0415 - as above
     from ultra.cli.plain_view import PlainView  # noqa: PLC0415 - as above
 
+    run = _whole_id(journal, run)
+
     async def read(orchestrator: MultiLLMOrchestrator) -> None:
         view = PlainView()
         async with orchestrator.follow(run, after=after) as events:
@@ -146,6 +136,7 @@ def follow(
 @app.command()
 def cancel(run: RunArgument, *, journal: JournalOption = None) -> int:
     """Cancel a run. One that is executed elsewhere ends there within seconds."""
+    run = _whole_id(journal, run)
 
     async def end(orchestrator: MultiLLMOrchestrator) -> None:
         record = await orchestrator.cancel_run(run)
@@ -157,6 +148,7 @@ def cancel(run: RunArgument, *, journal: JournalOption = None) -> int:
 @app.command()
 def delete(run: RunArgument, *, journal: JournalOption = None) -> int:
     """Delete a run that has ended, with its events and answers."""
+    run = _whole_id(journal, run)
 
     async def remove(orchestrator: MultiLLMOrchestrator) -> None:
         await orchestrator.delete_run(run)
@@ -186,7 +178,8 @@ def replay(
     from ultra.cli.plain_view import PlainView  # noqa: PLC0415 - as above
     from ultra.orchestrator.replay import replay_run  # noqa: PLC0415 - as above
 
-    result = _with_journal(journal, lambda store: replay_run(store, run, strategy=strategy))
+    run = _whole_id(journal, run)
+    result = with_journal(journal, lambda store: replay_run(store, run, strategy=strategy))
     if as_json:
         write_document(result)
     else:
@@ -197,32 +190,8 @@ def replay(
 # --- inside ------------------------------------------------------------------------------------------------
 
 
-def _store(given: str | None) -> str:
-    """Return the setting of the journal; raise `BadCall` for a file that is not there."""
-    path = default_journal() if given is None else Path(given.removeprefix("sqlite:///"))
-    if given is not None and "://" in given and not given.startswith("sqlite:///"):
-        return given
-    if not path.is_file():
-        hint = "name one: --journal sqlite:///runs.db" if given is None else "no run was submitted there"
-        raise BadCall(f"there is no journal at {path}; {hint}")
-    return f"sqlite:///{path}"
-
-
-def _with_journal(given: str | None, work: Callable[[RunJournal], Awaitable[T]]) -> T:
-    import trio  # noqa: PLC0415 - not for the help alone
-
-    from ultra.cli.logs import configure_logs  # noqa: PLC0415 - as above
-    from ultra.stores.journal_opening import open_journal  # noqa: PLC0415 - as above
-
-    async def use() -> T:
-        journal = open_journal(_store(given))
-        try:
-            return await work(journal)
-        finally:
-            await journal.aclose()
-
-    configure_logs(0)
-    return trio.run(use)
+def _whole_id(journal: str | None, run: str) -> str:
+    return with_journal(journal, lambda store: find_run(store, run)).run_id
 
 
 def _with_orchestrator(given: str | None, work: Callable[[MultiLLMOrchestrator], Awaitable[None]]) -> int:
@@ -231,7 +200,7 @@ def _with_orchestrator(given: str | None, work: Callable[[MultiLLMOrchestrator],
     from ultra.orchestrator.orchestrator import MultiLLMOrchestrator  # noqa: PLC0415 - as above
 
     async def use() -> None:
-        orchestrator = MultiLLMOrchestrator(journal=_store(given))
+        orchestrator = MultiLLMOrchestrator(journal=store_of(given))
         try:
             await work(orchestrator)
         finally:
@@ -244,15 +213,6 @@ def _with_orchestrator(given: str | None, work: Callable[[MultiLLMOrchestrator],
     return 0 if ended_by is None else 128 + ended_by
 
 
-async def _known(journal: RunJournal, run_id: str) -> RunRecord:
-    from ultra.errors import UnknownRun  # noqa: PLC0415 - as above
-
-    found = await journal.get(run_id)
-    if found is None:
-        raise UnknownRun(run_id)
-    return found
-
-
 def _line(record: RunRecord) -> str:
     accepted = datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%d %H:%M:%S")
     question = one_line(record.spec.request.prompt)
@@ -260,17 +220,6 @@ def _line(record: RunRecord) -> str:
     state = record.state if record.code is None else f"{record.state} ({record.code})"
     events = f"{record.events} event{'' if record.events == 1 else 's'}"
     return f"{record.run_id}  {state}  {accepted}  {events}  {record.spec.strategy.name}  {question}"
-
-
-def _described(record: RunRecord) -> dict[str, Any]:
-    """Return a run as it is written in JSON: without the secret of its prompts."""
-    from msgspec import structs, to_builtins  # noqa: PLC0415 - as above
-
-    described: dict[str, Any] = to_builtins(
-        structs.replace(record, spec=structs.replace(record.spec, secret=b""))
-    )
-    del described["spec"]["secret"]
-    return described
 
 
 def _write_json(value: object) -> None:

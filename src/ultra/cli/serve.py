@@ -45,7 +45,7 @@ def serve(
         typer.Option(
             metavar="PATH",
             help="A configuration with models, ensembles and settings.  [default: ULTRA_CONFIG, or "
-            "ultra.toml, if it is here]",
+            "ultra.toml, if it is here, on top of your own (ultra config path)]",
             show_default=False,
         ),
     ] = None,
@@ -130,11 +130,15 @@ def new_key(
 
 
 def configuration_of(given: Path | None) -> Configuration | None:
-    """Return the configuration of this path; of none, that which is found; None: there is none."""
-    from ultra.config.loading import load_configuration  # noqa: PLC0415 - not for the help alone
-    from ultra.service.setup import found_configuration  # noqa: PLC0415 - as above
+    """Return the configuration of this path; of none, that which is found; None: there is none.
 
-    return found_configuration() if given is None else load_configuration(given)
+    Keys in the system's keyring are used as for `ultra ask`.
+    """
+    from ultra.cli.served_configuration import load_served  # noqa: PLC0415 - not for the help alone
+    from ultra.cli.stored_keys import use_stored_keys  # noqa: PLC0415 - as above
+
+    use_stored_keys()
+    return load_served(given)
 
 
 def _tell_of_memory(service: Service) -> None:

@@ -12,6 +12,7 @@ import trio
 from ultra.cli.answer_file import AnswerFile
 from ultra.cli.asking import Asker
 from ultra.cli.final_view import FinalView
+from ultra.cli.history import History
 from ultra.cli.json_output import JsonView, document
 from ultra.cli.logs import configure_logs
 from ultra.cli.plain_view import PlainView
@@ -88,20 +89,24 @@ def _run(question: Question, output: Output, file: AnswerFile | None) -> int:
 
 async def _ask(question: Question, output: Output, file: AnswerFile | None) -> None:
     asker = Asker.of(question)
-    async with asker.orchestrator:
-        asked = asker.stream(question)
-        view = open_view(output)
-        result = await follow(asked, view)
-    view.conclude(result)
-    if file is not None:
-        file.write(document(result) if output.as_json else _text_of(result))
+    history = History.of(asker, question, by="ask")
+    try:
+        async with asker.orchestrator:
+            asked = asker.stream(question)
+            view = open_view(output)
+            result = await follow(asked, view, history)
+        view.conclude(result)
+        if file is not None:
+            file.write(document(result) if output.as_json else _text_of(result))
+    finally:
+        await history.write()  # when the answer is there
 
 
-async def follow(asked: RunStream, view: View) -> OrchestrationResult:
+async def follow(asked: RunStream, view: View, history: History) -> OrchestrationResult:
     """Show a run to its end, and return its result. Raises what the run raises."""
     with view:
         async with asked as stream:
-            await _show(stream, view)
+            await _show(stream, view, history)
             return await stream.result()
 
 
@@ -110,13 +115,14 @@ def _text_of(result: OrchestrationResult) -> str:
     return "" if answer is None else f"{block(answer_text(answer))}\n"
 
 
-async def _show(stream: RunStream, view: View) -> None:
+async def _show(stream: RunStream, view: View, history: History) -> None:
     """Show all events as they come, and refresh the view at its interval."""
     next_refresh = trio.current_time()
     ended = False
     while not ended:
         with trio.move_on_at(next_refresh):
             event = await anext(stream)
+            history.take(event)
             view.show(event)
             ended = isinstance(event, (RunCompleted, RunFailed))
         if trio.current_time() >= next_refresh:

@@ -67,11 +67,12 @@ def read_sources(sources: Sequence[Source], how_to_name: str = "") -> list[Confi
 
 
 def load_sources(
-    sources: Sequence[Source], how_to_name: str = ""
+    sources: Sequence[Source], how_to_name: str = "", *, with_provider: bool = False
 ) -> tuple[Configuration, tuple[str, ...] | None]:
     """Return one configuration of these files, and the models that it asks by default (None: all).
 
-    The user's own file need not have models: then they are those that can be used here.
+    The user's own file need not have models: then they are those that can be used here, named as their
+    providers name them; `with_provider`: as ``provider/model``.
 
     Raises:
         ConfigError: something in a file is not allowed, or a file is not trusted.
@@ -85,5 +86,7 @@ def load_sources(
     if all(source.kind == "user" for source in sources) and not any(
         file.table().get("models") for file in files
     ):
-        default = {identifier.partition(":")[2]: identifier for identifier in choose_models()}
+        for identifier in choose_models():
+            name = identifier.replace(":", "/", 1) if with_provider else identifier.partition(":")[2]
+            default[name] = identifier
     return load_layers(files, default_models=default)

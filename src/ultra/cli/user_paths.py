@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["config_folder", "state_folder"]
+__all__ = ["config_folder", "data_folder", "state_folder"]
 
 _NAME: Final = "ultra"
 
@@ -17,6 +17,13 @@ def config_folder() -> Path:
     import platformdirs  # noqa: PLC0415 - not for the help alone
 
     return platformdirs.user_config_path(_NAME, appauthor=False)
+
+
+def data_folder() -> Path:
+    """Return the folder of what the command keeps: on Linux ``$XDG_DATA_HOME/ultra``."""
+    import platformdirs  # noqa: PLC0415 - not for the help alone
+
+    return platformdirs.user_data_path(_NAME, appauthor=False)
 
 
 def state_folder() -> Path:

@@ -17,6 +17,7 @@ from ultra.actors.model.retry import RetryPolicy
 from ultra.actors.model.timeouts import Timeouts
 from ultra.clients.catalog import Facts
 from ultra.config.ensembles import EnsembleConfig
+from ultra.config.history import HistoryConfig
 from ultra.config.journal import JournalConfig
 from ultra.config.sections import CacheConfig, ModelConfig, RunConfig
 from ultra.config.serving import ServeConfig
@@ -42,6 +43,7 @@ class Configuration(Struct, frozen=True, kw_only=True):
     run: RunConfig = RunConfig()
     cache: CacheConfig = CacheConfig()
     journal: JournalConfig = JournalConfig()
+    history: HistoryConfig = HistoryConfig()
     retry: RetryPolicy | None = None
     timeouts: Timeouts | None = None
     limits: Limits | None = None

@@ -35,6 +35,7 @@ from ultra.clients.quirks import Quirks
 from ultra.config.configuration import Configuration, without_values
 from ultra.config.ensembles import EnsembleConfig, ensemble_problems
 from ultra.config.file import ConfigurationFile
+from ultra.config.history import HistoryConfig
 from ultra.config.journal import JournalConfig
 from ultra.config.keys import KeyConfig
 from ultra.config.sections import CacheConfig, DeploymentConfig, ModelConfig, RunConfig
@@ -83,7 +84,7 @@ _CHOICES: Final = {
 
 _TOP: Final = (
     *("run", "cache", "retry", "timeouts", "limits", "breaker", "catalog", "models", "ensembles", "serve"),
-    *("telemetry", "journal"),
+    *("telemetry", "journal", "history"),
 )
 
 
@@ -177,6 +178,7 @@ class _Reader:
             run=run,
             cache=self._optional(table, "cache", CacheConfig) or CacheConfig(),
             journal=self._optional(table, "journal", JournalConfig) or JournalConfig(),
+            history=self._optional(table, "history", HistoryConfig) or HistoryConfig(),
             retry=self._optional(table, "retry", RetryPolicy),
             timeouts=self._optional(table, "timeouts", Timeouts),
             limits=self._optional(table, "limits", Limits),

@@ -12,6 +12,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from ultra.config.ensembles import EnsembleConfig
+from ultra.config.history import HistoryConfig
 from ultra.config.journal import JournalConfig
 from ultra.config.sections import CacheConfig, DeploymentConfig, ModelConfig, RunConfig
 from ultra.config.serving import ServeConfig
@@ -96,6 +97,7 @@ def _settings(table: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
     for ensemble, given in _section(table.get("ensembles")).items():
         yield from _of_ensemble(("ensembles", str(ensemble)), _section(given))
     yield from _others(("journal",), _section(table.get("journal")), (), JournalConfig)
+    yield from _others(("history",), _section(table.get("history")), (), HistoryConfig)
     yield from _others(("serve",), _section(table.get("serve")), (), ServeConfig)
     yield from _others(("telemetry",), _section(table.get("telemetry")), (), TelemetryConfig)
     for model, given in _section(table.get("models")).items():

@@ -435,8 +435,9 @@ class MultiLLMOrchestrator(Registration, SubmittedRuns):
         run: RunArguments,
     ) -> RunStream:
         self._lifespan.check_open()
-        make_run = self._planner.check(prompt, stages, models, strategy, run)
+        planned = self._planner.planned(prompt, stages, models, strategy, run)
         run_id = new_id()
+        make_run = self._planner.maker(planned, Caller.current(), memo=self._recorded(run_id, planned))
         return RunStream(run_id, LiveRun(run_id, self._lifespan, make_run, make_sink, self._watch))
 
     @property

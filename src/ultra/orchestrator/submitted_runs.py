@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ultra.bridge.caller import Caller
 from ultra.durable.follower import RunFollower
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from typing import Unpack
 
+    from ultra.actors.coordinator.messages import AnswerMemo
     from ultra.durable.execution import EventReader
     from ultra.durable.memo import PaidAnswers
     from ultra.messages.conversation import Conversation
@@ -31,7 +32,18 @@ if TYPE_CHECKING:
     from ultra.stores.journal_contract import RunJournal, RunRecord, RunState
     from ultra.strategies.base import Strategy, StrategySpec
 
-__all__ = ["SubmittedRuns", "submitted_runs"]
+__all__ = ["RunRecorder", "SubmittedRuns", "record_runs", "submitted_runs"]
+
+
+class RunRecorder(Protocol):
+    """Is told of each run that is not submitted, before it begins, and returns what keeps its answers.
+
+    A strategy that is no value is in the `spec` by its name alone.
+    """
+
+    def __call__(self, run_id: str, spec: RunSpec) -> AnswerMemo:
+        """Return the memo of the run."""
+        ...
 
 
 class SubmittedRuns:
@@ -43,6 +55,7 @@ class SubmittedRuns:
     _watch: RunWatch
     _caller: Caller | None = None
     """Who entered the orchestrator: clients of submitted runs are called on its loop."""
+    _recorder: RunRecorder | None = None
 
     async def submit(
         self,
@@ -186,10 +199,10 @@ class SubmittedRuns:
             )
         return self._submitted
 
-    def _spec_of(self, planned: Planned) -> RunSpec:
+    def _spec_of(self, planned: Planned, *, of_values: bool = True) -> RunSpec:
         spec = self._planner.as_value(planned.strategy)
         own = spec is None and planned.strategy is self._planner.strategy
-        if spec is None and not own:
+        if spec is None and not own and of_values:
             raise BadCall(
                 f"strategy {planned.spec.name!r} of a submitted run is no value, so no other process could "
                 "take the run up: give its name and options (text, numbers, lists), and stages by name; or "
@@ -205,6 +218,12 @@ class SubmittedRuns:
             own_strategy=own,
             secret=self._planner.secret,
         )
+
+    def _recorded(self, run_id: str, planned: Planned) -> AnswerMemo | None:
+        """Tell the recorder, if there is one, of a run that is about to begin; return where answers go."""
+        if self._recorder is None:
+            return None
+        return self._recorder(run_id, self._spec_of(planned, of_values=False))
 
     def _open_run(
         self, run: RunRecord, paid: PaidAnswers, told: Sequence[Event]
@@ -240,3 +259,8 @@ def keep_runs(owner: SubmittedRuns, journal: RunJournal | None) -> None:
     """Let an orchestrator that has not been entered keep its runs in this journal, which it closes."""
     found = submitted_runs(owner, journal, owned=True)
     owner._submitted = owner._lifespan.submitted = found  # noqa: SLF001 - of this module
+
+
+def record_runs(owner: SubmittedRuns, recorder: RunRecorder) -> None:
+    """Tell `recorder` of the runs of an orchestrator from now on."""
+    owner._recorder = recorder  # noqa: SLF001 - of this module

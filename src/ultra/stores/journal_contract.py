@@ -27,6 +27,7 @@ __all__ = [
     "ENDED",
     "AnswerKey",
     "Claim",
+    "EndedRuns",
     "Ending",
     "Lease",
     "LeaseLost",
@@ -84,7 +85,7 @@ class RunRecord(Struct, frozen=True, kw_only=True):
         code: of a run that failed or was cancelled, the class of the error, as in `RunFailed`.
         message: the text of that error.
         events: how many events it has so far; `seq` of the next one.
-        bytes: which its events and answers take up.
+        bytes: which it takes up.
         executions: how often it was taken up: 1 for a run that no crash has interrupted.
         cancelling: whether its cancellation was asked for.
     """
@@ -245,4 +246,24 @@ class RunJournal(Protocol):
 
     async def aclose(self) -> None:
         """Release what the journal holds: memory, files, connections. May be called again."""
+        ...
+
+
+class EndedRuns(Protocol):
+    """A journal that also takes runs that have ended and were not submitted, as `SqliteJournal` does."""
+
+    async def record(
+        self,
+        run: RunRecord,
+        events: Sequence[Event],
+        ending: Ending,
+        answers: Mapping[AnswerKey, ModelResponse],
+    ) -> None:
+        """Write a run that has ended, with its events and answers: all of it, or nothing.
+
+        Nobody ever claims it. Of `run`, the names, the spec, the tags and `created` count.
+
+        Raises:
+            JournalUnavailable: nothing was written.
+        """
         ...

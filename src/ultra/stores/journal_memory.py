@@ -23,7 +23,7 @@ from ultra.stores.journal_encoding import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ultra.messages.events import Event
     from ultra.messages.results import ModelResponse
@@ -90,14 +90,8 @@ class MemoryJournal:
             known = self._by_key.get((run.owner, run.idempotency_key))
             if known is not None:
                 return self._runs[known].record
-        encode_tags(run.tags)
-        record = replace(
-            run, spec=decode_spec(encode_spec(run.spec)), created=self._now(), state="queued", events=0
-        )
-        kept = self._runs[run.run_id] = _Kept(record)
-        if run.idempotency_key is not None:
-            self._by_key[run.owner, run.idempotency_key] = run.run_id
-        return record if holder is None else self._given(kept, holder)
+        kept = self._add(run, self._now())
+        return kept.record if holder is None else self._given(kept, holder)
 
     async def get(self, run_id: str) -> RunRecord | None:
         """Return the run; None: there is none."""
@@ -169,6 +163,22 @@ class MemoryJournal:
         kept.answers[key] = encoded
         kept.record = replace(kept.record, bytes=kept.record.bytes + len(encoded))
 
+    async def record(
+        self,
+        run: RunRecord,
+        events: Sequence[Event],
+        ending: Ending,
+        answers: Mapping[AnswerKey, ModelResponse],
+    ) -> None:
+        """Write a run that has ended, whole; see `EndedRuns.record`."""
+        await checkpoint()
+        paid = {key: encode_answer(answer) for key, answer in answers.items()}
+        kept = self._add(run, run.created)
+        kept.answers = paid
+        size = kept.record.bytes + sum(map(len, paid.values()))
+        kept.record = replace(kept.record, bytes=size, executions=1)
+        self._write(kept, events, ending)
+
     async def answers(self, run_id: str) -> dict[AnswerKey, ModelResponse]:
         """Return the answers that were kept for the run."""
         await checkpoint()
@@ -232,6 +242,15 @@ class MemoryJournal:
     async def aclose(self) -> None:
         """Do nothing: the runs stay, as long as this object does."""
         await checkpoint()
+
+    def _add(self, run: RunRecord, created: float) -> _Kept:
+        spec = encode_spec(run.spec)
+        size = len(spec) + len(encode_tags(run.tags))
+        record = replace(run, spec=decode_spec(spec), created=created, state="queued", events=0, bytes=size)
+        kept = self._runs[run.run_id] = _Kept(record)
+        if run.idempotency_key is not None:
+            self._by_key[run.owner, run.idempotency_key] = run.run_id
+        return kept
 
     def _given(self, kept: _Kept, holder: str) -> Claim:
         kept.holder, kept.number = holder, kept.number + 1

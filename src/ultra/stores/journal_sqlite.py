@@ -26,7 +26,7 @@ from ultra.stores.sqlite_connection import connect, is_busy, refuse_newer_format
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ultra.messages.events import Event
     from ultra.messages.results import ModelResponse
@@ -159,6 +159,20 @@ class SqliteJournal:
     async def keep_answer(self, lease: Lease, key: AnswerKey, answer: ModelResponse) -> None:
         """Keep a paid answer; see `RunJournal.keep_answer`."""
         await self._write(file.put_answer, lease, key, encode_answer(answer))
+
+    async def record(
+        self,
+        run: RunRecord,
+        events: Sequence[Event],
+        ending: Ending,
+        answers: Mapping[AnswerKey, ModelResponse],
+    ) -> None:
+        """Write a run that has ended, whole or not at all; see `EndedRuns.record`."""
+        encode_spec(run.spec)  # raises in this task, where no others wait
+        encode_tags(run.tags)
+        encoded = [(event.seq, encode_event(event)) for event in events]
+        paid = {key: encode_answer(answer) for key, answer in answers.items()}
+        await self._write(file.record_run, run, encoded, paid, (ending, self._now()))
 
     async def answers(self, run_id: str) -> dict[AnswerKey, ModelResponse]:
         """Return the answers that were kept for the run."""

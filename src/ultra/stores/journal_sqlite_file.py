@@ -27,7 +27,7 @@ from ultra.stores.sqlite_connection import FileFormat
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ultra.messages.events import Event
     from ultra.messages.results import ModelResponse
@@ -46,6 +46,7 @@ __all__ = [
     "read_answers",
     "read_events",
     "read_run",
+    "record_run",
     "release_leases",
     "renew_leases",
 ]
@@ -201,25 +202,44 @@ def add_run(
         if row is not None:
             return _record(row)
     leases = 0 if holder is None else 1
-    connection.execute(
-        "INSERT INTO runs (run_id, spec, owner, idempotency_key, tags, state, created, holder, leases,"
-        " held_until) VALUES (?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?)",
-        (
-            run.run_id,
-            encode_spec(run.spec),
-            run.owner,
-            run.idempotency_key,
-            encode_tags(run.tags),
-            now,
-            holder,
-            leases,
-            now + lease,
-        ),
-    )
-    record = replace(run, state="queued", created=now, events=0, executions=leases)
+    size = _insert(connection, replace(run, created=now), holder, leases, now + lease)
+    record = replace(run, state="queued", created=now, events=0, bytes=size, executions=leases)
     if holder is None:
         return record
     return Claim(run=record, lease=Lease(run_id=run.run_id, holder=holder, number=leases))
+
+
+def _insert(
+    connection: sqlite3.Connection,
+    run: RunRecord,
+    holder: str | None,
+    leases: int,
+    until: float,
+) -> int:
+    """Write a run that waits, and return the bytes that it takes up so far."""
+    spec, tags = encode_spec(run.spec), encode_tags(run.tags)
+    size = len(spec) + len(tags)
+    connection.execute(
+        "INSERT INTO runs (run_id, spec, owner, idempotency_key, tags, state, created, bytes, holder, leases,"
+        " held_until) VALUES (?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?, ?)",
+        (run.run_id, spec, run.owner, run.idempotency_key, tags, run.created, size, holder, leases, until),
+    )
+    return size
+
+
+def record_run(
+    connection: sqlite3.Connection,
+    run: RunRecord,
+    events: Sequence[tuple[int, bytes]],
+    answers: Mapping[AnswerKey, bytes],
+    ended: tuple[Ending, float],
+) -> None:
+    """Write a run that has ended so, at this time, with encoded events and answers."""
+    _insert(connection, run, None, 1, 0.0)
+    (number,) = connection.execute("SELECT number FROM runs WHERE run_id = ?", (run.run_id,)).fetchone()
+    for key, answer in answers.items():
+        _put(connection, number, key, answer)
+    _write(connection, number, events, *ended)
 
 
 def claim_runs(
@@ -333,7 +353,10 @@ def _write(
 
 def put_answer(connection: sqlite3.Connection, lease: Lease, key: AnswerKey, answer: bytes) -> None:
     """Keep an encoded answer."""
-    number = _number_under(connection, lease)
+    _put(connection, _number_under(connection, lease), key, answer)
+
+
+def _put(connection: sqlite3.Connection, number: int, key: AnswerKey, answer: bytes) -> None:
     connection.execute(
         "INSERT OR REPLACE INTO answers (run, key, answer) VALUES (?, ?, ?)", (number, key, answer)
     )
