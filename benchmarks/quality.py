@@ -10,8 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ultra.evals.arms import strategy_arm
-from ultra.evals.evaluation import Evaluation, default_arms
+from ultra.evals.evaluation import Evaluation
 from ultra.evals.panel import Panel
 from ultra.evals.report_text import markdown_table
 from ultra.evals.simulated import SCENARIOS, SimulatedRecorder
@@ -51,19 +50,20 @@ def main(folder: str) -> None:
         panel = Panel.open(Path(folder, file))
         if models is not None:
             panel.only(models)
-        arms = [strategy_arm("vote"), strategy_arm("best_of")]
-        _show(title, Evaluation(panel, arms, unrecorded="fail").run())
+        _show(title, Evaluation(panel, unrecorded="fail").run())
     print("## Simulated panels\n")
     for name, simulated in SCENARIOS.items():
         panel = simulated.panel(name)
         recorder = SimulatedRecorder(simulated, panel)
-        findings = Evaluation(panel, default_arms()[0], recorder=recorder).run()
-        theory = (
-            f"theory: vote {simulated.expected_majority():.1%}"
-            if simulated.alike == 1
-            else "theory: vote open"
-        )
-        _show(name, findings, f"{theory}, all wrong {simulated.expected_all_wrong():.1%}. ")
+        findings = Evaluation(panel, recorder=recorder).run()
+        theory = [f"all wrong {simulated.expected_all_wrong():.1%}"]
+        if simulated.alike == 1:
+            theory += [
+                f"vote {simulated.expected_majority():.1%} with {simulated.expected_vote_calls():.2f} calls",
+                f"cascade {simulated.expected_cascade_calls():.2f} calls",
+            ]
+        theory += [f"route {simulated.expected_choice(0):.1%}"]
+        _show(name, findings, f"Theory: {', '.join(theory)}. ")
 
 
 def _show(title: str, findings: Findings, more: str = "") -> None:
@@ -111,6 +111,9 @@ def _show(title: str, findings: Findings, more: str = "") -> None:
     for arm in findings.arms:
         if arm.note and arm.kind == "strategy":
             print(f"- {arm.name}: {arm.note}.")
+    for name, why in findings.left_out.items():
+        if name != "fields":
+            print(f"- left out: {name}: {why}.")
     print()
 
 

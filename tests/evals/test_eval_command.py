@@ -61,7 +61,10 @@ async def test_it_writes_the_report_in_every_form(tmp_path: Path) -> None:
     for outside in ("<script", 'http-equiv="refresh', "src=", "@import", "<link"):
         assert outside not in page
     assert "| vote |" in files["r.md"].read_text("utf-8")
-    assert len(tomllib.loads(files["fit.toml"].read_text("utf-8"))["models"]) == 3
+    assert [*tomllib.loads(files["fit.toml"].read_text("utf-8"))["ensembles"]] == [
+        "vote-fitted",
+        "vote-by-agreement",
+    ]
 
 
 async def test_it_prints_one_document_for_programs() -> None:

@@ -11,18 +11,26 @@ from ultra.evals.arms import strategy_arm
 from ultra.evals.evaluation import Evaluation
 from ultra.evals.findings import Findings
 from ultra.evals.simulated import SCENARIOS, SimulatedModels, SimulatedRecorder, scenario
+from ultra.evals.statistics import wilson
 
 
-def measured(models: SimulatedModels, *strategies: str) -> Findings:
+def measured(models: SimulatedModels, *strategies: str, **options: object) -> Findings:
     panel = models.panel()
-    arms = [strategy_arm(name) for name in strategies]
+    arms = [strategy_arm(name, options) for name in strategies]
     recorder = SimulatedRecorder(models, panel)
-    return Evaluation(panel, arms, recorder=recorder, most_samples=3).run()  # type: ignore[arg-type]
+    evaluation = Evaluation(panel, arms, recorder=recorder, fit=False, most_samples=1)  # type: ignore[arg-type]
+    return evaluation.run()
 
 
 @cache
 def independent() -> Findings:
-    return measured(SimulatedModels(accuracies=(0.7, 0.7, 0.7), questions=120), "vote")
+    return measured(SimulatedModels(accuracies=(0.7, 0.7, 0.7), questions=120), "vote", "cascade")
+
+
+def within(share: float, expected: float, questions: int) -> bool:
+    """Whether a share that was measured has what is expected in its interval."""
+    interval = wilson(share * questions, questions)
+    return interval.low <= expected <= interval.high
 
 
 def test_condorcets_theorem_gives_the_accuracy_of_independent_voters() -> None:
@@ -35,6 +43,57 @@ def test_condorcets_theorem_gives_the_accuracy_of_independent_voters() -> None:
 def test_the_vote_of_independent_models_is_as_good_as_condorcet_says() -> None:
     accuracy = independent().arm("vote").accuracy
     assert accuracy.low <= 0.784 <= accuracy.high
+
+
+def test_a_vote_that_stops_early_makes_the_calls_that_theory_says() -> None:
+    three = SimulatedModels(accuracies=(0.7, 0.7, 0.7))
+    assert three.expected_vote_calls() == pytest.approx(2 + 2 * 0.7 * 0.3)
+    assert within(independent().arm("vote").calls - 2, three.expected_vote_calls() - 2, 120)
+
+
+def test_of_five_voters_as_many_are_asked_as_theory_says() -> None:
+    models = SimulatedModels(accuracies=(0.7,) * 5, questions=100)
+    p, q = 0.7, 0.3
+    alike, one_more = p**3 + q**3, 3 * p**3 * q + 3 * q**3 * p
+    expected = 3 * alike + 4 * one_more + 5 * (1 - alike - one_more)
+    assert models.expected_vote_calls() == pytest.approx(expected)
+    # Calls are from 3 to 5, so half of what is above 3 is a share of at most the same spread.
+    assert within((measured(models, "vote").arm("vote").calls - 3) / 2, (expected - 3) / 2, 100)
+
+
+def test_a_cascade_costs_two_calls_and_one_more_where_two_disagree() -> None:
+    models = SimulatedModels(accuracies=(0.7, 0.7, 0.7))
+    assert models.expected_cascade_calls() == pytest.approx(2 + 2 * 0.7 * 0.3)
+    cascade = independent().arm("cascade")
+    assert within(cascade.calls - 2, models.expected_disagreement(0, 1), 120)
+    assert within(cascade.accuracy.value, models.expected_majority(), 120)
+
+
+def test_a_cascade_over_correlated_models_costs_less_as_theory_says() -> None:
+    models = SimulatedModels(accuracies=(0.7, 0.7, 0.7), correlation=0.5, questions=100)
+    assert models.expected_disagreement(0, 1) == pytest.approx(2 * 0.7 * 0.3 * (1 - 0.5))
+    assert within(
+        measured(models, "cascade").arm("cascade").calls - 2, models.expected_disagreement(0, 1), 100
+    )
+
+
+def test_where_wrong_answers_all_differ_a_cascade_also_pays_the_reader() -> None:
+    models = SimulatedModels(accuracies=(0.7, 0.7, 0.7), alike=0.0, questions=100)
+    cascade = measured(models, "cascade").arm("cascade")
+    # A third where not both are right; a reader where fewer than two of three are. (Of 8 wrong numbers two
+    # can be the same.)
+    third, reader = 1 - 0.7**2, 0.3**3 + 3 * 0.7 * 0.3**2
+    assert within((cascade.calls - 2) / 2, (third + reader) / 2, 100)
+
+
+@pytest.mark.parametrize("choosing", [0.0, 1.0])
+def test_a_route_is_as_good_as_the_choice_is(choosing: float) -> None:
+    models = SimulatedModels(accuracies=(0.6, 0.7, 0.8), choosing=choosing, questions=100)
+    expected = 0.75 if not choosing else 1 - 0.3 * 0.2
+    assert models.expected_choice(0) == pytest.approx(expected)
+    route = measured(models, "route", chooser="model-a").arm("route (chooser=model-a)")
+    assert within(route.accuracy.value, expected, 100)
+    assert route.calls == 2
 
 
 def test_independent_models_have_uncorrelated_errors_and_as_many_votes_as_there_are() -> None:
@@ -50,6 +109,26 @@ def test_nothing_that_chooses_passes_the_ceiling() -> None:
     for arm in findings.arms:
         assert arm.accuracy.value <= findings.panel.ceiling
         assert arm.regret == pytest.approx(findings.panel.ceiling - arm.accuracy.value)
+
+
+def test_the_share_on_which_all_are_wrong_and_the_ceiling_are_those_that_were_set() -> None:
+    models = SimulatedModels(accuracies=(0.7,) * 3, correlation=0.3, all_wrong=0.12, questions=150)
+    findings = measured(models, "vote")
+    assert findings.panel.all_wrong.low <= 0.12 <= findings.panel.all_wrong.high
+    assert findings.panel.ceiling == pytest.approx(1 - findings.panel.all_wrong.value)
+    assert within(findings.arm("oracle").accuracy.value, 1 - 0.12, 150)
+    assert within(findings.arm("vote").accuracy.value, models.expected_majority(), 150)
+
+
+def test_the_cases_of_theory_are_all_there_are() -> None:
+    for models in SCENARIOS.values():
+        cases = models.patterns()
+        assert sum(chance for _, chance in cases) == pytest.approx(1)
+        assert sum(chance for right, chance in cases if not any(right)) == pytest.approx(
+            models.expected_all_wrong()
+        )
+        for index, accuracy in enumerate(models.accuracies):
+            assert sum(chance for right, chance in cases if right[index]) == pytest.approx(accuracy)
 
 
 def test_correlation_and_common_failures_are_those_that_were_set() -> None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import tomllib
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ultra.evals import statistics
-from ultra.evals.fitting import fitted_toml, fitted_weights
 from ultra.evals.statistics import (
     auroc,
     correlation,
@@ -82,15 +79,3 @@ def test_small_measures() -> None:
     assert effective_votes(9, 0.4375) == pytest.approx(2)
     assert percentile([1, 2, 3, 4], 0.5) == 2
     assert percentile([], 0.5) == 0
-
-
-def test_fitted_weights_are_log_odds_and_never_take_a_vote_away() -> None:
-    weights = fitted_weights({"a": [1.0] * 90 + [0.0] * 10, "b": [1.0] * 50 + [0.0] * 50, "c": [0.0] * 9})
-    assert weights["a"] == 1
-    assert 0 < weights["b"] <= 0.01
-    assert 0 < weights["c"] <= 0.01
-
-
-def test_fitted_weights_are_lines_of_the_configuration() -> None:
-    text = fitted_toml({"gpt": [1.0, 0.0, 1.0], 'a "b"/c': [1.0]}, source="d.jsonl")
-    assert set(tomllib.loads(text)["models"]) == {"gpt", 'a "b"/c'}

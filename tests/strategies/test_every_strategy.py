@@ -157,6 +157,24 @@ def test_the_order_of_registration_changes_nothing_where_weights_differ(
     ]
 
 
+@pytest.mark.parametrize(
+    "name", ["vote", "vote at once", "vote by plurality", "cascade", "debate", "best_of", "rank"]
+)
+@settings(max_examples=10, deadline=None)
+@given(
+    answers=st.lists(st.sampled_from(["4", "5"]), min_size=3, max_size=3),
+    order=st.permutations(range(3)),
+)
+def test_two_of_three_equal_models_decide_in_whatever_order_they_stand(
+    name: str, answers: list[str], order: list[int]
+) -> None:
+    majority = max(answers, key=answers.count)
+    for row in (answers, [answers[at] for at in order]):
+        result = trio.run(asked, name, panel_of(row, rank=preferring(majority)))
+        assert str(result.final_synthesis) == majority
+        assert result.status == "success"
+
+
 @EVERY
 async def test_one_usable_answer_is_not_compared_and_it_is_told(name: str) -> None:
     fakes = panel_of(

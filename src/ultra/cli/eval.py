@@ -121,7 +121,11 @@ def evaluate(
     ] = False,
     fit: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="Write the weights that the answers suggest, for ultra.toml."),
+        typer.Option(
+            metavar="PATH",
+            help="Write ensembles for ultra.toml: votes with the weights, and a cascade with the threshold, "
+            "that the answers suggest.",
+        ),
     ] = None,
     html: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Write the report as one page with plots.")

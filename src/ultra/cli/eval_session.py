@@ -24,8 +24,8 @@ from ultra.clients.pricing import Price
 from ultra.errors import BadCall, MissingExtra
 from ultra.evals.arms import Arm, strategy_arm
 from ultra.evals.dataset import load_dataset
-from ultra.evals.evaluation import Evaluation, check_gold, default_arms
-from ultra.evals.fitting import fitted_toml
+from ultra.evals.evaluation import Evaluation, check_gold
+from ultra.evals.fitted_toml import fitted_toml
 from ultra.evals.panel import Panel, PanelHeader, PanelModel
 from ultra.evals.recording import Recorder
 from ultra.evals.report_text import as_markdown, as_text
@@ -107,12 +107,7 @@ def run(wanted: Wanted, *, verbose: int = 0) -> int:
             raise
         return 128 + signals.caught[0]
     if wanted.fit is not None:
-        remarks = [
-            "A vote with these weights, fitted on one half and measured on the other:",
-            *_told(findings),
-        ]
-        source = one_line(findings.source)
-        _save(wanted.fit, fitted_toml(evaluation.member_scores(), source=source, remarks=remarks))
+        _save(wanted.fit, _fitted(findings, evaluation, wanted))
     if wanted.markdown is not None:
         _save(wanted.markdown, f"# Evaluation\n\n{as_markdown(findings)}")
     if wanted.html is not None:
@@ -211,8 +206,6 @@ def _recorded(
             tell(f"{file}: {len(panel)} answers are recorded already")
         panel.dataset = panel.dataset.first(wanted.limit)
         _check_judge(wanted.judge, panel)
-        if arms is None:
-            arms = [*default_arms()[0], *live.ensembles]
         with _progress(shown=not wanted.as_json) as on_progress:
             recorder = Recorder(
                 panel,
@@ -225,6 +218,7 @@ def _recorded(
             evaluation = Evaluation(
                 panel,
                 arms,
+                more=() if arms is not None else live.ensembles,
                 grader=grader,
                 allow_code=wanted.allow_code,
                 recorder=recorder,
@@ -334,11 +328,7 @@ def _arm(text: str) -> Arm:
             raise BadCall(f"--strategy {text!r}: the options are no JSON: {error}") from None
     if not isinstance(given, dict):
         raise BadCall(f'--strategy {text!r}: the options must be an object of JSON, such as {{"top": 2}}')
-    arm = strategy_arm(name.strip(), given)
-    shown = ", ".join(f"{option}={value}" for option, value in given.items())
-    return Arm(
-        name=f"{arm.name} ({shown})" if shown else arm.name, strategy=arm.strategy, options=arm.options
-    )
+    return strategy_arm(name.strip(), given)
 
 
 def _check_plots() -> None:
@@ -348,13 +338,22 @@ def _check_plots() -> None:
         raise MissingExtra("a report with plots", "eval") from error
 
 
-def _told(findings: Findings) -> list[str]:
-    for arm in findings.arms:
-        if arm.name.endswith("fitted weights") and arm.versus_best is not None:
-            difference = arm.versus_best.difference
-            interval = f"[{difference.low * 100:+.1f}, {difference.high * 100:+.1f}]"
-            return [f"{difference.value * 100:+.1f} points over the best member {interval}: {arm.verdict}."]
-    return ["that was not measured."]
+def _fitted(findings: Findings, evaluation: Evaluation, wanted: Wanted) -> str:
+    """Return what was fitted as lines of a configuration. Raises `BadCall` where nothing was."""
+    if not evaluation.fitted:
+        why = "; ".join(f"{name}: {reason}" for name, reason in findings.left_out.items())
+        raise BadCall(
+            f"--fit {wanted.fit}: nothing can be fitted; a strategy vote or cascade must be measured on two "
+            f"questions or more{' (' + why + ')' if why else ''}"
+        )
+    return fitted_toml(
+        evaluation.fitted,
+        findings,
+        evaluation.panel.models,
+        source=one_line(findings.source),
+        judge=evaluation.judge,
+        is_configured=bool(wanted.sources),
+    )
 
 
 def _save(path: Path, text: str) -> None:

@@ -75,7 +75,7 @@ def findings_of(
     by_kind = {each.arm.kind: each for each in measured if each.arm.kind in {"best", "oracle"}}
     members = [each for each in measured if each.arm.kind == "member"]
     judged = [each for each in measured if each.arm.kind in {"strategy", "samples", "judge"}]
-    samples = {each.arm.run["samples"]: each for each in measured if each.arm.kind == "samples"}
+    samples = {each.arm.options["samples"]: each for each in measured if each.arm.kind == "samples"}
     comparing = _Comparing(by_kind["best"], samples, max(1, len(judged)))
     oracle = fmean(by_kind["oracle"].scores)
     arms = [_arm(each, comparing, oracle, timed=panel.header.timed) for each in measured]

@@ -2,16 +2,51 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from ultra.strategies.catalog import load_strategy
+from ultra.errors import BadCall
+from ultra.strategies.catalog import load_strategy, strategy_names
 
-__all__ = ["Arm", "ArmKind", "Outcome", "member_arm", "needs_schema", "samples_arm", "strategy_arm"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ultra.evals.panel import PanelModel
+
+__all__ = [
+    "Arm",
+    "ArmKind",
+    "Outcome",
+    "default_arms",
+    "member_arm",
+    "needs_schema",
+    "samples_arm",
+    "strategy_arm",
+    "what_is_read",
+]
 
 ArmKind = Literal["member", "random", "best", "samples", "strategy", "judge", "oracle"]
+
+_FEWEST_ROUTED: Final = 3
+"""A model that chooses does not answer itself, so it needs two others to choose from."""
+
+_READ: Final = {
+    "synthesize": "models analyse the answers, and one merges them",
+    "vote": "where there is no majority, a model reads the answers and decides",
+    "best_of": "a judge grades the answers",
+    "rank": "models rank the answers of the others",
+    "cascade": "where nothing is agreed on, a model reads the answers and decides",
+    "layers": "models answer anew, having read the others",
+    "debate": "models revise their answers, having read the others",
+    "route": "a model chooses who is asked",
+    "fields": "where fields are disputed, a model decides",
+}
+"""What models write in a strategy beside their first answers."""
+
+_WITHOUT_READER: Final = (("vote", {"rule": "plurality"}), ("cascade", {"end": "last"}))
+"""Strategies with the options by which first answers are all that they need."""
 
 
 class Arm(Struct, frozen=True, kw_only=True):
@@ -23,7 +58,6 @@ class Arm(Struct, frozen=True, kw_only=True):
         strategy: the name of the strategy that it runs.
         options: the options of the strategy.
         models: the models that it asks; None: all of the panel.
-        weights: their weights, where these are not those of the panel.
         run: settings of its runs, such as samples.
     """
 
@@ -32,7 +66,6 @@ class Arm(Struct, frozen=True, kw_only=True):
     strategy: str = "best_of"
     options: dict[str, Any] = {}
     models: tuple[str, ...] | None = None
-    weights: dict[str, float] | None = None
     run: dict[str, Any] = {}
 
 
@@ -85,9 +118,9 @@ def samples_arm(model: str, samples: int) -> Arm:
     return Arm(
         name=f"{model} x{samples}",
         kind="samples",
-        strategy="vote",
+        strategy="self_consistency",
+        options={"samples": samples},
         models=(model,),
-        run={"samples": samples},
     )
 
 
@@ -98,7 +131,48 @@ def strategy_arm(name: str, options: dict[str, Any] | None = None) -> Arm:
         BadCall: there is no such strategy or option; the message names the choices.
     """
     load_strategy(name, options)
-    return Arm(name=name, strategy=name, options=dict(options or {}))
+    shown = ", ".join(f"{option}={value}" for option, value in (options or {}).items())
+    return Arm(name=f"{name} ({shown})" if shown else name, strategy=name, options=dict(options or {}))
+
+
+def default_arms(
+    models: Mapping[str, PanelModel] | None = None, *, replayed: bool = False
+) -> tuple[list[Arm], dict[str, str]]:
+    """Return an arm for each strategy of the catalog, and why others have none.
+
+    `models` are those of the panel; the cheapest of them chooses for `route`. `replayed`: no model can be
+    asked, so `vote` and `cascade` are measured in a form that needs no reader, too.
+    """
+    arms, left_out = [], {}
+    for name in strategy_names():
+        if name == "self_consistency":
+            continue  # it is a baseline, with as many samples as the others make calls
+        options: dict[str, Any] = {}
+        if name == "route":
+            if len(models or ()) < _FEWEST_ROUTED:
+                left_out[name] = "a model that chooses among others needs two of them: three models"
+                continue
+            options = {"chooser": _cheapest(models or {})}
+        try:
+            arms.append(strategy_arm(name, options))
+        except BadCall as error:
+            left_out[name] = str(error)
+    if replayed:
+        arms += [strategy_arm(name, options) for name, options in _WITHOUT_READER]
+    return arms, left_out
+
+
+def what_is_read(arm: Arm) -> str:
+    """Return what models write in the strategy of this arm beside their first answers."""
+    return _READ.get(arm.strategy, "models write more than their first answers")
+
+
+def _cheapest(models: Mapping[str, PanelModel]) -> str:
+    """Return the model of the lowest price, or, where not all have one, the lightest."""
+    prices = {name: model.price.input + model.price.output for name, model in models.items() if model.price}
+    if len(prices) == len(models):
+        return min(prices, key=prices.__getitem__)
+    return min(models, key=lambda name: models[name].weight)
 
 
 def needs_schema(arm: Arm) -> bool:

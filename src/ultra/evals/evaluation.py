@@ -15,24 +15,40 @@ from msgspec.structs import replace
 
 from ultra.errors import BadCall
 from ultra.evals.analysis import Measured, findings_of
-from ultra.evals.arms import Arm, Outcome, member_arm, needs_schema, samples_arm, strategy_arm
-from ultra.evals.fitting import fitted_weights
+from ultra.evals.arms import (
+    Arm,
+    Outcome,
+    default_arms,
+    member_arm,
+    needs_schema,
+    samples_arm,
+    what_is_read,
+)
+from ultra.evals.fitting import (
+    Candidate,
+    Fitted,
+    agreement_fitter,
+    cascade_candidates,
+    cascade_fitter,
+    log_odds_fitter,
+)
 from ultra.evals.graders import JudgeGrader, make_grader
 from ultra.evals.panel import request_key
 from ultra.evals.replay import Missing, replay
-from ultra.strategies.catalog import strategy_names
+from ultra.scoring.final_answers import equal_answers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from ultra.evals.dataset import Dataset, Question
     from ultra.evals.findings import Findings
+    from ultra.evals.fitting import Fitter
     from ultra.evals.graders import Grader
     from ultra.evals.panel import Panel
     from ultra.evals.recording import Recorder
     from ultra.evals.replay import Unrecorded
 
-__all__ = ["BEST", "ORACLE", "RANDOM", "Evaluation", "check_gold", "default_arms"]
+__all__ = ["BEST", "ORACLE", "RANDOM", "Evaluation", "check_gold"]
 
 RANDOM: Final = "random member"
 BEST: Final = "best member"
@@ -40,19 +56,9 @@ ORACLE: Final = "oracle"
 _CHUNK: Final = 50
 """Questions whose answers are gathered together, so that a limit of cost leaves whole ones."""
 _MOST_SAMPLES: Final = 8
-
-
-def default_arms() -> tuple[list[Arm], dict[str, str]]:
-    """Return an arm for each strategy of the catalog, and why others have none."""
-    arms, left_out = [], {}
-    for name in strategy_names():
-        if name == "self_consistency":
-            continue  # it is a baseline, with as many samples as the others make calls
-        try:
-            arms.append(strategy_arm(name))
-        except BadCall as error:
-            left_out[name] = str(error)
-    return arms, left_out
+_MOST_FALLBACKS: Final = 0.1
+"""An arm whose fallback answers more of the questions than this share is not measured."""
+_TWO_HALVES: Final = 2
 
 
 def check_gold(dataset: Dataset, grader: str, *, allow_code: bool = False) -> dict[str, Grader]:
@@ -79,12 +85,14 @@ class Evaluation:
 
     Args:
         panel: the recorded answers, and the questions.
-        arms: the strategies to measure; None: all of the catalog.
+        arms: the strategies to measure; None: all of the catalog, as `default_arms` has them.
+        more: arms that are measured beside them, such as named ensembles.
         grader: the name of the grader of questions without their own.
         allow_code: whether the grader ``code`` may run what models wrote.
         recorder: asks what is not recorded; None: nothing is asked.
         settings: arguments of the orchestrator that all runs have, such as `quorum` and `judge`.
         unrecorded: see `Unrecorded`; without a recorder.
+        fit: whether weights of votes and the threshold of a cascade are learned, and measured, too.
         most_samples: how many samples of one model are asked for a baseline at most.
         interrupted: says after each arm and each round of requests whether to end with `KeyboardInterrupt`.
 
@@ -97,11 +105,13 @@ class Evaluation:
         panel: Panel,
         arms: Sequence[Arm] | None = None,
         *,
+        more: Sequence[Arm] = (),
         grader: str | None = None,
         allow_code: bool = False,
         recorder: Recorder | None = None,
         settings: Mapping[str, Any] | None = None,
         unrecorded: Unrecorded = "stop",
+        fit: bool = True,
         most_samples: int = _MOST_SAMPLES,
         interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -111,15 +121,17 @@ class Evaluation:
         self._recorder = recorder
         self._settings = dict(settings or {})
         self._unrecorded: Unrecorded = "stop" if recorder is not None else unrecorded
+        self._fits = fit
         self._most_samples = most_samples
         self._interrupted = interrupted
         self._left_out: dict[str, str] = {}
         self._notices: list[str] = []
         if arms is None:
-            arms, self._left_out = default_arms()
-        self._arms = self._usable(arms)
+            arms, self._left_out = default_arms(panel.models, replayed=recorder is None)
+        self._arms = self._usable([*arms, *more])
         self._outcomes: dict[str, dict[str, Outcome]] = {}
         self._scores: dict[tuple[str, str], float] = {}
+        self.fitted: list[Fitted] = []
         self.questions: tuple[Question, ...] = ()
 
     def run(self) -> Findings:
@@ -147,6 +159,11 @@ class Evaluation:
             left_out=self._left_out,
             notices=self._notices,
         )
+
+    @property
+    def judge(self) -> str | None:
+        """The model that grades where a strategy asks a judge, if there is one."""
+        return self._settings.get("judge")
 
     def member_scores(self) -> dict[str, list[float]]:
         """Return the scores of each model, in the order of `questions`; after `run`."""
@@ -237,17 +254,16 @@ class Evaluation:
         known = self._outcomes.get(arm.name, {})
         lacking = sum(question.id not in known for question in self.questions)
         failing = sum(known[each.id].unrecorded > 0 for each in self.questions if each.id in known)
-        if lacking:
+        if not lacking and failing <= len(self.questions) * _MOST_FALLBACKS:
+            return True
+        if self._recorder is None:
             self._left_out[arm.name] = (
-                f"{lacking} of {len(self.questions)} questions need answers that are not recorded"
+                f"{what_is_read(arm)}; what they would write on {lacking or failing} of "
+                f"{len(self.questions)} questions is not recorded, and a replay asks no model"
             )
-        elif failing * 2 > len(self.questions):
-            self._left_out[arm.name] = (
-                f"on {failing} of {len(self.questions)} questions only its fallback could answer: what a "
-                "model reads and writes there is not recorded"
-            )
-            return False
-        return not lacking
+        else:
+            self._left_out[arm.name] = f"{lacking} of {len(self.questions)} questions lack answers"
+        return False
 
     def _note(self, arm: Arm) -> str:
         failing = sum(self._outcomes[arm.name][each.id].unrecorded > 0 for each in self.questions)
@@ -329,24 +345,66 @@ class Evaluation:
         return Measured(replace(template, name=name), outcomes)
 
     def _fitted(self) -> list[Measured]:
-        """Return the vote with log-odds weights that were fitted on the other half."""
-        plain = next((arm for arm in self._arms if arm.strategy == "vote"), None)
-        if plain is None or plain.name in self._left_out or len(self.questions) < 2:  # noqa: PLR2004 - a half each
+        """Return the arms with options that were learned on the other half; keep what all questions teach."""
+        found = []
+        every = range(len(self.questions))
+        for fitter in self._fitters():
+            arms = [
+                fitter.arm(every[1 - half :: 2], f"{fitter.name} (of half {2 - half})") for half in (0, 1)
+            ]
+            made = self._crossed((arms[0], arms[1]), fitter.name, fitter.plain)
+            failing = 0 if made is None else sum(outcome.unrecorded > 0 for outcome in made.outcomes)
+            if made is None or failing > len(self.questions) * _MOST_FALLBACKS:
+                self._left_out[fitter.name] = "it needs answers that are not recorded"
+                continue
+            note = "learned on the other half: " + "; ".join(_learned(arm, fitter.plain) for arm in arms)
+            if failing:
+                note += f"; on {failing} of {len(self.questions)} questions its fallback answered"
+            found.append(Measured(made.arm, made.outcomes, note))
+            self.fitted.append(Fitted(fitter.name, fitter.ensemble, fitter.arm(every, fitter.name)))
+        return found
+
+    def _fitters(self) -> list[Fitter]:
+        """Return what can be learned: weights of the first vote that is measured, and when a cascade ends."""
+        if not self._fits or len(self.questions) < _TWO_HALVES:
             return []
-        arms = []
-        for half in (0, 1):
-            right = {name: scores[1 - half :: 2] for name, scores in self.member_scores().items()}
-            name = f"{plain.name} (weights of half {2 - half})"
-            arms.append(replace(plain, name=name, weights=fitted_weights(right)))
-        found = self._crossed((arms[0], arms[1]), f"{plain.name}, fitted weights", plain)
-        if found is None:
-            self._left_out[f"{plain.name}, fitted weights"] = "it needs answers that are not recorded"
+        measured = [arm for arm in self._arms if arm.name not in self._left_out and not arm.run]
+        vote = next((arm for arm in measured if arm.strategy == "vote"), None)
+        cascade = next((arm for arm in measured if arm.strategy == "cascade"), None)
+        found = []
+        if vote is not None:
+            names = vote.models or tuple(self.panel.models)
+            scores = {name: each for name, each in self.member_scores().items() if name in names}
+            finals = self._finals(names)
+            found += [log_odds_fitter(vote, scores, finals), agreement_fitter(vote, finals)]
+        if cascade is not None:
+            candidates = self._candidates(cascade)
+            if candidates:
+                found.append(cascade_fitter(cascade, candidates))
+        return found
+
+    def _finals(self, names: Sequence[str]) -> list[dict[str, str | None]]:
+        """Return the final answers of these models to each question."""
+        rows = []
+        for question in self.questions:
+            texts = [self._outcomes[name][question.id].text or "" for name in names]
+            rows.append(dict(zip(names, equal_answers(texts, question.text), strict=True)))
+        return rows
+
+    def _candidates(self, cascade: Arm) -> list[Candidate]:
+        """Return what a cascade comes to with each of its options that are tried."""
+        models = len(cascade.models or self.panel.models)
+        arms = cascade_candidates(cascade, models, graded=self.judge is not None)
+        if not self._fill(arms, self.questions):
             return []
-        failing = sum(outcome.unrecorded > 0 for outcome in found.outcomes)
-        note = "weights are fitted on the other half"
-        if failing:
-            note += f"; on {failing} of {len(self.questions)} questions its fallback answered"
-        return [Measured(found.arm, found.outcomes, note)]
+        return [
+            Candidate(
+                {name: value for name, value in arm.options.items() if cascade.options.get(name) != value},
+                self._scored(arm),
+            )
+            for arm in arms
+            if all(question.id in self._outcomes[arm.name] for question in self.questions)
+        ]
 
     def _baselines(self, halves: tuple[str, str], measured: Sequence[Measured]) -> list[Measured]:
         by_name = {each.arm.name: each for each in measured}
@@ -360,14 +418,18 @@ class Evaluation:
         ]
         strategies = [each for each in measured if each.arm.kind == "strategy"]
         wanted = self._sample_counts(strategies, found[1])
+        missing = []
         for count in sorted(wanted):
             arms = samples_arm(halves[0], count), samples_arm(halves[1], count)
             name = f"{BEST} x{count}"
-            made = self._crossed(arms, name, Arm(name=name, kind="samples", run={"samples": count}))
+            made = self._crossed(arms, name, Arm(name=name, kind="samples", options={"samples": count}))
             if made is None:
-                self._left_out[name] = "more samples of the best member are not recorded"
+                missing.append(f"x{count}")
             else:
                 found.append(made)
+        if missing:
+            name = f"{BEST} {', '.join(missing)}"
+            self._left_out[name] = "more samples of the best member are not recorded"
         return found + self._judge(strategies, by_name)
 
     def _sample_counts(self, strategies: Sequence[Measured], best: Measured) -> set[int]:
@@ -378,7 +440,7 @@ class Evaluation:
 
     def _judge(self, strategies: Sequence[Measured], by_name: Mapping[str, Measured]) -> list[Measured]:
         """Return the model that reads the others' answers, alone, and with the dearest strategy's budget."""
-        judge = self._settings.get("judge") or next(iter(self.panel.models))
+        judge = self.judge or next(iter(self.panel.models))
         if judge not in by_name:
             return []
         alone = by_name[judge]
@@ -388,7 +450,7 @@ class Evaluation:
         if count > 1:
             arm = samples_arm(judge, count)
             name = f"judge x{count} (the dearest strategy's budget)"
-            made = self._crossed((arm, arm), name, Arm(name=name, kind="judge", run={"samples": count}))
+            made = self._crossed((arm, arm), name, Arm(name=name, kind="judge", options={"samples": count}))
             if made is None:
                 self._left_out[name] = "more samples of the judge are not recorded"
             else:
@@ -402,6 +464,17 @@ def equal_counts(arm: Measured, single: Measured) -> tuple[int | None, int | Non
     if arm.cost is None or not single.cost:
         return calls, None
     return calls, max(1, round(arm.cost / single.cost))
+
+
+def _learned(arm: Arm, plain: Arm) -> str:
+    """Return the options of an arm that are not those of the plain one, in words."""
+    given = {name: value for name, value in arm.options.items() if plain.options.get(name) != value}
+    return ", ".join(f"{name} {_short(value)}" for name, value in given.items())
+
+
+def _short(value: object) -> str:
+    """Return an option in few words: of weights by name, the numbers in the order of the models."""
+    return " / ".join(f"{each:.2g}" for each in value.values()) if isinstance(value, dict) else str(value)
 
 
 def _rows(members: Sequence[Measured]) -> list[tuple[Outcome, ...]]:

@@ -133,9 +133,8 @@ class _Player:
             **settings,
         )
         for name, model in panel.models.items():
-            weight = model.weight if arm.weights is None else arm.weights.get(name, model.weight)
             client = _ReplayClient(self, model)
-            self._orchestrator.register_model(name, client, weight, price=model.price)
+            self._orchestrator.register_model(name, client, model.weight, price=model.price)
 
     async def play(self, questions: Sequence[Question]) -> None:
         """Run the arm on each question."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache, partial
-from itertools import combinations
+from itertools import combinations, product
 from math import prod, sqrt
 from random import Random
 from statistics import fmean
@@ -56,6 +56,8 @@ class SimulatedModels(Struct, frozen=True, kw_only=True):
         again: the chance that a further sample of a model is right or wrong as its first one was; otherwise
             it is drawn anew.
         reading: the chance that a model that reads the others' answers picks a right one among them.
+        choosing: the chance that a model that chooses who is asked names one that is right, if one is;
+            otherwise it names one at random.
         prices: dollars for a million tokens of each model, as a multiple of 1 for input and 4 for output.
         questions: how many questions there are.
         seed: draws all of it.
@@ -70,6 +72,7 @@ class SimulatedModels(Struct, frozen=True, kw_only=True):
     alike: float = 1.0
     again: float = 0.75
     reading: float = 0.8
+    choosing: float = 0.0
     prices: tuple[float, ...] = ()
     questions: int = 400
     seed: int = 1
@@ -79,7 +82,7 @@ class SimulatedModels(Struct, frozen=True, kw_only=True):
             raise BadCall("accuracies is empty; give one for each model, such as (0.7, 0.7, 0.7)")
         for accuracy in self.accuracies:
             check_number("an accuracy", accuracy, most=1)
-        for name in ("correlation", "alike", "again", "reading"):
+        for name in ("correlation", "alike", "again", "reading", "choosing"):
             check_number(name, getattr(self, name), most=1)
         check_number("all_wrong", self.all_wrong, most=1, optional=True)
         check_count("questions", self.questions)
@@ -98,18 +101,46 @@ class SimulatedModels(Struct, frozen=True, kw_only=True):
 
         For independent models that is Condorcet's (1785).
         """
-        common, shared = self._errors()
-        rates = [accuracy / (1 - common) for accuracy in self.accuracies] if common < 1 else []
-        if not rates:
-            return 0.0
-        needed = len(rates) // 2 + 1
-        together = sorted(rates, reverse=True)[needed - 1]
-        return (1 - common) * (shared * together + (1 - shared) * _at_least(rates, needed))
+        needed = len(self.accuracies) // 2 + 1
+        return sum(chance for right, chance in self.patterns() if sum(right) >= needed)
+
+    def expected_vote_calls(self) -> float:
+        """Return the calls of a vote of equal weights that stops once the rest cannot change its outcome.
+
+        The models are asked in their order; there is an odd number of them, and wrong answers are alike.
+        """
+        needed = len(self.accuracies) // 2 + 1
+        return sum(chance * _until_decided(right, needed) for right, chance in self.patterns())
 
     def expected_disagreement(self, one: int, other: int) -> float:
         """Return the share of questions on which one of two models is right and the other wrong."""
-        both = _both_wrong(self.accuracies[one], self.accuracies[other], *self._errors())
-        return (1 - self.accuracies[one] - both) + (1 - self.accuracies[other] - both)
+        return sum(chance for right, chance in self.patterns() if right[one] != right[other])
+
+    def expected_cascade_calls(self) -> float:
+        """Return the calls of a cascade whose first two models are the first of these, wrong answers alike.
+
+        A third is asked where these differ, and then a majority stands: 2 + P(disagreement).
+        """
+        return 2 + self.expected_disagreement(0, 1)
+
+    def expected_choice(self, chooser: int) -> float:
+        """Return the accuracy where one of the models chooses which of the others is asked."""
+        found = 0.0
+        for right, chance in self.patterns():
+            others = [each for index, each in enumerate(right) if index != chooser]
+            found += chance * (self.choosing * any(others) + (1 - self.choosing) * fmean(others))
+        return found
+
+    def patterns(self) -> list[tuple[tuple[bool, ...], float]]:
+        """Return which of the models may be right together, and the chance of each of these cases."""
+        common, shared = self._errors()
+        rates = [accuracy / (1 - common) if common < 1 else 0.0 for accuracy in self.accuracies]
+        found = dict.fromkeys(product((False, True), repeat=len(rates)), 0.0)
+        for right in found:
+            alone = prod(rate if each else 1 - rate for each, rate in zip(right, rates, strict=True))
+            found[right] = (1 - common) * ((1 - shared) * alone + shared * _below(right, rates))
+        found[(False,) * len(rates)] += common
+        return list(found.items())
 
     def _errors(self) -> tuple[float, float]:
         """Return the share of common failures, and of the rest the share with a common difficulty."""
@@ -170,9 +201,12 @@ class SimulatedRecorder:
     def _answer(self, question: str, model: str, request: ModelRequest, key: str) -> Recorded:
         number, index = int(question[1:]), self._indices[model]
         draw = Random(f"{self._models.seed}/{question}/{model}/{key}")
+        said = request.system or ""
         candidates = _CANDIDATE.findall("\n".join(message.text for message in request.messages))
         if candidates:
             text = self._read(number, request, [(label, text) for label, _, text in candidates], draw)
+        elif "choose which models" in said:
+            text = self._choice(number, model, draw)
         else:
             text = self._said(number, self._is_right(number, index, request.sample), draw)
         tokens_in = _QUESTION_TOKENS + _ANSWER_TOKENS * len(candidates)
@@ -197,6 +231,12 @@ class SimulatedRecorder:
             return first
         draw = Random(f"{self._models.seed}/{number}/{index}/{sample}")
         return first if draw.random() < self._models.again else draw.random() < self._models.accuracies[index]
+
+    def _choice(self, number: int, chooser: str, draw: Random) -> str:
+        """Return the name of the model that is to be asked."""
+        others = {name: index for name, index in self._indices.items() if name != chooser}
+        right = [name for name, index in others.items() if self._is_right(number, index, 0)]
+        return draw.choice(right if right and draw.random() < self._models.choosing else list(others))
 
     def _said(self, number: int, is_right: bool, draw: Random) -> str:  # noqa: FBT001 - one of two answers
         right = _right(number)
@@ -229,16 +269,21 @@ def _right(number: int) -> int:
     return 1_000 + 10 * number
 
 
-def _at_least(rates: Sequence[float], needed: int) -> float:
-    """Return the chance that at least `needed` of independent events with these chances happen."""
-    chances = [1.0]
-    for rate in rates:
-        chances = [
-            (chances[count] if count < len(chances) else 0.0) * (1 - rate)
-            + (chances[count - 1] * rate if count else 0.0)
-            for count in range(len(chances) + 1)
-        ]
-    return sum(chances[needed:])
+def _below(right: Sequence[bool], rates: Sequence[float]) -> float:
+    """Return the chance that one common difficulty lets just these be right: those with higher rates."""
+    most = min((rate for each, rate in zip(right, rates, strict=True) if each), default=1.0)
+    least = max((rate for each, rate in zip(right, rates, strict=True) if not each), default=0.0)
+    return max(0.0, most - least)
+
+
+def _until_decided(right: Sequence[bool], needed: int) -> int:
+    """Return how many votes are counted, in their order, until one side has `needed` of them."""
+    votes = {True: 0, False: 0}
+    for number, each in enumerate(right, start=1):
+        votes[each] += 1
+        if votes[each] == needed:
+            return number
+    return len(right)
 
 
 def _all_wrong(accuracies: Sequence[float], common: float, shared: float) -> float:

@@ -28,7 +28,7 @@ _PRIOR: Final = 1.0
 """Answers that are added on each side, so that a few questions do not make a model perfect."""
 
 
-def log_odds_weights(accuracies: Mapping[str, float], choices: int = 2) -> dict[str, float]:
+def log_odds_weights(accuracies: Mapping[str, float], choices: float = 2) -> dict[str, float]:
     """Return the weights of votes of models with these shares of right answers (0..1).
 
     `choices` is how many answers there are to choose from: with more, models that are wrong seldom agree, and
@@ -46,7 +46,7 @@ def log_odds_weights(accuracies: Mapping[str, float], choices: int = 2) -> dict[
     return {name: round(_weight(share, choices), 9) for name, share in accuracies.items()}
 
 
-def agreement_weights(answers: Sequence[Mapping[str, str | None]], choices: int = 2) -> dict[str, float]:
+def agreement_weights(answers: Sequence[Mapping[str, str | None]], choices: float = 2) -> dict[str, float]:
     """Return weights of votes from what models answered to many questions, without known answers.
 
     `answers` has for each question the final answer of each model, equal answers equal (as
@@ -76,7 +76,7 @@ def agreement_weights(answers: Sequence[Mapping[str, str | None]], choices: int 
     return found if any(found.values()) else dict.fromkeys(names, 1.0)
 
 
-def _weight(share: float, choices: int) -> float:
+def _weight(share: float, choices: float) -> float:
     share = min(share, _MOST)
     return max(0.0, log((choices - 1) * share / (1 - share))) if share > 0 else 0.0
 
