@@ -25,9 +25,11 @@ from rich.terminal_theme import SVG_EXPORT_THEME as THEME
 from rich.text import Text
 
 from ultra import ModelError, MultiLLMOrchestrator, Price, Synthesize, Usage
+from ultra.cli.history import Asked, History
 from ultra.cli.live_view import LiveView
 from ultra.cli.logs import configure_logs
 from ultra.cli.session import follow
+from ultra.config.history import HistoryConfig
 from ultra.faults import Simulation, simulate
 from ultra.testing import FakeAnswer, FakeModel, ScriptedAnswer
 
@@ -77,6 +79,8 @@ FRAME: Final = 0.2  # seconds between two screens that are kept, at least
 _CELL, _LINE, _MARGIN = 8.4, 19, 16
 _FONTS: Final = 'ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace'
 _ESCAPE: Final = re.compile(r"\x1b\[([?\d;]*)([A-Za-z])")
+
+NO_HISTORY: Final = History(HistoryConfig(enabled=False), by="ask", asked=Asked())
 
 
 class Screen(NamedTuple):
@@ -133,7 +137,7 @@ async def record(_: Simulation) -> list[Screen]:
             orchestrator.register_model(name, FakeModel(script, name=name), price=PRICE)
         view = Recorder(io.StringIO())
         way = Synthesize(keep_unanimous=True, analysts="none")  # that of the command
-        result = await follow(orchestrator.stream_responses(QUESTION, strategy=way), view)
+        result = await follow(orchestrator.stream_responses(QUESTION, strategy=way), view, NO_HISTORY)
         view.conclude(result)
         view.keep()
     return view.screens
