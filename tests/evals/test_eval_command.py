@@ -120,7 +120,7 @@ GOOD = '{"id": "one", "prompt": "2+2?", "gold": "4"}\n'
     [
         (GOOD + GOOD, (), "'one'"),
         (
-            '{"id": "x", "prompt": "2+2?", "gold": "four"}\n',
+            '{"id": "x", "prompt": "2+2?", "gold": "blue"}\n',
             ("--grader", "number"),
             "question 'x': the gold is",
         ),
