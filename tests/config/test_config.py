@@ -156,7 +156,7 @@ def test_grace_and_samples_hold_for_every_run(tmp_path: Path) -> None:
     orchestrator = MultiLLMOrchestrator.from_config(
         write(tmp_path, "[run]\ngrace = 0\nsamples = 3\ntimeout = 9\n" + ONE)
     )
-    assert orchestrator._planner._defaults.options == RunOptions(grace=0, samples=3, timeout=9)
+    assert orchestrator.run_defaults.options == RunOptions(grace=0, samples=3, timeout=9)
 
 
 def test_a_model_that_cannot_be_connected_to_says_which_key_is_missing(

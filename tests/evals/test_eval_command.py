@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from helpers.chat_server import chat_server
 from helpers.command_line import run_ultra
 from ultra.errors import MissingExtra
 from ultra.evals.evaluation import Evaluation
@@ -109,3 +110,50 @@ def test_without_matplotlib_plots_are_refused_with_the_name_of_the_extra(
     assert as_text(findings)
     with pytest.raises(MissingExtra, match="'eval'"):
         plots_of(findings)
+
+
+GOOD = '{"id": "one", "prompt": "2+2?", "gold": "4"}\n'
+
+
+@pytest.mark.parametrize(
+    ("lines", "arguments", "told"),
+    [
+        (GOOD + GOOD, (), "'one'"),
+        (
+            '{"id": "x", "prompt": "2+2?", "gold": "blue"}\n',
+            ("--grader", "number"),
+            "question 'x': the gold is",
+        ),
+        ('{"prompt": "2+2?", "gold": {"a": 1}}\n', ("--grader", "choice"), "the grader 'choice' needs"),
+        ('{"gold": "4"}\n', (), "line 1"),
+        (GOOD + "no json\n", (), "line 2"),
+        ("", (), "no question"),
+        (GOOD, ("--grader", "code"), "--allow-code"),
+    ],
+)
+async def test_wrong_questions_are_told_before_any_model_is_asked(
+    lines: str, arguments: tuple[str, ...], told: str, tmp_path: Path
+) -> None:
+    data = tmp_path / "q.jsonl"
+    data.write_text(lines, "utf-8")
+    done = await run_ultra("eval", str(data), "--model", "local:careful", *arguments)
+    assert done.returncode == 2
+    assert told in done.stderr.decode()
+    assert "Traceback" not in done.stderr.decode()
+    assert not (tmp_path / "q.panel.jsonl").exists()
+
+
+async def test_a_panel_of_other_questions_is_refused(tmp_path: Path) -> None:
+    data, panel = tmp_path / "q.jsonl", tmp_path / "p.jsonl"
+    data.write_text(GOOD, "utf-8")
+    models = ("--model", "openai:one", "--strategy", "vote", "--samples", "1", "--panel", str(panel))
+    async with chat_server() as server:
+        done = await run_ultra("eval", str(data), *models, env=server.environment)
+        assert done.returncode == 0, done.stderr.decode()
+        data.write_text('{"id": "two", "prompt": "3+3?", "gold": "6"}\n', "utf-8")
+        done = await run_ultra("eval", str(data), *models, env=server.environment)
+    assert done.returncode == 2
+    assert (
+        "answers to other questions than q.jsonl: 1 of them are not in it, such as 'two'"
+        in done.stderr.decode()
+    )

@@ -194,3 +194,12 @@ async def test_it_has_its_name_and_options_in_code_and_in_the_configuration(tmp_
     path = tmp_path / "ultra.toml"
     path.write_text('[run]\nstrategy = "fields"\n\n[models.a]\nmodel = "ollama:m"\n')
     assert MultiLLMOrchestrator.from_config(load_configuration(path)) is not None
+
+
+async def test_an_ensemble_may_merge_field_by_field_and_the_form_comes_with_the_question() -> None:
+    made = orchestrator(order(), order(), order(city="Oslo"))
+    council = made.add_ensemble("council", strategy="fields")
+    result = await council.process_responses("Extract.", output=Order)
+    assert result.output == Order(paid=True, city="Rome", currency="EUR", lines=[Line("A", 2.5)])
+    with pytest.raises(BadCall, match="give their form with output="):
+        await council.process_responses("Extract.")

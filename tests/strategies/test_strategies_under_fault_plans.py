@@ -18,8 +18,6 @@ from trio.testing import MockClock
 from helpers.panel_members import grading, member, preferring
 from ultra import (
     MemoryCache,
-    ModelFailure,
-    ModelResponse,
     MultiLLMOrchestrator,
     OrchestrationResult,
     Price,
@@ -45,6 +43,8 @@ from ultra.testing import FakeAnswer, FakeModel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from ultra.messages.results import ModelFailure, ModelResponse
 
 STRATEGIES: dict[str, Any] = {
     "synthesize": Synthesize(),
@@ -125,16 +125,16 @@ async def asked(name: str, fakes: Sequence[FakeModel], **run: Any) -> Orchestrat
 def check_truth(result: OrchestrationResult, fakes: Sequence[FakeModel]) -> None:
     """Every call has its answer or its failure, and its price; the answer is what a model said."""
     answers = [response for step in result.steps for response in step.responses]
-    ended_calls: list[ModelResponse | ModelFailure] = [*answers, *result.failures]
+    ends: list[ModelResponse | ModelFailure] = [*answers, *result.failures]
     for fake in fakes:
         metrics = result.metrics[fake.name]
         assert metrics.attempts == len(fake.calls)
         assert metrics.requests == metrics.successes + metrics.failures + metrics.cancelled
-        told = [each for each in ended_calls if each.model_name == fake.name]
+        told = [each for each in ends if each.model_name == fake.name]
         ended = sum(call.outcome != "cancelled" for call in fake.calls)
         # What became needless is in no step; a failure of one that was never asked has no attempts.
         assert ended <= sum(each.attempts for each in told) <= len(fake.calls)
-    paid = sum(each.cost or 0.0 for each in ended_calls)
+    paid = sum(each.cost or 0.0 for each in ends)
     assert result.cost == pytest.approx(paid + (result.other_cost or 0.0))
     for response in answers:
         spent = response.usage.plus(response.lost_usage)

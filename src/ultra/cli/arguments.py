@@ -35,6 +35,7 @@ __all__ = [
     "parse_shown",
     "read_parts",
     "read_schema",
+    "split_by_model",
 ]
 
 EMBEDDED_MODELS: Final = ("local:careful", "local:creative", "local:concise")
@@ -64,9 +65,10 @@ class RequestedModel:
 class Question:
     """A question with its images and documents, and how to ask it; None: as the orchestrator does.
 
-    With `sources`, their models are asked. `sampling` are options of how models write, `strategy_options`
-    those of the strategy. `earlier` is what was said before; without a prompt, its last message is the
-    question. `is_kept`: whether the run goes into the history, as one of the conversation `conversation_id`.
+    With `sources`, their models are asked. `sampling` are options of how models write, `per_model` those of
+    single models in place of them, `strategy_options` those of the strategy. `earlier` is what was said
+    before; without a prompt, its last message is the question. `is_kept`: whether the run goes into the
+    history, as one of the conversation `conversation_id`.
     """
 
     prompt: str = ""
@@ -85,6 +87,7 @@ class Question:
     schema: dict[str, object] | None = None
     ensemble: str | None = None
     sampling: Mapping[str, object] = field(default_factory=dict)
+    per_model: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     use_cache: bool = True
     earlier: tuple[ChatMessage, ...] = ()
     is_kept: bool = True
@@ -225,6 +228,26 @@ def parse_pairs(option: str, texts: Sequence[str] | None, *, as_text: bool = Fal
         except (ValueError, RecursionError):
             found[name] = value
     return found
+
+
+def split_by_model(
+    options: Mapping[str, object],
+) -> tuple[dict[str, object], dict[str, dict[str, object]]]:
+    """Return the options for all models, and those of single ones, given as ``MODEL.NAME``, by model.
+
+    The name of the option follows the last dot, since names of models have dots, too.
+    """
+    for_all: dict[str, object] = {}
+    own: dict[str, dict[str, object]] = {}
+    for given, value in options.items():
+        model, dot, name = given.rpartition(".")
+        if not dot:
+            for_all[name] = value
+        elif model and name:
+            own.setdefault(model, {})[name] = value
+        else:
+            raise BadCall(f"--option {given!r}: give NAME=VALUE, or MODEL.NAME=VALUE for one model alone")
+    return for_all, own
 
 
 def check_sampling(options: Mapping[str, object]) -> Mapping[str, object]:

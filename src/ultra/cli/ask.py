@@ -20,6 +20,7 @@ from ultra.cli.arguments import (
     parse_shown,
     read_parts,
     read_schema,
+    split_by_model,
 )
 from ultra.cli.commands import new_app
 from ultra.cli.completion import (
@@ -205,7 +206,7 @@ def ask(
             "--option",
             metavar="NAME=VALUE",
             help="Another option of how models write: top_p, seed, stop, reasoning_effort, or one that your "
-            "client declares; repeat it for more.",
+            "client declares; MODEL.NAME=VALUE: of one model alone, also its role. Repeat it for more.",
         ),
     ] = None,
     resume: Resume = False,
@@ -294,6 +295,7 @@ def ask(
         further = {"on_cut": parse_on_cut(on_cut), "analysts": analysts}
         further = {name: value for name, value in further.items() if value is not None}
         kept = _Kept.of(template, params)
+        for_all, per_model = split_by_model(parse_pairs("--option", options))
         question = Question(
             prompt="" if again else read_prompt(prompt, optional=template is not None),
             parts=read_parts(images, files),
@@ -310,7 +312,8 @@ def ask(
             ensemble=check_ensemble(
                 ensemble or anew.get("ensemble") or (None if strategy or chosen else kept.ensemble), sources
             ),
-            sampling=check_sampling({**kept.sampling, **parse_pairs("--option", options), **sampling}),
+            sampling=check_sampling({**kept.sampling, **for_all, **sampling}),
+            per_model=per_model,
             use_cache=not no_cache,
             is_kept=not no_log,
             sources=sources,

@@ -14,11 +14,14 @@ from ultra.cli.output import tell
 from ultra.cli.sources import load_sources
 from ultra.clients import connect
 from ultra.errors import BadCall
+from ultra.messages.model_options import ModelOptions
 from ultra.orchestrator.orchestrator import MultiLLMOrchestrator
 from ultra.strategies.best_of import BestOf
 from ultra.strategies.catalog import load_strategy, names_a_class
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ultra.cli.arguments import Question
     from ultra.messages.conversation import Conversation
     from ultra.orchestrator.streams import RunStream
@@ -94,7 +97,7 @@ class Asker:
             quorum=question.quorum,
             samples=question.samples,
             output=question.schema,
-            **_given(question),
+            **_given(question, {} if ensemble is None else ensemble.arguments.get("per_model") or {}),
         )
 
     def _models(self, question: Question) -> list[str] | None:
@@ -102,8 +105,16 @@ class Asker:
         return list(self.asked) if chosen is None and self.asked is not None else chosen
 
 
-def _given(question: Question) -> dict[str, Any]:
+def _given(question: Question, per_model: Mapping[str, ModelOptions]) -> dict[str, Any]:
+    """Return the options of a run; those of single models go before those of its ensemble, one by one."""
     given: dict[str, Any] = {"options": dict(question.sampling)} if question.sampling else {}
+    if question.per_model:
+        own = {question.named(name): options for name, options in question.per_model.items()}
+        changed = {
+            name: per_model.get(name, ModelOptions()).with_options(name, options)
+            for name, options in own.items()
+        }
+        given["per_model"] = {**per_model, **changed}
     return given if question.use_cache else {**given, "use_cache": False}
 
 

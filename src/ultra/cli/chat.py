@@ -16,6 +16,7 @@ from ultra.cli.arguments import (
     parse_names,
     parse_pairs,
     parse_shown,
+    split_by_model,
 )
 from ultra.cli.commands import new_app
 from ultra.cli.completion import (
@@ -120,12 +121,14 @@ def chat(
         sources = find_sources(config, models)
         sampling = {"temperature": temperature, "max_tokens": max_tokens}
         sampling = {name: value for name, value in sampling.items() if value is not None}
+        for_all, per_model = split_by_model(parse_pairs("--option", options))
         question = Question(
             chosen=parse_names(chosen),
             strategy=strategy,
             system=system,
             ensemble=check_ensemble(ensemble, sources),
-            sampling=check_sampling({**parse_pairs("--option", options), **sampling}),
+            sampling=check_sampling({**for_all, **sampling}),
+            per_model=per_model,
             is_kept=not no_log,
             sources=sources,
         )

@@ -38,7 +38,11 @@ MaxTokens = Annotated[
 
 ModelOptions = Annotated[
     list[str] | None,
-    typer.Option("--option", metavar="NAME=VALUE", help="Another option of how models write."),
+    typer.Option(
+        "--option",
+        metavar="NAME=VALUE",
+        help="Another option of how models write; MODEL.NAME=VALUE: of one model alone.",
+    ),
 ]
 
 Resume = Annotated[

@@ -47,6 +47,19 @@ class ModelOptions(Struct, frozen=True, kw_only=True):
         role = options.pop("role", None)
         return cls(sampling=SamplingOptions.of(options), role=role)
 
+    def with_options(self, name: str, given: Mapping[str, object]) -> ModelOptions:
+        """Return these options with those that a caller gives the model `name` in their place, one by one.
+
+        Raises:
+            BadCall: a value is not allowed; the message shows no values.
+        """
+        fresh = ModelOptions.of(name, given)
+        values = structs.asdict(fresh.sampling)
+        changes = {option: value for option, value in values.items() if value is not None}
+        changes["extra"] = self.sampling.extra | fresh.sampling.extra
+        sampling = structs.replace(self.sampling, **changes)
+        return ModelOptions(sampling=sampling, role=self.role if fresh.role is None else fresh.role)
+
     def applied(self, request: ModelRequest, *, answers: bool) -> ModelRequest:
         """Return `request` with these options; `answers`: it is the question of the run itself."""
         changes = {name: value for name, value in structs.asdict(self.sampling).items() if value is not None}

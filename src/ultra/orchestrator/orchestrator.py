@@ -441,6 +441,11 @@ class MultiLLMOrchestrator(Registration, SubmittedRuns):
         return RunStream(run_id, LiveRun(run_id, self._lifespan, make_run, make_sink, self._watch))
 
     @property
+    def run_defaults(self) -> RunDefaults:
+        """The settings of runs that give none of their own."""
+        return self._planner.defaults
+
+    @property
     def _plain_process(self) -> object:
         return MultiLLMOrchestrator.process_responses
 

@@ -86,7 +86,7 @@ class Planner:
     ) -> None:
         self._registry = registry
         self._stages = stages
-        self._defaults = defaults
+        self.defaults = defaults
         self.secret = secret
         self._fencing = Fencing(secret)
         self._strategy = strategy_of(defaults.strategy, defaults.stages, stages)
@@ -117,14 +117,20 @@ class Planner:
         models: Sequence[str] | None,
         strategy: object,
         given: RunArguments,
+        *,
+        is_whole: bool = True,
     ) -> Planned:
-        """Check the arguments of a run, and return what it is to do. Raises `BadCall`."""
-        defaults, registry = self._defaults, self._registry
+        """Check the arguments of a run, and return what it is to do; `is_whole`: no more are given later.
+
+        Raises:
+            BadCall: an argument is not allowed, or lacks.
+        """
+        defaults, registry = self.defaults, self._registry
         system, options = options_of(given, defaults.system, defaults.options)
         output = OutputType.of(given.get("output"))
         request = request_of(prompt, system, options.sampling, given, output)
         chosen_strategy = self._chosen(strategy, stages)
-        if output is None and getattr(chosen_strategy, "needs_output", False) is True:
+        if is_whole and output is None and getattr(chosen_strategy, "needs_output", False) is True:
             raise BadCall(
                 f"strategy {spec_of(chosen_strategy).name!r} merges structured answers; give their form with "
                 "output=, a type or a JSON schema"
@@ -153,7 +159,7 @@ class Planner:
     ) -> RunMaker:
         """Return what makes the message of a run; `elapsed` seconds of its time are over already."""
         request, options, output, chosen_strategy, spec, names = planned
-        defaults, registry, judge = self._defaults, self._registry, self._judge()
+        defaults, registry, judge = self.defaults, self._registry, self._judge()
 
         def make_run(tree: ModelTree, run_id: str, sink: EventSink) -> tuple[Execute, LocalRun]:
             chosen = registry.chosen(names)
@@ -244,7 +250,7 @@ class Planner:
         strategy = self._strategy if given is None else make_strategy(given)
         if isinstance(strategy, Synthesize):
             # The stages of the call stand before those of its strategy, and these before the orchestrator's.
-            choices = (stages, strategy.stages if given is not None else None, self._defaults.stages)
+            choices = (stages, strategy.stages if given is not None else None, self.defaults.stages)
             return strategy.resolve(self._stages, next((each for each in choices if each is not None), None))
         if stages is not None:
             raise _no_stages(strategy)
@@ -267,7 +273,7 @@ class Planner:
 
     def _judge(self) -> RegisteredModel | None:
         # Not before a run: models are registered later than the orchestrator is made.
-        name = self._defaults.judge
+        name = self.defaults.judge
         if name is None:
             return None
         try:

@@ -141,7 +141,9 @@ class Registration:
         ensemble = Ensemble(cast("MultiLLMOrchestrator", self), name, run, description)
         given = dict(run)
         stages, models, strategy = (given.pop(key, None) for key in ("stages", "models", "strategy"))
-        check = partial(self._planner.check, "?", stages, models, strategy, cast("RunArguments", given))
+        arguments = cast("RunArguments", given)
+        # The form of the answer may be given with each question.
+        check = partial(self._planner.planned, "?", stages, models, strategy, arguments, is_whole=False)
         self._ensembles.add(ensemble, check)
         return ensemble
 

@@ -20,8 +20,9 @@ from ultra.messages.conversation import conversation_of
 from ultra.messages.request import ModelRequest
 from ultra.messages.tokens import estimate_request, estimate_tokens
 from ultra.service.access import Caller
-from ultra.service.costs import Cost, Prices, estimate
+from ultra.service.costs import Cost, Prices
 from ultra.service.error_shapes import error_body, is_anthropic, request_name
+from ultra.service.estimates import estimate
 from ultra.service.generation import Actors, Generation
 from ultra.service.http import Reply, json_reply
 from ultra.service.metering import MeteredStream
@@ -263,8 +264,10 @@ class Service:
         tokens = estimate_request(ModelRequest(messages=tuple(messages)))
         tokens += sum(estimate_tokens(str(given.get(name) or "")) for name in ("system", "tools", "output"))
         panel = self.orchestrator.get_prioritized_models(given.get("models"))
-        settings = self.settings
-        return estimate(tokens, given, panel, self._prices(), settings.assumed_tokens), tokens
+        defaults, assumed = self.orchestrator.run_defaults, self.settings.assumed_tokens
+        whole = {"samples": defaults.options.samples, "max_cost": defaults.options.max_cost, **given}
+        prices, judge = self._prices(), defaults.judge
+        return estimate(tokens, whole, panel, prices, assumed_tokens=assumed, judge=judge), tokens
 
     def _prices(self) -> Prices:
         orchestrator = self.orchestrator

@@ -1,8 +1,8 @@
-"""What a run may cost, before it begins, and what it has cost: tokens and dollars of all its calls."""
+"""What a run has cost so far: tokens and dollars of all its calls."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ultra.clients.pricing import Price
 from ultra.messages.events import (
@@ -15,16 +15,14 @@ from ultra.messages.events import (
 )
 from ultra.messages.results import Usage
 from ultra.service.ledger import call_of
-from ultra.service.targets import OneModel
-from ultra.strategies.synthesize import Synthesize
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable
 
     from ultra.messages.events import Event
     from ultra.service.ledger import Call
 
-__all__ = ["Cost", "CostAccount", "Prices", "estimate"]
+__all__ = ["Cost", "CostAccount", "Prices"]
 
 
 _LETTERS: Final = 4
@@ -58,48 +56,6 @@ class Prices:
         if usage is None:
             return Cost(0.0, dollars or 0.0)
         return Cost(usage.total, self.of(model).of(usage) if dollars is None else dollars)
-
-
-def estimate(
-    prompt: int, arguments: Mapping[str, Any], panel: Sequence[str], prices: Prices, assumed_tokens: int
-) -> Cost:
-    """Return what a run may cost, rather too much than too little; `prompt` are the tokens of the request.
-
-    It counts one answer of each model and sample, and those who read the answers: in the way of the strategy
-    `synthesize`, or else one judge, as often as the strategy has rounds.
-    """
-    strategy = arguments.get("strategy")
-    options = arguments.get("options") or {}
-    limit = options.get("max_tokens") if isinstance(options, dict) else options.max_tokens
-    answer = limit or assumed_tokens
-    calls: list[tuple[str, int, int]] = []
-    samples = arguments.get("samples") or 1
-    rounds = max(1, int(getattr(strategy, "rounds", 1) or 1))
-    answers = len(panel) * samples * answer
-    for number in range(rounds):
-        calls += [(model, prompt + (answers if number else 0), answer) for model in panel] * samples
-    if not isinstance(strategy, OneModel) and panel:
-        calls += _readers(strategy, arguments, panel, prompt + answers, answer)
-    costs = [prices.cost(model, Usage(input=read, output=written)) for model, read, written in calls]
-    total = Cost(sum(cost.tokens for cost in costs), sum(cost.dollars for cost in costs))
-    most = arguments.get("max_cost")
-    return total if most is None else Cost(total.tokens, min(total.dollars, most))
-
-
-def _readers(
-    strategy: object, arguments: Mapping[str, Any], panel: Sequence[str], read: int, answer: int
-) -> list[tuple[str, int, int]]:
-    """Return the calls that read all answers: model, tokens of the prompt, tokens of the answer."""
-    if strategy is not None and not isinstance(strategy, Synthesize):
-        return [(model, read, answer) for model in panel[:1]]
-    stages = arguments.get("stages") or (strategy.stages if strategy is not None else None)
-    analysts = strategy.analysts if strategy is not None else "all"
-    several = stages is None or any(str(getattr(stage, "name", stage)) == "meta" for stage in stages)
-    readers = list(panel) if analysts == "all" else list(panel[:1]) if analysts == "one" else []
-    calls = [(model, read, answer) for model in readers] if several else []
-    written = (strategy.answer_tokens if strategy is not None else None) or answer
-    writer = (strategy.writer if strategy is not None else None) or panel[0]
-    return [*calls, (writer, read + len(calls) * answer, written)]
 
 
 class CostAccount:
