@@ -37,14 +37,17 @@ def name_of(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
-def blocks(language: str, *places: Path) -> list[Any]:
-    """All blocks of a language, or those of these pages and folders, as parameters: page and text."""
+def blocks(language: str, *places: Path, having: str = "") -> list[Any]:
+    """All blocks of a language, or those of these pages and folders, as parameters: page and text.
+
+    `having`: only those with a line of this pattern.
+    """
     return [
         pytest.param(page, text, id=f"{name_of(page)}-{number}")
         for page in PAGES
         if not places or {page, *page.parents} & {*places}
         for number, (kind, text) in enumerate(BLOCK.findall(page.read_text("utf-8")))
-        if kind == language
+        if kind == language and re.search(having, text, re.MULTILINE)
     ]
 
 
@@ -199,11 +202,9 @@ async def test_a_program_in_a_page_that_asks_a_service_gets_answers(page: Path, 
         await trio.to_thread.run_sync(exec, code, {"OpenAI": openai.OpenAI})
 
 
-@pytest.mark.parametrize(("page", "commands"), blocks("sh", DOCS / "service.md"))
+@pytest.mark.parametrize(("page", "commands"), blocks("sh", DOCS / "service.md", having="^curl "))
 async def test_a_request_by_curl_in_the_page_of_the_service_is_answered(page: Path, commands: str) -> None:
     words = shlex.split(commands)
-    if words[0] != "curl":
-        pytest.skip("it asks nothing")
     address = next(word for word in words if word.startswith("http://"))
     header, body = words[words.index("-H") + 1], words[words.index("-d") + 1]
     service = service_of({"gpt": FakeModel("42")})
@@ -216,12 +217,13 @@ async def test_a_request_by_curl_in_the_page_of_the_service_is_answered(page: Pa
     assert "42" in reply.text
 
 
-@pytest.mark.parametrize(("page", "configuration"), blocks("toml"))
+# Other blocks are files of other programs, or templates.
+@pytest.mark.parametrize(
+    ("page", "configuration"), blocks("toml", having=r"^\[+(models|ensembles|run|serve|journal|cache)\b")
+)
 def test_a_configuration_in_a_page_is_read(
     page: Path, configuration: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not re.search(r"^\[+(models|ensembles|run|serve|journal|cache)\b", configuration, re.MULTILINE):
-        pytest.skip("it is the file of another program, or a template")
     monkeypatch.setenv("LITELLM_KEY", "sk-0123456789")
     path = tmp_path / "ultra.toml"
     # Pages show the part that they are about: the models are those of the page's other parts.
