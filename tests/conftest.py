@@ -22,6 +22,16 @@ settings.register_profile(
 settings.load_profile("ultra")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests that start a Ray cluster, unless ``-m`` asks for them: ``pytest -m ray``."""
+    if "ray" in config.getoption("markexpr").split():
+        return
+    left_out = [item for item in items if item.get_closest_marker("ray") is not None]
+    if left_out:
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
+
+
 def pytest_collection_finish() -> None:
     """Let collections of garbage leave out what the tests import."""
     collect_garbage()

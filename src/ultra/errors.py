@@ -26,6 +26,7 @@ __all__ = [
     "AskTimeout",
     "BadCall",
     "CircuitOpen",
+    "ClientCrashed",
     "ConfigError",
     "DeadlineExceeded",
     "ErrorKind",
@@ -435,6 +436,14 @@ class CircuitOpen(ModelError):
             retryable=False,
             retry_after=retry_after,
         )
+
+
+class ClientCrashed(UltraError, RuntimeError):
+    """The client itself has broken down, such as one whose process died; `__cause__` says how.
+
+    Raised by a client, it is no failed attempt, but a crash of the model's actor: the supervisor restarts the
+    actor, and what was in flight is handled again, as often as `ActorOptions.max_deliveries` allows.
+    """
 
 
 class AllAttemptsFailed(UltraError, RuntimeError):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ultra.clients.listing import list_models
     from ultra.clients.local.client import LocalClient
     from ultra.clients.options import CallOptions
-    from ultra.clients.protocol import ModelClient, RequestClient, StreamingClient
+    from ultra.clients.protocol import ModelClient, RequestClient, StartedClient, StreamingClient
     from ultra.clients.providers import ProviderStatus, connect, provider_statuses
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "Provider",
     "ProviderStatus",
     "RequestClient",
+    "StartedClient",
     "StreamingClient",
     "connect",
     "list_models",
@@ -72,6 +73,7 @@ _HOMES: Final = {
     "Provider": "ultra.clients.catalog",
     "ProviderStatus": "ultra.clients.providers",
     "RequestClient": "ultra.clients.protocol",
+    "StartedClient": "ultra.clients.protocol",
     "StreamingClient": "ultra.clients.protocol",
     "connect": "ultra.clients.providers",
     "list_models": "ultra.clients.listing",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from collections.abc import Set as AbstractSet
 from contextlib import AsyncExitStack
 from contextvars import copy_context
 from functools import partial
 from inspect import getattr_static, isasyncgenfunction, isawaitable, isclass, isgeneratorfunction
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, cast
 
 import trio
 from msgspec.structs import replace
@@ -25,8 +24,9 @@ from ultra.clients.context_reads import context_reads
 from ultra.clients.plain_values import plain_rate_limits, plain_text, plain_usage
 from ultra.clients.signature import DeclaredCall, UnusableSignatureError, may_block
 from ultra.clients.structured import in_words
+from ultra.clients.thread_call import ThreadCall
 from ultra.clients.wire.text_repair import RepairedText
-from ultra.errors import BadCall, LoopUnavailable, ModelError
+from ultra.errors import BadCall, ClientCrashed, LoopUnavailable, ModelError
 from ultra.messages.results import Completion, Usage
 
 if TYPE_CHECKING:
@@ -91,8 +91,9 @@ class ClientAdapter:
         if self._takes_requests:
             requests = cast("RequestClient", client)
             self._generate, self._stream = requests.respond, requests.stream_response
-            self._takes_system = self._takes_conversations = True
-            self._declares_tools = self._streams_tools = True
+            self._takes_system = True
+            self._takes_conversations = _told(client, "takes_conversations") is not False
+            self._declares_tools = self._streams_tools = _told(client, "takes_tools") is not False
             self._blocks = may_block(requests.respond)
             self._option_names = _option_names(client)
         else:
@@ -153,7 +154,7 @@ class ClientAdapter:
     @property
     def is_own(self) -> bool:
         """Whether the client is one of Ultra's own, whose lost connections are nobody's mistake."""
-        return type(self._client).__module__.startswith("ultra.clients.")
+        return type(self._client).__module__.startswith(("ultra.clients.", "ultra.cluster."))
 
     @property
     def streams(self) -> bool:
@@ -282,7 +283,7 @@ class ClientAdapter:
     async def _run_in_thread(
         self, call: Callable[[], object], caller: Caller, *, keeps_slot: bool = False
     ) -> object:
-        thread = _ThreadCall(partial(caller.context.copy().run, call))
+        thread = ThreadCall(partial(caller.context.copy().run, call))
         try:
             with _CLASSIFIED:
                 # In a tuple, since trio refuses a coroutine that comes out of a thread.
@@ -465,45 +466,14 @@ def _closer(resource: object) -> Callable[[], object] | None:
     return None
 
 
-class _ThreadCall:
-    """A call in a worker thread, which may be given up while it runs, and is not made if it was before."""
-
-    def __init__(self, call: Callable[[], object]) -> None:
-        self._call = call
-        self._lock = threading.Lock()
-        self._state: Literal["new", "running", "given up", "ended"] = "new"
-        self._on_end: Callable[[], None] | None = None
-
-    def run(self) -> tuple[object]:
-        """Make the call, in the worker thread."""
-        with self._lock:
-            if self._state == "given up":
-                return (None,)
-            self._state = "running"
-        try:
-            return (self._call(),)
-        finally:
-            with self._lock:
-                self._state = "ended"
-            if self._on_end is not None:
-                self._on_end()
-
-    def give_up(self, keep_slot: Callable[[], Callable[[], None]] | None) -> None:
-        """Take note that nobody waits for the call; if it runs, keep its slot until it has ended."""
-        with self._lock:
-            if self._state == "running" and keep_slot is not None:
-                self._on_end = keep_slot()
-            elif self._state == "new":
-                self._state = "given up"
-
-
 # --- running the client's code -------------------------------------------------------------------
 
 
 class _Classified:
     """Turns exceptions of the client's code, and of nothing else, into `ModelError`.
 
-    Only what interrupts the call from outside passes: real cancellation and KeyboardInterrupt.
+    What passes is what interrupts the call from outside, real cancellation and KeyboardInterrupt; and
+    `ClientCrashed`, which is no failed call, but the end of the client.
     """
 
     def __enter__(self) -> None:
@@ -512,7 +482,7 @@ class _Classified:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None or is_interruption(error):
+        if error is None or isinstance(error, ClientCrashed) or is_interruption(error):
             return
         if isinstance(error, ModelError) and classify(error) is error:
             return

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from ultra.errors import ClientCrashed
     from ultra.messages.request import ModelRequest
     from ultra.messages.results import Completion
 
-__all__ = ["ModelClient", "RequestClient", "StreamingClient"]
+__all__ = ["ModelClient", "RequestClient", "StartedClient", "StreamingClient"]
 
 
 @runtime_checkable
@@ -58,7 +59,8 @@ class RequestClient(Protocol):
     ``generate``. Of the options beyond those of `SamplingOptions` it gets the ones that its attribute
     ``option_names`` has, a set of names; all of them where it has no such attribute. A schema that the answer
     must satisfy is in the request as `output`; where its ``info`` does not say how it takes one, the schema
-    is told in words, too, behind the question::
+    is told in words, too, behind the question. One that passes the request on to a client which takes no
+    conversations or no tools says ``takes_conversations = False``, or ``takes_tools = False``::
 
         class Echo:
             option_names = frozenset({"style"})
@@ -83,5 +85,31 @@ class RequestClient(Protocol):
 
         The iterator gives pieces of text and, last, optionally, the whole `Completion`. Nothing is to be
         sent before the first piece is asked for.
+        """
+        ...
+
+
+@runtime_checkable
+class StartedClient(Protocol):
+    """A client that starts and ends with its model's actor, such as one with a process of its own.
+
+    Its code runs on trio. When it breaks down, its calls raise `ClientCrashed`: a crash of the actor.
+    """
+
+    async def start_with_actor(
+        self, on_crash: Callable[[ClientCrashed], None]
+    ) -> Callable[[], Awaitable[None]]:
+        """Begin to get ready, without waiting for it: other actors start after this one.
+
+        `on_crash` is to be called, on trio, if the client breaks down while no call of it is under way. What
+        this returns ends it again. It may be started for several actors; it ends with the last of them.
+        """
+        ...
+
+    async def until_ready(self) -> None:
+        """Wait until calls can be made. The timeouts of a call begin afterwards.
+
+        Raises:
+            ClientCrashed: it cannot get ready.
         """
         ...

@@ -17,6 +17,7 @@ from ultra.actors.model.limits import Limiter, Limits
 from ultra.actors.model.metrics import MetricsRecorder
 from ultra.actors.model.registered import RegisteredModel
 from ultra.actors.model.retry import RetryPolicy
+from ultra.actors.model.started_clients import StartedClients
 from ultra.actors.model.timeouts import Timeouts
 from ultra.actors.runtime.cell import Interceptor, check_faults
 from ultra.bridge.caller import current_runner, trio_runner
@@ -156,6 +157,7 @@ class ModelRegistry:
             breaker=CircuitBreaker(name, policies.breaker or common.breaker),
             metrics=metrics,
             observers=self._observers,
+            started=StartedClients.among(clients),
         )
 
     def _adapted(self, name: str, client: object, limiter: Limiter) -> ClientAdapter:

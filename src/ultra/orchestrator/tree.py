@@ -13,6 +13,7 @@ from ultra.actors.coordinator.messages import LocalRuns, Target
 from ultra.actors.model.actor import ModelActor
 from ultra.actors.model.cache_access import CacheWriter
 from ultra.actors.model.messages import LocalRequests
+from ultra.actors.model.started_actor import StartedModelActor
 from ultra.actors.runtime.status import ActorState
 from ultra.errors import ModelUnregistered, OrchestratorClosed
 from ultra.orchestrator.health import model_health
@@ -134,7 +135,8 @@ class ModelTree:
             raise OrchestratorClosed("the orchestrator's actors have not started")
         name = self._free_name(model.name)
         supervisor = self._supervisor.supervisor(name, on_excess="isolate", intensity=self._intensity)
-        actor = supervisor.spawn(ModelActor, model, self._random, self.requests, self._writer, name="actor")
+        kind = ModelActor if model.started is None else StartedModelActor
+        actor = supervisor.spawn(kind, model, self._random, self.requests, self._writer, name="actor")
         target = Target(model, actor)
         self._names[name] = None
         self._nodes[model] = _Node(name, supervisor, target)

@@ -77,6 +77,7 @@ class ModelCall:
 
         Raises:
             Abandoned: no request waits for the answer any more.
+            ClientCrashed: a client has broken down; for the actor, this is a crash.
         """
         model, shared = self._model, self._shared
         started = trio.current_time()
@@ -164,6 +165,10 @@ class ModelCall:
         """Wait for a permit, and call the client once."""
         model, shared = self._model, self._shared
         shared.check()
+        if model.started is not None:
+            with shared.scope():
+                await model.started.until_ready()
+            shared.check()
         tokens = self._tokens()
         try:
             permit = model.limiter.acquire_nowait(tokens)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ultra.actors.model.limits import Limiter
     from ultra.actors.model.metrics import MetricsRecorder
     from ultra.actors.model.retry import RetryPolicy
+    from ultra.actors.model.started_clients import StartedClients
     from ultra.actors.model.timeouts import Timeouts
     from ultra.clients.catalog import ModelInfo
     from ultra.clients.pricing import Price
@@ -48,6 +49,7 @@ class RegisteredModel:
         "price",
         "registered",
         "shard",
+        "started",
         "timeouts",
         "users",
         "weight",
@@ -67,6 +69,7 @@ class RegisteredModel:
         breaker: CircuitBreaker,
         metrics: MetricsRecorder,
         observers: ObserverGroup | None = None,
+        started: StartedClients | None = None,
     ) -> None:
         self.name = name
         self.weight = weight
@@ -79,6 +82,7 @@ class RegisteredModel:
         self.breaker = breaker
         self.metrics = metrics
         self.observers = observers or None
+        self.started = started  # its clients that start and end with its actor
         self.cache_outage = Outage(model=name)
         self.cache_lookups = 0  # those that ended
         self.cache_is_slow = False  # then no reply waits for its answer to be kept

@@ -1,0 +1,1 @@
+"""Ultra on several machines: models in processes of their own, and replicas of the service."""
