@@ -34,7 +34,7 @@ def _all() -> list[errors.UltraError]:
         errors.AskTimeout("/a", 1.0),
         errors.BadCall("bad"),
         errors.CircuitOpen("m", 3.0),
-        errors.ClientCrashed("gone"),
+        errors.ClientCrashed("its process died"),
         errors.ConfigError("wrong"),
         errors.DeadlineExceeded("late"),
         errors.IdempotencyConflict("key", "run"),

@@ -10,11 +10,6 @@ from ultra.config.file import ConfigurationFile
 from ultra.config.loading import load_configuration
 from ultra.errors import BadCall, MissingExtra, OrchestratorClosed, text_of
 
-try:
-    from ray import serve
-except ImportError as error:
-    raise MissingExtra("the service on Ray Serve", "ray") from error
-
 if TYPE_CHECKING:
     from ray.serve import Application
     from ray.serve.handle import DeploymentHandle
@@ -61,7 +56,8 @@ def serve_app(
         RuntimeError: the replicas do not start; Serve's message says why.
     """
     app = application(config, **options)
-    return serve.run(app, name=name, route_prefix=route_prefix)
+    handle: DeploymentHandle[Any] = _ray_serve().run(app, name=name, route_prefix=route_prefix)
+    return handle
 
 
 def application(config: str | Path, **options: Any) -> Application:  # noqa: ANN401 - as above
@@ -79,6 +75,7 @@ def application(config: str | Path, **options: Any) -> Application:  # noqa: ANN
     from ultra.service import app_from_config  # noqa: PLC0415 - says, here, that an extra is missing
     from ultra.service.app import make_app  # noqa: F401, PLC0415 - as above
 
+    serve = _ray_serve()
     options = {"max_ongoing_requests": settings.max_running, "graceful_shutdown_timeout_s": 60.0} | options
     services: list[Service] = []  # in each replica: the one that `build` made there
 
@@ -92,12 +89,12 @@ def application(config: str | Path, **options: Any) -> Application:  # noqa: ANN
 
         async def check_health(self) -> None:
             """Raise if the actors do not run, or do not answer. A model that is down is no reason."""
-            for service in services:
+            (service,) = services
+            try:
                 # In a thread: it waits for the thread of the actors, and this loop must go on meanwhile.
-                try:
-                    await asyncio.to_thread(service.orchestrator.health)
-                except OrchestratorClosed as error:
-                    raise RuntimeError("the actors of this replica have ended") from error
+                await asyncio.to_thread(service.orchestrator.health)
+            except OrchestratorClosed as error:
+                raise RuntimeError("the actors of this replica have ended") from error
 
     try:
         deployment = serve.deployment(**options)(serve.ingress(build)(UltraService))
@@ -105,3 +102,12 @@ def application(config: str | Path, **options: Any) -> Application:  # noqa: ANN
         raise BadCall(f"an option of the deployment is not allowed: {text_of(error)}") from error
     bound: Application = deployment.bind()
     return bound
+
+
+def _ray_serve() -> Any:  # noqa: ANN401 - a module
+    """Import Ray Serve, which takes seconds. Raises `MissingExtra` where there is only the rest of Ray."""
+    try:
+        from ray import serve  # noqa: PLC0415 - see above
+    except ImportError as error:
+        raise MissingExtra("the service on Ray Serve", "ray") from error
+    return serve
