@@ -1,4 +1,4 @@
-"""The files of deploy/ parse, and say what the code does. That they start is not tried here."""
+"""The files of deploy/ parse, and say what the code does. `deploy/check` tries them further."""
 
 from __future__ import annotations
 
@@ -120,6 +120,13 @@ def test_the_image_runs_as_a_user_of_its_own_and_is_asked_for_its_health(serve_o
         if name == "COPY" and not rest.startswith("--from"):
             for source in rest.split()[:-1]:
                 assert (ROOT / source).exists()
+
+
+def test_the_build_of_the_image_is_given_what_it_copies() -> None:
+    given = (DEPLOY / "Dockerfile.dockerignore").read_text("utf-8").splitlines()
+    copied = [rest.split()[:-1] for name, rest in dockerfile() if name == "COPY" and "--from" not in rest]
+
+    assert {f"!{source}" for sources in copied for source in sources} <= set(given)
 
 
 def test_the_unit_gives_more_time_than_it_drains_and_is_hardened(serve_options: set[str]) -> None:
