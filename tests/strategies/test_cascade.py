@@ -55,6 +55,13 @@ async def test_where_all_differ_the_heaviest_reads_all_and_decides() -> None:
     assert result.notices == ["no answer was good enough: a model read the whole answers and decided"]
 
 
+async def test_the_votes_of_those_who_were_asked_later_count_in_the_confidence() -> None:
+    strategy = Cascade(end="last", threshold=1.0)
+    result = await cascaded(*saying(a="4", b="5", c="6"), weights=(1.0, 1.0, 1.0), strategy=strategy)
+    assert (str(result.final_synthesis), result.confidence_basis) == ("6", "votes")
+    assert result.confidence == pytest.approx(1 / 3)
+
+
 async def test_or_the_last_answer_stands_if_so_wanted() -> None:
     strategy = Cascade(end="last")
     result = await cascaded(*saying(a="4", b="5", c="6"), weights=(1.0, 1.0, 1.5), strategy=strategy)

@@ -105,3 +105,8 @@ async def test_unknown_names_are_refused_before_any_call() -> None:
         with pytest.raises(BadCall, match="names 'zz'"):
             await orchestrator.process_responses("Q", strategy=strategy)
     assert [len(fake.calls) for fake in fakes] == [0, 0, 0, 0]
+
+
+async def test_the_reply_of_the_chooser_is_no_vote_on_the_answer() -> None:
+    result = await routed(Route(chooser="d"), *panel(choose="b"))
+    assert (str(result.final_synthesis), result.confidence, result.confidence_basis) == ("2", 1.0, "votes")

@@ -96,7 +96,7 @@ def evaluate(
     samples: Annotated[
         int,
         typer.Option(min=1, metavar="N", help="Ask one model at most so often for a baseline of equal cost."),
-    ] = 8,
+    ] = 15,
     max_cost: Annotated[
         float | None,
         typer.Option(metavar="DOLLARS", help="Ask nothing more once new answers have cost so much."),

@@ -75,7 +75,7 @@ def findings_of(
     by_kind = {each.arm.kind: each for each in measured if each.arm.kind in {"best", "oracle"}}
     members = [each for each in measured if each.arm.kind == "member"]
     judged = [each for each in measured if each.arm.kind in {"strategy", "samples", "judge"}]
-    samples = {each.arm.options["samples"]: each for each in measured if each.arm.kind == "samples"}
+    samples = [each for each in measured if each.arm.kind == "samples"]
     comparing = _Comparing(by_kind["best"], samples, max(1, len(judged)))
     oracle = fmean(by_kind["oracle"].scores)
     arms = [_arm(each, comparing, oracle, timed=panel.header.timed) for each in measured]
@@ -98,7 +98,7 @@ class _Comparing(NamedTuple):
     """The baselines, and how many arms are judged at once."""
 
     best: Measured
-    samples: Mapping[int, Measured]
+    samples: Sequence[Measured]
     judged: int
 
     def beside(self, arm: Measured, baseline: Measured | None) -> Comparison | None:
@@ -115,11 +115,21 @@ class _Comparing(NamedTuple):
             difference=mean_difference(pairs),
             detectable=detectable(pairs),
             verdict=verdict,
+            calls=baseline.calls,
+            cost=baseline.cost,
         )
 
-    def with_samples(self, count: int) -> Measured | None:
-        """Return the best member with so many samples."""
-        return self.best if count == 1 else self.samples.get(count)
+    def at_equal_calls(self, arm: Measured) -> Measured:
+        """Return the best member with the number of samples whose calls are nearest to those of the arm."""
+        return min([self.best, *self.samples], key=lambda each: abs(each.calls - arm.calls))
+
+    def at_equal_money(self, arm: Measured) -> Measured | None:
+        """Return the same by dollars; None: a price is not known."""
+        cost = arm.cost
+        priced = [(each, each.cost) for each in (self.best, *self.samples) if each.cost is not None]
+        if cost is None or not priced:
+            return None
+        return min(priced, key=lambda pair: abs(pair[1] - cost))[0]
 
 
 def _arm(each: Measured, comparing: _Comparing, oracle: float, *, timed: bool) -> ArmFinding:
@@ -127,8 +137,6 @@ def _arm(each: Measured, comparing: _Comparing, oracle: float, *, timed: bool) -
     n = len(outcomes)
     is_judged = each.arm.kind in {"strategy", "samples", "judge"}
     is_strategy = each.arm.kind == "strategy"
-    cost, best_cost = each.cost, comparing.best.cost
-    by_money = None if cost is None or not best_cost else max(1, round(cost / best_cost))
     sure = [outcome for outcome in outcomes if outcome.confidence is not None]
     confidences = [outcome.confidence or 0.0 for outcome in sure]
     return ArmFinding(
@@ -137,7 +145,7 @@ def _arm(each: Measured, comparing: _Comparing, oracle: float, *, timed: bool) -
         accuracy=wilson(sum(each.scores), n),
         calls=each.calls,
         tokens=fmean(outcome.input_tokens + outcome.output_tokens for outcome in outcomes),
-        cost=cost,
+        cost=each.cost,
         p50=percentile([outcome.seconds for outcome in outcomes], 0.5) if timed else None,
         p95=percentile([outcome.seconds for outcome in outcomes], 0.95) if timed else None,
         degraded=fmean(outcome.degraded for outcome in outcomes),
@@ -149,11 +157,11 @@ def _arm(each: Measured, comparing: _Comparing, oracle: float, *, timed: bool) -
         calibration=_calibration(sure) if is_judged else (),
         regret=oracle - fmean(each.scores),
         versus_best=comparing.beside(each, comparing.best) if is_judged else None,
-        versus_equal_calls=comparing.beside(each, comparing.with_samples(max(1, round(each.calls))))
-        if is_strategy
+        versus_equal_calls=comparing.beside(each, comparing.at_equal_calls(each))
+        if is_strategy and comparing.samples
         else None,
-        versus_equal_money=comparing.beside(each, comparing.with_samples(by_money))
-        if is_strategy and by_money is not None
+        versus_equal_money=comparing.beside(each, comparing.at_equal_money(each))
+        if is_strategy and comparing.samples
         else None,
         note=each.note,
     )

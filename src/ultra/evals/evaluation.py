@@ -55,7 +55,7 @@ BEST: Final = "best member"
 ORACLE: Final = "oracle"
 _CHUNK: Final = 50
 """Questions whose answers are gathered together, so that a limit of cost leaves whole ones."""
-_MOST_SAMPLES: Final = 8
+_MOST_SAMPLES: Final = 15
 _MOST_FALLBACKS: Final = 0.1
 """An arm whose fallback answers more of the questions than this share is not measured."""
 _TWO_HALVES: Final = 2
@@ -131,6 +131,7 @@ class Evaluation:
         self._arms = self._usable([*arms, *more])
         self._outcomes: dict[str, dict[str, Outcome]] = {}
         self._scores: dict[tuple[str, str], float] = {}
+        self._lacking: dict[str, tuple[int, int]] = {}
         self.fitted: list[Fitted] = []
         self.questions: tuple[Question, ...] = ()
 
@@ -227,14 +228,36 @@ class Evaluation:
                 pending = [question for question in questions if question.id not in known]
                 if not pending:
                     continue
-                found = replay(self.panel, arm, pending, settings=self._settings, unrecorded=self._for(arm))
-                known.update(found.outcomes)
-                missing += found.missing
-                self._check_interrupted()
+                missing += self._replayed(arm, pending, known)
             if not missing or self._recorder is None:
                 return True
             if not self._recorded(missing):
                 return False
+
+    def _replayed(self, arm: Arm, questions: Sequence[Question], known: dict[str, Outcome]) -> list[Missing]:
+        """Replay an arm, and return what is missing.
+
+        Where nothing can be asked, that ends with the part in which so much is missing that it is left out.
+        """
+        asks = self._recorder is not None
+        missing: list[Missing] = []
+        for start in range(0, len(questions), len(questions) if asks else _CHUNK):
+            part = questions[start:] if asks else questions[start : start + _CHUNK]
+            found = replay(self.panel, arm, part, settings=self._settings, unrecorded=self._for(arm))
+            known.update(found.outcomes)
+            missing += found.missing
+            self._check_interrupted()
+            lacking = sum(each.unrecorded > 0 for each in known.values())
+            lacking += sum(question.id not in known for question in questions[: start + len(part)])
+            if not asks and arm.kind == "strategy" and lacking > len(questions) * self._bearable:
+                self._lacking[arm.name] = lacking, start + len(part)
+                break
+        return missing
+
+    @property
+    def _bearable(self) -> float:
+        """Which share of the questions an arm may lack answers to and still be measured."""
+        return _MOST_FALLBACKS if self._unrecorded == "fail" else 0.0
 
     def _recorded(self, missing: Sequence[Missing]) -> bool:
         """Ask what is missing; return whether all of it was asked."""
@@ -257,9 +280,10 @@ class Evaluation:
         if not lacking and failing <= len(self.questions) * _MOST_FALLBACKS:
             return True
         if self._recorder is None:
+            count, tried = self._lacking.get(arm.name, (lacking or failing, len(self.questions)))
             self._left_out[arm.name] = (
-                f"{what_is_read(arm)}; what they would write on {lacking or failing} of "
-                f"{len(self.questions)} questions is not recorded, and a replay asks no model"
+                f"{what_is_read(arm)}; what they would write on {count} of {tried} questions is not "
+                "recorded, and a replay asks no model"
             )
         else:
             self._left_out[arm.name] = f"{lacking} of {len(self.questions)} questions lack answers"
@@ -417,26 +441,25 @@ class Evaluation:
             Measured(Arm(name=ORACLE, kind="oracle"), [_best(row) for row in _rows(members)]),
         ]
         strategies = [each for each in measured if each.arm.kind == "strategy"]
-        wanted = self._sample_counts(strategies, found[1])
-        missing = []
-        for count in sorted(wanted):
+        return found + self._samples(halves, strategies, found[1]) + self._judge(strategies, by_name)
+
+    def _samples(
+        self, halves: tuple[str, str], strategies: Sequence[Measured], best: Measured
+    ) -> list[Measured]:
+        """Return more and more samples of the best member, up to the cost of the dearest strategy."""
+        found: list[Measured] = []
+        dearest = _dearest(strategies, best)
+        for count in range(3, self._most_samples + 1, 2):
+            if (found[-1].calls if found else 1.0) >= dearest:
+                break
             arms = samples_arm(halves[0], count), samples_arm(halves[1], count)
             name = f"{BEST} x{count}"
             made = self._crossed(arms, name, Arm(name=name, kind="samples", options={"samples": count}))
             if made is None:
-                missing.append(f"x{count}")
-            else:
-                found.append(made)
-        if missing:
-            name = f"{BEST} {', '.join(missing)}"
-            self._left_out[name] = "more samples of the best member are not recorded"
-        return found + self._judge(strategies, by_name)
-
-    def _sample_counts(self, strategies: Sequence[Measured], best: Measured) -> set[int]:
-        counts = {min(self._most_samples, len(self.panel.models))}
-        for each in strategies:
-            counts |= {count for count in equal_counts(each, best) if count is not None}
-        return {count for count in counts if 1 < count <= self._most_samples}
+                self._left_out[f"{name} and more"] = "further samples of it are not recorded"
+                break
+            found.append(made)
+        return found
 
     def _judge(self, strategies: Sequence[Measured], by_name: Mapping[str, Measured]) -> list[Measured]:
         """Return the model that reads the others' answers, alone, and with the dearest strategy's budget."""
@@ -445,25 +468,25 @@ class Evaluation:
             return []
         alone = by_name[judge]
         found = [Measured(Arm(name=f"judge alone ({judge})", kind="judge"), alone.outcomes)]
-        counts = [count for each in strategies for count in equal_counts(each, alone) if count is not None]
-        count = min(self._most_samples, max(counts, default=1))
-        if count > 1:
+        dearest = _dearest(strategies, alone)
+        last: Measured | None = None
+        for count in range(3, self._most_samples + 1, 2):
+            if (1.0 if last is None else last.calls) >= dearest:
+                break
             arm = samples_arm(judge, count)
             name = f"judge x{count} (the dearest strategy's budget)"
-            made = self._crossed((arm, arm), name, Arm(name=name, kind="judge", options={"samples": count}))
-            if made is None:
-                self._left_out[name] = "more samples of the judge are not recorded"
-            else:
-                found.append(made)
-        return found
+            last = self._crossed((arm, arm), name, Arm(name=name, kind="judge", options={"samples": count}))
+            if last is None:
+                self._left_out[name] = "further samples of it are not recorded"
+                break
+        return found if last is None else [*found, last]
 
 
-def equal_counts(arm: Measured, single: Measured) -> tuple[int | None, int | None]:
-    """Return how many samples of `single` make as many calls as `arm`, and cost as much; None: not known."""
-    calls = max(1, round(arm.calls))
-    if arm.cost is None or not single.cost:
-        return calls, None
-    return calls, max(1, round(arm.cost / single.cost))
+def _dearest(strategies: Sequence[Measured], single: Measured) -> float:
+    """Return how many calls of `single` cost as much as the dearest strategy, in calls and in dollars."""
+    calls = [each.calls for each in strategies]
+    calls += [each.cost / single.cost for each in strategies if each.cost is not None and single.cost]
+    return max(calls, default=1.0)
 
 
 def _learned(arm: Arm, plain: Arm) -> str:

@@ -18,14 +18,17 @@ Verdict = Literal["helps", "no evidence", "hurts"]
 class Comparison(Struct, frozen=True, kw_only=True):
     """An arm beside a baseline: the difference of their accuracies over the same questions.
 
-    `detectable` is the true difference that so many questions show with a power of 80 %. `verdict` is by an
-    interval that is wider than `difference`, since several arms are judged at once (Bonferroni).
+    `calls` and `cost` are those of the baseline for a question. `detectable` is the true difference that so
+    many questions show with a power of 80 %. `verdict` is by an interval that is wider than `difference`,
+    since several arms are judged at once (Bonferroni).
     """
 
     baseline: str
     difference: Interval
     detectable: float
     verdict: Verdict
+    calls: float
+    cost: float | None = None
 
 
 class ArmFinding(Struct, frozen=True, kw_only=True):

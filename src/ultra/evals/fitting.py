@@ -108,7 +108,9 @@ def log_odds_fitter(plain: Arm, scores: Mapping[str, Sequence[float]], finals: S
             [final for name, final in finals[at].items() if final is not None and scores[name][at] <= _RIGHT]
             for at in places
         ]
-        return {"weights": fitted_weights(chosen, _choices(wrong))}
+        # Models that err together agree too often for the count of wrong answers to be trusted unseen.
+        tried = [fitted_weights(chosen, choices) for choices in (2.0, _choices(wrong))]
+        return {"weights": max(tried, key=lambda weights: _right_votes(weights, scores, finals, places))}
 
     return Fitter(f"{plain.name}, fitted weights", "vote-fitted", plain, learn)
 
@@ -121,6 +123,25 @@ def agreement_fitter(plain: Arm, finals: Sequence[Finals]) -> Fitter:
         return {"weights": _rounded(agreement_weights(rows, _choices(map(_outvoted, rows))))}
 
     return Fitter(f"{plain.name}, weights by agreement", "vote-by-agreement", plain, learn)
+
+
+def _right_votes(
+    weights: Mapping[str, float],
+    scores: Mapping[str, Sequence[float]],
+    finals: Sequence[Finals],
+    places: Iterable[int],
+) -> float:
+    """Return the sum of the scores of the answers with most weight behind them, to these questions."""
+    total = 0.0
+    for at in places:
+        behind: dict[str, float] = {}
+        for name, final in finals[at].items():
+            if final is not None:
+                behind[final] = behind.get(final, 0.0) + weights[name]
+        winner = max(behind, key=behind.__getitem__, default=None)
+        standing = [name for name, final in finals[at].items() if final == winner and winner is not None]
+        total += scores[max(standing, key=weights.__getitem__)][at] if standing else 0.0
+    return total
 
 
 def _choices(wrong: Iterable[Sequence[str]]) -> float:

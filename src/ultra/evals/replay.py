@@ -23,7 +23,7 @@ from ultra.clients.catalog.model_info import ModelInfo
 from ultra.errors import ErrorKind, ModelError, UltraError, UsageError
 from ultra.evals.arms import Outcome
 from ultra.evals.panel import request_key
-from ultra.messages.results import Completion, FinishReason, Usage, sample_name
+from ultra.messages.results import Completion, FinishReason, Usage, first_answers, sample_name
 from ultra.orchestrator.orchestrator import MultiLLMOrchestrator
 from ultra.scoring.final_answers import equal_answers
 from ultra.simulation.determinism import run_seeded
@@ -253,10 +253,10 @@ class _PanelCache(MemoryCache):
 
 def _votes(result: OrchestrationResult) -> tuple[int | None, int | None]:
     """Return how many first answers have the final answer of the run, and how many there are."""
-    first = next((step for step in result.steps if step.responses), None)
-    if first is None or result.final_synthesis is None:
+    first = first_answers(result.steps)
+    if not first or result.final_synthesis is None:
         return None, None
-    answers = {sample_name(each.model_name, each.sample): each.content for each in first.responses}
+    answers = {sample_name(each.model_name, each.sample): each.content for each in first}
     texts = [*answers.values(), result.final_synthesis.content]
     *finals, final = equal_answers(texts, result.prompt)
     if final is None:

@@ -6,10 +6,12 @@ from html import escape
 from typing import TYPE_CHECKING, Final
 
 from ultra.evals.plots import plots_of
-from ultra.evals.report_text import headline
+from ultra.evals.report_text import headline, left_out, notes
 from ultra.evals.tables import tables_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ultra.evals.findings import Findings
     from ultra.evals.tables import Table
 
@@ -25,7 +27,7 @@ th,td{padding:.3rem .7rem;border-bottom:1px solid #e5e7eb;text-align:right;white
 th:first-child,td:first-child{text-align:left}
 thead th{border-bottom:2px solid #9ca3af}
 .helps{color:#166534;font-weight:600}.hurts{color:#991b1b;font-weight:600}
-p.remark{color:#374151;font-size:.9rem;max-width:50rem}svg{max-width:100%;height:auto}
+p.remark{color:#374151;font-size:.9rem;max-width:50rem}svg{max-width:100%;height:auto}figure{margin:0}
 """
 
 
@@ -39,19 +41,26 @@ def as_html(findings: Findings) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
         f"<title>{title}</title><style>{_STYLE}</style></head><body><main>",
         f"<h1>{title}</h1>",
-        "<ul>",
-        *(f"<li>{escape(line)}</li>" for line in headline(findings)),
-        "</ul>",
+        *_listed(headline(findings)),
     ]
+    first, *others = tables_of(findings)
+    parts += _table(first)
     for name, svg in plots_of(findings).items():
         caption = escape(name)
         parts += [
             f"<h2>{caption}</h2>",
             f'<figure role="img" aria-label="{caption}">{svg}</figure>',
         ]
-    for table in tables_of(findings):
+    for table in others:
         parts += _table(table)
+    for title, lines in (("Notes", notes(findings)), ("What was not measured", left_out(findings))):
+        if lines:
+            parts += [f"<h2>{title}</h2>", *_listed(lines)]
     return "\n".join([*parts, "</main></body></html>"]) + "\n"
+
+
+def _listed(lines: Sequence[str]) -> list[str]:
+    return ["<ul>", *(f"<li>{escape(line)}</li>" for line in lines), "</ul>"]
 
 
 def _table(table: Table) -> list[str]:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ultra.evals.findings import Findings
     from ultra.evals.tables import Table
 
-__all__ = ["as_markdown", "as_text", "headline"]
+__all__ = ["as_markdown", "as_text", "headline", "left_out", "notes"]
 
 
 def headline(findings: Findings) -> list[str]:
@@ -22,15 +22,23 @@ def headline(findings: Findings) -> list[str]:
         f"{findings.source}: {questions}, {len(findings.members)} models, graded by {findings.grader}",
         f"models: {', '.join(findings.members)}",
     ]
-    lines += [f"note: {notice}" for notice in findings.notices]
-    lines += [f"note: {arm.name}: {arm.note}" for arm in findings.arms if arm.note]
-    lines += [f"left out: {name}: {why}" for name, why in findings.left_out.items()]
+    lines += findings.notices
     if not findings.exact:
         lines.append(
-            "note: intervals are approximations by formulas; the extra 'eval' has the bootstrap: "
+            "intervals are approximations by formulas; the extra 'eval' has the bootstrap: "
             'pip install "ultra-llm[eval]"'
         )
     return lines
+
+
+def notes(findings: Findings) -> list[str]:
+    """Return what a reader must know of single arms."""
+    return [f"{arm.name}: {arm.note}" for arm in findings.arms if arm.note]
+
+
+def left_out(findings: Findings) -> list[str]:
+    """Return what could not be measured, and why."""
+    return [f"{name}: {why}" for name, why in findings.left_out.items()]
 
 
 def as_text(findings: Findings) -> list[str]:
@@ -39,6 +47,9 @@ def as_text(findings: Findings) -> list[str]:
     for table in tables_of(findings):
         lines += ["", table.title.upper(), *_aligned(table)]
         lines += _wrapped(table.remark)
+    for title, told in (("NOTES", notes(findings)), ("NOT MEASURED", left_out(findings))):
+        if told:
+            lines += ["", title, *(line for each in told for line in _wrapped(each))]
     return lines
 
 
@@ -49,6 +60,9 @@ def as_markdown(findings: Findings, *, level: int = 2) -> str:
         lines += ["", f"{'#' * level} {table.title}", "", *markdown_table(table)]
         if table.remark:
             lines += ["", table.remark]
+    for title, told in (("Notes", notes(findings)), ("Not measured", left_out(findings))):
+        if told:
+            lines += ["", f"{'#' * level} {title}", "", *(f"- {each}" for each in told)]
     return "\n".join(lines) + "\n"
 
 

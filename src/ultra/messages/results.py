@@ -11,13 +11,16 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from msgspec import Struct, field
 
 from ultra._support.mapping import Record
 from ultra.errors import ErrorKind
 from ultra.messages.chat import ChatMessage, Part, ReasoningPart, TextPart, ToolCall
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = [
     "Completion",
@@ -33,8 +36,12 @@ __all__ = [
     "Step",
     "SynthesisSource",
     "Usage",
+    "first_answers",
     "sample_name",
 ]
+
+_ASKING: Final = frozenset({"initial", "escalation"})
+"""The steps in which models answer the question itself."""
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "refusal", "other"]
 """Why a model stopped writing; other: for a reason that Ultra does not know, so not because it was done."""
@@ -70,6 +77,16 @@ QualityBasis = Literal["votes", "similarity", "grade"]
 votes: the share of the others, by weight, with the same final answer. similarity: how much the text has in
 common with those of the others. grade: what the judge, or a scorer of the caller, said of it.
 """
+
+
+def first_answers(steps: Sequence[Step]) -> list[ModelResponse]:
+    """Return the answers to the question itself, that have read no others: those a vote is over.
+
+    They are of the step ``initial`` and of those that escalate it; where there is none, of the first step
+    that has any.
+    """
+    asked = [response for step in steps if step.name in _ASKING for response in step.responses]
+    return asked or next((list(step.responses) for step in steps if step.responses), [])
 
 
 def sample_name(model_name: str, sample: int) -> str:

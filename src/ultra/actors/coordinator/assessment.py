@@ -8,6 +8,7 @@ from ultra.actors.coordinator.grading import agree, ask_judge, call_scorer
 from ultra.actors.coordinator.reading import candidate_name
 from ultra.errors import UltraError
 from ultra.messages.canonical_json import canonical_json
+from ultra.messages.results import first_answers
 from ultra.scoring.agreement import agreed_at_once, agreement
 from ultra.scoring.final_answers import FinalAnswer
 
@@ -100,14 +101,14 @@ class Assessment:
     ) -> tuple[float | None, ConfidenceBasis | None]:
         """Return how sure the run is of its answer, and by what: else by the share of votes for it.
 
-        Those that vote are the answers of the first step that has any.
+        Those that vote are the first answers, whether or not they were asked at once.
         """
         if answer.confidence is not None or answer.response is None or answer.source == "tool_calls":
             return answer.confidence, answer.basis
         chosen = answer.source == "selected" and candidate_name(answer.response) in self._graded
         if chosen and answer.response.quality is not None:
             return answer.response.quality, "quality"
-        voters = next((step.responses for step in steps if step.responses), ())
+        voters = first_answers(steps)
         texts = {candidate_name(response): response.content for response in voters}
         weights = self._weights_of(voters)
         if not any(weights.values()):
