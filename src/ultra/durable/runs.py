@@ -201,12 +201,18 @@ class DurableRuns:
     # --- for the orchestrator --------------------------------------------------------------------------
 
     async def submit(
-        self, spec: RunSpec, *, idempotency_key: str | None, owner: str | None, tags: dict[str, Any]
+        self,
+        run_id: str,
+        spec: RunSpec,
+        *,
+        idempotency_key: str | None,
+        owner: str | None,
+        tags: dict[str, Any],
     ) -> str:
-        """Accept a run, and return its id; for a known idempotency key, that of the run that has it."""
+        """Accept a run under this new id, and return it; for a known idempotency key, that of its run."""
         if self._nursery is None or self._closing:
             raise OrchestratorClosed("the orchestrator must be entered to submit runs: use 'async with'")
-        run = RunRecord(run_id=new_id(), spec=spec, idempotency_key=idempotency_key, owner=owner, tags=tags)
+        run = RunRecord(run_id=run_id, spec=spec, idempotency_key=idempotency_key, owner=owner, tags=tags)
         has_room = len(self._executions) < MOST_RUNNING
         found = await self.journal.add(run, self._holder if has_room else None)
         if isinstance(found, Claim):

@@ -15,7 +15,8 @@ from ultra.messages.request import ModelRequest
 from ultra.messages.tools import ToolChoice
 from ultra.service.extension import Extension
 from ultra.service.problems import Problem
-from ultra.service.targets import OneModel, Target
+from ultra.service.targets import Target
+from ultra.strategies.one_model import OneModel
 from ultra.strategies.synthesize import Synthesize
 
 if TYPE_CHECKING:

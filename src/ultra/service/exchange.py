@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import anyio
 
+from ultra.service.answer_text import portions
 from ultra.service.asked import Asked
 from ultra.service.http import EVENT_STREAM, JSON, Reply
 from ultra.service.problems import Problem
-from ultra.service.shared_run import SharedRun, portions
+from ultra.service.shared_run import SharedRun
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable

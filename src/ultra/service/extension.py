@@ -13,9 +13,9 @@ from msgspec import Struct, structs
 from ultra.errors import BadCall
 from ultra.messages.options import Quorum
 from ultra.service.problems import Problem, failed_models
-from ultra.service.targets import OneModel
 from ultra.service.usage import total_usage, usage_as_openai
 from ultra.strategies.catalog import make_strategy
+from ultra.strategies.one_model import OneModel
 from ultra.strategies.synthesize import Analysts, Synthesize
 
 if TYPE_CHECKING:
