@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -128,6 +128,33 @@ async def ask(
 async def get(service: Service, path: str, **more: Any) -> Answer:
     """Ask the core of a running service for an address."""
     return await ask(service, b"", path, method="GET", **more)
+
+
+async def partial_events(service: Service, path: str, count: int) -> Answer:
+    """The first pieces of the stream at this address, which goes on."""
+    place, _, query = path.partition("?")
+    pieces: list[tuple[float, bytes]] = []
+    async with service.answering(Request(method="GET", path=place, query=query, peer="127.0.0.1")) as reply:
+        body: Any = reply.body
+        async with aclosing(body):
+            while len(pieces) < count:
+                pieces.append((0.0, await anext(body)))
+        return Answer(reply.status, reply.headers, pieces)
+
+
+class _BrokenOff(Exception):
+    """A service ends here."""
+
+
+@asynccontextmanager
+async def broken_off(service: Service) -> AsyncIterator[None]:
+    """Run a service for the block, and end it without any grace for its runs."""
+    try:
+        async with service.running():
+            yield
+            raise _BrokenOff  # noqa: TRY301 - it goes through the service
+    except* _BrokenOff:
+        pass
 
 
 async def until(holds: Callable[[], bool]) -> None:

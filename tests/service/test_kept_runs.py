@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import aclosing
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +10,12 @@ import msgspec
 import pytest
 import trio
 
-from helpers.services import Answer, ask, get, service_of, until
+from helpers.services import Answer, ask, broken_off, get, partial_events, service_of, until
 from ultra import ModelError
 from ultra.config.keys import KeyConfig, hash_of
 from ultra.config.serving import ServeConfig
 from ultra.errors import JournalUnavailable
 from ultra.messages.events import Event
-from ultra.service.http import Request
 from ultra.service.native.record import KeptRunObject, RunList
 from ultra.stores.journal_memory import MemoryJournal
 from ultra.testing import FakeModel
@@ -379,9 +377,9 @@ async def test_no_words_of_a_provider_are_in_a_kept_run() -> None:
 async def test_another_service_goes_on_with_the_runs_of_one_that_ended(tmp_path: Path) -> None:
     journal = f"sqlite:///{tmp_path}/runs.db"
     first = service_of({"a": FakeModel(seconds=inf)}, journal=journal)
-    async with first.running():
+    async with broken_off(first):
         run_id = (await ask(first, {"prompt": "x", "model": "a", "background": True}, RUNS)).json["id"]
-        began = events_of(await partial_events(first, run_id))
+        began = events_of(await partial_events(first, f"{RUNS}/{run_id}/events", 2))
     second = service_of({"a": FakeModel("Paris.")}, journal=journal)
     async with second.running():
         run = await ended(second, run_id)
@@ -390,20 +388,6 @@ async def test_another_service_goes_on_with_the_runs_of_one_that_ended(tmp_path:
 
     assert (run.state, run.executions) == ("completed", 2)
     assert began[:2] + rest == whole
-
-
-async def partial_events(service: Service, run_id: str) -> Answer:
-    """The first two events of a run that goes on."""
-    request = Request(method="GET", path=f"{RUNS}/{run_id}/events", peer="127.0.0.1")
-    pieces: list[tuple[float, bytes]] = []
-    async with service.answering(request) as reply:
-        body: Any = reply.body
-        async with aclosing(body):
-            async for piece in body:
-                pieces.append((0.0, piece))
-                if len(pieces) == 2:
-                    break
-        return Answer(reply.status, reply.headers, pieces)
 
 
 async def test_the_answer_of_a_run_waits_for_a_journal_that_cannot_be_read(autojump_clock: MockClock) -> None:

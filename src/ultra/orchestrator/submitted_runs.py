@@ -14,6 +14,7 @@ from ultra.messages.runs import RunSpec
 from ultra.orchestrator.event_buffer import EventBuffer, Told
 from ultra.orchestrator.streams import LiveRun
 from ultra.prompts.fencing import Fencing
+from ultra.stores.journal_encoding import encode_spec, encode_tags
 from ultra.stores.journal_opening import open_journal
 
 if TYPE_CHECKING:
@@ -66,6 +67,11 @@ class PreparedRun:
         self._spec = spec
         self._durable = durable
         self._lifespan = lifespan
+
+    def check_values(self, tags: Mapping[str, Any]) -> None:
+        """Raise `BadCall` if the run, or these tags, cannot be written to a journal."""
+        encode_spec(self._spec)
+        encode_tags(tags)
 
     async def submit(
         self,

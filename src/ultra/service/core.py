@@ -297,6 +297,8 @@ class Service:
         if keeping is not None and (keeping.must or orchestrator.has_journal):
             try:
                 prepared = orchestrator.prepare_run(prompt, **given)
+                if not keeping.must:
+                    prepared.check_values(keeping.tags)
                 return KeptRun(orchestrator, prepared, keeping, owner=caller.name or None)
             except UsageError:
                 if keeping.must:

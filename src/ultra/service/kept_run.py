@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import anyio
@@ -57,6 +58,7 @@ class KeptRun:
     Attributes:
         run_id: its id. If the run of an equal request has its idempotency key, it is the id of that one.
         is_new: whether it is no other request's run.
+        created: when it was made, in seconds of Unix time; it is kept with the run.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class KeptRun:
     ) -> None:
         self.run_id = prepared.run_id
         self.is_new = True
+        self.created = int(time.time())
         self._orchestrator = orchestrator
         self._prepared = prepared
         self._keeping = keeping
@@ -80,7 +83,9 @@ class KeptRun:
         keeping = self._keeping
         with anyio.CancelScope(shield=True):  # nobody would know whether it was accepted
             self.run_id = await self._prepared.submit(
-                idempotency_key=keeping.idempotency_key, owner=self._owner, tags=keeping.tags
+                idempotency_key=keeping.idempotency_key,
+                owner=self._owner,
+                tags={**keeping.tags, "created": self.created},
             )
             self.is_new = self.run_id == self._prepared.run_id
             self._follower = self._orchestrator.follow(self.run_id)

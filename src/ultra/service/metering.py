@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -73,6 +74,7 @@ class MeteredStream:
     Attributes:
         run_id: the name of the run.
         is_kept: whether it is kept in the journal.
+        created: when it was made, in seconds of Unix time.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class MeteredStream:
     ) -> None:
         self.run_id = stream.run_id
         self.is_kept = isinstance(stream, KeptRun)
+        self.created = stream.created if isinstance(stream, KeptRun) else int(time.time())
         self._stream = stream
         self._caller = caller
         self._quotas = quotas

@@ -34,6 +34,7 @@ from ultra.service.reply_types import (
     Ready,
     TokenCount,
 )
+from ultra.service.responses.kept import InputQuery, RetrieveQuery
 from ultra.service.responses.request import ResponseRequest
 
 __all__ = ["OPERATIONS", "Operation", "document"]
@@ -104,6 +105,40 @@ OPERATIONS: tuple[Operation, ...] = (
         summary="Answer, in OpenAI's protocol of responses",
         body=ResponseRequest,
         replies={200: {_JSON: _OBJECT, _EVENTS: _OBJECT}},
+    ),
+    Operation(
+        path="/v1/responses/{id}",
+        method="get",
+        name="retrieveResponse",
+        summary="Give a stored response, or its events behind those that the client has",
+        parameters=("id",),
+        query=RetrieveQuery,
+        replies={200: {_JSON: _OBJECT, _EVENTS: _OBJECT}},
+    ),
+    Operation(
+        path="/v1/responses/{id}",
+        method="delete",
+        name="deleteResponse",
+        summary="Delete a stored response; one that goes on is cancelled first",
+        parameters=("id",),
+        replies={200: {_JSON: Deleted}},
+    ),
+    Operation(
+        path="/v1/responses/{id}/cancel",
+        method="post",
+        name="cancelResponse",
+        summary="Cancel a response in the background; a second time it gives the same",
+        parameters=("id",),
+        replies={200: {_JSON: _OBJECT}},
+    ),
+    Operation(
+        path="/v1/responses/{id}/input_items",
+        method="get",
+        name="listInputItems",
+        summary="List what a stored response was given",
+        parameters=("id",),
+        query=InputQuery,
+        replies={200: {_JSON: _OBJECT}},
     ),
     Operation(
         path="/v1/messages",

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from ultra.messages.results import ModelFailure
 
-__all__ = ["Problem", "failed_models", "failed_run", "problem_of", "reused_key", "unknown_run"]
+__all__ = ["Problem", "failed_models", "failed_run", "no_answer", "problem_of", "reused_key", "unknown_run"]
 
 _BY_KIND: Final[Mapping[str, tuple[int, str, str, str]]] = {
     "auth": (502, "server_error", "upstream_refused", "the provider did not accept this service's key"),
@@ -193,6 +193,12 @@ def failed_run(  # noqa: PLR0911 - one for each class of error
         case _:
             text = "the service failed; its log has the error"
             return Problem(500, "server_error", "internal_error", text, paid=paid, details=details)
+
+
+def no_answer(*, paid: bool) -> Problem:
+    """Return what is told of a run that has come to no answer."""
+    text = "the stages of this ensemble give no answer; let one of them be 'synthesis'"
+    return Problem(500, "server_error", "no_answer", text, paid=paid)
 
 
 def unknown_run(name: str, what: str = "run") -> Problem:

@@ -24,7 +24,13 @@ from ultra.service.page.files import is_page, show_page
 from ultra.service.page.status import show_status
 from ultra.service.problems import Problem
 from ultra.service.readiness import readiness
-from ultra.service.responses.endpoint import RESPONSES
+from ultra.service.responses.endpoint import answer_response
+from ultra.service.responses.kept import (
+    cancel_response,
+    list_input,
+    remove_response,
+    retrieve_response,
+)
 from ultra.strategies.catalog import strategy_names
 
 if TYPE_CHECKING:
@@ -124,7 +130,23 @@ _ROUTES: Final[Mapping[str, tuple[Route, ...]]] = {
     "/v1/strategies": (Route(_GET, "known", lambda *_: json_reply({"strategies": strategy_names()})),),
     "/v1/agreement": (Route(_POST, "work", lambda service, request, *_: compare_answers(service, request)),),
     "/v1/chat/completions": (Route(_POST, "work", partial(answered, CHAT)),),
-    "/v1/responses": (Route(_POST, "work", partial(answered, RESPONSES)),),
+    "/v1/responses": (Route(_POST, "work", answer_response),),
+    "/v1/responses/{id}": (
+        Route(
+            ("GET",),
+            "known",
+            lambda service, request, caller, _: retrieve_response(service, request, caller, _id_of(request)),
+        ),
+        Route(_DELETE, "known", _of_run(remove_response)),
+    ),
+    "/v1/responses/{id}/cancel": (Route(_POST, "known", _of_run(cancel_response)),),
+    "/v1/responses/{id}/input_items": (
+        Route(
+            _GET,
+            "known",
+            lambda service, request, caller, _: list_input(service, request, caller, _id_of(request)),
+        ),
+    ),
     "/v1/messages": (Route(_POST, "work", partial(answered, MESSAGES)),),
     "/v1/messages/count_tokens": (Route(_POST, "known", _count),),
     "/v1/runs": (

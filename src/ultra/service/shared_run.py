@@ -5,7 +5,6 @@ The text is kept once, whoever reads it and however slowly: a request that strea
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import anyio
@@ -59,7 +58,7 @@ class SharedRun:
 
     def __init__(self, stream: MeteredStream, *, is_single: bool = False, holds_text: bool = False) -> None:
         self.run_id = stream.run_id
-        self.created = int(time.time())
+        self.created = stream.created
         self.is_kept = stream.is_kept
         self.result: OrchestrationResult | None = None
         self.problem: Problem | None = None
@@ -119,7 +118,7 @@ class SharedRun:
         return self.ledger.paid
 
     def _fail(self, error: Exception) -> None:
-        self.refused = refused_by_all(error, self.ledger.failures, self._text.asked)
+        self.refused = refused_by_all(error, self.ledger, self._text.asked)
         self.problem = problem_of(error, self.ledger.failures, paid=self.paid, single=self._is_single)
         if self.problem.status == 500:  # noqa: PLR2004 - of HTTP
             _log.error("run failed", run_id=self.run_id, exc_info=error)

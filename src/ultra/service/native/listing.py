@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from ultra.errors import UnknownRun
 from ultra.service.http import Reply, json_reply
@@ -41,20 +41,20 @@ class RunFilter(Struct, frozen=True, kw_only=True):
     """
 
     state: tuple[RunState, ...] = ()
-    ensemble: str | None = None
-    model: str | None = None
-    created_after: float | None = None
-    created_before: float | None = None
+    ensemble: str | UnsetType = UNSET
+    model: str | UnsetType = UNSET
+    created_after: float | UnsetType = UNSET
+    created_before: float | UnsetType = UNSET
     limit: Annotated[int, Meta(ge=1, le=100)] = 20
-    cursor: str | None = None
+    cursor: str | UnsetType = UNSET
 
     def fits(self, run: RunRecord) -> bool:
         """Return whether a run is one of these, but for its state."""
         return (
-            (self.ensemble is None or run.spec.options.name == self.ensemble)
-            and (self.model is None or self.model in run.spec.models)
-            and (self.created_after is None or run.created > self.created_after)
-            and (self.created_before is None or run.created < self.created_before)
+            (self.ensemble is UNSET or run.spec.options.name == self.ensemble)
+            and (self.model is UNSET or self.model in run.spec.models)
+            and (self.created_after is UNSET or run.created > self.created_after)
+            and (self.created_before is UNSET or run.created < self.created_before)
         )
 
 
@@ -69,7 +69,7 @@ async def list_runs(service: Service, request: Request, caller: Caller) -> Reply
     orchestrator = service.orchestrator
     if not orchestrator.has_journal:
         return _reply([], None)
-    place = asked.cursor
+    place = None if asked.cursor is UNSET else asked.cursor
     if place is not None:
         try:
             await orchestrator.get_run(place)
@@ -87,7 +87,7 @@ async def list_runs(service: Service, request: Request, caller: Caller) -> Reply
                 found.append(run)
                 if len(found) == asked.limit:
                     return _reply(found, place)
-        too_old = asked.created_after is not None and page and page[-1].created <= asked.created_after
+        too_old = asked.created_after is not UNSET and page and page[-1].created <= asked.created_after
         if len(page) < _AT_ONCE or too_old:
             return _reply(found, None)
     return _reply(found, place)
