@@ -17,6 +17,7 @@ from ultra.errors import (
     UnknownRun,
     text_of,
 )
+from ultra.stores.delivery_contract import Delivery, DeliveryJournal
 from ultra.stores.journal_contract import Claim, RunRecord
 
 if TYPE_CHECKING:
@@ -208,19 +209,36 @@ class DurableRuns:
         idempotency_key: str | None,
         owner: str | None,
         tags: dict[str, Any],
+        notify: str | None = None,
     ) -> str:
         """Accept a run under this new id, and return it; for a known idempotency key, that of its run."""
         if self._nursery is None or self._closing:
             raise OrchestratorClosed("the orchestrator must be entered to submit runs: use 'async with'")
         run = RunRecord(run_id=run_id, spec=spec, idempotency_key=idempotency_key, owner=owner, tags=tags)
+        notice = None if notify is None else await self._add_notice(run_id, notify)
         has_room = len(self._executions) < MOST_RUNNING
         found = await self.journal.add(run, self._holder if has_room else None)
         if isinstance(found, Claim):
             self._begin(found)
             return run.run_id
+        if found.run_id != run.run_id and notice is not None:
+            await self.deliveries.settle_delivery(notice.id)
         if found.run_id != run.run_id and idempotency_key is not None and not _is_same(found.spec, spec):
             raise IdempotencyConflict(idempotency_key, found.run_id)
         return found.run_id
+
+    async def _add_notice(self, run_id: str, url: str) -> Delivery:
+        """Keep the notice of a run ahead of the run itself, so that no crash comes between them."""
+        notice = Delivery(id=f"evt_{new_id()}", run_id=run_id, url=url)
+        await self.deliveries.add_delivery(notice)
+        return notice
+
+    @property
+    def deliveries(self) -> DeliveryJournal:
+        """The journal, as far as it keeps notices."""
+        if not isinstance(self.journal, DeliveryJournal):
+            raise BadCall(f"{type(self.journal).__name__} keeps no notices of the ends of runs")
+        return self.journal
 
     async def cancel(self, run_id: str) -> RunRecord:
         """Ask for the end of a run, and return it as it is then; raise `UnknownRun` if there is none."""

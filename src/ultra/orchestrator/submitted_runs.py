@@ -14,6 +14,7 @@ from ultra.messages.runs import RunSpec
 from ultra.orchestrator.event_buffer import EventBuffer, Told
 from ultra.orchestrator.streams import LiveRun
 from ultra.prompts.fencing import Fencing
+from ultra.stores.delivery_contract import DeliveryJournal
 from ultra.stores.journal_encoding import encode_spec, encode_tags
 from ultra.stores.journal_opening import open_journal
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from ultra.orchestrator.lifespan import Lifespan
     from ultra.orchestrator.planning import Planned, Planner
     from ultra.orchestrator.run_end import RunWatch
+    from ultra.stores.delivery_contract import Delivery
     from ultra.stores.journal_contract import RunJournal, RunRecord, RunState
     from ultra.strategies.base import Strategy, StrategySpec
 
@@ -79,10 +81,12 @@ class PreparedRun:
         idempotency_key: str | None = None,
         owner: str | None = None,
         tags: Mapping[str, Any] | None = None,
+        notify: str | None = None,
     ) -> str:
         """Accept the run into the journal, and return its id, or that of the run that has the key.
 
-        Arguments and errors are those of `MultiLLMOrchestrator.submit`.
+        Arguments and errors are those of `MultiLLMOrchestrator.submit`. `notify`: the address of a notice
+        that the journal keeps until it is delivered; see `take_deliveries`.
         """
         texts: dict[str, object] = {"idempotency_key": idempotency_key, "owner": owner}
         for what, text in texts.items():
@@ -95,6 +99,7 @@ class PreparedRun:
             idempotency_key=idempotency_key,
             owner=owner,
             tags=dict(tags or {}),
+            notify=notify,
         )
         return await self._lifespan.trio_run.run(submit)
 
@@ -176,6 +181,21 @@ class SubmittedRuns:
     def has_journal(self) -> bool:
         """Whether there is a journal, so that runs can be submitted."""
         return self._submitted is not None
+
+    @property
+    def has_deliveries(self) -> bool:
+        """Whether the journal keeps notices of the ends of runs."""
+        return self._submitted is not None and isinstance(self._submitted.journal, DeliveryJournal)
+
+    async def take_deliveries(self, limit: int, hold: float) -> Sequence[Delivery]:
+        """Return notices of runs that have ended, to be delivered; see `DeliveryJournal`."""
+        durable = self._durable
+        return await self._lifespan.trio_run.run(lambda: durable.deliveries.take_deliveries(limit, hold))
+
+    async def settle_delivery(self, delivery_id: str, again_in: float | None = None) -> None:
+        """Say that a notice was delivered, or when it is to be tried again; see `DeliveryJournal`."""
+        durable = self._durable
+        await self._lifespan.trio_run.run(lambda: durable.deliveries.settle_delivery(delivery_id, again_in))
 
     def follow(self, run_id: str, after: int = -1) -> RunFollower:
         """Return the events of a submitted run whose `seq` is above `after`; see `RunFollower`.

@@ -41,6 +41,7 @@ from ultra.service.quotas import Quotas
 from ultra.service.routes import find_route, route_name
 from ultra.service.runs import Runs
 from ultra.service.watch import RequestCounters
+from ultra.service.webhooks.sending import Webhooks
 from ultra.stores.memory_limits import MemoryLimits
 
 if TYPE_CHECKING:
@@ -176,6 +177,7 @@ class Service:
                     self._tasks = tasks
                     self.runs = Runs(tasks, self.settings)
                     tasks.start_soon(self.quotas.keep)
+                    tasks.start_soon(Webhooks(self).work)
                     try:
                         yield
                     finally:

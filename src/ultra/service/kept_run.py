@@ -41,12 +41,14 @@ class Keeping(Struct, frozen=True, kw_only=True):
         must: whether it may not run without being kept.
         goes_on: whether it goes on when nobody reads it any more.
         idempotency_key: see `MultiLLMOrchestrator.submit`.
+        notify: the address that is told of its end.
     """
 
     tags: dict[str, Any]
     must: bool = False
     goes_on: bool = False
     idempotency_key: str | None = None
+    notify: str | None = None
 
 
 class KeptRun:
@@ -86,6 +88,7 @@ class KeptRun:
                 idempotency_key=keeping.idempotency_key,
                 owner=self._owner,
                 tags={**keeping.tags, "created": self.created},
+                notify=keeping.notify,
             )
             self.is_new = self.run_id == self._prepared.run_id
             self._follower = self._orchestrator.follow(self.run_id)

@@ -20,6 +20,7 @@ from ultra.service.native.request import NativeRequest, arguments_of
 from ultra.service.problems import Problem, problem_of
 from ultra.service.runs import key_of
 from ultra.service.shared_run import SharedRun
+from ultra.service.webhooks.asking import webhook_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -65,6 +66,8 @@ async def answer_run(service: Service, request: Request, caller: Caller, held: A
 
 def _keeping(service: Service, body: NativeRequest, request: Request) -> Keeping | None:
     """Return how the run is kept; None: it is not. Raises `Problem` where it cannot be, and must."""
+    if body.webhook is not None and not body.background:
+        raise Problem.bad_request("webhook: it is for runs in the background", param="webhook")
     if not (body.background or body.store):
         return None
     if body.background and body.store is False:
@@ -74,7 +77,13 @@ def _keeping(service: Service, body: NativeRequest, request: Request) -> Keeping
     tags = native_tags(body.model if body.ensemble is None else body.ensemble, body.metadata)
     if not body.background:
         return Keeping(tags=tags, must=True)
-    return Keeping(tags=tags, must=True, goes_on=True, idempotency_key=key_of(request))
+    return Keeping(
+        tags=tags,
+        must=True,
+        goes_on=True,
+        idempotency_key=key_of(request),
+        notify=webhook_of(service, body.webhook),
+    )
 
 
 async def _in_background(

@@ -8,13 +8,16 @@ import msgspec
 
 from ultra.service.bodies import read_json
 from ultra.service.exchange import Exchange, carried_out
+from ultra.service.kept_run import Keeping
 from ultra.service.kept_runs import check_keeps
 from ultra.service.responses.conversation import RESPONSE, find_response, messages_before
 from ultra.service.responses.events import ResponseEvents
 from ultra.service.responses.items import ended, whole_output
 from ultra.service.responses.kept import response_reply, stream_of_response
 from ultra.service.responses.request import ResponseRequest, ResponseRun, read_response
+from ultra.service.responses.shape import tags_of
 from ultra.service.runs import key_of
+from ultra.service.webhooks.asking import webhook_of
 
 if TYPE_CHECKING:
     from contextlib import AsyncExitStack
@@ -37,7 +40,7 @@ class _Responses(Exchange[ResponseRun]):
         before: tuple[ChatMessage, ...] = ()
         if body.previous_response_id is not None:
             before = await messages_before(service, caller, body.previous_response_id)
-        return read_response(body, service.targets_for(caller), before, key_of(request))
+        return read_response(body, service.targets_for(caller), before)
 
     def whole(
         self, asked: ResponseRun, run: SharedRun, result: OrchestrationResult, answer: ModelResponse
@@ -62,7 +65,14 @@ async def answer_response(service: Service, request: Request, caller: Caller, he
     asked = await _RESPONSES.read(service, request, caller)
     if not asked.shape.background:
         return await carried_out(_RESPONSES, asked, service, request, caller=caller, held=held)
-    stream = service.stream_of(asked.messages, asked.arguments, caller, asked.keeping)
+    keeping = Keeping(
+        tags=tags_of(asked.shape),
+        must=True,
+        goes_on=True,
+        idempotency_key=key_of(request),
+        notify=webhook_of(service),
+    )
+    stream = service.stream_of(asked.messages, asked.arguments, caller, keeping)
     run_id = await service.begin(stream, request.place)
     run, shape = await find_response(service, caller, f"{RESPONSE}{run_id}")
     if asked.streams:

@@ -74,7 +74,7 @@ class ResponseRun(Asked, frozen=True, kw_only=True):
 
 
 def read_response(
-    body: ResponseRequest, targets: Targets, before: tuple[ChatMessage, ...] = (), key: str | None = None
+    body: ResponseRequest, targets: Targets, before: tuple[ChatMessage, ...] = ()
 ) -> ResponseRun:
     """Return the run that a request asks for.
 
@@ -82,7 +82,6 @@ def read_response(
         body: the request.
         targets: what it may ask for.
         before: the conversation that it goes on with.
-        key: its `Idempotency-Key`.
 
     Raises:
         Problem: a field is not allowed, or asks for what this service does not do.
@@ -121,15 +120,9 @@ def read_response(
         run=run,
         extension=extension,
         streams=bool(body.stream),
-        keeping=None if body.store is False else _keeping(shape, key),
+        keeping=None if body.store is False else Keeping(tags=tags_of(shape)),
         shape=shape,
     )
-
-
-def _keeping(shape: ResponseShape, key: str | None) -> Keeping:
-    if not shape.background:
-        return Keeping(tags=tags_of(shape))
-    return Keeping(tags=tags_of(shape), must=True, goes_on=True, idempotency_key=key)
 
 
 def _refuse_unsupported(body: ResponseRequest) -> None:
