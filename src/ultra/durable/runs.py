@@ -19,6 +19,7 @@ from ultra.errors import (
 )
 from ultra.stores.delivery_contract import Delivery, DeliveryJournal
 from ultra.stores.journal_contract import Claim, RunRecord
+from ultra.stores.journal_fence import FencedJournal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -236,9 +237,24 @@ class DurableRuns:
     @property
     def deliveries(self) -> DeliveryJournal:
         """The journal, as far as it keeps notices."""
-        if not isinstance(self.journal, DeliveryJournal):
-            raise BadCall(f"{type(self.journal).__name__} keeps no notices of the ends of runs")
-        return self.journal
+        found = self._deliveries
+        if found is None:
+            raise BadCall(
+                "the journal keeps no notices of the ends of runs; 'memory' and 'sqlite:///path' do"
+            )
+        return found
+
+    @property
+    def has_deliveries(self) -> bool:
+        """Whether the journal keeps notices."""
+        return self._deliveries is not None
+
+    @property
+    def _deliveries(self) -> DeliveryJournal | None:
+        journal = self.journal
+        if isinstance(journal, FencedJournal):
+            return journal.deliveries
+        return journal if isinstance(journal, DeliveryJournal) else None
 
     async def cancel(self, run_id: str) -> RunRecord:
         """Ask for the end of a run, and return it as it is then; raise `UnknownRun` if there is none."""

@@ -14,7 +14,6 @@ from ultra.messages.runs import RunSpec
 from ultra.orchestrator.event_buffer import EventBuffer, Told
 from ultra.orchestrator.streams import LiveRun
 from ultra.prompts.fencing import Fencing
-from ultra.stores.delivery_contract import DeliveryJournal
 from ultra.stores.journal_encoding import encode_spec, encode_tags
 from ultra.stores.journal_opening import open_journal
 
@@ -185,7 +184,7 @@ class SubmittedRuns:
     @property
     def has_deliveries(self) -> bool:
         """Whether the journal keeps notices of the ends of runs."""
-        return self._submitted is not None and isinstance(self._submitted.journal, DeliveryJournal)
+        return self._submitted is not None and self._submitted.has_deliveries
 
     async def take_deliveries(self, limit: int, hold: float) -> Sequence[Delivery]:
         """Return notices of runs that have ended, to be delivered; see `DeliveryJournal`."""

@@ -9,7 +9,7 @@ import anyio
 from msgspec import Struct
 
 from ultra._support.log import get_logger
-from ultra.errors import JournalUnavailable, UnknownRun, text_of
+from ultra.errors import JournalDamaged, JournalUnavailable, UnknownRun, text_of
 from ultra.messages.events import RunCompleted, RunFailed
 
 if TYPE_CHECKING:
@@ -132,6 +132,8 @@ async def persisting(work: Callable[[], Awaitable[T]]) -> T:
     while True:
         try:
             return await work()
+        except JournalDamaged:
+            raise  # it will not be better
         except JournalUnavailable as error:
             if wait == _FIRST_WAIT:
                 _log.warning("journal unavailable", error=text_of(error))

@@ -10,6 +10,7 @@ from ultra.errors import (
     BadCall,
     DeadlineExceeded,
     IdempotencyConflict,
+    JournalDamaged,
     JournalUnavailable,
     MissingExtra,
     ModelError,
@@ -134,6 +135,9 @@ def problem_of(  # noqa: C901, PLR0911, PLR0912 - one for each class of error
             return Problem(503, "server_error", "cancelled", text, paid=paid)
         case SubmittedRunFailed():
             return failed_run(error.code, error.message, failures, paid=paid, single=single)
+        case JournalDamaged():
+            text = "what the journal has of this run cannot be read"
+            return Problem(500, "server_error", "journal_damaged", text, paid=paid)
         case JournalUnavailable():
             text = "the journal of runs cannot be used now; ask again in a moment"
             return Problem(503, "overloaded_error", "journal_unavailable", text, retry_after=5.0)
