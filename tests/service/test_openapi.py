@@ -70,7 +70,7 @@ def cases() -> list[Any]:
     """Right requests to each address, and wrong ones where anything can be wrong."""
     found = []
     for each in OPERATIONS:
-        if each.path in {"/openapi.json", "/metrics"}:
+        if each.path in {"/openapi.json", "/metrics", "/v1/runs/batch"}:  # that one takes lines of JSON
             continue
         name = f"{each.method} {each.path}"
         found.append(pytest.param(each, GenerationMode.POSITIVE, id=f"right {name}"))

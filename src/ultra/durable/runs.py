@@ -17,6 +17,7 @@ from ultra.errors import (
     UnknownRun,
     text_of,
 )
+from ultra.stores.batch_contract import KeepsBatches
 from ultra.stores.delivery_contract import Delivery, DeliveryJournal
 from ultra.stores.journal_contract import Claim, RunRecord
 from ultra.stores.journal_fence import FencedJournal
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from ultra.durable.execution import RunOpener
     from ultra.messages.runs import RunSpec
+    from ultra.stores.batch_contract import BatchStore
     from ultra.stores.journal_contract import RunJournal
 
 __all__ = ["DurableRuns"]
@@ -243,6 +245,11 @@ class DurableRuns:
                 "the journal keeps no notices of the ends of runs; 'memory' and 'sqlite:///path' do"
             )
         return found
+
+    @property
+    def batches(self) -> BatchStore | None:
+        """The batches of the journal; None: it keeps none."""
+        return self.journal.batches if isinstance(self.journal, KeepsBatches) else None
 
     @property
     def has_deliveries(self) -> bool:

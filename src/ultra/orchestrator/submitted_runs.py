@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ultra._support.randomness import new_id
 from ultra.bridge.caller import Caller
@@ -18,7 +18,7 @@ from ultra.stores.journal_encoding import encode_spec, encode_tags
 from ultra.stores.journal_opening import open_journal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from typing import Unpack
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ultra.orchestrator.lifespan import Lifespan
     from ultra.orchestrator.planning import Planned, Planner
     from ultra.orchestrator.run_end import RunWatch
+    from ultra.stores.batch_contract import BatchStore
     from ultra.stores.delivery_contract import Delivery
     from ultra.stores.journal_contract import RunJournal, RunRecord, RunState
     from ultra.strategies.base import Strategy, StrategySpec
@@ -54,6 +55,9 @@ class RunRecorder(Protocol):
     def __call__(self, run_id: str, spec: RunSpec) -> AnswerMemo:
         """Return the memo of the run."""
         ...
+
+
+T = TypeVar("T")
 
 
 class PreparedRun:
@@ -180,6 +184,22 @@ class SubmittedRuns:
     def has_journal(self) -> bool:
         """Whether there is a journal, so that runs can be submitted."""
         return self._submitted is not None
+
+    @property
+    def has_batches(self) -> bool:
+        """Whether the journal keeps batches of runs."""
+        return self._submitted is not None and self._submitted.batches is not None
+
+    async def with_batches(self, work: Callable[[BatchStore], Awaitable[T]]) -> T:
+        """Return what ``await work(batches)`` returns, of the batches of the journal. See `BatchStore`.
+
+        Raises:
+            UsageError: the orchestrator has no journal, or that keeps no batches.
+        """
+        batches = self._durable.batches
+        if batches is None:
+            raise UsageError("the journal keeps no batches of runs; 'sqlite:///path' does")
+        return await self._lifespan.trio_run.run(lambda: work(batches))
 
     @property
     def has_deliveries(self) -> bool:

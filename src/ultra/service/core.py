@@ -29,6 +29,7 @@ from ultra.messages.conversation import conversation_of
 from ultra.messages.request import ModelRequest
 from ultra.messages.tokens import estimate_request, estimate_tokens
 from ultra.service.access import Caller
+from ultra.service.batches.running import Batches
 from ultra.service.costs import Cost, Prices
 from ultra.service.error_shapes import error_body, is_anthropic, request_name
 from ultra.service.estimates import estimate
@@ -123,6 +124,7 @@ class Service:
         self.counters = RequestCounters(route_name)
         self.given_access = access
         self.journal = journal
+        self.batches = Batches(self)
         self._lives: TaskGroup | None = None
         self._active = 0
         self._all_answered: anyio.Event | None = None
@@ -178,6 +180,7 @@ class Service:
                     self.runs = Runs(tasks, self.settings)
                     tasks.start_soon(self.quotas.keep)
                     tasks.start_soon(Webhooks(self).work)
+                    tasks.start_soon(self.batches.work)
                     try:
                         yield
                     finally:

@@ -42,6 +42,7 @@ class Keeping(Struct, frozen=True, kw_only=True):
         goes_on: whether it goes on when nobody reads it any more.
         idempotency_key: see `MultiLLMOrchestrator.submit`.
         notify: the address that is told of its end.
+        run_id: the id that the run gets, which no other has; None: a new one.
     """
 
     tags: dict[str, Any]
@@ -49,6 +50,7 @@ class Keeping(Struct, frozen=True, kw_only=True):
     goes_on: bool = False
     idempotency_key: str | None = None
     notify: str | None = None
+    run_id: str | None = None
 
 
 class KeptRun:
@@ -66,6 +68,8 @@ class KeptRun:
     def __init__(
         self, orchestrator: MultiLLMOrchestrator, prepared: PreparedRun, keeping: Keeping, owner: str | None
     ) -> None:
+        if keeping.run_id is not None:
+            prepared.run_id = keeping.run_id
         self.run_id = prepared.run_id
         self.is_new = True
         self.created = int(time.time())

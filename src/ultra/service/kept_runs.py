@@ -28,6 +28,7 @@ __all__ = [
     "find_run",
     "last_event",
     "may_see",
+    "may_see_owner",
     "nothing_kept",
 ]
 
@@ -52,9 +53,14 @@ def may_see(service: Service, caller: Caller, run: RunRecord) -> bool:
 
     Without keys, who may ask is whoever is on this machine, and sees all.
     """
+    return may_see_owner(service, caller, run.owner)
+
+
+def may_see_owner(service: Service, caller: Caller, owner: str | None) -> bool:
+    """Return whether what is kept for this owner is the caller's."""
     if not caller.name and service.access.needs_loopback:
         return True
-    return run.owner == (caller.name or None)
+    return owner == (caller.name or None)
 
 
 async def find_run(service: Service, caller: Caller, run_id: str, what: str = "run") -> RunRecord:

@@ -14,6 +14,8 @@ from msgspec import Struct
 
 from ultra.messages.events import Event
 from ultra.messages.results import OrchestrationResult
+from ultra.service.batches.endpoint import BatchObject, BatchQuery
+from ultra.service.batches.lines import BatchLine, ResultLine
 from ultra.service.chat.request import ChatRequest
 from ultra.service.messages.request import CountRequest, MessageRequest
 from ultra.service.native.kept import After
@@ -82,6 +84,7 @@ class Operation(Struct, frozen=True, kw_only=True):
     name: str
     summary: str
     body: Any = None
+    body_type: str = _JSON
     replies: dict[int, dict[str, Any]] = {}
     texts: tuple[str, ...] = ()
     parameters: tuple[str, ...] = ()
@@ -223,6 +226,40 @@ OPERATIONS: tuple[Operation, ...] = (
         replies={200: {_JSON: KeptRunObject}},
     ),
     Operation(
+        path="/v1/runs/batch",
+        method="post",
+        name="createBatch",
+        summary="Carry out many runs, given as lines of JSON, some at a time",
+        body=BatchLine,
+        body_type=_LINES,
+        query=BatchQuery,
+        replies={200: {_JSON: BatchObject}},
+    ),
+    Operation(
+        path="/v1/runs/batch/{id}",
+        method="get",
+        name="showBatch",
+        summary="Show how many runs of a batch have ended, and how",
+        parameters=("id",),
+        replies={200: {_JSON: BatchObject}},
+    ),
+    Operation(
+        path="/v1/runs/batch/{id}/results",
+        method="get",
+        name="showResults",
+        summary="Give the results of a batch so far, as lines of JSON",
+        parameters=("id",),
+        replies={200: {_LINES: ResultLine}},
+    ),
+    Operation(
+        path="/v1/runs/batch/{id}/cancel",
+        method="post",
+        name="cancelBatch",
+        summary="Let no more runs of a batch begin, and cancel those that run",
+        parameters=("id",),
+        replies={200: {_JSON: BatchObject}},
+    ),
+    Operation(
         path="/v1/agreement",
         method="post",
         name="compareAnswers",
@@ -341,7 +378,7 @@ def _described(operation: Operation, of_type: dict[int, Any]) -> dict[str, Any]:
     if parameters:
         described["parameters"] = parameters
     if operation.body is not None:
-        content = {_JSON: {"schema": of_type[id(operation.body)]}}
+        content = {operation.body_type: {"schema": of_type[id(operation.body)]}}
         described["requestBody"] = {"required": True, "content": content}
     return described
 

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
 from ultra.service.access import Caller
+from ultra.service.batches.endpoint import accept_batch, cancel_batch, show_batch, show_results
 from ultra.service.chat.endpoint import CHAT
 from ultra.service.exchange import answered
 from ultra.service.http import Reply, Request, json_reply
@@ -111,7 +112,7 @@ def _count(service: Service, request: Request, caller: Caller, _held: AsyncExitS
     return count_tokens(request, service.targets_for(caller), max_nesting=service.settings.max_nesting)
 
 
-_KEPT: Final = re.compile(r"(/v1/runs/|/v1/responses/)([^/]+)(/[a-z_]+)?")
+_KEPT: Final = re.compile(r"(/v1/runs/batch/|/v1/runs/|/v1/responses/)([^/]+)(/[a-z_]+)?")
 
 
 def _of_run(answer: Callable[[Service, Caller, str], Awaitable[Reply]]) -> Answer:
@@ -153,6 +154,12 @@ _ROUTES: Final[Mapping[str, tuple[Route, ...]]] = {
         Route(_POST, "work", answer_run),
         Route(_GET, "known", lambda service, request, caller, _held: list_runs(service, request, caller)),
     ),
+    "/v1/runs/batch": (
+        Route(_POST, "work", lambda service, request, caller, _held: accept_batch(service, request, caller)),
+    ),
+    "/v1/runs/batch/{id}": (Route(_GET, "known", _of_run(show_batch)),),
+    "/v1/runs/batch/{id}/results": (Route(("GET",), "known", _of_run(show_results)),),
+    "/v1/runs/batch/{id}/cancel": (Route(_POST, "known", _of_run(cancel_batch)),),
     "/v1/runs/{id}": (Route(_GET, "known", _of_run(show_run)), Route(_DELETE, "known", _of_run(remove_run))),
     "/v1/runs/{id}/events": (
         Route(

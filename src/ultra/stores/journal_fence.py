@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ultra.errors import BadCall, JournalDamaged, JournalUnavailable
 from ultra.messages.events import Event
 from ultra.messages.results import ModelResponse
+from ultra.stores.batch_contract import Batch, KeepsBatches
 from ultra.stores.delivery_contract import Delivery, DeliveryJournal
 from ultra.stores.journal_contract import Claim, LeaseLost, Renewal, RunRecord
 from ultra.stores.journal_encoding import Damaged
@@ -18,6 +19,7 @@ from ultra.stores.journal_encoding import Damaged
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from ultra.stores.batch_contract import BatchStore
     from ultra.stores.journal_contract import AnswerKey, Ending, Lease, RunJournal, RunState
 
 __all__ = ["FencedJournal"]
@@ -131,6 +133,12 @@ class FencedJournal:
         """Its notices, with the same fence; None: it keeps none."""
         return _FencedDeliveries(self, self.inner) if isinstance(self.inner, DeliveryJournal) else None
 
+    @property
+    def batches(self) -> BatchStore | None:
+        """Its batches, with the same fence; None: it keeps none."""
+        found = self.inner.batches if isinstance(self.inner, KeepsBatches) else None
+        return None if found is None else _FencedBatches(self, found)
+
     @contextmanager
     def fence(self, run_id: str | None = None) -> Iterator[None]:
         """Turn what goes wrong in the block into the two classes; `run_id`: the run that it is about."""
@@ -164,6 +172,34 @@ class _FencedDeliveries:
     async def settle_delivery(self, delivery_id: str, again_in: float | None = None) -> None:
         with self._journal.fence():
             await self._inner.settle_delivery(delivery_id, again_in)
+
+
+class _FencedBatches:
+    """The batches of a journal. A `BatchStore`."""
+
+    def __init__(self, journal: FencedJournal, inner: BatchStore) -> None:
+        self._journal = journal
+        self._inner = inner
+
+    async def add(self, batch: Batch, lines: bytes) -> Batch:
+        with self._journal.fence():
+            return _checked(await self._inner.add(batch, lines), Batch)
+
+    async def get(self, batch_id: str) -> Batch | None:
+        with self._journal.fence():
+            return _checked(await self._inner.get(batch_id), Batch, type(None))
+
+    async def lines(self, batch_id: str) -> bytes:
+        with self._journal.fence():
+            return _checked(await self._inner.lines(batch_id), bytes)
+
+    async def hold(self, holder: str, seconds: float) -> Sequence[Batch]:
+        with self._journal.fence():
+            return _all_checked(list(await self._inner.hold(holder, seconds)), Batch)
+
+    async def update(self, batch_id: str, changes: Mapping[str, Any]) -> Batch | None:
+        with self._journal.fence():
+            return _checked(await self._inner.update(batch_id, changes), Batch, type(None))
 
 
 def _checked(found: T, *kinds: Any) -> T:  # noqa: ANN401 - types, and unions of them

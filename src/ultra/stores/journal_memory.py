@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from trio.lowlevel import checkpoint
 
 from ultra._support.checks import check_seconds
+from ultra.stores.batches_memory import MemoryBatches
 from ultra.stores.delivery_contract import DELIVERY_ORPHANED
 from ultra.stores.journal_changes import Changes
 from ultra.stores.journal_contract import Claim, Lease, LeaseLost, Renewal, Retention
@@ -88,6 +89,7 @@ class MemoryJournal:
         self._by_key: dict[tuple[str | None, str], str] = {}
         self._changes = Changes()
         self._deliveries: dict[str, _Waiting] = {}
+        self.batches = MemoryBatches(now)
 
     @property
     def lease_seconds(self) -> float:

@@ -18,6 +18,7 @@ from ultra._support.checks import check_seconds
 from ultra.errors import BadCall, ConfigError, JournalUnavailable
 from ultra.stores import journal_sqlite_deliveries as deliveries
 from ultra.stores import journal_sqlite_file as file
+from ultra.stores.batches_sqlite import SqliteBatches
 from ultra.stores.journal_changes import Changes
 from ultra.stores.journal_contract import Claim, LeaseLost, Retention
 from ultra.stores.journal_encoding import encode_answer, encode_event, encode_spec, encode_tags
@@ -108,6 +109,7 @@ class SqliteJournal:
         self._is_writing = False
         self._writer = _Connection(self._connect)
         self._reader = _Connection(self._connect)
+        self.batches = SqliteBatches(self._write, self._read, now)
         try:
             self._writer.use(lambda _: None)
         except (sqlite3.Error, OSError) as error:
