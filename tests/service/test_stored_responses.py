@@ -297,6 +297,29 @@ async def test_a_response_that_failed_says_how_and_without_the_words_of_a_provid
     assert b"secret" not in stream.body
 
 
+@pytest.mark.parametrize("words", ["I cannot help with that.", None])
+async def test_a_refusal_in_the_background_is_told_as_in_the_foreground(words: str | None) -> None:
+    refusal = FakeAnswer(refusal=words) if words else FakeAnswer("Well", finish_reason="content_filter")
+    service = service_of({"a": FakeModel(refusal)}, journal="memory")
+    async with service.running():
+        kept = (await ask(service, question(RESPONSES, "a"), RESPONSES)).json
+        not_kept = (await ask(service, question(RESPONSES, "a", store=False), RESPONSES)).json
+        again = (await retrieve(service, kept["id"])).json
+        behind = await ended(service, (await ask(service, background(model="a"), RESPONSES)).json["id"])
+        stream = await retrieve(service, behind["id"], "?stream=true")
+
+    def told(response: dict[str, Any]) -> Any:
+        content = [
+            {name: part.get(name) for name in ("type", "text", "refusal")}
+            for item in response["output"]
+            for part in item["content"]
+        ]
+        return response["status"], response["incomplete_details"], content, response["error"]
+
+    assert told(kept) == told(not_kept) == told(again) == told(behind)
+    assert told(events_of(stream)[-1]["response"]) == told(behind)
+
+
 async def test_an_answer_that_is_cut_is_incomplete() -> None:
     service = service_of({"a": FakeModel(FakeAnswer("Par", finish_reason="length"))}, journal="memory")
     async with service.running():

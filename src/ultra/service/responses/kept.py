@@ -31,6 +31,7 @@ __all__ = [
     "InputQuery",
     "RetrieveQuery",
     "cancel_response",
+    "ended_response",
     "list_input",
     "remove_response",
     "response_reply",
@@ -80,7 +81,7 @@ async def response_reply(service: Service, run: RunRecord, shape: ResponseShape)
     headers = {"x-ultra-run-id": run.run_id}
     if not run.has_ended:
         return json_reply(response_of(run, shape), headers={**headers, **_POLL})
-    return json_reply(await _ended_response(service, run, shape), headers=headers)
+    return json_reply(await ended_response(service, run, shape), headers=headers)
 
 
 def stream_of_response(service: Service, run: RunRecord, shape: ResponseShape, after: int = -1) -> Reply:
@@ -125,7 +126,8 @@ async def list_input(service: Service, request: Request, caller: Caller, name: s
     return json_reply({"object": "list", "data": page, **ends, "has_more": len(items) > len(page)})
 
 
-async def _ended_response(service: Service, run: RunRecord, shape: ResponseShape) -> dict[str, Any]:
+async def ended_response(service: Service, run: RunRecord, shape: ResponseShape) -> dict[str, Any]:
+    """Return the response of a run that has ended. Raises `Problem` if it is gone."""
     projection = Projection(shape, run)
     async with aclosing(events_of(service, run, -1, float("inf"))) as events:
         async for event in events:

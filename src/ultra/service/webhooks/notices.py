@@ -8,13 +8,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from ultra.errors import MissingExtra
-from ultra.messages.events import RunCompleted
 from ultra.service.responses.conversation import RESPONSE
-from ultra.service.responses.items import status_of
 from ultra.service.responses.shape import PROTOCOL
 
 if TYPE_CHECKING:
-    from ultra.messages.events import RunFailed
     from ultra.stores.delivery_contract import Delivery
     from ultra.stores.journal_contract import RunRecord
 
@@ -23,17 +20,12 @@ __all__ = ["notice_of", "signed_headers"]
 _SECONDS: Final = "webhook-timestamp"
 
 
-def notice_of(delivery: Delivery, run: RunRecord, last: RunCompleted | RunFailed | None) -> bytes:
-    """Return the body that tells of the end of a run: in the form of OpenAI's webhooks, without its answer.
+def notice_of(delivery: Delivery, run: RunRecord, state: str) -> bytes:
+    """Return the body that tells how a run ended: in the form of OpenAI's webhooks, without its answer.
 
     It is the same each time, so that a receiver gets one event, however often it is sent.
     """
     is_response = run.tags.get("protocol") == PROTOCOL
-    state: str = run.state
-    if is_response and isinstance(last, RunCompleted) and last.result.final_synthesis is not None:
-        state = status_of(last.result.final_synthesis)
-    elif is_response and isinstance(last, RunCompleted):
-        state = "failed"  # as the response says it of a run without an answer
     told = {
         "object": "event",
         "id": delivery.id,

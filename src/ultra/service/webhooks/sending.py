@@ -13,8 +13,9 @@ from ultra._support.randomness import new_random
 from ultra.bridge.trio_run import TrioRun
 from ultra.clients.http.public_hosts import HostRefused, OutgoingRequest, is_public, send_checked
 from ultra.errors import JournalUnavailable, UnknownRun, text_of
-from ultra.service.kept_runs import last_event
 from ultra.service.problems import Problem
+from ultra.service.responses.kept import ended_response
+from ultra.service.responses.shape import shape_of
 from ultra.service.webhooks.notices import notice_of, signed_headers
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from ultra.config.webhook import WebhookConfig
     from ultra.service.core import Service
     from ultra.stores.delivery_contract import Delivery
+    from ultra.stores.journal_contract import RunRecord
 
 __all__ = ["Webhooks"]
 
@@ -76,7 +78,7 @@ class Webhooks:
         settle = self._service.orchestrator.settle_delivery
         try:
             run = await self._service.orchestrator.get_run(delivery.run_id)
-            body = notice_of(delivery, run, await last_event(self._service, run))
+            body = notice_of(delivery, run, await self._state_of(run))
             problem = await self._send(delivery, body, webhook)
             again_in = None if problem is None else self._wait(delivery)
             if problem is not None:
@@ -90,6 +92,14 @@ class Webhooks:
             _log.warning("journal unavailable", error=text_of(error))
         except Exception:  # noqa: BLE001 - the others must be delivered nevertheless
             _log.exception("webhook failed", webhook_id=delivery.id)
+
+    async def _state_of(self, run: RunRecord) -> str:
+        """Return how a run ended, in the words of its protocol."""
+        shape = shape_of(run.tags)
+        if shape is None:
+            return run.state
+        status: str = (await ended_response(self._service, run, shape))["status"]
+        return status
 
     async def _send(self, delivery: Delivery, body: bytes, webhook: WebhookConfig) -> str | None:
         """Send a notice; return what went wrong, None if it arrived, or is not wanted any more."""
