@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
     from ultra.service.access import Authenticator
+    from ultra.stores.journal_contract import RunJournal
 
 PATIENCE = 30.0
 """Seconds after which a test gives up: far more than anything takes."""
@@ -37,12 +38,15 @@ def service_of(
     access: Authenticator | None = None,
     ensemble: Mapping[str, Any] | None = None,
     cache: bool = False,
+    journal: RunJournal | str | None = None,
 ) -> Service:
     """A service of these models, the first with the highest weight, and an ensemble ``council`` of them all.
 
-    Nothing is retried, so that each call of a model is one that was asked for.
+    With a `journal`, it keeps runs. Nothing is retried, so that each call is one that was asked for.
     """
-    orchestrator = MultiLLMOrchestrator(cache_enabled=cache, retry=RetryPolicy(max_retries=0))
+    orchestrator = MultiLLMOrchestrator(
+        cache_enabled=cache, retry=RetryPolicy(max_retries=0), journal=journal
+    )
     for number, (name, model) in enumerate(models.items()):
         orchestrator.register_model(name, model, float(len(models) - number))
     orchestrator.add_ensemble("council", **{"stages": ["initial", "synthesis"], **(ensemble or {})})
@@ -108,9 +112,10 @@ async def ask(
     headers: Mapping[str, str] | None = None,
     peer: str | None = "127.0.0.1",
 ) -> Answer:
-    """Ask the core of a running service, on any loop."""
+    """Ask the core of a running service, on any loop. `path` may have a query."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    request = Request(method=method, path=path, headers=headers or {}, body=data, peer=peer)
+    place, _, query = path.partition("?")
+    request = Request(method=method, path=place, headers=headers or {}, body=data, peer=peer, query=query)
     began = anyio.current_time()
     async with service.answering(request) as reply:
         if isinstance(reply.body, bytes):
@@ -118,6 +123,38 @@ async def ask(
         else:
             pieces = [(anyio.current_time() - began, piece) async for piece in reply.body]
         return Answer(reply.status, reply.headers, pieces)
+
+
+async def get(service: Service, path: str, **more: Any) -> Answer:
+    """Ask the core of a running service for an address."""
+    return await ask(service, b"", path, method="GET", **more)
+
+
+async def partial_events(service: Service, path: str, count: int) -> Answer:
+    """The first pieces of the stream at this address, which goes on."""
+    place, _, query = path.partition("?")
+    pieces: list[tuple[float, bytes]] = []
+    async with service.answering(Request(method="GET", path=place, query=query, peer="127.0.0.1")) as reply:
+        body: Any = reply.body
+        async with aclosing(body):
+            while len(pieces) < count:
+                pieces.append((0.0, await anext(body)))
+        return Answer(reply.status, reply.headers, pieces)
+
+
+class _BrokenOff(Exception):
+    """A service ends here."""
+
+
+@asynccontextmanager
+async def broken_off(service: Service) -> AsyncIterator[None]:
+    """Run a service for the block, and end it without any grace for its runs."""
+    try:
+        async with service.running():
+            yield
+            raise _BrokenOff  # noqa: TRY301 - it goes through the service
+    except* _BrokenOff:
+        pass
 
 
 async def until(holds: Callable[[], bool]) -> None:

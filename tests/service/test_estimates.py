@@ -13,7 +13,6 @@ from ultra.messages.request import ModelRequest
 from ultra.messages.tokens import estimate_request, estimate_tokens
 from ultra.service.costs import Cost, Prices
 from ultra.service.estimates import estimate
-from ultra.service.targets import OneModel
 from ultra.strategies import (
     BestOf,
     Cascade,
@@ -27,6 +26,7 @@ from ultra.strategies import (
     Vote,
     strategy_names,
 )
+from ultra.strategies.one_model import OneModel
 from ultra.testing import FakeAnswer, FakeModel
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any, Literal
 
 import anthropic
@@ -18,6 +19,7 @@ from ultra.testing import FakeAnswer, FakeModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from ultra.service.core import Service
 
@@ -147,3 +149,48 @@ async def test_an_error_in_the_middle_has_its_type() -> None:
 
     assert error.body["error"]["type"] == "api_error"
     assert len(model.calls) == 1
+
+
+async def test_a_response_in_the_background_is_polled_resumed_cancelled_and_deleted(tmp_path: Path) -> None:
+    def work(client: openai.OpenAI) -> Any:
+        create = client.responses.create
+        polled = create(model="council", input="Q1", background=True)
+        while polled.status in {"queued", "in_progress"}:
+            polled = client.responses.retrieve(polled.id)
+
+        events = list(create(model="council", input="Q2", background=True, stream=True))
+        first: Any = events[0]
+        rest = list(client.responses.retrieve(first.response.id, stream=True, starting_after=3))
+        with client.responses.stream(response_id=first.response.id, starting_after=3) as stream:
+            helped = list(stream)
+            final = stream.get_final_response()
+
+        further = create(model="council", input="Q3", previous_response_id=polled.id)
+        items = list(client.responses.input_items.list(further.id, order="asc"))
+
+        slow = create(model="slow", input="Q4", background=True)
+        cancelled = [client.responses.cancel(slow.id).status for _ in range(2)]
+        client.responses.delete(slow.id)
+        with pytest.raises(openai.NotFoundError):
+            client.responses.retrieve(slow.id)
+        return polled, events, rest, (helped, final), (further, items), cancelled
+
+    models: dict[str, object] = {
+        "a": FakeModel(FakeAnswer("It ", "is ", "Paris.")),
+        "b": FakeModel("Lyon."),
+        "slow": FakeModel(seconds=inf),
+    }
+    service = service_of(models, journal=f"sqlite:///{tmp_path}/runs.db", ensemble={"models": ("a", "b")})
+    polled, events, rest, (helped, final), (further, items), cancelled = await in_thread(
+        service, work, "openai"
+    )
+
+    assert (polled.status, polled.output_text, polled.background) == ("completed", "It is Paris.", True)
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    assert events[-1].response.output_text == "It is Paris."
+    assert rest == events[4:]
+    assert [event.sequence_number for event in helped] == [event.sequence_number for event in rest]
+    assert final.output_text == "It is Paris."
+    assert (further.status, further.previous_response_id) == ("completed", polled.id)
+    assert [item.content[0].text for item in items] == ["Q1", "It is Paris.", "Q3"]
+    assert cancelled == ["cancelled", "cancelled"]

@@ -12,7 +12,7 @@ import pytest
 import structlog
 import trio
 
-from helpers.services import CHAT, ask, chat, text_of, until
+from helpers.services import CHAT, ask, chat, get, text_of, until
 from ultra.config.keys import hash_of
 from ultra.config.loading import load_configuration
 from ultra.faults.provider import simulated_provider
@@ -103,6 +103,27 @@ async def test_where_only_the_section_serve_has_changed_the_models_stay_as_they_
     assert answer.status == 200
 
 
+async def test_kept_runs_are_still_there_after_a_reload(tmp_path: Path) -> None:
+    async with simulated_provider() as provider:
+        served = Served(tmp_path / "ultra.toml", provider.base_url("openai"))
+        served.write("gpt")
+        service, reloader = served.make()
+        async with service.running():
+            body = {"prompt": "x", "model": "gpt", "background": True}
+            before = (await ask(service, body, "/v1/runs")).json["id"]
+            served.write("gpt", more="[run]\ntimeout = 9\n")
+            await reloader.reload()
+            after = (await ask(service, body, "/v1/runs")).json["id"]
+            for run_id in (before, after):
+                await get(service, f"/v1/runs/{run_id}/events")
+            runs = (await get(service, "/v1/runs")).json["data"]
+
+    assert [(run["id"], run["state"], run["executions"]) for run in runs] == [
+        (after, "completed", 1),
+        (before, "completed", 1),
+    ]
+
+
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
@@ -113,6 +134,11 @@ async def test_where_only_the_section_serve_has_changed_the_models_stay_as_they_
             MODEL.format(name="gpt", url="http://127.0.0.1:9/v1")
             + f'[serve]\nbudgets = "sqlite:///x.db"\n{keys("bob")}',
             "only be changed by starting again",
+        ),
+        (
+            MODEL.format(name="gpt", url="http://127.0.0.1:9/v1")
+            + f'[journal]\nstore = "sqlite:///x.db"\n{keys("bob")}',
+            "where runs are kept can only be changed by starting again",
         ),
         (MODEL.format(name="gpt", url="http://127.0.0.1:9/v1") + keys("bob", "bob"), "two keys of the name"),
     ],

@@ -125,6 +125,29 @@ def test_without_keys_and_a_local_model_there_is_nothing_to_ask(
         make_service()
 
 
+@pytest.mark.parametrize(
+    ("section", "several", "kept"),
+    [
+        ("", False, "MemoryJournal"),
+        ("", True, None),
+        ('store = "memory"', False, "MemoryJournal"),
+        ('store = "memory"', True, None),
+        ('store = "off"', False, None),
+        ('store = "sqlite:///runs.db"', False, "SqliteJournal"),
+        ('store = "sqlite:///runs.db"', True, "SqliteJournal"),
+    ],
+)
+def test_runs_are_kept_in_memory_unless_the_configuration_names_a_journal(
+    empty: Path, section: str, *, several: bool, kept: str | None
+) -> None:
+    service = make_service(written(empty, f"[journal]\n{section}\n"), is_one_of_several=several)
+
+    journal = getattr(service.journal, "inner", service.journal)  # in its fence
+    assert (None if journal is None else type(journal).__name__) == kept
+    assert service.orchestrator.has_journal == (kept is not None)
+    assert service.orchestrator.has_deliveries == (kept is not None)
+
+
 def test_telling_the_depth_changes_neither_what_is_kept_nor_what_is_shown() -> None:
     plain, telling = (connect("openai:gpt-4o-mini", api_key="any-key-will-do") for _ in range(2))
     telling.tell_depth(1)

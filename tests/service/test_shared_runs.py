@@ -117,7 +117,7 @@ async def test_an_idempotency_key_gives_the_same_result_again(autojump_clock: Mo
         later = await ask(service, chat("a"), headers=headers)
 
     assert first.body == second.body
-    assert (other.status, other.error["code"]) == (400, "idempotency_key_reused")
+    assert (other.status, other.error["code"]) == (422, "idempotency_key_reused")
     assert without.status == later.status == 200
     assert len(model.calls) == 3
 

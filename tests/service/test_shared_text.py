@@ -15,6 +15,8 @@ PIECES = st.lists(st.text("ab \n", max_size=4), max_size=8)
 
 class _Stream:
     run_id = "run"
+    created = 0
+    is_kept = False
 
 
 async def run_with(pieces: list[str], at: int, place: Place) -> tuple[SharedRun, str]:

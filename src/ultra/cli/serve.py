@@ -81,7 +81,7 @@ def serve(
 
     configure_logs(verbose, as_json=log_json)
     source = configuration_of(config)
-    service = make_service(source)
+    service = make_service(source, is_one_of_several=workers > 1 or fd is not None)
     check_address(service.access, host)
     reloader = Reloader(service, lambda: configuration_of(config), host=host, tell=tell)
     if fd is not None:
@@ -165,6 +165,8 @@ def _tell_of_sharing(configuration: Configuration | None) -> None:
         answers += ", and they share the rates and budgets of keys"
     elif serve is not None and serve.keys:
         answers += ". Each counts rates and budgets of keys by itself (set budgets in [serve])"
+    if configuration is None or configuration.journal.store in {None, "memory"}:
+        answers += ". No runs are kept, since each would know its own only (set store in [journal])"
     tell(f"limits of models, metrics and joined requests are of each process by itself. {answers}")
 
 

@@ -19,7 +19,8 @@ class JournalConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """The journal of submitted runs.
 
     Attributes:
-        store: ``sqlite:///path``, or ``memory``; None: there is no journal, and no run can be submitted.
+        store: ``sqlite:///path``, or ``memory``; None: there is no journal, and no run can be submitted, but
+            `ultra serve` then keeps runs in memory for a day. ``off``: there is none there, either.
         retention: how long ended runs are kept, in seconds and in bytes.
         synchronous: ``full``: a power cut loses nothing, and each group of events costs a write to the disk.
 
@@ -32,7 +33,7 @@ class JournalConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     synchronous: Synchronous = "normal"
 
     def __post_init__(self) -> None:
-        if self.store is not None:
+        if not (self.store is None or self.is_off):
             check_journal(self.store)
 
     def __repr__(self) -> str:
@@ -49,8 +50,13 @@ class JournalConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         scheme, separator, _ = self.store.partition("://")
         return f"{scheme}{separator}***" if separator else self.store
 
+    @property
+    def is_off(self) -> bool:
+        """Whether no runs are to be kept."""
+        return self.store == "off"
+
     def open(self) -> RunJournal | None:
         """Return the journal; None: there is none. Raises what `open_journal` does."""
-        if self.store is None:
+        if self.store is None or self.is_off:
             return None
         return open_journal(self.store, retention=self.retention, synchronous=self.synchronous)

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from ultra._support.checks import check_count, check_flag, check_number, check_seconds
 from ultra.config.keys import KeyConfig, key_problems
+from ultra.config.webhook import WebhookConfig
 from ultra.errors import BadCall
 from ultra.stores.opening import check_limits
 
@@ -55,6 +56,7 @@ class ServeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         share_cache: whether keys get each other's kept answers.
         assumed_tokens: of an answer whose length nothing limits, where its cost is reserved.
         assumed_price: dollars for a million tokens of models whose price is not known, for budgets; 0: free.
+        webhook: who is told of the ends of runs in the background.
         cors_origins: pages of which origins may ask from a browser, such as ``https://chat.example.org``;
             ``*``: all.
 
@@ -82,6 +84,7 @@ class ServeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     assumed_tokens: int = 2048
     assumed_price: float = 10.0
     cors_origins: tuple[str, ...] = ()
+    webhook: WebhookConfig | None = None
 
     def __post_init__(self) -> None:
         for name in _POSITIVE:

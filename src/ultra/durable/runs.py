@@ -17,13 +17,17 @@ from ultra.errors import (
     UnknownRun,
     text_of,
 )
+from ultra.stores.batch_contract import KeepsBatches
+from ultra.stores.delivery_contract import Delivery, DeliveryJournal
 from ultra.stores.journal_contract import Claim, RunRecord
+from ultra.stores.journal_fence import FencedJournal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from ultra.durable.execution import RunOpener
     from ultra.messages.runs import RunSpec
+    from ultra.stores.batch_contract import BatchStore
     from ultra.stores.journal_contract import RunJournal
 
 __all__ = ["DurableRuns"]
@@ -201,20 +205,63 @@ class DurableRuns:
     # --- for the orchestrator --------------------------------------------------------------------------
 
     async def submit(
-        self, spec: RunSpec, *, idempotency_key: str | None, owner: str | None, tags: dict[str, Any]
+        self,
+        run_id: str,
+        spec: RunSpec,
+        *,
+        idempotency_key: str | None,
+        owner: str | None,
+        tags: dict[str, Any],
+        notify: str | None = None,
     ) -> str:
-        """Accept a run, and return its id; for a known idempotency key, that of the run that has it."""
+        """Accept a run under this new id, and return it; for a known idempotency key, that of its run."""
         if self._nursery is None or self._closing:
             raise OrchestratorClosed("the orchestrator must be entered to submit runs: use 'async with'")
-        run = RunRecord(run_id=new_id(), spec=spec, idempotency_key=idempotency_key, owner=owner, tags=tags)
+        run = RunRecord(run_id=run_id, spec=spec, idempotency_key=idempotency_key, owner=owner, tags=tags)
+        notice = None if notify is None else await self._add_notice(run_id, notify)
         has_room = len(self._executions) < MOST_RUNNING
         found = await self.journal.add(run, self._holder if has_room else None)
         if isinstance(found, Claim):
             self._begin(found)
             return run.run_id
+        if found.run_id != run.run_id and notice is not None:
+            await self.deliveries.settle_delivery(notice.id)
         if found.run_id != run.run_id and idempotency_key is not None and not _is_same(found.spec, spec):
             raise IdempotencyConflict(idempotency_key, found.run_id)
         return found.run_id
+
+    async def _add_notice(self, run_id: str, url: str) -> Delivery:
+        """Keep the notice of a run ahead of the run itself, so that no crash comes between them."""
+        notice = Delivery(id=f"evt_{new_id()}", run_id=run_id, url=url)
+        await self.deliveries.add_delivery(notice)
+        return notice
+
+    @property
+    def deliveries(self) -> DeliveryJournal:
+        """The journal, as far as it keeps notices."""
+        found = self._deliveries
+        if found is None:
+            raise BadCall(
+                "the journal keeps no notices of the ends of runs; 'memory' and 'sqlite:///path' do"
+            )
+        return found
+
+    @property
+    def batches(self) -> BatchStore | None:
+        """The batches of the journal; None: it keeps none."""
+        return self.journal.batches if isinstance(self.journal, KeepsBatches) else None
+
+    @property
+    def has_deliveries(self) -> bool:
+        """Whether the journal keeps notices."""
+        return self._deliveries is not None
+
+    @property
+    def _deliveries(self) -> DeliveryJournal | None:
+        journal = self.journal
+        if isinstance(journal, FencedJournal):
+            return journal.deliveries
+        return journal if isinstance(journal, DeliveryJournal) else None
 
     async def cancel(self, run_id: str) -> RunRecord:
         """Ask for the end of a run, and return it as it is then; raise `UnknownRun` if there is none."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from ultra._support.randomness import new_id
 from ultra.bridge.caller import Caller
 from ultra.durable.follower import RunFollower
 from ultra.durable.runs import DurableRuns
@@ -13,10 +14,11 @@ from ultra.messages.runs import RunSpec
 from ultra.orchestrator.event_buffer import EventBuffer, Told
 from ultra.orchestrator.streams import LiveRun
 from ultra.prompts.fencing import Fencing
+from ultra.stores.journal_encoding import encode_spec, encode_tags
 from ultra.stores.journal_opening import open_journal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from typing import Unpack
 
@@ -29,10 +31,19 @@ if TYPE_CHECKING:
     from ultra.orchestrator.lifespan import Lifespan
     from ultra.orchestrator.planning import Planned, Planner
     from ultra.orchestrator.run_end import RunWatch
+    from ultra.stores.batch_contract import BatchStore
+    from ultra.stores.delivery_contract import Delivery
     from ultra.stores.journal_contract import RunJournal, RunRecord, RunState
     from ultra.strategies.base import Strategy, StrategySpec
 
-__all__ = ["RunRecorder", "SubmittedRuns", "record_runs", "submitted_runs"]
+__all__ = [
+    "PreparedRun",
+    "RunRecorder",
+    "SubmittedRuns",
+    "keep_runs",
+    "record_runs",
+    "submitted_runs",
+]
 
 
 class RunRecorder(Protocol):
@@ -44,6 +55,56 @@ class RunRecorder(Protocol):
     def __call__(self, run_id: str, spec: RunSpec) -> AnswerMemo:
         """Return the memo of the run."""
         ...
+
+
+T = TypeVar("T")
+
+
+class PreparedRun:
+    """A run whose arguments were checked, made by `MultiLLMOrchestrator.prepare_run`.
+
+    Attributes:
+        run_id: its id, once it is submitted.
+    """
+
+    def __init__(self, spec: RunSpec, durable: DurableRuns, lifespan: Lifespan) -> None:
+        self.run_id = new_id()
+        self._spec = spec
+        self._durable = durable
+        self._lifespan = lifespan
+
+    def check_values(self, tags: Mapping[str, Any]) -> None:
+        """Raise `BadCall` if the run, or these tags, cannot be written to a journal."""
+        encode_spec(self._spec)
+        encode_tags(tags)
+
+    async def submit(
+        self,
+        *,
+        idempotency_key: str | None = None,
+        owner: str | None = None,
+        tags: Mapping[str, Any] | None = None,
+        notify: str | None = None,
+    ) -> str:
+        """Accept the run into the journal, and return its id, or that of the run that has the key.
+
+        Arguments and errors are those of `MultiLLMOrchestrator.submit`. `notify`: the address of a notice
+        that the journal keeps until it is delivered; see `take_deliveries`.
+        """
+        texts: dict[str, object] = {"idempotency_key": idempotency_key, "owner": owner}
+        for what, text in texts.items():
+            if text is not None and not (isinstance(text, str) and text):
+                raise BadCall(f"{what} is {text!r}; it must be text that is not empty, or None")
+        submit = partial(
+            self._durable.submit,
+            self.run_id,
+            self._spec,
+            idempotency_key=idempotency_key,
+            owner=owner,
+            tags=dict(tags or {}),
+            notify=notify,
+        )
+        return await self._lifespan.trio_run.run(submit)
 
 
 class SubmittedRuns:
@@ -93,6 +154,22 @@ class SubmittedRuns:
             OrchestratorClosed: the orchestrator is not entered.
             JournalUnavailable: the journal cannot be written; the run is not accepted.
         """
+        prepared = self.prepare_run(prompt, stages, models, strategy=strategy, **run)
+        return await prepared.submit(idempotency_key=idempotency_key, owner=owner, tags=tags)
+
+    def prepare_run(
+        self,
+        prompt: Conversation,
+        stages: Sequence[str] | None = None,
+        models: Sequence[str] | None = None,
+        *,
+        strategy: str | StrategySpec | Strategy | None = None,
+        **run: Unpack[RunArguments],
+    ) -> PreparedRun:
+        """Check the arguments of a run, and return it with its id, to be submitted; nothing is accepted yet.
+
+        For those who must know the id before the run begins; arguments and errors are those of `submit`.
+        """
         self._lifespan.check_open()
         durable = self._durable
         if getattr(type(self), "process_responses", None) is not self._plain_process:
@@ -100,21 +177,44 @@ class SubmittedRuns:
                 f"{type(self).__name__} overrides process_responses, which is no value, so no run of it can "
                 "be taken up again; submit runs to an orchestrator that does not"
             )
-        texts: dict[str, object] = {"idempotency_key": idempotency_key, "owner": owner}
-        for what, text in texts.items():
-            if text is not None and not (isinstance(text, str) and text):
-                raise BadCall(f"{what} is {text!r}; it must be text that is not empty, or None")
         planned = self._planner.planned(prompt, stages, models, strategy, run)
-        spec = self._spec_of(planned)
-        return await self._lifespan.trio_run.run(
-            partial(
-                durable.submit,
-                spec,
-                idempotency_key=idempotency_key,
-                owner=owner,
-                tags=dict(tags or {}),
-            )
-        )
+        return PreparedRun(self._spec_of(planned), durable, self._lifespan)
+
+    @property
+    def has_journal(self) -> bool:
+        """Whether there is a journal, so that runs can be submitted."""
+        return self._submitted is not None
+
+    @property
+    def has_batches(self) -> bool:
+        """Whether the journal keeps batches of runs."""
+        return self._submitted is not None and self._submitted.batches is not None
+
+    async def with_batches(self, work: Callable[[BatchStore], Awaitable[T]]) -> T:
+        """Return what ``await work(batches)`` returns, of the batches of the journal. See `BatchStore`.
+
+        Raises:
+            UsageError: the orchestrator has no journal, or that keeps no batches.
+        """
+        batches = self._durable.batches
+        if batches is None:
+            raise UsageError("the journal keeps no batches of runs; 'sqlite:///path' does")
+        return await self._lifespan.trio_run.run(lambda: work(batches))
+
+    @property
+    def has_deliveries(self) -> bool:
+        """Whether the journal keeps notices of the ends of runs."""
+        return self._submitted is not None and self._submitted.has_deliveries
+
+    async def take_deliveries(self, limit: int, hold: float) -> Sequence[Delivery]:
+        """Return notices of runs that have ended, to be delivered; see `DeliveryJournal`."""
+        durable = self._durable
+        return await self._lifespan.trio_run.run(lambda: durable.deliveries.take_deliveries(limit, hold))
+
+    async def settle_delivery(self, delivery_id: str, again_in: float | None = None) -> None:
+        """Say that a notice was delivered, or when it is to be tried again; see `DeliveryJournal`."""
+        durable = self._durable
+        await self._lifespan.trio_run.run(lambda: durable.deliveries.settle_delivery(delivery_id, again_in))
 
     def follow(self, run_id: str, after: int = -1) -> RunFollower:
         """Return the events of a submitted run whose `seq` is above `after`; see `RunFollower`.

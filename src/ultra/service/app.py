@@ -66,7 +66,7 @@ class _CrossOrigin:
                 self._allowing = CORSMiddleware(
                     self._app,
                     allow_origins=origins,
-                    allow_methods=("GET", "POST"),
+                    allow_methods=("GET", "POST", "DELETE"),
                     allow_headers=("*",),
                     expose_headers=("*",),
                 )
@@ -109,7 +109,11 @@ class _Door:
         headers = headers_of(scope)
         client = scope.get("client")
         request = Request(
-            method=scope["method"], path=_path(scope), headers=headers, peer=client[0] if client else None
+            method=scope["method"],
+            path=_path(scope),
+            headers=headers,
+            peer=client[0] if client else None,
+            query=scope.get("query_string", b"").decode("latin-1"),
         )
         request = await self._service.known(request)  # nobody else can make it keep a body
         return replace(request, body=await self._body(headers, receive))

@@ -14,8 +14,10 @@ from ultra.messages.functions import tools_of
 from ultra.messages.request import ModelRequest
 from ultra.messages.tools import ToolChoice
 from ultra.service.extension import Extension
+from ultra.service.kept_run import Keeping
 from ultra.service.problems import Problem
-from ultra.service.targets import OneModel, Target
+from ultra.service.targets import Target
+from ultra.strategies.one_model import OneModel
 from ultra.strategies.synthesize import Synthesize
 
 if TYPE_CHECKING:
@@ -32,7 +34,8 @@ _PLACE: Final = re.compile(r"\bprompt\[(\d+)\]")
 class Asked(Struct, frozen=True, kw_only=True):
     """A checked request. `model` is the name that it gives; `run` are arguments of `process_responses`.
 
-    `extension` is what it asks for beside its protocol; `streams`: it wants the answer as it is written.
+    `extension` is what it asks for beside its protocol; `streams`: it wants the answer as it is written;
+    `keeping`: how its run is kept in the journal.
     """
 
     model: str
@@ -41,6 +44,12 @@ class Asked(Struct, frozen=True, kw_only=True):
     run: dict[str, Any]
     extension: Extension | None
     streams: bool
+    keeping: Keeping | None = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of `process_responses`, but for the prompt."""
+        return {**self.target.arguments, **self.run}
 
     @property
     def is_checked_whole(self) -> bool:

@@ -8,29 +8,41 @@ from __future__ import annotations
 import time
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from ultra._support.log import get_logger
 from ultra.clients.http.client import DEPTH_HEADER
-from ultra.errors import BadCall, MissingExtra
+from ultra.errors import (
+    BadCall,
+    IdempotencyConflict,
+    JournalUnavailable,
+    MissingExtra,
+    UnknownRun,
+    UsageError,
+    text_of,
+)
 from ultra.messages.chat import ChatMessage, FilePart, ImagePart
 from ultra.messages.conversation import conversation_of
 from ultra.messages.request import ModelRequest
 from ultra.messages.tokens import estimate_request, estimate_tokens
 from ultra.service.access import Caller
+from ultra.service.batches.running import Batches
 from ultra.service.costs import Cost, Prices
 from ultra.service.error_shapes import error_body, is_anthropic, request_name
 from ultra.service.estimates import estimate
 from ultra.service.generation import Actors, Generation
 from ultra.service.http import Reply, json_reply
-from ultra.service.metering import MeteredStream
+from ultra.service.kept_run import KeptRun
+from ultra.service.metering import MeteredStream, carry_on
 from ultra.service.problems import Problem, problem_of
 from ultra.service.quotas import Quotas
 from ultra.service.routes import find_route, route_name
 from ultra.service.runs import Runs
 from ultra.service.watch import RequestCounters
+from ultra.service.webhooks.sending import Webhooks
 from ultra.stores.memory_limits import MemoryLimits
 
 if TYPE_CHECKING:
@@ -45,9 +57,13 @@ if TYPE_CHECKING:
     from ultra.orchestrator.orchestrator import MultiLLMOrchestrator
     from ultra.service.access import Authenticator
     from ultra.service.http import Request
+    from ultra.service.kept_run import Keeping
+    from ultra.service.metering import Stream
+    from ultra.service.quotas import Admission, Place
     from ultra.service.targets import Targets
     from ultra.service.watch import WatchedRequest
     from ultra.stores.contracts import SharedLimits
+    from ultra.stores.journal_contract import RunJournal
     from ultra.strategies.base import Strategy
 
 __all__ = ["Service"]
@@ -67,6 +83,7 @@ class Service:
         access: decides who may ask; None: who has one of the keys of the settings, or if there are none,
             whoever is on this machine.
         limits: where rates and budgets are kept; None: in memory.
+        journal: where the orchestrator keeps runs, for those that take its place after a reload.
         configuration: what all this was made of, if it was a file.
 
     Attributes:
@@ -77,6 +94,7 @@ class Service:
     """
 
     runs: Runs
+    _tasks: TaskGroup
 
     def __init__(
         self,
@@ -88,6 +106,7 @@ class Service:
         timeout: float | None = None,
         access: Authenticator | None = None,
         limits: SharedLimits | None = None,
+        journal: RunJournal | None = None,
         configuration: Configuration | None = None,
     ) -> None:
         self.generation = Generation(
@@ -104,6 +123,8 @@ class Service:
         self.is_draining = False
         self.counters = RequestCounters(route_name)
         self.given_access = access
+        self.journal = journal
+        self.batches = Batches(self)
         self._lives: TaskGroup | None = None
         self._active = 0
         self._all_answered: anyio.Event | None = None
@@ -155,8 +176,11 @@ class Service:
             self._lives = lives
             try:
                 async with anyio.create_task_group() as tasks:
+                    self._tasks = tasks
                     self.runs = Runs(tasks, self.settings)
                     tasks.start_soon(self.quotas.keep)
+                    tasks.start_soon(Webhooks(self).work)
+                    tasks.start_soon(self.batches.work)
                     try:
                         yield
                     finally:
@@ -202,6 +226,9 @@ class Service:
                 reply = await self._answer(request, held, watched, left)
             except Problem as problem:
                 reply = self.refusal(problem, request.path, request.headers, name)
+            except (IdempotencyConflict, JournalUnavailable, UnknownRun) as error:
+                _log.warning("request refused", path=request.path, error=text_of(error))
+                reply = self.refusal(problem_of(error), request.path, request.headers, name)
             except Exception as error:  # noqa: BLE001 - the client gets an answer, whatever it is
                 _log.error("request failed", path=request.path, exc_info=error)
                 reply = self.refusal(problem_of(error), request.path, request.headers, name)
@@ -226,8 +253,16 @@ class Service:
             return request
         return replace(request, caller=await self.access.authenticate(request))
 
-    def stream_of(self, prompt: Conversation, arguments: Mapping[str, Any], caller: Caller) -> MeteredStream:
+    def stream_of(
+        self,
+        prompt: Conversation,
+        arguments: Mapping[str, Any],
+        caller: Caller,
+        keeping: Keeping | None = None,
+    ) -> MeteredStream:
         """Return the run of these arguments of `process_responses`, for the one who asks.
+
+        With `keeping`, it is kept in the journal, if it can be.
 
         Raises:
             Problem: an argument is not allowed.
@@ -245,7 +280,7 @@ class Service:
         try:
             messages = _messages_of(prompt)
             _check_attachments(messages, self.settings.max_image)
-            stream = self.orchestrator.stream_responses(prompt, **given)
+            stream = self._stream_of(prompt, given, caller, keeping)
             cost, tokens = self._estimate(messages, given) if caller.key is not None else (Cost(), 0)
         except (BadCall, MissingExtra) as error:
             raise problem_of(error) from None
@@ -259,6 +294,33 @@ class Service:
             estimate=cost,
             on_end=generation.actors.end_run,
         )
+
+    def _stream_of(
+        self, prompt: Conversation, given: Mapping[str, Any], caller: Caller, keeping: Keeping | None
+    ) -> Stream:
+        orchestrator = self.orchestrator
+        if keeping is not None and (keeping.must or orchestrator.has_journal):
+            try:
+                prepared = orchestrator.prepare_run(prompt, **given)
+                if not keeping.must:
+                    prepared.check_values(keeping.tags)
+                return KeptRun(orchestrator, prepared, keeping, owner=caller.name or None)
+            except UsageError:
+                if keeping.must:
+                    raise
+        # Where a strategy is no value, or for the error of what is not allowed at all.
+        return orchestrator.stream_responses(prompt, **given)
+
+    async def begin(self, stream: MeteredStream, place: Place | None = None) -> str:
+        """Let a kept run go on by itself, and return its id once it is in the journal.
+
+        It counts for the limits of its caller until it ends, and its `place` is taken so long.
+
+        Raises what entering the stream does. Cancelled, the run is in the journal nevertheless.
+        """
+        with anyio.CancelScope(shield=True):
+            run_id: str = await self._tasks.start(partial(carry_on, stream, place))
+        return run_id
 
     def _estimate(self, messages: Sequence[ChatMessage], given: Mapping[str, Any]) -> tuple[Cost, int]:
         tokens = estimate_request(ModelRequest(messages=tuple(messages)))
@@ -285,12 +347,14 @@ class Service:
         caller = request.caller or Caller()
         watched.asked_by(caller.name)
         if route.access == "work":
-            left.update(await self.admit(request, caller, held))
+            admission = await self.admit(request, caller, held)
+            left.update(admission.headers)
+            request = replace(request, place=admission.place)
         found = route.answer(self, request, caller, held)
         return found if isinstance(found, Reply) else await found
 
-    async def admit(self, request: Request, caller: Caller, held: AsyncExitStack) -> dict[str, str]:
-        """Count a request that asks models, until `held` is closed; return headers that tell what is left.
+    async def admit(self, request: Request, caller: Caller, held: AsyncExitStack) -> Admission:
+        """Count a request that asks models, until `held` is closed; return its place, and what is left.
 
         Raises:
             Problem: it must not be taken now.
@@ -306,7 +370,7 @@ class Service:
             raise Problem.bad_request(text, code="recursion_refused")
         self._active += 1
         held.callback(self._release)
-        return dict(await self.quotas.admit(caller, held))
+        return await self.quotas.admit(caller, held)
 
     def _release(self) -> None:
         self._active -= 1

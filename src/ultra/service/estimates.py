@@ -14,13 +14,13 @@ from ultra.messages.model_options import model_options_of
 from ultra.messages.results import Usage
 from ultra.messages.tokens import estimate_tokens
 from ultra.service.costs import Cost
-from ultra.service.targets import OneModel
 from ultra.strategies.best_of import BestOf
 from ultra.strategies.cascade import Cascade
 from ultra.strategies.catalog import make_strategy
 from ultra.strategies.debate import Debate
 from ultra.strategies.fields import Fields
 from ultra.strategies.layers import Layers
+from ultra.strategies.one_model import OneModel
 from ultra.strategies.rank import Rank
 from ultra.strategies.route import Route
 from ultra.strategies.self_consistency import SelfConsistency

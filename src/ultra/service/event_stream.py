@@ -1,7 +1,7 @@
-"""The pieces of an event stream: data, with a name or without, and comments. Never `id:` nor `retry:`.
+"""The pieces of an event stream: data, with a name or without, and comments. Never `retry:`.
 
-After a line of those two, OpenAI's client for Python takes the next comment for an event without data, and
-fails.
+After a line of `id:` or `retry:`, OpenAI's client for Python takes the next comment for an event without
+data, and fails. So the protocols of providers have no ids; Ultra's own has them, by which a browser goes on.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["comment", "data_event", "named_event"]
+__all__ = ["comment", "data_event", "named_event", "with_id"]
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -28,3 +28,8 @@ def named_event(name: str, value: object) -> bytes:
 def comment(text: str) -> bytes:
     """Return a comment, which clients skip. It has a frame of its own."""
     return f": {text}\n\n".encode()
+
+
+def with_id(number: int, event: bytes) -> bytes:
+    """Return an event with its number, which a client sends as ``Last-Event-ID`` when it comes back."""
+    return b"id: %d\n%b" % (number, event)

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import anyio
 
+from ultra.service.answer_text import portions
 from ultra.service.asked import Asked
 from ultra.service.http import EVENT_STREAM, JSON, Reply
-from ultra.service.problems import Problem
-from ultra.service.shared_run import SharedRun, portions
+from ultra.service.problems import Problem, no_answer
+from ultra.service.shared_run import SharedRun
+from ultra.strategies.catalog import spec_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -26,9 +28,8 @@ if TYPE_CHECKING:
     from ultra.service.core import Service
     from ultra.service.http import Request
     from ultra.service.runs import Follower
-    from ultra.service.targets import Targets
 
-__all__ = ["Exchange", "Writer", "answered"]
+__all__ = ["Exchange", "Writer", "answered", "carried_out"]
 
 A = TypeVar("A", bound=Asked)
 
@@ -61,7 +62,7 @@ class Exchange(ABC, Generic[A]):
     """One protocol: how its requests are read, and its answers written."""
 
     @abstractmethod
-    def read(self, request: Request, targets: Targets, *, max_nesting: int) -> A:
+    async def read(self, service: Service, request: Request, caller: Caller) -> A:
         """Return what a request asks for. Raises `Problem`."""
 
     @abstractmethod
@@ -81,11 +82,24 @@ async def answered(
     Raises:
         Problem: the request is wrong, or the run failed before anything was sent.
     """
+    asked = await exchange.read(service, request, caller)
+    return await carried_out(exchange, asked, service, request, caller=caller, held=held)
+
+
+async def carried_out(
+    exchange: Exchange[A],
+    asked: A,
+    service: Service,
+    request: Request,
+    *,
+    caller: Caller,
+    held: AsyncExitStack,
+) -> Reply:
+    """Answer a request that was read. Raises as `answered` does."""
     settings = service.settings
-    asked = exchange.read(request, service.targets_for(caller), max_nesting=settings.max_nesting)
 
     def make() -> SharedRun:
-        stream = service.stream_of(asked.messages, {**asked.target.arguments, **asked.run}, caller)
+        stream = service.stream_of(asked.messages, asked.arguments, caller, asked.keeping)
         return SharedRun(stream, is_single=asked.is_single, holds_text=asked.is_checked_whole)
 
     follower = held.enter_context(service.runs.joined(caller.name, request, make))
@@ -116,13 +130,12 @@ def _settled(run: SharedRun, asked: Asked) -> tuple[OrchestrationResult, ModelRe
     If all have refused, it is the refusal, with the finish reason that tells it.
     """
     if run.refused is not None:
-        return run.refused.settled(run.run_id, run.ledger, asked.target.strategy)
+        return run.refused.settled(run.run_id, run.ledger, spec_of(asked.target.strategy).name)
     if run.problem is not None:
         raise run.problem
     result = run.result
     if result is None or result.final_synthesis is None:
-        text = "the stages of this ensemble give no answer; let one of them be 'synthesis'"
-        raise Problem(500, "server_error", "no_answer", text, paid=run.paid)
+        raise no_answer(paid=run.paid)
     return result, result.final_synthesis
 
 

@@ -13,7 +13,6 @@ from msgspec import Struct, structs
 from ultra.errors import BadCall
 from ultra.messages.options import Quorum
 from ultra.service.problems import Problem, failed_models
-from ultra.service.targets import OneModel
 from ultra.service.usage import total_usage, usage_as_openai
 from ultra.strategies.catalog import make_strategy
 from ultra.strategies.synthesize import Analysts, Synthesize
@@ -149,13 +148,16 @@ def _synthesize(strategy: Strategy, what: str) -> Synthesize:
     return strategy
 
 
-def summary(result: OrchestrationResult, fields: RunFields, strategy: Strategy) -> dict[str, Any]:
-    """Return what a client that asked for more is told of the run: no text of a provider's errors."""
+def summary(result: OrchestrationResult, fields: RunFields, *, single: bool) -> dict[str, Any]:
+    """Return what a client that asked for more is told of the run: no text of a provider's errors.
+
+    `single`: one model was asked, and no ensemble.
+    """
     final = result.final_synthesis
     told: dict[str, Any] = {
         "run_id": result.run_id,
         "status": result.status,
-        "strategy": None if isinstance(strategy, OneModel) else result.strategy,
+        "strategy": None if single else result.strategy,
         "source": result.synthesis_source,
         "written_by": None if final is None else final.model_name,
         "confidence": result.confidence,

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from ultra.service.access import Caller
+    from ultra.service.quotas import Place
 
 __all__ = ["EVENT_STREAM", "JSON", "Reply", "Request", "json_reply"]
 
@@ -29,7 +30,8 @@ _encode: Final = msgspec.json.Encoder().encode
 class Request:
     """One request, whole. `headers` have names in lower case; `peer` is the address of the client.
 
-    `path` is decoded, and without the query. `caller`: who sends it, once that is known.
+    `path` is decoded, and without the query, which `query` has as it was sent. `caller`: who sends it, once
+    that is known; `place`: that of the request among those of its key at once, once it has one.
     """
 
     method: str
@@ -38,6 +40,8 @@ class Request:
     body: bytes = b""
     peer: str | None = None
     caller: Caller | None = None
+    query: str = ""
+    place: Place | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

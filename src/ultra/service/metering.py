@@ -2,28 +2,65 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+import time
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Protocol, Self
 
 import anyio
 
+from ultra._support.log import get_logger
+from ultra.errors import text_of
 from ultra.service.costs import Cost, CostAccount
+from ultra.service.kept_run import KeptRun
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
+    from anyio.abc import TaskStatus
+
     from ultra.messages.events import Event
     from ultra.messages.results import OrchestrationResult
-    from ultra.orchestrator.streams import RunStream
     from ultra.service.access import Caller
     from ultra.service.costs import Prices
-    from ultra.service.quotas import Quotas
+    from ultra.service.quotas import Place, Quotas
 
-__all__ = ["MeteredStream"]
+__all__ = ["MeteredStream", "Stream", "carry_on"]
+
+_log = get_logger("ultra.service")
+
+
+class Stream(Protocol):
+    """A run and its events: a `RunStream`, or a `KeptRun`."""
+
+    run_id: str
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether there are events that were not read yet."""
+        ...
+
+    async def __aenter__(self) -> Self:
+        """Begin the run."""
+        ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        """Leave the run."""
+        ...
+
+    async def __anext__(self) -> Event:
+        """Return the next event."""
+        ...
+
+    async def result(self) -> OrchestrationResult:
+        """Return the result."""
+        ...
 
 
 class MeteredStream:
-    """A `RunStream` of the service; entering it raises `Problem` if the caller's limits do not allow it.
+    """The stream of a run of the service; entering it raises `Problem` if its caller has reached a limit.
 
     Args:
         stream: the run.
@@ -33,11 +70,16 @@ class MeteredStream:
         prompt: about the tokens of the request.
         estimate: what the run may cost.
         on_end: is called when it is left, or cannot be entered.
+
+    Attributes:
+        run_id: the name of the run.
+        is_kept: whether it is kept in the journal.
+        created: when it was made, in seconds of Unix time.
     """
 
     def __init__(
         self,
-        stream: RunStream,
+        stream: Stream,
         caller: Caller,
         quotas: Quotas,
         prices: Prices,
@@ -47,6 +89,8 @@ class MeteredStream:
         on_end: Callable[[], None],
     ) -> None:
         self.run_id = stream.run_id
+        self.is_kept = isinstance(stream, KeptRun)
+        self.created = stream.created if isinstance(stream, KeptRun) else int(time.time())
         self._stream = stream
         self._caller = caller
         self._quotas = quotas
@@ -59,6 +103,7 @@ class MeteredStream:
         try:
             self._grant = await self._quotas.reserve(self._caller, self._estimate)
             await self._stream.__aenter__()
+            self.run_id = self._stream.run_id
         except BaseException:
             await self._end(Cost())
             raise
@@ -75,6 +120,8 @@ class MeteredStream:
             cost = self._account.so_far()
             if unread:
                 cost = Cost(*map(max, cost, self._estimate))
+            if not self.is_new:
+                cost = Cost()
             await self._end(cost)
 
     def __aiter__(self) -> Self:
@@ -84,6 +131,11 @@ class MeteredStream:
         event = await self._stream.__anext__()
         self._account.take(event)
         return event
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the run is no other request's."""
+        return not isinstance(self._stream, KeptRun) or self._stream.is_new
 
     async def result(self) -> OrchestrationResult:
         """Wait until the run has ended, and return its result; see `RunStream.result`."""
@@ -97,3 +149,27 @@ class MeteredStream:
                     await self._quotas.settle(self._caller, grant, cost)
         finally:
             self._on_end()
+
+
+async def carry_on(
+    stream: MeteredStream, place: Place | None, *, task_status: TaskStatus[str] = anyio.TASK_STATUS_IGNORED
+) -> None:
+    """Follow a run to its end, so that its cost is counted; tells its id once it was accepted.
+
+    What goes wrong later is logged: the run itself goes on.
+    """
+    accepted = False
+    try:
+        async with AsyncExitStack() as held:
+            await held.enter_async_context(stream)
+            if place is not None and stream.is_new:
+                place.move_to(held)
+            accepted = True
+            task_status.started(stream.run_id)
+            if stream.is_new:
+                async for _ in stream:
+                    pass
+    except Exception as error:
+        if not accepted:
+            raise
+        _log.warning("run not followed", run_id=stream.run_id, error=text_of(error))

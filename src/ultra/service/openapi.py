@@ -14,14 +14,20 @@ from msgspec import Struct
 
 from ultra.messages.events import Event
 from ultra.messages.results import OrchestrationResult
+from ultra.service.batches.endpoint import BatchObject, BatchQuery
+from ultra.service.batches.lines import BatchLine, ResultLine
 from ultra.service.chat.request import ChatRequest
 from ultra.service.messages.request import CountRequest, MessageRequest
+from ultra.service.native.kept import After
+from ultra.service.native.listing import RunFilter
+from ultra.service.native.record import KeptRunObject, RunList
 from ultra.service.native.request import NativeRequest
 from ultra.service.page.agreement import Compared
 from ultra.service.reply_types import (
     AnthropicErrorReply,
     ChatChunk,
     ChatCompletion,
+    Deleted,
     Described,
     ErrorReply,
     Health,
@@ -30,6 +36,7 @@ from ultra.service.reply_types import (
     Ready,
     TokenCount,
 )
+from ultra.service.responses.kept import InputQuery, RetrieveQuery
 from ultra.service.responses.request import ResponseRequest
 
 __all__ = ["OPERATIONS", "Operation", "document"]
@@ -50,7 +57,8 @@ _REFUSALS: Final = {
     408: "The body did not arrive in time",
     413: "The body is too large",
     415: "The body is no JSON",
-    422: "The request has an image, and no model sees",
+    409: "The run has not ended yet",
+    422: "The request has an image, and no model sees; or its Idempotency-Key was used for another one",
     429: "A limit of requests, tokens or dollars is reached; ask again later",
     431: "The headers are too large",
     500: "The service failed",
@@ -61,11 +69,14 @@ _REFUSALS: Final = {
 """What any address may answer in place of what was asked for; the body is an `ErrorReply`."""
 
 
-class Operation(Struct, frozen=True, kw_only=True):
-    """One address: its body, and its good replies, by status and media type, as types.
+_GOOD: Final = {200: "What was asked for", 204: "There is nothing more"}
 
-    `parameters` are the names in its path. `texts` are good replies that are no JSON, by media type.
-    `error`: the shape of refusals, in the words of the protocol.
+
+class Operation(Struct, frozen=True, kw_only=True):
+    """One address: its body, and its good replies, by status and media type, as types, or several of them.
+
+    `parameters` are the names in its path; `query` is a type whose fields are those behind it. `texts` are
+    good replies that are no JSON, by media type. `error`: the shape of refusals, in the protocol's words.
     """
 
     path: str
@@ -73,9 +84,11 @@ class Operation(Struct, frozen=True, kw_only=True):
     name: str
     summary: str
     body: Any = None
+    body_type: str = _JSON
     replies: dict[int, dict[str, Any]] = {}
     texts: tuple[str, ...] = ()
     parameters: tuple[str, ...] = ()
+    query: Any = None
     error: Any = ErrorReply
 
 
@@ -95,6 +108,40 @@ OPERATIONS: tuple[Operation, ...] = (
         summary="Answer, in OpenAI's protocol of responses",
         body=ResponseRequest,
         replies={200: {_JSON: _OBJECT, _EVENTS: _OBJECT}},
+    ),
+    Operation(
+        path="/v1/responses/{id}",
+        method="get",
+        name="retrieveResponse",
+        summary="Give a stored response, or its events behind those that the client has",
+        parameters=("id",),
+        query=RetrieveQuery,
+        replies={200: {_JSON: _OBJECT, _EVENTS: _OBJECT}},
+    ),
+    Operation(
+        path="/v1/responses/{id}",
+        method="delete",
+        name="deleteResponse",
+        summary="Delete a stored response; one that goes on is cancelled first",
+        parameters=("id",),
+        replies={200: {_JSON: Deleted}},
+    ),
+    Operation(
+        path="/v1/responses/{id}/cancel",
+        method="post",
+        name="cancelResponse",
+        summary="Cancel a response in the background; a second time it gives the same",
+        parameters=("id",),
+        replies={200: {_JSON: _OBJECT}},
+    ),
+    Operation(
+        path="/v1/responses/{id}/input_items",
+        method="get",
+        name="listInputItems",
+        summary="List what a stored response was given",
+        parameters=("id",),
+        query=InputQuery,
+        replies={200: {_JSON: _OBJECT}},
     ),
     Operation(
         path="/v1/messages",
@@ -135,7 +182,82 @@ OPERATIONS: tuple[Operation, ...] = (
         name="createRun",
         summary="Carry out a run with all its settings; its result, or its events",
         body=NativeRequest,
-        replies={200: {_JSON: OrchestrationResult, _EVENTS: Event, _LINES: Event}},
+        replies={200: {_JSON: (OrchestrationResult, KeptRunObject), _EVENTS: Event, _LINES: Event}},
+    ),
+    Operation(
+        path="/v1/runs",
+        method="get",
+        name="listRuns",
+        summary="List the kept runs of who asks, the last accepted first",
+        query=RunFilter,
+        replies={200: {_JSON: RunList}},
+    ),
+    Operation(
+        path="/v1/runs/{id}",
+        method="get",
+        name="showRun",
+        summary="Show a kept run, and its result once there is one",
+        parameters=("id",),
+        replies={200: {_JSON: KeptRunObject}},
+    ),
+    Operation(
+        path="/v1/runs/{id}",
+        method="delete",
+        name="deleteRun",
+        summary="Delete a kept run; one that goes on is cancelled first",
+        parameters=("id",),
+        replies={200: {_JSON: Deleted}},
+    ),
+    Operation(
+        path="/v1/runs/{id}/events",
+        method="get",
+        name="followRun",
+        summary="Send the events of a kept run behind those that the client has, until it ends",
+        parameters=("id",),
+        query=After,
+        replies={200: {_EVENTS: Event}, 204: {}},
+    ),
+    Operation(
+        path="/v1/runs/{id}/cancel",
+        method="post",
+        name="cancelRun",
+        summary="Cancel a kept run; a second time it gives the same",
+        parameters=("id",),
+        replies={200: {_JSON: KeptRunObject}},
+    ),
+    Operation(
+        path="/v1/runs/batch",
+        method="post",
+        name="createBatch",
+        summary="Carry out many runs, given as lines of JSON, some at a time",
+        body=BatchLine,
+        body_type=_LINES,
+        query=BatchQuery,
+        replies={200: {_JSON: BatchObject}},
+    ),
+    Operation(
+        path="/v1/runs/batch/{id}",
+        method="get",
+        name="showBatch",
+        summary="Show how many runs of a batch have ended, and how",
+        parameters=("id",),
+        replies={200: {_JSON: BatchObject}},
+    ),
+    Operation(
+        path="/v1/runs/batch/{id}/results",
+        method="get",
+        name="showResults",
+        summary="Give the results of a batch so far, as lines of JSON",
+        parameters=("id",),
+        replies={200: {_LINES: ResultLine}},
+    ),
+    Operation(
+        path="/v1/runs/batch/{id}/cancel",
+        method="post",
+        name="cancelBatch",
+        summary="Let no more runs of a batch begin, and cancel those that run",
+        parameters=("id",),
+        replies={200: {_JSON: BatchObject}},
     ),
     Operation(
         path="/v1/agreement",
@@ -220,7 +342,9 @@ def _types() -> list[Any]:
     found: list[Any] = []
     for operation in OPERATIONS:
         found += [operation.error, *([operation.body] if operation.body is not None else [])]
-        found += [kind for media in operation.replies.values() for kind in media.values()]
+        for media in operation.replies.values():
+            for kind in media.values():
+                found += kind if isinstance(kind, tuple) else [kind]
     return list({id(kind): kind for kind in found}.values())
 
 
@@ -234,8 +358,8 @@ def _described(operation: Operation, of_type: dict[int, Any]) -> dict[str, Any]:
     }
     for status, media in operation.replies.items():
         replies[str(status)] = {
-            "description": "What was asked for" if status == 200 else _REFUSALS[status],  # noqa: PLR2004 - of HTTP
-            "content": {kind: {"schema": of_type[id(value)]} for kind, value in media.items()},
+            "description": _GOOD.get(status) or _REFUSALS[status],
+            "content": {kind: {"schema": _schema_of(value, of_type)} for kind, value in media.items()},
         }
     if operation.texts:
         content = {kind: {"schema": {"type": "string"}} for kind in operation.texts}
@@ -245,12 +369,38 @@ def _described(operation: Operation, of_type: dict[int, Any]) -> dict[str, Any]:
         "summary": operation.summary,
         "responses": replies,
     }
-    if operation.parameters:
-        described["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
-            for name in operation.parameters
-        ]
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+        for name in operation.parameters
+    ]
+    if operation.query is not None:
+        parameters += _query_parameters(operation.query)
+    if parameters:
+        described["parameters"] = parameters
     if operation.body is not None:
-        content = {_JSON: {"schema": of_type[id(operation.body)]}}
+        content = {operation.body_type: {"schema": of_type[id(operation.body)]}}
         described["requestBody"] = {"required": True, "content": content}
     return described
+
+
+def _schema_of(kind: Any, of_type: dict[int, Any]) -> Any:  # noqa: ANN401 - a type, or several
+    if isinstance(kind, tuple):
+        return {"anyOf": [of_type[id(each)] for each in kind]}
+    return of_type[id(kind)]
+
+
+def _query_parameters(kind: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - a type
+    """Return the fields of a type as parameters; of lists, with commas between their items."""
+    (schema,), components = msgspec.json.schema_components([kind])
+    properties = components[schema["$ref"].rpartition("/")[2]]["properties"]
+    return [
+        {
+            "name": name,
+            "in": "query",
+            "required": False,
+            "schema": each.get("anyOf", [each])[0],  # what may be left out is no null in an address
+            "style": "form",
+            "explode": False,
+        }
+        for name, each in properties.items()
+    ]

@@ -9,12 +9,18 @@ from ultra.errors import (
     AllAttemptsFailed,
     BadCall,
     DeadlineExceeded,
+    IdempotencyConflict,
+    JournalDamaged,
+    JournalUnavailable,
     MissingExtra,
     ModelError,
     OrchestratorClosed,
     QuorumNotReached,
+    RunCancelled,
     StageFailed,
     StrategyFailed,
+    SubmittedRunFailed,
+    UnknownRun,
 )
 
 if TYPE_CHECKING:
@@ -22,7 +28,7 @@ if TYPE_CHECKING:
 
     from ultra.messages.results import ModelFailure
 
-__all__ = ["Problem", "failed_models", "problem_of"]
+__all__ = ["Problem", "failed_models", "failed_run", "no_answer", "problem_of", "reused_key", "unknown_run"]
 
 _BY_KIND: Final[Mapping[str, tuple[int, str, str, str]]] = {
     "auth": (502, "server_error", "upstream_refused", "the provider did not accept this service's key"),
@@ -104,7 +110,7 @@ def failed_models(failures: Sequence[ModelFailure]) -> list[dict[str, Any]]:
     ]
 
 
-def problem_of(  # noqa: PLR0911 - one for each class of error
+def problem_of(  # noqa: C901, PLR0911, PLR0912 - one for each class of error
     error: Exception,
     failures: Sequence[ModelFailure] = (),
     *,
@@ -120,6 +126,21 @@ def problem_of(  # noqa: PLR0911 - one for each class of error
     match error:
         case Problem():
             return error
+        case UnknownRun():
+            return unknown_run(error.run_id)
+        case IdempotencyConflict():
+            return reused_key()
+        case RunCancelled():
+            text = "the run was cancelled"
+            return Problem(503, "server_error", "cancelled", text, paid=paid)
+        case SubmittedRunFailed():
+            return failed_run(error.code, error.message, failures, paid=paid, single=single)
+        case JournalDamaged():
+            text = "what the journal has of this run cannot be read"
+            return Problem(500, "server_error", "journal_damaged", text, paid=paid)
+        case JournalUnavailable():
+            text = "the journal of runs cannot be used now; ask again in a moment"
+            return Problem(503, "overloaded_error", "journal_unavailable", text, retry_after=5.0)
         case BadCall():
             return Problem.bad_request(str(error))
         case MissingExtra():
@@ -128,10 +149,12 @@ def problem_of(  # noqa: PLR0911 - one for each class of error
         case DeadlineExceeded():
             return _problem(_BY_KIND["timeout"], "the run did not end in time", paid=paid, details=details)
         case QuorumNotReached():
-            return _unanswered(error, failures, details, paid=paid, single=single)
+            came = f"{error.answered} of the {error.needed} answers that are needed came"
+            text = f"{came}; the other models failed"
+            wait, writes = _retry_after(error), error.stage == "synthesis"
+            return _unanswered(text, wait, failures, details, paid=paid, single=single, writes=writes)
         case StageFailed() | StrategyFailed():
-            text = "the strategy of this ensemble failed"
-            return Problem(500, "server_error", "strategy_failed", text, paid=paid, details=details)
+            return _strategy_failed(details, paid=paid)
         case OrchestratorClosed():
             return Problem(503, "overloaded_error", "shutting_down", "the service is ending", retry_after=1.0)
         case _:
@@ -139,17 +162,81 @@ def problem_of(  # noqa: PLR0911 - one for each class of error
             return Problem(500, "server_error", "internal_error", text, paid=paid, details=details)
 
 
+def failed_run(  # noqa: PLR0911 - one for each class of error
+    code: str,
+    message: str,
+    failures: Sequence[ModelFailure] = (),
+    *,
+    paid: bool = False,
+    single: bool = False,
+) -> Problem:
+    """Return what clients are told of a run that failed in another process.
+
+    `code` and `message` are those of its `RunFailed`: the class of the error, and its text.
+    """
+    details = {"failed_models": failed_models(failures)} if failures else {}
+    match code:
+        case "RunCancelled":
+            return problem_of(RunCancelled(""), failures, paid=paid)
+        case "BadCall" | "UsageError" | "ModelUnregistered":
+            return Problem.bad_request(message)
+        case "ModelGone":
+            text = "a model of this run is no longer there, so it was not taken up again"
+            return Problem(500, "server_error", "model_gone", text, paid=paid, details=details)
+        case "StrategyGone":
+            text = "the strategy of this run is no longer there, so it was not taken up again"
+            return Problem(500, "server_error", "strategy_gone", text, paid=paid, details=details)
+        case "DeadlineExceeded":
+            return _problem(_BY_KIND["timeout"], "the run did not end in time", paid=paid, details=details)
+        case "QuorumNotReached":
+            text = "fewer answers than are needed came; the other models failed"
+            writes = bool(failures) and failures[-1].stage == "synthesis"
+            return _unanswered(text, None, failures, details, paid=paid, single=single, writes=writes)
+        case "StageFailed" | "StrategyFailed":
+            return _strategy_failed(details, paid=paid)
+        case _:
+            text = "the service failed; its log has the error"
+            return Problem(500, "server_error", "internal_error", text, paid=paid, details=details)
+
+
+def no_answer(*, paid: bool) -> Problem:
+    """Return what is told of a run that has come to no answer."""
+    text = "the stages of this ensemble give no answer; let one of them be 'synthesis'"
+    return Problem(500, "server_error", "no_answer", text, paid=paid)
+
+
+def unknown_run(name: str, what: str = "run") -> Problem:
+    """Return the refusal of a request for a run that is not there, or is somebody else's."""
+    text = f"there is no {what} {name[:100]!r}; one that ended is removed after a while"
+    return Problem(404, "invalid_request_error", f"{what}_not_found", text)
+
+
+def reused_key() -> Problem:
+    """Return the refusal of an `Idempotency-Key` that was used for another request.
+
+    The status is 422: SDKs ask again by themselves after a 409.
+    """
+    text = "this Idempotency-Key was used for another request; give each request its own"
+    return Problem(422, "invalid_request_error", "idempotency_key_reused", text, param="Idempotency-Key")
+
+
+def _strategy_failed(details: Mapping[str, Any], *, paid: bool) -> Problem:
+    text = "the strategy of this ensemble failed"
+    return Problem(500, "server_error", "strategy_failed", text, paid=paid, details=details)
+
+
 def _unanswered(
-    error: QuorumNotReached,
+    text: str,
+    wait: float | None,
     failures: Sequence[ModelFailure],
     details: Mapping[str, Any],
     *,
     paid: bool,
     single: bool,
+    writes: bool,
 ) -> Problem:
     if failures and all(failure.error == "DeadlineExceeded" for failure in failures):
         return _problem(_BY_KIND["timeout"], "the run did not end in time", paid=paid, details=details)
-    wait = _retry_after(error)
     if not paid and failures and all(failure.kind == "overloaded" for failure in failures):
         text = "the models of this run are failing, and are given time to recover"
         return Problem(503, "overloaded_error", "overloaded", text, retry_after=wait or 1.0, details=details)
@@ -157,10 +244,9 @@ def _unanswered(
         kind = failures[-1].kind if failures else None
         found = _BY_KIND.get(kind or "", _OTHER)
         return _problem(found, found[3], paid=paid, details=details, retry_after=wait)
-    if error.stage == "synthesis":
+    if writes:
         text = "no model could write the answer"
         return Problem(502, "server_error", "judge_failed", text, paid=paid, details=details)
-    text = f"{error.answered} of the {error.needed} answers that are needed came; the other models failed"
     return Problem(502, "server_error", "quorum_not_reached", text, paid=paid, details=details)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import math
 import time
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import anyio
 
@@ -14,7 +15,7 @@ from ultra.service.problems import Problem
 from ultra.stores.contracts import GRANT_SECONDS, Decision, LimitsUnavailable, Want
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
     from contextlib import AsyncExitStack
 
     from ultra.config.keys import KeyConfig
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from ultra.service.costs import Cost
     from ultra.stores.contracts import SharedLimits
 
-__all__ = ["Quotas"]
+__all__ = ["Admission", "Place", "Quotas"]
 
 _REQUESTS: Final = "requests"
 _TOKENS: Final = "tokens"
@@ -31,6 +32,31 @@ _DAY: Final = "day"
 _MONTH: Final = "month"
 
 _log = get_logger("ultra.service")
+
+
+class Place:
+    """The place of a request among those that its key may make at once. `give_up` gives it to others."""
+
+    def __init__(self, give_up: Callable[[], Awaitable[None]]) -> None:
+        self._give_up = give_up
+        self._is_moved = False
+
+    async def leave(self) -> None:
+        """Give the place up at the end of the request, unless it was moved."""
+        if not self._is_moved:
+            await self._give_up()
+
+    def move_to(self, held: AsyncExitStack) -> None:
+        """Keep the place until `held` is closed, also when the request is over."""
+        self._is_moved = True
+        held.push_async_callback(self._give_up)
+
+
+class Admission(NamedTuple):
+    """A request that was let in: headers that tell what is left, and its place, where these are limited."""
+
+    headers: Mapping[str, str] = {}
+    place: Place | None = None
 
 
 class Quotas:
@@ -42,28 +68,29 @@ class Quotas:
         self._open: dict[str, None] = {}
         self._unsettled: dict[str, Mapping[str, float]] = {}
 
-    async def admit(self, caller: Caller, held: AsyncExitStack) -> dict[str, str]:
-        """Take a request's place until `held` is closed; return the headers that say what is left.
+    async def admit(self, caller: Caller, held: AsyncExitStack) -> Admission:
+        """Take a request's place until `held` is closed; return it, and what is left.
 
         Raises:
             Problem: it is one too many, or a budget is spent.
         """
         key = caller.key
         if key is None:
-            return {}
+            return Admission()
         wants = [
             *_rate(caller.name, _REQUESTS, key.requests_per_minute, 1.0),
             *_lease(caller.name, key.concurrency),
             *self._limits_of_runs(caller.name, key, tokens=0.0, dollars=0.0),
         ]
         if not wants:
-            return {}
+            return Admission()
         decision = await self._take(wants)
         headers = _headers(key, caller.name, decision)
         if decision.grant is None:
             raise self._refusal(key, caller.name, decision, headers)
-        held.push_async_callback(self._settle, decision.grant, {})
-        return headers
+        place = Place(partial(self._settle, decision.grant, {}))
+        held.push_async_callback(place.leave)
+        return Admission(headers, place)
 
     async def reserve(self, caller: Caller, cost: Cost) -> str | None:
         """Take what a run may cost; return what `settle` needs, None if nothing limits it.

@@ -5,19 +5,16 @@ A protocol has its own words for a refusal, which its clients know; an error of 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from ultra.errors import QuorumNotReached
+from ultra.errors import QuorumNotReached, SubmittedRunFailed
 from ultra.messages.results import ModelResponse, OrchestrationResult, Step
-from ultra.strategies.catalog import spec_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ultra.messages.results import ModelFailure, Refusal
     from ultra.service.ledger import Ledger
-    from ultra.service.shared_run import SharedRun
-    from ultra.strategies.base import Strategy
 
 __all__ = ["Refused", "refused_by_all", "words_of_refusal"]
 
@@ -29,9 +26,12 @@ class Refused(NamedTuple):
     refusal: Refusal
 
     def settled(
-        self, run_id: str, ledger: Ledger, strategy: Strategy
+        self, run_id: str, ledger: Ledger, strategy: str
     ) -> tuple[OrchestrationResult, ModelResponse]:
-        """Return what the run has come to, with all that it has used, and the refusal as an answer."""
+        """Return what the run has come to, with all that it has used, and the refusal as an answer.
+
+        `strategy` is the name of its strategy.
+        """
         failure = self.failure
         answer = ModelResponse(
             model_name=failure.model_name,
@@ -50,7 +50,7 @@ class Refused(NamedTuple):
         result = OrchestrationResult(
             run_id=run_id,
             prompt="",
-            strategy=spec_of(strategy).name,
+            strategy=strategy,
             status="degraded",
             steps=steps,
             failures=ledger.failures,
@@ -60,21 +60,26 @@ class Refused(NamedTuple):
         return result, answer
 
 
-def refused_by_all(
-    error: Exception, failures: Sequence[ModelFailure], asked: Sequence[str]
-) -> Refused | None:
+class MayBeRefused(Protocol):
+    """A run that may have been refused."""
+
+    @property
+    def refused(self) -> Refused | None:
+        """How its models refused, if that is why it failed."""
+        ...
+
+
+def refused_by_all(error: Exception, ledger: Ledger, asked: Sequence[str]) -> Refused | None:
     """Return the refusal to tell if all models of the step that failed have refused; None: they have not.
 
     Of several, it is that of the model which is first among those `asked`, if possible one with words.
     """
-    if not isinstance(error, QuorumNotReached) or error.answered:
-        return None
+    failures = ledger.failures
+    stage = _failed_stage(error, ledger)
     refused = [
-        Refused(each, each.refusal)
-        for each in failures
-        if each.stage == error.stage and each.refusal is not None
+        Refused(each, each.refusal) for each in failures if each.stage == stage and each.refusal is not None
     ]
-    if not refused or len(refused) < sum(each.stage == error.stage for each in failures):
+    if not refused or len(refused) < sum(each.stage == stage for each in failures):
         return None
     places = {name: number for number, name in enumerate(asked)}
     return min(
@@ -82,6 +87,16 @@ def refused_by_all(
     )
 
 
-def words_of_refusal(run: SharedRun) -> str | None:
+def _failed_stage(error: Exception, ledger: Ledger) -> str | None:
+    """Return the step in which nobody answered, and which the run needed; None: it failed otherwise."""
+    if isinstance(error, QuorumNotReached):
+        return None if error.answered else error.stage
+    if not (isinstance(error, SubmittedRunFailed) and error.code == QuorumNotReached.__name__):
+        return None
+    stage = ledger.failures[-1].stage if ledger.failures else None
+    return None if any(name == stage for name, _ in ledger.answers) else stage
+
+
+def words_of_refusal(run: MayBeRefused) -> str | None:
     """Return what was said of the refusal of this run; None: nothing, or it was not refused."""
     return None if run.refused is None else run.refused.refusal.words

@@ -13,6 +13,7 @@ __all__ = [
     "AnthropicErrorReply",
     "ChatChunk",
     "ChatCompletion",
+    "Deleted",
     "Described",
     "ErrorReply",
     "Health",
@@ -162,6 +163,14 @@ class ChatChunk(Struct, forbid_unknown_fields=True):
     usage: ChatUsage | UnsetType | None = UNSET
     system_fingerprint: str | None = None
     ultra: dict[str, Any] | UnsetType = UNSET
+
+
+class Deleted(Struct, forbid_unknown_fields=True):
+    """What was deleted."""
+
+    id: str
+    object: str
+    deleted: bool
 
 
 class Described(Struct):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import anyio
 
-from ultra.service.problems import Problem
+from ultra.service.problems import Problem, reused_key
 from ultra.service.shared_run import Place, SharedRun
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ultra.config.serving import ServeConfig
     from ultra.service.http import Request
 
-__all__ = ["Follower", "Runs"]
+__all__ = ["Follower", "Runs", "key_of"]
 
 _MOST_REMEMBERED: Final = 1000
 _LONGEST_KEY: Final = 255
@@ -57,6 +57,15 @@ class Follower:
         self.linger = linger
 
 
+def key_of(request: Request) -> str | None:
+    """Return the `Idempotency-Key` of a request; None: it has none. Raises `Problem` for one that is none."""
+    named = request.headers.get("idempotency-key")
+    if named is not None and not (0 < len(named) <= _LONGEST_KEY and named.isprintable()):
+        text = f"an Idempotency-Key has 1 to {_LONGEST_KEY} characters that can be printed"
+        raise Problem.bad_request(text, param="Idempotency-Key")
+    return named
+
+
 class Runs:
     """The runs of one service. They live in `tasks`, which waits for them. `settings` may be replaced."""
 
@@ -82,8 +91,7 @@ class Runs:
         key, digest = self._key_of(who, request)
         entry = None if key is None else self._known.get(key)
         if entry is not None and entry.digest != digest:
-            text = "this Idempotency-Key was used for another request; give each request its own"
-            raise Problem.bad_request(text, code="idempotency_key_reused", param="Idempotency-Key")
+            raise reused_key()
         known = None if entry is None or entry.run.is_cancelled else entry.run
         run = known or self._started(key, digest, make())
         follower = Follower(run, self.settings.linger)
@@ -105,11 +113,8 @@ class Runs:
 
     def _key_of(self, who: str, request: Request) -> tuple[_Key | None, bytes]:
         digest = blake2b(request.path.encode() + b"\0" + request.body, digest_size=16).digest()
-        named = request.headers.get("idempotency-key")
+        named = key_of(request)
         if named is not None:
-            if not (0 < len(named) <= _LONGEST_KEY and named.isprintable()):
-                text = f"an Idempotency-Key has 1 to {_LONGEST_KEY} characters that can be printed"
-                raise Problem.bad_request(text, param="Idempotency-Key")
             return _Key(who, named, by_client=True), digest
         return (_Key(who, digest.hex(), by_client=False) if self.settings.join else None), digest
 

@@ -11,25 +11,33 @@ from msgspec.structs import replace
 from ultra.clients.http.client import HTTPClient
 from ultra.clients.providers import connect, embedded_models, models_with_keys
 from ultra.config.file import ConfigurationFile
+from ultra.config.journal import JournalConfig
 from ultra.config.loading import Configuration, load_configuration
 from ultra.config.serving import DEFAULT_ENSEMBLE, ServeConfig
 from ultra.config.toml_lines import TomlLines
 from ultra.config.trust import check_trust
 from ultra.errors import ConfigError
 from ultra.orchestrator.orchestrator import MultiLLMOrchestrator
+from ultra.orchestrator.submitted_runs import keep_runs
 from ultra.service.core import Service
 from ultra.service.generation import Actors, Generation
+from ultra.stores.journal_contract import Retention
+from ultra.stores.journal_memory import MemoryJournal
 from ultra.stores.opening import open_limits
 from ultra.strategies.best_of import BestOf
 from ultra.strategies.synthesize import Synthesize
 
 if TYPE_CHECKING:
     from ultra.service.access import Authenticator
+    from ultra.stores.journal_contract import RunJournal
     from ultra.strategies.base import Strategy
 
 __all__ = ["found_configuration", "make_generation", "make_service"]
 
 _NO_LINES: Final = TomlLines("", "")
+
+_IN_MEMORY: Final = Retention(seconds=86_400.0, bytes=64 * 2**20)
+"""How long runs are kept where no journal is named."""
 
 _VARIABLE: Final = "ULTRA_CONFIG"
 _FILE: Final = "ultra.toml"
@@ -64,32 +72,44 @@ def found_configuration() -> Configuration | None:
 
 
 def make_service(
-    source: str | Path | Configuration | None = None, *, access: Authenticator | None = None
+    source: str | Path | Configuration | None = None,
+    *,
+    access: Authenticator | None = None,
+    is_one_of_several: bool = False,
 ) -> Service:
     """Return a service with the models and ensembles of a configuration.
 
     Without one, it has a model of each provider whose key is set, or else the voices of the embedded model.
-    In any case there is an ensemble ``ultra`` of all models, unless something else has that name.
+    In any case there is an ensemble ``ultra`` of all models, unless something else has that name. Runs are
+    kept in the journal of the configuration; without one in memory for a day, but not where it
+    `is_one_of_several` processes, since each would know its own runs only.
 
     Raises:
         ConfigError: something in the configuration is not allowed.
         BadCall: no key is set, and the embedded model is not installed.
         MissingExtra: a model needs packages that are not installed.
     """
+    in_memory = None if is_one_of_several else MemoryJournal(retention=_IN_MEMORY)
     if source is None:
-        return _without_configuration(access)
+        return _without_configuration(access, in_memory)
     configuration = load_configuration(source)
+    with configuration.explaining("journal", "store"):
+        opened = configuration.journal.open()
+    journal = in_memory if configuration.journal.store is None else opened
+    if is_one_of_several and configuration.journal.store == "memory":
+        journal = None
     run = configuration.run
     with configuration.explaining("serve", "budgets"):
         limits = open_limits(configuration.serve.budgets)
     return Service(
-        _orchestrator_of(configuration),
+        _orchestrator_of(configuration, journal),
         configuration.serve,
         strategy=run.load_strategy(),
         quorum=run.quorum,
         timeout=run.timeout,
         access=access,
         limits=limits,
+        journal=journal,
         configuration=configuration,
     )
 
@@ -107,9 +127,12 @@ def make_generation(source: Configuration, service: Service) -> Generation:
     if source.serve.budgets != service.settings.budgets:
         place = source.lines.place("serve", "budgets")
         raise ConfigError(f"{place}: where budgets are kept can only be changed by starting again")
+    if source.journal != (JournalConfig() if old.configuration is None else old.configuration.journal):
+        place = source.lines.place("journal")
+        raise ConfigError(f"{place}: where runs are kept can only be changed by starting again")
     same = old.configuration is not None and _without_service(source) == _without_service(old.configuration)
     return Generation(
-        old.actors if same else Actors(_orchestrator_of(source)),
+        old.actors if same else Actors(_orchestrator_of(source, service.journal)),
         source.serve,
         strategy=run.load_strategy(),
         quorum=run.quorum,
@@ -119,8 +142,9 @@ def make_generation(source: Configuration, service: Service) -> Generation:
     )
 
 
-def _orchestrator_of(configuration: Configuration) -> MultiLLMOrchestrator:
-    orchestrator = _Served.from_config(configuration)
+def _orchestrator_of(configuration: Configuration, journal: RunJournal | None) -> MultiLLMOrchestrator:
+    orchestrator = _Served.from_config(replace(configuration, journal=JournalConfig()))
+    keep_runs(orchestrator, journal)
     _add_default(orchestrator, {})
     return orchestrator
 
@@ -129,8 +153,8 @@ def _without_service(configuration: Configuration) -> Configuration:
     return replace(configuration, serve=ServeConfig(), lines=_NO_LINES)
 
 
-def _without_configuration(access: Authenticator | None) -> Service:
-    orchestrator = _Served()
+def _without_configuration(access: Authenticator | None, journal: RunJournal | None) -> Service:
+    orchestrator = _Served(journal=journal)
     found = models_with_keys()
     strategy: Strategy = Synthesize(stages=("initial", "synthesis"), keep_unanimous=True)
     if not found:
@@ -138,7 +162,7 @@ def _without_configuration(access: Authenticator | None) -> Service:
     for identifier in found:
         orchestrator.register_model(identifier.replace(":", "/", 1), connect(identifier))
     _add_default(orchestrator, {"strategy": strategy})
-    return Service(orchestrator, ServeConfig(), strategy=strategy, access=access)
+    return Service(orchestrator, ServeConfig(), strategy=strategy, access=access, journal=journal)
 
 
 def _add_default(orchestrator: MultiLLMOrchestrator, arguments: dict[str, Any]) -> None:

@@ -5,37 +5,25 @@ The text is kept once, whoever reads it and however slowly: a request that strea
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import anyio
 
 from ultra._support.log import get_logger
-from ultra.messages.events import Chunk, ModelResponded, StageStarted
-from ultra.service.ledger import Ledger, call_of
+from ultra.messages.events import ModelResponded, StageStarted
+from ultra.service.answer_text import ANSWER_STEPS, MOST_AT_ONCE, AnswerText, missing
+from ultra.service.ledger import Ledger
 from ultra.service.problems import Problem, problem_of
 from ultra.service.refusals import Refused, refused_by_all
 
 if TYPE_CHECKING:
     from ultra.messages.events import Event
     from ultra.messages.results import OrchestrationResult
-    from ultra.service.ledger import Call
     from ultra.service.metering import MeteredStream
 
-__all__ = ["ANSWER_STEPS", "Place", "SharedRun", "portions"]
-
-ANSWER_STEPS: Final = frozenset({"synthesis", "answer"})
-"""The steps whose text is the answer of the run as soon as it is written."""
-
-_MOST_AT_ONCE: Final = 2**16
-"""Characters that a reader gets at once: as much waits for each that takes nothing."""
+__all__ = ["Place", "SharedRun"]
 
 _log = get_logger("ultra.service")
-
-
-def portions(text: str) -> list[str]:
-    """Return a text in parts that are sent one by one."""
-    return [text[start : start + _MOST_AT_ONCE] for start in range(0, len(text), _MOST_AT_ONCE)]
 
 
 class Place:
@@ -65,11 +53,13 @@ class SharedRun:
         ledger: its answers and failures so far.
         asked, answered: how many models were asked, and have answered, before the answer is written.
         readers: how many requests follow it.
+        is_kept: whether it is kept in the journal.
     """
 
     def __init__(self, stream: MeteredStream, *, is_single: bool = False, holds_text: bool = False) -> None:
         self.run_id = stream.run_id
-        self.created = int(time.time())
+        self.created = stream.created
+        self.is_kept = stream.is_kept
         self.result: OrchestrationResult | None = None
         self.problem: Problem | None = None
         self.refused: Refused | None = None
@@ -79,11 +69,7 @@ class SharedRun:
         self.readers = 0
         self._stream = stream
         self._is_single = is_single
-        self._asked: tuple[str, ...] = ()
-        self._texts: list[list[str]] = [[]]  # versions of the answer; a later one is written after a failure
-        self._writer: Call | None = None
-        self._holds_text = holds_text
-        self._one_writes = False  # where several write at once, none of their texts is the answer yet
+        self._text = AnswerText(holds=holds_text)
         self._changed: anyio.Event | None = None
         self._scope = anyio.CancelScope()
 
@@ -123,12 +109,16 @@ class SharedRun:
         return self.result is not None or self.problem is not None
 
     @property
+    def _texts(self) -> list[list[str]]:
+        return self._text.versions
+
+    @property
     def paid(self) -> bool:
         """Whether a call of it may have cost money."""
         return self.ledger.paid
 
     def _fail(self, error: Exception) -> None:
-        self.refused = refused_by_all(error, self.ledger.failures, self._asked)
+        self.refused = refused_by_all(error, self.ledger, self._text.asked)
         self.problem = problem_of(error, self.ledger.failures, paid=self.paid, single=self._is_single)
         if self.problem.status == 500:  # noqa: PLR2004 - of HTTP
             _log.error("run failed", run_id=self.run_id, exc_info=error)
@@ -136,25 +126,13 @@ class SharedRun:
     def _take(self, event: Event) -> None:
         self.ledger.take(event)
         match event:
-            case Chunk() if event.stage in ANSWER_STEPS and self._one_writes and not self._holds_text:
-                self._add(event)
-            case StageStarted() if event.stage in ANSWER_STEPS:
-                self._asked = event.models
-                self._one_writes = event.asks == "first" or len(event.models) == 1
-            case StageStarted():
-                self._asked, self.asked, self.answered = event.models, len(event.models), 0
+            case StageStarted() if event.stage not in ANSWER_STEPS:
+                self.asked, self.answered = len(event.models), 0
             case ModelResponded() if event.stage not in ANSWER_STEPS:
                 self.answered += 1
             case _:
                 pass
-
-    def _add(self, chunk: Chunk) -> None:
-        writer = call_of(chunk)
-        if self._texts[-1] and (chunk.restart or self._writer != writer):
-            self._texts.append([])
-        self._writer = writer
-        if chunk.text:
-            self._texts[-1] += portions(chunk.text)
+        if self._text.take(event):
             self._tell()
 
     # --- those who follow it -----------------------------------------------------------------------------
@@ -171,18 +149,14 @@ class SharedRun:
         if place.version != newest or place.pieces == len(pieces):
             return ""
         begin, length = place.pieces, 0
-        while place.pieces < len(pieces) and length < _MOST_AT_ONCE:
+        while place.pieces < len(pieces) and length < MOST_AT_ONCE:
             length += len(pieces[place.pieces])
             place.pieces += 1
         return "".join(pieces[begin : place.pieces])
 
     def rest(self, place: Place, whole: str) -> str | None:
         """Return what is missing to the `whole` answer; None: the reader has read what is no part of it."""
-        said = "".join(self._texts[place.version][: place.pieces]).lstrip()
-        whole = whole.lstrip()  # space around a text may be taken off it once it is whole
-        if whole.startswith(said):
-            return whole[len(said) :]
-        return "" if said.rstrip() == whole.rstrip() else None
+        return missing("".join(self._texts[place.version][: place.pieces]), whole)
 
     async def change(self, within: float) -> None:
         """Wait until something is new, or so many seconds are over."""

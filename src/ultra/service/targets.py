@@ -9,8 +9,8 @@ from msgspec import Struct
 from ultra._support.checks import did_you_mean
 from ultra.service.access import Caller
 from ultra.service.problems import Problem
-from ultra.strategies.base import Answer
 from ultra.strategies.catalog import make_strategy
+from ultra.strategies.one_model import OneModel
 from ultra.strategies.synthesize import Synthesize
 
 if TYPE_CHECKING:
@@ -18,19 +18,9 @@ if TYPE_CHECKING:
 
     from ultra.clients.catalog import ModelInfo
     from ultra.orchestrator.orchestrator import MultiLLMOrchestrator
-    from ultra.strategies.base import RunContext, Strategy
+    from ultra.strategies.base import Strategy
 
-__all__ = ["OneModel", "Target", "Targets"]
-
-
-class OneModel(Struct, frozen=True):
-    """Ask one model, and let its answer stand."""
-
-    async def run(self, context: RunContext) -> Answer:
-        """Ask the model of highest weight; see `Strategy.run`."""
-        with context.step("answer"):
-            responses = await context.ask_all(context.request, models=context.models[:1], samples=1)
-        return Answer(responses[0] if responses else None, "primary")
+__all__ = ["Target", "Targets"]
 
 
 class Target(Struct, frozen=True):

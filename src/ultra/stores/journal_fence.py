@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ultra.errors import BadCall, JournalDamaged, JournalUnavailable
 from ultra.messages.events import Event
 from ultra.messages.results import ModelResponse
+from ultra.stores.batch_contract import Batch, KeepsBatches
+from ultra.stores.delivery_contract import Delivery, DeliveryJournal
 from ultra.stores.journal_contract import Claim, LeaseLost, Renewal, RunRecord
 from ultra.stores.journal_encoding import Damaged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from ultra.stores.batch_contract import BatchStore
     from ultra.stores.journal_contract import AnswerKey, Ending, Lease, RunJournal, RunState
 
 __all__ = ["FencedJournal"]
@@ -42,12 +45,12 @@ class FencedJournal:
 
     async def add(self, run: RunRecord, holder: str | None = None) -> Claim | RunRecord:
         """Accept a run."""
-        with self._fence(run.run_id):
+        with self.fence(run.run_id):
             return _checked(await self.inner.add(run, holder), Claim, RunRecord)
 
     async def get(self, run_id: str) -> RunRecord | None:
         """Return the run; None: there is none."""
-        with self._fence(run_id):
+        with self.fence(run_id):
             return _checked(await self.inner.get(run_id), RunRecord, type(None))
 
     async def list_runs(
@@ -59,74 +62,86 @@ class FencedJournal:
         limit: int = 100,
     ) -> list[RunRecord]:
         """Return runs, the last accepted first."""
-        with self._fence():
+        with self.fence():
             found = await self.inner.list_runs(owner=owner, states=states, before=before, limit=limit)
             return _all_checked(found, RunRecord)
 
     async def claim(self, holder: str, *, limit: int) -> list[Claim]:
         """Give `holder` the leases of runs that nobody holds."""
-        with self._fence():
+        with self.fence():
             return _all_checked(await self.inner.claim(holder, limit=limit), Claim)
 
     async def renew(self, leases: Sequence[Lease]) -> Renewal:
         """Let leases hold for another while."""
-        with self._fence():
+        with self.fence():
             return _checked(await self.inner.renew(leases), Renewal)
 
     async def release(self, leases: Sequence[Lease]) -> None:
         """Give leases up."""
-        with self._fence():
+        with self.fence():
             await self.inner.release(leases)
 
     async def append(self, lease: Lease, events: Sequence[Event], ending: Ending | None = None) -> None:
         """Write the next events of a run."""
-        with self._fence(lease.run_id):
+        with self.fence(lease.run_id):
             await self.inner.append(lease, events, ending)
 
     async def keep_answer(self, lease: Lease, key: AnswerKey, answer: ModelResponse) -> None:
         """Keep a paid answer."""
-        with self._fence(lease.run_id):
+        with self.fence(lease.run_id):
             await self.inner.keep_answer(lease, key, answer)
 
     async def answers(self, run_id: str) -> Mapping[AnswerKey, ModelResponse]:
         """Return the answers that were kept for the run."""
-        with self._fence(run_id):
+        with self.fence(run_id):
             found = dict(await self.inner.answers(run_id))
             _all_checked(list(found.values()), ModelResponse)
             return found
 
     async def read(self, run_id: str, after: int = -1, limit: int = 256) -> list[Event]:
         """Return the events behind `after`."""
-        with self._fence(run_id):
+        with self.fence(run_id):
             return _all_checked(await self.inner.read(run_id, after, limit), Event)
 
     async def changed(self, run_id: str, after: int) -> None:
         """Wait until there may be more to read."""
-        with self._fence(run_id):
+        with self.fence(run_id):
             await self.inner.changed(run_id, after)
 
     async def cancel(self, run_id: str, event: Event, ending: Ending) -> RunRecord | None:
         """Ask for the end of a run."""
-        with self._fence(run_id):
+        with self.fence(run_id):
             return _checked(await self.inner.cancel(run_id, event, ending), RunRecord, type(None))
 
     async def delete(self, run_id: str) -> bool:
         """Remove a run that has ended."""
-        with self._fence(run_id):
+        with self.fence(run_id):
             return _checked(await self.inner.delete(run_id), bool)
 
     async def prune(self) -> int:
         """Remove what the retention does not keep."""
-        with self._fence():
+        with self.fence():
             return _checked(await self.inner.prune(), int)
 
     async def aclose(self) -> None:
         """Release what the journal holds."""
-        with self._fence():
+        with self.fence():
             await self.inner.aclose()
 
+    @property
+    def deliveries(self) -> DeliveryJournal | None:
+        """Its notices, with the same fence; None: it keeps none."""
+        return _FencedDeliveries(self, self.inner) if isinstance(self.inner, DeliveryJournal) else None
+
+    @property
+    def batches(self) -> BatchStore | None:
+        """Its batches, with the same fence; None: it keeps none."""
+        found = self.inner.batches if isinstance(self.inner, KeepsBatches) else None
+        return None if found is None else _FencedBatches(self, found)
+
     @contextmanager
-    def _fence(self, run_id: str | None = None) -> Iterator[None]:
+    def fence(self, run_id: str | None = None) -> Iterator[None]:
+        """Turn what goes wrong in the block into the two classes; `run_id`: the run that it is about."""
         try:
             yield
         except (LeaseLost, JournalUnavailable, BadCall):
@@ -137,6 +152,54 @@ class FencedJournal:
             raise JournalDamaged(run_id, error) from error
         except Exception as error:
             raise JournalUnavailable(self._name, error) from error
+
+
+class _FencedDeliveries:
+    """The notices of a journal. A `DeliveryJournal`."""
+
+    def __init__(self, journal: FencedJournal, inner: DeliveryJournal) -> None:
+        self._journal = journal
+        self._inner = inner
+
+    async def add_delivery(self, delivery: Delivery) -> None:
+        with self._journal.fence(delivery.run_id):
+            await self._inner.add_delivery(delivery)
+
+    async def take_deliveries(self, limit: int, hold: float) -> Sequence[Delivery]:
+        with self._journal.fence():
+            return _all_checked(list(await self._inner.take_deliveries(limit, hold)), Delivery)
+
+    async def settle_delivery(self, delivery_id: str, again_in: float | None = None) -> None:
+        with self._journal.fence():
+            await self._inner.settle_delivery(delivery_id, again_in)
+
+
+class _FencedBatches:
+    """The batches of a journal. A `BatchStore`."""
+
+    def __init__(self, journal: FencedJournal, inner: BatchStore) -> None:
+        self._journal = journal
+        self._inner = inner
+
+    async def add(self, batch: Batch, lines: bytes) -> Batch:
+        with self._journal.fence():
+            return _checked(await self._inner.add(batch, lines), Batch)
+
+    async def get(self, batch_id: str) -> Batch | None:
+        with self._journal.fence():
+            return _checked(await self._inner.get(batch_id), Batch, type(None))
+
+    async def lines(self, batch_id: str) -> bytes:
+        with self._journal.fence():
+            return _checked(await self._inner.lines(batch_id), bytes)
+
+    async def hold(self, holder: str, seconds: float) -> Sequence[Batch]:
+        with self._journal.fence():
+            return _all_checked(list(await self._inner.hold(holder, seconds)), Batch)
+
+    async def update(self, batch_id: str, changes: Mapping[str, Any]) -> Batch | None:
+        with self._journal.fence():
+            return _checked(await self._inner.update(batch_id, changes), Batch, type(None))
 
 
 def _checked(found: T, *kinds: Any) -> T:  # noqa: ANN401 - types, and unions of them

@@ -10,6 +10,8 @@ from msgspec.structs import replace
 from trio.lowlevel import checkpoint
 
 from ultra._support.checks import check_seconds
+from ultra.stores.batches_memory import MemoryBatches
+from ultra.stores.delivery_contract import DELIVERY_ORPHANED
 from ultra.stores.journal_changes import Changes
 from ultra.stores.journal_contract import Claim, Lease, LeaseLost, Renewal, Retention
 from ultra.stores.journal_encoding import (
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from ultra.messages.events import Event
     from ultra.messages.results import ModelResponse
+    from ultra.stores.delivery_contract import Delivery
     from ultra.stores.journal_contract import AnswerKey, Ending, RunRecord, RunState
 
 __all__ = ["MemoryJournal"]
@@ -49,6 +52,14 @@ class _Kept:
     def check(self, lease: Lease) -> None:
         if self.record.has_ended or (self.holder, self.number) != (lease.holder, lease.number):
             raise LeaseLost
+
+
+class _Waiting:
+    """A notice, and from when on it is due."""
+
+    def __init__(self, delivery: Delivery, now: float) -> None:
+        self.delivery = delivery
+        self.added = self.due = now
 
 
 class MemoryJournal:
@@ -77,6 +88,8 @@ class MemoryJournal:
         self._runs: dict[str, _Kept] = {}  # in the order of their acceptance
         self._by_key: dict[tuple[str | None, str], str] = {}
         self._changes = Changes()
+        self._deliveries: dict[str, _Waiting] = {}
+        self.batches = MemoryBatches(now)
 
     @property
     def lease_seconds(self) -> float:
@@ -238,6 +251,35 @@ class MemoryJournal:
             self._remove(record)
             removed += 1
         return removed
+
+    async def add_delivery(self, delivery: Delivery) -> None:
+        """Keep a notice; see `DeliveryJournal.add_delivery`."""
+        await checkpoint()
+        self._deliveries[delivery.id] = _Waiting(delivery, self._now())
+
+    async def take_deliveries(self, limit: int, hold: float) -> list[Delivery]:
+        """Return notices that are due; see `DeliveryJournal.take_deliveries`."""
+        await checkpoint()
+        now = self._now()
+        found: list[Delivery] = []
+        for name, waiting in list(self._deliveries.items()):
+            kept = self._runs.get(waiting.delivery.run_id)
+            if kept is None and waiting.added < now - DELIVERY_ORPHANED:
+                del self._deliveries[name]
+            if kept is None or not kept.record.has_ended or waiting.due > now or len(found) == limit:
+                continue
+            waiting.due = now + hold
+            found.append(waiting.delivery)
+        return found
+
+    async def settle_delivery(self, delivery_id: str, again_in: float | None = None) -> None:
+        """Drop a notice, or keep it for later; see `DeliveryJournal.settle_delivery`."""
+        await checkpoint()
+        if again_in is None:
+            self._deliveries.pop(delivery_id, None)
+        elif waiting := self._deliveries.get(delivery_id):
+            waiting.delivery = replace(waiting.delivery, attempts=waiting.delivery.attempts + 1)
+            waiting.due = self._now() + again_in
 
     async def aclose(self) -> None:
         """Do nothing: the runs stay, as long as this object does."""

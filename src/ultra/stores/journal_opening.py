@@ -35,6 +35,8 @@ def open_journal(
         ConfigError: the file is not a journal, or belongs to a newer version of Ultra.
         JournalUnavailable: the file cannot be opened.
     """
+    if isinstance(spec, FencedJournal):
+        return spec
     return FencedJournal(_opened(spec, retention, synchronous))
 
 

@@ -16,7 +16,9 @@ import trio
 
 from ultra._support.checks import check_seconds
 from ultra.errors import BadCall, ConfigError, JournalUnavailable
+from ultra.stores import journal_sqlite_deliveries as deliveries
 from ultra.stores import journal_sqlite_file as file
+from ultra.stores.batches_sqlite import SqliteBatches
 from ultra.stores.journal_changes import Changes
 from ultra.stores.journal_contract import Claim, LeaseLost, Retention
 from ultra.stores.journal_encoding import encode_answer, encode_event, encode_spec, encode_tags
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
     from ultra.messages.events import Event
     from ultra.messages.results import ModelResponse
+    from ultra.stores.delivery_contract import Delivery
     from ultra.stores.journal_contract import (
         AnswerKey,
         Ending,
@@ -106,6 +109,7 @@ class SqliteJournal:
         self._is_writing = False
         self._writer = _Connection(self._connect)
         self._reader = _Connection(self._connect)
+        self.batches = SqliteBatches(self._write, self._read, now)
         try:
             self._writer.use(lambda _: None)
         except (sqlite3.Error, OSError) as error:
@@ -206,6 +210,22 @@ class SqliteJournal:
             for run_id in removed:
                 self._changes.wake(run_id)
         return count
+
+    async def add_delivery(self, delivery: Delivery) -> None:
+        """Keep a notice; see `DeliveryJournal.add_delivery`."""
+        await self._write(deliveries.add_delivery, delivery, self._now())
+
+    async def take_deliveries(self, limit: int, hold: float) -> list[Delivery]:
+        """Return notices that are due; see `DeliveryJournal.take_deliveries`."""
+        now = self._now()
+        if not await self._read(deliveries.is_any_due, now):
+            return []
+        return await self._write(deliveries.take_deliveries, limit, now, hold)
+
+    async def settle_delivery(self, delivery_id: str, again_in: float | None = None) -> None:
+        """Drop a notice, or keep it for later; see `DeliveryJournal.settle_delivery`."""
+        due = None if again_in is None else self._now() + again_in
+        await self._write(deliveries.settle_delivery, delivery_id, due)
 
     async def aclose(self) -> None:
         """Close the file; a later use opens it again. A checkpoint; cancelled, it closes the file first."""

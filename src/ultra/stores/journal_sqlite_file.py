@@ -23,6 +23,7 @@ from ultra.stores.journal_encoding import (
     encode_spec,
     encode_tags,
 )
+from ultra.stores.journal_sqlite_deliveries import create_deliveries
 from ultra.stores.sqlite_connection import FileFormat
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ def _create_tables(connection: sqlite3.Connection) -> None:
         "CREATE TABLE answers (run INTEGER NOT NULL, key BLOB NOT NULL, answer BLOB NOT NULL,"
         " PRIMARY KEY (run, key)) WITHOUT ROWID"
     )
+    create_deliveries(connection)
 
 
 JOURNAL_FILE: Final = FileFormat("journal", int.from_bytes(b"Ulrj"), 1, _create_tables)

@@ -52,7 +52,10 @@ _BUILT_IN: Final = {
 
 _METHOD: Final = "'async def run(self, context)'"
 
-_NAMES: Final = {home: name for name, home in _BUILT_IN.items()}
+_UNLISTED: Final = {"one_model": "ultra.strategies.one_model:OneModel"}
+"""A name for what is none to choose: a run of one model has it, so that it can be submitted."""
+
+_NAMES: Final = {home: name for name, home in (_BUILT_IN | _UNLISTED).items()}
 """Names by ``module:Class``; those of entry points join when they are first used."""
 
 
@@ -142,7 +145,7 @@ def spec_of(strategy: Strategy) -> StrategySpec:
 
 
 def _named(name: str, options: dict[str, Any], more: str = "") -> Strategy:
-    home = _BUILT_IN.get(name)
+    home = _BUILT_IN.get(name) or _UNLISTED.get(name)
     if home is not None:
         module, _, attribute = home.partition(":")
         return _made(name, getattr(import_module(module), attribute), options)

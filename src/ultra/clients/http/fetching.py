@@ -1,30 +1,25 @@
 """Images and documents at an address, fetched for the APIs that take only bytes; only where that is allowed.
 
-An address may come from somebody who must not reach what this machine reaches: its own services, the network
-behind it, the metadata of a cloud. So each host is resolved here, each of its addresses is checked, and the
-connection goes to a checked address, not to the name, which could have another address by then (DNS
-rebinding). Proxies of the environment are not used, since they would resolve the name again.
+An address may come from somebody who must not reach what this machine reaches: see `public_hosts`.
 """
 
 from __future__ import annotations
 
-import socket
 from contextlib import suppress
-from functools import cache
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, Final, cast
 
 import trio
 from msgspec.structs import replace
 
+from ultra.clients.http.public_hosts import HostRefused, OutgoingRequest, is_public, send_checked
 from ultra.clients.wire.addresses import shown_url
 from ultra.errors import ModelError
 from ultra.messages.chat import FilePart, ImagePart
 from ultra.messages.media import LARGEST_IMAGE, document_type, image_type
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Sequence
+    from ipaddress import IPv4Address, IPv6Address
 
     import httpx
 
@@ -34,49 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["MediaFetcher", "addresses_in", "is_public", "with_bytes"]
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-
-_OWN: Final = tuple(
-    ip_network(network)
-    for network in (
-        "168.63.129.16/32",  # Azure's service for its machines
-        "192.0.0.0/24",  # protocols; Oracle's metadata
-        "192.88.99.0/24",  # relays from IPv6, abolished
-        "64:ff9b:1::/48",  # translation within a network
-        "100::/64",  # nowhere
-        "3fff::/20",  # examples
-        "5f00::/16",  # segments of routes
-        "fec0::/10",  # sites: private before fc00::/7 was
-    )
-)
-"""What looks public to `ipaddress`, in all of its versions or in some, and is not."""
-
-_ISATAP: Final = frozenset({0x0000_5EFE, 0x0200_5EFE})
-"""What stands before an address of IPv4 in the last half of one that tunnels to it."""
-
-_NAT64: Final = IPv6Network("64:ff9b::/96")
-
-
-def is_public(address: IPv4Address | IPv6Address) -> bool:
-    """Return whether anybody in the internet reaches `address`.
-
-    It is not private, loopback, link-local, multicast, reserved, or a service of a cloud for its machines. An
-    address of IPv6 that stands for one of IPv4 counts as that, too.
-    """
-    own = any(address in network for network in _OWN)
-    if not address.is_global or address.is_multicast or address.is_reserved or own:
-        return isinstance(address, IPv6Address) and address in _NAT64 and is_public(_last_half(address))
-    return not isinstance(address, IPv6Address) or all(map(is_public, _embedded(address)))
-
-
-def _embedded(address: IPv6Address) -> list[IPv4Address]:
-    found = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
-    if address in _NAT64 or int(address) >> 32 == 0 or int(address) >> 32 & 0xFFFF_FFFF in _ISATAP:
-        found.append(_last_half(address))
-    return [each for each in found if each is not None]
-
-
-def _last_half(address: IPv6Address) -> IPv4Address:
-    return IPv4Address(int(address) & 0xFFFF_FFFF)
 
 
 class MediaFetcher:
@@ -120,75 +72,28 @@ class MediaFetcher:
 
     async def _step(self, url: str) -> bytes | str:
         """Return what stands at `url`, or the address to which it redirects."""
-        import httpx  # noqa: PLC0415 - imported at the first call
-
+        headers = {
+            "accept": "*/*",
+            "accept-encoding": "identity",  # so that few bytes never become many
+            "connection": "close",
+        }
+        request = OutgoingRequest("GET", url, headers, self._timeout)
         try:
-            parsed = httpx.URL(url)
-            host, port = parsed.raw_host.decode("ascii"), parsed.port
-        except (httpx.InvalidURL, ValueError):
-            raise _refused(url, "it is no address") from None
-        if parsed.scheme not in {"http", "https"} or not host:
-            raise _refused(url, "only http and https are allowed")
-        addresses = await self._resolved(url, host, port or (443 if parsed.scheme == "https" else 80))
-        context = await trio.to_thread.run_sync(_certificates, abandon_on_cancel=True)
-        failure: ModelError | None = None
-        # A transport of its own: it honours no proxy, follows no redirect, and adds no credentials.
-        async with httpx.AsyncHTTPTransport(verify=context, trust_env=False) as transport:
-            for address in addresses:
-                try:
-                    response = await transport.handle_async_request(self._request(parsed, host, address))
-                except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-                    failure = _refused(url, f"cannot connect: {str(error) or type(error).__name__}")
-                    continue
-                except (httpx.HTTPError, OSError) as error:
-                    raise _refused(url, f"the connection broke: {error}") from None
-                try:
-                    return await self._read(url, parsed, response)
-                finally:
-                    await response.aclose()
-        raise failure or _refused(url, "the host has no address")
+            async with send_checked(request, allows=self._allows) as response:
+                return await self._read(url, response)
+        except HostRefused as error:
+            raise _refused(url, str(error)) from None
 
-    async def _resolved(self, url: str, host: str, port: int) -> list[str]:
-        """Return the addresses of `host`, each of which may be asked."""
-        try:
-            found = await trio.socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
-            raise _refused(url, f"the host is not known: {error}") from None
-        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
-        for address in addresses:
-            checked = ip_address(address.partition("%")[0])
-            if not (is_public(checked) or (self._allow_loopback and checked.is_loopback)):
-                raise _refused(url, "its host is not in the public internet")
-        return addresses
+    def _allows(self, address: IPv4Address | IPv6Address) -> bool:
+        return is_public(address) or (self._allow_loopback and address.is_loopback)
 
-    def _request(self, url: httpx.URL, host: str, address: str) -> httpx.Request:
-        import httpx  # noqa: PLC0415 - loaded already
-
-        seconds = self._timeout
-        return httpx.Request(
-            "GET",
-            url.copy_with(host=address, fragment=None, username="", password=""),
-            headers={
-                "host": url.netloc.decode("ascii"),
-                "accept": "*/*",
-                "accept-encoding": "identity",  # so that few bytes never become many
-                "user-agent": "ultra-llm",
-                "connection": "close",
-            },
-            # The certificate must be that of the name, though the connection goes to the address.
-            extensions={
-                "sni_hostname": host.strip("[]"),
-                "timeout": dict.fromkeys(("connect", "read", "write", "pool"), seconds),
-            },
-        )
-
-    async def _read(self, url: str, parsed: httpx.URL, response: httpx.Response) -> bytes | str:
+    async def _read(self, url: str, response: httpx.Response) -> bytes | str:
         import httpx  # noqa: PLC0415 - loaded already
 
         status, headers = response.status_code, response.headers
         if status in _REDIRECTS and "location" in headers:
             try:
-                return str(parsed.join(headers["location"]))
+                return str(httpx.URL(url).join(headers["location"]))
             except (httpx.InvalidURL, ValueError):
                 raise _refused(url, "it redirects to what is no address") from None
         if status != httpx.codes.OK:
@@ -294,10 +199,3 @@ def _refused(url: str, reason: str) -> ModelError:
     return ModelError(
         f"{shown_url(url)[:200]!r} cannot be fetched: {reason}; give the bytes instead", kind="bad_request"
     )
-
-
-@cache
-def _certificates() -> ssl.SSLContext:
-    import httpx  # noqa: PLC0415 - in a thread: it takes tens of milliseconds
-
-    return httpx.create_ssl_context()

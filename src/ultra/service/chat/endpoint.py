@@ -11,16 +11,18 @@ from ultra.service.exchange import Exchange
 
 if TYPE_CHECKING:
     from ultra.messages.results import ModelResponse, OrchestrationResult
+    from ultra.service.access import Caller
+    from ultra.service.core import Service
     from ultra.service.http import Request
     from ultra.service.shared_run import SharedRun
-    from ultra.service.targets import Targets
 
 __all__ = ["CHAT"]
 
 
 class _Chat(Exchange[ChatRun]):
-    def read(self, request: Request, targets: Targets, *, max_nesting: int) -> ChatRun:
-        return read_chat(read_json(request, ChatRequest, max_nesting=max_nesting), targets)
+    async def read(self, service: Service, request: Request, caller: Caller) -> ChatRun:
+        body = read_json(request, ChatRequest, max_nesting=service.settings.max_nesting)
+        return read_chat(body, service.targets_for(caller))
 
     def whole(
         self, asked: ChatRun, run: SharedRun, result: OrchestrationResult, answer: ModelResponse

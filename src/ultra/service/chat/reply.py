@@ -58,7 +58,7 @@ def completion(chat: ChatRun, run: SharedRun, result: OrchestrationResult, answe
         "system_fingerprint": None,
     }
     if chat.extension is not None:
-        body["ultra"] = summary(result, chat.extension.fields, chat.target.strategy)
+        body["ultra"] = summary(result, chat.extension.fields, single=chat.is_single)
     return _encode(body)
 
 
@@ -97,7 +97,7 @@ class Chunks(Writer):
         if refusal is not None:
             events.append(self._chunk({"refusal": refusal}))
         if self._chat.extension is not None:
-            told = summary(result, self._chat.extension.fields, self._chat.target.strategy)
+            told = summary(result, self._chat.extension.fields, single=self._chat.is_single)
             events.append(self._chunk({}, ultra=told))
         events.append(self._chunk({}, finish=_finish(answer)))
         if self._chat.includes_usage:

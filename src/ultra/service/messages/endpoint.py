@@ -11,16 +11,18 @@ from ultra.service.messages.request import MessageRequest, MessageRun, read_mess
 
 if TYPE_CHECKING:
     from ultra.messages.results import ModelResponse, OrchestrationResult
+    from ultra.service.access import Caller
+    from ultra.service.core import Service
     from ultra.service.http import Request
     from ultra.service.shared_run import SharedRun
-    from ultra.service.targets import Targets
 
 __all__ = ["MESSAGES"]
 
 
 class _Messages(Exchange[MessageRun]):
-    def read(self, request: Request, targets: Targets, *, max_nesting: int) -> MessageRun:
-        return read_message(read_json(request, MessageRequest, max_nesting=max_nesting), targets)
+    async def read(self, service: Service, request: Request, caller: Caller) -> MessageRun:
+        body = read_json(request, MessageRequest, max_nesting=service.settings.max_nesting)
+        return read_message(body, service.targets_for(caller))
 
     def whole(
         self, asked: MessageRun, run: SharedRun, result: OrchestrationResult, answer: ModelResponse

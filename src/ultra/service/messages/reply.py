@@ -190,7 +190,7 @@ def _stop_details(run: SharedRun) -> dict[str, Any]:
 def _extension(asked: MessageRun, result: OrchestrationResult) -> dict[str, Any]:
     if asked.extension is None:
         return {}
-    return {"ultra": summary(result, asked.extension.fields, asked.target.strategy)}
+    return {"ultra": summary(result, asked.extension.fields, single=asked.is_single)}
 
 
 _NO_USAGE: Final = {

@@ -9,12 +9,18 @@ import msgspec
 
 from ultra.messages.events import Chunk, ModelResponded, RunCompleted, RunFailed
 from ultra.service.bodies import read_json
-from ultra.service.http import EVENT_STREAM, JSON, Reply
+from ultra.service.http import EVENT_STREAM, JSON, Reply, json_reply
+from ultra.service.kept_run import Keeping
+from ultra.service.kept_runs import check_keeps, find_run
 from ultra.service.ledger import Ledger
-from ultra.service.native.events import as_lines, as_sse, cleaned_result, without_words
+from ultra.service.native.events import LINES, as_lines, as_sse, cleaned_result, without_words
+from ultra.service.native.kept import stream_of_events
+from ultra.service.native.record import native_tags, run_object
 from ultra.service.native.request import NativeRequest, arguments_of
-from ultra.service.problems import problem_of
+from ultra.service.problems import Problem, problem_of
+from ultra.service.runs import key_of
 from ultra.service.shared_run import SharedRun
+from ultra.service.webhooks.asking import webhook_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -25,8 +31,6 @@ if TYPE_CHECKING:
     from ultra.service.core import Service
     from ultra.service.http import Request
     from ultra.service.metering import MeteredStream
-    from ultra.service.problems import Problem
-
 __all__ = ["answer_run"]
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -40,12 +44,16 @@ async def answer_run(service: Service, request: Request, caller: Caller, held: A
     """
     body = read_json(request, NativeRequest, max_nesting=service.settings.max_nesting)
     arguments = arguments_of(body, service.targets_for(caller))
+    keeping = _keeping(service, body, request)
+    if body.background:
+        stream = service.stream_of(body.prompt, arguments, caller, keeping)
+        return await _in_background(service, stream, body, request, caller)
     if body.stream:
-        stream = service.stream_of(body.prompt, arguments, caller)
+        stream = service.stream_of(body.prompt, arguments, caller, keeping)
         return await _streamed(service, stream, held, in_lines=_wants_lines(body, request))
 
     def make() -> SharedRun:
-        return SharedRun(service.stream_of(body.prompt, arguments, caller))
+        return SharedRun(service.stream_of(body.prompt, arguments, caller, keeping))
 
     follower = held.enter_context(service.runs.joined(caller.name, request, make))
     await follower.run.end()
@@ -54,6 +62,38 @@ async def answer_run(service: Service, request: Request, caller: Caller, held: A
     assert follower.run.result is not None  # noqa: S101 - it has ended, and has no problem
     headers = {"content-type": JSON, "x-ultra-run-id": follower.run.run_id}
     return Reply(headers=headers, body=_encode(cleaned_result(follower.run.result)))
+
+
+def _keeping(service: Service, body: NativeRequest, request: Request) -> Keeping | None:
+    """Return how the run is kept; None: it is not. Raises `Problem` where it cannot be, and must."""
+    if body.webhook is not None and not body.background:
+        raise Problem.bad_request("webhook: it is for runs in the background", param="webhook")
+    if not (body.background or body.store):
+        return None
+    if body.background and body.store is False:
+        text = "background: a run in the background is kept; leave store out, or let it be true"
+        raise Problem.bad_request(text, param="store")
+    check_keeps(service, "background" if body.background else "store")
+    tags = native_tags(body.model if body.ensemble is None else body.ensemble, body.metadata)
+    if not body.background:
+        return Keeping(tags=tags, must=True)
+    return Keeping(
+        tags=tags,
+        must=True,
+        goes_on=True,
+        idempotency_key=key_of(request),
+        notify=webhook_of(service, body.webhook),
+    )
+
+
+async def _in_background(
+    service: Service, stream: MeteredStream, body: NativeRequest, request: Request, caller: Caller
+) -> Reply:
+    run_id = await service.begin(stream, request.place)
+    run = await find_run(service, caller, run_id)
+    if body.stream:
+        return stream_of_events(service, run, in_lines=_wants_lines(body, request))
+    return json_reply(run_object(run), headers={"x-ultra-run-id": run_id})
 
 
 def _wants_lines(body: NativeRequest, request: Request) -> bool:
@@ -83,7 +123,7 @@ async def _streamed(
         raise events.problem
     headers = {**EVENT_STREAM, "x-ultra-run-id": stream.run_id}
     if in_lines:
-        headers["content-type"] = "application/jsonl; charset=utf-8"
+        headers["content-type"] = LINES
     return Reply(headers=headers, body=events.encoded(service.settings.keepalive_interval))
 
 

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from ultra.messages.results import ModelFailure, OrchestrationResult
     from ultra.service.problems import Problem
 
-__all__ = ["as_lines", "as_sse", "cleaned_result", "without_words"]
+__all__ = ["LINES", "as_lines", "as_sse", "cleaned_result", "without_words"]
+
+LINES: Final = "application/jsonl; charset=utf-8"
+"""The type of events as lines of JSON."""
 
 _JUDGE: Final = " gave no scores: "
 

@@ -35,7 +35,10 @@ class NativeRequest(Struct, forbid_unknown_fields=True):
 
     `ensemble` names an ensemble, whose settings the others replace. `model` names one, or a model that
     answers alone, as in the other protocols. `stream`: the events of the run are sent,
-    as `format` says; else the result alone. The other fields are arguments of `process_responses`.
+    as `format` says; else the result alone. `store`: the run is kept in the journal. `background`: it is, and
+    goes on by itself; the reply is the run as it is then, or with `stream` its events. `metadata` is kept
+    with it. `webhook`: the address that is told of the end of a run in the background. The other fields are
+    arguments of `process_responses`.
     """
 
     prompt: str | list[dict[str, Any]]
@@ -59,6 +62,10 @@ class NativeRequest(Struct, forbid_unknown_fields=True):
     output: dict[str, Any] | None = None
     stream: bool = False
     format: Literal["sse", "jsonl"] | None = None
+    background: bool = False
+    store: bool | None = None
+    metadata: dict[str, str] | None = None
+    webhook: str | None = None
 
 
 _FORBIDDEN: Final = ("extra_headers", "extra_body")

@@ -1,59 +1,80 @@
-"""`POST /v1/responses`: OpenAI's responses as an exchange."""
+"""`POST /v1/responses`: OpenAI's responses as an exchange, and in the background."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from ultra.service.bodies import read_json
-from ultra.service.exchange import Exchange
+from ultra.service.exchange import Exchange, carried_out
+from ultra.service.kept_run import Keeping
+from ultra.service.kept_runs import check_keeps
+from ultra.service.responses.conversation import RESPONSE, find_response, messages_before
 from ultra.service.responses.events import ResponseEvents
-from ultra.service.responses.items import (
-    call_item,
-    ended,
-    message_item,
-    message_parts,
-    panel_item,
-    reasoning_item,
-    status_of,
-)
+from ultra.service.responses.items import ended, whole_output
+from ultra.service.responses.kept import response_reply, stream_of_response
 from ultra.service.responses.request import ResponseRequest, ResponseRun, read_response
+from ultra.service.responses.shape import tags_of
+from ultra.service.runs import key_of
+from ultra.service.webhooks.asking import webhook_of
 
 if TYPE_CHECKING:
+    from contextlib import AsyncExitStack
+
+    from ultra.messages.chat import ChatMessage
     from ultra.messages.results import ModelResponse, OrchestrationResult
-    from ultra.service.http import Request
+    from ultra.service.access import Caller
+    from ultra.service.core import Service
+    from ultra.service.http import Reply, Request
     from ultra.service.shared_run import SharedRun
-    from ultra.service.targets import Targets
 
-__all__ = ["RESPONSES", "whole_response"]
-
-
-def whole_response(
-    asked: ResponseRun, run: SharedRun, result: OrchestrationResult, answer: ModelResponse
-) -> dict[str, Any]:
-    """Return the response of a run that has given an answer."""
-    output = [reasoning_item(asked, run, *each) for each in enumerate(answer.reasoning_parts)]
-    if answer.content or not answer.tool_calls:
-        output.append(message_item(run, status_of(answer, run), *message_parts(answer, run)))
-    output += [call_item(run, *each) for each in enumerate(answer.tool_calls)]
-    panel = panel_item(asked, run, result)
-    if panel is not None:
-        output.append(panel)
-    return ended(asked, run, result, answer, output)
+__all__ = ["answer_response"]
 
 
 class _Responses(Exchange[ResponseRun]):
-    def read(self, request: Request, targets: Targets, *, max_nesting: int) -> ResponseRun:
-        return read_response(read_json(request, ResponseRequest, max_nesting=max_nesting), targets)
+    async def read(self, service: Service, request: Request, caller: Caller) -> ResponseRun:
+        body = read_json(request, ResponseRequest, max_nesting=service.settings.max_nesting)
+        if body.background:
+            check_keeps(service, "background")
+        before: tuple[ChatMessage, ...] = ()
+        if body.previous_response_id is not None:
+            before = await messages_before(service, caller, body.previous_response_id)
+        return read_response(body, service.targets_for(caller), before)
 
     def whole(
         self, asked: ResponseRun, run: SharedRun, result: OrchestrationResult, answer: ModelResponse
     ) -> bytes:
-        return msgspec.json.encode(whole_response(asked, run, result, answer))
+        output = whole_output(asked.shape, run, result, answer)
+        return msgspec.json.encode(ended(asked.shape, run, result, answer, output))
 
     def writer(self, asked: ResponseRun, run: SharedRun) -> ResponseEvents:
-        return ResponseEvents(asked, run)
+        return ResponseEvents(asked.shape, run)
 
 
-RESPONSES: Final = _Responses()
+_RESPONSES: Final = _Responses()
+
+
+async def answer_response(service: Service, request: Request, caller: Caller, held: AsyncExitStack) -> Reply:
+    """Answer a request for a response; in the background, with what it is at that moment.
+
+    Raises:
+        Problem: the request is wrong, or the run failed before anything was sent.
+        JournalUnavailable: the response cannot be stored; nothing was asked.
+    """
+    asked = await _RESPONSES.read(service, request, caller)
+    if not asked.shape.background:
+        return await carried_out(_RESPONSES, asked, service, request, caller=caller, held=held)
+    keeping = Keeping(
+        tags=tags_of(asked.shape),
+        must=True,
+        goes_on=True,
+        idempotency_key=key_of(request),
+        notify=webhook_of(service),
+    )
+    stream = service.stream_of(asked.messages, asked.arguments, caller, keeping)
+    run_id = await service.begin(stream, request.place)
+    run, shape = await find_response(service, caller, f"{RESPONSE}{run_id}")
+    if asked.streams:
+        return stream_of_response(service, run, shape)
+    return await response_reply(service, run, shape)

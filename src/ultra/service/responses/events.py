@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ultra.service.event_stream import comment, named_event
 from ultra.service.exchange import Writer
@@ -11,6 +11,7 @@ from ultra.service.responses.items import (
     call_item,
     ended,
     failed,
+    message_id,
     message_item,
     panel_item,
     reasoning_item,
@@ -27,30 +28,48 @@ if TYPE_CHECKING:
     from ultra.messages.chat import ReasoningPart, ToolCall
     from ultra.messages.results import ModelResponse, OrchestrationResult
     from ultra.service.problems import Problem
-    from ultra.service.responses.request import ResponseRun
-    from ultra.service.shared_run import SharedRun
+    from ultra.service.responses.shape import ResponseShape, RunOfResponse
 
 __all__ = ["ResponseEvents"]
 
 
 class ResponseEvents(Writer):
-    """Writes the events of one stream. `output` are the items that have ended."""
+    """Writes the events of one stream. Those up to the number `after` are made, and not sent.
 
-    def __init__(self, asked: ResponseRun, run: SharedRun) -> None:
+    Attributes:
+        output: the items that have ended.
+        renewals: how often the text was begun anew.
+    """
+
+    def __init__(self, shape: ResponseShape, run: RunOfResponse, *, after: int = -1) -> None:
         self.output: list[dict[str, Any]] = []
-        self._asked = asked
+        self.renewals = 0
+        self._shape = shape
         self._run = run
+        self._after = after
         self._numbers = 0
-        self._said: list[str] = []
+        self._items = 0
+        self._text: list[str] = []
         self._is_in_message = False
         self._is_in_text = False
 
     def begin(self) -> bytes:
         """Return the two events with which every response begins."""
-        response = response_object(self._asked, self._run)
+        response = response_object(self._shape, self._run)
         return self._event("response.created", response=response) + self._event(
             "response.in_progress", response=response
         )
+
+    def queue(self) -> bytes:
+        """Return the two events with which a response in the background begins."""
+        response = response_object(self._shape, self._run, status="queued")
+        return self._event("response.created", response=response) + self._event(
+            "response.queued", response=response
+        )
+
+    def start(self) -> bytes:
+        """Return what tells that a response in the background is under way."""
+        return self._event("response.in_progress", response=response_object(self._shape, self._run))
 
     def alive(self, progress: str, keepalive: KeepAlive) -> bytes:  # noqa: ARG002 - it has one form
         """Return a comment: strict clients take no events but those of the protocol."""
@@ -59,74 +78,101 @@ class ResponseEvents(Writer):
     def text(self, text: str) -> bytes:
         """Return a piece of the text, ahead of which its message begins if it is the first."""
         begun = b"" if self._is_in_message else self._begin_message() + self._begin_text()
-        self._said.append(text)
+        self._text.append(text)
         return begun + self._part_event(0, "response.output_text.delta", delta=text, logprobs=[])
 
-    def end(self, result: OrchestrationResult, answer: ModelResponse) -> Iterator[bytes]:
-        """Yield the end of the text, what the writer thought, calls of tools, and the whole response."""
+    def renew(self) -> bytes:
+        """Return the end of a text that is void, since another one is written: a message that is cut.
+
+        It is no part of the whole response.
+        """
+        ended = self._end_message("incomplete", None, is_void=True)
+        self._text = []
+        self.renewals += 1
+        return ended
+
+    def end(
+        self, result: OrchestrationResult, answer: ModelResponse, *, at: float | None = None
+    ) -> Iterator[bytes]:
+        """Yield the end of the text, what the writer thought, calls of tools, and the whole response.
+
+        `at`: when the run ended, in seconds of Unix time; None: now.
+        """
+        words = words_of_refusal(self._run)
         said_all = self._is_in_message
         if said_all:
-            yield self._end_message(answer)
+            yield self._end_message(status_of(answer, self._run), words)
         # A whole response has the reasoning first; here it is known once the text has been sent.
         for number, part in enumerate(answer.reasoning_parts):
             yield from self._reasoning(number, part)
         if not said_all and not answer.tool_calls:  # nothing was said; clients look for a message yet
             yield self._begin_message()
-            if words_of_refusal(self._run) is None:
+            if words is None:
                 yield self._begin_text()
-            yield self._end_message(answer)
+            yield self._end_message(status_of(answer, self._run), words)
         for number, call in enumerate(answer.tool_calls):
             yield from self._call(number, call)
-        panel = panel_item(self._asked, self._run, result)
+        panel = panel_item(self._shape, self._run, result)
         if panel is not None:
             yield self._added({**panel, "status": "in_progress"})
             yield self._done(panel)
-        response = ended(self._asked, self._run, result, answer, self.output)
+        response = ended(self._shape, self._run, result, answer, self.output, at=at)
         yield self._event(f"response.{response['status']}", response=response)
 
     def failure(self, problem: Problem) -> bytes:
         """Return the error, as an event which clients raise, and the failed response."""
-        output = list(self.output)
-        if self._is_in_message:
-            output.append(message_item(self._run, "incomplete", text_part("".join(self._said))))
-        response = failed(self._asked, self._run, problem, output)
+        response = failed(self._shape, self._run, problem, self._output_so_far())
         told = problem.as_openai()["error"]
         return self._event(
             "error", code=told["code"], message=told["message"], param=told["param"], error=told
         ) + self._event("response.failed", response=response)
 
+    def cancelled(self) -> bytes:
+        """Return the end of a response that was cancelled, for which the protocol has no event of its own."""
+        response = response_object(self._shape, self._run, status="cancelled", output=self._output_so_far())
+        return self._event("response.failed", response=response)
+
+    def _output_so_far(self) -> list[dict[str, Any]]:
+        output = list(self.output)
+        if self._is_in_message:
+            text = text_part("".join(self._text))
+            output.append(message_item(self._run, "incomplete", text, number=self.renewals))
+        return output
+
     # --- items -------------------------------------------------------------------------------------------
 
     def _begin_message(self) -> bytes:
         self._is_in_message = True
-        return self._added(message_item(self._run, "in_progress"))
+        return self._added(message_item(self._run, "in_progress", number=self.renewals))
 
     def _begin_text(self) -> bytes:
         self._is_in_text = True
         return self._part_event(0, "response.content_part.added", part=text_part(""))
 
-    def _end_message(self, answer: ModelResponse) -> bytes:
-        self._is_in_message = False
+    def _end_message(
+        self, status: Literal["completed", "incomplete"], refusal: str | None, *, is_void: bool = False
+    ) -> bytes:
         parts: list[dict[str, Any]] = []
         events = b""
         if self._is_in_text:
-            text = "".join(self._said)
+            text = "".join(self._text)
             parts.append(text_part(text))
             events += self._part_event(0, "response.output_text.done", text=text, logprobs=[])
             events += self._part_event(0, "response.content_part.done", part=parts[0])
-        words = words_of_refusal(self._run)
-        if words is not None:
+        if refusal is not None:
             number = len(parts)
-            parts.append(refusal_part(words))
+            parts.append(refusal_part(refusal))
             events += self._part_event(number, "response.content_part.added", part=refusal_part(""))
-            events += self._part_event(number, "response.refusal.delta", delta=words)
-            events += self._part_event(number, "response.refusal.done", refusal=words)
+            events += self._part_event(number, "response.refusal.delta", delta=refusal)
+            events += self._part_event(number, "response.refusal.done", refusal=refusal)
             events += self._part_event(number, "response.content_part.done", part=parts[-1])
-        return events + self._done(message_item(self._run, status_of(answer, self._run), *parts))
+        self._is_in_message = self._is_in_text = False
+        item = message_item(self._run, status, *parts, number=self.renewals)
+        return events + self._done(item, is_void=is_void)
 
     def _reasoning(self, number: int, part: ReasoningPart) -> Iterator[bytes]:
-        item = reasoning_item(self._asked, self._run, number, part)
-        at = {"item_id": item["id"], "output_index": len(self.output), "summary_index": 0}
+        item = reasoning_item(self._shape, self._run, number, part)
+        at = {"item_id": item["id"], "output_index": self._items, "summary_index": 0}
         yield self._added({**item, "summary": []})
         for each in item["summary"]:
             yield self._event("response.reasoning_summary_part.added", **at, part={**each, "text": ""})
@@ -137,7 +183,7 @@ class ResponseEvents(Writer):
 
     def _call(self, number: int, call: ToolCall) -> Iterator[bytes]:
         item = call_item(self._run, number, call)
-        at = {"item_id": item["id"], "output_index": len(self.output)}
+        at = {"item_id": item["id"], "output_index": self._items}
         yield self._added({**item, "status": "in_progress", "arguments": ""})
         yield self._event("response.function_call_arguments.delta", **at, delta=call.arguments)
         yield self._event(
@@ -148,16 +194,20 @@ class ResponseEvents(Writer):
     # --- events ------------------------------------------------------------------------------------------
 
     def _added(self, item: dict[str, Any]) -> bytes:
-        return self._event("response.output_item.added", output_index=len(self.output), item=item)
+        return self._event("response.output_item.added", output_index=self._items, item=item)
 
-    def _done(self, item: dict[str, Any]) -> bytes:
-        self.output.append(item)
-        return self._event("response.output_item.done", output_index=len(self.output) - 1, item=item)
+    def _done(self, item: dict[str, Any], *, is_void: bool = False) -> bytes:
+        if not is_void:
+            self.output.append(item)
+        self._items += 1
+        return self._event("response.output_item.done", output_index=self._items - 1, item=item)
 
     def _part_event(self, number: int, kind: str, **fields: object) -> bytes:
-        at = {"item_id": f"msg_{self._run.run_id}", "output_index": len(self.output), "content_index": number}
-        return self._event(kind, **at, **fields)
+        item_id = message_id(self._run, self.renewals)
+        return self._event(kind, item_id=item_id, output_index=self._items, content_index=number, **fields)
 
     def _event(self, kind: str, **fields: object) -> bytes:
         number, self._numbers = self._numbers, self._numbers + 1
+        if number <= self._after:
+            return b""
         return named_event(kind, {"type": kind, "sequence_number": number, **fields})

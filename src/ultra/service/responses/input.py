@@ -51,12 +51,17 @@ class _Messages:
     """The messages that the items come to; what an assistant says, thinks and calls in a row is one."""
 
     def __init__(self, instructions: str | None) -> None:
-        self.given: list[dict[str, Any]] = []
+        self.given: list[ChatMessage | dict[str, Any]] = []
         self.places: list[str] = []
         self._turn: dict[str, Any] | None = None
         self._thoughts: list[dict[str, Any]] = []
         if instructions:
             self._add({"role": "system", "content": instructions}, "instructions")
+
+    def go_on_with(self, messages: Sequence[ChatMessage]) -> None:
+        """Add the conversation of an earlier response."""
+        self.given += messages
+        self.places += ["previous_response_id"] * len(messages)
 
     def take(self, item: dict[str, Any], place: str) -> None:
         """Add an item. Raises `Problem`."""
@@ -132,13 +137,16 @@ class _Messages:
         self._turn, self._thoughts = None, []
 
 
-def read_input(given: str | Sequence[dict[str, Any]], instructions: str | None) -> tuple[ChatMessage, ...]:
-    """Return the conversation that `input` and `instructions` of a request are.
+def read_input(
+    given: str | Sequence[dict[str, Any]], instructions: str | None, before: Sequence[ChatMessage] = ()
+) -> tuple[ChatMessage, ...]:
+    """Return the conversation that `input` and `instructions` of a request are, behind what is `before`.
 
     Raises:
         Problem: an item is not allowed, or they are no conversation that a model can go on with.
     """
     messages = _Messages(instructions)
+    messages.go_on_with(before)
     if isinstance(given, str):
         messages.take({"role": "user", "content": given}, "input")
     for index, item in enumerate(() if isinstance(given, str) else given):

@@ -14,62 +14,71 @@ if TYPE_CHECKING:
     from ultra.messages.chat import ReasoningPart, ToolCall
     from ultra.messages.results import ModelResponse, OrchestrationResult, Usage
     from ultra.service.problems import Problem
-    from ultra.service.responses.request import ResponseRun
-    from ultra.service.shared_run import SharedRun
+    from ultra.service.responses.shape import ResponseShape, RunOfResponse
 
 __all__ = [
     "call_item",
     "ended",
     "failed",
+    "message_id",
     "message_item",
     "message_parts",
     "panel_item",
     "reasoning_item",
+    "refusal_part",
     "response_object",
+    "status_of",
+    "text_part",
+    "whole_output",
 ]
-__all__ += ["refusal_part", "status_of", "text_part"]
 
 Status = Literal["in_progress", "completed", "incomplete"]
 
 
-def response_object(asked: ResponseRun, run: SharedRun, **changed: Any) -> dict[str, Any]:  # noqa: ANN401
+def response_object(shape: ResponseShape, run: RunOfResponse, **changed: Any) -> dict[str, Any]:  # noqa: ANN401
     """Return the response of a run under way, with the fields that have `changed`."""
     return {
         "id": f"resp_{run.run_id}",
         "object": "response",
         "created_at": run.created,
         "status": "in_progress",
-        "background": False,
+        "background": shape.background,
         "completed_at": None,
         "error": None,
         "incomplete_details": None,
-        "model": asked.model,
+        "model": shape.model,
         "output": [],
         "usage": None,
-        **asked.echo,
+        **shape.echo,
+        "store": run.is_kept,
         **changed,
     }
 
 
 def ended(
-    asked: ResponseRun,
-    run: SharedRun,
+    shape: ResponseShape,
+    run: RunOfResponse,
     result: OrchestrationResult,
     answer: ModelResponse,
     output: list[dict[str, Any]],
+    *,
+    at: float | None = None,
 ) -> dict[str, Any]:
-    """Return the response of a run that has given an answer, which may have been cut."""
+    """Return the response of a run that has given an answer, which may have been cut.
+
+    `at`: when it ended, in seconds of Unix time; None: now.
+    """
     status = status_of(answer, run)
     stopped = answer.finish_reason in {"content_filter", "refusal"}
     reason = "content_filter" if stopped else "max_output_tokens"
     more: dict[str, Any] = {}
-    if asked.extension is not None:
-        more["ultra"] = summary(result, asked.extension.fields, asked.target.strategy)
+    if shape.fields is not None:
+        more["ultra"] = summary(result, shape.fields, single=shape.is_single)
     return response_object(
-        asked,
+        shape,
         run,
         status=status,
-        completed_at=int(time.time()) if status == "completed" else None,
+        completed_at=int(time.time() if at is None else at) if status == "completed" else None,
         incomplete_details=None if status == "completed" else {"reason": reason},
         output=output,
         usage=_usage(total_usage(result)),
@@ -78,16 +87,16 @@ def ended(
 
 
 def failed(
-    asked: ResponseRun, run: SharedRun, problem: Problem, output: list[dict[str, Any]]
+    shape: ResponseShape, run: RunOfResponse, problem: Problem, output: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """Return the response of a run that has failed, with what had been said."""
     error: dict[str, Any] = {"code": problem.code or problem.type, "message": problem.message}
     if problem.details:
         error["ultra"] = problem.details
-    return response_object(asked, run, status="failed", error=error, output=output)
+    return response_object(shape, run, status="failed", error=error, output=output)
 
 
-def status_of(answer: ModelResponse, run: SharedRun) -> Literal["completed", "incomplete"]:
+def status_of(answer: ModelResponse, run: RunOfResponse) -> Literal["completed", "incomplete"]:
     """Return whether an answer is whole; a refusal of the model's, in words, is."""
     if answer.finish_reason == "refusal" and words_of_refusal(run) is not None:
         return "completed"
@@ -104,7 +113,7 @@ def refusal_part(words: str) -> dict[str, Any]:
     return {"type": "refusal", "refusal": words}
 
 
-def message_parts(answer: ModelResponse, run: SharedRun) -> list[dict[str, Any]]:
+def message_parts(answer: ModelResponse, run: RunOfResponse) -> list[dict[str, Any]]:
     """Return the parts of the message: its text, and the words by which it is refused."""
     words = words_of_refusal(run)
     if words is None:
@@ -112,13 +121,20 @@ def message_parts(answer: ModelResponse, run: SharedRun) -> list[dict[str, Any]]
     return [*([text_part(answer.content)] if answer.content else ()), refusal_part(words)]
 
 
-def message_item(run: SharedRun, status: Status, *parts: dict[str, Any]) -> dict[str, Any]:
-    """Return the item of what is said."""
-    item = {"id": f"msg_{run.run_id}", "type": "message", "status": status, "role": "assistant"}
+def message_id(run: RunOfResponse, number: int = 0) -> str:
+    """Return the id of what is said; `number`: how often it was begun anew."""
+    return f"msg_{run.run_id}_{number}" if number else f"msg_{run.run_id}"
+
+
+def message_item(
+    run: RunOfResponse, status: Status, *parts: dict[str, Any], number: int = 0
+) -> dict[str, Any]:
+    """Return the item of what is said; `number`: how often it was begun anew."""
+    item = {"id": message_id(run, number), "type": "message", "status": status, "role": "assistant"}
     return {**item, "content": list(parts)}
 
 
-def call_item(run: SharedRun, number: int, call: ToolCall) -> dict[str, Any]:
+def call_item(run: RunOfResponse, number: int, call: ToolCall) -> dict[str, Any]:
     """Return the item of the call of a tool."""
     return {
         "id": f"fc_{run.run_id}_{number}",
@@ -130,22 +146,46 @@ def call_item(run: SharedRun, number: int, call: ToolCall) -> dict[str, Any]:
     }
 
 
-def reasoning_item(asked: ResponseRun, run: SharedRun, number: int, part: ReasoningPart) -> dict[str, Any]:
+def reasoning_item(
+    shape: ResponseShape, run: RunOfResponse, number: int, part: ReasoningPart
+) -> dict[str, Any]:
     """Return the item of what the writer thought."""
     summaries = [{"type": "summary_text", "text": part.text}] if part.text else []
     item = {"id": f"rs_{run.run_id}_{number}", "type": "reasoning", "summary": summaries}
-    return {**item, "encrypted_content": sealed(part)} if asked.includes_encrypted else item
+    return {**item, "encrypted_content": sealed(part)} if shape.includes_encrypted else item
 
 
-def panel_item(asked: ResponseRun, run: SharedRun, result: OrchestrationResult) -> dict[str, Any] | None:
+def panel_item(
+    shape: ResponseShape, run: RunOfResponse, result: OrchestrationResult
+) -> dict[str, Any] | None:
     """Return the item that tells of the panel, for those who ask for it."""
-    if asked.extension is None or "panel" not in asked.extension.fields.expose:
+    if shape.fields is None or "panel" not in shape.fields.expose:
         return None
-    told = summary(result, asked.extension.fields, asked.target.strategy)
+    told = summary(result, shape.fields, single=shape.is_single)
     about: dict[str, Any] = {
         name: told[name] for name in ("responses", "failed_models", "analysis") if name in told
     }
     return {"id": f"panel_{run.run_id}", "type": "ultra:panel", "status": "completed", **about}
+
+
+def whole_output(
+    shape: ResponseShape,
+    run: RunOfResponse,
+    result: OrchestrationResult,
+    answer: ModelResponse,
+    *,
+    number: int = 0,
+) -> list[dict[str, Any]]:
+    """Return the items of an answer that is told at once; `number`: how often its text was begun anew."""
+    output = [reasoning_item(shape, run, *each) for each in enumerate(answer.reasoning_parts)]
+    if answer.content or not answer.tool_calls:
+        parts = message_parts(answer, run)
+        output.append(message_item(run, status_of(answer, run), *parts, number=number))
+    output += [call_item(run, *each) for each in enumerate(answer.tool_calls)]
+    panel = panel_item(shape, run, result)
+    if panel is not None:
+        output.append(panel)
+    return output
 
 
 def _usage(usage: Usage) -> dict[str, Any]:

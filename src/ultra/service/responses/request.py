@@ -8,10 +8,14 @@ from msgspec import Struct
 
 from ultra.service.asked import Asked, check_images, with_limit, with_tools
 from ultra.service.extension import Plugin, RunFields, asked_extension, with_extension
+from ultra.service.kept_run import Keeping
 from ultra.service.problems import Problem
 from ultra.service.responses.input import read_input
+from ultra.service.responses.shape import ResponseShape, tags_of
+from ultra.strategies.one_model import OneModel
 
 if TYPE_CHECKING:
+    from ultra.messages.chat import ChatMessage
     from ultra.service.targets import Targets
 
 __all__ = ["ResponseRequest", "ResponseRun", "read_response"]
@@ -64,17 +68,20 @@ class ResponseRequest(Struct, kw_only=True):
 
 
 class ResponseRun(Asked, frozen=True, kw_only=True):
-    """A checked request. `echo` are the fields of the request that a response repeats.
+    """A checked request. `shape`: how its response is told."""
 
-    `includes_encrypted`: reasoning is sent in the form in which its provider wants it back.
-    """
-
-    echo: dict[str, Any]
-    includes_encrypted: bool
+    shape: ResponseShape
 
 
-def read_response(body: ResponseRequest, targets: Targets) -> ResponseRun:
+def read_response(
+    body: ResponseRequest, targets: Targets, before: tuple[ChatMessage, ...] = ()
+) -> ResponseRun:
     """Return the run that a request asks for.
+
+    Args:
+        body: the request.
+        targets: what it may ask for.
+        before: the conversation that it goes on with.
 
     Raises:
         Problem: a field is not allowed, or asks for what this service does not do.
@@ -82,7 +89,7 @@ def read_response(body: ResponseRequest, targets: Targets) -> ResponseRun:
     _refuse_unsupported(body)
     extension = asked_extension(body.plugins, body.ultra)
     target = with_extension(targets.get(body.model), extension, targets)
-    messages = read_input(body.input, body.instructions)
+    messages = read_input(body.input, body.instructions, before)
     check_images(messages, target, targets, "input")
     given = {
         "temperature": body.temperature,
@@ -96,6 +103,16 @@ def read_response(body: ResponseRequest, targets: Targets) -> ResponseRun:
     form = body.text.format if body.text else None
     if form is not None and form["type"] != "text":
         run["output"] = form
+    shape = ResponseShape(
+        model=body.model,
+        echo=_echo(body),
+        fields=None if extension is None else extension.fields,
+        is_single=isinstance(target.strategy, OneModel),
+        holds_text="output" in run,
+        includes_encrypted=_ENCRYPTED in (body.include or ()),
+        background=bool(body.background),
+        inputs=len(messages) - bool(body.instructions),
+    )
     return ResponseRun(
         model=body.model,
         messages=messages,
@@ -103,18 +120,15 @@ def read_response(body: ResponseRequest, targets: Targets) -> ResponseRun:
         run=run,
         extension=extension,
         streams=bool(body.stream),
-        echo=_echo(body),
-        includes_encrypted=_ENCRYPTED in (body.include or ()),
+        keeping=None if body.store is False else Keeping(tags=tags_of(shape)),
+        shape=shape,
     )
 
 
 def _refuse_unsupported(body: ResponseRequest) -> None:
     refused: list[tuple[str, str]] = []
-    nothing_kept = "the service keeps no responses"
-    if body.background:
-        refused.append(("background", f"{nothing_kept}; leave it out, and stream the answer"))
-    if body.previous_response_id is not None:
-        refused.append(("previous_response_id", f"{nothing_kept}; give the whole conversation as input"))
+    if body.background and body.store is False:
+        refused.append(("background", "a response in the background is stored; leave store out"))
     if body.conversation is not None:
         refused.append(("conversation", "the service keeps none; give the whole conversation as input"))
     if body.prompt is not None:
@@ -150,12 +164,12 @@ def _echo(body: ResponseRequest) -> dict[str, Any]:
         "max_output_tokens": body.max_output_tokens,
         "max_tool_calls": body.max_tool_calls,
         "parallel_tool_calls": True if body.parallel_tool_calls is None else body.parallel_tool_calls,
-        "previous_response_id": None,
+        "previous_response_id": body.previous_response_id,
         "prompt_cache_key": body.prompt_cache_key,
         "reasoning": {"effort": reasoning.effort, "summary": reasoning.summary},
         "safety_identifier": body.safety_identifier,
         "service_tier": "default",
-        "store": False,
+        "store": False,  # which is known when the run begins
         "temperature": body.temperature,
         "text": {"format": form} | ({} if verbosity is None else {"verbosity": verbosity}),
         "tool_choice": "auto" if body.tool_choice is None else body.tool_choice,

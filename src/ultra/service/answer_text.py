@@ -1,0 +1,73 @@
+"""The text of a run's answer, as its events tell it: in versions, since a later one may replace the first."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from ultra.messages.events import Chunk, StageStarted
+from ultra.service.ledger import call_of
+
+if TYPE_CHECKING:
+    from ultra.messages.events import Event
+    from ultra.service.ledger import Call
+
+__all__ = ["ANSWER_STEPS", "MOST_AT_ONCE", "AnswerText", "missing", "portions"]
+
+ANSWER_STEPS: Final = frozenset({"synthesis", "answer"})
+"""The steps whose text is the answer of the run as soon as it is written."""
+
+
+MOST_AT_ONCE: Final = 2**16
+"""Characters that a reader gets at once: as much waits for each that takes nothing."""
+
+
+def portions(text: str) -> list[str]:
+    """Return a text in parts that are sent one by one."""
+    return [text[start : start + MOST_AT_ONCE] for start in range(0, len(text), MOST_AT_ONCE)]
+
+
+class AnswerText:
+    """Collects the text. `holds`: the answer is told once it is whole, and no text of it before.
+
+    Attributes:
+        versions: the pieces of each version of the answer; a later one is written after a failure.
+        asked: the models of the newest step.
+    """
+
+    def __init__(self, *, holds: bool) -> None:
+        self.versions: list[list[str]] = [[]]
+        self.asked: tuple[str, ...] = ()
+        self._holds = holds
+        self._writer: Call | None = None
+        self._one_writes = False  # where several write at once, none of their texts is the answer yet
+
+    def take(self, event: Event) -> bool:
+        """Note what an event tells; return whether there is more text than before."""
+        match event:
+            case Chunk() if event.stage in ANSWER_STEPS and self._one_writes and not self._holds:
+                return self._add(event)
+            case StageStarted():
+                self.asked = event.models
+                if event.stage in ANSWER_STEPS:
+                    self._one_writes = event.asks == "first" or len(event.models) == 1
+            case _:
+                pass
+        return False
+
+    def _add(self, chunk: Chunk) -> bool:
+        writer = call_of(chunk)
+        if self.versions[-1] and (chunk.restart or self._writer != writer):
+            self.versions.append([])
+        self._writer = writer
+        if not chunk.text:
+            return False
+        self.versions[-1] += portions(chunk.text)
+        return True
+
+
+def missing(said: str, whole: str) -> str | None:
+    """Return what is missing of the `whole` answer behind what was said; None: that is no part of it."""
+    said, whole = said.lstrip(), whole.lstrip()  # space around a text may be taken off it once it is whole
+    if whole.startswith(said):
+        return whole[len(said) :]
+    return "" if said.rstrip() == whole.rstrip() else None

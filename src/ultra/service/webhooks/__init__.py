@@ -1,0 +1,1 @@
+"""Webhooks: somebody is told of the ends of runs in the background, by Standard Webhooks."""
