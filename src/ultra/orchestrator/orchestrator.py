@@ -188,7 +188,7 @@ class MultiLLMOrchestrator(Registration, SubmittedRuns):
         )
         self._submitted = submitted_runs(self, journal)
         own_cache = self._cache if self._cache is not cache else None
-        self._lifespan = Lifespan(self._make_tree, own_cache, self._submitted)
+        self._lifespan = Lifespan(self._make_tree, own_cache, self._submitted, (self._cache,))
 
     @classmethod
     def from_config(cls, source: str | Path | Configuration) -> Self:

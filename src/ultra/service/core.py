@@ -157,6 +157,7 @@ class Service:
                 async with anyio.create_task_group() as tasks:
                     self.runs = Runs(tasks, self.settings)
                     tasks.start_soon(self.quotas.keep)
+                    tasks.start_soon(self.quotas.keep_connected)
                     try:
                         yield
                     finally:

@@ -1,0 +1,39 @@
+"""The connections of stores, kept open while an orchestrator is entered."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+import trio
+
+from ultra.stores.connections import keep_connected
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["KeptConnections"]
+
+
+class KeptConnections:
+    """Keeps the connections of those stores that have any; a context manager, on trio.
+
+    Entering it connects to nothing: a store does that at its first use. Leaving it closes the connections.
+    """
+
+    def __init__(self, stores: Iterable[object]) -> None:
+        self._stores = tuple(stores)
+        self._manager = trio.open_nursery(strict_exception_groups=True)
+        self._nursery: trio.Nursery | None = None
+
+    async def __aenter__(self) -> Self:
+        self._nursery = await self._manager.__aenter__()
+        for store in self._stores:
+            self._nursery.start_soon(keep_connected, store)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        nursery, self._nursery = self._nursery, None
+        if nursery is not None:
+            nursery.cancel_scope.shield = True
+            nursery.cancel_scope.cancel()
+            await self._manager.__aexit__(None, None, None)

@@ -1,0 +1,23 @@
+"""Keeping the connections of a store, whatever store it is."""
+
+from __future__ import annotations
+
+from ultra._support.log import get_logger
+from ultra.stores.contracts import KeepsConnections
+
+__all__ = ["keep_connected"]
+
+log = get_logger("ultra.stores")
+
+
+async def keep_connected(store: object) -> None:
+    """Keep the connections of `store` open until cancelled; return at once if it keeps none.
+
+    It raises nothing: a store whose task fails connects for each use, and no run is to fail for that.
+    """
+    if not isinstance(store, KeepsConnections):
+        return
+    try:
+        await store.keep_connected()
+    except Exception:
+        log.exception("connections not kept", store=type(store).__name__)
