@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import trio
 
 from ultra.stores.connections import keep_connected
+from ultra.stores.contracts import KeepsConnections
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 __all__ = ["KeptConnections"]
+
+
+_PATIENCE: Final = 1.0
+"""Seconds to wait for stores that do not say that they have begun."""
+
+
+class _Begun:
+    """A status that one can wait for."""
+
+    def __init__(self) -> None:
+        self.event = trio.Event()
+
+    def started(self) -> None:
+        self.event.set()
 
 
 class KeptConnections:
@@ -27,8 +42,14 @@ class KeptConnections:
 
     async def __aenter__(self) -> Self:
         self._nursery = await self._manager.__aenter__()
+        begun = []
         for store in self._stores:
-            self._nursery.start_soon(keep_connected, store)
+            if isinstance(store, KeepsConnections):
+                begun.append(_Begun())
+                self._nursery.start_soon(keep_connected, store, begun[-1])
+        with trio.move_on_after(_PATIENCE):  # not `start`: a store might never say that it has begun
+            for each in begun:
+                await each.event.wait()
         return self
 
     async def __aexit__(self, *_: object) -> None:
