@@ -50,7 +50,7 @@ async def opened(server: RedisServer, uses: int) -> int:
 
 
 async def test_without_an_owner_each_use_connects_and_with_one_none_does(url: str) -> None:
-    server = RedisServer(url, 5)
+    server = RedisServer(url, 20)
     assert await opened(server, 5) == 6
     async with kept(server):
         assert await opened(server, 5) == 0
@@ -59,7 +59,7 @@ async def test_without_an_owner_each_use_connects_and_with_one_none_does(url: st
 
 @on_asyncio
 async def test_a_pool_is_kept_on_asyncio_too(url: str) -> None:
-    server = RedisServer(url, 5)
+    server = RedisServer(url, 20)
     async with kept(server):
         assert await opened(server, 5) == 0
 
@@ -69,7 +69,7 @@ async def test_a_pool_is_kept_on_asyncio_too(url: str) -> None:
     "ignore:.*<function MemoryObject(Send|Receive)Stream:pytest.PytestUnraisableExceptionWarning"
 )
 async def test_many_tasks_share_one_pool_and_those_that_are_cancelled_leave_it_usable(url: str) -> None:
-    server = RedisServer(url, 5)
+    server = RedisServer(url, 20)
 
     async def give_up(after: float) -> None:
         with trio.move_on_after(after):
@@ -85,7 +85,7 @@ async def test_many_tasks_share_one_pool_and_those_that_are_cancelled_leave_it_u
 
 
 async def test_a_script_is_sent_once_and_again_after_the_server_has_forgotten_it(url: str) -> None:
-    server = RedisServer(url, 5)
+    server = RedisServer(url, 20)
     async with kept(server):
         assert await server.run(ECHO, ["k"], [b"\xff"]) == [b"k", b"\xff"]
         await server.use(lambda client: client.script_flush())
@@ -130,10 +130,10 @@ async def value_of_k(server: RedisServer) -> bytes:
 
 
 async def test_an_entered_orchestrator_keeps_the_connections_of_its_cache(url: str) -> None:
-    cache = RedisCache(url)
+    cache = RedisCache(url, timeout=20)
     orchestrator = MultiLLMOrchestrator(cache=cache)
     orchestrator.register_model("m", FakeModel("yes"))
-    server = RedisServer(url, 5)
+    server = RedisServer(url, 20)
     async with orchestrator, kept(server):
         await orchestrator.process_responses("first", ["initial"])
         before = await server.use(connections)
@@ -145,7 +145,7 @@ async def test_an_entered_orchestrator_keeps_the_connections_of_its_cache(url: s
 
 
 async def test_limits_keep_their_connections(url: str) -> None:
-    limits = RedisLimits(url)
+    limits = RedisLimits(url, timeout=20)
     async with trio.open_nursery() as nursery:
         await nursery.start(lambda task_status: limits.keep_connected(task_status=task_status))
         await limits.renew(["a"])
