@@ -102,8 +102,8 @@ class MultiLLMOrchestrator(Registration, SubmittedRuns):
         cache_enabled: whether answers are cached, and equal requests share one call.
         cache: where answers are cached: ``"memory"``, ``"sqlite:///path"``, ``"redis://host"``, or a
             `CacheStore`.
-        journal: where submitted runs are kept, so that they outlive the process: ``"sqlite:///runs.db"``, or
-            a `RunJournal`; None: no run can be submitted. See `submit`.
+        journal: where submitted runs are kept, so that they outlive the process: ``"sqlite:///runs.db"``,
+            ``"redis://host"``, or a `RunJournal`; None: no run can be submitted. See `submit`.
         stages: the stages of runs that name none; None: initial, meta and synthesis.
         strategy: how models are asked and answers merged: a name, such as ``"vote"``, or an object; None:
             ``"synthesize"``, which carries out the stages.

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ultra.stores.journal_contract import Retention, RunJournal, RunRecord
     from ultra.stores.journal_memory import MemoryJournal
     from ultra.stores.journal_opening import open_journal
+    from ultra.stores.journal_redis import RedisJournal
     from ultra.stores.journal_sqlite import SqliteJournal
     from ultra.stores.memory import MemoryCache
     from ultra.stores.opening import open_cache
@@ -32,6 +33,7 @@ __all__ = [
     "MemoryCache",
     "MemoryJournal",
     "RedisCache",
+    "RedisJournal",
     "Retention",
     "RunJournal",
     "RunRecord",
@@ -53,6 +55,7 @@ _HOMES: Final = {
     "RunJournal": "ultra.stores.journal_contract",
     "RunRecord": "ultra.stores.journal_contract",
     "MemoryJournal": "ultra.stores.journal_memory",
+    "RedisJournal": "ultra.stores.journal_redis",
     "SqliteJournal": "ultra.stores.journal_sqlite",
     "open_journal": "ultra.stores.journal_opening",
 }
