@@ -1,0 +1,172 @@
+"""One model's link to the other processes of the same service: shared rates, pauses, circuits, calls.
+
+Without an answer of the store in bounded time a process goes on by itself, and the log says so: with its part
+of the rates, and with calls that another one may be making, too.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final
+
+from ultra.actors.model.limits import LONGEST_PAUSE
+from ultra.stores.contracts import is_whole
+from ultra.stores.outage import Outage
+from ultra.stores.shared_contract import ModelNews, ModelRates, SharedUnavailable
+
+if TYPE_CHECKING:
+    from ultra.actors.model.breaker import CircuitBreaker
+    from ultra.actors.model.limits import Limiter
+    from ultra.actors.model.single_flight import SharedCall
+    from ultra.messages import Completion
+    from ultra.stores.contracts import CacheKey
+    from ultra.stores.shared_contract import Reservation, SharedModels
+
+__all__ = ["Lease", "ReplicaLink", "Replicas"]
+
+_RETRY: Final = 5.0
+"""Seconds for which a store that does not work is not asked."""
+
+_TRIES: Final = 2
+"""How often a request waits for a call of another process; then it is made here, whoever makes it, too."""
+
+
+class Replicas:
+    """The other processes, as the models of one orchestrator see them.
+
+    Args:
+        store: what all share.
+        single_flight: whether equal calls of several processes are made once.
+    """
+
+    def __init__(self, store: SharedModels, *, single_flight: bool = True) -> None:
+        self.store = store
+        self.single_flight = single_flight
+        self.outage = Outage("shared limits", _RETRY, store=type(store).__name__)
+        self.known = 1  # processes, as far as is known
+
+    def link(self, name: str, limiter: Limiter, breaker: CircuitBreaker) -> ReplicaLink:
+        """Return the link of a model; `name` tells it apart from others in all processes."""
+        return ReplicaLink(self, name, limiter, breaker)
+
+
+class ReplicaLink:
+    """One model's link: the shared rates of its limiter, and what is told of it."""
+
+    __slots__ = ("_breaker", "_is_alone", "_limiter", "_name", "_rates", "_replicas", "_unlisten")
+
+    def __init__(self, replicas: Replicas, name: str, limiter: Limiter, breaker: CircuitBreaker) -> None:
+        self._replicas = replicas
+        self._name = name
+        self._limiter = limiter
+        self._breaker = breaker
+        limits = limiter.limits
+        self._rates = ModelRates(limits.requests_per_minute, limits.tokens_per_minute)
+        self._is_alone = False
+        self._unlisten = replicas.store.listen(name, self._hear)
+        limiter.shared = self
+        breaker.on_change = self._circuit_changed
+
+    def close(self) -> None:
+        """Hear nothing more."""
+        self._unlisten()
+
+    # --- rates ---------------------------------------------------------------------------------------
+
+    async def reserve(self, tokens: float, max_wait: float) -> Reservation | None:
+        """Take a request and tokens of the shared rates; None: the store cannot be asked."""
+        replicas = self._replicas
+        if not replicas.outage.is_on:
+            try:
+                reservation = await replicas.store.reserve(self._name, self._rates, tokens, max_wait)
+            except SharedUnavailable as error:
+                replicas.outage.begin(error, replicas=replicas.known)
+            else:
+                replicas.outage.end()
+                replicas.known = max(1, reservation.replicas)
+                if self._is_alone:
+                    self._is_alone = False
+                    self._limiter.share(1)
+                return reservation
+        if not self._is_alone:
+            self._is_alone = True
+            self._limiter.share(replicas.known)
+        return None
+
+    def settle(self, reserved_at: float, *, requests: float, tokens: float) -> None:
+        """Correct what was taken."""
+        if requests or tokens:
+            self._replicas.store.settle(
+                self._name, self._rates, reserved_at, requests=requests, tokens=tokens
+            )
+
+    # --- pauses and circuits -------------------------------------------------------------------------
+
+    def paused(self, seconds: float) -> None:
+        """Tell the others that the provider wants no call for so long."""
+        self._tell(ModelNews(model=self._name, kind="paused", seconds=min(seconds, LONGEST_PAUSE)))
+
+    def _circuit_changed(self, open_for: float | None) -> None:
+        if open_for is None:
+            self._tell(ModelNews(model=self._name, kind="closed"))
+        else:
+            self._tell(ModelNews(model=self._name, kind="opened", seconds=open_for))
+
+    def _tell(self, news: ModelNews) -> None:
+        self._replicas.store.tell(news)
+
+    def _hear(self, news: ModelNews) -> None:
+        if news.kind == "paused":
+            self._limiter.pause(news.seconds)
+        elif news.kind == "opened":
+            self._breaker.opened_elsewhere(news.seconds)
+        else:
+            self._breaker.closed_elsewhere()
+
+    # --- calls ---------------------------------------------------------------------------------------
+
+    async def lease(self, key: CacheKey, call: SharedCall) -> Lease | Completion | None:
+        """Return the lease of a call, or the answer that another process has got meanwhile.
+
+        None: the call is to be made without a lease. The wait is a part of the shared call: it ends when the
+        last waiter leaves.
+
+        Raises:
+            Abandoned: no request waits for the answer any more.
+        """
+        replicas = self._replicas
+        if not replicas.single_flight or replicas.outage.is_on:
+            return None
+        name = blake2b(self._name.encode("utf-8", "surrogatepass") + b"\0" + key, digest_size=16).digest()
+        found: Lease | Completion | None = None
+        with call.scope():
+            try:
+                for _ in range(_TRIES):
+                    if await replicas.store.begin(name):
+                        found = Lease(replicas.store, name)
+                        break
+                    if (found := await replicas.store.wait(name)) is not None:
+                        break
+            except SharedUnavailable as error:
+                replicas.outage.begin(error, replicas=replicas.known)
+        try:
+            call.check()
+        except BaseException:
+            if isinstance(found, Lease):
+                found.finish(None)
+            raise
+        return found
+
+
+class Lease:
+    """The right to make a call that no other process makes."""
+
+    __slots__ = ("_key", "_store")
+
+    def __init__(self, store: SharedModels, key: bytes) -> None:
+        self._store = store
+        self._key = key
+
+    def finish(self, answer: Completion | None) -> None:
+        """Give the right back, and leave the answer for those that wait; None: they have to ask."""
+        self._store.finish(self._key, answer if answer is not None and is_whole(answer) else None)
