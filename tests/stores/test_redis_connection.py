@@ -90,6 +90,7 @@ async def test_a_script_is_sent_once_and_again_after_the_server_has_forgotten_it
         assert await server.run(ECHO, ["k"], [b"\xff"]) == [b"k", b"\xff"]
         await server.use(lambda client: client.script_flush())
         assert await server.run(ECHO, ["k"], [1]) == [b"k", b"1"]
+        assert await server.run(ECHO, ["k"], [1795946688.0168409]) == [b"k", b"1795946688.0168409"]
 
 
 async def test_a_server_that_freezes_costs_its_timeout_and_the_next_use_has_another_connection(

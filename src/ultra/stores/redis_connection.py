@@ -68,10 +68,12 @@ class Script:
         self, client: coredis.Redis[bytes], keys: Sequence[str], args: Sequence[str | bytes | int | float]
     ) -> Any:  # noqa: ANN401 - what the script returns
         """Run it, and return its reply."""
+        # coredis writes floats with fewer digits than they have.
+        exact = [repr(arg) if isinstance(arg, float) else arg for arg in args]
         try:
-            return await client.evalsha(self._digest, keys, args)
+            return await client.evalsha(self._digest, keys, exact)
         except NoScriptError:
-            return await client.eval(self.text, keys, args)
+            return await client.eval(self.text, keys, exact)
 
 
 class RedisServer:

@@ -82,7 +82,7 @@ class MemorySharedModels:
         state.seen[self] = now
         wanted = [
             (bucket, min(1.0 if is_requests else tokens, bucket.most))
-            for bucket, is_requests in self._buckets(model, rates)
+            for bucket, is_requests in self._buckets(model, rates, now)
         ]
         wait = max((bucket.wait(units) for bucket, units in wanted), default=0.0)
         if wait <= max_wait:
@@ -95,7 +95,7 @@ class MemorySharedModels:
         self, model: str, rates: ModelRates, at: float, *, requests: float = 0.0, tokens: float = 0.0
     ) -> None:
         """Correct what was taken; see `SharedModels.settle`."""
-        for bucket, is_requests in self._buckets(model, rates):
+        for bucket, is_requests in self._buckets(model, rates, self._state.now()):
             units = requests if is_requests else tokens
             if units > 0 or bucket.full_at <= at:
                 bucket.level = max(-bucket.most, min(bucket.most, bucket.level - units))
@@ -165,9 +165,9 @@ class MemorySharedModels:
     def _holds(self, flight: _Flight) -> bool:
         return flight.holder in self._state.views or flight.until > self._state.now()
 
-    def _buckets(self, model: str, rates: ModelRates) -> list[tuple[_Bucket, bool]]:
+    def _buckets(self, model: str, rates: ModelRates, now: float) -> list[tuple[_Bucket, bool]]:
         """Return the buckets as they are now, and for each whether it is that of requests."""
-        found, now = [], self._state.now()
+        found = []
         for kind, most, per_minute in buckets_of(rates):
             bucket = self._state.buckets.setdefault((model, kind), _Bucket(most, now))
             bucket.refill(most, per_minute, now)

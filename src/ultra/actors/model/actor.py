@@ -193,7 +193,9 @@ class ModelActor(Actor):
             if shared.completion is None:
                 await call.make()
             # The model may have been unregistered meanwhile; then this shard may belong to another model.
-            if key and shard and self._may_be_kept(shared.completion) and self._model.shard is shard:
+            if key is None or shard is None or self._model.shard is not shard:
+                return
+            if self._may_be_kept(shared.completion):
                 await self._writer.put(self._model, shard, key, shared.completion)
         finally:
             if lease is not None:

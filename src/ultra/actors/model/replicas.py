@@ -7,14 +7,19 @@ of the rates, and with calls that another one may be making, too.
 from __future__ import annotations
 
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Final
+from math import inf
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import trio
 
 from ultra.actors.model.limits import LONGEST_PAUSE
 from ultra.stores.contracts import is_whole
 from ultra.stores.outage import Outage
-from ultra.stores.shared_contract import ModelNews, ModelRates, SharedUnavailable
+from ultra.stores.shared_contract import ModelNews, ModelRates
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from ultra.actors.model.breaker import CircuitBreaker
     from ultra.actors.model.limits import Limiter
     from ultra.actors.model.single_flight import SharedCall
@@ -24,8 +29,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Lease", "ReplicaLink", "Replicas"]
 
+T = TypeVar("T")
+
 _RETRY: Final = 5.0
 """Seconds for which a store that does not work is not asked."""
+
+_PATIENCE: Final = 2.0
+"""Seconds after which a store does not work that has not answered."""
 
 _TRIES: Final = 2
 """How often a request waits for a call of another process; then it is made here, whoever makes it, too."""
@@ -44,6 +54,19 @@ class Replicas:
         self.single_flight = single_flight
         self.outage = Outage("shared limits", _RETRY, store=type(store).__name__)
         self.known = 1  # processes, as far as is known
+
+    async def ask(self, work: Callable[[], Awaitable[T]], *, bounded: bool = True) -> T | None:
+        """Return what the store answers; None if it does not work, which the log tells once."""
+        if self.outage.is_on:
+            return None
+        try:
+            with trio.fail_after(_PATIENCE if bounded else inf):
+                found = await work()
+        except Exception as error:  # noqa: BLE001 - the store may be anybody's code
+            self.outage.begin(error, replicas=self.known)
+            return None
+        self.outage.end()
+        return found
 
     def link(self, name: str, limiter: Limiter, breaker: CircuitBreaker) -> ReplicaLink:
         """Return the link of a model; `name` tells it apart from others in all processes."""
@@ -76,22 +99,16 @@ class ReplicaLink:
     async def reserve(self, tokens: float, max_wait: float) -> Reservation | None:
         """Take a request and tokens of the shared rates; None: the store cannot be asked."""
         replicas = self._replicas
-        if not replicas.outage.is_on:
-            try:
-                reservation = await replicas.store.reserve(self._name, self._rates, tokens, max_wait)
-            except SharedUnavailable as error:
-                replicas.outage.begin(error, replicas=replicas.known)
-            else:
-                replicas.outage.end()
-                replicas.known = max(1, reservation.replicas)
-                if self._is_alone:
-                    self._is_alone = False
-                    self._limiter.share(1)
-                return reservation
-        if not self._is_alone:
-            self._is_alone = True
-            self._limiter.share(replicas.known)
-        return None
+        reservation = await replicas.ask(
+            lambda: replicas.store.reserve(self._name, self._rates, tokens, max_wait)
+        )
+        if reservation is not None:
+            replicas.known = max(1, reservation.replicas)
+        is_alone = reservation is None
+        if is_alone != self._is_alone:
+            self._is_alone = is_alone
+            self._limiter.share(replicas.known if is_alone else 1)
+        return reservation
 
     def settle(self, reserved_at: float, *, requests: float, tokens: float) -> None:
         """Correct what was taken."""
@@ -134,21 +151,11 @@ class ReplicaLink:
         Raises:
             Abandoned: no request waits for the answer any more.
         """
-        replicas = self._replicas
-        if not replicas.single_flight or replicas.outage.is_on:
+        if not self._replicas.single_flight:
             return None
-        name = blake2b(self._name.encode("utf-8", "surrogatepass") + b"\0" + key, digest_size=16).digest()
         found: Lease | Completion | None = None
         with call.scope():
-            try:
-                for _ in range(_TRIES):
-                    if await replicas.store.begin(name):
-                        found = Lease(replicas.store, name)
-                        break
-                    if (found := await replicas.store.wait(name)) is not None:
-                        break
-            except SharedUnavailable as error:
-                replicas.outage.begin(error, replicas=replicas.known)
+            found = await self._lease(key)
         try:
             call.check()
         except BaseException:
@@ -156,6 +163,20 @@ class ReplicaLink:
                 found.finish(None)
             raise
         return found
+
+    async def _lease(self, key: CacheKey) -> Lease | Completion | None:
+        replicas, store = self._replicas, self._replicas.store
+        name = blake2b(self._name.encode("utf-8", "surrogatepass") + b"\0" + key, digest_size=16).digest()
+        for _ in range(_TRIES):
+            leased = await replicas.ask(lambda: store.begin(name))
+            if leased:
+                return Lease(store, name)
+            if leased is None:
+                return None
+            answer = await replicas.ask(lambda: store.wait(name), bounded=False)
+            if answer is not None:
+                return answer
+        return None
 
 
 class Lease:
