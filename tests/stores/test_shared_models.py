@@ -144,8 +144,18 @@ async def test_nothing_returns_to_a_bucket_that_was_full_meanwhile(store: Store)
         await view.reserve("m", RATES, 6000, inf)
         view.settle("m", RATES, first.at, tokens=-3000)
         view.settle("other", RATES, first.at, tokens=3000)
-        await until_wait(view, 3001, lambda wait: wait > 0, model="other")  # so both were made
+        await until_wait(view, 6000, lambda wait: wait > 5, model="other")  # so both were made
         assert (await view.reserve("m", RATES, 3000, inf)).wait == pytest.approx(30, abs=2)
+
+
+async def test_what_is_owed_is_taken_first_and_in_any_case(store: Store) -> None:
+    view = store.view()
+    assert (await view.reserve("m", RATES, 0, -1.0)).left == (60.0, 6000.0)
+    found = await view.reserve("m", RATES, 0, -1.0, owed=(60.0, 1000.0))
+    assert not found.taken
+    assert found.left == pytest.approx((0, 5000), abs=50)
+    assert (await view.reserve("m", RATES, 0, inf)).wait == pytest.approx(1, abs=0.5)
+    assert (await view.reserve("m", ModelRates(None, 6000.0), 0, inf)).left[0] == inf
 
 
 async def test_a_debt_is_at_most_one_filling(store: Store) -> None:

@@ -109,6 +109,7 @@ class MultiLLMOrchestrator(Registration, SubmittedRuns):
             ``"redis://host"``, or a `RunJournal`; None: no run can be submitted. See `submit`.
         shared: what several processes share of their models (rates, pauses, circuits, equal calls):
             ``"redis://host"``, or a `SharedModels`; None: each process keeps to its own. See docs/scaling.md.
+        single_flight: whether an equal call of another of these processes is waited for, and not made again.
         stages: the stages of runs that name none; None: initial, meta and synthesis.
         strategy: how models are asked and answers merged: a name, such as ``"vote"``, or an object; None:
             ``"synthesize"``, which carries out the stages.
@@ -139,6 +140,7 @@ class MultiLLMOrchestrator(Registration, SubmittedRuns):
         cache: CacheStore | str | None = None,
         journal: RunJournal | str | None = None,
         shared: SharedModels | str | None = None,
+        single_flight: bool = True,
         stages: Sequence[str | Stage] | None = None,
         strategy: str | StrategySpec | Strategy | None = None,
         quorum: Quorum = 1,
@@ -170,7 +172,8 @@ class MultiLLMOrchestrator(Registration, SubmittedRuns):
         self._watch = RunWatch(RunMetrics(), observers_of(telemetry))
         policies = Policies(retry, timeouts, limits, breaker)
         self._shared = open_shared(shared)
-        replicas = None if self._shared is None else Replicas(self._shared)
+        check_flag("single_flight", single_flight)
+        replicas = None if self._shared is None else Replicas(self._shared, single_flight=single_flight)
         self._registry = ModelRegistry(self._cache, policies, faults, self._watch.observers, replicas)
         self._faults = faults
         self._ensembles = Ensembles()

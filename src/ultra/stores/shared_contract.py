@@ -65,12 +65,14 @@ class Reservation(Struct, frozen=True, kw_only=True):
         wait: seconds from now until the call may start, so that all calls together keep to the rates.
         taken: whether it has taken anything: not, where it would have to wait for longer than it may.
         at: when, by the clock of the store; `SharedModels.settle` needs it.
+        left: requests and tokens that are there after it; infinite where there is no limit.
         replicas: how many processes have been there within the last minute, this one included.
     """
 
     wait: float
     taken: bool
     at: float
+    left: tuple[float, float]
     replicas: int
 
 
@@ -97,12 +99,23 @@ class SharedModels(Protocol):
     `settle` and `finish` take is passed on by that task, and lost without it.
     """
 
-    async def reserve(self, model: str, rates: ModelRates, tokens: float, max_wait: float) -> Reservation:
+    async def reserve(
+        self,
+        model: str,
+        rates: ModelRates,
+        tokens: float,
+        max_wait: float,
+        *,
+        owed: tuple[float, float] = (0.0, 0.0),
+    ) -> Reservation:
         """Take one request, and so many tokens, of the rates of a model, first come, first served.
 
         What is not there yet is taken in advance, and the call waits for it by itself. A process should have
         one such call of each model at a time: then none is served less than others. More tokens than the
         bucket holds are all that it holds. Cancelled, it has taken that or nothing.
+
+        `owed` are requests and tokens that were used without asking, while the store did not work. They are
+        taken first, and in any case. With a `max_wait` below 0, nothing else is.
 
         Raises:
             SharedUnavailable: nothing was taken, as far as is known.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING
 
 import trio
@@ -75,11 +76,22 @@ class MemorySharedModels:
         self._state: _State = _State() if beside is None else beside._state  # noqa: SLF001 - of this class
         self._listeners = Listeners()
 
-    async def reserve(self, model: str, rates: ModelRates, tokens: float, max_wait: float) -> Reservation:
+    async def reserve(
+        self,
+        model: str,
+        rates: ModelRates,
+        tokens: float,
+        max_wait: float,
+        *,
+        owed: tuple[float, float] = (0.0, 0.0),
+    ) -> Reservation:
         """Take from the rates of a model; see `SharedModels.reserve`."""
         await checkpoint()
         state, now = self._state, self._state.now()
         state.seen[self] = now
+        left = [inf, inf]
+        for bucket, is_requests in self._buckets(model, rates, now):
+            bucket.level = max(-bucket.most, bucket.level - owed[not is_requests])
         wanted = [
             (bucket, min(1.0 if is_requests else tokens, bucket.most))
             for bucket, is_requests in self._buckets(model, rates, now)
@@ -88,8 +100,12 @@ class MemorySharedModels:
         if wait <= max_wait:
             for bucket, units in wanted:
                 bucket.level -= units
+        for bucket, is_requests in self._buckets(model, rates, now):
+            left[not is_requests] = bucket.level
         replicas = sum(now - seen < _MINUTE for seen in state.seen.values())
-        return Reservation(wait=wait, taken=wait <= max_wait, at=now, replicas=replicas)
+        return Reservation(
+            wait=wait, taken=wait <= max_wait, at=now, left=(left[0], left[1]), replicas=replicas
+        )
 
     def settle(
         self, model: str, rates: ModelRates, at: float, *, requests: float = 0.0, tokens: float = 0.0

@@ -82,16 +82,26 @@ _RESERVE: Final = Script(
 local seen, rows, wait = p .. 'replicas', {}, 0
 redis.call('ZADD', seen, text(now), ARGV[2])
 redis.call('ZREMRANGEBYSCORE', seen, '-inf', text(now - 60))
-for place = 4, #ARGV, 4 do
+for place = 4, #ARGV, 5 do
   local row = bucket_of(ARGV[place], tonumber(ARGV[place + 1]), tonumber(ARGV[place + 2]))
-  local units = math.min(tonumber(ARGV[place + 3]), row.most)
+  local units, owed = math.min(tonumber(ARGV[place + 3]), row.most), tonumber(ARGV[place + 4])
+  if owed > 0 then
+    row.level = math.max(-row.most, row.level - owed)
+    save(row)
+  end
   wait = math.max(wait, (units - row.level) * 60 / row.rate)
-  row.level = row.level - units
+  row.units = units
   table.insert(rows, row)
 end
-local taken = wait <= tonumber(ARGV[3])
-if taken then for _, row in ipairs(rows) do save(row) end end
-return {text(wait), taken and 1 or 0, text(now), redis.call('ZCARD', seen)}
+local taken, levels = wait <= tonumber(ARGV[3]), {}
+for _, row in ipairs(rows) do
+  if taken then
+    row.level = row.level - row.units
+    save(row)
+  end
+  table.insert(levels, text(row.level))
+end
+return {text(wait), taken and 1 or 0, text(now), redis.call('ZCARD', seen), levels}
 """
 )
 
@@ -172,14 +182,34 @@ class RedisSharedModels:
         self._calls: dict[FlightKey, None] = {}  # that this process makes
         self._keepers = 0
 
-    async def reserve(self, model: str, rates: ModelRates, tokens: float, max_wait: float) -> Reservation:
+    async def reserve(
+        self,
+        model: str,
+        rates: ModelRates,
+        tokens: float,
+        max_wait: float,
+        *,
+        owed: tuple[float, float] = (0.0, 0.0),
+    ) -> Reservation:
         """Take from the rates of a model; see `SharedModels.reserve`."""
         wanted: list[str | float] = []
+        left = {"requests": inf, "tokens": inf}
         for kind, most, per_minute in buckets_of(rates):
-            wanted += [f"{kind}:{model}", most, per_minute, 1.0 if kind == "requests" else tokens]
+            units, debt = (1.0, owed[0]) if kind == "requests" else (tokens, owed[1])
+            wanted += [f"{kind}:{model}", most, per_minute, units, debt]
         longest = 1e12 if max_wait == inf else max_wait
-        wait, taken, at, replicas = await self._run(_RESERVE, self.ahead, self._replica, longest, *wanted)
-        return Reservation(wait=max(0.0, float(wait)), taken=bool(taken), at=float(at), replicas=replicas)
+        wait, taken, at, replicas, levels = await self._run(
+            _RESERVE, self.ahead, self._replica, longest, *wanted
+        )
+        for (kind, _, _), level in zip(buckets_of(rates), levels, strict=True):
+            left[kind] = float(level)
+        return Reservation(
+            wait=max(0.0, float(wait)),
+            taken=bool(taken),
+            at=float(at),
+            left=(left["requests"], left["tokens"]),
+            replicas=replicas,
+        )
 
     def settle(
         self, model: str, rates: ModelRates, at: float, *, requests: float = 0.0, tokens: float = 0.0

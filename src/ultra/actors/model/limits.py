@@ -113,6 +113,10 @@ class SharedRates(Protocol):
         """Take one request and so many tokens; see `SharedModels.reserve`. None: nobody can be asked."""
         ...
 
+    def take_alone(self, tokens: float) -> float:
+        """Note a call for which nobody could be asked; return what `settle` needs of it."""
+        ...
+
     def settle(self, reserved_at: float, *, requests: float, tokens: float) -> None:
         """Correct what was taken by what was used more; see `SharedModels.settle`."""
         ...
@@ -216,15 +220,19 @@ class Limiter:
                 taken.
             BadCall, ModelError: as from `acquire`.
         """
-        if self._shares_rates:
+        if self._shared_rates is not None:
             raise trio.WouldBlock
         return self._admitted_now(tokens)
 
     def _admitted_now(self, tokens: float) -> Permit:
+        self._check_now(tokens)
+        return self._admit(tokens)
+
+    def _check_now(self, tokens: float) -> None:
+        """Raise `WouldBlock` if this process does not allow the call now."""
         _check_tokens(tokens)
         if self._waiting or self._delay(tokens, 1) > _TOLERANCE:
             raise trio.WouldBlock
-        return self._admit(tokens)
 
     async def try_acquire(self, tokens: float = 0) -> Permit | None:
         """Return a permit if no call has to wait for it longer than the shared rates take to tell.
@@ -232,15 +240,20 @@ class Limiter:
         Raises:
             BadCall, ModelError: as from `acquire`.
         """
-        if self._shares_rates and not self._waiting and self._delay(tokens, 1) <= _TOLERANCE:
-            shared = self.shared
-            reservation = None if shared is None else await shared.reserve(tokens, 0.0)
-            if reservation is not None:
-                return self._admit(tokens, reservation.at) if reservation.taken else None
+        shared, reservation = self._shared_rates, None
         try:
-            return self._admitted_now(tokens)
+            if shared is None:
+                return self._admitted_now(tokens)
+            self._check_now(tokens)
+            reservation = await shared.reserve(tokens, 0.0)
+            if reservation is not None and not reservation.taken:
+                return None
+            self._check_now(tokens)
         except trio.WouldBlock:
+            if shared is not None and reservation is not None:
+                shared.settle(reservation.at, requests=-1.0, tokens=-tokens)
             return None
+        return self._admit(tokens, shared.take_alone(tokens) if reservation is None else reservation.at)
 
     async def acquire(self, tokens: float = 0, *, patience: float = math.inf) -> Permit:
         """Wait for a permit for a call that will use about so many `tokens`, and return it. A checkpoint.
@@ -265,8 +278,8 @@ class Limiter:
                 await self._first.acquire()
                 try:
                     await self._until_ready(tokens, wait.deadline, patience)
-                    if self._shares_rates:
-                        return await self._reserved(tokens, wait.deadline, patience)
+                    if (shared := self._shared_rates) is not None:
+                        return await self._reserved(shared, tokens, wait.deadline, patience)
                     # No checkpoint follows, so the permit always reaches the caller.
                     return self._admit(tokens)
                 finally:
@@ -295,14 +308,17 @@ class Limiter:
 
         return end
 
-    def share(self, replicas: int) -> None:
-        """Keep to one of so many parts of the configured rates: the others cannot be asked. 1: to all."""
-        for bucket, per_minute in (
-            (self._requests, self.limits.requests_per_minute),
-            (self._tokens, self.limits.tokens_per_minute),
-        ):
+    def share(self, replicas: int, left: tuple[float, float] = (math.inf, math.inf)) -> None:
+        """Keep to one of so many parts of the configured rates: the others cannot be asked. 1: to all.
+
+        Of `left`, requests and tokens that are there for all of them, this is one part, too.
+        """
+        limits, now = self.limits, self._now()
+        rates = limits.requests_per_minute, limits.tokens_per_minute
+        for bucket, per_minute, there in zip((self._requests, self._tokens), rates, left, strict=True):
             if bucket is not None and per_minute is not None:
-                bucket.learn(per_minute / replicas, None, self._now())
+                bucket.learn(per_minute / replicas, there / replicas, now)
+        self._changed.unpark_all()
 
     def pause(self, seconds: float) -> bool:
         """Start no call for so many seconds from now, as a provider's Retry-After asks, an hour at most.
@@ -370,24 +386,20 @@ class Limiter:
                 await self._changed.park()
 
     @property
-    def _shares_rates(self) -> bool:
+    def _shared_rates(self) -> SharedRates | None:
         limits = self.limits
-        return self.shared is not None and (
-            limits.requests_per_minute is not None or limits.tokens_per_minute is not None
-        )
+        has_rates = limits.requests_per_minute is not None or limits.tokens_per_minute is not None
+        return self.shared if has_rates else None
 
-    async def _reserved(self, tokens: float, deadline: float, patience: float) -> Permit:
+    async def _reserved(self, shared: SharedRates, tokens: float, deadline: float, patience: float) -> Permit:
         """Wait until the rates that are shared with other processes allow the call, too.
 
         The first call in the queue alone does this, so each process has one place in theirs.
         """
-        shared = self.shared
-        reservation = None
-        if shared is not None:
-            reservation = await shared.reserve(tokens, deadline - trio.current_time())
-        if shared is None or reservation is None:  # those of this process alone count, and may be less now
+        reservation = await shared.reserve(tokens, deadline - trio.current_time())
+        if reservation is None:  # those of this process alone count, and may be less now
             await self._until_ready(tokens, deadline, patience)
-            return self._admit(tokens)
+            return self._admit(tokens, shared.take_alone(tokens))
         if not reservation.taken:
             raise self._rejection(
                 f"its turn would come in {reservation.wait:.1f} s at the earliest", reservation.wait

@@ -31,8 +31,11 @@ __all__ = ["Lease", "ReplicaLink", "Replicas"]
 
 T = TypeVar("T")
 
-_RETRY: Final = 5.0
+_RETRY: Final = 2.0
 """Seconds for which a store that does not work is not asked."""
+
+_SETTLING: Final = 4.0
+"""Seconds for which a process keeps to its part when the store works again: all tell first what they owe."""
 
 _PATIENCE: Final = 2.0
 """Seconds after which a store does not work that has not answered."""
@@ -76,7 +79,19 @@ class Replicas:
 class ReplicaLink:
     """One model's link: the shared rates of its limiter, and what is told of it."""
 
-    __slots__ = ("_breaker", "_is_alone", "_limiter", "_name", "_rates", "_replicas", "_unlisten")
+    __slots__ = (
+        "_breaker",
+        "_is_alone",
+        "_left",
+        "_left_at",
+        "_limiter",
+        "_name",
+        "_owed",
+        "_rates",
+        "_replicas",
+        "_settled_at",
+        "_unlisten",
+    )
 
     def __init__(self, replicas: Replicas, name: str, limiter: Limiter, breaker: CircuitBreaker) -> None:
         self._replicas = replicas
@@ -85,7 +100,11 @@ class ReplicaLink:
         self._breaker = breaker
         limits = limiter.limits
         self._rates = ModelRates(limits.requests_per_minute, limits.tokens_per_minute)
-        self._is_alone = False
+        self._is_alone = False  # without the store, or not yet with it again
+        self._settled_at: float | None = None  # when all have told what they owe
+        self._owed = (0.0, 0.0)
+        self._left = (inf, inf)
+        self._left_at = 0.0
         self._unlisten = replicas.store.listen(name, self._hear)
         limiter.shared = self
         breaker.on_change = self._circuit_changed
@@ -98,17 +117,43 @@ class ReplicaLink:
 
     async def reserve(self, tokens: float, max_wait: float) -> Reservation | None:
         """Take a request and tokens of the shared rates; None: the store cannot be asked."""
-        replicas = self._replicas
+        replicas, now, owed = self._replicas, trio.current_time(), self._owed
+        settling = self._is_alone and (self._settled_at is None or now < self._settled_at)
+        longest = -1.0 if settling else max_wait
         reservation = await replicas.ask(
-            lambda: replicas.store.reserve(self._name, self._rates, tokens, max_wait)
+            lambda: replicas.store.reserve(self._name, self._rates, tokens, longest, owed=owed)
         )
-        if reservation is not None:
-            replicas.known = max(1, reservation.replicas)
-        is_alone = reservation is None
-        if is_alone != self._is_alone:
-            self._is_alone = is_alone
-            self._limiter.share(replicas.known if is_alone else 1)
+        if reservation is None:
+            self._be_alone(now)
+            return None
+        self._owed = (self._owed[0] - owed[0], self._owed[1] - owed[1])
+        replicas.known = max(1, reservation.replicas)
+        self._left, self._left_at = reservation.left, now
+        if settling:
+            self._settled_at = now + _SETTLING if self._settled_at is None else self._settled_at
+            return None
+        if self._is_alone:
+            self._is_alone, self._settled_at = False, None
+            self._limiter.share(1)
         return reservation
+
+    def take_alone(self, tokens: float) -> float:
+        """Note a call for which nobody could be asked: it is owed. Returns a time before all others."""
+        self._owed = (self._owed[0] + 1.0, self._owed[1] + tokens)
+        return 0.0
+
+    def _be_alone(self, now: float) -> None:
+        """Keep to this process's part of the rates, and of what was there for all when the store worked."""
+        self._settled_at = None
+        if self._is_alone:
+            return
+        self._is_alone = True
+        rates = self._rates.requests_per_minute or 0.0, self._rates.tokens_per_minute or 0.0
+        minutes = (now - self._left_at) / 60
+        requests, tokens = (
+            max(0.0, left + minutes * rate) for left, rate in zip(self._left, rates, strict=True)
+        )
+        self._limiter.share(self._replicas.known, (requests, tokens))
 
     def settle(self, reserved_at: float, *, requests: float, tokens: float) -> None:
         """Correct what was taken."""
