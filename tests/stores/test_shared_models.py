@@ -18,6 +18,14 @@ from ultra.stores.shared_contract import CALL_SECONDS, ModelNews, ModelRates, Sh
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+# coredis does not close its queues (they are memory, no sockets) when it cannot connect.
+pytestmark = [
+    pytest.mark.filterwarnings(
+        "ignore:.*<function MemoryObject(Send|Receive)Stream:pytest.PytestUnraisableExceptionWarning"
+    ),
+    pytest.mark.usefixtures("no_garbage_is_left"),
+]
+
 PATIENCE = 20.0
 RATES = ModelRates(60.0, 6000.0)
 ANSWER = Completion("Paris.", usage=Usage(3, 4), finish_reason="stop")
@@ -257,11 +265,6 @@ async def test_without_connections_a_call_is_not_leased(store: Store) -> None:
     assert await other.begin(KEY)
 
 
-@pytest.mark.filterwarnings(
-    # coredis does not close its queues (they are memory, no sockets) when it cannot connect.
-    "ignore:.*<function MemoryObject(Send|Receive)Stream:pytest.PytestUnraisableExceptionWarning"
-)
-@pytest.mark.usefixtures("no_garbage_is_left")
 async def test_a_server_that_is_not_there_is_told_without_its_password() -> None:
     pytest.importorskip("coredis", reason="the extra 'redis' is not installed")
     shared = open_shared("redis://me:hunter2@127.0.0.1:1")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import trio
 
@@ -18,8 +18,6 @@ from ultra.stores.redis_connection import PureToken, RedisServer, first_error
 from ultra.stores.redis_server import check_url
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     import coredis
 
     from ultra.messages.results import Completion
@@ -40,15 +38,15 @@ class _Answers:
         self.server = server
         self.outage = Outage(store=server.where)
 
-    async def run(self, work: Callable[[coredis.Redis[bytes]], Awaitable[T]]) -> T:
-        """Do `work`, and return its result. Cancelled, it was done or it was not.
+    async def send(self, name: bytes, *args: str | bytes | int) -> Any:  # noqa: ANN401 - of the command
+        """Send a command, and return its reply. Cancelled, it was done or it was not.
 
         Raises:
             Unavailable: it failed or took too long; or the server has just failed, and was not tried.
         """
         await self.outage.check()
         try:
-            result = await self.server.use(work)
+            result = await self.server.send(name, *args)
         except Exception as error:
             # The network's errors in exception groups, coredis's, and those of bytes that are no reply.
             self.outage.begin(first_error(error))
@@ -74,9 +72,7 @@ class RedisShard:
         """
         try:
             # No more of it than one byte too many: who else writes to the server may have put anything there.
-            answer = await self._server.run(
-                lambda client: client.getrange(self._prefix + key, 0, self._max_answer_bytes)
-            )
+            answer = await self._server.send(b"GETRANGE", self._prefix + key, 0, self._max_answer_bytes)
         except Unavailable:
             self._counters.add(misses=1, failures=1)
             return None
@@ -105,9 +101,9 @@ class RedisShard:
             self._counters.add(refused=1)
             await trio.lowlevel.checkpoint()
             return
-        milliseconds = None if self._ttl is None else max(1, round(self._ttl * 1000))
+        lasts = () if self._ttl is None else (b"PX", max(1, round(self._ttl * 1000)))
         try:
-            await self._server.run(lambda client: client.set(self._prefix + key, answer, px=milliseconds))
+            await self._server.send(b"SET", self._prefix + key, answer, *lasts)
         except Unavailable:
             self._counters.add(failures=1)
             return

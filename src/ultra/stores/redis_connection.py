@@ -43,6 +43,7 @@ class _Kept:
 
     def __init__(self, client: coredis.Redis[bytes]) -> None:
         self.client = client
+        self.connection: coredis.BaseConnection | None = None  # the one that `send` uses
         self.users = 0
         self.is_broken = False
         self.changed = anyio.Event()
@@ -131,6 +132,25 @@ class RedisServer:
                 raise
             finally:
                 kept.left()
+
+    async def send(self, name: bytes, *args: str | bytes | int) -> Any:  # noqa: ANN401 - of the command
+        """Send one command, which must not wait on the server, and return its reply; raise what `use` raises.
+
+        A kept connection is used as it is: all that coredis does around it takes longer than the command.
+        """
+        kept = self._newest()
+
+        async def ask(client: coredis.Redis[bytes]) -> Any:  # noqa: ANN401 - as above
+            connection = None if kept is None else kept.connection
+            if connection is None or not connection.usable:
+                pool = client.connection_pool
+                connection = await pool.get_connection()
+                pool.release(connection)  # others may use it, too: replies come in the order of requests
+                if kept is not None:
+                    kept.connection = connection
+            return await connection.create_request(name, *args)
+
+        return await self.use(ask)
 
     async def run(
         self, script: Script, keys: Sequence[str], args: Sequence[str | bytes | int | float]
