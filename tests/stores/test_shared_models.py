@@ -28,6 +28,8 @@ pytestmark = [
 
 PATIENCE = 20.0
 RATES = ModelRates(60.0, 6000.0)
+SLOW = ModelRates(6.0, 6000.0)
+"""So slow that little is refilled while a test runs: the clock of a server goes on."""
 ANSWER = Completion("Paris.", usage=Usage(3, 4), finish_reason="stop")
 KEY = b"k" * 16
 
@@ -86,40 +88,40 @@ async def test_it_is_what_the_contract_says(store: Store) -> None:
 
 async def test_a_bucket_is_for_all_and_what_is_not_there_is_taken_in_advance(store: Store) -> None:
     one, other = store.view(), store.view()
-    waits = [(await view.reserve("m", RATES, 0, inf)).wait for view in [one, other] * 30]
-    assert max(waits) == pytest.approx(0, abs=0.01)
-    later = [await view.reserve("m", RATES, 0, inf) for view in (one, other, one)]
+    waits = [(await view.reserve("m", SLOW, 0, inf)).wait for view in [one, other] * 3]
+    assert max(waits) == 0
+    later = [await view.reserve("m", SLOW, 0, inf) for view in (one, other, one)]
     for number, reservation in enumerate(later, start=1):
         assert reservation.taken
-        assert reservation.wait == pytest.approx(number, abs=0.5)  # in the order in which they came
-    assert (await one.reserve("another", RATES, 0, inf)).wait == 0
-    store.later(10)
-    assert (await other.reserve("m", RATES, 0, inf)).wait == 0
+        assert reservation.wait == pytest.approx(10 * number, abs=4)  # in the order in which they came
+    assert (await one.reserve("another", SLOW, 0, inf)).wait == 0
+    store.later(60)
+    assert (await other.reserve("m", SLOW, 0, inf)).wait == 0
 
 
 async def test_tokens_and_requests_are_taken_together_or_not_at_all(store: Store) -> None:
     view = store.view()
-    assert (await view.reserve("m", RATES, 6000, inf)).wait == 0
-    refused = await view.reserve("m", RATES, 3000, 5.0)
+    assert (await view.reserve("m", SLOW, 6000, inf)).wait == 0
+    refused = await view.reserve("m", SLOW, 3000, 5.0)
     assert not refused.taken
-    assert refused.wait == pytest.approx(30, abs=1)
-    only_requests = ModelRates(60.0, None)
-    for _ in range(59):
-        assert (await view.reserve("m", only_requests, 0, inf)).wait < 0.01
-    assert (await view.reserve("m", only_requests, 0, inf)).wait == pytest.approx(1, abs=0.5)
+    assert refused.wait == pytest.approx(30, abs=4)
+    only_requests = ModelRates(6.0, None)
+    for _ in range(5):
+        assert (await view.reserve("m", only_requests, 0, inf)).wait == 0
+    assert (await view.reserve("m", only_requests, 0, inf)).wait == pytest.approx(10, abs=4)
 
 
 async def test_more_than_a_bucket_holds_is_all_that_it_holds(store: Store) -> None:
     view = store.view()
     assert (await view.reserve("m", RATES, 1e6, inf)).wait == 0
-    assert (await view.reserve("m", RATES, 1e6, inf)).wait == pytest.approx(60, abs=1)
+    assert (await view.reserve("m", RATES, 1e6, inf)).wait == pytest.approx(60, abs=4)
 
 
 async def test_a_rate_below_one_a_minute_still_lets_a_call_through(store: Store) -> None:
     view = store.view()
     slow = ModelRates(0.5, None)
     assert (await view.reserve("m", slow, 0, inf)).wait == 0
-    assert (await view.reserve("m", slow, 0, inf)).wait == pytest.approx(120, abs=2)
+    assert (await view.reserve("m", slow, 0, inf)).wait == pytest.approx(120, abs=4)
 
 
 async def test_what_was_used_more_is_taken_and_what_was_not_used_returns(store: Store) -> None:
@@ -153,16 +155,16 @@ async def test_nothing_returns_to_a_bucket_that_was_full_meanwhile(store: Store)
         view.settle("m", RATES, first.at, tokens=-3000)
         view.settle("other", RATES, first.at, tokens=3000)
         await until_wait(view, 6000, lambda wait: wait > 5, model="other")  # so both were made
-        assert (await view.reserve("m", RATES, 3000, inf)).wait == pytest.approx(30, abs=2)
+        assert (await view.reserve("m", RATES, 3000, inf)).wait == pytest.approx(30, abs=4)
 
 
 async def test_what_is_owed_is_taken_first_and_in_any_case(store: Store) -> None:
     view = store.view()
-    assert (await view.reserve("m", RATES, 0, -1.0)).left == (60.0, 6000.0)
-    found = await view.reserve("m", RATES, 0, -1.0, owed=(60.0, 1000.0))
+    assert (await view.reserve("m", SLOW, 0, -1.0)).left == (6.0, 6000.0)
+    found = await view.reserve("m", SLOW, 0, -1.0, owed=(6.0, 1000.0))
     assert not found.taken
-    assert found.left == pytest.approx((0, 5000), abs=50)
-    assert (await view.reserve("m", RATES, 0, inf)).wait == pytest.approx(1, abs=0.5)
+    assert found.left == pytest.approx((0, 5000), abs=0.4)
+    assert (await view.reserve("m", SLOW, 0, inf)).wait == pytest.approx(10, abs=4)
     assert (await view.reserve("m", ModelRates(None, 6000.0), 0, inf)).left[0] == inf
 
 
