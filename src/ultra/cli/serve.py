@@ -165,7 +165,10 @@ def _tell_of_sharing(configuration: Configuration | None) -> None:
         answers += ", and they share the rates and budgets of keys"
     elif serve is not None and serve.keys:
         answers += ". Each counts rates and budgets of keys by itself (set budgets in [serve])"
-    tell(f"limits of models, metrics and joined requests are of each process by itself. {answers}")
+    limits = configuration is not None and configuration.shared.store is not None
+    alone = "metrics and joined requests" if limits else "limits of models, metrics and joined requests"
+    hint = "" if limits else " (set a store in [shared] to share the limits)"
+    tell(f"{alone} are of each process by itself{hint}. {answers}")
 
 
 def _serve(service: Service, listening: socket.socket, reloader: Reloader, *, is_worker: bool = False) -> int:
