@@ -11,6 +11,7 @@ from helpers.paths import ROOT
 from ultra.config.keys import hash_of
 from ultra.config.loading import Configuration, load_configuration
 from ultra.config.serving import ServeConfig
+from ultra.stores.journal_fence import FencedJournal
 from ultra.stores.journal_redis import RedisJournal
 from ultra.stores.shared_redis import RedisSharedModels
 
@@ -62,7 +63,9 @@ def test_the_configuration_shares_all_that_can_be_shared(configuration: Configur
         "shared": "redis-state",
         "budgets": "redis-state",
     }
-    assert isinstance(configuration.journal.open(), RedisJournal)
+    journal = configuration.journal.open()
+    assert isinstance(journal, FencedJournal)
+    assert isinstance(journal.inner, RedisJournal)
     assert isinstance(configuration.shared.open(), RedisSharedModels)
     assert configuration.serve.keys
     for model in configuration.models.values():

@@ -11,8 +11,11 @@ import trio
 from helpers.redis_server import redis_process
 from stores.test_journals import CANCELLED, DONE, FAILED, LAST, a_run, chunk, claimed, last, seqs
 from ultra import MultiLLMOrchestrator
-from ultra.errors import BadCall, JournalUnavailable
+from ultra.errors import BadCall, JournalDamaged, JournalUnavailable
+from ultra.messages.events import RunFailed
+from ultra.messages.results import ModelResponse
 from ultra.stores.journal_contract import Claim, LeaseLost, Retention
+from ultra.stores.journal_fence import FencedJournal
 from ultra.stores.journal_opening import open_journal
 from ultra.testing import FakeModel
 
@@ -126,6 +129,35 @@ async def test_a_run_that_the_server_has_evicted_is_not_in_the_way_of_others(url
     assert await journal.get("lost") is None
 
 
+@pytest.mark.parametrize(("field", "value"), [("spec", b"\xff\x00"), ("tags", "text"), ("created", "then")])
+async def test_a_damaged_run_ends_once_and_keeps_no_other_from_being_claimed(
+    url: str, field: str, value: str | bytes
+) -> None:
+    journal = journal_of(url)
+    for name in ("first", "second"):
+        await journal.add(a_run(name))
+    await journal._server.use(lambda client: client.hset(f"{journal._prefix}run:first", {field: value}))
+    assert [claim.run.run_id for claim in await journal.claim("b", limit=10)] == ["second"]
+    journal.ahead = 100.0
+    assert [claim.run.run_id for claim in await journal.claim("b", limit=10)] == ["second"]
+    assert [record.run_id for record in await journal.list_runs()] == ["second"]
+    [event] = await journal.read("first")
+    assert isinstance(event, RunFailed)
+    assert event.error == "JournalDamaged"
+    with pytest.raises(JournalDamaged):
+        await open_journal(journal).get("first")
+
+
+async def test_a_damaged_answer_is_asked_for_anew(url: str) -> None:
+    journal = journal_of(url)
+    lease = await claimed(journal)
+    answer = ModelResponse(model_name="gpt", stage="initial", content="Paris.")
+    await journal.keep_answer(lease, b"one", answer)
+    await journal.keep_answer(lease, b"two", answer)
+    await journal._server.use(lambda client: client.hset(f"{journal._prefix}answers:r", {b"one": b"?"}))
+    assert await journal.answers("r") == {b"two": answer}
+
+
 async def test_an_event_that_comes_between_does_not_spoil_a_cancellation(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,7 +261,9 @@ def orchestrator_on(url: str) -> MultiLLMOrchestrator:
 def test_the_setting_opens_it_and_leaves_durability_to_the_server(scheme: str) -> None:
     url = f"{scheme}://me:hunter2@127.0.0.1:1"
     journal = open_journal(url, retention=Retention(seconds=5.0))
-    assert isinstance(journal, RedisJournal)
+    assert isinstance(journal, FencedJournal)
+    assert isinstance(journal.inner, RedisJournal)
+    assert "hunter2" not in repr(journal.inner)
     assert "hunter2" not in repr(journal)
     with pytest.raises(BadCall, match="appendfsync always") as caught:
         open_journal(url, synchronous="full")

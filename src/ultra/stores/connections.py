@@ -21,6 +21,8 @@ async def keep_connected(store: object, task_status: TaskStatus | None = None) -
     It raises nothing: a store whose task fails connects for each use, and no run is to fail for that.
     """
     if not isinstance(store, KeepsConnections):
+        if task_status is not None:
+            task_status.started()
         return
     try:
         await store.keep_connected(task_status=task_status)

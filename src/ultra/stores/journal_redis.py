@@ -11,11 +11,14 @@ import trio
 from msgspec.structs import replace
 
 from ultra._support.checks import check_seconds
-from ultra.errors import JournalUnavailable
+from ultra._support.log import get_logger
+from ultra.errors import JournalDamaged, JournalUnavailable
+from ultra.messages.events import RunFailed
 from ultra.stores import journal_redis_scripts as scripts
 from ultra.stores.journal_changes import Changes
-from ultra.stores.journal_contract import Claim, Lease, LeaseLost, Renewal, Retention, RunRecord
+from ultra.stores.journal_contract import Claim, Ending, Lease, LeaseLost, Renewal, Retention, RunRecord
 from ultra.stores.journal_encoding import (
+    Damaged,
     decode_answer,
     decode_event,
     decode_spec,
@@ -36,12 +39,14 @@ if TYPE_CHECKING:
     from ultra.messages.events import Event
     from ultra.messages.results import ModelResponse
     from ultra.stores.contracts import TaskStatus
-    from ultra.stores.journal_contract import AnswerKey, Ending, RunState
+    from ultra.stores.journal_contract import AnswerKey, RunState
     from ultra.stores.redis_connection import Script
 
     T = TypeVar("T")
 
 __all__ = ["RedisJournal"]
+
+log = get_logger("ultra.durable")
 
 FORMAT: Final = 1
 """A part of each key in the database."""
@@ -138,7 +143,7 @@ class RedisJournal:
             found, after = await self._run(
                 scripts.LIST, _optional(owner), start, top, limit - len(records), *states
             )
-            records += map(_record, found)
+            records += [record for each in found if (record := _sound(each)) is not None]
             if not after:
                 break
             start, top = _optional(None), after
@@ -146,8 +151,13 @@ class RedisJournal:
 
     async def claim(self, holder: str, *, limit: int) -> list[Claim]:
         """Give `holder` the leases of runs that nobody holds; see `RunJournal.claim`."""
-        found = await self._run(scripts.CLAIM, holder, limit, self._lease_seconds)
-        return [_claim(_record(each), holder) for each in found]
+        claims = []
+        for found in await self._run(scripts.CLAIM, holder, limit, self._lease_seconds):
+            try:
+                claims.append(_claim(_record(found), holder))
+            except Damaged as error:
+                await self._end_damaged(found, holder, error)
+        return claims
 
     async def renew(self, leases: Sequence[Lease]) -> Renewal:
         """Let leases hold for another while; see `RunJournal.renew`."""
@@ -171,10 +181,41 @@ class RedisJournal:
         if not await self._run(scripts.ANSWER, *_parts([lease]), key, encode_answer(answer)):
             raise LeaseLost
 
+    async def record(
+        self,
+        run: RunRecord,
+        events: Sequence[Event],
+        ending: Ending,
+        answers: Mapping[AnswerKey, ModelResponse],
+    ) -> None:
+        """Write a run that has ended, whole or not at all; see `EndedRuns.record`."""
+        digest = b"" if run.idempotency_key is None else _digest(run.owner, run.idempotency_key)
+        paid = [part for key, answer in answers.items() for part in (key, encode_answer(answer))]
+        await self._run(
+            scripts.RECORD,
+            run.run_id,
+            repr(run.created),
+            _optional(run.owner),
+            encode_spec(run.spec),
+            encode_tags(run.tags),
+            digest,
+            run.idempotency_key or "",
+            *_end(ending),
+            len(answers),
+            *paid,
+            *(part for event in events for part in (event.seq, encode_event(event))),
+        )
+
     async def answers(self, run_id: str) -> dict[AnswerKey, ModelResponse]:
         """Return the answers that were kept for the run."""
         found = await self._use(lambda client: client.hgetall(self._key("answers", run_id)))
-        return {key: decode_answer(answer) for key, answer in found.items()}
+        answers = {}
+        for key, answer in found.items():
+            try:
+                answers[key] = decode_answer(answer)
+            except Damaged as error:  # it is asked for anew
+                log.warning("answer damaged", run_id=run_id, error=str(error))
+        return answers
 
     async def read(self, run_id: str, after: int = -1, limit: int = 256) -> list[Event]:
         """Return the events behind `after`; see `RunJournal.read`."""
@@ -234,6 +275,17 @@ class RedisJournal:
     async def aclose(self) -> None:
         """Do nothing: what is held open belongs to `keep_connected`. A checkpoint."""
         await trio.lowlevel.checkpoint()
+
+    async def _end_damaged(self, found: Sequence[Any], holder: str, damage: Damaged) -> None:
+        """End a run that nobody can take up: it would be claimed for ever."""
+        run_id, seq, number = _text(found[0]), int(found[10]), int(found[12])
+        error = JournalDamaged(run_id, damage)
+        log.warning("run damaged", run_id=run_id, error=str(damage))
+        code, message = type(error).__name__, str(error)
+        last = RunFailed(run_id=run_id, seq=seq, error=code, message=message)
+        with suppress(LeaseLost):
+            lease = Lease(run_id=run_id, holder=holder, number=number)
+            await self.append(lease, [last], Ending(state="failed", code=code, message=message))
 
     # --- waiting -------------------------------------------------------------------------------------
 
@@ -320,7 +372,24 @@ def _claim(record: RunRecord, holder: str) -> Claim:
     return Claim(run=record, lease=Lease(run_id=record.run_id, holder=holder, number=record.executions))
 
 
+def _sound(found: Sequence[Any]) -> RunRecord | None:
+    """Return one run of many; None if it is damaged, which the log tells: who asks for it alone is told."""
+    try:
+        return _record(found)
+    except Damaged as error:
+        log.warning("run damaged", run_id=_text(found[0]), error=str(error))
+        return None
+
+
 def _record(found: Sequence[Any]) -> RunRecord:
+    """Return what the fields of a run say. Raises `Damaged`."""
+    try:
+        return _decoded(found)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise Damaged(f"a field of the run is not what it was: {error}") from error
+
+
+def _decoded(found: Sequence[Any]) -> RunRecord:
     run_id, spec, owner, key, tags, state, created, *rest = found
     ended, code, message, events, size, leases, cancelling = rest
     words = [None if each is None else _text(each) for each in (owner, key, code, message)]

@@ -89,6 +89,23 @@ local function grow(id, size)
   redis.call('INCRBY', p .. 'bytes', size)
 end
 
+local function insert(id, owner, spec, tags, digest, name, created, leases)
+  local key, number = p .. 'run:' .. id, redis.call('INCR', p .. 'number')
+  redis.call('HSET', key, 'number', number, 'spec', spec, 'tags', tags, 'state', 'queued', 'created', created,
+    'events', 0, 'bytes', 0, 'leases', leases)
+  grow(id, #spec + #tags)
+  redis.call('ZADD', p .. 'runs', number, id)
+  if owner then
+    redis.call('HSET', key, 'owner', owner)
+    redis.call('ZADD', p .. 'owner:' .. owner, number, id)
+  end
+  if digest ~= '' then
+    redis.call('HSET', key, 'digest', digest, 'key', name)
+    redis.call('SET', p .. 'key:' .. digest, id)
+  end
+  return number
+end
+
 -- Events stand from ARGV[first] on, as pairs of seq and event; state may be nil: the run goes on.
 local function write(id, first, state, code, message)
   local key, known, size = p .. 'run:' .. id, nil, 0
@@ -139,21 +156,24 @@ if digest ~= '' then
   local known = redis.call('GET', p .. 'key:' .. digest)
   local found = known and record(known)
   if found then return {0, found} end
-  redis.call('SET', p .. 'key:' .. digest, id)
 end
-local key, number = p .. 'run:' .. id, redis.call('INCR', p .. 'number')
-redis.call('HSET', key, 'number', number, 'spec', ARGV[6], 'tags', ARGV[7], 'state', 'queued', 'created',
-  text(now), 'events', 0, 'bytes', 0, 'leases', holder and 1 or 0)
-redis.call('ZADD', p .. 'runs', number, id)
-if owner then
-  redis.call('HSET', key, 'owner', owner)
-  redis.call('ZADD', p .. 'owner:' .. owner, number, id)
-end
-if digest ~= '' then redis.call('HSET', key, 'digest', digest, 'key', ARGV[9]) end
+local number = insert(id, owner, ARGV[6], ARGV[7], digest, ARGV[9], text(now), holder and 1 or 0)
 if holder then hold(id, holder, lease) else redis.call('ZADD', p .. 'free', number, id) end
 return {1, record(id)}
 """)
 """Accept a run, unless its idempotency key is known; return whether it was accepted, and the record."""
+
+RECORD: Final = _script("""
+local id, answers = ARGV[2], tonumber(ARGV[12])
+if number_of(id) then return redis.error_reply('there is a run of this id') end
+insert(id, optional(ARGV[4]), ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[3], 1)
+for place = 13, 11 + 2 * answers, 2 do
+  redis.call('HSET', p .. 'answers:' .. id, ARGV[place], ARGV[place + 1])
+  grow(id, #ARGV[place + 1])
+end
+write(id, 13 + 2 * answers, optional(ARGV[9]), optional(ARGV[10]), optional(ARGV[11]))
+""")
+"""Write a run that has ended, with its answers and events."""
 
 CLAIM: Final = _script("""
 local holder, limit, lease, claims = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), {}
