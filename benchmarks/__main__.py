@@ -28,6 +28,7 @@ BENCHMARKS: Final = {
     "runs-200": "benchmarks.runs:runs_at_once",
     "cached": "benchmarks.runs:cached_run",
     "journal": "benchmarks.journal:journaled_runs",
+    "redis": "benchmarks.redis:redis_stores",
     "asyncio": "benchmarks.host:asyncio_run",
     "hop": "benchmarks.host:hop",
     "stalls": "benchmarks.host:stalls",

@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 
     from ultra.stores.journal_contract import RunJournal
 
-__all__ = ["journaled_runs"]
+__all__ = ["journaled_runs", "plain_run", "submitted_run"]
 
 AT_ONCE = 10
 """Runs that go on side by side, and share what is written at once."""
 
 
-async def _plain(count: int) -> float:
+async def plain_run(count: int) -> float:
+    """Return the seconds that a streamed run takes."""
     async with MultiLLMOrchestrator(cache_enabled=False) as orchestrator:
         for name in NAMES:
             orchestrator.register_model(name, instant)
@@ -38,7 +39,8 @@ async def _plain(count: int) -> float:
         return await _timed(count, run)
 
 
-async def _submitted(count: int, make: Callable[[], RunJournal]) -> float:
+async def submitted_run(count: int, make: Callable[[], RunJournal]) -> float:
+    """Return the seconds that a run takes that is submitted and followed."""
     async with MultiLLMOrchestrator(cache_enabled=False, journal=make()) as orchestrator:
         for name in NAMES:
             orchestrator.register_model(name, instant)
@@ -76,8 +78,8 @@ def journaled_runs(*, brief: bool) -> list[Row]:
             make = partial(in_file, synchronous)
             rows += compare(
                 f"a submitted run, SQLite, synchronous {synchronous}",
-                lambda make=make: trio.run(_submitted, count, make),  # type: ignore[misc]
-                {"the same run, streamed": (lambda: trio.run(_plain, count), None)},
+                lambda make=make: trio.run(submitted_run, count, make),  # type: ignore[misc]
+                {"the same run, streamed": (lambda: trio.run(plain_run, count), None)},
                 rounds=1 if brief else 7,
             )
         return rows

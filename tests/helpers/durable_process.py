@@ -16,7 +16,7 @@ import trio
 
 from ultra import MultiLLMOrchestrator, RetryPolicy, SqliteJournal
 from ultra.messages.results import Completion, Usage
-from ultra.stores.journal_contract import RunState
+from ultra.stores.journal_contract import RunJournal, RunState
 
 LEASE = 0.3
 STRATEGIES: tuple[dict[str, Any], ...] = (
@@ -48,11 +48,21 @@ class CountedModel:
         raise AssertionError("submitted runs are streamed")
 
 
+def journal_of(folder: Path, *, lease: float = LEASE) -> RunJournal:
+    """Open the journal of such processes: that of the URL in the file `journal`, if there is one."""
+    named = folder / "journal"
+    if not named.exists():
+        return SqliteJournal(folder / "runs.db", lease=lease)
+    from ultra.stores.journal_redis import RedisJournal  # noqa: PLC0415 - it needs the extra
+
+    return RedisJournal(named.read_text(), lease=lease)
+
+
 def orchestrator_of(folder: Path, *, lease: float = LEASE, **settings: Any) -> MultiLLMOrchestrator:
     """Make the orchestrator of such a process; without a cache, so that only the journal has answers."""
     orchestrator = MultiLLMOrchestrator(
         cache_enabled=False,
-        journal=SqliteJournal(folder / "runs.db", lease=lease),
+        journal=journal_of(folder, lease=lease),
         retry=RetryPolicy(max_retries=0),
         **settings,
     )

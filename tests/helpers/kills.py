@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from helpers.durable_process import STRATEGIES, CountedModel
-from ultra import MultiLLMOrchestrator, RetryPolicy, SqliteJournal
+from helpers.durable_process import STRATEGIES, CountedModel, journal_of
+from ultra import MultiLLMOrchestrator, RetryPolicy
 from ultra.durable.execution import read_all
 from ultra.messages.events import RunCompleted, RunFailed
 
@@ -40,7 +40,7 @@ class Follower(threading.Thread):
         trio.run(self._follow_all)
 
     async def _follow_all(self) -> None:
-        orchestrator = MultiLLMOrchestrator(journal=SqliteJournal(self._folder / "runs.db"))
+        orchestrator = MultiLLMOrchestrator(journal=journal_of(self._folder))
         async with trio.open_nursery() as nursery:
             while not self.over.is_set():
                 for record in await orchestrator.list_runs(limit=1000):
@@ -72,7 +72,7 @@ def kill_again_and_again(folder: Path, random: Random, *, kills: int, runs: int)
     Returns counts of what was seen, so that a caller can see that the kills came in the middle.
     """
     follower = Follower(folder)
-    SqliteJournal(folder / "runs.db")  # so that the follower finds it
+    journal_of(folder)  # so that the follower finds it
     follower.start()
     accepted: dict[int, str] = {}
     share = -(-runs // max(1, kills))
@@ -101,7 +101,7 @@ async def check(
     folder: Path, accepted: dict[int, str], runs: int, kills: int, read: dict[str, list[Event]]
 ) -> dict[str, int]:
     """Check that each accepted run ended once, that readers got what is in the journal, and what was paid."""
-    journal = SqliteJournal(folder / "runs.db")
+    journal = journal_of(folder)
     records = await journal.list_runs(limit=10_000)
     assert len(records) == runs == len(accepted)
     assert {record.run_id for record in records} == set(accepted.values())

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import gc
-import shutil
 import socket
 import sqlite3
-import subprocess
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -20,7 +18,6 @@ from ultra.stores.opening import open_limits
 from ultra.stores.sqlite_limits import SqliteLimits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from ultra.stores.contracts import SharedLimits
@@ -55,38 +52,11 @@ class Store:
             limits.ahead = self.passed
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a Redis server of the tests' own."""
-    pytest.importorskip("coredis", reason="the extra 'redis' is not installed")
-    program = shutil.which("redis-server")
-    if program is None:
-        pytest.skip("redis-server is not on PATH")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    folder = tmp_path_factory.mktemp("redis")
-    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
-    with subprocess.Popen([*command, "--databases", "64"], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        try:
-            if not any("Ready to accept connections" in line for line in process.stdout):
-                pytest.skip("redis-server does not start")
-            yield f"redis://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            process.stdout.read()
-
-
-@pytest.fixture(scope="module")
-def databases() -> Iterator[int]:
-    return iter(range(64))
-
-
 @pytest.fixture(params=["memory", "sqlite", "redis"])
-def store(request: pytest.FixtureRequest, tmp_path: Path, databases: Iterator[int]) -> Store:
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     where = str(tmp_path / "limits.db")
     if request.param == "redis":
-        where = f"{request.getfixturevalue('server')}/{next(databases)}"
+        where = request.getfixturevalue("url")
     return Store(request.param, where)
 
 

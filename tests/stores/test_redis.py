@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import gc
-import shutil
 import socket
 import subprocess
 import sys
@@ -10,7 +9,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import structlog
 import trio
 
 from helpers.cache_keys import key_of
@@ -25,7 +23,7 @@ pytest.importorskip("coredis", reason="the extra 'redis' is not installed")
 from ultra.stores.redis import RedisCache
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from trio.testing import MockClock
 
@@ -34,44 +32,7 @@ def answer(text: str = "yes") -> Completion:
     return Completion(content=text, usage=Usage(input=3, output=5), finish_reason="stop", request_id="r-1")
 
 
-@pytest.fixture
-def logs() -> Iterator[list[Any]]:
-    with structlog.testing.capture_logs() as entries:
-        yield entries
-
-
 # --- against a real server ---------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a Redis server of the tests' own."""
-    program = shutil.which("redis-server")
-    if program is None:
-        pytest.skip("redis-server is not on PATH")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    folder = tmp_path_factory.mktemp("redis")
-    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        try:
-            if not any("Ready to accept connections" in line for line in process.stdout):
-                pytest.skip("redis-server does not start")
-            yield f"redis://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            process.stdout.read()
-
-
-@pytest.fixture(scope="module")
-def databases() -> Iterator[int]:
-    return iter(range(16))
-
-
-@pytest.fixture
-def url(server: str, databases: Iterator[int]) -> str:
-    return f"{server}/{next(databases)}"
 
 
 async def test_an_answer_comes_back_whole_and_each_model_has_its_own(url: str) -> None:
@@ -102,7 +63,7 @@ async def test_the_server_is_told_when_an_answer_is_over(
     cache = RedisCache(url, ttl=ttl)
     kept = cache.shard("m")
     await kept.put(b"k", answer())
-    assert least <= await cache._server.attempt(lambda client: client.pttl(kept._prefix + b"k")) <= most
+    assert least <= await cache._server.server.use(lambda client: client.pttl(kept._prefix + b"k")) <= most
 
 
 async def test_an_answer_that_is_not_whole_or_too_big_is_not_kept(url: str) -> None:
@@ -121,7 +82,7 @@ async def test_an_answer_that_is_not_whole_or_too_big_is_not_kept(url: str) -> N
 async def test_bytes_that_are_no_answer_are_a_miss(stored: bytes, url: str, logs: list[Any]) -> None:
     cache = RedisCache(url)
     kept = cache.shard("m")
-    await cache._server.attempt(lambda client: client.set(kept._prefix + b"k", stored))
+    await cache._server.server.use(lambda client: client.set(kept._prefix + b"k", stored))
     assert await kept.get(b"k") is None
     assert kept.statistics() == CacheStatistics(misses=1, failures=1)
     assert logs[0]["event"] == "cache unavailable"
@@ -133,14 +94,14 @@ async def test_more_bytes_than_an_answer_may_have_are_a_miss(url: str) -> None:
     cache = RedisCache(url, max_answer_bytes=1000)
     kept = cache.shard("m")
     huge = encode_answer(answer("x" * 5000))
-    await cache._server.attempt(lambda client: client.set(kept._prefix + b"k", huge))
+    await cache._server.server.use(lambda client: client.set(kept._prefix + b"k", huge))
     assert await kept.get(b"k") is None
     assert kept.statistics() == CacheStatistics(misses=1)
 
 
 async def test_a_wrong_secret_on_the_server_is_not_used(url: str, logs: list[Any]) -> None:
     first = RedisCache(url)
-    await first._server.attempt(lambda client: client.set("ultra:1:secret", b"short"))
+    await first._server.server.use(lambda client: client.set("ultra:1:secret", b"short"))
     second = RedisCache(url)
     assert len(second.secret) == 32
     assert second.secret != first.secret
@@ -251,9 +212,9 @@ async def test_a_server_that_comes_back_is_used_again_after_half_a_minute(
     kept = cache.shard("m")
     with socket.create_server(("127.0.0.1", 0)) as probe:
         nowhere = f"redis://127.0.0.1:{probe.getsockname()[1]}"
-    cache._server._url, real = nowhere, cache._server._url
+    cache._server.server._url, real = nowhere, cache._server.server._url
     await kept.put(b"k", answer())
-    cache._server._url = real
+    cache._server.server._url = real
     await kept.put(b"k", answer())
     assert kept.statistics().failures == 2
     mock_clock.jump(30)
@@ -291,8 +252,11 @@ def test_arguments_out_of_range_are_bad_calls(bad: dict[str, Any]) -> None:
 
 def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "coredis", None)
-    monkeypatch.delitem(sys.modules, "ultra.stores.redis")
-    with pytest.raises(MissingExtra, match=r'Redis cache needs the extra.*pip install "ultra-llm\[redis\]"'):
+    for name in ("ultra.stores.redis", "ultra.stores.redis_connection"):
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(
+        MissingExtra, match=r'store in Redis needs the extra.*pip install "ultra-llm\[redis\]"'
+    ):
         open_cache("redis://127.0.0.1")
 
 

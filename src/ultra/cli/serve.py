@@ -167,7 +167,10 @@ def _tell_of_sharing(configuration: Configuration | None) -> None:
         answers += ". Each counts rates and budgets of keys by itself (set budgets in [serve])"
     if configuration is None or configuration.journal.store in {None, "memory"}:
         answers += ". No runs are kept, since each would know its own only (set store in [journal])"
-    tell(f"limits of models, metrics and joined requests are of each process by itself. {answers}")
+    limits = configuration is not None and configuration.shared.store is not None
+    alone = "metrics and joined requests" if limits else "limits of models, metrics and joined requests"
+    hint = "" if limits else " (set a store in [shared] to share the limits)"
+    tell(f"{alone} are of each process by itself{hint}. {answers}")
 
 
 def _serve(service: Service, listening: socket.socket, reloader: Reloader, *, is_worker: bool = False) -> int:

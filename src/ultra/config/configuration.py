@@ -21,6 +21,7 @@ from ultra.config.history import HistoryConfig
 from ultra.config.journal import JournalConfig
 from ultra.config.sections import CacheConfig, ModelConfig, RunConfig
 from ultra.config.serving import ServeConfig
+from ultra.config.shared import SharedConfig
 from ultra.config.telemetry import TelemetryConfig
 from ultra.config.toml_lines import TomlLines
 from ultra.errors import BadCall, ConfigError
@@ -44,6 +45,7 @@ class Configuration(Struct, frozen=True, kw_only=True):
     cache: CacheConfig = CacheConfig()
     journal: JournalConfig = JournalConfig()
     history: HistoryConfig = HistoryConfig()
+    shared: SharedConfig = SharedConfig()
     retry: RetryPolicy | None = None
     timeouts: Timeouts | None = None
     limits: Limits | None = None
@@ -66,7 +68,7 @@ class Configuration(Struct, frozen=True, kw_only=True):
             ) from None
 
     def without_store(self) -> Configuration:
-        """Return it with a cache in memory and no journal, once the stores are checked: nothing is opened.
+        """Return it with a cache in memory and no other store, once they are checked: nothing is opened.
 
         Raises:
             ConfigError: there is no such store.
@@ -75,7 +77,8 @@ class Configuration(Struct, frozen=True, kw_only=True):
         with self.explaining("cache", "store"):
             if self.cache.enabled:
                 check_cache(self.cache.store)
-        return replace(self, cache=CacheConfig(enabled=self.cache.enabled), journal=JournalConfig())
+        cache = CacheConfig(enabled=self.cache.enabled)
+        return replace(self, cache=cache, journal=JournalConfig(), shared=SharedConfig())
 
     def settings(self) -> dict[str, Any]:
         """Return the arguments of `MultiLLMOrchestrator`, but for the strategy and the command's ensemble."""

@@ -19,8 +19,9 @@ class JournalConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """The journal of submitted runs.
 
     Attributes:
-        store: ``sqlite:///path``, or ``memory``; None: there is no journal, and no run can be submitted, but
-            `ultra serve` then keeps runs in memory for a day. ``off``: there is none there, either.
+        store: ``sqlite:///path``, ``redis://host``, or ``memory``; None: there is no journal, and no run can
+            be submitted, but `ultra serve` then keeps runs in memory for a day. ``off``: there is none
+            there, either.
         retention: how long ended runs are kept, in seconds and in bytes.
         synchronous: ``full``: a power cut loses nothing, and each group of events costs a write to the disk.
 
@@ -34,7 +35,7 @@ class JournalConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     def __post_init__(self) -> None:
         if not (self.store is None or self.is_off):
-            check_journal(self.store)
+            check_journal(self.store, self.synchronous)
 
     def __repr__(self) -> str:
         return f"JournalConfig(store={self._shown!r})"

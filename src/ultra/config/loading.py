@@ -40,6 +40,7 @@ from ultra.config.journal import JournalConfig
 from ultra.config.keys import KeyConfig
 from ultra.config.sections import CacheConfig, DeploymentConfig, ModelConfig, RunConfig
 from ultra.config.serving import ServeConfig, serve_problems
+from ultra.config.shared import SharedConfig
 from ultra.config.telemetry import TelemetryConfig
 from ultra.config.toml_lines import TomlLines
 from ultra.errors import BadCall, ConfigError, UltraError
@@ -84,7 +85,7 @@ _CHOICES: Final = {
 
 _TOP: Final = (
     *("run", "cache", "retry", "timeouts", "limits", "breaker", "catalog", "models", "ensembles", "serve"),
-    *("telemetry", "journal", "history"),
+    *("telemetry", "journal", "history", "shared"),
 )
 
 
@@ -179,6 +180,7 @@ class _Reader:
             cache=self._optional(table, "cache", CacheConfig) or CacheConfig(),
             journal=self._optional(table, "journal", JournalConfig) or JournalConfig(),
             history=self._optional(table, "history", HistoryConfig) or HistoryConfig(),
+            shared=self._optional(table, "shared", SharedConfig) or SharedConfig(),
             retry=self._optional(table, "retry", RetryPolicy),
             timeouts=self._optional(table, "timeouts", Timeouts),
             limits=self._optional(table, "limits", Limits),

@@ -16,6 +16,7 @@ from ultra.config.history import HistoryConfig
 from ultra.config.journal import JournalConfig
 from ultra.config.sections import CacheConfig, DeploymentConfig, ModelConfig, RunConfig
 from ultra.config.serving import ServeConfig
+from ultra.config.shared import SharedConfig
 from ultra.config.telemetry import TelemetryConfig
 from ultra.strategies.catalog import names_a_class
 
@@ -98,6 +99,7 @@ def _settings(table: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
         yield from _of_ensemble(("ensembles", str(ensemble)), _section(given))
     yield from _others(("journal",), _section(table.get("journal")), (), JournalConfig)
     yield from _others(("history",), _section(table.get("history")), (), HistoryConfig)
+    yield from _others(("shared",), _section(table.get("shared")), (), SharedConfig)
     yield from _others(("serve",), _section(table.get("serve")), (), ServeConfig)
     yield from _others(("telemetry",), _section(table.get("telemetry")), (), TelemetryConfig)
     for model, given in _section(table.get("models")).items():

@@ -29,8 +29,15 @@ def configured(kind: type[T], source: str | Path | Configuration) -> T:
     with configuration.explaining("run", "strategy"):
         strategy = configuration.run.load_strategy()
         strategy_of(strategy, stages, known)
+    with configuration.explaining("shared", "store"):
+        shared = configuration.shared.open()
     with configuration.explaining("cache", "store"):
-        orchestrator = kind(**configuration.settings(), strategy=strategy)
+        orchestrator = kind(
+            **configuration.settings(),
+            strategy=strategy,
+            shared=shared,
+            single_flight=configuration.shared.single_flight,
+        )
     with configuration.explaining("journal", "store"):
         keep_runs(orchestrator, configuration.journal.open())
     for name, model in configuration.models.items():

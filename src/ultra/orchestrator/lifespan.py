@@ -11,9 +11,10 @@ from trio.lowlevel import ParkingLot
 from ultra._support.forking import Forkable
 from ultra.bridge.trio_run import TrioRun
 from ultra.errors import ActorDown, ActorStopped, OrchestratorClosed, OrchestratorInUse
+from ultra.orchestrator.connections import KeptConnections
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
@@ -39,6 +40,7 @@ class Lifespan(Forkable):
         make_tree: makes the tree of actors, not yet entered.
         cache: closed when the orchestrator is.
         submitted: the submitted runs, if there is a journal: they go on while the orchestrator is entered.
+        stores: all that may keep connections meanwhile, beside the journal.
 
     Attributes:
         trio_run: where the actors run.
@@ -52,6 +54,7 @@ class Lifespan(Forkable):
         make_tree: Callable[[], ModelTree],
         cache: CacheStore | None,
         submitted: DurableRuns | None = None,
+        stores: Sequence[object] = (),
     ) -> None:
         super().__init__()
         self.trio_run = TrioRun()
@@ -61,6 +64,7 @@ class Lifespan(Forkable):
         self._block: AbstractAsyncContextManager[ModelTree, bool | None] | None = None
         self._make_tree = make_tree
         self._cache = cache
+        self._stores = tuple(stores)
         self.submitted = submitted
         self._running: dict[ModelTree, None] = {}
         self._call_ended = ParkingLot()
@@ -173,6 +177,11 @@ class Lifespan(Forkable):
 
     # --- for the two blocks, on trio -------------------------------------------------------------------
 
+    def connections(self) -> KeptConnections:
+        """Return what keeps the connections of all stores that are used."""
+        journal = None if self.submitted is None else self.submitted.journal
+        return KeptConnections((*self._stores, journal))
+
     async def start_tree(self) -> ModelTree:
         """Start actors; they claim the trio run."""
         self.trio_run.claim()
@@ -234,16 +243,29 @@ class _EnteredBlock:
 
     async def __aenter__(self) -> ModelTree:
         lifespan = self._lifespan
-        tree = self._tree = lifespan.tree = await lifespan.start_tree()
+        self._connections = await lifespan.connections().__aenter__()
         try:
-            await lifespan.start_submitted(tree)
+            tree = self._tree = lifespan.tree = await lifespan.start_tree()
+            try:
+                await lifespan.start_submitted(tree)
+            except BaseException:
+                lifespan.tree = None
+                await lifespan.end_tree(tree, *sys.exc_info())
+                raise
         except BaseException:
-            lifespan.tree = None
-            await lifespan.end_tree(tree, *sys.exc_info())
+            await self._connections.__aexit__()
             raise
         return tree
 
     async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        try:
+            return await self._end(kind, error, trace)
+        finally:
+            await self._connections.__aexit__()
+
+    async def _end(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
         self._lifespan.closed = True

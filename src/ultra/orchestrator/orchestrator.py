@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from ultra._support.checks import check_flag, check_seconds
 from ultra._support.randomness import new_id, new_random
 from ultra.actors.model.messages import Generate
+from ultra.actors.model.replicas import Replicas
 from ultra.actors.model.retry import RetryPolicy
 from ultra.bridge.caller import Caller
 from ultra.errors import BadCall
@@ -52,6 +53,7 @@ from ultra.orchestrator.tree import ModelTree
 from ultra.scoring.agreement import agreement
 from ultra.stores import open_cache
 from ultra.stores.memory import MemoryCache
+from ultra.stores.opening import open_shared
 from ultra.supervisor.spec import RestartIntensity
 
 if TYPE_CHECKING:
@@ -77,6 +79,7 @@ if TYPE_CHECKING:
     from ultra.scoring.agreement import Scorer
     from ultra.stores.contracts import CacheStore
     from ultra.stores.journal_contract import RunJournal
+    from ultra.stores.shared_contract import SharedModels
     from ultra.strategies.base import Strategy, StrategySpec
     from ultra.strategies.stages import Stage
 
@@ -102,8 +105,11 @@ class MultiLLMOrchestrator(Registration, SubmittedRuns):
         cache_enabled: whether answers are cached, and equal requests share one call.
         cache: where answers are cached: ``"memory"``, ``"sqlite:///path"``, ``"redis://host"``, or a
             `CacheStore`.
-        journal: where submitted runs are kept, so that they outlive the process: ``"sqlite:///runs.db"``, or
-            a `RunJournal`; None: no run can be submitted. See `submit`.
+        journal: where submitted runs are kept, so that they outlive the process: ``"sqlite:///runs.db"``,
+            ``"redis://host"``, or a `RunJournal`; None: no run can be submitted. See `submit`.
+        shared: what several processes share of their models (rates, pauses, circuits, equal calls):
+            ``"redis://host"``, or a `SharedModels`; None: each process keeps to its own. See docs/scaling.md.
+        single_flight: whether an equal call of another of these processes is waited for, and not made again.
         stages: the stages of runs that name none; None: initial, meta and synthesis.
         strategy: how models are asked and answers merged: a name, such as ``"vote"``, or an object; None:
             ``"synthesize"``, which carries out the stages.
@@ -133,6 +139,8 @@ class MultiLLMOrchestrator(Registration, SubmittedRuns):
         *,
         cache: CacheStore | str | None = None,
         journal: RunJournal | str | None = None,
+        shared: SharedModels | str | None = None,
+        single_flight: bool = True,
         stages: Sequence[str | Stage] | None = None,
         strategy: str | StrategySpec | Strategy | None = None,
         quorum: Quorum = 1,
@@ -163,7 +171,10 @@ class MultiLLMOrchestrator(Registration, SubmittedRuns):
         self._intensity = checked_object("intensity", intensity, RestartIntensity) or RestartIntensity()
         self._watch = RunWatch(RunMetrics(), observers_of(telemetry))
         policies = Policies(retry, timeouts, limits, breaker)
-        self._registry = ModelRegistry(self._cache, policies, faults, self._watch.observers)
+        self._shared = open_shared(shared)
+        check_flag("single_flight", single_flight)
+        replicas = None if self._shared is None else Replicas(self._shared, single_flight=single_flight)
+        self._registry = ModelRegistry(self._cache, policies, faults, self._watch.observers, replicas)
         self._faults = faults
         self._ensembles = Ensembles()
         self._planner = Planner(
@@ -188,7 +199,7 @@ class MultiLLMOrchestrator(Registration, SubmittedRuns):
         )
         self._submitted = submitted_runs(self, journal)
         own_cache = self._cache if self._cache is not cache else None
-        self._lifespan = Lifespan(self._make_tree, own_cache, self._submitted)
+        self._lifespan = Lifespan(self._make_tree, own_cache, self._submitted, (self._cache, self._shared))
 
     @classmethod
     def from_config(cls, source: str | Path | Configuration) -> Self:

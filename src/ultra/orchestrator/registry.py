@@ -30,6 +30,7 @@ from ultra.orchestrator.unregistered_clients import UnregisteredClients
 from ultra.stores.memory import MemoryCache, MemoryShard
 
 if TYPE_CHECKING:
+    from ultra.actors.model.replicas import Replicas
     from ultra.bridge.caller import Runner
     from ultra.messages.observers import ObserverGroup
     from ultra.stores.contracts import CacheShard, CacheStore
@@ -81,12 +82,14 @@ class ModelRegistry:
         policies: Policies,
         faults: Faults | None = None,
         observers: ObserverGroup | None = None,
+        replicas: Replicas | None = None,
     ) -> None:
         check_faults(faults, Faults)
         self._lock = threading.Lock()
         self._cache = cache
         self._faults = faults
         self._observers = observers
+        self._replicas = replicas
         self._policies = policies
         self._models: dict[str, RegisteredModel] = {}
         self._clients: dict[str, object] = {}
@@ -115,6 +118,8 @@ class ModelRegistry:
                 )
             shard = self._cache.shard(_shard_name(name, client)) if self._cache is not None else None
             model = self._make(name, client, check_weight(weight), policies, shard)
+            if self._replicas is not None:
+                model.replicas = self._replicas.link(_shard_name(name, client), model.limiter, model.breaker)
             self._models[name] = model
             self._clients[name] = client
             self._given[name] = policies
@@ -132,6 +137,8 @@ class ModelRegistry:
             model.registered = False
         # Requests that are still under way must not write into the shard of the next model of this name.
         shard, model.shard = model.shard, None
+        if model.replicas is not None:
+            model.replicas.close()
         if isinstance(shard, MemoryShard):
             shard.clear()
         return model

@@ -181,6 +181,7 @@ class Service:
                     tasks.start_soon(self.quotas.keep)
                     tasks.start_soon(Webhooks(self).work)
                     tasks.start_soon(self.batches.work)
+                    tasks.start_soon(self.quotas.keep_connected)
                     try:
                         yield
                     finally:

@@ -12,6 +12,7 @@ import anyio
 
 from ultra._support.log import get_logger
 from ultra.service.problems import Problem
+from ultra.stores.connections import keep_connected
 from ultra.stores.contracts import GRANT_SECONDS, Decision, LimitsUnavailable, Want
 
 if TYPE_CHECKING:
@@ -132,6 +133,10 @@ class Quotas:
                     await self._limits.renew(tuple(self._open))
             except LimitsUnavailable as error:
                 _log.error("limits unavailable", error=str(error))
+
+    async def keep_connected(self) -> None:
+        """Keep the connections of the store, if it has any, until this is cancelled."""
+        await keep_connected(self._limits)
 
     async def aclose(self) -> None:
         """Close the store."""

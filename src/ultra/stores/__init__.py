@@ -19,10 +19,14 @@ if TYPE_CHECKING:
     from ultra.stores.journal_contract import Retention, RunJournal, RunRecord
     from ultra.stores.journal_memory import MemoryJournal
     from ultra.stores.journal_opening import open_journal
+    from ultra.stores.journal_redis import RedisJournal
     from ultra.stores.journal_sqlite import SqliteJournal
     from ultra.stores.memory import MemoryCache
     from ultra.stores.opening import open_cache
     from ultra.stores.redis import RedisCache
+    from ultra.stores.shared_contract import SharedModels
+    from ultra.stores.shared_memory import MemorySharedModels
+    from ultra.stores.shared_redis import RedisSharedModels
     from ultra.stores.sqlite import SqliteCache
 
 __all__ = [
@@ -31,10 +35,14 @@ __all__ = [
     "CacheStore",
     "MemoryCache",
     "MemoryJournal",
+    "MemorySharedModels",
     "RedisCache",
+    "RedisJournal",
+    "RedisSharedModels",
     "Retention",
     "RunJournal",
     "RunRecord",
+    "SharedModels",
     "SqliteCache",
     "SqliteJournal",
     "open_cache",
@@ -53,8 +61,12 @@ _HOMES: Final = {
     "RunJournal": "ultra.stores.journal_contract",
     "RunRecord": "ultra.stores.journal_contract",
     "MemoryJournal": "ultra.stores.journal_memory",
+    "RedisJournal": "ultra.stores.journal_redis",
     "SqliteJournal": "ultra.stores.journal_sqlite",
     "open_journal": "ultra.stores.journal_opening",
+    "MemorySharedModels": "ultra.stores.shared_memory",
+    "RedisSharedModels": "ultra.stores.shared_redis",
+    "SharedModels": "ultra.stores.shared_contract",
 }
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

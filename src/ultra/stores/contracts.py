@@ -24,9 +24,11 @@ __all__ = [
     "CacheStatistics",
     "CacheStore",
     "Decision",
+    "KeepsConnections",
     "LimitState",
     "LimitsUnavailable",
     "SharedLimits",
+    "TaskStatus",
     "Want",
     "is_whole",
 ]
@@ -113,6 +115,30 @@ class CacheStore(Protocol):
 
     async def aclose(self) -> None:
         """Release what the store holds: memory, files, connections. May be called again."""
+        ...
+
+
+class TaskStatus(Protocol):
+    """What a nursery of trio or a task group of anyio gives to a task that it starts."""
+
+    def started(self) -> None:
+        """Tell that the task has begun."""
+        ...
+
+
+@runtime_checkable
+class KeepsConnections(Protocol):
+    """A store of any kind that can be used without a connection for each use, while somebody owns them.
+
+    An entered orchestrator starts this for its cache and its journal, a service for its limits.
+    """
+
+    async def keep_connected(self, *, task_status: TaskStatus | None = None) -> None:
+        """Keep connections open for all uses in this trio or asyncio run, until cancelled.
+
+        `task_status`, if it is given, is told when they are kept: they need not be open then. What is under
+        way when this is cancelled may end, but for a bounded time.
+        """
         ...
 
 

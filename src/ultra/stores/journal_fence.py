@@ -12,6 +12,7 @@ from ultra.errors import BadCall, JournalDamaged, JournalUnavailable
 from ultra.messages.events import Event
 from ultra.messages.results import ModelResponse
 from ultra.stores.batch_contract import Batch, KeepsBatches
+from ultra.stores.connections import keep_connected
 from ultra.stores.delivery_contract import Delivery, DeliveryJournal
 from ultra.stores.journal_contract import Claim, LeaseLost, Renewal, RunRecord
 from ultra.stores.journal_encoding import Damaged
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from ultra.stores.batch_contract import BatchStore
+    from ultra.stores.contracts import TaskStatus
     from ultra.stores.journal_contract import AnswerKey, Ending, Lease, RunJournal, RunState
 
 __all__ = ["FencedJournal"]
@@ -122,6 +124,10 @@ class FencedJournal:
         """Remove what the retention does not keep."""
         with self.fence():
             return _checked(await self.inner.prune(), int)
+
+    async def keep_connected(self, *, task_status: TaskStatus | None = None) -> None:
+        """Keep the connections of the journal, if it has any."""
+        await keep_connected(self.inner, task_status)
 
     async def aclose(self) -> None:
         """Release what the journal holds."""

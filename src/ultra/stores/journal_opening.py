@@ -18,6 +18,7 @@ Synchronous = Literal["normal", "full"]
 """normal: a process that is killed loses nothing, a power cut the last moments. full: neither does."""
 
 _SQLITE: Final = "sqlite:///"
+_REDIS: Final = ("redis://", "rediss://")
 
 
 def open_journal(
@@ -26,12 +27,13 @@ def open_journal(
     """Return the journal that `spec` names.
 
     ``"sqlite:///runs.db"`` makes a `SqliteJournal` at a path relative to the working directory,
-    ``"sqlite:////var/runs.db"`` one at an absolute path; ``"memory"`` makes a `MemoryJournal`. An object that
-    has the methods of a `RunJournal` is taken as it is. What goes wrong in a journal is fenced; see
-    `FencedJournal`.
+    ``"sqlite:////var/runs.db"`` one at an absolute path; ``"redis://host:6379/0"`` makes a `RedisJournal`,
+    over TLS with ``rediss://``; ``"memory"`` makes a `MemoryJournal`. An object that has the methods of a
+    `RunJournal` is taken as it is. What goes wrong in a journal is fenced; see `FencedJournal`.
 
     Raises:
-        BadCall: `spec` is none of these.
+        BadCall: `spec` is none of these, or `synchronous` is not for it.
+        MissingExtra: the journal needs packages that are not installed.
         ConfigError: the file is not a journal, or belongs to a newer version of Ultra.
         JournalUnavailable: the file cannot be opened.
     """
@@ -42,7 +44,11 @@ def open_journal(
 
 def _opened(spec: RunJournal | str, retention: Retention | None, synchronous: Synchronous) -> RunJournal:
     if isinstance(spec, str):
-        check_journal(spec)
+        check_journal(spec, synchronous)
+        if spec.startswith(_REDIS):
+            from ultra.stores.journal_redis import RedisJournal  # noqa: PLC0415 - it needs the extra
+
+            return RedisJournal(spec, retention=retention)
         if spec.startswith(_SQLITE):
             from ultra.stores.journal_sqlite import SqliteJournal  # noqa: PLC0415 - few need it
 
@@ -56,18 +62,27 @@ def _opened(spec: RunJournal | str, retention: Retention | None, synchronous: Sy
     raise _not_allowed(spec)
 
 
-def check_journal(spec: str) -> None:
-    """Raise `BadCall` if `open_journal` does not take this text. Nothing is opened or made."""
+def check_journal(spec: str, synchronous: Synchronous = "normal") -> None:
+    """Raise `BadCall` if `open_journal` does not take these. Nothing is opened or made."""
     if spec.startswith(_SQLITE):
         from ultra.stores.sqlite import check_path  # noqa: PLC0415 - few need it
 
         check_path(spec.removeprefix(_SQLITE))
+    elif spec.startswith(_REDIS):
+        from ultra.stores.redis_server import check_url  # noqa: PLC0415 - few need it
+
+        check_url(spec)
+        if synchronous != "normal":
+            raise BadCall(
+                f"synchronous is {synchronous!r}, and the journal is in Redis, where the server decides: "
+                "set 'appendfsync always' there, and leave synchronous out"
+            )
     elif spec != "memory":
         raise _not_allowed(spec)
 
 
 def _not_allowed(spec: object) -> BadCall:
     return BadCall(
-        f"journal={shown_store(spec)} is not allowed; give 'sqlite:///path', 'memory', or an object with the "
-        "methods of ultra.stores.RunJournal"
+        f"journal={shown_store(spec)} is not allowed; give 'sqlite:///path', 'redis://host', 'memory', or "
+        "an object with the methods of ultra.stores.RunJournal"
     )

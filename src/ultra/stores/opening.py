@@ -7,8 +7,17 @@ from typing import Final
 from ultra.errors import BadCall
 from ultra.stores.contracts import CacheStore, SharedLimits
 from ultra.stores.memory import MemoryCache
+from ultra.stores.shared_contract import SharedModels
 
-__all__ = ["check_cache", "check_limits", "open_cache", "open_limits", "shown_store"]
+__all__ = [
+    "check_cache",
+    "check_limits",
+    "check_shared",
+    "open_cache",
+    "open_limits",
+    "open_shared",
+    "shown_store",
+]
 
 _SQLITE: Final = "sqlite:///"
 _REDIS: Final = ("redis://", "rediss://")
@@ -95,6 +104,33 @@ def check_limits(spec: str) -> None:
         raise BadCall(
             f"{shown_store(spec)} is no store of limits; give 'memory', 'sqlite:///path' or 'redis://host'"
         )
+
+
+def open_shared(spec: SharedModels | str | None) -> SharedModels | None:
+    """Return what several processes share of their models: ``redis://host``, an object, or None.
+
+    Raises:
+        BadCall: `spec` is none of these.
+        MissingExtra: the store needs packages that are not installed.
+    """
+    if spec is None or isinstance(spec, SharedModels):
+        return spec
+    check_shared(spec)
+    from ultra.stores.shared_redis import RedisSharedModels  # noqa: PLC0415 - it needs the extra
+
+    return RedisSharedModels(spec)
+
+
+def check_shared(spec: object) -> None:
+    """Raise `BadCall` if `open_shared` knows no such store; nothing is opened."""
+    if not isinstance(spec, str) or not spec.startswith(_REDIS):
+        raise BadCall(
+            f"shared={shown_store(spec)} is not allowed; give 'redis://host', or an object with the methods "
+            "of ultra.stores.SharedModels"
+        )
+    from ultra.stores.redis_server import check_url  # noqa: PLC0415 - few need it
+
+    check_url(spec)
 
 
 def shown_store(spec: object) -> str:

@@ -31,10 +31,14 @@ class Outage:
     """Remembers that a store has failed, until it works again. Threads may share it.
 
     Args:
+        title: what the log calls it.
+        retry_in: seconds for which it is not used after it has failed.
         where: fields of each log event: which store it is, and what was done with it.
     """
 
-    def __init__(self, **where: str) -> None:
+    def __init__(self, title: str = "cache", retry_in: float = RETRY_INTERVAL, **where: str) -> None:
+        self._title = title
+        self._retry_in = retry_in
         self._where: Mapping[str, str] = where
         self._lock = threading.Lock()
         self._now = ContinuousClock()
@@ -42,7 +46,7 @@ class Outage:
 
     @property
     def is_on(self) -> bool:
-        """Whether the store has failed within the last 30 seconds."""
+        """Whether the store has failed within the last 30 seconds, or `retry_in`."""
         if self._over_at is None:
             return False
         with self._lock:
@@ -59,10 +63,10 @@ class Outage:
             raise Unavailable
 
     def begin(self, error: BaseException, **fields: object) -> None:
-        """Note that the store failed with `error`: it is not used for the next 30 seconds."""
+        """Note that the store failed with `error`: it is not used for a while."""
         with self._lock:
-            self._over_at = self._now() + RETRY_INTERVAL
-        self.warn(error, retry_in=RETRY_INTERVAL, **fields)
+            self._over_at = self._now() + self._retry_in
+        self.warn(error, retry_in=self._retry_in, **fields)
 
     def end(self) -> None:
         """Note that the store worked."""
@@ -71,11 +75,11 @@ class Outage:
         with self._lock:
             was_out, self._over_at = self._over_at is not None, None
         if was_out:
-            _log.info("cache available again", **self._where)
+            _log.info(f"{self._title} available again", **self._where)
 
     def warn(self, error: BaseException, **fields: object) -> None:
         """Log that the store failed, and go on using it."""
-        _log.warning("cache unavailable", **self._where, error=_words(error), **fields)
+        _log.warning(f"{self._title} unavailable", **self._where, error=_words(error), **fields)
 
 
 def _words(error: BaseException) -> str:

@@ -1,39 +1,27 @@
-"""A store that keeps models' answers in Redis, which many processes and machines may share.
-
-Each use opens a connection and closes it. coredis ties its connections to a task group, which one task has to
-open and close. But shards are used by the tasks of many actors, in the runs of several threads, and after a
-run has ended: no task could own that group. A connection for each use costs about a millisecond, beside a
-call to a model, and nothing has to be kept open, closed or connected again.
-"""
+"""A store that keeps models' answers in Redis, which many processes and machines may share."""
 
 from __future__ import annotations
 
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import trio
 
 from ultra._support.checks import check_count, check_seconds
-from ultra.errors import MissingExtra
 from ultra.stores.contracts import SECRET_BYTES, is_whole
 from ultra.stores.counters import ShardCounters
 from ultra.stores.encoding import BadAnswer, decode_answer, encode_answer
 from ultra.stores.outage import Outage, Unavailable
-from ultra.stores.redis_server import check_url, first_error, without_password
-
-try:
-    import coredis
-    from coredis.retry import NoRetryPolicy
-except ImportError as error:
-    raise MissingExtra("the Redis cache", "redis") from error
+from ultra.stores.redis_connection import PureToken, RedisServer, first_error
+from ultra.stores.redis_server import check_url
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    import coredis
 
     from ultra.messages.results import Completion
-    from ultra.stores.contracts import CacheKey, CacheStatistics
+    from ultra.stores.contracts import CacheKey, CacheStatistics, TaskStatus
 
 __all__ = ["RedisCache", "RedisShard", "check_url"]
 
@@ -43,23 +31,22 @@ FORMAT: Final = 1
 """A part of each key in the database, so versions of Ultra with other formats do not read these answers."""
 
 
-class _Server:
-    """The way to one Redis server, which may be down."""
+class _Answers:
+    """The server, which is left alone for a while after it has failed."""
 
-    def __init__(self, url: str, timeout: float) -> None:
-        self._url = url
-        self._timeout = timeout
-        self.outage = Outage(store=without_password(url))
+    def __init__(self, server: RedisServer) -> None:
+        self.server = server
+        self.outage = Outage(store=server.where)
 
-    async def run(self, work: Callable[[coredis.Redis[bytes]], Awaitable[T]]) -> T:
-        """Do `work` on a new connection, and return its result. Cancelled, it was done or it was not.
+    async def send(self, name: bytes, *args: str | bytes | int) -> Any:  # noqa: ANN401 - of the command
+        """Send a command, and return its reply. Cancelled, it was done or it was not.
 
         Raises:
             Unavailable: it failed or took too long; or the server has just failed, and was not tried.
         """
         await self.outage.check()
         try:
-            result = await self.attempt(work)
+            result = await self.server.send(name, *args)
         except Exception as error:
             # The network's errors in exception groups, coredis's, and those of bytes that are no reply.
             self.outage.begin(first_error(error))
@@ -67,23 +54,11 @@ class _Server:
         self.outage.end()
         return result
 
-    async def attempt(self, work: Callable[[coredis.Redis[bytes]], Awaitable[T]]) -> T:
-        """Do what `run` does, even if the server has just failed; raise what it raises."""
-        with trio.fail_after(self._timeout):
-            async with self.client() as client:
-                return await work(client)
-
-    def client(self) -> coredis.Redis[bytes]:
-        """Return a client that is not connected yet."""
-        return coredis.Redis.from_url(
-            self._url, verify_version=False, retry_policy=NoRetryPolicy(), connect_timeout=self._timeout
-        )
-
 
 class RedisShard:
     """One model's answers in Redis. The counters are those of this process."""
 
-    def __init__(self, server: _Server, prefix: str, *, max_answer_bytes: int, ttl: float | None) -> None:
+    def __init__(self, server: _Answers, prefix: str, *, max_answer_bytes: int, ttl: float | None) -> None:
         self._server = server
         self._prefix = prefix.encode()
         self._max_answer_bytes = max_answer_bytes
@@ -97,9 +72,7 @@ class RedisShard:
         """
         try:
             # No more of it than one byte too many: who else writes to the server may have put anything there.
-            answer = await self._server.run(
-                lambda client: client.getrange(self._prefix + key, 0, self._max_answer_bytes)
-            )
+            answer = await self._server.send(b"GETRANGE", self._prefix + key, 0, self._max_answer_bytes)
         except Unavailable:
             self._counters.add(misses=1, failures=1)
             return None
@@ -128,9 +101,9 @@ class RedisShard:
             self._counters.add(refused=1)
             await trio.lowlevel.checkpoint()
             return
-        milliseconds = None if self._ttl is None else max(1, round(self._ttl * 1000))
+        lasts = () if self._ttl is None else (b"PX", max(1, round(self._ttl * 1000)))
         try:
-            await self._server.run(lambda client: client.set(self._prefix + key, answer, px=milliseconds))
+            await self._server.send(b"SET", self._prefix + key, answer, *lasts)
         except Unavailable:
             self._counters.add(failures=1)
             return
@@ -173,11 +146,10 @@ class RedisCache:
         check_seconds("timeout", timeout, positive=True)
         check_count("max_answer_bytes", max_answer_bytes)
         check_seconds("ttl", ttl, positive=True, optional=True)
-        check_url(url)
         self._ttl = ttl
         self._max_answer_bytes = max_answer_bytes
         self._prefix = f"{prefix}:{FORMAT}:"
-        self._server = _Server(url, timeout)
+        self._server = _Answers(RedisServer(url, timeout))
         self._shards: dict[str, RedisShard] = {}
         self._secret = self._fetch_secret()
 
@@ -196,8 +168,12 @@ class RedisCache:
             shard = self._shards.setdefault(name, made)  # another thread may have been first
         return shard
 
+    async def keep_connected(self, *, task_status: TaskStatus | None = None) -> None:
+        """Keep connections open until cancelled; see `KeepsConnections`."""
+        await self._server.server.keep_connected(task_status=task_status)
+
     async def aclose(self) -> None:
-        """Do nothing, since nothing is held open. A checkpoint."""
+        """Do nothing: what is held open belongs to `keep_connected`. A checkpoint."""
         await trio.lowlevel.checkpoint()
 
     def _fetch_secret(self) -> bytes:
@@ -214,14 +190,14 @@ class RedisCache:
         name, new = f"{self._prefix}secret", secrets.token_bytes(SECRET_BYTES)
 
         async def share(client: coredis.Redis[bytes]) -> bytes:
-            await client.set(name, new, condition=coredis.PureToken.NX)
+            await client.set(name, new, condition=PureToken.NX)
             found = await client.getrange(name, 0, SECRET_BYTES)
             if len(found) != SECRET_BYTES:
                 raise ValueError(f"the secret on the server does not have {SECRET_BYTES} bytes")
             return found
 
         try:
-            return await self._server.attempt(share)
+            return await self._server.server.use(share)
         except Exception as error:  # noqa: BLE001 - as in `run`
             self._server.outage.warn(first_error(error))
             return new

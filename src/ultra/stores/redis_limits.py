@@ -1,38 +1,27 @@
-"""Limits in Redis, which many machines share: the rules of `limit_rules`, as a script on its own clock.
-
-Each use opens a connection and closes it, for the reason that `ultra.stores.redis` gives.
-"""
+"""Limits in Redis, which many machines share: the rules of `limit_rules`, as a script on its own clock."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-import anyio
 from msgspec import structs
 
 from ultra._support.randomness import new_id
-from ultra.errors import MissingExtra
 from ultra.stores.contracts import GRANT_SECONDS, Decision, LimitState, LimitsUnavailable
-from ultra.stores.redis_server import check_url, first_error, without_password
-
-try:
-    import coredis
-    from coredis.retry import NoRetryPolicy
-except ImportError as error:
-    raise MissingExtra("limits in Redis", "redis") from error
+from ultra.stores.redis_connection import RedisServer, Script, first_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ultra.stores.contracts import Want
+    from ultra.stores.contracts import TaskStatus, Want
 
 __all__ = ["RedisLimits"]
 
 FORMAT: Final = 1
 """A part of each key in the database."""
 
-_SCRIPT: Final = """
+_SCRIPT: Final = Script("""
 local prefix, action = KEYS[1], ARGV[1]
 local lasts, ahead = tonumber(ARGV[2]), tonumber(ARGV[3])
 local given = cjson.decode(ARGV[4])
@@ -137,7 +126,7 @@ if not refused then
 end
 for number, want in ipairs(given) do states[number] = state_of(want, rows[number]) end
 return cjson.encode({refused = refused or 0, wait = text(wait or 0), states = states})
-"""
+""")
 
 
 class RedisLimits:
@@ -160,9 +149,7 @@ class RedisLimits:
     def __init__(
         self, url: str, *, timeout: float = 2.0, prefix: str = "ultra-limits", ahead: float = 0.0
     ) -> None:
-        check_url(url)
-        self._url = url
-        self._timeout = timeout
+        self._server = RedisServer(url, timeout)
         self._prefix = f"{prefix}:{FORMAT}:"
         self.ahead = ahead
 
@@ -187,20 +174,18 @@ class RedisLimits:
         """See `SharedLimits.renew`."""
         await self._run("renew", list(grants), "")
 
+    async def keep_connected(self, *, task_status: TaskStatus | None = None) -> None:
+        """Keep connections open until cancelled; see `KeepsConnections`."""
+        await self._server.keep_connected(task_status=task_status)
+
     async def aclose(self) -> None:
-        """Do nothing, since nothing is held open."""
+        """Do nothing: what is held open belongs to `keep_connected`."""
 
     async def _run(self, action: str, given: Any, grant: str) -> bytes:  # noqa: ANN401 - any JSON
-        client = coredis.Redis.from_url(
-            self._url, verify_version=False, retry_policy=NoRetryPolicy(), connect_timeout=self._timeout
-        )
         args = [action, str(GRANT_SECONDS), str(self.ahead), json.dumps(given), grant]
         try:
-            with anyio.fail_after(self._timeout):
-                async with client:
-                    found: Any = await client.eval(_SCRIPT, [self._prefix], args)
+            found: Any = await self._server.run(_SCRIPT, [self._prefix], args)
         except Exception as error:
             # The network's errors in exception groups, coredis's, and those of bytes that are no reply.
-            text = f"{without_password(self._url)}: {first_error(error)}"
-            raise LimitsUnavailable(text) from error
+            raise LimitsUnavailable(f"{self._server.where}: {first_error(error)}") from error
         return bytes(found)

@@ -45,7 +45,7 @@ def hedged(
 ) -> tuple[HedgedCall, list[float]]:
     hedges: list[float] = []
 
-    def note() -> AbstractContextManager[None]:
+    async def note() -> AbstractContextManager[None]:
         hedges.append(trio.current_time())
         return nullcontext()
 

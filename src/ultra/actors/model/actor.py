@@ -20,6 +20,7 @@ from ultra._support.log import LogScope, get_logger, log_scope, scoped_context
 from ultra.actors.model.cache_access import look_up
 from ultra.actors.model.call import ModelCall
 from ultra.actors.model.messages import Generate
+from ultra.actors.model.replicas import Lease
 from ultra.actors.model.single_flight import Abandoned, SharedCall, Waiter
 from ultra.actors.runtime.actor import Actor, ActorOptions
 from ultra.actors.runtime.message import Failure
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from ultra.actors.model.registered import RegisteredModel
     from ultra.actors.model.spending import Spent
     from ultra.messages import Completion
-    from ultra.stores.contracts import CacheKey
+    from ultra.stores.contracts import CacheKey, CacheShard
 
 __all__ = ["ModelActor"]
 
@@ -183,24 +184,50 @@ class ModelActor(Actor):
             self._calls[key] = shared
         shard = self._model.shard
         call = ModelCall(self._model, message, shared, self._random, caller)
+        lease: Lease | None = None
         try:
-            if key is None or shard is None:
+            if key is not None:
+                if await self._found(shard, key, shared):
+                    return
+                lease = await self._leased(key, shared)
+            if shared.completion is None:
                 await call.make()
-                return
-            kept = self._writer.waiting(shard, key) or await look_up(self._model, shard, key, shared)
-            if kept is not None:
-                self._model.metrics.cache_hits += 1
-                shared.complete(kept, cached=True)
-                return
-            self._model.metrics.cache_misses += 1
-            await call.make()
             # The model may have been unregistered meanwhile; then this shard may belong to another model.
-            if self._may_be_kept(shared.completion) and self._model.shard is shard:
+            if key is None or shard is None or self._model.shard is not shard:
+                return
+            if self._may_be_kept(shared.completion):
                 await self._writer.put(self._model, shard, key, shared.completion)
         finally:
+            if lease is not None:
+                lease.finish(shared.completion if self._may_be_kept(shared.completion) else None)
             if key is not None and self._calls.get(key) is shared:
                 del self._calls[key]
             shared.end()
+
+    async def _found(self, shard: CacheShard | None, key: CacheKey, shared: SharedCall) -> bool:
+        """Return whether the cache has the answer, which then is that of the call."""
+        if shard is None:
+            return False
+        kept = self._writer.waiting(shard, key) or await look_up(self._model, shard, key, shared)
+        if kept is None:
+            self._model.metrics.cache_misses += 1
+            return False
+        self._model.metrics.cache_hits += 1
+        shared.complete(kept, cached=True)
+        return True
+
+    async def _leased(self, key: CacheKey, shared: SharedCall) -> Lease | None:
+        """Return the lease of the call; or wait for another process of this service that makes it.
+
+        The answer of that process, if there is one, is that of the call.
+        """
+        replicas = self._model.replicas
+        found = None if replicas is None else await replicas.lease(key, shared)
+        if found is None or isinstance(found, Lease):
+            return found
+        self._model.metrics.joined += 1
+        shared.complete(found, cached=True)
+        return None
 
     def _may_be_kept(self, completion: Completion | None) -> TypeGuard[Completion]:
         """Return whether the answer, if there is one, may be given to others; `is_whole` decides the rest.

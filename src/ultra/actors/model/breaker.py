@@ -19,6 +19,7 @@ from ultra._support.log import get_logger
 from ultra.errors import CircuitOpen, ModelError, UltraError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from ultra.errors import ErrorKind
@@ -167,6 +168,8 @@ class CircuitBreaker:
         self._model_name = model_name
         self._policy = policy if policy is not None else BreakerPolicy()
         self._now = ContinuousClock()
+        self.on_change: Callable[[float | None], None] | None = None
+        """Called when the circuit opens here, with the seconds for which, and when it closes, with None."""
         self._window = _Window(self._policy.window)
         self._consecutive = self._opened = self._rejected = 0
         self._cooldown = self._policy.cooldown
@@ -223,6 +226,24 @@ class CircuitBreaker:
         elif epoch == self._epoch:
             self._probing = False
 
+    def opened_elsewhere(self, seconds: float) -> None:
+        """Open the circuit, since another process has found that the model fails.
+
+        Where the probe of this process is under way, that decides.
+        """
+        if self._probing:
+            return
+        self._cooldown = min(max(self._cooldown, seconds), self._policy.max_cooldown)
+        until = self._now() + seconds
+        if self._closed:
+            self._to_open(until)
+        self._probe_at = max(self._probe_at, until)
+
+    def closed_elsewhere(self) -> None:
+        """Close the circuit, since another process has found that the model answers."""
+        if not self._closed:
+            self._to_closed()
+
     def reset(self) -> None:
         """Close the circuit and clear all failures, as after a repair by hand."""
         self._close()
@@ -272,10 +293,15 @@ class CircuitBreaker:
         )
 
     def _open(self) -> None:
+        self._to_open(self._now() + self._cooldown)
+        if self.on_change is not None:
+            self.on_change(self._cooldown)
+
+    def _to_open(self, until: float) -> None:
         self._closed = self._probing = False
         self._epoch += 1
         self._opened += 1
-        self._probe_at = self._now() + self._cooldown
+        self._probe_at = until
         _log.warning(
             "circuit opened",
             model=self._model_name,
@@ -284,6 +310,12 @@ class CircuitBreaker:
         )
 
     def _close(self) -> None:
+        was_open = not self._closed
+        self._to_closed()
+        if was_open and self.on_change is not None:
+            self.on_change(None)
+
+    def _to_closed(self) -> None:
         if not self._closed:
             _log.info("circuit closed", model=self._model_name)
         self._closed, self._probing = True, False

@@ -224,11 +224,11 @@ class ModelCall:
         self._shared.check()
         raise AssertionError("this wait is cancelled only when all waiters have left")
 
-    def _permit_hedge(self) -> Permit | None:
+    async def _permit_hedge(self) -> Permit | None:
         """Return a permit if there is one at once: no other call is to wait longer because of a hedge."""
         try:
-            return self._model.limiter.acquire_nowait(self._tokens())
-        except (trio.WouldBlock, ModelError):  # the limits may have been lowered meanwhile
+            return await self._model.limiter.try_acquire(self._tokens())
+        except ModelError:  # the limits may have been lowered meanwhile
             return None
 
     def _tokens(self) -> int:
@@ -251,7 +251,7 @@ class ModelCall:
         self._log_failure(error)
         # After a longer one, requests are to fail at once, not to wait for the end of a pause.
         if error.retry_after is not None and error.retry_after <= model.policy.retry_after_cap:
-            model.limiter.pause(error.retry_after)
+            model.pause(error.retry_after)
 
     def _log_failure(self, error: ModelError) -> None:
         log.error(

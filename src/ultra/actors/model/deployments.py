@@ -35,7 +35,7 @@ _REFUSED_BY_ALL: Final = frozenset({None, 400, 413, 422})
 """Statuses of bad requests that the other deployments would refuse, too, unlike a 404 or a redirect."""
 
 
-PermitHedge: TypeAlias = "Callable[[], AbstractContextManager[object] | None]"
+PermitHedge: TypeAlias = "Callable[[], Awaitable[AbstractContextManager[object] | None]]"
 """Returns a permit for one more call of the model, or None where the limits allow none now."""
 
 Ask: TypeAlias = "Callable[[OnText | None], Awaitable[Completion]]"
@@ -158,7 +158,7 @@ class Deployments:
         on_start: OnStart,
         spending: Spending,
         on_failure: OnFailure,
-        permit_hedge: PermitHedge = nullcontext,
+        permit_hedge: PermitHedge | None = None,
         caller: Caller | None = None,
     ) -> Completion:
         """Ask one deployment after the other until one answers.
@@ -231,12 +231,12 @@ class Deployments:
         asks: tuple[Ask, ...],
         delay: float,
         on_text: OnText | None,
-        permit_hedge: PermitHedge,
+        permit_hedge: PermitHedge | None,
     ) -> Completion:
         """Make the first of these calls, and hedge it if it takes longer than `delay` seconds."""
 
-        def admit() -> AbstractContextManager[object] | None:
-            permit = permit_hedge()
+        async def admit() -> AbstractContextManager[object] | None:
+            permit = nullcontext() if permit_hedge is None else await permit_hedge()
             if permit is not None:
                 self._metrics.hedged()
             return permit

@@ -75,7 +75,7 @@ class HedgedCall:
         calls: tuple[Callable[[OnText | None], Awaitable[Completion]], ...],
         delay: float,
         *,
-        on_hedge: Callable[[], AbstractContextManager[object] | None],
+        on_hedge: Callable[[], Awaitable[AbstractContextManager[object] | None]],
         on_text: OnText | None = None,
     ) -> None:
         self._calls = calls
@@ -104,7 +104,7 @@ class HedgedCall:
             # After an answer no hedge is needed. After a failure the retry policy decides.
             await self._first_settled.wait()
             return
-        if (permit := self._on_hedge()) is not None:
+        if (permit := await self._on_hedge()) is not None:
             with permit:
                 await self._make(1)
 

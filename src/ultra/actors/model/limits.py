@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 import trio
 from msgspec import Struct
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from typing import Self
 
     from ultra.clients.wire.rate_limits import RateLimits
+    from ultra.stores.shared_contract import Reservation
 
-__all__ = ["LONGEST_PAUSE", "Limiter", "LimiterStatistics", "Limits", "Permit"]
+__all__ = ["LONGEST_PAUSE", "Limiter", "LimiterStatistics", "Limits", "Permit", "SharedRates"]
 
 Grants: TypeAlias = tuple[Grant | None, Grant | None]
 """What a call has taken of the requests and of the tokens; None where there was no limit."""
@@ -47,6 +48,9 @@ provider that was short of room does not get all of them at one instant."""
 _LONGEST_SPREAD: Final = 5.0
 _LONGEST_GAP: Final = 0.25
 """Seconds between two of them at most, where few have waited."""
+
+_NOTICEABLE: Final = 0.25
+"""Seconds by which a pause has to become longer for anybody to be told."""
 
 _LEAST_LEARNED: Final = (1.0, 100.0)
 """Requests and tokens a minute. No provider has a limit below these, so one that is announced is an error."""
@@ -102,17 +106,37 @@ class LimiterStatistics(Struct, frozen=True, kw_only=True):
     tokens_available: float | None
 
 
+class SharedRates(Protocol):
+    """The rates of a model that several processes keep to together."""
+
+    async def reserve(self, tokens: float, max_wait: float) -> Reservation | None:
+        """Take one request and so many tokens; see `SharedModels.reserve`. None: nobody can be asked."""
+        ...
+
+    def take_alone(self, tokens: float) -> float:
+        """Note a call for which nobody could be asked; return what `settle` needs of it."""
+        ...
+
+    def settle(self, reserved_at: float, *, requests: float, tokens: float) -> None:
+        """Correct what was taken by what was used more; see `SharedModels.settle`."""
+        ...
+
+
 class Permit:
     """The permission to make one call; a context manager that releases it at the end.
 
     If `CircuitOpen` leaves the block, the call was not sent, and the permit is cancelled.
     """
 
-    __slots__ = ("_grants", "_limiter")
+    __slots__ = ("_grants", "_limiter", "_reserved_at", "_tokens")
 
-    def __init__(self, limiter: Limiter, grants: Grants) -> None:
+    def __init__(
+        self, limiter: Limiter, grants: Grants, tokens: float = 0.0, reserved_at: float | None = None
+    ) -> None:
         self._limiter = limiter
         self._grants: Grants | None = grants
+        self._tokens = tokens
+        self._reserved_at = reserved_at  # of the shared rates, if there are any
 
     def settle(self, tokens: float) -> None:
         """Correct the estimated number of tokens to what the call used; the difference is taken or returned.
@@ -121,11 +145,13 @@ class Permit:
         """
         if self._grants is not None:
             self._limiter._settle(self._grants, tokens=tokens)  # noqa: SLF001 - a permit is a part of its limiter
+            self._settle_shared(0.0, tokens)
 
     def cancel(self) -> None:
         """Return all that was taken, for a call that was not sent. After the release this does nothing."""
         if self._grants is not None:
             self._limiter._settle(self._grants, requests=0, tokens=0)  # noqa: SLF001 - as above
+            self._settle_shared(-1.0, 0.0)
             self.release()
 
     def release(self) -> None:
@@ -133,6 +159,12 @@ class Permit:
         if self._grants is not None:
             grants, self._grants = self._grants, None
             self._limiter._release(grants)  # noqa: SLF001 - as above
+
+    def _settle_shared(self, requests: float, tokens: float) -> None:
+        shared = self._limiter.shared
+        if shared is not None and self._reserved_at is not None:
+            shared.settle(self._reserved_at, requests=requests, tokens=tokens - self._tokens)
+            self._tokens = tokens
 
     def __enter__(self) -> Self:
         return self
@@ -159,6 +191,7 @@ class Limiter:
 
     def __init__(self, model_name: str, limits: Limits | None = None) -> None:
         self.limits = limits if limits is not None else Limits()
+        self.shared: SharedRates | None = None
         self._model_name = model_name
         self._now = ContinuousClock()
         self._requests = _bucket(self.limits.requests_per_minute, floor=1)
@@ -183,13 +216,44 @@ class Limiter:
         """Return a permit if this call need not wait.
 
         Raises:
-            trio.WouldBlock: it would have to wait; nothing was taken.
+            trio.WouldBlock: it would have to wait, or other processes would have to be asked; nothing was
+                taken.
             BadCall, ModelError: as from `acquire`.
         """
+        if self._shared_rates is not None:
+            raise trio.WouldBlock
+        return self._admitted_now(tokens)
+
+    def _admitted_now(self, tokens: float) -> Permit:
+        self._check_now(tokens)
+        return self._admit(tokens)
+
+    def _check_now(self, tokens: float) -> None:
+        """Raise `WouldBlock` if this process does not allow the call now."""
         _check_tokens(tokens)
         if self._waiting or self._delay(tokens, 1) > _TOLERANCE:
             raise trio.WouldBlock
-        return self._admit(tokens)
+
+    async def try_acquire(self, tokens: float = 0) -> Permit | None:
+        """Return a permit if no call has to wait for it longer than the shared rates take to tell.
+
+        Raises:
+            BadCall, ModelError: as from `acquire`.
+        """
+        shared, reservation = self._shared_rates, None
+        try:
+            if shared is None:
+                return self._admitted_now(tokens)
+            self._check_now(tokens)
+            reservation = await shared.reserve(tokens, 0.0)
+            if reservation is not None and not reservation.taken:
+                return None
+            self._check_now(tokens)
+        except trio.WouldBlock:
+            if shared is not None and reservation is not None:
+                shared.settle(reservation.at, requests=-1.0, tokens=-tokens)
+            return None
+        return self._admit(tokens, shared.take_alone(tokens) if reservation is None else reservation.at)
 
     async def acquire(self, tokens: float = 0, *, patience: float = math.inf) -> Permit:
         """Wait for a permit for a call that will use about so many `tokens`, and return it. A checkpoint.
@@ -214,6 +278,8 @@ class Limiter:
                 await self._first.acquire()
                 try:
                     await self._until_ready(tokens, wait.deadline, patience)
+                    if (shared := self._shared_rates) is not None:
+                        return await self._reserved(shared, tokens, wait.deadline, patience)
                     # No checkpoint follows, so the permit always reaches the caller.
                     return self._admit(tokens)
                 finally:
@@ -242,18 +308,33 @@ class Limiter:
 
         return end
 
-    def pause(self, seconds: float) -> None:
+    def share(self, replicas: int, left: tuple[float, float] = (math.inf, math.inf)) -> None:
+        """Keep to one of so many parts of the configured rates: the others cannot be asked. 1: to all.
+
+        Of `left`, requests and tokens that are there for all of them, this is one part, too.
+        """
+        limits, now = self.limits, self._now()
+        rates = limits.requests_per_minute, limits.tokens_per_minute
+        for bucket, per_minute, there in zip((self._requests, self._tokens), rates, left, strict=True):
+            if bucket is not None and per_minute is not None:
+                bucket.learn(per_minute / replicas, there / replicas, now)
+        self._changed.unpark_all()
+
+    def pause(self, seconds: float) -> bool:
         """Start no call for so many seconds from now, as a provider's Retry-After asks, an hour at most.
 
         Calls that are under way go on. A longer pause that has begun before is not shortened. After the
         pause, the calls that waited start one after the other, within a quarter of its length or 5 seconds.
+        Returns whether calls now wait for noticeably longer than before.
         """
+        longer = self._now() + seconds - self._paused_until > _NOTICEABLE
         if seconds > 0:
             seconds = min(seconds, LONGEST_PAUSE)
             self._paused_until = max(self._paused_until, self._now() + seconds)
             spread = self._paused_until + min(seconds * _SPREAD, _LONGEST_SPREAD)
             self._spread_until = max(self._spread_until, spread)
             self._changed.unpark_all()
+        return seconds > 0 and longer
 
     def learn(self, announced: RateLimits) -> None:
         """Keep to the limits that the provider announced in headers, if `Limits.learn` is true.
@@ -304,6 +385,34 @@ class Limiter:
             with trio.move_on_after(delay):
                 await self._changed.park()
 
+    @property
+    def _shared_rates(self) -> SharedRates | None:
+        limits = self.limits
+        has_rates = limits.requests_per_minute is not None or limits.tokens_per_minute is not None
+        return self.shared if has_rates else None
+
+    async def _reserved(self, shared: SharedRates, tokens: float, deadline: float, patience: float) -> Permit:
+        """Wait until the rates that are shared with other processes allow the call, too.
+
+        The first call in the queue alone does this, so each process has one place in theirs.
+        """
+        reservation = await shared.reserve(tokens, deadline - trio.current_time())
+        if reservation is None:  # those of this process alone count, and may be less now
+            await self._until_ready(tokens, deadline, patience)
+            return self._admit(tokens, shared.take_alone(tokens))
+        if not reservation.taken:
+            raise self._rejection(
+                f"its turn would come in {reservation.wait:.1f} s at the earliest", reservation.wait
+            )
+        try:
+            if reservation.wait > 0:
+                await trio.sleep(reservation.wait)
+            await self._until_ready(tokens, deadline, patience)  # a pause may have begun meanwhile
+            return self._admit(tokens, reservation.at)
+        except BaseException:
+            shared.settle(reservation.at, requests=-1.0, tokens=-tokens)
+            raise
+
     def _delay(self, tokens: float, waiting: int) -> float:
         """Return the seconds until such a call may start; infinite if another call has to end first.
 
@@ -346,7 +455,7 @@ class Limiter:
         gap = min((self._spread_until - before) / (waiting + 1), _LONGEST_GAP)
         return before + gap - now
 
-    def _admit(self, tokens: float) -> Permit:
+    def _admit(self, tokens: float, reserved_at: float | None = None) -> Permit:
         self._in_flight += 1
         self._admitted += 1
         if self._spread_until > -math.inf:
@@ -358,7 +467,7 @@ class Limiter:
             None if self._requests is None else self._requests.take(1, now),
             None if self._tokens is None else self._tokens.take(tokens, now),
         )
-        return Permit(self, grants)
+        return Permit(self, grants, tokens, reserved_at)
 
     def _settle(self, grants: Grants, *, requests: float | None = None, tokens: float | None = None) -> None:
         if grants is _NOTHING:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ultra.actors.model.deployments import Deployments
     from ultra.actors.model.limits import Limiter
     from ultra.actors.model.metrics import MetricsRecorder
+    from ultra.actors.model.replicas import ReplicaLink
     from ultra.actors.model.retry import RetryPolicy
     from ultra.actors.model.started_clients import StartedClients
     from ultra.actors.model.timeouts import Timeouts
@@ -48,6 +49,7 @@ class RegisteredModel:
         "policy",
         "price",
         "registered",
+        "replicas",
         "shard",
         "started",
         "timeouts",
@@ -83,6 +85,7 @@ class RegisteredModel:
         self.metrics = metrics
         self.observers = observers or None
         self.started = started  # its clients that start and end with its actor
+        self.replicas: ReplicaLink | None = None
         self.cache_outage = Outage(model=name)
         self.cache_lookups = 0  # those that ended
         self.cache_is_slow = False  # then no reply waits for its answer to be kept
@@ -93,6 +96,11 @@ class RegisteredModel:
     def info(self) -> ModelInfo:
         """What is known of it, with the price that holds here."""
         return replace(self.client.info, price=self.price)
+
+    def pause(self, seconds: float) -> None:
+        """Start no call for so long, as the provider asks; tell the processes that share its limits."""
+        if self.limiter.pause(seconds) and self.replicas is not None:
+            self.replicas.paused(seconds)
 
     def explain(self, error: Exception) -> Exception:
         """Return the error of a request for its asker: `ModelUnregistered` in place of `ActorStopped`."""

@@ -1,0 +1,411 @@
+"""A journal of runs in Redis, which the processes of many machines may share."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import trio
+from msgspec.structs import replace
+
+from ultra._support.checks import check_seconds
+from ultra._support.log import get_logger
+from ultra.errors import JournalDamaged, JournalUnavailable
+from ultra.messages.events import RunFailed
+from ultra.stores import journal_redis_scripts as scripts
+from ultra.stores.journal_changes import Changes
+from ultra.stores.journal_contract import Claim, Ending, Lease, LeaseLost, Renewal, Retention, RunRecord
+from ultra.stores.journal_encoding import (
+    Damaged,
+    decode_answer,
+    decode_event,
+    decode_spec,
+    decode_tags,
+    encode_answer,
+    encode_event,
+    encode_spec,
+    encode_tags,
+)
+from ultra.stores.redis_connection import RedisServer, first_error
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from typing import TypeVar
+
+    import coredis
+
+    from ultra.messages.events import Event
+    from ultra.messages.results import ModelResponse
+    from ultra.stores.contracts import TaskStatus
+    from ultra.stores.journal_contract import AnswerKey, RunState
+    from ultra.stores.redis_connection import Script
+
+    T = TypeVar("T")
+
+__all__ = ["RedisJournal"]
+
+log = get_logger("ultra.durable")
+
+FORMAT: Final = 1
+"""A part of each key in the database."""
+
+_BLOCK: Final = 5.0
+"""Seconds for which one reading of what has changed waits on the server."""
+
+_POLL: Final = 0.5
+"""Seconds between two looks for events, if none is told."""
+
+_MOST_PRUNED: Final = 100
+_FIELDS: Final = tuple(scripts.FIELDS)
+
+
+class RedisJournal:
+    """Keeps runs in the Redis server at `url`, see `RunJournal`; all times are those of its clock.
+
+    The server should keep what it is told (``appendonly yes``) and evict nothing (``maxmemory-policy
+    noeviction``), or runs are lost. It is one server, or the primary of a group: not a Redis Cluster.
+
+    Args:
+        url: ``redis://[user:password@]host[:port][/database]``, or ``rediss://`` for TLS. No log, error or
+            repr shows a password in it.
+        lease: seconds after which a run whose process has died is taken up by another one.
+        retention: how long ended runs are kept.
+        timeout: seconds for one use of the server.
+        prefix: how the keys in the database begin.
+        ahead: seconds that are added to the server's clock, for tests.
+
+    Raises:
+        BadCall: an argument is not allowed.
+        MissingExtra: coredis is not installed; raised by importing this module.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        lease: float = 10.0,
+        retention: Retention | None = None,
+        timeout: float = 2.0,
+        prefix: str = "ultra-runs",
+        ahead: float = 0.0,
+    ) -> None:
+        check_seconds("lease", lease, positive=True)
+        check_seconds("timeout", timeout, positive=True)
+        self._server = RedisServer(url, timeout)
+        self._lease_seconds = lease
+        self._retention = Retention() if retention is None else retention
+        self._prefix = f"{prefix}:{FORMAT}:"
+        self.ahead = ahead
+        self._changes = Changes()
+        self._watchers = 0
+
+    @property
+    def lease_seconds(self) -> float:
+        """Seconds for which a lease holds."""
+        return self._lease_seconds
+
+    async def add(self, run: RunRecord, holder: str | None = None) -> Claim | RunRecord:
+        """Accept a run; see `RunJournal.add`."""
+        digest = b"" if run.idempotency_key is None else _digest(run.owner, run.idempotency_key)
+        accepted, found = await self._run(
+            scripts.ADD,
+            run.run_id,
+            self._lease_seconds,
+            _optional(holder),
+            _optional(run.owner),
+            encode_spec(run.spec),
+            encode_tags(run.tags),
+            digest,
+            run.idempotency_key or "",
+        )
+        record = _record(found)
+        return record if holder is None or not accepted else _claim(record, holder)
+
+    async def get(self, run_id: str) -> RunRecord | None:
+        """Return the run; None: there is none."""
+        found = await self._use(lambda client: client.hmget(self._key("run", run_id), _FIELDS))
+        return None if found[0] is None else _record([run_id, *found])
+
+    async def list_runs(
+        self,
+        *,
+        owner: str | None = None,
+        states: Sequence[RunState] = (),
+        before: str | None = None,
+        limit: int = 100,
+    ) -> list[RunRecord]:
+        """Return runs, the last accepted first; see `RunJournal.list_runs`."""
+        records: list[RunRecord] = []
+        start, top = _optional(before), "+inf"
+        while len(records) < limit:
+            found, after = await self._run(
+                scripts.LIST, _optional(owner), start, top, limit - len(records), *states
+            )
+            records += [record for each in found if (record := _sound(each)) is not None]
+            if not after:
+                break
+            start, top = _optional(None), after
+        return records
+
+    async def claim(self, holder: str, *, limit: int) -> list[Claim]:
+        """Give `holder` the leases of runs that nobody holds; see `RunJournal.claim`."""
+        claims = []
+        for found in await self._run(scripts.CLAIM, holder, limit, self._lease_seconds):
+            try:
+                claims.append(_claim(_record(found), holder))
+            except Damaged as error:
+                await self._end_damaged(found, holder, error)
+        return claims
+
+    async def renew(self, leases: Sequence[Lease]) -> Renewal:
+        """Let leases hold for another while; see `RunJournal.renew`."""
+        held, cancelling = await self._run(scripts.RENEW, self._lease_seconds, *_parts(leases))
+        return Renewal(held=frozenset(map(_text, held)), cancelling=frozenset(map(_text, cancelling)))
+
+    async def release(self, leases: Sequence[Lease]) -> None:
+        """Give leases up; see `RunJournal.release`."""
+        await self._run(scripts.RELEASE, *_parts(leases))
+
+    async def append(self, lease: Lease, events: Sequence[Event], ending: Ending | None = None) -> None:
+        """Write the next events of a run; see `RunJournal.append`."""
+        encoded = [part for event in events for part in (event.seq, encode_event(event))]
+        if not await self._run(scripts.APPEND, *_parts([lease]), *_end(ending), *encoded):
+            raise LeaseLost
+        if events:
+            self._changes.written(lease.run_id, events[-1].seq)
+
+    async def keep_answer(self, lease: Lease, key: AnswerKey, answer: ModelResponse) -> None:
+        """Keep a paid answer; see `RunJournal.keep_answer`."""
+        if not await self._run(scripts.ANSWER, *_parts([lease]), key, encode_answer(answer)):
+            raise LeaseLost
+
+    async def record(
+        self,
+        run: RunRecord,
+        events: Sequence[Event],
+        ending: Ending,
+        answers: Mapping[AnswerKey, ModelResponse],
+    ) -> None:
+        """Write a run that has ended, whole or not at all; see `EndedRuns.record`."""
+        digest = b"" if run.idempotency_key is None else _digest(run.owner, run.idempotency_key)
+        paid = [part for key, answer in answers.items() for part in (key, encode_answer(answer))]
+        await self._run(
+            scripts.RECORD,
+            run.run_id,
+            repr(run.created),
+            _optional(run.owner),
+            encode_spec(run.spec),
+            encode_tags(run.tags),
+            digest,
+            run.idempotency_key or "",
+            *_end(ending),
+            len(answers),
+            *paid,
+            *(part for event in events for part in (event.seq, encode_event(event))),
+        )
+
+    async def answers(self, run_id: str) -> dict[AnswerKey, ModelResponse]:
+        """Return the answers that were kept for the run."""
+        found = await self._use(lambda client: client.hgetall(self._key("answers", run_id)))
+        answers = {}
+        for key, answer in found.items():
+            try:
+                answers[key] = decode_answer(answer)
+            except Damaged as error:  # it is asked for anew
+                log.warning("answer damaged", run_id=run_id, error=str(error))
+        return answers
+
+    async def read(self, run_id: str, after: int = -1, limit: int = 256) -> list[Event]:
+        """Return the events behind `after`; see `RunJournal.read`."""
+        found = await self._use(
+            lambda client: client.xrange(
+                self._key("events", run_id), start=f"{max(-1, after) + 2}-0", end="+", count=limit
+            )
+        )
+        return [decode_event(_event_of(entry.field_values)) for entry in found]
+
+    async def changed(self, run_id: str, after: int) -> None:
+        """Wait until there may be more to read; see `RunJournal.changed`."""
+        if self._watchers:
+            await self._changes.wait(run_id, after, _POLL)
+        else:
+            await self._wait_for_event(run_id, after)
+
+    async def cancel(self, run_id: str, event: Event, ending: Ending) -> RunRecord | None:
+        """Ask for the end of a run; see `RunJournal.cancel`."""
+        found: Any = 0
+        while found == 0:  # else another event was written meanwhile
+            record = await self.get(run_id)
+            if record is None or record.has_ended:
+                return record
+            before = await self.read(run_id, record.events - 2, 1)
+            time = before[-1].time if before else 0.0
+            last = replace(event, run_id=run_id, seq=record.events, time=time)
+            found = await self._run(scripts.CANCEL, run_id, *_end(ending), last.seq, encode_event(last))
+        self._changes.wake(run_id)
+        return None if found is None else _record(found)
+
+    async def delete(self, run_id: str) -> bool:
+        """Remove a run that has ended; see `RunJournal.delete`."""
+        deleted = bool(await self._run(scripts.DELETE, run_id))
+        self._changes.wake(run_id)
+        return deleted
+
+    async def prune(self) -> int:
+        """Remove what the retention does not keep; return how many runs that were."""
+        count, limits = 0, (_optional(self._retention.seconds), _optional(self._retention.bytes))
+        while removed := await self._run(scripts.PRUNE, *limits, _MOST_PRUNED):
+            count += removed
+        return count
+
+    async def keep_connected(self, *, task_status: TaskStatus | None = None) -> None:
+        """Keep connections open until cancelled, and wake who waits for what other processes write."""
+        async with trio.open_nursery(strict_exception_groups=True) as nursery:
+            await nursery.start(lambda task_status: self._server.keep_connected(task_status=task_status))
+            if task_status is not None:
+                task_status.started()
+            self._watchers += 1
+            try:
+                await self._watch()
+            finally:
+                self._watchers -= 1
+
+    async def aclose(self) -> None:
+        """Do nothing: what is held open belongs to `keep_connected`. A checkpoint."""
+        await trio.lowlevel.checkpoint()
+
+    async def _end_damaged(self, found: Sequence[Any], holder: str, damage: Damaged) -> None:
+        """End a run that nobody can take up: it would be claimed for ever."""
+        run_id, seq, number = _text(found[0]), int(found[10]), int(found[12])
+        error = JournalDamaged(run_id, damage)
+        log.warning("run damaged", run_id=run_id, error=str(damage))
+        code, message = type(error).__name__, str(error)
+        last = RunFailed(run_id=run_id, seq=seq, error=code, message=message)
+        with suppress(LeaseLost):
+            lease = Lease(run_id=run_id, holder=holder, number=number)
+            await self.append(lease, [last], Ending(state="failed", code=code, message=message))
+
+    # --- waiting -------------------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        """Wake the tasks that wait, for whatever any process writes. One reading waits, for all of them."""
+        key, last = f"{self._prefix}changes", ""
+        while True:
+            try:
+                if not last:
+                    newest = await self._server.use(lambda client: client.xrevrange(key, count=1))
+                    last = _text(newest[0].identifier) if newest else "0-0"
+                found = await self._server.use(
+                    lambda client, last=last: client.xread(  # type: ignore[misc]
+                        {key: last}, count=1000, block=round(_BLOCK * 1000)
+                    ),
+                    longer=_BLOCK,
+                )
+            except Exception:  # noqa: BLE001 - whatever it is, who waits looks by itself meanwhile
+                last = ""
+                await trio.sleep(_POLL)
+                continue
+            for entries in (found or {}).values():
+                for entry in entries:
+                    last = _text(entry.identifier)
+                    run_id, seq = map(_text, entry.field_values.values())
+                    if int(seq) >= 0:
+                        self._changes.written(run_id, int(seq))
+                    else:
+                        self._changes.wake(run_id)
+
+    async def _wait_for_event(self, run_id: str, after: int) -> None:
+        """Wait at the events of the run themselves, on a connection of this one's own."""
+        key, last = self._key("events", run_id), f"{max(-1, after) + 1}-0"
+        with suppress(Exception):
+            await self._server.use(
+                lambda client: client.xread({key: last}, count=1, block=round(_POLL * 1000)), longer=_POLL
+            )
+            return
+        await trio.sleep(_POLL)
+
+    # --- the server ----------------------------------------------------------------------------------
+
+    def _key(self, kind: str, run_id: str) -> str:
+        return f"{self._prefix}{kind}:{run_id}"
+
+    async def _run(self, script: Script, *args: str | bytes | float) -> Any:  # noqa: ANN401 - what it returns
+        return await self._use(lambda client: script.run(client, [self._prefix], [self.ahead, *args]))
+
+    async def _use(self, work: Callable[[coredis.Redis[bytes]], Awaitable[T]]) -> T:
+        try:
+            return await self._server.use(work)
+        except Exception as error:
+            # The network's errors in exception groups, coredis's, and those of bytes that are no reply.
+            raise JournalUnavailable(self._server.where, first_error(error)) from error
+
+
+def _digest(owner: str | None, key: str) -> bytes:
+    return blake2b(msgspec.msgpack.encode([owner, key]), digest_size=16).hexdigest().encode()
+
+
+def _optional(value: str | float | None) -> str:
+    return "0" if value is None else f"1{value}"
+
+
+def _end(ending: Ending | None) -> tuple[str, str, str]:
+    if ending is None:
+        return "0", "0", "0"
+    return _optional(ending.state), _optional(ending.code), _optional(ending.message)
+
+
+def _parts(leases: Sequence[Lease]) -> list[str | int]:
+    return [part for lease in leases for part in (lease.run_id, lease.holder, lease.number)]
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _event_of(fields: Mapping[Any, Any]) -> bytes:
+    return bytes(next(iter(fields.values())))
+
+
+def _claim(record: RunRecord, holder: str) -> Claim:
+    return Claim(run=record, lease=Lease(run_id=record.run_id, holder=holder, number=record.executions))
+
+
+def _sound(found: Sequence[Any]) -> RunRecord | None:
+    """Return one run of many; None if it is damaged, which the log tells: who asks for it alone is told."""
+    try:
+        return _record(found)
+    except Damaged as error:
+        log.warning("run damaged", run_id=_text(found[0]), error=str(error))
+        return None
+
+
+def _record(found: Sequence[Any]) -> RunRecord:
+    """Return what the fields of a run say. Raises `Damaged`."""
+    try:
+        return _decoded(found)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise Damaged(f"a field of the run is not what it was: {error}") from error
+
+
+def _decoded(found: Sequence[Any]) -> RunRecord:
+    run_id, spec, owner, key, tags, state, created, *rest = found
+    ended, code, message, events, size, leases, cancelling = rest
+    words = [None if each is None else _text(each) for each in (owner, key, code, message)]
+    return RunRecord(
+        run_id=_text(run_id),
+        spec=decode_spec(spec),
+        owner=words[0],
+        idempotency_key=words[1],
+        tags=decode_tags(tags),
+        state=_text(state),  # type: ignore[arg-type] # it is one of them
+        created=float(created),
+        ended=None if ended is None else float(ended),
+        code=words[2],
+        message=words[3],
+        events=int(events),
+        bytes=int(size),
+        executions=int(leases),
+        cancelling=cancelling is not None,
+    )

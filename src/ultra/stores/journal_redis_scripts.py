@@ -1,0 +1,299 @@
+"""The changes of the journal in Redis: scripts, so that all of a change is made at once.
+
+The keys, behind the prefix of the journal:
+
+- ``run:ID``: a hash, the record of a run and who holds it. ``events:ID``: a stream; the id of an event is its
+  `seq` plus one. ``answers:ID``: a hash, the paid answers.
+- ``runs``, ``owner:NAME``: sorted sets of all runs, and of those of one owner, by the order of acceptance.
+- ``free``, ``held``: sorted sets of the runs that have not ended: those that nobody holds, by the order of
+  acceptance; those that somebody holds, by the time until which. ``ended``: those that have, by that time.
+- ``key:DIGEST``: the run of an idempotency key. ``number``, ``bytes``: counters.
+- ``changes``: a stream of what was written last, for those who wait; it is cut.
+
+Consumer groups of streams are no use here: what a consumer that has lost its entry
+writes would not be refused.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ultra.stores.redis_connection import Script
+
+__all__ = [
+    "ADD",
+    "ANSWER",
+    "APPEND",
+    "CANCEL",
+    "CLAIM",
+    "DELETE",
+    "FIELDS",
+    "LIST",
+    "PRUNE",
+    "RELEASE",
+    "RENEW",
+]
+
+FIELDS: Final = (
+    *("spec", "owner", "key", "tags", "state", "created", "ended", "code", "message", "events", "bytes"),
+    *("leases", "cancelling"),
+)
+"""The fields of a run that make its record, in the order in which scripts return them behind its id."""
+
+_COMMON: Final = """
+local p = KEYS[1]
+local time = redis.call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1e6 + tonumber(ARGV[1])
+
+local function text(number) return string.format('%.17g', number) end
+
+-- What may be absent comes as '0', or as '1' and the value.
+local function optional(given) if string.sub(given, 1, 1) == '1' then return string.sub(given, 2) end end
+
+local function record(id)
+  local found = redis.call('HMGET', p .. 'run:' .. id, FIELDS)
+  if not found[1] then return false end
+  table.insert(found, 1, id)
+  return found
+end
+
+local function number_of(id) return redis.call('HGET', p .. 'run:' .. id, 'number') end
+
+local function is_open(state) return state == 'queued' or state == 'running' end
+
+local function has_lease(id, holder, number)
+  local found = redis.call('HMGET', p .. 'run:' .. id, 'state', 'holder', 'leases')
+  return is_open(found[1]) and found[2] == holder and found[3] == number
+end
+
+-- What was evicted, against the rules, must not be in the way of the other runs.
+local function forget_missing(id)
+  if number_of(id) then return false end
+  redis.call('ZREM', p .. 'free', id)
+  redis.call('ZREM', p .. 'held', id)
+  return true
+end
+
+local function hold(id, holder, lease)
+  redis.call('HSET', p .. 'run:' .. id, 'holder', holder)
+  redis.call('ZREM', p .. 'free', id)
+  redis.call('ZADD', p .. 'held', text(now + lease), id)
+end
+
+local function tell(id, seq)
+  redis.call('XADD', p .. 'changes', 'MAXLEN', '~', 1000, '*', 'run', id, 'seq', seq)
+end
+
+local function grow(id, size)
+  redis.call('HINCRBY', p .. 'run:' .. id, 'bytes', size)
+  redis.call('INCRBY', p .. 'bytes', size)
+end
+
+local function insert(id, owner, spec, tags, digest, name, created, leases)
+  local key, number = p .. 'run:' .. id, redis.call('INCR', p .. 'number')
+  redis.call('HSET', key, 'number', number, 'spec', spec, 'tags', tags, 'state', 'queued', 'created', created,
+    'events', 0, 'bytes', 0, 'leases', leases)
+  grow(id, #spec + #tags)
+  redis.call('ZADD', p .. 'runs', number, id)
+  if owner then
+    redis.call('HSET', key, 'owner', owner)
+    redis.call('ZADD', p .. 'owner:' .. owner, number, id)
+  end
+  if digest ~= '' then
+    redis.call('HSET', key, 'digest', digest, 'key', name)
+    redis.call('SET', p .. 'key:' .. digest, id)
+  end
+  return number
+end
+
+-- Events stand from ARGV[first] on, as pairs of seq and event; state may be nil: the run goes on.
+local function write(id, first, state, code, message)
+  local key, known, size = p .. 'run:' .. id, nil, 0
+  known = tonumber(redis.call('HGET', key, 'events'))
+  for place = first, #ARGV, 2 do
+    local seq = tonumber(ARGV[place])
+    if seq >= known then
+      redis.call('XADD', p .. 'events:' .. id, string.format('%d-0', seq + 1), 'e', ARGV[place + 1])
+      known, size = known + 1, size + #ARGV[place + 1]
+    end
+  end
+  redis.call('HSET', key, 'state', state or 'running', 'events', known)
+  grow(id, size)
+  if state then
+    redis.call('HSET', key, 'ended', text(now))
+    if code then redis.call('HSET', key, 'code', code) end
+    if message then redis.call('HSET', key, 'message', message) end
+    redis.call('HDEL', key, 'holder')
+    redis.call('ZREM', p .. 'free', id)
+    redis.call('ZREM', p .. 'held', id)
+    redis.call('ZADD', p .. 'ended', text(now), id)
+  end
+  tell(id, known - 1)
+end
+
+local function remove(id)
+  local key = p .. 'run:' .. id
+  local found = redis.call('HMGET', key, 'owner', 'digest', 'bytes')
+  redis.call('ZREM', p .. 'runs', id)
+  redis.call('ZREM', p .. 'ended', id)
+  if found[1] then redis.call('ZREM', p .. 'owner:' .. found[1], id) end
+  if found[2] then redis.call('DEL', p .. 'key:' .. found[2]) end
+  redis.call('INCRBY', p .. 'bytes', -tonumber(found[3] or 0))
+  redis.call('UNLINK', key, p .. 'events:' .. id, p .. 'answers:' .. id)
+  tell(id, -1)
+end
+""".replace("FIELDS", ", ".join(f"'{name}'" for name in FIELDS))
+
+
+def _script(body: str) -> Script:
+    return Script(_COMMON + body)
+
+
+ADD: Final = _script("""
+local id, lease, digest = ARGV[2], tonumber(ARGV[3]), ARGV[8]
+local holder, owner = optional(ARGV[4]), optional(ARGV[5])
+if digest ~= '' then
+  local known = redis.call('GET', p .. 'key:' .. digest)
+  local found = known and record(known)
+  if found then return {0, found} end
+end
+local number = insert(id, owner, ARGV[6], ARGV[7], digest, ARGV[9], text(now), holder and 1 or 0)
+if holder then hold(id, holder, lease) else redis.call('ZADD', p .. 'free', number, id) end
+return {1, record(id)}
+""")
+"""Accept a run, unless its idempotency key is known; return whether it was accepted, and the record."""
+
+RECORD: Final = _script("""
+local id, answers = ARGV[2], tonumber(ARGV[12])
+if number_of(id) then return redis.error_reply('there is a run of this id') end
+insert(id, optional(ARGV[4]), ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[3], 1)
+for place = 13, 11 + 2 * answers, 2 do
+  redis.call('HSET', p .. 'answers:' .. id, ARGV[place], ARGV[place + 1])
+  grow(id, #ARGV[place + 1])
+end
+write(id, 13 + 2 * answers, optional(ARGV[9]), optional(ARGV[10]), optional(ARGV[11]))
+""")
+"""Write a run that has ended, with its answers and events."""
+
+CLAIM: Final = _script("""
+local holder, limit, lease, claims = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), {}
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', p .. 'held', '-inf', text(now), 'LIMIT', 0, 1000)) do
+  if not forget_missing(id) then
+    redis.call('ZREM', p .. 'held', id)
+    redis.call('ZADD', p .. 'free', number_of(id), id)
+  end
+end
+for _, id in ipairs(redis.call('ZRANGE', p .. 'free', 0, limit - 1)) do
+  if not forget_missing(id) then
+    redis.call('HINCRBY', p .. 'run:' .. id, 'leases', 1)
+    hold(id, holder, lease)
+    table.insert(claims, record(id))
+  end
+end
+return claims
+""")
+"""Give a holder the runs that nobody holds, the oldest first; return their records."""
+
+RENEW: Final = _script("""
+local lease, held, cancelling = tonumber(ARGV[2]), {}, {}
+for place = 3, #ARGV, 3 do
+  local id = ARGV[place]
+  if has_lease(id, ARGV[place + 1], ARGV[place + 2]) then
+    hold(id, ARGV[place + 1], lease)
+    table.insert(held, id)
+    if redis.call('HEXISTS', p .. 'run:' .. id, 'cancelling') == 1 then table.insert(cancelling, id) end
+  end
+end
+return {held, cancelling}
+""")
+"""Let leases hold from now on; return the runs that are still held, and those that are to be cancelled."""
+
+RELEASE: Final = _script("""
+for place = 2, #ARGV, 3 do
+  local id = ARGV[place]
+  if has_lease(id, ARGV[place + 1], ARGV[place + 2]) then
+    redis.call('HDEL', p .. 'run:' .. id, 'holder')
+    redis.call('ZREM', p .. 'held', id)
+    redis.call('ZADD', p .. 'free', number_of(id), id)
+  end
+end
+""")
+"""Give leases up."""
+
+APPEND: Final = _script("""
+if not has_lease(ARGV[2], ARGV[3], ARGV[4]) then return 0 end
+write(ARGV[2], 8, optional(ARGV[5]), optional(ARGV[6]), optional(ARGV[7]))
+return 1
+""")
+"""Write events, and how the run ended; return 0 if the lease is lost."""
+
+ANSWER: Final = _script("""
+if not has_lease(ARGV[2], ARGV[3], ARGV[4]) then return 0 end
+redis.call('HSET', p .. 'answers:' .. ARGV[2], ARGV[5], ARGV[6])
+grow(ARGV[2], #ARGV[6])
+return 1
+""")
+"""Keep a paid answer; return 0 if the lease is lost."""
+
+CANCEL: Final = _script("""
+local id = ARGV[2]
+local found = redis.call('HMGET', p .. 'run:' .. id, 'state', 'holder', 'events')
+if not found[1] then return false end
+if is_open(found[1]) then
+  redis.call('HSET', p .. 'run:' .. id, 'cancelling', 1)
+  local held = found[2] and redis.call('ZSCORE', p .. 'held', id)
+  if not (held and tonumber(held) > now) then
+    if found[3] ~= ARGV[6] then return 0 end
+    write(id, 6, optional(ARGV[3]), optional(ARGV[4]), optional(ARGV[5]))
+  end
+end
+return record(id)
+""")
+"""End a run that nobody holds, or note that its holder is to end it; return its record.
+
+The last event comes encoded, with its `seq`: 0 is returned where another one was written meanwhile.
+"""
+
+DELETE: Final = _script("""
+if not redis.call('ZSCORE', p .. 'ended', ARGV[2]) then return 0 end
+remove(ARGV[2])
+return 1
+""")
+"""Remove a run that has ended; return whether there was one."""
+
+PRUNE: Final = _script("""
+local seconds, most, removed = optional(ARGV[2]), optional(ARGV[3]), 0
+for _, id in ipairs(redis.call('ZRANGE', p .. 'ended', 0, tonumber(ARGV[4]) - 1)) do
+  local total = tonumber(redis.call('GET', p .. 'bytes') or 0)
+  local ended = tonumber(redis.call('ZSCORE', p .. 'ended', id))
+  local too_old = seconds and ended < now - tonumber(seconds)
+  if not too_old and not (most and total > tonumber(most)) then break end
+  remove(id)
+  removed = removed + 1
+end
+return removed
+""")
+"""Remove some of the runs that are not to be kept; return how many. 0: there are no more."""
+
+LIST: Final = _script("""
+local owner, before, limit, wanted, found = optional(ARGV[2]), optional(ARGV[3]), tonumber(ARGV[5]), {}, {}
+local top = ARGV[4]
+if before then
+  local number = number_of(before)
+  if not number then return {found, ''} end
+  top = '(' .. number
+end
+for place = 6, #ARGV do wanted[ARGV[place]] = true end
+local all, index = #ARGV < 6, p .. (owner and ('owner:' .. owner) or 'runs')
+local seen = redis.call('ZRANGE', index, top, '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, math.max(limit, 500))
+for _, id in ipairs(seen) do
+  if #found == limit then return {found, ''} end
+  if all or wanted[redis.call('HGET', p .. 'run:' .. id, 'state')] then
+    local each = record(id)
+    if each then table.insert(found, each) end
+  end
+end
+if #found == limit or #seen < 500 then return {found, ''} end
+return {found, '(' .. redis.call('ZSCORE', index, seen[#seen])}
+""")
+"""Return runs, the last accepted first, and from where to go on; '' if there are no more."""

@@ -1,0 +1,209 @@
+"""The way to one Redis server: a pool that is kept while somebody owns it, else a connection for each use.
+
+coredis ties its connections to a task group, which one task has to open and close. So a pool is kept by
+`RedisServer.keep_connected`, in a task of whoever uses the server for long: the lifespan of an entered
+orchestrator, or a service. Whoever has no such owner, in this trio or asyncio run, connects for each use,
+which costs about a millisecond.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha1
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import anyio
+from anyio.lowlevel import RunVar
+
+from ultra.errors import MissingExtra
+from ultra.stores.redis_server import check_url, first_error, without_password
+
+try:
+    import coredis
+    from coredis import PureToken
+    from coredis.exceptions import NoScriptError, ReadOnlyError, ResponseError
+    from coredis.retry import NoRetryPolicy
+except ImportError as error:
+    raise MissingExtra("a store in Redis", "redis") from error
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from ultra.stores.contracts import TaskStatus
+
+__all__ = ["PureToken", "RedisServer", "Script", "first_error"]
+
+T = TypeVar("T")
+
+_IDLE: Final = 60
+"""Seconds after which a silent connection is closed: what stands between may have forgotten it."""
+
+
+class _Kept:
+    """A client whose pool is open, and how many uses of it are under way."""
+
+    def __init__(self, client: coredis.Redis[bytes]) -> None:
+        self.client = client
+        self.connection: coredis.BaseConnection | None = None  # the one that `send` uses
+        self.users = 0
+        self.is_broken = False
+        self.changed = anyio.Event()
+
+    def left(self) -> None:
+        self.users -= 1
+        if not self.users:
+            self.changed.set()
+
+    def broke(self) -> None:
+        self.is_broken = True
+        self.changed.set()
+
+
+class Script:
+    """A script for the server, which is sent once and then called by its digest."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._digest = sha1(text.encode()).hexdigest()  # noqa: S324 - it is how Redis names scripts
+
+    async def run(
+        self, client: coredis.Redis[bytes], keys: Sequence[str], args: Sequence[str | bytes | int | float]
+    ) -> Any:  # noqa: ANN401 - what the script returns
+        """Run it, and return its reply."""
+        # coredis writes floats with fewer digits than they have.
+        exact = [repr(arg) if isinstance(arg, float) else arg for arg in args]
+        try:
+            return await client.evalsha(self._digest, keys, exact)
+        except NoScriptError:
+            return await client.eval(self.text, keys, exact)
+
+
+class RedisServer:
+    """One Redis server, which may be down. For trio and asyncio, and for the runs of several threads.
+
+    Args:
+        url: where it is. Nothing here shows a password in it.
+        timeout: seconds for one use.
+
+    Raises:
+        BadCall: this is no such URL.
+    """
+
+    def __init__(self, url: str, timeout: float) -> None:
+        check_url(url)
+        self._url = url
+        self._timeout = timeout
+        self._kept: RunVar[list[_Kept]] = RunVar("kept")
+
+    @property
+    def where(self) -> str:
+        """Its address, as it may be shown."""
+        return without_password(self._url)
+
+    async def use(self, work: Callable[[coredis.Redis[bytes]], Awaitable[T]], *, longer: float = 0.0) -> T:
+        """Do `work`, and return its result. Cancelled, it was done or it was not.
+
+        Args:
+            work: what is done; what it asks the server for takes `timeout` seconds at most.
+            longer: seconds for which the server itself may wait in it.
+
+        Raises:
+            Exception: the server does not answer in time, or refuses; `first_error` finds what it was.
+        """
+        kept = self._newest()
+        with anyio.fail_after(self._timeout + longer) as scope:
+            if kept is None:
+                async with self._client() as client:
+                    return await work(client)
+            kept.users += 1
+            try:
+                return await work(kept.client)
+            except ReadOnlyError:  # it was the primary, and is a replica now
+                kept.broke()
+                raise
+            except ResponseError:
+                raise
+            except Exception:
+                kept.broke()
+                raise
+            except BaseException:
+                # No reply in time: the connection may be dead, and coredis would go on using it.
+                if scope.deadline <= anyio.current_time():
+                    kept.broke()
+                raise
+            finally:
+                kept.left()
+
+    async def send(self, name: bytes, *args: str | bytes | int) -> Any:  # noqa: ANN401 - of the command
+        """Send one command, which must not wait on the server, and return its reply; raise what `use` raises.
+
+        A kept connection is used as it is: all that coredis does around it takes longer than the command.
+        """
+        kept = self._newest()
+
+        async def ask(client: coredis.Redis[bytes]) -> Any:  # noqa: ANN401 - as above
+            connection = None if kept is None else kept.connection
+            if connection is None or not connection.usable:
+                pool = client.connection_pool
+                connection = await pool.get_connection()
+                pool.release(connection)  # others may use it, too: replies come in the order of requests
+                if kept is not None:
+                    kept.connection = connection
+            return await connection.create_request(name, *args)
+
+        return await self.use(ask)
+
+    async def run(
+        self, script: Script, keys: Sequence[str], args: Sequence[str | bytes | int | float]
+    ) -> Any:  # noqa: ANN401 - what the script returns
+        """Run a script, and return its reply; raise what `use` raises."""
+        return await self.use(lambda client: script.run(client, keys, args))
+
+    async def keep_connected(self, *, task_status: TaskStatus | None = None) -> None:
+        """Keep connections open for all uses in this run, until cancelled.
+
+        Uses that are under way when it is cancelled have `timeout` seconds to end. A connection that has
+        failed is not used again.
+        """
+        pools = self._pools()
+        while True:
+            async with self._client() as client:  # nothing is sent before the first use
+                kept = _Kept(client)
+                pools.append(kept)
+                try:
+                    if task_status is not None:
+                        task_status.started()
+                        task_status = None
+                    while not kept.is_broken:
+                        kept.changed = anyio.Event()
+                        await kept.changed.wait()
+                finally:
+                    pools.remove(kept)
+                    if not kept.is_broken:
+                        await self._finish(kept)
+
+    def _pools(self) -> list[_Kept]:
+        try:
+            return self._kept.get()
+        except LookupError:
+            pools: list[_Kept] = []
+            self._kept.set(pools)
+            return pools
+
+    def _newest(self) -> _Kept | None:
+        pools = self._pools()
+        return pools[-1] if pools and not pools[-1].is_broken else None
+
+    async def _finish(self, kept: _Kept) -> None:
+        with anyio.move_on_after(self._timeout, shield=True):
+            while kept.users:
+                kept.changed = anyio.Event()
+                await kept.changed.wait()
+
+    def _client(self) -> coredis.Redis[bytes]:
+        return coredis.Redis.from_url(
+            self._url,
+            verify_version=False,
+            retry_policy=NoRetryPolicy(),
+            connect_timeout=self._timeout,
+            max_idle_time=_IDLE,
+        )
