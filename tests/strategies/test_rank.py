@@ -35,6 +35,7 @@ async def test_the_answer_with_the_best_places_stands_word_for_word() -> None:
     assert (result.strategy, result.synthesis_source, result.status) == ("rank", "selected", "success")
     assert (result.confidence, result.confidence_basis) == (1.0, "ranks")
     assert [(step.name, len(step.responses)) for step in result.steps] == [("initial", 3), ("rank", 3)]
+    assert list(result.ranking.items()) == [("c", 1.0), ("b", 0.5), ("a", 0.0)]
     assert result.notices == ["mean scores of the ranks (Borda, 0 to 1): 'c' 1.00, 'b' 0.50, 'a' 0.00"]
 
 

@@ -353,6 +353,8 @@ class OrchestrationResult(Record, Struct, kw_only=True, dict=True):
             result it is called ``output``. `output` has it as a value of the type that was given.
         agreement: by the strategy ``fields``, the share (0..1) of all weight that stands for the value of
             each field, by its JSON path, such as ``$.items[0].price``.
+        ranking: where models ranked the answers, the mean score of each by its name, best first: 1, if it
+            is the first one for all.
         confidence: how sure the run is of it, 0..1: by default the share of votes for it; None if there is
             no final answer.
         confidence_basis: what the confidence is.
@@ -379,6 +381,7 @@ class OrchestrationResult(Record, Struct, kw_only=True, dict=True):
     tool_calls: tuple[ToolCall, ...] = ()
     plain_output: Any = field(default=None, name="output")
     agreement: dict[str, float] = field(default_factory=dict)
+    ranking: dict[str, float] = field(default_factory=dict)
     confidence: float | None = None
     confidence_basis: ConfidenceBasis | None = None
     quality_basis: QualityBasis | None = None

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import anyio
+from msgspec import Struct
 
 from ultra._support.log import get_logger
 from ultra.service.problems import Problem
@@ -24,13 +25,21 @@ if TYPE_CHECKING:
     from ultra.service.costs import Cost
     from ultra.stores.contracts import SharedLimits
 
-__all__ = ["Admission", "Place", "Quotas"]
+__all__ = ["Admission", "Limit", "Place", "Quotas"]
 
 _REQUESTS: Final = "requests"
 _TOKENS: Final = "tokens"
 _RUNNING: Final = "running"
 _DAY: Final = "day"
 _MONTH: Final = "month"
+
+_LIMITS: Final = {
+    _REQUESTS: "requests_per_minute",
+    _TOKENS: "tokens_per_minute",
+    _DAY: "dollars_per_day",
+    _MONTH: "dollars_per_month",
+}
+"""The settings of a key, by the word in the name of their limit."""
 
 _log = get_logger("ultra.service")
 
@@ -58,6 +67,15 @@ class Admission(NamedTuple):
 
     headers: Mapping[str, str] = {}
     place: Place | None = None
+
+
+class Limit(Struct, frozen=True, kw_only=True):
+    """A limit of a key: of `most`, so much is `left`; all of it is there again in `reset` seconds."""
+
+    name: str
+    most: float
+    left: float
+    reset: float
 
 
 class Quotas:
@@ -120,6 +138,34 @@ class Quotas:
         before = self._budgets(caller.name, 1.0, 1.0, 0.0, days_ago=1)
         names |= {want.name: cost.dollars for want in before}
         await self._settle(grant, names)
+
+    async def left(self, caller: Caller) -> list[Limit]:
+        """Return what limits a key, and what is left of each now; nothing is taken.
+
+        Raises:
+            Problem: the limits cannot be read.
+        """
+        key = caller.key
+        if key is None:
+            return []
+        wants = [
+            *_rate(caller.name, _REQUESTS, key.requests_per_minute, 0.0),
+            *self._limits_of_runs(caller.name, key, tokens=0.0, dollars=0.0),
+        ]
+        if not wants:
+            return []
+        decision = await self._take(wants)
+        if decision.grant is not None:
+            await self._settle(decision.grant, {})
+        return [
+            Limit(
+                name=_LIMITS[want.name.removeprefix(f"{caller.name}:").partition(":")[0]],
+                most=want.most,
+                left=max(0.0, decision.states[want.name].left),
+                reset=decision.states[want.name].reset,
+            )
+            for want in wants
+        ]
 
     async def keep(self) -> None:
         """Renew what is taken until this is cancelled, and settle what could not be settled."""

@@ -72,6 +72,7 @@ class Answer(Struct, frozen=True):
 
     `confidence` (0..1) is how sure it is, and `basis` by what; None: the run takes the share of votes for the
     answer. `agreement` is the share of votes for each field of a structured answer, by its JSON path.
+    `ranking` has the score (0..1) of each answer that was ranked, by its name (`sample_name`), best first.
 
     Raises:
         ValueError: a value is not allowed.
@@ -82,6 +83,7 @@ class Answer(Struct, frozen=True):
     confidence: float | None = None
     basis: ConfidenceBasis | None = None
     agreement: dict[str, float] | None = None
+    ranking: dict[str, float] | None = None
 
     def __post_init__(self) -> None:
         response: object = self.response

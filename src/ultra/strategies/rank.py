@@ -79,11 +79,12 @@ class Rank(Struct, frozen=True, kw_only=True):
         order = sorted(
             responses, key=lambda each: (-scores.get(_name(each), 0.0), -votes.get(_name(each), 0.0))
         )
-        told = ", ".join(f"{_name(each)!r} {scores.get(_name(each), 0.0):.2f}" for each in order)
+        ranking = {_name(each): min(1.0, scores.get(_name(each), 0.0)) for each in order}
+        told = ", ".join(f"{name!r} {score:.2f}" for name, score in ranking.items())
         context.note(f"mean scores of the ranks (Borda, 0 to 1): {told}")
         winner = order[0]
         if self.top == 1:
-            return Answer(winner, "selected", min(1.0, scores.get(_name(winner), 0.0)), "ranks")
+            return Answer(winner, "selected", ranking[_name(winner)], "ranks", ranking=ranking)
         best = [each for each in responses if each in order[: self.top]]
         models = with_first(context, "writer", self.writer, writers_of(context, responses))
         with context.step("synthesis") as step:
@@ -91,8 +92,8 @@ class Rank(Struct, frozen=True, kw_only=True):
         if merged is None:
             failed = "" if step.left_out else "no model could merge the best answers; "
             context.degrade(f"{failed}the one that ranks first stands in their place")
-            return Answer(winner, "best_candidate", min(1.0, scores.get(_name(winner), 0.0)), "ranks")
-        return Answer(merged, "fallback" if step.failures else "primary")
+            return Answer(winner, "best_candidate", ranking[_name(winner)], "ranks", ranking=ranking)
+        return Answer(merged, "fallback" if step.failures else "primary", ranking=ranking)
 
     async def _scores(
         self, context: RunContext, responses: Sequence[ModelResponse], keep: float

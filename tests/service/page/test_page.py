@@ -10,7 +10,12 @@ import pytest
 
 from helpers.services import ask, service_of
 from ultra import ModelError
+from ultra.config.keys import KeyConfig, hash_of, new_key
+from ultra.config.serving import ServeConfig
+from ultra.messages.results import Usage
 from ultra.scoring.agreement import agreed_at_once
+from ultra.stores.contracts import LimitsUnavailable
+from ultra.stores.memory_limits import MemoryLimits
 from ultra.testing import FakeModel
 
 STATIC = files("ultra.service.page") / "static"
@@ -90,6 +95,52 @@ async def test_the_state_tells_no_words_of_errors() -> None:
     assert told["models"]["b"]["status"] == "degraded"
     assert [child["name"] for child in told["tree"]["children"]] == ["models", "coordinator"]
     assert b"secret words" not in answer.body
+    assert (told["key"], told["limits"]) == (None, [])
+
+
+async def test_a_key_sees_what_is_left_of_its_own_limits_and_looking_takes_nothing() -> None:
+    own, other = new_key(), new_key()
+    settings = ServeConfig(
+        keys=(
+            KeyConfig(name="alice", hash=hash_of(own), dollars_per_day=2.0, requests_per_minute=60),
+            KeyConfig(name="bob", hash=hash_of(other)),
+        ),
+        assumed_price=1_000.0,
+    )
+    service = service_of({"a": FakeModel("Paris.", usage=Usage(input=500, output=500))}, settings=settings)
+    alice, bob = ({"authorization": f"Bearer {key}"} for key in (own, other))
+    async with service.running():
+        before = await ask(service, b"", "/v1/status", method="GET", headers=alice)
+        await ask(service, {"prompt": "Which city?", "model": "a"}, "/v1/runs", headers=alice)
+        await ask(service, b"", "/v1/status", method="GET", headers=alice)
+        after = await ask(service, b"", "/v1/status", method="GET", headers=alice)
+        none = await ask(service, b"", "/v1/status", method="GET", headers=bob)
+
+    def left(answer: Any) -> dict[str, float]:
+        return {each["name"]: round(each["left"], 1) for each in answer.json["limits"]}
+
+    assert left(before) == {"requests_per_minute": 60, "dollars_per_day": 2.0}
+    assert left(after)["dollars_per_day"] == 1.0
+    assert left(after)["requests_per_minute"] >= 59
+    assert after.json["key"] == "alice"
+    assert none.json["limits"] == []
+
+
+async def test_the_state_is_told_where_the_limits_of_keys_cannot_be_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    key = new_key()
+    settings = ServeConfig(keys=(KeyConfig(name="alice", hash=hash_of(key), dollars_per_day=2.0),))
+    service = service_of({"a": FakeModel("Paris.")}, settings=settings)
+
+    async def fail(_limits: object, _wants: object) -> None:
+        raise LimitsUnavailable("down")
+
+    monkeypatch.setattr(MemoryLimits, "take", fail)
+    headers = {"authorization": f"Bearer {key}"}
+    async with service.running():
+        answer = await ask(service, b"", "/v1/status", method="GET", headers=headers)
+    assert (answer.status, answer.json["limits"]) == (200, None)
 
 
 async def test_the_strategies_are_told_by_name() -> None:

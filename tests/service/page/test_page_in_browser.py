@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 import trio
 
+from helpers.panel_members import member, preferring
 from helpers.services import service_of, serving
 from ultra import ModelError
+from ultra.config.keys import KeyConfig, hash_of, new_key
+from ultra.config.serving import ServeConfig
 from ultra.testing import FakeModel
 
 playwright = pytest.importorskip("playwright.sync_api")
@@ -28,8 +31,8 @@ HOSTILE = (
 )
 
 
-def scenario(url: str, act: Callable[[Any], None], **context: Any) -> list[str]:
-    """Act on the page in a browser, and return what its console said."""
+def scenario(url: str, act: Callable[[Any], None], *, key: str = "", **context: Any) -> list[str]:
+    """Act on the page in a browser, with a key if the service wants one; return what its console said."""
     with playwright.sync_playwright() as tool:
         browser = tool.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         try:
@@ -39,6 +42,9 @@ def scenario(url: str, act: Callable[[Any], None], **context: Any) -> list[str]:
             page.on("console", lambda message: said.append(message.text))
             page.on("pageerror", lambda error: said.append(str(error)))
             page.goto(url)
+            if key:
+                page.fill("#key", key)
+                page.click("text=Use this key")
             page.wait_for_selector("#target option", state="attached")
             act(page)
             return said
@@ -149,3 +155,43 @@ async def test_the_operations_are_seen() -> None:
         assert report.violations_count == 0, report.generate_report()
 
     await in_browser(panel(), act)
+
+
+async def test_the_ranking_of_the_models_is_shown() -> None:
+    essays = {name: f"Essay {name} about the sky." for name in "abc"}
+    best = {"a": ("c", "b"), "b": ("c", "a"), "c": ("b", "a")}
+    models: dict[str, object] = {
+        name: member(name, text, rank=preferring(*(essays[each] for each in best[name])))
+        for name, text in essays.items()
+    }
+
+    def act(page: Any) -> None:
+        page.select_option("#strategy", "rank")
+        ask(page)
+        page.wait_for_selector("details:has-text('Ranking') table")
+        table = page.locator("details:has(> summary:text-is('Ranking')) table")
+        rows = [row.split() for row in table.locator("tbody tr").all_inner_texts()]
+        assert rows == [["1", "c", "1.00"], ["2", "b", "0.25"], ["3", "a", "0.00"]]
+        report = axe.Axe().run(page)
+        assert report.violations_count == 0, report.generate_report()
+
+    await in_browser(models, act)
+
+
+async def test_the_budgets_of_a_key_are_seen() -> None:
+    key = new_key()
+    settings = ServeConfig(keys=(KeyConfig(name="alice", hash=hash_of(key), dollars_per_day=2.0),))
+    service = service_of({"a": FakeModel("It is blue.")}, settings=settings)
+
+    def act(page: Any) -> None:
+        page.click("text=Operations")
+        page.wait_for_selector("h2:has-text('Budgets of the key alice')")
+        table = page.locator("h2:has-text('Budgets') + div table")
+        assert table.locator("tbody tr").inner_text().split("\t")[:4] == [
+            *("dollars a day", "$0.0000", "$2.0000", "$2.0000"),
+        ]
+        report = axe.Axe().run(page)
+        assert report.violations_count == 0, report.generate_report()
+
+    async with serving(service) as url:
+        await trio.to_thread.run_sync(partial(scenario, url, act, key=key))

@@ -136,6 +136,7 @@ class Run:
                 synthesis_source=answer.source,
                 plain_output=output,
                 agreement=answer.agreement or {},
+                ranking=answer.ranking or {},
                 tool_calls=self._tools.calls,
                 confidence=confidence,
                 confidence_basis=basis,

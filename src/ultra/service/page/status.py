@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from msgspec import to_builtins
 from msgspec.structs import asdict
 
 from ultra.errors import OrchestratorClosed
@@ -25,14 +26,19 @@ __all__ = ["show_status"]
 _NEWEST = 64
 
 
-def show_status(service: Service, caller: Caller) -> Reply:
-    """Return the tree of actors, and health and metrics of each model. No text of an error is in it.
+async def show_status(service: Service, caller: Caller) -> Reply:
+    """Return the tree of actors, health and metrics of each model, and what is left of the caller's limits.
 
-    A caller whose key is for some models only sees these, and no tree.
+    No text of an error is in it. A caller whose key is for some models only sees these, and no tree. `limits`
+    is null where the limits of keys cannot be read.
 
     Raises:
         Problem: the service has not started, or has ended.
     """
+    try:
+        limits = await service.quotas.left(caller)
+    except Problem:
+        limits = None
     orchestrator = service.orchestrator
     try:
         health, metrics, tree = orchestrator.health(), orchestrator.get_metrics(), orchestrator.tree()
@@ -44,6 +50,8 @@ def show_status(service: Service, caller: Caller) -> Reply:
             "now": time.time(),
             "draining": service.is_draining,
             "running": service.running_requests,
+            "key": caller.name or None,
+            "limits": to_builtins(limits),
             "models": {name: _model(health[name], metrics[name]) for name in health if caller.may_ask(name)},
             "tree": _node(tree) if caller.key is None or caller.key.models is None else None,
         }

@@ -49,6 +49,8 @@ export class OperationsView {
     this.element.replaceChildren(
       head,
       el("h2", {}, "Models"), el("div", { class: "scroll" }, models(status.models)),
+      ...(status.limits ? [] : [el("p", { class: "error" }, "The limits of keys cannot be read now.")]),
+      ...(status.limits?.length ? [el("h2", {}, `Budgets of the key ${status.key}`), el("div", { class: "scroll" }, budgets(status.limits))] : []),
       ...(status.tree ? [el("h2", {}, "Actors"), el("ul", { class: "tree root" }, node(status.tree))] : []),
     );
     window.scrollTo({ top: scrolled });
@@ -72,6 +74,29 @@ function models(all) {
       percent(each.cache_hits + each.cache_misses ? each.cache_hits / (each.cache_hits + each.cache_misses) : null),
     ].map((value) => el("td", { class: "number" }, String(value))),
     el("td", {}, plot(name, each.response_times))));
+  return el("table", { class: "data" },
+    el("thead", {}, el("tr", {}, ...names.map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, ...rows));
+}
+
+const UNITS = {
+  dollars_per_day: ["dollars a day", dollars], dollars_per_month: ["dollars a month", dollars],
+  requests_per_minute: ["requests a minute", String], tokens_per_minute: ["tokens a minute", String],
+};
+
+function budgets(limits) {
+  const rows = limits.map((each) => {
+    const [words, shown] = UNITS[each.name];
+    const used = Math.max(0, each.most - each.left);
+    const share = Math.min(1, used / each.most);
+    const amount = (value) => (shown === String ? String(Math.floor(value)) : shown(value));
+    return el("tr", {},
+      el("th", { scope: "row" }, words),
+      ...[amount(used), amount(each.left), amount(each.most)].map((value) => el("td", { class: "number" }, value)),
+      el("td", {}, svg("svg", { class: "plot meter", viewBox: "0 0 100 10", preserveAspectRatio: "none", role: "img", "aria-label": `${percent(share)} used` },
+        svg("rect", { width: 100, height: 10 }), svg("rect", { class: share < 0.8 ? "used" : "used much", width: share * 100, height: 10 }))),
+      el("td", {}, each.left < each.most ? `all of it in ${duration(each.reset)}` : "–"));
+  });
+  const names = ["limit", "used or reserved", "left", "of", "share", "there again"];
   return el("table", { class: "data" },
     el("thead", {}, el("tr", {}, ...names.map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, ...rows));
 }

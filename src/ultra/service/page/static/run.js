@@ -6,7 +6,7 @@ import { showMarkdown, showPlain } from "/page/markdown.js";
 
 const ANSWERS = new Set(["initial", "propose", "samples"]);
 const FINAL = new Set(["synthesis", "answer"]);
-const TITLES = { initial: "Answers", meta: "Analysis", synthesis: "Synthesis" };
+const TITLES = { initial: "Answers", meta: "Analysis", synthesis: "Synthesis", rank: "Rankings" };
 
 /** A text that grows: appended as it comes, shown as Markdown once it is whole. */
 class GrowingText {
@@ -232,7 +232,9 @@ export class RunView {
       .map((each, index) => ({ name: names[index], quality: each.quality }))
       .filter((each) => each.quality !== null)
       .sort((one, other) => other.quality - one.quality);
-    if (scored.length) this.after.append(ranking(scored, result.quality_basis));
+    const ranked = Object.entries(result.ranking ?? {}).map(([name, quality]) => ({ name, quality }));
+    if (ranked.length) this.after.append(ranking("Ranking", ranked, "score of its ranks", true));
+    if (scored.length) this.after.append(ranking("Scores", scored, result.quality_basis ?? "score", false));
     const answers = Object.fromEntries(first.responses.map((each, index) => [names[index], each.content]));
     const place = el("div", { class: "scroll" });
     this.after.append(place);
@@ -240,12 +242,12 @@ export class RunView {
   }
 }
 
-function ranking(scored, basis) {
+function ranking(title, scored, basis, open) {
   const rows = scored.map((each, index) =>
     el("tr", {}, el("td", { class: "number" }, String(index + 1)), el("th", { scope: "row" }, each.name),
       el("td", { class: "number" }, each.quality.toFixed(2))));
-  const head = el("tr", {}, ...["#", "model", basis ?? "score"].map((name) => el("th", { scope: "col" }, name)));
-  return el("details", { class: "stage" }, el("summary", {}, "Scores"),
+  const head = el("tr", {}, ...["#", "answer", basis].map((name) => el("th", { scope: "col" }, name)));
+  return el("details", { class: "stage", open }, el("summary", {}, title),
     el("table", { class: "data" }, el("thead", {}, head), el("tbody", {}, ...rows)));
 }
 
