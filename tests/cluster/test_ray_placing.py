@@ -19,6 +19,7 @@ from ultra import MultiLLMOrchestrator
 from ultra.cluster.ray import place
 from ultra.cluster.ray.host import DEADLINE_ALLOWANCE, MOST_UNREAD
 from ultra.errors import AllAttemptsFailed, BadCall, ClientCrashed, ModelError
+from ultra.events import Chunk
 from ultra.messages.request import ModelRequest
 from ultra.messages.results import Completion, Usage
 
@@ -541,7 +542,7 @@ async def test_an_orchestrator_streams_what_the_process_writes(ray: FakeRay) -> 
     orchestrator = MultiLLMOrchestrator(max_retries=0)
     orchestrator.register_model("llama", place(Asyncio))
     async with orchestrator, orchestrator.stream_responses("?", stages=["initial"]) as stream:
-        text = "".join([event.text async for event in stream if hasattr(event, "text")])
+        text = "".join([event.text async for event in stream if isinstance(event, Chunk)])
     assert text == "Paris."
 
 
