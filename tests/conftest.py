@@ -24,7 +24,7 @@ settings.load_profile("ultra")
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out the tests that start a Ray cluster, unless ``-m`` asks for them: ``pytest -m ray``."""
-    if "ray" in config.getoption("markexpr").split():
+    if "ray" in (config.getoption("markexpr") or "").split():
         return
     left_out = [item for item in items if item.get_closest_marker("ray") is not None]
     if left_out:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 from functools import partial
@@ -304,13 +305,16 @@ async def test_replicas_stream_over_http_and_finish_what_they_began_when_they_ar
 
     from ultra.cluster.ray import serve_app  # noqa: PLC0415 - as above
 
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+
     def deploy() -> None:
-        serve.start(http_options={"host": "127.0.0.1", "port": 0})
+        serve.start(http_options={"host": "127.0.0.1", "port": port})
         serve_app(configuration, num_replicas=2, ray_actor_options={"num_cpus": 0.1}, route_prefix="/council")
 
     with trio.fail_after(PATIENCE):
         await trio.to_thread.run_sync(deploy)
-        async with httpx.AsyncClient(base_url="http://127.0.0.1:8000/council", timeout=PATIENCE) as client:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}/council", timeout=PATIENCE) as client:
             ready = await client.get("/readyz")
             assert (ready.status_code, ready.json()["models"]) == (200, {"guide": "up"})
 
@@ -341,6 +345,9 @@ def test_a_wrong_configuration_is_told_before_anything_is_deployed(tmp_path: Pat
         serve_app(wrong)
     with pytest.raises(BadCall, match="config is of type dict"):
         serve_app({})  # type: ignore[arg-type]
+    wrong.write_text("[models.guide]\nmodel = 'openai:any'\napi_key = 'sk-none-of-anybody'\n")
+    with pytest.raises(BadCall, match="num_replicaz"):
+        serve_app(wrong, num_replicaz=2)
 
 
 def test_the_example_runs_on_two_raylets_and_ends_by_itself() -> None:

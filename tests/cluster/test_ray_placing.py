@@ -11,16 +11,23 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 import trio
+from msgspec.structs import replace
 
 pytest.importorskip("ray", reason="the extra 'ray' is not installed")
 
+import trio.lowlevel
+
 from helpers.fake_ray import FakeRay
 from ultra import MultiLLMOrchestrator
+from ultra.actors.model.started_clients import StartedClients
+from ultra.clients.adapter import ClientAdapter
 from ultra.cluster.ray import place
 from ultra.cluster.ray.host import DEADLINE_ALLOWANCE, MOST_UNREAD
 from ultra.errors import AllAttemptsFailed, BadCall, ClientCrashed, ModelError
+from ultra.events import Chunk
 from ultra.messages.request import ModelRequest
 from ultra.messages.results import Completion, Usage
+from ultra.messages.schema import JsonSchema
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -187,6 +194,48 @@ def test_the_answers_of_models_that_are_made_in_another_way_are_kept_apart() -> 
 
     assert one != other
     assert one == place(partial(Asyncio, "Paris")).cache_identity
+
+
+async def test_the_schema_of_an_answer_is_told_in_words_once(ray: FakeRay) -> None:
+    class Reader(OnTrio):
+        async def respond(self, request: ModelRequest) -> Completion:
+            return Completion(request.messages[-1].text)
+
+    request = replace(ModelRequest.of("Which city?"), output=JsonSchema("city", {"type": "object"}))
+    async with Running(place(Reader)) as placed:
+        told = await ClientAdapter(placed).call(request)
+
+    alone = await ClientAdapter(Reader()).call(request)
+    assert told.content == alone.content
+    assert told.content.startswith("Which city?")
+    assert len(told.content) > len("Which city?")
+
+
+async def test_of_several_clients_those_that_were_started_are_ended_if_the_start_is_cancelled(
+    ray: FakeRay,
+) -> None:
+    first, second = place(Asyncio), place(OnTrio)
+    ray.slow_from = 1
+    clients = StartedClients.among([first, second])
+    assert clients is not None
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+
+            async def start() -> None:
+                assert clients is not None
+                await clients.start(lambda _: None)
+
+            nursery.start_soon(start)
+            assert await trio.to_thread.run_sync(ray.is_slow.wait, 5)
+            scope.cancel()
+    ray.go_on.set()
+    assert first._process is None
+    assert second._process is None
+    assert "stop" in ray.actors[0].calls
+    with trio.fail_after(5):
+        while len(ray.actors) < 2:  # noqa: ASYNC110 - a thread that was given up makes it
+            await trio.sleep(0.001)
+        assert await trio.to_thread.run_sync(ray.actors[1].died.wait, 5)
 
 
 # --- what is refused ---------------------------------------------------------------------------------
@@ -479,7 +528,7 @@ async def test_a_program_that_is_not_connected_is_told_to_connect(ray: FakeRay) 
 
 async def test_ray_that_refuses_to_start_a_process_is_a_crash_for_all_who_wait(ray: FakeRay) -> None:
     ray.refuses = ConnectionError("no cluster")
-    ray.slow.clear()
+    ray.slow_from = 0
     placed = place(Asyncio)
     heard: list[BaseException] = []
 
@@ -499,7 +548,7 @@ async def test_ray_that_refuses_to_start_a_process_is_a_crash_for_all_who_wait(r
         nursery.start_soon(start)
         nursery.start_soon(start)
         await trio.testing.wait_all_tasks_blocked()
-        ray.slow.set()
+        ray.go_on.set()
 
     assert [str(error) for error in heard] == ["Ray starts no process for the model: no cluster"] * 2
 
@@ -541,7 +590,7 @@ async def test_an_orchestrator_streams_what_the_process_writes(ray: FakeRay) -> 
     orchestrator = MultiLLMOrchestrator(max_retries=0)
     orchestrator.register_model("llama", place(Asyncio))
     async with orchestrator, orchestrator.stream_responses("?", stages=["initial"]) as stream:
-        text = "".join([event.text async for event in stream if hasattr(event, "text")])
+        text = "".join([event.text async for event in stream if isinstance(event, Chunk)])
     assert text == "Paris."
 
 

@@ -26,8 +26,10 @@ class FakeRay:
         self.actors: list[FakeActor] = []
         self.given: dict[str, Any] = {}
         self.refuses: Exception | None = None
-        self.slow = threading.Event()
-        self.slow.set()
+        self.slow_from: int | None = None
+        """From which actor on, counted from 0, making one waits until the test sets `go_on`."""
+        self.is_slow = threading.Event()
+        self.go_on = threading.Event()
         self.connected = True
         monkeypatch.setattr("ultra.cluster.ray.process._host_class", lambda: self)
         monkeypatch.setattr("ray.is_initialized", lambda: self.connected)
@@ -38,7 +40,9 @@ class FakeRay:
         return self
 
     def remote(self, made: bytes) -> FakeActor:
-        self.slow.wait()
+        if self.slow_from is not None and len(self.actors) >= self.slow_from:
+            self.is_slow.set()
+            self.go_on.wait()
         if self.refuses is not None:
             raise self.refuses
         actor = FakeActor(made)
@@ -60,6 +64,7 @@ class FakeActor:
         self._pending: set[Future[Any]] = set()
         self._lock = threading.Lock()
         self._is_dead = False
+        self.died = threading.Event()
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
         self.host = ModelHost(made)
@@ -122,6 +127,7 @@ class FakeActor:
             pending, self._pending = self._pending, set()
         for future in pending:
             future.set_exception(ActorDiedError())
+        self.died.set()
         if not was_dead:
             self._loop.call_soon_threadsafe(self._loop.stop)
 

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 from outcome import Value, capture
-from trio.lowlevel import Abort, current_task, current_trio_token, reschedule, wait_task_rescheduled
+from trio.lowlevel import (
+    Abort,
+    checkpoint_if_cancelled,
+    current_task,
+    current_trio_token,
+    enable_ki_protection,
+    reschedule,
+    wait_task_rescheduled,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,12 +43,14 @@ def call_when_done(future: Future[T], function: Callable[[Outcome[T]], object]) 
     future.add_done_callback(done)
 
 
+# Protected: after a KeyboardInterrupt before the wait, the task would be woken while it does something else.
+@enable_ki_protection
 async def result_of(future: Future[T]) -> T:
     """Wait for a future that another thread completes; return its result, or raise its error.
 
     Always a checkpoint. Cancelled, this waits no longer; the future, and the work behind it, go on.
     """
-    await trio.lowlevel.checkpoint_if_cancelled()
+    await checkpoint_if_cancelled()
     task = current_task()
     waits = True
 

@@ -6,6 +6,8 @@ from contextlib import AsyncExitStack
 from inspect import getattr_static
 from typing import TYPE_CHECKING, Self, cast
 
+import trio
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
@@ -33,11 +35,15 @@ class StartedClients:
 
         If one fails to start, or this is cancelled, those that were started before are ended.
         """
-        async with AsyncExitStack() as started:
+        started = AsyncExitStack()
+        try:
             for client in self._clients:
                 started.push_async_callback(await client.start_with_actor(on_crash))
-            return started.pop_all().aclose
-        raise AssertionError("the block swallows nothing")
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await started.aclose()
+            raise
+        return started.aclose
 
     async def until_ready(self) -> None:
         """Wait until all of them can be called. Raises `ClientCrashed`."""

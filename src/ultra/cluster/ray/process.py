@@ -68,6 +68,7 @@ class ModelProcess:
         self._deadline = inf
         self._settled = trio.Event()  # it is ready, or never will be
         self._ended = trio.Event()
+        self._is_watched = False  # so that `_ended` is set
         self._crash: ClientCrashed | None = None
         self._is_told = False  # whether anybody has heard of the crash
         self._users = 0  # calls under way, and tasks that wait until it is ready
@@ -91,20 +92,26 @@ class ModelProcess:
             created = await trio.to_thread.run_sync(self._create, abandon_on_cancel=True)
         except BaseException as error:
             self._is_told = True  # by what is raised; others who wait hear of it as of any crash
-            self._broke_down(_crashed("Ray starts no process for the model", text_of(error), error))
             self._settled.set()
             if isinstance(error, Exception):
+                self._broke_down(_crashed("Ray starts no process for the model", text_of(error), error))
                 self.check()
+            self._broke_down(ClientCrashed("the start of the process of the model was cancelled"))
             raise
-        self._actor, ran, ready = created
+        ran, ready = created
+        self._is_watched = True
         self._deadline = trio.current_time() + self._start_timeout
         call_when_done(ran, self._has_ended)
         call_when_done(ready, self._is_ready)
 
-    def _create(self) -> tuple[Any, Future[None], Future[bytes]]:
+    def _create(self) -> tuple[Future[None], Future[bytes]]:
+        """In a thread: make the Ray actor, and end it if it is not wanted any more when it is there."""
         _check_connected()
-        actor = _host_class().options(**self._options).remote(self._made)
-        return actor, actor.run.remote().future(), actor.ready.remote().future()
+        actor = self._actor = _host_class().options(**self._options).remote(self._made)
+        futures = actor.run.remote().future(), actor.ready.remote().future()
+        if self._stopping:  # `stop` may have found no actor yet, and Ray ends none that has something to do
+            ray.kill(actor, no_restart=True)
+        return futures
 
     async def until_ready(self) -> None:
         """Wait until calls can be made. Raises `ClientCrashed` if it does not get ready in time."""
@@ -122,7 +129,7 @@ class ModelProcess:
         actor, self._actor = self._actor, None
         if actor is None or not ray.is_initialized():
             return
-        if not self._ended.is_set():
+        if self._is_watched and not self._ended.is_set():
             with trio.move_on_after(STOP_TIMEOUT), suppress(RayError):
                 await result_of(actor.stop.remote().future())
                 await self._ended.wait()
