@@ -18,7 +18,7 @@ import msgspec
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 __all__ = ["Connection", "Proxy", "litellm_installed", "litellm_proxy", "processor_seconds", "ultra_service"]
 
@@ -112,13 +112,13 @@ def litellm_proxy(command: Path, upstream: str) -> Iterator[Proxy]:
         file = Path(folder, "config.yaml")
         file.write_bytes(msgspec.json.encode(config))  # JSON is YAML
         port = _free_port()
-        options = ["--config", file, "--host", "127.0.0.1", "--port", str(port), "--telemetry", "False"]
+        options = ["--config", str(file), "--host", "127.0.0.1", "--port", str(port), "--telemetry", "False"]
         with _running([command, *options], port, "one") as proxy:
             yield proxy
 
 
 @contextmanager
-def _running(command: list[str | Path], port: int, model: str | None) -> Iterator[Proxy]:
+def _running(command: Sequence[str | Path], port: int, model: str | None) -> Iterator[Proxy]:
     environment = os.environ | _ENVIRONMENT
     start = time.perf_counter()
     process = subprocess.Popen(
