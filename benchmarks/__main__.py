@@ -37,6 +37,10 @@ BENCHMARKS: Final = {
     "http": "benchmarks.http:calls",
     "http-cost": "benchmarks.http_cost:processor_time",
     "streams-500": "benchmarks.http:streams",
+    "service": "benchmarks.service:passthrough",
+    "service-run": "benchmarks.service:run_of_three",
+    "service-idle": "benchmarks.service:idle_streams",
+    "service-token": "benchmarks.service:streamed_tokens",
     "import": "benchmarks.imports:import_time",
 }
 """Each benchmark by its name, as ``module:function``; imported when it runs, since peers import slowly."""
@@ -62,7 +66,7 @@ def main() -> None:
         except ModuleNotFoundError as error:
             parser.error(
                 f"{error.name} is not installed; the peers come with the dependency group bench: "
-                "uv run --no-default-groups --group bench python -m benchmarks"
+                "uv run --no-default-groups --group bench --extra cli --extra serve python -m benchmarks"
             )
         rows += [replace(row, name=name, brief=brief) for row in measured]
         if arguments.json is not None:  # whatever comes later, this is not lost

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["PIECES", "chat_server"]
 
 PIECES: Final = 10
-"""Pieces of a streamed answer."""
+"""Pieces of a streamed answer, where no other number is asked for."""
 
 _BODY: Final = (
     b'{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"bench","choices":[{"index":0,'
@@ -47,9 +47,9 @@ _LAST: Final = (
 )
 
 
-async def _stream(writer: asyncio.StreamWriter, pause: float) -> None:
+async def _stream(writer: asyncio.StreamWriter, pause: float, pieces: int) -> None:
     writer.write(_STREAM_HEAD)
-    for _ in range(PIECES):
+    for _ in range(pieces):
         writer.write(_PIECE)
         await writer.drain()
         await asyncio.sleep(pause)
@@ -57,14 +57,16 @@ async def _stream(writer: asyncio.StreamWriter, pause: float) -> None:
     await writer.drain()
 
 
-async def _serve_connection(pause: float, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _serve_connection(
+    pause: float, pieces: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
     try:
         while True:
             head = await reader.readuntil(b"\r\n\r\n")
             length = re.search(rb"(?i)content-length:\s*(\d+)", head)
             body = await reader.readexactly(int(length[1]) if length else 0)
             if b'"stream":true' in body.replace(b" ", b""):
-                await _stream(writer, pause)
+                await _stream(writer, pause, pieces)
             else:
                 writer.write(_ANSWER)
                 await writer.drain()
@@ -74,8 +76,9 @@ async def _serve_connection(pause: float, reader: asyncio.StreamReader, writer: 
         writer.close()
 
 
-async def _serve(pause: float) -> None:
-    server = await asyncio.start_server(partial(_serve_connection, pause), "127.0.0.1", 0, backlog=1024)
+async def _serve(pause: float, pieces: int) -> None:
+    connection = partial(_serve_connection, pause, pieces)
+    server = await asyncio.start_server(connection, "127.0.0.1", 0, backlog=1024)
     print(server.sockets[0].getsockname()[1], flush=True)
     # The parent holds our standard input open; when it ends, so do we.
     await asyncio.to_thread(sys.stdin.read)
@@ -83,13 +86,16 @@ async def _serve(pause: float) -> None:
 
 
 @contextmanager
-def chat_server(pause: float = 0.2) -> Iterator[str]:
+def chat_server(pause: float = 0.2, pieces: int = PIECES) -> Iterator[str]:
     """Run the server in a process of its own, so that it shares no loop with what is measured.
 
-    `pause`: seconds after each piece of a streamed answer.
+    `pause`: seconds after each of the `pieces` of a streamed answer.
     """
     with Popen(
-        [sys.executable, "-m", "benchmarks.http_server", str(pause)], stdin=PIPE, stdout=PIPE, text=True
+        [sys.executable, "-m", "benchmarks.http_server", str(pause), str(pieces)],
+        stdin=PIPE,
+        stdout=PIPE,
+        text=True,
     ) as process:
         try:
             if process.stdout is None or process.stdin is None:
@@ -100,4 +106,4 @@ def chat_server(pause: float = 0.2) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(float(sys.argv[1])))
+    asyncio.run(_serve(float(sys.argv[1]), int(sys.argv[2])))
