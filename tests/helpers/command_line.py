@@ -72,8 +72,11 @@ async def run_ultra(
 
 
 def _started_with(variables: Mapping[str, str]) -> dict[str, str]:
-    """The variables that Python reads when it starts."""
-    return {name: value for name, value in variables.items() if name.startswith("PYTHON")}
+    """The variables that Python reads when it starts, but for the paths, which can be added later."""
+    later = {"PYTHONPATH", "PYTHON_KEYRING_BACKEND"}
+    return {
+        name: value for name, value in variables.items() if name.startswith("PYTHON") and name not in later
+    }
 
 
 @cache

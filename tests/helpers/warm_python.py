@@ -2,8 +2,8 @@
 
 To start Python and import the command takes half a second of a processor; to fork, some milliseconds. The
 run is a process of its own all the same, with its own arguments, variables, working directory and standard
-streams. What is decided before Python runs anything, such as the seed of hashes or a path in PYTHONPATH, is
-the same for all.
+streams, and its own paths to import from. What else is decided before Python runs anything, such as the seed
+of hashes, is the same for all.
 
 Run as a script, this is that Python. For each program it receives over the socket on its standard input the
 length of a JSON text, with the program's standard streams and a pipe for its exit code, and then the text.
@@ -19,6 +19,7 @@ import struct
 import subprocess
 import sys
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from threading import Lock
 from types import ModuleType
@@ -128,11 +129,12 @@ def _serve() -> CodeType | None:
             text = b""
             while len(text) < length:
                 text += tests.recv(length - len(text))
+            command, source, environment, directory = json.loads(text)
+            _import(_FOR_COMMANDS.get(command[1], ()) if command[1:] and not source else ())
             if not os.fork():
                 break
             for stream in streams:
                 os.close(stream)
-    command, source, environment, directory = json.loads(text)
     _become(command, environment, directory, streams)
     return compile(source, command[0], "exec") if source else None
 
@@ -155,6 +157,8 @@ def _become(command: list[str], environment: dict[str, str], directory: str, str
     os.chdir(directory)
     os.environ.clear()
     os.environ.update(environment)
+    paths = environment.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[1:1] = [path for path in paths if path and path not in sys.path]
     sys.argv[:] = command
 
 
@@ -166,14 +170,37 @@ def _run_script(code: CodeType) -> None:
     exec(code, vars(main_module))
 
 
+_FOR_ALL = (
+    *("httpcore", "httpx", "encodings.idna", "platformdirs", "pydantic", "typer"),
+    *("ultra.cli.app", "ultra.cli.session", "ultra.cli.default_models", "ultra.cli.stored_keys"),
+    *(
+        "ultra.cli.templates",
+        "ultra.clients.http.dialect_clients",
+        "ultra.config.layers",
+        "ultra.config.loading",
+    ),
+)
+_FOR_COMMANDS = {
+    "eval": ("scipy.stats", "trio.testing", "ultra.cli.eval_session"),
+    "chaos": ("trio.testing", "ultra.simulation.campaign"),
+    "runs": ("ultra.durable.runs", "ultra.stores.journal_sqlite"),
+}
+"""What takes long to import, and only these commands need: imported when the first of them is run."""
+
+
+def _import(modules: Sequence[str]) -> None:
+    for module in modules:
+        with suppress(ImportError):  # an extra that is not installed
+            import_module(module)
+
+
 if __name__ == "__main__":
-    import httpcore  # noqa: F401
-    import httpx  # noqa: F401
-
-    import ultra.cli.ask
-    import ultra.cli.session  # noqa: F401
+    # Threads of libraries for numbers would not be there in a process that is forked.
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
     from ultra.cli import main
+    from ultra.cli.commands import COMMANDS
 
+    _import([*_FOR_ALL, *(command.module for command in COMMANDS)])
     script = _serve()
     if script is None:
         sys.argv[0] = "-c"
