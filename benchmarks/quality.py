@@ -125,9 +125,9 @@ def _show(title: str, findings: Findings, more: str = "") -> None:
     for arm in findings.arms:
         if arm.note and arm.kind == "strategy":
             print(f"- {arm.name}: {arm.note}.")
-    for name, why in findings.left_out.items():
-        if name != "fields":
-            print(f"- left out: {name}: {why}.")
+    missing = [name for name in findings.left_out if name != "fields"]
+    if missing:
+        print(f"- Not measured: {'; '.join(missing)}.")
     print()
 
 

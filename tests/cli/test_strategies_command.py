@@ -40,6 +40,7 @@ def test_one_is_explained_in_full_with_its_options(capsys: pytest.CaptureFixture
     assert text.startswith("cascade: The two cheapest models first;")
     assert "options   first, order, threshold, quality, test, end, judge" in text
     assert "evidence  " in text
+    assert "measured  " in text
     assert max(map(len, text.splitlines())) <= 88
 
 
@@ -74,8 +75,26 @@ def test_the_docs_say_the_same(name: str) -> None:
     linked = (folder / f"{name}.md").read_text("utf-8")
     page = " ".join(re.sub(r"\[([^]]+)\]\(https://arxiv[^)]+\)", r"\1", linked).split())
     each = explained(name)
-    for text in (each.does, each.calls, each.pays, each.not_for, each.evidence):
+    for text in (each.does, each.calls, each.pays, each.not_for, each.evidence, each.measured):
         assert " ".join(text.split()) in page
     row = f"| [`{name}`]({name}.md) | {each.does} | {each.calls} | {each.pays} |"
     assert row in (folder / "index.md").read_text("utf-8")
     assert f"| `{name}` | {each.does} | {each.pays} |" in (ROOT / "docs" / "guide.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", EXPLAINED)
+def test_numbers_that_were_measured_here_stand_in_the_tables_of_the_docs(name: str) -> None:
+    tables = (ROOT / "docs" / "quality.md").read_text("utf-8").partition("## Which strategy")[0]
+    measured = explained(name).measured
+    differences = re.findall(r"[+-]\d+\.\d \[[+-]\d+\.\d, [+-]\d+\.\d\]", measured)
+    calls = re.findall(r"(\d\.\d\d) calls", measured)
+    assert all(f"| {difference} |" in tables for difference in differences), differences
+    assert all(f"| {number} |" in tables for number in calls), calls
+    assert differences or "not measured" in measured.lower()
+
+
+def test_the_tables_of_what_helps_and_what_does_not_have_measured_numbers() -> None:
+    tables, _, chosen = (ROOT / "docs" / "quality.md").read_text("utf-8").partition("## Which strategy")
+    differences = re.findall(r"[+-]\d+\.\d \[[+-]\d+\.\d, [+-]\d+\.\d\]", chosen)
+    assert len(differences) > 5
+    assert all(f"| {difference} |" in tables for difference in differences)

@@ -79,6 +79,7 @@ def _in_full(each: Explained, models: int, options: tuple[str, ...]) -> Iterator
     yield from _paragraph("not for", each.not_for)
     yield from _paragraph("options", ", ".join(options) or "none")
     yield from _paragraph("evidence", each.evidence)
+    yield from _paragraph("measured", each.measured)
 
 
 def _paragraph(title: str, text: str) -> Iterator[str]:
@@ -98,4 +99,5 @@ def _document(each: Explained, models: int) -> dict[str, object]:
         "pays": each.pays,
         "not_for": each.not_for,
         "evidence": each.evidence,
+        "measured": each.measured,
     }
