@@ -62,6 +62,38 @@ async def test_uvicorn_answers_the_official_async_client() -> None:
 
 
 @on_asyncio
+async def test_under_uvicorn_runs_go_on_in_the_background_alone_and_in_batches(tmp_path: Path) -> None:
+    models = {"a": FakeModel(FakeAnswer("It ", "is ", "Paris.")), "slow": FakeModel(seconds=inf)}
+    service = service_of(models, journal=f"sqlite:///{tmp_path}/runs.db", ensemble={"models": ("a",)})
+    lines = "\n".join(
+        f'{{"custom_id": "{number}", "body": {{"prompt": "Q{number}", "model": "a"}}}}' for number in range(4)
+    )
+    async with under_uvicorn(service) as url:
+        http: Any = httpx.AsyncClient(trust_env=False)
+        async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="any", http_client=http) as client:
+            stream = await client.responses.create(model="a", input="Q", background=True, stream=True)
+            async with stream:
+                events: Any = [event async for event in stream]
+            name = events[0].response.id
+            rest = await client.responses.retrieve(name, stream=True, starting_after=2)
+            async with rest:
+                again = [event async for event in rest]
+            slow = await client.responses.create(model="slow", input="Q", background=True)
+            cancelled = await client.responses.cancel(slow.id)
+            await client.responses.delete(slow.id)
+            batch = (await http.post(f"{url}/v1/runs/batch", content=lines)).json()
+            while batch["ended_at"] is None:
+                batch = (await http.get(f"{url}/v1/runs/batch/{batch['id']}")).json()
+            results = (await http.get(f"{url}/v1/runs/batch/{batch['id']}/results")).text
+
+    assert events[-1].response.output_text == "It is Paris."
+    assert again == events[3:]
+    assert cancelled.status == "cancelled"
+    assert (batch["state"], batch["completed"]) == ("completed", 4)
+    assert len(results.splitlines()) == 4
+
+
+@on_asyncio
 async def test_uvicorn_streams_the_text_as_it_is_written_and_a_hang_up_cancels() -> None:
     model = FakeModel([FakeAnswer("It ", "is ", piece_seconds=inf)])
     service = service_of({"a": model}, settings=ServeConfig(linger=0))

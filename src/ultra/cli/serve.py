@@ -71,6 +71,9 @@ def serve(
 
     SIGTERM and Ctrl-C let it drain: what was asked before is answered, and a second signal ends that. SIGHUP
     lets it read its configuration again.
+
+    Runs in the background, stored responses and batches are kept in memory for a day, or where [journal] of
+    the configuration says; then they go on at the next start.
     """
     if context.invoked_subcommand is not None:
         return 0

@@ -319,9 +319,10 @@ class Service:
 
         Raises what entering the stream does. Cancelled, the run is in the journal nevertheless.
         """
+        run_id = ""
         with anyio.CancelScope(shield=True):
-            run_id: str = await self._tasks.start(partial(carry_on, stream, place))
-        return run_id
+            run_id = await self._tasks.start(partial(carry_on, stream, place))
+        return run_id  # noqa: RET504 - pyright takes it that the scope may swallow an error
 
     def _estimate(self, messages: Sequence[ChatMessage], given: Mapping[str, Any]) -> tuple[Cost, int]:
         tokens = estimate_request(ModelRequest(messages=tuple(messages)))
