@@ -40,8 +40,8 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """The variables that the program sees: no keys, proxies or terminal settings of the developer's."""
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     nowhere = dict.fromkeys(("XDG_CONFIG_HOME", "XDG_STATE_HOME"), "/dev/null")  # nor their own files
-    nowhere["XDG_DATA_HOME"] = data_folder()
-    return {"PYTHONUTF8": "1", "TERM": "xterm-256color", **nowhere, **kept, **(extra or {})}
+    own = {"XDG_DATA_HOME": data_folder(), **nowhere}
+    return {"PYTHONUTF8": "1", "TERM": "xterm-256color", **own, **kept, **(extra or {})}
 
 
 @cache
