@@ -95,7 +95,7 @@ async def test_the_state_tells_no_words_of_errors() -> None:
     assert told["models"]["b"]["status"] == "degraded"
     assert [child["name"] for child in told["tree"]["children"]] == ["models", "coordinator"]
     assert b"secret words" not in answer.body
-    assert (told["key"], told["limits"]) == (None, [])
+    assert (told["keeps_runs"], told["key"], told["limits"]) == (False, None, [])
 
 
 async def test_a_key_sees_what_is_left_of_its_own_limits_and_looking_takes_nothing() -> None:

@@ -15,7 +15,7 @@ from helpers.services import service_of, serving
 from ultra import ModelError
 from ultra.config.keys import KeyConfig, hash_of, new_key
 from ultra.config.serving import ServeConfig
-from ultra.testing import FakeModel
+from ultra.testing import FakeAnswer, FakeModel
 
 playwright = pytest.importorskip("playwright.sync_api")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
@@ -157,6 +157,139 @@ async def test_the_operations_are_seen() -> None:
     await in_browser(panel(), act)
 
 
+async def with_history(models: dict[str, object], act: Callable[[Any], None], **context: Any) -> Any:
+    """Act on the page of a service that keeps runs, and return the service."""
+    service = service_of(models, journal="memory")
+    async with serving(service) as url:
+        await trio.to_thread.run_sync(partial(scenario, url, act, **context))
+    return service
+
+
+async def test_a_run_under_way_is_followed_after_a_reload_and_by_its_link() -> None:
+    model = FakeModel(FakeAnswer("It is ", "blue, ", "is it not?"), gated=True)
+
+    def act(page: Any) -> None:
+        ask(page)
+        page.wait_for_selector(".card.asked")
+        page.wait_for_url("**/#run=*")
+        address = page.url
+        page.reload()
+        page.wait_for_selector(".card.asked")
+        assert page.locator(".turn h2").inner_text() == "Which colour?"
+        assert page.locator("#stop").is_visible()
+        other = page.context.new_page()
+        other.goto(address)
+        other.wait_for_selector(".card.asked")
+        model.gate.set()
+        for each in (page, other):
+            each.wait_for_selector(".figures")
+            assert "It is blue, is it not?" in each.locator(".answer .text").inner_text()
+        report = axe.Axe().run(page)
+        assert report.violations_count == 0, report.generate_report()
+
+    await with_history({"a": model}, act)
+    assert len([call for call in model.calls if "Which colour?" in call.prompt]) >= 1
+
+
+async def test_a_conversation_goes_on_after_a_reload() -> None:
+    model = FakeModel(["First.", "Second.", "Third."])
+
+    def act(page: Any) -> None:
+        page.select_option("#target", "a")
+        for number, text in enumerate(("One?", "Two?"), start=1):
+            ask(page, text)
+            page.wait_for_selector(f".turn:nth-of-type({number}) .figures")
+        page.reload()
+        page.wait_for_selector(".turn:nth-of-type(2) .figures")
+        assert page.locator(".turn h2").all_inner_texts() == ["One?", "Two?"]
+        assert "First." in page.locator(".turn").first.inner_text()
+        page.wait_for_selector("#send:not([disabled])")
+        ask(page, "Three?")
+        page.wait_for_selector(".turn:nth-of-type(3) .figures")
+
+    await with_history({"a": model}, act)
+    said = [message.text for message in model.calls[-1].request.messages]
+    assert said == ["One?", "First.", "Two?", "Second.", "Three?"]
+
+
+async def test_escape_cancels_a_kept_run() -> None:
+    model = FakeModel("Never.", gated=True)
+
+    def act(page: Any) -> None:
+        ask(page)
+        page.wait_for_selector(".card.asked")
+        page.keyboard.press("Escape")
+        page.wait_for_selector("p.error:has-text('stopped')")
+        assert page.locator("#send").is_enabled()
+        page.click("text=History")
+        page.wait_for_selector(".history li:has-text('cancelled')")
+
+    await with_history({"a": model}, act)
+    assert model.running == 0
+
+
+@pytest.mark.parametrize("width", [360, 1200])
+async def test_the_history_lists_reopens_and_deletes_runs(width: int) -> None:
+    def act(page: Any) -> None:
+        page.check("#compare")
+        page.select_option("#second", "vote")
+        ask(page, "Which colour, of which one hears so much, has the sky of an evening in June?")
+        page.wait_for_selector(".run:nth-of-type(2) .figures")
+        page.click("text=New conversation")
+        page.uncheck("#compare")
+        ask(page, "And the sea?")
+        page.wait_for_selector(".figures")
+        page.click("text=History")
+        page.wait_for_selector(".history li:nth-of-type(3)")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        report = axe.Axe().run(page)
+        assert report.violations_count == 0, report.generate_report()
+        page.click(".history a >> text=And the sea?")
+        page.wait_for_selector(".turn h2:has-text('And the sea?')")
+        page.wait_for_selector(".figures")
+        assert page.locator(".card").count() >= 2
+        page.go_back()
+        page.wait_for_selector(".history li:nth-of-type(3)")
+        page.click("[aria-label='Delete: And the sea?']")
+        page.wait_for_selector(".history li:nth-of-type(3)", state="detached")
+
+    await with_history(panel(), act, viewport={"width": width, "height": 800})
+
+
+async def test_a_lost_connection_is_taken_up_where_it_was() -> None:
+    model = FakeModel(FakeAnswer("It is ", "blue."), gated=True)
+
+    def act(page: Any) -> None:
+        cut = {"count": 0}
+
+        def once(route: Any) -> None:
+            cut["count"] += 1
+            if cut["count"] == 1:
+                model.gate.set()
+                route.abort()
+            else:
+                route.continue_()
+
+        page.route("**/events?after=*", once)
+        ask(page)
+        page.wait_for_selector(".card.asked")
+        page.reload()
+        page.wait_for_selector(".figures")
+        assert cut["count"] >= 2
+        assert "It is blue." in page.locator(".answer .text").inner_text()
+
+    await with_history({"a": model}, act)
+
+
+async def test_a_link_to_a_run_that_is_not_there_says_so() -> None:
+    def act(page: Any) -> None:
+        page.goto(page.url.partition("#")[0] + "#run=..%2F..%2Fhealthz")
+        page.wait_for_selector("#form-error:not([hidden])")
+        assert "there is no" in page.locator("#form-error").inner_text()
+
+    await with_history({"a": FakeModel("It is blue.")}, act)
+
+
 async def test_the_ranking_of_the_models_is_shown() -> None:
     essays = {name: f"Essay {name} about the sky." for name in "abc"}
     best = {"a": ("c", "b"), "b": ("c", "a"), "c": ("b", "a")}
@@ -175,7 +308,7 @@ async def test_the_ranking_of_the_models_is_shown() -> None:
         report = axe.Axe().run(page)
         assert report.violations_count == 0, report.generate_report()
 
-    await in_browser(models, act)
+    await with_history(models, act)
 
 
 async def test_the_budgets_of_a_key_are_seen() -> None:

@@ -50,6 +50,7 @@ async def show_status(service: Service, caller: Caller) -> Reply:
             "now": time.time(),
             "draining": service.is_draining,
             "running": service.running_requests,
+            "keeps_runs": orchestrator.has_journal,
             "key": caller.name or None,
             "limits": to_builtins(limits),
             "models": {name: _model(health[name], metrics[name]) for name in health if caller.may_ask(name)},

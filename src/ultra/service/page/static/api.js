@@ -7,6 +7,7 @@ export class ServiceError extends Error {
     super(error?.message ?? `the service answered with status ${status}`);
     this.status = status;
     this.code = error?.code ?? null;
+    this.param = error?.param ?? null;
   }
 }
 
@@ -35,8 +36,9 @@ export async function send(path, { method = "GET", body = null, signal = null, a
 
 export const get = async (path, signal = null) => (await send(path, { signal })).json();
 
-/** Yield the values of a response in lines of JSON, as they arrive. */
-export async function* lines(response) {
+/** Yield the events of a run in a response of server-sent events, as they arrive. */
+export async function* events(response) {
+  if (response.status === 204) return;
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let pieces = [];
   try {
@@ -48,11 +50,9 @@ export async function* lines(response) {
       for (const part of parts.slice(1)) {
         const line = pieces.join("");
         pieces = [part];
-        if (line.trim()) yield JSON.parse(line);
+        if (line.startsWith("data:")) yield JSON.parse(line.slice(5));
       }
     }
-    const last = pieces.join("");
-    if (last.trim()) yield JSON.parse(last);
   } finally {
     await reader.cancel().catch(() => {});
   }

@@ -1,10 +1,13 @@
 // The view in which one asks: the form, attachments, and the turns of the conversation.
 
-import { get, lines, send, ServiceError } from "/page/api.js";
+import { get } from "/page/api.js";
 import { el } from "/page/dom.js";
 import { RunView } from "/page/run.js";
+import { begin, cancel, follow, found, isKeeping, look, show } from "/page/runs.js";
 
 const LARGEST = 20 * 2 ** 20; // bytes of one attachment
+const QUOTED = 200; // characters of a question that the service tells of a run
+const MOST_TURNS = 50; // of a conversation that is opened again
 
 const by = (id) => document.getElementById(id);
 
@@ -15,6 +18,8 @@ export class AskView {
     this.messages = [];
     this.attachments = [];
     this.running = null;
+    this.wanted = null;
+    this.shown = []; // the ids of the last turn's runs
     by("question-form").addEventListener("submit", (event) => {
       event.preventDefault();
       this.ask();
@@ -56,6 +61,8 @@ export class AskView {
       target.append(group);
     }
     if (chosen) target.value = chosen;
+    this.choose();
+    await look();
     const { strategies } = await get("/v1/strategies");
     for (const id of ["strategy", "second"]) {
       const select = by(id);
@@ -63,6 +70,15 @@ export class AskView {
       const first = id === "strategy" ? [el("option", { value: "" }, "as configured")] : [];
       select.replaceChildren(...first, ...strategies.map((name) => el("option", { value: name }, name)));
       if (before) select.value = before;
+    }
+  }
+
+  /** Choose whom the conversation that is shown was with, once that can be chosen. */
+  choose() {
+    const options = [...by("target").options];
+    if (this.wanted && options.some((each) => each.value === this.wanted)) {
+      by("target").value = this.wanted;
+      this.wanted = null;
     }
   }
 
@@ -99,16 +115,96 @@ export class AskView {
     by("form-error").textContent = words ?? "";
   }
 
+  /** Stop the runs under way. */
   stop() {
+    if (!this.running) return;
+    this.running.isStopped = true;
+    for (const run of this.running.runs) this.end(run);
+    if (!isKeeping() || this.running.runs.some((run) => !run.isKept)) this.running.abort();
+  }
+
+  async end(run) {
+    try {
+      if (run.isKept) await cancel(run.id);
+    } catch (error) {
+      this.tell(error.status ? error.message : "the service cannot be reached");
+    }
+  }
+
+  /** Follow the runs under way no more; kept ones go on. */
+  leave() {
     this.running?.abort();
+    this.running = null;
+    this.busy(false);
   }
 
   restart() {
     this.stop();
+    this.leave();
+    this.clear();
+    window.history.pushState(null, "", "#/ask");
+    by("question").focus();
+  }
+
+  clear() {
     this.messages = [];
+    this.shown = [];
     by("thread").replaceChildren();
     by("new").hidden = true;
-    by("question").focus();
+  }
+
+  /** Show runs that the service keeps, with the turns before them; those under way are followed. */
+  async open(ids) {
+    if (ids.join() === this.shown.join()) return;
+    this.leave();
+    this.clear();
+    this.tell(null);
+    const running = this.begin();
+    try {
+      const turns = await conversation(ids, running.signal);
+      if (running !== this.running) return;
+      this.shown = ids;
+      this.wanted = turns.at(-1)[0].model;
+      this.choose();
+      by("new").hidden = false;
+      for (const runs of turns.slice(0, -1)) this.recall(runs);
+      const last = turns.at(-1);
+      const views = last.map((run) => new RunView(`${run.model ?? run.models.join(", ")}, ${run.strategy}`));
+      const heading = this.turn(last[0], views);
+      this.watch(running, last.map((run) => found(run.id)), views);
+      await Promise.all(views.map((view, index) => this.follow(running, view, found(last[index].id))));
+      const result = views.find((view) => view.result)?.result;
+      if (result) heading.textContent = question(last[0], result);
+      this.conclude(running, views, result ? [{ role: "user", content: result.prompt }] : []);
+    } catch (error) {
+      if (error.name === "AbortError") return;
+      this.tell(error.status ? error.message : "the service cannot be reached");
+      if (error.status === 401) this.askForKey();
+    } finally {
+      this.finish(running);
+    }
+  }
+
+  /** Show a turn of before with its answer alone. */
+  recall(runs) {
+    const views = runs.map((run) => new RunView(`${run.model ?? run.models.join(", ")}, ${run.strategy}`));
+    const heading = this.turn(runs[0], views);
+    runs.forEach((run, index) => {
+      if (run.result) views[index].recall(run.result);
+      else views[index].fail(run.error?.message ?? run.state);
+      views[index].link(run.id);
+    });
+    const result = runs.find((run) => run.result?.final_synthesis)?.result;
+    if (!result) return;
+    heading.textContent = question(runs[0], result);
+    this.messages.push(
+      { role: "user", content: result.prompt }, { role: "assistant", content: result.final_synthesis.content });
+  }
+
+  turn(run, views) {
+    const heading = el("h2", {}, question(run, null));
+    by("thread").append(el("article", { class: "turn" }, heading, el("div", { class: "runs" }, ...views.map((view) => view.element))));
+    return heading;
   }
 
   content(text) {
@@ -125,45 +221,80 @@ export class AskView {
     const text = by("question").value.trim();
     if (!text || this.running) return;
     this.tell(null);
-    const question = { role: "user", content: this.content(text) };
-    const messages = [...this.messages, question];
+    const messages = [...this.messages, { role: "user", content: this.content(text) }];
     const option = by("target").selectedOptions[0];
     const strategies = [by("strategy").value];
     if (by("compare").checked) strategies.push(by("second").value);
     const views = strategies.map((name) => new RunView(`${option.value}${name ? `, ${name}` : ""}`));
-    const turn = el("article", { class: "turn" }, el("h2", {}, text), el("div", { class: "runs" }, ...views.map((view) => view.element)));
-    by("thread").append(turn);
-    this.running = new AbortController();
-    this.busy(true);
+    by("thread").append(el("article", { class: "turn" }, el("h2", {}, text), el("div", { class: "runs" }, ...views.map((view) => view.element))));
+    const running = this.begin();
+    const metadata = this.shown.length ? { after: this.shown.join() } : {};
+    const names = this.attachments.map((each) => each.name).join(", ");
+    if (names) metadata.attachments = names.slice(0, 500);
     try {
-      await Promise.all(views.map((view, index) => this.follow(view, bodyOf(messages, option, strategies[index]))));
+      const begun = await Promise.allSettled(
+        strategies.map((name) => begin(bodyOf(messages, option, name, metadata), running.signal)));
+      const runs = begun.map((each) => each.value ?? null);
+      if (running !== this.running) return;
+      const kept = runs.filter((run) => run?.isKept).map((run) => run.id);
+      if (kept.length) {
+        this.shown = kept;
+        window.history.pushState(null, "", `#run=${kept.join()}`);
+      }
+      this.watch(running, runs.filter(Boolean), views.filter((_, index) => runs[index]));
+      await Promise.all(views.map((view, index) => this.follow(running, view, runs[index], begun[index].reason)));
+      if (this.conclude(running, views, messages)) {
+        this.attachments = [];
+        this.showAttachments();
+        by("question").value = "";
+      }
     } finally {
-      this.running = null;
-      this.busy(false);
+      this.finish(running);
     }
-    const answered = views.find((view) => view.result?.final_synthesis);
-    if (answered) {
-      this.messages = [...messages, { role: "assistant", content: answered.result.final_synthesis.content }];
-      this.attachments = [];
-      this.showAttachments();
-      by("question").value = "";
-    }
-    by("new").hidden = false;
-    by("question").focus();
   }
 
-  async follow(view, body) {
+  /** Begin to ask or to follow; what is returned is aborted when something else is shown. */
+  begin() {
+    const running = new AbortController();
+    running.runs = [];
+    running.isStopped = false;
+    this.running = running;
+    this.busy(true);
+    return running;
+  }
+
+  watch(running, runs, views) {
+    running.runs = runs;
+    runs.forEach((run, index) => {
+      if (run.isKept) views[index].link(run.id);
+    });
+    if (running.isStopped) this.stop();
+  }
+
+  finish(running) {
+    if (running !== this.running) return;
+    this.running = null;
+    this.busy(false);
+    by("new").hidden = false;
+    if (!by("ask").hidden) by("question").focus();
+  }
+
+  /** Let the conversation go on behind the answer, if there is one; return whether there is. */
+  conclude(running, views, messages) {
+    const answer = views.find((view) => view.result?.final_synthesis)?.result.final_synthesis;
+    if (!answer || running !== this.running) return false;
+    this.messages = [...(messages.length > 1 ? messages : [...this.messages, ...messages]), { role: "assistant", content: answer.content }];
+    return true;
+  }
+
+  async follow(running, view, run, problem) {
     try {
-      const response = await send("/v1/runs", { method: "POST", body, signal: this.running.signal, accept: "application/jsonl" });
-      let last = null;
-      for await (const event of lines(response)) {
-        view.take(event);
-        last = event.type;
-      }
-      if (last !== "run_completed" && last !== "run_failed") view.fail("the connection ended before the run had");
+      if (!run) throw problem;
+      await follow(view, run, running.signal);
     } catch (error) {
       if (error.name === "AbortError") view.fail("stopped");
-      else view.fail(error instanceof ServiceError ? error.message : "the service cannot be reached");
+      else if (error.status || error.message.startsWith("the connection")) view.fail(error.message);
+      else view.fail("the service cannot be reached");
       if (error.status === 401) this.askForKey();
     }
   }
@@ -174,12 +305,36 @@ export class AskView {
   }
 }
 
-function bodyOf(messages, option, strategy) {
+function bodyOf(messages, option, strategy, metadata) {
   const single = messages.length === 1 && typeof messages[0].content === "string";
   const prompt = single ? messages[0].content : messages;
-  const body = { prompt, model: option.value, stream: true, format: "jsonl" };
+  const body = { prompt, model: option.value, metadata };
   if (strategy) body.strategy = strategy;
   return body;
+}
+
+/** Return the turns that led to these runs, the first one first, and the runs themselves as the last. */
+async function conversation(ids, signal) {
+  const turns = [];
+  for (let next = ids; next.length && turns.length < MOST_TURNS;) {
+    let runs;
+    try {
+      runs = await Promise.all(next.map((id) => show(id, signal)));
+    } catch (error) {
+      if (!turns.length || error.status !== 404) throw error;
+      break; // an earlier turn was deleted
+    }
+    turns.unshift(runs);
+    next = (runs[0].metadata.after ?? "").split(",").filter(Boolean);
+  }
+  return turns;
+}
+
+/** Return the question of a run, which is whole once the run has a result. */
+function question(run, result) {
+  const names = run.metadata?.attachments ? `\n(with ${run.metadata.attachments})` : "";
+  const beginning = run.prompt.length < QUOTED ? run.prompt : `${run.prompt} …`;
+  return `${result?.prompt ?? beginning}${names}`;
 }
 
 function dataUrl(file) {

@@ -2,6 +2,7 @@
 
 import { key } from "/page/api.js";
 import { AskView } from "/page/ask.js";
+import { HistoryView } from "/page/history.js";
 import { OperationsView } from "/page/operations.js";
 
 const by = (id) => document.getElementById(id);
@@ -12,6 +13,7 @@ function askForKey() {
 }
 
 const ask = new AskView(askForKey);
+const history = new HistoryView(by("history"), askForKey);
 const operations = new OperationsView(by("operations"), askForKey);
 
 async function load() {
@@ -25,15 +27,17 @@ async function load() {
 }
 
 function show() {
-  const name = location.hash.startsWith("#/operations") ? "operations" : "ask";
-  by("ask").hidden = name !== "ask";
-  by("operations").hidden = name !== "operations";
+  const name = ["history", "operations"].find((each) => location.hash.startsWith(`#/${each}`)) ?? "ask";
+  for (const each of ["ask", "history", "operations"]) by(each).hidden = name !== each;
   for (const link of document.querySelectorAll("nav a")) {
     if (link.dataset.view === name) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
   if (name === "operations") operations.show();
   else operations.hide();
+  if (name === "history") history.show();
+  const runs = new URLSearchParams(location.hash.slice(1)).get("run");
+  if (runs) ask.open(runs.split(","));
 }
 
 by("key-button").addEventListener("click", askForKey);

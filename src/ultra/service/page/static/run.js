@@ -84,6 +84,7 @@ class Stage {
 /** Shows one run in `element`. `finished` resolves with its result, or null. */
 export class RunView {
   constructor(title) {
+    this.title = el("h3", {}, title);
     this.stages = new Map();
     this.result = null;
     this.line = el("p", { class: "quiet" }, "asking …");
@@ -94,8 +95,13 @@ export class RunView {
     this.after = el("div", {});
     this.element = el(
       "section", { class: "run", "aria-label": `Run: ${title}` },
-      el("h3", {}, title), this.line, this.answer, this.steps, this.after,
+      this.title, this.line, this.answer, this.steps, this.after,
     );
+  }
+
+  /** Let the run be found again by its address. */
+  link(id) {
+    this.title.append(" ", el("a", { class: "permalink", href: `#run=${id}` }, "link"));
   }
 
   take(event) {
@@ -115,6 +121,8 @@ export class RunView {
 
   on_stage_started(event) {
     this.stage(event);
+    this.line.hidden = false;
+    this.line.className = "quiet";
     const waits = event.asks === "first" ? event.models[0] : event.models.join(", ");
     this.line.textContent = `${TITLES[event.stage] ?? event.stage}: ${waits}`;
     announce(this.line.textContent);
@@ -181,7 +189,26 @@ export class RunView {
   }
 
   on_run_failed(event) {
-    this.fail(event.message);
+    this.fail(event.error === "RunCancelled" ? "stopped" : event.message);
+  }
+
+  /** Say what it waits for. */
+  wait(words) {
+    this.line.hidden = false;
+    this.line.className = "quiet";
+    this.line.textContent = words;
+  }
+
+  /** Show the answer of a result, and no more. */
+  recall(result) {
+    this.result = result;
+    this.line.hidden = true;
+    this.steps.hidden = true;
+    const final = result.final_synthesis;
+    if (!final) return;
+    this.answer.hidden = false;
+    this.writer.textContent = `Answer by ${final.model_name}`;
+    this.answerText.end(final.content);
   }
 
   fail(words) {
