@@ -20,10 +20,9 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.long,
-    pytest.mark.filterwarnings(
-        # coredis does not close its queues (they are memory, no sockets) when it cannot connect.
-        "ignore:.*<function MemoryObject(Send|Receive)Stream:pytest.PytestUnraisableExceptionWarning"
-    ),
+    # A client whose server is killed leaves the body that it was reading to the garbage collector.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("no_garbage_is_left"),
 ]
 
 RATE = 120.0
@@ -33,6 +32,9 @@ CONFIGURATION = """
 store = "{redis}"
 
 [shared]
+store = "{redis}"
+
+[journal]
 store = "{redis}"
 
 [serve]
@@ -228,3 +230,28 @@ async def ask_another(replica: Replica, answers: list[str]) -> None:
 async def until_asked(provider: Provider, count: int) -> None:
     while len(provider.calls) < count:  # noqa: ASYNC110 - there is no event
         await trio.sleep(0.01)
+
+
+async def test_a_run_in_the_background_outlives_its_replica_and_any_other_answers_for_it(
+    tmp_path: Path, redis: RedisProcess
+) -> None:
+    provider, file = Provider(), tmp_path / "ultra.toml"
+    async with AsyncExitStack() as held:
+        simulated = await held.enter_async_context(simulated_provider(latency=1.0, respond=provider.respond))
+        base_url = simulated.base_url("openai")
+        file.write_text(CONFIGURATION.format(redis=redis.url, base_url=base_url, rate=RATE), "utf-8")
+        one, other = [await replica_of(held, file), await replica_of(held, file)]
+        request = {"model": "free", "input": "Where?", "background": True}
+        accepted = (await one.client.post("/v1/responses", json=request)).json()
+        await until_asked(provider, 1)
+        one.process.send_signal(signal.SIGKILL)
+        with trio.fail_after(PATIENCE):
+            while True:
+                found = (await other.client.get(f"/v1/responses/{accepted['id']}")).json()
+                if found["status"] not in {"queued", "in_progress"}:
+                    break
+                await trio.sleep(0.1)
+    assert accepted["status"] in {"queued", "in_progress"}
+    assert found["status"] == "completed"
+    assert found["output"][0]["content"][0]["text"] == "answer to Where?"
+    assert len(provider.calls) == 2  # the one in flight at the kill, and the one of the other replica
