@@ -39,7 +39,7 @@ _REPORT: Final = ["eval", "--simulated", "different-errors", *_SMALL_REPORT]
 
 _EXTRAS: Final = (
     Extra("", "from ultra import *; from ultra.actors import *; from ultra.supervisor import *"),
-    Extra("cli", _COMMAND.format(["--help"]), ("ask", "chat", "models", "config", "runs")),
+    Extra("cli", _COMMAND.format(["--help"]), ("ask", "chat", "log", "models", "config", "runs")),
     Extra("eval", _COMMAND.format(_REPORT), ("eval",), needs_cli=True),
     Extra(
         "keyring",
@@ -58,7 +58,7 @@ _EXTRAS: Final = (
     Extra("otel", "import ultra.telemetry.otel, ultra.telemetry.otel_export"),
     Extra("prices", "from ultra.clients.genai_prices import listed_price; listed_price('openai', 'gpt-4o')"),
     Extra("prometheus", "from ultra.telemetry import prometheus_collector"),
-    Extra("ray", "import ray"),
+    Extra("ray", "import ultra.cluster.ray.placing"),
     Extra("redis", "from ultra import RedisCache; import ultra.stores.redis_limits"),
     Extra("schema", "from ultra.messages.output_types import OutputType; OutputType.of({'type': 'object'})"),
     Extra(
@@ -69,9 +69,6 @@ _EXTRAS: Final = (
 )
 
 EXTRAS: Final = {each.name: each for each in _EXTRAS}
-
-UNUSED: Final = {"ray"}
-"""Extras that no module imports yet, so that nothing can tell that they are missing."""
 
 
 def environment_of(installer: Installer, wheel: Path, extra: Extra) -> Path:
@@ -105,7 +102,7 @@ def extras_absent(installer: Installer, wheel: Path) -> None:
     command = installer.environment("only-the-command", f"{wheel}[cli]")
     unnamed = []
     for extra in EXTRAS.values():
-        if not extra.name or extra.name in UNUSED:
+        if not extra.name:
             continue
         python = command if extra.needs_cli else bare
         done = run_as_user(installer, [python, "-c", extra.code], exit_code=None)
