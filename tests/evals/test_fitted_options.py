@@ -64,19 +64,21 @@ def test_where_no_model_is_better_than_chance_all_weigh_the_same() -> None:
     assert fitted_weights({"a": [0.0, 0.0], "b": [0.0, 0.0]}) == {"a": 1.0, "b": 1.0}
 
 
-def test_the_more_wrong_answers_there_are_the_more_a_weak_vote_counts() -> None:
-    scores = {"a": [1.0, 1.0, 1.0, 0.0, 0.0], "b": [1.0, 1.0, 0.0, 0.0, 0.0]}
-    right = [{"a": "1", "b": "1"}, {"a": "1", "b": "1"}, {"a": "1", "b": "2"}]
-    alike = [{"a": "3", "b": "3"}, {"a": "3", "b": "3"}]
-    scattered = [{"a": "3", "b": "3"}, {"a": "3", "b": "4"}]
+def test_where_wrong_answers_scatter_weak_models_that_agree_have_a_say_and_else_none() -> None:
+    right, wrong = [1.0] * 6 + [0.0] * 4, [0.0] * 6 + [1.0] * 4
+    scores = {"a": right, "b": wrong, "c": wrong}
 
-    def weights(finals: list[dict[str, str]]) -> dict[str, float]:
-        found: dict[str, float] = log_odds_fitter(VOTE, scores, finals).learn(range(5))["weights"]
+    def weights(*, alike: bool) -> dict[str, float]:
+        finals = [{"a": "1", "b": "2", "c": "2" if alike else str(n + 3)} for n in range(6)]
+        finals += [{"a": "2", "b": "1", "c": "1"} for _ in range(4)]
+        found: dict[str, float] = log_odds_fitter(VOTE, scores, finals).learn(range(10))["weights"]
         return found
 
-    # Of the two questions on which both err, they give the same answer to both, or to one: 2 choices, or 3.
-    assert weights([*right, *alike]) == {"a": pytest.approx(log(3.5 / 2.5), abs=0.001), "b": 0.0}
-    assert weights([*right, *scattered])["b"] == pytest.approx(log(2 * 2.5 / 3.5), abs=0.001)
+    assert weights(alike=True) == {"a": pytest.approx(log(6.5 / 4.5), abs=0.001), "b": 0.0, "c": 0.0}
+    # Wrong answers are never the same, so there seem to be many: b and c together outvote a where they agree.
+    scattered = weights(alike=False)
+    assert scattered["b"] == pytest.approx(log(19 * 4.5 / 6.5), abs=0.001)
+    assert scattered["b"] + scattered["c"] > scattered["a"] > scattered["b"]
 
 
 def test_weights_by_agreement_look_at_no_right_answer() -> None:
