@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import ast
+import base64
 import re
 import shlex
+import time
 from functools import cache
 from importlib import import_module
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
 import msgspec
 import openai
 import pytest
@@ -30,6 +31,7 @@ PAGES: Final = [
     *sorted(DOCS.rglob("*.md")),
     *sorted((ROOT / "plugins").glob("*/README.md")),
 ]
+LINES: Final = '{"custom_id": "1", "body": {"prompt": "Why?", "ensemble": "ultra"}}\n'
 BLOCK: Final = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -194,27 +196,38 @@ async def test_a_program_in_a_page_of_a_strategy_or_of_journals_runs(
 
 @pytest.mark.parametrize(("page", "program"), blocks("python", DOCS / "service.md", DOCS / "moving.md"))
 async def test_a_program_in_a_page_that_asks_a_service_gets_answers(page: Path, program: str) -> None:
-    service = service_of({name: FakeModel("42") for name in ("gpt", "claude", "gemini")})
+    models = {name: FakeModel("42") for name in ("gpt", "claude", "gemini")}
+    service = service_of(models, journal="memory")
     service.orchestrator.add_ensemble("ultra")
     async with serving(service) as address:
-        assert "http://127.0.0.1:8080" in program
         code = program.replace("http://127.0.0.1:8080", address)
-        await trio.to_thread.run_sync(exec, code, {"OpenAI": openai.OpenAI})
+        client = openai.OpenAI(base_url=f"{address}/v1", api_key="any")
+        known = {"OpenAI": openai.OpenAI, "client": client, "time": time}
+        await trio.to_thread.run_sync(exec, code, known)
+    assert any(model.calls for model in models.values())
 
 
 @pytest.mark.parametrize(("page", "commands"), blocks("sh", DOCS / "service.md", having="^curl "))
 async def test_a_request_by_curl_in_the_page_of_the_service_is_answered(page: Path, commands: str) -> None:
-    words = shlex.split(commands)
-    address = next(word for word in words if word.startswith("http://"))
-    header, body = words[words.index("-H") + 1], words[words.index("-d") + 1]
-    service = service_of({"gpt": FakeModel("42")})
+    service = service_of({"gpt": FakeModel("42")}, journal="memory")
     service.orchestrator.add_ensemble("ultra")
+    last: dict[str, Any] = {}
     async with client_of(service) as client:
-        name, _, value = header.partition(": ")
-        reply = await client.post(httpx.URL(address).path, content=body, headers={name: value})
-
-    assert reply.status_code == 200
-    assert "42" in reply.text
+        for command in commands.replace("\\\n", " ").splitlines():
+            words = shlex.split(command)
+            url = next(word for word in words if word.startswith("http://"))
+            address = url.removeprefix("http://127.0.0.1:8080")
+            for name in ("RUN", "BATCH"):
+                address = address.replace(name, str(last.get("id")))
+            headers = dict(words[at + 1].split(": ") for at, word in enumerate(words) if word == "-H")
+            given = [words[at + 1] for at, word in enumerate(words) if word in {"-d", "--data-binary"}]
+            body = LINES if given == ["@batch.jsonl"] else "".join(given)
+            reply = await client.request("POST" if body else "GET", address, content=body, headers=headers)
+            assert reply.is_success, reply.text
+            if reply.headers["content-type"] == "application/json":
+                last = reply.json()
+            if not (last.get("background") or "batch" in address):
+                assert "42" in reply.text
 
 
 # Other blocks are files of other programs, or templates.
@@ -225,6 +238,7 @@ def test_a_configuration_in_a_page_is_read(
     page: Path, configuration: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LITELLM_KEY", "sk-0123456789")
+    monkeypatch.setenv("ULTRA_WEBHOOK_SECRET", f"whsec_{base64.b64encode(bytes(32)).decode()}")
     path = tmp_path / "ultra.toml"
     # Pages show the part that they are about: the models are those of the page's other parts.
     for name in ("gpt", "claude", "gemini"):

@@ -11,7 +11,7 @@ from helpers.services import ask, chat
 from ultra import BadCall, ConfigError, MissingExtra
 from ultra.clients import connect
 from ultra.clients.catalog import PROVIDERS
-from ultra.clients.local import embedded
+from ultra.clients.local import client, embedded
 from ultra.service import app_from_config
 from ultra.service.setup import found_configuration, make_service
 from ultra.strategies.synthesize import Synthesize
@@ -119,7 +119,8 @@ def test_without_keys_and_a_local_model_there_is_nothing_to_ask(
     def missing() -> None:
         raise MissingExtra("the local model", "local")
 
-    monkeypatch.setattr(embedded, "find_model", missing)
+    for module in (embedded, client):  # the latter has a name of its own for it
+        monkeypatch.setattr(module, "find_model", missing)
 
     with pytest.raises(BadCall, match="no provider's key is set"):
         make_service()
