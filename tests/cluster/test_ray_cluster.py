@@ -16,6 +16,13 @@ import httpx
 import pytest
 import trio
 
+# Ray reads these when it is imported. Under `uv run` it would make an environment for each worker otherwise.
+os.environ |= {
+    "RAY_AUTH_MODE": "disabled",  # or a token would have to be handed on
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # the workers use this environment, as it is
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
 pytest.importorskip("ray", reason="the extra 'ray' is not installed")
 
 import ray
@@ -43,12 +50,6 @@ PATIENCE = 60.0
 """Seconds after which a test gives up. A process takes one or two to start."""
 
 
-SETTINGS = {
-    "RAY_AUTH_MODE": "disabled",  # or a token would have to be handed on
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # the workers use this environment, as it is
-    "RAY_USAGE_STATS_ENABLED": "0",
-}
-
 HEAD = """
 import sys, ray
 node = ray.init(num_cpus=2, object_store_memory=80 * 2**20, include_dashboard=False, logging_level="error")
@@ -61,7 +62,6 @@ ray.shutdown()
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     """A cluster that another process has started: Ray does not wait for the end of the programs it starts."""
-    os.environ |= SETTINGS
     # Workers cannot import it.
     cloudpickle.register_pickle_by_value(placed_clients)  # type: ignore[no-untyped-call]
     for _ in range(3):  # Ray gives itself 30 seconds, which a busy machine may exceed

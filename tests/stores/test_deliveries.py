@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import pytest
 
-from stores.test_journals import Clock, a_run, last
+from stores.test_journals import Clock, a_run, clocked_journal, last
 from ultra.stores.delivery_contract import Delivery, DeliveryJournal
-from ultra.stores.journal_contract import Claim, Ending
+from ultra.stores.journal_contract import Claim, Ending, RunJournal
 from ultra.stores.journal_memory import MemoryJournal
 from ultra.stores.journal_sqlite import SqliteJournal
 
@@ -23,20 +23,28 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def journal(request: pytest.FixtureRequest, clock: Clock, tmp_path: Path) -> MemoryJournal | SqliteJournal:
-    if request.param == "memory":
-        return MemoryJournal(now=clock)
-    return SqliteJournal(tmp_path / "runs.db", now=clock)
+class Journal(RunJournal, DeliveryJournal, Protocol):
+    """A journal that keeps notices."""
 
 
-async def end_run(journal: MemoryJournal | SqliteJournal, run_id: str = "r") -> None:
+@pytest.fixture(params=["memory", "sqlite", "redis"])
+def journal(request: pytest.FixtureRequest, clock: Clock, tmp_path: Path) -> Journal:
+    made: Any = MemoryJournal(now=clock)
+    if request.param == "redis":
+        made = clocked_journal(request.getfixturevalue("url"), clock)
+    elif request.param == "sqlite":
+        made = SqliteJournal(tmp_path / "runs.db", now=clock)
+    assert isinstance(made, DeliveryJournal)
+    return cast("Journal", made)
+
+
+async def end_run(journal: Journal, run_id: str = "r") -> None:
     claim = await journal.add(a_run(run_id), "p")
     assert isinstance(claim, Claim)
     await journal.append(claim.lease, [last(0, run_id)], Ending(state="completed"))
 
 
-async def test_a_notice_is_due_when_its_run_has_ended(journal: MemoryJournal | SqliteJournal) -> None:
+async def test_a_notice_is_due_when_its_run_has_ended(journal: Journal) -> None:
     assert isinstance(journal, DeliveryJournal)
     assert await journal.take_deliveries(9, 60) == []
     await journal.add_delivery(NOTICE)
@@ -46,9 +54,7 @@ async def test_a_notice_is_due_when_its_run_has_ended(journal: MemoryJournal | S
     assert await journal.take_deliveries(9, 60) == []
 
 
-async def test_a_notice_that_nobody_settles_is_due_again(
-    journal: MemoryJournal | SqliteJournal, clock: Clock
-) -> None:
+async def test_a_notice_that_nobody_settles_is_due_again(journal: Journal, clock: Clock) -> None:
     await journal.add_delivery(NOTICE)
     await end_run(journal)
     await journal.take_deliveries(9, 60)
@@ -58,7 +64,7 @@ async def test_a_notice_that_nobody_settles_is_due_again(
 
 
 async def test_a_notice_that_failed_comes_again_later_and_one_that_was_delivered_never(
-    journal: MemoryJournal | SqliteJournal, clock: Clock
+    journal: Journal, clock: Clock
 ) -> None:
     await journal.add_delivery(NOTICE)
     await end_run(journal)
@@ -74,7 +80,7 @@ async def test_a_notice_that_failed_comes_again_later_and_one_that_was_delivered
     assert await journal.take_deliveries(9, 600) == []
 
 
-async def test_at_most_so_many_are_taken(journal: MemoryJournal | SqliteJournal) -> None:
+async def test_at_most_so_many_are_taken(journal: Journal) -> None:
     await end_run(journal)
     for number in range(5):
         await journal.add_delivery(Delivery(id=f"{number}", run_id="r", url="https://example.org"))
@@ -82,9 +88,22 @@ async def test_at_most_so_many_are_taken(journal: MemoryJournal | SqliteJournal)
     assert [len(await journal.take_deliveries(2, 60)) for _ in range(4)] == [2, 2, 1, 0]
 
 
-async def test_a_notice_without_a_run_is_dropped_some_day(
-    journal: MemoryJournal | SqliteJournal, clock: Clock
+async def test_notices_of_runs_that_go_on_keep_no_other_from_being_taken(
+    journal: Journal, clock: Clock
 ) -> None:
+    for number in range(1200):
+        await journal.add_delivery(
+            Delivery(id=f"early {number}", run_id="not there", url="https://example.org")
+        )
+    clock.time += 0.5
+    await journal.add_delivery(NOTICE)
+    await end_run(journal)
+    taken = [*await journal.take_deliveries(9, 60), *await journal.take_deliveries(9, 60)]
+
+    assert taken == [NOTICE]
+
+
+async def test_a_notice_without_a_run_is_dropped_some_day(journal: Journal, clock: Clock) -> None:
     await journal.add_delivery(NOTICE)
     clock.time += 3601
     assert await journal.take_deliveries(9, 60) == []

@@ -52,7 +52,7 @@ class SqliteBatches:
 
     async def hold(self, holder: str, seconds: float) -> list[Batch]:
         """Give `holder` the batches that nobody else holds."""
-        if not await self._read(_is_any_open):
+        if not await self._read(_has_work, self._now()):
             return []
         held: list[Batch] = await self._write(_hold, holder, self._now(), seconds)
         return held
@@ -99,10 +99,12 @@ def _lines(connection: sqlite3.Connection, batch_id: str) -> bytes:
     return b"" if row is None else bytes(row[0])
 
 
-def _is_any_open(connection: sqlite3.Connection) -> bool:
+def _has_work(connection: sqlite3.Connection, now: float) -> bool:
+    """Return whether a batch is open, or has been kept for long enough; only then is there a transaction."""
     if not _is_there(connection):
         return False
-    return connection.execute("SELECT 1 FROM batches WHERE ended IS NULL LIMIT 1").fetchone() is not None
+    query = "SELECT 1 FROM batches WHERE ended IS NULL OR ended < ? LIMIT 1"
+    return connection.execute(query, (now - BATCH_KEPT,)).fetchone() is not None
 
 
 def _hold(connection: sqlite3.Connection, holder: str, now: float, seconds: float) -> list[Batch]:

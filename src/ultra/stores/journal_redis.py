@@ -15,6 +15,8 @@ from ultra._support.log import get_logger
 from ultra.errors import JournalDamaged, JournalUnavailable
 from ultra.messages.events import RunFailed
 from ultra.stores import journal_redis_scripts as scripts
+from ultra.stores.batches_redis import RedisBatches
+from ultra.stores.delivery_contract import DELIVERY_ORPHANED, Delivery
 from ultra.stores.journal_changes import Changes
 from ultra.stores.journal_contract import Claim, Ending, Lease, LeaseLost, Renewal, Retention, RunRecord
 from ultra.stores.journal_encoding import (
@@ -29,6 +31,7 @@ from ultra.stores.journal_encoding import (
     encode_tags,
 )
 from ultra.stores.redis_connection import RedisServer, first_error
+from ultra.stores.redis_delivery_scripts import ADD_DELIVERY, SETTLE_DELIVERY, TAKE_DELIVERIES
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -259,6 +262,27 @@ class RedisJournal:
         while removed := await self._run(scripts.PRUNE, *limits, _MOST_PRUNED):
             count += removed
         return count
+
+    async def add_delivery(self, delivery: Delivery) -> None:
+        """Keep a notice; see `DeliveryJournal`."""
+        await self._run(ADD_DELIVERY, delivery.id, delivery.run_id, delivery.url, delivery.attempts)
+
+    async def take_deliveries(self, limit: int, hold: float) -> list[Delivery]:
+        """Return notices that are due; see `DeliveryJournal`."""
+        found = await self._run(TAKE_DELIVERIES, limit, hold, DELIVERY_ORPHANED)
+        return [
+            Delivery(id=_text(name), run_id=_text(run_id), url=_text(url), attempts=int(attempts))
+            for name, run_id, url, attempts in found
+        ]
+
+    async def settle_delivery(self, delivery_id: str, again_in: float | None = None) -> None:
+        """Drop a notice, or let it be due again; see `DeliveryJournal`."""
+        await self._run(SETTLE_DELIVERY, delivery_id, _optional(again_in))
+
+    @property
+    def batches(self) -> RedisBatches:
+        """The batches, beside the runs."""
+        return RedisBatches(self._run)
 
     async def keep_connected(self, *, task_status: TaskStatus | None = None) -> None:
         """Keep connections open until cancelled, and wake who waits for what other processes write."""

@@ -8,6 +8,7 @@ The keys, behind the prefix of the journal:
 - ``free``, ``held``: sorted sets of the runs that have not ended: those that nobody holds, by the order of
   acceptance; those that somebody holds, by the time until which. ``ended``: those that have, by that time.
 - ``key:DIGEST``: the run of an idempotency key. ``number``, ``bytes``: counters.
+- Of notices and batches: see `redis_delivery_scripts.py` and `batches_redis.py`.
 - ``changes``: a stream of what was written last, for those who wait; it is cut.
 
 Consumer groups of streams are no use here: what a consumer that has lost its entry
@@ -32,6 +33,7 @@ __all__ = [
     "PRUNE",
     "RELEASE",
     "RENEW",
+    "journal_script",
 ]
 
 FIELDS: Final = (
@@ -127,6 +129,11 @@ local function write(id, first, state, code, message)
     redis.call('ZREM', p .. 'free', id)
     redis.call('ZREM', p .. 'held', id)
     redis.call('ZADD', p .. 'ended', text(now), id)
+    for _, notice in ipairs(redis.call('SMEMBERS', p .. 'waiting:' .. id)) do
+      redis.call('ZADD', p .. 'notices', text(now), notice)
+      redis.call('ZREM', p .. 'notices-waiting', notice)
+    end
+    redis.call('DEL', p .. 'waiting:' .. id)
   end
   tell(id, known - 1)
 end
@@ -145,11 +152,12 @@ end
 """.replace("FIELDS", ", ".join(f"'{name}'" for name in FIELDS))
 
 
-def _script(body: str) -> Script:
+def journal_script(body: str) -> Script:
+    """Return a script that may use what stands in front of it: the prefix `p`, `now`, and the functions."""
     return Script(_COMMON + body)
 
 
-ADD: Final = _script("""
+ADD: Final = journal_script("""
 local id, lease, digest = ARGV[2], tonumber(ARGV[3]), ARGV[8]
 local holder, owner = optional(ARGV[4]), optional(ARGV[5])
 if digest ~= '' then
@@ -163,7 +171,7 @@ return {1, record(id)}
 """)
 """Accept a run, unless its idempotency key is known; return whether it was accepted, and the record."""
 
-RECORD: Final = _script("""
+RECORD: Final = journal_script("""
 local id, answers = ARGV[2], tonumber(ARGV[12])
 if number_of(id) then return redis.error_reply('there is a run of this id') end
 insert(id, optional(ARGV[4]), ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[3], 1)
@@ -175,7 +183,7 @@ write(id, 13 + 2 * answers, optional(ARGV[9]), optional(ARGV[10]), optional(ARGV
 """)
 """Write a run that has ended, with its answers and events."""
 
-CLAIM: Final = _script("""
+CLAIM: Final = journal_script("""
 local holder, limit, lease, claims = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), {}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', p .. 'held', '-inf', text(now), 'LIMIT', 0, 1000)) do
   if not forget_missing(id) then
@@ -194,7 +202,7 @@ return claims
 """)
 """Give a holder the runs that nobody holds, the oldest first; return their records."""
 
-RENEW: Final = _script("""
+RENEW: Final = journal_script("""
 local lease, held, cancelling = tonumber(ARGV[2]), {}, {}
 for place = 3, #ARGV, 3 do
   local id = ARGV[place]
@@ -208,7 +216,7 @@ return {held, cancelling}
 """)
 """Let leases hold from now on; return the runs that are still held, and those that are to be cancelled."""
 
-RELEASE: Final = _script("""
+RELEASE: Final = journal_script("""
 for place = 2, #ARGV, 3 do
   local id = ARGV[place]
   if has_lease(id, ARGV[place + 1], ARGV[place + 2]) then
@@ -220,14 +228,14 @@ end
 """)
 """Give leases up."""
 
-APPEND: Final = _script("""
+APPEND: Final = journal_script("""
 if not has_lease(ARGV[2], ARGV[3], ARGV[4]) then return 0 end
 write(ARGV[2], 8, optional(ARGV[5]), optional(ARGV[6]), optional(ARGV[7]))
 return 1
 """)
 """Write events, and how the run ended; return 0 if the lease is lost."""
 
-ANSWER: Final = _script("""
+ANSWER: Final = journal_script("""
 if not has_lease(ARGV[2], ARGV[3], ARGV[4]) then return 0 end
 redis.call('HSET', p .. 'answers:' .. ARGV[2], ARGV[5], ARGV[6])
 grow(ARGV[2], #ARGV[6])
@@ -235,7 +243,7 @@ return 1
 """)
 """Keep a paid answer; return 0 if the lease is lost."""
 
-CANCEL: Final = _script("""
+CANCEL: Final = journal_script("""
 local id = ARGV[2]
 local found = redis.call('HMGET', p .. 'run:' .. id, 'state', 'holder', 'events')
 if not found[1] then return false end
@@ -254,14 +262,14 @@ return record(id)
 The last event comes encoded, with its `seq`: 0 is returned where another one was written meanwhile.
 """
 
-DELETE: Final = _script("""
+DELETE: Final = journal_script("""
 if not redis.call('ZSCORE', p .. 'ended', ARGV[2]) then return 0 end
 remove(ARGV[2])
 return 1
 """)
 """Remove a run that has ended; return whether there was one."""
 
-PRUNE: Final = _script("""
+PRUNE: Final = journal_script("""
 local seconds, most, removed = optional(ARGV[2]), optional(ARGV[3]), 0
 for _, id in ipairs(redis.call('ZRANGE', p .. 'ended', 0, tonumber(ARGV[4]) - 1)) do
   local total = tonumber(redis.call('GET', p .. 'bytes') or 0)
@@ -275,7 +283,7 @@ return removed
 """)
 """Remove some of the runs that are not to be kept; return how many. 0: there are no more."""
 
-LIST: Final = _script("""
+LIST: Final = journal_script("""
 local owner, before, limit, wanted, found = optional(ARGV[2]), optional(ARGV[3]), tonumber(ARGV[5]), {}, {}
 local top = ARGV[4]
 if before then

@@ -12,7 +12,7 @@ from ultra._support.log import get_logger
 from ultra._support.randomness import new_random
 from ultra.bridge.trio_run import TrioRun
 from ultra.clients.http.public_hosts import HostRefused, OutgoingRequest, is_public, send_checked
-from ultra.errors import JournalUnavailable, UnknownRun, text_of
+from ultra.errors import JournalDamaged, JournalUnavailable, UnknownRun, text_of
 from ultra.service.problems import Problem
 from ultra.service.responses.kept import ended_response
 from ultra.service.responses.shape import shape_of
@@ -86,7 +86,7 @@ class Webhooks:
                 told = {"run_id": run.run_id, "attempt": delivery.attempts + 1, "again_in": again_in}
                 _log.warning(state, webhook_id=delivery.id, error=problem, **told)
             await settle(delivery.id, again_in)
-        except (UnknownRun, Problem):  # it was deleted, and nobody need hear of it
+        except (UnknownRun, Problem, JournalDamaged):  # it was deleted, or will never be readable again
             await settle(delivery.id)
         except JournalUnavailable as error:  # it is due again when nobody holds it any more
             _log.warning("journal unavailable", error=text_of(error))

@@ -1,0 +1,127 @@
+"""The batches of the journal in Redis.
+
+The keys, behind the prefix of the journal: ``batch:ID``, a hash of its fields in JSON, and who has it;
+``lines:ID``; ``batches``, a sorted set of those that have not ended, by the time until which they are held;
+``batches-ended``, one of the others, by the time of their end.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from msgspec import structs
+
+from ultra.stores.batch_contract import BATCH_KEPT, Batch
+from ultra.stores.journal_encoding import Damaged
+from ultra.stores.journal_redis_scripts import journal_script
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+__all__ = ["RedisBatches"]
+
+_FIELDS: Final = Batch.__struct_fields__
+
+_BATCH: Final = f"""
+local FIELDS = {{{", ".join(f"'{name}'" for name in _FIELDS)}}}
+local function batch(id)
+  local found = redis.call('HMGET', p .. 'batch:' .. id, unpack(FIELDS))
+  return found[1] and found
+end
+"""
+
+_ADD: Final = journal_script(f"""{_BATCH}
+local id = ARGV[2]
+if not batch(id) then
+  for place = 4, #ARGV, 2 do redis.call('HSET', p .. 'batch:' .. id, ARGV[place], ARGV[place + 1]) end
+  redis.call('HSET', p .. 'batch:' .. id, 'created', text(now))
+  redis.call('SET', p .. 'lines:' .. id, ARGV[3])
+  redis.call('ZADD', p .. 'batches', 0, id)
+end
+return batch(id)
+""")
+"""Accept a batch, unless there is one of this id; return its fields."""
+
+_GET: Final = journal_script(f"{_BATCH} return batch(ARGV[2])")
+"""Return the fields of a batch."""
+
+_LINES: Final = journal_script("return redis.call('GET', p .. 'lines:' .. ARGV[2])")
+"""Return what the runs of a batch are to do."""
+
+_HOLD: Final = journal_script(f"""{_BATCH}
+local holder, seconds, kept, held = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), {{}}
+local ended = redis.call('ZRANGEBYSCORE', p .. 'batches-ended', '-inf', text(now - kept), 'LIMIT', 0, 100)
+for _, id in ipairs(ended) do
+  redis.call('ZREM', p .. 'batches-ended', id)
+  redis.call('UNLINK', p .. 'batch:' .. id, p .. 'lines:' .. id)
+end
+for _, id in ipairs(redis.call('ZRANGE', p .. 'batches', 0, -1)) do
+  local key = p .. 'batch:' .. id
+  local is_free = tonumber(redis.call('ZSCORE', p .. 'batches', id)) <= now
+  if redis.call('EXISTS', key) == 0 then
+    redis.call('ZREM', p .. 'batches', id)
+  elseif is_free or redis.call('HGET', key, 'holder') == holder then
+    redis.call('HSET', key, 'holder', holder)
+    redis.call('ZADD', p .. 'batches', text(now + seconds), id)
+    table.insert(held, batch(id))
+  end
+end
+return held
+""")
+"""Give a holder the batches that nobody else holds; return their fields."""
+
+_UPDATE: Final = journal_script(f"""{_BATCH}
+local id, ended = ARGV[2], optional(ARGV[3])
+if not batch(id) then return false end
+for place = 4, #ARGV, 2 do redis.call('HSET', p .. 'batch:' .. id, ARGV[place], ARGV[place + 1]) end
+if ended then
+  redis.call('ZREM', p .. 'batches', id)
+  redis.call('ZADD', p .. 'batches-ended', ended, id)
+end
+return batch(id)
+""")
+"""Change fields of a batch; return all of them."""
+
+
+class RedisBatches:
+    """A `BatchStore` in Redis; `run` runs a script of the journal."""
+
+    def __init__(self, run: Callable[..., Awaitable[Any]]) -> None:
+        self._run = run
+
+    async def add(self, batch: Batch, lines: bytes) -> Batch:
+        """Accept a batch."""
+        return _batch(await self._run(_ADD, batch.id, lines, *_parts(structs.asdict(batch))))
+
+    async def get(self, batch_id: str) -> Batch | None:
+        """Return a batch."""
+        found = await self._run(_GET, batch_id)
+        return None if found is None else _batch(found)
+
+    async def lines(self, batch_id: str) -> bytes:
+        """Return what its runs are to do."""
+        return bytes(await self._run(_LINES, batch_id) or b"")
+
+    async def hold(self, holder: str, seconds: float) -> list[Batch]:
+        """Give `holder` the batches that nobody else holds."""
+        return [_batch(found) for found in await self._run(_HOLD, holder, seconds, BATCH_KEPT)]
+
+    async def update(self, batch_id: str, changes: Mapping[str, Any]) -> Batch | None:
+        """Change fields of a batch."""
+        ended = changes.get("ended")
+        found = await self._run(_UPDATE, batch_id, "0" if ended is None else f"1{ended!r}", *_parts(changes))
+        return None if found is None else _batch(found)
+
+
+def _parts(fields: Mapping[str, Any]) -> list[str | bytes]:
+    return [part for name, value in fields.items() for part in (name, msgspec.json.encode(value))]
+
+
+def _batch(found: Sequence[Any]) -> Batch:
+    given = zip(_FIELDS, found, strict=True)
+    try:
+        fields = {name: msgspec.json.decode(value) for name, value in given if value is not None}
+        return msgspec.convert(fields, Batch)
+    except (ValueError, TypeError) as error:
+        raise Damaged(f"a field of the batch is not what it was: {error}") from error
