@@ -10,7 +10,7 @@ import llm
 from llm_ultra.prompts import arguments_of, conversation_of
 from ultra import UltraError
 from ultra.events import Chunk, StageStarted
-from ultra.service.shared_run import ANSWER_STEPS
+from ultra.service.answer_text import ANSWER_STEPS
 from ultra.service.usage import total_usage
 
 if TYPE_CHECKING:

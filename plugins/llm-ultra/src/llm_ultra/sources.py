@@ -14,8 +14,8 @@ from ultra.clients.providers import embedded_models, models_with_keys
 from ultra.config.file import ConfigurationFile
 from ultra.config.loading import load_configuration
 from ultra.config.trust import check_trust
-from ultra.service.targets import OneModel
 from ultra.strategies.best_of import BestOf
+from ultra.strategies.one_model import OneModel
 from ultra.strategies.synthesize import Synthesize
 
 if TYPE_CHECKING:
