@@ -27,9 +27,10 @@ def written(tmp_path: Path, section: str) -> Path:
 
 
 def test_all_its_settings_are_read(tmp_path: Path) -> None:
-    section = '[journal]\nstore = "sqlite:///runs.db"\nsynchronous = "full"\nretention = { seconds = 60 }'
+    section = '[journal]\nstore = "sqlite:///runs.db"\nsynchronous = "full"\nlease = 3'
+    section += "\nretention = { seconds = 60 }"
     assert load_configuration(written(tmp_path, section)).journal == JournalConfig(
-        store="sqlite:///runs.db", synchronous="full", retention=Retention(seconds=60)
+        store="sqlite:///runs.db", synchronous="full", retention=Retention(seconds=60), lease=3.0
     )
 
 
@@ -39,6 +40,7 @@ def test_all_its_settings_are_read(tmp_path: Path) -> None:
         ('store = "redis"', "journal="),
         ('synchronous = "often"', "synchronous"),
         ("retention = { seconds = -1 }", "retention"),
+        ("lease = 0", "lease"),
         ("retention = { days = 3 }", "unknown key"),
         ("folder = 1", "unknown key"),
     ],
@@ -54,9 +56,17 @@ async def test_an_orchestrator_of_a_file_has_its_journal_and_closes_it(tmp_path:
     path = written(tmp_path, section)
     orchestrator = MultiLLMOrchestrator.from_config(path)
     assert await orchestrator.list_runs() == []
+    assert configured_lease(path) == 10.0
+    assert configured_lease(written(tmp_path, f"{section}\nlease = 2.5")) == 2.5
     await orchestrator.aclose()
     with pytest.raises(UsageError, match="no journal"):
         await MultiLLMOrchestrator.from_config(written(tmp_path, "")).list_runs()
+
+
+def configured_lease(path: Path) -> float:
+    journal = load_configuration(path).journal.open()
+    assert journal is not None
+    return journal.lease_seconds
 
 
 def test_a_check_opens_no_journal(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from ultra._support.checks import check_seconds
 from ultra.stores.journal_contract import Retention
 from ultra.stores.journal_opening import Synchronous, check_journal, open_journal
 
@@ -23,6 +24,8 @@ class JournalConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             be submitted, but `ultra serve` then keeps runs in memory for a day. ``off``: there is none
             there, either.
         retention: how long ended runs are kept, in seconds and in bytes.
+        lease: seconds after which a run whose process has died is taken up by another one. A process renews
+            its leases three times in that time: one that stands still for longer loses its runs.
         synchronous: ``full``: a power cut loses nothing, and each group of events costs a write to the disk.
 
     Raises:
@@ -32,8 +35,10 @@ class JournalConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     store: str | None = None
     retention: Retention | None = None
     synchronous: Synchronous = "normal"
+    lease: float = 10.0
 
     def __post_init__(self) -> None:
+        check_seconds("lease", self.lease, positive=True)
         if not (self.store is None or self.is_off):
             check_journal(self.store, self.synchronous)
 
@@ -60,4 +65,6 @@ class JournalConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         """Return the journal; None: there is none. Raises what `open_journal` does."""
         if self.store is None or self.is_off:
             return None
-        return open_journal(self.store, retention=self.retention, synchronous=self.synchronous)
+        return open_journal(
+            self.store, retention=self.retention, synchronous=self.synchronous, lease=self.lease
+        )

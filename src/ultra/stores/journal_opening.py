@@ -22,9 +22,13 @@ _REDIS: Final = ("redis://", "rediss://")
 
 
 def open_journal(
-    spec: RunJournal | str, *, retention: Retention | None = None, synchronous: Synchronous = "normal"
+    spec: RunJournal | str,
+    *,
+    retention: Retention | None = None,
+    synchronous: Synchronous = "normal",
+    lease: float = 10.0,
 ) -> RunJournal:
-    """Return the journal that `spec` names.
+    """Return the journal that `spec` names, whose leases hold for `lease` seconds.
 
     ``"sqlite:///runs.db"`` makes a `SqliteJournal` at a path relative to the working directory,
     ``"sqlite:////var/runs.db"`` one at an absolute path; ``"redis://host:6379/0"`` makes a `RedisJournal`,
@@ -39,24 +43,26 @@ def open_journal(
     """
     if isinstance(spec, FencedJournal):
         return spec
-    return FencedJournal(_opened(spec, retention, synchronous))
+    return FencedJournal(_opened(spec, retention, synchronous, lease))
 
 
-def _opened(spec: RunJournal | str, retention: Retention | None, synchronous: Synchronous) -> RunJournal:
+def _opened(
+    spec: RunJournal | str, retention: Retention | None, synchronous: Synchronous, lease: float
+) -> RunJournal:
     if isinstance(spec, str):
         check_journal(spec, synchronous)
         if spec.startswith(_REDIS):
             from ultra.stores.journal_redis import RedisJournal  # noqa: PLC0415 - it needs the extra
 
-            return RedisJournal(spec, retention=retention)
+            return RedisJournal(spec, lease=lease, retention=retention)
         if spec.startswith(_SQLITE):
             from ultra.stores.journal_sqlite import SqliteJournal  # noqa: PLC0415 - few need it
 
             path = spec.removeprefix(_SQLITE)
-            return SqliteJournal(path, synchronous=synchronous, retention=retention)
+            return SqliteJournal(path, synchronous=synchronous, lease=lease, retention=retention)
         from ultra.stores.journal_memory import MemoryJournal  # noqa: PLC0415 - as above
 
-        return MemoryJournal(retention=retention)
+        return MemoryJournal(lease=lease, retention=retention)
     if isinstance(spec, RunJournal):
         return spec
     raise _not_allowed(spec)
