@@ -9,6 +9,7 @@ from msgspec import Struct
 from ultra._support.checks import check_seconds
 from ultra.stores.journal_contract import Retention
 from ultra.stores.journal_opening import Synchronous, check_journal, open_journal
+from ultra.stores.opening import without_password
 
 if TYPE_CHECKING:
     from ultra.stores.journal_contract import RunJournal
@@ -51,10 +52,7 @@ class JournalConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     @property
     def _shown(self) -> str | None:
-        if self.store is None:
-            return None
-        scheme, separator, _ = self.store.partition("://")
-        return f"{scheme}{separator}***" if separator else self.store
+        return None if self.store is None else without_password(self.store)
 
     @property
     def is_off(self) -> bool:

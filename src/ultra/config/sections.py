@@ -16,6 +16,7 @@ from ultra.clients.genai_prices import PriceList
 from ultra.clients.pricing import Price
 from ultra.clients.providers import connect
 from ultra.errors import BadCall
+from ultra.stores.opening import without_password
 from ultra.strategies.catalog import load_strategy
 
 if TYPE_CHECKING:
@@ -70,16 +71,11 @@ class CacheConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     store: str = "memory"
 
     def __repr__(self) -> str:
-        return f"CacheConfig(enabled={self.enabled!r}, store={self._shown!r})"
+        return f"CacheConfig(enabled={self.enabled!r}, store={without_password(self.store)!r})"
 
     def __rich_repr__(self) -> list[tuple[str, object]]:
         """Return what may be shown: a URL may hold a password."""
-        return [("enabled", self.enabled), ("store", self._shown)]
-
-    @property
-    def _shown(self) -> str:
-        scheme, separator, _ = self.store.partition("://")
-        return f"{scheme}{separator}***" if separator else self.store
+        return [("enabled", self.enabled), ("store", without_password(self.store))]
 
 
 class DeploymentConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

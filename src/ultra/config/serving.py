@@ -11,7 +11,7 @@ from ultra._support.checks import check_count, check_flag, check_number, check_s
 from ultra.config.keys import KeyConfig, key_problems
 from ultra.config.webhook import WebhookConfig
 from ultra.errors import BadCall
-from ultra.stores.opening import check_limits
+from ultra.stores.opening import check_limits, without_password
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -107,9 +107,8 @@ class ServeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     def __rich_repr__(self) -> list[tuple[str, object]]:
         """Return what may be shown: a URL may hold a password."""
-        scheme, separator, _ = self.budgets.partition("://")
         told = [(name, getattr(self, name)) for name in self.__struct_fields__ if name != "budgets"]
-        return [*told, ("budgets", f"{scheme}://***" if separator else scheme)]
+        return [*told, ("budgets", without_password(self.budgets))]
 
 
 def serve_problems(

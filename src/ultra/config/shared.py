@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from ultra._support.checks import check_flag
-from ultra.stores.opening import check_shared, open_shared
+from ultra.stores.opening import check_shared, open_shared, without_password
 
 if TYPE_CHECKING:
     from ultra.stores.shared_contract import SharedModels
@@ -43,7 +43,7 @@ class SharedConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     @property
     def _shown(self) -> str | None:
-        return None if self.store is None else f"{self.store.partition('://')[0]}://***"
+        return None if self.store is None else without_password(self.store)
 
     def open(self) -> SharedModels | None:
         """Return the store; None: there is none. Raises `MissingExtra` if it needs packages."""

@@ -12,16 +12,15 @@ from msgspec.structs import replace
 
 from ultra._support.checks import check_seconds
 from ultra._support.log import get_logger
-from ultra.errors import JournalDamaged, JournalUnavailable
-from ultra.messages.events import RunFailed
+from ultra.errors import JournalUnavailable
 from ultra.stores import journal_redis_scripts as scripts
 from ultra.stores.batches_redis import RedisBatches
 from ultra.stores.delivery_contract import DELIVERY_ORPHANED, Delivery
 from ultra.stores.journal_changes import Changes
 from ultra.stores.journal_contract import Claim, Ending, Lease, LeaseLost, Renewal, Retention, RunRecord
+from ultra.stores.journal_damage import damaged_end, sound_answers, sound_record
 from ultra.stores.journal_encoding import (
     Damaged,
-    decode_answer,
     decode_event,
     decode_spec,
     decode_tags,
@@ -146,7 +145,8 @@ class RedisJournal:
             found, after = await self._run(
                 scripts.LIST, _optional(owner), start, top, limit - len(records), *states
             )
-            records += [record for each in found if (record := _sound(each)) is not None]
+            sound = (sound_record(_text(each[0]), _record, each) for each in found)
+            records += [record for record in sound if record is not None]
             if not after:
                 break
             start, top = _optional(None), after
@@ -212,13 +212,7 @@ class RedisJournal:
     async def answers(self, run_id: str) -> dict[AnswerKey, ModelResponse]:
         """Return the answers that were kept for the run."""
         found = await self._use(lambda client: client.hgetall(self._key("answers", run_id)))
-        answers = {}
-        for key, answer in found.items():
-            try:
-                answers[key] = decode_answer(answer)
-            except Damaged as error:  # it is asked for anew
-                log.warning("answer damaged", run_id=run_id, error=str(error))
-        return answers
+        return sound_answers(run_id, found.items())
 
     async def read(self, run_id: str, after: int = -1, limit: int = 256) -> list[Event]:
         """Return the events behind `after`; see `RunJournal.read`."""
@@ -301,15 +295,10 @@ class RedisJournal:
         await trio.lowlevel.checkpoint()
 
     async def _end_damaged(self, found: Sequence[Any], holder: str, damage: Damaged) -> None:
-        """End a run that nobody can take up: it would be claimed for ever."""
         run_id, seq, number = _text(found[0]), int(found[10]), int(found[12])
-        error = JournalDamaged(run_id, damage)
-        log.warning("run damaged", run_id=run_id, error=str(damage))
-        code, message = type(error).__name__, str(error)
-        last = RunFailed(run_id=run_id, seq=seq, error=code, message=message)
+        last, ending = damaged_end(run_id, seq, damage)
         with suppress(LeaseLost):
-            lease = Lease(run_id=run_id, holder=holder, number=number)
-            await self.append(lease, [last], Ending(state="failed", code=code, message=message))
+            await self.append(Lease(run_id=run_id, holder=holder, number=number), [last], ending)
 
     # --- waiting -------------------------------------------------------------------------------------
 
@@ -394,15 +383,6 @@ def _event_of(fields: Mapping[Any, Any]) -> bytes:
 
 def _claim(record: RunRecord, holder: str) -> Claim:
     return Claim(run=record, lease=Lease(run_id=record.run_id, holder=holder, number=record.executions))
-
-
-def _sound(found: Sequence[Any]) -> RunRecord | None:
-    """Return one run of many; None if it is damaged, which the log tells: who asks for it alone is told."""
-    try:
-        return _record(found)
-    except Damaged as error:
-        log.warning("run damaged", run_id=_text(found[0]), error=str(error))
-        return None
 
 
 def _record(found: Sequence[Any]) -> RunRecord:

@@ -9,13 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec.structs import replace
 
-from ultra._support.log import get_logger
-from ultra.errors import JournalDamaged
-from ultra.messages.events import RunFailed
 from ultra.stores.journal_contract import ENDED, Claim, Ending, Lease, LeaseLost, Renewal, RunRecord
+from ultra.stores.journal_damage import damaged_end, sound_answers, sound_record
 from ultra.stores.journal_encoding import (
     Damaged,
-    decode_answer,
     decode_event,
     decode_spec,
     decode_tags,
@@ -51,8 +48,6 @@ __all__ = [
     "release_leases",
     "renew_leases",
 ]
-
-log = get_logger("ultra.durable")
 
 _COLUMNS: Final = (
     "run_id, spec, owner, idempotency_key, tags, state, created, ended, code, message, events, bytes, "
@@ -155,13 +150,9 @@ def list_runs(
         where.append("number < (SELECT number FROM runs WHERE run_id = ?)")
         values.append(before)
     query = f"SELECT {_COLUMNS} FROM runs WHERE {' AND '.join(where)} ORDER BY number DESC LIMIT ?"  # noqa: S608
-    found = []
-    for row in connection.execute(query, (*values, limit)):
-        try:
-            found.append(_record(row))
-        except Damaged as error:  # one of many; who asks for it alone is told
-            log.warning("run damaged", run_id=str(row[0]), error=str(error))
-    return found
+    rows = connection.execute(query, (*values, limit))
+    found = (sound_record(str(row[0]), _record, row) for row in rows)
+    return [record for record in found if record is not None]
 
 
 def read_events(connection: sqlite3.Connection, run_id: str, after: int, limit: int) -> list[Event]:
@@ -179,13 +170,7 @@ def read_answers(connection: sqlite3.Connection, run_id: str) -> dict[AnswerKey,
     rows = connection.execute(
         "SELECT key, answer FROM answers WHERE run = (SELECT number FROM runs WHERE run_id = ?)", (run_id,)
     )
-    found = {}
-    for key, answer in rows:
-        try:
-            found[key] = decode_answer(answer)
-        except Damaged as error:  # it is asked for anew
-            log.warning("answer damaged", run_id=run_id, error=str(error))
-    return found
+    return sound_answers(run_id, rows)
 
 
 # --- changing ----------------------------------------------------------------------------------------------
@@ -273,15 +258,10 @@ def claim_runs(
 def _end_damaged(
     connection: sqlite3.Connection, number: int, row: Sequence[Any], damage: Damaged, now: float
 ) -> None:
-    """End a run that nobody can take up: it would be claimed for ever."""
-    run_id = str(row[0])
-    error = JournalDamaged(run_id, damage)
-    log.warning("run damaged", run_id=run_id, error=str(damage))
     (seq,) = connection.execute("SELECT count(*) FROM events WHERE run = ?", (number,)).fetchone()
-    code, message = type(error).__name__, str(error)
-    last = encode_event(RunFailed(run_id=run_id, seq=seq, error=code, message=message))
+    last, ending = damaged_end(str(row[0]), seq, damage)
     connection.execute("UPDATE runs SET events = ? WHERE number = ?", (seq, number))
-    _write(connection, number, [(seq, last)], Ending(state="failed", code=code, message=message), now)
+    _write(connection, number, [(seq, encode_event(last))], ending, now)
 
 
 def renew_leases(connection: sqlite3.Connection, leases: Sequence[Lease], until: float) -> Renewal:

@@ -17,6 +17,7 @@ __all__ = [
     "open_limits",
     "open_shared",
     "shown_store",
+    "without_password",
 ]
 
 _SQLITE: Final = "sqlite:///"
@@ -139,6 +140,12 @@ def shown_store(spec: object) -> str:
         return repr(spec)
     scheme, separator, _ = spec.partition("://")
     return f"'{scheme}://...'" if separator else str.__repr__(spec)
+
+
+def without_password(spec: str) -> str:
+    """Return what may be shown of a store in a configuration; see `shown_store`."""
+    scheme, separator, _ = spec.partition("://")
+    return f"{scheme}://***" if separator else spec
 
 
 def _not_allowed(spec: object) -> BadCall:
