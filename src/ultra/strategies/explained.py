@@ -162,7 +162,7 @@ _TABLE: Final = (
     ),
     Explained(
         name="layers",
-        does="Mixture of agents: in each layer all answer anew, having read the layer before; one merges.",
+        does="Mixture of agents: in each layer all answer again, after reading the layer before; one merges.",
         calls="N for each of the 2 rounds, and one more",
         pays="open questions, where quality is worth several times the money",
         not_for="weak or dishonest members, which the others read and believe",
