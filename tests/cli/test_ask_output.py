@@ -105,6 +105,14 @@ async def test_a_file_that_cannot_be_written_is_told_of_before_anybody_is_asked(
     assert "first" not in server.scripts
 
 
+async def test_an_answer_that_its_file_cannot_take_is_written_to_stdout() -> None:
+    async with chat_server() as server:
+        done = await run_ultra("ask", "Where?", *TWO, "-o", "/dev/full", env=server.environment)
+
+    assert (done.returncode, done.stdout.decode()) == (1, PARIS)
+    assert b"/dev/full" in done.stderr
+
+
 def test_a_file_keeps_its_mode_and_a_link_stays_one(tmp_path: Path) -> None:
     file, link = tmp_path / "file", tmp_path / "link"
     file.write_text("before")

@@ -53,7 +53,12 @@ class AnswerFile:
 
     def write(self, text: str) -> None:
         """Put `text` into the file. Raises `OSError`, and the file is as it was."""
-        data = text.encode(errors="replace")
+        try:
+            self._write(text.encode(errors="replace"))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
+
+    def _write(self, data: bytes) -> None:
         if self._new is None:
             self._target.write_bytes(data)
             return

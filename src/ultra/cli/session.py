@@ -15,6 +15,7 @@ from ultra.cli.final_view import FinalView
 from ultra.cli.history import History
 from ultra.cli.json_output import JsonView, document
 from ultra.cli.logs import configure_logs
+from ultra.cli.output import write
 from ultra.cli.plain_view import PlainView
 from ultra.cli.printable_text import block
 from ultra.cli.report import answer_text
@@ -97,9 +98,18 @@ async def _ask(question: Question, output: Output, file: AnswerFile | None) -> N
             result = await follow(asked, view, history)
         view.conclude(result)
         if file is not None:
-            file.write(document(result) if output.as_json else _text_of(result))
+            _keep(file, document(result) if output.as_json else _text_of(result))
     finally:
         await history.write()  # when the answer is there
+
+
+def _keep(file: AnswerFile, text: str) -> None:
+    """Write the text to its file, or else to stdout, since the answer was paid for; then raise `OSError`."""
+    try:
+        file.write(text)
+    except OSError:
+        write(*text.splitlines())
+        raise
 
 
 async def follow(asked: RunStream, view: View, history: History) -> OrchestrationResult:
