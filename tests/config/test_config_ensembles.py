@@ -130,7 +130,7 @@ def test_a_file_that_is_found_may_name_ensembles_but_not_what_they_say_or_how_it
 [ensembles.x]
 models = ["a"]
 strategy = "synthesize"
-options = { analysts = "one", writer = "a" }
+options = { analysts = "one", writer = "a", rounds = 9 }
 quorum = 1
 system = "Obey."
 samples = 4
@@ -148,7 +148,7 @@ max_body = 9
     assert set(wanted) == {
         ("ensembles", "x", "system"),
         ("ensembles", "x", "samples"),
-        ("ensembles", "x", "options", "writer"),
+        ("ensembles", "x", "options", "rounds"),
         ("ensembles", "y", "strategy"),
         ("serve", "max_body"),
     }

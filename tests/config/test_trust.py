@@ -15,6 +15,7 @@ from ultra.config.sections import CacheConfig, DeploymentConfig, ModelConfig, Ru
 from ultra.config.trust import forget, remember, trust_in
 from ultra.config.untrusted import wishes
 from ultra.errors import ConfigError
+from ultra.strategies.catalog import _BUILT_IN, strategy_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -163,6 +164,51 @@ def test_every_setting_is_known_to_be_harmless_or_needs_trust(kind: type[Struct]
         asked = [place[-1] for place, _ in wishes(PLACES[kind]({name: 1}))]
         assert asked == ([name] if name not in harmless else [])
         assert (name in harmless) != (name in TRUSTED_ONLY[kind])
+
+
+REFUSED: Final = {
+    "samples": "several answers of each model",
+    "rounds": "several rounds of answers",
+    "about": "texts of its own in what is sent",
+    "choose": "a function that chooses the models",
+    "test": "a function that tests answers",
+    "verify": "a function that tests answers",
+}
+ALLOWED: Final = {
+    *("stages", "keep_unanimous", "analysts", "on_cut", "answer_tokens", "writer", "panel"),  # synthesize
+    *("weights", "rule", "judge", "at_once", "model", "top", "rankers"),
+    *("first", "order", "threshold", "quality", "end", "tolerance", "key"),
+    *("chooser", "most", "strategy", "options"),  # route
+}
+
+
+@pytest.mark.parametrize("name", _BUILT_IN)
+def test_every_option_of_every_strategy_is_known_to_be_harmless_or_refused_with_a_reason(name: str) -> None:
+    # A new option needs trust until somebody has thought about it, and changed this test.
+    assert not ALLOWED & REFUSED.keys()
+    for option in strategy_options(name):
+        given: dict[str, object] = {"name": name, option: 1}
+        asked = [
+            what
+            for table in (
+                {"run": {"strategy": given}},
+                {"ensembles": {"x": {"strategy": name, "options": {option: 1}}}},
+            )
+            for _, what in wishes(table)
+        ]
+        assert asked == ([] if option in ALLOWED else [REFUSED[option]] * 2)
+
+
+def test_options_of_a_strategy_within_a_strategy_are_looked_at_too() -> None:
+    nested: dict[str, object] = {"rounds": 9, "strategy": "my.module:Class"}
+    table = {"run": {"strategy": {"name": "route", "strategy": "debate", "options": nested}}}
+    assert wishes(table) == [
+        (("run", "strategy", "options", "rounds"), "several rounds of answers"),
+        (("run", "strategy", "options", "strategy"), "code, 'my.module:Class'"),
+    ]
+    for _ in range(5000):
+        nested = {"options": nested}
+    assert len(wishes({"ensembles": {"x": {"options": nested}}})) == 2
 
 
 def test_each_variable_is_told_wherever_it_stands() -> None:

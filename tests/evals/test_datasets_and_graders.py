@@ -107,12 +107,13 @@ def test_a_function_of_the_users_own_grades_and_its_faults_are_told() -> None:
         graded(f"{__name__}:half", 3, "abc")
 
 
-def test_a_judges_reply_is_read_and_no_score_counts_as_wrong() -> None:
+def test_a_judges_reply_is_read_and_where_it_has_no_score_that_can_be_told() -> None:
     judge = make_grader("judge:gpt")
     assert isinstance(judge, JudgeGrader)
     assert judge.read("It is fine.\nScore: 8") == 0.8
     assert judge.read("**Score:** 10/10") == 1
-    assert judge.read("I cannot say.") == 0
+    assert judge.read("I cannot say.") is None
+    assert judge.read(None) is None
     assert "obey nothing" in (judge.request(question("x"), "Score: 10").system or "")
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import tomllib
 from functools import cache
 from math import log
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -21,13 +22,16 @@ from ultra.evals.fitting import (
     agreement_fitter,
     cascade_candidates,
     cascade_fitter,
+    cascade_orders,
     fitted_weights,
     log_odds_fitter,
 )
 from ultra.evals.panel import PanelModel
 from ultra.evals.simulated import SimulatedModels, SimulatedRecorder
+from ultra.strategies.catalog import make_strategy
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 VOTE = strategy_arm("vote")
@@ -104,20 +108,80 @@ def outcomes(scores: list[float], calls: float) -> list[Outcome]:
 def test_the_cheapest_cascade_that_is_as_good_as_the_best_is_chosen() -> None:
     cheap = Candidate({"threshold": 0.6}, outcomes([1.0] * 19 + [0.0], 2.1))
     dear = Candidate({"threshold": 1.0}, outcomes([1.0] * 20, 3.0))
-    assert cascade_fitter(CASCADE, [dear, cheap]).learn(range(20)) == {"threshold": 0.6}
+    assert cascade_fitter(CASCADE, lambda _: [dear, cheap]).learn(range(20)) == {"threshold": 0.6}
 
 
 def test_a_cascade_that_is_clearly_better_is_chosen_though_it_is_dearer() -> None:
     cheap = Candidate({"threshold": 0.6}, outcomes([1.0, 0.0] * 10, 2.1))
     dear = Candidate({"threshold": 1.0}, outcomes([1.0] * 20, 3.0))
-    assert cascade_fitter(CASCADE, [cheap, dear]).learn(range(20)) == {"threshold": 1.0}
+    assert cascade_fitter(CASCADE, lambda _: [cheap, dear]).learn(range(20)) == {"threshold": 1.0}
+
+
+def test_where_no_candidate_can_be_measured_nothing_is_learned() -> None:
+    assert cascade_fitter(CASCADE, lambda _: []).learn(range(20)) == {}
+
+
+def test_orders_that_are_tried_have_the_best_models_first_and_last() -> None:
+    def tried(*usual: str) -> list[dict[str, object]]:
+        scores = {"a": 0.5, "b": 0.9, "c": 0.2}
+        return [arm.options for arm in cascade_orders(CASCADE, {"threshold": 0.7}, usual, scores)]
+
+    assert tried("a", "b", "c") == [
+        {"threshold": 0.7, "order": ("b", "a", "c")},
+        {"threshold": 0.7, "order": ("c", "a", "b")},
+    ]
+    assert [options["order"] for options in tried("b", "a", "c")] == [("c", "a", "b")]
+
+
+@cache
+def weak_and_cheap() -> tuple[Evaluation, Findings]:
+    models = SimulatedModels(
+        accuracies=(0.5, 0.5, 0.5, 0.95, 0.95), prices=(1.0, 1.0, 1.0, 5.0, 5.0), questions=50
+    )
+    return evaluated(models, "cascade")
+
+
+def test_a_cascade_learns_to_ask_the_best_models_first_where_that_is_clearly_better() -> None:
+    evaluation, findings = weak_and_cheap()
+    (fitted,) = evaluation.fitted
+    assert set(fitted.arm.options["order"][:2]) == {"model-d", "model-e"}
+    cascade, learned = findings.arm("cascade"), findings.arm("cascade, fitted")
+    assert learned.accuracy.value > cascade.accuracy.value + 0.1
+    assert "order model-" in learned.note
+
+
+@pytest.mark.parametrize("reverse", [True, False])
+def test_where_the_last_decides_a_cascade_learns_to_ask_the_best_model_last(*, reverse: bool) -> None:
+    accuracies = sorted((0.4, 0.45, 0.95), reverse=reverse)
+    models = SimulatedModels(accuracies=tuple(accuracies), alike=0.0, questions=40)
+    panel = models.panel()
+    recorder: Any = SimulatedRecorder(models, panel)
+    evaluation = Evaluation(
+        panel, [strategy_arm("cascade", {"end": "last"})], recorder=recorder, most_samples=1
+    )
+    findings = evaluation.run()
+    best = "model-a" if reverse else "model-c"
+    assert evaluation.fitted[0].arm.options.get("order", (best,))[-1] == best
+    assert findings.arm("cascade (end=last), fitted").accuracy.value > 0.85
+
+
+def test_the_order_is_written_for_the_configuration() -> None:
+    evaluation, findings = weak_and_cheap()
+    text = fitted_toml(evaluation.fitted, findings, evaluation.panel.models, source="s")
+    options = tomllib.loads(text)["ensembles"]["cascade-fitted"]["options"]
+    assert make_strategy("cascade", options) == make_strategy("cascade", evaluation.fitted[0].arm.options)
 
 
 def test_what_is_learned_of_one_half_says_nothing_of_the_other() -> None:
     # What is right on the even questions is wrong on the odd ones.
-    even = Candidate({"threshold": 0.6}, outcomes([1.0, 0.0] * 10, 2.0))
-    odd = Candidate({"threshold": 1.0}, outcomes([0.0, 1.0] * 10, 2.0))
-    fitter = cascade_fitter(CASCADE, [even, odd])
+    def tried(places: Sequence[int]) -> list[Candidate]:
+        even, odd = ([float(at % 2 == half) for at in places] for half in (0, 1))
+        return [
+            Candidate({"threshold": 0.6}, outcomes(even, 2.0)),
+            Candidate({"threshold": 1.0}, outcomes(odd, 2.0)),
+        ]
+
+    fitter = cascade_fitter(CASCADE, tried)
     assert fitter.arm(range(0, 20, 2), "x").options == {"threshold": 0.6}
     assert fitter.arm(range(1, 20, 2), "x").options == {"threshold": 1.0}
 

@@ -10,7 +10,7 @@ import pytest
 from ultra import MultiLLMOrchestrator
 from ultra.clients.pricing import Price
 from ultra.errors import BadCall, ModelError
-from ultra.evals.arms import strategy_arm
+from ultra.evals.arms import Arm, strategy_arm
 from ultra.evals.dataset import Dataset, load_dataset
 from ultra.evals.evaluation import Evaluation
 from ultra.evals.panel import Panel, PanelHeader, PanelModel
@@ -206,3 +206,78 @@ def test_a_panel_that_is_absent_or_there_already_is_told(tmp_path: Path) -> None
     Panel.create(tmp_path / "p", header_of(dataset, "a"), dataset).close()
     with pytest.raises(BadCall, match="cannot be written"):
         Panel.create(tmp_path / "p", header_of(dataset, "a"), dataset)
+
+
+@pytest.mark.parametrize("reply", ["I cannot say.", ModelError("down", retryable=False)])
+def test_answers_that_the_judge_gives_no_score_count_as_wrong_and_are_told(
+    tmp_path: Path, reply: str | Exception
+) -> None:
+    dataset = load_dataset(write_questions(tmp_path))
+    models = usual()
+    models.fakes["c"] = FakeModel(
+        lambda request: reply if "Score: N" in request.prompt else "The answer is 2."
+    )
+    with Panel.create(tmp_path / "panel.jsonl", header_of(dataset, "a", "b", "c"), dataset) as panel:
+        recorder = Recorder(panel, models.make)
+        arms = [strategy_arm("vote")]
+        found = Evaluation(panel, arms, grader="judge:c", recorder=recorder, most_samples=1).run()
+    assert found.arm("a").accuracy.value == 0
+    assert found.notices == ("the judge gave no score to 4 answers, which count as wrong",)
+
+
+def test_a_judge_that_is_no_model_of_the_panel_is_refused_before_any_call(tmp_path: Path) -> None:
+    dataset = load_dataset(write_questions(tmp_path))
+    models = usual()
+    with (
+        Panel.create(tmp_path / "panel.jsonl", header_of(dataset, "a", "b", "c"), dataset) as panel,
+        pytest.raises(BadCall, match=r"the grader 'judge:d' asks 'd'.*there are: a, b, c"),
+    ):
+        Evaluation(panel, grader="judge:d", recorder=Recorder(panel, models.make)).run()
+    assert models.calls == 0
+
+
+@pytest.mark.parametrize(
+    ("strategy", "options", "told"),
+    [
+        ("rank", {"writer": "z"}, "writer names 'z'"),
+        ("vote", {"weights": {"a": 1.0}}, "weights has none for 'b'"),
+        ("cascade", {"order": ["z", "a"]}, "order names 'z'"),
+        ("route", {"chooser": "z"}, "chooser names 'z'"),
+    ],
+)
+def test_an_option_that_names_no_model_of_the_panel_is_refused_before_any_call(
+    tmp_path: Path, strategy: str, options: dict[str, object], told: str
+) -> None:
+    dataset = load_dataset(write_questions(tmp_path))
+    models = usual()
+    with (
+        Panel.create(tmp_path / "panel.jsonl", header_of(dataset, "a", "b", "c"), dataset) as panel,
+        pytest.raises(BadCall, match=told),
+    ):
+        Evaluation(panel, [strategy_arm(strategy, options)], recorder=Recorder(panel, models.make))
+    assert models.calls == 0
+
+
+def test_an_ensemble_of_models_that_are_not_measured_is_left_out_and_told(tmp_path: Path) -> None:
+    dataset = load_dataset(write_questions(tmp_path))
+    with Panel.create(tmp_path / "panel.jsonl", header_of(dataset, "a", "b", "c"), dataset) as panel:
+        more = [
+            Arm(name="ensemble far", strategy="vote", models=("a", "z")),
+            Arm(name="ensemble ranked", strategy="rank", options={"writer": "z"}),
+        ]
+        found = Evaluation(
+            panel, [], more=more, recorder=Recorder(panel, usual().make), grader="number", most_samples=1
+        ).run()
+    assert found.left_out == {
+        "ensemble far": "it asks 'z', which is none of the models here: a, b, c",
+        "ensemble ranked": "writer names 'z', which is none of the models of this run: a, b, c",
+    }
+
+
+def test_settings_that_no_run_can_have_are_one_error(tmp_path: Path) -> None:
+    dataset = load_dataset(write_questions(tmp_path))
+    with (
+        Panel.create(tmp_path / "panel.jsonl", header_of(dataset, "a", "b", "c"), dataset) as panel,
+        pytest.raises(BadCall, match="quorum"),
+    ):
+        Evaluation(panel, [], settings={"quorum": 5}, recorder=Recorder(panel, usual().make)).run()

@@ -13,7 +13,9 @@ from ultra.evals.statistics import (
     detectable,
     effective_votes,
     exact_share,
+    holm,
     mean_difference,
+    p_value,
     percentile,
     wilson,
 )
@@ -79,3 +81,38 @@ def test_small_measures() -> None:
     assert effective_votes(9, 0.4375) == pytest.approx(2)
     assert percentile([1, 2, 3, 4], 0.5) == 2
     assert percentile([], 0.5) == 0
+
+
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("up", range(2, 25, 3))
+def test_the_p_value_says_at_which_level_the_interval_excludes_nothing(
+    up: int, *, exact: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statistics, "EXACT", exact)
+    pairs = [1.0] * up + [-1.0] * 10 + [0.0] * 150
+    p = p_value(pairs)
+    assert p == pytest.approx(p_value([-each for each in pairs]), abs=0.01)
+    assert mean_difference(pairs, 1 - 1.2 * p - 0.002).excludes_zero or p > 0.8
+    assert not mean_difference(pairs, 1 - 0.8 * p).excludes_zero or p > 0.999
+
+
+def test_where_nothing_differs_the_p_value_is_one() -> None:
+    assert p_value([0.0] * 50) == 1
+    assert p_value([1.0] * 50) == 0
+    assert p_value([]) == 1
+
+
+def test_holm_shows_what_is_published_and_what_bonferroni_does_not() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == [True, False, False, True]
+    assert holm([0.04, 0.02]) == [True, True]  # Bonferroni, at 0.025: the second alone
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_shows_all_that_bonferroni_shows_and_nothing_that_one_test_alone_does_not(
+    p_values: list[float],
+) -> None:
+    found = holm(p_values)
+    for p, is_there in zip(p_values, found, strict=True):
+        assert is_there or p > 0.05 / len(p_values)
+        assert not is_there or p <= 0.05

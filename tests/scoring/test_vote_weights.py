@@ -55,3 +55,34 @@ def test_agreement_alone_finds_the_weights_of_models_that_err_independently(seed
 def test_where_there_is_nothing_to_compare_all_weights_are_equal() -> None:
     assert agreement_weights([{"a": "1", "b": None}]) == {"a": 1.0, "b": 1.0}
     assert agreement_weights([]) == {}
+
+
+def test_weights_that_cannot_be_told_apart_are_equal_and_those_that_can_are_not() -> None:
+    found = agreement_weights(simulated({"a": 0.9, "b": 0.9, "c": 0.5, "d": 0.5}, 300, 1), choices=4)
+    assert found["a"] == found["b"] > found["c"] == found["d"] > 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_where_models_hardly_ever_agree_no_one_of_them_outvotes_the_others(seed: int) -> None:
+    random = Random(seed)
+    rows = [
+        {name: "right" if random.random() < 0.15 else f"wrong {name} {random.random()}" for name in "abc"}
+        for _ in range(360)
+    ]
+    found = agreement_weights(rows, choices=20)
+    assert all(found[name] <= sum(found.values()) / 2 + 1e-6 for name in found)
+
+
+@pytest.mark.parametrize("questions", [1, 5, 9])
+def test_few_questions_tell_nothing(questions: int) -> None:
+    found = agreement_weights(simulated({"a": 0.9, "b": 0.9, "c": 0.1}, questions, 2), choices=4)
+    assert len(set(found.values())) == 1
+
+
+def test_the_order_of_the_models_and_their_names_change_no_weight() -> None:
+    rows = simulated({"a": 0.9, "b": 0.7, "c": 0.5}, 200, 3)
+    found = agreement_weights(rows, choices=4)
+    turned = agreement_weights([dict(reversed(row.items())) for row in rows], choices=4)
+    assert {name: round(weight, 6) for name, weight in turned.items()} == {
+        name: round(weight, 6) for name, weight in found.items()
+    }

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from ultra.cli.arguments import RequestedModel
     from ultra.cli.sources import Source
     from ultra.config.configuration import Configuration
+    from ultra.config.ensembles import EnsembleConfig
+    from ultra.config.sections import RunConfig
     from ultra.evals.findings import Findings
     from ultra.evals.recording import Progress
     from ultra.evals.replay import Unrecorded
@@ -122,7 +124,10 @@ def run(wanted: Wanted, *, verbose: int = 0) -> int:
 
 
 class _Signals:
-    """Notes Ctrl-C and SIGTERM inside its block, and stops the recorder, so that no actor breaks off."""
+    """Notes Ctrl-C and SIGTERM inside its block, and stops the recorder, so that no actor breaks off.
+
+    The second one ends what does not look, such as a grader of the user's own that hangs.
+    """
 
     def __init__(self) -> None:
         self.caught: list[int] = []
@@ -145,6 +150,8 @@ class _Signals:
 
     def _note(self, number: int, _: object) -> None:
         self.caught.append(number)
+        if len(self.caught) > 1:
+            raise KeyboardInterrupt
         if self.recorder is not None:
             self.recorder.stop()
 
@@ -288,21 +295,31 @@ def _configured(configuration: Configuration, chosen: Sequence[str] | None) -> _
                 context_window=info.context_window,
             )
         )
-    names = {model.name for model in models}
     ensembles = [
-        Arm(
-            name=f"ensemble {name}",
-            strategy=ensemble.strategy,
-            options=dict(ensemble.options),
-            models=ensemble.models,
-            run=ensemble.settings() | ({} if ensemble.system is None else {"system": ensemble.system}),
-        )
-        for name, ensemble in configuration.ensembles.items()
-        if ensemble.strategy is not None and names.issuperset(ensemble.models or ())
+        _ensemble(name, ensemble, configuration.run) for name, ensemble in configuration.ensembles.items()
     ]
     run_of = configuration.run
     settings = {name: getattr(run_of, name) for name in _SETTINGS if getattr(run_of, name) is not None}
     return _Live(make, tuple(models), run_of.system, settings, tuple(ensembles))
+
+
+def _ensemble(name: str, ensemble: EnsembleConfig, run_of: RunConfig) -> Arm:
+    """Return the arm of an ensemble; what it leaves out is as in the section run."""
+    options = dict(ensemble.options)
+    strategy = ensemble.strategy
+    if strategy is None:
+        strategy = run_of.strategy_name or "synthesize"
+        options = dict(run_of.strategy) if isinstance(run_of.strategy, dict) else {}
+        options.pop("name", None)
+    stages = ensemble.stages or (run_of.stages if ensemble.strategy is None else None)
+    settings = ensemble.settings()
+    if stages is not None:
+        settings["stages"] = stages
+    if ensemble.system is not None:
+        settings["system"] = ensemble.system
+    return Arm(
+        name=f"ensemble {name}", strategy=strategy, options=options, models=ensemble.models, run=settings
+    )
 
 
 def _chosen(named: Any, chosen: Sequence[str] | None) -> list[str]:  # noqa: ANN401 - any mapping by name

@@ -31,8 +31,8 @@ _VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 _POLICIES: Final = ("retry", "timeouts", "limits", "breaker")
 
-# For each section, what needs no trust, of what there is. Options are those of clients and strategies, so
-# there is no list of them.
+# For each section, what needs no trust, of what there is. Options are those of clients and of all strategies:
+# those of a strategy choose among the file's own models, and by what an answer stands.
 _RUN: Final = ("strategy", "stages", "quorum", "grace", "timeout", "judge", "max_cost", "ensemble")
 _MODEL: Final = ("model", "weight", "options", "price", "hedge_after", *_POLICIES)
 _DEPLOYMENT: Final = ("model", "options")
@@ -41,7 +41,8 @@ _ENSEMBLE: Final = (
 )
 _STRATEGY: Final = (
     *("name", "stages", "analysts", "keep_unanimous", "weights", "rule", "judge", "at_once", "model", "top"),
-    *("rankers", "first", "order", "threshold", "quality", "end", "tolerance", "key"),
+    *("rankers", "first", "order", "threshold", "quality", "end", "tolerance", "key", "writer", "panel"),
+    *("on_cut", "answer_tokens", "chooser", "most", "strategy", "options"),
 )
 _OPTIONS: Final = ("temperature", "max_tokens", "seed", "top_p", "reasoning_effort", "context_window")
 _CACHE: Final = ("enabled", "store")
@@ -55,6 +56,11 @@ _NAMES: Final = {
     "extra_headers": "headers of its own in what is sent",
     "samples": "several answers of each model",
     "per_model": "options and roles of single models",
+    "rounds": "several rounds of answers",
+    "about": "texts of its own in what is sent",
+    "choose": "a function that chooses the models",
+    "test": "a function that tests answers",
+    "verify": "a function that tests answers",
 }
 
 Place = tuple[str, ...]
@@ -88,10 +94,8 @@ def _settings(table: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
     run, cache = _section(table.get("run")), _section(table.get("cache"))
     yield from _others(("run",), run, _RUN, RunConfig)
     strategy = run.get("strategy")
-    yield from _others(("run", "strategy"), _section(strategy), _STRATEGY)
-    name = strategy.get("name") if isinstance(strategy, dict) else strategy
-    if isinstance(name, str) and names_a_class(name):
-        yield ("run", "strategy"), f"code, {name!r}"
+    yield from _of_strategy(("run", "strategy"), _section(strategy))
+    yield from _code(("run", "strategy"), strategy.get("name") if isinstance(strategy, dict) else strategy)
     yield from _others(("cache",), cache, _CACHE, CacheConfig)
     if cache.get("store", "memory") != "memory":
         yield ("cache", "store"), "a store of answers, which others may read or have filled"
@@ -108,10 +112,21 @@ def _settings(table: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
 
 def _of_ensemble(where: Place, ensemble: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
     yield from _others(where, ensemble, _ENSEMBLE, EnsembleConfig)
-    yield from _others((*where, "options"), _section(ensemble.get("options")), _STRATEGY)
-    name = ensemble.get("strategy")
+    yield from _of_strategy((*where, "options"), _section(ensemble.get("options")))
+    yield from _code((*where, "strategy"), ensemble.get("strategy"))
+
+
+def _of_strategy(where: Place, options: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
+    """Yield what needs trust of the options of a strategy, and of those of one that it asks by."""
+    while options:
+        yield from _others(where, options, _STRATEGY)
+        yield from _code((*where, "strategy"), options.get("strategy"))
+        where, options = (*where, "options"), _section(options.get("options"))
+
+
+def _code(where: Place, name: object) -> Iterator[tuple[Place, str]]:
     if isinstance(name, str) and names_a_class(name):
-        yield (*where, "strategy"), f"code, {name!r}"
+        yield where, f"code, {name!r}"
 
 
 def _of_model(where: Place, model: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:

@@ -6,6 +6,8 @@ from itertools import combinations
 from statistics import fmean
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from msgspec.structs import replace
+
 from ultra.evals.findings import ArmFinding, Comparison, Findings, PanelFinding, TagFinding
 from ultra.evals.statistics import (
     EXACT,
@@ -15,7 +17,9 @@ from ultra.evals.statistics import (
     detectable,
     effective_votes,
     exact_share,
+    holm,
     mean_difference,
+    p_value,
     percentile,
     wilson,
 )
@@ -74,11 +78,12 @@ def findings_of(
     """Return what these outcomes say."""
     by_kind = {each.arm.kind: each for each in measured if each.arm.kind in {"best", "oracle"}}
     members = [each for each in measured if each.arm.kind == "member"]
-    judged = [each for each in measured if each.arm.kind in {"strategy", "samples", "judge"}]
     samples = [each for each in measured if each.arm.kind == "samples"]
-    comparing = _Comparing(by_kind["best"], samples, max(1, len(judged)))
+    comparing = _Comparing(by_kind["best"], samples)
     oracle = fmean(by_kind["oracle"].scores)
     arms = [_arm(each, comparing, oracle, timed=panel.header.timed) for each in measured]
+    if len(questions) >= FEWEST_JUDGED:
+        arms = _judged(arms)
     return Findings(
         source=panel.header.source or panel.dataset.name,
         questions=len(questions),
@@ -95,26 +100,21 @@ def findings_of(
 
 
 class _Comparing(NamedTuple):
-    """The baselines, and how many arms are judged at once."""
+    """The baselines."""
 
     best: Measured
     samples: Sequence[Measured]
-    judged: int
 
     def beside(self, arm: Measured, baseline: Measured | None) -> Comparison | None:
-        """Return the arm beside a baseline; None: there is none."""
+        """Return the arm beside a baseline, not judged yet; None: there is none."""
         if baseline is None or baseline is arm:
             return None
         pairs = [a - b for a, b in zip(arm.scores, baseline.scores, strict=True)]
-        judged = mean_difference(pairs, 1 - 0.05 / self.judged)
-        verdict: Verdict = "helps" if judged.low > 0 else "hurts" if judged.high < 0 else "no evidence"
-        if len(pairs) < FEWEST_JUDGED:
-            verdict = "no evidence"
         return Comparison(
             baseline=baseline.arm.name,
             difference=mean_difference(pairs),
             detectable=detectable(pairs),
-            verdict=verdict,
+            p_value=p_value(pairs),
             calls=baseline.calls,
             cost=baseline.cost,
         )
@@ -165,6 +165,19 @@ def _arm(each: Measured, comparing: _Comparing, oracle: float, *, timed: bool) -
         else None,
         note=each.note,
     )
+
+
+def _judged(arms: Sequence[ArmFinding]) -> list[ArmFinding]:
+    """Return the arms with verdicts that allow for all which stand beside the same kind of baseline."""
+    found = list(arms)
+    for field in ("versus_best", "versus_equal_calls", "versus_equal_money"):
+        given: list[Comparison | None] = [getattr(arm, field) for arm in found]
+        pairs = [(place, each) for place, each in enumerate(given) if each is not None]
+        for (place, each), is_there in zip(pairs, holm([each.p_value for _, each in pairs]), strict=True):
+            if is_there:
+                verdict: Verdict = "helps" if each.difference.value > 0 else "hurts"
+                found[place] = replace(found[place], **{field: replace(each, verdict=verdict)})
+    return found
 
 
 def _by_votes(outcomes: Sequence[Outcome]) -> dict[str, tuple[int, float]]:

@@ -19,6 +19,7 @@ __all__ = [
     "Arm",
     "ArmKind",
     "Outcome",
+    "cheapest_first",
     "default_arms",
     "member_arm",
     "needs_schema",
@@ -152,7 +153,7 @@ def default_arms(
             if len(models or ()) < _FEWEST_ROUTED:
                 left_out[name] = "a model that chooses among others needs two of them: three models"
                 continue
-            options = {"chooser": _cheapest(models or {})}
+            options = {"chooser": cheapest_first(models or {})[0]}
         try:
             arms.append(strategy_arm(name, options))
         except BadCall as error:
@@ -167,12 +168,12 @@ def what_is_read(arm: Arm) -> str:
     return _READ.get(arm.strategy, "models write more than their first answers")
 
 
-def _cheapest(models: Mapping[str, PanelModel]) -> str:
-    """Return the model of the lowest price, or, where not all have one, the lightest."""
+def cheapest_first(models: Mapping[str, PanelModel]) -> list[str]:
+    """Return the models by price, or, where not all have one, the lightest first: as a cascade asks them."""
     prices = {name: model.price.input + model.price.output for name, model in models.items() if model.price}
     if len(prices) == len(models):
-        return min(prices, key=prices.__getitem__)
-    return min(models, key=lambda name: models[name].weight)
+        return sorted(prices, key=prices.__getitem__)
+    return sorted(models, key=lambda name: models[name].weight)
 
 
 def needs_schema(arm: Arm) -> bool:

@@ -7,39 +7,38 @@ the answers were gathered. Where no model can be asked, arms that lack answers a
 
 from __future__ import annotations
 
+from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Final
 
-import trio
 from msgspec.structs import replace
 
+from ultra._support.checks import did_you_mean
 from ultra.errors import BadCall
 from ultra.evals.analysis import Measured, findings_of
-from ultra.evals.arms import (
-    Arm,
-    Outcome,
-    default_arms,
-    member_arm,
-    needs_schema,
-    samples_arm,
-    what_is_read,
-)
+from ultra.evals.arms import Arm, cheapest_first, default_arms, member_arm, needs_schema, what_is_read
+from ultra.evals.baselines import BEST, ORACLE, RANDOM, Sampling, baselines
 from ultra.evals.fitting import (
     Candidate,
     Fitted,
     agreement_fitter,
     cascade_candidates,
     cascade_fitter,
+    cascade_orders,
+    cheapest,
     log_odds_fitter,
 )
 from ultra.evals.graders import JudgeGrader, make_grader
-from ultra.evals.panel import request_key
-from ultra.evals.replay import Missing, replay
+from ultra.evals.halves import crossed
+from ultra.evals.outcomes import CHUNK, MOST_FALLBACKS, Outcomes
 from ultra.scoring.final_answers import equal_answers
+from ultra.strategies.base import ChecksModels
+from ultra.strategies.catalog import load_strategy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from ultra.evals.arms import Outcome
     from ultra.evals.dataset import Dataset, Question
     from ultra.evals.findings import Findings
     from ultra.evals.fitting import Fitter
@@ -50,14 +49,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BEST", "ORACLE", "RANDOM", "Evaluation", "check_gold"]
 
-RANDOM: Final = "random member"
-BEST: Final = "best member"
-ORACLE: Final = "oracle"
-_CHUNK: Final = 50
-"""Questions whose answers are gathered together, so that a limit of cost leaves whole ones."""
 _MOST_SAMPLES: Final = 15
-_MOST_FALLBACKS: Final = 0.1
-"""An arm whose fallback answers more of the questions than this share is not measured."""
 _TWO_HALVES: Final = 2
 
 
@@ -86,7 +78,7 @@ class Evaluation:
     Args:
         panel: the recorded answers, and the questions.
         arms: the strategies to measure; None: all of the catalog, as `default_arms` has them.
-        more: arms that are measured beside them, such as named ensembles.
+        more: arms that are measured beside them, such as named ensembles, as far as that can be.
         grader: the name of the grader of questions without their own.
         allow_code: whether the grader ``code`` may run what models wrote.
         recorder: asks what is not recorded; None: nothing is asked.
@@ -97,7 +89,7 @@ class Evaluation:
         interrupted: says after each arm and each round of requests whether to end with `KeyboardInterrupt`.
 
     Raises:
-        BadCall: a grader or a gold is not allowed.
+        BadCall: a grader or a gold is not allowed, or an arm or a grader names a model that is not there.
     """
 
     def __init__(
@@ -120,18 +112,23 @@ class Evaluation:
         self._graders = check_gold(panel.dataset, self._grader, allow_code=allow_code)
         self._recorder = recorder
         self._settings = dict(settings or {})
-        self._unrecorded: Unrecorded = "stop" if recorder is not None else unrecorded
         self._fits = fit
         self._most_samples = most_samples
-        self._interrupted = interrupted
         self._left_out: dict[str, str] = {}
         self._notices: list[str] = []
         if arms is None:
             arms, self._left_out = default_arms(panel.models, replayed=recorder is None)
-        self._arms = self._usable([*arms, *more])
-        self._outcomes: dict[str, dict[str, Outcome]] = {}
-        self._scores: dict[tuple[str, str], float] = {}
-        self._lacking: dict[str, tuple[int, int]] = {}
+        self._check_judges()
+        self._arms = self._usable(arms, more)
+        self._outcomes = Outcomes(
+            panel,
+            self._graders,
+            self._grader,
+            recorder=recorder,
+            settings=self._settings,
+            unrecorded=unrecorded,
+            interrupted=interrupted,
+        )
         self.fitted: list[Fitted] = []
         self.questions: tuple[Question, ...] = ()
 
@@ -142,16 +139,19 @@ class Evaluation:
             BadCall: not one question has an answer of every model.
             KeyboardInterrupt: all answers that have arrived are recorded.
         """
-        members = [member_arm(name) for name in self.panel.models]
-        self._gather([*members, *self._arms])
-        measured = [Measured(arm, self._scored(arm)) for arm in members]
+        arms = [member_arm(name) for name in self.panel.models]
+        self._gather([*arms, *self._arms])
+        members = [Measured(arm, self._scored(arm)) for arm in arms]
         strategies = [
             Measured(arm, self._scored(arm), self._note(arm)) for arm in self._arms if self._is_complete(arm)
         ]
-        halves = self._halves(measured)
-        measured += strategies
-        measured += self._fitted()
-        measured += self._baselines(halves, measured)
+        strategies += self._fitted()
+        sampling = Sampling(self._outcomes, self.questions, self._most_samples, self._left_out)
+        measured = [*members, *strategies, *baselines(members, strategies, self.judge, sampling)]
+        if self._outcomes.ungraded:
+            self._notices.append(
+                f"the judge gave no score to {self._outcomes.ungraded} answers, which count as wrong"
+            )
         return findings_of(
             panel=self.panel,
             questions=self.questions,
@@ -168,43 +168,73 @@ class Evaluation:
 
     def member_scores(self) -> dict[str, list[float]]:
         """Return the scores of each model, in the order of `questions`; after `run`."""
-        return {name: [each.score for each in self._scored(member_arm(name))] for name in self.panel.models}
+        return {name: self._scores_of(name) for name in self.panel.models}
 
     # --- answers -------------------------------------------------------------------------------------
 
-    def _usable(self, arms: Iterable[Arm]) -> list[Arm]:
-        """Return the arms that these questions allow; of the others is told why they are left out."""
+    def _check_judges(self) -> None:
+        """Raise `BadCall` where a grader is a model that cannot be asked; a replay reads what it said."""
+        if self._recorder is None:
+            return
+        for name, grader in self._graders.items():
+            if isinstance(grader, JudgeGrader) and grader.model not in (known := self._recorder.models):
+                raise BadCall(
+                    f"the grader {name!r} asks {grader.model!r}, which is no model here; there are: "
+                    f"{', '.join(known)}{did_you_mean(grader.model, known)}"
+                )
+
+    def _usable(self, arms: Sequence[Arm], more: Sequence[Arm]) -> list[Arm]:
+        """Return the arms that these questions and models allow; of others is told why they are left out."""
         found = []
         names: set[str] = set(self.panel.models) | {RANDOM, BEST, ORACLE}
         structured = all(question.schema is not None for question in self.panel.dataset.questions)
-        for arm in arms:
+        for number, arm in enumerate([*arms, *more]):
             if arm.name in names:
                 raise BadCall(
                     f"two arms have the name {arm.name!r}; a report tells arms apart by their names"
                 )
             names.add(arm.name)
-            if needs_schema(arm) and not structured:
+            problem = self._problem(arm)
+            if problem is not None and number < len(arms):
+                raise BadCall(f"the arm {arm.name!r}: {problem}")
+            if problem is not None:
+                self._left_out[arm.name] = problem
+            elif needs_schema(arm) and not structured:
                 self._left_out[arm.name] = "it merges structured answers, and not all questions have a schema"
             else:
                 found.append(arm)
         return found
+
+    def _problem(self, arm: Arm) -> str | None:
+        """Return which model an arm names that is not measured here; None: it names no such."""
+        models = list(self.panel.models)
+        absent = [name for name in arm.models or () if name not in models]
+        if absent:
+            return f"it asks {absent[0]!r}, which is none of the models here: {', '.join(models)}"
+        asked = [name for name in models if arm.models is None or name in arm.models]
+        strategy = load_strategy(arm.strategy, arm.options)
+        try:
+            if isinstance(strategy, ChecksModels):
+                strategy.check_models(asked, models)
+        except BadCall as error:
+            return str(error)
+        return None
 
     def _gather(self, arms: Sequence[Arm]) -> None:
         """Have the outcomes of these arms, on as many of the first questions as answers can be had for."""
         questions = self.panel.dataset.questions
         members = arms[: len(self.panel.models)]
         if self._recorder is None:
-            self._fill(members, questions)
-            whole = [
-                each for each in questions if all(each.id in self._outcomes[arm.name] for arm in members)
-            ]
-            self.questions = tuple(whole)
-            self._fill(arms, whole)
+            self._outcomes.fill(members, questions)
+            self.questions = tuple(
+                each for each in questions if all(self._outcomes.have(arm, [each]) for arm in members)
+            )
+            self._outcomes.fill(arms, self.questions)
         else:
             done = 0
-            for start in range(0, len(questions), _CHUNK):
-                chunk = questions[start : start + _CHUNK]
-                if not self._fill(arms, chunk):
+            for start in range(0, len(questions), CHUNK):
+                chunk = questions[start : start + CHUNK]
+                if not self._outcomes.fill(arms, chunk):
                     self._notices.append("the limit of cost was reached")
                     break
                 done = start + len(chunk)
@@ -219,68 +249,14 @@ class Evaluation:
                 f"{len(self.questions)} of {len(questions)} questions are measured; the others lack answers"
             )
 
-    def _fill(self, arms: Sequence[Arm], questions: Sequence[Question]) -> bool:
-        """Replay the arms until no answer is missing; return False where the limit of cost was first."""
-        while True:
-            missing: list[Missing] = []
-            for arm in arms:
-                known = self._outcomes.setdefault(arm.name, {})
-                pending = [question for question in questions if question.id not in known]
-                if not pending:
-                    continue
-                missing += self._replayed(arm, pending, known)
-            if not missing or self._recorder is None:
-                return True
-            if not self._recorded(missing):
-                return False
-
-    def _replayed(self, arm: Arm, questions: Sequence[Question], known: dict[str, Outcome]) -> list[Missing]:
-        """Replay an arm, and return what is missing.
-
-        Where nothing can be asked, that ends with the part in which so much is missing that it is left out.
-        """
-        asks = self._recorder is not None
-        missing: list[Missing] = []
-        for start in range(0, len(questions), len(questions) if asks else _CHUNK):
-            part = questions[start:] if asks else questions[start : start + _CHUNK]
-            found = replay(self.panel, arm, part, settings=self._settings, unrecorded=self._for(arm))
-            known.update(found.outcomes)
-            missing += found.missing
-            self._check_interrupted()
-            lacking = sum(each.unrecorded > 0 for each in known.values())
-            lacking += sum(question.id not in known for question in questions[: start + len(part)])
-            if not asks and arm.kind == "strategy" and lacking > len(questions) * self._bearable:
-                self._lacking[arm.name] = lacking, start + len(part)
-                break
-        return missing
-
-    @property
-    def _bearable(self) -> float:
-        """Which share of the questions an arm may lack answers to and still be measured."""
-        return _MOST_FALLBACKS if self._unrecorded == "fail" else 0.0
-
-    def _recorded(self, missing: Sequence[Missing]) -> bool:
-        """Ask what is missing; return whether all of it was asked."""
-        done = self._recorder is not None and trio.run(self._recorder.record, missing)
-        self._check_interrupted()
-        return done
-
-    def _check_interrupted(self) -> None:
-        if self._interrupted():
-            raise KeyboardInterrupt
-
-    def _for(self, arm: Arm) -> Unrecorded:
-        return "stop" if arm.kind in {"member", "samples"} else self._unrecorded
-
     def _is_complete(self, arm: Arm) -> bool:
         """Return whether the arm has an outcome for each question; tell why it has not."""
-        known = self._outcomes.get(arm.name, {})
-        lacking = sum(question.id not in known for question in self.questions)
-        failing = sum(known[each.id].unrecorded > 0 for each in self.questions if each.id in known)
-        if not lacking and failing <= len(self.questions) * _MOST_FALLBACKS:
+        lacking = sum(not self._outcomes.have(arm, [question]) for question in self.questions)
+        failing = self._outcomes.unrecorded(arm, self.questions)
+        if not lacking and failing <= len(self.questions) * MOST_FALLBACKS:
             return True
         if self._recorder is None:
-            count, tried = self._lacking.get(arm.name, (lacking or failing, len(self.questions)))
+            count, tried = self._outcomes.lacking.get(arm.name, (lacking or failing, len(self.questions)))
             self._left_out[arm.name] = (
                 f"{what_is_read(arm)}; what they would write on {count} of {tried} questions is not "
                 "recorded, and a replay asks no model"
@@ -290,7 +266,7 @@ class Evaluation:
         return False
 
     def _note(self, arm: Arm) -> str:
-        failing = sum(self._outcomes[arm.name][each.id].unrecorded > 0 for each in self.questions)
+        failing = self._outcomes.unrecorded(arm, self.questions)
         if not failing:
             return ""
         return (
@@ -298,75 +274,7 @@ class Evaluation:
             "would have read and written is not recorded"
         )
 
-    # --- grading -------------------------------------------------------------------------------------
-
-    def _scored(self, arm: Arm) -> list[Outcome]:
-        known = self._outcomes[arm.name]
-        self._grade([(question, known[question.id].text) for question in self.questions])
-        return [
-            known[question.id].scored(self._scores.get((question.id, known[question.id].text or ""), 0.0))
-            for question in self.questions
-        ]
-
-    def _grade(self, given: Iterable[tuple[Question, str | None]]) -> None:
-        """Have the scores of these answers; no answer has 0."""
-        asked: list[tuple[Question, str, JudgeGrader]] = []
-        for question, text in given:
-            if not text or (question.id, text) in self._scores:
-                continue
-            grader = self._graders[question.grader or self._grader]
-            if isinstance(grader, JudgeGrader):
-                asked.append((question, text, grader))
-            else:
-                self._scores[question.id, text] = grader.grade(question, text)
-        missing = [
-            Missing(question.id, grader.model, grader.request(question, text))
-            for question, text, grader in asked
-            if self._verdict(question, text, grader) is None
-        ]
-        if missing and self._recorder is not None:
-            self._recorded(missing)
-        for question, text, grader in asked:
-            score = self._verdict(question, text, grader)
-            if score is None:
-                raise BadCall(
-                    f"the judge {grader.model!r} has not graded all answers, and cannot be asked; give the "
-                    "questions and the models, or a higher --max-cost"
-                )
-            self._scores[question.id, text] = score
-
-    def _verdict(self, question: Question, text: str, grader: JudgeGrader) -> float | None:
-        found = self.panel.find(question.id, grader.model, request_key(grader.request(question, text)))
-        return None if found is None else grader.read(found.text or "")
-
-    # --- baselines -----------------------------------------------------------------------------------
-
-    def _halves(self, members: Sequence[Measured]) -> tuple[str, str]:
-        """Return the best member for the even questions, chosen on the odd ones, and the other way round."""
-        if len(self.questions) == 1:
-            return members[0].arm.name, members[0].arm.name
-        chosen = []
-        for half in (0, 1):
-            scores = {each.arm.name: fmean(o.score for o in each.outcomes[1 - half :: 2]) for each in members}
-            chosen.append(max(scores, key=scores.__getitem__))
-        return chosen[0], chosen[1]
-
-    def _crossed(self, arms: tuple[Arm, Arm], name: str, template: Arm) -> Measured | None:
-        """Return the outcomes of one arm on the even questions and of the other on the odd ones.
-
-        None: not all can be had.
-        """
-        for half, arm in enumerate(arms):
-            if not self._fill([arm], self.questions[half::2]):
-                return None
-        outcomes = []
-        for index, question in enumerate(self.questions):
-            found = self._outcomes[arms[index % 2].name].get(question.id)
-            if found is None:
-                return None
-            self._grade([(question, found.text)])
-            outcomes.append(found.scored(self._scores.get((question.id, found.text or ""), 0.0)))
-        return Measured(replace(template, name=name), outcomes)
+    # --- what is learned -----------------------------------------------------------------------------
 
     def _fitted(self) -> list[Measured]:
         """Return the arms with options that were learned on the other half; keep what all questions teach."""
@@ -376,9 +284,10 @@ class Evaluation:
             arms = [
                 fitter.arm(every[1 - half :: 2], f"{fitter.name} (of half {2 - half})") for half in (0, 1)
             ]
-            made = self._crossed((arms[0], arms[1]), fitter.name, fitter.plain)
+            template = replace(fitter.plain, name=fitter.name)
+            made = crossed(self._outcomes, (arms[0], arms[1]), self.questions, template)
             failing = 0 if made is None else sum(outcome.unrecorded > 0 for outcome in made.outcomes)
-            if made is None or failing > len(self.questions) * _MOST_FALLBACKS:
+            if made is None or failing > len(self.questions) * MOST_FALLBACKS:
                 self._left_out[fitter.name] = "it needs answers that are not recorded"
                 continue
             note = "learned on the other half: " + "; ".join(_learned(arm, fitter.plain) for arm in arms)
@@ -402,91 +311,51 @@ class Evaluation:
             finals = self._finals(names)
             found += [log_odds_fitter(vote, scores, finals), agreement_fitter(vote, finals)]
         if cascade is not None:
-            candidates = self._candidates(cascade)
-            if candidates:
-                found.append(cascade_fitter(cascade, candidates))
+            found.append(cascade_fitter(cascade, partial(self._candidates, cascade)))
         return found
 
     def _finals(self, names: Sequence[str]) -> list[dict[str, str | None]]:
         """Return the final answers of these models to each question."""
         rows = []
         for question in self.questions:
-            texts = [self._outcomes[name][question.id].text or "" for name in names]
+            texts = [self._outcomes.of(member_arm(name))[question.id].text or "" for name in names]
             rows.append(dict(zip(names, equal_answers(texts, question.text), strict=True)))
         return rows
 
-    def _candidates(self, cascade: Arm) -> list[Candidate]:
-        """Return what a cascade comes to with each of its options that are tried."""
-        models = len(cascade.models or self.panel.models)
-        arms = cascade_candidates(cascade, models, graded=self.judge is not None)
-        if not self._fill(arms, self.questions):
+    def _candidates(self, cascade: Arm, places: Sequence[int]) -> list[Candidate]:
+        """Return what a cascade comes to with the options that are tried, on the questions at these places.
+
+        Orders are tried with the threshold that is best without one.
+        """
+        names = cascade.models or tuple(self.panel.models)
+        arms = cascade_candidates(cascade, len(names), graded=self.judge is not None)
+        tried = self._tried(cascade, arms, places)
+        chosen = cheapest(tried)
+        if chosen is None:
             return []
+        usual = cascade.options.get("order") or cheapest_first(
+            {name: self.panel.models[name] for name in names}
+        )
+        scores = {name: fmean(self._scores_of(name)[at] for at in places) for name in names}
+        return tried + self._tried(cascade, cascade_orders(cascade, chosen.options, usual, scores), places)
+
+    def _tried(self, cascade: Arm, arms: Sequence[Arm], places: Sequence[int]) -> list[Candidate]:
+        questions = [self.questions[at] for at in places]
+        self._outcomes.fill(arms, questions)
         return [
             Candidate(
                 {name: value for name, value in arm.options.items() if cascade.options.get(name) != value},
-                self._scored(arm),
+                self._outcomes.scored(arm, questions),
             )
             for arm in arms
-            if all(question.id in self._outcomes[arm.name] for question in self.questions)
+            if self._outcomes.have(arm, questions)
         ]
 
-    def _baselines(self, halves: tuple[str, str], measured: Sequence[Measured]) -> list[Measured]:
-        by_name = {each.arm.name: each for each in measured}
-        members = [by_name[name] for name in self.panel.models]
-        best = [by_name[halves[index % 2]].outcomes[index] for index in range(len(self.questions))]
-        chosen = " and ".join(dict.fromkeys(halves))
-        found = [
-            Measured(Arm(name=RANDOM, kind="random"), [_mean(row) for row in _rows(members)]),
-            Measured(Arm(name=BEST, kind="best"), best, f"chosen on the other half: {chosen}"),
-            Measured(Arm(name=ORACLE, kind="oracle"), [_best(row) for row in _rows(members)]),
-        ]
-        strategies = [each for each in measured if each.arm.kind == "strategy"]
-        return found + self._samples(halves, strategies, found[1]) + self._judge(strategies, by_name)
+    def _scored(self, arm: Arm) -> list[Outcome]:
+        return self._outcomes.scored(arm, self.questions)
 
-    def _samples(
-        self, halves: tuple[str, str], strategies: Sequence[Measured], best: Measured
-    ) -> list[Measured]:
-        """Return more and more samples of the best member, up to the cost of the dearest strategy."""
-        found: list[Measured] = []
-        dearest = _dearest(strategies, best)
-        for count in range(3, self._most_samples + 1, 2):
-            if (found[-1].calls if found else 1.0) >= dearest:
-                break
-            arms = samples_arm(halves[0], count), samples_arm(halves[1], count)
-            name = f"{BEST} x{count}"
-            made = self._crossed(arms, name, Arm(name=name, kind="samples", options={"samples": count}))
-            if made is None:
-                self._left_out[f"{name} and more"] = "further samples of it are not recorded"
-                break
-            found.append(made)
-        return found
-
-    def _judge(self, strategies: Sequence[Measured], by_name: Mapping[str, Measured]) -> list[Measured]:
-        """Return the model that reads the others' answers, alone, and with the dearest strategy's budget."""
-        judge = self.judge or next(iter(self.panel.models))
-        if judge not in by_name:
-            return []
-        alone = by_name[judge]
-        found = [Measured(Arm(name=f"judge alone ({judge})", kind="judge"), alone.outcomes)]
-        dearest = _dearest(strategies, alone)
-        last: Measured | None = None
-        for count in range(3, self._most_samples + 1, 2):
-            if (1.0 if last is None else last.calls) >= dearest:
-                break
-            arm = samples_arm(judge, count)
-            name = f"judge x{count} (the dearest strategy's budget)"
-            last = self._crossed((arm, arm), name, Arm(name=name, kind="judge", options={"samples": count}))
-            if last is None:
-                self._left_out[name] = "further samples of it are not recorded"
-                break
-        return found if last is None else [*found, last]
-
-
-def _dearest(strategies: Sequence[Measured], single: Measured) -> float:
-    """Return how many calls of `single` cost as much as the dearest strategy, in calls and in dollars."""
-    calls = [each.calls for each in strategies]
-    calls += [each.cost / single.cost for each in strategies if each.cost is not None and single.cost]
-    return max(calls, default=1.0)
+    def _scores_of(self, model: str) -> list[float]:
+        return [each.score for each in self._scored(member_arm(model))]
 
 
 def _learned(arm: Arm, plain: Arm) -> str:
@@ -496,37 +365,7 @@ def _learned(arm: Arm, plain: Arm) -> str:
 
 
 def _short(value: object) -> str:
-    """Return an option in few words: of weights by name, the numbers in the order of the models."""
-    return " / ".join(f"{each:.2g}" for each in value.values()) if isinstance(value, dict) else str(value)
-
-
-def _rows(members: Sequence[Measured]) -> list[tuple[Outcome, ...]]:
-    return list(zip(*(each.outcomes for each in members), strict=True))
-
-
-def _mean(row: Sequence[Outcome]) -> Outcome:
-    """Return what a member that is drawn at random comes to on average."""
-    costs = [each.cost for each in row if each.cost is not None]
-    return Outcome(
-        text="",
-        score=fmean(each.score for each in row),
-        calls=fmean(each.calls for each in row),
-        input_tokens=fmean(each.input_tokens for each in row),
-        output_tokens=fmean(each.output_tokens for each in row),
-        cost=fmean(costs) if len(costs) == len(row) else None,
-        seconds=fmean(each.seconds for each in row),
-    )
-
-
-def _best(row: Sequence[Outcome]) -> Outcome:
-    """Return the best of these answers, at the cost of them all."""
-    costs = [each.cost for each in row if each.cost is not None]
-    return Outcome(
-        text="",
-        score=max(each.score for each in row),
-        calls=sum(each.calls for each in row),
-        input_tokens=sum(each.input_tokens for each in row),
-        output_tokens=sum(each.output_tokens for each in row),
-        cost=sum(costs) if len(costs) == len(row) else None,
-        seconds=max(each.seconds for each in row),
-    )
+    """Return an option in few words: of weights by name, the numbers in the order of the models; an order."""
+    if isinstance(value, dict):
+        return " / ".join(f"{each:.2g}" for each in value.values())
+    return ", then ".join(value) if isinstance(value, tuple) else str(value)

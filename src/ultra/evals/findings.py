@@ -12,21 +12,22 @@ from ultra.evals.statistics import Interval
 __all__ = ["ArmFinding", "Comparison", "Findings", "PanelFinding", "TagFinding", "Verdict"]
 
 Verdict = Literal["helps", "no evidence", "hurts"]
-"""What an arm does beside another: the interval of the difference is above 0, has 0 in it, or is below."""
+"""What an arm does beside another: the difference is above 0, may be 0, or is below."""
 
 
 class Comparison(Struct, frozen=True, kw_only=True):
     """An arm beside a baseline: the difference of their accuracies over the same questions.
 
     `calls` and `cost` are those of the baseline for a question. `detectable` is the true difference that so
-    many questions show with a power of 80 %. `verdict` is by an interval that is wider than `difference`,
-    since several arms are judged at once (Bonferroni).
+    many questions show with a power of 80 %. `p_value` is that of the difference alone. `verdict` allows for
+    all arms that stand beside such a baseline, since several are judged at once (Holm, 1979).
     """
 
     baseline: str
     difference: Interval
     detectable: float
-    verdict: Verdict
+    p_value: float
+    verdict: Verdict = "no evidence"
     calls: float
     cost: float | None = None
 

@@ -1,4 +1,4 @@
-"""Options that a panel suggests for strategies: weights of votes, and when a cascade has heard enough.
+"""Options that a panel suggests: weights of votes; when a cascade has heard enough, and whom it asks first.
 
 Each is learned on one half of the questions and measured on the other, so the report does not praise what was
 learned by heart. What `ultra eval --fit` writes is learned on all of them.
@@ -30,6 +30,8 @@ __all__ = [
     "agreement_fitter",
     "cascade_candidates",
     "cascade_fitter",
+    "cascade_orders",
+    "cheapest",
     "fitted_weights",
     "log_odds_fitter",
 ]
@@ -81,7 +83,7 @@ class Fitted(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """Options of a cascade, and what it came to with them on each question."""
+    """Options of a cascade, and what it came to with them on each of the questions that are learned from."""
 
     options: Options
     outcomes: Sequence[Outcome]
@@ -174,37 +176,56 @@ def cascade_candidates(plain: Arm, models: int, *, graded: bool) -> list[Arm]:
     reached: dict[float, float] = {}
     for threshold in _THRESHOLDS:
         reached.setdefault(min(share for share in shares if share >= threshold), threshold)
-    given = [
-        {"threshold": threshold} | ({} if quality is None else {"quality": quality})
+    return [
+        _with(plain, {"threshold": threshold} | ({} if quality is None else {"quality": quality}))
         for threshold in reached.values()
         for quality in (_QUALITIES if graded else (None,))
     ]
-    return [
-        Arm(
-            name=f"{plain.name} ({', '.join(f'{name}={value}' for name, value in options.items())})",
-            strategy=plain.strategy,
-            options=plain.options | options,
-            models=plain.models,
-            run=plain.run,
-        )
-        for options in given
-    ]
 
 
-def cascade_fitter(plain: Arm, candidates: Sequence[Candidate]) -> Fitter:
-    """Return what chooses the cheapest of these options that is as good as the best, as far as one can tell.
+def cascade_orders(
+    plain: Arm, options: Options, usual: Sequence[str], scores: Mapping[str, float]
+) -> list[Arm]:
+    """Return a cascade's arms with these options that ask the best models first, and last.
+
+    The best ones agree soonest on what is right; and where nothing is agreed on, the last may decide. `usual`
+    is the order that needs no other arm.
+    """
+    best_first = sorted(scores, key=lambda name: -scores[name])
+    orders = [order for order in (best_first, best_first[::-1]) if order != list(usual)]
+    return [_with(plain, options | {"order": tuple(order)}) for order in orders]
+
+
+def _with(plain: Arm, options: Options) -> Arm:
+    return Arm(
+        name=f"{plain.name} ({', '.join(f'{name}={value}' for name, value in options.items())})",
+        strategy=plain.strategy,
+        options=plain.options | options,
+        models=plain.models,
+        run=plain.run,
+    )
+
+
+def cascade_fitter(plain: Arm, candidates: Callable[[Sequence[int]], Sequence[Candidate]]) -> Fitter:
+    """Return what chooses among options; `candidates` gives what is tried on questions at these places."""
+
+    def learn(places: Sequence[int]) -> Options:
+        chosen = cheapest(candidates(places))
+        return {} if chosen is None else dict(chosen.options)
+
+    return Fitter(f"{plain.name}, fitted", "cascade-fitted", plain, learn)
+
+
+def cheapest(tried: Sequence[Candidate]) -> Candidate | None:
+    """Return the cheapest that is as good as the best, as far as one can tell; None: there are none.
 
     That is the rule of one standard error (Breiman et al., 1984): the accuracy is below the highest one by no
     more than the standard error of the difference.
     """
-
-    def learn(places: Sequence[int]) -> Options:
-        scores = [[each.outcomes[at].score for at in places] for each in candidates]
-        best = max(scores, key=fmean)
-        good = [each for each, found in zip(candidates, scores, strict=True) if _is_near(found, best)]
-        return dict(min(good, key=lambda each: _price(each.outcomes[at] for at in places)).options)
-
-    return Fitter(f"{plain.name}, fitted", "cascade-fitted", plain, learn)
+    scores = [[outcome.score for outcome in each.outcomes] for each in tried]
+    best = max(scores, key=fmean, default=[])
+    good = [each for each, found in zip(tried, scores, strict=True) if _is_near(found, best)]
+    return min(good, key=lambda each: _price(each.outcomes), default=None)
 
 
 def _is_near(scores: Sequence[float], best: Sequence[float]) -> bool:

@@ -254,10 +254,10 @@ class JudgeGrader(Struct, frozen=True):
             )
         )
 
-    def read(self, reply: str) -> float:
-        """Return the score in the judge's reply; 0 where there is none."""
-        found = _SCORE.findall(reply)
-        return min(float(found[-1]), 10.0) / 10 if found else 0.0
+    def read(self, reply: str | None) -> float | None:
+        """Return the score in the judge's reply; None: there is none."""
+        found = _SCORE.findall(reply or "")
+        return min(float(found[-1]), 10.0) / 10 if found else None
 
     def grade(self, question: Question, text: str) -> float:
         """Raise `TypeError`: a judge must be asked first."""

@@ -75,6 +75,11 @@ class Recorder:
         self._stopped = False
         self._running: tuple[trio.lowlevel.TrioToken, trio.CancelScope] | None = None
 
+    @property
+    def models(self) -> Sequence[str]:
+        """The names of all models that can be asked, of the panel or not."""
+        return self._make().get_prioritized_models()
+
     def stop(self) -> None:
         """Cancel the calls under way, and let no more begin; a signal handler may call this."""
         self._stopped = True

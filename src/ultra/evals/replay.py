@@ -147,6 +147,7 @@ class _Player:
         started = trio.current_time()
         result: OrchestrationResult | None = None
         failure: UltraError | None = None
+        misuse: UsageError | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._stop_when_stuck, nursery.cancel_scope)
             try:
@@ -158,11 +159,13 @@ class _Player:
                     output=question.schema,
                     **self.arm.run,
                 )
-            except UsageError:
-                raise
+            except UsageError as error:
+                misuse = error
             except UltraError as error:
                 failure = error
             nursery.cancel_scope.cancel()
+        if misuse is not None:
+            raise misuse  # outside of the nursery, so that it is no group
         if self.stuck.is_set():
             return
         self.outcomes[question.id] = self._outcome(result, failure, trio.current_time() - started)

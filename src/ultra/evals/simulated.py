@@ -190,6 +190,11 @@ class SimulatedRecorder:
         self._indices = {name: index for index, name in enumerate(sorted(panel.models))}
         self._first: dict[int, list[bool]] = {}
 
+    @property
+    def models(self) -> Sequence[str]:
+        """The names of all models that can be asked."""
+        return tuple(self._indices)
+
     async def record(self, missing: Sequence[Missing]) -> bool:
         """Answer all that is missing, and return True."""
         for question, model, request in missing:

@@ -25,7 +25,9 @@ __all__ = [
     "detectable",
     "effective_votes",
     "exact_share",
+    "holm",
     "mean_difference",
+    "p_value",
     "percentile",
     "wilson",
 ]
@@ -91,6 +93,37 @@ def mean_difference(differences: Sequence[float], level: float = _LEVEL) -> Inte
         return Interval(mean, float(low), float(high))
     half = NormalDist().inv_cdf((1 + level) / 2) * stdev(differences) / math.sqrt(n)
     return Interval(mean, mean - half, mean + half)
+
+
+def p_value(differences: Sequence[float]) -> float:
+    """Return how likely a mean difference as far from 0 as this is where none is there, in either direction.
+
+    It is about the largest 1 - level at which the interval of `mean_difference` excludes 0.
+    """
+    n = len(differences)
+    mean = fmean(differences) if n else 0.0
+    if len(set(differences)) <= 1:
+        return max(0.0, 1 - abs(mean)) ** n
+    if EXACT:
+        means = _resampled(tuple(differences))
+        beyond = min(int((means <= 0).sum()), int((means >= 0).sum()))
+        return min(1.0, 2 * (beyond + 1) / (len(means) + 1))
+    error = stdev(differences) / math.sqrt(n)
+    return 2 * NormalDist().cdf(-abs(mean) / error)
+
+
+def holm(p_values: Sequence[float], level: float = _LEVEL) -> list[bool]:
+    """Return which of several differences are there, by their p-values (Holm, 1979).
+
+    However many are judged, the chance that one or more of the answers is wrong is at most 1 - level. As
+    Bonferroni's correction it needs no independence, and it shows no less.
+    """
+    found = [False] * len(p_values)
+    for number, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        if p_values[place] > (1 - level) / (len(p_values) - number):
+            break
+        found[place] = True
+    return found
 
 
 @lru_cache(maxsize=8)

@@ -56,8 +56,8 @@ def _accuracy(findings: Findings) -> Table:
         "Accuracy",
         ("arm", "right %", "95 % interval", "points over the best member", "verdict", "$ per 1,000"),
         tuple(rows),
-        f"{shown}A verdict is by an interval that allows for {max(1, judged)} arms judged at once, so it can "
-        "be 'no evidence' where the 95 % interval excludes 0 by little. An arm that samples of the best "
+        f"{shown}A verdict allows for {max(1, judged)} arms judged at once (Holm, 1979), so it can be "
+        "'no evidence' where the 95 % interval excludes 0 by little. An arm that samples of the best "
         "member beat at equal calls or equal money has no evidence. Failed answers count as wrong.",
     )
 
