@@ -551,14 +551,19 @@ class JournalUnavailable(UltraError, RuntimeError):
 
 
 class JournalDamaged(JournalUnavailable):
-    """What the journal has of the run `run_id` cannot be read, and never will be: it can only be deleted."""
+    """What the journal has of the run (or batch) `run_id` cannot be read, and never will be: delete it.
 
-    def __init__(self, run_id: str, cause: BaseException) -> None:
+    `run` is what can still be read of its record, if anything: a `RunRecord` whose `damage` says the rest.
+    """
+
+    def __init__(self, run_id: str, cause: BaseException, *, what: str = "run") -> None:
+        hint = "; delete the run" if what == "run" else ""
         UltraError.__init__(
-            self, f"what the journal has of run {run_id!r} is damaged: {text_of(cause)}; delete the run"
+            self, f"what the journal has of {what} {run_id!r} is damaged: {text_of(cause)}{hint}"
         )
         self.run_id = run_id
         self.where = run_id
+        self.run: object | None = getattr(cause, "run", None)
         self.__cause__ = cause
 
 

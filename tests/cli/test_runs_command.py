@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from helpers.command_line import run_ultra
+from helpers.damage import FileDamage
 from helpers.run_events import orchestrator_of
 from ultra import ModelError
 from ultra.testing import FakeModel
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -117,3 +115,24 @@ async def test_a_journal_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     done = await run_ultra("runs", "list", env={"XDG_DATA_HOME": str(tmp_path)})
     assert done.returncode == 2
     assert f"{tmp_path}/ultra/runs.db" in done.stderr.decode()
+
+
+async def test_a_damaged_run_is_listed_and_deleted_and_keeps_no_other_from_being_shown(journal: str) -> None:
+    found = await ids(journal)
+    damage = FileDamage(Path(journal.removeprefix("sqlite:///")))
+    await damage.spec(found["Capital of Italy?"], b"Italy", b"Itbly")
+    await damage.events(found["Capital of France?"], b"Lyon", b"Lyom")
+
+    lines = (await ultra("list", "--journal", journal)).splitlines()
+    assert [found["Capital of Italy?"] in line and "JournalDamaged" in line for line in lines] == [
+        True,
+        False,
+    ]
+    told = await ultra("show", "--journal", journal, found["Capital of Italy?"], code=1)
+    assert "is damaged" in told
+    history = await run_ultra("log", "--journal", journal, "--json")
+    assert [row["error"] is None for row in json.loads(history.stdout)] == [False, False]
+
+    for name in (found["Capital of Italy?"][:8], found["Capital of France?"]):
+        assert "deleted" in await ultra("delete", "--journal", journal, name)
+    assert await ultra("list", "--journal", journal) == ""

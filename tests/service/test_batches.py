@@ -6,16 +6,14 @@ import json
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import pytest
 import trio
 
-from helpers.services import Answer, ask, broken_off, get, service_of, until
+from helpers.service_batches import BATCH, body_of, ended, results_of
+from helpers.services import ask, broken_off, get, service_of, until
 from ultra import ModelError
 from ultra.config.keys import KeyConfig, hash_of
 from ultra.config.serving import ServeConfig
-from ultra.service.batches.endpoint import BatchObject
-from ultra.service.batches.lines import ResultLine
 from ultra.stores.journal_memory import MemoryJournal
 from ultra.testing import FakeModel
 
@@ -23,34 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from trio.testing import MockClock
-
-    from ultra.service.core import Service
-
-BATCH = "/v1/runs/batch"
-
-
-def body_of(count: int, model: str = "a") -> bytes:
-    lines = [
-        {"custom_id": f"c{number}", "body": {"prompt": f"Question {number}?", "model": model}}
-        for number in range(count)
-    ]
-    return b"\n".join(json.dumps(line).encode() for line in lines) + b"\n"
-
-
-async def ended(service: Service, batch_id: str, **more: Any) -> BatchObject:
-    """The batch, once it has ended."""
-    while True:
-        batch = msgspec.json.decode(
-            (await get(service, f"{BATCH}/{batch_id}", **more)).body, type=BatchObject
-        )
-        if batch.ended_at is not None:
-            return batch
-        await trio.sleep(0.02)
-
-
-def results_of(answer: Answer) -> list[ResultLine]:
-    assert answer.headers["content-type"].startswith("application/jsonl")
-    return [msgspec.json.decode(line, type=ResultLine) for line in answer.body.splitlines()]
 
 
 async def test_the_runs_of_a_batch_are_carried_out_some_at_a_time(autojump_clock: MockClock) -> None:

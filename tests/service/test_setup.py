@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from helpers.services import ask, chat
-from ultra import BadCall, ConfigError, MissingExtra
+from ultra import BadCall, ConfigError, MissingExtra, MultiLLMOrchestrator
 from ultra.clients import connect
 from ultra.clients.catalog import PROVIDERS
 from ultra.clients.local import client, embedded
@@ -155,3 +155,22 @@ def test_telling_the_depth_changes_neither_what_is_kept_nor_what_is_shown() -> N
 
     assert telling.cache_identity == plain.cache_identity
     assert repr(telling) == repr(plain)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        '[models.bad]\nmodel = "openai:gpt-4o-mini"\napi_key_env = "NO_SUCH_KEY"',
+        '[models.bad]\nmodel = "nosuchprovider:x"',
+        '[ensembles.x]\nstrategy = "vote"\nstages = ["initial"]',
+    ],
+    ids=["key", "provider", "ensemble"],
+)
+@pytest.mark.parametrize("make", [make_service, MultiLLMOrchestrator.from_config])
+def test_a_wrong_model_or_ensemble_makes_no_file(empty: Path, make: Any, wrong: str) -> None:
+    stores = '[journal]\nstore = "sqlite:///runs.db"\n[cache]\nstore = "sqlite:///answers.db"\n'
+    limits = '[serve]\nbudgets = "sqlite:///limits.db"\n' if make is make_service else ""
+    path = written(empty, stores + limits + wrong)
+    with pytest.raises((ConfigError, BadCall)):
+        make(path)
+    assert [found.name for found in empty.iterdir()] == ["ultra.toml"]

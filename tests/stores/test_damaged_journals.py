@@ -64,7 +64,10 @@ async def test_a_damaged_run_ends_once_and_keeps_no_other_from_being_claimed(
     assert (last.seq, last.error) == (1, "JournalDamaged")
     with pytest.raises(JournalDamaged, match=r"run 'first' is damaged: .*; delete the run"):
         await journal.get("first")
-    assert [record.run_id for record in await journal.list_runs()] == ["second"]
+    second, first = await journal.list_runs()
+    assert (second.run_id, second.damage) == ("second", None)
+    assert (first.run_id, first.state, first.code) == ("first", "failed", "JournalDamaged")
+    assert first.damage
     assert await journal.delete("first")
     assert await journal.get("first") is None
 

@@ -12,13 +12,13 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import pytest
 
 from helpers import sqlite_process
 from helpers.cache_keys import key_of
 from helpers.sqlite_process import MAX_BYTES, text
 from ultra.messages.results import Completion
+from ultra.stores.encoding import decode_answer
 from ultra.stores.sqlite import SqliteCache
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def numbers_in(path: Path) -> list[int]:
             assert entries == len(answers)
             assert size == sum(len(answer) + 160 for _, answer in answers) <= MAX_BYTES
             for key, answer in answers:
-                content = msgspec.msgpack.decode(answer, type=Completion).content
+                content = decode_answer(answer).content
                 number = int(content.partition(" ")[0])
                 assert key == key_of(str(number))
                 assert content == text(number)

@@ -25,6 +25,7 @@ __all__ = [
     "described",
     "each_run",
     "find_run",
+    "find_run_id",
     "result_of",
     "store_of",
     "with_journal",
@@ -105,6 +106,7 @@ async def find_run(journal: RunJournal, name: str) -> RunRecord:
     Raises:
         UnknownRun: there is none.
         BadCall: there are several.
+        JournalDamaged: it is damaged.
     """
     from ultra.errors import UnknownRun  # noqa: PLC0415 - not for the help alone
 
@@ -117,11 +119,21 @@ async def find_run(journal: RunJournal, name: str) -> RunRecord:
         raise UnknownRun(name)
     if len(fitting) > 1:
         raise BadCall(f"{len(fitting)} runs have an id that begins with {name!r}; give more of it")
-    return fitting[0]
+    return await journal.get(fitting[0].run_id) or fitting[0]
+
+
+async def find_run_id(journal: RunJournal, name: str) -> str:
+    """Return the id of the run that `find_run` finds, of a damaged one, too."""
+    from ultra.errors import JournalDamaged  # noqa: PLC0415 - not for the help alone
+
+    try:
+        return (await find_run(journal, name)).run_id
+    except JournalDamaged as error:
+        return error.run_id
 
 
 async def result_of(journal: RunJournal, record: RunRecord) -> OrchestrationResult | None:
-    """Return the result of a run; None: it has none, or none yet."""
+    """Return the result of a run; None: it has none, or none yet. Raises `JournalDamaged`."""
     from ultra.messages.events import RunCompleted  # noqa: PLC0415 - not for the help alone
 
     if record.state != "completed":

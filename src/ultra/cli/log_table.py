@@ -7,11 +7,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ultra.cli.journal import each_run, result_of
 from ultra.cli.output import write
 from ultra.cli.printable_text import one_line
 from ultra.cli.report import answer_text, dollars
+from ultra.errors import JournalDamaged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,7 +74,10 @@ async def read_rows(journal: RunJournal, words: Sequence[str], limit: int) -> li
     wanted = [word.casefold() for each in words for word in each.split()]
     rows: list[LogRow] = []
     async for record in each_run(journal):
-        row = row_of(record, await result_of(journal, record))
+        try:
+            row = row_of(record, await result_of(journal, record))
+        except JournalDamaged as error:  # which keeps no other run from being found
+            row = replace(row_of(record, None), error=f"{type(error).__name__}: {error}")
         text = f"{row.question}\n{row.answer or ''}".casefold()
         if all(word in text for word in wanted):
             rows.append(row)

@@ -12,7 +12,7 @@ from ultra.cli.history import Asked
 from ultra.cli.journal import default_journal, each_run, find_run, result_of, with_journal
 from ultra.cli.report import answer_text
 from ultra.config.file import ConfigurationFile
-from ultra.errors import BadCall, UltraError
+from ultra.errors import BadCall, JournalDamaged, UltraError
 from ultra.messages.chat import ChatMessage
 from ultra.strategies.catalog import names_a_class, strategy_names
 
@@ -94,8 +94,11 @@ def find_past(which: str | None, *, answered: bool) -> Past:
         if which is not None:
             return await _past(journal, await find_run(journal, which))
         async for record in each_run(journal, states=("completed",) if answered else ()):
-            if "by" in record.tags:
-                past = await _past(journal, record)
+            if "by" in record.tags:  # one that is damaged has none
+                try:
+                    past = await _past(journal, record)
+                except JournalDamaged:
+                    continue
                 if past.answer is not None or not answered:
                     return past
         return None

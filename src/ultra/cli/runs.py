@@ -14,6 +14,7 @@ from ultra.cli.journal import (
     RunArgument,
     described,
     find_run,
+    find_run_id,
     result_of,
     store_of,
     with_journal,
@@ -147,7 +148,7 @@ def cancel(run: RunArgument, *, journal: JournalOption = None) -> int:
 
 @app.command()
 def delete(run: RunArgument, *, journal: JournalOption = None) -> int:
-    """Delete a run that has ended, with its events and answers."""
+    """Delete a run that has ended, or that is damaged, with its events and answers."""
     run = _whole_id(journal, run)
 
     async def remove(orchestrator: MultiLLMOrchestrator) -> None:
@@ -191,7 +192,7 @@ def replay(
 
 
 def _whole_id(journal: str | None, run: str) -> str:
-    return with_journal(journal, lambda store: find_run(store, run)).run_id
+    return with_journal(journal, lambda store: find_run_id(store, run))
 
 
 def _with_orchestrator(given: str | None, work: Callable[[MultiLLMOrchestrator], Awaitable[None]]) -> int:

@@ -78,19 +78,21 @@ def serve(
     if context.invoked_subcommand is not None:
         return 0
     from ultra.cli.logs import configure_logs  # noqa: PLC0415 - not for the help alone
+    from ultra.config.serving import ServeConfig  # noqa: PLC0415 - as above
+    from ultra.service.access import access_of  # noqa: PLC0415 - as above
     from ultra.service.reloading import Reloader  # noqa: PLC0415 - as above
     from ultra.service.server import check_address, listen  # noqa: PLC0415 - as above
     from ultra.service.setup import make_service  # noqa: PLC0415 - as above
 
     configure_logs(verbose, as_json=log_json)
     source = configuration_of(config)
+    check_address(access_of(ServeConfig() if source is None else source.serve), host)
+    listening = listen(host, port) if fd is None else socket.socket(fileno=fd)
     service = make_service(source, is_one_of_several=workers > 1 or fd is not None)
-    check_address(service.access, host)
     reloader = Reloader(service, lambda: configuration_of(config), host=host, tell=tell)
     if fd is not None:
-        return _serve(service, socket.socket(fileno=fd), reloader, is_worker=True)
+        return _serve(service, listening, reloader, is_worker=True)
     _tell_of_memory(service)
-    listening = listen(host, port)
     if workers > 1:
         from ultra.cli.workers import run_workers  # noqa: PLC0415 - only for several
 

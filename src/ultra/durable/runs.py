@@ -12,6 +12,7 @@ from ultra.durable.execution import Execution, cancelled_event, ending_of
 from ultra.errors import (
     BadCall,
     IdempotencyConflict,
+    JournalDamaged,
     JournalUnavailable,
     OrchestratorClosed,
     UnknownRun,
@@ -288,7 +289,11 @@ class DurableRuns:
         """Remove a run that has ended."""
         if await self.journal.delete(run_id):
             return
-        found = await self.get(run_id)
+        try:
+            found = await self.get(run_id)
+        except JournalDamaged:
+            text = f"run {run_id!r} is damaged, and still held; cancel it first, and delete it in a moment"
+            raise BadCall(text) from None
         raise BadCall(f"run {run_id!r} is {found.state}; cancel it first, and delete it when it has ended")
 
 

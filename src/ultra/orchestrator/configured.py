@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ultra.config.loading import load_configuration
 from ultra.orchestrator.planning import stages_of, strategy_of
@@ -21,7 +21,10 @@ T = TypeVar("T", bound="MultiLLMOrchestrator")
 
 
 def configured(kind: type[T], source: str | Path | Configuration) -> T:
-    """Return an orchestrator of this class; see `MultiLLMOrchestrator.from_config`."""
+    """Return an orchestrator of this class; see `MultiLLMOrchestrator.from_config`.
+
+    What may be wrong in the configuration is looked at before a file of it is made.
+    """
     configuration = load_configuration(source)
     stages, known = configuration.run.stages, stages_of(kind)
     with configuration.explaining("run", "stages"):
@@ -29,6 +32,13 @@ def configured(kind: type[T], source: str | Path | Configuration) -> T:
     with configuration.explaining("run", "strategy"):
         strategy = configuration.run.load_strategy()
         strategy_of(strategy, stages, known)
+    clients, ensembles = dict[str, object](), dict[str, dict[str, Any]]()
+    for name, model in configuration.models.items():
+        with configuration.explaining("models", name):
+            clients[name] = model.connect()
+    for name, ensemble in configuration.ensembles.items():
+        with configuration.explaining("ensembles", name):
+            ensembles[name] = ensemble.arguments(known)
     with configuration.explaining("shared", "store"):
         shared = configuration.shared.open()
     with configuration.explaining("cache", "store"):
@@ -38,13 +48,12 @@ def configured(kind: type[T], source: str | Path | Configuration) -> T:
             shared=shared,
             single_flight=configuration.shared.single_flight,
         )
-    with configuration.explaining("journal", "store"):
-        keep_runs(orchestrator, configuration.journal.open())
     for name, model in configuration.models.items():
         with configuration.explaining("models", name):
-            orchestrator.register_model(name, model.connect(), model.weight, **model.policies())
+            orchestrator.register_model(name, clients[name], model.weight, **model.policies())
     for name, ensemble in configuration.ensembles.items():
         with configuration.explaining("ensembles", name):
-            given = ensemble.arguments(known)
-            orchestrator.add_ensemble(name, description=ensemble.description, **given)
+            orchestrator.add_ensemble(name, description=ensemble.description, **ensembles[name])
+    with configuration.explaining("journal", "store"):
+        keep_runs(orchestrator, configuration.journal.open())
     return orchestrator

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ultra.config.keys import KeyConfig
+    from ultra.config.serving import ServeConfig
     from ultra.service.http import Request
 
-__all__ = ["Authenticator", "Caller", "KeysOnly", "LocalOnly", "is_loopback"]
+__all__ = ["Authenticator", "Caller", "KeysOnly", "LocalOnly", "access_of", "is_loopback"]
 
 _LOCAL_NAMES: Final = ("localhost", "localhost.localdomain", "ip6-localhost")
 
@@ -123,3 +124,8 @@ def _host_of(url: str) -> str:
         return urlsplit(url).hostname or "?"
     except ValueError:
         return "?"
+
+
+def access_of(settings: ServeConfig) -> Authenticator:
+    """Return who may ask by these settings: who has one of the keys, or, without keys, this machine."""
+    return KeysOnly(settings.keys) if settings.keys else LocalOnly(settings.cors_origins)

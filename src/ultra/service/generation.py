@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from ultra.service.access import KeysOnly, LocalOnly
+from ultra.service.access import access_of
 from ultra.service.targets import Targets
 
 if TYPE_CHECKING:
@@ -74,6 +74,4 @@ class Generation:
         self.quorum: Quorum = quorum
         self.timeout = settings.timeout if timeout is None else timeout
         self.configuration = configuration
-        self.access: Authenticator = access or (
-            KeysOnly(settings.keys) if settings.keys else LocalOnly(settings.cors_origins)
-        )
+        self.access: Authenticator = access or access_of(settings)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from ultra.errors import BadCall, UnknownRun
+from ultra.errors import BadCall, JournalDamaged, UnknownRun
 from ultra.messages.events import RunCompleted, RunFailed
 from ultra.service.kept_run import persisting
 from ultra.service.problems import Problem, unknown_run
+from ultra.stores.journal_contract import RunRecord
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from ultra.messages.events import Event
     from ultra.service.access import Caller
     from ultra.service.core import Service
-    from ultra.stores.journal_contract import RunRecord
 
 __all__ = [
     "cancelled_run",
@@ -26,6 +26,7 @@ __all__ = [
     "delete_run",
     "events_of",
     "find_run",
+    "find_run_or_damage",
     "last_event",
     "may_see",
     "may_see_owner",
@@ -68,15 +69,31 @@ async def find_run(service: Service, caller: Caller, run_id: str, what: str = "r
 
     Raises:
         Problem: there is none, or it is somebody else's; `what` it should have been.
+        JournalDamaged: it is the caller's, and cannot be read; it can be deleted.
         JournalUnavailable: the journal cannot be read.
     """
     orchestrator = service.orchestrator
     if orchestrator.has_journal:
-        with suppress(UnknownRun):
+        try:
             found = await orchestrator.get_run(run_id)
             if may_see(service, caller, found):
                 return found
+        except UnknownRun:
+            pass
+        except JournalDamaged as error:
+            if isinstance(error.run, RunRecord) and may_see(service, caller, error.run):
+                raise
     raise unknown_run(run_id, what)
+
+
+async def find_run_or_damage(
+    service: Service, caller: Caller, run_id: str, what: str = "run"
+) -> RunRecord | str:
+    """Return what `delete_run` takes of a run of the caller. Raises what else `find_run` does."""
+    try:
+        return await find_run(service, caller, run_id, what)
+    except JournalDamaged as error:
+        return error.run_id
 
 
 async def last_event(service: Service, run: RunRecord) -> RunCompleted | RunFailed | None:
@@ -136,18 +153,24 @@ async def cancelled_run(service: Service, run: RunRecord) -> RunRecord:
     return found
 
 
-async def delete_run(service: Service, run: RunRecord) -> None:
-    """Delete a run; one that goes on is cancelled first.
+async def delete_run(service: Service, run: RunRecord | str) -> None:
+    """Delete a run; one that goes on is cancelled first. Of one that is damaged, its id is given.
 
     Raises:
         Problem: it has not ended yet, so it is still there.
         UnknownRun: it was deleted meanwhile.
         JournalUnavailable: the journal cannot be used.
     """
-    if not run.has_ended:
-        run = await cancelled_run(service, run)
+    orchestrator = service.orchestrator
     try:
-        await service.orchestrator.delete_run(run.run_id)
+        if isinstance(run, str):
+            with suppress(JournalDamaged):
+                await orchestrator.cancel_run(run)
+            await orchestrator.delete_run(run)
+            return
+        if not run.has_ended:
+            run = await cancelled_run(service, run)
+        await orchestrator.delete_run(run.run_id)
     except UnknownRun:
         raise
     except BadCall:

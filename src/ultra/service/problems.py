@@ -136,8 +136,7 @@ def problem_of(  # noqa: C901, PLR0911, PLR0912 - one for each class of error
         case SubmittedRunFailed():
             return failed_run(error.code, error.message, failures, paid=paid, single=single)
         case JournalDamaged():
-            text = "what the journal has of this run cannot be read"
-            return Problem(500, "server_error", "journal_damaged", text, paid=paid)
+            return _damaged(paid=paid)
         case JournalUnavailable():
             text = "the journal of runs cannot be used now; ask again in a moment"
             return Problem(503, "overloaded_error", "journal_unavailable", text, retry_after=5.0)
@@ -186,6 +185,8 @@ def failed_run(  # noqa: PLR0911 - one for each class of error
         case "StrategyGone":
             text = "the strategy of this run is no longer there, so it was not taken up again"
             return Problem(500, "server_error", "strategy_gone", text, paid=paid, details=details)
+        case "JournalDamaged":
+            return _damaged(paid=paid)
         case "DeadlineExceeded":
             return _problem(_BY_KIND["timeout"], "the run did not end in time", paid=paid, details=details)
         case "QuorumNotReached":
@@ -197,6 +198,11 @@ def failed_run(  # noqa: PLR0911 - one for each class of error
         case _:
             text = "the service failed; its log has the error"
             return Problem(500, "server_error", "internal_error", text, paid=paid, details=details)
+
+
+def _damaged(*, paid: bool) -> Problem:
+    text = "what the journal has of this cannot be read; a run can be deleted"
+    return Problem(500, "server_error", "journal_damaged", text, paid=paid)
 
 
 def no_answer(*, paid: bool) -> Problem:

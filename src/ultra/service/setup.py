@@ -93,16 +93,20 @@ def make_service(
     if source is None:
         return _without_configuration(access, in_memory)
     configuration = load_configuration(source)
+    run, orchestrator = (
+        configuration.run,
+        _orchestrator_of(configuration, None),
+    )  # a wrong model makes no file
+    with configuration.explaining("serve", "budgets"):
+        limits = open_limits(configuration.serve.budgets)
     with configuration.explaining("journal", "store"):
         opened = configuration.journal.open()
     journal = in_memory if configuration.journal.store is None else opened
     if is_one_of_several and configuration.journal.store == "memory":
         journal = None
-    run = configuration.run
-    with configuration.explaining("serve", "budgets"):
-        limits = open_limits(configuration.serve.budgets)
+    keep_runs(orchestrator, journal)
     return Service(
-        _orchestrator_of(configuration, journal),
+        orchestrator,
         configuration.serve,
         strategy=run.load_strategy(),
         quorum=run.quorum,

@@ -43,7 +43,10 @@ class Batch(Struct, frozen=True, kw_only=True):
 
 
 class BatchStore(Protocol):
-    """The batches of a journal; all methods raise `JournalUnavailable`."""
+    """The batches of a journal; all methods raise `JournalUnavailable`.
+
+    Those of one batch raise `Damaged` where what is kept of it cannot be read.
+    """
 
     async def add(self, batch: Batch, lines: bytes) -> Batch:
         """Accept a batch, and return it; one of the same id that is there already is returned as it is."""
@@ -58,7 +61,10 @@ class BatchStore(Protocol):
         ...
 
     async def hold(self, holder: str, seconds: float) -> Sequence[Batch]:
-        """Give `holder` the batches that have not ended and nobody else holds, for so many seconds."""
+        """Give `holder` the batches that have not ended and nobody else holds, for so many seconds.
+
+        One that is damaged ends, and is left out.
+        """
         ...
 
     async def update(self, batch_id: str, changes: Mapping[str, Any]) -> Batch | None:

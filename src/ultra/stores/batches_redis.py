@@ -1,6 +1,7 @@
 """The batches of the journal in Redis.
 
-The keys, behind the prefix of the journal: ``batch:ID``, a hash of its fields in JSON, and who has it;
+The keys, behind the prefix of the journal: ``batch:ID``, a hash of its fields in JSON, who has it, and in
+the field ``sum`` the checksum of what never changes, which what an earlier version wrote has not;
 ``lines:ID``; ``batches``, a sorted set of those that have not ended, by the time until which they are held;
 ``batches-ended``, one of the others, by the time of their end.
 """
@@ -13,6 +14,8 @@ import msgspec
 from msgspec import structs
 
 from ultra.stores.batch_contract import BATCH_KEPT, Batch
+from ultra.stores.checksums import checksum
+from ultra.stores.journal_damage import log_damage
 from ultra.stores.journal_encoding import Damaged
 from ultra.stores.journal_redis_scripts import journal_script
 
@@ -24,10 +27,11 @@ __all__ = ["RedisBatches"]
 _FIELDS: Final = Batch.__struct_fields__
 
 _BATCH: Final = f"""
-local FIELDS = {{{", ".join(f"'{name}'" for name in _FIELDS)}}}
+local FIELDS = {{{", ".join(f"'{name}'" for name in (*_FIELDS, "sum"))}}}
 local function batch(id)
-  local found = redis.call('HMGET', p .. 'batch:' .. id, unpack(FIELDS))
-  return found[1] and found
+  local found = fields(p .. 'batch:' .. id, unpack(FIELDS))
+  if found[1] or redis.call('EXISTS', p .. 'batch:' .. id) == 1 then return found end
+  return false
 end
 """
 
@@ -46,8 +50,17 @@ return batch(id)
 _GET: Final = journal_script(f"{_BATCH} return batch(ARGV[2])")
 """Return the fields of a batch."""
 
-_LINES: Final = journal_script("return redis.call('GET', p .. 'lines:' .. ARGV[2])")
-"""Return what the runs of a batch are to do."""
+_LINES: Final = journal_script(f"""{_BATCH}
+local lines = redis.pcall('GET', p .. 'lines:' .. ARGV[2])
+return {{batch(ARGV[2]), type(lines) == 'string' and lines}}
+""")
+"""Return a batch, and what its runs are to do."""
+
+_END_DAMAGED: Final = journal_script("""
+redis.call('ZREM', p .. 'batches', ARGV[2])
+redis.call('ZADD', p .. 'batches-ended', text(now), ARGV[2])
+""")
+"""Let nobody hold a batch that cannot be read; it is kept as long as any that has ended."""
 
 _HOLD: Final = journal_script(f"""{_BATCH}
 local holder, seconds, kept, held = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), {{}}
@@ -61,10 +74,10 @@ for _, id in ipairs(redis.call('ZRANGE', p .. 'batches', 0, -1)) do
   local is_free = tonumber(redis.call('ZSCORE', p .. 'batches', id)) <= now
   if redis.call('EXISTS', key) == 0 then
     redis.call('ZREM', p .. 'batches', id)
-  elseif is_free or redis.call('HGET', key, 'holder') == holder then
-    redis.call('HSET', key, 'holder', holder)
+  elseif is_free or fields(key, 'holder')[1] == holder then
+    redis.pcall('HSET', key, 'holder', holder)
     redis.call('ZADD', p .. 'batches', text(now + seconds), id)
-    table.insert(held, batch(id))
+    table.insert(held, {{id, batch(id)}})
   end
 end
 return held
@@ -92,7 +105,8 @@ class RedisBatches:
 
     async def add(self, batch: Batch, lines: bytes) -> Batch:
         """Accept a batch."""
-        return _batch(await self._run(_ADD, batch.id, lines, *_parts(structs.asdict(batch))))
+        fields = {**structs.asdict(batch), "sum": _sum_of(batch, lines)}
+        return _batch(await self._run(_ADD, batch.id, lines, *_parts(fields)))
 
     async def get(self, batch_id: str) -> Batch | None:
         """Return a batch."""
@@ -101,11 +115,26 @@ class RedisBatches:
 
     async def lines(self, batch_id: str) -> bytes:
         """Return what its runs are to do."""
-        return bytes(await self._run(_LINES, batch_id) or b"")
+        found, lines = await self._run(_LINES, batch_id)
+        if found is None:
+            return b""
+        if lines is None:
+            raise Damaged("the lines of the batch are not there")
+        known = _fields(found).get("sum")
+        if known is not None and known != _sum_of(_batch(found), lines):
+            raise Damaged("the batch is not what was written: its checksum is another one")
+        return bytes(lines)
 
     async def hold(self, holder: str, seconds: float) -> list[Batch]:
         """Give `holder` the batches that nobody else holds."""
-        return [_batch(found) for found in await self._run(_HOLD, holder, seconds, BATCH_KEPT)]
+        held = []
+        for name, found in await self._run(_HOLD, holder, seconds, BATCH_KEPT):
+            try:
+                held.append(_batch(found))
+            except Damaged as error:
+                log_damage("batch", name.decode(errors="replace"), error)
+                await self._run(_END_DAMAGED, name)
+        return held
 
     async def update(self, batch_id: str, changes: Mapping[str, Any]) -> Batch | None:
         """Change fields of a batch."""
@@ -118,10 +147,19 @@ def _parts(fields: Mapping[str, Any]) -> list[str | bytes]:
     return [part for name, value in fields.items() for part in (name, msgspec.json.encode(value))]
 
 
+def _sum_of(batch: Batch, lines: bytes) -> int:
+    """Return the checksum of what never changes."""
+    fixed = msgspec.json.encode([batch.id, batch.owner, batch.total, batch.concurrency])
+    return checksum(fixed, lines)
+
+
+def _fields(found: Sequence[Any]) -> dict[str, Any]:
+    given = zip((*_FIELDS, "sum"), found, strict=True)
+    return {name: msgspec.json.decode(value) for name, value in given if value is not None}
+
+
 def _batch(found: Sequence[Any]) -> Batch:
-    given = zip(_FIELDS, found, strict=True)
     try:
-        fields = {name: msgspec.json.decode(value) for name, value in given if value is not None}
-        return msgspec.convert(fields, Batch)
+        return msgspec.convert(_fields(found), Batch)
     except (ValueError, TypeError) as error:
         raise Damaged(f"a field of the batch is not what it was: {error}") from error

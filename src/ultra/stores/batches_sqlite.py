@@ -8,15 +8,25 @@ import msgspec
 from msgspec.structs import replace
 
 from ultra.stores.batch_contract import BATCH_KEPT, Batch
+from ultra.stores.checksums import checksum
+from ultra.stores.journal_damage import check_sum, log_damage
+from ultra.stores.journal_encoding import Damaged
+from ultra.stores.sqlite_connection import lacks_column
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Mapping
 
-__all__ = ["SqliteBatches"]
+__all__ = ["SqliteBatches", "lacking_in_batches"]
 
 _encode: Final = msgspec.msgpack.Encoder().encode
-_decode: Final = msgspec.msgpack.Decoder(Batch).decode
+_decoder: Final = msgspec.msgpack.Decoder(Batch)
+
+# An earlier version changes a batch and leaves the checksum as it is.
+_CHANGED_ELSEWHERE: Final = (
+    "CREATE TRIGGER IF NOT EXISTS batches_changed AFTER UPDATE OF batch ON batches WHEN new.sum IS old.sum"
+    " BEGIN UPDATE batches SET sum = NULL WHERE id = new.id; END"
+)
 
 
 class _Does(Protocol):
@@ -63,11 +73,30 @@ class SqliteBatches:
         return changed
 
 
+def lacking_in_batches(connection: sqlite3.Connection) -> list[str]:
+    """Return what makes the table of an earlier version as this one's; see `FileFormat`."""
+    if not lacks_column(connection, "batches", "sum"):
+        return []
+    added = [f"ALTER TABLE batches ADD COLUMN {name} INTEGER" for name in ("sum", "lines_sum")]
+    return [*added, _CHANGED_ELSEWHERE]
+
+
 def _create(connection: sqlite3.Connection) -> None:
     connection.execute(
         "CREATE TABLE IF NOT EXISTS batches (id TEXT PRIMARY KEY, batch BLOB NOT NULL, lines BLOB NOT NULL,"
-        " ended REAL, holder TEXT, held_until REAL NOT NULL DEFAULT 0)"
+        " ended REAL, holder TEXT, held_until REAL NOT NULL DEFAULT 0, sum INTEGER, lines_sum INTEGER)"
     )
+    connection.execute(_CHANGED_ELSEWHERE)
+
+
+def _decode(encoded: bytes, known: object) -> Batch:
+    """Return the batch with this checksum. Raises `Damaged`."""
+    try:
+        found = _decoder.decode(encoded)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:  # it may not even be bytes
+        raise Damaged(str(error)) from error
+    check_sum("the batch", known, encoded)
+    return found
 
 
 def _is_there(connection: sqlite3.Connection) -> bool:
@@ -80,23 +109,30 @@ def _add(connection: sqlite3.Connection, batch: Batch, lines: bytes) -> Batch:
     found = _get(connection, batch.id)
     if found is not None:
         return found
-    row = (batch.id, _encode(batch), lines)
-    connection.execute("INSERT INTO batches (id, batch, lines) VALUES (?, ?, ?)", row)
+    encoded = _encode(batch)
+    row = (batch.id, encoded, lines, checksum(encoded), checksum(lines))
+    connection.execute("INSERT INTO batches (id, batch, lines, sum, lines_sum) VALUES (?, ?, ?, ?, ?)", row)
     return batch
 
 
 def _get(connection: sqlite3.Connection, batch_id: str) -> Batch | None:
     if not _is_there(connection):
         return None
-    row = connection.execute("SELECT batch FROM batches WHERE id = ?", (batch_id,)).fetchone()
-    return None if row is None else _decode(row[0])
+    row = connection.execute("SELECT batch, sum FROM batches WHERE id = ?", (batch_id,)).fetchone()
+    return None if row is None else _decode(*row)
 
 
 def _lines(connection: sqlite3.Connection, batch_id: str) -> bytes:
     if not _is_there(connection):
         return b""
-    row = connection.execute("SELECT lines FROM batches WHERE id = ?", (batch_id,)).fetchone()
-    return b"" if row is None else bytes(row[0])
+    row = connection.execute("SELECT lines, lines_sum FROM batches WHERE id = ?", (batch_id,)).fetchone()
+    if row is None:
+        return b""
+    lines, known = row
+    if not isinstance(lines, bytes):
+        raise Damaged(f"the lines of the batch are of type {type(lines).__name__}")
+    check_sum("what the batch is to do", known, lines)
+    return lines
 
 
 def _has_work(connection: sqlite3.Connection, now: float) -> bool:
@@ -111,10 +147,17 @@ def _hold(connection: sqlite3.Connection, holder: str, now: float, seconds: floa
     connection.execute("DELETE FROM batches WHERE ended < ?", (now - BATCH_KEPT,))
     rows = connection.execute(
         "UPDATE batches SET holder = ?, held_until = ? WHERE ended IS NULL"
-        " AND (holder IS NULL OR holder = ? OR held_until <= ?) RETURNING batch",
+        " AND (holder IS NULL OR holder = ? OR held_until <= ?) RETURNING id, batch, sum",
         (holder, now + seconds, holder, now),
     )
-    return [_decode(batch) for (batch,) in rows.fetchall()]
+    held = []
+    for name, batch, known in rows.fetchall():
+        try:
+            held.append(_decode(batch, known))
+        except Damaged as error:
+            log_damage("batch", str(name), error)
+            connection.execute("UPDATE batches SET ended = ?, holder = NULL WHERE id = ?", (now, name))
+    return held
 
 
 def _update(connection: sqlite3.Connection, batch_id: str, changes: Mapping[str, Any]) -> Batch | None:
@@ -122,6 +165,7 @@ def _update(connection: sqlite3.Connection, batch_id: str, changes: Mapping[str,
     if found is None:
         return None
     changed = replace(found, **changes)
-    row = (_encode(changed), changed.ended, batch_id)
-    connection.execute("UPDATE batches SET batch = ?, ended = ? WHERE id = ?", row)
+    encoded = _encode(changed)
+    row = (encoded, checksum(encoded), changed.ended, batch_id)
+    connection.execute("UPDATE batches SET batch = ?, sum = ?, ended = ? WHERE id = ?", row)
     return changed

@@ -8,6 +8,7 @@ import msgspec
 
 from ultra._support.memory import ensure_memory
 from ultra.messages.results import Completion
+from ultra.stores.checksums import sealed, unsealed
 from ultra.stores.contracts import is_whole
 
 __all__ = ["BadAnswer", "decode_answer", "encode_answer"]
@@ -21,13 +22,13 @@ class BadAnswer(Exception):
 
 
 def encode_answer(answer: Completion) -> bytes:
-    """Return `answer` as bytes; fields that have their default are written, too.
+    """Return `answer` as bytes; fields that have their default are written, too. Its checksum is in front.
 
     Raises:
         BadAnswer: a field has a value that has no encoding.
     """
     try:
-        return _encoder.encode(answer)
+        return sealed(_encoder.encode(answer))
     except Exception as error:
         raise BadAnswer(f"the answer cannot be encoded: {error}") from error
 
@@ -43,9 +44,12 @@ def decode_answer(encoded: object) -> Completion:
     try:
         # Beside msgspec's own errors, there are those of bad UTF-8, of other types, and of deep nesting.
         ensure_memory(len(encoded))  # type: ignore[arg-type]
-        answer = _decoder.decode(encoded)  # type: ignore[arg-type]
+        intact = unsealed(encoded)  # type: ignore[arg-type]
+        answer = None if intact is None else _decoder.decode(intact)
     except Exception as error:
         raise BadAnswer(f"what is kept is no answer: {error}") from error
+    if answer is None:
+        raise BadAnswer("what is kept is not what was written: its checksum is another one")
     if not is_whole(answer):
         raise BadAnswer("what is kept is no whole answer")
     return answer

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ENDED",
+    "PAGE_BYTES",
     "AnswerKey",
     "Claim",
     "EndedRuns",
@@ -43,6 +44,9 @@ RunState = Literal["queued", "running", "completed", "failed", "cancelled"]
 
 ENDED: Final = frozenset({"completed", "failed", "cancelled"})
 """The states that are final."""
+
+PAGE_BYTES: Final = 256 * 1024
+"""Bytes of encoded events behind which one reading ends, however many events were asked for."""
 
 AnswerKey: TypeAlias = bytes
 """The digest of what a run asked a model: 32 bytes that tell nothing about the prompt."""
@@ -88,6 +92,7 @@ class RunRecord(Struct, frozen=True, kw_only=True):
         bytes: which it takes up.
         executions: how often it was taken up: 1 for a run that no crash has interrupted.
         cancelling: whether its cancellation was asked for.
+        damage: what of it cannot be read any more, in a list; all else that cannot is then left empty.
     """
 
     run_id: str
@@ -104,6 +109,7 @@ class RunRecord(Struct, frozen=True, kw_only=True):
     bytes: int = 0
     executions: int = 0
     cancelling: bool = False
+    damage: str | None = None
 
     @property
     def has_ended(self) -> bool:
@@ -170,7 +176,7 @@ class RunJournal(Protocol):
         before: str | None = None,
         limit: int = 100,
     ) -> list[RunRecord]:
-        """Return runs, the last accepted first.
+        """Return runs, the last accepted first; one that is damaged with its `damage`.
 
         Args:
             owner: only of this owner; None: of all.
@@ -217,7 +223,10 @@ class RunJournal(Protocol):
         ...
 
     async def read(self, run_id: str, after: int = -1, limit: int = 256) -> list[Event]:
-        """Return the events whose `seq` is above `after`, at most `limit`, in their order."""
+        """Return the events whose `seq` is above `after`, in their order: a page, and at most `limit`.
+
+        It ends behind the event with which it reaches `PAGE_BYTES`; it is empty only where there are no more.
+        """
         ...
 
     async def changed(self, run_id: str, after: int) -> None:
@@ -237,7 +246,10 @@ class RunJournal(Protocol):
         ...
 
     async def delete(self, run_id: str) -> bool:
-        """Remove a run that has ended, with all that belongs to it; return whether there was one."""
+        """Remove a run that has ended, with all that belongs to it; return whether there was one.
+
+        A run that is damaged need not have ended, if nobody holds it.
+        """
         ...
 
     async def prune(self) -> int:

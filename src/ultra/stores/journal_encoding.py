@@ -14,6 +14,8 @@ from ultra.messages.runs import RunSpec
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from ultra.stores.journal_contract import RunRecord
+
 __all__ = [
     "Damaged",
     "decode_answer",
@@ -40,7 +42,15 @@ _IN_JSON: Final = b"\xc1"
 
 
 class Damaged(ValueError):
-    """What was kept cannot be decoded."""
+    """What was kept cannot be decoded, or is not what was written.
+
+    Attributes:
+        run: of a damaged record, what can still be read of it.
+    """
+
+    def __init__(self, text: str, run: RunRecord | None = None) -> None:
+        super().__init__(text)
+        self.run = run
 
 
 def encode_event(event: Event) -> bytes:

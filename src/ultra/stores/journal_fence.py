@@ -146,16 +146,16 @@ class FencedJournal:
         return None if found is None else _FencedBatches(self, found)
 
     @contextmanager
-    def fence(self, run_id: str | None = None) -> Iterator[None]:
-        """Turn what goes wrong in the block into the two classes; `run_id`: the run that it is about."""
+    def fence(self, name: str | None = None, what: str = "run") -> Iterator[None]:
+        """Turn what goes wrong in the block into the two classes; `name`: of the run that it is about."""
         try:
             yield
         except (LeaseLost, JournalUnavailable, BadCall):
             raise
         except Damaged as error:
-            if run_id is None:
+            if name is None:
                 raise JournalUnavailable(self._name, error) from error
-            raise JournalDamaged(run_id, error) from error
+            raise JournalDamaged(name, error, what=what) from error
         except Exception as error:
             raise JournalUnavailable(self._name, error) from error
 
@@ -188,15 +188,15 @@ class _FencedBatches:
         self._inner = inner
 
     async def add(self, batch: Batch, lines: bytes) -> Batch:
-        with self._journal.fence():
+        with self._journal.fence(batch.id, "batch"):
             return _checked(await self._inner.add(batch, lines), Batch)
 
     async def get(self, batch_id: str) -> Batch | None:
-        with self._journal.fence():
+        with self._journal.fence(batch_id, "batch"):
             return _checked(await self._inner.get(batch_id), Batch, type(None))
 
     async def lines(self, batch_id: str) -> bytes:
-        with self._journal.fence():
+        with self._journal.fence(batch_id, "batch"):
             return _checked(await self._inner.lines(batch_id), bytes)
 
     async def hold(self, holder: str, seconds: float) -> Sequence[Batch]:
@@ -204,7 +204,7 @@ class _FencedBatches:
             return _all_checked(list(await self._inner.hold(holder, seconds)), Batch)
 
     async def update(self, batch_id: str, changes: Mapping[str, Any]) -> Batch | None:
-        with self._journal.fence():
+        with self._journal.fence(batch_id, "batch"):
             return _checked(await self._inner.update(batch_id, changes), Batch, type(None))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import msgspec
 import trio
@@ -15,13 +15,32 @@ from ultra._support.log import get_logger
 from ultra.errors import JournalUnavailable
 from ultra.stores import journal_redis_scripts as scripts
 from ultra.stores.batches_redis import RedisBatches
+from ultra.stores.checksums import checksum
 from ultra.stores.delivery_contract import DELIVERY_ORPHANED, Delivery
 from ultra.stores.journal_changes import Changes
-from ultra.stores.journal_contract import Claim, Ending, Lease, LeaseLost, Renewal, Retention, RunRecord
-from ultra.stores.journal_damage import damaged_end, sound_answers, sound_record
+from ultra.stores.journal_contract import (
+    PAGE_BYTES,
+    Claim,
+    Ending,
+    Lease,
+    LeaseLost,
+    Renewal,
+    Retention,
+    RunRecord,
+    RunState,
+)
+from ultra.stores.journal_damage import (
+    check_sum,
+    damaged_end,
+    intact_delivery,
+    intact_event,
+    listed,
+    log_damage,
+    rest_of,
+    sound_answers,
+)
 from ultra.stores.journal_encoding import (
     Damaged,
-    decode_event,
     decode_spec,
     decode_tags,
     encode_answer,
@@ -41,7 +60,7 @@ if TYPE_CHECKING:
     from ultra.messages.events import Event
     from ultra.messages.results import ModelResponse
     from ultra.stores.contracts import TaskStatus
-    from ultra.stores.journal_contract import AnswerKey, RunState
+    from ultra.stores.journal_contract import AnswerKey
     from ultra.stores.redis_connection import Script
 
     T = TypeVar("T")
@@ -111,16 +130,18 @@ class RedisJournal:
     async def add(self, run: RunRecord, holder: str | None = None) -> Claim | RunRecord:
         """Accept a run; see `RunJournal.add`."""
         digest = b"" if run.idempotency_key is None else _digest(run.owner, run.idempotency_key)
+        spec, tags = encode_spec(run.spec), encode_tags(run.tags)
         accepted, found = await self._run(
             scripts.ADD,
             run.run_id,
             self._lease_seconds,
             _optional(holder),
             _optional(run.owner),
-            encode_spec(run.spec),
-            encode_tags(run.tags),
+            spec,
+            tags,
             digest,
             run.idempotency_key or "",
+            checksum(spec, tags),
         )
         record = _record(found)
         return record if holder is None or not accepted else _claim(record, holder)
@@ -145,8 +166,7 @@ class RedisJournal:
             found, after = await self._run(
                 scripts.LIST, _optional(owner), start, top, limit - len(records), *states
             )
-            sound = (sound_record(_text(each[0]), _record, each) for each in found)
-            records += [record for record in sound if record is not None]
+            records += [listed(_record, each) for each in found]
             if not after:
                 break
             start, top = _optional(None), after
@@ -159,7 +179,7 @@ class RedisJournal:
             try:
                 claims.append(_claim(_record(found), holder))
             except Damaged as error:
-                await self._end_damaged(found, holder, error)
+                await self._end_damaged(_text(found[0]), error)
         return claims
 
     async def renew(self, leases: Sequence[Lease]) -> Renewal:
@@ -173,7 +193,7 @@ class RedisJournal:
 
     async def append(self, lease: Lease, events: Sequence[Event], ending: Ending | None = None) -> None:
         """Write the next events of a run; see `RunJournal.append`."""
-        encoded = [part for event in events for part in (event.seq, encode_event(event))]
+        encoded = _encoded(events)
         if not await self._run(scripts.APPEND, *_parts([lease]), *_end(ending), *encoded):
             raise LeaseLost
         if events:
@@ -181,7 +201,8 @@ class RedisJournal:
 
     async def keep_answer(self, lease: Lease, key: AnswerKey, answer: ModelResponse) -> None:
         """Keep a paid answer; see `RunJournal.keep_answer`."""
-        if not await self._run(scripts.ANSWER, *_parts([lease]), key, encode_answer(answer)):
+        encoded = encode_answer(answer)
+        if not await self._run(scripts.ANSWER, *_parts([lease]), key, encoded, checksum(key, encoded)):
             raise LeaseLost
 
     async def record(
@@ -193,35 +214,34 @@ class RedisJournal:
     ) -> None:
         """Write a run that has ended, whole or not at all; see `EndedRuns.record`."""
         digest = b"" if run.idempotency_key is None else _digest(run.owner, run.idempotency_key)
-        paid = [part for key, answer in answers.items() for part in (key, encode_answer(answer))]
+        spec, tags = encode_spec(run.spec), encode_tags(run.tags)
+        encoded = [(key, encode_answer(answer)) for key, answer in answers.items()]
+        paid = [part for key, answer in encoded for part in (key, answer, checksum(key, answer))]
         await self._run(
             scripts.RECORD,
             run.run_id,
             repr(run.created),
             _optional(run.owner),
-            encode_spec(run.spec),
-            encode_tags(run.tags),
+            spec,
+            tags,
             digest,
             run.idempotency_key or "",
+            checksum(spec, tags),
             *_end(ending),
             len(answers),
             *paid,
-            *(part for event in events for part in (event.seq, encode_event(event))),
+            *_encoded(events),
         )
 
     async def answers(self, run_id: str) -> dict[AnswerKey, ModelResponse]:
         """Return the answers that were kept for the run."""
-        found = await self._use(lambda client: client.hgetall(self._key("answers", run_id)))
-        return sound_answers(run_id, found.items())
+        found = await self._run(scripts.ANSWERS, run_id)
+        return sound_answers(run_id, ((key, answer, _sum(known)) for key, answer, known in found))
 
     async def read(self, run_id: str, after: int = -1, limit: int = 256) -> list[Event]:
         """Return the events behind `after`; see `RunJournal.read`."""
-        found = await self._use(
-            lambda client: client.xrange(
-                self._key("events", run_id), start=f"{max(-1, after) + 2}-0", end="+", count=limit
-            )
-        )
-        return [decode_event(_event_of(entry.field_values)) for entry in found]
+        found = await self._run(scripts.READ, run_id, f"{max(-1, after) + 2}-0", limit, PAGE_BYTES)
+        return [intact_event(event, _sum(known)) for event, known in found]
 
     async def changed(self, run_id: str, after: int) -> None:
         """Wait until there may be more to read; see `RunJournal.changed`."""
@@ -234,19 +254,27 @@ class RedisJournal:
         """Ask for the end of a run; see `RunJournal.cancel`."""
         found: Any = 0
         while found == 0:  # else another event was written meanwhile
-            record = await self.get(run_id)
+            try:
+                record = await self.get(run_id)
+            except Damaged as error:
+                await self._end_damaged(run_id, error)
+                raise
             if record is None or record.has_ended:
                 return record
-            before = await self.read(run_id, record.events - 2, 1)
-            time = before[-1].time if before else 0.0
+            time = await self._time_of(run_id, record.events - 1)
             last = replace(event, run_id=run_id, seq=record.events, time=time)
-            found = await self._run(scripts.CANCEL, run_id, *_end(ending), last.seq, encode_event(last))
+            found = await self._run(scripts.CANCEL, run_id, *_end(ending), *_encoded([last]))
         self._changes.wake(run_id)
         return None if found is None else _record(found)
 
     async def delete(self, run_id: str) -> bool:
         """Remove a run that has ended; see `RunJournal.delete`."""
-        deleted = bool(await self._run(scripts.DELETE, run_id))
+        try:
+            await self.get(run_id)
+            is_damaged = 0
+        except Damaged:
+            is_damaged = 1
+        deleted = bool(await self._run(scripts.DELETE, run_id, is_damaged))
         self._changes.wake(run_id)
         return deleted
 
@@ -259,15 +287,21 @@ class RedisJournal:
 
     async def add_delivery(self, delivery: Delivery) -> None:
         """Keep a notice; see `DeliveryJournal`."""
-        await self._run(ADD_DELIVERY, delivery.id, delivery.run_id, delivery.url, delivery.attempts)
+        parts = (delivery.id, delivery.run_id, delivery.url)
+        known = checksum(*(part.encode() for part in parts))
+        await self._run(ADD_DELIVERY, *parts, delivery.attempts, known)
 
     async def take_deliveries(self, limit: int, hold: float) -> list[Delivery]:
         """Return notices that are due; see `DeliveryJournal`."""
         found = await self._run(TAKE_DELIVERIES, limit, hold, DELIVERY_ORPHANED)
-        return [
-            Delivery(id=_text(name), run_id=_text(run_id), url=_text(url), attempts=int(attempts))
-            for name, run_id, url, attempts in found
-        ]
+        taken = []
+        for name, run_id, url, attempts, known in found:
+            try:
+                taken.append(_delivery(name, run_id, url, attempts, known))
+            except Damaged as error:
+                log_damage("webhook", name.decode(errors="replace"), error)
+                await self._run(SETTLE_DELIVERY, name, "0")
+        return taken
 
     async def settle_delivery(self, delivery_id: str, again_in: float | None = None) -> None:
         """Drop a notice, or let it be due again; see `DeliveryJournal`."""
@@ -294,11 +328,24 @@ class RedisJournal:
         """Do nothing: what is held open belongs to `keep_connected`. A checkpoint."""
         await trio.lowlevel.checkpoint()
 
-    async def _end_damaged(self, found: Sequence[Any], holder: str, damage: Damaged) -> None:
-        run_id, seq, number = _text(found[0]), int(found[10]), int(found[12])
+    async def _end_damaged(self, run_id: str, damage: Damaged) -> None:
+        """End a run that nobody can take up. Who executes it goes on no further: its lease is lost."""
+        key = self._key("events", run_id)
+        try:
+            newest = await self._use(lambda client: client.xrevrange(key, count=1))
+            seq = int(_text(newest[0].identifier).partition("-")[0]) if newest else 0
+        except Damaged:
+            seq = 0
         last, ending = damaged_end(run_id, seq, damage)
-        with suppress(LeaseLost):
-            await self.append(Lease(run_id=run_id, holder=holder, number=number), [last], ending)
+        await self._run(scripts.END_DAMAGED, run_id, *_end(ending), *_encoded([last]))
+        self._changes.written(run_id, seq)
+
+    async def _time_of(self, run_id: str, seq: int) -> float:
+        try:
+            found = await self.read(run_id, seq - 1, 1)
+        except Damaged:
+            return 0.0
+        return found[-1].time if found else 0.0
 
     # --- waiting -------------------------------------------------------------------------------------
 
@@ -352,7 +399,10 @@ class RedisJournal:
             return await self._server.use(work)
         except Exception as error:
             # The network's errors in exception groups, coredis's, and those of bytes that are no reply.
-            raise JournalUnavailable(self._server.where, first_error(error)) from error
+            first = first_error(error)
+            if "WRONGTYPE" in str(first):
+                raise Damaged("another thing stands under one of its keys") from error
+            raise JournalUnavailable(self._server.where, first) from error
 
 
 def _digest(owner: str | None, key: str) -> bytes:
@@ -377,8 +427,24 @@ def _text(value: bytes | str) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
 
-def _event_of(fields: Mapping[Any, Any]) -> bytes:
-    return bytes(next(iter(fields.values())))
+def _encoded(events: Sequence[Event]) -> list[int | bytes]:
+    encoded = [(event.seq, encode_event(event)) for event in events]
+    return [part for seq, event in encoded for part in (seq, event, checksum(event))]
+
+
+def _sum(known: bytes) -> object:
+    """Return a checksum as it was written; None: there is none, since an earlier version has written this."""
+    if not known:
+        return None
+    return int(known) if known.isdigit() else known
+
+
+def _delivery(name: bytes, run_id: bytes, url: bytes, attempts: bytes, known: bytes) -> Delivery:
+    """Return a notice. Raises `Damaged`."""
+    try:
+        return intact_delivery(name.decode(), run_id.decode(), url.decode(), int(attempts), _sum(known))
+    except ValueError as error:
+        raise Damaged(f"a field of the notice is not what it was: {error}") from error
 
 
 def _claim(record: RunRecord, holder: str) -> Claim:
@@ -386,17 +452,40 @@ def _claim(record: RunRecord, holder: str) -> Claim:
 
 
 def _record(found: Sequence[Any]) -> RunRecord:
-    """Return what the fields of a run say. Raises `Damaged`."""
+    """Return what the fields of a run say. Raises `Damaged`, with the rest of it."""
     try:
         return _decoded(found)
     except (AttributeError, TypeError, ValueError) as error:
-        raise Damaged(f"a field of the run is not what it was: {error}") from error
+        damage = Damaged(f"a field of the run is not what it was: {error}")
+        run_id = _text(found[0])
+        raise Damaged(str(damage), rest_of(damage, run_id, _readable(found))) from error
+
+
+def _readable(found: Sequence[Any]) -> dict[str, Any]:
+    """Return the fields of a run that can be read by themselves."""
+    _, _, owner, _, _, state, created, ended, _, _, events, size, *_ = found
+    kinds: dict[str, tuple[Callable[[Any], Any], Any]] = {
+        "owner": (_text, owner),
+        "state": (_text, state),
+        "created": (float, created),
+        "ended": (float, ended),
+        "events": (int, events),
+        "bytes": (int, size),
+    }
+    readable = {"owner": None} if owner is None else {}
+    for name, (read, value) in kinds.items():
+        with suppress(TypeError, ValueError):
+            readable[name] = readable.get(name) if value is None else read(value)
+    return readable
 
 
 def _decoded(found: Sequence[Any]) -> RunRecord:
     run_id, spec, owner, key, tags, state, created, *rest = found
-    ended, code, message, events, size, leases, cancelling = rest
+    ended, code, message, events, size, leases, cancelling, known = rest
     words = [None if each is None else _text(each) for each in (owner, key, code, message)]
+    if _text(state) not in get_args(RunState):
+        raise Damaged("the state of the run is none")
+    check_sum("the request of the run", None if known is None else _sum(known), spec, tags)
     return RunRecord(
         run_id=_text(run_id),
         spec=decode_spec(spec),

@@ -2,14 +2,17 @@
 
 The keys, behind the prefix of the journal:
 
-- ``run:ID``: a hash, the record of a run and who holds it. ``events:ID``: a stream; the id of an event is its
-  `seq` plus one. ``answers:ID``: a hash, the paid answers.
+- ``run:ID``: a hash, the record of a run and who holds it; its field ``sum`` is the checksum of the request,
+  ``sum:KEY`` that of an answer. ``events:ID``: a stream; the id of an event is its `seq` plus one; its second
+  field is its checksum. ``answers:ID``: a hash, the paid answers. Earlier versions write no checksums.
 - ``runs``, ``owner:NAME``: sorted sets of all runs, and of those of one owner, by the order of acceptance.
 - ``free``, ``held``: sorted sets of the runs that have not ended: those that nobody holds, by the order of
   acceptance; those that somebody holds, by the time until which. ``ended``: those that have, by that time.
 - ``key:DIGEST``: the run of an idempotency key. ``number``, ``bytes``: counters.
 - Of notices and batches: see `redis_delivery_scripts.py` and `batches_redis.py`.
 - ``changes``: a stream of what was written last, for those who wait; it is cut.
+
+A field or a key may be damaged. The scripts that look at many runs then go on with the others.
 
 Consumer groups of streams are no use here: what a consumer that has lost its entry
 writes would not be refused.
@@ -24,13 +27,16 @@ from ultra.stores.redis_connection import Script
 __all__ = [
     "ADD",
     "ANSWER",
+    "ANSWERS",
     "APPEND",
     "CANCEL",
     "CLAIM",
     "DELETE",
+    "END_DAMAGED",
     "FIELDS",
     "LIST",
     "PRUNE",
+    "READ",
     "RELEASE",
     "RENEW",
     "journal_script",
@@ -38,7 +44,7 @@ __all__ = [
 
 FIELDS: Final = (
     *("spec", "owner", "key", "tags", "state", "created", "ended", "code", "message", "events", "bytes"),
-    *("leases", "cancelling"),
+    *("leases", "cancelling", "sum"),
 )
 """The fields of a run that make its record, in the order in which scripts return them behind its id."""
 
@@ -52,19 +58,32 @@ local function text(number) return string.format('%.17g', number) end
 -- What may be absent comes as '0', or as '1' and the value.
 local function optional(given) if string.sub(given, 1, 1) == '1' then return string.sub(given, 2) end end
 
+-- The fields of a hash; where another thing stands under the key, what decodes to nothing.
+local function fields(key, ...)
+  local found = redis.pcall('HMGET', key, ...)
+  if found.err then
+    found = {}
+    for place = 1, select('#', ...) do found[place] = '' end
+  end
+  return found
+end
+
 local function record(id)
-  local found = redis.call('HMGET', p .. 'run:' .. id, FIELDS)
-  if not found[1] then return false end
+  local found = fields(p .. 'run:' .. id, FIELDS)
+  if not found[1] and redis.call('EXISTS', p .. 'run:' .. id) == 0 then return false end
   table.insert(found, 1, id)
   return found
 end
 
-local function number_of(id) return redis.call('HGET', p .. 'run:' .. id, 'number') end
+local function number_of(id)
+  local number = fields(p .. 'run:' .. id, 'number')[1]
+  return number and (tonumber(number) or 0)
+end
 
 local function is_open(state) return state == 'queued' or state == 'running' end
 
 local function has_lease(id, holder, number)
-  local found = redis.call('HMGET', p .. 'run:' .. id, 'state', 'holder', 'leases')
+  local found = fields(p .. 'run:' .. id, 'state', 'holder', 'leases')
   return is_open(found[1]) and found[2] == holder and found[3] == number
 end
 
@@ -86,15 +105,20 @@ local function tell(id, seq)
   redis.call('XADD', p .. 'changes', 'MAXLEN', '~', 1000, '*', 'run', id, 'seq', seq)
 end
 
-local function grow(id, size)
-  redis.call('HINCRBY', p .. 'run:' .. id, 'bytes', size)
-  redis.call('INCRBY', p .. 'bytes', size)
+-- A counter that is damaged begins anew.
+local function add(size)
+  if type(redis.pcall('INCRBY', p .. 'bytes', size)) == 'table' then redis.call('SET', p .. 'bytes', size) end
 end
 
-local function insert(id, owner, spec, tags, digest, name, created, leases)
+local function grow(id, size)
+  redis.call('HINCRBY', p .. 'run:' .. id, 'bytes', size)
+  add(size)
+end
+
+local function insert(id, owner, spec, tags, digest, name, created, leases, sum)
   local key, number = p .. 'run:' .. id, redis.call('INCR', p .. 'number')
   redis.call('HSET', key, 'number', number, 'spec', spec, 'tags', tags, 'state', 'queued', 'created', created,
-    'events', 0, 'bytes', 0, 'leases', leases)
+    'events', 0, 'bytes', 0, 'leases', leases, 'sum', sum)
   grow(id, #spec + #tags)
   redis.call('ZADD', p .. 'runs', number, id)
   if owner then
@@ -108,14 +132,15 @@ local function insert(id, owner, spec, tags, digest, name, created, leases)
   return number
 end
 
--- Events stand from ARGV[first] on, as pairs of seq and event; state may be nil: the run goes on.
+-- Events stand from ARGV[first] on, as seq, event and checksum; state may be nil: the run goes on.
 local function write(id, first, state, code, message)
   local key, known, size = p .. 'run:' .. id, nil, 0
   known = tonumber(redis.call('HGET', key, 'events'))
-  for place = first, #ARGV, 2 do
+  for place = first, #ARGV, 3 do
     local seq = tonumber(ARGV[place])
     if seq >= known then
-      redis.call('XADD', p .. 'events:' .. id, string.format('%d-0', seq + 1), 'e', ARGV[place + 1])
+      redis.call('XADD', p .. 'events:' .. id, string.format('%d-0', seq + 1), 'e', ARGV[place + 1], 's',
+        ARGV[place + 2])
       known, size = known + 1, size + #ARGV[place + 1]
     end
   end
@@ -140,12 +165,12 @@ end
 
 local function remove(id)
   local key = p .. 'run:' .. id
-  local found = redis.call('HMGET', key, 'owner', 'digest', 'bytes')
+  local found = fields(key, 'owner', 'digest', 'bytes')
   redis.call('ZREM', p .. 'runs', id)
   redis.call('ZREM', p .. 'ended', id)
   if found[1] then redis.call('ZREM', p .. 'owner:' .. found[1], id) end
   if found[2] then redis.call('DEL', p .. 'key:' .. found[2]) end
-  redis.call('INCRBY', p .. 'bytes', -tonumber(found[3] or 0))
+  add(-(tonumber(found[3] or 0) or 0))
   redis.call('UNLINK', key, p .. 'events:' .. id, p .. 'answers:' .. id)
   tell(id, -1)
 end
@@ -165,21 +190,23 @@ if digest ~= '' then
   local found = known and record(known)
   if found then return {0, found} end
 end
-local number = insert(id, owner, ARGV[6], ARGV[7], digest, ARGV[9], text(now), holder and 1 or 0)
+local number = insert(id, owner, ARGV[6], ARGV[7], digest, ARGV[9], text(now), holder and 1 or 0,
+  ARGV[10])
 if holder then hold(id, holder, lease) else redis.call('ZADD', p .. 'free', number, id) end
 return {1, record(id)}
 """)
 """Accept a run, unless its idempotency key is known; return whether it was accepted, and the record."""
 
 RECORD: Final = journal_script("""
-local id, answers = ARGV[2], tonumber(ARGV[12])
+local id, answers = ARGV[2], tonumber(ARGV[13])
 if number_of(id) then return redis.error_reply('there is a run of this id') end
-insert(id, optional(ARGV[4]), ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[3], 1)
-for place = 13, 11 + 2 * answers, 2 do
+insert(id, optional(ARGV[4]), ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[3], 1, ARGV[9])
+for place = 14, 11 + 3 * answers, 3 do
   redis.call('HSET', p .. 'answers:' .. id, ARGV[place], ARGV[place + 1])
+  redis.call('HSET', p .. 'run:' .. id, 'sum:' .. ARGV[place], ARGV[place + 2])
   grow(id, #ARGV[place + 1])
 end
-write(id, 13 + 2 * answers, optional(ARGV[9]), optional(ARGV[10]), optional(ARGV[11]))
+write(id, 14 + 3 * answers, optional(ARGV[10]), optional(ARGV[11]), optional(ARGV[12]))
 """)
 """Write a run that has ended, with its answers and events."""
 
@@ -193,8 +220,11 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', p .. 'held', '-inf', text(now), 
 end
 for _, id in ipairs(redis.call('ZRANGE', p .. 'free', 0, limit - 1)) do
   if not forget_missing(id) then
-    redis.call('HINCRBY', p .. 'run:' .. id, 'leases', 1)
-    hold(id, holder, lease)
+    local key = p .. 'run:' .. id
+    if redis.call('TYPE', key).ok == 'hash' then
+      redis.pcall('HINCRBY', key, 'leases', 1)  -- one that is damaged stays so, and is found when it is read
+      hold(id, holder, lease)
+    end
     table.insert(claims, record(id))
   end
 end
@@ -228,8 +258,49 @@ end
 """)
 """Give leases up."""
 
+END_DAMAGED: Final = journal_script("""
+local id = ARGV[2]
+local key, events = p .. 'run:' .. id, p .. 'events:' .. id
+if redis.call('TYPE', key).ok ~= 'hash' then redis.call('UNLINK', key) end
+if redis.call('TYPE', events).ok ~= 'stream' then redis.call('UNLINK', events) end
+if redis.call('ZSCORE', p .. 'ended', id) then return end
+redis.call('HSET', key, 'events', ARGV[6])
+if not tonumber(redis.call('HGET', key, 'bytes')) then redis.call('HSET', key, 'bytes', 0) end
+write(id, 6, optional(ARGV[3]), optional(ARGV[4]), optional(ARGV[5]))
+""")
+"""End a run whose record cannot be read, whoever has it. The last event stands as in `write`."""
+
+READ: Final = journal_script("""
+local key, first, limit, most, found, size = p .. 'events:' .. ARGV[2], ARGV[3], tonumber(ARGV[4]),
+  tonumber(ARGV[5]), {}, 0
+while #found < limit and size < most do
+  local some = redis.call('XRANGE', key, first, '+', 'COUNT', math.min(limit - #found, 16))
+  if #some == 0 then break end
+  for _, entry in ipairs(some) do
+    if size < most then
+      table.insert(found, {entry[2][2], entry[2][4] or ''})
+      size = size + #entry[2][2]
+    end
+  end
+  first = '(' .. some[#some][1]
+end
+return found
+""")
+"""Return events, each with its checksum, from the id of one on, until they are many or large."""
+
+ANSWERS: Final = journal_script("""
+local found, all = {}, redis.call('HGETALL', p .. 'answers:' .. ARGV[2])
+for place = 1, #all, 2 do
+  local sum = fields(p .. 'run:' .. ARGV[2], 'sum:' .. all[place])[1]
+  table.insert(found, {all[place], all[place + 1], sum or ''})
+end
+return found
+""")
+"""Return the answers of a run: the key of each, the answer and its checksum."""
+
 APPEND: Final = journal_script("""
 if not has_lease(ARGV[2], ARGV[3], ARGV[4]) then return 0 end
+if not tonumber(redis.call('HGET', p .. 'run:' .. ARGV[2], 'events')) then return 0 end
 write(ARGV[2], 8, optional(ARGV[5]), optional(ARGV[6]), optional(ARGV[7]))
 return 1
 """)
@@ -238,6 +309,7 @@ return 1
 ANSWER: Final = journal_script("""
 if not has_lease(ARGV[2], ARGV[3], ARGV[4]) then return 0 end
 redis.call('HSET', p .. 'answers:' .. ARGV[2], ARGV[5], ARGV[6])
+redis.call('HSET', p .. 'run:' .. ARGV[2], 'sum:' .. ARGV[5], ARGV[7])
 grow(ARGV[2], #ARGV[6])
 return 1
 """)
@@ -263,16 +335,24 @@ The last event comes encoded, with its `seq`: 0 is returned where another one wa
 """
 
 DELETE: Final = journal_script("""
-if not redis.call('ZSCORE', p .. 'ended', ARGV[2]) then return 0 end
-remove(ARGV[2])
+local id = ARGV[2]
+if not redis.call('ZSCORE', p .. 'ended', id) then
+  local held = redis.call('ZSCORE', p .. 'held', id)
+  if ARGV[3] ~= '1' or (held and tonumber(held) > now) or redis.call('EXISTS', p .. 'run:' .. id) == 0 then
+    return 0
+  end
+  redis.call('ZREM', p .. 'free', id)
+  redis.call('ZREM', p .. 'held', id)
+end
+remove(id)
 return 1
 """)
-"""Remove a run that has ended; return whether there was one."""
+"""Remove a run that has ended, or, where it is said to be damaged, that nobody holds."""
 
 PRUNE: Final = journal_script("""
 local seconds, most, removed = optional(ARGV[2]), optional(ARGV[3]), 0
 for _, id in ipairs(redis.call('ZRANGE', p .. 'ended', 0, tonumber(ARGV[4]) - 1)) do
-  local total = tonumber(redis.call('GET', p .. 'bytes') or 0)
+  local total = tonumber(redis.call('GET', p .. 'bytes') or 0) or 0
   local ended = tonumber(redis.call('ZSCORE', p .. 'ended', id))
   local too_old = seconds and ended < now - tonumber(seconds)
   if not too_old and not (most and total > tonumber(most)) then break end
@@ -296,7 +376,7 @@ local all, index = #ARGV < 6, p .. (owner and ('owner:' .. owner) or 'runs')
 local seen = redis.call('ZRANGE', index, top, '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, math.max(limit, 500))
 for _, id in ipairs(seen) do
   if #found == limit then return {found, ''} end
-  if all or wanted[redis.call('HGET', p .. 'run:' .. id, 'state')] then
+  if all or wanted[fields(p .. 'run:' .. id, 'state')[1]] then
     local each = record(id)
     if each then table.insert(found, each) end
   end

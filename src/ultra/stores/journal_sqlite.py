@@ -21,7 +21,7 @@ from ultra.stores import journal_sqlite_file as file
 from ultra.stores.batches_sqlite import SqliteBatches
 from ultra.stores.journal_changes import Changes
 from ultra.stores.journal_contract import Claim, LeaseLost, Retention
-from ultra.stores.journal_encoding import encode_answer, encode_event, encode_spec, encode_tags
+from ultra.stores.journal_encoding import Damaged, encode_answer, encode_event, encode_spec, encode_tags
 from ultra.stores.journal_opening import Synchronous
 from ultra.stores.sqlite import check_path
 from ultra.stores.sqlite_connection import connect, is_busy, refuse_newer_format, transaction
@@ -198,7 +198,7 @@ class SqliteJournal:
 
     async def delete(self, run_id: str) -> bool:
         """Remove a run that has ended; see `RunJournal.delete`."""
-        deleted = await self._write(file.delete_run, run_id)
+        deleted = await self._write(file.delete_run, run_id, self._now())
         self._changes.wake(run_id)
         return deleted
 
@@ -299,6 +299,10 @@ class SqliteJournal:
         try:
             self._writer.use(lambda connection: _make_all(connection, batch))
         except Exception as error:  # noqa: BLE001 - each of the tasks that wait gets it
+            if len(batch) > 1 and not is_busy(error):
+                for change in batch:  # it may be the fault of one of them, such as a row that is damaged
+                    self._commit([change])
+                return
             for change in batch:
                 change.error = error
                 if isinstance(error, (sqlite3.Error, OSError)):
@@ -318,9 +322,10 @@ def _make_all(connection: sqlite3.Connection, batch: list[_Change[Any]]) -> None
     with transaction(connection):
         refuse_newer_format(connection, file.JOURNAL_FILE)
         for change in batch:
+            change.error = None
             try:
                 change.value = change.work(connection)
-            except (LeaseLost, BadCall) as error:  # raised before anything is changed
+            except (LeaseLost, BadCall, Damaged) as error:  # raised where there is nothing more to change
                 change.error = error
 
 

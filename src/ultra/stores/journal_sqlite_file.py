@@ -5,15 +5,33 @@ What changes the file is called within a transaction, many of them within one.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from msgspec.structs import replace
 
-from ultra.stores.journal_contract import ENDED, Claim, Ending, Lease, LeaseLost, Renewal, RunRecord
-from ultra.stores.journal_damage import damaged_end, sound_answers, sound_record
+from ultra.stores.batches_sqlite import lacking_in_batches
+from ultra.stores.checksums import checksum
+from ultra.stores.journal_contract import (
+    ENDED,
+    PAGE_BYTES,
+    Claim,
+    Ending,
+    Lease,
+    LeaseLost,
+    Renewal,
+    RunRecord,
+    RunState,
+)
+from ultra.stores.journal_damage import (
+    check_sum,
+    damaged_end,
+    intact_event,
+    listed,
+    rest_of,
+    sound_answers,
+)
 from ultra.stores.journal_encoding import (
     Damaged,
-    decode_event,
     decode_spec,
     decode_tags,
     encode_event,
@@ -21,7 +39,7 @@ from ultra.stores.journal_encoding import (
     encode_tags,
 )
 from ultra.stores.journal_sqlite_deliveries import create_deliveries
-from ultra.stores.sqlite_connection import FileFormat
+from ultra.stores.sqlite_connection import FileFormat, lacks_column
 
 if TYPE_CHECKING:
     import sqlite3
@@ -29,7 +47,7 @@ if TYPE_CHECKING:
 
     from ultra.messages.events import Event
     from ultra.messages.results import ModelResponse
-    from ultra.stores.journal_contract import AnswerKey, Retention, RunState
+    from ultra.stores.journal_contract import AnswerKey, Retention
 
 __all__ = [
     "JOURNAL_FILE",
@@ -51,13 +69,13 @@ __all__ = [
 
 _COLUMNS: Final = (
     "run_id, spec, owner, idempotency_key, tags, state, created, ended, code, message, events, bytes, "
-    "leases, cancelling"
+    "leases, cancelling, sum"
 )
 _TEXT_OR_NULL: Final = (str, type(None))
 _TIME_OR_NULL: Final = (float, type(None))
 _KINDS: Final[tuple[Any, ...]] = (
     *(str, bytes, _TEXT_OR_NULL, _TEXT_OR_NULL, bytes, str, float, _TIME_OR_NULL),
-    *(_TEXT_OR_NULL, _TEXT_OR_NULL, int, int, int, int),
+    *(_TEXT_OR_NULL, _TEXT_OR_NULL, int, int, int, int, (int, type(None))),
 )
 """The types of the columns: SQLite takes any, and the file may be damaged."""
 
@@ -67,13 +85,17 @@ _MOST_PRUNED: Final = 100
 _OPEN: Final = "state IN ('queued', 'running')"
 
 
+_SUMMED: Final = ("runs", "events", "answers", "deliveries")
+"""The tables whose rows have a checksum. Rows that an earlier version has written have none."""
+
+
 def _create_tables(connection: sqlite3.Connection) -> None:
     connection.execute(
         "CREATE TABLE runs (number INTEGER PRIMARY KEY AUTOINCREMENT, run_id TEXT NOT NULL UNIQUE,"
         " spec BLOB NOT NULL, owner TEXT, idempotency_key TEXT, tags BLOB NOT NULL, state TEXT NOT NULL,"
         " created REAL NOT NULL, ended REAL, code TEXT, message TEXT, events INTEGER NOT NULL DEFAULT 0,"
         " bytes INTEGER NOT NULL DEFAULT 0, cancelling INTEGER NOT NULL DEFAULT 0, holder TEXT,"
-        " leases INTEGER NOT NULL DEFAULT 0, held_until REAL NOT NULL DEFAULT 0)"
+        " leases INTEGER NOT NULL DEFAULT 0, held_until REAL NOT NULL DEFAULT 0, sum INTEGER)"
     )
     connection.execute(
         "CREATE UNIQUE INDEX runs_key ON runs (coalesce(owner, ''), owner IS NULL, idempotency_key)"
@@ -84,26 +106,48 @@ def _create_tables(connection: sqlite3.Connection) -> None:
     connection.execute("CREATE INDEX runs_owner ON runs (owner, number)")
     connection.execute(
         "CREATE TABLE events (run INTEGER NOT NULL, seq INTEGER NOT NULL, event BLOB NOT NULL,"
-        " PRIMARY KEY (run, seq)) WITHOUT ROWID"
+        " sum INTEGER, PRIMARY KEY (run, seq)) WITHOUT ROWID"
     )
     connection.execute(
         "CREATE TABLE answers (run INTEGER NOT NULL, key BLOB NOT NULL, answer BLOB NOT NULL,"
-        " PRIMARY KEY (run, key)) WITHOUT ROWID"
+        " sum INTEGER, PRIMARY KEY (run, key)) WITHOUT ROWID"
     )
     create_deliveries(connection)
 
 
-JOURNAL_FILE: Final = FileFormat("journal", int.from_bytes(b"Ulrj"), 1, _create_tables)
+def _lacking(connection: sqlite3.Connection) -> list[str]:
+    """Return what makes a file of an earlier version as this one's. Either can go on with it then."""
+    statements = [
+        f"ALTER TABLE {table} ADD COLUMN sum INTEGER"
+        for table in _SUMMED
+        if lacks_column(connection, table, "sum")
+    ]
+    return statements + lacking_in_batches(connection)
+
+
+JOURNAL_FILE: Final = FileFormat("journal", int.from_bytes(b"Ulrj"), 1, _create_tables, _lacking)
 """The format of the file of a journal."""
 
 
 def _record(row: Sequence[Any]) -> RunRecord:
-    """Return what a row says. Raises `Damaged`."""
+    """Return what a row says. Raises `Damaged`, with the rest of it."""
+    try:
+        return _whole_record(row)
+    except Damaged as error:
+        names = ("run_id", "spec", "owner", "key", "tags", "state", "created", "ended", "code", "message")
+        fields = dict(zip((*names, "events", "bytes"), row, strict=False))
+        raise Damaged(str(error), rest_of(error, row[0], fields)) from error
+
+
+def _whole_record(row: Sequence[Any]) -> RunRecord:
     for value, kinds in zip(row, _KINDS, strict=True):
         if not isinstance(value, kinds):
             raise Damaged(f"a column of the run is of type {type(value).__name__}")
     run_id, spec, owner, key, tags, state, created, *rest = row
-    ended, code, message, events, size, leases, cancelling = rest
+    ended, code, message, events, size, leases, cancelling, known = rest
+    if state not in get_args(RunState):
+        raise Damaged("the state of the run is none")
+    check_sum("the request of the run", known, spec, tags)
     return RunRecord(
         run_id=run_id,
         spec=decode_spec(spec),
@@ -151,24 +195,31 @@ def list_runs(
         values.append(before)
     query = f"SELECT {_COLUMNS} FROM runs WHERE {' AND '.join(where)} ORDER BY number DESC LIMIT ?"  # noqa: S608
     rows = connection.execute(query, (*values, limit))
-    found = (sound_record(str(row[0]), _record, row) for row in rows)
-    return [record for record in found if record is not None]
+    return [listed(_record, row) for row in rows]
 
 
 def read_events(connection: sqlite3.Connection, run_id: str, after: int, limit: int) -> list[Event]:
-    """Return the events behind `after`."""
+    """Return the events behind `after`, of a page at most."""
     rows = connection.execute(
-        "SELECT event FROM events WHERE run = (SELECT number FROM runs WHERE run_id = ?) AND seq > ?"
+        "SELECT event, sum FROM events WHERE run = (SELECT number FROM runs WHERE run_id = ?) AND seq > ?"
         " ORDER BY seq LIMIT ?",
         (run_id, after, limit),
     )
-    return [decode_event(event) for (event,) in rows]
+    found: list[Event] = []
+    size = 0
+    for event, known in rows:
+        found.append(intact_event(event, known))
+        size += len(event)
+        if size >= PAGE_BYTES:
+            break
+    return found
 
 
 def read_answers(connection: sqlite3.Connection, run_id: str) -> dict[AnswerKey, ModelResponse]:
     """Return the answers that were kept for a run."""
     rows = connection.execute(
-        "SELECT key, answer FROM answers WHERE run = (SELECT number FROM runs WHERE run_id = ?)", (run_id,)
+        "SELECT key, answer, sum FROM answers WHERE run = (SELECT number FROM runs WHERE run_id = ?)",
+        (run_id,),
     )
     return sound_answers(run_id, rows)
 
@@ -208,8 +259,11 @@ def _insert(
     size = len(spec) + len(tags)
     connection.execute(
         "INSERT INTO runs (run_id, spec, owner, idempotency_key, tags, state, created, bytes, holder, leases,"
-        " held_until) VALUES (?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?, ?)",
-        (run.run_id, spec, run.owner, run.idempotency_key, tags, run.created, size, holder, leases, until),
+        " held_until, sum) VALUES (?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?)",
+        (
+            *(run.run_id, spec, run.owner, run.idempotency_key, tags, run.created, size, holder, leases),
+            *(until, checksum(spec, tags)),
+        ),
     )
     return size
 
@@ -258,7 +312,8 @@ def claim_runs(
 def _end_damaged(
     connection: sqlite3.Connection, number: int, row: Sequence[Any], damage: Damaged, now: float
 ) -> None:
-    (seq,) = connection.execute("SELECT count(*) FROM events WHERE run = ?", (number,)).fetchone()
+    query = "SELECT coalesce(max(seq), -1) + 1 FROM events WHERE run = ?"
+    (seq,) = connection.execute(query, (number,)).fetchone()
     last, ending = damaged_end(str(row[0]), seq, damage)
     connection.execute("UPDATE runs SET events = ? WHERE number = ?", (seq, number))
     _write(connection, number, [(seq, encode_event(last))], ending, now)
@@ -318,8 +373,8 @@ def _write(
     (known,) = connection.execute("SELECT events FROM runs WHERE number = ?", (number,)).fetchone()
     events = [(seq, event) for seq, event in events if seq >= known]
     connection.executemany(
-        "INSERT INTO events (run, seq, event) VALUES (?, ?, ?)",
-        [(number, seq, event) for seq, event in events],
+        "INSERT INTO events (run, seq, event, sum) VALUES (?, ?, ?, ?)",
+        [(number, seq, event, checksum(event)) for seq, event in events],
     )
     size = sum(len(event) for _, event in events)
     connection.execute(
@@ -340,7 +395,8 @@ def put_answer(connection: sqlite3.Connection, lease: Lease, key: AnswerKey, ans
 
 def _put(connection: sqlite3.Connection, number: int, key: AnswerKey, answer: bytes) -> None:
     connection.execute(
-        "INSERT OR REPLACE INTO answers (run, key, answer) VALUES (?, ?, ?)", (number, key, answer)
+        "INSERT OR REPLACE INTO answers (run, key, answer, sum) VALUES (?, ?, ?, ?)",
+        (number, key, answer, checksum(key, answer)),
     )
     connection.execute("UPDATE runs SET bytes = bytes + ? WHERE number = ?", (len(answer), number))
 
@@ -348,7 +404,10 @@ def _put(connection: sqlite3.Connection, number: int, key: AnswerKey, answer: by
 def cancel_run(
     connection: sqlite3.Connection, run_id: str, event: Event, ending: Ending, now: float
 ) -> RunRecord | None:
-    """End a run that nobody holds, or note that its holder is to end it."""
+    """End a run that nobody holds, or note that its holder is to end it.
+
+    Raises `Damaged` after that, if its record cannot be read.
+    """
     row = connection.execute(
         "SELECT number, state, events, holder IS NOT NULL AND held_until > ? FROM runs WHERE run_id = ?",
         (now, run_id),
@@ -359,21 +418,46 @@ def cancel_run(
     if state not in ENDED:
         connection.execute("UPDATE runs SET cancelling = 1 WHERE number = ?", (number,))
         if not held:
-            before = read_events(connection, run_id, events - 2, 1)
-            time = before[-1].time if before else 0.0
-            last = encode_event(replace(event, run_id=run_id, seq=events, time=time))
+            found = connection.execute(f"SELECT {_COLUMNS} FROM runs WHERE number = ?", (number,)).fetchone()  # noqa: S608
+            try:
+                _record(found)
+            except Damaged as error:
+                _end_damaged(connection, number, found, error, now)
+                raise
+            last = encode_event(
+                replace(event, run_id=run_id, seq=events, time=_time_of(connection, run_id, events - 1))
+            )
             _write(connection, number, [(events, last)], ending, now)
     return read_run(connection, run_id)
 
 
-def delete_run(connection: sqlite3.Connection, run_id: str) -> bool:
-    """Remove a run that has ended."""
+def _time_of(connection: sqlite3.Connection, run_id: str, seq: int) -> float:
+    try:
+        found = read_events(connection, run_id, seq - 1, 1)
+    except Damaged:
+        return 0.0
+    return found[-1].time if found else 0.0
+
+
+def delete_run(connection: sqlite3.Connection, run_id: str, now: float) -> bool:
+    """Remove a run that has ended, or that is damaged and held by nobody."""
     row = connection.execute(
-        "SELECT number FROM runs WHERE run_id = ? AND ended IS NOT NULL", (run_id,)
+        f"SELECT number, ended IS NOT NULL, holder IS NOT NULL AND held_until > ?, {_COLUMNS}"  # noqa: S608
+        " FROM runs WHERE run_id = ?",
+        (now, run_id),
     ).fetchone()
     if row is None:
         return False
-    _remove(connection, row)
+    number, has_ended, is_held, *columns = row
+    if not has_ended:
+        try:
+            _record(columns)
+        except Damaged:
+            if is_held:
+                return False
+        else:
+            return False
+    _remove(connection, (number,))
     return True
 
 
@@ -394,10 +478,12 @@ def prune_runs(connection: sqlite3.Connection, retention: Retention, now: float)
     ).fetchall()
     removed = []
     for number, run_id, size, ended in rows:
+        if not isinstance(ended, float):
+            continue  # it is damaged: who deletes it should know
         too_old = retention.seconds is not None and ended < now - retention.seconds
         if not too_old and excess <= 0:
             break
         _remove(connection, (number,))
-        excess -= size
+        excess -= size if isinstance(size, int) else 0
         removed.append(run_id)
     return removed

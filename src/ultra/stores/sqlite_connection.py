@@ -21,6 +21,7 @@ __all__ = [
     "connect",
     "error_code",
     "is_busy",
+    "lacks_column",
     "refuse_newer_format",
     "transaction",
 ]
@@ -39,12 +40,15 @@ class FileFormat(NamedTuple):
         application_id: four bytes that tell the file from those of other programs.
         version: of the format.
         create_tables: makes the tables of a new file.
+        lacking: returns the statements that make a file of an earlier version as one of this; without them if
+            there is nothing to do.
     """
 
     what: str
     application_id: int
     version: int
     create_tables: Callable[[sqlite3.Connection], None]
+    lacking: Callable[[sqlite3.Connection], list[str]] | None = None
 
 
 def error_code(error: BaseException) -> int:
@@ -92,6 +96,10 @@ def connect(
             ours = _is_ours(connection, path, file_format)
         if writing and not ours:
             _create(connection, path, file_format)
+        if writing and file_format.lacking is not None and file_format.lacking(connection):
+            with transaction(connection):
+                for statement in file_format.lacking(connection):  # another process may have been first
+                    connection.execute(statement)
         # With NORMAL, a process that is killed loses nothing; a power cut may lose the last transactions, not
         # the file.
         connection.execute(f"PRAGMA synchronous = {synchronous}")
@@ -101,6 +109,12 @@ def connect(
             raise sqlite3.DatabaseError("the file is damaged") from error
         raise
     return connection
+
+
+def lacks_column(connection: sqlite3.Connection, table: str, column: str) -> bool:
+    """Return whether there is such a table, without such a column."""
+    columns = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+    return bool(columns) and column not in columns
 
 
 def _check_owner(name: str, what: str) -> None:

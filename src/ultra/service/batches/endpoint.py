@@ -10,14 +10,14 @@ import msgspec
 from msgspec import Meta, Struct
 
 from ultra._support.randomness import new_id
-from ultra.errors import UnknownRun
+from ultra.errors import JournalDamaged, UnknownRun
 from ultra.service.batches.lines import ResultLine, check_lines, custom_id_of, lines_of, run_id_of
 from ultra.service.http import Reply, json_reply
 from ultra.service.kept_run import persisting
 from ultra.service.kept_runs import check_keeps, last_event, may_see_owner
 from ultra.service.native.events import LINES
 from ultra.service.native.record import RunError, run_object
-from ultra.service.problems import Problem, reused_key, unknown_run
+from ultra.service.problems import Problem, problem_of, reused_key, unknown_run
 from ultra.service.queries import read_query
 from ultra.service.runs import key_of
 from ultra.stores.batch_contract import Batch
@@ -144,6 +144,14 @@ async def _results(service: Service, batch: Batch, lines: list[bytes]) -> AsyncI
 async def _result(service: Service, batch: Batch, number: int, line: bytes) -> ResultLine | None:
     """Return what a line has come to; None: it has not ended."""
     name = custom_id_of(line)
+    try:
+        return await _ended_run(service, batch, number, name)
+    except JournalDamaged as error:  # which keeps no other line from being told
+        problem = problem_of(error)
+        return ResultLine(custom_id=name, line=number, error=RunError("journal_damaged", problem.message))
+
+
+async def _ended_run(service: Service, batch: Batch, number: int, name: str) -> ResultLine | None:
     try:
         run = await service.orchestrator.get_run(run_id_of(batch.id, number))
     except UnknownRun:

@@ -11,7 +11,7 @@ import anyio
 
 from ultra._support.log import get_logger
 from ultra._support.randomness import new_id
-from ultra.errors import BadCall, JournalUnavailable, UnknownRun, text_of
+from ultra.errors import BadCall, JournalDamaged, JournalUnavailable, UnknownRun, text_of
 from ultra.service.access import Caller
 from ultra.service.batches.lines import lines_of, read_line, run_id_of
 from ultra.service.kept_run import Keeping
@@ -47,6 +47,7 @@ _TELL: Final = 0.25
 """Seconds between two times that the progress of a batch is written."""
 
 _DELETED: Final = {"code": "deleted", "message": "the run was deleted"}
+_DAMAGED: Final = {"code": "journal_damaged", "message": "what the journal has of the run cannot be read"}
 
 _log = get_logger("ultra.service")
 
@@ -144,6 +145,9 @@ class _Running:
                             tasks.start_soon(self._carry_out_some, numbers, lines)
                     telling.cancel_scope.cancel()
                 await self._end()
+            except* JournalDamaged as errors:
+                _log.warning("batch damaged", batch_id=self.batch.id, error=text_of(errors.exceptions[0]))
+                await self._end_damaged()
             except* Exception as errors:  # noqa: BLE001 - it is begun anew; the service goes on
                 _log.error("batch interrupted", batch_id=self.batch.id, exc_info=errors)
         self.has_ended = True
@@ -153,19 +157,27 @@ class _Running:
 
     async def _carry_out_some(self, numbers: Iterator[int], lines: list[bytes]) -> None:
         for number in numbers:
-            run_id = run_id_of(self.batch.id, number)
-            found = await self._found(run_id)
-            while found is None and not self.batch.cancelling and f"{number}" not in self._errors:
-                wait = await self._run(run_id, number, lines[number])
-                if wait:
-                    await anyio.sleep(wait)
-                found = await self._found(run_id)
-                if found is None and not wait:
-                    self._errors.setdefault(f"{number}", _DELETED)
-            if found is not None:
-                self._states[await self._ended_state(found)] += 1
-            elif f"{number}" in self._errors:
+            try:
+                await self._carry_out_one(number, lines[number])
+            except JournalDamaged as error:  # of this run: the others go on
+                _log.warning("run damaged", run_id=error.run_id, error=text_of(error))
+                self._errors[f"{number}"] = _DAMAGED
                 self._states["failed"] += 1
+
+    async def _carry_out_one(self, number: int, line: bytes) -> None:
+        run_id = run_id_of(self.batch.id, number)
+        found = await self._found(run_id)
+        while found is None and not self.batch.cancelling and f"{number}" not in self._errors:
+            wait = await self._run(run_id, number, line)
+            if wait:
+                await anyio.sleep(wait)
+            found = await self._found(run_id)
+            if found is None and not wait:
+                self._errors.setdefault(f"{number}", _DELETED)
+        if found is not None:
+            self._states[await self._ended_state(found)] += 1
+        elif f"{number}" in self._errors:
+            self._states["failed"] += 1
 
     async def _found(self, run_id: str) -> RunRecord | None:
         try:
@@ -200,6 +212,8 @@ class _Running:
                         pass
         except UnknownRun:  # it was deleted meanwhile
             self._errors[f"{number}"] = _DELETED
+        except JournalDamaged:
+            raise
         except JournalUnavailable as error:
             _log.warning("journal unavailable", error=text_of(error))
             return _LOOK
@@ -248,6 +262,15 @@ class _Running:
         names = ("completed", "failed", "cancelled")
         changes = {name: self._states[name] for name in names} | {"errors": self._errors} | more
         await self._service.orchestrator.with_batches(lambda store: store.update(self.batch.id, changes))
+
+    async def _end_damaged(self) -> None:
+        """End a batch whose lines cannot be read; the runs that it has begun go on by themselves."""
+        failed = self.batch.total - self.batch.completed - self.batch.cancelled
+        changes = {"ended": time.time(), "failed": failed}
+        try:
+            await self._service.orchestrator.with_batches(lambda store: store.update(self.batch.id, changes))
+        except JournalUnavailable as error:  # it is begun anew, or ended where batches are held
+            _log.warning("journal unavailable", error=text_of(error))
 
     async def _end(self) -> None:
         ended = self._states["completed"] + self._states["failed"]

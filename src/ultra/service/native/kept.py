@@ -10,7 +10,14 @@ from msgspec import Meta, Struct
 from ultra.messages.events import RunFailed
 from ultra.service.event_stream import comment, with_id
 from ultra.service.http import EVENT_STREAM, Reply, json_reply
-from ultra.service.kept_runs import cancelled_run, delete_run, events_of, find_run, last_event
+from ultra.service.kept_runs import (
+    cancelled_run,
+    delete_run,
+    events_of,
+    find_run,
+    find_run_or_damage,
+    last_event,
+)
 from ultra.service.native.events import LINES, as_lines, as_sse, without_words
 from ultra.service.native.record import run_object
 from ultra.service.problems import Problem, failed_run
@@ -80,8 +87,8 @@ async def cancel_run(service: Service, caller: Caller, run_id: str) -> Reply:
 
 
 async def remove_run(service: Service, caller: Caller, run_id: str) -> Reply:
-    """Delete a run; one that goes on is cancelled first. Raises as `show_run` does."""
-    await delete_run(service, await find_run(service, caller, run_id))
+    """Delete a run, a damaged one too; one that goes on is cancelled first. Raises as `show_run` does."""
+    await delete_run(service, await find_run_or_damage(service, caller, run_id))
     return json_reply({"id": run_id, "object": "run", "deleted": True})
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from ultra.errors import UnknownRun
+from ultra.errors import JournalDamaged, UnknownRun
 from ultra.service.http import Reply, json_reply
 from ultra.service.kept_runs import may_see
 from ultra.service.native.record import RunList, run_object
@@ -59,7 +60,7 @@ class RunFilter(Struct, frozen=True, kw_only=True):
 
 
 async def list_runs(service: Service, request: Request, caller: Caller) -> Reply:
-    """Answer with the runs that a query asks for.
+    """Answer with the runs that a query asks for; one that is damaged has the error ``journal_damaged``.
 
     Raises:
         Problem: the query is wrong.
@@ -72,7 +73,8 @@ async def list_runs(service: Service, request: Request, caller: Caller) -> Reply
     place = None if asked.cursor is UNSET else asked.cursor
     if place is not None:
         try:
-            await orchestrator.get_run(place)
+            with suppress(JournalDamaged):  # it is there
+                await orchestrator.get_run(place)
         except UnknownRun:
             text = "cursor: that run is no longer there; begin with the first ones again"
             raise Problem.bad_request(text, param="cursor") from None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from ultra.errors import UnknownRun
+from ultra.errors import JournalDamaged, UnknownRun
 from ultra.messages.events import RunCompleted, RunFailed
 from ultra.service.event_stream import comment
 from ultra.service.http import EVENT_STREAM, Reply, json_reply
@@ -103,8 +103,15 @@ async def cancel_response(service: Service, caller: Caller, name: str) -> Reply:
 
 
 async def remove_response(service: Service, caller: Caller, name: str) -> Reply:
-    """Delete a response; one that goes on is cancelled first. Raises as `retrieve_response` does."""
-    run, _ = await find_response(service, caller, name)
+    """Delete a response, a damaged one too; one that goes on is cancelled first.
+
+    Raises as `retrieve_response` does.
+    """
+    run: RunRecord | str
+    try:
+        run, _ = await find_response(service, caller, name)
+    except JournalDamaged as error:  # of which nobody knows any more whether it is a response
+        run = error.run_id
     await delete_run(service, run)
     return json_reply({"id": name, "object": "response", "deleted": True})
 
