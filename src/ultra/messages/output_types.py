@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Any, Final, NamedTuple, cast
 
 import msgspec
@@ -16,7 +17,9 @@ from ultra.messages.functions import schema_of
 from ultra.messages.json_in_text import json_candidates
 from ultra.messages.pydantic_models import is_pydantic_model, of_plain, to_plain
 from ultra.messages.schema import JsonSchema
-from ultra.messages.schema_forms import WRAPPED, check_schema, strict_form, with_object_at_root
+from ultra.messages.schema_check import check_schema
+from ultra.messages.schema_forms import WRAPPED, strict_form, with_object_at_root
+from ultra.messages.schema_work import SchemaWork, size_of
 
 __all__ = ["FoundOutput", "InvalidOutputError", "OutputType"]
 
@@ -27,6 +30,14 @@ _MOST_TOLD: Final = 8
 _LONGEST_TOLD: Final = 300
 """Characters of one of them."""
 _LONGEST_KEPT: Final = 4_000
+_DEEPEST: Final = 200
+"""Levels of an answer: what reads it goes down level by level."""
+_MOST_CHECKS: Final = 10_000
+"""So often a schema may check one value."""
+_MOST_IN_ALL: Final = 50_000_000
+"""So many checks of one answer are made, in about a second."""
+_MOST_EXPLAINED: Final = 10_000
+"""So many are made again to tell what is wrong, which takes far longer for each."""
 _KEYWORDS: Final = frozenset(
     {"type", "properties", "$ref", "anyOf", "oneOf", "allOf", "enum", "const", "items", "prefixItems"}
     | {"required", "additionalProperties", "patternProperties", "not", "if"}
@@ -119,6 +130,9 @@ class OutputType:
         Raises:
             InvalidOutputError: it does not satisfy the schema.
         """
+        _, depth = size_of(value, deepest=_DEEPEST)
+        if depth > _DEEPEST:
+            raise InvalidOutputError(f"it has more than {_DEEPEST} levels of objects and lists")
         if self._wrapped and isinstance(value, dict) and list(value) == [WRAPPED]:
             value = value[WRAPPED]
         return _plain(self.decoded(value))
@@ -134,7 +148,8 @@ class OutputType:
         except (ValueError, TypeError) as error:  # those of msgspec and of pydantic are ValueErrors
             raise InvalidOutputError(_shortened(str(error), _LONGEST_KEPT)) from error
         except Exception as error:  # of a `__post_init__` or a validator of the caller's own
-            raise InvalidOutputError(f"{type(error).__name__}: {error}") from error
+            told = _shortened(f"{type(error).__name__}: {error}", _LONGEST_KEPT)
+            raise InvalidOutputError(told) from error
 
     @classmethod
     def _of_type(cls, kind: Any) -> OutputType:  # noqa: ANN401 - a type
@@ -185,11 +200,12 @@ class OutputType:
                 f"output is a dict that is no JSON schema: it has {sorted(schema)!r:.200}, and neither type, "
                 f"properties, enum, anyOf nor $ref; give {_ALLOWED}"
             )
+        work = SchemaWork(schema, limit=_MOST_CHECKS)  # ahead of all that follows references
         check_schema(schema)
-        return cls(str(name), schema, _schema_check(schema), strict=strict)
+        return cls(str(name), schema, _schema_check(schema, work), strict=strict)
 
 
-def _schema_check(schema: dict[str, Any]) -> Callable[[object], object]:
+def _schema_check(schema: dict[str, Any], work: SchemaWork) -> Callable[[object], object]:
     """Return what gives a value back that satisfies the schema, and else raises `InvalidOutputError`."""
     try:
         import jsonschema_rs  # noqa: PLC0415 - an extra
@@ -206,16 +222,35 @@ def _schema_check(schema: dict[str, Any]) -> Callable[[object], object]:
         raise BadCall(f"output is no JSON schema: {place}: {_shortened(str(told), _LONGEST_TOLD)}") from None
 
     def check(value: object) -> object:
-        told: list[str] = []
-        for error in validator.iter_errors(value):
-            if len(told) == _MOST_TOLD:
-                break
-            told.append(f"{_place('$', error.instance_path)}: {_shortened(error.message, _LONGEST_TOLD)}")
-        if told:
-            raise InvalidOutputError("\n".join(told))
-        return value
+        values, depth = size_of(value, deepest=_DEEPEST)
+        if values * work.most_checks > _MOST_IN_ALL:
+            raise InvalidOutputError(f"it has {values} values, too many to be checked by this schema")
+        # What is wrong is told by trying all ways through the schema; that it is, is found sooner.
+        if validator.is_valid(value):
+            return value
+        checks = work.checks_at(depth, _MOST_EXPLAINED)
+        raise InvalidOutputError("\n".join(_told(validator, value, checks, values)))
 
     return check
+
+
+def _told(validator: Any, value: object, checks: int, values: int) -> list[str]:  # noqa: ANN401 - of an extra
+    """Return what is wrong with a value, as far as that can be found in a moment."""
+    if checks * values <= _MOST_EXPLAINED:
+        errors = list(islice(validator.iter_errors(value), _MOST_TOLD))
+    elif checks <= _MOST_EXPLAINED // 10:
+        errors = []
+        try:
+            validator.validate(value)
+        except ValueError as error:
+            errors = [error]
+    else:
+        return ["it does not satisfy it; where it does not is hard to tell, as deeply as it is nested"]
+    return [
+        f"{_shortened(_place('$', error.instance_path), _LONGEST_TOLD)}: "
+        f"{_shortened(error.message, _LONGEST_TOLD)}"
+        for error in errors
+    ]
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - JSON
@@ -225,7 +260,8 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - JSON
         msgspec.msgpack.encode(plain)  # a result is a value, and goes to other processes: 64 bits of a number
         return plain  # noqa: TRY300 - the errors are those of both
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise InvalidOutputError(f"its value cannot be written as JSON: {error}") from error
+        told = _shortened(f"its value cannot be written as JSON: {error}", _LONGEST_KEPT)
+        raise InvalidOutputError(told) from error
 
 
 def _place(root: str, path: Any) -> str:  # noqa: ANN401 - a list of names and numbers

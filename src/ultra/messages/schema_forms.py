@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
-
-import msgspec
+from urllib.parse import unquote
 
 from ultra.errors import BadCall
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
-__all__ = ["WRAPPED", "check_schema", "resolved", "strict_form", "with_object_at_root", "without_bounds"]
+__all__ = [
+    "WRAPPED",
+    "at_reference",
+    "check_depth",
+    "resolved",
+    "strict_form",
+    "with_object_at_root",
+    "without_bounds",
+]
 
 WRAPPED: Final = "answer"
 """The name of the one property that holds a value which is no object."""
 
 _DEFINITIONS: Final = ("$defs", "definitions")
-_OF_NAMES: Final = ("properties", "patternProperties", "dependentSchemas", *_DEFINITIONS)
-_OF_LISTS: Final = ("anyOf", "oneOf", "allOf", "prefixItems")
-_OF_ONE: Final = (
+INNER_NAMES: Final = ("properties", "patternProperties", "dependentSchemas", *_DEFINITIONS)
+INNER_LISTS: Final = ("anyOf", "oneOf", "allOf", "prefixItems")
+INNER_ONE: Final = (
     "items",
     "additionalProperties",
     "contains",
@@ -41,36 +48,23 @@ _TOLD: Final = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "m
 _BOUNDS: Final = frozenset(
     {*_TOLD, "minLength", "maxLength", "pattern", "minItems", "maxItems", "minProperties", "maxProperties"}
 )
-_RANGES: Final = (
-    ("minimum", "maximum"),
-    ("minLength", "maxLength"),
-    ("minItems", "maxItems"),
-    ("minProperties", "maxProperties"),
-)
-_TYPES_OF: Final = (
-    (bool, {"boolean"}),  # ahead of int, whose subclass it is
-    (int, {"number", "integer"}),
-    (float, {"number"}),
-    (str, {"string"}),
-    (list, {"array"}),
-    (dict, {"object"}),
-)
-_TYPES: Final = frozenset({"null"}.union(*(names for _, names in _TYPES_OF)))
-_DEEPEST_TOGETHER: Final = 8
-"""References and ``allOf`` inside each other that are looked into for contradictions."""
 _DEEPEST: Final = 200
 """Levels of a schema."""
+_MOST_REFERENCES: Final = 16
+"""References of which each leads to the next."""
+_LONGEST_INDEX: Final = 9
 
 
 def resolved(schema: object, root: Mapping[str, Any]) -> dict[str, Any]:
     """Return the schema that `schema` refers to within `root`, or itself; an empty one if there is none."""
-    for _ in range(_DEEPEST):
+    for _ in range(_MOST_REFERENCES):
         if not isinstance(schema, dict):
             return {}
         reference = schema.get("$ref")
         if not isinstance(reference, str):
             return schema
-        schema = _at(root, reference)
+        found = at_reference(root, reference)
+        schema = None if found is None else found[0]
     return {}
 
 
@@ -100,8 +94,19 @@ def strict_form(schema: dict[str, Any]) -> dict[str, Any] | None:
     Objects take no other properties than those they name, and all of these are required. A property that may
     be null becomes required: null says that it is not there. What satisfies this satisfies `schema`, too.
     """
+    null_at: dict[str, bool] = {}
+
+    def may_be_null(each: object) -> bool:
+        """Remember it by reference: many properties may refer to one schema."""
+        reference = each.get("$ref") if isinstance(each, dict) else None
+        if not isinstance(reference, str):
+            return _may_be_null(each, schema)
+        if reference not in null_at:
+            null_at[reference] = _may_be_null(each, schema)
+        return null_at[reference]
+
     try:
-        return _mapped(schema, lambda each: _strict(each, schema))
+        return _mapped(schema, lambda each: _strict(each, may_be_null))
     except _NotStrictError:
         return None
 
@@ -123,95 +128,22 @@ def without_bounds(schema: dict[str, Any]) -> dict[str, Any]:
     return _mapped(schema, unbounded)
 
 
-def check_schema(schema: Mapping[str, Any]) -> None:
-    """Raise `BadCall` where it is plain that no value satisfies `schema`, or it refers to other documents."""
-    for place, each in _schemas(schema, "schema", 0):
-        reference = each.get("$ref", "#")
-        if not (isinstance(reference, str) and reference.startswith("#")):
-            raise BadCall(
-                f"{place}.$ref is {reference!r:.200}; it must lead to a place in this schema, such as "
-                "'#/$defs/…'"
-            )
-        _check_together(place, list(_parts(each, schema)))
-        _check_required(place, each)
-
-
-def _parts(schema: object, root: Mapping[str, Any], depth: int = 0) -> Iterator[Mapping[str, Any]]:
-    """Yield the schemas that a value must satisfy together: itself, what it refers to, those of ``allOf``."""
-    if depth < _DEEPEST_TOGETHER and isinstance(schema, dict):
-        yield schema
-        if isinstance(reference := schema.get("$ref"), str):
-            yield from _parts(_at(root, reference), root, depth + 1)
-        for each in schema.get("allOf") or ():
-            yield from _parts(each, root, depth + 1)
-
-
-def _check_together(place: str, parts: list[Mapping[str, Any]]) -> None:
-    """Raise `BadCall` where types, values or ranges of `parts` exclude each other."""
-    types, values = set(_TYPES), None
-    for each in parts:
-        if "type" in each:
-            given = each["type"] if isinstance(each["type"], list) else [each["type"]]
-            if not set(_TYPES).issuperset(map(str, given)):
-                return  # no JSON schema at all, which is told elsewhere
-            types &= {*given, *(["integer"] if "number" in given else [])}
-        for choices in (each.get("enum"), [each["const"]] if "const" in each else None):
-            if isinstance(choices, list):
-                written = {msgspec.json.encode(choice): choice for choice in choices}
-                values = written if values is None else {k: v for k, v in values.items() if k in written}
-    if not types:
-        raise BadCall(f"{place} wants several types at once: no value is of all of them")
-    if values is not None and not any(_type_of(value) & types for value in values.values()):
-        raise BadCall(f"{place}: no value of its enum or const satisfies it; there must be one at least")
-    for least, most in _RANGES:
-        lows, highs = _numbers(parts, least), _numbers(parts, most)
-        if lows and highs and max(lows) > min(highs):
-            raise BadCall(
-                f"{place}: {least} is {max(lows)}, and {most} is {min(highs)}: no value satisfies both"
-            )
-
-
-def _numbers(parts: list[Mapping[str, Any]], name: str) -> list[int | float]:
-    found = [each.get(name) for each in parts]
-    return [each for each in found if isinstance(each, int | float)]
-
-
-def _type_of(value: object) -> set[str]:
-    """Return the types of a schema that a JSON value is of."""
-    if isinstance(value, float) and value.is_integer():
-        return {"number", "integer"}
-    return next((names for kind, names in _TYPES_OF if isinstance(value, kind)), {"null"})
-
-
-def _check_required(place: str, schema: Mapping[str, Any]) -> None:
-    known, required = schema.get("properties") or {}, schema.get("required")
-    if not (isinstance(required, list) and isinstance(known, dict)):
-        return
-    closed = schema.get("additionalProperties") is False and not schema.get("patternProperties")
-    for name in required:
-        if known.get(name) is False or (closed and name not in known):
-            raise BadCall(
-                f"{place}.required names {name!r}, which the schema does not allow: no object satisfies it; "
-                f"add it to {place}.properties, or take it out of required"
-            )
-
-
 class _NotStrictError(Exception):
     """The schema has what strict mode does not know."""
 
 
-def _strict(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
+def _strict(schema: dict[str, Any], may_be_null: Callable[[object], bool]) -> dict[str, Any]:
     if not _NOT_STRICT.isdisjoint(schema):
         raise _NotStrictError
     kept = {name: value for name, value in schema.items() if name not in {"default", "$schema", "$id"}}
     if kept.get("type") != "object" and "properties" not in kept:
         return kept
     properties = kept.get("properties", {})
-    required = kept.get("required", [])
+    required = set(kept.get("required", ()))
     if kept.get("additionalProperties", False) is not False or not properties:
         raise _NotStrictError
     for name, each in properties.items():
-        if name not in required and not _may_be_null(each, root):
+        if name not in required and not may_be_null(each):
             raise _NotStrictError
     return {**kept, "required": list(properties), "additionalProperties": False}
 
@@ -227,9 +159,9 @@ def _may_be_null(schema: object, root: dict[str, Any]) -> bool:
 def _moved(schema: dict[str, Any]) -> dict[str, Any]:
     """Let references to the old root lead to where it stands now."""
     reference = schema.get("$ref")
-    if not isinstance(reference, str) or not reference.startswith("#"):
-        return schema
-    if reference.startswith(tuple(f"#/{name}/" for name in _DEFINITIONS)):
+    if not isinstance(reference, str) or not (reference == "#" or reference.startswith("#/")):
+        return schema  # also that of a schema with a name of its own, which keeps it
+    if unquote(reference).startswith(tuple(f"#/{name}/" for name in _DEFINITIONS)):
         return schema
     return {**schema, "$ref": f"#/properties/{WRAPPED}{reference[1:]}"}
 
@@ -238,50 +170,49 @@ def _mapped(
     schema: dict[str, Any], change: Callable[[dict[str, Any]], dict[str, Any]], depth: int = 0
 ) -> dict[str, Any]:
     """Return `schema` with each schema in it changed, the inner ones first."""
-    _check_depth(depth)
+    check_depth(depth)
     found: dict[str, Any] = {}
     for name, value in schema.items():
-        if name in _OF_NAMES and isinstance(value, dict):
+        if name in INNER_NAMES and isinstance(value, dict):
             found[name] = {
                 key: _mapped(each, change, depth + 1) if isinstance(each, dict) else each
                 for key, each in value.items()
             }
-        elif name in _OF_LISTS and isinstance(value, list):
+        elif name in INNER_LISTS and isinstance(value, list):
             found[name] = [
                 _mapped(each, change, depth + 1) if isinstance(each, dict) else each for each in value
             ]
-        elif name in _OF_ONE and isinstance(value, dict):
+        elif name in INNER_ONE and isinstance(value, dict):
             found[name] = _mapped(value, change, depth + 1)
         else:
             found[name] = value
     return change(found)
 
 
-def _schemas(schema: Mapping[str, Any], place: str, depth: int) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Give each schema in `schema` with the place at which it stands."""
-    _check_depth(depth)
-    yield place, schema
-    for name, value in schema.items():
-        inner: list[tuple[str, object]] = []
-        if name in _OF_NAMES and isinstance(value, dict):
-            inner = [(f"{place}.{name}.{key}", each) for key, each in value.items()]
-        elif name in _OF_LISTS and isinstance(value, list):
-            inner = [(f"{place}.{name}[{index}]", each) for index, each in enumerate(value)]
-        elif name in _OF_ONE:
-            inner = [(f"{place}.{name}", value)]
-        for where, each in inner:
-            if isinstance(each, dict):
-                yield from _schemas(each, where, depth + 1)
-
-
-def _check_depth(depth: int) -> None:
+def check_depth(depth: int) -> None:
+    """Raise `BadCall` below the deepest level that a schema may have."""
     if depth > _DEEPEST:
         raise BadCall(f"the schema has more than {_DEEPEST} levels; give one with fewer")
 
 
-def _at(root: Mapping[str, Any], reference: str) -> object:
-    found: object = root
-    for step in reference.removeprefix("#").split("/")[1:]:
+def at_reference(
+    document: Mapping[str, Any], reference: str
+) -> tuple[dict[str, Any], Mapping[str, Any]] | None:
+    """Return the schema to which `reference` leads in `document`, and the document in which it stands.
+
+    That is another one where an inner schema has an id. None: there is none, or it has a name of its own.
+    """
+    found: Any = document
+    if not reference.startswith("#") or (reference != "#" and not reference.startswith("#/")):
+        return None
+    for step in unquote(reference).split("/")[1:]:
         name = step.replace("~1", "/").replace("~0", "~")
-        found = found.get(name) if isinstance(found, dict) else None
-    return found if reference.startswith("#") else None
+        if isinstance(found, dict):
+            found = found.get(name)
+        elif isinstance(found, list) and name.isdecimal() and len(name) < _LONGEST_INDEX:
+            found = found[int(name)] if int(name) < len(found) else None
+        else:
+            return None
+        if isinstance(found, dict) and isinstance(found.get("$id"), str):
+            document = found
+    return (found, document) if isinstance(found, dict) else None
