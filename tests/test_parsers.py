@@ -8,17 +8,23 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from ultra._support.log_text import shown_text
 from ultra.cli.columns import _styled
 from ultra.cli.printable_text import block, one_line
 from ultra.clients.cleaning import split_reasoning
 from ultra.clients.wire.event_streams import EventSplitter, LineSplitter
 from ultra.clients.wire.json_repair import HalfCharacters
+from ultra.clients.wire.redaction import redact_keys
 from ultra.clients.wire.text_repair import repaired
+from ultra.evals.code import program_of
+from ultra.messages.json_in_text import json_candidates
 from ultra.messages.tokens import estimate_tokens
 from ultra.prompts.fencing import disarm
 from ultra.scoring.final_answers import equal_answers, read_answer
 from ultra.scoring.judge import parse_grades, split_verdict
 from ultra.scoring.normal_form import normal_form
+from ultra.scoring.rankings import read_ranking
+from ultra.strategies.route import _names_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,6 +55,12 @@ PARSERS: Final[dict[str, Callable[[str], Any]]] = {
     "a block": block,
     "Markdown": _styled,
     "reasoning": split_reasoning,
+    "JSON in text": lambda text: list(json_candidates(text)),
+    "rankings": lambda text: read_ranking(text, ["A", "B", "C"], [text]),
+    "names of models": lambda text: _names_in(text, ["a", "one", "a-1"]),
+    "programs": program_of,
+    "keys": redact_keys,
+    "log text": shown_text,
     "repaired text": repaired,
     "halves of characters": lambda text: HalfCharacters().repair(text.encode("utf-8", "replace")),
     "lines": lambda text: _in_pieces(LineSplitter(), text),
@@ -94,6 +106,20 @@ PIECES: Final = (
         "/10",
     ),
     *("<think>", "</think>", "<", "<|", "|>", "<|im", "[INST]", "_", "# ", "data: ", "\r", "\r\n", "event:"),
+    *(
+        "B > A",
+        "A = ",
+        "```python ",
+        "```json\n",
+        "[]",
+        "{} ",
+        "sk-",
+        "sk-a",
+        "Bearer ",
+        "key=",
+        "\x1b[",
+        "\u202e",
+    ),
     *("\ud800", "\x00", "\u200b", '{"a":', "\\u", "\\ud800", "1/", "1 0 ", "½", "^", "a ", ". ", "||"),
 )
 

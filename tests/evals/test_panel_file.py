@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import msgspec
 import pytest
 
+import ultra.evals.panel as panel_module
 from ultra import MultiLLMOrchestrator
 from ultra.clients.pricing import Price
 from ultra.errors import BadCall, ModelError
@@ -190,12 +192,35 @@ def test_a_panel_of_other_questions_is_refused(tmp_path: Path) -> None:
         (b'{"ultra_panel": 9}\n', "version 9"),
         (b'{"ultra_panel": 1}\nnonsense\n', "line 2, is not of a panel"),
         (b'{"ultra_panel": "one"}\n', "is no panel that this version"),
+        (b'{"ultra_panel": 1, "source": "\xff"}\n', "is no panel"),
+        (b'{"ultra_panel": 1}\n{"id": "\xff"}\n', "line 2, is not of a panel"),
+        (
+            b'{"ultra_panel": 1}\n{"id": "1", "question": {"schema": ' + b'{"a":' * 5_000 + b"\n",
+            "line 2, is not",
+        ),
+        (b"[" * 100_000 + b"\n", "is no panel"),
+        (gzip.compress(b'{"ultra_panel": 1}\n', mtime=0)[:-4] + b"abcd", "cannot be read"),
+        (gzip.compress(b'{"ultra_panel": 1}\n', mtime=0)[:12] + b"\xff" * 20, "cannot be read"),
+        (b'{"panel": "x", "models": ["a"], "source": "s"}\n{"id": 1}\n', "no published panel"),
+        (b'{"panel": "x", "models": ["a"], "source": "s"}\n[1]\n', "no published panel"),
+        (b'{"panel": "x", "models": 5, "source": "s"}\n', "no published panel"),
+        (b'{"panel": "x", "models": ["a"], "source": "s"}\nnonsense\n', "no published panel"),
     ],
 )
 def test_what_is_no_panel_is_refused(tmp_path: Path, content: bytes, told: str) -> None:
     path = tmp_path / "p.jsonl"
     path.write_bytes(content)
     with pytest.raises(BadCall, match=told):
+        Panel.open(path)
+
+
+def test_a_compressed_panel_of_too_many_bytes_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(panel_module, "_LARGEST", 1 << 20)
+    path = tmp_path / "p.jsonl.gz"
+    path.write_bytes(gzip.compress(b'{"ultra_panel": 1}\n' + b" " * (1 << 22)))
+    with pytest.raises(BadCall, match="more than 1 MiB"):
         Panel.open(path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -352,3 +353,17 @@ def test_openais_form_goes_there_and_back(drawn: list[tuple[str, str, bool, list
     assert conversation_of(messages_as_openai(conversation)) == conversation
     request = ModelRequest(messages=conversation)
     assert msgspec.json.decode(msgspec.json.encode(request), type=ModelRequest) == request
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
+@pytest.mark.parametrize("kind", [ImagePart, FilePart])
+def test_a_pipe_and_a_device_are_no_files_and_are_not_waited_for(
+    kind: type[ImagePart | FilePart], tmp_path: Path
+) -> None:
+    pipe = tmp_path / "pipe.png"
+    os.mkfifo(pipe)
+    for path in (pipe, "/dev/zero", "/dev/null"):
+        with pytest.raises(BadCall, match="is a device or a pipe, and no file"):
+            kind.of(path)
+    with pytest.raises(BadCall, match="cannot be read"):
+        kind.of(tmp_path)

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
+import time
+import tracemalloc
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ultra.clients.dialects.tool_calls import arguments_object
+from ultra.messages import bounded_json, json_in_text
+from ultra.messages.bounded_json import decode_json
 from ultra.messages.json_in_text import MOST_TRIED, json_candidates
+from ultra.messages.output_types import InvalidOutputError, OutputType
+from ultra.messages.tools import canonical_arguments
+
+MOST_SECONDS = 5.0
 
 VALUES: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 9) | st.text('a"\\{}[]`\n', max_size=5),
@@ -73,3 +82,57 @@ def test_json_is_found_where_models_put_it(text: str, value: Any) -> None:
 @pytest.mark.parametrize("piece", ["[", "{", '{"', "```\n", '"\\', "[1]", "]", "{]"])
 def test_of_a_hostile_text_only_a_few_pieces_are_looked_at(piece: str) -> None:
     assert len(list(json_candidates(piece * 20_000))) <= 2 * MOST_TRIED + 1
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "[] ",
+        "{} ",
+        "[",
+        '{"a": ',
+        "[1] x ",
+        "```\n```\n",
+        "```\n[]\n```\n",
+        "[[],[]],",
+        "}",
+        '"',
+        "[}",
+        "\\[",
+    ],
+)
+def test_a_text_of_brackets_takes_little_time_and_memory(piece: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_in_text, "_MOST_SIGNS", 100_000)
+    text = "So: " + piece * (2_000_000 // len(piece))
+    began = time.process_time()
+    assert sum(1 for _ in json_candidates(text)) <= 2 * MOST_TRIED + 1
+    assert time.process_time() - began < MOST_SECONDS
+    short = text[:200_000]
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in json_candidates(short)) <= 2 * MOST_TRIED + 1
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 10 * len(short)
+
+
+def test_json_of_too_many_objects_and_lists_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert bounded_json.MOST_VALUES == 1_000_000
+    monkeypatch.setattr(bounded_json, "MOST_VALUES", 20_000)
+    many = "[" + "[]," * 20_000 + "[]]"
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="more than 20000"):
+            decode_json(many)
+        with pytest.raises(ValueError, match="more than 20000"):
+            decode_json(many.encode())
+        with pytest.raises(InvalidOutputError):
+            OutputType.of(list[Any]).read(many)  # type: ignore[union-attr]
+        assert canonical_arguments(many) == many
+        assert arguments_object(many) == {"arguments": many}
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 5 * len(many)
+    assert decode_json('{"a": [1]}') == {"a": [1]}

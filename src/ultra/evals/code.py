@@ -20,7 +20,7 @@ __all__ = ["passes", "program_of"]
 SECONDS: Final = 10
 MEMORY: Final = 1 << 30
 _FILE_SIZE: Final = 16 << 20
-_FENCED: Final = re.compile(r"```[ \t]*(?:python|py)?[ \t]*\n(.*?)(?:\n```|\Z)", re.DOTALL | re.IGNORECASE)
+_FENCED: Final = re.compile(r"```[ \t]*+(?:python|py)?+[ \t]*+\n(.*?)(?:\n```|\Z)", re.DOTALL | re.IGNORECASE)
 
 _LIMITED: Final = """\
 import resource, runpy

@@ -104,7 +104,7 @@ def check_ids(questions: Iterable[Question], where: str) -> None:
 def _question(line: str, number: str, where: str) -> Question:
     try:
         row: object = msgspec.json.decode(line)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise BadCall(f"{where} is no JSON: {error}") from None
     if not isinstance(row, dict):
         raise BadCall(f"{where} is {line[:60]!r}; it must be an object of JSON with prompt or messages")

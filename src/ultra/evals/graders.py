@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from ultra.bridge.interruption import is_interruption
 from ultra.errors import BadCall, UltraError
+from ultra.messages.bounded_json import decode_json
 from ultra.messages.chat import ChatMessage
 from ultra.messages.json_in_text import json_candidates
 from ultra.messages.request import ModelRequest
@@ -172,7 +173,7 @@ class JsonGrader:
         """See `Grader.grade`."""
         for piece in json_candidates(text):
             try:
-                given: object = msgspec.json.decode(piece)
+                given: object = decode_json(piece)
             except (msgspec.DecodeError, ValueError, RecursionError):
                 continue
             if isinstance(given, dict):

@@ -9,7 +9,9 @@ file is written anew with one line for each question.
 from __future__ import annotations
 
 import gzip
+import io
 import os
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -33,6 +35,10 @@ __all__ = ["Panel", "PanelHeader", "PanelModel", "Recorded", "request_key"]
 
 VERSION: Final = 1
 _KEY_BYTES: Final = 12
+_LARGEST: Final = 1 << 30
+"""Bytes of a panel: a compressed file may be one of a million times its size."""
+_UNREADABLE: Final = (msgspec.DecodeError, UnicodeError, RecursionError)
+"""What decoding may raise: the file may come from anybody."""
 
 
 class PanelModel(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -148,8 +154,8 @@ class Panel:
             if data.startswith(b"\x1f\x8b"):
                 if append:
                     raise BadCall(f"{path} is compressed; a panel that more is added to must not be")
-                data = gzip.decompress(data)
-        except (OSError, EOFError) as error:
+                data = _decompressed(data)
+        except (OSError, EOFError, zlib.error) as error:
             raise BadCall(f"the panel {path} cannot be read: {error}") from None
         whole = data.rfind(b"\n") + 1  # what follows is a line that was torn
         lines = data[:whole].split(b"\n")[:-1]
@@ -175,7 +181,7 @@ class Panel:
     def _read(cls, lines: list[bytes], path: Path) -> Self:
         try:
             header = msgspec.json.decode(lines[0], type=PanelHeader)
-        except msgspec.ValidationError as error:
+        except _UNREADABLE as error:
             raise BadCall(f"{path} is no panel that this version of Ultra reads: {error}") from None
         if header.ultra_panel != VERSION:
             raise BadCall(f"{path} is a panel of version {header.ultra_panel}; this Ultra reads {VERSION}")
@@ -184,7 +190,7 @@ class Panel:
         for number, line in enumerate(lines[1:], start=2):
             try:
                 found = msgspec.json.decode(line, type=_Line)
-            except msgspec.DecodeError as error:
+            except _UNREADABLE as error:
                 raise BadCall(f"{path}, line {number}, is not of a panel: {error}") from None
             if found.question is not None:
                 questions.setdefault(found.id, found.question)
@@ -307,10 +313,18 @@ def _encoded(line: object) -> bytes:
     return msgspec.json.encode(line) + b"\n"
 
 
+def _decompressed(data: bytes) -> bytes:
+    with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+        found = file.read(_LARGEST + 1)
+    if len(found) > _LARGEST:
+        raise OSError(f"it has more than {_LARGEST >> 20} MiB")
+    return found
+
+
 def _header(lines: list[bytes], path: Path) -> dict[str, Any]:
     try:
         header: object = msgspec.json.decode(lines[0])
-    except (IndexError, msgspec.DecodeError):
+    except (IndexError, *_UNREADABLE):
         header = None
     if not isinstance(header, dict) or not ("ultra_panel" in header or "panel" in header):
         raise BadCall(

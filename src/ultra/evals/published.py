@@ -13,6 +13,7 @@ import msgspec
 
 from ultra.clients.catalog import model_info
 from ultra.clients.pricing import Price
+from ultra.errors import BadCall
 from ultra.evals.dataset import Dataset, Question, check_ids
 from ultra.evals.panel import PanelHeader, PanelModel, Recorded, request_key
 from ultra.messages.chat import ChatMessage
@@ -25,6 +26,7 @@ __all__ = ["is_published", "read_published"]
 
 _CHARACTERS: Final = 4
 """Characters of a token."""
+_LONGEST_TOLD: Final = 200
 
 _PROVIDERS: Final = (
     ("openai", "gpt-"),
@@ -62,16 +64,28 @@ def read_published(
     header: Mapping[str, Any], lines: Sequence[bytes], name: str
 ) -> tuple[PanelHeader, Dataset, list[tuple[str, Recorded]]]:
     """Return header, questions and answers of such a file."""
-    models: list[str] = header["models"]
-    rows = [msgspec.json.decode(line) for line in lines if line.strip()]
-    texts = bool(rows) and isinstance(rows[0], dict)
-    read = [(_row_of_texts if texts else _row_of_labels)(row, models) for row in rows]
+    try:
+        models: list[str] = [str(model) for model in header["models"]]
+        rows = [msgspec.json.decode(line) for line in lines if line.strip()]
+        texts = bool(rows) and isinstance(rows[0], dict)
+        read = [(_row_of_texts if texts else _row_of_labels)(row, models) for row in rows]
+        source = str(header["source"])
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RecursionError,
+        msgspec.MsgspecError,
+    ) as error:
+        told = f"{type(error).__name__}: {error}"
+        raise BadCall(f"{name} is no published panel that Ultra reads ({told[:_LONGEST_TOLD]})") from None
     questions = tuple(question for question, _ in read)
     check_ids(questions, name)
     dataset = Dataset(name, questions)
     prices = {model: _price(model) for model in models}
     made = PanelHeader(
-        source=f"{name} ({header['source']})",
+        source=f"{name} ({source})",
         digest=dataset.digest,
         models=tuple(PanelModel(name=model, identity=model, price=prices[model]) for model in models),
         grader="exact",

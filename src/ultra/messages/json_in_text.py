@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from ultra._support.lazy import lazy_pattern
+from ultra.messages.bounded_json import decode_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,6 +19,8 @@ __all__ = ["MOST_TRIED", "json_candidates"]
 
 MOST_TRIED: Final = 16
 """So many pieces of a text are looked at, so that the time is linear in the text."""
+_MOST_SIGNS: Final = 1_000_000
+"""So many quotes and brackets are looked at in all; of a text of brackets, that is less than a second."""
 
 _FENCED: Final = lazy_pattern(r"^[ \t]*```[^\n`]*\n(.*?)(?:^[ \t]*```|\Z)", flags=re.MULTILINE | re.DOTALL)
 _SIGN: Final = lazy_pattern(r'\\.|["{}\[\]]', flags=re.DOTALL)
@@ -35,9 +40,11 @@ def json_candidates(text: str) -> Iterator[str]:
     whole = text.strip().removeprefix("\ufeff")
     if _may_be_json(whole):
         yield whole
-    fenced = [match[1].strip() for match in _FENCED().finditer(text)] if "```" in text else []
+    fenced: deque[str] = deque(maxlen=MOST_TRIED)
+    if "```" in text:
+        fenced.extend(filter(_may_be_json, (match[1].strip() for match in _FENCED().finditer(text))))
     seen = {whole}
-    for piece in [piece for piece in reversed(fenced) if _may_be_json(piece)][:MOST_TRIED]:
+    for piece in reversed(fenced):
         if piece not in seen:
             seen.add(piece)
             yield piece
@@ -52,51 +59,55 @@ def _may_be_json(piece: str) -> bool:
 
 def _is_json(piece: str) -> bool:
     try:
-        msgspec.json.decode(piece)
+        decode_json(piece)
     except (msgspec.DecodeError, ValueError, RecursionError):
         return False
     return True
 
 
-def _between_prose(text: str) -> list[str]:
-    """Return the outermost objects and lists of the text, in their order."""
-    found: list[str] = []
-    at = 0
+def _between_prose(text: str) -> deque[str]:
+    """Return the last of the outermost objects and lists of the text, in their order."""
+    found: deque[str] = deque(maxlen=MOST_TRIED)
+    reader = _Reader(text)
+    at: int | None = 0
     for _ in range(MOST_TRIED):
-        spans, begin = _balanced(text, at)
-        for start, end in spans:
-            piece = text[start:end]
-            if not _is_json(piece):
-                begin = start
-                break
-            found.append(piece)
-        if begin is None:
+        if at is None:
             break
-        at = begin + 1  # a bracket of the prose, or half of an object: there may be a whole one inside
-    return found[-MOST_TRIED:]
+        at = reader.read(at, found)
+    return found
 
 
-def _balanced(text: str, start: int) -> tuple[list[tuple[int, int]], int | None]:
-    """Return where balanced objects and lists stand, and where one begins that is never closed."""
-    spans: list[tuple[int, int]] = []
-    open_: list[str] = []
-    begin, in_string = 0, False
-    for match in _SIGN().finditer(text, start):
-        sign = match[0]
-        if not open_:
-            if sign in "{[":
-                open_.append(sign)
-                begin, in_string = match.start(), False
-        elif sign == '"':
-            in_string = not in_string
-        elif in_string or len(sign) > 1:
-            continue
-        elif sign in "{[":
-            open_.append(sign)
-        elif open_[-1] != _CLOSES[sign]:
-            return spans, begin
-        else:
-            open_.pop()
+class _Reader:
+    """Reads the objects and lists between prose; it looks at so many signs in all, and no more."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._left = _MOST_SIGNS
+
+    def read(self, start: int, found: deque[str]) -> int | None:
+        """Add the JSON from `start` on; return where to begin again: behind a bracket that begins none."""
+        open_: list[str] = []
+        begin, in_string = 0, False
+        for match in islice(_SIGN().finditer(self._text, start), self._left):
+            self._left -= 1
+            sign = match[0]
             if not open_:
-                spans.append((begin, match.end()))
-    return spans, begin if open_ else None
+                if sign in "{[":
+                    open_.append(sign)
+                    begin, in_string = match.start(), False
+            elif sign == '"':
+                in_string = not in_string
+            elif in_string or len(sign) > 1:
+                continue
+            elif sign in "{[":
+                open_.append(sign)
+            elif open_[-1] != _CLOSES[sign]:
+                return begin + 1  # a bracket of the prose, or half of an object
+            else:
+                open_.pop()
+                if not open_:
+                    piece = self._text[begin : match.end()]
+                    if not _is_json(piece):
+                        return begin + 1  # there may be a whole one inside
+                    found.append(piece)
+        return begin + 1 if open_ and self._left else None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import os
 import re
 from pathlib import Path
+from stat import S_ISREG
 from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes, urlsplit
 
@@ -129,11 +131,18 @@ def _found(source: object, kind: str, largest: int) -> Source:
 
 def _read(path: Path, kind: str, largest: int) -> Source:
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_open_at_once) as file:
+            if not S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise BadCall(f"the {kind} {str(path)[:_LONGEST_SHOWN]!r} is a device or a pipe, and no file")
             data = file.read(largest + 1)
     except (OSError, ValueError) as error:
         raise BadCall(f"the {kind} {str(path)[:_LONGEST_SHOWN]!r} cannot be read: {error}") from None
     return Source(_checked(data, f"{kind} {path.name!r}", largest), None, None, path.name)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file; a pipe that nobody writes to is not waited for."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _checked(data: bytes, what: str, largest: int) -> bytes:

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple, cast
 import msgspec
 
 from ultra.errors import BadCall, MissingExtra
+from ultra.messages.bounded_json import MOST_VALUES, decode_json, has_too_many_values
 from ultra.messages.functions import schema_of
 from ultra.messages.json_in_text import json_candidates
 from ultra.messages.pydantic_models import is_pydantic_model, of_plain, to_plain
@@ -110,10 +111,12 @@ class OutputType:
 
         It may be the whole text, or stand in fences or between prose. Raises `InvalidOutputError`.
         """
+        if has_too_many_values(text):
+            raise InvalidOutputError(f"it has more than {MOST_VALUES} objects and lists")
         wrong: InvalidOutputError | None = None
         for piece in json_candidates(text):
             try:
-                value = msgspec.json.decode(piece)
+                value = decode_json(piece)
             except (msgspec.DecodeError, ValueError, RecursionError):
                 continue
             try:

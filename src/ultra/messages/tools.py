@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct, field
 
 from ultra.errors import BadCall
+from ultra.messages.bounded_json import decode_json
 
 __all__ = ["NO_PARAMETERS", "Tool", "ToolChoice", "ToolPolicy", "canonical_arguments"]
 
@@ -109,6 +110,6 @@ _CHOICES: Final = (
 def canonical_arguments(arguments: str) -> str:
     """Return JSON `arguments` in one form for equal values, to compare calls; other text as it is."""
     try:
-        return msgspec.json.encode(msgspec.json.decode(arguments or "{}"), order="sorted").decode()
+        return msgspec.json.encode(decode_json(arguments or "{}"), order="sorted").decode()
     except (msgspec.DecodeError, ValueError, RecursionError):
         return arguments.strip()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import msgspec
 from msgspec.structs import replace
 
 from ultra.clients.cleaning import shows_nothing
 from ultra.errors import ModelError
+from ultra.messages.bounded_json import decode_json
 from ultra.messages.events import Chunk, ModelStarted, ToolsCalled
 from ultra.messages.results import Usage
 from ultra.messages.tool_turns import with_tool_turns_told
@@ -263,6 +263,6 @@ class ToolTurn:
 
 def _is_object(arguments: str) -> bool:
     try:
-        return isinstance(msgspec.json.decode(arguments or "{}"), dict)
+        return isinstance(decode_json(arguments or "{}"), dict)
     except (ValueError, RecursionError):
         return False

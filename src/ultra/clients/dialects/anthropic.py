@@ -178,7 +178,8 @@ class _Assembly:
         """Let the counts in `usage` override earlier ones: they are cumulative."""
         found = value_of(usage)
         if isinstance(found, dict):
-            self._counts |= {name: count for name, count in found.items() if count is not None}
+            known = {name: found.get(name) for name in _Usage.__struct_fields__}
+            self._counts |= {name: count for name, count in known.items() if count is not None}
             self.usage = read_usage(self._counts, _Usage)
 
     def add_message(self, message: _Message) -> str:

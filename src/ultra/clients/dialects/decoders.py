@@ -221,9 +221,13 @@ def new_text(texts: list[str], text: str, *, last: bool, whole: bool = False) ->
     """
     if not last or not texts:
         return text
-    before = "".join(texts)
-    repeated = whole or (len(texts) > 1 and len(before) >= _SHORTEST_REPEATED)
-    return text.removeprefix(before) if repeated else text
+    length = 0  # of what is repeated; it is not put together, or each piece would cost as much as all
+    for before in texts:
+        if not text.startswith(before, length):
+            return text
+        length += len(before)
+    repeated = whole or (len(texts) > 1 and length >= _SHORTEST_REPEATED)
+    return text[length:] if repeated else text
 
 
 def _without_done(content: bytes) -> bytes:

@@ -25,6 +25,9 @@ _LONGEST_VALUE: Final = 64 * 1024
 
 _MOST_ITEMS: Final = 100_000
 
+_DEEPEST: Final = 12
+"""Levels that are read field by field: each reads all that is in it once more. No answer has as many."""
+
 
 def value_of(raw: Raw) -> Any:  # noqa: ANN401 - any JSON
     """Return what `raw` holds; of something very long, only its beginning, as text."""
@@ -65,22 +68,24 @@ class TolerantDecoder(Generic[T]):
             return cast("T", _read(self._kind, content))
 
 
-def _read(kind: Any, content: bytes) -> Any:  # noqa: ANN401 - a type, and a value of it
+def _read(kind: Any, content: bytes, depth: int = 0) -> Any:  # noqa: ANN401 - a type, and a value of it
     """Return `content` as a `kind`, without the parts that are of another type. Raises `ValidationError`."""
     try:
         return _decoder(kind).decode(content)
     except msgspec.ValidationError as error:
         refused = error
+    if depth == _DEEPEST:
+        raise refused
     first = content.lstrip()[:1]
     for option in get_args(kind) if get_origin(kind) in {Union, UnionType} else (kind,):
         if first == b"{" and isinstance(option, type) and issubclass(option, Struct):
-            return _read_struct(option, content)
+            return _read_struct(option, content, depth)
         if first == b"[" and get_origin(option) is list:
-            return _read_list(get_args(option)[0], content)
+            return _read_list(get_args(option)[0], content, depth)
     raise refused
 
 
-def _read_struct(kind: type[Struct], content: bytes) -> Struct:
+def _read_struct(kind: type[Struct], content: bytes, depth: int) -> Struct:
     found = {}
     loose = _loose(kind)
     given = msgspec.json.decode(content, type=loose)
@@ -89,7 +94,7 @@ def _read_struct(kind: type[Struct], content: bytes) -> Struct:
         if raw is ABSENT:
             continue
         try:
-            found[field.name] = _read(field.type, bytes(raw))
+            found[field.name] = _read(field.type, bytes(raw), depth + 1)
         except msgspec.ValidationError as error:
             if field.name == getattr(kind, "essential", None):
                 raise _Unreadable(f"{field.name}: {error}") from None
@@ -97,13 +102,13 @@ def _read_struct(kind: type[Struct], content: bytes) -> Struct:
     return kind(**found)
 
 
-def _read_list(kind: Any, content: bytes) -> list[Any]:  # noqa: ANN401 - a type
+def _read_list(kind: Any, content: bytes, depth: int) -> list[Any]:  # noqa: ANN401 - a type
     if content.count(b",") > _MOST_ITEMS:
         raise msgspec.ValidationError(f"a list of more than {_MOST_ITEMS} entries")
     items = []
     for raw in msgspec.json.decode(content, type=list[Raw]):
         try:
-            items.append(_read(kind, bytes(raw)))
+            items.append(_read(kind, bytes(raw), depth + 1))
         except msgspec.ValidationError:
             continue
     return items

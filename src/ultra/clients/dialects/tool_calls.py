@@ -9,6 +9,7 @@ import msgspec
 from ultra._support.randomness import new_id
 from ultra.clients.wire.json_repair import HalfCharacters
 from ultra.clients.wire.text_repair import repaired
+from ultra.messages.bounded_json import decode_json
 from ultra.messages.chat import ToolCall
 from ultra.messages.tools import canonical_arguments
 
@@ -22,9 +23,10 @@ OWN_IDS: Final = "call_ultra_"
 
 
 class _Draft:
-    __slots__ = ("arguments", "id", "name", "signature")
+    __slots__ = ("_canonical", "arguments", "id", "name", "signature")
 
     def __init__(self) -> None:
+        self._canonical: tuple[int, str] | None = None
         self.id = ""
         self.name = ""
         self.arguments: list[str] = []
@@ -36,6 +38,14 @@ class _Draft:
         if len(self.arguments) > 1:
             self.arguments = ["".join(self.arguments)]
         return self.arguments[0] if self.arguments else ""
+
+    @property
+    def canonical(self) -> str:
+        """The arguments so far, to compare them. Remembered: servers may repeat a call in every piece."""
+        length = sum(map(len, self.arguments))
+        if self._canonical is None or self._canonical[0] != length:
+            self._canonical = length, canonical_arguments(self.text)
+        return self._canonical[1]
 
     def ends_before(self, arguments: str | None) -> bool:
         """Return whether `arguments` begin another object behind a whole one: no JSON goes on so."""
@@ -116,7 +126,7 @@ class ToolCalls:
             if name != known.name:
                 known = None  # another call under the same id, or without one under the same index
             elif known.ends_before(arguments):
-                if canonical_arguments(known.text) == canonical_arguments(arguments or ""):
+                if known.canonical == canonical_arguments(arguments or ""):
                     return None
                 known = None
         if known is None:
@@ -162,8 +172,8 @@ _ESCAPES: Final = (r"\ud", r"\uD", r"\u0000")
 
 def _is_json(text: str) -> bool:
     try:
-        msgspec.json.decode(_encodable(text))
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        decode_json(_encodable(text))
+    except (msgspec.DecodeError, ValueError, RecursionError):
         return False
     return True
 
@@ -179,7 +189,7 @@ def _encodable(arguments: str) -> str:
 def arguments_object(arguments: str) -> dict[str, Any]:
     """Return the arguments of a call as an object; what a model wrote wrongly stays readable."""
     try:
-        found = msgspec.json.decode(arguments or "{}")
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        found = decode_json(arguments or "{}")
+    except (msgspec.DecodeError, ValueError, RecursionError):
         found = arguments
     return found if isinstance(found, dict) else {"arguments": found}

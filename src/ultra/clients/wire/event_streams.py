@@ -67,7 +67,7 @@ class EventSplitter:
     def __init__(self) -> None:
         self._lines = LineSplitter()
         self._name = ""
-        self._data: list[bytes] = []
+        self._data = bytearray()  # each line with a line end behind it: many short ones take no more memory
         self._stray = bytearray()
         self._at_start = True
 
@@ -100,19 +100,19 @@ class EventSplitter:
         field, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if field == b"data":
-            self._data.append(value)
+            self._data += value + b"\n"
         elif field == b"event":
             self._name = value.decode("utf-8", "replace")
         elif field == b"error":
             # Older llama.cpp servers send errors in a field of this name.
             self._name = "error"
-            self._data.append(value)
+            self._data += value + b"\n"
         elif field not in _IGNORED and len(self._stray) < _LONGEST_STRAY:
             self._stray += line[:_LONGEST_STRAY] + b"\n"
         return None
 
     def _dispatch(self) -> Event | None:
-        event = Event(self._name or "message", b"\n".join(self._data)) if self._data else None
+        event = Event(self._name or "message", bytes(self._data[:-1])) if self._data else None
         self._name = ""
         self._data.clear()
         return event

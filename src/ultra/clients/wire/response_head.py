@@ -22,6 +22,7 @@ from ultra.clients.wire.headers import REQUEST_ID_HEADERS, first_header, retry_a
 from ultra.clients.wire.json_repair import HalfCharacters, has_nul
 from ultra.clients.wire.redaction import clipped, redact_secrets
 from ultra.errors import ModelError
+from ultra.messages.bounded_json import MOST_VALUES, has_too_many_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -38,9 +39,6 @@ _LONGEST_REQUEST_ID: Final = 200
 
 # A body longer than this [bytes] is no error message, and is not decoded as one: JSON of many small values
 # takes thirty times its size in memory.
-_MOST_VALUES: Final = 1_000_000
-"""Objects and lists of one document; an answer of 32 MiB that is nothing else would take a gigabyte."""
-
 _LONGEST_ERROR_BODY: Final = 64 * 1024
 
 
@@ -154,8 +152,8 @@ class ResponseHead:
         if not content.strip():
             raise self.malformed("its body is empty")
         content = content.removeprefix(BYTE_ORDER_MARK)
-        if len(content) > _MOST_VALUES and content.count(b"{") + content.count(b"[") > _MOST_VALUES:
-            raise self.malformed(f"it has more than {_MOST_VALUES} objects and lists")
+        if has_too_many_values(content):
+            raise self.malformed(f"it has more than {MOST_VALUES} objects and lists")
         ensure_memory(len(content))
         try:
             return decode(self._halves.repair(content) if has_nul(content) else content)
