@@ -190,6 +190,16 @@ def test_a_panel_of_other_questions_is_refused(tmp_path: Path) -> None:
         (b'{"ultra_panel": 9}\n', "version 9"),
         (b'{"ultra_panel": 1}\nnonsense\n', "line 2, is not of a panel"),
         (b'{"ultra_panel": "one"}\n', "is no panel that this version"),
+        (b'{"ultra_panel": 1, "secret": "zz"}\n', "the secret is no hexadecimal number"),
+        (b'{"ultra_panel": 1, "models": [{"name": "a"}, {"name": "a"}]}\n', "two models have the name 'a'"),
+        (
+            b'{"ultra_panel": 1}\n{"id": "q", "answers": [{"model": "a", "key": "k", "seconds": 1e308}]}\n',
+            "line 2, is not of a panel: seconds is 1e\\+308",
+        ),
+        (
+            b'{"ultra_panel": 1}\n{"id": "q", "answers": [{"model": "a", "key": "k", "cost": -1.0}]}\n',
+            "cost is -1.0",
+        ),
     ],
 )
 def test_what_is_no_panel_is_refused(tmp_path: Path, content: bytes, told: str) -> None:

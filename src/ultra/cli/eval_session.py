@@ -192,7 +192,7 @@ def _recorded(
     path = wanted.data or Path()
     dataset = load_dataset(path)
     grader = wanted.grader or "exact"
-    check_gold(dataset, grader, allow_code=wanted.allow_code)
+    check_gold(dataset, grader, allow_code=wanted.allow_code, named=wanted.grader)
     live = _live(wanted)
     file = wanted.panel or path.with_name(f"{path.name.removesuffix('.jsonl')}.panel.jsonl")
     header = PanelHeader(

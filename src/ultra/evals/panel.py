@@ -33,6 +33,8 @@ __all__ = ["Panel", "PanelHeader", "PanelModel", "Recorded", "request_key"]
 
 VERSION: Final = 1
 _KEY_BYTES: Final = 12
+_MOST: Final = 1e12
+"""More seconds, tokens or dollars no answer takes; beyond it, virtual time would not pass."""
 
 
 class PanelModel(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -69,6 +71,16 @@ class PanelHeader(Struct, frozen=True, kw_only=True):
     timed: bool = True
     system: str | None = None
 
+    def __post_init__(self) -> None:
+        names = [model.name for model in self.models]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise ValueError(f"two models have the name {twice[0]!r}")
+        try:
+            bytes.fromhex(self.secret)
+        except ValueError:
+            raise ValueError("the secret is no hexadecimal number") from None
+
 
 class Recorded(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One answer of one model, or its failure.
@@ -89,6 +101,12 @@ class Recorded(Struct, frozen=True, kw_only=True, omit_defaults=True):
     finish: str | None = None
     error: str | None = None
     kind: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("input_tokens", "output_tokens", "seconds", "cost"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= _MOST:
+                raise ValueError(f"{name} is {value!r}; it must be a number from 0 to {_MOST:g}")
 
 
 class _Line(Struct, omit_defaults=True):
