@@ -107,6 +107,18 @@ def test_a_function_of_the_users_own_grades_and_its_faults_are_told() -> None:
         graded(f"{__name__}:half", 3, "abc")
 
 
+def test_a_function_that_only_a_file_names_grades_only_if_that_is_allowed() -> None:
+    name = f"{__name__}:half"
+    for dataset, grader, named in (
+        (Dataset("d", (question("4"),)), name, None),  # the header of a panel
+        (Dataset("d", (question("4", name),)), "exact", "exact"),  # a line of the questions
+    ):
+        with pytest.raises(BadCall, match="is code that a file names; name it yourself, as --grader"):
+            check_gold(dataset, grader, named=named)
+        assert name in check_gold(dataset, grader, named=name)
+        assert name in check_gold(dataset, grader, named=named, allow_code=True)
+
+
 def test_a_judges_reply_is_read_and_where_it_has_no_score_that_can_be_told() -> None:
     judge = make_grader("judge:gpt")
     assert isinstance(judge, JudgeGrader)

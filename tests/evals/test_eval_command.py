@@ -157,3 +157,18 @@ async def test_a_panel_of_other_questions_is_refused(tmp_path: Path) -> None:
         "answers to other questions than q.jsonl: 1 of them are not in it, such as 'two'"
         in done.stderr.decode()
     )
+
+
+async def test_where_no_price_is_known_no_dollars_are_told_and_the_limit_says_that_it_is_blind(
+    tmp_path: Path,
+) -> None:
+    data = tmp_path / "q.jsonl"
+    data.write_text(GOOD, "utf-8")
+    models = ("--model", "openai:one", "--strategy", "vote", "--samples", "1")
+    async with chat_server() as server:  # an address of which no price is known
+        done = await run_ultra("eval", str(data), *models, "--max-cost", "1", env=server.environment)
+    told = done.stderr.decode()
+    assert done.returncode == 0, told
+    assert "--max-cost does not see what one cost: no price is known" in told
+    assert "dollars" not in told
+    assert "$" not in told

@@ -205,6 +205,16 @@ def test_a_panel_of_other_questions_is_refused(tmp_path: Path) -> None:
         (b'{"panel": "x", "models": ["a"], "source": "s"}\n[1]\n', "no published panel"),
         (b'{"panel": "x", "models": 5, "source": "s"}\n', "no published panel"),
         (b'{"panel": "x", "models": ["a"], "source": "s"}\nnonsense\n', "no published panel"),
+        (b'{"ultra_panel": 1, "secret": "zz"}\n', "the secret is no hexadecimal number"),
+        (b'{"ultra_panel": 1, "models": [{"name": "a"}, {"name": "a"}]}\n', "two models have the name 'a'"),
+        (
+            b'{"ultra_panel": 1}\n{"id": "q", "answers": [{"model": "a", "key": "k", "seconds": 1e308}]}\n',
+            "line 2, is not of a panel: seconds is 1e\\+308",
+        ),
+        (
+            b'{"ultra_panel": 1}\n{"id": "q", "answers": [{"model": "a", "key": "k", "cost": -1.0}]}\n',
+            "cost is -1.0",
+        ),
     ],
 )
 def test_what_is_no_panel_is_refused(tmp_path: Path, content: bytes, told: str) -> None:

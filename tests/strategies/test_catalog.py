@@ -10,7 +10,7 @@ from msgspec import Struct
 from helpers.packages import install
 from ultra import BadCall, MultiLLMOrchestrator
 from ultra.strategies import Answer, BestOf, RunContext, Stage, StrategySpec, Synthesize, Vote
-from ultra.strategies.catalog import load_strategy, make_strategy, spec_of, strategy_names
+from ultra.strategies.catalog import load_strategy, make_strategy, spec_of, strategy_names, strategy_options
 from ultra.strategies.stages import INITIAL, SYNTHESIS
 from ultra.testing import FakeModel
 
@@ -300,3 +300,22 @@ def test_a_name_that_two_packages_have_is_refused_with_both(
     with pytest.raises(BadCall, match=r"several packages .* 'longest': .*first_longest:Longest of") as told:
         make_strategy("longest")
     assert "second_longest:Longest of second-package" in str(told.value)
+
+
+WRONG: tuple[Any, ...] = (
+    *(-1, 1.5, float("nan"), float("inf"), "", b"x", ("a", "a"), ["a", 1], {"a": -1}, {1: 2}, object()),
+)
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_an_option_of_the_wrong_type_is_refused_by_name_whoever_makes_the_strategy(name: str) -> None:
+    kind: Any = type(make_strategy(name, {"chooser": "a"} if name == "route" else {}))
+    base = {"chooser": "a"} if name == "route" else {}
+    for option in strategy_options(name):
+        if option == "stages":  # which there are depends on the orchestrator, so that checks them
+            continue
+        for wrong in WRONG:
+            with pytest.raises(BadCall, match=option.split("_", maxsplit=1)[0].removesuffix("s")):
+                kind(**{**base, option: wrong})
+            with pytest.raises(BadCall):
+                make_strategy(name, {**base, option: wrong})

@@ -88,7 +88,12 @@ def evaluate(
         ),
     ] = None,
     allow_code: Annotated[
-        bool, typer.Option("--allow-code", help="Let the grader code run what models wrote, as this user.")
+        bool,
+        typer.Option(
+            "--allow-code",
+            help="Let the grader code run what models wrote, and graders that DATA or PANEL name as "
+            "module:function, as this user.",
+        ),
     ] = False,
     limit: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Measure only the first N questions.")

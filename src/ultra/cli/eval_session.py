@@ -192,7 +192,7 @@ def _recorded(
     path = wanted.data or Path()
     dataset = load_dataset(path)
     grader = wanted.grader or "exact"
-    check_gold(dataset, grader, allow_code=wanted.allow_code)
+    check_gold(dataset, grader, allow_code=wanted.allow_code, named=wanted.grader)
     live = _live(wanted)
     file = wanted.panel or path.with_name(f"{path.name.removesuffix('.jsonl')}.panel.jsonl")
     header = PanelHeader(
@@ -213,6 +213,12 @@ def _recorded(
             tell(f"{file}: {len(panel)} answers are recorded already")
         panel.dataset = panel.dataset.first(wanted.limit)
         _check_judge(wanted.judge, panel)
+        unpriced = [model.name for model in live.models if model.price is None]
+        if unpriced and wanted.max_cost is not None:
+            tell(
+                f"--max-cost does not see what {', '.join(unpriced)} cost: no price is known; give it in "
+                "ultra.toml, as price = { input = …, output = … }"
+            )
         with _progress(shown=not wanted.as_json) as on_progress:
             recorder = Recorder(
                 panel,
@@ -236,7 +242,9 @@ def _recorded(
             findings = evaluation.run()
         panel.dataset = dataset
         panel.compact()
-    tell(f"{file}: {recorder.asked} new answers for {recorder.cost:.4f} dollars; the panel has {len(panel)}")
+    dollars = f" for {recorder.cost:.4f} dollars" if recorder.cost or not unpriced else ""
+    more = f" and what {', '.join(unpriced)} cost, whose price is not known" if dollars and unpriced else ""
+    tell(f"{file}: {recorder.asked} new answers{dollars}{more}; the panel has {len(panel)}")
     return findings, evaluation
 
 
@@ -410,9 +418,9 @@ def _tell_now_and_then(progress: Progress) -> None:
 
 
 def _left(progress: Progress) -> str:
+    """Return dollars so far, where a price is known, and the time and the dollars that are left."""
     seconds, cost = progress.seconds_left, progress.cost_left
-    time = "" if seconds is None else f", about {seconds:.0f} s"
-    money = "" if cost is None else f" and ${cost:.2f}"
-    return (
-        f", ${progress.cost:.4f} so far{time}{money} left" if seconds or cost else f", ${progress.cost:.4f}"
-    )
+    so_far = f", ${progress.cost:.4f}" if progress.cost else ""
+    time = f", about {seconds:.0f} s" if seconds else ""
+    money = f" and ${cost:.2f}" if cost and time else ""
+    return f"{so_far}{' so far' if so_far and time else ''}{time}{money}{' left' if time else ''}"

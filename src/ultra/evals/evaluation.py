@@ -53,8 +53,12 @@ _MOST_SAMPLES: Final = 15
 _TWO_HALVES: Final = 2
 
 
-def check_gold(dataset: Dataset, grader: str, *, allow_code: bool = False) -> dict[str, Grader]:
+def check_gold(
+    dataset: Dataset, grader: str, *, allow_code: bool = False, named: str | None = None
+) -> dict[str, Grader]:
     """Return the graders of these questions by name, once all their golds are of the right kind.
+
+    `grader` is that of questions without their own; `named` is the one that the user named, if any.
 
     Raises:
         BadCall: there is no such grader, or a gold is of the wrong kind; the message names the question.
@@ -63,7 +67,7 @@ def check_gold(dataset: Dataset, grader: str, *, allow_code: bool = False) -> di
     for question in dataset.questions:
         name = question.grader or grader
         if name not in graders:
-            graders[name] = make_grader(name, allow_code=allow_code)
+            graders[name] = make_grader(name, allow_code=allow_code, is_named=name == named)
         wanted = graders[name].check(question)
         if wanted is not None:
             raise BadCall(
@@ -79,8 +83,9 @@ class Evaluation:
         panel: the recorded answers, and the questions.
         arms: the strategies to measure; None: all of the catalog, as `default_arms` has them.
         more: arms that are measured beside them, such as named ensembles, as far as that can be.
-        grader: the name of the grader of questions without their own.
-        allow_code: whether the grader ``code`` may run what models wrote.
+        grader: the name of the grader of questions without their own; None: that of the panel.
+        allow_code: whether the grader ``code`` may run what models wrote, and functions may grade that only
+            the panel names.
         recorder: asks what is not recorded; None: nothing is asked.
         settings: arguments of the orchestrator that all runs have, such as `quorum` and `judge`.
         unrecorded: see `Unrecorded`; without a recorder.
@@ -109,7 +114,7 @@ class Evaluation:
     ) -> None:
         self.panel = panel
         self._grader = grader or panel.header.grader
-        self._graders = check_gold(panel.dataset, self._grader, allow_code=allow_code)
+        self._graders = check_gold(panel.dataset, self._grader, allow_code=allow_code, named=grader)
         self._recorder = recorder
         self._settings = dict(settings or {})
         self._fits = fit

@@ -50,10 +50,12 @@ class Grader(Protocol):
         ...
 
 
-def make_grader(name: str, *, allow_code: bool = False) -> Grader:
+def make_grader(name: str, *, allow_code: bool = False, is_named: bool = True) -> Grader:
     """Return the grader of this name: one of `GRADERS`, ``judge:MODEL``, or ``module:function``.
 
-    A function gets the answer and the gold, and returns a bool or a number from 0 to 1.
+    A function gets the answer and the gold, and returns a bool or a number from 0 to 1. A file of questions
+    or answers may be somebody else's, so where it names the function, and the user has not (`is_named`),
+    that must be allowed, too.
 
     Raises:
         BadCall: there is none of that name, it cannot be imported, or it runs code and that is not allowed.
@@ -73,6 +75,11 @@ def make_grader(name: str, *, allow_code: bool = False) -> Grader:
     if not (module and colon and attribute):
         choices = ", ".join(GRADERS)
         raise BadCall(f"unknown grader {name!r}; there are: {choices}, judge:MODEL, and module:function")
+    if not (is_named or allow_code):
+        raise BadCall(
+            f"the grader {name!r} is code that a file names; name it yourself, as --grader {name}, "
+            "or allow what the file names with --allow-code"
+        )
     try:
         found: object = attrgetter(attribute)(import_module(module))
     except Exception as error:

@@ -39,6 +39,8 @@ _LARGEST: Final = 1 << 30
 """Bytes of a panel: a compressed file may be one of a million times its size."""
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeError, RecursionError)
 """What decoding may raise: the file may come from anybody."""
+_MOST: Final = 1e12
+"""More seconds, tokens or dollars no answer takes; beyond it, virtual time would not pass."""
 
 
 class PanelModel(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -75,6 +77,16 @@ class PanelHeader(Struct, frozen=True, kw_only=True):
     timed: bool = True
     system: str | None = None
 
+    def __post_init__(self) -> None:
+        names = [model.name for model in self.models]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise ValueError(f"two models have the name {twice[0]!r}")
+        try:
+            bytes.fromhex(self.secret)
+        except ValueError:
+            raise ValueError("the secret is no hexadecimal number") from None
+
 
 class Recorded(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One answer of one model, or its failure.
@@ -95,6 +107,12 @@ class Recorded(Struct, frozen=True, kw_only=True, omit_defaults=True):
     finish: str | None = None
     error: str | None = None
     kind: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("input_tokens", "output_tokens", "seconds", "cost"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= _MOST:
+                raise ValueError(f"{name} is {value!r}; it must be a number from 0 to {_MOST:g}")
 
 
 class _Line(Struct, omit_defaults=True):

@@ -49,7 +49,7 @@ class Cascade(Struct, frozen=True, kw_only=True):
 
     Where all were asked and nothing is, the majority stands; without one, `end` says what does: a model
     (`judge`, by default the heaviest that answered) reads all answers whole and decides, or ``"last"``: the
-    answer of the last model that was asked. `ultra eval --fit` finds `threshold` and `quality`.
+    answer of the last model that was asked. `ultra eval --fit` finds `threshold`, `quality` and `order`.
 
     Raises:
         BadCall: an option is not allowed.

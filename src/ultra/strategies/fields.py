@@ -8,13 +8,14 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from ultra._support.checks import check_number, shown
 from ultra.errors import BadCall
 from ultra.messages.json_in_text import json_candidates
 from ultra.messages.results import ModelResponse
 from ultra.prompts.composing import Task
 from ultra.scoring.field_merge import merge_fields, with_choices
 from ultra.strategies.base import Answer
-from ultra.strategies.panel import check_named
+from ultra.strategies.panel import check_model_name, check_named
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -60,14 +61,16 @@ class Fields(Struct, frozen=True, kw_only=True):
     judge: str | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.threshold <= 1:
-            raise BadCall(f"threshold is {self.threshold!r}; it must be a share, a number from 0 to 1")
-        if not 0 <= self.tolerance < 1:
-            raise BadCall(f"tolerance is {self.tolerance!r}; it must be a number from 0 to below 1")
-        for name in ("key", "judge"):
-            given: object = getattr(self, name)
-            if not (given is None or isinstance(given, str)):
-                raise BadCall(f"{name} is {given!r}; it must be a name, or None")
+        check_number("threshold", self.threshold, most=1.0)
+        check_number("tolerance", self.tolerance, most=1.0)
+        if self.tolerance == 1:
+            raise BadCall(
+                "tolerance is 1; it must be below 1, as numbers that differ by so much are not alike"
+            )
+        key: object = self.key
+        if not (key is None or (isinstance(key, str) and key)):
+            raise BadCall(f"key is {shown(key)}; it must be the name of a field, or None")
+        check_model_name("judge", self.judge)
 
     def check_models(self, asked: Sequence[str], registered: Collection[str]) -> None:  # noqa: ARG002 - as all have it
         """Check the names in the options; see `ChecksModels.check_models`."""

@@ -67,6 +67,9 @@ class Route(Struct, frozen=True, kw_only=True):
             raise BadCall(
                 f"about is {shown(about)}; it must be a mapping from models to what they are good at"
             )
+        options: object = self.options
+        if not isinstance(options, dict) or not all(isinstance(name, str) for name in options):
+            raise BadCall(f"options is {shown(options)}; it must be a mapping from options to values")
         self._nested()
 
     def check_models(self, asked: Sequence[str], registered: Collection[str]) -> None:

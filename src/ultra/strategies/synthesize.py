@@ -15,7 +15,14 @@ from ultra.messages.request import ModelRequest
 from ultra.messages.results import sample_name
 from ultra.prompts.history import after_history
 from ultra.strategies.base import Answer
-from ultra.strategies.panel import check_named, only_answer, unanimous_answer, with_first
+from ultra.strategies.panel import (
+    check_model_name,
+    check_named,
+    check_names,
+    only_answer,
+    unanimous_answer,
+    with_first,
+)
 from ultra.strategies.stages import BUILT_IN, Stage, StageResponses, order_stages
 
 if TYPE_CHECKING:
@@ -84,6 +91,8 @@ class Synthesize(Struct, frozen=True, kw_only=True):
         if not isinstance(self.keep_unanimous, bool):
             raise BadCall(f"keep_unanimous is {self.keep_unanimous!r}; it must be True or False")
         check_count("answer_tokens", self.answer_tokens, optional=True)
+        check_model_name("writer", self.writer)
+        check_names("panel", self.panel)
 
     def check_models(self, asked: Sequence[str], registered: Collection[str]) -> None:  # noqa: ARG002 - as all have it
         """Check the names in the options; see `ChecksModels.check_models`."""
