@@ -23,7 +23,7 @@ def test_the_same_with_the_journal_in_redis(tmp_path: Path) -> None:
     (folder := tmp_path / "server").mkdir()
     with redis_process(folder, durable=True) as server:
         (tmp_path / "journal").write_text(server.url)
-        kill_again_and_again(tmp_path, Random(3), kills=8, runs=12)
+        kill_again_and_again(tmp_path, Random(3), kills=50, runs=60)
 
 
 @pytest.mark.long

@@ -1,6 +1,7 @@
-"""A process that executes submitted runs, to be killed; its argument is a JSON object.
+"""A process that executes submitted runs, to be killed; it forks itself for each line on its standard input.
 
-Each call of a model is noted in a file before it is answered, as a provider would count it.
+A line is a JSON object: what is to be submitted. To start Python takes most of a second, to fork some
+milliseconds. Each call of a model is noted in a file, as a provider would count it; see `helpers.call_notes`.
 """
 
 from __future__ import annotations
@@ -8,13 +9,18 @@ from __future__ import annotations
 import json
 import os
 import sys
+import traceback
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import trio
 
+from helpers.call_notes import Notes, noting
 from ultra import MultiLLMOrchestrator, RetryPolicy, SqliteJournal
+from ultra.errors import MissingExtra
 from ultra.messages.results import Completion, Usage
 from ultra.stores.journal_contract import RunJournal, RunState
 
@@ -31,18 +37,24 @@ STRATEGIES: tuple[dict[str, Any], ...] = (
 class CountedModel:
     """Answers in pieces, after short waits; `name` and the prompt decide what."""
 
-    def __init__(self, name: str, calls: Path) -> None:
+    def __init__(self, name: str, folder: Path) -> None:
         self.name = name
-        self._calls = os.open(calls, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        self._notes = Notes(folder)
         self._random = Random(name)
 
     async def stream(self, prompt: str, **options: object) -> Any:
-        os.write(self._calls, f"{self.name}\n".encode())
-        pieces = [f"{self.name} ", "says: ", f"{len(prompt)}", " characters."]
-        for piece in pieces:
-            await trio.sleep(self._random.random() * 0.006)
-            yield piece
-        yield Completion("".join(pieces), usage=Usage(3, 4), finish_reason="stop")
+        self._notes.begun(prompt)
+        is_whole = False
+        try:
+            pieces = [f"{self.name} ", "says: ", f"{len(prompt)}", " characters."]
+            for piece in pieces:
+                await trio.sleep(self._random.random() * 0.006)
+                yield piece
+            is_whole = True
+            yield Completion("".join(pieces), usage=Usage(3, 4), finish_reason="stop")
+        finally:
+            if not is_whole:  # nobody wants it any more; a process that is killed does not come here
+                self._notes.broken_off(prompt)
 
     async def generate(self, prompt: str, **options: object) -> Completion:
         raise AssertionError("submitted runs are streamed")
@@ -52,10 +64,12 @@ def journal_of(folder: Path, *, lease: float = LEASE) -> RunJournal:
     """Open the journal of such processes: that of the URL in the file `journal`, if there is one."""
     named = folder / "journal"
     if not named.exists():
-        return SqliteJournal(folder / "runs.db", lease=lease)
+        found: RunJournal = noting(SqliteJournal, folder)(folder / "runs.db", lease=lease)
+        return found
     from ultra.stores.journal_redis import RedisJournal  # noqa: PLC0415 - it needs the extra
 
-    return RedisJournal(named.read_text(), lease=lease)
+    in_redis: RunJournal = noting(RedisJournal, folder)(named.read_text(), lease=lease)
+    return in_redis
 
 
 def orchestrator_of(folder: Path, *, lease: float = LEASE, **settings: Any) -> MultiLLMOrchestrator:
@@ -67,14 +81,14 @@ def orchestrator_of(folder: Path, *, lease: float = LEASE, **settings: Any) -> M
         **settings,
     )
     for weight, name in enumerate("cba"):
-        orchestrator.register_model(name, CountedModel(name, folder / "calls"), weight=float(weight + 1))
+        orchestrator.register_model(name, CountedModel(name, folder), weight=float(weight + 1))
     return orchestrator
 
 
 async def work(folder: Path, submissions: list[int]) -> None:
     """Submit what is to be, and go on until all runs have ended; print a line for what happens."""
     async with orchestrator_of(folder) as orchestrator:
-        print("started", flush=True)  # noqa: T201 - it is the protocol
+        print(f"started {os.getpid()}", flush=True)  # noqa: T201 - it is the protocol
         for number in submissions:
             arguments = STRATEGIES[number % len(STRATEGIES)]
             run_id = await orchestrator.submit(
@@ -87,6 +101,25 @@ async def work(folder: Path, submissions: list[int]) -> None:
     print("done", flush=True)  # noqa: T201 - as above
 
 
+def main() -> None:
+    """Fork for each line; tell how the child has ended, by the signal or its exit code."""
+    with suppress(MissingExtra):  # so that no child need import it
+        import_module("ultra.stores.journal_redis")
+    for line in sys.stdin:
+        given = json.loads(line)
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                trio.run(work, Path(given["folder"]), given["submissions"])
+                code = 0
+            except BaseException:  # noqa: BLE001 - nothing of the parent must go on here
+                traceback.print_exc()
+            os._exit(code)
+        _, status = os.waitpid(child, 0)
+        # The line of a child that was killed may have no end.
+        print(f"\nended {os.waitstatus_to_exitcode(status)}", flush=True)  # noqa: T201 - as above
+
+
 if __name__ == "__main__":
-    given = json.loads(sys.argv[1])
-    trio.run(work, Path(given["folder"]), given["submissions"])
+    main()

@@ -8,21 +8,27 @@ import signal
 import subprocess
 import sys
 import threading
-from collections import Counter
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
 
+from helpers.call_notes import CallCounts, counted, question_of
 from helpers.durable_process import STRATEGIES, CountedModel, journal_of
 from ultra import MultiLLMOrchestrator, RetryPolicy
 from ultra.durable.execution import read_all
+from ultra.errors import JournalUnavailable
 from ultra.messages.events import RunCompleted, RunFailed
+from ultra.stores.connections import keep_connected
 
 if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Iterator
     from random import Random
 
     from ultra.messages.events import Event
+    from ultra.stores.journal_contract import RunRecord
 
 HERE = Path(__file__).parent
 
@@ -40,30 +46,53 @@ class Follower(threading.Thread):
         trio.run(self._follow_all)
 
     async def _follow_all(self) -> None:
-        orchestrator = MultiLLMOrchestrator(journal=journal_of(self._folder))
+        journal = journal_of(self._folder)
+        orchestrator = MultiLLMOrchestrator(journal=journal)
         async with trio.open_nursery() as nursery:
-            while not self.over.is_set():
-                for record in await orchestrator.list_runs(limit=1000):
-                    if record.run_id not in self.read:
-                        self.read[record.run_id] = []
-                        nursery.start_soon(self._follow, orchestrator, record.run_id)
-                await trio.sleep(0.02)
-            nursery.cancel_scope.deadline = trio.current_time() + 20
+            nursery.start_soon(keep_connected, journal)
+            async with trio.open_nursery() as followers:
+                is_over = False
+                while not is_over:
+                    is_over = self.over.is_set()  # then the runs are looked for once more
+                    for run_id in await self._all_runs(orchestrator):
+                        if run_id not in self.read:
+                            self.read[run_id] = []
+                            followers.start_soon(self._follow, orchestrator, run_id)
+                    await trio.sleep(0.02)
+                followers.cancel_scope.deadline = trio.current_time() + 20
+            nursery.cancel_scope.cancel()
+
+    async def _all_runs(self, orchestrator: MultiLLMOrchestrator) -> list[str]:
+        while True:
+            with suppress(JournalUnavailable):
+                return [record.run_id for record in await orchestrator.list_runs(limit=1000)]
+            await trio.sleep(0.1)
 
     async def _follow(self, orchestrator: MultiLLMOrchestrator, run_id: str) -> None:
-        async with orchestrator.follow(run_id) as run:
-            async for event in run:
-                self.read[run_id].append(event)
+        events = self.read[run_id]
+        while not (events and isinstance(events[-1], RunCompleted | RunFailed)):
+            with suppress(JournalUnavailable):  # of a slow machine
+                async with orchestrator.follow(run_id, after=len(events) - 1) as run:
+                    async for event in run:
+                        events.append(event)
+            await trio.sleep(0.01)
 
 
-def started(folder: Path, submissions: list[int]) -> subprocess.Popen[str]:
-    arguments = json.dumps({"folder": str(folder), "submissions": submissions})
-    return subprocess.Popen(
-        [sys.executable, str(HERE / "durable_process.py"), arguments],
+@contextmanager
+def forking() -> Iterator[subprocess.Popen[str]]:
+    """The process that forks those which execute runs."""
+    process = subprocess.Popen(
+        [sys.executable, str(HERE / "durable_process.py")],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(HERE.parent)},
     )
+    with process:
+        yield process
+        assert process.stdin is not None
+        process.stdin.close()  # which ends it
+    assert process.returncode == 0
 
 
 def kill_again_and_again(folder: Path, random: Random, *, kills: int, runs: int) -> dict[str, int]:
@@ -75,30 +104,58 @@ def kill_again_and_again(folder: Path, random: Random, *, kills: int, runs: int)
     journal_of(folder)  # so that the follower finds it
     follower.start()
     accepted: dict[int, str] = {}
+    killed: set[int] = set()
     share = -(-runs // max(1, kills))
     numbers = list(range(runs))
-    for number in range(kills + 1):
-        last = number == kills
-        mine = numbers if last else numbers[number * share : (number + 1) * share]
-        with started(folder, mine) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "started\n"
-            if not last:
-                threading.Timer(random.random() * 0.15, process.kill).start()
-            for key, line in zip(mine, iter(process.stdout.readline, ""), strict=False):
-                if line.endswith("\n") and line != "done\n":
-                    assert accepted.setdefault(key, line.strip()) == line.strip()
-            process.stdout.read()
-            code = process.wait(60)
-        assert code in ({0} if last else {0, -signal.SIGKILL})
+    with forking() as process:
+        for number in range(kills + 1):
+            last = number == kills
+            mine = numbers if last else numbers[number * share : (number + 1) * share]
+            child, code = execute(process, folder, mine, accepted, None if last else random.random() * 0.15)
+            assert code in ({0} if last else {0, -signal.SIGKILL})
+            if code:
+                killed.add(child)
     follower.over.set()
     follower.join(30)
     assert not follower.is_alive()
-    return trio.run(check, folder, accepted, runs, kills, follower.read)
+    return trio.run(check, folder, accepted, runs, killed, follower.read)
+
+
+def execute(
+    process: subprocess.Popen[str],
+    folder: Path,
+    submissions: list[int],
+    accepted: dict[int, str],
+    kill_after: float | None,
+) -> tuple[int, int]:
+    """Let a process submit and execute runs, and kill it after so many seconds; return it, and its end."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(json.dumps({"folder": str(folder), "submissions": submissions}) + "\n")
+    process.stdin.flush()
+    started, _, child = process.stdout.readline().partition(" ")
+    assert started == "started"
+    timer = threading.Timer(kill_after or 0.0, kill, [int(child)])
+    if kill_after is not None:
+        timer.start()
+    keys = iter(submissions)
+    for line in iter(process.stdout.readline, ""):
+        if line.startswith("ended "):
+            timer.cancel()
+            return int(child), int(line.split()[1])
+        if line not in {"done\n", "\n"}:
+            key = next(keys)
+            assert accepted.setdefault(key, line.strip()) == line.strip()
+    raise AssertionError("the process that forks has ended")
+
+
+def kill(process: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(process, signal.SIGKILL)
 
 
 async def check(
-    folder: Path, accepted: dict[int, str], runs: int, kills: int, read: dict[str, list[Event]]
+    folder: Path, accepted: dict[int, str], runs: int, killed: set[int], read: dict[str, list[Event]]
 ) -> dict[str, int]:
     """Check that each accepted run ended once, that readers got what is in the journal, and what was paid."""
     journal = journal_of(folder)
@@ -119,20 +176,32 @@ async def check(
         answers, most = len(await journal.answers(record.run_id)), needed[kind].total()
         # Each needed answer was paid for once; those that a vote makes needless may be broken off.
         assert answers == most or (kind == VOTE and answers <= most), (record, answers)
-    paid = Counter((folder / "calls").read_text().split())
-    wanted: Counter[str] = Counter()
+    counts = counted(folder, {record.run_id: question_of_run(record) for record in records}, killed)
     for number in range(runs):
-        wanted += needed[number % len(STRATEGIES)]
-    # A kill loses at most the calls that were in flight: for each run that it interrupted, those of one step.
-    most_in_flight = max(STRATEGY_WIDTH)
-    assert paid.total() >= wanted.total()
-    assert paid.total() <= wanted.total() + most_in_flight * interrupted, (paid, wanted, interrupted)
-    return {"interrupted": interrupted, "paid": paid.total(), "needed": wanted.total(), "kills": kills}
+        check_calls(counts, f"Question {number}?", number % len(STRATEGIES), needed)
+    return {
+        "interrupted": interrupted,
+        "in_flight": counts.in_flight.total(),
+        "paid": counts.begun.total(),
+        "kills": len(killed),
+    }
+
+
+def question_of_run(record: RunRecord) -> str:
+    return question_of(record.spec.request.prompt)
+
+
+def check_calls(counts: CallCounts, question: str, kind: int, needed: list[Counter[str]]) -> None:
+    """Check the calls of a run: at most those needed and those in flight at a kill; none is paid twice."""
+    calls, wanted = counts.begun[question], needed[kind].total()
+    assert counts.kept[question] <= wanted, (question, counts)
+    assert calls <= counts.most(question, wanted), (question, counts)
+    if kind != VOTE and not counts.lost[question]:  # a vote breaks off what decides nothing any more
+        assert not counts.broken_off[question], (question, counts)
+        assert not counts.refused[question], (question, counts)
 
 
 VOTE = 3
-STRATEGY_WIDTH = (3, 3, 6, 3, 3)
-"""How many calls of a run of each of `STRATEGIES` are in flight at once at most."""
 
 
 async def calls_needed(folder: Path) -> list[Counter[str]]:
@@ -143,8 +212,8 @@ async def calls_needed(folder: Path) -> list[Counter[str]]:
         own.mkdir()
         orchestrator = MultiLLMOrchestrator(cache_enabled=False, retry=RetryPolicy(max_retries=0))
         for weight, name in enumerate("cba"):
-            orchestrator.register_model(name, CountedModel(name, own / "calls"), weight=float(weight + 1))
+            orchestrator.register_model(name, CountedModel(name, own), weight=float(weight + 1))
         async with orchestrator, orchestrator.stream_responses(f"Question {number}?", **arguments) as run:
             await run.result()
-        found.append(Counter((own / "calls").read_text().split()))
+        found.append(counted(own, {}, set()).begun)
     return found

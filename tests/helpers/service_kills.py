@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections import Counter
 from contextlib import aclosing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +16,9 @@ import httpx
 import msgspec
 import trio
 
+from helpers.call_notes import counted
 from helpers.durable_process import STRATEGIES
-from helpers.kills import STRATEGY_WIDTH, VOTE, calls_needed
+from helpers.kills import VOTE, calls_needed, check_calls, question_of_run
 from ultra import SqliteJournal
 from ultra.durable.execution import read_all
 from ultra.messages.events import Event, RunCompleted, RunFailed
@@ -168,6 +168,7 @@ async def kill_again_and_again(folder: Path, random: Random, *, kills: int, runs
 
     Returns counts of what was seen, so that a caller can see that the kills came in the middle.
     """
+    killed: set[int] = set()
     with process_in(folder) as (process, url):
         clients = Clients(url)
         with trio.fail_after(PATIENCE):
@@ -177,6 +178,7 @@ async def kill_again_and_again(folder: Path, random: Random, *, kills: int, runs
                     service = await trio.to_thread.run_sync(process.start)
                     await trio.sleep(random.random() * 0.15)
                     os.kill(service, signal.SIGKILL)
+                    killed.add(service)
                 service = await trio.to_thread.run_sync(process.start)
             journal = SqliteJournal(folder / "runs.db")
             while await journal.list_runs(states=("queued", "running"), limit=1):  # noqa: ASYNC110 - no event
@@ -184,7 +186,7 @@ async def kill_again_and_again(folder: Path, random: Random, *, kills: int, runs
         with suppress(ProcessLookupError):
             os.kill(service, signal.SIGTERM)
         await clients.aclose()
-    counts = await check(folder, journal, clients.read, runs)
+    counts = await check(folder, journal, clients.read, runs, killed)
     return {**counts, "broken": clients.broken}
 
 
@@ -197,7 +199,7 @@ async def _ask_all(clients: Clients, random: Random, runs: int, kills: int) -> N
 
 
 async def check(
-    folder: Path, journal: SqliteJournal, read: dict[str, list[Any]], runs: int
+    folder: Path, journal: SqliteJournal, read: dict[str, list[Any]], runs: int, killed: set[int]
 ) -> dict[str, int]:
     """Check that each accepted run ended once, that clients got what is in the journal, and what was paid."""
     records = await journal.list_runs(limit=10_000)
@@ -206,7 +208,7 @@ async def check(
     assert len(keys) == len(set(keys)) == runs - runs // len(KINDS)
     assert read.keys() <= known.keys()
     needed = await calls_needed(folder)
-    wanted: Counter[str] = Counter()
+    counts = counted(folder, {record.run_id: question_of_run(record) for record in records}, killed)
     interrupted = 0
     for record in records:
         events = await read_all(journal, record.run_id)
@@ -223,12 +225,11 @@ async def check(
         told = told_of(record, events)
         got = read.get(record.run_id, [])
         assert got == (told[: len(got)] if record.idempotency_key is None else told)
-        wanted += needed[kind]
+        if record.state != "cancelled":
+            check_calls(counts, question_of_run(record), kind, needed)
         interrupted += record.executions - 1
-    paid = len((folder / "calls").read_text().split())
-    # A kill loses at most the calls that were in flight: for each run that it interrupted, those of one step.
-    assert paid <= wanted.total() + max(STRATEGY_WIDTH) * interrupted
-    return {"runs": len(records), "interrupted": interrupted, "paid": paid, "needed": wanted.total()}
+    in_flight, paid = counts.in_flight.total(), counts.begun.total()
+    return {"runs": len(records), "interrupted": interrupted, "paid": paid, "in_flight": in_flight}
 
 
 def told_of(record: RunRecord, events: list[Event]) -> list[Any]:

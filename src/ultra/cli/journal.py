@@ -12,7 +12,7 @@ from ultra.cli.user_paths import data_folder
 from ultra.errors import BadCall
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from ultra.messages.results import OrchestrationResult
     from ultra.stores.journal_contract import RunJournal, RunRecord, RunState
@@ -91,7 +91,7 @@ def with_journal(given: str | None, work: Callable[[RunJournal], Awaitable[T]]) 
 
 async def each_run(
     journal: RunJournal, *, owner: str | None = None, states: tuple[RunState, ...] = ()
-) -> AsyncIterator[RunRecord]:
+) -> AsyncGenerator[RunRecord]:
     """Yield all runs, the last accepted first."""
     before: str | None = None
     while page := await journal.list_runs(owner=owner, states=states, before=before, limit=_PAGE):

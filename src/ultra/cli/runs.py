@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -13,6 +14,7 @@ from ultra.cli.journal import (
     JsonOption,
     RunArgument,
     described,
+    each_run,
     find_run,
     find_run_id,
     result_of,
@@ -69,15 +71,20 @@ def list_runs(
         if given not in get_args(RunState):
             raise BadCall(f"--state {given!r} is none; there are: {', '.join(get_args(RunState))}")
 
-    async def find(store: RunJournal) -> list[RunRecord]:
-        return await store.list_runs(owner=owner, states=states, limit=limit)
+    async def find(store: RunJournal) -> list[Any]:
+        found: list[Any] = []  # not the runs themselves, whose requests may be large
+        async with aclosing(each_run(store, owner=owner, states=tuple(states))) as records:
+            async for record in records:
+                found.append(described(record) if as_json else _line(record))
+                if len(found) == limit:
+                    break
+        return found
 
     found = with_journal(journal, find)
     if as_json:
-        _write_json([described(record) for record in found])
-        return 0
-    for record in found:
-        write(_line(record))
+        _write_json(found)
+    else:
+        write(*found) if found else None
     return 0
 
 

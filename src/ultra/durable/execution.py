@@ -8,12 +8,13 @@ import trio
 
 from ultra._support.log import get_logger
 from ultra.durable.memo import PaidAnswers
+from ultra.durable.told import Told
 from ultra.errors import JournalDamaged, JournalUnavailable, RunCancelled, text_of
 from ultra.messages.events import RunCompleted, RunFailed
 from ultra.stores.journal_contract import Ending, LeaseLost
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from ultra.messages.events import Event
@@ -50,9 +51,9 @@ class RunOpener(Protocol):
     """Begins a run, or begins it again."""
 
     def __call__(
-        self, run: RunRecord, paid: PaidAnswers, told: Sequence[Event]
+        self, run: RunRecord, paid: PaidAnswers, told: Told
     ) -> AbstractAsyncContextManager[EventReader]:
-        """Return the block of the run; `told` are the events of earlier executions.
+        """Return the block of the run; `told` is what its earlier executions have told.
 
         Raises, as entering the block does, `ModelGone`, `StrategyGone` or `BadCall` where it cannot begin.
         """
@@ -76,11 +77,20 @@ def cancelled_event(run_id: str, seq: int = 0) -> RunFailed:
 
 
 async def read_all(journal: RunJournal, run_id: str) -> list[Event]:
-    """Return all events of a run. Raises what `RunJournal.read` does, and `JournalDamaged`."""
-    events: list[Event] = []
-    while found := await journal.read(run_id, after=len(events) - 1):
-        events += found
-    return events
+    """Return all events of a run, which may take much memory. Raises as `each_page` does."""
+    return [event async for page in each_page(journal, run_id) for event in page]
+
+
+async def each_page(journal: RunJournal, run_id: str) -> AsyncIterator[list[Event]]:
+    """Yield the events of a run in pieces of a bounded size.
+
+    Raises:
+        JournalUnavailable: as `RunJournal.read`; or `JournalDamaged`.
+    """
+    after = -1
+    while page := await journal.read(run_id, after):
+        yield page
+        after = page[-1].seq
 
 
 class Execution:
@@ -121,13 +131,15 @@ class Execution:
 
     async def _carry_out(self, open_run: RunOpener) -> None:
         run_id = self._run.run_id
-        told: list[Event] = []
+        told = Told()
         answers: dict[AnswerKey, ModelResponse] = {}
         try:
             if self._run.executions > 1:
-                told = await self._persist(lambda: read_all(self._journal, run_id))
+                while page := await self._persist(lambda: self._journal.read(run_id, told.events - 1)):
+                    for event in page:
+                        told.take(event)
                 answers = dict(await self._persist(lambda: self._journal.answers(run_id)))
-                log.info("run taken up", run_id=run_id, events=len(told), answers=len(answers))
+                log.info("run taken up", run_id=run_id, events=told.events, answers=len(answers))
             async with open_run(self._run, PaidAnswers(answers, self._keep), told) as events:
                 await self._write_all(events)
         except LeaseLost:

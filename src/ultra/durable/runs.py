@@ -118,7 +118,6 @@ class DurableRuns:
             async with trio.open_nursery(strict_exception_groups=True) as nursery:
                 self._nursery = nursery
                 started.set()
-                nursery.start_soon(self._renew)
                 nursery.start_soon(self._prune)
                 await self._claim()
         finally:
@@ -147,6 +146,8 @@ class DurableRuns:
     async def _claim(self) -> None:
         while True:
             self._wake = trio.Event()
+            # Ahead of the claim, which would take what this process executes itself, if its lease was over.
+            await self._renew()
             room = MOST_RUNNING - len(self._executions)
             if room > 0 and not self._closing:
                 try:
@@ -177,23 +178,21 @@ class DurableRuns:
             self._idle.set()
 
     async def _renew(self) -> None:
-        while True:
-            await trio.sleep(self._tick)
-            now = dict(self._executions)
-            if not now:
-                continue
-            try:
-                renewal = await self.journal.renew([execution.lease for execution in now.values()])
-            except JournalUnavailable as error:
-                log.warning("journal unavailable", error=text_of(error))
-                continue
-            for run_id, execution in now.items():
-                if self._executions.get(run_id) is not execution:
-                    continue  # it has ended meanwhile
-                if run_id not in renewal.held:
-                    execution.lose()
-                elif run_id in renewal.cancelling:
-                    execution.cancel()
+        now = dict(self._executions)
+        if not now:
+            return
+        try:
+            renewal = await self.journal.renew([execution.lease for execution in now.values()])
+        except JournalUnavailable as error:
+            log.warning("journal unavailable", error=text_of(error))
+            return
+        for run_id, execution in now.items():
+            if self._executions.get(run_id) is not execution:
+                continue  # it has ended meanwhile
+            if run_id not in renewal.held:
+                execution.lose()
+            elif run_id in renewal.cancelling:
+                execution.cancel()
 
     async def _prune(self) -> None:
         while True:

@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from functools import partial
 from io import StringIO
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING
 
 import trio
 from msgspec.structs import replace
@@ -20,6 +20,7 @@ from trio.lowlevel import (
 )
 
 from ultra._support.async_library import in_trio
+from ultra.durable.told import Told, answer_name
 from ultra.errors import BadCall
 from ultra.messages.events import (
     Chunk,
@@ -31,36 +32,12 @@ from ultra.messages.events import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable
 
+    from ultra.durable.told import AnswerName
     from ultra.messages.events import Event
 
-__all__ = ["AnswerName", "EventBuffer", "NoReader", "Told"]
-
-
-AnswerName: TypeAlias = "tuple[str, int, str, int]"
-"""Stage, round, model and sample of one answer."""
-
-
-class Told(NamedTuple):
-    """What the readers of a run know already: a number of events, their time [s], each answer's text."""
-
-    events: int = 0
-    time: float = 0.0
-    texts: Mapping[AnswerName, str] = {}
-
-    @classmethod
-    def by(cls, events: Iterable[Event]) -> Told:
-        """Return what events have told."""
-        count, time, texts = 0, 0.0, dict[AnswerName, StringIO]()
-        for count, event in enumerate(events, start=1):  # noqa: B007 - the last number is the count
-            time = event.time
-            if isinstance(event, Chunk):
-                name = answer_name(event)
-                if event.restart or name not in texts:
-                    texts[name] = StringIO()
-                texts[name].write(event.text)
-        return cls(count, time, {name: text.getvalue() for name, text in texts.items()})
+__all__ = ["EventBuffer", "NoReader"]
 
 
 class _Unread:
@@ -133,11 +110,11 @@ class EventBuffer:
         self._now = now
         self._started = now() - (0.0 if told is None else told.time)
         self._seq = 0 if told is None else told.events
-        self._told: dict[AnswerName, str] = {} if told is None else dict(told.texts)
+        self._told = told or Told()
         self._lock = threading.Lock()  # a reader on asyncio is in another thread than the actors
         self._events: deque[_Unread] = deque()
         self._open: dict[AnswerName, _UnreadChunk] = {}  # the newest unread chunk of each answer
-        self._begun: dict[AnswerName, None] = dict.fromkeys(self._told)  # answers that had text already
+        self._begun: dict[AnswerName, None] = dict.fromkeys(self._told.texts)  # answers that had text already
         self._reading = False
         self._wake_reader: Callable[[], None] = _no_reader_waits
         self._ended = False
@@ -163,8 +140,8 @@ class EventBuffer:
             if isinstance(event, Chunk):
                 self._add_chunk(event)
             else:
-                if self._told and isinstance(event, (ModelRetrying, ModelFailed)):
-                    self._told.pop(answer_name(event), None)  # it is void now
+                if self._told.texts and isinstance(event, (ModelRetrying, ModelFailed)):
+                    self._told.texts.pop(answer_name(event), None)  # it is void now
                 if isinstance(event, (ModelResponded, ModelFailed)):
                     self._open.pop(answer_name(event), None)
                 elif isinstance(event, ModelRetrying):
@@ -185,7 +162,8 @@ class EventBuffer:
 
     def _is_told(self, chunk: Chunk) -> bool:
         """Return whether the reader has this text from an earlier execution of the run."""
-        return bool(self._told) and self._told.pop(answer_name(chunk), None) == chunk.text and chunk.restart
+        told = self._told
+        return bool(told.texts) and told.has_told(answer_name(chunk), chunk.text) and chunk.restart
 
     def _add_chunk(self, chunk: Chunk) -> None:
         key = answer_name(chunk)
@@ -271,8 +249,3 @@ class NoReader:
 
     def close(self) -> None:
         """Do nothing."""
-
-
-def answer_name(event: Chunk | ModelResponded | ModelFailed | ModelRetrying) -> AnswerName:
-    """Return the key of the answer that an event is about."""
-    return event.stage, event.round, event.model_name, event.sample

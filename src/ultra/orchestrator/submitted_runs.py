@@ -11,7 +11,7 @@ from ultra.durable.follower import RunFollower
 from ultra.durable.runs import DurableRuns
 from ultra.errors import BadCall, UsageError
 from ultra.messages.runs import RunSpec
-from ultra.orchestrator.event_buffer import EventBuffer, Told
+from ultra.orchestrator.event_buffer import EventBuffer
 from ultra.orchestrator.streams import LiveRun
 from ultra.prompts.fencing import Fencing
 from ultra.stores.journal_encoding import encode_spec, encode_tags
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from ultra.actors.coordinator.messages import AnswerMemo
     from ultra.durable.execution import EventReader
     from ultra.durable.memo import PaidAnswers
+    from ultra.durable.told import Told
     from ultra.messages.conversation import Conversation
-    from ultra.messages.events import Event
     from ultra.messages.options import RunArguments
     from ultra.orchestrator.lifespan import Lifespan
     from ultra.orchestrator.planning import Planned, Planner
@@ -263,7 +263,7 @@ class SubmittedRuns:
             owner: only of this owner; None: of all.
             states: only in these states; empty: in any.
             before: only those accepted before the run of this id.
-            limit: at most so many.
+            limit: at most so many; fewer where their requests are large. An empty list is the end.
 
         Raises:
             UsageError: the orchestrator has no journal.
@@ -326,17 +326,16 @@ class SubmittedRuns:
         return self._recorder(run_id, self._spec_of(planned, of_values=False))
 
     def _open_run(
-        self, run: RunRecord, paid: PaidAnswers, told: Sequence[Event]
+        self, run: RunRecord, paid: PaidAnswers, told: Told
     ) -> AbstractAsyncContextManager[EventReader]:
-        known = Told.by(told)
         make_run = self._planner.maker(
             self._planner.again(run.spec),
             self._caller or Caller.current(),
             fencing=Fencing(run.spec.secret),
             memo=paid,
-            elapsed=known.time,
+            elapsed=told.time,
         )
-        make_sink = partial(EventBuffer, told=known)
+        make_sink = partial(EventBuffer, told=told)
         live: Any = LiveRun(run.run_id, self._lifespan, make_run, make_sink, self._watch)
         opened: AbstractAsyncContextManager[EventReader] = live  # its sink is the buffer
         return opened

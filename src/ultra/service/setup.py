@@ -93,10 +93,8 @@ def make_service(
     if source is None:
         return _without_configuration(access, in_memory)
     configuration = load_configuration(source)
-    run, orchestrator = (
-        configuration.run,
-        _orchestrator_of(configuration, None),
-    )  # a wrong model makes no file
+    run = configuration.run
+    orchestrator = _orchestrator_of(configuration, None)  # first: a wrong model makes no file
     with configuration.explaining("serve", "budgets"):
         limits = open_limits(configuration.serve.budgets)
     with configuration.explaining("journal", "store"):

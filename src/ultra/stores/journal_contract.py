@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ENDED",
+    "LIST_BYTES",
     "PAGE_BYTES",
     "AnswerKey",
     "Claim",
@@ -47,6 +48,9 @@ ENDED: Final = frozenset({"completed", "failed", "cancelled"})
 
 PAGE_BYTES: Final = 256 * 1024
 """Bytes of encoded events behind which one reading ends, however many events were asked for."""
+
+LIST_BYTES: Final = 16 * 2**20
+"""Bytes of encoded requests behind which a list of runs ends: requests may hold images."""
 
 AnswerKey: TypeAlias = bytes
 """The digest of what a run asked a model: 32 bytes that tell nothing about the prompt."""
@@ -177,6 +181,8 @@ class RunJournal(Protocol):
         limit: int = 100,
     ) -> list[RunRecord]:
         """Return runs, the last accepted first; one that is damaged with its `damage`.
+
+        It ends behind the run with which it reaches `LIST_BYTES`; it is empty only where there are no more.
 
         Args:
             owner: only of this owner; None: of all.

@@ -13,7 +13,7 @@ from ultra._support.checks import check_seconds
 from ultra.stores.batches_memory import MemoryBatches
 from ultra.stores.delivery_contract import DELIVERY_ORPHANED
 from ultra.stores.journal_changes import Changes
-from ultra.stores.journal_contract import Claim, Lease, LeaseLost, Renewal, Retention
+from ultra.stores.journal_contract import PAGE_BYTES, Claim, Lease, LeaseLost, Renewal, Retention
 from ultra.stores.journal_encoding import (
     decode_answer,
     decode_event,
@@ -202,8 +202,14 @@ class MemoryJournal:
         """Return the events behind `after`; see `RunJournal.read`."""
         await checkpoint()
         kept = self._runs.get(run_id)
-        found = [] if kept is None else kept.events[after + 1 : after + 1 + limit]
-        return [decode_event(event) for event in found]
+        found: list[Event] = []
+        size = 0
+        for event in [] if kept is None else kept.events[after + 1 : after + 1 + limit]:
+            found.append(decode_event(event))
+            size += len(event)
+            if size >= PAGE_BYTES:
+                break
+        return found
 
     async def changed(self, run_id: str, after: int) -> None:
         """Wait until there may be more to read; see `RunJournal.changed`."""

@@ -19,6 +19,7 @@ from ultra.stores.checksums import checksum
 from ultra.stores.delivery_contract import DELIVERY_ORPHANED, Delivery
 from ultra.stores.journal_changes import Changes
 from ultra.stores.journal_contract import (
+    LIST_BYTES,
     PAGE_BYTES,
     Claim,
     Ending,
@@ -164,7 +165,7 @@ class RedisJournal:
         start, top = _optional(before), "+inf"
         while len(records) < limit:
             found, after = await self._run(
-                scripts.LIST, _optional(owner), start, top, limit - len(records), *states
+                scripts.LIST, _optional(owner), start, top, limit - len(records), LIST_BYTES, *states
             )
             records += [listed(_record, each) for each in found]
             if not after:

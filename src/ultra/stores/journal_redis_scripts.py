@@ -371,14 +371,19 @@ if before then
   if not number then return {found, ''} end
   top = '(' .. number
 end
-for place = 6, #ARGV do wanted[ARGV[place]] = true end
-local all, index = #ARGV < 6, p .. (owner and ('owner:' .. owner) or 'runs')
+for place = 7, #ARGV do wanted[ARGV[place]] = true end
+local all, index = #ARGV < 7, p .. (owner and ('owner:' .. owner) or 'runs')
 local seen = redis.call('ZRANGE', index, top, '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, math.max(limit, 500))
+local size = 0
 for _, id in ipairs(seen) do
   if #found == limit then return {found, ''} end
+  if size >= tonumber(ARGV[6]) then return {found, ''} end
   if all or wanted[fields(p .. 'run:' .. id, 'state')[1]] then
     local each = record(id)
-    if each then table.insert(found, each) end
+    if each then
+      table.insert(found, each)
+      size = size + #(each[2] or '') + #(each[5] or '')
+    end
   end
 end
 if #found == limit or #seen < 500 then return {found, ''} end

@@ -204,12 +204,14 @@ class SqliteJournal:
 
     async def prune(self) -> int:
         """Remove what the retention does not keep; return how many runs that were."""
-        count = 0
-        while removed := await self._write(file.prune_runs, self._retention, self._now()):
+        count, excess = 0, await self._read(file.excess_bytes, self._retention)
+        while True:
+            removed, excess = await self._write(file.prune_runs, self._retention, self._now(), excess)
+            if not removed:
+                return count
             count += len(removed)
             for run_id in removed:
                 self._changes.wake(run_id)
-        return count
 
     async def add_delivery(self, delivery: Delivery) -> None:
         """Keep a notice; see `DeliveryJournal.add_delivery`."""

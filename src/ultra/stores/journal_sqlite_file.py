@@ -13,6 +13,7 @@ from ultra.stores.batches_sqlite import lacking_in_batches
 from ultra.stores.checksums import checksum
 from ultra.stores.journal_contract import (
     ENDED,
+    LIST_BYTES,
     PAGE_BYTES,
     Claim,
     Ending,
@@ -56,6 +57,7 @@ __all__ = [
     "cancel_run",
     "claim_runs",
     "delete_run",
+    "excess_bytes",
     "list_runs",
     "prune_runs",
     "put_answer",
@@ -80,7 +82,8 @@ _KINDS: Final[tuple[Any, ...]] = (
 """The types of the columns: SQLite takes any, and the file may be damaged."""
 
 _MOST_PRUNED: Final = 100
-"""Runs that one transaction removes, so that others need not wait long for it."""
+_MOST_FREED: Final = 64 * 2**20
+"""Runs, and bytes, that one transaction removes, so that others need not wait long for it."""
 
 _OPEN: Final = "state IN ('queued', 'running')"
 
@@ -195,7 +198,14 @@ def list_runs(
         values.append(before)
     query = f"SELECT {_COLUMNS} FROM runs WHERE {' AND '.join(where)} ORDER BY number DESC LIMIT ?"  # noqa: S608
     rows = connection.execute(query, (*values, limit))
-    return [listed(_record, row) for row in rows]
+    found: list[RunRecord] = []
+    size = 0
+    for row in rows:
+        found.append(listed(_record, row))
+        size += sum(len(value) for value in row[1:5] if isinstance(value, (bytes, str)))
+        if size >= LIST_BYTES:
+            break
+    return found
 
 
 def read_events(connection: sqlite3.Connection, run_id: str, after: int, limit: int) -> list[Event]:
@@ -466,24 +476,33 @@ def _remove(connection: sqlite3.Connection, number: tuple[int]) -> None:
         connection.execute(f"DELETE FROM {table} WHERE {column} = ?", number)  # noqa: S608
 
 
-def prune_runs(connection: sqlite3.Connection, retention: Retention, now: float) -> list[str]:
-    """Remove some of the runs that are not to be kept; return their ids. Empty: there are no more."""
-    excess = 0
-    if retention.bytes is not None:
-        (total,) = connection.execute("SELECT coalesce(sum(bytes), 0) FROM runs").fetchone()
-        excess = total - retention.bytes
+def excess_bytes(connection: sqlite3.Connection, retention: Retention) -> int:
+    """Return how many bytes the runs take up beyond what the retention allows."""
+    if retention.bytes is None:
+        return 0
+    (total,) = connection.execute("SELECT coalesce(sum(bytes), 0) FROM runs").fetchone()
+    return max(0, int(total) - retention.bytes)
+
+
+def prune_runs(
+    connection: sqlite3.Connection, retention: Retention, now: float, excess: int
+) -> tuple[list[str], int]:
+    """Remove some of the runs that are not to be kept; return their ids, and the excess that is left.
+
+    None: there are no more.
+    """
     rows = connection.execute(
         "SELECT number, run_id, bytes, ended FROM runs WHERE ended IS NOT NULL ORDER BY ended LIMIT ?",
         (_MOST_PRUNED,),
     ).fetchall()
-    removed = []
+    removed, freed = list[str](), 0
     for number, run_id, size, ended in rows:
         if not isinstance(ended, float):
             continue  # it is damaged: who deletes it should know
         too_old = retention.seconds is not None and ended < now - retention.seconds
-        if not too_old and excess <= 0:
+        if (not too_old and excess <= freed) or freed > _MOST_FREED:
             break
         _remove(connection, (number,))
-        excess -= size if isinstance(size, int) else 0
+        freed += size if isinstance(size, int) else 0
         removed.append(run_id)
-    return removed
+    return removed, max(0, excess - freed)

@@ -11,7 +11,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from ultra.errors import JournalDamaged, UnknownRun
 from ultra.service.http import Reply, json_reply
 from ultra.service.kept_runs import may_see
-from ultra.service.native.record import RunList, run_object
+from ultra.service.native.record import KeptRunObject, RunList, run_object
 from ultra.service.problems import Problem
 from ultra.service.queries import read_query
 from ultra.stores.journal_contract import RunState
@@ -78,7 +78,7 @@ async def list_runs(service: Service, request: Request, caller: Caller) -> Reply
         except UnknownRun:
             text = "cursor: that run is no longer there; begin with the first ones again"
             raise Problem.bad_request(text, param="cursor") from None
-    found: list[RunRecord] = []
+    found: list[KeptRunObject] = []  # not the runs themselves, whose requests may be large
     for _ in range(_MOST_READ // _AT_ONCE):
         page = await orchestrator.list_runs(
             owner=caller.name or None, states=asked.state, before=place, limit=_AT_ONCE
@@ -86,14 +86,14 @@ async def list_runs(service: Service, request: Request, caller: Caller) -> Reply
         for run in page:
             place = run.run_id
             if asked.fits(run) and may_see(service, caller, run):
-                found.append(run)
+                found.append(run_object(run))
                 if len(found) == asked.limit:
                     return _reply(found, place)
         too_old = asked.created_after is not UNSET and page and page[-1].created <= asked.created_after
-        if len(page) < _AT_ONCE or too_old:
+        if not page or too_old:
             return _reply(found, None)
     return _reply(found, place)
 
 
-def _reply(found: list[RunRecord], after: str | None) -> Reply:
-    return json_reply(msgspec.to_builtins(RunList(data=[run_object(run) for run in found], next=after)))
+def _reply(found: list[KeptRunObject], after: str | None) -> Reply:
+    return json_reply(msgspec.to_builtins(RunList(data=found, next=after)))

@@ -10,6 +10,7 @@ import trio
 
 from ultra._support.randomness import seeded
 from ultra.actors.model.retry import RetryPolicy
+from ultra.durable.execution import read_all
 from ultra.errors import JournalUnavailable, ModelError, OrchestratorClosed, UnknownRun
 from ultra.messages.events import RunCompleted, RunFailed
 from ultra.orchestrator.orchestrator import MultiLLMOrchestrator
@@ -253,7 +254,7 @@ class DurableRun:
         check = self.record.check
         for key, run_id in self.accepted.items():
             record = await self.store.get(run_id)
-            events = await self.store.read(run_id, limit=10_000)
+            events = await read_all(self.store, run_id)
             ends = [event for event in events if isinstance(event, (RunCompleted, RunFailed))]
             ended = record is not None and record.has_ended
             check(13, ended, f"run {key} was accepted and has not ended", key)
