@@ -11,6 +11,7 @@ length of a JSON text, with the program's standard streams and a pipe for its ex
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -131,6 +132,8 @@ def _serve() -> CodeType | None:
                 text += tests.recv(length - len(text))
             command, source, environment, directory = json.loads(text)
             _import(_FOR_COMMANDS.get(command[1], ()) if command[1:] and not source else ())
+            # Without this, each program would collect all that is here, at its end, and so copy it.
+            gc.freeze()
             if not os.fork():
                 break
             for stream in streams:
@@ -171,19 +174,17 @@ def _run_script(code: CodeType) -> None:
 
 
 _FOR_ALL = (
-    *("httpcore", "httpx", "encodings.idna", "platformdirs", "pydantic", "typer"),
-    *("ultra.cli.app", "ultra.cli.session", "ultra.cli.default_models", "ultra.cli.stored_keys"),
-    *(
-        "ultra.cli.templates",
-        "ultra.clients.http.dialect_clients",
-        "ultra.config.layers",
-        "ultra.config.loading",
-    ),
+    *("httpcore", "httpx", "encodings.idna", "platformdirs", "pydantic.type_adapter", "sysconfig"),
+    *("sqlite3", "typer", "typer._adapters", "zoneinfo"),
+    *("ultra.cli.app", "ultra.cli.configured_models", "ultra.cli.default_models", "ultra.cli.session"),
+    *("ultra.cli.stored_keys", "ultra.cli.templates"),
+    *("ultra.clients.http.dialect_clients", "ultra.clients.http.pools", "ultra.clients.local.embedded"),
+    *("ultra.config.layers", "ultra.config.loading"),
+    *("ultra.durable.runs", "ultra.stores.journal_sqlite", "ultra.stores.sqlite"),
 )
 _FOR_COMMANDS = {
     "eval": ("scipy.stats", "trio.testing", "ultra.cli.eval_session"),
     "chaos": ("trio.testing", "ultra.simulation.campaign"),
-    "runs": ("ultra.durable.runs", "ultra.stores.journal_sqlite"),
 }
 """What takes long to import, and only these commands need: imported when the first of them is run."""
 
