@@ -97,7 +97,7 @@ async def ultra_running(
     assert _started_with(variables) == _started_with(python.environment)
     streams = [_stream(stdin, 0), _stream(stdout, 1), _stream(subprocess.PIPE, 2)]
     try:
-        process = await python.start(arguments, variables, [theirs for theirs, _ in streams])
+        process = python.start(arguments, variables, [theirs for theirs, _ in streams])
     finally:
         for theirs, _ in streams:
             if theirs != stdout:
@@ -220,7 +220,7 @@ async def ultra_on_terminal(
     """Run `ultra` on a terminal of this size; `wraps`: see `Screen`."""
     master, slave = pty.openpty()
     ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-    process = await warm_python().start(arguments, environment(env), [slave] * 3)
+    process = warm_python().start(arguments, environment(env), [slave] * 3)
     os.close(slave)
     terminal = Terminal(process, master, Screen(columns, lines, wraps=wraps))
     try:

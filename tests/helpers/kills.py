@@ -5,23 +5,25 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import trio
 
+from helpers.command_line import environment, warm_python
 from helpers.durable_process import STRATEGIES, CountedModel, journal_of
 from ultra import MultiLLMOrchestrator, RetryPolicy
 from ultra.durable.execution import read_all
 from ultra.messages.events import RunCompleted, RunFailed
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from random import Random
 
+    from helpers.warm_python import ForkedProcess
     from ultra.messages.events import Event
 
 HERE = Path(__file__).parent
@@ -56,14 +58,23 @@ class Follower(threading.Thread):
                 self.read[run_id].append(event)
 
 
-def started(folder: Path, submissions: list[int]) -> subprocess.Popen[str]:
+@contextmanager
+def started(folder: Path, submissions: list[int]) -> Iterator[tuple[ForkedProcess, TextIO]]:
+    """Start a process that executes these submissions; yields it, and what it prints."""
     arguments = json.dumps({"folder": str(folder), "submissions": submissions})
-    return subprocess.Popen(
-        [sys.executable, str(HERE / "durable_process.py"), arguments],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(HERE.parent)},
-    )
+    reading, writing = os.pipe()
+    with open(reading, encoding="utf-8") as printed, open(os.devnull, "rb") as nothing:  # noqa: PTH123
+        try:
+            process = warm_python().start_script(
+                HERE / "durable_process.py", arguments, environment(), [nothing.fileno(), writing, 2]
+            )
+        finally:
+            os.close(writing)
+        try:
+            yield process, printed
+        finally:
+            process.kill()
+            trio.run(process.wait)
 
 
 def kill_again_and_again(folder: Path, random: Random, *, kills: int, runs: int) -> dict[str, int]:
@@ -80,16 +91,15 @@ def kill_again_and_again(folder: Path, random: Random, *, kills: int, runs: int)
     for number in range(kills + 1):
         last = number == kills
         mine = numbers if last else numbers[number * share : (number + 1) * share]
-        with started(folder, mine) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "started\n"
+        with started(folder, mine) as (process, printed):
+            assert printed.readline() == "started\n"
             if not last:
                 threading.Timer(random.random() * 0.15, process.kill).start()
-            for key, line in zip(mine, iter(process.stdout.readline, ""), strict=False):
+            for key, line in zip(mine, iter(printed.readline, ""), strict=False):
                 if line.endswith("\n") and line != "done\n":
                     assert accepted.setdefault(key, line.strip()) == line.strip()
-            process.stdout.read()
-            code = process.wait(60)
+            printed.read()
+            code = trio.run(process.wait)
         assert code in ({0} if last else {0, -signal.SIGKILL})
     follower.over.set()
     follower.join(30)

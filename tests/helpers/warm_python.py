@@ -27,7 +27,7 @@ from importlib import import_module
 from pathlib import Path
 from threading import Lock
 from types import ModuleType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -72,17 +72,28 @@ class WarmPython:
         """Run `source` as if the script at `path` had this text, to its end."""
         return await self._run([str(path)], source, environment, b"")
 
-    async def start(
+    def start(
         self, arguments: Sequence[str], environment: Mapping[str, str], streams: Sequence[int]
     ) -> ForkedProcess:
         """Start ``ultra`` in a session of its own, on these three streams, which stay open here.
 
         Where the first of them is a terminal, it becomes the one that Ctrl-C is pressed on.
         """
+        return self._start(["ultra", *arguments], "", environment, streams)
+
+    def start_script(
+        self, path: Path, argument: str, environment: Mapping[str, str], streams: Sequence[int]
+    ) -> ForkedProcess:
+        """Start the script at `path`, likewise."""
+        return self._start([str(path), argument], path.read_text("utf-8"), environment, streams)
+
+    def _start(
+        self, command: list[str], source: str, environment: Mapping[str, str], streams: Sequence[int]
+    ) -> ForkedProcess:
         report, reported = os.pipe()
-        self._fork(["ultra", *arguments], "", environment, [*streams, reported], session=True)
+        self._fork(command, source, environment, [*streams, reported], session=True)
         os.close(reported)
-        return await ForkedProcess.reported(report)
+        return ForkedProcess(report)
 
     async def _run(
         self, command: list[str], source: str, environment: Mapping[str, str], stdin: bytes
@@ -128,28 +139,25 @@ class WarmPython:
 class ForkedProcess:
     """A program that was started: what tests use of `trio.Process`. Who has made its streams sets them."""
 
-    def __init__(self, pid: int, report: int) -> None:
-        self.pid = pid
+    def __init__(self, report: int) -> None:
+        """`report`: a pipe that tells the number of the process, and when it has ended its exit code."""
+        self.pid = int(os.read(report, 99))
         self.stdin: trio.abc.SendStream | None = None
         self.stdout: trio.lowlevel.FdStream | None = None
         self.stderr: trio.lowlevel.FdStream | None = None
         self.returncode: int | None = None
         self._report = report
-
-    @classmethod
-    async def reported(cls, report: int) -> Self:
-        """Return the program of which this pipe tells the number, and then the exit code."""
+        self._lock = Lock()  # a thread may send a signal while another waits
         os.set_blocking(report, False)
-        await trio.lowlevel.wait_readable(report)
-        return cls(int(os.read(report, 99)), report)
 
     def poll(self) -> int | None:
         """Return its exit code; None: it has not ended."""
-        if self.returncode is None:
-            with suppress(BlockingIOError):
-                self.returncode = int(os.read(self._report, 99))
-                os.close(self._report)
-        return self.returncode
+        with self._lock:
+            if self.returncode is None:
+                with suppress(BlockingIOError):
+                    self.returncode = int(os.read(self._report, 99))
+                    os.close(self._report)
+            return self.returncode
 
     async def wait(self) -> int:
         """Wait until it has ended, and return its exit code."""
