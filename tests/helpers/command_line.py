@@ -30,7 +30,10 @@ ULTRA = (sys.executable, "-c", "import sys; from ultra.cli import main; sys.exit
 PATIENCE = 60
 """Seconds after which a test gives up: far more than anything takes, on a machine that is busy."""
 
-_KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "SYSTEMROOT", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH")
+_KEPT = (
+    *("PATH", "HOME", "LANG", "LC_ALL", "SYSTEMROOT", "TMPDIR", "VIRTUAL_ENV"),
+    *("PYTHONPATH", "PYTHONPYCACHEPREFIX"),
+)
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
