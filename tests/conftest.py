@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from typing import TYPE_CHECKING
 
@@ -10,10 +11,14 @@ import structlog
 import trio.lowlevel
 from hypothesis import HealthCheck, settings
 
+from helpers.bytecode import keep_bytecode
 from helpers.garbage import collect_garbage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+
+keep_bytecode()
+gc.disable()  # while the tests are imported, in which there is no garbage
 
 # The same examples in every run, and a machine that is busy makes none of them fail.
 settings.register_profile(
@@ -33,8 +38,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """Let collections of garbage leave out what the tests import."""
+    """Collect garbage from now on, but not in what the tests have imported."""
     collect_garbage()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)

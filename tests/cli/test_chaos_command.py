@@ -18,6 +18,8 @@ from ultra.simulation.record import Violation
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from helpers.warm_python import ForkedProcess
+
 BROKEN = Campaign(
     seeds=3,
     seconds=1.5,
@@ -132,7 +134,7 @@ async def test_its_processes_end_when_it_is_killed() -> None:
         await ended(process)  # its processes have the same stderr, so this waits for them, too
 
 
-async def until_it_has(children: int, process: trio.Process) -> None:
+async def until_it_has(children: int, process: ForkedProcess) -> None:
     """Wait for the tracker of resources and two workers to be started, or some of them."""
     started = trio.Path(f"/proc/{process.pid}/task/{process.pid}/children")
     if not await started.exists():

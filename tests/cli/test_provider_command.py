@@ -19,12 +19,14 @@ from ultra.cli import app
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from helpers.warm_python import ForkedProcess
+
 needs_bash = pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
 
 ASKED = {"model": "any", "messages": [{"role": "user", "content": "Why?"}], "max_tokens": 20}
 
 
-async def variables(process: trio.Process) -> tuple[str, dict[str, str]]:
+async def variables(process: ForkedProcess) -> tuple[str, dict[str, str]]:
     """The address that a provider prints, and the variables."""
     assert process.stdout is not None
     printed = b""

@@ -17,6 +17,8 @@ from ultra.faults.provider import simulated_provider
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from helpers.warm_python import ForkedProcess
+
 CONFIGURATION = """
 [models.gpt]
 model = "openai:any"
@@ -30,7 +32,7 @@ strategy = "best_of"
 QUESTION = {"model": "council", "messages": [{"role": "user", "content": "Which city?"}]}
 
 
-async def first_line(process: trio.Process) -> str:
+async def first_line(process: ForkedProcess) -> str:
     assert process.stdout is not None
     data = b""
     with trio.fail_after(PATIENCE):

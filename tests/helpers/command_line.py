@@ -13,27 +13,27 @@ import sys
 import termios
 from contextlib import asynccontextmanager, suppress
 from fcntl import ioctl
-from functools import cache, partial
+from functools import cache
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import trio
 
 from helpers.screen import Screen
-from helpers.warm_python import WarmPython
+from helpers.warm_python import ForkedProcess, WarmPython
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
 ULTRA = (sys.executable, "-c", "import sys; from ultra.cli import main; sys.exit(main())")
 
-# The terminal becomes the one that Ctrl-C is pressed on.
-ON_TERMINAL = (*ULTRA[:2], f"import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); {ULTRA[2]}")
-
 PATIENCE = 60
 """Seconds after which a test gives up: far more than anything takes, on a machine that is busy."""
 
-_KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "SYSTEMROOT", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH")
+_KEPT = (
+    *("PATH", "HOME", "LANG", "LC_ALL", "SYSTEMROOT", "TMPDIR", "VIRTUAL_ENV"),
+    *("PYTHONPATH", "PYTHONPYCACHEPREFIX"),
+)
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -93,25 +93,39 @@ async def ultra_running(
     env: Mapping[str, str] | None = None,
     stdin: int = subprocess.DEVNULL,
     stdout: int = subprocess.PIPE,
-) -> AsyncIterator[trio.Process]:
-    """Run `ultra` beside the test, with pipes or these streams."""
-    process = await trio.lowlevel.open_process(
-        [*ULTRA, *arguments],
-        env=environment(env),
-        stdin=stdin,
-        stdout=stdout,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
+) -> AsyncIterator[ForkedProcess]:
+    """Run `ultra` beside the test, with pipes or these streams; in a Python that is forked."""
+    variables = environment(env)
+    python = warm_python()
+    assert _started_with(variables) == _started_with(python.environment)
+    streams = [_stream(stdin, 0), _stream(stdout, 1), _stream(subprocess.PIPE, 2)]
+    try:
+        process = python.start(arguments, variables, [theirs for theirs, _ in streams])
+    finally:
+        for theirs, _ in streams:
+            if theirs != stdout:
+                os.close(theirs)
+    process.stdin, process.stdout, process.stderr = (
+        None if ours is None else trio.lowlevel.FdStream(ours) for _, ours in streams
     )
     try:
         yield process
     finally:
-        with trio.CancelScope(shield=True), suppress(ProcessLookupError):
-            process.kill()
-            await process.wait()
+        with trio.CancelScope(shield=True):
+            await process.aclose()
 
 
-async def ended(process: trio.Process) -> tuple[int, str]:
+def _stream(given: int, number: int) -> tuple[int, int | None]:
+    """Return the end of a standard stream that the program gets, and the other end if it is a pipe."""
+    if given == subprocess.DEVNULL:
+        return os.open(os.devnull, os.O_RDWR), None
+    if given != subprocess.PIPE:
+        return given, None
+    reading, writing = os.pipe()
+    return (writing, reading) if number else (reading, writing)
+
+
+async def ended(process: ForkedProcess) -> tuple[int, str]:
     """The exit code of a process and what it wrote to stderr."""
     assert process.stderr is not None
     with trio.fail_after(PATIENCE):
@@ -119,7 +133,7 @@ async def ended(process: trio.Process) -> tuple[int, str]:
         return await process.wait(), errors.decode()
 
 
-def interrupt(process: trio.Process, number: int = signal.SIGINT) -> None:
+def interrupt(process: ForkedProcess, number: int = signal.SIGINT) -> None:
     """Send a signal to the program and all that belongs to it, as a terminal does at Ctrl-C."""
     os.killpg(process.pid, number)
 
@@ -127,7 +141,7 @@ def interrupt(process: trio.Process, number: int = signal.SIGINT) -> None:
 class Terminal:
     """`ultra` on a pseudo-terminal; `output` is all that it has written to it, `screen` what stands there."""
 
-    def __init__(self, process: trio.Process, master: int, screen: Screen) -> None:
+    def __init__(self, process: ForkedProcess, master: int, screen: Screen) -> None:
         self.process = process
         self.screen = screen
         self.output = ""
@@ -151,8 +165,10 @@ class Terminal:
     async def resize(self, columns: int, lines: int) -> None:
         """Give the terminal another size, while the program stands still."""
         os.kill(self.process.pid, signal.SIGSTOP)
-        stopped = partial(os.waitid, os.P_PID, self.process.pid, os.WSTOPPED | os.WNOWAIT)
-        await trio.to_thread.run_sync(stopped)
+        state = trio.Path(f"/proc/{self.process.pid}/stat")
+        with trio.fail_after(PATIENCE):
+            while (await state.read_text()).rpartition(")")[2].split()[0] != "T":  # noqa: ASYNC110 - no event
+                await trio.sleep(0.001)
         with trio.move_on_after(0.1):  # what it has written has arrived by then, on any machine
             while await self._read():
                 pass
@@ -193,9 +209,7 @@ class Terminal:
     async def aclose(self) -> None:
         """End the program, if the test has not, and the terminal."""
         await self._master.aclose()
-        with suppress(ProcessLookupError):
-            self.process.kill()
-        await self.process.wait()
+        await self.process.aclose()
 
 
 @asynccontextmanager
@@ -209,14 +223,7 @@ async def ultra_on_terminal(
     """Run `ultra` on a terminal of this size; `wraps`: see `Screen`."""
     master, slave = pty.openpty()
     ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-    process = await trio.lowlevel.open_process(
-        [*ON_TERMINAL, *arguments],
-        stdin=slave,
-        stdout=slave,
-        stderr=slave,
-        env=environment(env),
-        start_new_session=True,
-    )
+    process = warm_python().start(arguments, environment(env), [slave] * 3)
     os.close(slave)
     terminal = Terminal(process, master, Screen(columns, lines, wraps=wraps))
     try:

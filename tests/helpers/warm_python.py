@@ -11,6 +11,9 @@ length of a JSON text, with the program's standard streams and a pipe for its ex
 
 from __future__ import annotations
 
+import fcntl
+import gc
+import io
 import json
 import os
 import signal
@@ -18,6 +21,7 @@ import socket
 import struct
 import subprocess
 import sys
+import termios
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -31,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import CodeType
 
-__all__ = ["WarmPython"]
+__all__ = ["ForkedProcess", "WarmPython"]
 
 _LENGTH = struct.Struct("!I")
 
@@ -68,17 +72,31 @@ class WarmPython:
         """Run `source` as if the script at `path` had this text, to its end."""
         return await self._run([str(path)], source, environment, b"")
 
+    def start(
+        self, arguments: Sequence[str], environment: Mapping[str, str], streams: Sequence[int]
+    ) -> ForkedProcess:
+        """Start ``ultra`` in a session of its own, on these three streams, which stay open here.
+
+        Where the first of them is a terminal, it becomes the one that Ctrl-C is pressed on.
+        """
+        return self._start(["ultra", *arguments], "", environment, streams)
+
+    def _start(
+        self, command: list[str], source: str, environment: Mapping[str, str], streams: Sequence[int]
+    ) -> ForkedProcess:
+        report, reported = os.pipe()
+        self._fork(command, source, environment, [*streams, reported], session=True)
+        os.close(reported)
+        return ForkedProcess(report)
+
     async def _run(
         self, command: list[str], source: str, environment: Mapping[str, str], stdin: bytes
     ) -> subprocess.CompletedProcess[bytes]:
         pipes = [os.pipe() for _ in range(4)]
         theirs = [pipes[0][0], *(pipe[1] for pipe in pipes[1:])]
         given, *read = [pipes[0][1], *(pipe[0] for pipe in pipes[1:])]
-        text = json.dumps([command, source, dict(environment), os.getcwd()]).encode()  # noqa: PTH109
         try:
-            with self._lock:
-                socket.send_fds(self._socket, [_LENGTH.pack(len(text))], theirs)
-                self._socket.sendall(text)
+            self._fork(command, source, environment, theirs)
         finally:
             for stream in theirs:
                 os.close(stream)
@@ -87,15 +105,81 @@ class WarmPython:
             nursery.start_soon(_write, given, stdin)
             for number, stream in enumerate(read):
                 nursery.start_soon(_read, stream, output, number)
-        out, errors, code = (output[number] for number in range(3))
-        assert code, "the process that is forked has ended"
+        out, errors, report = (output[number] for number in range(3))
+        _, code = report.split()
         return subprocess.CompletedProcess(command, int(code), out, errors)
+
+    def _fork(
+        self,
+        command: list[str],
+        source: str,
+        environment: Mapping[str, str],
+        streams: Sequence[int],
+        *,
+        session: bool = False,
+    ) -> None:
+        text = json.dumps([command, source, dict(environment), os.getcwd(), session]).encode()  # noqa: PTH109
+        with self._lock:
+            socket.send_fds(self._socket, [_LENGTH.pack(len(text))], streams)
+            self._socket.sendall(text)
 
     def close(self) -> None:
         """End the process, and what may be left of its programs."""
         self._socket.close()
         with self._process, suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
+
+
+class ForkedProcess:
+    """A program that was started: what tests use of `trio.Process`. Who has made its streams sets them."""
+
+    def __init__(self, report: int) -> None:
+        """`report`: a pipe that tells the number of the process, and when it has ended its exit code."""
+        self.pid = int(os.read(report, 99))
+        self.stdin: trio.abc.SendStream | None = None
+        self.stdout: trio.lowlevel.FdStream | None = None
+        self.stderr: trio.lowlevel.FdStream | None = None
+        self.returncode: int | None = None
+        self._report = report
+        self._lock = Lock()  # a thread may send a signal while another waits
+        os.set_blocking(report, False)
+
+    def poll(self) -> int | None:
+        """Return its exit code; None: it has not ended."""
+        with self._lock:
+            if self.returncode is None:
+                with suppress(BlockingIOError):
+                    self.returncode = int(os.read(self._report, 99))
+                    os.close(self._report)
+            return self.returncode
+
+    async def wait(self) -> int:
+        """Wait until it has ended, and return its exit code."""
+        while (code := self.poll()) is None:
+            await trio.lowlevel.wait_readable(self._report)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.send_signal(signal.SIGKILL)
+
+    async def aclose(self) -> None:
+        """Kill it, and close the streams."""
+        with suppress(ProcessLookupError):
+            self.kill()
+        await self.wait()
+        for stream in (self.stdin, self.stdout, self.stderr):
+            if stream is not None:
+                await stream.aclose()
 
 
 async def _write(stream: int, data: bytes) -> None:
@@ -129,31 +213,42 @@ def _serve() -> CodeType | None:
             text = b""
             while len(text) < length:
                 text += tests.recv(length - len(text))
-            command, source, environment, directory = json.loads(text)
+            command, source, environment, directory, session = json.loads(text)
             _import(_FOR_COMMANDS.get(command[1], ()) if command[1:] and not source else ())
+            # Without this, each program would collect all that is here, at its end, and so copy it.
+            gc.freeze()
             if not os.fork():
                 break
             for stream in streams:
                 os.close(stream)
-    _become(command, environment, directory, streams)
+    _become(command, environment, directory, streams, session=session)
     return compile(source, command[0], "exec") if source else None
 
 
-def _become(command: list[str], environment: dict[str, str], directory: str, streams: list[int]) -> None:
+def _become(
+    command: list[str], environment: dict[str, str], directory: str, streams: list[int], *, session: bool
+) -> None:
     """Fork once more: one process waits for the other to tell its exit code; this returns in the other."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    *standard, code = streams
+    *standard, report = streams
     program = os.fork()
     if program:
+        os.write(report, f"{program}\n".encode())
         for stream in (*standard, 0, 1, 2):
             os.close(stream)
         _, status = os.waitpid(program, 0)
-        os.write(code, str(os.waitstatus_to_exitcode(status)).encode())
+        os.write(report, str(os.waitstatus_to_exitcode(status)).encode())
         os._exit(0)
-    os.close(code)
+    os.close(report)
     for number, stream in enumerate(standard):
         os.dup2(stream, number)
         os.close(stream)
+    if session:
+        os.setsid()
+    if os.isatty(0) and session:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    if os.isatty(1) and isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # as Python does when it starts
     os.chdir(directory)
     os.environ.clear()
     os.environ.update(environment)
@@ -171,19 +266,20 @@ def _run_script(code: CodeType) -> None:
 
 
 _FOR_ALL = (
-    *("httpcore", "httpx", "encodings.idna", "platformdirs", "pydantic", "typer"),
-    *("ultra.cli.app", "ultra.cli.session", "ultra.cli.default_models", "ultra.cli.stored_keys"),
-    *(
-        "ultra.cli.templates",
-        "ultra.clients.http.dialect_clients",
-        "ultra.config.layers",
-        "ultra.config.loading",
-    ),
+    *("httpcore", "httpx", "encodings.idna", "platformdirs", "pydantic.type_adapter", "sysconfig"),
+    *("sqlite3", "typer", "typer._adapters", "zoneinfo"),
+    *("ultra.cli.app", "ultra.cli.configured_models", "ultra.cli.default_models", "ultra.cli.session"),
+    *("ultra.cli.stored_keys", "ultra.cli.templates"),
+    *("ultra.clients.http.dialect_clients", "ultra.clients.http.pools", "ultra.clients.local.embedded"),
+    *("ultra.config.layers", "ultra.config.loading"),
+    *("ultra.durable.runs", "ultra.stores.journal_sqlite", "ultra.stores.sqlite"),
 )
 _FOR_COMMANDS = {
     "eval": ("scipy.stats", "trio.testing", "ultra.cli.eval_session"),
-    "chaos": ("trio.testing", "ultra.simulation.campaign"),
-    "runs": ("ultra.durable.runs", "ultra.stores.journal_sqlite"),
+    "chaos": ("multiprocessing.spawn", "trio.testing", "ultra.simulation.campaign"),
+    "serve": ("hypercorn.trio", "ultra.service.server"),
+    "mcp": ("hypercorn.trio", "mcp", "ultra.mcp.server"),
+    "provider": ("hypercorn.trio", "ultra.faults.provider"),
 }
 """What takes long to import, and only these commands need: imported when the first of them is run."""
 

@@ -26,6 +26,7 @@ from ultra.testing import FakeAnswer, FakeModel
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from helpers.warm_python import ForkedProcess
     from ultra.service.core import Service
 
 PATIENCE = 60.0
@@ -163,7 +164,7 @@ commit_after = 0.05
 """
 
 
-async def first_line(process: trio.Process) -> str:
+async def first_line(process: ForkedProcess) -> str:
     assert process.stdout is not None
     data = b""
     while b"\n" not in data:
@@ -173,7 +174,7 @@ async def first_line(process: trio.Process) -> str:
     return data.decode().strip()
 
 
-def children_of(process: trio.Process) -> list[int]:
+def children_of(process: ForkedProcess) -> list[int]:
     """The ids of the processes that a process has started; first the one with the most connections."""
     threads = Path(f"/proc/{process.pid}/task").glob("*/children")
     children = [int(child) for thread in threads for child in thread.read_text("ascii").split()]
@@ -226,7 +227,7 @@ async def test_a_worker_that_is_killed_breaks_its_streams_only_and_is_replaced(t
     assert "a worker has died" in errors
 
 
-def memory_of(process: trio.Process) -> int:
+def memory_of(process: ForkedProcess) -> int:
     """The bytes of memory that a process takes."""
     status = Path(f"/proc/{process.pid}/status").read_text("utf-8")
     return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS")))

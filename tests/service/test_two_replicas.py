@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from helpers.warm_python import ForkedProcess
+
 pytestmark = [
     pytest.mark.long,
     # A client whose server is killed leaves the body that it was reading to the garbage collector.
@@ -70,7 +72,7 @@ class Provider:
 class Replica:
     """One `ultra serve`."""
 
-    def __init__(self, process: trio.Process, url: str) -> None:
+    def __init__(self, process: ForkedProcess, url: str) -> None:
         self.process = process
         self.client = httpx.AsyncClient(base_url=url, trust_env=False, timeout=PATIENCE)
 

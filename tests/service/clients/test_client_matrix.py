@@ -5,7 +5,6 @@ The packages are large, so that what the first test of each takes is the import.
 
 from __future__ import annotations
 
-import gc
 import os
 from functools import partial
 from importlib.util import find_spec
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
+from helpers.garbage import collect_garbage
 from helpers.service_clients import CLAUDE, CLIENTS, LEAVERS, Asked, Said
 from helpers.services import service_of, serving, until
 from ultra import ModelError, Usage
@@ -37,7 +37,7 @@ pytestmark = [
 def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     yield
-    gc.collect()  # what clients leave open is closed here, and not in the middle of something else
+    collect_garbage()  # what clients leave open is closed here, and not in the middle of something else
 
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # litellm would ask the network for one
