@@ -13,6 +13,7 @@ import msgspec
 from ultra._support.checks import check_seconds
 from ultra.errors import BadCall, ModelError
 from ultra.messages.chat import ToolCall
+from ultra.messages.reasoning import ReasoningDelta, reasoning_pieces
 from ultra.messages.results import Completion
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ class FakeAnswer:
         seconds: how long the model takes before it answers, for a stream before the first piece;
             `math.inf`: it never answers. None: as the model does otherwise.
         piece_seconds: how long it takes between two pieces of a stream. None: as the model does otherwise.
-        fields: the other fields of the `Completion`. Without a finish reason it is ``refusal`` where
+        fields: the other fields of the `Completion`. Reasoning is the first piece of a stream; of
+            `reasoning_parts`, each is a piece. Without a finish reason it is ``refusal`` where
             there is a refusal, ``tool_calls`` where tools are called, and ``stop`` elsewhere.
 
     Raises:
@@ -97,6 +99,11 @@ class FakeAnswer:
         reply = cls(answer.content)
         reply.completion = answer
         return reply
+
+    @property
+    def stream(self) -> tuple[str, ...]:
+        """The pieces of a stream: reasoning, then the text."""
+        return (*map(ReasoningDelta.of, reasoning_pieces(self.completion)), *self.pieces)
 
     def __repr__(self) -> str:
         shown = [repr(piece) for piece in self.pieces]
