@@ -1,10 +1,17 @@
-"""The text of a run's answer, as its events tell it: in versions, since a later one may replace the first."""
+"""The text of a run's answer, as its events tell it, and what its writer thinks ahead of it.
+
+Both come in versions, since a later one may replace the first.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ultra.messages.events import Chunk, StageStarted
+from msgspec.structs import replace
+
+from ultra.messages.chat import ReasoningPart
+from ultra.messages.events import Chunk, ReasoningChunk, StageStarted
+from ultra.messages.reasoning import ends_block
 from ultra.service.ledger import call_of
 
 if TYPE_CHECKING:
@@ -27,25 +34,35 @@ def portions(text: str) -> list[str]:
 
 
 class AnswerText:
-    """Collects the text. `holds`: the answer is told once it is whole, and no text of it before.
+    """Collects the text, and the reasoning.
+
+    Args:
+        holds: whether the answer is told once it is whole, and no text of it before.
+        with_reasoning: whether the reasoning is told; it is not collected otherwise.
 
     Attributes:
         versions: the pieces of each version of the answer; a later one is written after a failure.
+        thoughts: likewise, of the reasoning.
         asked: the models of the newest step.
     """
 
-    def __init__(self, *, holds: bool) -> None:
+    def __init__(self, *, holds: bool, with_reasoning: bool = False) -> None:
         self.versions: list[list[str]] = [[]]
+        self.thoughts: list[list[ReasoningPart]] = [[]]
         self.asked: tuple[str, ...] = ()
         self._holds = holds
+        self._tells_it = with_reasoning
         self._writer: Call | None = None
+        self._thinker: Call | None = None
         self._one_writes = False  # where several write at once, none of their texts is the answer yet
 
     def take(self, event: Event) -> bool:
-        """Note what an event tells; return whether there is more text than before."""
+        """Note what an event tells; return whether there is more than before."""
         match event:
             case Chunk() if event.stage in ANSWER_STEPS and self._one_writes and not self._holds:
                 return self._add(event)
+            case ReasoningChunk() if event.stage in ANSWER_STEPS and self._one_writes and self._tells_it:
+                return self._add_reasoning(event)
             case StageStarted():
                 self.asked = event.models
                 if event.stage in ANSWER_STEPS:
@@ -61,7 +78,22 @@ class AnswerText:
         self._writer = writer
         if not chunk.text:
             return False
+        if self.thoughts[-1] and self._thinker != writer:
+            self.thoughts.append([])  # of a writer that failed before it wrote
         self.versions[-1] += portions(chunk.text)
+        return True
+
+    def _add_reasoning(self, chunk: ReasoningChunk) -> bool:
+        thinker = call_of(chunk)
+        if self.thoughts[-1] and (chunk.restart or self._thinker != thinker):
+            self.thoughts.append([])
+        self._thinker = thinker
+        if not chunk.text and not ends_block(chunk.part):
+            return False
+        *ahead, last = portions(chunk.text) or [""]
+        provider = chunk.part.provider
+        self.thoughts[-1] += [ReasoningPart(text, provider) for text in ahead]
+        self.thoughts[-1].append(replace(chunk.part, text=last))
         return True
 
 
