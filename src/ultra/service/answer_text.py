@@ -23,6 +23,8 @@ __all__ = ["ANSWER_STEPS", "MOST_AT_ONCE", "AnswerText", "missing", "portions"]
 ANSWER_STEPS: Final = frozenset({"synthesis", "answer"})
 """The steps whose text is the answer of the run as soon as it is written."""
 
+_TOOLS: Final = "tools"
+"""The step in which models may call tools. Of a run that asks one model, its text is the answer, too."""
 
 MOST_AT_ONCE: Final = 2**16
 """Characters that a reader gets at once: as much waits for each that takes nothing."""
@@ -38,6 +40,7 @@ class AnswerText:
 
     Args:
         holds: whether the answer is told once it is whole, and no text of it before.
+        is_single: whether the run asks one model, and no ensemble.
         with_reasoning: whether the reasoning is told; it is not collected otherwise.
 
     Attributes:
@@ -46,11 +49,12 @@ class AnswerText:
         asked: the models of the newest step.
     """
 
-    def __init__(self, *, holds: bool, with_reasoning: bool = False) -> None:
+    def __init__(self, *, holds: bool, is_single: bool = False, with_reasoning: bool = False) -> None:
         self.versions: list[list[str]] = [[]]
         self.thoughts: list[list[ReasoningPart]] = [[]]
         self.asked: tuple[str, ...] = ()
         self._holds = holds
+        self._steps = ANSWER_STEPS | {_TOOLS} if is_single else ANSWER_STEPS
         self._tells_it = with_reasoning
         self._writer: Call | None = None
         self._thinker: Call | None = None
@@ -59,13 +63,13 @@ class AnswerText:
     def take(self, event: Event) -> bool:
         """Note what an event tells; return whether there is more than before."""
         match event:
-            case Chunk() if event.stage in ANSWER_STEPS and self._one_writes and not self._holds:
+            case Chunk() if event.stage in self._steps and self._one_writes and not self._holds:
                 return self._add(event)
-            case ReasoningChunk() if event.stage in ANSWER_STEPS and self._one_writes and self._tells_it:
+            case ReasoningChunk() if event.stage in self._steps and self._one_writes and self._tells_it:
                 return self._add_reasoning(event)
             case StageStarted():
                 self.asked = event.models
-                if event.stage in ANSWER_STEPS:
+                if event.stage in self._steps:
                     self._one_writes = event.asks == "first" or len(event.models) == 1
             case _:
                 pass
@@ -74,6 +78,8 @@ class AnswerText:
     def _add(self, chunk: Chunk) -> bool:
         writer = call_of(chunk)
         if self.versions[-1] and (chunk.restart or self._writer != writer):
+            if self._repeats(writer, chunk.text):
+                return False
             self.versions.append([])
         self._writer = writer
         if not chunk.text:
@@ -82,6 +88,12 @@ class AnswerText:
             self.thoughts.append([])  # of a writer that failed before it wrote
         self.versions[-1] += portions(chunk.text)
         return True
+
+    def _repeats(self, writer: Call, text: str) -> bool:
+        """Return whether a text is that of the step before it: an answer with tools, which called none."""
+        before = self._writer
+        kept = before is not None and before[0] == _TOOLS and before[2:] == writer[2:]
+        return kept and text == "".join(self.versions[-1])
 
     def _add_reasoning(self, chunk: ReasoningChunk) -> bool:
         thinker = call_of(chunk)

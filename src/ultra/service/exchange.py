@@ -55,6 +55,10 @@ class Writer(ABC):
         """Return the next pieces of what is thought; with `begins`, the reasoning before them is void."""
 
     @abstractmethod
+    def untold_reasoning(self, answer: ModelResponse) -> bytes:
+        """Return the reasoning of an answer that has not been told yet: some is known once that is whole."""
+
+    @abstractmethod
     def end(self, result: OrchestrationResult, answer: ModelResponse) -> Iterable[bytes]:
         """Yield what comes behind the text; all of that has been sent."""
 
@@ -109,7 +113,7 @@ async def carried_out(
             stream,
             is_single=asked.is_single,
             holds_text=asked.is_checked_whole,
-            tells_reasoning=asked.tells_reasoning,
+            tells_reasoning=asked.tells_reasoning and asked.streams,
         )
 
     follower = held.enter_context(service.runs.joined(caller.name, request, make))
@@ -178,6 +182,8 @@ async def _stream(service: Service, writer: Writer, follower: Follower, asked: A
         yield writer.failure(problem)
         return
     for said in _reasoning(writer, follower):
+        yield said
+    if not place.has_read and (said := writer.untold_reasoning(answer)):
         yield said
     for portion in portions(rest):
         yield writer.text(portion)

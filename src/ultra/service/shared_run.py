@@ -82,7 +82,7 @@ class SharedRun:
         self.readers = 0
         self._stream = stream
         self._is_single = is_single
-        self._text = AnswerText(holds=holds_text, with_reasoning=tells_reasoning)
+        self._text = AnswerText(holds=holds_text, is_single=is_single, with_reasoning=tells_reasoning)
         self._changed: anyio.Event | None = None
         self._scope = anyio.CancelScope()
 

@@ -99,6 +99,10 @@ class Chunks(Writer):
         self._has_thought = True
         return self._chunk({"reasoning_content": text})
 
+    def untold_reasoning(self, answer: ModelResponse) -> bytes:  # noqa: ARG002 - it has one form
+        """Return nothing: the protocol has no form for what a provider wants back."""
+        return b""
+
     def end(self, result: OrchestrationResult, answer: ModelResponse) -> list[bytes]:
         """Return the chunks behind the text: tool calls, the extension, why it ends, and what it has used."""
         events = [

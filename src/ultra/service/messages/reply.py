@@ -103,13 +103,19 @@ class MessageEvents(Writer):
             events += self._think(piece) if shown else self._end_block() + self._hidden(piece)
         return events
 
+    def untold_reasoning(self, answer: ModelResponse) -> bytes:
+        """Return the blocks of thinking that have not been told yet."""
+        if not self._asked.shows_thinking:
+            return b""
+        new = [part for part in answer.reasoning_parts if self._is_new(part)]
+        return self.reasoning(new, begins=False) + self._end_block() if new else b""
+
     def end(self, result: OrchestrationResult, answer: ModelResponse) -> Iterator[bytes]:
         """Yield the end of the text, thoughts, calls of tools, why it ends, and what it has used."""
         if self._block is not None:
             yield self._end_block()
-        # A whole message has the thoughts first; here, some are known once the text has been sent.
-        for block in _thoughts(self._asked, [part for part in answer.reasoning_parts if self._is_new(part)]):
-            yield from self._thought(block)
+        # A whole message has the thoughts first; here, some may be known once the text has been sent.
+        yield self.untold_reasoning(answer)
         for call in answer.tool_calls:
             yield self._start(_tool_use(call) | {"input": {}})
             arguments = _encode(arguments_object(call.arguments)).decode()
@@ -164,15 +170,6 @@ class MessageEvents(Writer):
     def _is_new(self, part: ReasoningPart) -> bool:
         """Return whether a part of the reasoning has not been told while it was written."""
         return replace(part, text="", id=None) not in [replace(each, id=None) for each in self._told]
-
-    def _thought(self, block: dict[str, Any]) -> Iterator[bytes]:
-        if block["type"] == "redacted_thinking":
-            yield self._start(block)
-        else:
-            yield self._start({"type": "thinking", "thinking": "", "signature": ""})
-            yield self._delta({"type": "thinking_delta", "thinking": block["thinking"]})
-            yield self._delta({"type": "signature_delta", "signature": block["signature"]})
-        yield self._stop()
 
     def _start(self, block: dict[str, Any], kind: Literal["text", "thinking"] | None = None) -> bytes:
         self._block = kind

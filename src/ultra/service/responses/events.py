@@ -100,6 +100,11 @@ class ResponseEvents(Writer):
                 events += self._think(piece)
         return events
 
+    def untold_reasoning(self, answer: ModelResponse) -> bytes:
+        """Return the items of reasoning that have not been told yet, each of a block."""
+        new = [part for part in answer.reasoning_parts if self._is_new(part)]
+        return b"".join(self._end_reasoning() + self._think(part) for part in new) + self._end_reasoning()
+
     def renew(self) -> bytes:
         """Return the end of a text that is void, since another one is written: a message that is cut.
 
@@ -124,9 +129,7 @@ class ResponseEvents(Writer):
             yield self._end_message(status_of(answer, self._run), words)
         # A whole response has the reasoning first; here, some is known once the text has been sent.
         yield self.reasoning(self._later.parts(), begins=False) + self._end_reasoning()
-        for part in answer.reasoning_parts:
-            if self._is_new(part):
-                yield self._think(part) + self._end_reasoning()
+        yield self.untold_reasoning(answer)
         if not said_all and not answer.tool_calls:  # nothing was said; clients look for a message yet
             yield self._begin_message()
             if words is None:

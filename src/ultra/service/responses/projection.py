@@ -60,7 +60,9 @@ class Projection:
         self._shape = shape
         self._run = KeptResponse.of(run)
         self._writer = ResponseEvents(shape, self._run, after=after)
-        self._text = AnswerText(holds=shape.holds_text, with_reasoning=shape.tells_reasoning)
+        self._text = AnswerText(
+            holds=shape.holds_text, is_single=shape.is_single, with_reasoning=shape.tells_reasoning
+        )
         self._strategy = run.spec.strategy.name
         self._version = 0
         self._pieces = 0
@@ -128,6 +130,8 @@ class Projection:
         if rest is None:
             yield from self._void()
             rest = answer.content
+        if not self._said:
+            yield self._writer.untold_reasoning(answer)
         for portion in portions(rest):
             yield from self._say(portion)
         self.response = self._whole(result, answer, at)
