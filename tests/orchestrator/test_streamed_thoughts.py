@@ -81,7 +81,7 @@ async def events_of(
     """The events of one step of a run with one model, `m`."""
     policy = RetryPolicy(max_retries=retries, initial=0, maximum=0)
     orchestrator = MultiLLMOrchestrator(retry=policy, cache_enabled=False, **settings)
-    orchestrator.register_model("m", clients if len(clients) > 1 else clients[0], hedge=hedge)
+    orchestrator.register_model("m", clients[0] if len(clients) == 1 else clients, hedge=hedge)
     async with orchestrator, orchestrator.stream_responses("2+2?", stages=["initial"]) as run:
         return await read_all(run)
 
