@@ -12,6 +12,8 @@ from rich.console import Console
 from ultra.cli.columns import Columns
 from ultra.cli.live_view import LiveView
 from ultra.cli.panes import StepPanes
+from ultra.cli.waiting_line import WaitingLine
+from ultra.messages.chat import ReasoningPart
 from ultra.messages.events import (
     Chunk,
     Event,
@@ -19,6 +21,7 @@ from ultra.messages.events import (
     ModelResponded,
     ModelRetrying,
     ModelStarted,
+    ReasoningChunk,
     StageCompleted,
     StageStarted,
 )
@@ -145,6 +148,45 @@ def test_a_restart_begins_the_text_anew() -> None:
     stage.apply(chunk("careful", "The right", restart=True))
 
     assert [pane.text for pane in stage] == ["The right"]
+
+
+def thinks(name: str, words: str, *, restart: bool = False) -> Event:
+    part = ReasoningPart(words)
+    return ReasoningChunk(stage="initial", model_name=name, part=part, restart=restart)
+
+
+def test_a_model_that_thinks_has_one_line_with_its_last_words() -> None:
+    stage = stage_of("careful")
+    stage.apply(thinks("careful", "First this. " * 100))
+    stage.apply(thinks("careful", "Then\nthat."))
+    _, line = lines(60, stage, now=1.0)
+    assert line.startswith("thinks: ")
+    assert line.rstrip().endswith("Then that.")
+    stage.apply(thinks("careful", "Anew.", restart=True))
+    assert lines(60, stage, now=1.0)[1].rstrip() == "thinks: Anew."
+    stage.apply(chunk("careful", "It is 4."))
+    stage.apply(thinks("careful", "And more."))
+    assert lines(60, stage, now=1.0)[1].rstrip() == "It is 4."
+
+
+def test_reasoning_after_a_retry_takes_the_place_of_the_error() -> None:
+    stage = stage_of("careful")
+    stage.apply(thinks("careful", "Wrong."))
+    stage.apply(retrying("careful", "busy", at=1.0, wait=2.0))
+    assert "busy" in lines(60, stage, now=1.5)[1]
+    stage.apply(thinks("careful", "Right."))
+    assert lines(60, stage, now=4.0)[1].rstrip() == "thinks: Right."
+
+
+def test_the_line_below_says_who_thinks_and_who_writes() -> None:
+    line = WaitingLine()
+    line.apply(stage_started("careful", "concise"))
+    for name in ("careful", "concise"):
+        line.apply(model_started(name))
+        line.apply(thinks(name, "Hm."))
+    line.apply(chunk("concise", "4"))
+    line.apply(thinks("concise", "Hm."))
+    assert "careful (thinks) and concise (writes)" in line.text(1.0, 100)
 
 
 def test_markup_and_control_characters_of_a_model_change_nothing_on_the_terminal() -> None:

@@ -13,6 +13,7 @@ from ultra import Completion
 from ultra.clients.adapter import ClientAdapter, EmptyAnswer
 from ultra.clients.cleaning import AnswerText, shows_nothing, split_reasoning
 from ultra.errors import ModelError
+from ultra.messages.reasoning import ReasoningDelta
 from ultra.messages.request import ModelRequest
 from ultra.prompts.composing import Candidate, compose
 
@@ -164,3 +165,64 @@ def test_the_time_is_linear_whatever_the_text(piece: str) -> None:
     for start in range(0, 40_000, 4):
         stream(text[start : start + 4])
     assert time.process_time() - begun < 0.5
+
+
+# --- reasoning in tags and channels, while it is written ----------------------------------------------
+
+
+ANALYSIS = "<|channel|>analysis<|message|>"
+NEXT = "<|end|><|start|>assistant<|channel|>"
+
+
+def streamed(text: str, size: int) -> tuple[str, str]:
+    """The text and the reasoning that the pieces of a stream tell; no reasoning may follow text."""
+    pieces: list[str] = []
+    stream = AnswerText(pieces.append)
+    for start in range(0, len(text), size):
+        stream(text[start : start + size])
+    stream.end()
+    told = [piece for piece in pieces if piece or isinstance(piece, ReasoningDelta)]
+    kinds = ["text" if piece else "reasoning" for piece in told]
+    assert kinds == sorted(kinds)
+    return "".join(told), "".join(each.part.text for each in told if isinstance(each, ReasoningDelta))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 11, 1000])
+@pytest.mark.parametrize(
+    ("text", "reasoning"),
+    [
+        ("<think>\nOne and\n\none.  \n</think>\n\nIt is 2.", "One and\n\none."),
+        ("<thinking>One.</thinking>\n<think>Two.</think>It is 2.", "One.\n\nTwo."),
+        ("[THINK]a < b, </b> and </th[/THINK]It is 2.", "a < b, </b> and </th"),
+        ("◁think▷Hm.◁/think▷It is 2.", "Hm."),
+        ("<think></think>It is 2.", ""),
+        ("<think>  \n </think>It is 2.", ""),
+        ("<think>It never en</thi", "It never en</thi"),
+        ("It is 2, not <think>3</think>.", ""),
+        (
+            f"{ANALYSIS}One and one.{NEXT}commentary<|message|>Is 2.{NEXT}final<|message|>It is 2.",
+            "One and one.\n\nIs 2.",
+        ),
+        (
+            f"<|start|>assistant{ANALYSIS}a <| b{NEXT}final<|message|>It is 2.",
+            "a <| b",
+        ),
+    ],
+)
+def test_reasoning_in_a_stream_is_told_however_it_is_cut(text: str, reasoning: str, size: int) -> None:
+    assert streamed(text, size)[1] == reasoning
+    assert reasoning in {"", split_reasoning(text)[1]}
+
+
+@given(st.text(st.sampled_from("ab \n<>/"), max_size=60), st.integers(1, 9))
+def test_whatever_is_thought_in_tags_a_stream_tells_as_the_whole_answer_does(thought: str, size: int) -> None:
+    text = f"<think>{thought}</think>It is 2."
+    assert streamed(text, size) == ("It is 2.", split_reasoning(text)[1])
+
+
+def test_reasoning_in_a_stream_is_told_before_its_end() -> None:
+    pieces: list[str] = []
+    stream = AnswerText(pieces.append)
+    stream("<think>One ")
+    stream("and one")
+    assert [piece.part.text for piece in pieces if isinstance(piece, ReasoningDelta)] == ["One", " and one"]

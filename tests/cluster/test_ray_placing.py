@@ -25,6 +25,8 @@ from ultra.cluster.ray import place
 from ultra.cluster.ray.host import DEADLINE_ALLOWANCE, MOST_UNREAD
 from ultra.errors import AllAttemptsFailed, BadCall, ClientCrashed, ModelError
 from ultra.events import Chunk
+from ultra.messages.chat import ReasoningPart
+from ultra.messages.reasoning import ReasoningDelta, joined_reasoning
 from ultra.messages.request import ModelRequest
 from ultra.messages.results import Completion, Usage
 from ultra.messages.schema import JsonSchema
@@ -592,6 +594,31 @@ async def test_an_orchestrator_streams_what_the_process_writes(ray: FakeRay) -> 
     async with orchestrator, orchestrator.stream_responses("?", stages=["initial"]) as stream:
         text = "".join([event.text async for event in stream if isinstance(event, Chunk)])
     assert text == "Paris."
+
+
+class Thinker:
+    """Thinks, in two blocks, and then writes."""
+
+    async def generate(self, prompt: str) -> str:
+        return "Paris."
+
+    async def stream(self, prompt: str) -> AsyncIterator[str]:
+        yield ReasoningDelta("One ", "mine")
+        yield ReasoningDelta("block.", "mine", signature="s")
+        yield ReasoningDelta("Another.", "mine")
+        yield "Paris."
+
+
+async def test_what_a_model_thinks_comes_out_of_its_process_before_the_text(ray: FakeRay) -> None:
+    async with Running(place(Thinker)) as placed:
+        pieces = await pieces_of(placed, "?")
+    thoughts = [piece.part for piece in pieces if isinstance(piece, ReasoningDelta)]
+    assert joined_reasoning(thoughts) == [
+        ReasoningPart("One block.", "mine", signature="s"),
+        ReasoningPart("Another.", "mine"),
+    ]
+    told = [piece for piece in pieces if isinstance(piece, ReasoningDelta) or piece == "Paris."]
+    assert told[-1] == "Paris."
 
 
 async def test_a_call_that_fails_is_retried_as_that_of_any_client(ray: FakeRay) -> None:

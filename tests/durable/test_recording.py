@@ -10,7 +10,8 @@ from helpers.run_events import assert_well_formed, orchestrator_of
 from ultra.durable.execution import read_all
 from ultra.durable.recording import RunRecording
 from ultra.errors import ModelError, QuorumNotReached
-from ultra.messages.events import Chunk
+from ultra.messages.chat import ReasoningPart
+from ultra.messages.events import Chunk, ReasoningChunk
 from ultra.orchestrator.replay import replay_run
 from ultra.orchestrator.submitted_runs import record_runs
 from ultra.stores.journal_memory import MemoryJournal
@@ -95,3 +96,21 @@ async def test_a_strategy_that_is_no_value_is_kept_by_its_name() -> None:
     recorder = Recorder(orchestrator)
     orchestrator.stream_responses("?", strategy=Own())  # type: ignore[arg-type]
     assert recorder.recording.record.spec.strategy.name.endswith("Own")
+
+
+async def test_reasoning_is_kept_block_by_block_and_without_what_is_void() -> None:
+    part = ReasoningPart("One and one.", "anthropic", signature="s")
+    pieces = [ReasoningPart("One ", "anthropic"), ReasoningPart("and one.", "anthropic", signature="s")]
+    model = FakeModel(FakeAnswer("Par", "is.", reasoning_parts=tuple(pieces), piece_seconds=0.001), name="a")
+    model.fail(after_pieces=1)
+    orchestrator = orchestrator_of(model)
+    recorder = Recorder(orchestrator)
+    await recorder.ask(orchestrator)
+    await recorder.recording.write(recorder.journal)
+
+    (record,) = await recorder.journal.list_runs()
+    events = await read_all(recorder.journal, record.run_id)
+    assert_well_formed(events)
+    thoughts = [event for event in events if isinstance(event, ReasoningChunk) and event.stage == "initial"]
+    assert [(event.text, event.restart) for event in thoughts] == [("One ", False), ("One and one.", True)]
+    assert thoughts[-1].part == part

@@ -20,6 +20,7 @@ from ultra.actors.model.registered import RegisteredModel
 from ultra.actors.model.retry import RetryPolicy
 from ultra.actors.model.timeouts import Timeouts
 from ultra.clients.adapter import ClientAdapter
+from ultra.messages.reasoning import JoinedReasoning
 from ultra.messages.request import ModelRequest, SamplingOptions
 from ultra.messages.results import ModelResponse
 from ultra.stores.memory import MemoryCache
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from ultra.actors.runtime.actor import ActorRef
     from ultra.bridge.caller import Caller
     from ultra.errors import ModelError
+    from ultra.messages.chat import ReasoningPart
     from ultra.messages.results import ModelMetrics
 
 AT_ONCE = RetryPolicy(max_retries=2, initial=0, maximum=0)
@@ -95,8 +97,8 @@ def ask_for(
 class Transcript:
     """Listens to an answer.
 
-    `text` is what a reader would have now; `beginnings` how often it began. `retries` has attempt, error
-    and wait of each that another one followed.
+    `text` is what a reader would have now, and `thoughts` the reasoning; `beginnings` how often the text
+    began. `retries` has attempt, error and wait of each that another one followed. `told` is all of it.
     """
 
     def __init__(self) -> None:
@@ -104,6 +106,8 @@ class Transcript:
         self.pieces: list[str] = []
         self.beginnings = 0
         self.retries: list[tuple[int, ModelError, float]] = []
+        self.thoughts = JoinedReasoning()
+        self.told: list[tuple[str, str, bool]] = []
 
     def chunk(self, text: str, *, begins: bool) -> None:
         if begins:
@@ -111,6 +115,13 @@ class Transcript:
             self.text = ""
         self.text += text
         self.pieces.append(text)
+        self.told.append(("text", text, begins))
+
+    def reasoning(self, part: ReasoningPart, *, begins: bool) -> None:
+        if begins:
+            self.thoughts = JoinedReasoning()
+        self.thoughts.add(part)
+        self.told.append(("reasoning", part.text, begins))
 
     def retrying(self, attempt: int, error: ModelError, wait: float) -> None:
         self.retries.append((attempt, error, wait))

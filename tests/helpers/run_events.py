@@ -10,7 +10,15 @@ from ultra import (
     OrchestrationResult,
     RetryPolicy,
 )
-from ultra.messages.events import Chunk, Event, ModelResponded, RunCompleted, RunFailed
+from ultra.messages.events import (
+    Chunk,
+    Event,
+    ModelResponded,
+    ModelRetrying,
+    ReasoningChunk,
+    RunCompleted,
+    RunFailed,
+)
 from ultra.testing import FakeModel
 
 if TYPE_CHECKING:
@@ -39,6 +47,17 @@ def text_of(events: list[Event], stage: str, model: str, *, number: int = 0, sam
         if isinstance(event, Chunk) and _answer(event) == answer:
             text = event.text if event.restart else text + event.text
     return text
+
+
+def thoughts_of(events: list[Event], stage: str, model: str) -> str:
+    """What a reader has of the reasoning of one answer at the end."""
+    thoughts = ""
+    for event in events:
+        if isinstance(event, ReasoningChunk) and (event.stage, event.model_name) == (stage, model):
+            thoughts = event.text if event.restart else thoughts + event.text
+        elif isinstance(event, ModelRetrying) and (event.stage, event.model_name) == (stage, model):
+            thoughts = ""
+    return thoughts
 
 
 def _answer(event: Chunk | ModelResponded) -> tuple[str, int, str, int]:

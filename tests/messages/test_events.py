@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from ultra import Event, MultiLLMOrchestrator, RetryPolicy
-from ultra.messages.chat import ChatMessage, ToolCall
+from ultra.messages.chat import ChatMessage, ReasoningPart, ToolCall
 from ultra.messages.events import (
     Chunk,
     ModelFailed,
@@ -16,6 +16,7 @@ from ultra.messages.events import (
     ModelRetrying,
     ModelStarted,
     PromptFitted,
+    ReasoningChunk,
     RunCompleted,
     RunFailed,
     StageCompleted,
@@ -37,6 +38,7 @@ EVENTS: list[Event] = [
     StageStarted(**COMMON, stage="initial", models=("a", "b"), asks="all"),
     ModelStarted(**MODEL),
     Chunk(**MODEL, text="te\nxt", restart=True),
+    ReasoningChunk(**MODEL, part=ReasoningPart("Hm.", "anthropic", signature="s"), restart=True),
     ModelRetrying(**MODEL, attempt=1, wait=0.5, kind="rate_limit", message="m"),
     ModelResponded(**MODEL, response=RESPONSE),
     ModelFailed(**MODEL, failure=FAILURE),
@@ -65,6 +67,7 @@ def test_events_are_told_apart_by_a_tag_that_readers_in_any_language_can_use() -
         "stage_started",
         "model_started",
         "chunk",
+        "reasoning",
         "model_retrying",
         "model_response",
         "model_failed",

@@ -12,13 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from ultra.durable.told import Told
 from ultra.errors import BadCall
+from ultra.messages.chat import ReasoningPart
 from ultra.messages.events import (
     Chunk,
     Event,
     ModelResponded,
     ModelRetrying,
     ModelStarted,
+    ReasoningChunk,
     RunFailed,
     StageStarted,
 )
@@ -268,3 +271,133 @@ def test_whatever_the_reader_misses_its_texts_are_those_that_were_written(script
         assert told == written
 
     trio.run(go)
+
+
+# --- reasoning -------------------------------------------------------------------------------------------
+
+
+def think(buffer: EventBuffer, words: str, *, begins: bool = False, **about: Any) -> None:
+    part = ReasoningPart(words, "anthropic", **about)
+    buffer.emit(ReasoningChunk(stage="initial", model_name="a", part=part, restart=begins))
+
+
+def told(events: list[Event]) -> list[tuple[str, str, bool]]:
+    return [
+        (type(event).__name__, event.text, event.restart)
+        for event in events
+        if isinstance(event, (Chunk, ReasoningChunk))
+    ]
+
+
+async def told_by(buffer: EventBuffer) -> list[tuple[str, str, bool]]:
+    buffer.emit(FAILED)
+    return told(await read_all(buffer))
+
+
+async def test_reasoning_that_waits_is_joined_to_reasoning_and_text_to_text() -> None:
+    buffer = EventBuffer("r")
+    think(buffer, "One ", begins=True)
+    think(buffer, "and ")
+    tell(buffer, "2", begins=True)
+    think(buffer, "one.")
+    tell(buffer, ".")
+    assert await told_by(buffer) == [("ReasoningChunk", "One and one.", False), ("Chunk", "2.", False)]
+
+
+async def test_blocks_of_reasoning_are_not_joined() -> None:
+    buffer = EventBuffer("r")
+    think(buffer, "One", begins=True)
+    think(buffer, "", signature="s1")
+    think(buffer, "Two")
+    think(buffer, "", encrypted="x1")
+    think(buffer, "Three")
+    buffer.emit(FAILED)
+    assert [event.part for event in await read_all(buffer) if isinstance(event, ReasoningChunk)] == [
+        ReasoningPart("One", "anthropic", signature="s1"),
+        ReasoningPart("Two", "anthropic", encrypted="x1"),
+        ReasoningPart("Three", "anthropic"),
+    ]
+
+
+async def test_a_reader_that_keeps_up_gets_every_piece_of_the_reasoning() -> None:
+    buffer = EventBuffer("r")
+    heard = []
+    for words in ("One ", "and one."):
+        think(buffer, words, begins=words == "One ")
+        heard.append(await read_one(buffer))
+    assert told(heard) == [("ReasoningChunk", "One ", False), ("ReasoningChunk", "and one.", False)]
+
+
+async def test_reasoning_begins_anew_after_reasoning_and_the_text_after_text() -> None:
+    buffer = EventBuffer("r")
+    think(buffer, "Wrong", begins=True)
+    first = await read_one(buffer)
+    think(buffer, "Right", begins=True)
+    tell(buffer, "2", begins=True)
+    assert told([first]) + await told_by(buffer) == [
+        ("ReasoningChunk", "Wrong", False),
+        ("ReasoningChunk", "Right", True),
+        ("Chunk", "2", False),
+    ]
+
+
+async def test_a_restart_takes_the_place_of_reasoning_that_nobody_has_read() -> None:
+    buffer = EventBuffer("r")
+    think(buffer, "Wrong", begins=True)
+    think(buffer, "Right", begins=True)
+    assert await told_by(buffer) == [("ReasoningChunk", "Right", True)]
+
+
+async def test_reasoning_that_a_retry_made_void_is_not_read_any_more() -> None:
+    buffer = EventBuffer("r")
+    think(buffer, "Wrong", begins=True)
+    buffer.emit(
+        ModelRetrying(stage="initial", model_name="a", attempt=1, wait=0.5, kind="connection", message="m")
+    )
+    think(buffer, "Right", begins=True)
+    assert await told_by(buffer) == [("ReasoningChunk", "Right", True)]
+
+
+async def test_an_empty_piece_of_reasoning_is_an_event_only_where_it_makes_others_void() -> None:
+    buffer = EventBuffer("r")
+    think(buffer, "", begins=True)
+    think(buffer, "")
+    assert not buffer.has_unread
+    think(buffer, "Wrong", begins=True)
+    await read_one(buffer)
+    think(buffer, "", begins=True)
+    assert await told_by(buffer) == [("ReasoningChunk", "", True)]
+
+
+async def test_when_a_model_is_asked_again_its_reasoning_of_before_is_void() -> None:
+    buffer = EventBuffer("r")
+    started = ModelStarted(stage="initial", model_name="a")
+    buffer.emit(started)
+    think(buffer, "Wrong", begins=True)
+    buffer.emit(started)  # the coordinator crashed, and the run began again
+    tell(buffer, "2", begins=True)
+    assert await told_by(buffer) == [("ReasoningChunk", "", True), ("Chunk", "2", False)]
+
+
+async def test_what_an_earlier_execution_told_is_void_or_stays() -> None:
+    before: list[Event] = [
+        ReasoningChunk(stage="initial", model_name="a", part=ReasoningPart("Hm.")),
+        Chunk(stage="initial", model_name="a", text="2"),
+    ]
+    same = EventBuffer("r", told=Told(before))
+    same.emit(ModelStarted(stage="initial", model_name="a"))
+    tell(same, "2", begins=True)
+    assert await told_by(same) == []
+    other = EventBuffer("r", told=Told(before))
+    other.emit(ModelStarted(stage="initial", model_name="a"))
+    tell(other, "3", begins=True)
+    assert await told_by(other) == [("ReasoningChunk", "", True), ("Chunk", "3", True)]
+
+
+async def test_reasoning_that_waits_takes_the_room_of_its_text() -> None:
+    buffer = EventBuffer("r")
+    think(buffer, "x", begins=True)
+    for _ in range(100_000):
+        think(buffer, "x")
+    assert len(buffer._events) == 1
+    assert await told_by(buffer) == [("ReasoningChunk", "x" * 100_001, False)]

@@ -49,7 +49,7 @@ async def test_a_stream_has_the_bytes_of_the_protocol_and_nothing_else() -> None
     call = ToolCall("call_1", "weather", '{"city":"Paris"}')
     thought = ReasoningPart("It has a river.", "openai", encrypted="x", id="rs_1")
     said_it = FakeAnswer("Let ", "me see.", usage=USAGE, tool_calls=(call,), reasoning_parts=(thought,))
-    service = service_of({"a": FakeModel(lambda _: said_it)})
+    service = service_of({"a": FakeModel(lambda _: said_it, streams=False)})
     answer = await asked(service, stream=True, tools=[WEATHER])
 
     assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"

@@ -31,6 +31,8 @@ GAP: Final = 3
 
 FEWEST_LINES: Final = 3
 
+_THINKS: Final = "thinks:"
+
 ACCENTS: Final = ("cyan", "magenta", "yellow", "blue", "green")
 
 # Styles of Markdown. Its signs stay, so that the text shown is the text of the answer.
@@ -88,6 +90,8 @@ class Columns:
                 body = Text(one_line(text), "red")
             case "retrying":
                 body = Text(one_line(text), "yellow")
+            case "thinking":
+                body = Text(_thinks(pane, width), "dim")
             case _:
                 body = _styled(text)
         if lines is None and alone and pane.state == "answered":
@@ -112,6 +116,13 @@ class Columns:
         head = Text.assemble((f"{sign} ", accent), (one_line(pane.name), "bold"))
         head.truncate(width - len(status) - 1, overflow="ellipsis", pad=True)
         return head.append(f" {status}", "dim")
+
+
+def _thinks(pane: Pane, width: int) -> str:
+    """Return one line with the last words of what the model thinks."""
+    room = width - len(_THINKS) - 1
+    words = one_line(pane.thought)
+    return f"{_THINKS} {words if len(words) <= room else words[-room:]}"
 
 
 def _progress(pane: Pane, now: float) -> str:

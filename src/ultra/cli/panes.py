@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from ultra.cli.report import answer_text
 from ultra.messages.events import (
@@ -12,6 +12,7 @@ from ultra.messages.events import (
     ModelResponded,
     ModelRetrying,
     ModelStarted,
+    ReasoningChunk,
     StageStarted,
 )
 from ultra.messages.results import sample_name
@@ -21,11 +22,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Pane", "StepPanes"]
 
-PaneState = Literal["waiting", "writing", "retrying", "answered", "failed"]
+PaneState = Literal["waiting", "thinking", "writing", "retrying", "answered", "failed"]
+
+_KEPT: Final = 500
+"""Characters of reasoning that are kept: it is shown in one line."""
 
 
 class Pane:
-    """One answer in the step: its text so far, and its state.
+    """One answer in the step: its text so far, and its state; `thought` are the last words before it.
 
     Times are seconds since the run began; before `retry_at` there is no further attempt.
     """
@@ -39,6 +43,7 @@ class Pane:
         self.is_cut = False
         self.attempt = 1
         self.retry_at = started
+        self.thought = ""
         self._pieces: list[str] = []
 
     @property
@@ -65,7 +70,15 @@ class Pane:
                     self._pieces.clear()
                 self.state = "writing"
                 self._pieces.append(event.text)
+            case ReasoningChunk():
+                if self.state == "retrying":
+                    self._pieces.clear()
+                if self.state != "writing":
+                    self.state = "thinking"
+                before = "" if event.restart else self.thought
+                self.thought = (before + event.text)[-_KEPT:]
             case ModelRetrying():
+                self.thought = ""
                 self.state = "retrying"
                 self.attempt = event.attempt + 1
                 self.retry_at = event.time + event.wait
@@ -99,12 +112,14 @@ class StepPanes:
         match event:
             case ModelStarted():
                 self._panes[event.model_name, event.sample] = _pane(event)
-            case Chunk() | ModelRetrying() | ModelResponded() | ModelFailed():
+            case Chunk() | ReasoningChunk() | ModelRetrying() | ModelResponded() | ModelFailed():
                 # A model whose prompt could not be written fails without having started.
                 self._panes.setdefault((event.model_name, event.sample), _pane(event)).apply(event)
             case _:
                 pass
 
 
-def _pane(event: ModelStarted | Chunk | ModelRetrying | ModelResponded | ModelFailed) -> Pane:
+def _pane(
+    event: ModelStarted | Chunk | ReasoningChunk | ModelRetrying | ModelResponded | ModelFailed,
+) -> Pane:
     return Pane(event.model_name, event.sample, event.time)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ultra.cli.printable_text import one_line
 from ultra.cli.report import seconds, step_title
@@ -13,6 +13,7 @@ from ultra.messages.events import (
     ModelResponded,
     ModelRetrying,
     ModelStarted,
+    ReasoningChunk,
     StageStarted,
 )
 from ultra.messages.results import sample_name
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 __all__ = ["WaitingLine"]
+
+
+_WRITES: Final = " (writes)"
 
 
 class WaitingLine:
@@ -42,7 +46,9 @@ class WaitingLine:
                 self._asked += 1
                 self._waiting[_name(event)] = ""
             case Chunk():
-                self._waiting[_name(event)] = " (writes)"
+                self._waiting[_name(event)] = _WRITES
+            case ReasoningChunk() if self._waiting.get(_name(event)) != _WRITES:
+                self._waiting[_name(event)] = " (thinks)"
             case ModelRetrying():
                 self._waiting[_name(event)] = f" (attempt {event.attempt + 1})"
             case ModelResponded() | ModelFailed():
@@ -62,7 +68,9 @@ class WaitingLine:
         return text if len(text) <= width else f"{self._step}: {done} of {self._asked} done, {time}"[:width]
 
 
-def _name(event: ModelStarted | Chunk | ModelRetrying | ModelResponded | ModelFailed) -> str:
+def _name(
+    event: ModelStarted | Chunk | ReasoningChunk | ModelRetrying | ModelResponded | ModelFailed,
+) -> str:
     return one_line(sample_name(event.model_name, event.sample))
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ultra.clients.options import CallOptions
     from ultra.clients.protocol import ModelClient, RequestClient, StartedClient, StreamingClient
     from ultra.clients.providers import ProviderStatus, connect, provider_statuses
+    from ultra.messages.reasoning import ReasoningDelta
 
 __all__ = [
     "AnthropicClient",
@@ -46,6 +47,7 @@ __all__ = [
     "OpenAIClient",
     "Provider",
     "ProviderStatus",
+    "ReasoningDelta",
     "RequestClient",
     "StartedClient",
     "StreamingClient",
@@ -72,6 +74,7 @@ _HOMES: Final = {
     "OfferedModel": "ultra.clients.dialects.model_lists",
     "Provider": "ultra.clients.catalog",
     "ProviderStatus": "ultra.clients.providers",
+    "ReasoningDelta": "ultra.messages.reasoning",
     "RequestClient": "ultra.clients.protocol",
     "StartedClient": "ultra.clients.protocol",
     "StreamingClient": "ultra.clients.protocol",

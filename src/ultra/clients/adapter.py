@@ -15,28 +15,26 @@ from msgspec.structs import replace
 
 from ultra._support.log import get_logger
 from ultra.bridge.caller import Call, Caller, OnText, Runner, trio_runner
-from ultra.bridge.interruption import is_interruption
 from ultra.clients.catalog.model_info import ModelInfo
-from ultra.clients.checked_answers import EmptyAnswer, checked, plain, settled, wrong_type
-from ultra.clients.classify import classify
+from ultra.clients.checked_answers import EmptyAnswer, checked, settled, wrong_type
 from ultra.clients.cleaning import AnswerText
+from ultra.clients.client_code import CLASSIFIED, closed, closer, outcome, told
 from ultra.clients.context_reads import context_reads
-from ultra.clients.plain_values import plain_rate_limits, plain_text, plain_usage
+from ultra.clients.plain_values import plain_rate_limits, plain_text
 from ultra.clients.signature import DeclaredCall, UnusableSignatureError, may_block
+from ultra.clients.stream_reading import Counting, collected
 from ultra.clients.structured import in_words
 from ultra.clients.thread_call import ThreadCall
-from ultra.clients.wire.text_repair import RepairedText
-from ultra.errors import BadCall, ClientCrashed, LoopUnavailable, ModelError
-from ultra.messages.results import Completion, Usage
+from ultra.errors import BadCall, LoopUnavailable, ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
-    from types import TracebackType
 
     from ultra.clients.context_reads import ContextReads
     from ultra.clients.protocol import RequestClient
     from ultra.clients.wire.rate_limits import RateLimits
     from ultra.messages.request import ModelRequest
+    from ultra.messages.results import Completion, Usage
 
 __all__ = ["ClientAdapter", "EmptyAnswer", "OnText"]
 
@@ -66,8 +64,9 @@ class ClientAdapter:
 
     A client streams if it also has ``stream(prompt)``, which returns an async iterator of text that may
     end in a `Completion`. An empty piece is a sign of life: the model thinks, or writes something that is
-    no text. A ``stream`` that is something else (not callable, a plain generator, or in need
-    of more arguments) is ignored, and so is one that only ``__getattr__`` makes up.
+    no text; a `ReasoningDelta` is one that tells what it thinks. A ``stream`` that is something else (not
+    callable, a plain generator, or in need of more arguments) is ignored, and so is one that only
+    ``__getattr__`` makes up.
 
     Args:
         client: the object or callable to adapt.
@@ -92,8 +91,8 @@ class ClientAdapter:
             requests = cast("RequestClient", client)
             self._generate, self._stream = requests.respond, requests.stream_response
             self._takes_system = True
-            self._takes_conversations = _told(client, "takes_conversations") is not False
-            self._declares_tools = self._streams_tools = _told(client, "takes_tools") is not False
+            self._takes_conversations = told(client, "takes_conversations") is not False
+            self._declares_tools = self._streams_tools = told(client, "takes_tools") is not False
             self._blocks = may_block(requests.respond)
             self._option_names = _option_names(client)
         else:
@@ -108,7 +107,7 @@ class ClientAdapter:
             self._option_names = generate.option_names
         # One of another package may not look at the schema in the request, unless its `info` says so.
         self._tells_schema = self._takes_requests and not self.is_own
-        self._reads_context = context_reads(client, _told(client, "reads_context"))
+        self._reads_context = context_reads(client, told(client, "reads_context"))
         self._owned = owned
         self._runner = runner
         self._max_threads = max_threads
@@ -149,7 +148,7 @@ class ClientAdapter:
     @property
     def tells_finish_reason(self) -> bool:
         """Whether the client says why the model stopped, so that an answer without that may be a part."""
-        return _told(self._client, "tells_finish_reason") is True
+        return told(self._client, "tells_finish_reason") is True
 
     @property
     def is_own(self) -> bool:
@@ -172,28 +171,28 @@ class ClientAdapter:
     @property
     def context_window(self) -> int | None:
         """The client's ``context_window`` [tokens], prompt and answer together; None if it names none."""
-        value = _told(self._client, "context_window")
+        value = told(self._client, "context_window")
         return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
     @property
     def info(self) -> ModelInfo:
         """What is known of the model: the client's ``info``, if it is a `ModelInfo`, else nothing."""
-        info = _told(self._client, "info")
+        info = told(self._client, "info")
         return info if isinstance(info, ModelInfo) else ModelInfo(context_window=self.context_window)
 
     @property
     def cache_identity(self) -> str:
         """What tells its answers from those of others: ``cache_identity``, or else provider and model."""
-        identity = _told(self._client, "cache_identity")
+        identity = told(self._client, "cache_identity")
         if isinstance(identity, str):
             return plain_text(identity)
-        parts = (_told(self._client, name) for name in ("provider", "model"))
+        parts = (told(self._client, name) for name in ("provider", "model"))
         return ":".join(plain_text(part) for part in parts if isinstance(part, str) and part)
 
     @property
     def origin(self) -> tuple[str | None, str | None]:
         """The names of provider and model, as far as the client tells them."""
-        provider, model = (_told(self._client, name) for name in ("provider", "model"))
+        provider, model = (told(self._client, name) for name in ("provider", "model"))
         return _text_or_none(provider), _text_or_none(model)
 
     @property
@@ -204,7 +203,7 @@ class ClientAdapter:
     @property
     def rate_limits(self) -> RateLimits | None:
         """What the provider said last about its rates, where the client keeps that."""
-        return plain_rate_limits(_told(self._client, "rate_limits"))
+        return plain_rate_limits(told(self._client, "rate_limits"))
 
     def call(
         self,
@@ -217,12 +216,12 @@ class ClientAdapter:
         """Ask the client once; await what this returns to get the whole answer.
 
         With `on_text`, a client that streams is streamed: `on_text` gets each piece as it arrives, an
-        empty one for a sign of life without text, and
-        the stream is closed in every case. The `Completion` that ends a stream is what counts, except
-        that one without text takes the text that was streamed. Where the client reports no usage, the
-        answer has an estimate, marked as one. With `on_usage`, a stream that has a ``usage`` is looked at
-        after each piece, and `on_usage` gets the tokens that it has counted so far. The client sees the
-        context variables of `caller`, by default those of this task.
+        empty one for a sign of life without text, a `ReasoningDelta` for one that tells what the model
+        thinks, and the stream is closed in every case. The `Completion` that ends a stream is what counts,
+        except that what it lacks of text or reasoning is taken from what was streamed. Where the client
+        reports no usage, the answer has an estimate, marked as one. With `on_usage`, a stream that has a
+        ``usage`` is looked at after each piece, and `on_usage` gets the tokens that it has counted so far.
+        The client sees the context variables of `caller`, by default those of this task.
 
         Cancellation reaches an async client as that of its loop, and its end is waited for; a
         synchronous one is abandoned.
@@ -252,14 +251,14 @@ class ClientAdapter:
 
         Raises `ModelError` when the client fails to close.
         """
-        close = _closer(self._client) if self._owned else None
+        close = closer(self._client) if self._owned else None
         if close is None:
             return
         caller = Caller(copy_context())
         if may_block(close):
             await self._run_in_thread(close, caller)
         else:
-            await self._run(lambda _: _outcome(close), None, caller)
+            await self._run(lambda _: outcome(close), None, caller)
 
     # --- where the client's code runs ----------------------------------------------------------------
 
@@ -285,7 +284,7 @@ class ClientAdapter:
     ) -> object:
         thread = ThreadCall(partial(caller.context.copy().run, call))
         try:
-            with _CLASSIFIED:
+            with CLASSIFIED:
                 # In a tuple, since trio refuses a coroutine that comes out of a thread.
                 (given,) = await trio.to_thread.run_sync(
                     thread.run, abandon_on_cancel=True, limiter=self._thread_limiter()
@@ -294,7 +293,7 @@ class ClientAdapter:
             thread.give_up(self.keep_slot if keeps_slot else None)
             raise
         if isawaitable(given):  # a plain function around a coroutine function, such as a decorator makes
-            return await self._run(lambda _: _outcome(lambda: given), None, caller)
+            return await self._run(lambda _: outcome(lambda: given), None, caller)
         return given
 
     def _thread_limiter(self) -> trio.CapacityLimiter:
@@ -311,7 +310,7 @@ class ClientAdapter:
     # --- one call, where the client's code runs ------------------------------------------------------
 
     async def _ask(self, request: ModelRequest, _: OnText | None) -> Completion:
-        with _CLASSIFIED:
+        with CLASSIFIED:
             answer = self._generate(request)
             if isawaitable(answer):
                 answer = await answer
@@ -329,20 +328,20 @@ class ClientAdapter:
         on_text: OnText | None,
     ) -> Completion:
         """Read the stream that `start` gives to its end, and close it."""
-        with _CLASSIFIED:
+        with CLASSIFIED:
             stream = start(request)
             if isawaitable(stream):
                 stream = await stream
         if not isinstance(stream, AsyncIterable):
             raise wrong_type(stream, "an async iterator as a stream")
-        with _CLASSIFIED:
+        with CLASSIFIED:
             pieces: AsyncIterator[object] = aiter(stream)
         async with AsyncExitStack() as closing:
             # The iterable may hold a connection that the iterator made from it knows nothing of.
-            closing.push_async_callback(_close, stream)
-            closing.push_async_callback(_close, pieces)
+            closing.push_async_callback(closed, stream)
+            closing.push_async_callback(closed, pieces)
             text = None if on_text is None else AnswerText(on_text)
-            answer = await _collect(pieces, text, None if on_usage is None else _Counting(stream, on_usage))
+            answer = await collected(pieces, text, None if on_usage is None else Counting(stream, on_usage))
             if text is not None:
                 text.end()
         return settled(checked(answer, request), request)
@@ -443,122 +442,5 @@ def _describe(client: object) -> str:
     return f"function {name!r}" if isinstance(name, str) else f"an object of type {type(client).__qualname__}"
 
 
-def _told(client: object, name: str) -> object:
-    """Return what the client says of itself under this name; None if it says nothing, or raises."""
-    try:
-        return getattr(client, name, None)
-    except KeyboardInterrupt:
-        raise
-    except BaseException:
-        log.debug("attribute of a client cannot be read", attribute=name, exc_info=True)
-        return None
-
-
 def _text_or_none(value: object) -> str | None:
     return plain_text(value) if isinstance(value, str) and value else None
-
-
-def _closer(resource: object) -> Callable[[], object] | None:
-    for name in ("aclose", "close"):
-        close = getattr(resource, name, None)
-        if callable(close):
-            return cast("Callable[[], object]", close)
-    return None
-
-
-# --- running the client's code -------------------------------------------------------------------
-
-
-class _Classified:
-    """Turns exceptions of the client's code, and of nothing else, into `ModelError`.
-
-    What passes is what interrupts the call from outside, real cancellation and KeyboardInterrupt; and
-    `ClientCrashed`, which is no failed call, but the end of the client.
-    """
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is None or isinstance(error, ClientCrashed) or is_interruption(error):
-            return
-        if isinstance(error, ModelError) and classify(error) is error:
-            return
-        raise classify(error) from error  # not by a name, since this frame is in its traceback
-
-
-_CLASSIFIED: Final = _Classified()
-
-
-async def _outcome(call: Callable[[], object]) -> object:
-    with _CLASSIFIED:
-        given = call()
-        return await given if isawaitable(given) else given
-
-
-async def _close(resource: object) -> None:
-    with _CLASSIFIED:
-        close = _closer(resource)
-    if close is not None:
-        await _outcome(close)
-
-
-class _Counting:
-    """Tells the tokens that a stream has counted so far, whenever they have changed.
-
-    Only on trio: what is told would arrive in another thread elsewhere.
-    """
-
-    def __init__(self, stream: object, on_usage: OnUsage) -> None:
-        # Looked up without `__getattr__`, as above.
-        self._counts = getattr_static(stream, "usage", _MISSING) is not _MISSING
-        self._stream = stream
-        self._on_usage = on_usage
-        self._told: Usage | None = None
-
-    def look(self) -> None:
-        if not self._counts:
-            return
-        found = _told(self._stream, "usage")
-        if found is not None and found is not self._told:
-            usage = plain_usage(found)
-            if usage is not None:
-                self._told = usage
-                self._on_usage(usage)
-
-
-async def _collect(
-    pieces: AsyncIterator[object], on_text: OnText | None, counting: _Counting | None
-) -> object:
-    text: list[str] = []
-    heard = RepairedText(on_text or (lambda _: None))
-    completion: Completion | None = None
-    while True:
-        with _CLASSIFIED:
-            piece = await anext(pieces, _END)
-        if piece is _END:
-            break
-        if counting is not None:
-            counting.look()
-        if completion is not None:
-            raise ModelError(
-                "the stream went on after its Completion",
-                kind="protocol",
-                retryable=False,
-                usage=completion.usage,
-            )
-        if isinstance(piece, Completion):
-            completion = plain(piece)
-        elif not isinstance(piece, str):
-            raise wrong_type(piece, "str or Completion in a stream")
-        elif said := str.__str__(piece):
-            text.append(said)
-            heard.feed(said)
-        else:
-            heard.feed("")  # a sign of life
-    heard.end()
-    if completion is None:
-        return "".join(text)
-    return completion if completion.content else replace(completion, content="".join(text))

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec.structs import replace
 
 from ultra._support.lazy import lazy_pattern
+from ultra.clients.harmony import HarmonyReasoning
+from ultra.messages.reasoning import ReasoningDelta
 from ultra.messages.results import Completion
 
 if TYPE_CHECKING:
@@ -55,6 +57,9 @@ _STREAMED: Final = {
     "<|start|>assistant<|channel|>": "final<|message|>",
 }
 _LONGEST_OPENING: Final = max(map(len, _STREAMED))
+
+_MOST_BLANKS: Final = 1000
+"""Blanks between two words of reasoning; more may be left out."""
 
 _VISIBLE: Final = lazy_pattern(
     r"[^\s\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202f\u2060-\u206f\u3164"
@@ -227,10 +232,10 @@ def joined_parts(parts: list[Any]) -> Completion | None:
 
 
 class AnswerText:
-    """Passes on a stream of text without the reasoning at its beginning.
+    """Passes on a stream of text, with the reasoning at its beginning as `ReasoningDelta`.
 
-    What may be the beginning of reasoning waits until that is clear. Instead of a piece that is reasoning, an
-    empty one is passed on: a sign of life.
+    What may be the beginning of reasoning waits until that is clear, and so does what may be its end.
+    Meanwhile, an empty piece is passed on: a sign of life.
     """
 
     def __init__(self, on_text: Callable[[str], None]) -> None:
@@ -238,10 +243,14 @@ class AnswerText:
         self._held = ""
         self._end: str | None = None
         self._passes = False
+        self._channels: HarmonyReasoning | None = None
+        self._blanks = ""  # of the reasoning, behind its last word so far
+        self._ahead: str | None = None  # goes ahead of the first word of a block; None: it has come
+        self._has_thought = False
 
     def __call__(self, piece: str) -> None:
         """Take the next piece."""
-        if self._passes:
+        if self._passes or not piece:
             self._on_text(piece)
         elif self._end is not None:
             self._think(piece)
@@ -250,9 +259,11 @@ class AnswerText:
 
     def end(self) -> None:
         """Pass on what still waits, when the stream is over."""
-        if self._end is None and self._held:
-            self._on_text(self._held)
-        self._held = ""
+        held, self._held = self._held, ""
+        if held and self._end is None:
+            self._on_text(held)
+        elif held:
+            self._tell(held)
 
     def _begin(self, piece: str) -> None:
         """Take a piece of the beginning, where reasoning may begin."""
@@ -261,6 +272,8 @@ class AnswerText:
         opening = next((each for each in _STREAMED if lower.startswith(each)), None)
         if opening is not None:
             rest, self._held, self._end = self._held[len(opening) :], "", _STREAMED[opening]
+            self._channels = HarmonyReasoning() if opening.endswith(_HARMONY) else None
+            self._ahead, self._blanks = "\n\n" if self._has_thought else "", ""
             self._think(rest)
         elif any(each.startswith(lower) for each in _STREAMED):
             self._on_text("")
@@ -269,14 +282,32 @@ class AnswerText:
             self._on_text(held)
 
     def _think(self, piece: str) -> None:
-        """Take a piece of reasoning, of which only what may be the beginning of its end is kept."""
+        """Take a piece of reasoning, of which what may be the beginning of its end is kept."""
         end = self._end or ""
         text = self._held + piece
-        at = text.lower().find(end)
-        self._on_text("")
+        lower = text.lower()
+        at = lower.find(end)
         if at < 0:
-            self._held = text[-len(end) :]
+            kept = next((n for n in range(len(end) - 1, 0, -1) if lower.endswith(end[:n])), 0)
+            self._held = text[len(text) - kept :]
+            self._tell(text[: len(text) - kept])
             return
+        self._tell(text[:at])
         rest, self._end, self._held = text[at + len(end) :], None, ""
         if rest.strip():
             self._begin(rest)
+
+    def _tell(self, text: str) -> None:
+        """Pass on words of the reasoning, without blanks around the whole of it."""
+        if self._channels is not None:
+            text = self._channels.feed(text)
+        text = self._blanks + text
+        if self._ahead is not None:
+            text = text.lstrip()
+        words = text.rstrip()
+        self._blanks = text[len(words) :][:_MOST_BLANKS]
+        if not words:
+            self._on_text("")
+            return
+        ahead, self._ahead, self._has_thought = self._ahead or "", None, True
+        self._on_text(ReasoningDelta(ahead + words))

@@ -14,7 +14,14 @@ from ultra.clients.wire.text_repair import repaired
 from ultra.messages.chat import ReasoningPart, ToolCall
 from ultra.messages.results import Completion, Usage
 
-__all__ = ["MOST_TOKENS", "plain_completion", "plain_rate_limits", "plain_text", "plain_usage"]
+__all__ = [
+    "MOST_TOKENS",
+    "plain_completion",
+    "plain_rate_limits",
+    "plain_reasoning",
+    "plain_text",
+    "plain_usage",
+]
 
 MOST_TOKENS: Final = 10**8
 """More tokens than any call has. A count above this is a provider's error, such as an unsigned -1."""
@@ -53,6 +60,11 @@ def plain_completion(given: Completion) -> Completion:
             reasoning_parts=_plain_parts(given.reasoning_parts, ReasoningPart),
         ),
     )
+
+
+def plain_reasoning(given: ReasoningPart) -> ReasoningPart:
+    """Return a part of reasoning with only plain values."""
+    return _plain_part(given, ReasoningPart)
 
 
 def plain_rate_limits(given: object) -> RateLimits | None:

@@ -47,6 +47,7 @@ class StreamingClient(ModelClient, Protocol):
         """Yield pieces of text as they arrive and, last, optionally, the whole `Completion`.
 
         An empty piece is a sign of life: it moves the timeouts of a stream, such as while the model thinks.
+        A `ReasoningDelta` is one that tells what it thinks.
         """
         ...
 
@@ -83,8 +84,9 @@ class RequestClient(Protocol):
     def stream_response(self) -> Callable[[ModelRequest], AsyncIterator[str | Completion]] | None:
         """A method that returns an iterator over the answer; None: the client does not stream.
 
-        The iterator gives pieces of text and, last, optionally, the whole `Completion`. Nothing is to be
-        sent before the first piece is asked for.
+        The iterator gives pieces of text and, last, optionally, the whole `Completion`. What the model thinks
+        comes as `ReasoningDelta`, which is an empty text. Nothing is to be sent before the first piece is
+        asked for.
         """
         ...
 

@@ -11,7 +11,8 @@ from msgspec.structs import replace
 from ultra.durable.execution import cancelled_event, ending_of
 from ultra.durable.memo import PaidAnswers
 from ultra.errors import BadCall
-from ultra.messages.events import Chunk, ModelFailed, ModelResponded, ModelRetrying
+from ultra.messages.events import Chunk, ModelFailed, ModelResponded, ModelRetrying, ReasoningChunk
+from ultra.messages.reasoning_chunks import WaitingReasoning
 from ultra.stores.journal_contract import RunRecord
 
 if TYPE_CHECKING:
@@ -56,8 +57,9 @@ class RunRecording:
     ) -> None:
         self.record = RunRecord(run_id=run_id, spec=spec, tags=dict(tags or {}), created=now())
         self.memo = PaidAnswers({}, _keep_nothing)
-        self._events: list[Event | _Text] = []
+        self._events: list[Event | _Text | WaitingReasoning] = []
         self._open: dict[_Answer, _Text] = {}
+        self._thoughts: dict[_Answer, WaitingReasoning] = {}
 
     def take(self, event: Event) -> None:
         """Take the next event."""
@@ -70,13 +72,20 @@ class RunRecording:
             self._open[name] = joined = _Text(event)
             self._events.append(joined)
             return
+        if isinstance(event, ReasoningChunk):
+            thoughts = self._thoughts.get(_answer(event))
+            if thoughts is None or not thoughts.joins(event):
+                self._thoughts[_answer(event)] = thoughts = WaitingReasoning(event)
+                self._events.append(thoughts)
+            return
         if isinstance(event, (ModelResponded, ModelFailed, ModelRetrying)):
             self._open.pop(_answer(event), None)
+            self._thoughts.pop(_answer(event), None)
         self._events.append(event)
 
     def events(self) -> list[Event]:
         """Return the events so far. A run of which the last one has not come is one that was cancelled."""
-        found = [each.event() if isinstance(each, _Text) else each for each in self._events]
+        found = [each.event() if isinstance(each, _Waiting) else each for each in self._events]
         if not found or ending_of(found[-1]) is None:
             last = cancelled_event(self.record.run_id)
             found.append(replace(last, time=found[-1].time if found else 0.0))
@@ -116,7 +125,10 @@ class _Text:
         return replace(self.first, text=self.first.text + self.more.getvalue())
 
 
-def _answer(event: Chunk | ModelResponded | ModelFailed | ModelRetrying) -> _Answer:
+_Waiting = (_Text, WaitingReasoning)
+
+
+def _answer(event: Chunk | ReasoningChunk | ModelResponded | ModelFailed | ModelRetrying) -> _Answer:
     return event.stage, event.round, event.model_name, event.sample
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import TYPE_CHECKING, TypeAlias
 
-from ultra.messages.events import Chunk
+from ultra.messages.events import Chunk, ReasoningChunk
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ultra.messages.events import Event, ModelFailed, ModelResponded, ModelRetrying
+    from ultra.messages.events import Event, ModelFailed, ModelResponded, ModelRetrying, ModelStarted
 
 __all__ = ["AnswerName", "Told", "answer_name"]
 
@@ -25,12 +25,14 @@ class Told:
         events: how many there are.
         time: that of the last one [s].
         texts: of each answer the digest of the text that was told.
+        thoughts: the answers of which reasoning was told.
     """
 
     def __init__(self, events: Iterable[Event] = ()) -> None:
         self.events = 0
         self.time = 0.0
         self.texts: dict[AnswerName, blake2b] = {}
+        self.thoughts: set[AnswerName] = set()
         for event in events:
             self.take(event)
 
@@ -43,6 +45,8 @@ class Told:
             if event.restart or name not in self.texts:
                 self.texts[name] = blake2b(digest_size=16)
             self.texts[name].update(event.text.encode("utf-8", "surrogatepass"))
+        elif isinstance(event, ReasoningChunk):
+            self.thoughts.add(answer_name(event))
 
     def has_told(self, name: AnswerName, text: str) -> bool:
         """Return whether the text of this answer is the one that was told; it is asked for once."""
@@ -51,6 +55,8 @@ class Told:
         return told is not None and told.digest() == blake2b(whole, digest_size=16).digest()
 
 
-def answer_name(event: Chunk | ModelResponded | ModelFailed | ModelRetrying) -> AnswerName:
+def answer_name(
+    event: Chunk | ReasoningChunk | ModelStarted | ModelResponded | ModelFailed | ModelRetrying,
+) -> AnswerName:
     """Return the name of the answer that an event is about."""
     return event.stage, event.round, event.model_name, event.sample

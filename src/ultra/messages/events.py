@@ -5,7 +5,7 @@ counts the events of one run from 0 without gaps; `time` is seconds since the ru
 `RunCompleted` or a `RunFailed`, exactly one.
 
 If the coordinator crashes, its supervisor restarts it, and the run starts again: then the events of its
-stages come again, and texts that come again start with a chunk whose `restart` is true.
+stages come again, and texts that come again start with a chunk whose `restart` is true; so does reasoning.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 from msgspec import Struct, field
 
 from ultra.errors import ErrorKind
-from ultra.messages.chat import ChatMessage, ToolCall
+from ultra.messages.chat import ChatMessage, ReasoningPart, ToolCall
 from ultra.messages.results import ModelFailure, ModelResponse, OrchestrationResult, Usage
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "ModelRetrying",
     "ModelStarted",
     "PromptFitted",
+    "ReasoningChunk",
     "RunCompleted",
     "RunFailed",
     "StageCompleted",
@@ -79,11 +80,28 @@ class Chunk(_ModelEvent, frozen=True, tag="chunk"):
     restart: bool = False
 
 
+class ReasoningChunk(_ModelEvent, frozen=True, tag="reasoning"):
+    """The next piece of what a model thinks; with `restart`, the reasoning before it is void.
+
+    It is no part of the answer. `part` has the words, and, where a block of reasoning ends, what its provider
+    wants back with it: a signature, or the encrypted form. With `restart` it may be empty.
+    """
+
+    part: ReasoningPart
+    restart: bool = False
+
+    @property
+    def text(self) -> str:
+        """The words."""
+        return self.part.text
+
+
 class ModelRetrying(_ModelEvent, frozen=True, tag="model_retrying"):
     """An attempt has failed, and the next one is made in `wait` seconds, or later if limits delay it.
 
-    `attempt` is the number of the failed one, from 1; `kind` and `message` say why it failed. Its text is
-    void. `usage` and `cost` (dollars) are those of all attempts so far, as far as they were counted.
+    `attempt` is the number of the failed one, from 1; `kind` and `message` say why it failed. Its text
+    and its reasoning are void. `usage` and `cost` (dollars) are those of all attempts so far, as far as they
+    were counted.
     """
 
     attempt: int
@@ -162,6 +180,7 @@ Event: TypeAlias = (
     StageStarted
     | ModelStarted
     | Chunk
+    | ReasoningChunk
     | ModelRetrying
     | ModelResponded
     | ModelFailed

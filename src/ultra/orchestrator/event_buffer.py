@@ -1,4 +1,4 @@
-"""The events of a run that wait for their reader: waiting chunks are joined, and no text is lost."""
+"""The events of a run that wait for their reader: waiting chunks are joined, and nothing said is lost."""
 
 from __future__ import annotations
 
@@ -22,14 +22,19 @@ from trio.lowlevel import (
 from ultra._support.async_library import in_trio
 from ultra.durable.told import Told, answer_name
 from ultra.errors import BadCall
+from ultra.messages.chat import ReasoningPart
 from ultra.messages.events import (
     Chunk,
     ModelFailed,
     ModelResponded,
     ModelRetrying,
+    ModelStarted,
+    ReasoningChunk,
     RunCompleted,
     RunFailed,
 )
+from ultra.messages.reasoning import ends_block
+from ultra.messages.reasoning_chunks import WaitingReasoning
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,6 +85,19 @@ class _UnreadChunk(_Unread):
         )
 
 
+class _UnreadReasoning(_Unread):
+    """An unread chunk of reasoning, to which more of its block may be joined."""
+
+    __slots__ = ("waiting",)
+
+    def __init__(self, chunk: ReasoningChunk, time: float) -> None:
+        super().__init__(chunk, time)
+        self.waiting = WaitingReasoning(chunk)
+
+    def read(self) -> Event:
+        return self.waiting.event()
+
+
 def _no_reader_waits() -> None:
     """Do nothing: the function that wakes the reader, while none waits."""
 
@@ -88,8 +106,8 @@ class EventBuffer:
     """The events of one run, written by the actors and read by one task, on trio or on asyncio.
 
     Writing never blocks. A chunk that comes while another chunk of the same answer waits is joined to it,
-    and a restart replaces it. So the memory depends on the text and not on the number of chunks. Events are
-    numbered when they are read. ::
+    and a restart replaces it; reasoning is joined to reasoning, block by block. So the memory depends on the
+    text and not on the number of chunks. Events are numbered when they are read. ::
 
         buffer = EventBuffer(run_id)
         buffer.emit(Chunk(stage="initial", model_name="llama", text="Par"))
@@ -115,6 +133,9 @@ class EventBuffer:
         self._events: deque[_Unread] = deque()
         self._open: dict[AnswerName, _UnreadChunk] = {}  # the newest unread chunk of each answer
         self._begun: dict[AnswerName, None] = dict.fromkeys(self._told.texts)  # answers that had text already
+        self._open_thoughts: dict[AnswerName, _UnreadReasoning] = {}  # likewise, of their reasoning
+        self._thought: dict[AnswerName, None] = dict.fromkeys(self._told.thoughts)
+        self._stale: set[AnswerName] = set()  # asked for again, and their reasoning has not come again
         self._reading = False
         self._wake_reader: Callable[[], None] = _no_reader_waits
         self._ended = False
@@ -136,16 +157,22 @@ class EventBuffer:
                 return
             self._ended = isinstance(event, (RunCompleted, RunFailed))
             if isinstance(event, Chunk) and self._is_told(event):
+                self._stale.discard(answer_name(event))
                 return
             if isinstance(event, Chunk):
                 self._add_chunk(event)
+            elif isinstance(event, ReasoningChunk):
+                self._add_reasoning(event)
             else:
                 if self._told.texts and isinstance(event, (ModelRetrying, ModelFailed)):
                     self._told.texts.pop(answer_name(event), None)  # it is void now
                 if isinstance(event, (ModelResponded, ModelFailed)):
                     self._open.pop(answer_name(event), None)
+                    self._open_thoughts.pop(answer_name(event), None)
                 elif isinstance(event, ModelRetrying):
-                    self._drop_unread_text(answer_name(event))
+                    self._drop_unread(answer_name(event))
+                elif isinstance(event, ModelStarted) and answer_name(event) in self._thought:
+                    self._stale.add(answer_name(event))
                 self._events.append(_Unread(event, self._now() - self._started))
             # Under the lock, so that a reader that begins to wait now is woken, too.
             wake, self._wake_reader = self._wake_reader, _no_reader_waits
@@ -157,6 +184,7 @@ class EventBuffer:
             self._ended = True
             self._events.clear()
             self._open.clear()
+            self._open_thoughts.clear()
             wake, self._wake_reader = self._wake_reader, _no_reader_waits
         wake()
 
@@ -168,6 +196,8 @@ class EventBuffer:
     def _add_chunk(self, chunk: Chunk) -> None:
         key = answer_name(chunk)
         restart = chunk.restart and key in self._begun
+        if key in self._stale:
+            self._add_reasoning(_void_reasoning(chunk))
         waiting = self._open.get(key)
         if waiting is not None and not restart:
             waiting.join(chunk.text)
@@ -181,11 +211,29 @@ class EventBuffer:
         self._begun[key] = None
         self._events.append(waiting)
 
-    def _drop_unread_text(self, key: AnswerName) -> None:
-        """Drop the unread text of a failed attempt; the text that follows is a restart."""
-        unread = self._open.pop(key, None)
-        if unread is not None:
-            self._events.remove(unread)
+    def _add_reasoning(self, chunk: ReasoningChunk) -> None:
+        key = answer_name(chunk)
+        restart = chunk.restart and key in self._thought
+        self._stale.discard(key)
+        if chunk.restart != restart:
+            chunk = replace(chunk, restart=restart)
+        waiting = self._open_thoughts.get(key)
+        if not (restart or chunk.text or ends_block(chunk.part)):
+            return
+        if waiting is not None and waiting.waiting.joins(chunk):
+            return
+        if waiting is not None and restart:
+            waiting.waiting = WaitingReasoning(chunk)
+            return
+        self._open_thoughts[key] = waiting = _UnreadReasoning(chunk, self._now() - self._started)
+        self._thought[key] = None
+        self._events.append(waiting)
+
+    def _drop_unread(self, key: AnswerName) -> None:
+        """Drop what was not read of a failed attempt; what follows is a restart."""
+        for unread in (self._open.pop(key, None), self._open_thoughts.pop(key, None)):
+            if unread is not None:
+                self._events.remove(unread)
 
     # --- read by one task ------------------------------------------------------------------------------
 
@@ -232,6 +280,10 @@ class EventBuffer:
         unread = self._events.popleft()
         if isinstance(unread, _UnreadChunk):
             self._open.pop(answer_name(unread.chunk), None)
+        elif isinstance(unread, _UnreadReasoning):
+            key = answer_name(unread.waiting.first)
+            if self._open_thoughts.get(key) is unread:
+                del self._open_thoughts[key]
         self._seq += 1
         return replace(unread.read(), run_id=self._run_id, seq=self._seq - 1, time=unread.time)
 
@@ -249,3 +301,15 @@ class NoReader:
 
     def close(self) -> None:
         """Do nothing."""
+
+
+def _void_reasoning(chunk: Chunk) -> ReasoningChunk:
+    """Return what tells that the reasoning ahead of a text is void."""
+    return ReasoningChunk(
+        stage=chunk.stage,
+        round=chunk.round,
+        model_name=chunk.model_name,
+        sample=chunk.sample,
+        part=ReasoningPart(),
+        restart=True,
+    )

@@ -1,10 +1,17 @@
-"""The text of a run's answer, as its events tell it: in versions, since a later one may replace the first."""
+"""The text of a run's answer, as its events tell it, and what its writer thinks ahead of it.
+
+Both come in versions, since a later one may replace the first.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ultra.messages.events import Chunk, StageStarted
+from msgspec.structs import replace
+
+from ultra.messages.chat import ReasoningPart
+from ultra.messages.events import Chunk, ReasoningChunk, StageStarted
+from ultra.messages.reasoning import ends_block
 from ultra.service.ledger import call_of
 
 if TYPE_CHECKING:
@@ -16,6 +23,8 @@ __all__ = ["ANSWER_STEPS", "MOST_AT_ONCE", "AnswerText", "missing", "portions"]
 ANSWER_STEPS: Final = frozenset({"synthesis", "answer"})
 """The steps whose text is the answer of the run as soon as it is written."""
 
+_TOOLS: Final = "tools"
+"""The step in which models may call tools. Of a run that asks one model, its text is the answer, too."""
 
 MOST_AT_ONCE: Final = 2**16
 """Characters that a reader gets at once: as much waits for each that takes nothing."""
@@ -27,28 +36,40 @@ def portions(text: str) -> list[str]:
 
 
 class AnswerText:
-    """Collects the text. `holds`: the answer is told once it is whole, and no text of it before.
+    """Collects the text, and the reasoning.
+
+    Args:
+        holds: whether the answer is told once it is whole, and no text of it before.
+        is_single: whether the run asks one model, and no ensemble.
+        with_reasoning: whether the reasoning is told; it is not collected otherwise.
 
     Attributes:
         versions: the pieces of each version of the answer; a later one is written after a failure.
+        thoughts: likewise, of the reasoning.
         asked: the models of the newest step.
     """
 
-    def __init__(self, *, holds: bool) -> None:
+    def __init__(self, *, holds: bool, is_single: bool = False, with_reasoning: bool = False) -> None:
         self.versions: list[list[str]] = [[]]
+        self.thoughts: list[list[ReasoningPart]] = [[]]
         self.asked: tuple[str, ...] = ()
         self._holds = holds
+        self._steps = ANSWER_STEPS | {_TOOLS} if is_single else ANSWER_STEPS
+        self._tells_it = with_reasoning
         self._writer: Call | None = None
+        self._thinker: Call | None = None
         self._one_writes = False  # where several write at once, none of their texts is the answer yet
 
     def take(self, event: Event) -> bool:
-        """Note what an event tells; return whether there is more text than before."""
+        """Note what an event tells; return whether there is more than before."""
         match event:
-            case Chunk() if event.stage in ANSWER_STEPS and self._one_writes and not self._holds:
+            case Chunk() if event.stage in self._steps and self._one_writes and not self._holds:
                 return self._add(event)
+            case ReasoningChunk() if event.stage in self._steps and self._one_writes and self._tells_it:
+                return self._add_reasoning(event)
             case StageStarted():
                 self.asked = event.models
-                if event.stage in ANSWER_STEPS:
+                if event.stage in self._steps:
                     self._one_writes = event.asks == "first" or len(event.models) == 1
             case _:
                 pass
@@ -57,11 +78,34 @@ class AnswerText:
     def _add(self, chunk: Chunk) -> bool:
         writer = call_of(chunk)
         if self.versions[-1] and (chunk.restart or self._writer != writer):
+            if self._repeats(writer, chunk.text):
+                return False
             self.versions.append([])
         self._writer = writer
         if not chunk.text:
             return False
+        if self.thoughts[-1] and self._thinker != writer:
+            self.thoughts.append([])  # of a writer that failed before it wrote
         self.versions[-1] += portions(chunk.text)
+        return True
+
+    def _repeats(self, writer: Call, text: str) -> bool:
+        """Return whether a text is that of the step before it: an answer with tools, which called none."""
+        before = self._writer
+        kept = before is not None and before[0] == _TOOLS and before[2:] == writer[2:]
+        return kept and text == "".join(self.versions[-1])
+
+    def _add_reasoning(self, chunk: ReasoningChunk) -> bool:
+        thinker = call_of(chunk)
+        if self.thoughts[-1] and (chunk.restart or self._thinker != thinker):
+            self.thoughts.append([])
+        self._thinker = thinker
+        if not chunk.text and not ends_block(chunk.part):
+            return False
+        *ahead, last = portions(chunk.text) or [""]
+        provider = chunk.part.provider
+        self.thoughts[-1] += [ReasoningPart(text, provider) for text in ahead]
+        self.thoughts[-1].append(replace(chunk.part, text=last))
         return True
 
 

@@ -57,6 +57,16 @@ class Asked(Struct, frozen=True, kw_only=True):
         return "output" in self.run
 
     @property
+    def exposes_reasoning(self) -> bool:
+        """Whether it asks for the reasoning of the writer beside its protocol."""
+        return self.extension is not None and "reasoning" in self.extension.fields.expose
+
+    @property
+    def tells_reasoning(self) -> bool:
+        """Whether a stream tells what the writer thinks: that of one model does, as its provider would."""
+        return self.is_single or self.exposes_reasoning
+
+    @property
     def is_single(self) -> bool:
         """Whether one model is asked, and no ensemble."""
         return isinstance(self.target.strategy, OneModel)

@@ -11,6 +11,7 @@ from ultra.messages.events import (
     ModelResponded,
     ModelRetrying,
     ModelStarted,
+    ReasoningChunk,
     RunCompleted,
 )
 from ultra.messages.results import Usage
@@ -62,7 +63,7 @@ class CostAccount:
     """Follows the events of one run, and says what it has cost so far.
 
     `prompt` are about the tokens of the request: a call that is cut off has used at least these, and the text
-    that had come.
+    and the reasoning that had come.
     """
 
     def __init__(self, prices: Prices, prompt: int) -> None:
@@ -83,7 +84,7 @@ class CostAccount:
         match event:
             case ModelStarted():
                 self._open[call_of(event)] = Cost()
-            case Chunk():
+            case Chunk() | ReasoningChunk():
                 call = call_of(event)
                 self._texts[call] = self._texts.get(call, 0) + len(event.text)
             case ModelRetrying():

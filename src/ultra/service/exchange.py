@@ -19,10 +19,11 @@ from ultra.service.shared_run import SharedRun
 from ultra.strategies.catalog import spec_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
     from contextlib import AsyncExitStack
 
     from ultra.config.serving import KeepAlive
+    from ultra.messages.chat import ReasoningPart
     from ultra.messages.results import ModelResponse, OrchestrationResult
     from ultra.service.access import Caller
     from ultra.service.core import Service
@@ -48,6 +49,14 @@ class Writer(ABC):
     @abstractmethod
     def text(self, text: str) -> bytes:
         """Return the next piece of the answer."""
+
+    @abstractmethod
+    def reasoning(self, pieces: Sequence[ReasoningPart], *, begins: bool) -> bytes:
+        """Return the next pieces of what is thought; with `begins`, the reasoning before them is void."""
+
+    @abstractmethod
+    def untold_reasoning(self, answer: ModelResponse) -> bytes:
+        """Return the reasoning of an answer that has not been told yet: some is known once that is whole."""
 
     @abstractmethod
     def end(self, result: OrchestrationResult, answer: ModelResponse) -> Iterable[bytes]:
@@ -100,7 +109,12 @@ async def carried_out(
 
     def make() -> SharedRun:
         stream = service.stream_of(asked.messages, asked.arguments, caller, asked.keeping)
-        return SharedRun(stream, is_single=asked.is_single, holds_text=asked.is_checked_whole)
+        return SharedRun(
+            stream,
+            is_single=asked.is_single,
+            holds_text=asked.is_checked_whole,
+            tells_reasoning=asked.tells_reasoning and asked.streams,
+        )
 
     follower = held.enter_context(service.runs.joined(caller.name, request, make))
     run = follower.run
@@ -145,9 +159,9 @@ async def _stream(service: Service, writer: Writer, follower: Follower, asked: A
     yield writer.begin()
     silent_since = anyio.current_time()
     while not run.has_ended:
-        text = run.read(place)
-        if text:
-            yield writer.text(text)
+        said = _read(writer, follower)
+        if said:
+            yield said
             silent_since = anyio.current_time()
             continue
         left = silent_since + settings.keepalive_interval - anyio.current_time()
@@ -167,7 +181,27 @@ async def _stream(service: Service, writer: Writer, follower: Follower, asked: A
     except Problem as problem:
         yield writer.failure(problem)
         return
+    for said in _reasoning(writer, follower):
+        yield said
+    if not place.has_read and (said := writer.untold_reasoning(answer)):
+        yield said
     for portion in portions(rest):
         yield writer.text(portion)
     for event in writer.end(result, answer):
         yield event
+
+
+def _read(writer: Writer, follower: Follower) -> bytes:
+    """Return what has come since the reader was here: reasoning, else text."""
+    said = next(_reasoning(writer, follower), b"")
+    text = "" if said else follower.run.read(follower.place)
+    return writer.text(text) if text else said
+
+
+def _reasoning(writer: Writer, follower: Follower) -> Iterator[bytes]:
+    """Yield what has come of the reasoning since the reader was here."""
+    run, place = follower.run, follower.place
+    while run.has_reasoning_for(place):
+        pieces, void = run.read_reasoning(place)
+        if said := writer.reasoning(pieces, begins=void):
+            yield said

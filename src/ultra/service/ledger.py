@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ultra.messages.events import Chunk, ModelFailed, ModelResponded, ModelRetrying, ModelStarted
+from ultra.messages.events import (
+    Chunk,
+    ModelFailed,
+    ModelResponded,
+    ModelRetrying,
+    ModelStarted,
+    ReasoningChunk,
+)
 
 if TYPE_CHECKING:
     from ultra.messages.events import Event
@@ -38,7 +45,7 @@ class Ledger:
     def take(self, event: Event) -> None:
         """Note what an event tells."""
         match event:
-            case Chunk() | ModelRetrying():
+            case Chunk() | ReasoningChunk() | ModelRetrying():
                 self._paid = True
             case ModelStarted():
                 self._open.add(call_of(event))
@@ -54,6 +61,6 @@ class Ledger:
                 pass
 
 
-def call_of(event: Chunk | ModelStarted | ModelResponded | ModelFailed) -> Call:
+def call_of(event: Chunk | ReasoningChunk | ModelStarted | ModelResponded | ModelFailed) -> Call:
     """Return which call an event is about."""
     return event.stage, event.round, event.model_name, event.sample

@@ -1,6 +1,7 @@
 """One run that several requests may follow: its text so far, its progress, and how it ended.
 
 The text is kept once, whoever reads it and however slowly: a request that streams keeps only its place in it.
+So is the reasoning ahead of it.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ import anyio
 
 from ultra._support.log import get_logger
 from ultra.messages.events import ModelResponded, StageStarted
+from ultra.messages.reasoning import joined_reasoning
 from ultra.service.answer_text import ANSWER_STEPS, MOST_AT_ONCE, AnswerText, missing
 from ultra.service.ledger import Ledger
 from ultra.service.problems import Problem, problem_of
 from ultra.service.refusals import Refused, refused_by_all
 
 if TYPE_CHECKING:
+    from ultra.messages.chat import ReasoningPart
     from ultra.messages.events import Event
     from ultra.messages.results import OrchestrationResult
     from ultra.service.metering import MeteredStream
@@ -27,11 +30,13 @@ _log = get_logger("ultra.service")
 
 
 class Place:
-    """How far one reader has come in the text of a run."""
+    """How far one reader has come in the text of a run, and in its reasoning."""
 
     def __init__(self) -> None:
         self.version = 0
         self.pieces = 0
+        self.reasoning_version = 0
+        self.thoughts = 0
 
     @property
     def has_read(self) -> bool:
@@ -42,7 +47,8 @@ class Place:
 class SharedRun:
     """A run of the service. `stream` is what is run; `is_single`: it asks one model, and not an ensemble.
 
-    `holds_text`: its text is read once it is whole, and not as it is written.
+    `holds_text`: its text is read once it is whole, and not as it is written. `tells_reasoning`: what the
+    writer thinks is read, too.
 
     Attributes:
         run_id: the name of the run.
@@ -56,7 +62,14 @@ class SharedRun:
         is_kept: whether it is kept in the journal.
     """
 
-    def __init__(self, stream: MeteredStream, *, is_single: bool = False, holds_text: bool = False) -> None:
+    def __init__(
+        self,
+        stream: MeteredStream,
+        *,
+        is_single: bool = False,
+        holds_text: bool = False,
+        tells_reasoning: bool = False,
+    ) -> None:
         self.run_id = stream.run_id
         self.created = stream.created
         self.is_kept = stream.is_kept
@@ -69,7 +82,7 @@ class SharedRun:
         self.readers = 0
         self._stream = stream
         self._is_single = is_single
-        self._text = AnswerText(holds=holds_text)
+        self._text = AnswerText(holds=holds_text, is_single=is_single, with_reasoning=tells_reasoning)
         self._changed: anyio.Event | None = None
         self._scope = anyio.CancelScope()
 
@@ -154,6 +167,27 @@ class SharedRun:
             place.pieces += 1
         return "".join(pieces[begin : place.pieces])
 
+    def has_reasoning_for(self, place: Place) -> bool:
+        """Return whether a reader has not all of the reasoning, or some that is void."""
+        newest = len(self._text.thoughts) - 1
+        return place.reasoning_version != newest or place.thoughts != len(self._text.thoughts[newest])
+
+    def read_reasoning(self, place: Place) -> tuple[list[ReasoningPart], bool]:
+        """Return the reasoning that came since the reader was here; it moves on.
+
+        The second value says whether what the reader has of it is void.
+        """
+        newest = len(self._text.thoughts) - 1
+        pieces = self._text.thoughts[newest]
+        void = place.reasoning_version != newest and place.thoughts > 0
+        if place.reasoning_version != newest:
+            place.reasoning_version, place.thoughts = newest, 0
+        begin, length = place.thoughts, 0
+        while place.thoughts < len(pieces) and length < MOST_AT_ONCE:
+            length += len(pieces[place.thoughts].text)
+            place.thoughts += 1
+        return joined_reasoning(pieces[begin : place.thoughts]), void
+
     def rest(self, place: Place, whole: str) -> str | None:
         """Return what is missing to the `whole` answer; None: the reader has read what is no part of it."""
         return missing("".join(self._texts[place.version][: place.pieces]), whole)
@@ -170,7 +204,7 @@ class SharedRun:
     async def beginning(self, within: float) -> None:
         """Wait until the answer begins, the run has ended, or so many seconds are over."""
         with anyio.move_on_after(within):
-            while not (self.has_ended or self._texts[-1]):
+            while not (self.has_ended or self._texts[-1] or self._text.thoughts[-1]):
                 await self.change(float("inf"))
 
     async def end(self, within: float | None = None) -> None:

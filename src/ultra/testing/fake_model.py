@@ -242,7 +242,7 @@ class FakeModel:
         """Yield the pieces of the answer to the request and, last, the whole of it."""
         with _Running(self, request, streamed=True) as call:
             reply, failure = await self._reply_to(call)
-            pieces = reply.pieces if failure is None else reply.pieces[: failure.after_pieces]
+            pieces = reply.stream if failure is None else reply.stream[: failure.after_pieces]
             pause = self.piece_seconds if reply.piece_seconds is None else reply.piece_seconds
             for number, piece in enumerate(pieces):
                 if number:

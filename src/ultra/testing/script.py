@@ -9,10 +9,12 @@ from itertools import count
 from typing import TYPE_CHECKING, Final, TypeAlias, TypedDict, TypeGuard, Unpack, cast
 
 import msgspec
+from msgspec.structs import replace
 
 from ultra._support.checks import check_seconds
 from ultra.errors import BadCall, ModelError
 from ultra.messages.chat import ToolCall
+from ultra.messages.reasoning import ReasoningDelta, reasoning_pieces
 from ultra.messages.results import Completion
 
 if TYPE_CHECKING:
@@ -56,7 +58,8 @@ class FakeAnswer:
         seconds: how long the model takes before it answers, for a stream before the first piece;
             `math.inf`: it never answers. None: as the model does otherwise.
         piece_seconds: how long it takes between two pieces of a stream. None: as the model does otherwise.
-        fields: the other fields of the `Completion`. Without a finish reason it is ``refusal`` where
+        fields: the other fields of the `Completion`. Reasoning comes ahead of the text of a stream, word
+            by word. Without a finish reason it is ``refusal`` where
             there is a refusal, ``tool_calls`` where tools are called, and ``stop`` elsewhere.
 
     Raises:
@@ -97,6 +100,12 @@ class FakeAnswer:
         reply = cls(answer.content)
         reply.completion = answer
         return reply
+
+    @property
+    def stream(self) -> tuple[str, ...]:
+        """The pieces of a stream: reasoning, then the text."""
+        thoughts = reasoning_pieces(self.completion)
+        return (*(delta for thought in thoughts for delta in _deltas(thought)), *self.pieces)
 
     def __repr__(self) -> str:
         shown = [repr(piece) for piece in self.pieces]
@@ -231,6 +240,12 @@ def _not_an_answer(given: object) -> str:
 def _own_mistake(message: str) -> ModelError:
     """Make the error of a test's own mistake: no retry and no other deployment can mend it."""
     return ModelError(message, kind="bad_request", retryable=False)
+
+
+def _deltas(thought: ReasoningPart) -> list[ReasoningDelta]:
+    *words, last = _words(thought.text) or ("",)
+    ahead = [ReasoningDelta(word, thought.provider) for word in words]
+    return [*ahead, ReasoningDelta.of(replace(thought, text=last))]
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from trio.testing import MockClock
 from ultra.actors.model.hedging import Hedge, HedgedCall, percentile
 from ultra.clients.adapter import OnText
 from ultra.errors import BadCall, ModelError
+from ultra.messages.reasoning import ReasoningDelta
 from ultra.messages.results import Completion
 
 
@@ -147,3 +148,93 @@ def test_the_delay_is_a_number_or_the_models_own_95th_percentile() -> None:
 def test_another_delay_is_refused(after: Any) -> None:
     with pytest.raises(BadCall, match="p95"):
         Hedge(after)
+
+
+# --- reasoning -------------------------------------------------------------------------------------------
+
+
+class Thinker:
+    """Thinks at some times [s], and then answers, or fails, at another."""
+
+    def __init__(self, name: str, *thinks_at: float, ends_at: float, fails: bool = False) -> None:
+        self.name, self.thinks_at, self.ends_at, self.fails = name, thinks_at, ends_at, fails
+
+    async def __call__(self, on_text: OnText | None) -> Completion:
+        begun = trio.current_time()
+        for number, at in enumerate(self.thinks_at):
+            await trio.sleep(begun + at - trio.current_time())
+            if on_text is not None:
+                on_text(ReasoningDelta(f"{self.name}{number} "))
+        await trio.sleep(begun + self.ends_at - trio.current_time())
+        if self.fails:
+            raise ModelError(f"{self.name} failed")
+        if on_text is not None:
+            on_text(self.name)
+        return Completion(content=self.name)
+
+
+class Reader:
+    """What a reader has: reasoning, with the rest void, and text; `signs` counts the empty pieces."""
+
+    def __init__(self) -> None:
+        self.thoughts: list[str] = []
+        self.texts: list[str] = []
+        self.voided: list[list[str]] = []
+        self.signs = 0
+
+    def take(self, piece: str) -> None:
+        if isinstance(piece, ReasoningDelta):
+            assert not self.texts, "reasoning came behind the text"
+            self.thoughts.append(piece.part.text)
+        elif piece:
+            self.texts.append(piece)
+        else:
+            self.signs += 1
+
+    def void(self) -> None:
+        self.voided.append(self.thoughts)
+        self.thoughts = []
+
+
+async def read(*calls: Thinker) -> Reader:
+    reader = Reader()
+
+    async def permit() -> AbstractContextManager[None]:
+        return nullcontext()
+
+    call = HedgedCall(calls, 1, on_hedge=permit, on_text=reader.take, on_void=reader.void)
+    await call.run()
+    return reader
+
+
+async def test_who_thinks_first_is_heard_until_the_other_answers(autojump_clock: MockClock) -> None:
+    reader = await read(Thinker("slow", 0.5, 2.0, 9.0, ends_at=20), Thinker("spare", 0.6, 1.5, ends_at=3))
+    assert reader.voided == [["slow0 ", "slow1 "]]
+    assert "".join(reader.thoughts) == "spare0 spare1 "
+    assert reader.texts == ["spare"]
+    assert reader.signs == 2  # what waited was a sign of life meanwhile
+
+
+async def test_a_hedge_that_loses_leaves_no_reasoning(autojump_clock: MockClock) -> None:
+    reader = await read(Thinker("first", 0.5, 1.8, ends_at=3), Thinker("spare", 0.2, 0.9, ends_at=50))
+    assert (reader.voided, reader.thoughts, reader.texts) == ([], ["first0 ", "first1 "], ["first"])
+
+
+async def test_a_hedge_that_thinks_alone_and_loses_is_void(autojump_clock: MockClock) -> None:
+    reader = await read(Thinker("first", ends_at=3), Thinker("spare", 0.2, ends_at=50))
+    assert (reader.voided, reader.thoughts, reader.texts) == ([["spare0 "]], [], ["first"])
+
+
+async def test_reasoning_of_a_call_that_fails_is_void_and_the_others_goes_on(
+    autojump_clock: MockClock,
+) -> None:
+    broken = Thinker("broken", 0.5, ends_at=2, fails=True)
+    reader = await read(broken, Thinker("spare", 0.2, 1.5, ends_at=3))
+    assert reader.voided == [["broken0 "]]
+    assert reader.thoughts == ["spare0 ", "spare1 "]
+    assert reader.texts == ["spare"]
+
+
+async def test_reasoning_prevents_no_hedge(autojump_clock: MockClock) -> None:
+    reader = await read(Thinker("slow", 0.1, 0.2, 0.3, ends_at=30), Thinker("spare", ends_at=1))
+    assert reader.texts == ["spare"]

@@ -10,6 +10,7 @@ import trio
 from helpers.model_actors import Transcript
 from ultra.actors.model.single_flight import Abandoned, SharedCall, Waiter
 from ultra.errors import ModelError
+from ultra.messages.chat import ReasoningPart
 from ultra.messages.results import Completion
 
 
@@ -28,6 +29,9 @@ class Broken:
 
     def chunk(self, text: str, *, begins: bool) -> None:
         raise ZeroDivisionError(text, begins)
+
+    def reasoning(self, part: ReasoningPart, *, begins: bool) -> None:
+        raise ZeroDivisionError(part, begins)
 
     def retrying(self, attempt: int, error: ModelError, wait: float) -> None:
         self.attempts.append(attempt)
@@ -299,3 +303,130 @@ async def test_a_listener_that_raises_is_heard_no_more_and_harms_nobody(
     assert [record.levelname for record in caplog.records] == ["ERROR"]
     waiter.leave()
     assert not shared.abandoned
+
+
+# --- reasoning -------------------------------------------------------------------------------------------
+
+
+def think(shared: SharedCall, *words: str) -> None:
+    for each in words:
+        shared.hear_reasoning(ReasoningPart(each, "maker"))
+
+
+async def test_reasoning_is_heard_before_the_text_and_each_begins_once() -> None:
+    shared = SharedCall()
+    _, transcript = join(shared)
+    shared.start_attempt()
+    think(shared, "Hm", ".")
+    shared.hear("4")
+    shared.complete(Completion(content="4", reasoning="Hm."))
+    assert transcript.told == [
+        ("reasoning", "Hm", True),
+        ("reasoning", ".", False),
+        ("text", "4", True),
+    ]
+
+
+async def test_reasoning_is_no_first_text() -> None:
+    shared = SharedCall()
+    shared.start_attempt()
+    think(shared, "Hm.")
+    assert shared.first_text_at is None
+    shared.hear("4")
+    assert shared.first_text_at is not None
+
+
+async def test_who_joins_later_hears_the_reasoning_so_far_block_by_block() -> None:
+    shared = SharedCall()
+    shared.start_attempt()
+    think(shared, "H", "m.")
+    shared.hear_reasoning(ReasoningPart("", "maker", signature="s"))
+    think(shared, "So")
+    _, late = join(shared)
+    assert late.thoughts.parts() == [ReasoningPart("Hm.", "maker", "s"), ReasoningPart("So", "maker")]
+    shared.hear("4")
+    _, later = join(shared)
+    assert [kind for kind, _, _ in later.told] == ["reasoning", "reasoning", "text"]
+
+
+async def test_the_reasoning_of_a_failed_attempt_is_void() -> None:
+    shared = SharedCall()
+    _, transcript = join(shared)
+    shared.start_attempt()
+    think(shared, "Wrong")
+    shared.start_attempt()
+    think(shared, "Right", ".")
+    shared.hear("4")
+    assert transcript.told == [
+        ("reasoning", "Wrong", True),
+        ("reasoning", "Right", True),
+        ("reasoning", ".", False),
+        ("text", "4", True),
+    ]
+
+
+async def test_reasoning_that_no_other_follows_is_void_before_the_text() -> None:
+    shared = SharedCall()
+    _, transcript = join(shared)
+    shared.start_attempt()
+    think(shared, "Wrong")
+    shared.start_attempt()
+    shared.hear("4")
+    assert transcript.told == [("reasoning", "Wrong", True), ("reasoning", "", True), ("text", "4", True)]
+
+
+async def test_reasoning_is_void_where_the_answer_that_follows_only_calls_tools() -> None:
+    shared = SharedCall()
+    _, transcript = join(shared)
+    shared.start_attempt()
+    think(shared, "Wrong")
+    shared.start_attempt()
+    shared.complete(Completion(content=""))
+    assert transcript.told == [("reasoning", "Wrong", True), ("reasoning", "", True)]
+
+
+async def test_text_that_is_replaced_has_its_reasoning_ahead_of_it_again() -> None:
+    shared = SharedCall()
+    _, transcript = join(shared)
+    shared.start_attempt()
+    shared.hear("Hm.</think>4")
+    shared.complete(Completion(content="4", reasoning="Hm."))
+    assert transcript.told == [
+        ("text", "Hm.</think>4", True),
+        ("reasoning", "Hm.", True),
+        ("text", "4", True),
+    ]
+
+
+@pytest.mark.parametrize("joins", ["before", "after"])
+async def test_an_answer_that_did_not_stream_tells_its_reasoning_first(joins: str) -> None:
+    shared = SharedCall()
+    transcript = join(shared)[1] if joins == "before" else Transcript()
+    shared.start_attempt()
+    sealed = ReasoningPart("Hm.", "anthropic", signature="s")
+    shared.complete(Completion(content="4", reasoning="Hm.", reasoning_parts=(sealed,)))
+    if joins == "after":
+        shared.add(Waiter(listener=transcript))
+    assert transcript.told == [("reasoning", "Hm.", True), ("text", "4", True)]
+    assert transcript.thoughts.parts() == [sealed]
+
+
+async def test_a_waiter_of_a_call_that_was_broken_off_hears_that_its_reasoning_is_void() -> None:
+    broken, shared = SharedCall(), SharedCall()
+    waiter, transcript = join(broken)
+    broken.start_attempt()
+    think(broken, "Wrong")
+    broken.remove(waiter)
+    shared.add(waiter)
+    shared.start_attempt()
+    shared.hear("4")
+    assert transcript.told[1:] == [("reasoning", "", True), ("text", "4", True)]
+
+
+async def test_the_reasoning_so_far_takes_the_room_of_its_text() -> None:
+    shared = SharedCall()
+    shared.start_attempt()
+    for _ in range(100_000):
+        think(shared, "x")
+    _, late = join(shared)
+    assert late.told == [("reasoning", "x" * 100_000, True)]

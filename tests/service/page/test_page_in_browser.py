@@ -94,6 +94,24 @@ async def test_a_question_is_answered_and_what_models_wrote_is_never_code() -> N
     assert await in_browser(panel(), act) == []
 
 
+async def test_what_models_think_is_folded_above_what_they_write() -> None:
+    thinker = FakeModel(lambda _: FakeAnswer("It is blue.", reasoning="Sky, <b>so</b> blue."))
+
+    def act(page: Any) -> None:
+        ask(page)
+        page.wait_for_selector(".figures")
+        for thoughts in (page.locator(".card .thoughts").first, page.locator(".answer .thoughts")):
+            assert not thoughts.locator(".thought").is_visible()
+            thoughts.locator("summary").click()
+            assert thoughts.locator(".thought").inner_text() == "Sky, <b>so</b> blue."
+        assert page.locator(".answer .text").inner_text() == "It is blue."
+        assert page.locator(".thoughts:not([hidden])").count() == 2
+        report = axe.Axe().run(page)
+        assert report.violations_count == 0, report.generate_report()
+
+    assert await in_browser({"a": thinker, "b": FakeModel("It is blue.")}, act) == []
+
+
 async def test_two_strategies_are_compared_on_a_narrow_dark_screen() -> None:
     def act(page: Any) -> None:
         page.check("#compare")

@@ -12,7 +12,7 @@ from ultra.actors.model.spending import Spent
 from ultra.clients.checked_answers import refusal_of
 from ultra.clients.plain_values import plain_usage
 from ultra.errors import AllAttemptsFailed, DeadlineExceeded, ModelError, text_of
-from ultra.messages.events import Chunk, ModelRetrying, StageCompleted
+from ultra.messages.events import Chunk, ModelRetrying, ReasoningChunk, StageCompleted
 from ultra.messages.results import ModelFailure, Step
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ultra.actors.coordinator.messages import Target
     from ultra.actors.coordinator.output_check import OutputCheck
     from ultra.actors.model.messages import Generate
+    from ultra.messages.chat import ReasoningPart
     from ultra.messages.events import Event
     from ultra.messages.results import ModelResponse
 
@@ -134,6 +135,19 @@ class Call:
                 model_name=self.target.name,
                 sample=self.message.request.sample,
                 text=text,
+                restart=begins,
+            )
+        )
+
+    def reasoning(self, part: ReasoningPart, *, begins: bool) -> None:
+        """Tell of a piece of reasoning."""
+        self._emit(
+            ReasoningChunk(
+                stage=self.step.name,
+                round=self.step.round,
+                model_name=self.target.name,
+                sample=self.message.request.sample,
+                part=part,
                 restart=begins,
             )
         )

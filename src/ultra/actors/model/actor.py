@@ -83,7 +83,7 @@ class ModelActor(Actor):
             try:
                 if local.slot is not None and (kept := local.slot.kept()) is not None:
                     if kept.content:
-                        waiter.hear(kept.content, begins=True)
+                        waiter.hear(kept.content)
                     return replace(kept, stage=message.stage)
                 response = await self._answer(message, waiter, started, caller)
                 if local.slot is not None:

@@ -15,6 +15,7 @@ from ultra.bridge.caller import Caller
 from ultra.clients.plain_values import plain_usage
 from ultra.errors import CircuitOpen, ModelError, text_of
 from ultra.messages.observers import CallOutcome, CallStart
+from ultra.messages.reasoning import ReasoningDelta
 from ultra.messages.tokens import estimate_request
 
 if TYPE_CHECKING:
@@ -187,6 +188,7 @@ class ModelCall:
                     completion = await model.client.call(
                         self._message.request,
                         on_text=self._hear if heard else None,
+                        on_void=shared.restart_text,
                         on_start=self._deployment_starts,
                         spending=self._spending,
                         on_failure=self._deployment_failed,
@@ -238,8 +240,10 @@ class ModelCall:
 
     def _hear(self, text: str) -> None:
         self._timer.heard()
-        if text:  # an empty piece is a sign of life, such as of a model that thinks
+        if text:
             self._shared.hear(text)
+        elif isinstance(text, ReasoningDelta):  # any other empty piece is a sign of life, and no more
+            self._shared.hear_reasoning(text.part)
 
     def _deployment_starts(self, *, streams: bool) -> None:
         self._timer.restart(streams=self._shared.is_heard and streams)

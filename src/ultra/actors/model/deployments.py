@@ -155,6 +155,7 @@ class Deployments:
         request: ModelRequest,
         *,
         on_text: OnText | None,
+        on_void: Callable[[], None],
         on_start: OnStart,
         spending: Spending,
         on_failure: OnFailure,
@@ -166,6 +167,7 @@ class Deployments:
         Args:
             request: what is asked.
             on_text: called with each piece of the answer; None: nobody listens.
+            on_void: called when the reasoning so far is void, since a hedge answers, or no longer does.
             on_start: called before each deployment but the first; the text so far is void then.
             spending: counts what each call uses, however it ends.
             on_failure: called for each deployment that failed, if another one is asked.
@@ -188,7 +190,7 @@ class Deployments:
                         partial(_ask, each, request, caller, spending)
                         for each in (adapter, *adapters[number + 1 : number + 2])
                     )
-                    completion = await self._hedged(asks, delay, on_text, permit_hedge)
+                    completion = await self._hedged(asks, delay, on_text, on_void, permit_hedge)
                 else:
                     heard = on_text if adapter.streams else None
                     with spending.call() as call:
@@ -231,6 +233,7 @@ class Deployments:
         asks: tuple[Ask, ...],
         delay: float,
         on_text: OnText | None,
+        on_void: Callable[[], None],
         permit_hedge: PermitHedge | None,
     ) -> Completion:
         """Make the first of these calls, and hedge it if it takes longer than `delay` seconds."""
@@ -241,7 +244,7 @@ class Deployments:
                 self._metrics.hedged()
             return permit
 
-        call = HedgedCall(asks, delay, on_hedge=admit, on_text=on_text)
+        call = HedgedCall(asks, delay, on_hedge=admit, on_text=on_text, on_void=on_void)
         completion = await call.run()
         self._metrics.hedges_won += call.hedge_won
         return completion

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from ultra._support.checks import check_seconds
 from ultra.errors import BadCall, ModelError
+from ultra.messages.reasoning import JoinedReasoning, ReasoningDelta
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -62,12 +63,16 @@ class HedgedCall:
     The call that gives text first, or an answer first, wins; the other is cancelled, and `run` waits for its
     end. If one fails, the answer of the other counts; if both fail, the error of the first is raised.
 
+    Reasoning decides nothing. That of the call which thinks first is passed on as it comes, and that of the
+    other waits; if that one wins, what was passed on is void, and its own follows.
+
     Args:
         calls: ways to make the call; the second, if there is one, is for the hedge.
         delay: seconds until the hedge.
         on_hedge: called before the second call, which is made inside the context manager that it returns;
             if it returns None, there is no second call.
-        on_text: called with the text of the winner.
+        on_text: called with the text of the winner, and with reasoning.
+        on_void: called when the reasoning so far is void.
     """
 
     def __init__(
@@ -77,11 +82,15 @@ class HedgedCall:
         *,
         on_hedge: Callable[[], Awaitable[AbstractContextManager[object] | None]],
         on_text: OnText | None = None,
+        on_void: Callable[[], None] = lambda: None,
     ) -> None:
         self._calls = calls
         self._delay = delay
         self._on_hedge = on_hedge
         self._on_text = on_text
+        self._on_void = on_void
+        self._thinks: int | None = None  # whose reasoning is passed on
+        self._waiting = JoinedReasoning()  # that of the other one
         self._scopes = (trio.CancelScope(), trio.CancelScope())
         self._winner: int | None = None
         self._completion: Completion | None = None
@@ -112,8 +121,11 @@ class HedgedCall:
         def hear(text: str) -> None:
             # A sign of life moves the timeouts, but does not decide who answers.
             counts = self._wins(number) if text else self._winner in {None, number}
-            if counts and self._on_text is not None:
-                self._on_text(text)
+            if not counts or self._on_text is None:
+                return
+            if not text and isinstance(text, ReasoningDelta) and not self._passes_on(number, text):
+                text = ""
+            self._on_text(text)
 
         with self._scopes[number]:
             try:
@@ -132,8 +144,27 @@ class HedgedCall:
             self._winner = number
             self._first_settled.set()
             self._scopes[1 - number].cancel()
+            self._let_think(number)
         return self._winner == number
 
     def _failed(self, number: int, error: ModelError) -> None:
         self._errors[number] = error
         self._first_settled.set()
+        if self._winner is None and self._thinks == number:
+            self._let_think(1 - number)
+
+    def _passes_on(self, number: int, delta: ReasoningDelta) -> bool:
+        """Return whether this call's reasoning is passed on now; if not, keep it."""
+        if self._thinks is None:
+            self._thinks = number
+        if self._thinks != number:
+            self._waiting.add(delta.part)
+        return self._thinks == number
+
+    def _let_think(self, number: int) -> None:
+        """Pass on the reasoning of this call from now on; that of the other one is void."""
+        before, self._thinks = self._thinks, number
+        if before == 1 - number and self._on_text is not None:
+            self._on_void()
+            for part in self._waiting.parts():
+                self._on_text(ReasoningDelta.of(part))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ultra.actors.model.spending import Spent
     from ultra.bridge.caller import Caller
     from ultra.errors import ModelError
+    from ultra.messages.chat import ReasoningPart
 
 __all__ = [
     "AnswerSlot",
@@ -56,10 +57,13 @@ class Generate(Message[ModelResponse], frozen=True, kw_only=True):
 
 
 class ResponseListener(Protocol):
-    """Gets the text of an answer while it is written. Both methods must return at once."""
+    """Gets the text of an answer while it is written, and its reasoning. All methods must return at once."""
 
     def chunk(self, text: str, *, begins: bool) -> None:
         """Take the next piece of text; with `begins`, the text before it is void."""
+
+    def reasoning(self, part: ReasoningPart, *, begins: bool) -> None:
+        """Take the next piece of reasoning, likewise; with `begins` it may be empty."""
 
     def retrying(self, attempt: int, error: ModelError, wait: float) -> None:
         """Take note that this attempt (from 1) has failed, and that the next follows in `wait` seconds."""

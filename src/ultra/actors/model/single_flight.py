@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from io import StringIO
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Literal
 
 import trio
 
 from ultra._support.log import current_scope, get_logger, log_scope
 from ultra.actors.model.spending import NOTHING_SPENT
 from ultra.errors import LoopUnavailable, UltraError
+from ultra.messages.chat import ReasoningPart
+from ultra.messages.reasoning import JoinedReasoning, reasoning_pieces
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,9 +38,9 @@ class Abandoned(UltraError):
 class Waiter:
     """One request that waits for the answer of a shared call.
 
-    `deadline` is a `trio.current_time`. `listener`, if there is one, gets the text while it is written, and
-    is told of failed attempts. A listener that raises is dropped, and the error is logged, since other
-    requests share the call. `on_spent` gets what the answer has cost so far, whenever that has changed.
+    `deadline` is a `trio.current_time`. `listener`, if there is one, gets text and reasoning while they are
+    written, and is told of failed attempts. A listener that raises is dropped, and the error is logged, since
+    other requests share the call. `on_spent` gets what the answer has cost so far, whenever that has changed.
     """
 
     __slots__ = (
@@ -46,12 +48,13 @@ class Waiter:
         "call",
         "deadline",
         "has_left",
-        "heard_text",
         "is_late",
         "listener",
         "on_spent",
         "scope",
         "spent_before",
+        "text_begins",
+        "thoughts",
         "wake",
     )
 
@@ -70,19 +73,42 @@ class Waiter:
         self.spent_before = NOTHING_SPENT  # in calls that were broken off
         self.call: SharedCall | None = None
         self.has_left = False
-        self.heard_text = False
+        self.text_begins = True  # with the next piece; what was heard before is void
+        self.thoughts: Literal["none", "heard", "void"] = "none"
         self.wake: trio.Event | None = None
 
-    def hear(self, text: str, *, begins: bool) -> None:
+    def begin_anew(self) -> None:
+        """Take what was heard so far as void."""
+        self.text_begins = True
+        if self.thoughts == "heard":
+            self.thoughts = "void"
+
+    def hear(self, text: str) -> None:
         """Pass a piece of text to the listener, if there is one."""
         if self.listener is None or self.has_left:
             return
-        begins = begins or not self.heard_text
-        self.heard_text = True
+        if self.thoughts == "void":
+            self.hear_reasoning(_NOTHING)
+        begins, self.text_begins = self.text_begins, False
         try:
             self.listener.chunk(text, begins=begins)
         except Exception as error:  # noqa: BLE001 - logged there
             self._drop_listener(error)
+
+    def hear_reasoning(self, part: ReasoningPart) -> None:
+        """Pass a piece of reasoning to the listener, if there is one."""
+        if self.listener is None or self.has_left:
+            return
+        before, self.thoughts = self.thoughts, "heard"
+        try:
+            self.listener.reasoning(part, begins=before != "heard")
+        except Exception as error:  # noqa: BLE001 - logged there
+            self._drop_listener(error)
+
+    def hear_the_end(self) -> None:
+        """Tell the listener that reasoning is void, if no other has followed it."""
+        if self.thoughts == "void":
+            self.hear_reasoning(_NOTHING)
 
     def hear_of_retry(self, attempt: int, error: ModelError, wait: float) -> None:
         """Tell the listener that another attempt follows."""
@@ -114,6 +140,9 @@ class Waiter:
             self.wake.set()
 
 
+_NOTHING: Final = ReasoningPart()
+
+
 class SharedCall:
     """One call with its retries, while it is under way: the text so far, and who waits for the answer.
 
@@ -129,10 +158,10 @@ class SharedCall:
     """
 
     __slots__ = (
-        "_restart",
         "_retry",
         "_scope",
         "_text",
+        "_thoughts",
         "_waiters",
         "abandoned",
         "attempts",
@@ -162,7 +191,7 @@ class SharedCall:
         self._waiters: dict[Waiter, None] = {}
         self._scope: trio.CancelScope | None = None
         self._text: StringIO | None = None  # one buffer: a list of pieces would take many times the memory
-        self._restart = False
+        self._thoughts: JoinedReasoning | None = None
         self._retry: tuple[int, ModelError, float] | None = None  # attempt, error, time of the next one
 
     # --- waiters -------------------------------------------------------------------------------------
@@ -191,22 +220,25 @@ class SharedCall:
         return self.failure is not None and isinstance(self.failure.__cause__, LoopUnavailable)
 
     def add(self, waiter: Waiter) -> None:
-        """Add a waiter, which gets the text so far at once, and then what follows.
+        """Add a waiter, which gets reasoning and text so far at once, and then what follows.
 
         Between two attempts it is told of the retry for which all wait.
         """
         waiter.call = self
-        waiter.heard_text = False  # text of an earlier call that was broken off is void
+        waiter.begin_anew()  # text of an earlier call that was broken off is void
         self._waiters[waiter] = None
         if self.spent.usage is not None:
             waiter.hear_of_spending(self.spent)
         if self._retry is not None:
             attempt, error, due = self._retry
             waiter.hear_of_retry(attempt, error, max(0.0, due - trio.current_time()))
-        elif self.completion is not None:
-            waiter.hear(self.completion.content, begins=True)
+            return
+        for part in self._reasoning_so_far():
+            waiter.hear_reasoning(part)
+        if self.completion is not None:
+            waiter.hear(self.completion.content)
         elif self._text is not None:
-            waiter.hear(self._text.getvalue(), begins=True)
+            waiter.hear(self._text.getvalue())
 
     def remove(self, waiter: Waiter) -> None:
         """Remove a waiter that has left; if it was the last one, cancel the call."""
@@ -268,10 +300,12 @@ class SharedCall:
             waiter.hear_of_retry(attempt, error, wait)
 
     def restart_text(self) -> None:
-        """Let the text start from the beginning: the text so far is void."""
-        if self._text is not None:
-            self._text = None
-            self._restart = True
+        """Let text and reasoning start from the beginning: what there is so far is void."""
+        if self._text is None and self._thoughts is None:
+            return
+        self._text = self._thoughts = None
+        for waiter in self._waiters:
+            waiter.begin_anew()
 
     def hear(self, text: str) -> None:
         """Take a piece of text from the stream, and pass it to all waiters."""
@@ -279,11 +313,19 @@ class SharedCall:
             self.first_text_at = trio.current_time()
         self._tell(text)
 
+    def hear_reasoning(self, part: ReasoningPart) -> None:
+        """Take a piece of reasoning from the stream, and pass it to all waiters."""
+        if self._thoughts is None:
+            self._thoughts = JoinedReasoning()
+        self._thoughts.add(part)
+        for waiter in tuple(self._waiters):
+            waiter.hear_reasoning(part)
+
     def complete(self, completion: Completion, *, cached: bool = False) -> None:
         """Take the whole answer; listeners get what they have not got of it."""
         self.completion = completion
         self.cached = cached
-        if self._text is not None or self.is_heard:
+        if self._text is not None or self._thoughts is not None or self.is_heard:
             self._tell_rest(completion)
         self._wake_waiters()
 
@@ -296,11 +338,22 @@ class SharedCall:
     def _tell_rest(self, completion: Completion) -> None:
         heard = "" if self._text is None else self._text.getvalue()
         if not completion.content.startswith(heard):
-            self._text = None
-            self._restart = True
+            self.restart_text()
             heard = ""
-        if self.is_heard and len(heard) < len(completion.content):
+        if not self.is_heard:
+            return
+        if self._thoughts is None:
+            for part in reasoning_pieces(completion):
+                self.hear_reasoning(part)
+        if len(heard) < len(completion.content):
             self._tell(completion.content[len(heard) :])
+        for waiter in tuple(self._waiters):
+            waiter.hear_the_end()
+
+    def _reasoning_so_far(self) -> list[ReasoningPart]:
+        if self._thoughts is not None:
+            return self._thoughts.parts()
+        return [] if self.completion is None else reasoning_pieces(self.completion)
 
     def _wake_waiters(self) -> None:
         for waiter in self._waiters:
@@ -308,9 +361,8 @@ class SharedCall:
                 waiter.wake.set()
 
     def _tell(self, text: str) -> None:
-        begins, self._restart = self._restart, False
         if self._text is None:
             self._text = StringIO()
         self._text.write(text)
         for waiter in tuple(self._waiters):
-            waiter.hear(text, begins=begins)
+            waiter.hear(text)

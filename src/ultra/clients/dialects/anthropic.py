@@ -18,6 +18,7 @@ from ultra.clients.dialects.usage import Count, counted, read_usage
 from ultra.clients.wire.addresses import without_endings
 from ultra.clients.wire.finish_reasons import read_finish_reason
 from ultra.messages.chat import FilePart, ImagePart, ReasoningPart, TextPart
+from ultra.messages.reasoning import ReasoningDelta
 from ultra.messages.results import Completion, Usage
 
 if TYPE_CHECKING:
@@ -124,13 +125,14 @@ class _Usage(Struct):
 
 
 class _Assembly:
-    """One answer put together from one message or from many events."""
+    """One answer put together from one message or from many events, whose `thoughts` go to that list."""
 
-    def __init__(self, head: ResponseHead) -> None:
+    def __init__(self, head: ResponseHead, thoughts: list[ReasoningDelta] | None = None) -> None:
         self._head = head
+        self._told = thoughts
         self._texts: list[str] = []
         self._thoughts: list[str] = []
-        self._parts: dict[int | None, ReasoningPart] = {}
+        self._blocks: dict[int | None, tuple[list[str], ReasoningPart]] = {}  # of thinking
         self._calls = ToolCalls()
         self._counts: dict[str, Any] = {}
         self.usage: Usage | None = None
@@ -153,13 +155,7 @@ class _Assembly:
         self._thoughts += filter(None, [block.thought])
         match block.type:
             case "thinking" | "thinking_delta" | "signature_delta" | "redacted_thinking":
-                before = self._parts.get(index, _NO_REASONING)
-                self._parts[index] = replace(
-                    before,
-                    text=before.text + block.thought,
-                    signature=block.signature or before.signature,
-                    encrypted=block.data or before.encrypted,
-                )
+                self._think(index, block)
             case "tool_use":
                 given = value_of(block.input)  # of a stream, an empty object: the pieces follow
                 arguments = arguments_text(given) if given else ""
@@ -167,6 +163,17 @@ class _Assembly:
             case "input_json_delta":
                 self._calls.add(index=index, arguments=block.partial_json)
         return block.answer
+
+    def _think(self, index: int | None, block: _Block) -> None:
+        text, signature, encrypted = block.thought, block.signature or None, block.data or None
+        texts, before = self._blocks.get(index, ([], _NO_REASONING))
+        texts.append(text)
+        sealed = replace(
+            before, signature=signature or before.signature, encrypted=encrypted or before.encrypted
+        )
+        self._blocks[index] = texts, sealed
+        if self._told is not None and (text or signature or encrypted):
+            self._told.append(ReasoningDelta(text, _PROVIDER, signature=signature, encrypted=encrypted))
 
     def add_end(self, end: _Message | _Delta) -> None:
         """Add why the model stopped, where `end` says so."""
@@ -209,7 +216,11 @@ class _Assembly:
             refusal=self._explanation if self.stop_reason == "refusal" else None,
             tool_calls=calls,
             # Without its signature, the API does not take it back.
-            reasoning_parts=tuple(part for part in self._parts.values() if part.signature or part.encrypted),
+            reasoning_parts=tuple(
+                replace(part, text="".join(texts))
+                for texts, part in self._blocks.values()
+                if part.signature or part.encrypted
+            ),
         )
 
 
@@ -222,7 +233,7 @@ class _MessageDecoder(EventDecoder):
 
     def __init__(self, head: ResponseHead) -> None:
         super().__init__(head)
-        self._assembly = _Assembly(head)
+        self._assembly = _Assembly(head, self.thoughts)
 
     def read(self, name: str, data: bytes) -> str:
         """Return the text in one event. Raises `ModelError`."""

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final
 
 from ultra.clients.wire.event_streams import BYTE_ORDER_MARK, EventSplitter
+from ultra.messages.reasoning import ReasoningDelta, reasoning_pieces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,7 +46,10 @@ class AnswerDecoder(ABC):
 
     @abstractmethod
     def feed(self, data: bytes) -> Iterator[str]:
-        """Yield the pieces of text that `data` completes. Raises `ModelError`."""
+        """Yield the pieces of text that `data` completes, and reasoning as `ReasoningDelta`.
+
+        Raises `ModelError`.
+        """
 
     @abstractmethod
     def flush(self) -> Iterator[str]:
@@ -69,6 +73,8 @@ class EventDecoder(AnswerDecoder):
         head.expect_documents()
         self._events = EventSplitter()
         self._heard = False
+        self.thoughts: list[ReasoningDelta] = []
+        """The reasoning in the event that was just read; a dialect adds it."""
 
     def feed(self, data: bytes) -> Iterator[str]:
         """Yield the text of each event that `data` completes. Raises `ModelError`."""
@@ -107,6 +113,9 @@ class EventDecoder(AnswerDecoder):
             elif data:
                 text = self.read(event.name, data)
                 self._heard = self._heard or bool(text)
+                if self.thoughts:
+                    yield from self.thoughts
+                    self.thoughts.clear()
                 yield text
 
 
@@ -129,8 +138,9 @@ class PlainAnswer(AnswerDecoder):
         return iter(())
 
     def flush(self) -> Iterator[str]:
-        """Yield the whole text. Raises `ModelError`."""
+        """Yield the reasoning and the whole text. Raises `ModelError`."""
         self._completion = self._decode(_without_done(bytes(self._content)), self.head)
+        yield from map(ReasoningDelta.of, reasoning_pieces(self._completion))
         if self._completion.content:
             yield self._completion.content
 

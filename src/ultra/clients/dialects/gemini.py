@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
-from ultra.clients.dialects.base import Dialect, apart, messages_of
+from ultra.clients.dialects.base import Dialect, apart, messages_of, reasoning_of
 from ultra.clients.dialects.decoders import EventDecoder, new_text
 from ultra.clients.dialects.model_lists import PAGE_SIZE, read_gemini_models
 from ultra.clients.dialects.tolerant import ABSENT, TolerantDecoder, value_of
@@ -25,6 +25,7 @@ from ultra.clients.dialects.tool_calls import (
 from ultra.clients.dialects.usage import Count, counted, read_usage, with_total
 from ultra.clients.wire.finish_reasons import read_finish_reason
 from ultra.messages.chat import FilePart, ImagePart, ReasoningPart, TextPart
+from ultra.messages.reasoning import ReasoningDelta
 from ultra.messages.results import Completion, Usage
 
 if TYPE_CHECKING:
@@ -122,10 +123,11 @@ class _Usage(Struct, rename="camel"):
 
 
 class _Assembly:
-    """One answer put together from one object or from many chunks."""
+    """One answer put together from one object or from many chunks, whose `thoughts` go to that list."""
 
-    def __init__(self, head: ResponseHead) -> None:
+    def __init__(self, head: ResponseHead, thoughts: list[ReasoningDelta] | None = None) -> None:
         self._head = head
+        self._told = thoughts
         self._texts: list[str] = []
         self._thoughts: list[str] = []
         self._signature: str | None = None
@@ -160,7 +162,10 @@ class _Assembly:
         text = "".join(part.text or "" for part in parts if not part.thought)
         text = new_text(self._texts, text, last=self._finish is not None)
         self._texts += filter(None, [text])
-        self._thoughts += [part.text for part in parts if part.thought and part.text]
+        thoughts = [part.text for part in parts if part.thought and part.text]
+        self._thoughts += thoughts
+        if thoughts and self._told is not None:
+            self._told += [ReasoningDelta(thought, _PROVIDER) for thought in thoughts]
         for part in parts:
             if part.function_call is not None:
                 call = part.function_call
@@ -205,7 +210,7 @@ class _ChunkDecoder(EventDecoder):
 
     def __init__(self, head: ResponseHead) -> None:
         super().__init__(head)
-        self._assembly = _Assembly(head)
+        self._assembly = _Assembly(head, self.thoughts)
 
     def read(self, name: str, data: bytes) -> str:  # noqa: ARG002 - Gemini's events have no names
         """Return the text in one chunk. Raises `ModelError`."""
@@ -324,9 +329,9 @@ def _contents(messages: list[ChatMessage], *, signed: bool) -> list[dict[str, An
 
 def _parts(message: ChatMessage, *, signed: bool) -> list[dict[str, Any]]:
     parts = [given for part in message.parts if (given := _part(part))]
-    own = [part for part in message.parts if isinstance(part, ReasoningPart) and part.provider == _PROVIDER]
+    own = [part.signature for part in reasoning_of(message, _PROVIDER) if part.signature]
     if own and parts:
-        parts[-1]["thoughtSignature"] = own[-1].signature
+        parts[-1]["thoughtSignature"] = own[-1]
     for number, call in enumerate(message.tool_calls):
         function = {"name": call.name, "args": arguments_object(call.arguments), **_id(call.id)}
         part = {"functionCall": function}

@@ -21,6 +21,7 @@ from ultra.clients.wire.finish_reasons import read_finish_reason
 from ultra.errors import ModelError
 from ultra.messages.chat import ImagePart, ReasoningPart
 from ultra.messages.openai_form import tool_as_openai
+from ultra.messages.reasoning import ReasoningDelta
 from ultra.messages.rendering import told
 from ultra.messages.results import Completion, Usage
 from ultra.messages.tokens import estimate_request, estimate_tokens
@@ -91,10 +92,11 @@ class _Answer(Struct):
 
 
 class _Assembly:
-    """One answer put together from one object or from many lines."""
+    """One answer put together from one object or from many lines, whose `thoughts` go to that list."""
 
-    def __init__(self, head: ResponseHead) -> None:
+    def __init__(self, head: ResponseHead, thoughts: list[ReasoningDelta] | None = None) -> None:
         self._head = head
+        self._told = thoughts
         self._texts: list[str] = []
         self._thoughts: list[str] = []
         self._calls = ToolCalls()
@@ -120,7 +122,10 @@ class _Assembly:
         message = answer.message or _Message()
         text = new_text(self._texts, message.content or "", last=self.finished)
         self._texts += filter(None, [text])
-        self._thoughts += filter(None, [new_text(self._thoughts, message.thinking or "", last=self.finished)])
+        if message.thinking and (thought := new_text(self._thoughts, message.thinking, last=self.finished)):
+            self._thoughts.append(thought)
+            if self._told is not None:
+                self._told.append(ReasoningDelta(thought, self._head.provider))
         for call in message.tool_calls or ():  # each line has whole ones
             function = call.function or _Function()
             self._calls.add(id=call.id, name=function.name, arguments=arguments_text(function.arguments))
@@ -157,7 +162,8 @@ class _LineDecoder(AnswerDecoder):
         super().__init__(head)
         head.expect_documents()
         self._lines = LineSplitter()
-        self._assembly = _Assembly(head)
+        self._thoughts: list[ReasoningDelta] = []
+        self._assembly = _Assembly(head, self._thoughts)
         self._heard = False
 
     def feed(self, data: bytes) -> Iterator[str]:
@@ -190,6 +196,9 @@ class _LineDecoder(AnswerDecoder):
                 answer = self._answer(data)
                 text = self._assembly.add(answer)
                 self._heard = self._heard or bool(text)
+                if self._thoughts:
+                    yield from self._thoughts
+                    self._thoughts.clear()
                 yield text
                 self.finished = self.terminated = self._assembly.finished
 

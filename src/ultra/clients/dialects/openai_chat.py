@@ -26,6 +26,7 @@ from ultra.messages.openai_form import (
     tool_as_openai,
     tool_choice_as_openai,
 )
+from ultra.messages.reasoning import ReasoningDelta
 from ultra.messages.results import Completion, Usage
 
 if TYPE_CHECKING:
@@ -177,11 +178,12 @@ class _Usage(Struct):
 
 
 class _Assembly:
-    """One answer put together from one message or from many deltas."""
+    """One answer put together from one message or, with a list for its `thoughts`, from many deltas."""
 
-    def __init__(self, head: ResponseHead, *, streamed: bool) -> None:
+    def __init__(self, head: ResponseHead, thoughts: list[ReasoningDelta] | None = None) -> None:
         self._head = head
-        self._streamed = streamed
+        self._streamed = thoughts is not None
+        self._thoughts = thoughts
         self._texts: list[str] = []
         self._reasoning: list[str] = []
         self._refusal: list[str] = []
@@ -222,11 +224,18 @@ class _Assembly:
         if self._streamed and choice.delta is None and self.finish is not None and self._reasoning:
             told = ""
         self._texts += filter(None, [text])
-        self._reasoning += filter(None, [thought, told])
+        if thought or told:
+            self._think(thought, told)
         self._refusal += filter(None, [message.refusal])
         if not (self._streamed and choice.delta is None and self._calls):  # a message repeats what it had
             self._add_calls(message)
         return text
+
+    def _think(self, *thoughts: str) -> None:
+        found = [thought for thought in thoughts if thought]
+        self._reasoning += found
+        if self._thoughts is not None:
+            self._thoughts += [ReasoningDelta(thought, self._head.provider) for thought in found]
 
     def _add_calls(self, message: _Message) -> None:
         for call in message.tool_calls or ():
@@ -295,7 +304,7 @@ class _ChunkDecoder(EventDecoder):
 
     def __init__(self, head: ResponseHead) -> None:
         super().__init__(head)
-        self._assembly = _Assembly(head, streamed=True)
+        self._assembly = _Assembly(head, self.thoughts)
 
     def read(self, name: str, data: bytes) -> str:  # noqa: ARG002 - the chunks have no names
         """Return the text in one chunk. Raises `ModelError`."""
@@ -401,7 +410,7 @@ class OpenAIChat(Dialect):
     def decode(self, content: bytes, head: ResponseHead) -> Completion:
         """Return the plain answer. Raises `ModelError`."""
         answer = head.read(_read_answer, content)
-        assembly = _Assembly(head, streamed=False)
+        assembly = _Assembly(head)
         with counted(assembly):
             assembly.add(answer)
             if not answer.choices:

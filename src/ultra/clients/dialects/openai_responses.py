@@ -14,6 +14,7 @@ from ultra.clients.dialects.usage import Count, counted, read_usage, with_total
 from ultra.clients.wire.finish_reasons import read_finish_reason
 from ultra.messages.chat import FilePart, ImagePart, ReasoningPart, TextPart
 from ultra.messages.openai_form import data_url
+from ultra.messages.reasoning import ReasoningDelta
 from ultra.messages.results import Completion, Usage
 
 if TYPE_CHECKING:
@@ -207,14 +208,26 @@ class _EventsDecoder(EventDecoder):
             case "response.refusal.delta":
                 self._assembly.refusals.append(delta)
             case "response.reasoning_summary_text.delta" | "response.reasoning_text.delta":
-                self._assembly.thoughts.append(delta)
+                self._think(delta)
+            case "response.reasoning_summary_part.added" if self._assembly.thoughts:
+                self._think("\n\n")
             case "response.output_item.done" if event.item is not None:
-                self._assembly.items.append(event.item)
+                self._end_item(event.item)
             case "response.completed" | "response.incomplete" | "response.failed":
                 text = self._assembly.add(event.response or _Answer())
                 self.finished = self.terminated = self._assembly.finished
                 return text
         return ""
+
+    def _think(self, text: str) -> None:
+        self._assembly.thoughts.append(text)
+        self.thoughts.append(ReasoningDelta(text, self.head.provider))
+
+    def _end_item(self, item: _Item) -> None:
+        self._assembly.items.append(item)
+        if item.type == "reasoning" and item.encrypted_content:
+            sealed = {"encrypted": item.encrypted_content, "id": item.id}
+            self.thoughts.append(ReasoningDelta("", self.head.provider, **sealed))
 
     def completion(self) -> Completion:
         """Return the whole answer. Raises `ModelError` if the last event was not seen."""
@@ -273,7 +286,8 @@ class OpenAIResponses(Dialect):
             if any(not isinstance(part, TextPart) for part in message.parts):
                 output = list(map(_part, message.parts))
             return [{"type": "function_call_output", "call_id": message.tool_call_id, "output": output}]
-        items = [_reasoning(part) for part in reasoning_of(message, self.provider)]
+        # What was shown of its reasoning is of no use to the API without the encrypted form.
+        items = [_reasoning(part) for part in reasoning_of(message, self.provider) if part.encrypted]
         content: str | list[dict[str, Any]]
         if message.role == "assistant":
             content = message.text

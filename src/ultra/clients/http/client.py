@@ -224,7 +224,8 @@ class HTTPClient:
     def stream_response(self, request: ModelRequest) -> CompletionStream:
         """Return the answer to `request` as a stream: text as it arrives and, last, the `Completion`.
 
-        An empty piece says that the model is at work (it thinks, or the server sent a ping).
+        An empty piece says that the model is at work (it thinks, or the server sent a ping). What it thinks
+        comes as `ReasoningDelta`, an empty piece that tells it.
 
         Nothing is sent before the first piece is asked for; `CompletionStream` says how to leave early.
         Iterating raises as `respond` does, after the text that came before the error.
@@ -253,7 +254,7 @@ class HTTPClient:
         return await self.respond(_request_of(prompt, options))
 
     def stream(self, prompt: str, **options: Unpack[CallArguments]) -> CompletionStream:
-        """Return the answer to `prompt` as a stream, as `stream_response` does, without empty pieces.
+        """Return the answer to `prompt` as a stream, as `stream_response` does, of text alone.
 
         The options are those of `generate`.
         """

@@ -10,6 +10,7 @@ import trio
 from ultra.clients.dialects.decoders import PlainAnswer
 from ultra.clients.dialects.usage import counted
 from ultra.errors import ModelError
+from ultra.messages.reasoning import ReasoningDelta
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -32,7 +33,7 @@ class CompletionStream:
     """Pieces of text as they arrive and, last, the whole `Completion`.
 
     An empty piece is a sign of life: the server sent something that is no text of the answer, such as a piece
-    of the reasoning, of a tool call, or a ping.
+    of a tool call, or a ping. A piece of the reasoning is a `ReasoningDelta`, which is empty, too.
 
     The connection is closed when the iteration ends, fails or is cancelled. Leave it early only inside
     ``async with stream:`` or by calling `aclose`, which closes the connection and so stops the model.
@@ -64,7 +65,7 @@ class CompletionStream:
         self._with_signs = True
 
     def only_text(self) -> Self:
-        """Leave out the empty pieces, and return this stream."""
+        """Leave out the empty pieces, reasoning too, and return this stream."""
         self._with_signs = False
         return self
 
@@ -161,10 +162,16 @@ class CompletionStream:
         decoder = self._decoder
         assert decoder is not None  # noqa: S101 - there are data
         texts: list[str] = []
+        thinks = False
         try:
             with counted(decoder):
                 for text in decoder.feed(data) if data else decoder.flush():
-                    texts.append(text)  # noqa: PERF402 - what came before an error is kept
+                    if text or not isinstance(text, ReasoningDelta):
+                        texts.append(text)
+                        continue
+                    thinks = True
+                    self._hand_out(texts)
+                    self._pieces.append(text)
                 completion = decoder.completion() if decoder.terminated or not data else None
             if completion is not None:
                 told = self._wording.checked(completion)
@@ -174,13 +181,22 @@ class CompletionStream:
         except ModelError as failure:
             self._failure = failure
             completion = None
-        if texts or completion is not None:
+        if texts or thinks or completion is not None:
             self._heard = True
             self._wording.accepted()
-        if texts or (data and completion is None and self._failure is None):
+        if thinks:
+            self._hand_out(texts)
+        elif texts or (data and completion is None and self._failure is None):
             self._pieces.append("".join(texts))
         if completion is not None:
             self._finish(completion)
+
+    def _hand_out(self, texts: list[str]) -> None:
+        """Queue the text ahead of reasoning, or behind it, if there is any."""
+        text = "".join(texts)
+        texts.clear()
+        if text:
+            self._pieces.append(text)
 
     def _break(self, failure: ModelError) -> None:
         """End a stream that the network broke: a loss unless the model had finished."""

@@ -6,6 +6,7 @@ A call is begun, read until its end, or ended early::
     cancel(id)   ->  when the work has ended
 
 All that was written since the last `News` is in the next one, as one text, whatever the number of its pieces.
+So is what was thought, in its blocks.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Final, TypeAlias
 import msgspec
 from msgspec import Struct
 
+from ultra.messages.chat import ReasoningPart
 from ultra.messages.request import ModelRequest
 from ultra.messages.results import Completion, Usage
 
@@ -79,12 +81,14 @@ class News(Struct, frozen=True, kw_only=True):
     """What has happened since the last `News`.
 
     Attributes:
+        reasoning: what was thought ahead of the text.
         text: what was written.
         alive: whether there was a sign of life without text.
         usage: the tokens counted so far, if that has changed.
         end: how the call has ended; None: it goes on.
     """
 
+    reasoning: tuple[ReasoningPart, ...] = ()
     text: str = ""
     alive: bool = False
     usage: Usage | None = None

@@ -28,6 +28,7 @@ from ultra.cluster.ray.frames import (
     encode,
 )
 from ultra.errors import ModelError
+from ultra.messages.reasoning import JoinedReasoning, ReasoningDelta
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,6 +129,7 @@ class _HostedCall:
         self._adapter = adapter
         self._loop = AsyncioLoop.running()
         self._text: list[str] = []
+        self._reasoning = JoinedReasoning()
         self._unread = 0
         self._alive = False
         self._usage: Usage | None = None
@@ -154,8 +156,15 @@ class _HostedCall:
         """Wait for news, and return them."""
         await self._changed.wait()
         self._changed.clear()
-        news = News(text="".join(self._text), alive=self._alive, usage=self._usage, end=self._end)
+        news = News(
+            reasoning=tuple(self._reasoning.parts()),
+            text="".join(self._text),
+            alive=self._alive,
+            usage=self._usage,
+            end=self._end,
+        )
         self._text.clear()
+        self._reasoning = JoinedReasoning()
         self._unread, self._alive, self._usage = 0, False, None
         return news
 
@@ -179,6 +188,9 @@ class _HostedCall:
         if text:
             self._text.append(text)
             self._unread += len(text)
+        elif isinstance(text, ReasoningDelta):
+            self._reasoning.add(text.part)
+            self._unread += len(text.part.text)
         else:
             self._alive = True
         self._changed.set()
@@ -186,6 +198,7 @@ class _HostedCall:
             said = f"{self._unread:,} characters of the answer wait to be read; at most {MOST_UNREAD:,} may"
             self._refusal = ModelError(said, kind="protocol", retryable=False)
             self._text.clear()
+            self._reasoning = JoinedReasoning()
             self.cancel()
 
     def _see(self, usage: Usage) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from contextlib import suppress
 from itertools import count
 from math import inf
@@ -13,6 +14,7 @@ from ultra._support.log import get_logger
 from ultra.cluster.ray.errors_between import unpacked
 from ultra.cluster.ray.frames import Answered, Call, Failed, Read, decode_news, encode
 from ultra.errors import ClientCrashed, ModelError
+from ultra.messages.reasoning import ReasoningDelta
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -50,18 +52,19 @@ class RemoteCall:
         self._beginning: Future[Any] | None = None
         self._is_open = False
         self._end: End | None = None
+        self._pieces: deque[str] = deque()
 
     def __aiter__(self) -> RemoteCall:
         return self
 
     async def __anext__(self) -> str | Completion:
-        """Return the next text, which is empty for a sign of life without text.
+        """Return the next text, which is empty for a sign of life without text, or for reasoning.
 
         Raises:
             ModelError: the call failed.
             ClientCrashed: the process has broken down.
         """
-        while self._end is None and (self._is_open or self._beginning is None):
+        while not self._pieces and self._end is None and (self._is_open or self._beginning is None):
             try:
                 news = decode_news(await self._read())
             except ClientCrashed:
@@ -71,8 +74,11 @@ class RemoteCall:
             if news.end is not None:
                 self._end = news.end
                 self._leave()
-            if news.text or news.alive:
-                return news.text
+            self._pieces += map(ReasoningDelta.of, news.reasoning)
+            if news.text or (news.alive and not news.reasoning):
+                self._pieces.append(news.text)
+        if self._pieces:
+            return self._pieces.popleft()
         end, self._end = self._end, None
         if end is None:
             raise StopAsyncIteration

@@ -13,9 +13,10 @@ from ultra.service.refusals import words_of_refusal
 from ultra.service.usage import total_usage, usage_as_openai
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from ultra.config.serving import KeepAlive
+    from ultra.messages.chat import ReasoningPart
     from ultra.messages.results import FinishReason, ModelResponse, OrchestrationResult
     from ultra.service.chat.request import ChatRun
     from ultra.service.problems import Problem
@@ -74,6 +75,7 @@ class Chunks(Writer):
             "created": run.created,
             "model": chat.model,
         }
+        self._has_thought = False
 
     def begin(self) -> bytes:
         """Return the chunk with the role."""
@@ -86,6 +88,20 @@ class Chunks(Writer):
     def text(self, text: str) -> bytes:
         """Return a chunk with a piece of the answer."""
         return self._chunk({"content": text})
+
+    def reasoning(self, pieces: Sequence[ReasoningPart], *, begins: bool) -> bytes:
+        """Return a chunk with a piece of the reasoning; of what is void, the protocol can only be silent."""
+        text = "".join(piece.text for piece in pieces)
+        if not text:
+            return b""
+        if begins and self._has_thought:
+            text = f"\n\n{text}"
+        self._has_thought = True
+        return self._chunk({"reasoning_content": text})
+
+    def untold_reasoning(self, answer: ModelResponse) -> bytes:  # noqa: ARG002 - it has one form
+        """Return nothing: the protocol has no form for what a provider wants back."""
+        return b""
 
     def end(self, result: OrchestrationResult, answer: ModelResponse) -> list[bytes]:
         """Return the chunks behind the text: tool calls, the extension, why it ends, and what it has used."""

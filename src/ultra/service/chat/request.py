@@ -40,6 +40,7 @@ class ChatRequest(Struct):
     seed: int | None = None
     stop: str | list[str] | None = None
     reasoning_effort: str | None = None
+    include_reasoning: bool | None = None  # OpenRouter's word, and vLLM's
     logprobs: bool | None = None
     modalities: list[str] | None = None
     tools: list[dict[str, Any]] | None = None
@@ -51,9 +52,19 @@ class ChatRequest(Struct):
 
 
 class ChatRun(Asked, frozen=True, kw_only=True):
-    """A checked request; `includes_usage`: the stream tells what was used."""
+    """A checked request.
+
+    `includes_usage`: the stream tells what was used. `includes_reasoning`: it tells what the writer thinks;
+    None: the request does not say.
+    """
 
     includes_usage: bool
+    includes_reasoning: bool | None = None
+
+    @property
+    def tells_reasoning(self) -> bool:
+        """Whether a stream tells what the writer thinks."""
+        return super().tells_reasoning if self.includes_reasoning is None else self.includes_reasoning
 
 
 def read_chat(body: ChatRequest, targets: Targets) -> ChatRun:
@@ -81,6 +92,7 @@ def read_chat(body: ChatRequest, targets: Targets) -> ChatRun:
         extension=extension,
         streams=bool(body.stream),
         includes_usage=bool(body.stream_options and body.stream_options.include_usage),
+        includes_reasoning=body.include_reasoning,
     )
 
 

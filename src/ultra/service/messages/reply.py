@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 from msgspec.structs import replace
 
 from ultra.clients.dialects.tool_calls import arguments_object
+from ultra.messages.chat import ReasoningPart
+from ultra.messages.reasoning import ends_block
 from ultra.service.error_shapes import anthropic_error
 from ultra.service.event_stream import named_event
 from ultra.service.exchange import Writer
@@ -17,10 +19,10 @@ from ultra.service.refusals import words_of_refusal
 from ultra.service.usage import total_usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from ultra.config.serving import KeepAlive
-    from ultra.messages.chat import ReasoningPart, ToolCall
+    from ultra.messages.chat import ToolCall
     from ultra.messages.results import FinishReason, ModelResponse, OrchestrationResult, Usage
     from ultra.service.messages.request import MessageRun
     from ultra.service.problems import Problem
@@ -45,7 +47,7 @@ _STOP: Final[Mapping[FinishReason | None, str]] = {
 
 def message(asked: MessageRun, run: SharedRun, result: OrchestrationResult, answer: ModelResponse) -> bytes:
     """Return the body of a whole message."""
-    content = _thoughts(asked, answer)
+    content = _thoughts(asked, answer.reasoning_parts)
     if answer.content:
         content.append({"type": "text", "text": answer.content})
     content += map(_tool_use, answer.tool_calls)
@@ -66,7 +68,9 @@ class MessageEvents(Writer):
         self._run = run
         self._head = _head(asked, run)
         self._blocks = 0
-        self._is_in_text = False
+        self._block: Literal["text", "thinking"] | None = None
+        self._thinks = ReasoningPart()  # in the block that goes on, without the words
+        self._told: list[ReasoningPart] = []  # blocks of thinking that have ended, without their words
 
     def begin(self) -> bytes:
         """Return the start of the message, with the estimate of its tokens; the last event has the sum."""
@@ -80,18 +84,38 @@ class MessageEvents(Writer):
     def text(self, text: str) -> bytes:
         """Return a piece of the text, which begins its block if it is the first."""
         begun = b""
-        if not self._is_in_text:
-            self._is_in_text = True
-            begun = self._start({"type": "text", "text": ""})
+        if self._block != "text":
+            begun = self._end_block() + self._start({"type": "text", "text": ""}, "text")
         return begun + self._delta({"type": "text_delta", "text": text})
+
+    def reasoning(self, pieces: Sequence[ReasoningPart], *, begins: bool) -> bytes:
+        """Return pieces of the thinking, each block of which begins and ends; what is void ends, too."""
+        events = b""
+        if begins and self._block == "thinking":
+            self._thinks = ReasoningPart()  # so that no model gets it back
+            events += self._end_block()
+        for piece in pieces:
+            if not (piece.text or ends_block(piece)):
+                continue
+            if self._block == "thinking" and not _goes_on(self._thinks, piece):
+                events += self._end_block()
+            shown = piece.text or self._block == "thinking"
+            events += self._think(piece) if shown else self._end_block() + self._hidden(piece)
+        return events
+
+    def untold_reasoning(self, answer: ModelResponse) -> bytes:
+        """Return the blocks of thinking that have not been told yet."""
+        if not self._asked.shows_thinking:
+            return b""
+        new = [part for part in answer.reasoning_parts if self._is_new(part)]
+        return self.reasoning(new, begins=False) + self._end_block() if new else b""
 
     def end(self, result: OrchestrationResult, answer: ModelResponse) -> Iterator[bytes]:
         """Yield the end of the text, thoughts, calls of tools, why it ends, and what it has used."""
-        if self._is_in_text:
-            yield self._stop()
-        # A whole message has the thoughts first; here they are known once the text has been sent.
-        for block in _thoughts(self._asked, answer):
-            yield from self._thought(block)
+        if self._block is not None:
+            yield self._end_block()
+        # A whole message has the thoughts first; here, some may be known once the text has been sent.
+        yield self.untold_reasoning(answer)
         for call in answer.tool_calls:
             yield self._start(_tool_use(call) | {"input": {}})
             arguments = _encode(arguments_object(call.arguments)).decode()
@@ -113,16 +137,42 @@ class MessageEvents(Writer):
         """Return the error, which is the last event."""
         return named_event("error", anthropic_error(problem))
 
-    def _thought(self, block: dict[str, Any]) -> Iterator[bytes]:
-        if block["type"] == "redacted_thinking":
-            yield self._start(block)
-        else:
-            yield self._start({"type": "thinking", "thinking": "", "signature": ""})
-            yield self._delta({"type": "thinking_delta", "thinking": block["thinking"]})
-            yield self._delta({"type": "signature_delta", "signature": block["signature"]})
-        yield self._stop()
+    def _think(self, piece: ReasoningPart) -> bytes:
+        """Return a piece of a block of thinking, which begins with it, or goes on."""
+        events = b""
+        if self._block != "thinking":
+            self._thinks = ReasoningPart(provider=piece.provider)
+            block = {"type": "thinking", "thinking": "", "signature": ""}
+            events += self._end_block() + self._start(block, "thinking")
+        if piece.text:
+            events += self._delta({"type": "thinking_delta", "thinking": piece.text})
+        if ends_block(piece):
+            self._thinks = replace(piece, text="")
+            events += self._end_block()
+        return events
 
-    def _start(self, block: dict[str, Any]) -> bytes:
+    def _hidden(self, piece: ReasoningPart) -> bytes:
+        """Return the block of thinking that is not shown."""
+        self._told.append(piece)
+        return self._start(_thinking(piece)) + self._stop()
+
+    def _end_block(self) -> bytes:
+        """Return the end of the block that goes on, if one does."""
+        if self._block is None:
+            return b""
+        ended, self._block = self._block, None
+        if ended == "text":
+            return self._stop()
+        self._told.append(self._thinks)
+        signature = _signature(self._thinks)
+        return self._delta({"type": "signature_delta", "signature": signature}) + self._stop()
+
+    def _is_new(self, part: ReasoningPart) -> bool:
+        """Return whether a part of the reasoning has not been told while it was written."""
+        return replace(part, text="", id=None) not in [replace(each, id=None) for each in self._told]
+
+    def _start(self, block: dict[str, Any], kind: Literal["text", "thinking"] | None = None) -> bytes:
+        self._block = kind
         return _event("content_block_start", index=self._blocks, content_block=block)
 
     def _delta(self, delta: dict[str, Any]) -> bytes:
@@ -130,7 +180,6 @@ class MessageEvents(Writer):
 
     def _stop(self) -> bytes:
         self._blocks += 1
-        self._is_in_text = False
         return _event("content_block_stop", index=self._blocks - 1)
 
 
@@ -151,18 +200,29 @@ def _head(asked: MessageRun, run: SharedRun) -> dict[str, Any]:
     }
 
 
-def _thoughts(asked: MessageRun, answer: ModelResponse) -> list[dict[str, Any]]:
+def _thoughts(asked: MessageRun, parts: Iterable[ReasoningPart]) -> list[dict[str, Any]]:
     """Return the blocks of what the writer thought, as far as its provider wants it back."""
-    return [_thinking(part) for part in answer.reasoning_parts] if asked.shows_thinking else []
+    return [_thinking(part) for part in parts] if asked.shows_thinking else []
 
 
 def _thinking(part: ReasoningPart) -> dict[str, Any]:
-    own = part.provider == _PROVIDER
     if part.text:
-        signature = part.signature or "" if own else sealed(replace(part, text=""))
-        return {"type": "thinking", "thinking": part.text, "signature": signature}
+        return {"type": "thinking", "thinking": part.text, "signature": _signature(part)}
+    own = part.provider == _PROVIDER
     data = part.encrypted or part.signature or "" if own else sealed(part)
     return {"type": "redacted_thinking", "data": data}
+
+
+def _signature(part: ReasoningPart) -> str:
+    """Return the signature of a block: Anthropic's own, or what another provider wants back, sealed."""
+    if part.provider == _PROVIDER and part.signature:
+        return part.signature
+    return sealed(replace(part, text=""))
+
+
+def _goes_on(block: ReasoningPart, piece: ReasoningPart) -> bool:
+    """Return whether a piece is of this block of thinking: Anthropic's thinking that is not shown is none."""
+    return block.provider == piece.provider and not (piece.provider == _PROVIDER and piece.encrypted)
 
 
 def _tool_use(call: ToolCall) -> dict[str, Any]:

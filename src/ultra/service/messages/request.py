@@ -68,13 +68,20 @@ class MessageRequest(CountRequest, kw_only=True):
 
 
 class MessageRun(Asked, frozen=True, kw_only=True):
-    """A checked request. `shows_thinking`: the reasoning of the writer is sent, if there is any.
+    """A checked request.
 
-    `tokens` is about how many the request has.
+    `shows_thinking`: the reasoning of the writer is sent, if there is any; `asks_for_thinking`: the request
+    says so itself. `tokens` is about how many the request has.
     """
 
     shows_thinking: bool
+    asks_for_thinking: bool
     tokens: int
+
+    @property
+    def tells_reasoning(self) -> bool:
+        """Whether a stream tells what the writer thinks."""
+        return self.shows_thinking and (self.asks_for_thinking or super().tells_reasoning)
 
 
 def read_message(body: CountRequest, targets: Targets) -> MessageRun:
@@ -107,6 +114,7 @@ def read_message(body: CountRequest, targets: Targets) -> MessageRun:
         extension=extension,
         streams=streams,
         shows_thinking=body.thinking is None or body.thinking.type != "disabled",
+        asks_for_thinking=body.thinking is not None and body.thinking.type != "disabled",
         tokens=estimate_request(ModelRequest(messages=messages, tools=run.get("tools", ()))),
     )
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 import msgspec
 
-from ultra.messages.events import Chunk, ModelResponded, RunCompleted, RunFailed
+from ultra.messages.events import Chunk, ModelResponded, ReasoningChunk, RunCompleted, RunFailed
 from ultra.service.bodies import read_json
 from ultra.service.http import EVENT_STREAM, JSON, Reply, json_reply
 from ultra.service.kept_run import Keeping
@@ -143,7 +143,7 @@ class _Events:
         while True:
             event = await anext(self._stream)
             self._waiting.append(await self._encoded(event))
-            if isinstance(event, Chunk | ModelResponded | RunCompleted | RunFailed):
+            if isinstance(event, Chunk | ReasoningChunk | ModelResponded | RunCompleted | RunFailed):
                 return
 
     async def encoded(self, interval: float) -> AsyncIterator[bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from ultra.messages.reasoning import JoinedReasoning, ends_block
 from ultra.service.event_stream import comment, named_event
 from ultra.service.exchange import Writer
 from ultra.service.refusals import words_of_refusal
@@ -18,11 +19,12 @@ from ultra.service.responses.items import (
     refusal_part,
     response_object,
     status_of,
+    summary_part,
     text_part,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from ultra.config.serving import KeepAlive
     from ultra.messages.chat import ReasoningPart, ToolCall
@@ -52,6 +54,10 @@ class ResponseEvents(Writer):
         self._text: list[str] = []
         self._is_in_message = False
         self._is_in_text = False
+        self._thoughts: JoinedReasoning | None = None  # of the item of reasoning that goes on
+        self._has_summary = False
+        self._later = JoinedReasoning()  # what was thought behind the beginning of the message
+        self._told: list[ReasoningPart] = []  # in items that have ended
 
     def begin(self) -> bytes:
         """Return the two events with which every response begins."""
@@ -77,9 +83,27 @@ class ResponseEvents(Writer):
 
     def text(self, text: str) -> bytes:
         """Return a piece of the text, ahead of which its message begins if it is the first."""
-        begun = b"" if self._is_in_message else self._begin_message() + self._begin_text()
+        begun = b"" if self._is_in_message else self._end_reasoning() + self._begin_message()
+        begun += b"" if self._is_in_text else self._begin_text()
         self._text.append(text)
         return begun + self._part_event(0, "response.output_text.delta", delta=text, logprobs=[])
+
+    def reasoning(self, pieces: Sequence[ReasoningPart], *, begins: bool) -> bytes:
+        """Return pieces of the reasoning, each block of which is an item; one that is void ends, too."""
+        if begins:
+            self._later = JoinedReasoning()
+        events = self._end_reasoning(is_void=True) if begins else b""
+        for piece in pieces:
+            if self._is_in_message:
+                self._later.add(piece)
+            elif piece.text or ends_block(piece):
+                events += self._think(piece)
+        return events
+
+    def untold_reasoning(self, answer: ModelResponse) -> bytes:
+        """Return the items of reasoning that have not been told yet, each of a block."""
+        new = [part for part in answer.reasoning_parts if self._is_new(part)]
+        return b"".join(self._end_reasoning() + self._think(part) for part in new) + self._end_reasoning()
 
     def renew(self) -> bytes:
         """Return the end of a text that is void, since another one is written: a message that is cut.
@@ -100,11 +124,12 @@ class ResponseEvents(Writer):
         """
         words = words_of_refusal(self._run)
         said_all = self._is_in_message
+        yield self._end_reasoning()
         if said_all:
             yield self._end_message(status_of(answer, self._run), words)
-        # A whole response has the reasoning first; here it is known once the text has been sent.
-        for number, part in enumerate(answer.reasoning_parts):
-            yield from self._reasoning(number, part)
+        # A whole response has the reasoning first; here, some is known once the text has been sent.
+        yield self.reasoning(self._later.parts(), begins=False) + self._end_reasoning()
+        yield self.untold_reasoning(answer)
         if not said_all and not answer.tool_calls:  # nothing was said; clients look for a message yet
             yield self._begin_message()
             if words is None:
@@ -170,16 +195,43 @@ class ResponseEvents(Writer):
         item = message_item(self._run, status, *parts, number=self.renewals)
         return events + self._done(item, is_void=is_void)
 
-    def _reasoning(self, number: int, part: ReasoningPart) -> Iterator[bytes]:
-        item = reasoning_item(self._shape, self._run, number, part)
-        at = {"item_id": item["id"], "output_index": self._items, "summary_index": 0}
-        yield self._added({**item, "summary": []})
-        for each in item["summary"]:
-            yield self._event("response.reasoning_summary_part.added", **at, part={**each, "text": ""})
-            yield self._event("response.reasoning_summary_text.delta", **at, delta=each["text"])
-            yield self._event("response.reasoning_summary_text.done", **at, text=each["text"])
-            yield self._event("response.reasoning_summary_part.done", **at, part=each)
-        yield self._done(item)
+    def _think(self, piece: ReasoningPart) -> bytes:
+        """Return a piece of an item of reasoning, which begins with it, or goes on."""
+        events = b""
+        if self._thoughts is None:
+            self._thoughts = JoinedReasoning()
+            self._has_summary = False
+            events += self._added(reasoning_item(self._run, len(self._told)))
+        self._thoughts.add(piece)
+        if piece.text:
+            if not self._has_summary:
+                self._has_summary = True
+                part = summary_part("")
+                events += self._summary_event("response.reasoning_summary_part.added", part=part)
+            events += self._summary_event("response.reasoning_summary_text.delta", delta=piece.text)
+        return events + self._end_reasoning() if ends_block(piece) else events
+
+    def _end_reasoning(self, *, is_void: bool = False) -> bytes:
+        """Return the end of the item of reasoning that goes on, if one does; a void one is no output."""
+        if self._thoughts is None:
+            return b""
+        (part,), self._thoughts = self._thoughts.parts(), None
+        events = b""
+        if self._has_summary:
+            events += self._summary_event("response.reasoning_summary_text.done", text=part.text)
+            summary = summary_part(part.text)
+            events += self._summary_event("response.reasoning_summary_part.done", part=summary)
+        item = reasoning_item(self._run, len(self._told), part, encrypted=self._shape.includes_encrypted)
+        self._told.append(part)
+        return events + self._done(item, is_void=is_void)
+
+    def _is_new(self, part: ReasoningPart) -> bool:
+        """Return whether a part of the reasoning has not been told while it was written."""
+        return _seal(part) not in map(_seal, self._told)
+
+    def _summary_event(self, kind: str, **fields: object) -> bytes:
+        item_id = reasoning_item(self._run, len(self._told))["id"]
+        return self._event(kind, item_id=item_id, output_index=self._items, summary_index=0, **fields)
 
     def _call(self, number: int, call: ToolCall) -> Iterator[bytes]:
         item = call_item(self._run, number, call)
@@ -211,3 +263,8 @@ class ResponseEvents(Writer):
         if number <= self._after:
             return b""
         return named_event(kind, {"type": kind, "sequence_number": number, **fields})
+
+
+def _seal(part: ReasoningPart) -> tuple[str, str | None, str | None]:
+    """Return what tells one block of reasoning from the others."""
+    return part.provider, part.signature, part.encrypted

@@ -28,6 +28,7 @@ __all__ = [
     "refusal_part",
     "response_object",
     "status_of",
+    "summary_part",
     "text_part",
     "whole_output",
 ]
@@ -146,13 +147,21 @@ def call_item(run: RunOfResponse, number: int, call: ToolCall) -> dict[str, Any]
     }
 
 
+def summary_part(text: str) -> dict[str, Any]:
+    """Return a part of an item of reasoning."""
+    return {"type": "summary_text", "text": text}
+
+
 def reasoning_item(
-    shape: ResponseShape, run: RunOfResponse, number: int, part: ReasoningPart
+    run: RunOfResponse, number: int, part: ReasoningPart | None = None, *, encrypted: bool = False
 ) -> dict[str, Any]:
-    """Return the item of what the writer thought."""
-    summaries = [{"type": "summary_text", "text": part.text}] if part.text else []
-    item = {"id": f"rs_{run.run_id}_{number}", "type": "reasoning", "summary": summaries}
-    return {**item, "encrypted_content": sealed(part)} if shape.includes_encrypted else item
+    """Return the item of what the writer thought; without a `part`, as it is when it begins.
+
+    `encrypted`: it has what the provider of the writer wants back.
+    """
+    summary = [summary_part(part.text)] if part is not None and part.text else []
+    item = {"id": f"rs_{run.run_id}_{number}", "type": "reasoning", "summary": summary}
+    return {**item, "encrypted_content": sealed(part)} if part is not None and encrypted else item
 
 
 def panel_item(
@@ -177,10 +186,12 @@ def whole_output(
     number: int = 0,
 ) -> list[dict[str, Any]]:
     """Return the items of an answer that is told at once; `number`: how often its text was begun anew."""
-    output = [reasoning_item(shape, run, *each) for each in enumerate(answer.reasoning_parts)]
+    encrypted = shape.includes_encrypted
+    parts = enumerate(answer.reasoning_parts)
+    output = [reasoning_item(run, at, part, encrypted=encrypted) for at, part in parts]
     if answer.content or not answer.tool_calls:
-        parts = message_parts(answer, run)
-        output.append(message_item(run, status_of(answer, run), *parts, number=number))
+        said = message_parts(answer, run)
+        output.append(message_item(run, status_of(answer, run), *said, number=number))
     output += [call_item(run, *each) for each in enumerate(answer.tool_calls)]
     panel = panel_item(shape, run, result)
     if panel is not None:

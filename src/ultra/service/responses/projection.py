@@ -60,10 +60,13 @@ class Projection:
         self._shape = shape
         self._run = KeptResponse.of(run)
         self._writer = ResponseEvents(shape, self._run, after=after)
-        self._text = AnswerText(holds=shape.holds_text)
+        self._text = AnswerText(
+            holds=shape.holds_text, is_single=shape.is_single, with_reasoning=shape.tells_reasoning
+        )
         self._strategy = run.spec.strategy.name
         self._version = 0
         self._pieces = 0
+        self._reasoning = (0, 0)  # version and pieces, likewise
         self._said: list[str] = []
         self._ledger = Ledger()
         self._has_started = not shape.background
@@ -89,6 +92,7 @@ class Projection:
                 pass
 
     def _more(self) -> Iterator[bytes]:
+        yield self._think()
         newest = len(self._text.versions) - 1
         if self._version != newest:
             self._version, self._pieces = newest, 0
@@ -97,6 +101,14 @@ class Projection:
         while self._pieces < len(pieces):
             self._pieces += 1
             yield from self._say(pieces[self._pieces - 1])
+
+    def _think(self) -> bytes:
+        version, count = self._reasoning
+        newest = len(self._text.thoughts) - 1
+        begins = version != newest
+        pieces = self._text.thoughts[newest]
+        self._reasoning = newest, len(pieces)
+        return self._writer.reasoning(pieces[0 if begins else count :], begins=begins)
 
     def _say(self, text: str) -> Iterator[bytes]:
         self._said.append(text)
@@ -118,6 +130,8 @@ class Projection:
         if rest is None:
             yield from self._void()
             rest = answer.content
+        if not self._said:
+            yield self._writer.untold_reasoning(answer)
         for portion in portions(rest):
             yield from self._say(portion)
         self.response = self._whole(result, answer, at)

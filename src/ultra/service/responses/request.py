@@ -72,6 +72,11 @@ class ResponseRun(Asked, frozen=True, kw_only=True):
 
     shape: ResponseShape
 
+    @property
+    def tells_reasoning(self) -> bool:
+        """Whether a stream tells what the writer thinks."""
+        return self.shape.tells_reasoning
+
 
 def read_response(
     body: ResponseRequest, targets: Targets, before: tuple[ChatMessage, ...] = ()
@@ -103,13 +108,17 @@ def read_response(
     form = body.text.format if body.text else None
     if form is not None and form["type"] != "text":
         run["output"] = form
+    fields = None if extension is None else extension.fields
+    is_single = isinstance(target.strategy, OneModel)
+    exposes = fields is not None and "reasoning" in fields.expose
     shape = ResponseShape(
         model=body.model,
         echo=_echo(body),
-        fields=None if extension is None else extension.fields,
-        is_single=isinstance(target.strategy, OneModel),
+        fields=fields,
+        is_single=is_single,
         holds_text="output" in run,
         includes_encrypted=_ENCRYPTED in (body.include or ()),
+        tells_reasoning=is_single or exposes or bool(body.reasoning and body.reasoning.summary),
         background=bool(body.background),
         inputs=len(messages) - bool(body.instructions),
     )

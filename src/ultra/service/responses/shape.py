@@ -30,6 +30,7 @@ class ResponseShape(Struct, frozen=True, kw_only=True):
         is_single: whether one model is asked, and no ensemble.
         holds_text: whether the answer is told once it is whole.
         includes_encrypted: whether reasoning is sent in the form in which its provider wants it back.
+        tells_reasoning: whether a stream tells what the writer thinks.
         background: whether the run goes on by itself.
         inputs: how many messages at the end of the conversation are the input, those of earlier responses
             too; what is ahead of them are instructions.
@@ -41,6 +42,7 @@ class ResponseShape(Struct, frozen=True, kw_only=True):
     is_single: bool = False
     holds_text: bool = False
     includes_encrypted: bool = False
+    tells_reasoning: bool = False
     background: bool = False
     inputs: int = 0
 

@@ -13,6 +13,7 @@ from ultra.messages.events import (
     ModelFailed,
     ModelResponded,
     ModelStarted,
+    ReasoningChunk,
     RunCompleted,
     RunFailed,
     StageCompleted,
@@ -207,6 +208,8 @@ class StreamChecks:
                 key = stage, name
                 self._texts[key] = text if restart else self._texts.get(key, "") + text
                 self._expect_open(key, "text")
+            case ReasoningChunk(stage=stage, model_name=name):
+                self._expect_open((stage, name), "reasoning")
             case ModelResponded(stage=stage, model_name=name, response=response):
                 self._check_answer((stage, name), response.content)
             case ModelFailed(stage=stage, model_name=name):

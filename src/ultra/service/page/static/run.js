@@ -10,8 +10,9 @@ const TITLES = { initial: "Answers", meta: "Analysis", synthesis: "Synthesis", r
 
 /** A text that grows: appended as it comes, shown as Markdown once it is whole. */
 class GrowingText {
-  constructor() {
-    this.element = el("div", { class: "text plain" });
+  constructor(label, kind = "text plain") {
+    const scrolls = label ? { tabindex: "0", role: "group", "aria-label": label } : {};
+    this.element = el("div", { class: kind, ...scrolls });
     this.text = "";
     this.waiting = [];
   }
@@ -39,15 +40,27 @@ class GrowingText {
   }
 }
 
+/** What a model thinks, folded; it is there once the model has thought anything. */
+class Thoughts {
+  constructor(name) {
+    this.text = new GrowingText(`Reasoning of ${name}`, "thought");
+    this.element = el("details", { class: "thoughts", hidden: true }, el("summary", {}, "Reasoning"), this.text.element);
+  }
+
+  take(event) {
+    this.text.append(event.part.text, event.restart);
+    this.element.hidden = !this.text.text;
+  }
+}
+
 class Card {
   constructor(name) {
     this.name = name;
     this.state = el("span", { class: "state" }, "asked");
-    this.text = new GrowingText();
-    this.element = el("article", { class: "card" }, el("h4", {}, el("span", {}, name), this.state), this.text.element);
-    this.text.element.setAttribute("tabindex", "0");
-    this.text.element.setAttribute("role", "group");
-    this.text.element.setAttribute("aria-label", `Answer of ${name}`);
+    this.text = new GrowingText(`Answer of ${name}`);
+    this.thoughts = new Thoughts(name);
+    const head = el("h4", {}, el("span", {}, name), this.state);
+    this.element = el("article", { class: "card" }, head, this.thoughts.element, this.text.element);
   }
 
   become(state, words) {
@@ -91,7 +104,9 @@ export class RunView {
     this.steps = el("div", {});
     this.answerText = new GrowingText();
     this.writer = el("h4", {}, "Answer");
-    this.answer = el("div", { class: "answer", hidden: true }, this.writer, this.answerText.element);
+    this.thoughts = new Thoughts("the writer");
+    const parts = [this.writer, this.thoughts.element, this.answerText.element];
+    this.answer = el("div", { class: "answer", hidden: true }, ...parts);
     this.after = el("div", {});
     this.element = el(
       "section", { class: "run", "aria-label": `Run: ${title}` },
@@ -144,6 +159,18 @@ export class RunView {
     const card = stage.card(event);
     card.become("writing", "writing …");
     card.text.append(event.text, event.restart);
+  }
+
+  on_reasoning(event) {
+    const stage = this.stage(event);
+    if (stage.isFinal) {
+      this.answer.hidden = false;
+      this.thoughts.take(event);
+      return;
+    }
+    const card = stage.card(event);
+    if (!card.element.classList.contains("writing")) card.become("thinking", "thinking …");
+    card.thoughts.take(event);
   }
 
   on_model_retrying(event) {
@@ -218,7 +245,7 @@ export class RunView {
     this.answerText.flush();
     for (const stage of this.stages.values()) {
       for (const card of stage.cards.values()) {
-        if (["asked", "writing", "retrying"].some((each) => card.element.classList.contains(each))) {
+        if (["asked", "thinking", "writing", "retrying"].some((each) => card.element.classList.contains(each))) {
           card.become("failed", "stopped");
         }
       }
