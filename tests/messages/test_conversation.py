@@ -287,6 +287,12 @@ def test_an_image_of_an_unknown_type_or_above_the_size_is_refused(tmp_path: Path
         ImagePart.of(b"hello")
     with pytest.raises(BadCall, match="more than 20 MiB"):
         ImagePart.of(PNG + bytes(LARGEST_IMAGE))
+    (tmp_path / "paper.pdf").write_bytes(b"%PDF-1.4")
+    with pytest.raises(BadCall, match=r"the image 'paper.pdf' is of no known type; give a PNG"):
+        ImagePart.of(tmp_path / "paper.pdf")
+    (tmp_path / "x.bin").write_bytes(bytes(8))
+    with pytest.raises(BadCall, match=r"the file 'x.bin' is of no known type; give a PDF"):
+        FilePart.of(tmp_path / "x.bin")
     with pytest.raises(BadCall, match="cannot be read"):
         ImagePart.of(tmp_path / "none.png")
     for address in ("https://", "ftp://example.com/a.png", "file:///tmp/a.png"):
