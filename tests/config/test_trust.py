@@ -112,7 +112,7 @@ store = "memory"
 [retry]
 max_retries = 1
 [models.a]
-model = ["vllm:x", { model = "ollama:y", options = { seed = 1 } }]
+model = ["vllm:x", { model = "vllm:y", options = { seed = 1, api = "responses" } }]
 weight = 2
 options = { temperature = 0.1, max_tokens = 10 }
 price = { input = 1.0, output = 1.0 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import tomllib
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ import pytest
 
 from helpers.chat_server import chat_server
 from helpers.command_line import run_ultra
+from ultra.cli.eval_session import _Signals
 from ultra.errors import MissingExtra
 from ultra.evals.evaluation import Evaluation
 from ultra.evals.plots import plots_of
@@ -172,3 +174,13 @@ async def test_where_no_price_is_known_no_dollars_are_told_and_the_limit_says_th
     assert "--max-cost does not see what one cost: no price is known" in told
     assert "dollars" not in told
     assert "$" not in told
+
+
+def test_the_second_signal_ends_what_does_not_look_at_the_first() -> None:
+    signals = _Signals()
+    with signals:
+        signal.raise_signal(signal.SIGTERM)
+        assert signals()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+    assert signals.caught == [signal.SIGTERM, signal.SIGTERM]

@@ -154,10 +154,22 @@ def test_a_hint_of_what_to_cache_stays_at_its_part() -> None:
         ("  ", "the prompt is empty"),
         ([], "an empty list; it must have at least one message of the role 'user'"),
         ([7], r"prompt\[0\] is of type int; it must be a ChatMessage, or a mapping"),
-        ([QUESTION, {"content": "x"}], r"prompt\[1\]: .*missing required field `role`"),
-        ([{"role": "boss", "content": "x"}], r"prompt\[0\].role: Invalid enum value 'boss'"),
-        ([{"role": "user", "content": [{"text": "x"}]}], r"prompt\[0\].content\[0\]: .*field `type`"),
-        ([{"role": "user", "content": [{"type": "smell"}]}], r"prompt\[0\].content\[0\].type: .*'smell'"),
+        (
+            [QUESTION, {"content": "x"}],
+            r"prompt\[1\]: .*missing required field `role`; it must be .*assistant",
+        ),
+        (
+            [{"role": "boss", "content": "x"}],
+            r"prompt\[0\].role: Invalid enum value 'boss'; it must be one of: system, developer, user",
+        ),
+        (
+            [{"role": "user", "content": [{"text": "x"}]}],
+            r"prompt\[0\].content\[0\]: .*field `type`; it must be one of: text, .*image_url",
+        ),
+        (
+            [{"role": "user", "content": [{"type": "smell"}]}],
+            r"prompt\[0\].content\[0\].type: .*'smell'; it must be one of: text, .*image_url",
+        ),
         ([{"role": "user", "content": 7}], r"prompt\[0\].content: Expected .*got `int`"),
         ([{"role": "user", "content": "\ud800"}], r"prompt\[0\].content\[0\] cannot be sent as UTF-8"),
         ([{"role": "user", "content": " "}], r"prompt\[0\] is empty; .* must have text, an image or a file"),
@@ -275,6 +287,12 @@ def test_an_image_of_an_unknown_type_or_above_the_size_is_refused(tmp_path: Path
         ImagePart.of(b"hello")
     with pytest.raises(BadCall, match="more than 20 MiB"):
         ImagePart.of(PNG + bytes(LARGEST_IMAGE))
+    (tmp_path / "paper.pdf").write_bytes(b"%PDF-1.4")
+    with pytest.raises(BadCall, match=r"the image 'paper.pdf' is of no known type; give a PNG"):
+        ImagePart.of(tmp_path / "paper.pdf")
+    (tmp_path / "x.bin").write_bytes(bytes(8))
+    with pytest.raises(BadCall, match=r"the file 'x.bin' is of no known type; give a PDF"):
+        FilePart.of(tmp_path / "x.bin")
     with pytest.raises(BadCall, match="cannot be read"):
         ImagePart.of(tmp_path / "none.png")
     for address in ("https://", "ftp://example.com/a.png", "file:///tmp/a.png"):

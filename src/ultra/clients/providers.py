@@ -79,8 +79,9 @@ def connect(
         options: defaults of every call (temperature, max_tokens, … see `CallOptions`), ``timeout``,
             ``connect_timeout`` and ``read_timeout`` [s], ``max_response_bytes``, ``transport`` (an httpx
             transport in place of the network), ``fetch_urls`` (whether images and documents at an address are
-            fetched where the API takes only bytes; off by default), and for Azure ``api_version``. What the
-            program knows of the model goes before what the catalog says: ``context_window``,
+            fetched where the API takes only bytes; off by default), for those who speak OpenAI's dialect
+            ``api`` (``"chat"``, or ``"responses"``: the Responses API), and for Azure ``api_version``. What
+            the program knows of the model goes before what the catalog says: ``context_window``,
             ``output_limit`` [tokens], ``images``, ``pdf``, ``audio``, ``tools``, ``parallel_tools``,
             ``reasoning`` (True or False), ``output`` (``"schema"``, ``"json"``, ``"tool"``, ``"none"``),
             ``price`` (`Price`) and ``quirks``

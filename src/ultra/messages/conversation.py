@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import msgspec
 from msgspec import Struct
@@ -194,8 +194,11 @@ class _Call(Struct):
     extra_content: dict[str, Any] | None = None  # Gemini's signatures, in its form of OpenAI's API
 
 
+_Role = Literal["system", "developer", "user", "assistant", "tool"]
+
+
 class _Message(Struct):
-    role: Literal["system", "developer", "user", "assistant", "tool"]
+    role: _Role
     content: str | list[_AnyPart] | None = None
     tool_calls: list[_Call] | None = None
     tool_call_id: str | None = None
@@ -312,7 +315,13 @@ _PATH: Final = re.compile(r" - at `\$([^`]*)`$")
 def _at(where: str, text: str) -> str:
     """Return msgspec's words with the place first: ``prompt[2].content[0]: Expected `str`, got `int```."""
     match = _PATH.search(text)
-    return f"{where}: {text}" if match is None else f"{where}{match[1]}: {text[: match.start()]}"
+    place, said = ("", text) if match is None else (match[1], text[: match.start()])
+    choices: tuple[str, ...] = ()
+    if (place.endswith(".role") and "enum" in said) or said.endswith("field `role`"):
+        choices = get_args(_Role)
+    elif (place.endswith(".type") and "Invalid value" in said) or said.endswith("field `type`"):
+        choices = tuple(str(each.__struct_config__.tag) for each in get_args(_AnyPart))
+    return f"{where}{place}: {said}" + (f"; it must be one of: {', '.join(choices)}" if choices else "")
 
 
 def _split(message: _Message, where: str) -> list[ChatMessage]:

@@ -79,7 +79,7 @@ def image_source(source: object) -> Source:
         return found
     media_type = image_type(found.data)
     if media_type is None:
-        raise BadCall("the image is of no known type; give a PNG, JPEG, GIF or WebP image")
+        raise BadCall(f"{_called(found, 'image')} is of no known type; give a PNG, JPEG, GIF or WebP image")
     return found._replace(media_type=media_type)
 
 
@@ -90,7 +90,7 @@ def file_source(source: object) -> Source:
         return found
     media_type = document_type(found.data)
     if media_type is None:
-        raise BadCall("the file is of no known type; give a PDF, or text in UTF-8")
+        raise BadCall(f"{_called(found, 'file')} is of no known type; give a PDF, or text in UTF-8")
     return found._replace(media_type=media_type)
 
 
@@ -108,6 +108,10 @@ def read_data_url(url: str, largest: int) -> bytes:
     except (binascii.Error, ValueError) as error:
         raise BadCall(f"the data URL is not in base64: {error}") from None
     return _checked(data, "data in the URL", largest)
+
+
+def _called(found: Source, kind: str) -> str:
+    return f"the {kind} {found.name!r}" if found.name else f"the {kind}"
 
 
 def _found(source: object, kind: str, largest: int) -> Source:

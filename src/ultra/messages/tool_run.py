@@ -43,4 +43,6 @@ class ToolRun(Record, Struct, kw_only=True):
 
     def __str__(self) -> str:
         calls = sum(len(turn.tool_calls) for turn in self.turns)
-        return f"{len(self.turns)} turns, {calls} calls of tools, {self.response_time:.1f} s\n{self.result}"
+        turns = "1 turn" if len(self.turns) == 1 else f"{len(self.turns)} turns"
+        tools = "1 call of a tool" if calls == 1 else f"{calls} calls of tools"
+        return f"{turns}, {tools}, {self.response_time:.1f} s\n{self.result}"

@@ -10,7 +10,8 @@ import pytest
 import trio
 
 from ultra.clients import HTTPClient, connect
-from ultra.errors import ModelError
+from ultra.clients.quirks import Quirks
+from ultra.errors import BadCall, ModelError
 from ultra.messages.chat import ChatMessage, TextPart, ToolCall
 from ultra.messages.request import ModelRequest
 from ultra.messages.results import Completion
@@ -333,6 +334,42 @@ async def test_models_that_are_known_to_have_no_other_api_are_asked_there_at_onc
     for model in ("o3-pro", "gpt-5-pro", "gpt-5.1-codex", "codex-mini-latest"):
         assert await ask(connect(f"openai:{model}", api_key=KEY, transport=endpoint), stream=False) == "4"
     assert {path for path, _ in endpoint.seen} == {"/v1/responses"}
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
+@pytest.mark.parametrize(
+    ("provider", "base_url", "options", "path"),
+    [
+        ("vllm", "http://x/v1", {"api": "responses"}, "/v1/responses"),
+        ("openai", "http://x/v1/responses", {}, "/v1/responses"),
+        ("openai", "http://x/v1/responses/", {}, "/v1/responses"),
+        ("azure", "http://x", {"api": "responses"}, "/openai/v1/responses"),
+        ("azure", "http://x/openai/v1/responses", {}, "/openai/v1/responses"),
+        ("openai", "http://x/v1/responses", {"api": "chat"}, "/v1/chat/completions"),
+        ("openai", "http://x/v1", {}, "/v1/chat/completions"),
+    ],
+)
+async def test_the_responses_api_of_any_server_is_asked_where_the_user_says_so(
+    provider: str, base_url: str, options: dict[str, Any], path: str, *, stream: bool
+) -> None:
+    endpoint = Endpoint("openai", lambda *_: None)
+    client = connect(f"{provider}:m", api_key=KEY, base_url=base_url, transport=endpoint, **options)
+    assert await ask(client, stream=stream) == "4"
+    assert [path for path, _ in endpoint.seen] == [path]
+
+
+def test_what_else_is_told_of_the_model_stays_beside_its_api() -> None:
+    client = connect("vllm:m", api="responses", images=True, quirks=Quirks(no_system=True))
+    assert client.info.images is True
+    assert client.info.quirks == Quirks(no_system=True, responses=True)
+    assert client.cache_identity != connect("vllm:m").cache_identity
+
+
+def test_an_api_that_there_is_not_is_refused_with_the_choices() -> None:
+    with pytest.raises(BadCall, match=r"api is 'completions'.*chat, responses"):
+        connect("vllm:m", api="completions")
+    with pytest.raises(BadCall, match="unknown option 'api'; the options of anthropic are"):
+        connect("anthropic:m", api_key=KEY, api="responses")
 
 
 # --- what is known before -----------------------------------------------------------------------------

@@ -59,6 +59,7 @@ class Provider(Struct, frozen=True, kw_only=True):
 
 
 _OPENAI: Final = "ultra.clients.http.dialect_clients:OpenAIClient"
+_APIS: Final = ("api",)
 
 PROVIDERS: Final[Mapping[str, Provider]] = {
     "local": Provider(
@@ -66,6 +67,7 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
     ),
     "openai": Provider(
         client=_OPENAI,
+        options=_APIS,
         base_url="https://api.openai.com/v1",
         keys=("OPENAI_API_KEY",),
         urls=("OPENAI_BASE_URL",),
@@ -75,7 +77,7 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
         client="ultra.clients.http.dialect_clients:AzureOpenAIClient",
         keys=("AZURE_OPENAI_API_KEY",),
         urls=("AZURE_OPENAI_ENDPOINT",),
-        options=("api_version",),
+        options=("api_version", *_APIS),
         example="azure:my-deployment",
     ),
     "anthropic": Provider(
@@ -103,39 +105,49 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
     ),
     "openrouter": Provider(
         client=_OPENAI,
+        options=_APIS,
         base_url="https://openrouter.ai/api/v1",
         keys=("OPENROUTER_API_KEY",),
         example="openrouter:deepseek/deepseek-chat",
     ),
     "groq": Provider(
         client=_OPENAI,
+        options=_APIS,
         base_url="https://api.groq.com/openai/v1",
         keys=("GROQ_API_KEY",),
         example="groq:llama-3.3-70b-versatile",
     ),
     "mistral": Provider(
         client=_OPENAI,
+        options=_APIS,
         base_url="https://api.mistral.ai/v1",
         keys=("MISTRAL_API_KEY",),
         example="mistral:mistral-small-latest",
     ),
     "deepseek": Provider(
         client=_OPENAI,
+        options=_APIS,
         base_url="https://api.deepseek.com",
         keys=("DEEPSEEK_API_KEY",),
         example="deepseek:deepseek-chat",
     ),
     "xai": Provider(
-        client=_OPENAI, base_url="https://api.x.ai/v1", keys=("XAI_API_KEY",), example="xai:grok-4"
+        client=_OPENAI,
+        options=_APIS,
+        base_url="https://api.x.ai/v1",
+        keys=("XAI_API_KEY",),
+        example="xai:grok-4",
     ),
     "together": Provider(
         client=_OPENAI,
+        options=_APIS,
         base_url="https://api.together.xyz/v1",
         keys=("TOGETHER_API_KEY",),
         example="together:meta-llama/Llama-3.3-70B-Instruct-Turbo",
     ),
     "vllm": Provider(
         client=_OPENAI,
+        options=_APIS,
         base_url="http://localhost:8000/v1",
         keys=("VLLM_API_KEY",),
         needs_key=False,
@@ -143,6 +155,7 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
     ),
     "llamacpp": Provider(
         client=_OPENAI,
+        options=_APIS,
         base_url="http://localhost:8080/v1",
         keys=("LLAMA_API_KEY",),
         needs_key=False,

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
+from urllib.parse import urlsplit
 
+from msgspec.structs import replace
+
+from ultra._support.checks import check_choice
 from ultra._support.secrecy import hiding_frames
+from ultra.clients.catalog.model_info import Facts
 from ultra.clients.dialects.anthropic import AnthropicMessages
 from ultra.clients.dialects.gemini import GeminiGenerate
 from ultra.clients.dialects.ollama import OllamaChat
 from ultra.clients.dialects.openai_chat import AzureOpenAIChat, OpenAIChat
 from ultra.clients.http.client import HTTPClient
+from ultra.clients.quirks import Quirks
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -18,6 +24,10 @@ if TYPE_CHECKING:
     from ultra.clients.http.client import HTTPSettings
 
 __all__ = ["AnthropicClient", "AzureOpenAIClient", "GeminiClient", "OllamaClient", "OpenAIClient"]
+
+
+OpenAIApi = Literal["chat", "responses"]
+"""In which of OpenAI's two APIs a model is asked: chat completions, or responses."""
 
 
 class _DialectClient(HTTPClient):
@@ -38,13 +48,33 @@ class _DialectClient(HTTPClient):
         super().__init__(self.dialect_type(model, provider=provider, base_url=base_url), **settings)
 
 
-class OpenAIClient(_DialectClient):
+class OpenAIClient(HTTPClient):
     """A model behind ``POST {base_url}/chat/completions``, at OpenAI and all who speak its dialect.
 
-    `base_url` ends in the version, such as ``https://api.openai.com/v1``.
+    Args:
+        model: the provider's name of the model.
+        provider: named in errors; the first half of ``provider:model``.
+        base_url: ends in the version, such as ``https://api.openai.com/v1``. It may be a whole address.
+        api: ``"chat"``, or ``"responses"``: it is asked at ``{base_url}/responses``. By default chat, but
+            where `base_url` ends in ``/responses``. A model that answers there alone is asked there anyway.
+        settings: see `HTTPClient`.
+
+    Raises:
+        BadCall: there is no such `api`.
     """
 
-    dialect_type = OpenAIChat
+    @hiding_frames
+    def __init__(
+        self,
+        model: str,
+        *,
+        provider: str,
+        base_url: str,
+        api: OpenAIApi | None = None,
+        **settings: Unpack[HTTPSettings],
+    ) -> None:
+        dialect = OpenAIChat(model, provider=provider, base_url=base_url)
+        super().__init__(dialect, **_at(api, base_url, settings))
 
 
 class AzureOpenAIClient(HTTPClient):
@@ -58,7 +88,11 @@ class AzureOpenAIClient(HTTPClient):
         provider: named in errors; the first half of ``provider:model``.
         base_url: see above.
         api_version: Azure's, as in ``2024-10-21``; sent with a bare resource, and wherever it is given.
+        api: see `OpenAIClient`.
         settings: see `HTTPClient`.
+
+    Raises:
+        BadCall: there is no such `api`.
     """
 
     @hiding_frames
@@ -69,10 +103,23 @@ class AzureOpenAIClient(HTTPClient):
         provider: str,
         base_url: str,
         api_version: str | None = None,
+        api: OpenAIApi | None = None,
         **settings: Unpack[HTTPSettings],
     ) -> None:
         dialect = AzureOpenAIChat(model, provider=provider, base_url=base_url, api_version=api_version)
-        super().__init__(dialect, **settings)
+        super().__init__(dialect, **_at(api, base_url, settings))
+
+
+def _at(api: OpenAIApi | None, base_url: str, settings: HTTPSettings) -> HTTPSettings:
+    """Return the settings with what `api` says of the model. Raises `BadCall`."""
+    if api is not None:
+        check_choice("api", api, OpenAIApi)
+    elif urlsplit(base_url).path.rstrip("/").endswith("/responses"):
+        api = "responses"
+    if api != "responses":
+        return settings
+    info = settings.get("info") or Facts()
+    return {**settings, "info": replace(info, quirks=info.quirks.joined(Quirks(responses=True)))}
 
 
 class AnthropicClient(_DialectClient):
