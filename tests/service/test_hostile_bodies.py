@@ -230,3 +230,17 @@ def test_arbitrary_json_in_any_place_is_never_a_fault_of_the_service(path: str, 
             return await ask(running, body, path)
 
     checked(path, trio.run(one))
+
+
+@pytest.mark.parametrize("path", [*PATHS, COUNT])
+async def test_a_body_of_very_many_lists_is_refused_before_it_is_decoded(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ultra.messages.bounded_json.MOST_VALUES", 1_000)
+    running = service()
+    async with running.running():
+        answer = await ask(running, {**FULL[path], "more": [[]] * 2_000}, path)
+
+    assert answer.status == 400
+    assert b"too many objects and lists" in answer.body
+    checked(path, answer)

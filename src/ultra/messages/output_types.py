@@ -239,6 +239,7 @@ def _schema_check(schema: dict[str, Any], work: SchemaWork) -> Callable[[object]
 
 def _told(validator: Any, value: object, checks: int, values: int) -> list[str]:  # noqa: ANN401 - of an extra
     """Return what is wrong with a value, as far as that can be found in a moment."""
+    errors: list[Any]  # of the extra
     if checks * values <= _MOST_EXPLAINED:
         errors = list(islice(validator.iter_errors(value), _MOST_TOLD))
     elif checks <= _MOST_EXPLAINED // 10:

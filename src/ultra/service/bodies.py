@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
+from ultra.messages.bounded_json import MOST_VALUES, has_too_many_values
 from ultra.service.problems import Problem
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ def read_json(request: Request, kind: type[T], *, max_nesting: int) -> T:
     if not (given == "application/json" or given.endswith("+json") or given == ""):
         text = f"the content-type is {given[:80]!r}; it must be application/json"
         raise Problem(415, "invalid_request_error", "unsupported_media_type", text)
+    if has_too_many_values(request.body):
+        text = f"the body has too many objects and lists; at most {MOST_VALUES} are allowed"
+        raise Problem.bad_request(text, code="invalid_json")
     try:
         decoded: object = msgspec.json.decode(request.body)
         if not isinstance(decoded, dict):

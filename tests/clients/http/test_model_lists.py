@@ -200,6 +200,15 @@ async def test_a_list_without_an_end_is_an_error() -> None:
     assert len(server.requests) == 100
 
 
+async def test_a_list_of_far_too_many_models_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ultra.clients.http.offered_models._MOST_MODELS", 5)
+    page = [{"data": [{"id": f"m{n}{i}"} for i in range(3)], "has_more": True} for n in range(3)]
+    with pytest.raises(ModelError, match="more than 5 models"):
+        await listed("anthropic", *page)
+    found, _ = await listed("openai", {"data": [{"id": f"m{n}"} for n in range(5)]})
+    assert len(found) == 5
+
+
 @pytest.mark.parametrize(
     "answer", [{"data": [], "has_more": True}, {"data": [{"id": "a"}], "has_more": True, "last_id": "a"}]
 )

@@ -24,6 +24,10 @@ __all__ = ["ResponseBody"]
 _LONGEST_ERROR: Final = 256 * 1024  # bytes; of more, no word would be quoted
 
 
+_TAKEN_AT_ONCE: Final = 32
+"""Pieces after which others have their turn: ten thousand chunks of one byte may have arrived together."""
+
+
 class ResponseBody:
     """The bytes of one response, decompressed, and at most ``max_response_bytes`` of them.
 
@@ -49,6 +53,7 @@ class ResponseBody:
             self._pieces = aiter(cast("httpx.AsyncByteStream", response.stream))
             self._decompressor = None
         self._left = self._left_compressed = connections.limits.max_response_bytes
+        self._taken = 0
         self._started = False
         self._ended = False
 
@@ -63,6 +68,9 @@ class ResponseBody:
             if piece or self._ended or (self._decompressor is not None and self._decompressor.ended):
                 return piece
             sent = await self._connections.guard(self._advance())
+            self._taken += 1
+            if self._taken % _TAKEN_AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
             self._left_compressed -= len(sent)
             if self._left_compressed < 0:
                 raise self._too_long()

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MediaFetcher", "addresses_in", "is_public", "with_bytes"]
 
+_TAKEN_AT_ONCE: Final = 32
+"""Pieces of a body after which others have their turn."""
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
 
@@ -114,12 +116,16 @@ class MediaFetcher:
 
         pieces = aiter(cast("httpx.AsyncByteStream", response.stream))
         content = bytearray()
+        taken = 0
         ended = True
         try:
             while len(content) <= self._largest:
                 ended = True  # whatever leaves the next line has ended the pieces
                 content += await anext(pieces)
                 ended = False
+                taken += 1
+                if taken % _TAKEN_AT_ONCE == 0:
+                    await trio.lowlevel.cancel_shielded_checkpoint()
         except StopAsyncIteration:
             pass
         if not ended:

@@ -24,6 +24,9 @@ __all__ = ["offered_models"]
 _MOST_PAGES: Final = 100
 """Of a thousand models each, where a provider has pages; no list is as long."""
 
+_MOST_MODELS: Final = 50_000
+"""Of one list; the longest that is known has some thousands."""
+
 _NOT_FOUND: Final = 404
 
 
@@ -38,6 +41,13 @@ async def offered_models(
     with trio.move_on_after(limits.timeout):
         for _ in range(_MOST_PAGES):
             page = await _page(connections, dialect, Hidden(sent), after)
+            if len(found) + len(page.models) > _MOST_MODELS:
+                raise ModelError(
+                    f"the list of models has more than {_MOST_MODELS} models",
+                    provider=dialect.provider,
+                    kind="protocol",
+                    retryable=False,
+                )
             for name, facts in page.models:
                 known = known_info(dialect.provider, dialect.base_url, name).with_facts(facts)
                 found[name] = OfferedModel(name=f"{dialect.provider}:{name}", info=known)
