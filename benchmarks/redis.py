@@ -14,6 +14,7 @@ from itertools import count
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+import coredis
 import trio
 
 from benchmarks.harness import Row, compare
@@ -95,6 +96,19 @@ async def _bare(port: int, times: int) -> float:
         return await _timed(times, ask)
 
 
+async def _coredis(url: str, times: int) -> float:
+    """The command of a lookup by the client library alone, on one connection that is open."""
+    client = coredis.Redis.from_url(url, verify_version=False)
+    async with client:
+        connection = await client.connection_pool.get_connection()
+        client.connection_pool.release(connection)
+
+        async def ask() -> object:
+            return await connection.create_request(b"GETRANGE", b"k", 0, 1000)
+
+        return await _timed(times, ask)
+
+
 def redis_stores(*, brief: bool) -> list[Row]:
     """Lookups, places and submitted runs on a server of this machine; no row where there is no server."""
     times, rounds = (20, 1) if brief else (2000, 7)
@@ -119,6 +133,7 @@ def redis_stores(*, brief: bool) -> list[Row]:
                     lambda: trio.run(partial(_lookup, url, max(20, times // 20), kept=False)),
                     None,
                 ),
+                "the command by coredis alone": (lambda: trio.run(_coredis, url, times), None),
                 "the same bytes on a bare socket": (bare, None),
             },
             rounds=rounds,

@@ -91,16 +91,17 @@ class RunFollower:
 
     async def _more(self) -> list[Event]:
         """Wait for the next events, and return them, the first one last; none: the run has ended before."""
+        has_ended = False
         while True:
-            record = await self._journal.get(self.run_id)
             events = await self._journal.read(self.run_id, self.after)
-            if events:
+            if events or has_ended:
                 return events[::-1]
+            record = await self._journal.get(self.run_id)
             if record is None:
                 raise UnknownRun(self.run_id)
-            if record.has_ended:
-                return []
-            await self._journal.changed(self.run_id, self.after)
+            has_ended = record.has_ended  # then what was written meanwhile is read, too
+            if not has_ended:
+                await self._journal.changed(self.run_id, self.after)
 
     async def _result(self) -> OrchestrationResult:
         while True:

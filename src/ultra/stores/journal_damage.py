@@ -15,7 +15,7 @@ from ultra.stores.journal_contract import Ending, RunRecord, RunState
 from ultra.stores.journal_encoding import Damaged, decode_answer, decode_event
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from ultra.messages.events import Event
     from ultra.messages.results import ModelResponse
@@ -99,7 +99,7 @@ def listed(read: Callable[[T], RunRecord], row: T) -> RunRecord:
         return error.run
 
 
-def rest_of(damage: Damaged, run_id: object, fields: dict[str, Any]) -> RunRecord:
+def rest_of(damage: Damaged, run_id: object, fields: Mapping[str, Any]) -> RunRecord:
     """Return what can be read of a damaged record, which is said to have these fields."""
     owner, state = fields.get("owner", NOBODY), fields.get("state")
     created, ended = (_of(float, fields.get(name)) for name in ("created", "ended"))

@@ -138,7 +138,7 @@ def _record(row: Sequence[Any]) -> RunRecord:
         return _whole_record(row)
     except Damaged as error:
         names = ("run_id", "spec", "owner", "key", "tags", "state", "created", "ended", "code", "message")
-        fields = dict(zip((*names, "events", "bytes"), row, strict=False))
+        fields: dict[str, Any] = dict(zip((*names, "events", "bytes"), row, strict=False))
         raise Damaged(str(error), rest_of(error, row[0], fields)) from error
 
 
