@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -31,12 +31,34 @@ HOSTILE = (
 )
 
 
-def scenario(url: str, act: Callable[[Any], None], *, key: str = "", **context: Any) -> list[str]:
-    """Act on the page in a browser, with a key if the service wants one; return what its console said."""
-    with playwright.sync_playwright() as tool:
-        browser = tool.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        try:
-            page = browser.new_context(**context).new_page()
+class Browser:
+    """One browser for all tests, in a thread of its own; each test has a profile of its own in it."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1)
+        self._thread.submit(self._start).result()
+
+    def _start(self) -> None:
+        self._tool = playwright.sync_playwright().start()
+        self._browser = self._tool.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+
+    def _stop(self) -> None:
+        self._browser.close()
+        self._tool.stop()
+
+    def close(self) -> None:
+        self._thread.submit(self._stop).result()
+        self._thread.shutdown()
+
+    async def act(self, url: str, act: Callable[[Any], None], **given: Any) -> list[str]:
+        """Run the scenario in the thread of the browser."""
+        running = self._thread.submit(self._scenario, url, act, **given)
+        return await trio.to_thread.run_sync(running.result)
+
+    def _scenario(self, url: str, act: Callable[[Any], None], *, key: str = "", **context: Any) -> list[str]:
+        """Act on the page, with a key if the service wants one; return what its console said."""
+        with self._browser.new_context(**context) as profile:
+            page = profile.new_page()
             page.set_default_timeout(20_000)
             said: list[str] = []
             page.on("console", lambda message: said.append(message.text))
@@ -48,14 +70,21 @@ def scenario(url: str, act: Callable[[Any], None], *, key: str = "", **context: 
             page.wait_for_selector("#target option", state="attached")
             act(page)
             return said
-        finally:
-            browser.close()
 
 
-async def in_browser(models: dict[str, object], act: Callable[[Any], None], **context: Any) -> list[str]:
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    browser = Browser()
+    yield browser
+    browser.close()
+
+
+async def in_browser(
+    browser: Browser, models: dict[str, object], act: Callable[[Any], None], **context: Any
+) -> list[str]:
     service = service_of(models)
     async with serving(service) as url:
-        return await trio.to_thread.run_sync(partial(scenario, url, act, **context))
+        return await browser.act(url, act, **context)
 
 
 def panel() -> dict[str, object]:
@@ -71,7 +100,7 @@ def ask(page: Any, text: str = "Which colour?") -> None:
     page.press("#question", "Control+Enter")
 
 
-async def test_a_question_is_answered_and_what_models_wrote_is_never_code() -> None:
+async def test_a_question_is_answered_and_what_models_wrote_is_never_code(browser: Browser) -> None:
     def act(page: Any) -> None:
         ask(page)
         page.wait_for_selector(".figures")
@@ -91,10 +120,10 @@ async def test_a_question_is_answered_and_what_models_wrote_is_never_code() -> N
         report = axe.Axe().run(page)
         assert report.violations_count == 0, report.generate_report()
 
-    assert await in_browser(panel(), act) == []
+    assert await in_browser(browser, panel(), act) == []
 
 
-async def test_what_models_think_is_folded_above_what_they_write() -> None:
+async def test_what_models_think_is_folded_above_what_they_write(browser: Browser) -> None:
     thinker = FakeModel(lambda _: FakeAnswer("It is blue.", reasoning="Sky, <b>so</b> blue."))
 
     def act(page: Any) -> None:
@@ -109,10 +138,10 @@ async def test_what_models_think_is_folded_above_what_they_write() -> None:
         report = axe.Axe().run(page)
         assert report.violations_count == 0, report.generate_report()
 
-    assert await in_browser({"a": thinker, "b": FakeModel("It is blue.")}, act) == []
+    assert await in_browser(browser, {"a": thinker, "b": FakeModel("It is blue.")}, act) == []
 
 
-async def test_two_strategies_are_compared_on_a_narrow_dark_screen() -> None:
+async def test_two_strategies_are_compared_on_a_narrow_dark_screen(browser: Browser) -> None:
     def act(page: Any) -> None:
         page.check("#compare")
         page.select_option("#second", "vote")
@@ -123,10 +152,10 @@ async def test_two_strategies_are_compared_on_a_narrow_dark_screen() -> None:
         report = axe.Axe().run(page)
         assert report.violations_count == 0, report.generate_report()
 
-    await in_browser(panel(), act, color_scheme="dark", viewport={"width": 360, "height": 700})
+    await in_browser(browser, panel(), act, color_scheme="dark", viewport={"width": 360, "height": 700})
 
 
-async def test_a_conversation_goes_on_and_an_image_goes_along(tmp_path: Any) -> None:
+async def test_a_conversation_goes_on_and_an_image_goes_along(browser: Browser, tmp_path: Any) -> None:
     picture = tmp_path / "dot.png"
     picture.write_bytes(bytes.fromhex("89504e470d0a1a0a") + bytes(32))
     model = FakeModel("First.", usage=None)
@@ -140,14 +169,14 @@ async def test_a_conversation_goes_on_and_an_image_goes_along(tmp_path: Any) -> 
         ask(page, "And then?")
         page.wait_for_selector(".turn:nth-of-type(2) .figures")
 
-    await in_browser({"a": model}, act)
+    await in_browser(browser, {"a": model}, act)
 
     [question, answer, further] = model.calls[-1].request.messages
     assert [part.__class__.__name__ for part in question.parts] == ["TextPart", "ImagePart"]
     assert (answer.text, further.text) == ("First.", "And then?")
 
 
-async def test_escape_stops_a_run() -> None:
+async def test_escape_stops_a_run(browser: Browser) -> None:
     model = FakeModel("Never.", gated=True)
 
     def act(page: Any) -> None:
@@ -157,11 +186,11 @@ async def test_escape_stops_a_run() -> None:
         page.wait_for_selector("p.error:has-text('stopped')")
         assert page.locator("#send").is_enabled()
 
-    await in_browser({"a": model}, act)
+    await in_browser(browser, {"a": model}, act)
     assert model.running == 0
 
 
-async def test_the_operations_are_seen() -> None:
+async def test_the_operations_are_seen(browser: Browser) -> None:
     def act(page: Any) -> None:
         ask(page)
         page.wait_for_selector(".figures")
@@ -172,18 +201,20 @@ async def test_the_operations_are_seen() -> None:
         report = axe.Axe().run(page)
         assert report.violations_count == 0, report.generate_report()
 
-    await in_browser(panel(), act)
+    await in_browser(browser, panel(), act)
 
 
-async def with_history(models: dict[str, object], act: Callable[[Any], None], **context: Any) -> Any:
+async def with_history(
+    browser: Browser, models: dict[str, object], act: Callable[[Any], None], **context: Any
+) -> Any:
     """Act on the page of a service that keeps runs, and return the service."""
     service = service_of(models, journal="memory")
     async with serving(service) as url:
-        await trio.to_thread.run_sync(partial(scenario, url, act, **context))
+        await browser.act(url, act, **context)
     return service
 
 
-async def test_a_run_under_way_is_followed_after_a_reload_and_by_its_link() -> None:
+async def test_a_run_under_way_is_followed_after_a_reload_and_by_its_link(browser: Browser) -> None:
     model = FakeModel(FakeAnswer("It is ", "blue, ", "is it not?"), gated=True)
 
     def act(page: Any) -> None:
@@ -205,11 +236,11 @@ async def test_a_run_under_way_is_followed_after_a_reload_and_by_its_link() -> N
         report = axe.Axe().run(page)
         assert report.violations_count == 0, report.generate_report()
 
-    await with_history({"a": model}, act)
+    await with_history(browser, {"a": model}, act)
     assert len([call for call in model.calls if "Which colour?" in call.prompt]) >= 1
 
 
-async def test_a_conversation_goes_on_after_a_reload() -> None:
+async def test_a_conversation_goes_on_after_a_reload(browser: Browser) -> None:
     model = FakeModel(["First.", "Second.", "Third."])
 
     def act(page: Any) -> None:
@@ -225,12 +256,12 @@ async def test_a_conversation_goes_on_after_a_reload() -> None:
         ask(page, "Three?")
         page.wait_for_selector(".turn:nth-of-type(3) .figures")
 
-    await with_history({"a": model}, act)
+    await with_history(browser, {"a": model}, act)
     said = [message.text for message in model.calls[-1].request.messages]
     assert said == ["One?", "First.", "Two?", "Second.", "Three?"]
 
 
-async def test_escape_cancels_a_kept_run() -> None:
+async def test_escape_cancels_a_kept_run(browser: Browser) -> None:
     model = FakeModel("Never.", gated=True)
 
     def act(page: Any) -> None:
@@ -242,12 +273,12 @@ async def test_escape_cancels_a_kept_run() -> None:
         page.click("text=History")
         page.wait_for_selector(".history li:has-text('cancelled')")
 
-    await with_history({"a": model}, act)
+    await with_history(browser, {"a": model}, act)
     assert model.running == 0
 
 
 @pytest.mark.parametrize("width", [360, 1200])
-async def test_the_history_lists_reopens_and_deletes_runs(width: int) -> None:
+async def test_the_history_lists_reopens_and_deletes_runs(browser: Browser, width: int) -> None:
     def act(page: Any) -> None:
         page.check("#compare")
         page.select_option("#second", "vote")
@@ -271,10 +302,10 @@ async def test_the_history_lists_reopens_and_deletes_runs(width: int) -> None:
         page.click("[aria-label='Delete: And the sea?']")
         page.wait_for_selector(".history li:nth-of-type(3)", state="detached")
 
-    await with_history(panel(), act, viewport={"width": width, "height": 800})
+    await with_history(browser, panel(), act, viewport={"width": width, "height": 800})
 
 
-async def test_a_lost_connection_is_taken_up_where_it_was() -> None:
+async def test_a_lost_connection_is_taken_up_where_it_was(browser: Browser) -> None:
     model = FakeModel(FakeAnswer("It is ", "blue."), gated=True)
 
     def act(page: Any) -> None:
@@ -296,19 +327,19 @@ async def test_a_lost_connection_is_taken_up_where_it_was() -> None:
         assert cut["count"] >= 2
         assert "It is blue." in page.locator(".answer .text").inner_text()
 
-    await with_history({"a": model}, act)
+    await with_history(browser, {"a": model}, act)
 
 
-async def test_a_link_to_a_run_that_is_not_there_says_so() -> None:
+async def test_a_link_to_a_run_that_is_not_there_says_so(browser: Browser) -> None:
     def act(page: Any) -> None:
         page.goto(page.url.partition("#")[0] + "#run=..%2F..%2Fhealthz")
         page.wait_for_selector("#form-error:not([hidden])")
         assert "there is no" in page.locator("#form-error").inner_text()
 
-    await with_history({"a": FakeModel("It is blue.")}, act)
+    await with_history(browser, {"a": FakeModel("It is blue.")}, act)
 
 
-async def test_the_ranking_of_the_models_is_shown() -> None:
+async def test_the_ranking_of_the_models_is_shown(browser: Browser) -> None:
     essays = {name: f"Essay {name} about the sky." for name in "abc"}
     best = {"a": ("c", "b"), "b": ("c", "a"), "c": ("b", "a")}
     models: dict[str, object] = {
@@ -326,10 +357,10 @@ async def test_the_ranking_of_the_models_is_shown() -> None:
         report = axe.Axe().run(page)
         assert report.violations_count == 0, report.generate_report()
 
-    await with_history(models, act)
+    await with_history(browser, models, act)
 
 
-async def test_the_budgets_of_a_key_are_seen() -> None:
+async def test_the_budgets_of_a_key_are_seen(browser: Browser) -> None:
     key = new_key()
     settings = ServeConfig(keys=(KeyConfig(name="alice", hash=hash_of(key), dollars_per_day=2.0),))
     service = service_of({"a": FakeModel("It is blue.")}, settings=settings)
@@ -345,4 +376,4 @@ async def test_the_budgets_of_a_key_are_seen() -> None:
         assert report.violations_count == 0, report.generate_report()
 
     async with serving(service) as url:
-        await trio.to_thread.run_sync(partial(scenario, url, act, key=key))
+        await browser.act(url, act, key=key)
