@@ -57,6 +57,13 @@ def all_is_imported_that_the_projects_use() -> None:
         import_module(module)
 
 
+@pytest.fixture
+def pytester(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """Without the plugins that these tests have not loaded themselves: pytester would load them each time."""
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-pno:langsmith_plugin -pno:schemathesis")
+    return pytester
+
+
 @pytest.mark.parametrize("trio_mode", [True, False])
 def test_a_simulation_runs_in_plain_tests(pytester: pytest.Pytester, trio_mode: bool) -> None:  # noqa: FBT001
     pytester.makepyfile(SIMULATES.replace("LUCKY", "True"))
