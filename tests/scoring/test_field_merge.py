@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ultra.messages.canonical_json import canonical_json
 from ultra.messages.output_types import OutputType
-from ultra.scoring.field_merge import MergedFields, merge_fields, with_choices
+from ultra.scoring.field_merge import MergedFields, merge_fields, merge_in_pieces, with_choices
 
 SCALARS: st.SearchStrategy[Any] = (
     st.none()
@@ -252,3 +252,11 @@ def test_a_choice_that_no_model_made_and_a_path_that_is_none_are_left() -> None:
 def test_nothing_cannot_be_merged() -> None:
     with pytest.raises(ValueError, match="no answers"):
         merge_fields([])
+
+
+def test_others_can_run_between_the_fields_of_long_answers() -> None:
+    one, other = ([f"text {number} of {name}" for number in range(5_000)] for name in ("one", "another"))
+    nested = {"lists": [{"inner": one}], "more": other}
+
+    assert sum(1 for _ in merge_in_pieces([(one, 1.0), (other, 1.0)])) >= 5_000 // 100
+    assert sum(1 for _ in merge_in_pieces([(nested, 1.0), (nested, 1.0)])) >= 10_000 // 100

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from msgspec import Struct
 
+from ultra._support.cooperative import run_at_once
 from ultra._support.lazy import lazy_pattern
 from ultra.scoring.final_answers import names_of_equals, read_answer
 
@@ -103,13 +104,7 @@ def agreed_at_once(
     read: dict[str, FinalAnswer | None] | None = None,
 ) -> Agreed:
     """Return how answers agree, without letting others run in between; `read` as in `count_in_pieces`."""
-    work = count_in_pieces(question, answers, weights, read=read)
-    while True:
-        try:
-            next(work)
-        except StopIteration as ended:
-            agreed: Agreed = ended.value
-            return agreed
+    return run_at_once(count_in_pieces(question, answers, weights, read=read))
 
 
 def count_in_pieces(

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from itertools import accumulate
 from math import fsum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from msgspec import Struct
 
+from ultra._support.cooperative import run_at_once
 from ultra.messages.canonical_json import canonical_json
 from ultra.messages.schema_forms import resolved
 from ultra.scoring.agreement import count_in_pieces
@@ -24,7 +25,11 @@ from ultra.scoring.list_alignment import Entry, by_key, by_position, most_weight
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["Field", "MergedFields", "merge_fields", "with_choices"]
+    from ultra._support.cooperative import Work
+
+__all__ = ["Field", "MergedFields", "merge_fields", "merge_in_pieces", "with_choices"]
+
+_FIELDS_IN_A_PIECE: Final = 50
 
 
 class Field(Struct, frozen=True):
@@ -70,6 +75,17 @@ def merge_fields(
     Raises:
         ValueError: there are no answers.
     """
+    return run_at_once(merge_in_pieces(answers, schema, key=key, tolerance=tolerance))
+
+
+def merge_in_pieces(
+    answers: Sequence[tuple[Any, float]],
+    schema: Mapping[str, Any] | None = None,
+    *,
+    key: str | None = None,
+    tolerance: float = 0.01,
+) -> Work[MergedFields]:
+    """Do as `merge_fields`, and yield every few milliseconds, so that others can run in between."""
     if not answers:
         raise ValueError("there are no answers to merge")
     weights = [max(0.0, weight) for _, weight in answers]
@@ -78,7 +94,7 @@ def merge_fields(
     entries = [Entry(value, weight) for (value, _), weight in zip(answers, weights, strict=True)]
     entries.sort(key=lambda entry: (-entry.weight, canonical_json(entry.value)))
     merger = _Merger(dict(schema or {}), fsum(weights), key, tolerance)
-    value = merger.merge((), entries, merger.root)
+    value = yield from merger.merge((), entries, merger.root)
     return MergedFields(value, {_path(steps): field for steps, field in merger.fields.items()})
 
 
@@ -103,17 +119,19 @@ class _Merger:
         self._key = key
         self._tolerance = tolerance
 
-    def merge(self, steps: tuple[str | int, ...], entries: list[Entry], schema: object) -> Any:  # noqa: ANN401
+    def merge(self, steps: tuple[str | int, ...], entries: list[Entry], schema: object) -> Work[Any]:
         """Merge the values that models gave at one place."""
+        if len(self.fields) % _FIELDS_IN_A_PIECE == _FIELDS_IN_A_PIECE - 1:
+            yield
         kinds: dict[str, list[Entry]] = {}
         for entry in entries:
             kinds.setdefault(_kind(entry.value), []).append(entry)
         kind = most_weight(kinds)
         same = kinds[kind]
         if kind == "object":
-            return self._object(steps, same, schema)
+            return (yield from self._object(steps, same, schema))
         if kind == "array":
-            return self._list(steps, same, self._narrowed(schema, kind))
+            return (yield from self._list(steps, same, self._narrowed(schema, kind)))
         value, share = self._scalar(kind, same, self._narrowed(schema, kind))
         self._keep(steps, share, (entry.value for entry in entries))
         return value
@@ -127,7 +145,9 @@ class _Merger:
 
     # --- objects -----------------------------------------------------------------------------------------
 
-    def _object(self, steps: tuple[str | int, ...], entries: list[Entry], schema: object) -> dict[str, Any]:
+    def _object(
+        self, steps: tuple[str | int, ...], entries: list[Entry], schema: object
+    ) -> Work[dict[str, Any]]:
         entries, found = self._one_variant(entries, schema)
         known = found.get("properties")
         properties: dict[str, Any] = known if isinstance(known, dict) else {}
@@ -144,7 +164,7 @@ class _Merger:
                 self._keep((*steps, name), self._share(missing), ())
                 continue
             values = [Entry(entry.value[name], entry.weight) for entry in having]
-            merged[name] = self.merge((*steps, name), values, properties.get(name))
+            merged[name] = yield from self.merge((*steps, name), values, properties.get(name))
         return merged
 
     def _one_variant(self, entries: list[Entry], schema: object) -> tuple[list[Entry], dict[str, Any]]:
@@ -180,7 +200,9 @@ class _Merger:
 
     # --- lists -------------------------------------------------------------------------------------------
 
-    def _list(self, steps: tuple[str | int, ...], entries: list[Entry], schema: dict[str, Any]) -> list[Any]:
+    def _list(
+        self, steps: tuple[str | int, ...], entries: list[Entry], schema: dict[str, Any]
+    ) -> Work[list[Any]]:
         items = schema.get("items")
         first = schema.get("prefixItems") or []
         fixed = bool(first) or ("minItems" in schema and schema.get("minItems") == schema.get("maxItems"))
@@ -191,10 +213,11 @@ class _Merger:
             places = [place.items for place in order_of_items(aligned) if stays(place, entries)]
         if not places:
             self._keep(steps, self._share(e for e in entries if not e.value) or self._share(entries), ())
-        return [
-            self.merge((*steps, index), place, first[index] if index < len(first) else items)
-            for index, place in enumerate(places)
-        ]
+        merged = []
+        for index, place in enumerate(places):
+            inner = first[index] if index < len(first) else items
+            merged.append((yield from self.merge((*steps, index), place, inner)))
+        return merged
 
     # --- values ------------------------------------------------------------------------------------------
 
@@ -271,11 +294,7 @@ def _similarity(weights: Mapping[str, float]) -> dict[str, float]:
     texts = {str(number): text for number, text in enumerate(weights)}
     by_number = {number: weights[text] for number, text in texts.items()}
     work = count_in_pieces("", texts, by_number, by_text=True, read=dict.fromkeys(texts.values()))
-    while True:
-        try:
-            next(work)
-        except StopIteration as ended:
-            return {texts[number]: vote for number, vote in ended.value.votes.items()}
+    return {texts[number]: vote for number, vote in run_at_once(work).votes.items()}
 
 
 def _median(entries: Sequence[Entry]) -> Any:  # noqa: ANN401 - a number

@@ -9,11 +9,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ultra._support.checks import check_number, shown
+from ultra._support.cooperative import run_in_pieces
 from ultra.errors import BadCall
 from ultra.messages.json_in_text import json_candidates
 from ultra.messages.results import ModelResponse
 from ultra.prompts.composing import Task
-from ultra.scoring.field_merge import merge_fields, with_choices
+from ultra.scoring.field_merge import merge_in_pieces, with_choices
 from ultra.strategies.base import Answer
 from ultra.strategies.panel import check_model_name, check_named
 
@@ -89,12 +90,13 @@ class Fields(Struct, frozen=True, kw_only=True):
         weights = {model.name: model.weight for model in context.models}
         schema = None if context.request.output is None else context.request.output.of_value
         try:
-            merged = merge_fields(
+            work = merge_in_pieces(
                 [(response.output, weights[response.model_name]) for response in responses],
                 schema,
                 key=self.key,
                 tolerance=self.tolerance,
             )
+            merged = await run_in_pieces(work)
         except RecursionError:
             context.degrade("the answers are nested too deeply to be merged; the best whole one stands")
             return Answer(context.best(responses), "selected")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ultra._support.cooperative import run_in_pieces
 from ultra.actors.coordinator.reading import candidate_name
 from ultra.actors.model.messages import Generate, LocalRequest, seconds_until
 from ultra.actors.model.spending import NOTHING_SPENT
@@ -39,14 +40,7 @@ async def agree(
     by_text: bool = False,
 ) -> Agreed:
     """Count how answers agree, by their names, and let others run after each few milliseconds of it."""
-    work = count_in_pieces(question, texts, weights, by_text=by_text, read=read)
-    while True:
-        try:
-            next(work)
-        except StopIteration as ended:
-            agreed: Agreed = ended.value
-            return agreed
-        await trio.lowlevel.checkpoint()
+    return await run_in_pieces(count_in_pieces(question, texts, weights, by_text=by_text, read=read))
 
 
 def call_scorer(
