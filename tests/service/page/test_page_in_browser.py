@@ -298,7 +298,9 @@ async def test_what_was_attached_is_shown_and_goes_along_after_a_reload(
     assert kinds == ["TextPart", "ImagePart", "FilePart"]
 
 
-async def test_a_question_that_was_stopped_is_no_part_of_the_conversation_after_a_reload(browser: Browser) -> None:
+async def test_a_question_that_was_stopped_is_no_part_of_it_after_a_reload(
+    browser: Browser,
+) -> None:
     model = FakeModel(["First.", "Never.", "Third."])
 
     def act(page: Any) -> None:
