@@ -49,6 +49,7 @@ def asking(shell: str, line: str) -> dict[str, str]:
         ("ultra chat -e co", "council"),
         ("ultra templates show re", "review"),
         ("ultra keys set mist", "mistral"),
+        ("ultra strategies syn", "synthesize"),
     ],
 )
 async def test_commands_options_and_names_are_completed(

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import ast
+import os
+import struct
+import sys
+import termios
+from fcntl import ioctl
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+import pytest
 from msgspec import json
 
 import ultra.cli
 from ultra.cli.json_output import write_document
-from ultra.cli.output import tell, write
-
-if TYPE_CHECKING:
-    import pytest
+from ultra.cli.output import tell, write, write_wrapped
 
 CLI: Final = Path(ultra.cli.__file__).parent
 
@@ -53,3 +56,28 @@ def test_json_says_all_and_moves_no_cursor(capfdbinary: pytest.CaptureFixture[by
 
     assert json.decode(shown) == {"text": NASTY}
     assert not OBEYED & {*shown.decode()}
+
+
+@pytest.mark.parametrize(("name", "indent"), [("stdout", 4), ("stderr", 0)])
+def test_on_a_narrow_terminal_lines_are_broken_between_words(
+    monkeypatch: pytest.MonkeyPatch, name: str, indent: int
+) -> None:
+    reader, writer = os.openpty()
+    ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", 20, 30, 0, 0))
+    text = "a long line of many words, and a/path/that/is/longer/than/the/terminal in it"
+    with os.fdopen(writer, "w", encoding="utf-8") as terminal:
+        monkeypatch.setattr(sys, name, terminal)
+        tell(text) if name == "stderr" else write_wrapped(text, indent)
+        lines = os.read(reader, 1000).decode().split("\r\n")[:-1]
+    os.close(reader)
+
+    assert " ".join(line.strip() for line in lines) == ("ultra: " if name == "stderr" else "") + text
+    assert all(len(line) <= 30 for line in lines if "path" not in line)
+    assert all(line[:indent] == " " * indent for line in lines[1:])
+
+
+def test_elsewhere_lines_stay_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    write_wrapped("word " * 100, 4)
+    tell("word " * 100)
+
+    assert [each.count("\n") for each in capsys.readouterr()] == [1, 1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -91,6 +92,36 @@ async def test_events_go_on_behind_the_last_one_that_the_client_has() -> None:
     assert (nothing.status, nothing.body) == (204, b"")
     assert (wrong.status, wrong.error["param"]) == (400, "Last-Event-ID")
     assert (too_small.status, too_small.error["param"]) == (400, "after")
+
+
+async def test_a_run_tells_what_was_asked_with_its_attachments_where_that_is_wanted() -> None:
+    picture = "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(32)).decode()
+    document = "data:text/plain;base64," + base64.b64encode(b"A report.").decode()
+    asked = [
+        {"role": "user", "content": "Hello."},
+        {"role": "assistant", "content": "Good day."},
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "What is it?"},
+                {"type": "image_url", "image_url": {"url": picture}},
+                {"type": "file", "file": {"filename": "report.txt", "file_data": document}},
+            ],
+        },
+    ]
+    service = service_of(cities(), journal="memory")
+    async with service.running():
+        run_id = (await ask(service, {**QUESTION, "prompt": asked}, RUNS)).json["id"]
+        await ended(service, run_id)
+        with_messages = (await get(service, f"{RUNS}/{run_id}?messages=true")).json
+        without = (await get(service, f"{RUNS}/{run_id}")).json
+        wrong = await get(service, f"{RUNS}/{run_id}?messages=perhaps")
+        again = await ask(service, {**QUESTION, "prompt": with_messages["messages"]}, RUNS)
+
+    assert with_messages["messages"] == asked
+    assert "messages" not in without
+    assert (wrong.status, wrong.error["param"]) == (400, "messages")
+    assert again.status == 200
 
 
 @pytest.mark.parametrize("form", ["sse", "jsonl"])

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
-import textwrap
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +14,7 @@ from ultra.cli.chat_input import open_input
 from ultra.cli.history import Asked, History
 from ultra.cli.json_output import document, reporting_errors
 from ultra.cli.logs import configure_logs
-from ultra.cli.output import tell, write
+from ultra.cli.output import tell, write, write_wrapped
 from ultra.cli.printable_text import one_line
 from ultra.cli.report import answer_text
 from ultra.cli.session import follow, open_view
@@ -190,7 +187,9 @@ class Chat:
             for name in self._asker.orchestrator.get_prioritized_models()
             if name not in asked.partition(": ")[2 if ": " in asked else 0].split(", ")
         ]
-        write(one_line(f"asked: {asked}"), *([one_line(f"others: {', '.join(others)}")] if others else []))
+        write_wrapped(one_line(f"asked: {asked}"))
+        if others:
+            write_wrapped(one_line(f"others: {', '.join(others)}"))
 
     def _strategy(self, rest: str) -> None:
         if rest == "default":
@@ -198,11 +197,8 @@ class Chat:
         elif rest:
             load_strategy(rest)
             self._question = replace(self._question, strategy=rest)
-        write(
-            one_line(
-                f"strategy: {self._question.strategy or 'default'}; there are {', '.join(strategy_names())}"
-            )
-        )
+        current, names = self._question.strategy or "default", ", ".join(strategy_names())
+        write_wrapped(one_line(f"strategy: {current}; there are {names}"))
 
     def _ensemble(self, rest: str) -> None:
         known = self._asker.orchestrator.get_ensembles()
@@ -213,7 +209,7 @@ class Chat:
             self._asker.orchestrator.ensemble(rest)
             self._question = replace(self._question, ensemble=rest, chosen=None)
         current = self._question.ensemble or self._asker.ensemble or "none"
-        write(one_line(f"ensemble: {current}; there are {', '.join(known) or 'none'}"))
+        write_wrapped(one_line(f"ensemble: {current}; there are {', '.join(known) or 'none'}"))
 
     def _attach(self, rest: str) -> None:
         if rest == "none":
@@ -248,13 +244,5 @@ class Chat:
     def _help(self, _: str) -> None:
         for name, told in COMMANDS.items():
             usage, _, meaning = told.partition(": ") if not told.startswith(": ") else ("", "", told[2:])
-            write(*_wrapped(f"{f'{name} {usage}'.strip():22} {meaning}", indent=23))
-        write(*_wrapped("Enter sends, Alt-Enter starts a new line, Ctrl-C stops an answer.", indent=0))
-
-
-def _wrapped(text: str, indent: int) -> list[str]:
-    """Return the lines of a text on a terminal; a pipe gets it as it is."""
-    if not sys.stdout.isatty():
-        return [text]
-    width = shutil.get_terminal_size().columns - 1
-    return textwrap.wrap(text, max(width, 20), subsequent_indent=" " * (indent if width > 2 * indent else 2))
+            write_wrapped(f"{f'{name} {usage}'.strip():22} {meaning}", indent=23)
+        write_wrapped("Enter sends, Alt-Enter starts a new line, Ctrl-C stops an answer.")

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from textwrap import wrap
+from typing import TYPE_CHECKING
 
 from ultra.cli.printable_text import one_line, printable
 
-__all__ = ["tell", "write"]
+if TYPE_CHECKING:
+    from typing import TextIO
+
+__all__ = ["tell", "write", "write_wrapped"]
 
 
 def write(*lines: str, to_stderr: bool = False) -> None:
@@ -16,7 +22,32 @@ def write(*lines: str, to_stderr: bool = False) -> None:
     stream.flush()
 
 
+def write_wrapped(line: str, indent: int = 0) -> None:
+    """Write a line to stdout; on a terminal that is narrower it goes on in the next ones, at this indent."""
+    write(*_wrapped(printable(line), sys.stdout, indent))
+
+
 def tell(message: object) -> None:
-    """Write one line to stderr, which says that the command says it."""
-    sys.stderr.write(f"ultra: {one_line(str(message))}\n")
+    """Write one line to stderr, which says that the command says it; a narrow terminal gets whole words."""
+    lines = _wrapped(f"ultra: {one_line(str(message))}", sys.stderr)
+    sys.stderr.write("".join(f"{line}\n" for line in lines))
     sys.stderr.flush()
+
+
+def _wrapped(line: str, stream: TextIO, indent: int = 0) -> list[str]:
+    """Return the lines that a text of one line is on the terminal of the stream; elsewhere it stays whole."""
+    try:
+        width = os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError, AttributeError):  # it is no terminal, or no file at all
+        return [line]
+    if len(line) <= width or width < 1:
+        return [line]
+    behind = " " * (indent if indent < width // 2 else min(indent, 2))
+    return wrap(
+        line,
+        width,
+        subsequent_indent=behind,
+        break_long_words=False,
+        break_on_hyphens=False,
+        replace_whitespace=False,
+    )

@@ -21,7 +21,7 @@ from ultra.cli.journal import (
     store_of,
     with_journal,
 )
-from ultra.cli.output import tell, write
+from ultra.cli.output import tell, write, write_wrapped
 from ultra.cli.printable_text import block, one_line
 from ultra.errors import BadCall
 
@@ -83,8 +83,9 @@ def list_runs(
     found = with_journal(journal, find)
     if as_json:
         _write_json(found)
-    else:
-        write(*found) if found else None
+        return 0
+    for line in found:
+        write_wrapped(str(line), indent=4)
     return 0
 
 
@@ -100,7 +101,7 @@ def show(run: RunArgument, *, journal: JournalOption = None, as_json: JsonOption
     if as_json:
         _write_json({**described(record), "result": result})
         return 0
-    write(_line(record))
+    write_wrapped(_line(record), indent=4)
     if record.code is not None:
         write(one_line(f"{record.code}: {record.message}"))
     if result is not None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from ultra.cli.commands import new_app
-from ultra.cli.output import write
+from ultra.cli.completion import complete_strategies
+from ultra.cli.output import write, write_wrapped
 from ultra.cli.printable_text import one_line
 
 if TYPE_CHECKING:
@@ -27,7 +28,12 @@ _WIDTH: Final = 88
 def strategies(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", show_default=False, help="Explain this strategy in full."),
+        typer.Argument(
+            metavar="[NAME]",
+            show_default=False,
+            help="Explain this strategy in full.",
+            autocompletion=complete_strategies,
+        ),
     ] = None,
     *,
     models: Annotated[
@@ -56,8 +62,9 @@ def strategies(
     rows = [("strategy", f"calls, {number}", "pays for")]
     rows += [(each.name, str(each.calls_for(models)), each.pays) for each in EXPLAINED.values()]
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    indent = sum(widths) + 4
     for row in rows:
-        write(f"{row[0].ljust(widths[0])}  {row[1].ljust(widths[1])}  {row[2]}")
+        write_wrapped(f"{row[0].ljust(widths[0])}  {row[1].ljust(widths[1])}  {row[2]}", indent)
     for other, packages in strategy_packages().items():
         if other in EXPLAINED:
             note = "not used: the name is one of Ultra's own"

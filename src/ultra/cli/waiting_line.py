@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["WaitingLine"]
 
+_MOST_NAMED: Final = 8
+"""Models that a line names where it has no place for all."""
+
 
 _WRITES: Final = " (writes)"
 
@@ -64,8 +67,15 @@ class WaitingLine:
         told = _joined(f"{name}{state}" for name, state in self._waiting.items())
         done = self._asked - len(self._waiting)
         count = f", {done} of {self._asked} done" if self._asked > 1 else ""
-        text = f"{self._step}: waiting for {told}{count}, {time}"
-        return text if len(text) <= width else f"{self._step}: {done} of {self._asked} done, {time}"[:width]
+        names = list(self._waiting)
+        texts = [f"{self._step}: waiting for {told}{count}, {time}"]
+        texts.append(f"{self._step}: waiting for {_joined(names)}, {time}")
+        texts += [
+            f"{self._step}: waiting for {', '.join(names[:shown])} and {len(names) - shown} more, {time}"
+            for shown in range(min(len(names) - 1, _MOST_NAMED), 0, -1)
+        ]
+        shortest = f"{self._step}: {done} of {self._asked} done, {time}"[:width]
+        return next((text for text in texts if len(text) <= width), shortest)
 
 
 def _name(

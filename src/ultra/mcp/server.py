@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 
@@ -23,14 +23,16 @@ except ImportError:
 
 from ultra.mcp.answers import TOOLS, text_of
 from ultra.mcp.runs import Caller
+from ultra.mcp.tasks import EXTENSION, TaskParams, Tasks, check_knows_tasks, knows_tasks
 from ultra.mcp.tools import tools_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from mcp.server import ServerRequestContext
     from mcp.types import CallToolRequestParams, PaginatedRequestParams
 
+    from ultra.mcp.runs import Reporter
     from ultra.service.core import Service
     from ultra.service.problems import Problem
 
@@ -44,15 +46,19 @@ _INSTRUCTIONS: Final = (
     "asked, ask for one merged answer, and compare for the answers side by side."
 )
 
+_LONG: Final = frozenset({"ask", "compare"})
+"""Tools that may be carried out as tasks."""
+
 _log = get_logger("ultra.mcp")
 
 
 def make_server(service: Service) -> Server[None]:
     """Return the server; while it runs, so do the actors of the service's models."""
+    tasks = Tasks()
 
     @asynccontextmanager
     async def lifespan(_: Server[None]) -> AsyncIterator[None]:
-        async with service.running():
+        async with service.running(), tasks.running():
             yield
 
     async def list_tools(
@@ -64,10 +70,15 @@ def make_server(service: Service) -> Server[None]:
 
     async def call_tool(
         context: ServerRequestContext[None, Any], params: CallToolRequestParams
-    ) -> CallToolResult:
-        return await _called(service, context, params)
+    ) -> CallToolResult | dict[str, Any]:
+        if params.name in _LONG and knows_tasks(context):
+            _, who = _sender(context.request)
+            task = tasks.begin(who.name, lambda report: _called(service, context, params, report))
+            if task is not None:
+                return task
+        return await _called(service, context, params, context.session.report_progress)
 
-    return Server(
+    server = Server(
         "ultra",
         version=version("ultra-llm"),
         title="Ultra",
@@ -75,12 +86,36 @@ def make_server(service: Service) -> Server[None]:
         instructions=_INSTRUCTIONS,
         lifespan=lifespan,
         on_list_tools=list_tools,
-        on_call_tool=call_tool,
+        on_call_tool=cast("Any", call_tool),  # the SDK sends a task, too, but its types do not say so
     )
+    server.extensions[EXTENSION] = {}
+    for method, answer in (
+        ("tasks/get", tasks.show),
+        ("tasks/cancel", tasks.cancel),
+        ("tasks/update", tasks.update),
+    ):
+        server.add_request_handler(method, TaskParams, _about_tasks(method, answer))
+    return server
+
+
+def _about_tasks(
+    method: str, answer: Callable[[str, str], dict[str, Any]]
+) -> Callable[[ServerRequestContext[None, Any], TaskParams], Awaitable[dict[str, Any]]]:
+    """Return what handles a request about a task; each sender has tasks of its own."""
+
+    async def handle(context: ServerRequestContext[None, Any], params: TaskParams) -> dict[str, Any]:
+        check_knows_tasks(context, method)
+        _, who = _sender(context.request)
+        return answer(who.name, params.task_id)
+
+    return handle
 
 
 async def _called(
-    service: Service, context: ServerRequestContext[None, Any], params: CallToolRequestParams
+    service: Service,
+    context: ServerRequestContext[None, Any],
+    params: CallToolRequestParams,
+    report: Reporter,
 ) -> CallToolResult:
     """Call a tool; what goes wrong in it is its result, so that the model that called it can read it.
 
@@ -92,7 +127,7 @@ async def _called(
             INVALID_PARAMS, f"there is no tool {params.name[:100]!r}; there are: {', '.join(TOOLS)}"
         )
     request, who = _sender(context.request)
-    caller = Caller(request, who, context.session.report_progress)
+    caller = Caller(request, who, report)
     try:
         result = await tool(service, params.arguments or {}, caller)
     except Exception as error:  # noqa: BLE001 - the client gets an answer, whatever it is

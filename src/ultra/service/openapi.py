@@ -18,7 +18,7 @@ from ultra.service.batches.endpoint import BatchObject, BatchQuery
 from ultra.service.batches.lines import BatchLine, ResultLine
 from ultra.service.chat.request import ChatRequest
 from ultra.service.messages.request import CountRequest, MessageRequest
-from ultra.service.native.kept import After
+from ultra.service.native.kept import After, Shown
 from ultra.service.native.listing import RunFilter
 from ultra.service.native.record import KeptRunObject, RunList
 from ultra.service.native.request import NativeRequest
@@ -198,6 +198,7 @@ OPERATIONS: tuple[Operation, ...] = (
         name="showRun",
         summary="Show a kept run, and its result once there is one",
         parameters=("id",),
+        query=Shown,
         replies={200: {_JSON: KeptRunObject}},
     ),
     Operation(

@@ -160,7 +160,14 @@ _ROUTES: Final[Mapping[str, tuple[Route, ...]]] = {
     "/v1/runs/batch/{id}": (Route(_GET, "known", _of_run(show_batch)),),
     "/v1/runs/batch/{id}/results": (Route(("GET",), "known", _of_run(show_results)),),
     "/v1/runs/batch/{id}/cancel": (Route(_POST, "known", _of_run(cancel_batch)),),
-    "/v1/runs/{id}": (Route(_GET, "known", _of_run(show_run)), Route(_DELETE, "known", _of_run(remove_run))),
+    "/v1/runs/{id}": (
+        Route(
+            _GET,
+            "known",
+            lambda service, request, caller, _: show_run(service, request, caller, _id_of(request)),
+        ),
+        Route(_DELETE, "known", _of_run(remove_run)),
+    ),
     "/v1/runs/{id}/events": (
         Route(
             ("GET",),

@@ -261,6 +261,69 @@ async def test_a_conversation_goes_on_after_a_reload(browser: Browser) -> None:
     assert said == ["One?", "First.", "Two?", "Second.", "Three?"]
 
 
+@pytest.mark.parametrize("again", ["reload", "none"])
+async def test_what_was_attached_is_shown_and_goes_along_after_a_reload(
+    browser: Browser, tmp_path: Any, again: str
+) -> None:
+    picture, document = tmp_path / "dot.png", tmp_path / "report.txt"
+    picture.write_bytes(bytes.fromhex("89504e470d0a1a0a") + bytes(32))
+    document.write_text("A report.")
+    model = FakeModel(["First.", "Second.", "Third."], usage=None)
+
+    def act(page: Any) -> None:
+        page.select_option("#target", "a")
+        page.set_input_files("#files", [str(picture), str(document)])
+        page.wait_for_selector("#attachments li:nth-of-type(2)")
+        for number, text in enumerate(("What is this?", "And then?"), start=1):
+            ask(page, text)
+            page.wait_for_selector(f".turn:nth-of-type({number}) .figures")
+        if again == "reload":
+            page.reload()
+            page.wait_for_selector(".turn:nth-of-type(2) .figures")
+        first = page.locator(".turn").first
+        assert first.locator(".attachments li").all_inner_texts() == ["dot.png", "report.txt"]
+        assert first.locator(".attachments img").get_attribute("src").startswith("data:image/png")
+        assert page.locator(".turn h2").all_inner_texts() == ["What is this?", "And then?"]
+        assert page.locator(".turn").last.locator(".attachments").count() == 0
+        page.wait_for_selector("#send:not([disabled])")
+        ask(page, "Why?")
+        page.wait_for_selector(".turn:nth-of-type(3) .figures")
+        report = axe.Axe().run(page)
+        assert report.violations_count == 0, report.generate_report()
+
+    await with_history(browser, {"a": model}, act)
+    said = model.calls[-1].request.messages
+    assert [message.text for message in said] == ["What is this?", "First.", "And then?", "Second.", "Why?"]
+    kinds = [part.__class__.__name__ for part in said[0].parts]
+    assert kinds == ["TextPart", "ImagePart", "FilePart"]
+
+
+async def test_a_question_that_was_stopped_is_no_part_of_it_after_a_reload(
+    browser: Browser,
+) -> None:
+    model = FakeModel(["First.", "Never.", "Third."])
+
+    def act(page: Any) -> None:
+        page.select_option("#target", "a")
+        ask(page, "One?")
+        page.wait_for_selector(".turn:nth-of-type(1) .figures")
+        model.seconds = 600.0
+        ask(page, "Two?")
+        page.wait_for_selector(".turn:nth-of-type(2) .permalink")
+        page.keyboard.press("Escape")
+        page.wait_for_selector("p.error:has-text('stopped')")
+        model.seconds = 0.0
+        page.reload()
+        page.wait_for_selector("p.error:has-text('stopped')")
+        assert page.locator(".turn h2").all_inner_texts() == ["One?", "Two?"]
+        page.wait_for_selector("#send:not([disabled])")
+        ask(page, "Three?")
+        page.wait_for_selector(".turn:nth-of-type(3) .figures")
+
+    await with_history(browser, {"a": model}, act)
+    assert [message.text for message in model.calls[-1].request.messages] == ["One?", "First.", "Three?"]
+
+
 async def test_escape_cancels_a_kept_run(browser: Browser) -> None:
     model = FakeModel("Never.", gated=True)
 

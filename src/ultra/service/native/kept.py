@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ultra.service.http import Request
     from ultra.stores.journal_contract import RunRecord
 
-__all__ = ["After", "cancel_run", "remove_run", "show_events", "show_run", "stream_of_events"]
+__all__ = ["After", "Shown", "cancel_run", "remove_run", "show_events", "show_run", "stream_of_events"]
 
 
 class After(Struct, frozen=True):
@@ -43,15 +43,23 @@ class After(Struct, frozen=True):
     after: Annotated[int, Meta(ge=-1)] = -1
 
 
-async def show_run(service: Service, caller: Caller, run_id: str) -> Reply:
+class Shown(Struct, frozen=True):
+    """What is told of a run. `messages`: also what was asked, with attachments, which may be large."""
+
+    messages: bool = False
+
+
+async def show_run(service: Service, request: Request, caller: Caller, run_id: str) -> Reply:
     """Answer with a run, and its result once there is one.
 
     Raises:
-        Problem: the caller has no such run.
+        Problem: the caller has no such run, or the query is wrong.
         JournalUnavailable: the journal cannot be read.
     """
+    shown = read_query(request, Shown)
     run = await find_run(service, caller, run_id)
-    return json_reply(run_object(run, await last_event(service, run), whole=True))
+    last = await last_event(service, run)
+    return json_reply(run_object(run, last, whole=True, messages=shown.messages))
 
 
 async def show_events(service: Service, request: Request, caller: Caller, run_id: str) -> Reply:

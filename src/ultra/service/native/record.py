@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from msgspec import UNSET, Struct, UnsetType
 
 from ultra.messages.events import RunCompleted
+from ultra.messages.openai_form import messages_as_openai
 from ultra.messages.results import OrchestrationResult
 from ultra.service.native.events import cleaned_result
 from ultra.service.problems import failed_run
@@ -47,6 +48,8 @@ class KeptRunObject(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         metadata: what its request gave.
         error: how it failed.
         result: what it came to; only where one run is asked for.
+        messages: what was asked, with attachments, in OpenAI's form, which `prompt` of a request takes; only
+            where the address says ``?messages=true``.
     """
 
     id: str
@@ -65,6 +68,7 @@ class KeptRunObject(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     metadata: dict[str, str]
     error: RunError | None
     result: OrchestrationResult | UnsetType | None = UNSET
+    messages: list[dict[str, Any]] | UnsetType = UNSET
 
 
 class RunList(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -81,9 +85,13 @@ def native_tags(model: str | None, metadata: dict[str, str] | None) -> dict[str,
 
 
 def run_object(
-    run: RunRecord, last: RunCompleted | RunFailed | None = None, *, whole: bool = False
+    run: RunRecord,
+    last: RunCompleted | RunFailed | None = None,
+    *,
+    whole: bool = False,
+    messages: bool = False,
 ) -> KeptRunObject:
-    """Return a run for the wire; a `whole` one has the result of its `last` event."""
+    """Return a run for the wire: a `whole` one with the result of its `last` event, or with `messages`."""
     spec, tags = run.spec, run.tags
     error = None
     if run.code is not None:
@@ -108,4 +116,5 @@ def run_object(
         metadata=tags.get("metadata", {}),
         error=error,
         result=result,
+        messages=messages_as_openai(spec.request.messages) if messages else UNSET,
     )

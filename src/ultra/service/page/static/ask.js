@@ -167,15 +167,19 @@ export class AskView {
       this.wanted = turns.at(-1)[0].model;
       this.choose();
       by("new").hidden = false;
-      for (const runs of turns.slice(0, -1)) this.recall(runs);
       const last = turns.at(-1);
+      const said = last[0].messages.filter((each) => each.role !== "system"); // an ensemble gives its own again
+      const asked = said.filter((each) => each.role === "user");
+      this.messages = said.slice(0, said.lastIndexOf(asked.at(-1)));
+      const before = turns.slice(0, -1);
+      const answered = before.filter((runs) => answeredBy(runs));
+      const places = new Map(answered.map((runs, index) => [runs, asked.length - 1 - answered.length + index]));
+      for (const runs of before) this.recall(runs, asked[places.get(runs)]?.content);
       const views = last.map((run) => new RunView(`${run.model ?? run.models.join(", ")}, ${run.strategy}`));
-      const heading = this.turn(last[0], views);
+      this.turn(last[0], views, asked.at(-1).content);
       this.watch(running, last.map((run) => found(run.id)), views);
       await Promise.all(views.map((view, index) => this.follow(running, view, found(last[index].id))));
-      const result = views.find((view) => view.result)?.result;
-      if (result) heading.textContent = question(last[0], result);
-      this.conclude(running, views, result ? [{ role: "user", content: result.prompt }] : []);
+      this.conclude(running, views, said);
     } catch (error) {
       if (error.name === "AbortError") return;
       this.tell(error.status ? error.message : "the service cannot be reached");
@@ -185,26 +189,24 @@ export class AskView {
     }
   }
 
-  /** Show a turn of before with its answer alone. */
-  recall(runs) {
+  /** Show a turn of before with its answer alone; `content` is its question with attachments, if it is known. */
+  recall(runs, content) {
     const views = runs.map((run) => new RunView(`${run.model ?? run.models.join(", ")}, ${run.strategy}`));
-    const heading = this.turn(runs[0], views);
+    this.turn(runs[0], views, content ?? answeredBy(runs)?.prompt);
     runs.forEach((run, index) => {
       if (run.result) views[index].recall(run.result);
       else views[index].fail(run.error?.message ?? run.state);
       views[index].link(run.id);
     });
-    const result = runs.find((run) => run.result?.final_synthesis)?.result;
-    if (!result) return;
-    heading.textContent = question(runs[0], result);
-    this.messages.push(
-      { role: "user", content: result.prompt }, { role: "assistant", content: result.final_synthesis.content });
   }
 
-  turn(run, views) {
-    const heading = el("h2", {}, question(run, null));
-    by("thread").append(el("article", { class: "turn" }, heading, el("div", { class: "runs" }, ...views.map((view) => view.element))));
-    return heading;
+  /** Show a turn: its question, of which a run knows the beginning, what was attached, and its runs. */
+  turn(run, views, content) {
+    const beginning = run.prompt?.length < QUOTED ? run.prompt : `${run.prompt} …`;
+    by("thread").append(el(
+      "article", { class: "turn" }, el("h2", {}, content ? textOf(content) : beginning),
+      attached(content, run.metadata?.attachments), el("div", { class: "runs" }, ...views.map((view) => view.element)),
+    ));
   }
 
   content(text) {
@@ -226,11 +228,11 @@ export class AskView {
     const strategies = [by("strategy").value];
     if (by("compare").checked) strategies.push(by("second").value);
     const views = strategies.map((name) => new RunView(`${option.value}${name ? `, ${name}` : ""}`));
-    by("thread").append(el("article", { class: "turn" }, el("h2", {}, text), el("div", { class: "runs" }, ...views.map((view) => view.element))));
     const running = this.begin();
     const metadata = this.shown.length ? { after: this.shown.join() } : {};
     const names = this.attachments.map((each) => each.name).join(", ");
     if (names) metadata.attachments = names.slice(0, 500);
+    this.turn({ metadata }, views, messages.at(-1).content);
     try {
       const begun = await Promise.allSettled(
         strategies.map((name) => begin(bodyOf(messages, option, name, metadata), running.signal)));
@@ -283,7 +285,7 @@ export class AskView {
   conclude(running, views, messages) {
     const answer = views.find((view) => view.result?.final_synthesis)?.result.final_synthesis;
     if (!answer || running !== this.running) return false;
-    this.messages = [...(messages.length > 1 ? messages : [...this.messages, ...messages]), { role: "assistant", content: answer.content }];
+    this.messages = [...messages, { role: "assistant", content: answer.content }];
     return true;
   }
 
@@ -319,7 +321,7 @@ async function conversation(ids, signal) {
   for (let next = ids; next.length && turns.length < MOST_TURNS;) {
     let runs;
     try {
-      runs = await Promise.all(next.map((id) => show(id, signal)));
+      runs = await Promise.all(next.map((id, index) => show(id, signal, !turns.length && !index)));
     } catch (error) {
       if (!turns.length || error.status !== 404) throw error;
       break; // an earlier turn was deleted
@@ -330,11 +332,27 @@ async function conversation(ids, signal) {
   return turns;
 }
 
-/** Return the question of a run, which is whole once the run has a result. */
-function question(run, result) {
-  const names = run.metadata?.attachments ? `\n(with ${run.metadata.attachments})` : "";
-  const beginning = run.prompt.length < QUOTED ? run.prompt : `${run.prompt} …`;
-  return `${result?.prompt ?? beginning}${names}`;
+/** Return the result of the run with which the conversation went on; undefined: there is no answer. */
+const answeredBy = (runs) => runs.find((run) => run.result?.final_synthesis)?.result;
+
+/** Return the text of a message. */
+function textOf(content) {
+  if (typeof content === "string") return content;
+  return content.filter((part) => part.type === "text").map((part) => part.text).join("\n");
+}
+
+/** Show what was attached to a question, with its pictures; where its content is not known, the names alone. */
+function attached(content, names) {
+  const given = names?.split(", ") ?? [];
+  const parts = typeof content === "string" ? [] : (content?.filter((part) => part.type !== "text") ?? []);
+  const shown = parts.map((part, index) => {
+    const name = parts.length === given.length ? given[index] : null;
+    const url = part.image_url?.url ?? "";
+    const picture = url.startsWith("data:image/") ? el("img", { src: url, alt: "" }) : null;
+    return [picture, name ?? part.file?.filename ?? (part.image_url ? "image" : "document")];
+  });
+  const all = parts.length ? shown : given.map((name) => [null, name]);
+  return all.length ? el("ul", { class: "attachments", "aria-label": "Attached" }, ...all.map((each) => el("li", {}, ...each))) : null;
 }
 
 function dataUrl(file) {

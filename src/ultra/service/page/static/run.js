@@ -109,7 +109,7 @@ export class RunView {
     this.answer = el("div", { class: "answer", hidden: true }, ...parts);
     this.after = el("div", {});
     this.element = el(
-      "section", { class: "run", "aria-label": `Run: ${title}` },
+      "div", { class: "run", role: "group", "aria-label": `Run: ${title}` }, // no landmark: turns have equal names
       this.title, this.line, this.answer, this.steps, this.after,
     );
   }

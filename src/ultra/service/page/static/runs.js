@@ -67,8 +67,9 @@ export async function follow(view, run, signal) {
 /** Cancel a kept run; its last event then says so. */
 export const cancel = (id) => send(`${place(id)}/cancel`, { method: "POST", body: {} });
 
-/** Return what is kept of a run. */
-export const show = (id, signal) => get(place(id), signal);
+/** Return what is kept of a run; `withMessages`: also what was asked, with attachments. */
+export const show = (id, signal, withMessages = false) =>
+  get(`${place(id)}${withMessages ? "?messages=true" : ""}`, signal);
 
 /** Return some of the kept runs, the newest first, and the cursor of those that follow. */
 export const list = (cursor) => get(`/v1/runs?limit=20${cursor ? `&cursor=${encodeURIComponent(cursor)}` : ""}`);
