@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from ultra.messages.chat import ReasoningPart
 from ultra.messages.reasoning import ReasoningDelta, joined_reasoning
 from ultra.messages.results import Completion
 
-CLIENTS = {
+CLIENTS: dict[str, Callable[..., HTTPClient]] = {
     "openai-chat": OpenAIClient,
     "anthropic-messages": AnthropicClient,
     "gemini-generate": GeminiClient,

@@ -48,7 +48,7 @@ class _DialectClient(HTTPClient):
         super().__init__(self.dialect_type(model, provider=provider, base_url=base_url), **settings)
 
 
-class OpenAIClient(HTTPClient):
+class OpenAIClient(_DialectClient):
     """A model behind ``POST {base_url}/chat/completions``, at OpenAI and all who speak its dialect.
 
     Args:
@@ -63,6 +63,8 @@ class OpenAIClient(HTTPClient):
         BadCall: there is no such `api`.
     """
 
+    dialect_type = OpenAIChat
+
     @hiding_frames
     def __init__(
         self,
@@ -73,8 +75,7 @@ class OpenAIClient(HTTPClient):
         api: OpenAIApi | None = None,
         **settings: Unpack[HTTPSettings],
     ) -> None:
-        dialect = OpenAIChat(model, provider=provider, base_url=base_url)
-        super().__init__(dialect, **_at(api, base_url, settings))
+        super().__init__(model, provider=provider, base_url=base_url, **_at(api, base_url, settings))
 
 
 class AzureOpenAIClient(HTTPClient):
