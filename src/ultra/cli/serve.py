@@ -150,7 +150,7 @@ def _tell_of_memory(service: Service) -> None:
     """Say what is lost at the end of the process, where somebody may rely on it."""
     if any(_has_budget(key) for key in service.settings.keys) and service.settings.budgets == "memory":
         tell(
-            "budgets of keys are kept in memory: they begin anew with each start; "
+            "budgets of keys are kept in memory: at each start they begin at 0; "
             'set budgets = "sqlite:///limits.db" in [serve]'
         )
 
