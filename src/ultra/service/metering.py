@@ -54,6 +54,10 @@ class Stream(Protocol):
         """Return the next event."""
         ...
 
+    def ready(self) -> list[Event]:
+        """Return the events that need not be waited for."""
+        ...
+
     async def result(self) -> OrchestrationResult:
         """Return the result."""
         ...
@@ -134,6 +138,13 @@ class MeteredStream:
         event = await self._stream.__anext__()
         self._account.take(event)
         return event
+
+    def ready(self) -> list[Event]:
+        """Return the events that need not be waited for."""
+        events = self._stream.ready()
+        for event in events:
+            self._account.take(event)
+        return events
 
     @property
     def is_new(self) -> bool:

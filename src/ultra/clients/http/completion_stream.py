@@ -80,7 +80,8 @@ class CompletionStream:
     async def __anext__(self) -> str | Completion:
         """Return the next piece. Raises `ModelError`; if cancelled, the stream is closed."""
         try:
-            await trio.lowlevel.checkpoint()
+            if self._pieces or self._closed or self._whole:
+                await trio.lowlevel.checkpoint()  # all else waits for the network
             while not self._pieces or (self._pieces[0] == "" and not self._with_signs):
                 if self._pieces:
                     self._pieces.popleft()
