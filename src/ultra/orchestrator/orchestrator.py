@@ -309,9 +309,9 @@ class MultiLLMOrchestrator(Registration, SubmittedRuns):
     ) -> RunStream:
         """Return a stream of the events of a run; arguments are those of `process_responses`.
 
-        Without `chunks`, no `Chunk` comes: for a reader who wants to know how far the run is, and no text
-        before it is whole. Models are then asked for whole answers, as `process_responses` does, which takes
-        less of the machine, and with the timeouts of such.
+        Without `chunks`, no `Chunk` or `ReasoningChunk` comes: for a reader who wants to know how far the run
+        is, and no text before it is whole. Models are then asked for whole answers, as `process_responses`
+        does, which takes less of the machine, and with the timeouts of such.
 
         Leaving its block cancels the run. If a subclass overrides `process_responses`, that method is what
         runs: the events are those of the runs that it makes, and what it returns is the result. Called by

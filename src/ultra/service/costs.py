@@ -66,8 +66,9 @@ class CostAccount:
     """Follows the events of one run, and says what it has cost so far.
 
     `prompt` are about the tokens of the request: a call that is cut off has used at least these, and the text
-    and the reasoning that had come. `unseen`: that no text is told before an answer is whole; then an answer that
-    is cut off is taken to have so many tokens, since nobody knows how far it was written. None: texts are told.
+    and the reasoning that had come. `unseen`: that no text is told before an answer is whole; then an answer
+    that is cut off is taken to have so many tokens, since nobody knows how far it was written. None: texts
+    are told.
     """
 
     def __init__(self, prices: Prices, prompt: int, *, unseen: int | None = None) -> None:
