@@ -132,8 +132,8 @@ async def _library(upstream: str, total: int, *, streamed: bool) -> float:
 def run_of_three(*, brief: bool) -> list[Row]:
     """A run of three models and all stages, seven calls, one after the other.
 
-    The service reads every run as a stream, so that is what it is measured by. A run of the library that
-    nobody reads asks its models for whole answers, which costs less.
+    The request is not streamed, so the service asks the models for whole answers, as the library does for a
+    run that nobody reads. A run that is streamed costs more.
     """
     total = 10 if brief else 200
     ours: list[float] = []
@@ -151,8 +151,8 @@ def run_of_three(*, brief: bool) -> list[Row]:
                 for series, seconds in zip((ours, streamed, plain), taken, strict=True):
                     series.append(seconds)
     name = "a run of three models, processor time"
-    allowed = [MOST_OF_THE_LIBRARY * each + MORE_THAN_THE_LIBRARY for each in streamed]
-    limit = f"{MOST_OF_THE_LIBRARY} times the library's, streamed, and {MORE_THAN_THE_LIBRARY * 1e3:g} ms"
+    allowed = [MOST_OF_THE_LIBRARY * each + MORE_THAN_THE_LIBRARY for each in plain]
+    limit = f"{MOST_OF_THE_LIBRARY} times the library's and {MORE_THAN_THE_LIBRARY * 1e3:g} ms"
     return [
         row(name, limit, ours, allowed, target=1),
         row(name, "the library, streamed", ours, streamed, target=None),

@@ -13,11 +13,16 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.types import TextContent
 
-from helpers.services import PATIENCE, service_of, serving, until
-from ultra import BadCall
+from helpers.services import CHAT, PATIENCE, ask, chat, service_of, serving, until
+from ultra import BadCall, MultiLLMOrchestrator, RetryPolicy, Usage
+from ultra.clients.pricing import Price
+from ultra.config.keys import KeyConfig, hash_of
+from ultra.config.serving import ServeConfig
 from ultra.mcp.http import PATH, make_mcp_app
 from ultra.service.access import Authenticator, Caller
+from ultra.service.core import Service
 from ultra.service.problems import Problem
+from ultra.stores.memory_limits import MemoryLimits
 from ultra.testing import FakeModel
 
 if TYPE_CHECKING:
@@ -200,6 +205,81 @@ async def test_nobody_gets_the_session_or_the_kept_answers_of_another_key() -> N
     assert answers == ["first", "second", "first"]
     assert stolen.status_code == 404
     assert own.status_code == 200
+
+
+ALICE = "sk-ultra-of-alice"
+
+
+def metered(model: FakeModel, **limits: Any) -> Service:
+    """A service with one key, which has these limits; a thousand tokens of the model cost a dollar.
+
+    No time goes by for the limits, so that nothing flows back.
+    """
+    orchestrator = MultiLLMOrchestrator(cache_enabled=False, retry=RetryPolicy(max_retries=0))
+    orchestrator.register_model("gpt", model, price=Price(input=1000.0, output=1000.0))
+    keys = (KeyConfig(name="alice", hash=hash_of(ALICE), **limits),)
+    return Service(orchestrator, ServeConfig(keys=keys), limits=MemoryLimits(now=lambda: 1e9))
+
+
+async def left_of(service: Service) -> dict[str, float]:
+    """What is left of each limit of the key."""
+    (key,) = service.settings.keys
+    return {limit.name: limit.left for limit in await service.quotas.left(Caller(key.name, key))}
+
+
+@pytest.mark.parametrize(
+    ("tool", "given"),
+    [("ask", {"prompt": "Which?", "ensemble": "gpt"}), ("compare", {"prompt": "Which?", "models": ["gpt"]})],
+)
+async def test_a_call_counts_for_its_key_by_the_tokens_and_dollars_that_it_has_used(
+    tool: str, given: dict[str, Any], mode: str
+) -> None:
+    model = FakeModel("Paris.", usage=Usage(input=100, output=100))
+    service = metered(model, tokens_per_minute=100_000, dollars_per_day=50.0)
+    with trio.fail_after(PATIENCE):
+        async with serving(service, make_mcp_app(service)) as url:
+            async with client_at(url + PATH, mode, ALICE) as client:
+                result = await client.call_tool(tool, given)
+            left = await left_of(service)
+
+    assert not result.is_error
+    assert left["dollars_per_day"] == pytest.approx(50.0 - 0.2)
+    assert left["tokens_per_minute"] == pytest.approx(100_000 - 200)
+
+
+async def test_what_tools_and_other_requests_use_is_one_budget(mode: str) -> None:
+    model = FakeModel("Paris.", usage=Usage(input=100, output=100))
+    service = metered(model, dollars_per_day=0.3)
+    headers = {"authorization": f"Bearer {ALICE}"}
+    with trio.fail_after(PATIENCE):
+        async with (
+            serving(service, make_mcp_app(service)) as url,
+            client_at(url + PATH, mode, ALICE) as client,
+        ):
+            first = await client.call_tool("ask", {"prompt": "One?", "ensemble": "gpt"})
+            chats = [await ask(service, chat("gpt", str(n)), CHAT, headers=headers) for n in range(2)]
+            last = await client.call_tool("ask", {"prompt": "Four?", "ensemble": "gpt"})
+
+    assert (first.is_error, [answer.status for answer in chats], last.is_error) == (False, [200, 429], True)
+    assert "the budget of this key is used up" in text(last)
+    assert len(model.calls) == 2
+
+
+async def test_a_call_that_is_cancelled_pays_for_the_answer_that_was_under_way(mode: str) -> None:
+    model = FakeModel(gated=True)
+    service = metered(model, dollars_per_day=50.0)
+    with trio.fail_after(PATIENCE):
+        async with serving(service, make_mcp_app(service)) as url:
+            async with client_at(url + PATH, mode, ALICE) as client, trio.open_nursery() as nursery:
+                nursery.start_soon(client.call_tool, "ask", {"prompt": "Which?", "ensemble": "gpt"})
+                await until(lambda: model.running == 1)
+                nursery.cancel_scope.cancel()
+            await until(lambda: model.cancelled == 1)
+            await until(lambda: service.running_requests == 0)
+            left = await left_of(service)
+
+    # The prompt, and an answer of the tokens that are assumed: nobody knows how far it was written.
+    assert 2.048 < 50.0 - left["dollars_per_day"] < 2.1
 
 
 @pytest.mark.parametrize("origin", ["chat.example", "https://", "https://chat.example/page", "file:///tmp"])

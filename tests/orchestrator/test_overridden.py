@@ -433,3 +433,32 @@ async def test_it_is_entered_once_and_before_it_is_used() -> None:
         with pytest.raises(BadCall, match="only once"):
             await run.__aenter__()
         await run.result()
+
+
+class Watching(MultiLLMOrchestrator):
+    """Reads its own run, with chunks or without, and keeps what it was told."""
+
+    inner_chunks = True
+    told: list[Any]
+
+    async def process_responses(self, prompt: Any, *_: Any, **options: Any) -> OrchestrationResult:
+        async with self.stream_responses(prompt, ["initial"], chunks=self.inner_chunks) as run:
+            self.told = [event async for event in run]
+            return await run.result()
+
+
+@pytest.mark.parametrize("outer", [False, True])
+@pytest.mark.parametrize("inner", [False, True])
+@on_every_loop
+async def test_each_reader_of_a_nested_run_gets_chunks_if_it_wants_them(*, outer: bool, inner: bool) -> None:
+    model = FakeModel(FakeAnswer("to", "ken"), name="a")
+    orchestrator = using(Watching, model)
+    assert isinstance(orchestrator, Watching)
+    orchestrator.inner_chunks = inner
+    async with orchestrator, orchestrator.stream_responses("Q", chunks=outer) as run:
+        events = await read_all(run)
+
+    assert [event.seq for event in events] == list(range(len(events)))
+    assert any(isinstance(event, Chunk) for event in events) == outer
+    assert any(isinstance(event, Chunk) for event in orchestrator.told) == inner
+    assert [call.streamed for call in model.calls] == [outer or inner]

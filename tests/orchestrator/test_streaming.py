@@ -40,6 +40,27 @@ async def test_every_answer_is_told_in_full_before_it_is_reported(autojump_clock
     assert text_of(events, "initial", "plain") == "plain: Q"
 
 
+async def test_without_chunks_models_are_asked_for_whole_answers_and_all_else_is_told() -> None:
+    model = FakeModel(FakeAnswer("to", "ken", "s"), name="s")
+    orchestrator = orchestrator_of(model)
+    async with orchestrator, orchestrator.stream_responses("Q", chunks=False) as run:
+        events = await read_all(run)
+        result = await run.result()
+
+    assert [event.seq for event in events] == list(range(len(events)))
+    assert not [event for event in events if isinstance(event, Chunk)]
+    assert {call.streamed for call in model.calls} == {False}
+    assert isinstance(events[-1], RunCompleted)
+    assert events[-1].result is result
+    assert result.final_synthesis is not None
+    assert result.final_synthesis.content == "tokens"
+
+
+def test_chunks_is_true_or_false() -> None:
+    with pytest.raises(BadCall, match=r"chunks is 'no'; it must be True or False"):
+        orchestrator_of(FakeModel()).stream_responses("Q", chunks="no")  # type: ignore[arg-type]
+
+
 async def test_streamed_and_plain_results_are_equal(autojump_clock: MockClock) -> None:
     def make() -> MultiLLMOrchestrator:
         return orchestrator_of(

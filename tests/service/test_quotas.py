@@ -162,8 +162,8 @@ async def test_what_a_failed_run_has_cost_is_settled() -> None:
 @pytest.mark.parametrize(
     ("path", "body"),
     [
-        ("/v1/chat/completions", chat("a", max_tokens=900)),
         ("/v1/chat/completions", chat("a", max_tokens=900, stream=True)),
+        ("/v1/messages", {**chat("a", stream=True), "max_tokens": 900}),
         ("/v1/runs", {"prompt": "Which city?", "models": ["a"], "stream": True}),
     ],
 )
@@ -183,14 +183,55 @@ async def test_a_client_that_hangs_up_pays_for_what_was_under_way(
     assert 0.1 < spent < 0.2  # the prompt, and what had come of the text; the reservation is not kept
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", chat("a", max_tokens=900)),
+        ("/v1/messages", {**chat("a"), "max_tokens": 900}),
+        ("/v1/runs", {"prompt": "Which city?", "models": ["a"], "options": {"max_tokens": 900}}),
+    ],
+)
+async def test_who_asked_for_a_whole_answer_and_hangs_up_pays_for_all_that_it_might_have_been(
+    path: str, body: dict[str, Any], autojump_clock: MockClock
+) -> None:
+    model = cheap(seconds=60)
+    service = metered(model, dollars_per_day=5.0)
+    async with service.running():
+        with trio.move_on_after(50):
+            await ask(service, body, path, headers=HEADERS)
+        await trio.sleep(1)
+        left = await left_of(service)
+
+    assert (model.cancelled, model.calls[0].streamed) == (1, False)
+    assert 0.9 < 5.0 - left < 1.0  # the prompt, and an answer as long as it may be
+
+
 async def test_a_call_that_is_cut_off_is_paid_for_as_far_as_it_came(autojump_clock: MockClock) -> None:
     service = metered(FakeModel(FakeAnswer("a" * 400, "b", piece_seconds=31)), dollars_per_day=5.0)
     async with service.running():
-        failed = await asked(service)
+        failed = await asked(service, stream=True)
         left = await left_of(service)
 
-    assert failed.status == 504
+    assert failed.chunks[-1]["error"]["code"] == "deadline_exceeded"
     assert 0.1 < 5.0 - left < 0.2
+
+
+@pytest.mark.parametrize("ensemble", [False, True])
+async def test_a_whole_answer_that_does_not_come_in_time_is_paid_for_as_long_as_it_might_have_been(
+    autojump_clock: MockClock, *, ensemble: bool
+) -> None:
+    service = metered(cheap(seconds=130), dollars_per_day=5.0)
+    service.orchestrator.register_model("b", cheap(), 2.0, price=DOLLAR)
+    service.orchestrator.add_ensemble("both", stages=["initial", "synthesis"], grace=5.0)
+    async with service.running():
+        body = chat("both" if ensemble else "a", max_tokens=900)
+        answer = await ask(service, body, headers=HEADERS)
+        left = await left_of(service)
+
+    assert answer.status == (200 if ensemble else 504)
+    spent = 5.0 - left
+    # `max_tokens` is for the answer; what an ensemble merges it of is taken to have 2,048 tokens.
+    assert (2.248 < spent < 2.3) if ensemble else (0.9 < spent < 1.0)
 
 
 async def test_who_reads_nothing_and_hangs_up_pays_what_was_reserved(autojump_clock: MockClock) -> None:
@@ -291,8 +332,7 @@ async def test_limits_that_cannot_be_read_let_nobody_in_and_what_was_used_is_tol
 
 async def test_what_is_held_for_long_is_renewed(autojump_clock: MockClock) -> None:
     limits = MemoryLimits(now=trio.current_time)
-    model = FakeModel(FakeAnswer(*"abcdef", piece_seconds=20))
-    service = metered(model, concurrency=1, limits=limits)
+    service = metered(cheap(seconds=110), concurrency=1, limits=limits)
     async with service.running(), trio.open_nursery() as nursery:
         nursery.start_soon(asked, service)
         await trio.sleep(90)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
+from contextlib import contextmanager
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +18,8 @@ from ultra.cli.output import tell, write
 from ultra.cli.signals import SERVICE_SIGNALS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ultra.config.keys import KeyConfig
     from ultra.config.loading import Configuration
     from ultra.service.core import Service
@@ -77,18 +81,19 @@ def serve(
     """
     if context.invoked_subcommand is not None:
         return 0
-    from ultra.cli.logs import configure_logs  # noqa: PLC0415 - not for the help alone
-    from ultra.config.serving import ServeConfig  # noqa: PLC0415 - as above
-    from ultra.service.access import access_of  # noqa: PLC0415 - as above
-    from ultra.service.reloading import Reloader  # noqa: PLC0415 - as above
-    from ultra.service.server import check_address, listen  # noqa: PLC0415 - as above
-    from ultra.service.setup import make_service  # noqa: PLC0415 - as above
+    with _collecting_nothing():
+        from ultra.cli.logs import configure_logs  # noqa: PLC0415 - not for the help alone
+        from ultra.config.serving import ServeConfig  # noqa: PLC0415 - as above
+        from ultra.service.access import access_of  # noqa: PLC0415 - as above
+        from ultra.service.reloading import Reloader  # noqa: PLC0415 - as above
+        from ultra.service.server import check_address, listen  # noqa: PLC0415 - as above
+        from ultra.service.setup import make_service  # noqa: PLC0415 - as above
 
-    configure_logs(verbose, as_json=log_json)
-    source = configuration_of(config)
-    check_address(access_of(ServeConfig() if source is None else source.serve), host)
-    listening = listen(host, port) if fd is None else socket.socket(fileno=fd)
-    service = make_service(source, is_one_of_several=workers > 1 or fd is not None)
+        configure_logs(verbose, as_json=log_json)
+        source = configuration_of(config)
+        check_address(access_of(ServeConfig() if source is None else source.serve), host)
+        listening = listen(host, port) if fd is None else socket.socket(fileno=fd)
+        service = make_service(source, is_one_of_several=workers > 1 or fd is not None)
     reloader = Reloader(service, lambda: configuration_of(config), host=host, tell=tell)
     if fd is not None:
         return _serve(service, listening, reloader, is_worker=True)
@@ -134,6 +139,18 @@ def new_key(
     return 0
 
 
+@contextmanager
+def _collecting_nothing() -> Iterator[None]:
+    """Let the garbage collector rest: hundreds of modules are imported here, and nearly all of it is kept."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 def configuration_of(given: Path | None) -> Configuration | None:
     """Return the configuration of this path; of none, that which is found; None: there is none.
 
@@ -150,7 +167,7 @@ def _tell_of_memory(service: Service) -> None:
     """Say what is lost at the end of the process, where somebody may rely on it."""
     if any(_has_budget(key) for key in service.settings.keys) and service.settings.budgets == "memory":
         tell(
-            "budgets of keys are kept in memory: they begin anew with each start; "
+            "budgets of keys are kept in memory: at each start they begin at 0; "
             'set budgets = "sqlite:///limits.db" in [serve]'
         )
 

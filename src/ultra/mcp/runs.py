@@ -56,7 +56,7 @@ async def run(
     """
     async with AsyncExitStack() as held:
         await service.admit(caller.request, caller.who, held)
-        stream = service.stream_of(prompt, arguments, caller.who)
+        stream = service.stream_of(prompt, arguments, caller.who, chunks=False)
         ledger = Ledger()
         progress = _Progress(caller.report)
         async with stream:

@@ -117,13 +117,18 @@ class EventBuffer:
         run_id: written into each event.
         now: returns the time [s]; the first call gives the beginning of the run.
         told: what readers of the run know already, of an earlier execution.
+        listens: whether the reader wants chunks; without them, models are asked for whole answers.
     """
 
-    listens = True
-
     def __init__(
-        self, run_id: str, now: Callable[[], float] = trio.current_time, told: Told | None = None
+        self,
+        run_id: str,
+        now: Callable[[], float] = trio.current_time,
+        told: Told | None = None,
+        *,
+        listens: bool = True,
     ) -> None:
+        self.listens = listens
         self._run_id = run_id
         self._now = now
         self._started = now() - (0.0 if told is None else told.time)

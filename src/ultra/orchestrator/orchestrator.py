@@ -304,9 +304,14 @@ class MultiLLMOrchestrator(Registration, SubmittedRuns):
         models: Sequence[str] | None = None,
         *,
         strategy: str | StrategySpec | Strategy | None = None,
+        chunks: bool = True,
         **run: Unpack[RunArguments],
     ) -> RunStream:
         """Return a stream of the events of a run; arguments are those of `process_responses`.
+
+        Without `chunks`, no `Chunk` or `ReasoningChunk` comes: for a reader who wants to know how far the run
+        is, and no text before it is whole. Models are then asked for whole answers, as `process_responses`
+        does, which takes less of the machine, and with the timeouts of such.
 
         Leaving its block cancels the run. If a subclass overrides `process_responses`, that method is what
         runs: the events are those of the runs that it makes, and what it returns is the result. Called by
@@ -322,14 +327,21 @@ class MultiLLMOrchestrator(Registration, SubmittedRuns):
             BadCall: an argument is not allowed; no model was called.
             OrchestratorClosed: the orchestrator was closed.
         """
+        check_flag("chunks", chunks)
         overridden = type(self).process_responses is not MultiLLMOrchestrator.process_responses
         if overridden and not is_overriding(self):
             self._lifespan.check_open()
             run_id = new_id()
             arguments = {"stages": stages, "models": models, "strategy": strategy, **run}
-            return RunStream(run_id, OverriddenRun(run_id, self.process_responses, prompt, arguments))
+            return RunStream(
+                run_id, OverriddenRun(run_id, self.process_responses, prompt, arguments, chunks=chunks)
+            )
         outer = outer_run.get()
-        make_sink = EventBuffer if outer is None else partial(CopyingBuffer, outer)
+        make_sink = (
+            partial(EventBuffer, listens=chunks)
+            if outer is None
+            else partial(CopyingBuffer, outer, chunks=chunks)
+        )
         return self._run_of(make_sink, prompt, stages=stages, models=models, strategy=strategy, run=run)
 
     async def run_tools(

@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from ultra._support.async_library import in_trio
 from ultra.actors.runtime.ask_group import AskResult
 from ultra.errors import BadCall, UsageError, text_of
-from ultra.messages.events import RunCompleted, RunFailed
+from ultra.messages.events import Chunk, ReasoningChunk, RunCompleted, RunFailed
 from ultra.messages.results import OrchestrationResult
 from ultra.orchestrator.event_buffer import EventBuffer
 
@@ -88,8 +88,8 @@ def check_takes(process: Callable[..., object], given: Mapping[str, object], wha
 class OuterBuffer(EventBuffer):
     """The events of a run that consists of other runs."""
 
-    def __init__(self, run_id: str, now: Callable[[], float]) -> None:
-        super().__init__(run_id, now)
+    def __init__(self, run_id: str, now: Callable[[], float], *, listens: bool = True) -> None:
+        super().__init__(run_id, now, listens=listens)
         self._rounds: defaultdict[str, count[int]] = defaultdict(count)
 
     def next_round(self, stage: str) -> int:
@@ -103,9 +103,8 @@ class NestedRunSink:
     Rounds count on from those of the other runs inside the outer one.
     """
 
-    listens = True
-
     def __init__(self, outer: OuterBuffer, _run_id: str) -> None:
+        self.listens = outer.listens
         self._outer = outer
         self._rounds: dict[tuple[str, int], int] = {}
 
@@ -123,20 +122,29 @@ class NestedRunSink:
 
 
 class CopyingBuffer(EventBuffer):
-    """The events of a run that is a part of an outer run, for a reader of its own, too."""
+    """The events of a run that is a part of an outer run, for a reader of its own, too.
 
-    def __init__(self, outer: OuterBuffer, run_id: str) -> None:
-        super().__init__(run_id)
+    Of the two readers, one may want chunks and the other none; then the answers are streamed.
+    """
+
+    def __init__(self, outer: OuterBuffer, run_id: str, *, chunks: bool = True) -> None:
+        super().__init__(run_id, listens=chunks or outer.listens)
+        self._chunks = chunks
         self._part = NestedRunSink(outer, run_id)
 
     def emit(self, event: Event) -> None:
         """Add the event here, and pass it on."""
-        super().emit(event)
-        self._part.emit(event)
+        is_chunk = isinstance(event, Chunk | ReasoningChunk)
+        if self._chunks or not is_chunk:
+            super().emit(event)
+        if self._part.listens or not is_chunk:
+            self._part.emit(event)
 
 
 class OverriddenRun:
     """A run by ``process(prompt, **arguments)``, the `process_responses` of a subclass.
+
+    `chunks`: whether the reader of its events wants texts as they are written.
 
     Raises:
         BadCall: the method does not take these arguments.
@@ -148,6 +156,8 @@ class OverriddenRun:
         process: Callable[..., Awaitable[OrchestrationResult]],
         prompt: Conversation,
         arguments: Mapping[str, object],
+        *,
+        chunks: bool = True,
     ) -> None:
         given = {name: value for name, value in arguments.items() if value is not None}
         check_takes(process, given, "be streamed")
@@ -156,6 +166,7 @@ class OverriddenRun:
         self._process = process
         self._prompt = prompt
         self._given = given
+        self._chunks = chunks
 
     def block(self) -> AbstractAsyncContextManager[EventBuffer, bool | None]:
         """Return the context manager of the run, for the loop of the caller."""
@@ -167,7 +178,8 @@ class OverriddenRun:
         await self._loop.wait()
 
     async def __aenter__(self) -> EventBuffer:
-        self._buffer = OuterBuffer(self._run_id, trio.current_time if in_trio() else time.monotonic)
+        now = trio.current_time if in_trio() else time.monotonic
+        self._buffer = OuterBuffer(self._run_id, now, listens=self._chunks)
         token = outer_run.set(self._buffer)
         try:
             await self._loop.start(self._execute)

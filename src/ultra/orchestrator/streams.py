@@ -200,6 +200,14 @@ class RunStream:
             raise _left()
         raise StopAsyncIteration
 
+    def ready(self) -> list[Event]:
+        """Return the events that need not be waited for, which are read then; none once the block was left.
+
+        A reader that takes all of them at once gives others their turn once, and not for each event.
+        """
+        self._check_opened()
+        return self._events.ready() if isinstance(self._events, EventBuffer) else []
+
     async def result(self) -> OrchestrationResult:
         """Wait until the run has ended, and return its result; raise what `process_responses` raises.
 

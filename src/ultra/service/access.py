@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import urlsplit
@@ -105,6 +106,7 @@ class LocalOnly:
         return Caller()
 
 
+@lru_cache(maxsize=256)
 def is_loopback(host: str) -> bool:
     """Return whether a host is this machine: a loopback address, or its usual names."""
     name = host.strip("[]").rstrip(".").lower()
@@ -118,6 +120,7 @@ def is_loopback(host: str) -> bool:
     return (mapped or address).is_loopback
 
 
+@lru_cache(maxsize=256)
 def _host_of(url: str) -> str:
     """Return the host of an address; of none that can be read, a name that nobody has."""
     try:

@@ -260,10 +260,13 @@ class Service:
         arguments: Mapping[str, Any],
         caller: Caller,
         keeping: Keeping | None = None,
+        *,
+        chunks: bool = True,
     ) -> MeteredStream:
         """Return the run of these arguments of `process_responses`, for the one who asks.
 
-        With `keeping`, it is kept in the journal, if it can be.
+        With `keeping`, it is kept in the journal, if it can be. Without `chunks`, its reader wants no text
+        before it is whole, and models are asked for whole answers, unless the journal has other readers.
 
         Raises:
             Problem: an argument is not allowed.
@@ -281,7 +284,7 @@ class Service:
         try:
             messages = _messages_of(prompt)
             _check_attachments(messages, self.settings.max_image)
-            stream = self._stream_of(prompt, given, caller, keeping)
+            stream = self._stream_of(prompt, given, caller, keeping, chunks=chunks)
             cost, tokens = self._estimate(messages, given) if caller.key is not None else (Cost(), 0)
         except (BadCall, MissingExtra) as error:
             raise problem_of(error) from None
@@ -293,11 +296,18 @@ class Service:
             self._prices(),
             prompt=tokens,
             estimate=cost,
+            unseen=None if chunks or isinstance(stream, KeptRun) else self._longest_answer(given),
             on_end=generation.actors.end_run,
         )
 
     def _stream_of(
-        self, prompt: Conversation, given: Mapping[str, Any], caller: Caller, keeping: Keeping | None
+        self,
+        prompt: Conversation,
+        given: Mapping[str, Any],
+        caller: Caller,
+        keeping: Keeping | None,
+        *,
+        chunks: bool,
     ) -> Stream:
         orchestrator = self.orchestrator
         if keeping is not None and (keeping.must or orchestrator.has_journal):
@@ -310,7 +320,7 @@ class Service:
                 if keeping.must:
                     raise
         # Where a strategy is no value, or for the error of what is not allowed at all.
-        return orchestrator.stream_responses(prompt, **given)
+        return orchestrator.stream_responses(prompt, **given, chunks=chunks)
 
     async def begin(self, stream: MeteredStream, place: Place | None = None) -> str:
         """Let a kept run go on by itself, and return its id once it is in the journal.
@@ -332,6 +342,12 @@ class Service:
         whole = {"samples": defaults.options.samples, "max_cost": defaults.options.max_cost, **given}
         prices, judge = self._prices(), defaults.judge
         return estimate(tokens, whole, panel, prices, assumed_tokens=assumed, judge=judge), tokens
+
+    def _longest_answer(self, given: Mapping[str, Any]) -> int:
+        """Return how many tokens an answer of a run with these arguments may have, or is taken to have."""
+        options = given.get("options") or {}
+        most = options.get("max_tokens") if isinstance(options, dict) else options.max_tokens
+        return most or self.settings.assumed_tokens
 
     def _prices(self) -> Prices:
         orchestrator = self.orchestrator

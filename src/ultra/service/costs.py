@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ultra.clients.pricing import Price
+from ultra.errors import DeadlineExceeded
 from ultra.messages.events import (
     Chunk,
     ModelFailed,
@@ -14,7 +15,7 @@ from ultra.messages.events import (
     ReasoningChunk,
     RunCompleted,
 )
-from ultra.messages.results import Usage
+from ultra.messages.results import ModelFailure, Usage
 from ultra.service.ledger import call_of
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Cost", "CostAccount", "Prices"]
 
+
+_TOO_LATE: Final = DeadlineExceeded.__name__
 
 _LETTERS: Final = 4
 """Characters of a token, by the usual rule of thumb."""
@@ -63,12 +66,15 @@ class CostAccount:
     """Follows the events of one run, and says what it has cost so far.
 
     `prompt` are about the tokens of the request: a call that is cut off has used at least these, and the text
-    and the reasoning that had come.
+    and the reasoning that had come. `unseen`: that no text is told before an answer is whole; then an answer
+    that is cut off is taken to have so many tokens, since nobody knows how far it was written. None: texts
+    are told.
     """
 
-    def __init__(self, prices: Prices, prompt: int) -> None:
+    def __init__(self, prices: Prices, prompt: int, *, unseen: int | None = None) -> None:
         self._prices = prices
         self._prompt = prompt
+        self._unseen = unseen
         self._ended = Cost()
         self._open: dict[Call, Cost] = {}
         self._texts: dict[Call, int] = {}
@@ -99,7 +105,8 @@ class CostAccount:
                     self._add(self._prices.cost(event.model_name, usage, answer.cost))
             case ModelFailed():
                 call, failure = call_of(event), event.failure
-                cut = self._cut_off(call) if call in self._texts and failure.usage is None else Cost()
+                is_cut = failure.usage is None and (call in self._texts or self._is_cut_unseen(failure))
+                cut = self._cut_off(call) if is_cut else Cost()
                 self._close(call)
                 self._add(self._prices.cost(event.model_name, failure.usage, failure.cost).plus(cut))
             case RunCompleted():
@@ -119,8 +126,12 @@ class CostAccount:
 
     def _cut_off(self, call: Call) -> Cost:
         """Return what a call has cost that nobody has counted."""
-        usage = Usage(input=self._prompt, output=self._texts.get(call, 0) // _LETTERS)
-        return self._prices.cost(call[2], usage)
+        output = self._texts.get(call, 0) // _LETTERS if self._unseen is None else self._unseen
+        return self._prices.cost(call[2], Usage(input=self._prompt, output=output))
+
+    def _is_cut_unseen(self, failure: ModelFailure) -> bool:
+        """Return whether an answer of which nothing was told was given up while it may have been written."""
+        return self._unseen is not None and (failure.kind == "timeout" or failure.error == _TOO_LATE)
 
     def _close(self, call: Call) -> None:
         self._open.pop(call, None)

@@ -108,7 +108,9 @@ async def carried_out(
     settings = service.settings
 
     def make() -> SharedRun:
-        stream = service.stream_of(asked.messages, asked.arguments, caller, asked.keeping)
+        stream = service.stream_of(
+            asked.messages, asked.arguments, caller, asked.keeping, chunks=asked.streams
+        )
         return SharedRun(
             stream,
             is_single=asked.is_single,

@@ -120,6 +120,10 @@ class KeptRun:
         self._has_ended = isinstance(event, RunCompleted | RunFailed)
         return event
 
+    def ready(self) -> list[Event]:
+        """Return none: the journal has to be asked."""
+        return []
+
     async def result(self) -> OrchestrationResult:
         """Wait until the run has ended, and return its result; raises as `RunFollower.result` does."""
         return await persisting(self._reader.result)

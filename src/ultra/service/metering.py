@@ -54,6 +54,10 @@ class Stream(Protocol):
         """Return the next event."""
         ...
 
+    def ready(self) -> list[Event]:
+        """Return the events that need not be waited for."""
+        ...
+
     async def result(self) -> OrchestrationResult:
         """Return the result."""
         ...
@@ -69,6 +73,8 @@ class MeteredStream:
         prices: of the models.
         prompt: about the tokens of the request.
         estimate: what the run may cost.
+        unseen: the tokens that an answer is taken to have that is cut off before any of its text is told;
+            None: texts are told as they are written.
         on_end: is called when it is left, or cannot be entered.
 
     Attributes:
@@ -86,6 +92,7 @@ class MeteredStream:
         *,
         prompt: int,
         estimate: Cost,
+        unseen: int | None = None,
         on_end: Callable[[], None],
     ) -> None:
         self.run_id = stream.run_id
@@ -95,7 +102,7 @@ class MeteredStream:
         self._caller = caller
         self._quotas = quotas
         self._estimate = estimate
-        self._account = CostAccount(prices, prompt)
+        self._account = CostAccount(prices, prompt, unseen=unseen)
         self._on_end = on_end
         self._grant: str | None = None
 
@@ -131,6 +138,13 @@ class MeteredStream:
         event = await self._stream.__anext__()
         self._account.take(event)
         return event
+
+    def ready(self) -> list[Event]:
+        """Return the events that need not be waited for."""
+        events = self._stream.ready()
+        for event in events:
+            self._account.take(event)
+        return events
 
     @property
     def is_new(self) -> bool:

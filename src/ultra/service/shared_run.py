@@ -97,6 +97,8 @@ class SharedRun:
                     with self._scope:
                         async for event in stream:
                             self._take(event)
+                            for more in stream.ready():
+                                self._take(more)
                         self.result = await stream.result()
         except Exception as error:  # noqa: BLE001 - it becomes the answer of each request
             self._fail(error)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -61,10 +61,10 @@ class RequestCounters:
         watched = WatchedRequest(self._route_of(request.path))
         began = anyio.current_time()
         self.active += 1
-        with ExitStack() as held:
-            held.enter_context(bound_contextvars(request_id=name))
-            if observers:
-                held.enter_context(observers.received(request.headers))
+        with (
+            bound_contextvars(request_id=name),
+            observers.received(request.headers) if observers else nullcontext(),
+        ):
             try:
                 yield watched
             finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, Final, Self
 
 import trio
@@ -57,7 +56,7 @@ class CompletionStream:
         self._body: ResponseBody | None = None
         self._decoder: AnswerDecoder | None = None
         self._deadline: float | None = None
-        self._pieces: deque[str | Completion] = deque()
+        self._pieces: list[str | Completion] = []  # one or two; an empty deque has 760 bytes
         self._failure: ModelError | None = None
         self._heard = False  # something of the answer
         self._whole = False
@@ -80,17 +79,18 @@ class CompletionStream:
     async def __anext__(self) -> str | Completion:
         """Return the next piece. Raises `ModelError`; if cancelled, the stream is closed."""
         try:
-            await trio.lowlevel.checkpoint()
+            if self._pieces or self._closed or self._whole:
+                await trio.lowlevel.checkpoint()  # all else waits for the network
             while not self._pieces or (self._pieces[0] == "" and not self._with_signs):
                 if self._pieces:
-                    self._pieces.popleft()
+                    self._pieces.pop(0)
                     continue
                 if self._closed or self._whole:
                     raise StopAsyncIteration  # noqa: TRY301 - the end is closed as every other exit is
                 if self._failure is not None:
                     raise self._failure  # noqa: TRY301
                 await self._wait()
-            return self._pieces.popleft()
+            return self._pieces.pop(0)
         except BaseException:
             await self.aclose()
             raise
