@@ -13,7 +13,7 @@ for it: the deadline, the quorum, the grace for stragglers, the budget, events, 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeAlias, TypeVar, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeAlias, TypeVar, get_args, runtime_checkable
 
 from msgspec import Struct
 
@@ -41,6 +41,7 @@ __all__ = [
     "Strategy",
     "StrategySpec",
     "Write",
+    "models_check",
 ]
 
 P = ParamSpec("P")
@@ -139,7 +140,6 @@ class Strategy(Protocol):
         ...
 
 
-@runtime_checkable
 class ChecksModels(Protocol):
     """A strategy whose options name models: it checks them before any model is called."""
 
@@ -151,6 +151,12 @@ class ChecksModels(Protocol):
             registered: all models of the orchestrator.
         """
         ...
+
+
+def models_check(strategy: object) -> Callable[[Sequence[str], Collection[str]], None] | None:
+    """Return the `check_models` of a strategy that is a `ChecksModels`; None: it is none."""
+    found: Any = getattr(strategy, "check_models", None)
+    return found if callable(found) else None
 
 
 class RunContext(Protocol):
