@@ -99,7 +99,7 @@ def test_the_application_is_made_of_the_file_that_the_environment_names(
     path = written(empty, "").rename(empty / "other.toml")
     monkeypatch.setenv("ULTRA_CONFIG", str(path))
 
-    assert app_from_config().service.all_targets.names() == ["ultra", "gpt"]
+    assert app_from_config().state.service.all_targets.names() == ["ultra", "gpt"]
 
 
 def test_a_file_that_is_found_and_not_trusted_is_not_used(empty: Path) -> None:

@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from starlette.applications import Starlette
+
     from ultra.config.loading import Configuration
     from ultra.service.access import Authenticator
-    from ultra.service.app import Application
 
 __all__ = ["app_from_config"]
 
 
 def app_from_config(
     source: str | Path | Configuration | None = None, *, access: Authenticator | None = None
-) -> Application:
+) -> Starlette:
     """Return the service as an ASGI application.
 
     Args:

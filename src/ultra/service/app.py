@@ -2,70 +2,50 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
-from ultra.errors import MissingExtra, text_of
+from ultra.errors import MissingExtra
 from ultra.service.http import Request
 from ultra.service.problems import Problem
 
+try:
+    from starlette.applications import Starlette
+    from starlette.middleware.cors import CORSMiddleware
+    from starlette.routing import Mount
+except ImportError:
+    raise MissingExtra("the service", "serve") from None
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from ultra.service.core import Service
     from ultra.service.http import Reply
 
-__all__ = ["Application", "headers_of", "make_app"]
+__all__ = ["headers_of", "make_app"]
 
 _MOST_HEADERS: Final = 2**16
 """Bytes of all headers of a request; servers have limits of their own."""
 
 
-def make_app(service: Service) -> Application:
-    """Return the application of a service; its lifespan is that of the models' actors.
+def make_app(service: Service) -> Starlette:
+    """Return the application of a service; its lifespan is that of the models' actors."""
 
-    Raises:
-        MissingExtra: the extra ``serve`` is not installed.
-    """
-    if find_spec("starlette") is None:
-        raise MissingExtra("the service", "serve")
-    return Application(service)
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        async with service.running():
+            yield
 
-
-class Application:
-    """The ASGI application of a `service`. The core knows all addresses, so no framework looks for them."""
-
-    def __init__(self, service: Service) -> None:
-        self.service = service
-        self._app: ASGIApp = _CrossOrigin(service, _Door(service))
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, or run the actors for the lifespan."""
-        if scope["type"] == "lifespan":
-            await self._live(receive, send)
-        else:
-            await self._app(scope, receive, send)
-
-    async def _live(self, receive: Receive, send: Send) -> None:
-        """Run the actors from the message that the server starts until the one that it ends."""
-        await receive()
-        has_started = False
-        try:
-            async with self.service.running():
-                has_started = True
-                await send({"type": "lifespan.startup.complete"})
-                await receive()
-        except Exception as error:
-            when = "shutdown" if has_started else "startup"
-            await send({"type": f"lifespan.{when}.failed", "message": text_of(error)})
-            raise
-        await send({"type": "lifespan.shutdown.complete"})
+    door = _CrossOrigin(service, _Door(service))
+    app = Starlette(routes=[Mount("/", app=door)], lifespan=lifespan)
+    app.router.default = door  # a path with a line end matches no route
+    app.state.service = service
+    return app
 
 
 class _CrossOrigin:
@@ -83,8 +63,6 @@ class _CrossOrigin:
             self._origins = origins
             self._allowing = self._app
             if origins:
-                from starlette.middleware.cors import CORSMiddleware  # noqa: PLC0415 - for those alone
-
                 self._allowing = CORSMiddleware(
                     self._app,
                     allow_origins=origins,
@@ -173,7 +151,7 @@ def headers_of(scope: Scope) -> dict[str, str]:
 
 
 def _path(scope: Scope) -> str:
-    # Where this is mounted in another application, the whole path is in `path`, and where in `root_path`.
+    # A Mount leaves the whole path in `path`, and what it has taken of it in `root_path`.
     path: str = scope["path"]
     root = scope.get("root_path", "")
     return path.removeprefix(root) if root and path.startswith(f"{root}/") else path

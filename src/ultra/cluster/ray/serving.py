@@ -13,8 +13,8 @@ from ultra.errors import BadCall, MissingExtra, OrchestratorClosed, text_of
 if TYPE_CHECKING:
     from ray.serve import Application
     from ray.serve.handle import DeploymentHandle
+    from starlette.applications import Starlette
 
-    from ultra.service.app import Application as ServiceApplication
     from ultra.service.core import Service
 
 __all__ = ["application", "serve_app"]
@@ -79,9 +79,9 @@ def application(config: str | Path, **options: Any) -> Application:  # noqa: ANN
     options = {"max_ongoing_requests": settings.max_running, "graceful_shutdown_timeout_s": 60.0} | options
     services: list[Service] = []  # in each replica: the one that `build` made there
 
-    def build() -> ServiceApplication:
+    def build() -> Starlette:
         app = app_from_config(load_configuration(file))
-        services.append(app.service)
+        services.append(app.state.service)
         return app
 
     class UltraService:
