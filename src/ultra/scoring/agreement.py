@@ -138,7 +138,6 @@ def count_in_pieces(
     )
     if len(answers) < 2:  # noqa: PLR2004 - one answer has no other to agree with
         return Agreed({}, finals, dict.fromkeys(answers, 1.0), counted, unanimous)
-    yield
     total = sum(weighed.values())
     behind, number_of = _groups(finals, weighed)
     if counted and not _has_ties(finals, number_of, weighed):
@@ -146,7 +145,7 @@ def count_in_pieces(
     else:
         similar = yield from _similarities(question, answers, weighed)
     scores, votes = {}, {}
-    for number, (name, weight) in enumerate(weighed.items()):
+    for number, (name, weight) in enumerate(weighed.items(), start=1):
         final, others = finals[name], total - weight
         if not counted:
             scores[name] = similar[name]
@@ -214,7 +213,6 @@ def _similarities(
             done = 0
             yield
     shared_of = yield from _shared(answers, of_text, weighed)
-    yield
     all_sizes = sum(weighed[name] * len(of_text[text]) for name, text in answers.items())
     total = sum(weighed.values())
     scores = {}

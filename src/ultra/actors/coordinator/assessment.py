@@ -75,9 +75,12 @@ class Assessment:
     async def agree(self, responses: Sequence[ModelResponse]) -> Agreed:
         """Count how answers agree; see `RunContext.agree`."""
         texts = {candidate_name(response): response.content for response in responses}
+        return await self._compared(texts, self._weights_of(responses))
+
+    async def _compared(self, texts: dict[str, str], weights: Mapping[str, float]) -> Agreed:
+        """Count how texts agree; those that were compared last are not compared again."""
         if self._agreed is None or self._agreed[0] != texts:
-            agreed = await agree(self._question, texts, self._weights_of(responses), self._read)
-            self._agreed = texts, agreed
+            self._agreed = texts, await agree(self._question, texts, weights, self._read)
         return self._agreed[1]
 
     def best(self, responses: Sequence[ModelResponse]) -> ModelResponse:
@@ -117,7 +120,9 @@ class Assessment:
         if texts.get(name) != answer.response.content:
             name = ""  # it is none of them, and has no vote
             texts, weights = {**texts, name: answer.response.content}, {**weights, name: 0.0}
-        agreed = await agree(self._question, texts, weights, self._read)
+        if len(texts) == 1:
+            return 1.0, "votes"  # its own is the only one: nothing has to be read for that
+        agreed = await self._compared(texts, weights)
         if agreed.counted and agreed.finals[name] is None:
             agreed = await agree(self._question, texts, weights, self._read, by_text=True)
         return min(1.0, agreed.votes[name]), "votes" if agreed.counted else "similarity"
