@@ -10,8 +10,9 @@ from ultra.clients.cleaning import cleaned, joined_parts, shows_nothing
 from ultra.clients.dialects.usage import with_parts
 from ultra.clients.plain_values import plain_completion, plain_text
 from ultra.errors import ModelError
+from ultra.messages.chat import ChatMessage
 from ultra.messages.results import Completion, Refusal, Usage
-from ultra.messages.tokens import estimate_request, estimate_tokens
+from ultra.messages.tokens import estimate_message, estimate_request
 
 if TYPE_CHECKING:
     from ultra.messages.request import ModelRequest
@@ -130,10 +131,9 @@ def plain(given: Completion) -> Completion:
 
 
 def _estimate(completion: Completion, request: ModelRequest) -> Usage:
-    calls = sum(estimate_tokens(call.name + call.arguments) for call in completion.tool_calls)
     return Usage(
         input=estimate_request(request),
-        output=estimate_tokens(completion.content) + calls,
+        output=estimate_message(ChatMessage("assistant", completion.content, completion.tool_calls)),
         estimated=True,
     )
 

@@ -76,17 +76,17 @@ class DeclaredCall:
         self._read_signature()
         self._takes_system = self.takes("system")
         self._requires_system = self._requires("system")
+        self._options = frozenset(self._declared) - {"system", *_CONVERSATION}
         self._conversation = [name for name in _CONVERSATION if name in self._declared]
 
     def __call__(self, request: ModelRequest) -> object:
         """Call the function and return what it returns, which may be an awaitable."""
         if request.output is not None and "output" not in self._declared:
             request = in_words(request)
-        passed = {
-            name: value
-            for name, value in request.options.given().items()
-            if name != "system" and self.takes(name)
-        }
+        passed: dict[str, object] = {}
+        if self._takes_any or self._options:
+            options = request.options.given()
+            passed = {name: options[name] for name in options if name != "system" and self.takes(name)}
         for name in self._conversation:
             value = _CONVERSATION[name](request)
             if value is not None:
@@ -108,7 +108,7 @@ class DeclaredCall:
     @property
     def option_names(self) -> frozenset[str] | None:
         """The names of the options that the function declares; None: it takes any."""
-        return None if self._takes_any else frozenset(self._declared) - {"system", *_CONVERSATION}
+        return None if self._takes_any else self._options
 
     def takes(self, name: str) -> bool:
         """Return whether the function declares `name` as a keyword."""

@@ -32,7 +32,7 @@ from ultra.evals.graders import JudgeGrader, make_grader
 from ultra.evals.halves import crossed
 from ultra.evals.outcomes import CHUNK, MOST_FALLBACKS, Outcomes
 from ultra.scoring.final_answers import equal_answers
-from ultra.strategies.base import ChecksModels
+from ultra.strategies.base import models_check
 from ultra.strategies.catalog import load_strategy
 
 if TYPE_CHECKING:
@@ -219,8 +219,8 @@ class Evaluation:
         asked = [name for name in models if arm.models is None or name in arm.models]
         strategy = load_strategy(arm.strategy, arm.options)
         try:
-            if isinstance(strategy, ChecksModels):
-                strategy.check_models(asked, models)
+            if (check := models_check(strategy)) is not None:
+                check(asked, models)
         except BadCall as error:
             return str(error)
         return None

@@ -9,6 +9,7 @@ from msgspec import Struct
 from ultra.messages.media import file_source, image_source
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Role",
     "TextPart",
     "ToolCall",
+    "leading_system",
 ]
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -157,6 +159,14 @@ class ChatMessage(Struct, frozen=True, gc=False):
         if isinstance(self.content, str):
             return (TextPart(self.content),) if self.content else ()
         return self.content
+
+
+def leading_system(messages: Sequence[ChatMessage]) -> int:
+    """Return how many of `messages`, at their beginning, are of the system."""
+    for count, message in enumerate(messages):
+        if message.role != "system":
+            return count
+    return len(messages)
 
 
 def _shown(part: ImagePart | FilePart) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, get_args
 
@@ -10,8 +9,18 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from ultra._support.lazy import lazy_pattern
 from ultra.errors import BadCall
-from ultra.messages.chat import ChatMessage, FilePart, ImagePart, Part, ReasoningPart, TextPart, ToolCall
+from ultra.messages.chat import (
+    ChatMessage,
+    FilePart,
+    ImagePart,
+    Part,
+    ReasoningPart,
+    TextPart,
+    ToolCall,
+    leading_system,
+)
 from ultra.messages.conversation_checks import check_conversation
 from ultra.messages.message_types import checked_message
 
@@ -245,7 +254,7 @@ def with_system(messages: tuple[ChatMessage, ...], system: str | None) -> tuple[
 
 
 def _joined_system(messages: list[ChatMessage]) -> tuple[ChatMessage, ...]:
-    count = next((at for at, each in enumerate(messages) if each.role != "system"), len(messages))
+    count = leading_system(messages)
     if count <= 1:
         return tuple(messages)
     leading = messages[:count]
@@ -309,12 +318,12 @@ def _plain(given: object) -> object:
     return {**given, **{key: [_plain(each) for each in value] for key, value in lists.items()}}
 
 
-_PATH: Final = re.compile(r" - at `\$([^`]*)`$")
+_PATH: Final = lazy_pattern(r" - at `\$([^`]*)`$")
 
 
 def _at(where: str, text: str) -> str:
     """Return msgspec's words with the place first: ``prompt[2].content[0]: Expected `str`, got `int```."""
-    match = _PATH.search(text)
+    match = _PATH().search(text)
     place, said = ("", text) if match is None else (match[1], text[: match.start()])
     choices: tuple[str, ...] = ()
     if (place.endswith(".role") and "enum" in said) or said.endswith("field `role`"):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
-from ultra.messages.chat import FilePart, ImagePart, ReasoningPart, TextPart
+from ultra.messages.chat import FilePart, ImagePart, ReasoningPart, TextPart, leading_system
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,7 @@ def as_text(messages: Sequence[ChatMessage]) -> str:
     Images and documents are told in words; reasoning is left out. System messages at the beginning stand
     ahead of the rest, without a name.
     """
-    count = next((at for at, each in enumerate(messages) if each.role != "system"), len(messages))
+    count = leading_system(messages)
     rest = messages[count:]
     said = [*map(_content, messages[:count]), *map(_content if len(rest) == 1 else _named, rest)]
     return "\n\n".join(said)

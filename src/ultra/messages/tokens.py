@@ -87,7 +87,9 @@ def estimate_message(message: ChatMessage) -> int:
         tokens = estimate_tokens(message.content)
     else:
         tokens = sum(map(_estimate_part, message.content))
-    return tokens + sum(estimate_tokens(call.name + call.arguments) for call in message.tool_calls)
+    for call in message.tool_calls:
+        tokens += estimate_tokens(call.name + call.arguments)
+    return tokens
 
 
 def _estimate_part(part: Part) -> int:

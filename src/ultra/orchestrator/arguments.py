@@ -81,11 +81,12 @@ def check_media(request: ModelRequest, models: Sequence[RegisteredModel]) -> Non
     A model of which that is not known may read it. What a tool gave is no reason: in the middle of a
     conversation, the model that called it is told in words.
     """
-    images, files = count_unseen(
-        [message for message in request.messages if message.role != "tool"],
-        images=any(model.client.reads_images is not False for model in models),
-        files=any(model.client.reads_files is not False for model in models),
-    )
+    told = [message for message in request.messages if message.role != "tool"]
+    images, files = count_unseen(told, images=False, files=False)
+    if images and any(model.client.reads_images is not False for model in models):
+        images = 0
+    if files and any(model.client.reads_files is not False for model in models):
+        files = 0
     if images or files:
         one, many, fact = ("an image", "images", "images") if images else ("a document", "documents", "pdf")
         names = ", ".join(repr(model.name) for model in models)

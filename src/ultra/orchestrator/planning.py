@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -25,7 +24,7 @@ from ultra.orchestrator.arguments import (
     request_of,
 )
 from ultra.prompts.fencing import Fencing
-from ultra.strategies.base import ChecksModels
+from ultra.strategies.base import models_check
 from ultra.strategies.catalog import make_strategy, spec_of
 from ultra.strategies.stages import BUILT_IN, Stage
 from ultra.strategies.synthesize import Synthesize
@@ -47,7 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Planned", "Planner", "RunDefaults", "options_of", "stages_of", "strategy_of"]
 
-_PROMPT_METHOD: Final = re.compile(r"_create_(\w+)_prompt")
+_PROMPT_METHOD: Final = "_create_", "_prompt"
 
 
 class RunDefaults(NamedTuple):
@@ -267,9 +266,10 @@ class Planner:
                 check_options(own.sampling, [model])
 
     def _check_models(self, strategy: Strategy, asked: Sequence[RegisteredModel]) -> None:
-        if isinstance(strategy, ChecksModels):
+        check = models_check(strategy)
+        if check is not None:
             registered = [model.name for model in self._registry.prioritized()]
-            strategy.check_models([model.name for model in asked], registered)
+            check([model.name for model in asked], registered)
 
     def _judge(self) -> RegisteredModel | None:
         # Not before a run: models are registered later than the orchestrator is made.
@@ -334,10 +334,11 @@ def stages_of(owner: object) -> dict[str, Stage]:
     `owner` is an orchestrator or its class; for a class, the names are right, but the methods are not bound.
     """
     stages = dict(BUILT_IN)
+    before, after = _PROMPT_METHOD
     for attribute in dir(owner if isinstance(owner, type) else type(owner)):
-        match = _PROMPT_METHOD.fullmatch(attribute)
-        if match is not None:
-            name, maker = match[1], getattr(owner, attribute)
+        name = attribute.removeprefix(before).removesuffix(after)
+        if name and attribute == f"{before}{name}{after}":
+            maker = getattr(owner, attribute)
             known = stages.get(name)
             stages[name] = Stage(name=name, prompt=maker) if known is None else replace(known, prompt=maker)
     return stages

@@ -41,6 +41,7 @@ __all__ = [
     "Strategy",
     "StrategySpec",
     "Write",
+    "models_check",
 ]
 
 P = ParamSpec("P")
@@ -139,7 +140,6 @@ class Strategy(Protocol):
         ...
 
 
-@runtime_checkable
 class ChecksModels(Protocol):
     """A strategy whose options name models: it checks them before any model is called."""
 
@@ -151,6 +151,12 @@ class ChecksModels(Protocol):
             registered: all models of the orchestrator.
         """
         ...
+
+
+def models_check(strategy: object) -> Callable[[Sequence[str], Collection[str]], None] | None:
+    """Return the `check_models` of a strategy that is a `ChecksModels`; None: it is none."""
+    found = getattr(strategy, "check_models", None)
+    return found if callable(found) else None
 
 
 class RunContext(Protocol):

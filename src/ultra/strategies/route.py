@@ -12,7 +12,7 @@ from ultra._support.checks import check_count, shown
 from ultra.bridge.interruption import is_interruption
 from ultra.errors import BadCall, QuorumNotReached, StageFailed
 from ultra.messages.request import ModelRequest
-from ultra.strategies.base import Answer, ChecksModels
+from ultra.strategies.base import Answer, models_check
 from ultra.strategies.panel import check_model_name, check_named
 
 if TYPE_CHECKING:
@@ -76,9 +76,9 @@ class Route(Struct, frozen=True, kw_only=True):
         """Check the names in the options; see `ChecksModels.check_models`."""
         check_named("chooser", [self.chooser], asked)
         check_named("about", self.about, registered)
-        nested = self._nested()
-        if isinstance(nested, ChecksModels):
-            nested.check_models(asked, registered)
+        check = models_check(self._nested())
+        if check is not None:
+            check(asked, registered)
 
     async def run(self, context: RunContext) -> Answer:
         """Choose, and ask those who were chosen; see `Strategy.run`."""

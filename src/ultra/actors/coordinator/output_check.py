@@ -78,7 +78,8 @@ class OutputCheck:
             return error
         whole = copy.copy(error)
         told = plain_usage(error.usage)
-        whole.usage, whole.cost = self.spent.plus(Spent(told, error.cost))
+        spent = self.spent.plus(Spent(told, error.cost))
+        whole.usage, whole.cost = spent.usage, spent.cost
         whole.attempts += self._attempts
         return whole
 
@@ -113,11 +114,11 @@ class OutputCheck:
         """Return the answer with what the wrong ones before it have used."""
         if not self._is_repair:
             return response
-        usage, cost = self.spent.plus(Spent(response.lost_usage, response.cost))
+        spent = self.spent.plus(Spent(response.lost_usage, response.cost))
         return replace(
             response,
-            lost_usage=usage,
-            cost=cost,
+            lost_usage=spent.usage,
+            cost=spent.cost,
             attempts=response.attempts + self._attempts,
             response_time=response.response_time + self._seconds,
         )

@@ -53,17 +53,19 @@ class Past:
         history, question = self._as_seen(model)
         media = question.parts
         cuts: dict[str, int] = {}
-        needed = estimate_message(ChatMessage("user", media))
-        if budget is not None and needed > budget // 2:
-            media = (TextPart(cut_middle("\n".join(map(told, media)), budget // 4)),)
-            cuts["question"] = needed - estimate_message(ChatMessage("user", media))
-            needed -= cuts["question"]
-        frame = needed + estimate_request(self._frame)
-        prompt = composer.prompt_for(model.name, None if budget is None else budget - frame)
-        kept = KeptHistory(history)
-        if budget is not None:
+        if budget is None:
+            prompt = composer.prompt_for(model.name)
+            kept = KeptHistory(history)
+        else:
+            needed = estimate_message(question)
+            if needed > budget // 2:
+                media = (TextPart(cut_middle("\n".join(map(told, media)), budget // 4)),)
+                cuts["question"] = needed - estimate_message(ChatMessage("user", media))
+                needed -= cuts["question"]
+            room = budget - needed - estimate_request(self._frame)
+            prompt = composer.prompt_for(model.name, room)
             text = estimate_tokens(prompt.user) + estimate_tokens(prompt.system)
-            kept = fit_history(history, budget - frame - text)
+            kept = fit_history(history, room - text)
         content: str | tuple[Part, ...] = (*media, TextPart(prompt.user)) if media else prompt.user
         messages = with_system((*kept.messages, ChatMessage("user", content)), prompt.system)
         for cut in prompt.cuts:

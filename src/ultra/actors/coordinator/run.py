@@ -23,6 +23,7 @@ from ultra.bridge.caller import call_in_context
 from ultra.bridge.interruption import is_interruption
 from ultra.errors import (
     ActorDown,
+    AskTimeout,
     DeadlineExceeded,
     ModelError,
     ModelUnregistered,
@@ -98,6 +99,7 @@ class Run:
         self._assessment = Assessment(message, local, self._reader, self._weights)
         if local.spending is not None:
             local.spending.read = self.spent
+        self.emit: Callable[[Event], None] = local.sink.emit
         self._tools = ToolTurn(message.request, self.request, self.options, self.models)
 
     async def execute(self) -> OrchestrationResult:
@@ -152,6 +154,7 @@ class Run:
             )
         finally:
             self._errors.clear()  # their tracebacks refer to this
+            self._refused_by.clear()  # its keys, too
 
     def _output_of(self, strategy: str, answer: ModelResponse | None) -> object:
         """Return the output of the run's answer, as plain JSON; None if none is wanted, or there is none.
@@ -304,12 +307,13 @@ class Run:
         while True:
             call = self.call(step, model, check, deadline)
             try:
-                with trio.move_on_at(deadline):
-                    answer = self.read(call, readable(call, await call.target.ref.ask(call.message)))
-                    if answer is None:
-                        continue
+                try:
+                    response = await call.target.ref.ask(call.message, seconds_until(deadline))
+                except AskTimeout:
+                    raise call.too_late(self.seconds) from None
+                answer = self.read(call, readable(call, response))
+                if answer is not None:
                     return self.answered(step, answer)
-                raise call.too_late(self.seconds)
             except UltraError as error:
                 shorter = self.shortened(step, model, write, 0, error)
                 if shorter is None:
@@ -386,7 +390,7 @@ class Run:
     def forget(self, call: Call) -> None:
         """Keep nothing beside the message any more."""
         self._local.requests.discard(call.message.id)
-        call.local = LocalRequest()  # it refers to the call
+        call.local.listener = call.local.on_spent = None  # they refer to the call
 
     def read(self, call: Call, response: ModelResponse) -> ModelResponse | None:
         """Return the answer as the caller wants it; None: it is wrong, and to be asked for once more.
@@ -541,10 +545,6 @@ class Run:
     def call_user(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function of the caller's own; see `RunContext.call_user`."""
         return call_in_context(self._local.caller, function, *args, **kwargs)
-
-    def emit(self, event: Event) -> None:
-        """Send an event to the readers of the run's stream."""
-        self._local.sink.emit(event)
 
     def note(self, text: str) -> None:
         """Add a notice to the result."""

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from ultra.actors.coordinator.reading import candidate_name
-from ultra.actors.model.messages import LocalRequest
 from ultra.actors.model.spending import Spent
 from ultra.clients.checked_answers import refusal_of
 from ultra.clients.plain_values import plain_usage
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
     from ultra.actors.coordinator.messages import Target
     from ultra.actors.coordinator.output_check import OutputCheck
-    from ultra.actors.model.messages import Generate
+    from ultra.actors.model.messages import Generate, LocalRequest
     from ultra.messages.chat import ReasoningPart
     from ultra.messages.events import Event
     from ultra.messages.results import ModelResponse
@@ -106,6 +105,9 @@ class Call:
 
     __slots__ = ("_emit", "check", "local", "message", "spent", "step", "target")
 
+    local: LocalRequest
+    """What is kept beside the message; set before it is sent."""
+
     def __init__(
         self,
         message: Generate,
@@ -116,7 +118,6 @@ class Call:
     ) -> None:
         self.message = message
         self.check = check
-        self.local = LocalRequest()
         self.target = target
         self.step = step
         self.spent = check.spent

@@ -48,11 +48,13 @@ class ModelCall:
         "_shared",
         "_shown",
         "_spending",
+        "_started",
         "_timer",
     )
 
     _permit: Permit  # of the current attempt, as is the timer
     _timer: AttemptTimer
+    _started: float  # for observers, if there are any
 
     def __init__(
         self,
@@ -81,7 +83,6 @@ class ModelCall:
             ClientCrashed: a client has broken down; for the actor, this is a crash.
         """
         model, shared = self._model, self._shared
-        started = trio.current_time()
         ended = None if model.observers is None else self._tell_observers(model.observers)
         shared.on_given_up_late = self._given_up_late
         try:
@@ -108,11 +109,12 @@ class ModelCall:
         finally:
             shared.on_given_up_late = None
             if ended is not None:
-                ended(self._outcome(started))
+                ended(self._outcome())
 
     def _tell_observers(self, observers: ObserverGroup) -> CallEnded:
         """Tell that the call begins; what they set in its context is what the client sees."""
         message = self._message
+        self._started = trio.current_time()
         provider, model = self._model.client.origin
         start = CallStart(
             id=message.id,
@@ -129,8 +131,8 @@ class ModelCall:
         self._caller = Caller(context, None if caller is None else caller.runner)
         return ended
 
-    def _outcome(self, started: float) -> CallOutcome:
-        shared = self._shared
+    def _outcome(self) -> CallOutcome:
+        shared, started = self._shared, self._started
         failure, first = shared.failure, shared.first_text_at
         error = failure.kind if isinstance(failure, ModelError) else None
         if shared.completion is None and failure is None and shared.given_up_late:

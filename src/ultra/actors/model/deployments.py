@@ -67,6 +67,8 @@ class Deployments:
         self._metrics = metrics
         self._now = ContinuousClock()
         self._paused_until: dict[ClientAdapter, float] = {}
+        self.takes_conversations = all(adapter.takes_conversations for adapter in adapters)
+        """Whether all deployments take whole conversations, and not the prompt alone."""
 
     @property
     def is_own(self) -> bool:
@@ -77,11 +79,6 @@ class Deployments:
     def streams(self) -> bool:
         """Whether the first deployment streams."""
         return self._adapters[0].streams
-
-    @property
-    def takes_conversations(self) -> bool:
-        """Whether all deployments take whole conversations, and not the prompt alone."""
-        return all(adapter.takes_conversations for adapter in self._adapters)
 
     @property
     def reads_images(self) -> bool | None:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from math import fsum
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Self
+
+from msgspec import Struct
 
 from ultra.clients.plain_values import plain_usage
 from ultra.errors import ModelError
+from ultra.messages.results import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from ultra.actors.model.metrics import MetricsRecorder
     from ultra.clients.pricing import Price
-    from ultra.messages.results import Completion, Usage
+    from ultra.messages.results import Completion
 
 __all__ = ["NOTHING_SPENT", "CountedCall", "Spending", "Spent"]
 
 
-class Spent(NamedTuple):
+class Spent(Struct, frozen=True, gc=False):
     """Tokens, and their dollars; None: none were counted, or there is no price."""
 
     usage: Usage | None = None
@@ -27,8 +30,10 @@ class Spent(NamedTuple):
     def plus(self, other: Spent) -> Spent:
         """Return both together."""
         usage = other.usage if self.usage is None else self.usage.plus(other.usage)
-        costs = [cost for cost in (self.cost, other.cost) if cost is not None]
-        return Spent(usage, sum(costs) if costs else None)
+        cost = self.cost
+        if other.cost is not None:
+            cost = other.cost if cost is None else cost + other.cost
+        return Spent(usage, cost)
 
 
 NOTHING_SPENT = Spent()
@@ -61,10 +66,11 @@ class Spending:
     def lost(self, answer: Completion) -> Usage | None:
         """Return the tokens of the calls that have ended but for the one that gave this answer."""
         lost = list(self._ended)
-        # By identity, and only once: a client may give the same counts, in the same object, each time.
-        number = next((n for n, usage in enumerate(lost) if usage is answer.usage), None)
-        if number is not None:
-            del lost[number]
+        for number, usage in enumerate(lost):
+            # By identity, and only once: a client may give the same counts, in the same object, each time.
+            if usage is answer.usage:
+                del lost[number]
+                break
         return _sum(lost)
 
     def seen(self, call: CountedCall, usage: Usage) -> None:
