@@ -57,6 +57,7 @@ _STREAMED: Final = {
     "<|start|>assistant<|channel|>": "final<|message|>",
 }
 _LONGEST_OPENING: Final = max(map(len, _STREAMED))
+_FIRST_SIGNS: Final = tuple({opening[0] for opening in _STREAMED})
 
 _MOST_BLANKS: Final = 1000
 """Blanks between two words of reasoning; more may be left out."""
@@ -268,6 +269,9 @@ class AnswerText:
     def _begin(self, piece: str) -> None:
         """Take a piece of the beginning, where reasoning may begin."""
         self._held = (self._held + piece).lstrip(_BLANKS)
+        if self._held and not self._held.startswith(_FIRST_SIGNS):
+            self._pass_on()
+            return
         lower = self._held[:_LONGEST_OPENING].lower()
         opening = next((each for each in _STREAMED if lower.startswith(each)), None)
         if opening is not None:
@@ -278,8 +282,12 @@ class AnswerText:
         elif any(each.startswith(lower) for each in _STREAMED):
             self._on_text("")
         else:
-            self._passes, held, self._held = True, self._held, ""
-            self._on_text(held)
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Pass on what is held, and all that follows: it is the answer."""
+        self._passes, held, self._held = True, self._held, ""
+        self._on_text(held)
 
     def _think(self, piece: str) -> None:
         """Take a piece of reasoning, of which what may be the beginning of its end is kept."""

@@ -155,25 +155,15 @@ class EventBuffer:
         with self._lock:
             if self._ended:
                 return
-            self._ended = isinstance(event, (RunCompleted, RunFailed))
-            if isinstance(event, Chunk) and self._is_told(event):
-                self._stale.discard(answer_name(event))
-                return
             if isinstance(event, Chunk):
+                if self._is_told(event):
+                    self._stale.discard(answer_name(event))
+                    return
                 self._add_chunk(event)
             elif isinstance(event, ReasoningChunk):
                 self._add_reasoning(event)
             else:
-                if self._told.texts and isinstance(event, (ModelRetrying, ModelFailed)):
-                    self._told.texts.pop(answer_name(event), None)  # it is void now
-                if isinstance(event, (ModelResponded, ModelFailed)):
-                    self._open.pop(answer_name(event), None)
-                    self._open_thoughts.pop(answer_name(event), None)
-                elif isinstance(event, ModelRetrying):
-                    self._drop_unread(answer_name(event))
-                elif isinstance(event, ModelStarted) and answer_name(event) in self._thought:
-                    self._stale.add(answer_name(event))
-                self._events.append(_Unread(event, self._now() - self._started))
+                self._add(event)
             # Under the lock, so that a reader that begins to wait now is woken, too.
             wake, self._wake_reader = self._wake_reader, _no_reader_waits
         wake()
@@ -192,6 +182,25 @@ class EventBuffer:
         """Return whether the reader has this text from an earlier execution of the run."""
         told = self._told
         return bool(told.texts) and told.has_told(answer_name(chunk), chunk.text) and chunk.restart
+
+    def _add(self, event: Event) -> None:
+        if isinstance(event, (RunCompleted, RunFailed)):
+            self._ended = True
+        elif isinstance(event, (ModelStarted, ModelResponded, ModelFailed, ModelRetrying)):
+            self._begin_or_end(event)
+        self._events.append(_Unread(event, self._now() - self._started))
+
+    def _begin_or_end(self, event: ModelStarted | ModelResponded | ModelFailed | ModelRetrying) -> None:
+        name = answer_name(event)
+        if self._told.texts and isinstance(event, (ModelRetrying, ModelFailed)):
+            self._told.texts.pop(name, None)  # it is void now
+        if isinstance(event, ModelRetrying):
+            self._drop_unread(name)
+        elif not isinstance(event, ModelStarted):
+            self._open.pop(name, None)
+            self._open_thoughts.pop(name, None)
+        elif name in self._thought:
+            self._stale.add(name)
 
     def _add_chunk(self, chunk: Chunk) -> None:
         key = answer_name(chunk)

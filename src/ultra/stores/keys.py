@@ -26,6 +26,8 @@ _PERSON: Final = b"ultra request v4"
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 
+_WITH_SCHEMAS: Final = (Tool, JsonSchema)
+
 
 def cache_key(request: ModelRequest, identity: str = "", scope: object = None) -> CacheKey:
     """Return the digest of a request to a model, 32 bytes: equal requests have equal keys, others never do.
@@ -68,7 +70,7 @@ def _canonical(value: Any) -> Any:  # noqa: ANN401 - options are whatever a clie
         case Struct():
             tag = type(value).__name__
             fields = [getattr(value, name) for name in value.__struct_fields__]
-            inside: Any = [*map(_in_order if isinstance(value, Tool | JsonSchema) else _canonical, fields)]
+            inside: Any = [*map(_in_order if isinstance(value, _WITH_SCHEMAS) else _canonical, fields)]
         case bytes() | bytearray() | memoryview():
             tag, inside = "bytes", value
         case list() | tuple():
