@@ -8,7 +8,6 @@ Each raises `BadCall`, which says what was given and what is allowed::
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from math import inf
 from typing import TYPE_CHECKING, Final, TypeVar, get_args
 
@@ -120,6 +119,8 @@ def shown(value: object) -> str:
 
 def nearest(name: str, choices: Iterable[str], *, cutoff: float = 0.6) -> str | None:
     """Return which of `choices` was probably meant by a wrong `name`; None if none is like it."""
+    from difflib import get_close_matches  # noqa: PLC0415 - only errors need it
+
     found = get_close_matches(name[:_LONGEST_NAME], list(choices), n=1, cutoff=cutoff)
     return found[0] if found else None
 

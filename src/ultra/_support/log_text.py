@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from functools import cache
 
 from ultra._support.control_characters import CONTROLS, DIRECTIONS, LINE_ENDS, SURROGATES
 from ultra.errors import text_of
 
 __all__ = ["shown_error", "shown_text", "shown_value"]
 
-_ESCAPED: Final[dict[int, str]] = {
-    **{code: f"\\x{code:02x}" for code in CONTROLS if chr(code) not in "\t\n\r"},
-    **{code: f"\\u{code:04x}" for code in (*DIRECTIONS, *LINE_ENDS, *SURROGATES)},
-    0x0A: "\\n",
-    0x0D: "\\r",
-}
+
+@cache
+def _escapes() -> dict[int, str]:
+    return {
+        **{code: f"\\x{code:02x}" for code in CONTROLS if chr(code) not in "\t\n\r"},
+        **{code: f"\\u{code:04x}" for code in (*DIRECTIONS, *LINE_ENDS, *SURROGATES)},
+        0x0A: "\\n",
+        0x0D: "\\r",
+    }
 
 
 def shown_text(text: str) -> str:
     """Return `text` on one line, with an escape for each control character but tab."""
-    return text if text.isascii() and text.isprintable() else text.translate(_ESCAPED)
+    return text if text.isascii() and text.isprintable() else text.translate(_escapes())
 
 
 def shown_value(value: object) -> object:

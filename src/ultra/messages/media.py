@@ -11,6 +11,7 @@ from stat import S_ISREG
 from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes, urlsplit
 
+from ultra._support.lazy import lazy_pattern
 from ultra.errors import BadCall
 
 __all__ = [
@@ -31,8 +32,8 @@ LARGEST_FILE: Final = 32 * 1024 * 1024
 """Bytes of one document."""
 
 _LONGEST_SHOWN: Final = 60  # characters of what was given, in an error
-_DATA_URL: Final = re.compile(r"data:([^;,]*)((?:;[^;,]*)*),", re.IGNORECASE)
-_OTHER_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # of two letters at least: C:// is a path
+_DATA_URL: Final = lazy_pattern(r"data:([^;,]*)((?:;[^;,]*)*),", re.IGNORECASE)
+_OTHER_SCHEME: Final = lazy_pattern(r"[A-Za-z][A-Za-z0-9+.-]+://")  # of two letters at least: C:// is a path
 
 _IMAGES: Final = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
@@ -96,7 +97,7 @@ def file_source(source: object) -> Source:
 
 def read_data_url(url: str, largest: int) -> bytes:
     """Return the bytes in a data URL (RFC 2397), of at most `largest` bytes. Raises `BadCall`."""
-    match = _DATA_URL.match(url)
+    match = _DATA_URL().match(url)
     if match is None:
         raise BadCall(f"{url[:_LONGEST_SHOWN]!r} is no data URL; it must be data:TYPE;base64,DATA")
     body = url[match.end() :]
@@ -123,7 +124,7 @@ def _found(source: object, kind: str, largest: int) -> Source:
             return Source(read_data_url(source, largest), None, None)
         if source[:8].lower().startswith(("http://", "https://")):
             return Source(None, _checked_url(source, kind), None)
-        if _OTHER_SCHEME.match(source):
+        if _OTHER_SCHEME().match(source):
             raise _wrong_address(source, kind)
         return _read(Path(source), kind, largest)
     if isinstance(source, Path):

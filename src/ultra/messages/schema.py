@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final
 
 from msgspec import Struct
 
+from ultra._support.lazy import lazy_pattern
 from ultra.errors import BadCall
 
 __all__ = ["JsonSchema"]
 
-_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_NAME: Final = lazy_pattern(r"[A-Za-z0-9_-]{1,64}")
 
 
 class JsonSchema(Struct, frozen=True):
@@ -30,7 +30,7 @@ class JsonSchema(Struct, frozen=True):
     wrapped: bool = False
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
+        if not _NAME().fullmatch(self.name):
             raise BadCall(
                 f"the schema is named {self.name[:64]!r}; a name has 1 to 64 letters, digits, _ and -"
             )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Struct, field
 
+from ultra._support.lazy import lazy_pattern
 from ultra.errors import BadCall
 from ultra.messages.bounded_json import decode_json
 
@@ -16,7 +16,7 @@ __all__ = ["NO_PARAMETERS", "Tool", "ToolChoice", "ToolPolicy", "canonical_argum
 
 NO_PARAMETERS: Final[Mapping[str, Any]] = {"type": "object", "properties": {}}
 
-_NAME: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+_NAME: Final = lazy_pattern(r"[A-Za-z0-9_.:-]{1,128}")
 
 ToolPolicy = Literal["primary", "vote", "judge", "refuse"]
 """Whose tool calls are those of a run.
@@ -44,7 +44,7 @@ class Tool(Struct, frozen=True):
     cache_control: dict[str, str] | None = None
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
+        if not _NAME().fullmatch(self.name):
             raise BadCall(
                 f"the tool is named {self.name[:128]!r}; a name has 1 to 128 letters, digits and _ . : -"
             )

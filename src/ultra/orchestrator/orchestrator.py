@@ -48,7 +48,6 @@ from ultra.orchestrator.run_metrics import RunMetrics
 from ultra.orchestrator.single_request import ask, ask_unregistered
 from ultra.orchestrator.streams import LiveRun, RunStream
 from ultra.orchestrator.submitted_runs import SubmittedRuns, submitted_runs
-from ultra.orchestrator.tool_loop import ToolLoop, ToolStream
 from ultra.orchestrator.tree import ModelTree
 from ultra.scoring.agreement import agreement
 from ultra.stores import open_cache
@@ -75,7 +74,7 @@ if TYPE_CHECKING:
     from ultra.messages.tool_run import ToolRun
     from ultra.orchestrator.registry import Faults
     from ultra.orchestrator.streams import RunSink
-    from ultra.orchestrator.tool_loop import ToolArguments
+    from ultra.orchestrator.tool_loop import ToolArguments, ToolLoop, ToolStream
     from ultra.scoring.agreement import Scorer
     from ultra.stores.contracts import CacheStore
     from ultra.stores.journal_contract import RunJournal
@@ -367,9 +366,13 @@ class MultiLLMOrchestrator(Registration, SubmittedRuns):
             BadCall: an argument is not allowed; no model was called.
             OrchestratorClosed: the orchestrator was closed.
         """
+        from ultra.orchestrator.tool_loop import ToolStream  # noqa: PLC0415 - most programs call no tools
+
         return ToolStream(self._tool_loop(prompt, functions, run), prompt)
 
     def _tool_loop(self, prompt: Conversation, functions: object, run: ToolArguments) -> ToolLoop:
+        from ultra.orchestrator.tool_loop import ToolLoop  # noqa: PLC0415 - most programs call no tools
+
         self._lifespan.check_open()
         loop = ToolLoop(self.process_responses, self._lifespan.trio_run, functions, run)
         first: Any = loop.first_run

@@ -7,15 +7,11 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ultra._support.randomness import new_id
 from ultra.bridge.caller import Caller
-from ultra.durable.follower import RunFollower
-from ultra.durable.runs import DurableRuns
 from ultra.errors import BadCall, UsageError
 from ultra.messages.runs import RunSpec
 from ultra.orchestrator.event_buffer import EventBuffer
 from ultra.orchestrator.streams import LiveRun
 from ultra.prompts.fencing import Fencing
-from ultra.stores.journal_encoding import encode_spec, encode_tags
-from ultra.stores.journal_opening import open_journal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -24,7 +20,9 @@ if TYPE_CHECKING:
 
     from ultra.actors.coordinator.messages import AnswerMemo
     from ultra.durable.execution import EventReader
+    from ultra.durable.follower import RunFollower
     from ultra.durable.memo import PaidAnswers
+    from ultra.durable.runs import DurableRuns
     from ultra.durable.told import Told
     from ultra.messages.conversation import Conversation
     from ultra.messages.options import RunArguments
@@ -75,6 +73,8 @@ class PreparedRun:
 
     def check_values(self, tags: Mapping[str, Any]) -> None:
         """Raise `BadCall` if the run, or these tags, cannot be written to a journal."""
+        from ultra.stores.journal_encoding import encode_spec, encode_tags  # noqa: PLC0415 - as below
+
         encode_spec(self._spec)
         encode_tags(tags)
 
@@ -228,6 +228,8 @@ class SubmittedRuns:
         """
         if type(after) is not int or after < -1:
             raise BadCall(f"after is {after!r}; it must be the seq of the last event that you have, or -1")
+        from ultra.durable.follower import RunFollower  # noqa: PLC0415 - most programs submit no runs
+
         return RunFollower(run_id, self._durable.journal, self._lifespan.trio_run, after)
 
     async def cancel_run(self, run_id: str) -> RunRecord:
@@ -351,6 +353,9 @@ def submitted_runs(
     if journal is None:
         return None
     owned = owned or isinstance(journal, str)
+    from ultra.durable.runs import DurableRuns  # noqa: PLC0415 - most programs submit no runs
+    from ultra.stores.journal_opening import open_journal  # noqa: PLC0415 - the same
+
     return DurableRuns(open_journal(journal), owner._open_run, owned=owned)  # noqa: SLF001 - of this module
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from ultra._support.lazy import lazy_pattern
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -44,10 +46,10 @@ _MAKERS: Final[Mapping[str, str]] = {
 }
 """The words that gateways put before a model's name, and the section of the catalog that each means."""
 
-_REGION: Final = re.compile(r"(?:us|us-gov|eu|apac|jp|au|global)\.")
+_REGION: Final = lazy_pattern(r"(?:us|us-gov|eu|apac|jp|au|global)\.")
 
 _DATE: Final = r"\d{4}-\d\d-\d\d|\d\d-\d\d-\d{4}|\d\d-\d{4}|\d\d-\d\d|\d{3,8}"
-_VERSION: Final = re.compile(
+_VERSION: Final = lazy_pattern(
     rf"-(?:latest|preview|exp|experimental|beta|stable|free|nitro|floor|online|extended|thinking"
     rf"|v\d{{1,2}}(?:-\d{{1,2}})?|{_DATE})$"
 )
@@ -72,7 +74,7 @@ def maker_of(name: str) -> tuple[str, str] | None:
     maker = rest.rpartition("/")[2]
     if slash and maker in _MAKERS:
         return _MAKERS[maker], last
-    bare = last[match.end() :] if (match := _REGION.match(last)) else last
+    bare = last[match.end() :] if (match := _REGION().match(last)) else last
     maker, dot, model = bare.partition(".")
     return (_MAKERS[maker], model) if dot and maker in _MAKERS else None
 
@@ -81,7 +83,7 @@ def snapshots(key: str) -> Iterator[str]:
     """Yield `key`, and the same without one after the other of the endings that name a version of it."""
     yield key
     for _ in range(_MOST_ENDINGS):
-        found = _VERSION.search(key)
+        found = _VERSION().search(key)
         if found is None or not found.start():
             return
         key = key[: found.start()]

@@ -9,11 +9,11 @@ a 429 at worst, a wrong one slows every call.
 from __future__ import annotations
 
 import math
-import re
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
+from ultra._support.lazy import lazy_pattern
 from ultra.clients.wire.headers import first_header
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RateLimits", "rate_limits"]
 
-_DURATION: Final = re.compile(
+_DURATION: Final = lazy_pattern(
     r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?"
 )
 _UNITS: Final = (86400.0, 3600.0, 60.0, 1.0, 0.001)
@@ -96,7 +96,7 @@ def _number(text: str | None) -> float | None:
 
 def _duration(text: str | None) -> float | None:
     """Return the seconds in a duration such as ``26ms``, ``17.379s`` or ``2m59.56s``."""
-    match = _DURATION.fullmatch(text[:_LONGEST_NUMBER] if text else "")
+    match = _DURATION().fullmatch(text[:_LONGEST_NUMBER] if text else "")
     if match is None or not any(match.groups()):
         return _number(text)
     return sum(float(part) * unit for part, unit in zip(match.groups(), _UNITS, strict=True) if part)
