@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from collections.abc import Set as AbstractSet
-from contextlib import AsyncExitStack
 from contextvars import copy_context
 from functools import partial
 from inspect import getattr_static, isasyncgenfunction, isawaitable, isclass, isgeneratorfunction
@@ -336,14 +335,17 @@ class ClientAdapter:
             raise wrong_type(stream, "an async iterator as a stream")
         with CLASSIFIED:
             pieces: AsyncIterator[object] = aiter(stream)
-        async with AsyncExitStack() as closing:
-            # The iterable may hold a connection that the iterator made from it knows nothing of.
-            closing.push_async_callback(closed, stream)
-            closing.push_async_callback(closed, pieces)
+        try:
             text = None if on_text is None else AnswerText(on_text)
             answer = await collected(pieces, text, None if on_usage is None else Counting(stream, on_usage))
             if text is not None:
                 text.end()
+        finally:
+            try:
+                await closed(pieces)
+            finally:
+                # It may hold a connection that the iterator made from it knows nothing of.
+                await closed(stream)
         return settled(checked(answer, request), request)
 
 

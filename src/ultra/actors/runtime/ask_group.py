@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
 from msgspec import Struct
 from trio.lowlevel import (
@@ -31,6 +31,9 @@ __all__ = ["AskGroup", "AskResult"]
 
 K = TypeVar("K")
 R = TypeVar("R")
+
+_NO_RESULTS: Final[deque[Any]] = deque()
+"""Of groups that have got none yet. Even an empty deque takes 760 bytes, and many groups wait at once."""
 
 
 class AskResult(Struct, Generic[K, R], frozen=True):
@@ -81,7 +84,7 @@ class AskGroup(Generic[K, R]):
     def __init__(self, on_result: Callable[[AskResult[K, R]], None] | None = None) -> None:
         self._on_result = on_result
         self._open: dict[_GroupEnvelope[K, R], None] = {}
-        self._results: deque[AskResult[K, R]] = deque()
+        self._results: deque[AskResult[K, R]] = _NO_RESULTS
         self._waiting: Task | None = None
 
     def __enter__(self) -> Self:
@@ -147,6 +150,8 @@ class AskGroup(Generic[K, R]):
 
     def _settle(self, envelope: _GroupEnvelope[K, R], result: AskResult[K, R]) -> None:
         self._open.pop(envelope, None)
+        if self._results is _NO_RESULTS:
+            self._results = deque()
         self._results.append(result)
         if self._on_result is not None:
             self._on_result(result)
