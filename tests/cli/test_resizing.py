@@ -34,7 +34,8 @@ def counts(screen: Screen) -> list[int]:
 
 def is_drawn(screen: Screen) -> bool:
     rule = next((row for row in screen.rows if row.startswith("Answers ─")), "")
-    return len(rule) == screen.columns and re.match("Answers: .*0 of 3", screen.rows[-1]) is not None
+    waiting = re.match("Answers: .*(0 of 3 done|first, second and third), ", "".join(screen.rows[-1:]))
+    return len(rule) == screen.columns and waiting is not None
 
 
 @pytest.mark.parametrize("wraps", [True, False])

@@ -13,7 +13,7 @@ for it: the deadline, the quorum, the grace for stragglers, the budget, events, 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeAlias, TypeVar, get_args, runtime_checkable
+from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeAlias, TypeVar, get_args, runtime_checkable
 
 from msgspec import Struct
 
@@ -155,8 +155,8 @@ class ChecksModels(Protocol):
 
 def models_check(strategy: object) -> Callable[[Sequence[str], Collection[str]], None] | None:
     """Return the `check_models` of a strategy that is a `ChecksModels`; None: it is none."""
-    found: Any = getattr(strategy, "check_models", None)
-    return found if callable(found) else None
+    found: Callable[[Sequence[str], Collection[str]], None] | None = getattr(strategy, "check_models", None)
+    return found
 
 
 class RunContext(Protocol):

@@ -99,7 +99,6 @@ class Run:
         self._assessment = Assessment(message, local, self._reader, self._weights)
         if local.spending is not None:
             local.spending.read = self.spent
-        self.emit: Callable[[Event], None] = local.sink.emit
         self._tools = ToolTurn(message.request, self.request, self.options, self.models)
 
     async def execute(self) -> OrchestrationResult:
@@ -307,14 +306,12 @@ class Run:
         while True:
             call = self.call(step, model, check, deadline)
             try:
-                try:
-                    response = await call.target.ref.ask(call.message, seconds_until(deadline))
-                except AskTimeout:
-                    raise call.too_late(self.seconds) from None
+                response = await call.target.ref.ask(call.message, seconds_until(deadline))
                 answer = self.read(call, readable(call, response))
                 if answer is not None:
                     return self.answered(step, answer)
-            except UltraError as error:
+            except UltraError as raised:
+                error = call.too_late(self.seconds) if isinstance(raised, AskTimeout) else raised
                 shorter = self.shortened(step, model, write, 0, error)
                 if shorter is None:
                     raise self.failed(step, call, error)  # noqa: B904 - it is that error, or has it as its cause
@@ -545,6 +542,10 @@ class Run:
     def call_user(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function of the caller's own; see `RunContext.call_user`."""
         return call_in_context(self._local.caller, function, *args, **kwargs)
+
+    def emit(self, event: Event) -> None:
+        """Send an event to the readers of the run's stream."""
+        self._local.sink.emit(event)
 
     def note(self, text: str) -> None:
         """Add a notice to the result."""

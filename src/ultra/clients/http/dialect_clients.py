@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
-from urllib.parse import urlsplit
 
 from msgspec.structs import replace
 
@@ -115,7 +114,7 @@ def _at(api: OpenAIApi | None, base_url: str, settings: HTTPSettings) -> HTTPSet
     """Return the settings with what `api` says of the model. Raises `BadCall`."""
     if api is not None:
         check_choice("api", api, OpenAIApi)
-    elif urlsplit(base_url).path.rstrip("/").endswith("/responses"):
+    elif base_url.partition("?")[0].rstrip("/").endswith("/responses"):
         api = "responses"
     if api != "responses":
         return settings

@@ -107,8 +107,9 @@ class MessageEvents(Writer):
         """Return the blocks of thinking that have not been told yet."""
         if not self._asked.shows_thinking:
             return b""
+        ended = self._end_block() if self._block == "thinking" else b""  # it is told, once it has ended
         new = [part for part in answer.reasoning_parts if self._is_new(part)]
-        return self.reasoning(new, begins=False) + self._end_block() if new else b""
+        return ended + (self.reasoning(new, begins=False) + self._end_block() if new else b"")
 
     def end(self, result: OrchestrationResult, answer: ModelResponse) -> Iterator[bytes]:
         """Yield the end of the text, thoughts, calls of tools, why it ends, and what it has used."""

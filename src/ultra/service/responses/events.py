@@ -102,8 +102,9 @@ class ResponseEvents(Writer):
 
     def untold_reasoning(self, answer: ModelResponse) -> bytes:
         """Return the items of reasoning that have not been told yet, each of a block."""
+        ended = self._end_reasoning()  # it is told, once it has ended
         new = [part for part in answer.reasoning_parts if self._is_new(part)]
-        return b"".join(self._end_reasoning() + self._think(part) for part in new) + self._end_reasoning()
+        return ended + b"".join(self._think(part) + self._end_reasoning() for part in new)
 
     def renew(self) -> bytes:
         """Return the end of a text that is void, since another one is written: a message that is cut.
