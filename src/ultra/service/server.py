@@ -7,7 +7,8 @@ import logging
 import signal
 import socket
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import trio
 
@@ -16,9 +17,8 @@ from ultra.service.access import is_loopback
 from ultra.service.app import make_app
 
 try:
-    from hypercorn.config import Config
-
-    from ultra.service.connections import serve_connections
+    from hypercorn.config import Config, Sockets
+    from hypercorn.trio import serve as hypercorn_serve
 except ImportError:
     raise MissingExtra("the service", "serve") from None
 
@@ -99,10 +99,14 @@ async def serve(
         reload: lets another configuration hold; it raises nothing.
     """
     ended = trio.Event()
-    served = app or make_app(service)
+    config = _Config(listening)
+    served = cast(
+        "Any", app or make_app(service)
+    )  # Hypercorn and Starlette have each their own types for ASGI
     async with trio.open_nursery() as nursery:
-        url: str = await nursery.start(serve_connections, served, _Config(), listening, ended)
-        announce(url)
+        run = partial(hypercorn_serve, served, config, shutdown_trigger=ended.wait, mode="asgi")
+        urls: list[str] = await nursery.start(run)
+        announce(urls[0])
         await _end(signals, reload)
         async with trio.open_nursery() as draining:
             draining.start_soon(_cancel_at_end, signals, draining.cancel_scope)
@@ -126,9 +130,9 @@ async def _cancel_at_end(signals: AsyncIterator[int], scope: trio.CancelScope) -
 
 
 class _Config(Config):
-    """What a client may send, and for how long."""
+    """Serves one given socket."""
 
-    def __init__(self) -> None:
+    def __init__(self, listening: socket.socket) -> None:
         super().__init__()
         self.errorlog = logging.getLogger("ultra.service.server")
         self.include_server_header = False
@@ -137,3 +141,8 @@ class _Config(Config):
         self.h11_max_incomplete_size = _HEAD_BYTES
         self.h2_max_header_list_size = _HEAD_BYTES
         self.graceful_timeout = _AFTER_DRAIN
+        self._listening = listening
+
+    def create_sockets(self) -> Sockets:
+        """Return the socket."""
+        return Sockets(secure_sockets=[], insecure_sockets=[self._listening], quic_sockets=[])
