@@ -74,8 +74,8 @@ async def test_a_key_is_kept_listed_used_and_deleted_and_never_shown(env: dict[s
     assert row in json.loads(as_json.stdout)
     assert (asked.returncode, deleted.returncode, after.returncode) == (0, 0, 2), asked.stderr
     assert b"no key for openai" in after.stderr
-    ready = [each["name"] for each in json.loads(models.stdout) if each["available"]]
-    assert "openai" in ready
+    ready = {each["name"]: each["detail"] for each in json.loads(models.stdout) if each["available"]}
+    assert ready["openai"] == "key in the keyring"
     assert any(model["id"].startswith("openai/") for model in served.json()["data"])
     for done in (kept, listed, as_json, asked, deleted):
         assert KEY.encode() not in done.stdout + done.stderr

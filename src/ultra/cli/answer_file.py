@@ -43,7 +43,7 @@ class AnswerFile:
                 new.chmod(self._target.stat().st_mode & 0o777)
         except OSError as error:
             self._remove()
-            raise BadCall(f"--output {self._path}: it cannot be written: {error}") from None
+            raise BadCall(f"--output {self._path}: it cannot be written: {error.strerror or error}") from None
         return self
 
     def __exit__(

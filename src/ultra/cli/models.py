@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
 from ultra.cli.arguments import EMBEDDED_MODELS
 from ultra.cli.commands import new_app
@@ -45,7 +45,7 @@ def models(
     """
     from ultra.cli.stored_keys import use_stored_keys  # noqa: PLC0415 - not for the help alone
 
-    use_stored_keys()
+    kept = use_stored_keys()
     if provider is not None:
         from ultra.cli.offered_models import show_offered  # noqa: PLC0415 - not for the help alone
 
@@ -54,7 +54,10 @@ def models(
     from ultra.clients import provider_statuses  # noqa: PLC0415 - as above
 
     configured = find_configured()
-    statuses = provider_statuses()
+    statuses = [
+        replace(status, detail="key in the keyring") if status.available and status.name in kept else status
+        for status in provider_statuses()
+    ]
     if as_json:
         from ultra.cli.json_output import write_document  # noqa: PLC0415 - as above
 

@@ -24,11 +24,13 @@ __all__ = ["delete_key", "key_names", "store_key", "use_stored_keys"]
 _SERVICE: Final = "ultra"
 
 
-def use_stored_keys() -> None:
+def use_stored_keys() -> frozenset[str]:
     """Put each key that is kept, and that the environment does not have, into this process's environment.
 
-    A keyring that cannot be read is told of on stderr, and the command goes on without it.
+    Returns the names of the providers whose keys these are. A keyring that cannot be read is told of on
+    stderr, and the command goes on without it.
     """
+    used = set()
     for provider in key_names():
         try:
             if key_variable(provider) is not None:
@@ -37,10 +39,12 @@ def use_stored_keys() -> None:
             key = _keyring().get_password(_SERVICE, provider)
             if key:
                 os.environ[variable] = checked_key(provider, key)
+                used.add(provider)
         except UltraError as error:
             tell(f"the key of {provider} is not used: {error}")
         except Exception as error:  # noqa: BLE001 - whatever a backend raises: a locked keyring, no bus
             tell(f"the key of {provider} cannot be read from the keyring: {type(error).__name__}")
+    return frozenset(used)
 
 
 def store_key(provider: str, key: str) -> None:

@@ -93,6 +93,8 @@ async def test_the_state_tells_no_words_of_errors() -> None:
     told = answer.json
     assert told["models"]["a"]["requests"] == 1  # there was nothing to merge
     assert told["models"]["b"]["status"] == "degraded"
+    assert told["models"]["a"]["circuit"] == "closed"
+    assert (told["models"]["a"]["limits"]["in_flight"], told["models"]["a"]["limits"]["admitted"]) == (0, 1)
     assert [child["name"] for child in told["tree"]["children"]] == ["models", "coordinator"]
     assert b"secret words" not in answer.body
     assert (told["keeps_runs"], told["key"], told["limits"]) == (False, None, [])

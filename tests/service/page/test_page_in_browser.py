@@ -198,6 +198,9 @@ async def test_the_operations_are_seen(browser: Browser) -> None:
         page.wait_for_selector("#operations table.data")
         assert "coordinator" in page.locator(".tree.root").inner_text()
         assert page.locator("#operations td.up").count() == 2
+        row = page.locator("#operations table.data tbody tr").first.inner_text()
+        assert "0, 0 wait" in row
+        assert "closed" in row
         report = axe.Axe().run(page)
         assert report.violations_count == 0, report.generate_report()
 

@@ -15,8 +15,7 @@ from ultra.supervisor.snapshot import SupervisorSnapshot
 
 if TYPE_CHECKING:
     from ultra.actors.runtime.status import ActorSnapshot
-    from ultra.messages.results import ModelMetrics
-    from ultra.orchestrator.health import ModelHealth
+    from ultra.orchestrator.measurements import ModelMeasurements
     from ultra.service.access import Caller
     from ultra.service.core import Service
     from ultra.service.http import Reply
@@ -27,7 +26,7 @@ _NEWEST = 64
 
 
 async def show_status(service: Service, caller: Caller) -> Reply:
-    """Return the tree of actors, health and metrics of each model, and what is left of the caller's limits.
+    """Return the tree of actors, health, limits and metrics of each model, and what the caller has left.
 
     No text of an error is in it. A caller whose key is for some models only sees these, and no tree. `limits`
     is null where the limits of keys cannot be read.
@@ -41,9 +40,10 @@ async def show_status(service: Service, caller: Caller) -> Reply:
         limits = None
     orchestrator = service.orchestrator
     try:
-        health, metrics, tree = orchestrator.health(), orchestrator.get_metrics(), orchestrator.tree()
+        measured, tree = orchestrator.get_measurements(), orchestrator.tree()
     except OrchestratorClosed:
         raise Problem(503, "overloaded_error", "starting", "the service is starting or ending") from None
+    models = {name: _model(model) for name, model in measured.models.items() if caller.may_ask(name)}
     return json_reply(
         {
             "started_at": service.started_at,
@@ -53,17 +53,23 @@ async def show_status(service: Service, caller: Caller) -> Reply:
             "keeps_runs": orchestrator.has_journal,
             "key": caller.name or None,
             "limits": to_builtins(limits),
-            "models": {name: _model(health[name], metrics[name]) for name in health if caller.may_ask(name)},
+            "models": models,
             "tree": _node(tree) if caller.key is None or caller.key.models is None else None,
         }
     )
 
 
-def _model(health: ModelHealth, metrics: ModelMetrics) -> dict[str, Any]:
-    told = asdict(metrics)
+def _model(measured: ModelMeasurements) -> dict[str, Any]:
+    told = asdict(measured.metrics)
     del told["quality_scores"], told["times_to_first_token"]
     told["response_times"] = told["response_times"][-_NEWEST:]
-    return {"status": health.status, "reasons": len(health.reasons), **told}
+    if measured.health is not None:
+        told |= {"status": measured.health.status, "reasons": len(measured.health.reasons)}
+    if measured.circuit is not None:
+        told["circuit"] = measured.circuit.state
+    if measured.limits is not None:
+        told["limits"] = asdict(measured.limits)
+    return told
 
 
 def _node(snapshot: ActorSnapshot | SupervisorSnapshot) -> dict[str, Any]:

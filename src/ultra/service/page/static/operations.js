@@ -64,7 +64,7 @@ function duration(up) {
 }
 
 function models(all) {
-  const names = ["model", "state", "requests", "failures", "retries", "p50", "p95", "tokens", "cost", "cache", "latencies"];
+  const names = ["model", "state", "requests", "failures", "retries", "p50", "p95", "tokens", "cost", "cache", "calls", "left a minute", "circuit", "latencies"];
   const rows = Object.entries(all).map(([name, each]) => el("tr", {},
     el("th", { scope: "row" }, name),
     el("td", { class: each.status }, each.status),
@@ -72,10 +72,24 @@ function models(all) {
       each.requests, each.failures, each.retries, seconds(each.response_time_p50), seconds(each.response_time_p95),
       `${each.input_tokens} / ${each.output_tokens}`, dollars(each.cost),
       percent(each.cache_hits + each.cache_misses ? each.cache_hits / (each.cache_hits + each.cache_misses) : null),
+      calls(each.limits), leftAMinute(each.limits),
     ].map((value) => el("td", { class: "number" }, String(value))),
+    el("td", { class: each.circuit === "closed" ? "" : "degraded" }, (each.circuit ?? "–").replace("_", "-")),
     el("td", {}, plot(name, each.response_times))));
   return el("table", { class: "data" },
     el("thead", {}, el("tr", {}, ...names.map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, ...rows));
+}
+
+function calls(limits) {
+  if (!limits) return "–";
+  const paused = limits.paused_for > 0 ? `, paused for ${seconds(limits.paused_for)}` : "";
+  return `${limits.in_flight}, ${limits.waiting} wait${paused}`;
+}
+
+// Requests and tokens that the limits of a model leave; most models have none.
+function leftAMinute(limits) {
+  const left = [[limits?.requests_available, "requests"], [limits?.tokens_available, "tokens"]];
+  return left.filter(([amount]) => amount != null).map(([amount, unit]) => `${Math.floor(amount)} ${unit}`).join(", ") || "–";
 }
 
 const UNITS = {
