@@ -40,10 +40,10 @@ async def test_what_was_read_and_the_rest_are_the_whole_text(pieces: list[str], 
     rest = run.rest(place, whole)
 
     assert rest is not None
-    assert (read + rest).strip() == whole.strip()
+    assert (read + "".join(rest)).strip() == whole.strip()
     stripped = run.rest(place, whole.strip())
     assert stripped is not None
-    assert (read + stripped).strip() == whole.strip()
+    assert (read + "".join(stripped)).strip() == whole.strip()
 
 
 @given(PIECES, PIECES, st.integers(0, 8))
@@ -57,4 +57,4 @@ async def test_nobody_reads_parts_of_two_versions(first: list[str], second: list
 
     rest = run.rest(place, whole)
 
-    assert rest is None or (read + rest).strip() == whole.strip()
+    assert rest is None or (read + "".join(rest)).strip() == whole.strip()

@@ -15,6 +15,8 @@ from ultra.messages.reasoning import ends_block
 from ultra.service.ledger import call_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ultra.messages.events import Event
     from ultra.service.ledger import Call
 
@@ -30,9 +32,9 @@ MOST_AT_ONCE: Final = 2**16
 """Characters that a reader gets at once: as much waits for each that takes nothing."""
 
 
-def portions(text: str) -> list[str]:
-    """Return a text in parts that are sent one by one."""
-    return [text[start : start + MOST_AT_ONCE] for start in range(0, len(text), MOST_AT_ONCE)]
+def portions(text: str, begin: int = 0) -> Iterator[str]:
+    """Yield a text, from `begin` on, in parts that are sent one by one: no reader has a copy of the whole."""
+    return (text[start : start + MOST_AT_ONCE] for start in range(begin, len(text), MOST_AT_ONCE))
 
 
 class AnswerText:
@@ -102,16 +104,20 @@ class AnswerText:
         self._thinker = thinker
         if not chunk.text and not ends_block(chunk.part):
             return False
-        *ahead, last = portions(chunk.text) or [""]
+        *ahead, last = [*portions(chunk.text)] or [""]
         provider = chunk.part.provider
         self.thoughts[-1] += [ReasoningPart(text, provider) for text in ahead]
         self.thoughts[-1].append(replace(chunk.part, text=last))
         return True
 
 
-def missing(said: str, whole: str) -> str | None:
-    """Return what is missing of the `whole` answer behind what was said; None: that is no part of it."""
-    said, whole = said.lstrip(), whole.lstrip()  # space around a text may be taken off it once it is whole
-    if whole.startswith(said):
-        return whole[len(said) :]
-    return "" if said.rstrip() == whole.rstrip() else None
+def missing(said: str, whole: str) -> Iterator[str] | None:
+    """Return the parts of the `whole` answer that are missing behind what was said; None: that is none of it.
+
+    Space around a text may be taken off it once it is whole.
+    """
+    begin = len(whole) - len(whole.lstrip())
+    said = said.lstrip()
+    if whole.startswith(said, begin):
+        return portions(whole, begin + len(said))
+    return portions("") if said.rstrip() == whole.strip() else None

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import anyio
 
-from ultra.service.answer_text import portions
 from ultra.service.asked import Asked
 from ultra.service.http import EVENT_STREAM, JSON, Reply
 from ultra.service.problems import Problem, no_answer
@@ -176,7 +175,7 @@ async def _stream(service: Service, writer: Writer, follower: Follower, asked: A
         result, answer = _settled(run, asked)
         # A refusal is no whole answer, so what the reader has need not be its beginning.
         refused_later = run.refused is not None and place.has_read
-        rest = "" if refused_later else run.rest(place, answer.content)
+        rest = iter(()) if refused_later else run.rest(place, answer.content)
         if rest is None:
             text = "the model that wrote the answer failed in the middle of it, and another one was written"
             raise Problem(502, "server_error", "answer_replaced", text, paid=True)  # noqa: TRY301
@@ -187,7 +186,7 @@ async def _stream(service: Service, writer: Writer, follower: Follower, asked: A
         yield said
     if not place.has_read and (said := writer.untold_reasoning(answer)):
         yield said
-    for portion in portions(rest):
+    for portion in rest:
         yield writer.text(portion)
     for event in writer.end(result, answer):
         yield event

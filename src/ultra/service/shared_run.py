@@ -19,6 +19,8 @@ from ultra.service.problems import Problem, problem_of
 from ultra.service.refusals import Refused, refused_by_all
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ultra.messages.chat import ReasoningPart
     from ultra.messages.events import Event
     from ultra.messages.results import OrchestrationResult
@@ -190,7 +192,7 @@ class SharedRun:
             place.thoughts += 1
         return joined_reasoning(pieces[begin : place.thoughts]), void
 
-    def rest(self, place: Place, whole: str) -> str | None:
+    def rest(self, place: Place, whole: str) -> Iterator[str] | None:
         """Return what is missing to the `whole` answer; None: the reader has read what is no part of it."""
         return missing("".join(self._texts[place.version][: place.pieces]), whole)
 

@@ -129,10 +129,10 @@ class Projection:
         rest = missing("".join(self._said), answer.content)
         if rest is None:
             yield from self._void()
-            rest = answer.content
+            rest = portions(answer.content)
         if not self._said:
             yield self._writer.untold_reasoning(answer)
-        for portion in portions(rest):
+        for portion in rest:
             yield from self._say(portion)
         self.response = self._whole(result, answer, at)
         yield from self._writer.end(result, answer, at=at)
