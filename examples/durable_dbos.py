@@ -7,7 +7,7 @@ by itself.
 
 The run is one workflow. Each call of a model is another one, whose id says what is asked: DBOS keeps its
 answer for whoever starts a workflow of the same id. So the run need not be deterministic: after a crash it
-begins anew, and only what has no answer yet is asked for.
+starts again, and only what has no answer yet is asked for.
 """
 
 import asyncio

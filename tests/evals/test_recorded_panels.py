@@ -60,7 +60,7 @@ def test_what_is_not_recorded_is_left_out_and_told_why() -> None:
     for name, what in (
         ("synthesize", "models analyse the answers, and one merges them; what they would write on 30 of 30"),
         ("rank", "models rank the answers of the others"),
-        ("layers", "models answer anew, having read the others"),
+        ("layers", "models answer again, having read the others"),
         ("debate", "models revise their answers"),
         ("cascade", "where nothing is agreed on, a model reads the answers"),
         ("vote", "where there is no majority, a model reads the answers"),

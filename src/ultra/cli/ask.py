@@ -282,11 +282,11 @@ def ask(
             verbose=verbose,
             log_json=log_json,
         )
-        past, anew = _past(resume=resume, which=conversation, again=again, config=config)
+        past, other = _past(resume=resume, which=conversation, again=again, config=config)
         if again is not None:
             _check_again(prompt=prompt, template=template, ensemble=ensemble, strategy=strategy)
         names_nobody = not (models or config or chosen or ensemble or strategy or stages)
-        as_then = past is not None and names_nobody and "ensemble" not in anew
+        as_then = past is not None and names_nobody and "ensemble" not in other
         if as_then and past is not None:
             models = list(past.asked.models)
         sources = find_sources(config, models)
@@ -300,7 +300,7 @@ def ask(
             prompt="" if again else read_prompt(prompt, optional=template is not None),
             parts=read_parts(images, files),
             chosen=parse_names(chosen),
-            strategy=strategy or anew.get("strategy") or kept.strategy,
+            strategy=strategy or other.get("strategy") or kept.strategy,
             strategy_options={**parse_pairs("--strategy-option", strategy_options), **further},
             stages=parse_names(stages),
             system=system,
@@ -310,7 +310,8 @@ def ask(
             judge=judge,
             schema=read_schema(schema),
             ensemble=check_ensemble(
-                ensemble or anew.get("ensemble") or (None if strategy or chosen else kept.ensemble), sources
+                ensemble or other.get("ensemble") or (None if strategy or chosen else kept.ensemble),
+                sources,
             ),
             sampling=check_sampling({**kept.sampling, **for_all, **sampling}),
             per_model=per_model,
@@ -336,8 +337,8 @@ def _past(
         return None, {}
     from ultra.cli.past import ensemble_or_strategy, find_past  # noqa: PLC0415 - few questions need it
 
-    anew = {} if again is None else ensemble_or_strategy(again, find_sources(config))
-    return find_past(which, answered=again is None), anew
+    other = {} if again is None else ensemble_or_strategy(again, find_sources(config))
+    return find_past(which, answered=again is None), other
 
 
 def _check_again(**given: str | None) -> None:

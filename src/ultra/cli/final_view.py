@@ -63,7 +63,7 @@ class FinalView:
             self._rest.show(event)
 
     def refresh(self) -> None:
-        """Draw the line anew."""
+        """Draw the line again."""
         if self._moving:
             width = shutil.get_terminal_size().columns - 1
             line = self._waiting.text(time.monotonic() - self._began, width)

@@ -39,7 +39,7 @@ _READ: Final = {
     "best_of": "a judge grades the answers",
     "rank": "models rank the answers of the others",
     "cascade": "where nothing is agreed on, a model reads the answers and decides",
-    "layers": "models answer anew, having read the others",
+    "layers": "models answer again, having read the others",
     "debate": "models revise their answers, having read the others",
     "route": "a model chooses who is asked",
     "fields": "where fields are disputed, a model decides",

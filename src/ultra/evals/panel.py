@@ -3,7 +3,7 @@
 It is JSON lines: a header, then lines with a question's id and answers of it. A line is appended and synced
 as each answer arrives, so a process that is killed loses nothing but calls under way. A last line that is
 torn is left out when the file is read, and cut off before more is written. Once a recording is complete, the
-file is written anew with one line for each question.
+file is written again with one line for each question.
 """
 
 from __future__ import annotations
@@ -276,7 +276,7 @@ class Panel:
         )
 
     def compact(self) -> None:
-        """Write the file anew, with one line for each question, and put it in the place of the old one."""
+        """Write the file again, with one line for each question, and put it in the place of the old one."""
         if self._path is None or self._file is None:
             return
         by_question: dict[str, list[Recorded]] = {question.id: [] for question in self.dataset.questions}

@@ -54,7 +54,7 @@ class SimulatedModels(Struct, frozen=True, kw_only=True):
         all_wrong: the share of questions on which all are wrong; None: what the correlation alone gives.
         alike: the chance that a wrong answer is the wrong answer of the question; others differ.
         again: the chance that a further sample of a model is right or wrong as its first one was; otherwise
-            it is drawn anew.
+            it is drawn again.
         reading: the chance that a model that reads the others' answers picks a right one among them.
         choosing: the chance that a model that chooses who is asked names one that is right, if one is;
             otherwise it names one at random.

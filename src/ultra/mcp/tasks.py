@@ -192,7 +192,7 @@ async def _carry_out(task: _Task, call: Callable[[Reporter], Awaitable[CallToolR
 
 
 def knows_tasks(context: ServerRequestContext[Any, Any]) -> bool:
-    """Return whether the client of a request may be given a task: each request says so anew."""
+    """Return whether the client of a request may be given a task: each request says so itself."""
     capabilities = (context.meta or {}).get(_CAPABILITIES)
     extensions = capabilities.get("extensions") if isinstance(capabilities, dict) else None
     return context.protocol_version in MODERN_PROTOCOL_VERSIONS and EXTENSION in (extensions or {})

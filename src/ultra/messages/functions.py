@@ -190,7 +190,7 @@ def _annotated(function: Callable[..., object]) -> Callable[..., object]:
 
 
 def _default(value: Any) -> Any:  # noqa: ANN401 - any default
-    """Return a default as msgspec takes it: what can change is made anew for each call."""
+    """Return a default as msgspec takes it: what can change is made new for each call."""
     if isinstance(value, list | dict | set) and value:
         return msgspec.field(default_factory=value.copy)
     if is_pydantic_model(type(value)):

@@ -195,7 +195,7 @@ def _synthesize(plan: _Plan, strategy: Synthesize, panel: Sequence[str]) -> Cost
         elif name == "synthesis":
             longest = strategy.answer_tokens or max(map(plan.limit, panel))
             total = _sum(total, plan.reader(panel, read, given=strategy.answer_tokens))
-            if strategy.on_cut != "tell":  # it is written anew, or goes on behind what was cut off
+            if strategy.on_cut != "tell":  # it is written again, or goes on behind what was cut off
                 total = _sum(total, plan.reader(panel, read.plus(_Read(1, longest)), given=longest))
         elif getattr(stage, "asks", "all") == "all":
             total = _sum(total, plan.reading(chosen, read, samples=plan.samples))

@@ -65,7 +65,7 @@ def intact_event(event: bytes, known: object) -> Event:
 def sound_answers(
     run_id: str, kept: Iterable[tuple[AnswerKey, bytes, object]]
 ) -> dict[AnswerKey, ModelResponse]:
-    """Return the answers that can be read, of each with its checksum; the others are asked for anew."""
+    """Return the answers that can be read, of each with its checksum; the others are asked for again."""
     found = {}
     for key, answer, known in kept:
         try:

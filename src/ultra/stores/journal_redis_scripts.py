@@ -105,7 +105,7 @@ local function tell(id, seq)
   redis.call('XADD', p .. 'changes', 'MAXLEN', '~', 1000, '*', 'run', id, 'seq', seq)
 end
 
--- A counter that is damaged begins anew.
+-- A counter that is damaged starts again.
 local function add(size)
   if type(redis.pcall('INCRBY', p .. 'bytes', size)) == 'table' then redis.call('SET', p .. 'bytes', size) end
 end

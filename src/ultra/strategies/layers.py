@@ -1,4 +1,4 @@
-"""Mixture of agents: in each layer all models answer anew, having read all answers of the layer before."""
+"""Mixture of agents: in each layer all models answer again, having read all answers of the layer before."""
 
 from __future__ import annotations
 

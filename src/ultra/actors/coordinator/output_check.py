@@ -29,7 +29,7 @@ _LONGEST_QUOTED: Final = 16_000
 
 
 class OutputCheck:
-    """The answers of one model to one request; made anew for each request of a run.
+    """The answers of one model to one request; a new one for each request of a run.
 
     Where the request wants no output, or `output` is None, it lets every answer pass. An answer that calls
     tools passes, too: it is none yet.

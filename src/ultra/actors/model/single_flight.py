@@ -77,7 +77,7 @@ class Waiter:
         self.thoughts: Literal["none", "heard", "void"] = "none"
         self.wake: trio.Event | None = None
 
-    def begin_anew(self) -> None:
+    def void_what_was_heard(self) -> None:
         """Take what was heard so far as void."""
         self.text_begins = True
         if self.thoughts == "heard":
@@ -225,7 +225,7 @@ class SharedCall:
         Between two attempts it is told of the retry for which all wait.
         """
         waiter.call = self
-        waiter.begin_anew()  # text of an earlier call that was broken off is void
+        waiter.void_what_was_heard()  # text of an earlier call that was broken off is void
         self._waiters[waiter] = None
         if self.spent.usage is not None:
             waiter.hear_of_spending(self.spent)
@@ -305,7 +305,7 @@ class SharedCall:
             return
         self._text = self._thoughts = None
         for waiter in self._waiters:
-            waiter.begin_anew()
+            waiter.void_what_was_heard()
 
     def hear(self, text: str) -> None:
         """Take a piece of text from the stream, and pass it to all waiters."""

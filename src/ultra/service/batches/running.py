@@ -88,7 +88,7 @@ class Batches:
     async def _look(self, tasks: TaskGroup) -> None:
         held = {batch.id: batch for batch in await self._hold(_HOLD)}
         for name, running in list(self._running.items()):
-            if running.has_ended:  # if it has not ended itself, it is begun anew
+            if running.has_ended:  # if it has not ended itself, it is started again
                 del self._running[name]
             elif name in held:
                 await running.renew(held[name])
@@ -148,7 +148,7 @@ class _Running:
             except* JournalDamaged as errors:
                 _log.warning("batch damaged", batch_id=self.batch.id, error=text_of(errors.exceptions[0]))
                 await self._end_damaged()
-            except* Exception as errors:  # noqa: BLE001 - it is begun anew; the service goes on
+            except* Exception as errors:  # noqa: BLE001 - it is started again; the service goes on
                 _log.error("batch interrupted", batch_id=self.batch.id, exc_info=errors)
         self.has_ended = True
 
@@ -269,7 +269,7 @@ class _Running:
         changes = {"ended": time.time(), "failed": failed}
         try:
             await self._service.orchestrator.with_batches(lambda store: store.update(self.batch.id, changes))
-        except JournalUnavailable as error:  # it is begun anew, or ended where batches are held
+        except JournalUnavailable as error:  # it is started again, or ended where batches are held
             _log.warning("journal unavailable", error=text_of(error))
 
     async def _end(self) -> None:

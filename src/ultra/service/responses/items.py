@@ -123,14 +123,14 @@ def message_parts(answer: ModelResponse, run: RunOfResponse) -> list[dict[str, A
 
 
 def message_id(run: RunOfResponse, number: int = 0) -> str:
-    """Return the id of what is said; `number`: how often it was begun anew."""
+    """Return the id of what is said; `number`: how often it was started again."""
     return f"msg_{run.run_id}_{number}" if number else f"msg_{run.run_id}"
 
 
 def message_item(
     run: RunOfResponse, status: Status, *parts: dict[str, Any], number: int = 0
 ) -> dict[str, Any]:
-    """Return the item of what is said; `number`: how often it was begun anew."""
+    """Return the item of what is said; `number`: how often it was started again."""
     item = {"id": message_id(run, number), "type": "message", "status": status, "role": "assistant"}
     return {**item, "content": list(parts)}
 
@@ -185,7 +185,7 @@ def whole_output(
     *,
     number: int = 0,
 ) -> list[dict[str, Any]]:
-    """Return the items of an answer that is told at once; `number`: how often its text was begun anew."""
+    """Return the items of an answer that is told at once; `number`: how often its text was started again."""
     encrypted = shape.includes_encrypted
     parts = enumerate(answer.reasoning_parts)
     output = [reasoning_item(run, at, part, encrypted=encrypted) for at, part in parts]
