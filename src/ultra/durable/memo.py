@@ -1,4 +1,4 @@
-"""The answers that a run has paid for, by what was asked: after a crash they are used, not asked for again."""
+"""The answers that a run has paid for, by what was asked: after a crash they are used, not asked for."""
 
 from __future__ import annotations
 
