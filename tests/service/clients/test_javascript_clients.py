@@ -179,7 +179,8 @@ async def test_a_client_waits_for_a_slow_panel(
 async def test_a_client_that_hangs_up_cancels_the_calls_of_its_run(
     javascript: JavaScript, client: str, *, stream: bool
 ) -> None:
-    model = FakeModel(FakeAnswer("A ", "city.", piece_seconds=inf))
+    # The model is asked as the client asks: in a stream it stops behind the first piece.
+    model = FakeModel(FakeAnswer("A ", "city.", seconds=0 if stream else inf, piece_seconds=inf))
     async with (
         served({"a": model}, settings=ServeConfig(linger=0)) as url,
         trio.open_nursery() as nursery,
