@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Awaitable, Callable, Generator
 
     T = TypeVar("T")
     Work: TypeAlias = Generator[None, None, T]
@@ -25,12 +25,14 @@ def run_at_once(work: Work[T]) -> T:
             return result
 
 
-async def run_in_pieces(work: Work[T]) -> T:
-    """Do the work, and let others run after each piece; if cancelled, the rest is left undone."""
+async def run_in_pieces(
+    work: Work[T], checkpoint: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
+) -> T:
+    """Do the work, and let others run after each piece, by `checkpoint`; cancelled, it leaves the rest undone."""
     while True:
         try:
             next(work)
         except StopIteration as ended:
             result: T = ended.value
             return result
-        await trio.lowlevel.checkpoint()
+        await checkpoint()

@@ -62,14 +62,12 @@ def list_runs(
     as_json: JsonOption = False,
 ) -> int:
     """List runs, the newest first: id, state, when it was accepted, events, strategy, question."""
-    from typing import get_args  # noqa: PLC0415 - as above
-
-    from ultra.stores.journal_contract import RunState  # noqa: PLC0415 - as above
+    from ultra.stores.journal_contract import STATES  # noqa: PLC0415 - as above
 
     states: list[Any] = list(state or ())
     for given in states:
-        if given not in get_args(RunState):
-            raise BadCall(f"--state {given!r} is none; there are: {', '.join(get_args(RunState))}")
+        if given not in STATES:
+            raise BadCall(f"--state {given!r} is none; there are: {', '.join(STATES)}")
 
     async def find(store: RunJournal) -> list[Any]:
         found: list[Any] = []  # not the runs themselves, whose requests may be large

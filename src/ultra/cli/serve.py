@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import socket
-from contextlib import contextmanager
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ultra._support.collector import collector_off
 from ultra.cli.commands import new_app
 from ultra.cli.options import LogJson, Verbose  # noqa: TC001 - typer reads them
 from ultra.cli.output import tell, write
 from ultra.cli.signals import SERVICE_SIGNALS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from ultra.config.keys import KeyConfig
     from ultra.config.loading import Configuration
     from ultra.service.core import Service
@@ -81,7 +78,7 @@ def serve(
     """
     if context.invoked_subcommand is not None:
         return 0
-    with _collecting_nothing():
+    with collector_off():  # hundreds of modules are imported here, and nearly all of it is kept
         from ultra.cli.logs import configure_logs  # noqa: PLC0415 - not for the help alone
         from ultra.config.serving import ServeConfig  # noqa: PLC0415 - as above
         from ultra.service.access import access_of  # noqa: PLC0415 - as above
@@ -137,18 +134,6 @@ def new_key(
         "# dollars_per_day = 5.0         # and dollars_per_month",
     )
     return 0
-
-
-@contextmanager
-def _collecting_nothing() -> Iterator[None]:
-    """Let the garbage collector rest: hundreds of modules are imported here, and nearly all of it is kept."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def configuration_of(given: Path | None) -> Configuration | None:

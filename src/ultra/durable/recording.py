@@ -11,7 +11,14 @@ from msgspec.structs import replace
 from ultra.durable.execution import cancelled_event, ending_of
 from ultra.durable.memo import PaidAnswers
 from ultra.errors import BadCall
-from ultra.messages.events import Chunk, ModelFailed, ModelResponded, ModelRetrying, ReasoningChunk
+from ultra.messages.events import (
+    Chunk,
+    ModelFailed,
+    ModelResponded,
+    ModelRetrying,
+    ReasoningChunk,
+    call_of,
+)
 from ultra.messages.reasoning_chunks import WaitingReasoning
 from ultra.stores.journal_contract import RunRecord
 
@@ -19,15 +26,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from ultra.messages.events import Event
+    from ultra.messages.events import CallKey, Event
     from ultra.messages.results import ModelResponse
     from ultra.messages.runs import RunSpec
     from ultra.stores.journal_contract import AnswerKey, EndedRuns
 
 __all__ = ["RunRecording"]
-
-_Answer = tuple[str, int, str, int]
-"""Stage, round, model and sample."""
 
 
 class RunRecording:
@@ -58,13 +62,13 @@ class RunRecording:
         self.record = RunRecord(run_id=run_id, spec=spec, tags=dict(tags or {}), created=now())
         self.memo = PaidAnswers({}, _keep_nothing)
         self._events: list[Event | _Text | WaitingReasoning] = []
-        self._open: dict[_Answer, _Text] = {}
-        self._thoughts: dict[_Answer, WaitingReasoning] = {}
+        self._open: dict[CallKey, _Text] = {}
+        self._thoughts: dict[CallKey, WaitingReasoning] = {}
 
     def take(self, event: Event) -> None:
         """Take the next event."""
         if isinstance(event, Chunk):
-            name = _answer(event)
+            name = call_of(event)
             text = self._open.get(name)
             if text is not None and not event.restart:
                 text.more.write(event.text)
@@ -73,14 +77,14 @@ class RunRecording:
             self._events.append(joined)
             return
         if isinstance(event, ReasoningChunk):
-            thoughts = self._thoughts.get(_answer(event))
+            thoughts = self._thoughts.get(call_of(event))
             if thoughts is None or not thoughts.joins(event):
-                self._thoughts[_answer(event)] = thoughts = WaitingReasoning(event)
+                self._thoughts[call_of(event)] = thoughts = WaitingReasoning(event)
                 self._events.append(thoughts)
             return
         if isinstance(event, (ModelResponded, ModelFailed, ModelRetrying)):
-            self._open.pop(_answer(event), None)
-            self._thoughts.pop(_answer(event), None)
+            self._open.pop(call_of(event), None)
+            self._thoughts.pop(call_of(event), None)
         self._events.append(event)
 
     def events(self) -> list[Event]:
@@ -126,10 +130,6 @@ class _Text:
 
 
 _Waiting = (_Text, WaitingReasoning)
-
-
-def _answer(event: Chunk | ReasoningChunk | ModelResponded | ModelFailed | ModelRetrying) -> _Answer:
-    return event.stage, event.round, event.model_name, event.sample
 
 
 async def _keep_nothing(_key: AnswerKey, _response: ModelResponse) -> None:

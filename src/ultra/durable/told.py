@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from hashlib import blake2b
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
-from ultra.messages.events import Chunk, ReasoningChunk
+from ultra.messages.events import Chunk, ReasoningChunk, call_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ultra.messages.events import Event, ModelFailed, ModelResponded, ModelRetrying, ModelStarted
+    from ultra.messages.events import CallKey, Event
 
-__all__ = ["AnswerName", "Told", "answer_name"]
-
-AnswerName: TypeAlias = "tuple[str, int, str, int]"
-"""Stage, round, model and sample of one answer."""
+__all__ = ["Told"]
 
 
 class Told:
@@ -31,8 +28,8 @@ class Told:
     def __init__(self, events: Iterable[Event] = ()) -> None:
         self.events = 0
         self.time = 0.0
-        self.texts: dict[AnswerName, blake2b] = {}
-        self.thoughts: set[AnswerName] = set()
+        self.texts: dict[CallKey, blake2b] = {}
+        self.thoughts: set[CallKey] = set()
         for event in events:
             self.take(event)
 
@@ -41,22 +38,15 @@ class Told:
         self.events += 1
         self.time = event.time
         if isinstance(event, Chunk):
-            name = answer_name(event)
+            name = call_of(event)
             if event.restart or name not in self.texts:
                 self.texts[name] = blake2b(digest_size=16)
             self.texts[name].update(event.text.encode("utf-8", "surrogatepass"))
         elif isinstance(event, ReasoningChunk):
-            self.thoughts.add(answer_name(event))
+            self.thoughts.add(call_of(event))
 
-    def has_told(self, name: AnswerName, text: str) -> bool:
+    def has_told(self, name: CallKey, text: str) -> bool:
         """Return whether the text of this answer is the one that was told; it is asked for once."""
         told = self.texts.pop(name, None)
         whole = text.encode("utf-8", "surrogatepass")
         return told is not None and told.digest() == blake2b(whole, digest_size=16).digest()
-
-
-def answer_name(
-    event: Chunk | ReasoningChunk | ModelStarted | ModelResponded | ModelFailed | ModelRetrying,
-) -> AnswerName:
-    """Return the name of the answer that an event is about."""
-    return event.stage, event.round, event.model_name, event.sample

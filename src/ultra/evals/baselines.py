@@ -10,7 +10,7 @@ from ultra.evals.arms import Arm, Outcome, samples_arm
 from ultra.evals.halves import best_members, crossed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from ultra.evals.dataset import Question
     from ultra.evals.outcomes import Outcomes
@@ -108,27 +108,29 @@ def _rows(members: Sequence[Measured]) -> list[tuple[Outcome, ...]]:
 
 def _mean(row: Sequence[Outcome]) -> Outcome:
     """Return what a member that is drawn at random comes to on average."""
-    costs = [each.cost for each in row if each.cost is not None]
-    return Outcome(
-        text="",
-        score=fmean(each.score for each in row),
-        calls=fmean(each.calls for each in row),
-        input_tokens=fmean(each.input_tokens for each in row),
-        output_tokens=fmean(each.output_tokens for each in row),
-        cost=fmean(costs) if len(costs) == len(row) else None,
-        seconds=fmean(each.seconds for each in row),
-    )
+    return _combined(row, score=fmean, amount=fmean, seconds=fmean)
 
 
 def _best(row: Sequence[Outcome]) -> Outcome:
     """Return the best of these answers, at the cost of them all."""
+    return _combined(row, score=max, amount=sum, seconds=max)
+
+
+def _combined(
+    row: Sequence[Outcome],
+    *,
+    score: Callable[[Iterable[float]], float],
+    amount: Callable[[Iterable[float]], float],
+    seconds: Callable[[Iterable[float]], float],
+) -> Outcome:
+    """Return one outcome out of several; its cost is known where that of all is."""
     costs = [each.cost for each in row if each.cost is not None]
     return Outcome(
         text="",
-        score=max(each.score for each in row),
-        calls=sum(each.calls for each in row),
-        input_tokens=sum(each.input_tokens for each in row),
-        output_tokens=sum(each.output_tokens for each in row),
-        cost=sum(costs) if len(costs) == len(row) else None,
-        seconds=max(each.seconds for each in row),
+        score=score(each.score for each in row),
+        calls=amount(each.calls for each in row),
+        input_tokens=amount(each.input_tokens for each in row),
+        output_tokens=amount(each.output_tokens for each in row),
+        cost=amount(costs) if len(costs) == len(row) else None,
+        seconds=seconds(each.seconds for each in row),
     )

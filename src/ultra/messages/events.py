@@ -19,6 +19,7 @@ from ultra.messages.chat import ChatMessage, ReasoningPart, ToolCall
 from ultra.messages.results import ModelFailure, ModelResponse, OrchestrationResult, Usage
 
 __all__ = [
+    "CallKey",
     "Chunk",
     "Event",
     "ModelFailed",
@@ -34,6 +35,7 @@ __all__ = [
     "ToolEnded",
     "ToolStarted",
     "ToolsCalled",
+    "call_of",
 ]
 
 
@@ -193,3 +195,13 @@ Event: TypeAlias = (
     | RunFailed
 )
 """Any event of a run."""
+
+CallKey: TypeAlias = tuple[str, int, str, int]
+"""Stage, round, model and sample: what tells one call of a run from the others."""
+
+
+def call_of(
+    event: ModelStarted | Chunk | ReasoningChunk | ModelRetrying | ModelResponded | ModelFailed,
+) -> CallKey:
+    """Return which call of the run an event is about."""
+    return event.stage, event.round, event.model_name, event.sample

@@ -20,7 +20,7 @@ from trio.lowlevel import (
 )
 
 from ultra._support.async_library import in_trio
-from ultra.durable.told import Told, answer_name
+from ultra.durable.told import Told
 from ultra.errors import BadCall
 from ultra.messages.chat import ReasoningPart
 from ultra.messages.events import (
@@ -32,6 +32,7 @@ from ultra.messages.events import (
     ReasoningChunk,
     RunCompleted,
     RunFailed,
+    call_of,
 )
 from ultra.messages.reasoning import ends_block
 from ultra.messages.reasoning_chunks import WaitingReasoning
@@ -39,8 +40,7 @@ from ultra.messages.reasoning_chunks import WaitingReasoning
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ultra.durable.told import AnswerName
-    from ultra.messages.events import Event
+    from ultra.messages.events import CallKey, Event
 
 __all__ = ["EventBuffer", "NoReader"]
 
@@ -136,11 +136,11 @@ class EventBuffer:
         self._told = told or Told()
         self._lock = threading.Lock()  # a reader on asyncio is in another thread than the actors
         self._events: deque[_Unread] = deque()
-        self._open: dict[AnswerName, _UnreadChunk] = {}  # the newest unread chunk of each answer
-        self._begun: dict[AnswerName, None] = dict.fromkeys(self._told.texts)  # answers that had text already
-        self._open_thoughts: dict[AnswerName, _UnreadReasoning] = {}  # likewise, of their reasoning
-        self._thought: dict[AnswerName, None] = dict.fromkeys(self._told.thoughts)
-        self._stale: set[AnswerName] = set()  # asked for again, and their reasoning has not come again
+        self._open: dict[CallKey, _UnreadChunk] = {}  # the newest unread chunk of each answer
+        self._begun: dict[CallKey, None] = dict.fromkeys(self._told.texts)  # answers that had text already
+        self._open_thoughts: dict[CallKey, _UnreadReasoning] = {}  # likewise, of their reasoning
+        self._thought: dict[CallKey, None] = dict.fromkeys(self._told.thoughts)
+        self._stale: set[CallKey] = set()  # asked for again, and their reasoning has not come again
         self._reading = False
         self._wake_reader: Callable[[], None] = _no_reader_waits
         self._ended = False
@@ -162,7 +162,7 @@ class EventBuffer:
                 return
             if isinstance(event, Chunk):
                 if self._is_told(event):
-                    self._stale.discard(answer_name(event))
+                    self._stale.discard(call_of(event))
                     return
                 self._add_chunk(event)
             elif isinstance(event, ReasoningChunk):
@@ -186,7 +186,7 @@ class EventBuffer:
     def _is_told(self, chunk: Chunk) -> bool:
         """Return whether the reader has this text from an earlier execution of the run."""
         told = self._told
-        return bool(told.texts) and told.has_told(answer_name(chunk), chunk.text) and chunk.restart
+        return bool(told.texts) and told.has_told(call_of(chunk), chunk.text) and chunk.restart
 
     def _add(self, event: Event) -> None:
         if isinstance(event, (RunCompleted, RunFailed)):
@@ -196,7 +196,7 @@ class EventBuffer:
         self._events.append(_Unread(event, self._now() - self._started))
 
     def _begin_or_end(self, event: ModelStarted | ModelResponded | ModelFailed | ModelRetrying) -> None:
-        name = answer_name(event)
+        name = call_of(event)
         if self._told.texts and isinstance(event, (ModelRetrying, ModelFailed)):
             self._told.texts.pop(name, None)  # it is void now
         if isinstance(event, ModelRetrying):
@@ -208,7 +208,7 @@ class EventBuffer:
             self._stale.add(name)
 
     def _add_chunk(self, chunk: Chunk) -> None:
-        key = answer_name(chunk)
+        key = call_of(chunk)
         restart = chunk.restart and key in self._begun
         if key in self._stale:
             self._add_reasoning(_void_reasoning(chunk))
@@ -226,7 +226,7 @@ class EventBuffer:
         self._events.append(waiting)
 
     def _add_reasoning(self, chunk: ReasoningChunk) -> None:
-        key = answer_name(chunk)
+        key = call_of(chunk)
         restart = chunk.restart and key in self._thought
         self._stale.discard(key)
         if chunk.restart != restart:
@@ -243,7 +243,7 @@ class EventBuffer:
         self._thought[key] = None
         self._events.append(waiting)
 
-    def _drop_unread(self, key: AnswerName) -> None:
+    def _drop_unread(self, key: CallKey) -> None:
         """Drop what was not read of a failed attempt; what follows is a restart."""
         for unread in (self._open.pop(key, None), self._open_thoughts.pop(key, None)):
             if unread is not None:
@@ -293,9 +293,9 @@ class EventBuffer:
     def _read(self) -> Event:
         unread = self._events.popleft()
         if isinstance(unread, _UnreadChunk):
-            self._open.pop(answer_name(unread.chunk), None)
+            self._open.pop(call_of(unread.chunk), None)
         elif isinstance(unread, _UnreadReasoning):
-            key = answer_name(unread.waiting.first)
+            key = call_of(unread.waiting.first)
             if self._open_thoughts.get(key) is unread:
                 del self._open_thoughts[key]
         self._seq += 1

@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Final
 from msgspec.structs import replace
 
 from ultra.messages.chat import ReasoningPart
-from ultra.messages.events import Chunk, ReasoningChunk, StageStarted
+from ultra.messages.events import Chunk, ReasoningChunk, StageStarted, call_of
 from ultra.messages.reasoning import ends_block
-from ultra.service.ledger import call_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ultra.messages.events import Event
-    from ultra.service.ledger import Call
+    from ultra.messages.events import CallKey, Event
 
 __all__ = ["ANSWER_STEPS", "MOST_AT_ONCE", "AnswerText", "missing", "portions"]
 
@@ -58,8 +56,8 @@ class AnswerText:
         self._holds = holds
         self._steps = ANSWER_STEPS | {_TOOLS} if is_single else ANSWER_STEPS
         self._tells_it = with_reasoning
-        self._writer: Call | None = None
-        self._thinker: Call | None = None
+        self._writer: CallKey | None = None
+        self._thinker: CallKey | None = None
         self._one_writes = False  # where several write at once, none of their texts is the answer yet
 
     def take(self, event: Event) -> bool:
@@ -91,7 +89,7 @@ class AnswerText:
         self.versions[-1] += portions(chunk.text)
         return True
 
-    def _repeats(self, writer: Call, text: str) -> bool:
+    def _repeats(self, writer: CallKey, text: str) -> bool:
         """Return whether a text is that of the step before it: an answer with tools, which called none."""
         before = self._writer
         kept = before is not None and before[0] == _TOOLS and before[2:] == writer[2:]

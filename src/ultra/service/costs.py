@@ -14,15 +14,14 @@ from ultra.messages.events import (
     ModelStarted,
     ReasoningChunk,
     RunCompleted,
+    call_of,
 )
 from ultra.messages.results import ModelFailure, Usage
-from ultra.service.ledger import call_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ultra.messages.events import Event
-    from ultra.service.ledger import Call
+    from ultra.messages.events import CallKey, Event
 
 __all__ = ["Cost", "CostAccount", "Prices"]
 
@@ -76,8 +75,8 @@ class CostAccount:
         self._prompt = prompt
         self._unseen = unseen
         self._ended = Cost()
-        self._open: dict[Call, Cost] = {}
-        self._texts: dict[Call, int] = {}
+        self._open: dict[CallKey, Cost] = {}
+        self._texts: dict[CallKey, int] = {}
         self._whole: Cost | None = None
 
     @property
@@ -94,7 +93,7 @@ class CostAccount:
                 call = call_of(event)
                 self._texts[call] = self._texts.get(call, 0) + len(event.text)
             case ModelRetrying():
-                call = (event.stage, event.round, event.model_name, event.sample)
+                call = call_of(event)
                 self._open[call] = self._prices.cost(event.model_name, event.usage, event.cost)
                 self._texts.pop(call, None)
             case ModelResponded():
@@ -124,7 +123,7 @@ class CostAccount:
             total = total.plus(before).plus(self._cut_off(call))
         return total
 
-    def _cut_off(self, call: Call) -> Cost:
+    def _cut_off(self, call: CallKey) -> Cost:
         """Return what a call has cost that nobody has counted."""
         output = self._texts.get(call, 0) // _LETTERS if self._unseen is None else self._unseen
         return self._prices.cost(call[2], Usage(input=self._prompt, output=output))
@@ -133,7 +132,7 @@ class CostAccount:
         """Return whether an answer of which nothing was told was given up while it may have been written."""
         return self._unseen is not None and (failure.kind == "timeout" or failure.error == _TOO_LATE)
 
-    def _close(self, call: Call) -> None:
+    def _close(self, call: CallKey) -> None:
         self._open.pop(call, None)
         self._texts.pop(call, None)
 

@@ -11,16 +11,14 @@ from ultra.messages.events import (
     ModelRetrying,
     ModelStarted,
     ReasoningChunk,
+    call_of,
 )
 
 if TYPE_CHECKING:
-    from ultra.messages.events import Event
+    from ultra.messages.events import CallKey, Event
     from ultra.messages.results import ModelFailure, ModelResponse
 
-__all__ = ["Call", "Ledger", "call_of"]
-
-Call = tuple[str, int, str, int]
-"""Step, round, model and sample: what tells one call of a run from the others."""
+__all__ = ["Ledger"]
 
 
 class Ledger:
@@ -34,7 +32,7 @@ class Ledger:
     def __init__(self) -> None:
         self.answers: dict[tuple[str, int], list[ModelResponse]] = {}
         self.failures: list[ModelFailure] = []
-        self._open: set[Call] = set()
+        self._open: set[CallKey] = set()
         self._paid = False
 
     @property
@@ -59,8 +57,3 @@ class Ledger:
                 self.failures.append(event.failure)
             case _:
                 pass
-
-
-def call_of(event: Chunk | ReasoningChunk | ModelStarted | ModelResponded | ModelFailed) -> Call:
-    """Return which call an event is about."""
-    return event.stage, event.round, event.model_name, event.sample

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import trio
 from msgspec import Struct
 
+from ultra._support.collector import collector_off
 from ultra.simulation.actor_system.run import ActorSystemRun
 from ultra.simulation.determinism import run_seeded, unraisable_errors_ignored
 from ultra.simulation.durable.run import DurableRun
@@ -61,7 +62,7 @@ def run_seed(seed: int, *, trace: bool = False, digest: bool = False) -> SeedRep
 
     `trace` and `digest` ask for these parts of the report, which take time.
     """
-    with logging_off(), _garbage_collector_off():
+    with logging_off(), collector_off():  # it would go through the growing record again and again
         actor_system, orchestrator = ActorSystemRun(seed), OrchestratorRun(seed)
         failure = _run(seed, actor_system, orchestrator)
         record = actor_system.record
@@ -142,15 +143,3 @@ def logging_off() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
-
-
-@contextmanager
-def _garbage_collector_off() -> Iterator[None]:
-    """Keep the garbage collector off: it would go through the growing record again and again."""
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.enable()

@@ -15,7 +15,7 @@ from msgspec import structs
 
 from ultra.stores.batch_contract import BATCH_KEPT, Batch
 from ultra.stores.checksums import checksum
-from ultra.stores.journal_damage import log_damage
+from ultra.stores.journal_damage import check_sum, log_damage
 from ultra.stores.journal_encoding import Damaged
 from ultra.stores.journal_redis_scripts import journal_script
 
@@ -105,7 +105,7 @@ class RedisBatches:
 
     async def add(self, batch: Batch, lines: bytes) -> Batch:
         """Accept a batch."""
-        fields = {**structs.asdict(batch), "sum": _sum_of(batch, lines)}
+        fields = {**structs.asdict(batch), "sum": checksum(_fixed(batch), lines)}
         return _batch(await self._run(_ADD, batch.id, lines, *_parts(fields)))
 
     async def get(self, batch_id: str) -> Batch | None:
@@ -120,9 +120,7 @@ class RedisBatches:
             return b""
         if lines is None:
             raise Damaged("the lines of the batch are not there")
-        known = _fields(found).get("sum")
-        if known is not None and known != _sum_of(_batch(found), lines):
-            raise Damaged("the batch is not what was written: its checksum is another one")
+        check_sum("the batch", _fields(found).get("sum"), _fixed(_batch(found)), lines)
         return bytes(lines)
 
     async def hold(self, holder: str, seconds: float) -> list[Batch]:
@@ -147,10 +145,9 @@ def _parts(fields: Mapping[str, Any]) -> list[str | bytes]:
     return [part for name, value in fields.items() for part in (name, msgspec.json.encode(value))]
 
 
-def _sum_of(batch: Batch, lines: bytes) -> int:
-    """Return the checksum of what never changes."""
-    fixed = msgspec.json.encode([batch.id, batch.owner, batch.total, batch.concurrency])
-    return checksum(fixed, lines)
+def _fixed(batch: Batch) -> bytes:
+    """Return what never changes of a batch, as bytes: its checksum is of these, and of its lines."""
+    return msgspec.json.encode([batch.id, batch.owner, batch.total, batch.concurrency])
 
 
 def _fields(found: Sequence[Any]) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def sealed(encoded: bytes) -> bytes:
     return _SEAL + checksum(encoded).to_bytes(4) + encoded
 
 
-def unsealed(kept: bytes) -> memoryview | bytes | None:
+def unsealed(kept: bytes | bytearray | memoryview) -> bytes | bytearray | memoryview | None:
     """Return what was sealed, or what an earlier version kept without a seal; None: it was changed."""
     if kept[:1] != _SEAL:
         return kept

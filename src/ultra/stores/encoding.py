@@ -41,10 +41,12 @@ def decode_answer(encoded: object) -> Completion:
     Raises:
         BadAnswer: it is not the bytes of a whole answer.
     """
+    if not isinstance(encoded, bytes | bytearray | memoryview):
+        raise BadAnswer(f"what is kept is no answer, but of type {type(encoded).__name__}")
     try:
-        # Beside msgspec's own errors, there are those of bad UTF-8, of other types, and of deep nesting.
-        ensure_memory(len(encoded))  # type: ignore[arg-type]
-        intact = unsealed(encoded)  # type: ignore[arg-type]
+        # Beside msgspec's own errors, there are those of bad UTF-8, and of deep nesting.
+        ensure_memory(len(encoded))
+        intact = unsealed(encoded)
         answer = None if intact is None else _decoder.decode(intact)
     except Exception as error:
         raise BadAnswer(f"what is kept is no answer: {error}") from error

@@ -10,7 +10,7 @@ A method that cannot do its work raises `JournalUnavailable`; then nothing of it
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias, get_args, runtime_checkable
 
 from msgspec import Struct, field
 
@@ -27,6 +27,7 @@ __all__ = [
     "ENDED",
     "LIST_BYTES",
     "PAGE_BYTES",
+    "STATES",
     "AnswerKey",
     "Claim",
     "EndedRuns",
@@ -42,6 +43,9 @@ __all__ = [
 
 RunState = Literal["queued", "running", "completed", "failed", "cancelled"]
 """queued: accepted, and not begun. running: begun; its process may have died. The others are final."""
+
+STATES: Final[tuple[RunState, ...]] = get_args(RunState)
+"""All states."""
 
 ENDED: Final = frozenset({"completed", "failed", "cancelled"})
 """The states that are final."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ultra._support.log import get_logger
 from ultra.errors import JournalDamaged
@@ -11,7 +11,7 @@ from ultra.messages.request import ModelRequest
 from ultra.messages.runs import RunSpec, StrategySpec
 from ultra.stores.checksums import is_intact
 from ultra.stores.delivery_contract import Delivery
-from ultra.stores.journal_contract import Ending, RunRecord, RunState
+from ultra.stores.journal_contract import STATES, Ending, RunRecord
 from ultra.stores.journal_encoding import Damaged, decode_answer, decode_event
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def rest_of(damage: Damaged, run_id: object, fields: Mapping[str, Any]) -> RunRe
         run_id=run_id if isinstance(run_id, str) else repr(run_id),
         spec=_NO_SPEC,
         owner=owner if owner is None or isinstance(owner, str) else NOBODY,
-        state=state if state in get_args(RunState) else "failed",  # type: ignore[arg-type] # it is one
+        state=next((each for each in STATES if each == state), "failed"),
         created=created or 0.0,
         ended=ended,
         code=JournalDamaged.__name__,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import trio
@@ -21,6 +21,7 @@ from ultra.stores.journal_changes import Changes
 from ultra.stores.journal_contract import (
     LIST_BYTES,
     PAGE_BYTES,
+    STATES,
     Claim,
     Ending,
     Lease,
@@ -484,7 +485,7 @@ def _decoded(found: Sequence[Any]) -> RunRecord:
     run_id, spec, owner, key, tags, state, created, *rest = found
     ended, code, message, events, size, leases, cancelling, known = rest
     words = [None if each is None else _text(each) for each in (owner, key, code, message)]
-    if _text(state) not in get_args(RunState):
+    if _text(state) not in STATES:
         raise Damaged("the state of the run is none")
     check_sum("the request of the run", None if known is None else _sum(known), spec, tags)
     return RunRecord(

@@ -268,7 +268,7 @@ redis.call('HSET', key, 'events', ARGV[6])
 if not tonumber(redis.call('HGET', key, 'bytes')) then redis.call('HSET', key, 'bytes', 0) end
 write(id, 6, optional(ARGV[3]), optional(ARGV[4]), optional(ARGV[5]))
 """)
-"""End a run whose record cannot be read, whoever has it. The last event stands as in `write`."""
+"""End a run whose record cannot be read, also one that is held. The last event stands as in `write`."""
 
 READ: Final = journal_script("""
 local key, first, limit, most, found, size = p .. 'events:' .. ARGV[2], ARGV[3], tonumber(ARGV[4]),

@@ -5,7 +5,7 @@ What changes the file is called within a transaction, many of them within one.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec.structs import replace
 
@@ -15,6 +15,7 @@ from ultra.stores.journal_contract import (
     ENDED,
     LIST_BYTES,
     PAGE_BYTES,
+    STATES,
     Claim,
     Ending,
     Lease,
@@ -148,7 +149,7 @@ def _whole_record(row: Sequence[Any]) -> RunRecord:
             raise Damaged(f"a column of the run is of type {type(value).__name__}")
     run_id, spec, owner, key, tags, state, created, *rest = row
     ended, code, message, events, size, leases, cancelling, known = rest
-    if state not in get_args(RunState):
+    if state not in STATES:
         raise Damaged("the state of the run is none")
     check_sum("the request of the run", known, spec, tags)
     return RunRecord(

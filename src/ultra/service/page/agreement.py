@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 from msgspec import Struct
 
+from ultra._support.cooperative import run_in_pieces
 from ultra.scoring.agreement_matrix import compare_in_pieces
 from ultra.service.bodies import read_json
 from ultra.service.http import json_reply
@@ -39,9 +40,4 @@ async def compare_answers(service: Service, request: Request) -> Reply:
         text = f"there are {len(body.answers)} answers; at most {MOST_ANSWERS} can be compared"
         raise Problem.bad_request(text, param="answers")
     work = compare_in_pieces(body.question, body.answers)
-    while True:
-        try:
-            next(work)
-        except StopIteration as ended:
-            return json_reply(ended.value)
-        await anyio.lowlevel.checkpoint()
+    return json_reply(await run_in_pieces(work, anyio.lowlevel.checkpoint))
