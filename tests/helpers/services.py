@@ -15,9 +15,11 @@ from hypercorn.trio import serve
 
 from ultra import MultiLLMOrchestrator, RetryPolicy
 from ultra.config.serving import ServeConfig
+from ultra.service.access import Caller
 from ultra.service.app import make_app
 from ultra.service.core import Service
 from ultra.service.http import Request
+from ultra.service.problems import Problem
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -29,6 +31,18 @@ PATIENCE = 30.0
 """Seconds after which a test gives up: far more than anything takes."""
 
 CHAT = "/v1/chat/completions"
+
+
+class TwoKeys:
+    """Lets in who has one of two keys."""
+
+    needs_loopback = False
+
+    async def authenticate(self, request: Request) -> Caller:
+        name = {"Bearer one": "ann", "Bearer two": "bob"}.get(request.headers.get("authorization", ""))
+        if name is None:
+            raise Problem(401, "authentication_error", "invalid_api_key", "the key is not known")
+        return Caller(name)
 
 
 def service_of(

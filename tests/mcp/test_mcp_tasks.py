@@ -16,15 +16,12 @@ from mcp.types import CallToolResult, Request, RequestParams, Result, TextConten
 from pydantic import ConfigDict, Field
 from trio.testing import MockClock
 
-from helpers.services import PATIENCE, service_of, serving, until
+from helpers.services import PATIENCE, TwoKeys, service_of, serving, until
 from ultra import ModelError
 from ultra.mcp import tasks
 from ultra.mcp.http import PATH, make_mcp_app
 from ultra.mcp.server import make_server
 from ultra.mcp.tasks import EXTENSION
-from ultra.service.access import Caller
-from ultra.service.http import Request as Asked
-from ultra.service.problems import Problem
 from ultra.testing import FakeModel
 
 QUESTION = {"prompt": "Which city?"}
@@ -252,22 +249,10 @@ async def test_tasks_end_with_the_server() -> None:
     assert model.running == 0
 
 
-class Keys:
-    """Lets in who has one of two keys."""
-
-    needs_loopback = False
-
-    async def authenticate(self, request: Asked) -> Caller:
-        name = {"Bearer one": "ann", "Bearer two": "bob"}.get(request.headers.get("authorization", ""))
-        if name is None:
-            raise Problem(401, "authentication_error", "invalid_api_key", "the key is not known")
-        return Caller(name)
-
-
 @pytest.mark.filterwarnings("ignore:Async generator 'http.*2:ResourceWarning")  # the SDK's, on trio
 async def test_over_http_a_task_outlives_its_connection_and_is_that_of_its_key_alone() -> None:
     model = FakeModel("Paris.", gated=True)
-    service = service_of({"gpt": model}, access=Keys())
+    service = service_of({"gpt": model}, access=TwoKeys())
 
     @asynccontextmanager
     async def client_with(key: str) -> AsyncIterator[Client]:

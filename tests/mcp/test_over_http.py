@@ -13,7 +13,7 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.types import TextContent
 
-from helpers.services import CHAT, PATIENCE, ask, chat, service_of, serving, until
+from helpers.services import CHAT, PATIENCE, TwoKeys, ask, chat, service_of, serving, until
 from ultra import BadCall, MultiLLMOrchestrator, RetryPolicy, Usage
 from ultra.clients.pricing import Price
 from ultra.config.keys import KeyConfig, hash_of
@@ -21,7 +21,6 @@ from ultra.config.serving import ServeConfig
 from ultra.mcp.http import PATH, make_mcp_app
 from ultra.service.access import Authenticator, Caller
 from ultra.service.core import Service
-from ultra.service.problems import Problem
 from ultra.stores.memory_limits import MemoryLimits
 from ultra.testing import FakeModel
 
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 
     from mcp.types import CallToolResult
 
-    from ultra.service.http import Request
 
 pytestmark = [
     pytest.mark.usefixtures("no_garbage_is_left"),
@@ -49,18 +47,6 @@ HELLO: dict[str, Any] = {
         "clientInfo": {"name": "test", "version": "1"},
     },
 }
-
-
-class Keys:
-    """Lets in who has one of two keys."""
-
-    needs_loopback = False
-
-    async def authenticate(self, request: Request) -> Caller:
-        name = {"Bearer one": "ann", "Bearer two": "bob"}.get(request.headers.get("authorization", ""))
-        if name is None:
-            raise Problem(401, "authentication_error", "invalid_api_key", "the key is not known")
-        return Caller(name)
 
 
 @asynccontextmanager
@@ -163,7 +149,7 @@ async def test_without_keys_pages_and_names_from_elsewhere_are_refused() -> None
 async def test_with_keys_only_those_are_let_in_and_pages_only_of_origins_that_are_named() -> None:
     allowed = ["https://Chat.example"]
     async with (
-        serving_mcp({"gpt": FakeModel()}, access=Keys(), origins=allowed) as url,
+        serving_mcp({"gpt": FakeModel()}, access=TwoKeys(), origins=allowed) as url,
         httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client,
     ):
 
@@ -190,7 +176,7 @@ async def test_with_keys_only_those_are_let_in_and_pages_only_of_origins_that_ar
 
 async def test_nobody_gets_the_session_or_the_kept_answers_of_another_key() -> None:
     gpt = FakeModel(["first", "second"])
-    async with serving_mcp({"gpt": gpt}, access=Keys(), cache=True) as url:
+    async with serving_mcp({"gpt": gpt}, access=TwoKeys(), cache=True) as url:
         answers = []
         for key in ("one", "two", "one"):
             async with client_at(url, "auto", key) as client:

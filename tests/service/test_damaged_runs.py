@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from ultra.service.batches.endpoint import BatchObject
     from ultra.service.core import Service
 
 RUNS = "/v1/runs"
@@ -107,15 +108,21 @@ async def test_a_damaged_run_is_there_for_its_owner_only(
     assert statuses == [500, 404, 404, 200]
 
 
+async def batch_with_damage(service: Service, damage: FileDamage, what: str) -> BatchObject:
+    """A batch of three runs that has ended; then the `spec` or the `events` of the second are damaged."""
+    batch = await ended(service, (await ask(service, body_of(3), BATCH)).json["id"])
+    word = b"Question" if what == "spec" else b"Paris"
+    await getattr(damage, what)(run_id_of(batch.id, 1), word, word[:-1] + b"x")
+    return batch
+
+
 @pytest.mark.parametrize("what", ["spec", "events"])
 async def test_a_damaged_run_is_one_line_of_the_results_of_its_batch(
     make: Callable[..., Service], damage: FileDamage, what: str
 ) -> None:
     service = make()
     async with service.running():
-        batch = await ended(service, (await ask(service, body_of(3), BATCH)).json["id"])
-        word = b"Question" if what == "spec" else b"Paris"
-        await getattr(damage, what)(run_id_of(batch.id, 1), word, word[:-1] + b"x")
+        batch = await batch_with_damage(service, damage, what)
         results = results_of(await get(service, f"{BATCH}/{batch.id}/results"))
 
     assert [line.error.code if line.error else None for line in results] == [None, "journal_damaged", None]
@@ -127,9 +134,7 @@ async def test_a_batch_goes_on_when_one_of_its_runs_is_damaged(
 ) -> None:
     service = make()
     async with service.running():
-        batch = await ended(service, (await ask(service, body_of(3), BATCH)).json["id"])
-        word = b"Question" if what == "spec" else b"Paris"
-        await getattr(damage, what)(run_id_of(batch.id, 1), word, word[:-1] + b"x")
+        batch = await batch_with_damage(service, damage, what)
         await service.orchestrator.with_batches(lambda store: store.update(batch.id, {"ended": None}))
         with trio.fail_after(10):
             again = await ended(service, batch.id)

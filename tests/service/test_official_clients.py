@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import anthropic
 import openai
 import pytest
-import trio
 from pydantic import BaseModel
 
-from helpers.services import service_of, serving
+from helpers.official_clients import in_thread
+from helpers.services import service_of
 from ultra import ModelError
 from ultra.config.serving import ServeConfig
 from ultra.testing import FakeAnswer, FakeModel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
-
-    from ultra.service.core import Service
 
 
 class City(BaseModel):
@@ -31,24 +27,6 @@ class City(BaseModel):
 @pytest.fixture(autouse=True)
 def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-
-
-async def in_thread(
-    service: Service, work: Callable[[Any], Any], kind: Literal["openai", "anthropic"]
-) -> Any:
-    """Call ``work(client)`` in a thread, with a client for a running service."""
-
-    def call(url: str) -> Any:
-        client: Any
-        if kind == "openai":
-            client = openai.OpenAI(base_url=f"{url}/v1", api_key="any")
-        else:
-            client = anthropic.Anthropic(base_url=url, api_key="any")
-        with client:
-            return work(client)
-
-    async with serving(service) as url:
-        return await trio.to_thread.run_sync(partial(call, url))
 
 
 async def test_responses_are_parsed_into_a_type() -> None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import anthropic
 import openai
 import pytest
-import trio
 from trio.testing import MockClock
 
+from helpers.official_clients import in_thread
 from helpers.run_events import AT_ONCE
-from helpers.services import CHAT, Answer, ask, chat, get, service_of, serving
+from helpers.services import CHAT, Answer, ask, chat, get, service_of
 from ultra import ModelError, MultiLLMOrchestrator
 from ultra.config.serving import ServeConfig
 from ultra.messages.chat import ReasoningPart, TextPart, ToolCall
@@ -21,7 +20,7 @@ from ultra.stores.journal_memory import MemoryJournal
 from ultra.testing import FakeAnswer, FakeModel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    pass
 
 MESSAGES = "/v1/messages"
 RESPONSES = "/v1/responses"
@@ -349,24 +348,6 @@ async def test_what_was_thought_before_a_call_goes_back_as_it_came(parts: tuple[
 
 
 # --- official clients ------------------------------------------------------------------------------------
-
-
-async def in_thread(
-    service: Service, work: Callable[[Any], Any], kind: Literal["openai", "anthropic"]
-) -> Any:
-    """Call ``work(client)`` in a thread, with a client for a running service."""
-
-    def call(url: str) -> Any:
-        client: Any
-        if kind == "openai":
-            client = openai.OpenAI(base_url=f"{url}/v1", api_key="any")
-        else:
-            client = anthropic.Anthropic(base_url=url, api_key="any")
-        with client:
-            return work(client)
-
-    async with serving(service) as url:
-        return await trio.to_thread.run_sync(partial(call, url))
 
 
 async def test_openais_client_reads_reasoning_before_the_text() -> None:

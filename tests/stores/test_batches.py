@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from msgspec.structs import replace
 
-from stores.test_journals import Clock, clocked_journal
+from stores.test_journals import Clock, journal_of
 from ultra.stores.batch_contract import BATCH_KEPT, Batch, KeepsBatches
-from ultra.stores.journal_memory import MemoryJournal
-from ultra.stores.journal_sqlite import SqliteJournal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,11 +26,8 @@ def clock() -> Clock:
 
 @pytest.fixture(params=["memory", "sqlite", "redis"])
 def batches(request: pytest.FixtureRequest, clock: Clock, tmp_path: Path) -> BatchStore:
-    journal: Any = MemoryJournal(now=clock)
-    if request.param == "redis":
-        journal = clocked_journal(request.getfixturevalue("url"), clock)
-    elif request.param == "sqlite":
-        journal = SqliteJournal(tmp_path / "runs.db", now=clock)
+    url = request.getfixturevalue("url") if request.param == "redis" else ""
+    journal = journal_of(request.param, url, clock, tmp_path)
     assert isinstance(journal, KeepsBatches)
     return cast("BatchStore", journal.batches)
 

@@ -11,7 +11,7 @@ import trio
 from msgspec.structs import replace
 
 from helpers.damage import Damage, FileDamage, RedisDamage
-from stores.test_journals import CANCELLED, LAST, Clock, a_run, clocked_journal, last
+from stores.test_journals import CANCELLED, LAST, Clock, a_run, journal_of, last
 from ultra import JournalDamaged
 from ultra.messages.events import Chunk
 from ultra.messages.results import ModelResponse
@@ -38,9 +38,8 @@ def clock() -> Clock:
 
 @pytest.fixture(params=["sqlite", "redis"])
 def inner(request: pytest.FixtureRequest, clock: Clock, tmp_path: Path) -> Any:
-    if request.param == "redis":
-        return clocked_journal(request.getfixturevalue("url"), clock)
-    return SqliteJournal(tmp_path / "runs.db", now=clock)
+    url = request.getfixturevalue("url") if request.param == "redis" else ""
+    return journal_of(request.param, url, clock, tmp_path)
 
 
 @pytest.fixture

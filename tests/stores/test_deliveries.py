@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import pytest
 
-from stores.test_journals import Clock, a_run, clocked_journal, last
+from stores.test_journals import Clock, a_run, journal_of, last
 from ultra.stores.delivery_contract import Delivery, DeliveryJournal
 from ultra.stores.journal_contract import Claim, Ending, RunJournal
-from ultra.stores.journal_memory import MemoryJournal
-from ultra.stores.journal_sqlite import SqliteJournal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,11 +27,8 @@ class Journal(RunJournal, DeliveryJournal, Protocol):
 
 @pytest.fixture(params=["memory", "sqlite", "redis"])
 def journal(request: pytest.FixtureRequest, clock: Clock, tmp_path: Path) -> Journal:
-    made: Any = MemoryJournal(now=clock)
-    if request.param == "redis":
-        made = clocked_journal(request.getfixturevalue("url"), clock)
-    elif request.param == "sqlite":
-        made = SqliteJournal(tmp_path / "runs.db", now=clock)
+    url = request.getfixturevalue("url") if request.param == "redis" else ""
+    made = journal_of(request.param, url, clock, tmp_path)
     assert isinstance(made, DeliveryJournal)
     return cast("Journal", made)
 

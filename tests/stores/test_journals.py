@@ -66,13 +66,18 @@ def make(request: pytest.FixtureRequest, clock: Clock, tmp_path: Path) -> Maker:
     url = request.getfixturevalue("url") if request.param == "redis" else ""
 
     def make(*, lease: float = 10.0, retention: Retention | None = None) -> RunJournal:
-        if request.param == "memory":
-            return MemoryJournal(lease=lease, retention=retention, now=clock)
-        if request.param == "redis":
-            return clocked_journal(url, clock, lease=lease, retention=retention)
-        return SqliteJournal(tmp_path / "runs.db", lease=lease, retention=retention, now=clock)
+        return journal_of(request.param, url, clock, tmp_path, lease=lease, retention=retention)
 
     return make
+
+
+def journal_of(kind: str, url: str, clock: Clock, tmp_path: Path, **given: Any) -> RunJournal:
+    """Return a journal in memory, in SQLite or in Redis, by the clock of the test."""
+    if kind == "memory":
+        return MemoryJournal(now=clock, **given)
+    if kind == "redis":
+        return clocked_journal(url, clock, **given)
+    return SqliteJournal(tmp_path / "runs.db", now=clock, **given)
 
 
 def clocked_journal(url: str, clock: Clock, **given: Any) -> RunJournal:

@@ -28,7 +28,7 @@ def run_at_once(work: Work[T]) -> T:
 async def run_in_pieces(
     work: Work[T], checkpoint: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
 ) -> T:
-    """Do the work, and let others run after each piece, by `checkpoint`; cancelled, it leaves the rest undone."""
+    """Do the work, and let others run by `checkpoint` after each piece. If cancelled, it ends there."""
     while True:
         try:
             next(work)
