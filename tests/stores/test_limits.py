@@ -18,6 +18,7 @@ from ultra.stores.opening import open_limits
 from ultra.stores.sqlite_limits import SqliteLimits
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from ultra.stores.contracts import SharedLimits
@@ -32,6 +33,7 @@ class Store:
         self.kind = kind
         self.where = where
         self.passed = 0.0
+        self.files: list[SqliteLimits] = []
         self.limits = self.again()
 
     def again(self) -> SharedLimits:
@@ -39,7 +41,8 @@ class Store:
         if self.kind == "memory":
             return getattr(self, "limits", None) or MemoryLimits(now=lambda: START + self.passed)
         if self.kind == "sqlite":
-            return SqliteLimits(self.where, now=lambda: START + self.passed)
+            self.files.append(SqliteLimits(self.where, now=lambda: START + self.passed))
+            return self.files[-1]
         from ultra.stores.redis_limits import RedisLimits  # noqa: PLC0415 - it needs the extra
 
         return RedisLimits(self.where, ahead=self.passed)
@@ -53,11 +56,14 @@ class Store:
 
 
 @pytest.fixture(params=["memory", "sqlite", "redis"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     where = str(tmp_path / "limits.db")
     if request.param == "redis":
         where = request.getfixturevalue("url")
-    return Store(request.param, where)
+    store = Store(request.param, where)
+    yield store
+    for file in store.files:
+        anyio.run(file.aclose)
 
 
 def rate(amount: float = 1.0, most: float = 60.0) -> Want:
@@ -234,6 +240,7 @@ async def test_a_file_that_cannot_be_used_any_more_is_told(tmp_path: Path) -> No
 
     assert (await limits.take([rate()])).grant is not None
     assert path.stat().st_mode & 0o077 == 0
+    await limits.aclose()
 
 
 # coredis leaves streams unclosed when it cannot connect.
