@@ -99,7 +99,7 @@ class JoinedReasoning:
                 self._text = StringIO()
                 self._text.write(before.text)
             self._text.write(part.text)
-            if part.signature is not None or part.encrypted is not None or part.id is not None:
+            if ends_block(part) or part.id is not None:
                 self._last = replace(part, id=part.id or before.id)
         if ends_block(part):
             self._end()
