@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ultra.messages.events import Event
     from ultra.messages.results import ModelResponse
-    from ultra.stores.journal_contract import AnswerKey
+    from ultra.stores.journal_contract import AnswerKey, RunState
 
 __all__ = [
     "NOBODY",
@@ -104,11 +104,12 @@ def rest_of(damage: Damaged, run_id: object, fields: Mapping[str, Any]) -> RunRe
     owner, state = fields.get("owner", NOBODY), fields.get("state")
     created, ended = (_of(float, fields.get(name)) for name in ("created", "ended"))
     events, size = (_of(int, fields.get(name)) for name in ("events", "bytes"))
+    known: list[RunState] = [each for each in STATES if each == state]
     return RunRecord(
         run_id=run_id if isinstance(run_id, str) else repr(run_id),
         spec=_NO_SPEC,
         owner=owner if owner is None or isinstance(owner, str) else NOBODY,
-        state=next((each for each in STATES if each == state), "failed"),
+        state=known[0] if known else "failed",
         created=created or 0.0,
         ended=ended,
         code=JournalDamaged.__name__,
