@@ -37,9 +37,16 @@ def import_all_of_ultra() -> None:
 
 def messages_of_ultra() -> list[type[Message[Any]]]:
     """All classes of messages that the package defines, but for the base classes."""
+    return [kind for kind in structs_of("ultra") if issubclass(kind, Message)]
+
+
+def structs_of(*rooms: str) -> list[type[Struct]]:
+    """All Structs that these packages define, but for the base classes of messages."""
     import_all_of_ultra()
-    kinds = {kind for kind in _subclasses(Message) if kind.__module__.partition(".")[0] == "ultra"}
-    return sorted(kinds - {SystemMessage}, key=lambda kind: (kind.__module__, kind.__qualname__))
+    kinds = {
+        kind for kind in _subclasses(Struct) if kind.__module__.startswith(tuple(f"{r}." for r in rooms))
+    }
+    return sorted(kinds - {Message, SystemMessage}, key=lambda kind: (kind.__module__, kind.__qualname__))
 
 
 def _subclasses(kind: type[Any]) -> Iterator[type[Any]]:
@@ -94,10 +101,14 @@ class _Sampler:
                 sample = st.one_of([self.of(each, where) for each in types])
             case inspect.LiteralType(values=values):
                 sample = st.sampled_from(values)
+            case inspect.EnumType(cls=enum):
+                sample = st.sampled_from(enum)
             case inspect.ListType(item_type=item):
                 sample = st.lists(self.of(item, where), max_size=2)
             case inspect.VarTupleType(item_type=item):
                 sample = st.lists(self.of(item, where), max_size=2).map(tuple)
+            case inspect.TupleType(item_types=types):
+                sample = st.tuples(*[self.of(each, where) for each in types])
             case inspect.DictType(key_type=key, value_type=value):
                 sample = st.dictionaries(self.of(key, where), self.of(value, where), max_size=2)
             case _ if type(info) in _PLAIN:

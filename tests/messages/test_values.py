@@ -11,14 +11,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.value_types import NoValueError, Sample, messages_of_ultra, reply_type, samples, there_and_back
+from helpers.value_types import (
+    NoValueError,
+    Sample,
+    messages_of_ultra,
+    reply_type,
+    samples,
+    structs_of,
+    there_and_back,
+)
 from ultra import MultiLLMOrchestrator, RetryPolicy
 from ultra._support.randomness import seeded
-from ultra.actors import Message
+from ultra.actors import ActorOptions, AskResult, Failure, Message, Terminated
 from ultra.actors.coordinator.messages import Execute
 from ultra.actors.model.messages import Generate
+from ultra.actors.runtime.ask_group import _GroupEnvelope
 from ultra.actors.runtime.inbox import Inbox
+from ultra.actors.runtime.incarnation import Exit
 from ultra.actors.runtime.message import Envelope
+from ultra.errors.values import ErrorValue
 from ultra.messages.events import Event
 from ultra.messages.options import RunOptions
 from ultra.messages.request import ModelRequest, SamplingOptions
@@ -29,6 +40,9 @@ from ultra.simulation.determinism import run_seeded
 from ultra.strategies import BestOf, Stage, Strategy, StrategySpec, Synthesize, Vote
 from ultra.strategies.catalog import make_strategy, spec_of
 from ultra.strategies.stages import INITIAL
+from ultra.supervisor import Backoff, LifecycleEvent, RestartIntensity
+from ultra.supervisor.spec import ChildSpec
+from ultra.supervisor.supervisor import Environment
 from ultra.testing import FakeAnswer, FakeModel
 
 PLAIN = st.recursive(
@@ -47,6 +61,8 @@ COUNTS = st.integers(1, 2**64 - 1)
 NAMES = st.text("aB1_-", min_size=1, max_size=5)
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 
+SECONDS = st.floats(min_value=0, exclude_min=True, max_value=1e6)
+
 KNOWN: dict[tuple[type, str], Sample] = {
     (RunOptions, "timeout"): st.none() | ABOVE_0,
     (RunOptions, "quorum"): st.just("all") | COUNTS,
@@ -64,11 +80,41 @@ KNOWN: dict[tuple[type, str], Sample] = {
     (OrchestrationResult, "plain_output"): PLAIN,
     (JsonSchema, "name"): NAMES,
     (JsonSchema, "schema"): OPTIONS,
+    (ErrorValue, "args"): st.lists(PLAIN, max_size=2),
+    (ErrorValue, "attributes"): OPTIONS,
+    (ErrorValue, "errors"): st.lists(
+        st.builds(ErrorValue, module=NAMES, type=NAMES, text=st.text(max_size=5)), max_size=2
+    ),
+    (ActorOptions, "concurrency"): st.integers(1, 9),
+    (ActorOptions, "capacity"): st.integers(10, 2**64 - 1),
+    (ActorOptions, "max_deliveries"): COUNTS,
+    (ActorOptions, "start_timeout"): SECONDS,
+    (ActorOptions, "stop_timeout"): SECONDS,
+    (ActorOptions, "grace"): SECONDS,
+    (Backoff, "initial"): SECONDS,
+    (Backoff, "factor"): st.floats(1, 10),
+    (Backoff, "maximum"): SECONDS.map(lambda seconds: 1e6 + seconds),
+    (Backoff, "jitter"): st.floats(0, 1),
+    (Backoff, "reset_after"): SECONDS,
+    (RestartIntensity, "max_restarts"): st.integers(0, 100),
+    (RestartIntensity, "within"): SECONDS,
 }
 """What these fields take, where their type does not say it."""
 
 MESSAGES = messages_of_ultra()
 PARTS = (ModelRequest, RunOptions, StrategySpec, Step)
+
+LIVE: dict[type[Any], str] = {
+    Envelope: "carries a message and is none: it has the tasks that wait for the reply",
+    _GroupEnvelope: "as above",
+    AskResult: "what an ask returns or raises, in the process of the asker",
+    Exit: "an argument of a call within the runtime",
+    ChildSpec: "what a program tells its own supervisor: it has the factory of the actor",
+    Environment: "what the supervisors of one system share: its dead letters, observers, random numbers",
+}
+"""What the runtime and supervision hold that never leaves the process, and why; see docs/semantics.md."""
+
+OF_THE_RUNTIME = structs_of("ultra.actors.runtime", "ultra.supervisor", "ultra.errors")
 
 
 def check_values(kind: Any) -> None:
@@ -108,6 +154,19 @@ def test_the_reply_to_a_message_arrives_as_it_was_sent(message: type[Message[Any
 @pytest.mark.parametrize("event", get_args(Event))
 def test_an_event_arrives_as_it_was_sent(event: type[Event]) -> None:
     check_values(event)
+
+
+@pytest.mark.parametrize("kind", OF_THE_RUNTIME)
+def test_what_the_runtime_tells_is_a_value_unless_it_is_named_here(kind: type[msgspec.Struct]) -> None:
+    if kind in LIVE:
+        with pytest.raises((NoValueError, NameError)):  # NameError: a type that its module does not import
+            check_values(kind)
+    else:
+        check_values(kind)
+
+
+def test_replies_and_events_with_errors_are_among_what_the_runtime_tells() -> None:
+    assert {Failure, Terminated, LifecycleEvent, *LIVE} <= {*OF_THE_RUNTIME}
 
 
 def test_a_result_with_an_output_arrives_with_it_as_plain_values() -> None:

@@ -32,6 +32,7 @@ from ultra.errors import (
     StrayCancelled,
     UsageError,
 )
+from ultra.errors.values import ErrorValue
 
 __all__ = [
     "Actor",
@@ -50,6 +51,7 @@ __all__ = [
     "BadCall",
     "DeadLetter",
     "DeadLetters",
+    "ErrorValue",
     "Failure",
     "InboxFull",
     "Message",

@@ -8,10 +8,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
 import trio
-from msgspec import Struct
+from msgspec import Struct, field
 
 from ultra._support.log import Level, get_logger
 from ultra.errors import title_of
+from ultra.errors.values import ErrorValue, exception_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,14 +46,20 @@ log = get_logger("ultra.supervisor", ownerless=True)
 class LifecycleEvent(Struct, frozen=True):
     """Say that `kind` happened to the child at `path`, at `time` (`trio.current_time()`).
 
-    `delay` is the backoff before a restart [s].
+    `delay` is the backoff before a restart [s]. An event is a value: `error_value` is what another process
+    would be told of the error.
     """
 
     kind: LifecycleKind
     path: str
     time: float
-    error: Exception | None = None
+    error_value: ErrorValue | None = field(default=None, name="error")
     delay: float | None = None
+
+    @property
+    def error(self) -> Exception | None:
+        """The crash, or what else led to the event; None if there was nothing of the kind."""
+        return exception_of(self.error_value)
 
 
 class Lifecycle:
@@ -106,7 +113,8 @@ class Lifecycle:
     ) -> None:
         """Log one event and hand it to the observers, as soon as no decision is under way."""
         if self._observers or log.enabled(_LEVELS[kind]):
-            self._waiting.append(LifecycleEvent(kind, path, trio.current_time(), error, delay))
+            told = None if error is None else ErrorValue.of(error)
+            self._waiting.append(LifecycleEvent(kind, path, trio.current_time(), told, delay))
             self._tell()
 
     def _tell(self) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["SupervisorSnapshot"]
 
 
-class SupervisorSnapshot(Struct, frozen=True, kw_only=True):
+class SupervisorSnapshot(Struct, frozen=True, kw_only=True, tag="supervisor"):
     """One supervisor and all below it at one moment; ``print`` draws it as a tree."""
 
     name: str

@@ -39,7 +39,8 @@ _NO_RESULTS: Final[deque[Any]] = deque()
 class AskResult(Struct, Generic[K, R], frozen=True):
     """What became of one ask of an `AskGroup`: `error`, or where that is None, `value`.
 
-    `key` is the key that was given to `AskGroup.ask`.
+    `key` is the key that was given to `AskGroup.ask`. This is no message and never leaves the process: it is
+    what `ActorRef.ask` returns or raises. So `error` is the exception itself, and `key` may be any object.
     """
 
     key: K

@@ -23,6 +23,7 @@ from ultra.actors.runtime.inbox import Admission, Inbox
 from ultra.actors.runtime.message import Failure
 from ultra.actors.runtime.status import ActorSnapshot, ActorState, Counts, Terminated
 from ultra.errors import ActorDown, ActorStopped, BadCall, InboxFull, UsageError, title_of
+from ultra.errors.values import ErrorValue
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -191,7 +192,7 @@ class Cell:
             self.discard(envelope, "abandoned")
         elif isinstance(reply, Failure):
             self.counts.failed += 1
-            envelope.fail(reply.to_raise())
+            envelope.fail(reply.error)
         else:
             self.counts.handled += 1
             envelope.succeed(reply)
@@ -263,7 +264,7 @@ class Cell:
         if self.interceptor is not None:
             for envelope in self.interceptor.ended(self):
                 envelope.fail(self._refusal())
-        self.terminated = Terminated(self.path, state, error)
+        self.terminated = Terminated(self.path, state, None if error is None else ErrorValue.of(error))
         watchers, self.watchers = self.watchers, {}
         for task in watchers:
             reschedule(task, Value(self.terminated))

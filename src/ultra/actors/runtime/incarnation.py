@@ -56,7 +56,8 @@ class Exit(Struct, frozen=True):
     """How an incarnation ended: crashed by `error`; None: by its own decision, or stopped.
 
     `unwound`: by cancellation from further up, or by an exception that is no crash; the whole system is
-    about to end in this way.
+    about to end in this way. No message: an argument of a call within the runtime, so `error` is the
+    exception itself.
     """
 
     error: Exception | None

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
-from msgspec import Struct
+from msgspec import Struct, field
+from msgspec.structs import force_setattr
 from outcome import Error, Value
 from trio.lowlevel import Abort, Task, reschedule
+
+from ultra.errors.values import ErrorValue
 
 __all__ = ["Envelope", "Failure", "Message", "SystemMessage"]
 
@@ -29,31 +32,52 @@ class SystemMessage(Message[R_co], frozen=True):
     """A message of the system lane: never bounded, never dropped, handled before all user messages."""
 
 
+if TYPE_CHECKING:
+    Given: TypeAlias = Exception | type[Exception] | ErrorValue
+else:  # what it is once it was made, and what is read from bytes
+    Given: TypeAlias = ErrorValue
+
+
 class Failure(Struct, frozen=True):
-    """Return this from `Actor.receive` to raise `error` in the asker without crashing the actor.
+    """Return this from `Actor.receive` to raise an error in the asker without crashing the actor.
+
+        return Failure(LookupError(f"there is no account {message.account!r}"))
 
     Give every asker an exception of its own: one that is raised again and again collects tracebacks. A class
-    of exceptions stands for a new one without arguments, as it does in ``raise``.
+    of exceptions stands for a new one without arguments, as it does in ``raise``. Like every reply, this is a
+    value: `error_value` is what another process would be told of the error.
     """
 
-    error: Exception | type[Exception]
+    error_value: Given = field(name="error")
 
-    def to_raise(self) -> Exception:
-        """Return what the asker gets: `error`, or a `TypeError` where that is no exception."""
-        error: object = self.error
-        try:
-            made = error() if isinstance(error, type) and issubclass(error, Exception) else error
-        except Exception as failure:  # noqa: BLE001 - the class may need arguments
-            return failure
-        if isinstance(made, Exception):
-            return made
-        return TypeError(
-            f"the actor answered with a Failure of {type(made).__qualname__}; it must be an Exception"
-        )
+    def __post_init__(self) -> None:
+        given: object = self.error_value
+        if not isinstance(given, ErrorValue):
+            force_setattr(self, "error_value", ErrorValue.of(_raisable(given)))
+
+    @property
+    def error(self) -> Exception:
+        """What the asker gets: the exception that was given, or a `TypeError` where that is none."""
+        value = self.error_value
+        return _raisable(value.exception if isinstance(value, ErrorValue) else value)
+
+
+def _raisable(error: object) -> Exception:
+    try:
+        made = error() if isinstance(error, type) and issubclass(error, Exception) else error
+    except Exception as failure:  # noqa: BLE001 - the class may need arguments
+        return failure
+    if isinstance(made, Exception):
+        return made
+    return TypeError(
+        f"the actor answered with a Failure of {type(made).__qualname__}; it must be an Exception"
+    )
 
 
 class Envelope(Struct, eq=False):
     """Carry one message: who waits for the reply, and how often it was delivered.
+
+    This is no value, and never leaves the process: the tasks that wait are in it.
 
     The waiting task is rescheduled at most once: `succeed` and `fail` do nothing after the first of
     them, or after the asker was cancelled, so that a late reply reaches nobody.

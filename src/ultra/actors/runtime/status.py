@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from enum import Enum
 
-from msgspec import Struct
+from msgspec import Struct, field
+
+from ultra.errors.values import ErrorValue, exception_of
 
 __all__ = ["ActorSnapshot", "ActorState", "Counts", "Terminated"]
 
@@ -20,7 +22,7 @@ class ActorState(Enum):
     DOWN = "down"
 
 
-class ActorSnapshot(Struct, frozen=True, kw_only=True):
+class ActorSnapshot(Struct, frozen=True, kw_only=True, tag="actor"):
     """One actor at one moment.
 
     sent = handled + failed + rejected + dead_lettered + queued + in_flight. `queued` counts the
@@ -44,11 +46,19 @@ class ActorSnapshot(Struct, frozen=True, kw_only=True):
 
 
 class Terminated(Struct, frozen=True):
-    """How an actor ended: stopped for good, or down after `error`."""
+    """How an actor ended: stopped for good, or down after `error`.
+
+    Like a reply, this is a value: `error_value` is what another process would be told of the error.
+    """
 
     path: str
     state: ActorState
-    error: Exception | None = None
+    error_value: ErrorValue | None = field(default=None, name="error")
+
+    @property
+    def error(self) -> Exception | None:
+        """The last crash, or an `ActorUnresponsive`; None if the actor ended without one."""
+        return exception_of(self.error_value)
 
 
 class Counts:

@@ -1,7 +1,7 @@
 """Errors on their way from the process of a model to its actor.
 
-An error is raised where somebody waits for it, so it cannot be a value. It is pickled with its cause: by
-cloudpickle, which brings an exception of a class of the main program back as one of that very class.
+An error is pickled with its cause: by cloudpickle, which brings an exception of a class of the main program
+back as one of that very class. An `ErrorValue` would bring back no class that the other process has not loaded.
 """
 
 from __future__ import annotations

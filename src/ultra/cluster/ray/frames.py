@@ -65,7 +65,7 @@ class Answered(Struct, frozen=True, tag="answered"):
 
 
 class Failed(Struct, frozen=True, tag="failed"):
-    """The call has ended with an error, which is pickled: exceptions are no values."""
+    """The call has ended with an error, which is pickled; see `errors_between`."""
 
     error: bytes
 

@@ -8,9 +8,9 @@ Where a built-in class says the same thing, the Ultra class inherits from it too
 
 from __future__ import annotations
 
-import copy
-import pickle
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+
+from ultra.errors.copying import CopyableError, text_of, title_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -56,25 +56,8 @@ __all__ = [
     "title_of",
 ]
 
-E = TypeVar("E", bound="UltraError")
 
-
-def text_of(error: BaseException) -> str:
-    """Return ``str(error)``, or a sentence in its place where the exception's own code fails at that."""
-    try:
-        return str(error)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as failure:  # noqa: BLE001 - `__str__` is anybody's code
-        return f"<its text cannot be told: __str__ raised {type(failure).__name__}>"
-
-
-def title_of(error: BaseException) -> str:
-    """Return the class and the text of `error`, as the last line of a traceback does; never raises."""
-    return f"{type(error).__name__}: {text_of(error)}"
-
-
-class UltraError(Exception):
+class UltraError(CopyableError):
     """Base of every exception that Ultra raises on purpose.
 
     All of them can be copied and pickled, with their attributes and their `__cause__`. Pickling replaces an
@@ -86,78 +69,6 @@ class UltraError(Exception):
     """
 
     tool_run: Any = None  # a `ToolRun`, of a room above this one
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Rebuild the error without calling `__init__`, whose parameters differ from `args`."""
-        attributes = {name: _picklable(value) for name, value in vars(self).items()}
-        cause = None if self.__cause__ is None else _picklable_error(self.__cause__)
-        state = (attributes, cause, self.__suppress_context__)
-        return _made, (type(self), tuple(map(_picklable, self.args))), state
-
-    def __setstate__(self, state: Any) -> None:  # noqa: ANN401 - the base class has another form of it
-        """Take what `__reduce__` gave; causes may lead back to this error, so it is made first."""
-        attributes, self.__cause__, suppress_context = state
-        vars(self).update(attributes)
-        self.__suppress_context__ = suppress_context
-
-    def __copy__(self) -> Self:
-        """Return a copy with the same attributes and the same cause."""
-        copied = _made(type(self), self.args)
-        copied.__setstate__((vars(self), self.__cause__, self.__suppress_context__))
-        return copied
-
-    def __deepcopy__(self, memo: dict[int, object]) -> Self:
-        """Return a copy whose attributes are copies too, where they can be copied."""
-        memo[id(self)] = copied = _made(type(self), self.args)
-        attributes = {name: _deep_copy(value, memo) for name, value in vars(self).items()}
-        cause = None if self.__cause__ is None else _deep_copy(self.__cause__, memo)
-        copied.__setstate__((attributes, cause, self.__suppress_context__))
-        return copied
-
-
-def _made(kind: type[E], args: tuple[object, ...]) -> E:
-    error = kind.__new__(kind, *args)
-    error.args = args
-    return error
-
-
-def _picklable_error(error: BaseException) -> BaseException:
-    if type(error).__reduce__ is not UltraError.__reduce__:
-        return error if _can_be_pickled(error) else RuntimeError(title_of(error))
-    # Ultra's own can be if their class can; to try would take twice as long with each further cause.
-    return error if _can_be_pickled(type(error)) else RuntimeError(title_of(error))
-
-
-def _picklable(value: object) -> object:
-    if isinstance(value, BaseException):
-        return _picklable_error(value)
-    if _can_be_pickled(value):
-        return value
-    try:
-        return repr(value)
-    except KeyboardInterrupt:
-        raise
-    except BaseException:  # noqa: BLE001 - it is anybody's code
-        return f"<{type(value).__name__}>"
-
-
-def _can_be_pickled(value: object) -> bool:
-    try:
-        pickle.loads(pickle.dumps(value))  # noqa: S301 - made on this line
-    except KeyboardInterrupt:
-        raise
-    except BaseException:  # noqa: BLE001 - `__reduce__` and `__init__` of other classes are anybody's code
-        return False
-    return True
-
-
-def _deep_copy(value: Any, memo: dict[int, object]) -> Any:  # noqa: ANN401 - as above
-    try:
-        return copy.deepcopy(value, memo)
-    except KeyboardInterrupt:
-        raise
-    except BaseException:  # noqa: BLE001 - as above; a copy that shares one attribute is better than none
-        return value
 
 
 # --- the caller's faults -----------------------------------------------------------------------
@@ -334,9 +245,8 @@ class StrayCancelled(UltraError, RuntimeError):
 class RestartLimitExceeded(ActorError, RuntimeError):
     """A child crashed more often than its supervisor's restart intensity allows.
 
-    `crashes` are those that were counted, oldest first and the last one included; `__cause__` is a group
-    of them, so that a traceback shows them all. One of them can be a `RestartLimitExceeded` itself, from
-    a supervisor further down.
+    `__cause__` is a group of the crashes that were counted, so that a traceback shows them all. One of them
+    can be a `RestartLimitExceeded` itself, from a supervisor further down.
     """
 
     def __init__(self, path: str, max_restarts: int, within: float, crashes: Sequence[Exception]) -> None:
@@ -346,8 +256,12 @@ class RestartLimitExceeded(ActorError, RuntimeError):
             f"crashed, and its supervisor allows {max_restarts} {plural} within {within:g} s: "
             f"{title_of(crashes[-1])}",
         )
-        self.crashes = tuple(crashes)
         self.__cause__ = ExceptionGroup(f"what led to the end of {path!r}", crashes)
+
+    @property
+    def crashes(self) -> tuple[Exception, ...]:
+        """The crashes that were counted, oldest first and the last one included."""
+        return self.__cause__.exceptions if isinstance(self.__cause__, ExceptionGroup) else ()
 
 
 # --- models ------------------------------------------------------------------------------------

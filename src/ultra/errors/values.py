@@ -1,0 +1,179 @@
+"""An error as a value: what another process can be told of it, and what it makes of that."""
+
+from __future__ import annotations
+
+import sys
+from functools import cached_property
+from typing import Any, Final
+
+from msgspec import Struct, convert, msgpack
+
+from ultra.errors.copying import text_of
+
+__all__ = ["ErrorValue", "exception_of"]
+
+_MOST_ERRORS: Final = 32
+"""How many errors one value holds at most: its causes, and those of its groups."""
+
+_MOST_ITEMS: Final = 256
+"""How many items a list or a dictionary in an attribute has at most."""
+
+
+class ErrorValue(Struct, frozen=True, kw_only=True, dict=True):
+    """An exception as a value, with what led to it.
+
+    In the process where it was raised, `exception` is that very exception, with its traceback. In another
+    process it is a new one of the same class, with the same text, causes and plain attributes. Where the
+    class is not loaded there, or cannot be made again with this text, it is a `RuntimeError` that has both.
+    ::
+
+        value = ErrorValue.of(error)
+        raise value.exception
+
+    Attributes:
+        module, type: of the class: ``"builtins"`` and ``"ValueError"``.
+        text: ``str(error)``.
+        args: what is plain among its `args`; None in the place of others.
+        attributes: its attributes, as far as they are plain values, or Structs of Ultra's, such as a
+            `Usage`; None in the place of others.
+        structs: module and type of those attributes that were Structs.
+        cause: the error that it was raised from.
+        errors: those in a group.
+    """
+
+    module: str
+    type: str
+    text: str = ""
+    args: list[Any] = []
+    attributes: dict[str, Any] = {}
+    structs: dict[str, tuple[str, str]] = {}
+    cause: ErrorValue | None = None
+    errors: list[ErrorValue] = []
+
+    @classmethod
+    def of(cls, error: BaseException) -> ErrorValue:
+        """Return the value of `error`; raises nothing, whatever the code of its class does."""
+        return _Teller().value(error)
+
+    @cached_property
+    def exception(self) -> BaseException:
+        """The exception: the same each time."""
+        error = _group(self) if self.errors else _single(self)
+        if error is None:
+            error = RuntimeError(f"{self.type}: {self.text}")
+        if self.cause is not None:
+            error.__cause__ = self.cause.exception
+        return error
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.module}.{self.type}: {self.text}>"
+
+
+def exception_of(value: ErrorValue | None) -> Exception | None:
+    """Return the exception of a value that may be None."""
+    error = None if value is None else value.exception
+    return error if error is None or isinstance(error, Exception) else RuntimeError(repr(error))
+
+
+class _Teller:
+    """Make values of errors: each error once, since causes may lead back, and so many at most."""
+
+    def __init__(self) -> None:
+        self._told: set[int] = set()
+
+    def value(self, error: BaseException) -> ErrorValue:
+        self._told.add(id(error))
+        kind = type(error)
+        cause = error.__cause__
+        attributes, structs = _plain_attributes(error)
+        group = error if isinstance(error, BaseExceptionGroup) else None
+        value = ErrorValue(
+            module=kind.__module__,
+            type=kind.__qualname__,
+            text=_writable(text_of(error)),
+            args=[_writable(group.message)] if group is not None else [*map(_plain, error.args)],
+            attributes=attributes,
+            structs=structs,
+            cause=self.value(cause) if cause is not None and self._may_tell(cause) else None,
+            errors=[self.value(inner) for inner in group.exceptions if self._may_tell(inner)]
+            if group is not None
+            else [],
+        )
+        vars(value)["exception"] = error
+        return value
+
+    def _may_tell(self, error: BaseException) -> bool:
+        return id(error) not in self._told and len(self._told) < _MOST_ERRORS
+
+
+def _plain_attributes(error: BaseException) -> tuple[dict[str, Any], dict[str, tuple[str, str]]]:
+    attributes: dict[str, Any] = {}
+    structs: dict[str, tuple[str, str]] = {}
+    for name, value in vars(error).items():
+        kind = type(value)
+        if isinstance(value, Struct) and kind.__module__.partition(".")[0] == __name__.partition(".")[0]:
+            try:
+                attributes[name] = msgpack.decode(msgpack.encode(value))
+            except (TypeError, ValueError, OverflowError, RecursionError):  # it holds what is no value
+                attributes[name] = None
+            else:
+                structs[name] = kind.__module__, kind.__qualname__
+        else:
+            attributes[_writable(name)] = _plain(value)
+    return attributes, structs
+
+
+def _plain(value: object) -> Any:  # noqa: ANN401 - any plain value
+    """Return `value` if it is plain, or a list or dictionary of what is; None if it is not."""
+    if isinstance(value, (list, tuple)) and type(value) in {list, tuple} and len(value) <= _MOST_ITEMS:
+        return [_plain_item(item) for item in value]
+    if isinstance(value, dict) and type(value) is dict and len(value) <= _MOST_ITEMS:
+        return {_writable(key): _plain_item(item) for key, item in value.items() if type(key) is str}
+    return _plain_item(value)
+
+
+def _plain_item(value: object) -> str | int | float | bool | None:
+    if isinstance(value, str) and type(value) is str:
+        return _writable(value)
+    if isinstance(value, int) and type(value) is int:
+        return value if -(2**63) <= value < 2**64 else None
+    if isinstance(value, float) and type(value) is float:
+        return value if value == value else None  # noqa: PLR0124 - NaN is equal to nothing, itself included
+    return value if isinstance(value, bool) else None
+
+
+def _writable(text: str) -> str:
+    """Return `text` with a question mark for each lone surrogate, which no encoding has."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _group(value: ErrorValue) -> BaseException:
+    message = value.args[0] if value.args else value.text
+    return BaseExceptionGroup(str(message), [inner.exception for inner in value.errors])
+
+
+def _single(value: ErrorValue) -> BaseException | None:
+    """Return an exception of the class of `value`; None if there can be none that has its text."""
+    kind = _loaded(value.module, value.type)
+    if kind is None or not issubclass(kind, BaseException):
+        return None
+    try:
+        # Classes with an `__init__` of their own may take other arguments than `args`.
+        error = kind(*value.args) if value.module == "builtins" else kind.__new__(kind, *value.args)
+        if value.module != "builtins":
+            error.args = tuple(value.args)
+        vars(error).update(value.attributes)
+        for name, (module, struct) in value.structs.items():
+            kind = _loaded(module, struct)
+            vars(error)[name] = None if kind is None else convert(value.attributes[name], kind)
+    except Exception:  # noqa: BLE001 - `__new__` is anybody's code, and the class may be another here
+        return None
+    return error if text_of(error) == value.text else None
+
+
+def _loaded(module: str, name: str) -> type[Any] | None:
+    """Return the class of this name, if the module is loaded: a value imports nothing."""
+    found: object = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found if isinstance(found, type) else None

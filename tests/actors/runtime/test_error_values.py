@@ -1,0 +1,168 @@
+"""Errors in replies and events: the exception itself in its process, and as much as can be told elsewhere."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import msgspec
+import pytest
+
+from helpers.value_types import there_and_back
+from ultra.actors import Failure
+from ultra.errors import AllAttemptsFailed, BadCall, ModelError, QuorumNotReached, RestartLimitExceeded
+from ultra.errors.values import ErrorValue
+from ultra.messages import Usage
+
+
+def raised(error: BaseException, cause: BaseException | None = None) -> BaseException:
+    """An error with a traceback."""
+    try:
+        raise error from cause  # noqa: TRY301 - to get its traceback
+    except BaseException as caught:  # noqa: BLE001 - it is returned
+        return caught
+
+
+def elsewhere(error: BaseException) -> Any:
+    """The error that another process makes of this one."""
+    arrived = there_and_back(ErrorValue.of(error), ErrorValue)
+    assert arrived == ErrorValue.of(error)
+    exception = arrived.exception
+    assert exception is arrived.exception
+    return exception
+
+
+class PickyError(Exception):
+    """Says another text than its arguments."""
+
+    def __init__(self, code: int, *, where: object) -> None:
+        super().__init__(code)
+        self.code = code
+        self.where = where
+
+    def __str__(self) -> str:
+        return f"code {self.code}"
+
+
+class RudeError(Exception):
+    """Cannot be told as text."""
+
+    def __str__(self) -> str:
+        raise ValueError("no")
+
+
+def test_the_exception_itself_is_raised_in_its_own_process() -> None:
+    error = raised(ModelError("down", kind="server"), cause=OSError("reset"))
+    failure = Failure(error)  # type: ignore[arg-type]
+    assert failure.error is error
+    assert failure.error.__traceback__ is not None
+    assert isinstance(failure.error.__cause__, OSError)
+
+
+def test_an_error_of_ultra_arrives_with_its_attributes_and_causes() -> None:
+    cause = raised(
+        ModelError("slow down", provider="openai", kind="rate_limit", retry_after=2.0), OSError("x")
+    )
+    error = AllAttemptsFailed("llama", 3, cause, usage=Usage(input=7, output=5), cost=0.25)
+    arrived = elsewhere(error)
+    assert type(arrived) is AllAttemptsFailed
+    assert (str(arrived), arrived.model_name, arrived.attempts) == (str(error), "llama", 3)
+    assert (arrived.usage, arrived.cost) == (Usage(input=7, output=5), 0.25)
+    told = arrived.__cause__
+    assert isinstance(told, ModelError)
+    assert (told.kind, told.retry_after, told.retryable, told.status) == ("rate_limit", 2.0, True, None)
+    assert isinstance(told.__cause__, OSError)
+
+
+def test_a_group_arrives_as_a_group_and_errors_read_their_own_from_it() -> None:
+    limit = RestartLimitExceeded("/a", 1, 5.0, [ValueError("one"), KeyError("two")])
+    arrived = elsewhere(limit)
+    assert isinstance(arrived, RestartLimitExceeded)
+    assert [repr(crash) for crash in arrived.crashes] == ["ValueError('one')", "KeyError('two')"]
+    missed = QuorumNotReached("initial", 2, 0, [("a", "x"), ("b", "y")], [ValueError("x"), ValueError("y")])
+    arrived = elsewhere(missed)
+    assert isinstance(arrived, QuorumNotReached)
+    assert arrived.failures == {"a": "x", "b": "y"}
+    assert isinstance(arrived.__cause__, ExceptionGroup)
+
+
+def test_notes_arrive() -> None:
+    error = BadCall("no")
+    error.add_note("try again")
+    assert elsewhere(error).__notes__ == ["try again"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        KeyError("name"),
+        FileNotFoundError(2, "No such file"),
+        StopIteration(3),
+        TimeoutError(),
+        ZeroDivisionError("x"),
+    ],
+)
+def test_an_error_of_python_arrives_as_one_of_its_class(error: Exception) -> None:
+    arrived = elsewhere(error)
+    assert type(arrived) is type(error)
+    assert (str(arrived), arrived.args) == (str(error), error.args)
+
+
+def test_an_error_of_another_class_arrives_without_what_is_no_value() -> None:
+    arrived = elsewhere(PickyError(7, where=object()))
+    assert isinstance(arrived, PickyError)
+    assert (str(arrived), arrived.code, arrived.where) == ("code 7", 7, None)
+
+
+@pytest.mark.parametrize("error", [KeyError(object()), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "x")])
+def test_an_error_that_cannot_be_made_again_arrives_as_text(error: Exception) -> None:
+    arrived = elsewhere(error)
+    assert type(arrived) is RuntimeError
+    assert str(arrived) == f"{type(error).__qualname__}: {ErrorValue.of(error).text}"
+
+
+def test_a_class_that_the_other_process_has_not_loaded_arrives_as_text() -> None:
+    data = msgspec.msgpack.encode(ErrorValue.of(PickyError(7, where="here")))
+    code = (
+        "import sys, msgspec; from ultra.errors.values import ErrorValue; "
+        "print(repr(msgspec.msgpack.decode(sys.stdin.buffer.read(), type=ErrorValue).exception))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True, check=True)
+    assert done.stdout.decode().strip() == "RuntimeError('PickyError: code 7')"
+
+
+def test_an_error_whose_text_cannot_be_told_arrives() -> None:
+    assert type(elsewhere(RudeError())) is RudeError
+
+
+def test_causes_that_lead_back_are_told_once() -> None:
+    first, second = ValueError("first"), ValueError("second")
+    first.__cause__, second.__cause__ = second, first
+    arrived = elsewhere(first)
+    assert str(arrived.__cause__) == "second"
+    assert arrived.__cause__ is not None
+    assert arrived.__cause__.__cause__ is None
+
+
+def test_a_value_is_of_bounded_size() -> None:
+    error: BaseException = ValueError("the first")
+    for number in range(500):
+        error = raised(RuntimeError(str(number)), cause=error)
+    depth, cause = 0, elsewhere(error).__cause__
+    while cause is not None:
+        depth, cause = depth + 1, cause.__cause__
+    assert depth == 31
+    assert elsewhere(PickyError(1, where=[*range(10_000)])).where is None
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\ud800b", "ä" * 3])
+def test_any_text_can_be_told(text: str) -> None:
+    assert str(elsewhere(BadCall(text))) == text.encode("utf-8", "replace").decode()
+
+
+def test_what_is_no_exception_is_a_type_error_for_the_asker_elsewhere_too() -> None:
+    arrived: Any = there_and_back(Failure(KeyboardInterrupt()), Failure)  # type: ignore[arg-type]
+    assert isinstance(arrived.error, TypeError)
+    forged = Failure(ErrorValue(module="builtins", type="KeyboardInterrupt"))
+    assert isinstance(forged.error, TypeError)
