@@ -17,8 +17,9 @@ from outcome import Value
 from trio.lowlevel import reschedule
 
 from ultra.actors.runtime.cell import Cell
+from ultra.actors.runtime.crash import CrashBarrier
 from ultra.actors.runtime.inbox import Inbox
-from ultra.actors.runtime.incarnation import CrashBarrier, Incarnation
+from ultra.actors.runtime.incarnation import Incarnation
 from ultra.actors.runtime.message import Envelope
 from ultra.supervisor.restart_policy import CountedRestart, RestartPolicy, RestartWindow
 from ultra.supervisor.schedule import StartQueue

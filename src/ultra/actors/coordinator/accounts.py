@@ -7,18 +7,57 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from ultra.messages.results import ModelFailure, ModelResponse
+    from ultra.actors.coordinator.messages import Target
+    from ultra.actors.coordinator.steps import Steps
+    from ultra.messages.results import ModelFailure, ModelMetrics, ModelResponse
 
-__all__ = ["cut_answers", "total_cost", "total_tokens", "unfinished"]
+__all__ = ["Accounts", "cut_answers", "unfinished"]
 
 
-def total_cost(responses: Iterable[ModelResponse], failures: Iterable[ModelFailure]) -> float:
+class Accounts:
+    """What one run has used so far: by the answers of its `steps`, its `failures`, and what neither tells.
+
+    Attributes:
+        failures: those of models, in their order.
+        other_cost: dollars of the judge's grades, and of calls that became needless; None: not known.
+    """
+
+    def __init__(self, steps: Steps, targets: Sequence[Target]) -> None:
+        self.failures: list[ModelFailure] = []
+        self.other_cost: float | None = None
+        self._steps = steps
+        self._targets = targets
+
+    def pay(self, cost: float | None) -> None:
+        """Count dollars that neither an answer nor a failure tells."""
+        if cost is not None:
+            self.other_cost = (self.other_cost or 0.0) + cost
+
+    def cost(self) -> float:
+        """Return the dollars so far, as far as they are known."""
+        return _total_cost(self._steps.responses(), self.failures) + (self.other_cost or 0.0)
+
+    def spent(self) -> tuple[int, float | None]:
+        """Return the tokens and the dollars so far; None: no price is known."""
+        priced = any(target.model.price is not None for target in self._targets)
+        cost = self.cost() if priced or self.other_cost is not None else None
+        return _total_tokens(self._steps.responses(), self.failures), cost
+
+    def metrics(self) -> dict[str, ModelMetrics]:
+        """Return the metrics of each model, with what is of this run alone."""
+        answers: dict[str, list[ModelResponse]] = {target.name: [] for target in self._targets}
+        for response in self._steps.responses():
+            answers[response.model_name].append(response)
+        return {target.name: target.model.metrics.of_run(answers[target.name]) for target in self._targets}
+
+
+def _total_cost(responses: Iterable[ModelResponse], failures: Iterable[ModelFailure]) -> float:
     """Return the dollars of answers and failures, as far as they are known."""
     paid = sum(response.cost or 0.0 for response in responses)
     return paid + sum(failure.cost or 0.0 for failure in failures)
 
 
-def total_tokens(responses: Iterable[ModelResponse], failures: Iterable[ModelFailure]) -> int:
+def _total_tokens(responses: Iterable[ModelResponse], failures: Iterable[ModelFailure]) -> int:
     """Return the tokens of answers and failures, as far as they were counted; the cache uses none."""
     called = [response for response in responses if not response.cached]
     usages = [usage for response in called for usage in (response.usage, response.lost_usage)]

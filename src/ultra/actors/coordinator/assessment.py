@@ -152,7 +152,7 @@ class Assessment:
                 labels=labels,
                 candidates=[response.content for response in responses],
                 deadline=deadline,
-                pay=run.pay,
+                pay=run.accounts.pay,
             )
         except UltraError as error:
             run.note(f"the judge {judge.name!r} gave no scores: {error}")

@@ -91,6 +91,12 @@ class FittedRequests:
         if any(counts):
             self._tell_unseen(model, *counts)
 
+    def tell_shortened(self, step: OpenStep, model: Model) -> None:
+        """Tell that a reader got a shorter prompt, after it refused the first one."""
+        self._note(
+            f"{model.name!r} refused the prompt of {step.name!r} for its length, and got a shorter one"
+        )
+
     def _is_new(self, *what: object) -> bool:
         """Return whether this has not been told: the samples of a model, say, all lose the same."""
         known = what in self._told

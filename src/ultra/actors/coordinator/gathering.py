@@ -109,7 +109,7 @@ class Gathering:
         self._group.close()
         for call in unanswered:
             if enough:
-                self._run.pay(call.spent.cost)  # it is needless, which is no failure
+                self._run.accounts.pay(call.spent.cost)  # it is needless, which is no failure
                 continue
             error = call.too_late(self._run.seconds, grace if waits_for_stragglers else None)
             self._run.failed(self._step, call, error)

@@ -7,15 +7,15 @@ from math import inf
 from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
 
 import trio
-from msgspec.structs import replace
 
-from ultra.actors.coordinator.accounts import cut_answers, total_cost, total_tokens, unfinished
+from ultra.actors.coordinator.accounts import Accounts, cut_answers, unfinished
 from ultra.actors.coordinator.assessment import Assessment
 from ultra.actors.coordinator.fitted_requests import FittedRequests
 from ultra.actors.coordinator.gathering import Gathering, numbers_of
 from ultra.actors.coordinator.output_check import OutputCheck
-from ultra.actors.coordinator.reading import Reader, is_too_long
-from ultra.actors.coordinator.steps import Call, OpenStep
+from ultra.actors.coordinator.reading import Reader
+from ultra.actors.coordinator.request_writing import RequestWriter
+from ultra.actors.coordinator.steps import Call, OpenStep, Steps
 from ultra.actors.coordinator.tool_turn import ToolTurn, readable, without_tools
 from ultra.actors.model.messages import Generate, LocalRequest, seconds_until
 from ultra.actors.model.spending import NOTHING_SPENT
@@ -39,13 +39,9 @@ from ultra.messages.events import (
     StageStarted,
 )
 from ultra.messages.output_types import InvalidOutputError
-from ultra.messages.request import ModelRequest
 from ultra.messages.results import (
-    ModelFailure,
-    ModelMetrics,
     ModelResponse,
     OrchestrationResult,
-    Step,
 )
 from ultra.strategies.base import Answer
 
@@ -56,6 +52,7 @@ if TYPE_CHECKING:
     from ultra.actors.model.spending import Spent
     from ultra.messages.events import Event
     from ultra.messages.options import RunOptions
+    from ultra.messages.request import ModelRequest
     from ultra.prompts.composing import Task
     from ultra.scoring.agreement import Agreed
     from ultra.strategies.base import Candidates, Model, Write
@@ -76,8 +73,10 @@ class Run:
         self.options: RunOptions = message.options
         self.models = tuple(target.described() for target in local.targets)
         self.judge = None if local.judge is None else local.judge.described()
-        self.steps: list[Step] = []
-        self.failures: list[ModelFailure] = []
+        self._steps = Steps(local.sink.emit)
+        self.steps = self._steps.done
+        self.accounts = Accounts(self._steps, local.targets)
+        self.failures = self.accounts.failures
         self.notices: list[str] = []
         self._message = message
         self._local = local
@@ -86,20 +85,25 @@ class Run:
         self._rank = {model.name: number for number, model in enumerate(self.models)}
         self._reader = Reader(local.fencing, self.request)
         self._slots = local.slots()
-        self._open: OpenStep | None = None
-        self._ended: OpenStep | None = None  # and not told yet
         self._asked = 0
         self.seconds = local.deadline - local.started  # in all
         self._errors: list[Exception] = []  # of the failures, in their order
         self._degraded = False
-        self._other_cost: float | None = None  # of the judge's grades, and of calls that became needless
         self.unusable: dict[str, None] = {}
         self.fitted = FittedRequests(self.request, self.steps, self.notices, local.sink.emit)
-        self._refused_by: dict[Callable[[Model], ModelRequest], set[str]] = {}  # by what writes prompts
         self._assessment = Assessment(message, local, self._reader, self._weights)
         if local.spending is not None:
-            local.spending.read = self.spent
+            local.spending.read = self.accounts.spent
         self._tools = ToolTurn(message.request, self.request, self.options, self.models)
+        self._writer = RequestWriter(
+            self.request,
+            self.options,
+            self._weights,
+            reader=self._reader,
+            fitted=self.fitted,
+            tools=self._tools,
+            steps=self._steps,
+        )
 
     async def execute(self) -> OrchestrationResult:
         """Carry out the run.
@@ -121,7 +125,7 @@ class Run:
                 if is_interruption(error):
                     raise
                 raise StrategyFailed(name, error) from error
-            self._tell_end()
+            self._steps.tell_end()
             answer = self._tools.settled(self, answer)
             given = answer.response
             if given is not None and not given.is_whole:
@@ -146,14 +150,14 @@ class Run:
                 steps=self.steps,
                 failures=self.failures,
                 notices=self.notices,
-                metrics=self._metrics(),
+                metrics=self.accounts.metrics(),
                 response_time=trio.current_time() - self._local.started,
-                cost=self.spent()[1],
-                other_cost=self._other_cost,
+                cost=self.accounts.spent()[1],
+                other_cost=self.accounts.other_cost,
             )
         finally:
             self._errors.clear()  # their tracebacks refer to this
-            self._refused_by.clear()  # its keys, too
+            self._writer.forget()
 
     def _output_of(self, strategy: str, answer: ModelResponse | None) -> object:
         """Return the output of the run's answer, as plain JSON; None if none is wanted, or there is none.
@@ -173,35 +177,20 @@ class Run:
     @contextmanager
     def step(self, name: str, round: int = 0) -> Iterator[OpenStep]:  # noqa: A002 - the event's word
         """Open a step; see `RunContext.step`."""
-        if self._open is not None:
-            raise UsageError(f"step {name!r} opens inside step {self._open.name!r}; steps follow one another")
-        self._tell_end()
         left_out = self.spend_left is not None and self.spend_left <= 0
-        step = self._open = OpenStep(name, round, left_out=left_out)
+        step = OpenStep(name, round, left_out=left_out)
+        self._steps.open(step)
         if left_out:
             self.degrade(
-                f"stage {name!r} was left out: the run has cost {self._cost():.4g} dollars, "
+                f"stage {name!r} was left out: the run has cost {self.accounts.cost():.4g} dollars, "
                 f"and may cost {self.options.max_cost:g}"
             )
         try:
             yield step
         finally:
-            self._open = None
             step.responses = self.by_weight(step.responses)
-            self.steps.append(step.closed())
-            self._ended = step
-        self._tell_end()
-
-    def _tell_end(self) -> None:
-        """Tell that the latest step is over; one that an error ended, only if the strategy goes on."""
-        step, self._ended = self._ended, None
-        if step is not None and step.has_started:
-            self.emit(step.completed())
-
-    def _current_step(self) -> OpenStep:
-        if self._open is None:
-            raise UsageError("models are asked within a step: use 'with context.step(name):' around it")
-        return self._open
+            self._steps.close(step)
+        self._steps.tell_end()
 
     def _begin(
         self, step: OpenStep, models: Sequence[Model] | None, asks: Literal["all", "first"]
@@ -231,7 +220,7 @@ class Run:
         required: bool = True,
     ) -> list[ModelResponse]:
         """Ask models side by side; see `RunContext.ask_all`."""
-        step = self._current_step()
+        step = self._steps.current()
         if step.left_out:
             return self._paid(step, write, models)
         asked = self._begin(step, models, "all")
@@ -263,7 +252,7 @@ class Run:
         required: bool = False,
     ) -> ModelResponse | None:
         """Ask one model after the other; see `RunContext.ask_first`."""
-        step = self._current_step()
+        step = self._steps.current()
         if step.left_out:
             return next(iter(self._paid(step, write, models)), None)
         asked = self._begin(step, models, "first")
@@ -286,11 +275,11 @@ class Run:
 
     async def ask(self, model: Model, request: ModelRequest, *, within: float | None = None) -> ModelResponse:
         """Ask one model; see `RunContext.ask`."""
-        step = self._current_step()
+        step = self._steps.current()
         if step.left_out:
             raise DeadlineExceeded(f"step {step.name!r} was left out, since the run has cost enough")
         self._begin(step, [model], "all")
-        fitted = self.fitted.fitted(step, model, self._own(model, request))
+        fitted = self.fitted.fitted(step, model, self._writer.own(model, request))
         return await self._ask(step, model, request, fitted, self.deadline(within))
 
     async def _ask(
@@ -322,21 +311,16 @@ class Run:
     def written(self, step: OpenStep, model: Model, write: Write, sample: int) -> ModelRequest | None:
         """Return what a model is asked; None where the prompt does not fit it, which then has failed."""
         try:
-            request = write if isinstance(write, ModelRequest) else write(model)
+            return self._writer.written(step, model, write, sample)
         except ModelError as error:
             self._fail(step, self._targets[model.name], sample, error)
             return None
-        request = self._own(model, self._tools.offered(step, model, request))
-        if isinstance(write, ModelRequest) or write not in self._refused_by:  # those of `compose` do fit
-            request = self.fitted.fitted(step, model, request)
-        return replace(request, sample=sample) if sample else request
 
-    def _own(self, model: Model, request: ModelRequest) -> ModelRequest:
-        """Return what a model is asked, with the options that it alone has in this run."""
-        own = self.options.per_model.get(model.name)
-        if own is None:
-            return request
-        return own.applied(request, answers=request.prompt == self.request.prompt)
+    def shortened(
+        self, step: OpenStep, model: Model, write: Write, sample: int, error: Exception
+    ) -> ModelRequest | None:
+        """Return a shorter prompt for a model that refused one for its length; None: there is none."""
+        return self._writer.shortened(step, model, write, sample, error)
 
     def check(self, request: ModelRequest) -> OutputCheck:
         """Return what reads the answers to one request of one model."""
@@ -421,11 +405,6 @@ class Run:
         error = call.check.with_earlier(error)
         return self._fail(step, call.target, sample, error, call.spent, attempts=call.local.attempts)
 
-    def pay(self, cost: float | None) -> None:
-        """Count dollars that neither an answer nor a failure tells."""
-        if cost is not None:
-            self._other_cost = (self._other_cost or 0.0) + cost
-
     def _fail(
         self,
         step: OpenStep,
@@ -472,53 +451,17 @@ class Run:
         max_tokens: int | None = None,
     ) -> Callable[[Model], ModelRequest]:
         """Write prompts by which models read answers; see `RunContext.compose`."""
-        composer = self._reader.composer(task, candidates, self._weights, analyses, system)
-        refused: set[str] = set()
-
-        def write(model: Model) -> ModelRequest:
-            written = composer(model, shorter=True) if model.name in refused else composer(model)
-            self.fitted.tell_unseen(model)
-            if written.cuts:
-                self.fitted.tell_cuts(self._current_step(), model, written)
-            if max_tokens is None:
-                return written.request
-            options = replace(written.request.options, max_tokens=max_tokens)
-            return replace(written.request, options=options)
-
-        self._refused_by[write] = refused
-        return write
+        return self._writer.compose(task, candidates, analyses=analyses, system=system, max_tokens=max_tokens)
 
     def labels(self, candidates: Sequence[ModelResponse]) -> dict[str, ModelResponse]:
         """Return the answer behind each label; see `RunContext.labels`."""
         return self._reader.answers_by_label(candidates, self._weights)
 
-    def shortened(
-        self, step: OpenStep, model: Model, write: Write, sample: int, error: Exception
-    ) -> ModelRequest | None:
-        """Return a shorter prompt for a model that refused one for its length; None: there is none."""
-        refused = None if isinstance(write, ModelRequest) else self._refused_by.get(write)
-        if not is_too_long(error):
-            return None
-        if refused is not None and model.name in refused:
-            return None
-        if refused is not None:
-            refused.add(model.name)
-        try:
-            request = write if isinstance(write, ModelRequest) else write(model)
-        except ModelError:
-            return None
-        request = self._own(model, self._tools.offered(step, model, request))
-        if refused is None:
-            request = replace(self.fitted.fitted(step, model, request), sample=sample)
-            return self.fitted.halved(step, model, request)
-        self.note(f"{model.name!r} refused the prompt of {step.name!r} for its length, and got a shorter one")
-        return replace(request, sample=sample) if sample else request
-
     async def score(
         self, responses: Sequence[ModelResponse], *, within: float | None = None
     ) -> list[ModelResponse]:
         """Score answers by the scorer, then by the judge; see `RunContext.score`."""
-        return await self._assessment.score(self, self._current_step(), responses, self.deadline(within))
+        return await self._assessment.score(self, self._steps.current(), responses, self.deadline(within))
 
     async def agree(self, responses: Sequence[ModelResponse]) -> Agreed:
         """Count how answers agree; see `RunContext.agree`."""
@@ -567,7 +510,7 @@ class Run:
     @property
     def spend_left(self) -> float | None:
         """The dollars that are left of `max_cost`; None: no limit."""
-        return None if self.options.max_cost is None else self.options.max_cost - self._cost()
+        return None if self.options.max_cost is None else self.options.max_cost - self.accounts.cost()
 
     def deadline(self, within: float | None) -> float:
         """Return when so many seconds are over, but at the latest the run's deadline (`current_time`)."""
@@ -576,25 +519,3 @@ class Run:
             if within is None
             else min(self._local.deadline, trio.current_time() + within)
         )
-
-    def _responses(self) -> Iterator[ModelResponse]:
-        for step in self.steps:
-            yield from step.responses
-        if self._open is not None:
-            yield from self._open.responses
-
-    def _cost(self) -> float:
-        """The dollars of the answers, of the failures, and of what neither of them tells, so far."""
-        return total_cost(self._responses(), self.failures) + (self._other_cost or 0.0)
-
-    def spent(self) -> tuple[int, float | None]:
-        """Return the tokens and the dollars that the run has used so far; None: no price is known."""
-        priced = any(target.model.price is not None for target in self._local.targets)
-        cost = self._cost() if priced or self._other_cost is not None else None
-        return total_tokens(self._responses(), self.failures), cost
-
-    def _metrics(self) -> dict[str, ModelMetrics]:
-        answers: dict[str, list[ModelResponse]] = {name: [] for name in self._targets}
-        for response in self._responses():
-            answers[response.model_name].append(response)
-        return {name: self._targets[name].model.metrics.of_run(own) for name, own in answers.items()}

@@ -1,4 +1,4 @@
-"""A step of a run while it goes on, and the requests that are made in it."""
+"""The steps of a run: the one that goes on, and the requests that are made in it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from ultra.actors.coordinator.reading import candidate_name
 from ultra.actors.model.spending import Spent
 from ultra.clients.checked_answers import refusal_of
 from ultra.clients.plain_values import plain_usage
-from ultra.errors import AllAttemptsFailed, DeadlineExceeded, ModelError, text_of
+from ultra.errors import AllAttemptsFailed, DeadlineExceeded, ModelError, UsageError, text_of
 from ultra.messages.events import Chunk, ModelRetrying, ReasoningChunk, StageCompleted
 from ultra.messages.results import ModelFailure, Step
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from ultra.actors.coordinator.messages import Target
     from ultra.actors.coordinator.output_check import OutputCheck
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ultra.messages.events import Event
     from ultra.messages.results import ModelResponse
 
-__all__ = ["Call", "OpenStep"]
+__all__ = ["Call", "OpenStep", "Steps"]
 
 
 class OpenStep:
@@ -98,6 +98,50 @@ class OpenStep:
             failed=tuple(dict.fromkeys(failure.model_name for failure in self.failures)),
             quality={r.model_name: r.quality for r in self.responses if r.quality is not None},
         )
+
+
+class Steps:
+    """The steps of a run, one after the other; `done` are those that have ended."""
+
+    def __init__(self, emit: Callable[[Event], None]) -> None:
+        self.done: list[Step] = []
+        self._emit = emit
+        self._open: OpenStep | None = None
+        self._ended: OpenStep | None = None  # and not told yet
+
+    def open(self, step: OpenStep) -> None:
+        """Begin a step; raise `UsageError` within another one."""
+        if self._open is not None:
+            raise UsageError(
+                f"step {step.name!r} opens inside step {self._open.name!r}; steps follow one another"
+            )
+        self.tell_end()
+        self._open = step
+
+    def close(self, step: OpenStep) -> None:
+        """End the open step."""
+        self._open = None
+        self.done.append(step.closed())
+        self._ended = step
+
+    def tell_end(self) -> None:
+        """Tell that the latest step is over; one that an error ended, only if the strategy goes on."""
+        step, self._ended = self._ended, None
+        if step is not None and step.has_started:
+            self._emit(step.completed())
+
+    def current(self) -> OpenStep:
+        """Return the open step; raise `UsageError` if there is none."""
+        if self._open is None:
+            raise UsageError("models are asked within a step: use 'with context.step(name):' around it")
+        return self._open
+
+    def responses(self) -> Iterator[ModelResponse]:
+        """Yield the answers of all steps so far, the open one included."""
+        for step in self.done:
+            yield from step.responses
+        if self._open is not None:
+            yield from self._open.responses
 
 
 class Call:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from ultra._support.clock import ContinuousClock
 from ultra.actors.model.hedging import Hedge, HedgedCall
-from ultra.actors.model.limits import LONGEST_PAUSE
+from ultra.actors.model.pauses import LONGEST_PAUSE
 from ultra.errors import ModelError
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from ultra._support.checks import check_count, check_flag, check_number, check_seconds
 from ultra._support.clock import ContinuousClock
+from ultra.actors.model.pauses import Pauses
 from ultra.actors.model.token_bucket import Grant, TokenBucket
 from ultra.errors import BadCall, CircuitOpen, ModelError
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from ultra.clients.wire.rate_limits import RateLimits
     from ultra.stores.shared_contract import Reservation
 
-__all__ = ["LONGEST_PAUSE", "Limiter", "LimiterStatistics", "Limits", "Permit", "SharedRates"]
+__all__ = ["Limiter", "LimiterStatistics", "Limits", "Permit", "SharedRates"]
 
 Grants: TypeAlias = tuple[Grant | None, Grant | None]
 """What a call has taken of the requests and of the tokens; None where there was no limit."""
@@ -36,21 +37,6 @@ _TOLERANCE: Final = 1e-6
 """Seconds. A call that may start within so short a time may start now, since times are sums of floats and
 have rounding errors. These errors do not add up: buckets count what is taken, not the waits.
 """
-
-
-LONGEST_PAUSE: Final = 3600.0
-"""Seconds that one pause lasts at most, whatever a server says; then a call finds out."""
-
-_SPREAD: Final = 0.25
-"""Over this share of a pause, after its end, the calls that waited start one after the other, so that a
-provider that was short of room does not get all of them at one instant."""
-
-_LONGEST_SPREAD: Final = 5.0
-_LONGEST_GAP: Final = 0.25
-"""Seconds between two of them at most, where few have waited."""
-
-_NOTICEABLE: Final = 0.25
-"""Seconds by which a pause has to become longer for anybody to be told."""
 
 _LEAST_LEARNED: Final = (1.0, 100.0)
 """Requests and tokens a minute. No provider has a limit below these, so one that is announced is an error."""
@@ -198,9 +184,7 @@ class Limiter:
         self._tokens = _bucket(self.limits.tokens_per_minute, floor=0)
         self._first = trio.StrictFIFOLock()  # held by the first call in the queue
         self._changed = trio.lowlevel.ParkingLot()  # where the first call waits
-        self._paused_until = -math.inf
-        self._spread_until = -math.inf
-        self._started_at = -math.inf  # the latest call
+        self._pauses = Pauses()
         self._concurrency = self.limits.concurrency or math.inf
         self._in_flight = self._waiting = self._admitted = self._rejected = 0
         self._abandoned: set[object] = set()  # a mark for each slot of a thread that was given up
@@ -270,7 +254,7 @@ class Limiter:
         _check_tokens(tokens)
         max_wait = math.inf if self.limits.max_wait is None else self.limits.max_wait
         self._waiting += 1
-        if self._spread_until > -math.inf:
+        if self._pauses.spreads:
             self._changed.unpark_all()  # the more calls wait, the closer they follow each other
         self._trio_token = trio.lowlevel.current_trio_token()
         try:
@@ -327,14 +311,11 @@ class Limiter:
         pause, the calls that waited start one after the other, within a quarter of its length or 5 seconds.
         Returns whether calls now wait for noticeably longer than before.
         """
-        longer = self._now() + seconds - self._paused_until > _NOTICEABLE
-        if seconds > 0:
-            seconds = min(seconds, LONGEST_PAUSE)
-            self._paused_until = max(self._paused_until, self._now() + seconds)
-            spread = self._paused_until + min(seconds * _SPREAD, _LONGEST_SPREAD)
-            self._spread_until = max(self._spread_until, spread)
-            self._changed.unpark_all()
-        return seconds > 0 and longer
+        if seconds <= 0:
+            return False
+        is_longer = self._pauses.begin(seconds, self._now())
+        self._changed.unpark_all()
+        return is_longer
 
     def learn(self, announced: RateLimits) -> None:
         """Keep to the limits that the provider announced in headers, if `Limits.learn` is true.
@@ -367,7 +348,7 @@ class Limiter:
             waiting=self._waiting,
             admitted=self._admitted,
             rejected=self._rejected,
-            paused_for=max(0.0, self._paused_until - now),
+            paused_for=max(0.0, self._pauses.until - now),
             requests_available=None if self._requests is None else self._requests.available(now),
             tokens_available=None if self._tokens is None else self._tokens.available(now),
         )
@@ -420,8 +401,8 @@ class Limiter:
         """
         delay = -math.inf
         # Most models have a limit of concurrency alone, which needs no clock.
-        if not (self._requests is None and self._tokens is None and self._paused_until == -math.inf):
-            delay = max(self._delay_in_time(tokens), self._delay_after_pause(waiting))
+        if not (self._requests is None and self._tokens is None and self._pauses.until == -math.inf):
+            delay = max(self._delay_in_time(tokens), self._pauses.delay_after(waiting, self._now()))
         taken = self._in_flight + len(self._abandoned)
         return math.inf if delay <= _TOLERANCE and taken >= self._concurrency else delay
 
@@ -433,7 +414,7 @@ class Limiter:
                 f"it needs about {tokens:g} tokens, and {configured:g} a minute are allowed"
             )
         now = self._now()
-        delay = self._paused_until - now
+        delay = self._pauses.until - now
         if self._requests is not None:
             delay = max(delay, self._requests.ready_in(1, now))
         if self._tokens is not None:
@@ -441,25 +422,11 @@ class Limiter:
             delay = max(delay, self._tokens.ready_in(min(tokens, self._tokens.capacity), now))
         return delay
 
-    def _delay_after_pause(self, waiting: int) -> float:
-        """Return the seconds until this call may follow the one before it, where a pause has just ended."""
-        if self._spread_until == -math.inf:
-            return -math.inf
-        now = self._now()
-        if now >= self._spread_until:
-            self._spread_until = -math.inf
-            return -math.inf
-        before = self._started_at
-        if before < self._paused_until:  # the first call after the pause
-            return -math.inf
-        gap = min((self._spread_until - before) / (waiting + 1), _LONGEST_GAP)
-        return before + gap - now
-
     def _admit(self, tokens: float, reserved_at: float | None = None) -> Permit:
         self._in_flight += 1
         self._admitted += 1
-        if self._spread_until > -math.inf:
-            self._started_at = self._now()
+        if self._pauses.spreads:
+            self._pauses.started(self._now())
         if self._requests is None and self._tokens is None:
             return Permit(self, _NOTHING)
         now = self._now()

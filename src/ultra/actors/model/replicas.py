@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
-from ultra.actors.model.limits import LONGEST_PAUSE
+from ultra.actors.model.pauses import LONGEST_PAUSE
 from ultra.stores.contracts import is_whole
 from ultra.stores.outage import Outage
 from ultra.stores.shared_contract import ModelNews, ModelRates

@@ -27,7 +27,8 @@ from trio.lowlevel import (
 from ultra._support.log import get_logger
 from ultra.actors.runtime.actor import Actor, new_actor
 from ultra.actors.runtime.cell import ABANDONED
-from ultra.errors import ActorCrashed, ActorStopped, StrayCancelled
+from ultra.actors.runtime.crash import CrashBarrier, follows_cancellation
+from ultra.errors import ActorCrashed, ActorStopped
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from ultra.actors.runtime.cell import Cell
     from ultra.actors.runtime.message import Envelope
 
-__all__ = ["CrashBarrier", "Exit", "Incarnation"]
+__all__ = ["Exit", "Incarnation"]
 
 log = get_logger("ultra.actors", ownerless=True)
 
@@ -62,75 +63,6 @@ class Exit(Struct, frozen=True):
 
     error: Exception | None
     unwound: bool = False
-
-
-class CrashBarrier:
-    """A context manager that keeps the exception that leaves its block, if it is a crash, in `crash`.
-
-    Cancellation, KeyboardInterrupt and the like are no crashes and pass through. A group that has both
-    is split: the crash is kept, and the rest goes on.
-    """
-
-    __slots__ = ("crash",)
-
-    def __init__(self) -> None:
-        self.crash: Exception | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool:
-        if isinstance(error, Exception):
-            self.crash = error
-            return True
-        if isinstance(error, trio.Cancelled):
-            return self._caught_if_stray(error)
-        if isinstance(error, BaseExceptionGroup):
-            crash, rest = _split(error)
-            self.crash = crash
-            if rest is None or self._caught_if_stray(rest):
-                return True
-            if crash is not None:
-                raise rest from None
-        return False
-
-    def _caught_if_stray(self, error: BaseException) -> bool:
-        """Keep cancellation as a crash if it is none: no scope around this block was cancelled."""
-        if not _is_cancellation(error) or trio.current_effective_deadline() == -inf:
-            return False
-        stray = StrayCancelled(error)
-        self.crash = stray if self.crash is None else ExceptionGroup("a crash", [self.crash, stray])
-        return True
-
-
-def _split(group: BaseExceptionGroup[BaseException]) -> tuple[Exception | None, BaseException | None]:
-    """Split `group` into what is a crash and what is not."""
-    try:
-        return group.split(Exception)
-    except Exception:  # noqa: BLE001 - its class may have a `derive` of its own
-        return BaseExceptionGroup("a group of a class that fails to split", group.exceptions).split(Exception)
-
-
-def _is_cancellation(error: BaseException) -> bool:
-    if isinstance(error, BaseExceptionGroup):
-        return all(_is_cancellation(inner) for inner in error.exceptions)
-    return isinstance(error, trio.Cancelled)
-
-
-def _follows_cancellation(error: BaseException | None) -> bool:
-    """Return whether `error` was raised while a cancellation was on its way, in a ``finally`` for example."""
-    seen = set()
-    while error is not None and id(error) not in seen:
-        if _is_cancellation(error):
-            return True
-        seen.add(id(error))
-        error = error.__context__
-    return False
 
 
 class Worker(CrashBarrier):
@@ -436,7 +368,7 @@ class Incarnation:
 
     def worker_crashed(self, worker: Worker) -> None:
         """Let the crash of one worker of several end the others."""
-        worker.was_broken_off = self._scope.cancel_called and _follows_cancellation(worker.crash)
+        worker.was_broken_off = self._scope.cancel_called and follows_cancellation(worker.crash)
         if worker.task is not self.task:
             self._halted = True
             self._scope.cancel()

@@ -1,7 +1,7 @@
 """Errors on their way from the process of a model to its actor.
 
 An error is pickled with its cause: by cloudpickle, which brings an exception of a class of the main program
-back as one of that very class. An `ErrorValue` would bring back no class that the other process has not loaded.
+back as one of that very class. An `ErrorValue` brings back only classes that the other process has loaded.
 """
 
 from __future__ import annotations
