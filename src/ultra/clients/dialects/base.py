@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from ultra.messages.results import Completion
     from ultra.messages.tools import Tool
 
-__all__ = ["Dialect", "apart", "messages_of", "offered_tools", "reasoning_of"]
+__all__ = ["OPENING", "Dialect", "apart", "messages_of", "offered_tools", "reasoning_of"]
+
+OPENING: Final = "[The assistant speaks first.]"
+"""What the user says ahead of a conversation that the assistant begins, where an API takes none such."""
 
 _SLICE: Final = 64 * 1024  # bytes of an answer that are split into events at once
 

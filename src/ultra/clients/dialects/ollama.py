@@ -13,7 +13,7 @@ from ultra.clients.dialects.base import Dialect, messages_of, offered_tools, rea
 from ultra.clients.dialects.decoders import AnswerDecoder, new_text
 from ultra.clients.dialects.model_lists import read_ollama_models
 from ultra.clients.dialects.tolerant import ABSENT, TolerantDecoder, value_of
-from ultra.clients.dialects.tool_calls import ToolCalls, arguments_object, arguments_text, finish_with
+from ultra.clients.dialects.tool_calls import ToolCalls, arguments_text, finish_with
 from ultra.clients.dialects.usage import Count, counted, read_usage
 from ultra.clients.wire.addresses import without_endings
 from ultra.clients.wire.event_streams import BYTE_ORDER_MARK, LineSplitter
@@ -25,6 +25,7 @@ from ultra.messages.reasoning import ReasoningDelta
 from ultra.messages.rendering import told
 from ultra.messages.results import Completion, Usage
 from ultra.messages.tokens import estimate_request, estimate_tokens
+from ultra.messages.tools import arguments_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
