@@ -11,12 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ultra.clients.dialects.tool_calls import arguments_object
 from ultra.messages import bounded_json, json_in_text
 from ultra.messages.bounded_json import decode_json
 from ultra.messages.json_in_text import MOST_TRIED, json_candidates
 from ultra.messages.output_types import InvalidOutputError, OutputType
-from ultra.messages.tools import canonical_arguments
+from ultra.messages.tools import arguments_object, canonical_arguments
 
 MOST_SECONDS = 5.0
 

@@ -42,6 +42,14 @@ def with_part(part: Any, role: Any = "user") -> list[Any]:
         ([Q, CALLS, Q], r"prompt\[2\] has the role 'user', but the call 'look|prompt\[2\].*'c1'"),
         ([Q, CALLS, RESULT, RESULT], r"prompt\[3\] is a second result"),
         ([Q, CALLS, RESULT, CALLS, RESULT], r"prompt\[3\]\.tool_calls has the id 'c1'"),
+        (
+            [
+                Q,
+                {**CALLS, "tool_calls": [{**CALL, "function": {"name": "f", "arguments": "\ud800"}}]},
+                RESULT,
+            ],
+            r"prompt\[1\], the call 'f', cannot be sent as UTF-8",
+        ),
         ([{**Q, "tool_calls": [CALL]}, RESULT], r"prompt\[0\] has tool_calls.*only 'assistant'"),
         (with_part(ReasoningPart("thought")), r"prompt\[1\]\.content\[1\] is reasoning"),
         (with_part(ImagePart.of(PNG), "assistant"), r"prompt\[1\]\.content\[1\] is an image or a file"),

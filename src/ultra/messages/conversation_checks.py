@@ -46,6 +46,7 @@ def check_conversation(messages: Sequence[ChatMessage], indices: Sequence[int]) 
             if call.id in open_calls or call.id in answered:
                 raise BadCall(f"{where}.tool_calls has the id {call.id!r}, which an earlier call has, too")
             open_calls[call.id] = index
+            _check_text(call.id + call.name + call.arguments, f"{where}, the call {call.name!r},")
         check_content(message, where)
     _check_end(messages, indices, open_calls)
 

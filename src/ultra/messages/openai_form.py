@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec.structs import replace
 
 from ultra.messages.chat import FilePart, ImagePart, ReasoningPart, TextPart
+from ultra.messages.tools import arguments_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -78,7 +79,11 @@ def message_as_openai(message: ChatMessage, *, cache_hints: bool = False) -> dic
     if message.tool_calls:
         given["content"] = content or None
         given["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": arguments_json(call.arguments)},
+            }
             for call in message.tool_calls
         ]
     if message.role == "tool":

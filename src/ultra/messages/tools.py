@@ -12,7 +12,15 @@ from ultra._support.lazy import lazy_pattern
 from ultra.errors import BadCall
 from ultra.messages.bounded_json import decode_json
 
-__all__ = ["NO_PARAMETERS", "Tool", "ToolChoice", "ToolPolicy", "canonical_arguments"]
+__all__ = [
+    "NO_PARAMETERS",
+    "Tool",
+    "ToolChoice",
+    "ToolPolicy",
+    "arguments_json",
+    "arguments_object",
+    "canonical_arguments",
+]
 
 NO_PARAMETERS: Final[Mapping[str, Any]] = {"type": "object", "properties": {}}
 
@@ -113,3 +121,30 @@ def canonical_arguments(arguments: str) -> str:
         return msgspec.json.encode(decode_json(arguments or "{}"), order="sorted").decode()
     except (msgspec.DecodeError, ValueError, RecursionError):
         return arguments.strip()
+
+
+def arguments_object(arguments: str) -> dict[str, Any]:
+    """Return the arguments of a call as an object, as APIs take them back.
+
+    What is no JSON object stays readable: a model wrote it, and may have been told what is wrong with it.
+    It is the value of the only field, ``arguments``.
+    """
+    try:
+        found = decode_json(arguments or "{}")
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        found = arguments
+    return found if isinstance(found, dict) else {"arguments": found}
+
+
+def arguments_json(arguments: str) -> str:
+    """Return the arguments of a call as the text of a JSON object; see `arguments_object`.
+
+    Many servers of OpenAI's API refuse a conversation with a call whose arguments are none. A text that is
+    one stays as it is, to the letter.
+    """
+    try:
+        if isinstance(decode_json(arguments or "{}"), dict):
+            return arguments or "{}"
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        pass
+    return msgspec.json.encode(arguments_object(arguments)).decode()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from helpers.byte_server import events
+from ultra._support.cooperative import run_at_once
 from ultra.clients.dialects.anthropic import AnthropicMessages
 from ultra.clients.dialects.base import Dialect
 from ultra.clients.dialects.gemini import GeminiGenerate
@@ -28,7 +29,7 @@ DIALECTS = (CHAT, ANTHROPIC, GEMINI, OLLAMA, RESPONSES)
 
 
 def plain(dialect: Dialect, body: Any) -> Completion:
-    return dialect.decode_whole(json.dumps(body).encode(), ResponseHead("p", 200, {}))
+    return run_at_once(dialect.decode_whole(json.dumps(body).encode(), ResponseHead("p", 200, {})))
 
 
 def streamed(dialect: Dialect, *payloads: Any) -> Completion:
@@ -161,8 +162,9 @@ def test_a_stream_that_breaks_off_has_told_its_counts(dialect: Dialect, end: str
         for _ in (*decoder.feed(content), *decoder.flush(), decoder.completion()):
             pass
     assert decoder.usage == USED
+    head = ResponseHead("p", 200, {"content-type": "text/event-stream"})
     with pytest.raises(ModelError) as caught:
-        dialect.decode_whole(content, ResponseHead("p", 200, {"content-type": "text/event-stream"}))
+        run_at_once(dialect.decode_whole(content, head))
     assert caught.value.usage == USED
 
 

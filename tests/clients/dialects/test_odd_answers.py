@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from helpers.byte_server import events
+from ultra._support.cooperative import run_at_once
 from ultra.clients import AnthropicClient, GeminiClient, HTTPClient, OllamaClient, OpenAIClient
 from ultra.clients.wire.response_head import ResponseHead
 from ultra.errors import ModelError
@@ -28,7 +29,7 @@ def of(kind: Callable[..., HTTPClient], content: bytes, *, stream: bool, media_t
     dialect = kind("m", provider="p", base_url="http://127.0.0.1:1").dialect
     head = ResponseHead("p", 200, {"content-type": media_type})
     if not stream:
-        return dialect.decode_whole(content, head)
+        return run_at_once(dialect.decode_whole(content, head))
     decoder = dialect.decoder(head)
     heard = [text for begin in range(0, len(content), 5) for text in decoder.feed(content[begin : begin + 5])]
     heard += decoder.flush()

@@ -19,7 +19,7 @@ from ultra.clients import (
     OpenAIClient,
 )
 from ultra.errors import ModelError
-from ultra.messages.chat import ChatMessage
+from ultra.messages.chat import ChatMessage, ToolCall
 from ultra.messages.request import ModelRequest, SamplingOptions
 
 if TYPE_CHECKING:
@@ -62,6 +62,10 @@ def openai(
     provider: str = "openai", base_url: str = "https://api.openai.com/v1", **settings: Any
 ) -> HTTPClient:
     return OpenAIClient("m", provider=provider, base_url=base_url, **settings)
+
+
+def responses(**settings: Any) -> HTTPClient:
+    return openai(api="responses", **settings)
 
 
 def mistral(**settings: Any) -> HTTPClient:
@@ -259,6 +263,75 @@ async def test_gemini_gets_the_system_messages_beside_the_conversation_and_its_o
     assert body["systemInstruction"] == {"parts": [{"text": "Be kind.\n\nBe brief."}]}
     assert [turn["role"] for turn in body["contents"]] == ["user", "model", "user"]
     assert [turn["parts"] for turn in body["contents"]] == [[{"text": turn["content"]}] for turn in TURNS]
+
+
+GREETED = ModelRequest(messages=(ChatMessage("assistant", "Hello!"), ChatMessage("user", "Hi")))
+
+
+@pytest.mark.parametrize("make", [openai, mistral, vllm, ollama])
+async def test_a_conversation_may_begin_with_the_assistant(make: Callable[..., HTTPClient]) -> None:
+    body = await sent(make, GREETED, stream=False)
+    assert body["messages"] == [{"role": "assistant", "content": "Hello!"}, USER]
+
+
+async def test_apis_that_want_the_user_first_get_a_turn_that_says_that_the_assistant_begins() -> None:
+    opening = "[The assistant speaks first.]"
+    body = await sent(anthropic, GREETED, stream=False)
+    assert body["messages"] == [
+        {"role": "user", "content": opening},
+        {"role": "assistant", "content": "Hello!"},
+        USER,
+    ]
+    contents = (await sent(gemini, GREETED, stream=False))["contents"]
+    assert [(turn["role"], turn["parts"][0]["text"]) for turn in contents] == [
+        ("user", opening),
+        ("model", "Hello!"),
+        ("user", "Hi"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sent_as"),
+    [
+        ('{"x": 1', {"arguments": '{"x": 1'}),
+        ("no JSON", {"arguments": "no JSON"}),
+        ("[1]", {"arguments": [1]}),
+        ("", {}),
+        ('{ "x":1.0 }', {"x": 1.0}),
+    ],
+)
+@pytest.mark.parametrize("make", [openai, responses, mistral, vllm, anthropic, gemini, ollama])
+async def test_arguments_of_an_earlier_call_that_are_no_json_object_are_sent_inside_of_one(
+    make: Callable[..., HTTPClient], arguments: str, sent_as: dict[str, Any]
+) -> None:
+    call = ToolCall("call_1", "f", arguments)
+    request = ModelRequest(
+        messages=(
+            ChatMessage("user", "Hi"),
+            ChatMessage("assistant", tool_calls=(call,)),
+            ChatMessage("tool", "These are no arguments.", tool_call_id="call_1"),
+        )
+    )
+    body = await sent(make, request, stream=False)
+    found = arguments_in(body)
+    assert (json.loads(found) if isinstance(found, str) else found) == sent_as
+    if isinstance(found, str) and "1.0" in arguments:
+        assert found == arguments  # to the letter
+
+
+def arguments_in(body: dict[str, Any]) -> Any:
+    """The arguments of the only call in a payload, of whatever dialect."""
+    for turn in body.get("messages", body.get("contents", body.get("input", ()))):
+        if turn.get("type") == "function_call":
+            return turn["arguments"]
+        if turn.get("tool_calls"):
+            return turn["tool_calls"][0]["function"]["arguments"]
+        for part in turn.get("parts", turn.get("content") or ()):
+            if "functionCall" in part:
+                return part["functionCall"]["args"]
+            if isinstance(part, dict) and part.get("type") == "tool_use":
+                return part["input"]
+    raise AssertionError("there is no call")
 
 
 def system_in(body: dict[str, Any]) -> list[str]:

@@ -9,6 +9,7 @@ import pytest
 from helpers.dialect_clients import going_on, turn_of
 from helpers.paths import NO_RECORDINGS, WIRE
 from helpers.recordings import Recording, load
+from ultra._support.cooperative import run_at_once
 from ultra.clients import AnthropicClient, GeminiClient, HTTPClient, OllamaClient, OpenAIClient
 from ultra.clients.wire.response_head import ResponseHead
 from ultra.messages.chat import ChatMessage
@@ -41,7 +42,7 @@ def read(recording: Recording) -> Completion:
     head = ResponseHead(recording.provider, recording.status, dict(recording.headers))
     dialect = client_for(recording).dialect
     if not recording.streamed:
-        return dialect.decode_whole(recording.body, head)
+        return run_at_once(dialect.decode_whole(recording.body, head))
     decoder = dialect.decoder(head)
     for begin in range(0, len(recording.body), 7):
         for _ in decoder.feed(recording.body[begin : begin + 7]):

@@ -219,8 +219,23 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ),
     (
         "/v1beta/models/gemini-3-pro:generateContent",
-        {"contents": [{"role": "model", "parts": [{"functionCall": {"name": "f"}}]}]},
+        {
+            "contents": [
+                {"role": "user", "parts": [{"text": "Hi"}]},
+                {"role": "model", "parts": [{"functionCall": {"name": "f"}}]},
+            ]
+        },
         "missing a thought_signature",
+    ),
+    (
+        "/v1beta/models/gemini-2.5-pro:generateContent",
+        {"contents": [{"role": "model", "parts": [{"functionCall": {"name": "f"}}]}]},
+        "function call turn comes immediately after a user turn",
+    ),
+    (
+        "/v1/messages",
+        {"model": "m", "max_tokens": 1, "messages": [{"role": "assistant", "content": "Hi"}]},
+        r"first message must use the",
     ),
     (
         "/v1beta/models/m:generateContent",

@@ -9,17 +9,18 @@ from urllib.parse import urlencode
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
-from ultra.clients.dialects.base import Dialect, apart, messages_of
+from ultra.clients.dialects.base import OPENING, Dialect, apart, messages_of
 from ultra.clients.dialects.decoders import EventDecoder
 from ultra.clients.dialects.model_lists import PAGE_SIZE, read_anthropic_models
 from ultra.clients.dialects.tolerant import ABSENT, TolerantDecoder, value_of
-from ultra.clients.dialects.tool_calls import ToolCalls, arguments_object, arguments_text, finish_with
+from ultra.clients.dialects.tool_calls import ToolCalls, arguments_text, finish_with
 from ultra.clients.dialects.usage import Count, counted, read_usage
 from ultra.clients.wire.addresses import without_endings
 from ultra.clients.wire.finish_reasons import read_finish_reason
 from ultra.messages.chat import FilePart, ImagePart, ReasoningPart, TextPart
 from ultra.messages.reasoning import ReasoningDelta
 from ultra.messages.results import Completion, Usage
+from ultra.messages.tools import arguments_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -346,7 +347,10 @@ def _system(messages: list[ChatMessage]) -> str | list[dict[str, Any]] | None:
 
 
 def _turns(messages: Iterable[ChatMessage]) -> list[dict[str, Any]]:
-    """Return the turns: those of one side that follow each other are one, as the results of tools must be."""
+    """Return the turns: those of one side that follow each other are one, as the results of tools must be.
+
+    The API refuses a conversation that the assistant begins, so a turn of the user stands ahead of it.
+    """
     turns: list[dict[str, Any]] = []
     for message in messages:
         role = "assistant" if message.role == "assistant" else "user"
@@ -359,6 +363,8 @@ def _turns(messages: Iterable[ChatMessage]) -> list[dict[str, Any]]:
             turns[-1]["content"] = _as_blocks(before) + _as_blocks(content)
         else:
             turns.append({"role": role, "content": content})
+    if turns and turns[0]["role"] == "assistant":
+        turns.insert(0, {"role": "user", "content": OPENING})
     return turns
 
 

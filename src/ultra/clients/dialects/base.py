@@ -5,8 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from ultra.clients.dialects.decoders import EventDecoder, PlainAnswer, SniffedAnswer
-from ultra.clients.dialects.usage import counted
+from ultra.clients.dialects.decoders import EventDecoder, PlainAnswer, SniffedAnswer, decode_stream
 from ultra.clients.wire.addresses import checked_url
 from ultra.errors import BadCall
 from ultra.messages.chat import ChatMessage, ReasoningPart
@@ -14,7 +13,7 @@ from ultra.messages.chat import ChatMessage, ReasoningPart
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ultra.clients.dialects.decoders import AnswerDecoder
+    from ultra.clients.dialects.decoders import AnswerDecoder, Decoding
     from ultra.clients.dialects.model_lists import ModelPage
     from ultra.clients.options import CallOptions
     from ultra.clients.quirks import Quirks
@@ -23,9 +22,10 @@ if TYPE_CHECKING:
     from ultra.messages.results import Completion
     from ultra.messages.tools import Tool
 
-__all__ = ["Dialect", "apart", "messages_of", "offered_tools", "reasoning_of"]
+__all__ = ["OPENING", "Dialect", "apart", "messages_of", "offered_tools", "reasoning_of"]
 
-_SLICE: Final = 64 * 1024  # bytes of an answer that are split into events at once
+OPENING: Final = "[The assistant speaks first.]"
+"""What the user says ahead of a conversation that the assistant begins, where an API takes none such."""
 
 
 class Dialect(ABC):
@@ -129,10 +129,10 @@ class Dialect(ABC):
             head, self.stream_decoder, self._plain, self._plain if plain else self.stream_decoder
         )
 
-    def decode_whole(self, content: bytes, head: ResponseHead) -> Completion:
+    def decode_whole(self, content: bytes, head: ResponseHead) -> Decoding:
         """Return the answer that `content` is, plain or streamed: some gateways stream unasked.
 
-        Raises `ModelError`.
+        In pieces, since such a stream may have millions of events. Raises `ModelError`.
         """
         events = head.content_type == "text/event-stream"
         if not issubclass(self.stream_decoder, EventDecoder):
@@ -142,16 +142,14 @@ class Dialect(ABC):
         else:
             expected = self.stream_decoder if events else self._plain
             decoder = SniffedAnswer(head, self.stream_decoder, self._plain, expected)
-        with counted(decoder):
-            for begin in range(0, len(content), _SLICE):
-                for _ in decoder.feed(content[begin : begin + _SLICE]):
-                    pass  # the completion has them all
-            for _ in decoder.flush():
-                pass
-            return decoder.completion()
+        return (yield from decode_stream(decoder, content))
 
     def _plain(self, head: ResponseHead) -> PlainAnswer:
-        return PlainAnswer(head, self.decode)
+        return PlainAnswer(head, self._decode_at_once)
+
+    def _decode_at_once(self, content: bytes, head: ResponseHead) -> Decoding:
+        yield from ()  # one JSON is decoded at once
+        return self.decode(content, head)
 
 
 def messages_of(request: ModelRequest, options: CallOptions) -> list[ChatMessage]:

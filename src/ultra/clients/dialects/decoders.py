@@ -3,20 +3,39 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
+from ultra.clients.dialects.usage import counted
 from ultra.clients.wire.event_streams import BYTE_ORDER_MARK, EventSplitter
 from ultra.messages.reasoning import ReasoningDelta, reasoning_pieces
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from ultra.clients.wire.event_streams import Event
     from ultra.clients.wire.response_head import ResponseHead
     from ultra.errors import ModelError
     from ultra.messages.results import Completion, Usage
 
-__all__ = ["AnswerDecoder", "EventDecoder", "PlainAnswer", "SniffedAnswer", "new_text"]
+__all__ = [
+    "PIECES_AT_ONCE",
+    "AnswerDecoder",
+    "Decoding",
+    "EventDecoder",
+    "PlainAnswer",
+    "SniffedAnswer",
+    "decode_stream",
+    "new_text",
+]
+
+Decoding: TypeAlias = "Generator[None, None, Completion]"
+"""Work that returns a whole answer; at each step, others may have their turn."""
+
+PIECES_AT_ONCE: Final = 256
+"""Pieces after which others have their turn: a server may send thousands of tiny ones together."""
+
+_SLICE: Final = 16 * 1024  # bytes of an answer that are split into events at once
+
 
 _DONE: Final = b"[DONE]"
 _FIELDS: Final = (b"data:", b"event:", b"id:", b"retry:", b"error:", b":")
@@ -124,10 +143,10 @@ class PlainAnswer(AnswerDecoder):
 
     Args:
         head: of the response.
-        decode: decodes a plain answer of the dialect.
+        decode: decodes a plain answer of the dialect, in pieces.
     """
 
-    def __init__(self, head: ResponseHead, decode: Callable[[bytes, ResponseHead], Completion]) -> None:
+    def __init__(self, head: ResponseHead, decode: Callable[[bytes, ResponseHead], Decoding]) -> None:
         super().__init__(head)
         self._decode = decode
         self._content = bytearray()
@@ -138,8 +157,12 @@ class PlainAnswer(AnswerDecoder):
         return iter(())
 
     def flush(self) -> Iterator[str]:
-        """Yield the reasoning and the whole text. Raises `ModelError`."""
-        self._completion = self._decode(_without_done(bytes(self._content)), self.head)
+        """Yield the reasoning and the whole text, after a sign of life for each piece of the work.
+
+        Raises `ModelError`.
+        """
+        work = self._decode(_without_done(bytes(self._content)), self.head)
+        self._completion = yield from _as_signs(work)
         yield from map(ReasoningDelta.of, reasoning_pieces(self._completion))
         if self._completion.content:
             yield self._completion.content
@@ -216,6 +239,31 @@ class SniffedAnswer(AnswerDecoder):
             yield from texts
         finally:
             self.finished, self.terminated = inner.finished, inner.terminated
+
+
+def _as_signs(work: Decoding) -> Generator[str, None, Completion]:
+    """Do the work, and yield a sign of life after each piece of it."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as ended:
+            completion: Completion = ended.value
+            return completion
+        yield ""
+
+
+def decode_stream(decoder: AnswerDecoder, content: bytes) -> Decoding:
+    """Return the answer whose whole stream is `content`. Raises `ModelError`."""
+    pieces = 0
+    with counted(decoder):
+        for begin in range(0, len(content), _SLICE):
+            for _ in decoder.feed(content[begin : begin + _SLICE]):  # the completion has them all
+                pieces += 1
+                if pieces % PIECES_AT_ONCE == 0:
+                    yield
+        for _ in decoder.flush():
+            pass
+        return decoder.completion()
 
 
 def new_text(texts: list[str], text: str, *, last: bool, whole: bool = False) -> str:

@@ -11,14 +11,13 @@ from urllib.parse import quote, urlencode, urlsplit
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
-from ultra.clients.dialects.base import Dialect, apart, messages_of, reasoning_of
+from ultra.clients.dialects.base import OPENING, Dialect, apart, messages_of, reasoning_of
 from ultra.clients.dialects.decoders import EventDecoder, new_text
 from ultra.clients.dialects.model_lists import PAGE_SIZE, read_gemini_models
 from ultra.clients.dialects.tolerant import ABSENT, TolerantDecoder, value_of
 from ultra.clients.dialects.tool_calls import (
     OWN_IDS,
     ToolCalls,
-    arguments_object,
     arguments_text,
     finish_with,
 )
@@ -27,6 +26,7 @@ from ultra.clients.wire.finish_reasons import read_finish_reason
 from ultra.messages.chat import FilePart, ImagePart, ReasoningPart, TextPart
 from ultra.messages.reasoning import ReasoningDelta
 from ultra.messages.results import Completion, Usage
+from ultra.messages.tools import arguments_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -311,6 +311,9 @@ class GeminiGenerate(Dialect):
 def _contents(messages: list[ChatMessage], *, signed: bool) -> list[dict[str, Any]]:
     """Return the turns: results of tools that follow each other are one turn, and know their tool by name.
 
+    The API refuses a call that no turn of the user stands before, so one stands ahead of a conversation that
+    the model begins.
+
     `signed`: the model refuses calls without a signature.
     """
     calls = {call.id: call for message in messages for call in message.tool_calls}
@@ -324,6 +327,8 @@ def _contents(messages: list[ChatMessage], *, signed: bool) -> list[dict[str, An
             contents[-1]["parts"] += parts
         else:
             contents.append({"role": role, "parts": parts})
+    if contents and contents[0]["role"] == "model":
+        contents.insert(0, {"role": "user", "parts": [{"text": OPENING}]})
     return contents
 
 

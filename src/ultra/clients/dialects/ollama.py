@@ -10,10 +10,10 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from ultra.clients.dialects.base import Dialect, messages_of, offered_tools, reasoning_of
-from ultra.clients.dialects.decoders import AnswerDecoder, new_text
+from ultra.clients.dialects.decoders import AnswerDecoder, decode_stream, new_text
 from ultra.clients.dialects.model_lists import read_ollama_models
 from ultra.clients.dialects.tolerant import ABSENT, TolerantDecoder, value_of
-from ultra.clients.dialects.tool_calls import ToolCalls, arguments_object, arguments_text, finish_with
+from ultra.clients.dialects.tool_calls import ToolCalls, arguments_text, finish_with
 from ultra.clients.dialects.usage import Count, counted, read_usage
 from ultra.clients.wire.addresses import without_endings
 from ultra.clients.wire.event_streams import BYTE_ORDER_MARK, LineSplitter
@@ -25,10 +25,12 @@ from ultra.messages.reasoning import ReasoningDelta
 from ultra.messages.rendering import told
 from ultra.messages.results import Completion, Usage
 from ultra.messages.tokens import estimate_request, estimate_tokens
+from ultra.messages.tools import arguments_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ultra.clients.dialects.decoders import Decoding
     from ultra.clients.dialects.model_lists import ModelPage
     from ultra.clients.options import CallOptions
     from ultra.clients.wire.response_head import ResponseHead
@@ -288,20 +290,18 @@ class OllamaChat(Dialect):
                 raise head.failure_inside(content)
         return assembly.completion()
 
-    def decode_whole(self, content: bytes, head: ResponseHead) -> Completion:
-        """Return the answer that `content` is: one object, or the lines of a stream that nobody asked for."""
+    def decode_whole(self, content: bytes, head: ResponseHead) -> Decoding:
+        """Return the answer that `content` is: one object, or the lines of a stream that nobody asked for.
+
+        In pieces. Raises `ModelError`.
+        """
         if not content.lstrip().startswith((b"data:", *_IGNORED)):
             try:
                 return self.decode(content, head)
             except ModelError as error:
                 if error.kind != "protocol" or b"\n" not in content.strip():
                     raise
-        decoder = _LineDecoder(head)
-        with counted(decoder):
-            for texts in (decoder.feed(content), decoder.flush()):
-                for _ in texts:
-                    pass  # the completion has them all
-            return decoder.completion()
+        return (yield from decode_stream(_LineDecoder(head), content))
 
     def decoder(self, head: ResponseHead) -> AnswerDecoder:
         """Return a decoder for one streamed answer: a plain one is a stream of one line."""

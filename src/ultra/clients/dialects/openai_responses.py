@@ -16,6 +16,7 @@ from ultra.messages.chat import FilePart, ImagePart, ReasoningPart, TextPart
 from ultra.messages.openai_form import data_url
 from ultra.messages.reasoning import ReasoningDelta
 from ultra.messages.results import Completion, Usage
+from ultra.messages.tools import arguments_json
 
 if TYPE_CHECKING:
     from ultra.clients.options import CallOptions
@@ -299,7 +300,12 @@ class OpenAIResponses(Dialect):
         if content:
             items.append({"role": message.role, "content": content})
         items += [
-            {"type": "function_call", "call_id": call.id, "name": call.name, "arguments": call.arguments}
+            {
+                "type": "function_call",
+                "call_id": call.id,
+                "name": call.name,
+                "arguments": arguments_json(call.arguments),
+            }
             for call in message.tool_calls
         ]
         return items

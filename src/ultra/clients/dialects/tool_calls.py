@@ -16,7 +16,7 @@ from ultra.messages.tools import canonical_arguments
 if TYPE_CHECKING:
     from ultra.messages.results import FinishReason
 
-__all__ = ["OWN_IDS", "ToolCalls", "arguments_object", "arguments_text", "finish_with"]
+__all__ = ["OWN_IDS", "ToolCalls", "arguments_text", "finish_with"]
 
 OWN_IDS: Final = "call_ultra_"
 """How the ids begin that Ultra gives to calls of servers that give none."""
@@ -184,12 +184,3 @@ def _encodable(arguments: str) -> str:
     if not any(escape in text for escape in _ESCAPES):
         return text
     return HalfCharacters().repair(text.encode()).decode()
-
-
-def arguments_object(arguments: str) -> dict[str, Any]:
-    """Return the arguments of a call as an object; what a model wrote wrongly stays readable."""
-    try:
-        found = decode_json(arguments or "{}")
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        found = arguments
-    return found if isinstance(found, dict) else {"arguments": found}

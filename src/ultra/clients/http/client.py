@@ -11,6 +11,7 @@ import msgspec
 import trio
 from msgspec import structs
 
+from ultra._support.cooperative import run_in_pieces
 from ultra._support.secrecy import hiding_frames
 from ultra.clients.catalog import Facts, ModelInfo, known_info
 from ultra.clients.http.completion_stream import CompletionStream
@@ -304,7 +305,7 @@ class HTTPClient:
             content = await body.read_all()
         finally:
             await body.aclose()
-        completion = wording.dialect.decode_whole(content, body.head)
+        completion = await run_in_pieces(wording.dialect.decode_whole(content, body.head))
         return wording.checked(completion)
 
 

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Final, Self
 
 import trio
 
-from ultra.clients.dialects.decoders import PlainAnswer
+from ultra.clients.dialects.decoders import PIECES_AT_ONCE, PlainAnswer
 from ultra.clients.dialects.usage import counted
 from ultra.errors import ModelError
 from ultra.messages.reasoning import ReasoningDelta
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
     from types import TracebackType
 
     from ultra.clients.dialects.decoders import AnswerDecoder
@@ -144,7 +144,7 @@ class CompletionStream:
         except ModelError as failure:
             self._break(failure)
         else:
-            self._decode(data)
+            await self._decode(data)
         if self._failure is not None and not self._heard and self._prepare is None:
             await self._reword(self._failure)
 
@@ -157,21 +157,15 @@ class CompletionStream:
         if body is not None:
             await body.aclose()
 
-    def _decode(self, data: bytes) -> None:
+    async def _decode(self, data: bytes) -> None:
         """Queue the text in `data`, and the completion once nothing follows; no data is the end."""
         decoder = self._decoder
         assert decoder is not None  # noqa: S101 - there are data
         texts: list[str] = []
-        thinks = False
+        queued = False
         try:
             with counted(decoder):
-                for text in decoder.feed(data) if data else decoder.flush():
-                    if text or not isinstance(text, ReasoningDelta):
-                        texts.append(text)
-                        continue
-                    thinks = True
-                    self._hand_out(texts)
-                    self._pieces.append(text)
+                queued = await self._take(decoder.feed(data) if data else decoder.flush(), texts)
                 completion = decoder.completion() if decoder.terminated or not data else None
             if completion is not None:
                 told = self._wording.checked(completion)
@@ -181,22 +175,42 @@ class CompletionStream:
         except ModelError as failure:
             self._failure = failure
             completion = None
-        if texts or thinks or completion is not None:
+        if texts or queued or completion is not None:
             self._heard = True
             self._wording.accepted()
-        if thinks:
+        if queued:
             self._hand_out(texts)
         elif texts or (data and completion is None and self._failure is None):
             self._pieces.append("".join(texts))
         if completion is not None:
             self._finish(completion)
 
-    def _hand_out(self, texts: list[str]) -> None:
-        """Queue the text ahead of reasoning, or behind it, if there is any."""
+    async def _take(self, given: Iterator[str], texts: list[str]) -> bool:
+        """Add what is given to `texts`, and queue reasoning with the text ahead of it.
+
+        Returns whether anything was queued. Others have their turn after many pieces; the text so far is
+        queued before that, so that it is not lost if the time is over then.
+        """
+        queued = False
+        for number, text in enumerate(given, start=1):
+            if text or not isinstance(text, ReasoningDelta):
+                texts.append(text)
+            else:
+                self._hand_out(texts)
+                self._pieces.append(text)
+                queued = True
+            if number % PIECES_AT_ONCE == 0:
+                queued = self._hand_out(texts) or queued
+                await trio.lowlevel.checkpoint()
+        return queued
+
+    def _hand_out(self, texts: list[str]) -> bool:
+        """Queue the text, and return whether there was any."""
         text = "".join(texts)
         texts.clear()
         if text:
             self._pieces.append(text)
+        return bool(text)
 
     def _break(self, failure: ModelError) -> None:
         """End a stream that the network broke: a loss unless the model had finished."""

@@ -109,6 +109,8 @@ def read(body: bytes, *, counting: bool) -> Question:
     """Read a request, or one that only asks how many tokens it has. Raises `Refused`."""
     asked = decode(_count_decoder if counting else _decoder, body)
     thinks = asked.thinking is not None and asked.thinking.type in {"enabled", "adaptive"}
+    if asked.messages and asked.messages[0].role != "user":
+        raise bad_request('messages: first message must use the "user" role')
     _check_calls(asked.messages)
     _check_thinking(asked.messages, thinks=thinks)
     tools = tuple(tool_of(each.name, each.description, each.input_schema) for each in asked.tools or ())

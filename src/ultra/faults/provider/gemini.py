@@ -275,6 +275,11 @@ def _check_calls(contents: Sequence[_Content], *, strict: bool) -> None:
     waiting: list[_Call] = []
     # Only the turn that still goes on has to have signatures.
     asked = [number for number, each in enumerate(contents) if each.role == "user" and each.text]
+    if contents[0].role == "model" and any(part.function_call is not None for part in contents[0].parts):
+        raise bad_request(
+            "Please ensure that function call turn comes immediately after a user turn or after a function "
+            "response turn."
+        )
     for number, content in enumerate(contents):
         results = [part.function_response for part in content.parts if part.function_response is not None]
         if results and not waiting:

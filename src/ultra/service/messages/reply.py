@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import msgspec
 from msgspec.structs import replace
 
-from ultra.clients.dialects.tool_calls import arguments_object
 from ultra.messages.chat import ReasoningPart
 from ultra.messages.reasoning import ends_block
+from ultra.messages.tools import arguments_object
 from ultra.service.error_shapes import anthropic_error
 from ultra.service.event_stream import named_event
 from ultra.service.exchange import Writer
