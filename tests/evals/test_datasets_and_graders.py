@@ -91,6 +91,9 @@ def test_code_runs_only_where_it_is_allowed() -> None:
 
 def test_code_that_ends_the_process_hangs_or_takes_all_memory_has_not_passed() -> None:
     assert not passes("import sys; sys.exit(0)", "assert False")
+    assert not passes("import sys; sys.exit(0)", "")
+    assert not passes("import os\nprint('passed')\nos._exit(0)", "assert False")
+    assert not passes("import os\nopen('passed', 'x').close()\nos._exit(0)", "assert False")
     assert not passes("while True: pass", "", seconds=0.5)
     assert not passes("x = bytearray(1 << 40)", "")
 

@@ -3,11 +3,19 @@
 The process has an empty directory of its own, no variables of the environment, and limits of processor time,
 memory, and size of files. It is not a sandbox: it runs as this user, and reaches the network. So it
 is off unless the user allows it.
+
+The tests run in the process of the program, since they call its functions. They are read when the program
+was loaded, so it does not find them before. It has passed if they ran to their end and gave back a number
+that was drawn for this run and came with them: to print, to write files, or to end the process proves
+nothing. A program that was made to deceive this grader still can: it may search its own process for the
+number, or change what the tests compare with. Where programs may be hostile, grade them elsewhere.
 """
 
 from __future__ import annotations
 
+import json
 import re
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -23,7 +31,10 @@ _FILE_SIZE: Final = 16 << 20
 _FENCED: Final = re.compile(r"```[ \t]*+(?:python|py)?+[ \t]*+\n(.*?)(?:\n```|\Z)", re.DOTALL | re.IGNORECASE)
 
 _LIMITED: Final = """\
-import resource, runpy
+import json, os, resource, sys, types
+given, verdict, nothing = os.dup(0), os.dup(1), os.open(os.devnull, os.O_RDWR)
+os.dup2(nothing, 0)
+os.dup2(nothing, 1)
 def limit(what, value):
     most = resource.getrlimit(what)[1]
     value = value if most == resource.RLIM_INFINITY else min(value, most)
@@ -32,8 +43,15 @@ limit(resource.RLIMIT_CPU, {seconds})
 limit(resource.RLIMIT_AS, {memory})
 limit(resource.RLIMIT_FSIZE, {file_size})
 limit(resource.RLIMIT_CORE, 0)
-runpy.run_path("program.py", run_name="__main__")
-open("passed", "x").close()
+module = sys.modules["__main__"] = types.ModuleType("__main__")
+module.__file__, sys.argv = "program.py", ["program.py"]
+with open("program.py", encoding="utf-8") as file:
+    program = file.read()
+exec(compile(program, "program.py", "exec"), module.__dict__)
+with os.fdopen(given, encoding="utf-8") as file:
+    tests = json.load(file)
+exec(compile(tests["source"], "tests.py", "exec"), module.__dict__)
+os.write(verdict, tests["number"].encode())
 """
 
 
@@ -46,20 +64,27 @@ def program_of(text: str) -> str:
 def passes(text: str, tests: str, *, seconds: float = SECONDS, memory: int = MEMORY) -> bool:
     """Return whether the program in `text`, followed by `tests`, runs to its end without an error.
 
-    A program that ends the process by itself has not passed. It waits for the process, which is killed with
+    A program that ends the process by itself has not passed. This waits for the process, which is killed with
     all that it started after `seconds`. `memory` is bytes of addresses.
     """
     if sys.platform == "win32":
         raise NotImplementedError("the grader 'code' needs the limits of a POSIX system")
-    with tempfile.TemporaryDirectory(prefix="ultra-code-") as folder:
-        Path(folder, "program.py").write_text(f"{program_of(text)}\n\n{tests}\n", "utf-8", "replace")
+    with (
+        tempfile.TemporaryDirectory(prefix="ultra-code-") as folder,
+        tempfile.TemporaryFile() as given,
+        tempfile.TemporaryFile() as verdict,
+    ):
+        Path(folder, "program.py").write_text(program_of(text), "utf-8", "replace")
+        number = secrets.token_hex(16)
+        given.write(json.dumps({"number": number, "source": tests}).encode())
+        given.seek(0)
         limited = _LIMITED.format(seconds=int(seconds) + 1, memory=memory, file_size=_FILE_SIZE)
         process = subprocess.Popen(  # noqa: S603 - this interpreter; the program is what the user allowed
             [sys.executable, "-I", "-c", limited],
             cwd=folder,
             env={},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            stdin=given,
+            stdout=verdict,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
@@ -68,7 +93,8 @@ def passes(text: str, tests: str, *, seconds: float = SECONDS, memory: int = MEM
                 process.wait(seconds)
         finally:
             _kill_group(process)
-        return process.returncode == 0 and Path(folder, "passed").exists()
+        verdict.seek(0)
+        return process.returncode == 0 and verdict.read(len(number) + 1) == number.encode()
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
