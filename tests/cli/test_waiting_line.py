@@ -31,3 +31,15 @@ def test_it_names_as_many_models_as_there_is_place_for(width: int, shown: str) -
 
     assert text == f"Answers: {shown}"
     assert len(text) <= width
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [(NAMES[:2], "openai and anthropic, 0 of 2 done, 1.5 s"), (NAMES[:1], "openai, 1.5 s")],
+)
+def test_it_counts_those_that_are_done_where_several_are_asked(names: tuple[str, ...], shown: str) -> None:
+    line = WaitingLine()
+    line.apply(StageStarted(run_id="r", stage="initial", models=names, asks="all"))
+    for name in names:
+        line.apply(ModelStarted(run_id="r", stage="initial", model_name=name))
+    assert line.text(1.5, 100) == f"Answers: waiting for {shown}"

@@ -314,6 +314,17 @@ def test_a_question_that_cannot_fit_is_cut_in_the_middle_and_this_is_told() -> N
     assert size_of(prompt) <= 1000
 
 
+def test_a_question_that_leaves_the_candidates_too_little_is_cut_and_not_refused() -> None:
+    candidates = [Candidate("long", LONG)]
+    whole = ask(question=LONG, candidates=candidates, budget=estimate_tokens(LONG) * 3)
+    assert {cut.part for cut in whole.cuts} <= {"candidate"}
+    overhead = size_of(ask(question="Q", candidates=[Candidate("short", "A")]))
+
+    prompt = ask(question=LONG, candidates=candidates, budget=overhead + estimate_tokens(LONG))
+
+    assert {cut.part for cut in prompt.cuts} == {"question", "candidate"}
+
+
 def test_a_budget_that_is_too_small_for_anything_is_an_error_that_says_how_much_is_needed() -> None:
     with pytest.raises(ModelError, match=r"may take 100 tokens.*at least (\d+)") as caught:
         ask(candidates=[Candidate("long", LONG)], budget=100)

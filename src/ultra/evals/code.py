@@ -5,10 +5,10 @@ memory, and size of files. It is not a sandbox: it runs as this user, and reache
 is off unless the user allows it.
 
 The tests run in the process of the program, since they call its functions. They are read when the program
-was loaded, so it does not find them before. It has passed if they ran to their end and gave back a number that
-was drawn for this run and came with them: to print, to write files, or to end the process proves nothing. A
-program that was made to deceive this grader still can: it may search its own process for the number, or change
-what the tests compare with. Where programs may be hostile, grade them elsewhere.
+was loaded, so it does not find them before. It has passed if they ran to their end and gave back a number
+that was drawn for this run and came with them: to print, to write files, or to end the process proves
+nothing. A program that was made to deceive this grader still can: it may search its own process for the
+number, or change what the tests compare with. Where programs may be hostile, grade them elsewhere.
 """
 
 from __future__ import annotations

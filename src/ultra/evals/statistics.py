@@ -48,11 +48,6 @@ class Interval(Struct, frozen=True):
     low: float
     high: float
 
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether 0 is outside of it."""
-        return self.low > 0 or self.high < 0
-
 
 def wilson(successes: float, n: int, level: float = _LEVEL) -> Interval:
     """Return the share of `successes` among `n` with its interval (Wilson, 1927).

@@ -89,7 +89,7 @@ class ToolChoice(Struct, frozen=True):
         if isinstance(given, str):
             mode = "required" if given == "any" else given
             if mode in {"auto", "none", "required"}:
-                return cls(mode)  # type: ignore[arg-type]
+                return cls(mode)  # type: ignore[arg-type] # checked just above
             return cls("named", given)
         if isinstance(given, Mapping):
             return cls._of_mapping(given)

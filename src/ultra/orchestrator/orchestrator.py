@@ -218,7 +218,7 @@ class MultiLLMOrchestrator(Registration, SubmittedRuns):
     def __init_subclass__(cls, **options: object) -> None:
         super().__init_subclass__(**options)
         if "process_responses" in cls.__dict__:
-            cls.process_responses = marked(cls.process_responses)  # type: ignore[method-assign]
+            cls.process_responses = marked(cls.process_responses)  # type: ignore[method-assign] # the same method, marked
 
     # --- start and end -------------------------------------------------------------------------------
 

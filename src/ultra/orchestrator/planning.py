@@ -122,7 +122,7 @@ class Planner:
         """Check the arguments of a run, and return what it is to do; `is_whole`: no more are given later.
 
         Raises:
-            BadCall: an argument is not allowed, or lacks.
+            BadCall: an argument is not allowed, or is missing.
         """
         defaults, registry = self.defaults, self._registry
         system, options = options_of(given, defaults.system, defaults.options)

@@ -6,10 +6,11 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import msgspec
 import pytest
 import trio
 
-from ultra.clients import HTTPClient, connect
+from ultra.clients import CallOptions, HTTPClient, connect
 from ultra.clients.quirks import Quirks
 from ultra.errors import BadCall, ModelError
 from ultra.messages.chat import ChatMessage, TextPart, ToolCall
@@ -438,3 +439,13 @@ async def test_an_address_that_cannot_be_right_is_named_in_the_error() -> None:
             "Hi"
         )
     assert not caught.value.retryable
+
+
+def test_the_identity_of_a_client_follows_what_is_learned_of_its_model_and_its_options() -> None:
+    client = connect("vllm:m")
+    seen = [client.cache_identity, client.cache_identity]
+    client.info = msgspec.structs.replace(client.info, quirks=Quirks(no_system=True))
+    seen.append(client.cache_identity)
+    client.options = CallOptions(temperature=0.5)
+    seen.append(client.cache_identity)
+    assert (seen[0] == seen[1], len({*seen})) == (True, 3)

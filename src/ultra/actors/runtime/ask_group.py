@@ -55,7 +55,7 @@ class _GroupEnvelope(Envelope, Generic[K, R], eq=False, kw_only=True):
     key: K
     settled: bool = False
 
-    def succeed(self, reply: R) -> None:  # type: ignore[override]
+    def succeed(self, reply: R) -> None:  # type: ignore[override] # its message says the type
         self.settle(AskResult(self.key, value=reply))
 
     def fail(self, error: Exception) -> None:

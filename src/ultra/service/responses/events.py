@@ -40,7 +40,7 @@ class ResponseEvents(Writer):
 
     Attributes:
         output: the items that have ended.
-        renewals: how often the text was begun anew.
+        renewals: how often the text was started again.
     """
 
     def __init__(self, shape: ResponseShape, run: RunOfResponse, *, after: int = -1) -> None:
