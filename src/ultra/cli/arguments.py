@@ -24,6 +24,7 @@ __all__ = [
     "SHOWN",
     "Question",
     "RequestedModel",
+    "asking_to_show",
     "check_ensemble",
     "check_sampling",
     "parse_model",
@@ -44,8 +45,8 @@ EMBEDDED_MODELS: Final = ("local:careful", "local:creative", "local:concise")
 ON_CUT: Final = ("tell", "continue", "next")
 """What may become of a synthesis that is cut off; those of `Synthesize`, which takes long to import."""
 
-SHOWN: Final = ("analysis",)
-"""What `--show` shows; the keys of `ultra.cli.report.HIDDEN`, which takes long to import."""
+SHOWN: Final = ("analysis", "reasoning")
+"""What `--show` shows: the keys of `ultra.cli.report.HIDDEN`, which takes long to import, and `REASONING`."""
 
 
 @dataclass(frozen=True)
@@ -151,10 +152,22 @@ def parse_model(text: str) -> RequestedModel:
         ) from None
     provider, colon, model = identifier.partition(":")
     if not (provider and colon and model):
+        hint = "" if colon else _with_provider(identifier)
         raise BadCall(
-            f"--model {text!r} is not provider:model[@weight], such as local:careful or local:careful@2"
+            f"--model {text!r} is not provider:model[@weight], such as local:careful or local:careful@2{hint}"
         )
     return RequestedModel(identifier, weight)
+
+
+def _with_provider(model: str) -> str:
+    """Return the end of a sentence that asks for the same model of a provider; empty if none is known."""
+    from ultra.clients.catalog import PROVIDERS  # noqa: PLC0415 - only for a mistake
+    from ultra.clients.catalog.models import known_models  # noqa: PLC0415 - as above
+
+    found = [name for name in known_models() if name.partition(":")[2] == model]
+    if not found and model in PROVIDERS and PROVIDERS[model].example:
+        found = [PROVIDERS[model].example]
+    return f"; did you mean {' or '.join(map(repr, found[:3]))}?" if found else ""
 
 
 def parse_models(texts: Iterable[str]) -> tuple[RequestedModel, ...]:
@@ -260,12 +273,17 @@ def check_sampling(options: Mapping[str, object]) -> Mapping[str, object]:
 
 
 def parse_shown(texts: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the steps of ``--show``. Raises `BadCall` for one that there is not."""
+    """Return the words of ``--show``. Raises `BadCall` for one that there is not."""
     names = parse_names(texts) or ()
     for name in names:
         if name not in SHOWN:
             raise BadCall(f"--show is {name!r}; give one of: {', '.join(SHOWN)}")
     return names
+
+
+def asking_to_show(sampling: Mapping[str, object], shown: Sequence[str]) -> Mapping[str, object]:
+    """Return the options of how models write; ``--show reasoning`` lets the providers be asked for it."""
+    return {"show_reasoning": True, **sampling} if "reasoning" in shown else sampling
 
 
 def read_schema(path: Path | None) -> dict[str, object] | None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CUT_OFF",
     "HIDDEN",
+    "REASONING",
     "ModelLine",
     "answer_name",
     "answer_text",
@@ -40,13 +41,16 @@ CUT_OFF: Final = "cut off"
 HIDDEN: Final[Mapping[str, str]] = {"analysis": "meta"}
 """The steps that are folded into one line, by the word of `--show` that unfolds them."""
 
+REASONING: Final = "reasoning"
+"""The word of `--show` that shows what the models thought."""
+
 _HEADINGS: Final = ("model", "time", "tokens", "calls")
 
 _SMALLEST_COST: Final = 0.0001
 """Dollars; a lower cost is shown as "less than" this."""
 
-_MOST_NAMED: Final = 3
-"""Models without a price that the last line names; more are counted."""
+_MOST_OF_NAMES: Final = 40
+"""Characters of the names of models without a price in the last line; of longer ones, it has the number."""
 
 _HALF: Final = 0.5
 
@@ -134,7 +138,9 @@ def cost(result: OrchestrationResult) -> str | None:
     unknown = [each.model_name for each in responses if each.cost is None and not each.cached]
     unknown += [each.model_name for each in result.failures if each.cost is None and each.usage is not None]
     unpriced = list(dict.fromkeys(unknown))
-    names = ", ".join(unpriced) if len(unpriced) <= _MOST_NAMED else f"{len(unpriced)} models"
+    names = ", ".join(unpriced)
+    if len(unpriced) > 1 and len(names) > _MOST_OF_NAMES:
+        names = f"{len(unpriced)} models"
     parts = [] if result.cost is None else [dollars(result.cost)]
     parts += [f"cost unknown for {names}"] if unpriced else []
     return ", ".join(parts) or None
@@ -168,7 +174,7 @@ def summary(result: OrchestrationResult) -> str:
 
 def is_hidden(step: str, shown: Collection[str]) -> bool:
     """Return whether a step of this name is shown only on demand, and is not among those demanded."""
-    return step in HIDDEN.values() and not any(HIDDEN[each] == step for each in shown)
+    return step in HIDDEN.values() and not any(HIDDEN.get(each) == step for each in shown)
 
 
 def seconds(value: float) -> str:

@@ -137,10 +137,17 @@ async def test_what_models_think_is_folded_above_what_they_write(browser: Browse
             assert thoughts.locator(".thought").inner_text() == "Sky, <b>so</b> blue."
         assert page.locator(".answer .text").inner_text() == "It is blue."
         assert page.locator(".thoughts:not([hidden])").count() == 2
+        page.check("#reasoning")
+        ask(page)
+        page.wait_for_selector(".turn:nth-of-type(2) .figures")
+        for thought in page.locator(".turn:nth-of-type(2) .thoughts:not([hidden]) .thought").all():
+            assert thought.is_visible()
         report = axe.Axe().run(page)
         assert report.violations_count == 0, report.generate_report()
 
     assert await in_browser(browser, {"a": thinker, "b": FakeModel("It is blue.")}, act) == []
+    asked = [call.request.options.show_reasoning for call in thinker.calls]
+    assert (asked[0], asked[-1]) == (None, True)
 
 
 async def test_two_strategies_are_compared_on_a_narrow_dark_screen(browser: Browser) -> None:
@@ -243,6 +250,26 @@ async def test_a_run_under_way_is_followed_after_a_reload_and_by_its_link(browse
 
     await with_history(browser, {"a": model}, act)
     assert len([call for call in model.calls if "Which colour?" in call.prompt]) >= 1
+
+
+async def test_text_from_right_to_left_has_its_own_direction_and_names_are_whole(browser: Browser) -> None:
+    left = """(selector) => {
+        const range = document.createRange();
+        const node = document.querySelector(selector);
+        range.selectNodeContents(node);
+        return [range.getBoundingClientRect().left - node.getBoundingClientRect().left, node.clientWidth];
+    }"""
+
+    def act(page: Any) -> None:
+        ask(page, "מהי הבירה?")
+        page.wait_for_selector(".figures")
+        for selector in (".turn > h2", ".answer .text p"):
+            space, width = page.evaluate(left, selector)
+            assert space > width / 2, selector  # it stands at the right
+        page.click("text=Operations")
+        page.wait_for_selector("#operations li b:text-is('meta/llama 50%')")
+
+    await in_browser(browser, {"meta/llama 50%": FakeModel("פריז.")}, act)
 
 
 async def test_a_run_has_the_same_title_after_a_reload(browser: Browser) -> None:
