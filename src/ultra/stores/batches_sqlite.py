@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Mapping
 
-__all__ = ["SqliteBatches", "lacking_in_batches"]
+__all__ = ["SqliteBatches", "lacking_columns_of_batches", "lacking_in_batches"]
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decoder: Final = msgspec.msgpack.Decoder(Batch)
@@ -79,6 +79,12 @@ def lacking_in_batches(connection: sqlite3.Connection) -> list[str]:
         return []
     added = [f"ALTER TABLE batches ADD COLUMN {name} INTEGER" for name in ("sum", "lines_sum")]
     return [*added, _CHANGED_ELSEWHERE]
+
+
+def lacking_columns_of_batches(connection: sqlite3.Connection) -> dict[str, str]:
+    """Return, by its name, what a view of the table of an earlier version has to add to it."""
+    lacks = lacks_column(connection, "batches", "sum")
+    return {"batches": "NULL AS sum, NULL AS lines_sum"} if lacks else {}
 
 
 def _create(connection: sqlite3.Connection) -> None:

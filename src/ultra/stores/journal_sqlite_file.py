@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec.structs import replace
 
-from ultra.stores.batches_sqlite import lacking_in_batches
+from ultra.stores.batches_sqlite import lacking_columns_of_batches, lacking_in_batches
 from ultra.stores.checksums import checksum
 from ultra.stores.journal_contract import (
     ENDED,
@@ -129,7 +129,14 @@ def _lacking(connection: sqlite3.Connection) -> list[str]:
     return statements + lacking_in_batches(connection)
 
 
-JOURNAL_FILE: Final = FileFormat("journal", int.from_bytes(b"Ulrj"), 1, _create_tables, _lacking)
+def _adapted(connection: sqlite3.Connection) -> list[str]:
+    """Return views of this connection that stand for tables of an earlier version, with all columns."""
+    without_sums = [table for table in _SUMMED if lacks_column(connection, table, "sum")]
+    views = dict.fromkeys(without_sums, "NULL AS sum") | lacking_columns_of_batches(connection)
+    return [f"CREATE TEMP VIEW {name} AS SELECT *, {more} FROM main.{name}" for name, more in views.items()]  # noqa: S608
+
+
+JOURNAL_FILE: Final = FileFormat("journal", int.from_bytes(b"Ulrj"), 1, _create_tables, _lacking, _adapted)
 """The format of the file of a journal."""
 
 
