@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+import trio.testing
 from msgspec import Struct
 
 from helpers.event_loops import on_every_loop
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ultra.messages.events import Event
+    from ultra.stores.journal_contract import RunRecord
     from ultra.strategies import RunContext
 
 ONE_ANSWER = ["initial", "synthesis"]
@@ -93,6 +95,50 @@ async def test_a_follower_reads_while_the_run_goes_on_and_may_come_back(
         assert_well_formed(seen)
         assert await read(orchestrator, run_id, after=seen[-1].seq) == []
         assert "".join(event.text for event in seen if isinstance(event, Chunk)) == "One two three"
+
+
+class CountingJournal(MemoryJournal):
+    """Counts how often it is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads: list[str] = []
+
+    async def get(self, run_id: str) -> RunRecord | None:
+        self.reads.append("run")
+        return await super().get(run_id)
+
+    async def read(self, run_id: str, after: int = -1, limit: int = 256) -> list[Event]:
+        self.reads.append("events")
+        return await super().read(run_id, after, limit)
+
+
+async def test_a_follower_looks_once_for_each_piece_that_was_written() -> None:
+    journal = CountingJournal()
+    model = FakeModel(FakeAnswer("One ", "two ", "three"), name="a", gated=True)
+    async with orchestrator_of(model, journal=journal) as orchestrator:
+        run_id = await orchestrator.submit("?", ["initial"])
+        journal.reads.clear()
+        pieces = 1
+        async with orchestrator.follow(run_id) as run:
+            await trio.testing.wait_all_tasks_blocked()
+            model.gate.set()
+            async for _ in run:
+                pieces += not run._unread
+        assert journal.reads.count("run") == 1
+        assert journal.reads.count("events") <= pieces
+
+
+async def test_who_has_all_events_of_a_run_that_has_ended_waits_for_nothing(
+    journal: MemoryJournal | SqliteJournal, mock_clock: trio.testing.MockClock
+) -> None:
+    async with orchestrator_of(FakeModel("One", name="a"), journal=journal) as orchestrator:
+        run_id = await orchestrator.submit("?", ["initial"])
+        seen = await read(orchestrator, run_id)
+        started = trio.current_time()
+        assert await read(orchestrator, run_id, after=seen[-1].seq) == []
+        assert await read(orchestrator, run_id, after=seen[-1].seq + 7) == []
+        assert trio.current_time() == started
 
 
 async def test_what_a_reader_gets_is_in_the_journal_before(journal: MemoryJournal | SqliteJournal) -> None:
