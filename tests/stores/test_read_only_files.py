@@ -13,7 +13,7 @@ import pytest
 from helpers.privileges import read_only, run_script_within_permissions, run_ultra_within_permissions
 from helpers.run_events import orchestrator_of
 from stores.test_damage import ANSWER, BATCH, LINES, begun
-from stores.test_journals import DONE, a_run, last
+from stores.test_journals import DONE, a_run, answers_of, last
 from ultra import JournalUnavailable
 from ultra.stores import open_journal
 from ultra.stores.delivery_contract import Delivery
@@ -86,7 +86,7 @@ async def test_a_reader_has_all_of_a_file_of_an_earlier_version(tmp_path: Path) 
     assert (await journal.get("old-run")).state == "completed"
     assert [each.run_id for each in await journal.list_runs(states=["completed"])] == ["old-run", run_id]
     assert len(await journal.read("old-run")) == 2
-    assert await journal.answers("old-run") == {b"1" * 32: ANSWER}
+    assert await answers_of(journal, "old-run") == {b"1" * 32: ANSWER}
     assert await journal.batches.lines("good") == LINES
     assert (await journal.batches.get("good")).id == "good"
 

@@ -228,8 +228,12 @@ class RunJournal(Protocol):
         """
         ...
 
-    async def answers(self, run_id: str) -> Mapping[AnswerKey, ModelResponse]:
-        """Return the answers that were kept for the run."""
+    async def answer_keys(self, run_id: str) -> frozenset[AnswerKey]:
+        """Return the keys of the answers that were kept for the run."""
+        ...
+
+    async def answer(self, run_id: str, key: AnswerKey) -> ModelResponse | None:
+        """Return the answer that was kept under `key`; None: there is none that can be read."""
         ...
 
     async def read(self, run_id: str, after: int = -1, limit: int = 256) -> list[Event]:

@@ -192,11 +192,18 @@ class MemoryJournal:
         kept.record = replace(kept.record, bytes=size, executions=1)
         self._write(kept, events, ending)
 
-    async def answers(self, run_id: str) -> dict[AnswerKey, ModelResponse]:
-        """Return the answers that were kept for the run."""
+    async def answer_keys(self, run_id: str) -> frozenset[AnswerKey]:
+        """Return the keys of the answers that were kept for the run."""
         await checkpoint()
         kept = self._runs.get(run_id)
-        return {} if kept is None else {key: decode_answer(each) for key, each in kept.answers.items()}
+        return frozenset() if kept is None else frozenset(kept.answers)
+
+    async def answer(self, run_id: str, key: AnswerKey) -> ModelResponse | None:
+        """Return the answer that was kept under `key`; None: there is none."""
+        await checkpoint()
+        kept = self._runs.get(run_id)
+        encoded = None if kept is None else kept.answers.get(key)
+        return None if encoded is None else decode_answer(encoded)
 
     async def read(self, run_id: str, after: int = -1, limit: int = 256) -> list[Event]:
         """Return the events behind `after`; see `RunJournal.read`."""

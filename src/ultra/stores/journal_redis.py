@@ -39,7 +39,7 @@ from ultra.stores.journal_damage import (
     listed,
     log_damage,
     rest_of,
-    sound_answers,
+    sound_answer,
 )
 from ultra.stores.journal_encoding import (
     Damaged,
@@ -235,10 +235,14 @@ class RedisJournal:
             *_encoded(events),
         )
 
-    async def answers(self, run_id: str) -> dict[AnswerKey, ModelResponse]:
-        """Return the answers that were kept for the run."""
-        found = await self._run(scripts.ANSWERS, run_id)
-        return sound_answers(run_id, ((key, answer, _sum(known)) for key, answer, known in found))
+    async def answer_keys(self, run_id: str) -> frozenset[AnswerKey]:
+        """Return the keys of the answers that were kept for the run."""
+        return frozenset(await self._run(scripts.ANSWER_KEYS, run_id))
+
+    async def answer(self, run_id: str, key: AnswerKey) -> ModelResponse | None:
+        """Return the answer that was kept under `key`; None: there is none that can be read."""
+        found = await self._run(scripts.GET_ANSWER, run_id, key)
+        return sound_answer(run_id, key, found[0], _sum(found[1])) if found else None
 
     async def read(self, run_id: str, after: int = -1, limit: int = 256) -> list[Event]:
         """Return the events behind `after`; see `RunJournal.read`."""

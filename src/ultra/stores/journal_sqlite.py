@@ -182,9 +182,13 @@ class SqliteJournal:
         paid = {key: encode_answer(answer) for key, answer in answers.items()}
         await self._write(file.record_run, run, encoded, paid, (ending, self._now()))
 
-    async def answers(self, run_id: str) -> dict[AnswerKey, ModelResponse]:
-        """Return the answers that were kept for the run."""
-        return await self._read(file.read_answers, run_id)
+    async def answer_keys(self, run_id: str) -> frozenset[AnswerKey]:
+        """Return the keys of the answers that were kept for the run."""
+        return await self._read(file.read_answer_keys, run_id)
+
+    async def answer(self, run_id: str, key: AnswerKey) -> ModelResponse | None:
+        """Return the answer that was kept under `key`; None: there is none that can be read."""
+        return await self._read(file.read_answer, run_id, key)
 
     async def read(self, run_id: str, after: int = -1, limit: int = 256) -> list[Event]:
         """Return the events behind `after`; see `RunJournal.read`."""

@@ -30,7 +30,7 @@ from ultra.stores.journal_damage import (
     intact_event,
     listed,
     rest_of,
-    sound_answers,
+    sound_answer,
 )
 from ultra.stores.journal_encoding import (
     Damaged,
@@ -62,7 +62,8 @@ __all__ = [
     "list_runs",
     "prune_runs",
     "put_answer",
-    "read_answers",
+    "read_answer",
+    "read_answer_keys",
     "read_events",
     "read_run",
     "record_run",
@@ -233,13 +234,20 @@ def read_events(connection: sqlite3.Connection, run_id: str, after: int, limit: 
     return found
 
 
-def read_answers(connection: sqlite3.Connection, run_id: str) -> dict[AnswerKey, ModelResponse]:
-    """Return the answers that were kept for a run."""
-    rows = connection.execute(
-        "SELECT key, answer, sum FROM answers WHERE run = (SELECT number FROM runs WHERE run_id = ?)",
-        (run_id,),
-    )
-    return sound_answers(run_id, rows)
+def read_answer_keys(connection: sqlite3.Connection, run_id: str) -> frozenset[AnswerKey]:
+    """Return the keys of the answers that were kept for a run."""
+    query = "SELECT key FROM answers WHERE run = (SELECT number FROM runs WHERE run_id = ?)"
+    rows = connection.execute(query, (run_id,))
+    return frozenset(key for (key,) in rows if isinstance(key, bytes))  # the file may be damaged
+
+
+def read_answer(connection: sqlite3.Connection, run_id: str, key: AnswerKey) -> ModelResponse | None:
+    """Return one answer of a run; None: there is none that can be read."""
+    row = connection.execute(
+        "SELECT answer, sum FROM answers WHERE run = (SELECT number FROM runs WHERE run_id = ?) AND key = ?",
+        (run_id, key),
+    ).fetchone()
+    return None if row is None else sound_answer(run_id, key, *row)
 
 
 # --- changing ----------------------------------------------------------------------------------------------
