@@ -195,6 +195,43 @@ async def test_a_run_that_fails_has_its_code(journal: MemoryJournal | SqliteJour
         assert (record.state, record.code) == ("failed", "QuorumNotReached")
 
 
+class EmittingStrategy:
+    """Asks one model, and emits an event of its own before."""
+
+    def __init__(self, event: Event) -> None:
+        self.event = event
+
+    async def run(self, context: RunContext) -> Answer:
+        context.emit(self.event)
+        response = await context.ask(context.models[0], context.request)
+        return Answer(response)
+
+
+@pytest.mark.parametrize("text", ["cut in two: \ud83d", "\udfff"])
+async def test_a_run_ends_whose_model_fails_with_words_that_cannot_be_written(
+    journal: MemoryJournal | SqliteJournal, text: str
+) -> None:
+    model = FakeModel(ModelError(text, retryable=False), name="a")
+    async with orchestrator_of(model, journal=journal) as orchestrator:
+        with trio.fail_after(5):
+            *_, last = await read(orchestrator, await orchestrator.submit("?"))
+    assert isinstance(last, RunFailed)
+    assert last.error == "QuorumNotReached"
+    assert text.encode("utf-8", "replace").decode() in last.message
+
+
+async def test_a_run_ends_with_an_event_that_is_no_value(journal: MemoryJournal | SqliteJournal) -> None:
+    bad = Chunk(stage="s", model_name="a", text="\ud800")
+    orchestrator = MultiLLMOrchestrator(journal=journal, strategy=EmittingStrategy(bad))
+    orchestrator.register_model("a", FakeModel("Paris.", name="a"))
+    async with orchestrator:
+        with trio.fail_after(5):
+            *_, last = await read(orchestrator, await orchestrator.submit("?"))
+    assert isinstance(last, RunFailed)
+    assert last.error == "BadCall"
+    assert "an event of the run cannot be kept" in last.message
+
+
 async def test_a_run_that_is_under_way_is_not_deleted(journal: MemoryJournal | SqliteJournal) -> None:
     model = FakeModel(name="a", gated=True)
     async with orchestrator_of(model, journal=journal) as orchestrator:
@@ -262,7 +299,16 @@ async def test_a_strategy_that_is_a_value_may_be_an_object() -> None:
             assert (await run.result()).strategy == "vote"
 
 
-@pytest.mark.parametrize("arguments", [{"idempotency_key": ""}, {"owner": 3}, {"models": ["nobody"]}])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"idempotency_key": ""},
+        {"idempotency_key": "\ud800"},
+        {"owner": 3},
+        {"owner": "\ud800"},
+        {"models": ["nobody"]},
+    ],
+)
 async def test_wrong_arguments_are_refused(arguments: dict[str, Any]) -> None:
     async with orchestrator_of(FakeModel(name="a"), journal="memory") as orchestrator:
         with pytest.raises(BadCall):
