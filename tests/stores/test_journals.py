@@ -260,6 +260,17 @@ async def test_one_holder_may_claim_a_run_again_and_its_old_lease_is_no_use(
     await journal.append(claim.lease, [chunk(0)])
 
 
+async def test_a_lease_of_a_clock_that_was_set_back_is_claimed_unless_it_is_renewed(
+    journal: RunJournal, clock: Clock
+) -> None:
+    await claimed(journal, "dead")
+    alive = await claimed(journal, "alive")
+    clock.time -= 86_400
+    assert (await journal.renew([alive])).held == {"alive"}
+    assert [claim.run.run_id for claim in await journal.claim("b", limit=10)] == ["dead"]
+    assert await journal.claim("c", limit=10) == []
+
+
 async def test_a_renewed_lease_holds(journal: RunJournal, clock: Clock) -> None:
     lease = await claimed(journal)
     for _ in range(3):

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from ultra.stores.batch_contract import BATCH_KEPT, Batch
 from ultra.stores.checksums import checksum
+from ultra.stores.journal_contract import latest_end
 from ultra.stores.journal_damage import check_sum, log_damage
 from ultra.stores.journal_encoding import Damaged
 from ultra.stores.sqlite_connection import lacks_column
@@ -153,8 +154,8 @@ def _hold(connection: sqlite3.Connection, holder: str, now: float, seconds: floa
     connection.execute("DELETE FROM batches WHERE ended < ?", (now - BATCH_KEPT,))
     rows = connection.execute(
         "UPDATE batches SET holder = ?, held_until = ? WHERE ended IS NULL"
-        " AND (holder IS NULL OR holder = ? OR held_until <= ?) RETURNING id, batch, sum",
-        (holder, now + seconds, holder, now),
+        " AND (holder IS NULL OR holder = ? OR held_until <= ? OR held_until > ?) RETURNING id, batch, sum",
+        (holder, now + seconds, holder, now, latest_end(now, seconds)),
     )
     held = []
     for name, batch, known in rows.fetchall():

@@ -13,7 +13,7 @@ from ultra._support.checks import check_seconds
 from ultra.stores.batches_memory import MemoryBatches
 from ultra.stores.delivery_contract import DELIVERY_ORPHANED
 from ultra.stores.journal_changes import Changes
-from ultra.stores.journal_contract import PAGE_BYTES, Claim, Lease, LeaseLost, Renewal, Retention
+from ultra.stores.journal_contract import PAGE_BYTES, Claim, Lease, LeaseLost, Renewal, Retention, latest_end
 from ultra.stores.journal_encoding import (
     decode_answer,
     decode_event,
@@ -137,7 +137,12 @@ class MemoryJournal:
         """Give `holder` the leases of runs that nobody holds; see `RunJournal.claim`."""
         await checkpoint()
         now = self._now()
-        free = (kept for kept in self._runs.values() if not kept.record.has_ended and not kept.is_held(now))
+        latest = latest_end(now, self._lease_seconds)
+        free = (
+            kept
+            for kept in self._runs.values()
+            if not (kept.record.has_ended or (kept.is_held(now) and kept.until <= latest))
+        )
         return [self._given(kept, holder) for kept, _ in zip(list(free), range(limit), strict=False)]
 
     async def renew(self, leases: Sequence[Lease]) -> Renewal:

@@ -30,6 +30,7 @@ from ultra.stores.journal_contract import (
     Retention,
     RunRecord,
     RunState,
+    latest_end,
 )
 from ultra.stores.journal_damage import (
     check_sum,
@@ -177,7 +178,9 @@ class RedisJournal:
     async def claim(self, holder: str, *, limit: int) -> list[Claim]:
         """Give `holder` the leases of runs that nobody holds; see `RunJournal.claim`."""
         claims = []
-        for found in await self._run(scripts.CLAIM, holder, limit, self._lease_seconds):
+        for found in await self._run(
+            scripts.CLAIM, holder, limit, self._lease_seconds, latest_end(0.0, self._lease_seconds)
+        ):
             try:
                 claims.append(_claim(_record(found), holder))
             except Damaged as error:

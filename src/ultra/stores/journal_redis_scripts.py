@@ -213,10 +213,13 @@ write(id, 14 + 3 * answers, optional(ARGV[10]), optional(ARGV[11]), optional(ARG
 
 CLAIM: Final = journal_script("""
 local holder, limit, lease, claims = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), {}
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', p .. 'held', '-inf', text(now), 'LIMIT', 0, 1000)) do
-  if not forget_missing(id) then
-    redis.call('ZREM', p .. 'held', id)
-    redis.call('ZADD', p .. 'free', number_of(id), id)
+-- Leases that are over, and those that a clock has given which was set back since.
+for _, range in ipairs({{'-inf', text(now)}, {'(' .. text(now + tonumber(ARGV[5])), '+inf'}}) do
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', p .. 'held', range[1], range[2], 'LIMIT', 0, 1000)) do
+    if not forget_missing(id) then
+      redis.call('ZREM', p .. 'held', id)
+      redis.call('ZADD', p .. 'free', number_of(id), id)
+    end
   end
 end
 for _, id in ipairs(redis.call('ZRANGE', p .. 'free', 0, limit - 1)) do

@@ -23,6 +23,7 @@ from ultra.stores.journal_contract import (
     Renewal,
     RunRecord,
     RunState,
+    latest_end,
 )
 from ultra.stores.journal_damage import (
     check_sum,
@@ -314,9 +315,9 @@ def claim_runs(
 ) -> list[Claim]:
     """Give `holder` the runs that nobody holds, the oldest first."""
     rows = connection.execute(
-        f"SELECT number FROM runs WHERE {_OPEN} AND (holder IS NULL OR held_until <= ?)"  # noqa: S608
+        f"SELECT number FROM runs WHERE {_OPEN} AND (holder IS NULL OR held_until <= ? OR held_until > ?)"  # noqa: S608
         " ORDER BY number LIMIT ?",
-        (now, limit),
+        (now, latest_end(now, lease), limit),
     ).fetchall()
     claims = []
     for (number,) in rows:
