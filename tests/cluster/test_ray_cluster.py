@@ -16,19 +16,8 @@ import httpx
 import pytest
 import trio
 
-# Ray reads these when it is imported. Under `uv run` it would make an environment for each worker otherwise.
-os.environ |= {
-    "RAY_AUTH_MODE": "disabled",  # or a token would have to be handed on
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # the workers use this environment, as it is
-    "RAY_USAGE_STATS_ENABLED": "0",
-}
-
 pytest.importorskip("ray", reason="the extra 'ray' is not installed")
 
-import ray
-from ray import cloudpickle
-
-from helpers import placed_clients
 from helpers.paths import EXAMPLES
 from helpers.placed_clients import Guide, NoSuchCity, TrioGuide, Unmakeable
 from ultra import MultiLLMOrchestrator
@@ -38,7 +27,7 @@ from ultra.events import Chunk
 from ultra.faults.provider import simulated_provider
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
 
     from ultra.cluster.ray import PlacedModel
     from ultra.faults.provider import SimulatedProvider
@@ -50,38 +39,8 @@ PATIENCE = 60.0
 """Seconds after which a test gives up. A process takes one or two to start."""
 
 
-HEAD = """
-import sys, ray
-node = ray.init(num_cpus=2, object_store_memory=80 * 2**20, include_dashboard=False, logging_level="error")
-print(node.address_info["address"], flush=True)
-sys.stdin.read()
-ray.shutdown()
-"""
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    """A cluster that another process has started: Ray does not wait for the end of the programs it starts."""
-    # Workers cannot import it.
-    cloudpickle.register_pickle_by_value(placed_clients)  # type: ignore[no-untyped-call]
-    for _ in range(3):  # Ray gives itself 30 seconds, which a busy machine may exceed
-        with subprocess.Popen(
-            [sys.executable, "-c", HEAD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        ) as head:
-            assert head.stdin is not None
-            assert head.stdout is not None
-            address = head.stdout.readline().strip()
-            if address:
-                ray.init(address=address, log_to_driver=False)
-                yield
-                ray.shutdown()
-                head.stdin.close()
-                return
-    pytest.fail("Ray does not start")
-
-
 @pytest.fixture
-def guide(cluster: None, tmp_path: Path) -> PlacedModel:
+def guide(cluster: str, tmp_path: Path) -> PlacedModel:
     return place(partial(Guide, str(tmp_path)), num_cpus=0)
 
 
@@ -221,7 +180,7 @@ async def test_a_request_that_kills_every_process_fails_and_others_do_not(
 
 
 async def test_a_client_on_trio_is_cancelled_and_its_errors_say_all_that_they_say(
-    cluster: None, tmp_path: Path
+    cluster: str, tmp_path: Path
 ) -> None:
     placed = place(partial(TrioGuide, str(tmp_path)), num_cpus=0)
     orchestrator = MultiLLMOrchestrator(max_retries=0)
@@ -254,7 +213,7 @@ async def test_many_calls_at_once_share_one_process(orchestrator: MultiLLMOrches
     assert len(processes) == 1
 
 
-async def test_a_request_to_a_client_that_cannot_be_made_says_why(cluster: None, tmp_path: Path) -> None:
+async def test_a_request_to_a_client_that_cannot_be_made_says_why(cluster: str, tmp_path: Path) -> None:
     orchestrator = MultiLLMOrchestrator()
     placed = place(partial(Unmakeable, str(tmp_path)), num_cpus=0)
     orchestrator.register_model("guide", placed)
@@ -264,7 +223,7 @@ async def test_a_request_to_a_client_that_cannot_be_made_says_why(cluster: None,
                 await orchestrator.get_model_response(model=placed, prompt="?", stage="initial")
 
 
-def test_from_asyncio_a_placed_model_answers_as_any_other(cluster: None, guide: PlacedModel) -> None:
+def test_from_asyncio_a_placed_model_answers_as_any_other(cluster: str, guide: PlacedModel) -> None:
     async def main() -> ModelResponse:
         orchestrator = MultiLLMOrchestrator()
         orchestrator.register_model("guide", guide)
@@ -299,7 +258,7 @@ def chat(question: str) -> dict[str, Any]:
 
 
 async def test_replicas_stream_over_http_and_finish_what_they_began_when_they_are_deleted(
-    cluster: None, configuration: Path, provider: SimulatedProvider
+    cluster: str, configuration: Path, provider: SimulatedProvider
 ) -> None:
     from ray import serve  # noqa: PLC0415 - importing it warns
 

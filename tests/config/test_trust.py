@@ -130,8 +130,8 @@ def test_models_weights_times_and_limits_need_no_trust(tmp_path: Path) -> None:
 TRUSTED_ONLY: Final[dict[type[Struct], set[str]]] = {
     RunConfig: {"system", "samples"},
     CacheConfig: {"store"},
-    ModelConfig: {"api_key", "base_url", "fetch_urls"},
-    DeploymentConfig: {"api_key", "base_url"},
+    ModelConfig: {"api_key", "base_url", "fetch_urls", "client", "placement"},
+    DeploymentConfig: {"api_key", "base_url", "client", "placement"},
 }
 
 PLACES: Final[dict[type[Struct], Callable[[object], dict[str, object]]]] = {

@@ -13,6 +13,7 @@ from helpers.run_events import orchestrator_of
 from ultra.durable.told import Told
 from ultra.messages.events import Chunk, RunCompleted
 from ultra.messages.request import ModelRequest
+from ultra.messages.results import ModelResponse
 from ultra.messages.runs import RunSpec, StrategySpec
 from ultra.stores.journal_contract import Claim, RunRecord
 from ultra.stores.journal_memory import MemoryJournal
@@ -70,6 +71,21 @@ async def test_a_run_is_taken_up_and_followed_in_pieces(tmp_path: Path) -> None:
                 count += 1
     assert isinstance(last, RunCompleted)
     assert count == last.seq + 1 > EVENTS
+    await journal.aclose()
+
+
+async def test_paid_answers_are_read_when_they_are_asked_for(tmp_path: Path) -> None:
+    journal = SqliteJournal(tmp_path / "runs.db")
+    lease = await filled(journal, events=1)
+    paid = ModelResponse(model_name="a", stage="initial", content="x" * 100_000)
+    for number in range(200):
+        await journal.keep_answer(lease, number.to_bytes(32, "big"), paid)
+    await journal.release([lease])
+    orchestrator = orchestrator_of(FakeModel("Paris.", name="a"), journal=journal, cache_enabled=False)
+    with at_most(200 * 100_000 // 4), trio.fail_after(30):
+        async with orchestrator, orchestrator.follow("r") as run:
+            assert (await run.result()).status == "success"
+    assert len(await journal.answer_keys("r")) > 200
     await journal.aclose()
 
 

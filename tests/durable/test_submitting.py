@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+import trio.testing
 from msgspec import Struct
 
 from helpers.event_loops import on_every_loop
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ultra.messages.events import Event
+    from ultra.stores.journal_contract import RunRecord
     from ultra.strategies import RunContext
 
 ONE_ANSWER = ["initial", "synthesis"]
@@ -95,6 +97,50 @@ async def test_a_follower_reads_while_the_run_goes_on_and_may_come_back(
         assert "".join(event.text for event in seen if isinstance(event, Chunk)) == "One two three"
 
 
+class CountingJournal(MemoryJournal):
+    """Counts how often it is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads: list[str] = []
+
+    async def get(self, run_id: str) -> RunRecord | None:
+        self.reads.append("run")
+        return await super().get(run_id)
+
+    async def read(self, run_id: str, after: int = -1, limit: int = 256) -> list[Event]:
+        self.reads.append("events")
+        return await super().read(run_id, after, limit)
+
+
+async def test_a_follower_looks_once_for_each_piece_that_was_written() -> None:
+    journal = CountingJournal()
+    model = FakeModel(FakeAnswer("One ", "two ", "three"), name="a", gated=True)
+    async with orchestrator_of(model, journal=journal) as orchestrator:
+        run_id = await orchestrator.submit("?", ["initial"])
+        journal.reads.clear()
+        pieces = 1
+        async with orchestrator.follow(run_id) as run:
+            await trio.testing.wait_all_tasks_blocked()
+            model.gate.set()
+            async for _ in run:
+                pieces += not run._unread
+        assert journal.reads.count("run") == 1
+        assert journal.reads.count("events") <= pieces
+
+
+async def test_who_has_all_events_of_a_run_that_has_ended_waits_for_nothing(
+    journal: MemoryJournal | SqliteJournal, mock_clock: trio.testing.MockClock
+) -> None:
+    async with orchestrator_of(FakeModel("One", name="a"), journal=journal) as orchestrator:
+        run_id = await orchestrator.submit("?", ["initial"])
+        seen = await read(orchestrator, run_id)
+        started = trio.current_time()
+        assert await read(orchestrator, run_id, after=seen[-1].seq) == []
+        assert await read(orchestrator, run_id, after=seen[-1].seq + 7) == []
+        assert trio.current_time() == started
+
+
 async def test_what_a_reader_gets_is_in_the_journal_before(journal: MemoryJournal | SqliteJournal) -> None:
     model = FakeModel(FakeAnswer(*(f"word{number} " for number in range(50))), name="a")
     async with orchestrator_of(model, journal=journal) as orchestrator:
@@ -147,6 +193,43 @@ async def test_a_run_that_fails_has_its_code(journal: MemoryJournal | SqliteJour
         assert caught.value.code == "QuorumNotReached"
         record = await orchestrator.get_run(run_id)
         assert (record.state, record.code) == ("failed", "QuorumNotReached")
+
+
+class EmittingStrategy:
+    """Asks one model, and emits an event of its own before."""
+
+    def __init__(self, event: Event) -> None:
+        self.event = event
+
+    async def run(self, context: RunContext) -> Answer:
+        context.emit(self.event)
+        response = await context.ask(context.models[0], context.request)
+        return Answer(response)
+
+
+@pytest.mark.parametrize("text", ["cut in two: \ud83d", "\udfff"])
+async def test_a_run_ends_whose_model_fails_with_words_that_cannot_be_written(
+    journal: MemoryJournal | SqliteJournal, text: str
+) -> None:
+    model = FakeModel(ModelError(text, retryable=False), name="a")
+    async with orchestrator_of(model, journal=journal) as orchestrator:
+        with trio.fail_after(5):
+            *_, last = await read(orchestrator, await orchestrator.submit("?"))
+    assert isinstance(last, RunFailed)
+    assert last.error == "QuorumNotReached"
+    assert text.encode("utf-8", "replace").decode() in last.message
+
+
+async def test_a_run_ends_with_an_event_that_is_no_value(journal: MemoryJournal | SqliteJournal) -> None:
+    bad = Chunk(stage="s", model_name="a", text="\ud800")
+    orchestrator = MultiLLMOrchestrator(journal=journal, strategy=EmittingStrategy(bad))
+    orchestrator.register_model("a", FakeModel("Paris.", name="a"))
+    async with orchestrator:
+        with trio.fail_after(5):
+            *_, last = await read(orchestrator, await orchestrator.submit("?"))
+    assert isinstance(last, RunFailed)
+    assert last.error == "BadCall"
+    assert "an event of the run cannot be kept" in last.message
 
 
 async def test_a_run_that_is_under_way_is_not_deleted(journal: MemoryJournal | SqliteJournal) -> None:
@@ -216,7 +299,16 @@ async def test_a_strategy_that_is_a_value_may_be_an_object() -> None:
             assert (await run.result()).strategy == "vote"
 
 
-@pytest.mark.parametrize("arguments", [{"idempotency_key": ""}, {"owner": 3}, {"models": ["nobody"]}])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"idempotency_key": ""},
+        {"idempotency_key": "\ud800"},
+        {"owner": 3},
+        {"owner": "\ud800"},
+        {"models": ["nobody"]},
+    ],
+)
 async def test_wrong_arguments_are_refused(arguments: dict[str, Any]) -> None:
     async with orchestrator_of(FakeModel(name="a"), journal="memory") as orchestrator:
         with pytest.raises(BadCall):

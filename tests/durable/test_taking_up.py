@@ -63,7 +63,7 @@ async def interrupted(journal: MemoryJournal, *models: FakeModel, **arguments: A
                 while any(call.outcome == "running" for call in model.calls):  # noqa: ASYNC110 - no event
                     await trio.sleep(0.001)
             answered = sum(call.outcome == "answered" for model in models for call in model.calls)
-            while len(await journal.answers(run_id)) < answered:  # noqa: ASYNC110 - as above
+            while len(await journal.answer_keys(run_id)) < answered:  # noqa: ASYNC110 - as above
                 await trio.sleep(0.001)
         await orchestrator.aclose(grace=0)
     return run_id

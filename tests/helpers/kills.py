@@ -173,7 +173,7 @@ async def check(
         assert read[record.run_id] == events
         interrupted += record.executions - 1
         kind = int(record.idempotency_key or 0) % len(STRATEGIES)
-        answers, most = len(await journal.answers(record.run_id)), needed[kind].total()
+        answers, most = len(await journal.answer_keys(record.run_id)), needed[kind].total()
         # Each needed answer was paid for once; those that a vote makes needless may be broken off.
         assert answers == most or (kind == VOTE and answers <= most), (record, answers)
     counts = counted(folder, {record.run_id: question_of_run(record) for record in records}, killed)

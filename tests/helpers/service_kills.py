@@ -220,7 +220,7 @@ async def check(
             assert record.idempotency_key is None
         else:
             assert record.state == "completed", record
-            answers, most = len(await journal.answers(record.run_id)), needed[kind].total()
+            answers, most = len(await journal.answer_keys(record.run_id)), needed[kind].total()
             assert answers == most or (kind == VOTE and answers <= most), (record, answers)
         told = told_of(record, events)
         got = read.get(record.run_id, [])

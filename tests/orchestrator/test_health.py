@@ -148,6 +148,14 @@ async def test_health_tells_of_threads_that_still_run_though_their_calls_were_gi
                 await trio.sleep(0.001)
 
 
+async def test_an_orchestrator_that_was_closed_in_its_block_has_no_health() -> None:
+    async with MultiLLMOrchestrator() as orchestrator:
+        orchestrator.register_model("m", FakeModel("yes"))
+        await orchestrator.aclose()
+        with pytest.raises(OrchestratorClosed, match="was closed"):
+            orchestrator.health()
+
+
 async def test_an_orchestrator_that_does_not_run_has_no_health() -> None:
     orchestrator = orchestrator_of(FakeModel())
     with pytest.raises(OrchestratorClosed, match="has no actors now"):

@@ -6,6 +6,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trio
 
 from ultra.durable.memo import _Slot
 from ultra.simulation.determinism import run_seeded
@@ -50,7 +51,10 @@ def leases_are_not_checked(patch: pytest.MonkeyPatch) -> None:
 
 
 def paid_answers_are_not_used(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(_Slot, "kept", lambda self: None)
+    async def kept(self: _Slot) -> None:
+        await trio.lowlevel.checkpoint()
+
+    patch.setattr(_Slot, "kept", kept)
 
 
 def runs_are_not_taken_up(patch: pytest.MonkeyPatch) -> None:

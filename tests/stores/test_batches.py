@@ -55,6 +55,17 @@ async def test_one_holds_a_batch_until_the_time_is_over(batches: BatchStore, clo
     assert await batches.hold("one", 10) == []
 
 
+async def test_a_batch_is_not_held_for_ever_by_a_clock_that_was_set_back(
+    batches: BatchStore, clock: Clock
+) -> None:
+    added = await batches.add(BATCH, LINES)
+    await batches.hold("one", 10)
+    clock.time -= 86_400
+
+    assert await batches.hold("two", 10) == [added]
+    assert await batches.hold("one", 10) == []
+
+
 async def test_fields_are_changed_and_a_batch_that_has_ended_is_held_by_nobody(
     batches: BatchStore, clock: Clock
 ) -> None:

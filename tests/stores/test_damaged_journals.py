@@ -11,6 +11,7 @@ import pytest
 import trio
 import trio.testing
 
+from stores.test_journals import answers_of
 from ultra import JournalDamaged, JournalUnavailable, MultiLLMOrchestrator
 from ultra.errors import BadCall, ConfigError
 from ultra.messages.events import RunFailed
@@ -75,12 +76,13 @@ async def test_a_damaged_run_ends_once_and_keeps_no_other_from_being_claimed(
 async def test_a_damaged_answer_is_left_out_and_a_damaged_event_is_told(tmp_path: Path) -> None:
     journal = journal_of(tmp_path)
     lease = await begun(journal, "r")
+    answer = ModelResponse(model_name="a", stage="initial", content="A")
     for key in (b"1", b"2"):
-        await journal.keep_answer(lease, key, ModelResponse(model_name="a", stage="initial", content="A"))
+        await journal.keep_answer(lease, key, answer)
     change(tmp_path, "UPDATE answers SET answer = x'00' WHERE key = ?", b"1")
     change(tmp_path, "UPDATE events SET event = x'81a474797065c1'")
 
-    assert list(await journal.answers("r")) == [b"2"]
+    assert await answers_of(journal, "r") == {b"1": None, b"2": answer}
     with pytest.raises(JournalDamaged):
         await journal.read("r")
 
@@ -133,8 +135,11 @@ async def test_whatever_bits_are_wrong_in_the_file_nothing_else_is_raised(tmp_pa
         )
     await tried(journal.list_runs)
     for name in ("first", "second", "third"):
-        for method in (journal.get, journal.read, journal.answers, journal.delete):
+        for method in (journal.get, journal.read):
             await tried(method, name)
+        for key in await tried(journal.answer_keys, name) or ():
+            await tried(journal.answer, name, key)
+        await tried(journal.delete, name)
         last = RunFailed(error="RunCancelled", message="")
         await tried(journal.cancel, name, last, Ending(state="cancelled"))
     await tried(journal.prune)
@@ -158,7 +163,7 @@ class WrongJournal(MemoryJournal):
 
 @pytest.mark.parametrize("outcome", [ValueError("mine"), "text", ["text"]], ids=["raises", "text", "list"])
 @pytest.mark.parametrize(
-    "method", ["claim", "renew", "get", "read", "cancel", "prune", "list_runs", "answers"]
+    "method", ["claim", "renew", "get", "read", "cancel", "prune", "list_runs", "answer_keys", "answer"]
 )
 async def test_the_faults_of_somebody_elses_journal_end_no_orchestrator(method: str, outcome: object) -> None:
     journal = open_journal(WrongJournal(method, outcome))
@@ -167,6 +172,7 @@ async def test_the_faults_of_somebody_elses_journal_end_no_orchestrator(method: 
         "renew": ([],),
         "cancel": ("r", RunFailed(error="x", message="y"), Ending(state="cancelled")),
         "prune": (),
+        "answer": ("r", b"key"),
         "list_runs": (),
     }
     named = {"limit": 3} if method == "claim" else {}

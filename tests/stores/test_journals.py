@@ -125,6 +125,11 @@ async def seqs(journal: RunJournal, run_id: str = "r", after: int = -1) -> list[
     return [event.seq for event in await journal.read(run_id, after)]
 
 
+async def answers_of(journal: RunJournal, run_id: str) -> dict[bytes, ModelResponse | None]:
+    """All answers of a run, each read by itself; None: it cannot be read."""
+    return {key: await journal.answer(run_id, key) for key in await journal.answer_keys(run_id)}
+
+
 async def test_it_is_a_journal(journal: RunJournal) -> None:
     assert isinstance(journal, RunJournal)
     assert journal.lease_seconds == 10.0
@@ -255,6 +260,17 @@ async def test_one_holder_may_claim_a_run_again_and_its_old_lease_is_no_use(
     await journal.append(claim.lease, [chunk(0)])
 
 
+async def test_a_lease_of_a_clock_that_was_set_back_is_claimed_unless_it_is_renewed(
+    journal: RunJournal, clock: Clock
+) -> None:
+    await claimed(journal, "dead")
+    alive = await claimed(journal, "alive")
+    clock.time -= 86_400
+    assert (await journal.renew([alive])).held == {"alive"}
+    assert [claim.run.run_id for claim in await journal.claim("b", limit=10)] == ["dead"]
+    assert await journal.claim("c", limit=10) == []
+
+
 async def test_a_renewed_lease_holds(journal: RunJournal, clock: Clock) -> None:
     lease = await claimed(journal)
     for _ in range(3):
@@ -285,8 +301,10 @@ async def test_answers_are_kept_under_what_was_asked(journal: RunJournal) -> Non
     answer = ModelResponse(model_name="gpt", stage="initial", content="Paris.", cost=0.5)
     await journal.keep_answer(lease, b"one", answer)
     await journal.keep_answer(lease, b"two", answer)
-    assert await journal.answers("r") == {b"one": answer, b"two": answer}
-    assert await journal.answers("other") == {}
+    assert await answers_of(journal, "r") == {b"one": answer, b"two": answer}
+    assert await answers_of(journal, "other") == {}
+    assert await journal.answer("r", b"three") is None
+    assert await journal.answer("other", b"one") is None
 
 
 async def test_cancelling_a_run_that_nobody_holds_ends_it_at_once(journal: RunJournal) -> None:
@@ -353,7 +371,7 @@ async def test_only_a_run_that_has_ended_is_deleted_and_its_key_is_free_again(jo
     assert not await journal.delete("r")
     assert await journal.get("r") is None
     assert await journal.read("r") == []
-    assert await journal.answers("r") == {}
+    assert await answers_of(journal, "r") == {}
     assert isinstance(await journal.add(a_run("r", owner="team", idempotency_key="k"), "a"), Claim)
 
 
@@ -393,7 +411,7 @@ async def test_a_run_that_has_ended_is_written_whole_and_nobody_claims_it(make: 
     assert record.ended == pytest.approx(clock.time, abs=5)
     assert (record.events, record.executions, record.tags) == (2, 1, {"by": "ask"})
     assert await journal.read("r") == events
-    assert await journal.answers("r") == {b"k" * 32: answer}
+    assert await answers_of(journal, "r") == {b"k" * 32: answer}
     clock.time += 100
     assert await journal.claim("other", limit=10) == []
     assert await journal.delete("r")

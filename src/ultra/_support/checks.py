@@ -20,6 +20,7 @@ __all__ = [
     "check_choice",
     "check_count",
     "check_flag",
+    "check_name",
     "check_number",
     "check_seconds",
     "check_text",
@@ -104,6 +105,15 @@ def check_text(name: str, value: object, *, optional: bool = False) -> None:
     """Raise `BadCall` unless `value` is a text, or None where `optional`."""
     if not (isinstance(value, str) or (value is None and optional)):
         raise _refusal(name, value, "a text", optional=optional)
+
+
+def check_name(what: str, value: object) -> str:
+    """Return `value` if it is a text that is not empty, and can be written; raise `BadCall` otherwise."""
+    if not isinstance(value, str) or not value.strip():
+        raise BadCall(f"{what} is {shown(value)}; it must be text that is not empty")
+    if value != value.encode("utf-8", "replace").decode("utf-8"):
+        raise BadCall(f"{what} is {shown(value)}; it has a lone surrogate, which cannot be written")
+    return value
 
 
 def shown(value: object) -> str:

@@ -177,7 +177,7 @@ def _runs() -> Iterable[tuple[str, str]]:
         return []
 
     async def find() -> list[tuple[str, str]]:
-        journal = SqliteJournal(path, busy_timeout=_PATIENCE)
+        journal = SqliteJournal(path, busy_timeout=_PATIENCE, read_only=True)
         try:
             records = await journal.list_runs(limit=_MOST_RUNS)
         finally:

@@ -52,7 +52,7 @@ def find_configured() -> list[Configured]:
 
 def _models(configuration: Configuration, asked: tuple[str, ...] | None) -> Iterator[Configured]:
     for name, model in configuration.models.items():
-        what = " or ".join(deployment.model for deployment in model.deployments)
+        what = " or ".join(deployment.what for deployment in model.deployments)
         problem = _problem(configuration, name, model)
         only_named = "" if asked is None or name in asked else ", asked where you name it"
         weight = "" if model.weight == 1 else f", weight {model.weight:g}"

@@ -297,7 +297,7 @@ def _configured(configuration: Configuration, chosen: Sequence[str] | None) -> _
         models.append(
             PanelModel(
                 name=name,
-                identity=", ".join(each.model for each in given.deployments),
+                identity=", ".join(each.what for each in given.deployments),
                 weight=given.weight,
                 price=given.price if isinstance(given.price, Price) else info.price,
                 context_window=info.context_window,

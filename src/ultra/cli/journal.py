@@ -72,14 +72,17 @@ def store_of(given: str | None) -> str:
 
 
 def with_journal(given: str | None, work: Callable[[RunJournal], Awaitable[T]]) -> T:
-    """Open the journal, do `work` on it, and return what it returns. Raises `BadCall`, and what it raises."""
+    """Open the journal for reading, do `work` on it, and return what it returns.
+
+    Raises `BadCall`, and what `work` raises.
+    """
     import trio  # noqa: PLC0415 - not for the help alone
 
     from ultra.cli.logs import configure_logs  # noqa: PLC0415 - as above
     from ultra.stores.journal_opening import open_journal  # noqa: PLC0415 - as above
 
     async def use() -> T:
-        journal = open_journal(store_of(given))
+        journal = open_journal(store_of(given), read_only=True)
         try:
             return await work(journal)
         finally:

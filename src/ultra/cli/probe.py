@@ -28,7 +28,7 @@ async def probe(configuration: Configuration) -> list[tuple[str, str | None]]:
     outcomes: dict[str, str | None] = {}
 
     async def ask(name: str, deployment: DeploymentConfig) -> None:
-        outcomes[f"{name} ({deployment.model})"] = await _error_of(deployment)
+        outcomes[f"{name} ({deployment.what})"] = await _error_of(deployment)
 
     async with trio.open_nursery() as nursery:
         for name, model in configuration.models.items():
@@ -38,6 +38,8 @@ async def probe(configuration: Configuration) -> list[tuple[str, str | None]]:
 
 
 async def _error_of(deployment: DeploymentConfig) -> str | None:
+    if deployment.placement is not None:
+        return "it is placed in a cluster, and is not asked from here"
     adapter = ClientAdapter(deployment.connect(), owned=True)
     try:
         with trio.fail_after(_TIMEOUT):

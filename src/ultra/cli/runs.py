@@ -137,7 +137,7 @@ def follow(
         if not as_json:
             view.conclude(result)
 
-    return _with_orchestrator(journal, read)
+    return _with_orchestrator(journal, read, read_only=True)
 
 
 @app.command()
@@ -190,6 +190,7 @@ def replay(
     if as_json:
         write_document(result)
     else:
+        write(block(str(result)))
         PlainView().conclude(result)
     return 0
 
@@ -201,17 +202,22 @@ def _whole_id(journal: str | None, run: str) -> str:
     return with_journal(journal, lambda store: find_run_id(store, run))
 
 
-def _with_orchestrator(given: str | None, work: Callable[[MultiLLMOrchestrator], Awaitable[None]]) -> int:
+def _with_orchestrator(
+    given: str | None, work: Callable[[MultiLLMOrchestrator], Awaitable[None]], *, read_only: bool = False
+) -> int:
     from ultra.cli.logs import configure_logs  # noqa: PLC0415 - as above
     from ultra.cli.signals import run_until_signalled  # noqa: PLC0415 - as above
     from ultra.orchestrator.orchestrator import MultiLLMOrchestrator  # noqa: PLC0415 - as above
+    from ultra.stores.journal_opening import open_journal  # noqa: PLC0415 - as above
 
     async def use() -> None:
-        orchestrator = MultiLLMOrchestrator(journal=store_of(given))
+        journal = open_journal(store_of(given), read_only=read_only)
+        orchestrator = MultiLLMOrchestrator(journal=journal)
         try:
             await work(orchestrator)
         finally:
             await orchestrator.aclose(grace=0)
+            await journal.aclose()
 
     configure_logs(0)
     ended_by = run_until_signalled(use)

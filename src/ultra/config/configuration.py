@@ -19,6 +19,7 @@ from ultra.clients.catalog import Facts
 from ultra.config.ensembles import EnsembleConfig
 from ultra.config.history import HistoryConfig
 from ultra.config.journal import JournalConfig
+from ultra.config.placement import ClusterConfig
 from ultra.config.sections import CacheConfig, ModelConfig, RunConfig
 from ultra.config.serving import ServeConfig
 from ultra.config.shared import SharedConfig
@@ -46,6 +47,7 @@ class Configuration(Struct, frozen=True, kw_only=True):
     journal: JournalConfig = JournalConfig()
     history: HistoryConfig = HistoryConfig()
     shared: SharedConfig = SharedConfig()
+    cluster: ClusterConfig = ClusterConfig()
     retry: RetryPolicy | None = None
     timeouts: Timeouts | None = None
     limits: Limits | None = None

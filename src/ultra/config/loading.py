@@ -38,6 +38,7 @@ from ultra.config.file import ConfigurationFile
 from ultra.config.history import HistoryConfig
 from ultra.config.journal import JournalConfig
 from ultra.config.keys import KeyConfig
+from ultra.config.placement import ClusterConfig, PlacementConfig, RayConfig
 from ultra.config.sections import CacheConfig, DeploymentConfig, ModelConfig, RunConfig
 from ultra.config.serving import ServeConfig, serve_problems
 from ultra.config.shared import SharedConfig
@@ -57,8 +58,10 @@ T = TypeVar("T")
 _VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _NESTED: Final[Mapping[str, type]] = {
     "limits": Limits,
+    "placement": PlacementConfig,
     "price": Price,
     "quirks": Quirks,
+    "ray": RayConfig,
     "retention": Retention,
     "retry": RetryPolicy,
     "timeouts": Timeouts,
@@ -79,13 +82,14 @@ _CHOICES: Final = {
     "price": "a section with input and output, or 'genai-prices'",
     "hedge_after": "a number of seconds, or 'p95'",
     "quorum": "a whole number, or 'all'",
+    "scheduling_strategy": "DEFAULT or SPREAD",
     "synchronous": "normal or full",
     "strategy": "the name of a strategy, or a section with its name and its options",
 }
 
 _TOP: Final = (
     *("run", "cache", "retry", "timeouts", "limits", "breaker", "catalog", "models", "ensembles", "serve"),
-    *("telemetry", "journal", "history", "shared"),
+    *("telemetry", "journal", "history", "shared", "cluster"),
 )
 
 
@@ -181,6 +185,7 @@ class _Reader:
             journal=self._optional(table, "journal", JournalConfig) or JournalConfig(),
             history=self._optional(table, "history", HistoryConfig) or HistoryConfig(),
             shared=self._optional(table, "shared", SharedConfig) or SharedConfig(),
+            cluster=self._optional(table, "cluster", ClusterConfig) or ClusterConfig(),
             retry=self._optional(table, "retry", RetryPolicy),
             timeouts=self._optional(table, "timeouts", Timeouts),
             limits=self._optional(table, "limits", Limits),
@@ -269,14 +274,12 @@ class _Reader:
     def _add_check(self, where: tuple[str, ...], value: object, kind: type, message: str) -> None:
         """Note what the check of a `kind` says of each key that it refuses by itself, or else of all."""
         found = False
+        lacking = _own_check({}, kind)  # which says what is missing, and is the fault of no key
         for name, item in value.items() if isinstance(value, dict) else ():
-            try:
-                msgspec.convert({name: item}, kind)
-            except (msgspec.ValidationError, UltraError) as error:
-                alone, keys = _read_error(error)
-                if _is_own_check(alone, keys):
-                    found = True
-                    self._add((*where, name), alone)
+            alone = _own_check({name: item}, kind)
+            if alone not in (None, lacking):
+                found = True
+                self._add((*where, name), str(alone))
         if not found:
             self._add(where, message)
 
@@ -342,6 +345,16 @@ def _read_error(error: Exception) -> tuple[str, tuple[str, ...]]:
     """Return the message of an error of msgspec, or of a Struct's own check, and the keys of its path."""
     message, _, path = str(error).partition(" - at `$")
     return message, tuple(re.findall(r"\w+", path))
+
+
+def _own_check(value: object, kind: type) -> str | None:
+    """Return what the check of a `kind` says of this value; None: nothing."""
+    try:
+        msgspec.convert(value, kind)
+    except (msgspec.ValidationError, UltraError) as error:
+        message, keys = _read_error(error)
+        return message if _is_own_check(message, keys) else None
+    return None
 
 
 def _is_own_check(message: str, keys: tuple[str, ...]) -> bool:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ultra.config.ensembles import EnsembleConfig
 from ultra.config.history import HistoryConfig
 from ultra.config.journal import JournalConfig
+from ultra.config.placement import ClusterConfig
 from ultra.config.sections import CacheConfig, DeploymentConfig, ModelConfig, RunConfig
 from ultra.config.serving import ServeConfig
 from ultra.config.shared import SharedConfig
@@ -53,6 +54,8 @@ _CACHE: Final = ("enabled", "store")
 _NAMES: Final = {
     "api_key": "a key of its own",
     "base_url": "an endpoint of its own",
+    "client": "code of its own, which is a client",
+    "placement": "a process in a cluster",
     "system": "a system prompt of its own",
     "fetch_urls": "fetching what stands at addresses",
     "extra_body": "fields of its own in what is sent",
@@ -107,6 +110,7 @@ def _settings(table: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
     yield from _others(("journal",), _section(table.get("journal")), (), JournalConfig)
     yield from _others(("history",), _section(table.get("history")), (), HistoryConfig)
     yield from _others(("shared",), _section(table.get("shared")), (), SharedConfig)
+    yield from _others(("cluster",), _section(table.get("cluster")), (), ClusterConfig)
     yield from _others(("serve",), _section(table.get("serve")), (), ServeConfig)
     yield from _others(("telemetry",), _section(table.get("telemetry")), (), TelemetryConfig)
     for model, given in _section(table.get("models")).items():

@@ -132,15 +132,15 @@ class Execution:
     async def _carry_out(self, open_run: RunOpener) -> None:
         run_id = self._run.run_id
         told = Told()
-        answers: dict[AnswerKey, ModelResponse] = {}
+        paid: frozenset[AnswerKey] = frozenset()
         try:
             if self._run.executions > 1:
                 while page := await self._persist(lambda: self._journal.read(run_id, told.events - 1)):
                     for event in page:
                         told.take(event)
-                answers = dict(await self._persist(lambda: self._journal.answers(run_id)))
-                log.info("run taken up", run_id=run_id, events=told.events, answers=len(answers))
-            async with open_run(self._run, PaidAnswers(answers, self._keep), told) as events:
+                paid = await self._persist(lambda: self._journal.answer_keys(run_id))
+                log.info("run taken up", run_id=run_id, events=told.events, answers=len(paid))
+            async with open_run(self._run, PaidAnswers(paid, self._find, self._keep), told) as events:
                 await self._write_all(events)
         except LeaseLost:
             raise
@@ -158,6 +158,9 @@ class Execution:
 
     async def _append(self, events: Sequence[Event], ending: Ending | None) -> None:
         await self._persist(lambda: self._journal.append(self.lease, events, ending))
+
+    async def _find(self, key: AnswerKey) -> ModelResponse | None:
+        return await self._persist(lambda: self._journal.answer(self._run.run_id, key))
 
     async def _keep(self, key: AnswerKey, answer: ModelResponse) -> None:
         await self._persist(lambda: self._journal.keep_answer(self.lease, key, answer))

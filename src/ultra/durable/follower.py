@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ultra.bridge.trio_run import TrioRun
     from ultra.messages.events import Event
     from ultra.messages.results import OrchestrationResult
-    from ultra.stores.journal_contract import RunJournal
+    from ultra.stores.journal_contract import RunJournal, RunRecord
 
 __all__ = ["RunFollower"]
 
@@ -40,12 +40,14 @@ class RunFollower:
         self._block: AbstractAsyncContextManager[None] | None = None
         self._is_open = False
         self._unread: list[Event] = []  # the next one last
+        self._known = 0  # so many events there were when the run was looked at,
+        self._is_over = False  # and whether it had ended then
         self._has_ended = False
 
     async def __aenter__(self) -> Self:
         if self._block is not None:
             raise BadCall("a run is followed once in one block; call follow again")
-        self._block = self._trio_run.wrap_context_manager(_Block(self._journal, self.run_id))
+        self._block = self._trio_run.wrap_context_manager(_Block(self))
         await self._block.__aenter__()
         self._is_open = True
         return self
@@ -91,25 +93,25 @@ class RunFollower:
 
     async def _more(self) -> list[Event]:
         """Wait for the next events, and return them, the first one last; none: the run has ended before."""
-        has_ended = False
         while True:
-            events = await self._journal.read(self.run_id, self.after)
-            if events or has_ended:
-                return events[::-1]
-            record = await self._journal.get(self.run_id)
-            if record is None:
-                raise UnknownRun(self.run_id)
-            has_ended = record.has_ended  # then what was written meanwhile is read, too
-            if not has_ended:
+            is_over = self._is_over
+            if self.after + 1 >= self._known and not is_over:
                 await self._journal.changed(self.run_id, self.after)
+            events = await self._journal.read(self.run_id, self.after)
+            if events or is_over:
+                return events[::-1]
+            await self.look()  # and if it has ended, read what was written meanwhile
+
+    async def look(self) -> RunRecord:
+        """Return the run as it is now. Raises `UnknownRun`."""
+        record = await self._journal.get(self.run_id)
+        if record is None:
+            raise UnknownRun(self.run_id)
+        self._known, self._is_over = record.events, record.has_ended
+        return record
 
     async def _result(self) -> OrchestrationResult:
-        while True:
-            record = await self._journal.get(self.run_id)
-            if record is None:
-                raise UnknownRun(self.run_id)
-            if record.has_ended:
-                break
+        while not (record := await self.look()).has_ended:
             await self._journal.changed(self.run_id, record.events - 1)
         found = await self._journal.read(self.run_id, record.events - 2)
         last = found[-1] if found else None
@@ -127,13 +129,11 @@ class RunFollower:
 class _Block:
     """The block in which a run is followed, where the actors run."""
 
-    def __init__(self, journal: RunJournal, run_id: str) -> None:
-        self._journal = journal
-        self._run_id = run_id
+    def __init__(self, follower: RunFollower) -> None:
+        self._follower = follower
 
     async def __aenter__(self) -> None:
-        if await self._journal.get(self._run_id) is None:
-            raise UnknownRun(self._run_id)
+        await self._follower.look()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -9,7 +9,7 @@ from ultra.stores.journal_contract import LeaseLost
 from ultra.stores.keys import cache_key
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable
 
     from ultra.messages.request import ModelRequest
     from ultra.messages.results import ModelResponse
@@ -24,19 +24,22 @@ def answer_key(model_name: str, request: ModelRequest, number: int) -> AnswerKey
 
 
 class PaidAnswers:
-    """The answers of one run; an `AnswerMemo`.
+    """The answers of one run; an `AnswerMemo`. It holds their keys, and reads an answer when it is asked for.
 
     Args:
-        known: those of earlier executions.
-        keep: writes one to the journal, and returns when no crash can lose it.
+        keys: of the answers of earlier executions.
+        find: returns the answer under a key; None: it cannot be read any more.
+        keep: writes one, and returns when no crash can lose it.
     """
 
     def __init__(
         self,
-        known: Mapping[AnswerKey, ModelResponse],
+        keys: Iterable[AnswerKey],
+        find: Callable[[AnswerKey], Awaitable[ModelResponse | None]],
         keep: Callable[[AnswerKey, ModelResponse], Awaitable[None]],
     ) -> None:
-        self.answers = dict(known)
+        self._keys = set(keys)
+        self._find = find
         self._keep = keep
 
     def begin(self) -> Callable[[str, ModelRequest], _Slot]:
@@ -51,9 +54,13 @@ class PaidAnswers:
 
         return slot
 
+    async def find(self, key: AnswerKey) -> ModelResponse | None:
+        """Return the answer under this key; None: there is none."""
+        return await self._find(key) if key in self._keys else None
+
     async def keep(self, key: AnswerKey, response: ModelResponse) -> None:
         """Keep an answer."""
-        self.answers[key] = response
+        self._keys.add(key)  # first: it is kept even where this is cancelled
         try:
             await self._keep(key, response)
         except LeaseLost:
@@ -69,8 +76,8 @@ class _Slot:
         self._paid = paid
         self._key = key
 
-    def kept(self) -> ModelResponse | None:
-        return self._paid.answers.get(self._key)
+    async def kept(self) -> ModelResponse | None:
+        return await self._paid.find(self._key)
 
     async def keep(self, response: ModelResponse) -> None:
         await self._paid.keep(self._key, response)

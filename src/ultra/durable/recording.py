@@ -60,7 +60,8 @@ class RunRecording:
         now: Callable[[], float] = time.time,
     ) -> None:
         self.record = RunRecord(run_id=run_id, spec=spec, tags=dict(tags or {}), created=now())
-        self.memo = PaidAnswers({}, _keep_nothing)
+        self._answers: dict[AnswerKey, ModelResponse] = {}
+        self.memo = PaidAnswers((), self._find_answer, self._keep_answer)
         self._events: list[Event | _Text | WaitingReasoning] = []
         self._open: dict[CallKey, _Text] = {}
         self._thoughts: dict[CallKey, WaitingReasoning] = {}
@@ -111,9 +112,15 @@ class RunRecording:
         if ending is None:
             raise BadCall("the last event of a run must end it")
         answers: dict[AnswerKey, ModelResponse] = {
-            key: cleaned(answer) for key, answer in self.memo.answers.items()
+            key: cleaned(answer) for key, answer in self._answers.items()
         }
         await journal.record(cleaned(self.record), events, ending, answers)
+
+    async def _find_answer(self, key: AnswerKey) -> ModelResponse | None:
+        return self._answers.get(key)
+
+    async def _keep_answer(self, key: AnswerKey, response: ModelResponse) -> None:
+        self._answers[key] = response  # it is written with all the rest
 
 
 class _Text:
@@ -130,7 +137,3 @@ class _Text:
 
 
 _Waiting = (_Text, WaitingReasoning)
-
-
-async def _keep_nothing(_key: AnswerKey, _response: ModelResponse) -> None:
-    """Do nothing: the answers are written with all the rest."""

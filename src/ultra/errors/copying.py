@@ -16,9 +16,13 @@ E = TypeVar("E", bound="CopyableError")
 
 
 def text_of(error: BaseException) -> str:
-    """Return ``str(error)``, or a sentence in its place where the exception's own code fails at that."""
+    """Return ``str(error)``, or a sentence in its place where the exception's own code fails at that.
+
+    A lone surrogate in it, as in words of a provider that were cut in two, becomes a question mark: what is
+    told of an error is written into events and journals.
+    """
     try:
-        return str(error)
+        return str(error).encode("utf-8", "replace").decode("utf-8")
     except KeyboardInterrupt:
         raise
     except BaseException as failure:  # noqa: BLE001 - `__str__` is anybody's code

@@ -35,7 +35,7 @@ def configured(kind: type[T], source: str | Path | Configuration) -> T:
     clients, ensembles = dict[str, object](), dict[str, dict[str, Any]]()
     for name, model in configuration.models.items():
         with configuration.explaining("models", name):
-            clients[name] = model.connect()
+            clients[name] = model.connect(configuration.cluster)
     for name, ensemble in configuration.ensembles.items():
         with configuration.explaining("ensembles", name):
             ensembles[name] = ensemble.arguments(known)

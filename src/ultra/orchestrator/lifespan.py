@@ -155,10 +155,10 @@ class Lifespan(Forkable):
         """Call `function` with the actors, where they run, and return its result; from any loop.
 
         Raises:
-            OrchestratorClosed: the orchestrator is not entered.
+            OrchestratorClosed: the orchestrator is not entered, or was closed within its block.
         """
         tree = self.tree
-        if tree is None:
+        if tree is None or self._stopped.is_set():
             self.check_open()
             raise OrchestratorClosed("the orchestrator has no actors now; enter it with 'async with' first")
         return self.trio_run.run_sync(lambda: function(tree))

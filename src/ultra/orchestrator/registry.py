@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from msgspec import Struct
 
-from ultra._support.checks import did_you_mean
+from ultra._support.checks import check_name, did_you_mean
 from ultra.actors.model.breaker import BreakerPolicy, CircuitBreaker
 from ultra.actors.model.deployments import Deployments
 from ultra.actors.model.hedging import Hedge
@@ -105,8 +105,7 @@ class ModelRegistry:
         Raises:
             BadCall: the name is taken or empty, the weight is not allowed, or the client cannot be used.
         """
-        if not isinstance(name, str) or not name.strip():
-            raise BadCall(f"the model name is {name!r}; it must be text that is not empty")
+        name = check_name("the model name", name)
         with self._lock:
             known = self._models.get(name)
             if known is not None and self._clients[name] is client and self._given[name] == policies:

@@ -84,7 +84,9 @@ async def replay_run(
         planned,
         Caller.current(),
         fencing=Fencing(spec.secret),
-        memo=PaidAnswers(await journal.answers(run_id), _keep_nothing),
+        memo=PaidAnswers(
+            await journal.answer_keys(run_id), lambda key: journal.answer(run_id, key), _keep_nothing
+        ),
     )
     replayed = new_id()
     async with RunStream(replayed, LiveRun(replayed, lifespan, make_run, NoReader, watch)) as stream:

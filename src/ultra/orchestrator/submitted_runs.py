@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from ultra._support.checks import check_name
 from ultra._support.randomness import new_id
 from ultra.bridge.caller import Caller
 from ultra.errors import BadCall, UsageError
@@ -91,10 +92,9 @@ class PreparedRun:
         Arguments and errors are those of `MultiLLMOrchestrator.submit`. `notify`: the address of a notice
         that the journal keeps until it is delivered; see `take_deliveries`.
         """
-        texts: dict[str, object] = {"idempotency_key": idempotency_key, "owner": owner}
-        for what, text in texts.items():
-            if text is not None and not (isinstance(text, str) and text):
-                raise BadCall(f"{what} is {text!r}; it must be text that is not empty, or None")
+        for what, name in (("idempotency_key", idempotency_key), ("owner", owner)):
+            if name is not None:
+                check_name(what, name)
         submit = partial(
             self._durable.submit,
             self.run_id,

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from trio.lowlevel import checkpoint
 
 from ultra.stores.batch_contract import BATCH_KEPT
+from ultra.stores.journal_contract import latest_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -60,7 +61,7 @@ class MemoryBatches:
             if kept.batch.ended is not None:
                 if kept.batch.ended < now - BATCH_KEPT:
                     del self._kept[name]
-            elif kept.holder in {None, holder} or kept.until <= now:
+            elif kept.holder in {None, holder} or not now < kept.until <= latest_end(now, seconds):
                 kept.holder, kept.until = holder, now + seconds
                 found.append(kept.batch)
         return found

@@ -15,6 +15,7 @@ from msgspec import structs
 
 from ultra.stores.batch_contract import BATCH_KEPT, Batch
 from ultra.stores.checksums import checksum
+from ultra.stores.journal_contract import latest_end
 from ultra.stores.journal_damage import check_sum, log_damage
 from ultra.stores.journal_encoding import Damaged
 from ultra.stores.journal_redis_scripts import journal_script
@@ -71,7 +72,8 @@ for _, id in ipairs(ended) do
 end
 for _, id in ipairs(redis.call('ZRANGE', p .. 'batches', 0, -1)) do
   local key = p .. 'batch:' .. id
-  local is_free = tonumber(redis.call('ZSCORE', p .. 'batches', id)) <= now
+  local held_until = tonumber(redis.call('ZSCORE', p .. 'batches', id))
+  local is_free = held_until <= now or held_until > now + tonumber(ARGV[5])
   if redis.call('EXISTS', key) == 0 then
     redis.call('ZREM', p .. 'batches', id)
   elseif is_free or fields(key, 'holder')[1] == holder then
@@ -126,7 +128,7 @@ class RedisBatches:
     async def hold(self, holder: str, seconds: float) -> list[Batch]:
         """Give `holder` the batches that nobody else holds."""
         held = []
-        for name, found in await self._run(_HOLD, holder, seconds, BATCH_KEPT):
+        for name, found in await self._run(_HOLD, holder, seconds, BATCH_KEPT, latest_end(0.0, seconds)):
             try:
                 held.append(_batch(found))
             except Damaged as error:

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from ultra.stores.batch_contract import BATCH_KEPT, Batch
 from ultra.stores.checksums import checksum
+from ultra.stores.journal_contract import latest_end
 from ultra.stores.journal_damage import check_sum, log_damage
 from ultra.stores.journal_encoding import Damaged
 from ultra.stores.sqlite_connection import lacks_column
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Mapping
 
-__all__ = ["SqliteBatches", "lacking_in_batches"]
+__all__ = ["SqliteBatches", "lacking_columns_of_batches", "lacking_in_batches"]
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decoder: Final = msgspec.msgpack.Decoder(Batch)
@@ -79,6 +80,12 @@ def lacking_in_batches(connection: sqlite3.Connection) -> list[str]:
         return []
     added = [f"ALTER TABLE batches ADD COLUMN {name} INTEGER" for name in ("sum", "lines_sum")]
     return [*added, _CHANGED_ELSEWHERE]
+
+
+def lacking_columns_of_batches(connection: sqlite3.Connection) -> dict[str, str]:
+    """Return, by its name, what a view of the table of an earlier version has to add to it."""
+    lacks = lacks_column(connection, "batches", "sum")
+    return {"batches": "NULL AS sum, NULL AS lines_sum"} if lacks else {}
 
 
 def _create(connection: sqlite3.Connection) -> None:
@@ -147,8 +154,8 @@ def _hold(connection: sqlite3.Connection, holder: str, now: float, seconds: floa
     connection.execute("DELETE FROM batches WHERE ended < ?", (now - BATCH_KEPT,))
     rows = connection.execute(
         "UPDATE batches SET holder = ?, held_until = ? WHERE ended IS NULL"
-        " AND (holder IS NULL OR holder = ? OR held_until <= ?) RETURNING id, batch, sum",
-        (holder, now + seconds, holder, now),
+        " AND (holder IS NULL OR holder = ? OR held_until <= ? OR held_until > ?) RETURNING id, batch, sum",
+        (holder, now + seconds, holder, now, latest_end(now, seconds)),
     )
     held = []
     for name, batch, known in rows.fetchall():

@@ -39,6 +39,7 @@ __all__ = [
     "RunJournal",
     "RunRecord",
     "RunState",
+    "latest_end",
 ]
 
 RunState = Literal["queued", "running", "completed", "failed", "cancelled"]
@@ -58,6 +59,19 @@ LIST_BYTES: Final = 16 * 2**20
 
 AnswerKey: TypeAlias = bytes
 """The digest of what a run asked a model: 32 bytes that tell nothing about the prompt."""
+
+
+_LEASES_BEHIND: Final = 10
+"""A lease that ends later than so many leases from now was given by a clock that has been set back since."""
+
+
+def latest_end(now: float, seconds: float) -> float:
+    """Return the time behind which no lease of so many seconds ends, by a clock as it is now.
+
+    Who holds one that ends later has not renewed it since the clock was set back, and so is dead. Processes
+    may differ in how long their leases hold, hence the allowance.
+    """
+    return now + max(60.0, _LEASES_BEHIND * seconds)
 
 
 class LeaseLost(Exception):
@@ -228,8 +242,12 @@ class RunJournal(Protocol):
         """
         ...
 
-    async def answers(self, run_id: str) -> Mapping[AnswerKey, ModelResponse]:
-        """Return the answers that were kept for the run."""
+    async def answer_keys(self, run_id: str) -> frozenset[AnswerKey]:
+        """Return the keys of the answers that were kept for the run."""
+        ...
+
+    async def answer(self, run_id: str, key: AnswerKey) -> ModelResponse | None:
+        """Return the answer that was kept under `key`; None: there is none that can be read."""
         ...
 
     async def read(self, run_id: str, after: int = -1, limit: int = 256) -> list[Event]:

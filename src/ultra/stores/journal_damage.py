@@ -15,7 +15,7 @@ from ultra.stores.journal_contract import STATES, Ending, RunRecord
 from ultra.stores.journal_encoding import Damaged, decode_answer, decode_event
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from ultra.messages.events import Event
     from ultra.messages.results import ModelResponse
@@ -30,7 +30,7 @@ __all__ = [
     "listed",
     "log_damage",
     "rest_of",
-    "sound_answers",
+    "sound_answer",
 ]
 
 T = TypeVar("T")
@@ -62,20 +62,15 @@ def intact_event(event: bytes, known: object) -> Event:
     return decoded
 
 
-def sound_answers(
-    run_id: str, kept: Iterable[tuple[AnswerKey, bytes, object]]
-) -> dict[AnswerKey, ModelResponse]:
-    """Return the answers that can be read, of each with its checksum; the others are asked for again."""
-    found = {}
-    for key, answer, known in kept:
-        try:
-            decoded = decode_answer(answer)
-            check_sum("an answer", known, key, answer)
-        except Damaged as error:
-            log.warning("answer damaged", run_id=run_id, error=str(error))
-        else:
-            found[key] = decoded
-    return found
+def sound_answer(run_id: str, key: AnswerKey, answer: bytes, known: object) -> ModelResponse | None:
+    """Return an answer with this checksum; None: it cannot be read, so it is asked for again."""
+    try:
+        decoded = decode_answer(answer)
+        check_sum("an answer", known, key, answer)
+    except Damaged as error:
+        log.warning("answer damaged", run_id=run_id, error=str(error))
+        return None
+    return decoded
 
 
 def intact_delivery(name: object, run_id: object, url: object, attempts: object, known: object) -> Delivery:

@@ -54,11 +54,17 @@ class Damaged(ValueError):
 
 
 def encode_event(event: Event) -> bytes:
-    """Return an event as bytes. Raises `ValueError` or `TypeError` where text in it is none."""
+    """Return an event as bytes. Raises `BadCall` where something in it is no value."""
     try:
         return _encode(event)
     except OverflowError:  # an output may have numbers of more than 64 bits
+        pass
+    except (TypeError, ValueError, RecursionError) as error:
+        raise _unkept("an event", error) from error
+    try:
         return _IN_JSON + msgspec.json.encode(event)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise _unkept("an event", error) from error
 
 
 def decode_event(encoded: bytes) -> Event:
@@ -72,8 +78,11 @@ def _event(encoded: bytes) -> Event:
 
 
 def encode_answer(answer: ModelResponse) -> bytes:
-    """Return a model's answer as bytes."""
-    return _encode(answer)
+    """Return a model's answer as bytes. Raises `BadCall` where something in it is no value."""
+    try:
+        return _encode(answer)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise _unkept("an answer", error) from error
 
 
 def decode_answer(encoded: bytes) -> ModelResponse:
@@ -103,6 +112,11 @@ def encode_tags(tags: Mapping[str, Any]) -> bytes:
 def decode_tags(encoded: bytes) -> dict[str, Any]:
     """Return what was encoded."""
     return _decoded(_tags.decode, encoded)
+
+
+def _unkept(what: str, error: Exception) -> BadCall:
+    """Say that this is refused, which ends the run: a journal that did not work would be tried for ever."""
+    return BadCall(f"{what} of the run cannot be kept, since something in it is no value: {error}")
 
 
 def _decoded(decode: Callable[[bytes], T], encoded: bytes) -> T:

@@ -93,12 +93,15 @@ class FencedJournal:
         with self.fence(lease.run_id):
             await self.inner.keep_answer(lease, key, answer)
 
-    async def answers(self, run_id: str) -> Mapping[AnswerKey, ModelResponse]:
-        """Return the answers that were kept for the run."""
+    async def answer_keys(self, run_id: str) -> frozenset[AnswerKey]:
+        """Return the keys of the answers that were kept for the run."""
         with self.fence(run_id):
-            found = dict(await self.inner.answers(run_id))
-            _all_checked(list(found.values()), ModelResponse)
-            return found
+            return frozenset(_all_checked(list(await self.inner.answer_keys(run_id)), bytes))
+
+    async def answer(self, run_id: str, key: AnswerKey) -> ModelResponse | None:
+        """Return the answer that was kept under `key`."""
+        with self.fence(run_id):
+            return _checked(await self.inner.answer(run_id, key), ModelResponse, type(None))
 
     async def read(self, run_id: str, after: int = -1, limit: int = 256) -> list[Event]:
         """Return the events behind `after`."""

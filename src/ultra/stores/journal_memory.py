@@ -13,7 +13,7 @@ from ultra._support.checks import check_seconds
 from ultra.stores.batches_memory import MemoryBatches
 from ultra.stores.delivery_contract import DELIVERY_ORPHANED
 from ultra.stores.journal_changes import Changes
-from ultra.stores.journal_contract import PAGE_BYTES, Claim, Lease, LeaseLost, Renewal, Retention
+from ultra.stores.journal_contract import PAGE_BYTES, Claim, Lease, LeaseLost, Renewal, Retention, latest_end
 from ultra.stores.journal_encoding import (
     decode_answer,
     decode_event,
@@ -137,7 +137,12 @@ class MemoryJournal:
         """Give `holder` the leases of runs that nobody holds; see `RunJournal.claim`."""
         await checkpoint()
         now = self._now()
-        free = (kept for kept in self._runs.values() if not kept.record.has_ended and not kept.is_held(now))
+        latest = latest_end(now, self._lease_seconds)
+        free = (
+            kept
+            for kept in self._runs.values()
+            if not (kept.record.has_ended or (kept.is_held(now) and kept.until <= latest))
+        )
         return [self._given(kept, holder) for kept, _ in zip(list(free), range(limit), strict=False)]
 
     async def renew(self, leases: Sequence[Lease]) -> Renewal:
@@ -192,11 +197,18 @@ class MemoryJournal:
         kept.record = replace(kept.record, bytes=size, executions=1)
         self._write(kept, events, ending)
 
-    async def answers(self, run_id: str) -> dict[AnswerKey, ModelResponse]:
-        """Return the answers that were kept for the run."""
+    async def answer_keys(self, run_id: str) -> frozenset[AnswerKey]:
+        """Return the keys of the answers that were kept for the run."""
         await checkpoint()
         kept = self._runs.get(run_id)
-        return {} if kept is None else {key: decode_answer(each) for key, each in kept.answers.items()}
+        return frozenset() if kept is None else frozenset(kept.answers)
+
+    async def answer(self, run_id: str, key: AnswerKey) -> ModelResponse | None:
+        """Return the answer that was kept under `key`; None: there is none."""
+        await checkpoint()
+        kept = self._runs.get(run_id)
+        encoded = None if kept is None else kept.answers.get(key)
+        return None if encoded is None else decode_answer(encoded)
 
     async def read(self, run_id: str, after: int = -1, limit: int = 256) -> list[Event]:
         """Return the events behind `after`; see `RunJournal.read`."""

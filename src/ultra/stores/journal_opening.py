@@ -27,13 +27,15 @@ def open_journal(
     retention: Retention | None = None,
     synchronous: Synchronous = "normal",
     lease: float = 10.0,
+    read_only: bool = False,
 ) -> RunJournal:
     """Return the journal that `spec` names, whose leases hold for `lease` seconds.
 
     ``"sqlite:///runs.db"`` makes a `SqliteJournal` at a path relative to the working directory,
     ``"sqlite:////var/runs.db"`` one at an absolute path; ``"redis://host:6379/0"`` makes a `RedisJournal`,
     over TLS with ``rediss://``; ``"memory"`` makes a `MemoryJournal`. An object that has the methods of a
-    `RunJournal` is taken as it is. What goes wrong in a journal is fenced; see `FencedJournal`.
+    `RunJournal` is taken as it is. What goes wrong in a journal is fenced; see `FencedJournal`. A file
+    that is opened `read_only` is not changed, whatever its version; see `SqliteJournal`.
 
     Raises:
         BadCall: `spec` is none of these, or `synchronous` is not for it.
@@ -43,11 +45,16 @@ def open_journal(
     """
     if isinstance(spec, FencedJournal):
         return spec
-    return FencedJournal(_opened(spec, retention, synchronous, lease))
+    return FencedJournal(_opened(spec, retention, synchronous, lease, read_only=read_only))
 
 
 def _opened(
-    spec: RunJournal | str, retention: Retention | None, synchronous: Synchronous, lease: float
+    spec: RunJournal | str,
+    retention: Retention | None,
+    synchronous: Synchronous,
+    lease: float,
+    *,
+    read_only: bool,
 ) -> RunJournal:
     if isinstance(spec, str):
         check_journal(spec, synchronous)
@@ -59,7 +66,9 @@ def _opened(
             from ultra.stores.journal_sqlite import SqliteJournal  # noqa: PLC0415 - few need it
 
             path = spec.removeprefix(_SQLITE)
-            return SqliteJournal(path, synchronous=synchronous, lease=lease, retention=retention)
+            return SqliteJournal(
+                path, synchronous=synchronous, lease=lease, retention=retention, read_only=read_only
+            )
         from ultra.stores.journal_memory import MemoryJournal  # noqa: PLC0415 - as above
 
         return MemoryJournal(lease=lease, retention=retention)

@@ -30,6 +30,7 @@ from ultra.stores.journal_contract import (
     Retention,
     RunRecord,
     RunState,
+    latest_end,
 )
 from ultra.stores.journal_damage import (
     check_sum,
@@ -39,7 +40,7 @@ from ultra.stores.journal_damage import (
     listed,
     log_damage,
     rest_of,
-    sound_answers,
+    sound_answer,
 )
 from ultra.stores.journal_encoding import (
     Damaged,
@@ -177,7 +178,9 @@ class RedisJournal:
     async def claim(self, holder: str, *, limit: int) -> list[Claim]:
         """Give `holder` the leases of runs that nobody holds; see `RunJournal.claim`."""
         claims = []
-        for found in await self._run(scripts.CLAIM, holder, limit, self._lease_seconds):
+        for found in await self._run(
+            scripts.CLAIM, holder, limit, self._lease_seconds, latest_end(0.0, self._lease_seconds)
+        ):
             try:
                 claims.append(_claim(_record(found), holder))
             except Damaged as error:
@@ -235,10 +238,14 @@ class RedisJournal:
             *_encoded(events),
         )
 
-    async def answers(self, run_id: str) -> dict[AnswerKey, ModelResponse]:
-        """Return the answers that were kept for the run."""
-        found = await self._run(scripts.ANSWERS, run_id)
-        return sound_answers(run_id, ((key, answer, _sum(known)) for key, answer, known in found))
+    async def answer_keys(self, run_id: str) -> frozenset[AnswerKey]:
+        """Return the keys of the answers that were kept for the run."""
+        return frozenset(await self._run(scripts.ANSWER_KEYS, run_id))
+
+    async def answer(self, run_id: str, key: AnswerKey) -> ModelResponse | None:
+        """Return the answer that was kept under `key`; None: there is none that can be read."""
+        found = await self._run(scripts.GET_ANSWER, run_id, key)
+        return sound_answer(run_id, key, found[0], _sum(found[1])) if found else None
 
     async def read(self, run_id: str, after: int = -1, limit: int = 256) -> list[Event]:
         """Return the events behind `after`; see `RunJournal.read`."""

@@ -27,13 +27,14 @@ from ultra.stores.redis_connection import Script
 __all__ = [
     "ADD",
     "ANSWER",
-    "ANSWERS",
+    "ANSWER_KEYS",
     "APPEND",
     "CANCEL",
     "CLAIM",
     "DELETE",
     "END_DAMAGED",
     "FIELDS",
+    "GET_ANSWER",
     "LIST",
     "PRUNE",
     "READ",
@@ -212,10 +213,13 @@ write(id, 14 + 3 * answers, optional(ARGV[10]), optional(ARGV[11]), optional(ARG
 
 CLAIM: Final = journal_script("""
 local holder, limit, lease, claims = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), {}
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', p .. 'held', '-inf', text(now), 'LIMIT', 0, 1000)) do
-  if not forget_missing(id) then
-    redis.call('ZREM', p .. 'held', id)
-    redis.call('ZADD', p .. 'free', number_of(id), id)
+-- Leases that are over, and those that a clock has given which was set back since.
+for _, range in ipairs({{'-inf', text(now)}, {'(' .. text(now + tonumber(ARGV[5])), '+inf'}}) do
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', p .. 'held', range[1], range[2], 'LIMIT', 0, 1000)) do
+    if not forget_missing(id) then
+      redis.call('ZREM', p .. 'held', id)
+      redis.call('ZADD', p .. 'free', number_of(id), id)
+    end
   end
 end
 for _, id in ipairs(redis.call('ZRANGE', p .. 'free', 0, limit - 1)) do
@@ -288,15 +292,15 @@ return found
 """)
 """Return events, each with its checksum, from the id of one on, until they are many or large."""
 
-ANSWERS: Final = journal_script("""
-local found, all = {}, redis.call('HGETALL', p .. 'answers:' .. ARGV[2])
-for place = 1, #all, 2 do
-  local sum = fields(p .. 'run:' .. ARGV[2], 'sum:' .. all[place])[1]
-  table.insert(found, {all[place], all[place + 1], sum or ''})
-end
-return found
+ANSWER_KEYS: Final = journal_script("return redis.call('HKEYS', p .. 'answers:' .. ARGV[2])")
+"""Return the keys of the answers of a run."""
+
+GET_ANSWER: Final = journal_script("""
+local answer = redis.call('HGET', p .. 'answers:' .. ARGV[2], ARGV[3])
+if not answer then return {} end
+return {answer, fields(p .. 'run:' .. ARGV[2], 'sum:' .. ARGV[3])[1] or ''}
 """)
-"""Return the answers of a run: the key of each, the answer and its checksum."""
+"""Return one answer of a run, and its checksum; nothing if there is none."""
 
 APPEND: Final = journal_script("""
 if not has_lease(ARGV[2], ARGV[3], ARGV[4]) then return 0 end

@@ -24,7 +24,7 @@ from ultra.stores.journal_contract import Claim, LeaseLost, Retention
 from ultra.stores.journal_encoding import Damaged, encode_answer, encode_event, encode_spec, encode_tags
 from ultra.stores.journal_opening import Synchronous
 from ultra.stores.sqlite import check_path
-from ultra.stores.sqlite_connection import connect, is_busy, refuse_newer_format, transaction
+from ultra.stores.sqlite_connection import Snapshot, connect, is_busy, refuse_newer_format, transaction
 
 if TYPE_CHECKING:
     import os
@@ -75,6 +75,8 @@ class SqliteJournal:
         lease: seconds after which a run whose process has died is taken up by another one.
         retention: how long ended runs are kept.
         busy_timeout: seconds to wait while another process writes.
+        read_only: whether the file is only read: it is then not made, and one of an earlier version stays as
+            it is. It may be read-only, and so may its folder. What would write raises `JournalUnavailable`.
         now: the wall clock.
 
     Raises:
@@ -91,6 +93,7 @@ class SqliteJournal:
         lease: float = 10.0,
         retention: Retention | None = None,
         busy_timeout: float = 5.0,
+        read_only: bool = False,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._path = str(path)
@@ -103,6 +106,7 @@ class SqliteJournal:
         self._lease_seconds = lease
         self._retention = Retention() if retention is None else retention
         self._busy_timeout = busy_timeout
+        self._read_only = read_only
         self._now = now
         self._changes = Changes()
         self._waiting: list[_Change[Any]] = []
@@ -111,9 +115,9 @@ class SqliteJournal:
         self._reader = _Connection(self._connect)
         self.batches = SqliteBatches(self._write, self._read, now)
         try:
-            self._writer.use(lambda _: None)
+            (self._reader if read_only else self._writer).use(lambda _: None)
         except (sqlite3.Error, OSError) as error:
-            raise JournalUnavailable(self._path, error) from error
+            raise self._unavailable(error) from error
 
     @property
     def lease_seconds(self) -> float:
@@ -178,9 +182,13 @@ class SqliteJournal:
         paid = {key: encode_answer(answer) for key, answer in answers.items()}
         await self._write(file.record_run, run, encoded, paid, (ending, self._now()))
 
-    async def answers(self, run_id: str) -> dict[AnswerKey, ModelResponse]:
-        """Return the answers that were kept for the run."""
-        return await self._read(file.read_answers, run_id)
+    async def answer_keys(self, run_id: str) -> frozenset[AnswerKey]:
+        """Return the keys of the answers that were kept for the run."""
+        return await self._read(file.read_answer_keys, run_id)
+
+    async def answer(self, run_id: str, key: AnswerKey) -> ModelResponse | None:
+        """Return the answer that was kept under `key`; None: there is none that can be read."""
+        return await self._read(file.read_answer, run_id, key)
 
     async def read(self, run_id: str, after: int = -1, limit: int = 256) -> list[Event]:
         """Return the events behind `after`; see `RunJournal.read`."""
@@ -248,7 +256,7 @@ class SqliteJournal:
                 limiter=self._reader.limiter(),
             )
         except (sqlite3.Error, OSError) as error:
-            raise JournalUnavailable(self._path, error) from error
+            raise self._unavailable(error) from error
 
     # --- writing -------------------------------------------------------------------------------------
 
@@ -256,6 +264,8 @@ class SqliteJournal:
         self, work: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Let `work` be a part of the next transaction. Cancelled, it is one, but nobody waits for it."""
+        if self._read_only:
+            raise self._unavailable(PermissionError("it was opened for reading only"))
         change: _Change[T] = _Change(lambda connection: work(connection, *args, **kwargs))
         self._waiting.append(change)
         if self._is_writing:
@@ -308,14 +318,22 @@ class SqliteJournal:
             for change in batch:
                 change.error = error
                 if isinstance(error, (sqlite3.Error, OSError)):
-                    change.error = JournalUnavailable(self._path, error)
+                    change.error = self._unavailable(error)
+
+    def _unavailable(self, error: sqlite3.Error | OSError) -> JournalUnavailable:
+        if is_busy(error):
+            said = f"another program has kept the file locked for {self._busy_timeout:g} s; try again later"
+            busy = TimeoutError(said)
+            busy.__cause__ = error
+            return JournalUnavailable(self._path, busy)
+        return JournalUnavailable(self._path, error)
 
     def _connect(self) -> sqlite3.Connection:
         return connect(
             self._path,
             file.JOURNAL_FILE,
             busy_timeout=self._busy_timeout,
-            writing=True,
+            writing=not self._read_only,
             synchronous=self._synchronous,
         )
 
@@ -353,6 +371,9 @@ class _Connection:
                 if not is_busy(error):
                     self._close()
                 raise
+            finally:
+                if isinstance(self._connection, Snapshot):
+                    self._close()
 
     def close(self) -> None:
         """Close the connection; the next use opens it again."""

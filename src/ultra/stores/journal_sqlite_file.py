@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec.structs import replace
 
-from ultra.stores.batches_sqlite import lacking_in_batches
+from ultra.stores.batches_sqlite import lacking_columns_of_batches, lacking_in_batches
 from ultra.stores.checksums import checksum
 from ultra.stores.journal_contract import (
     ENDED,
@@ -23,6 +23,7 @@ from ultra.stores.journal_contract import (
     Renewal,
     RunRecord,
     RunState,
+    latest_end,
 )
 from ultra.stores.journal_damage import (
     check_sum,
@@ -30,7 +31,7 @@ from ultra.stores.journal_damage import (
     intact_event,
     listed,
     rest_of,
-    sound_answers,
+    sound_answer,
 )
 from ultra.stores.journal_encoding import (
     Damaged,
@@ -62,7 +63,8 @@ __all__ = [
     "list_runs",
     "prune_runs",
     "put_answer",
-    "read_answers",
+    "read_answer",
+    "read_answer_keys",
     "read_events",
     "read_run",
     "record_run",
@@ -129,7 +131,14 @@ def _lacking(connection: sqlite3.Connection) -> list[str]:
     return statements + lacking_in_batches(connection)
 
 
-JOURNAL_FILE: Final = FileFormat("journal", int.from_bytes(b"Ulrj"), 1, _create_tables, _lacking)
+def _adapted(connection: sqlite3.Connection) -> list[str]:
+    """Return views of this connection that stand for tables of an earlier version, with all columns."""
+    without_sums = [table for table in _SUMMED if lacks_column(connection, table, "sum")]
+    views = dict.fromkeys(without_sums, "NULL AS sum") | lacking_columns_of_batches(connection)
+    return [f"CREATE TEMP VIEW {name} AS SELECT *, {more} FROM main.{name}" for name, more in views.items()]  # noqa: S608
+
+
+JOURNAL_FILE: Final = FileFormat("journal", int.from_bytes(b"Ulrj"), 1, _create_tables, _lacking, _adapted)
 """The format of the file of a journal."""
 
 
@@ -226,13 +235,20 @@ def read_events(connection: sqlite3.Connection, run_id: str, after: int, limit: 
     return found
 
 
-def read_answers(connection: sqlite3.Connection, run_id: str) -> dict[AnswerKey, ModelResponse]:
-    """Return the answers that were kept for a run."""
-    rows = connection.execute(
-        "SELECT key, answer, sum FROM answers WHERE run = (SELECT number FROM runs WHERE run_id = ?)",
-        (run_id,),
-    )
-    return sound_answers(run_id, rows)
+def read_answer_keys(connection: sqlite3.Connection, run_id: str) -> frozenset[AnswerKey]:
+    """Return the keys of the answers that were kept for a run."""
+    query = "SELECT key FROM answers WHERE run = (SELECT number FROM runs WHERE run_id = ?)"
+    rows = connection.execute(query, (run_id,))
+    return frozenset(key for (key,) in rows if isinstance(key, bytes))  # the file may be damaged
+
+
+def read_answer(connection: sqlite3.Connection, run_id: str, key: AnswerKey) -> ModelResponse | None:
+    """Return one answer of a run; None: there is none that can be read."""
+    row = connection.execute(
+        "SELECT answer, sum FROM answers WHERE run = (SELECT number FROM runs WHERE run_id = ?) AND key = ?",
+        (run_id, key),
+    ).fetchone()
+    return None if row is None else sound_answer(run_id, key, *row)
 
 
 # --- changing ----------------------------------------------------------------------------------------------
@@ -299,9 +315,9 @@ def claim_runs(
 ) -> list[Claim]:
     """Give `holder` the runs that nobody holds, the oldest first."""
     rows = connection.execute(
-        f"SELECT number FROM runs WHERE {_OPEN} AND (holder IS NULL OR held_until <= ?)"  # noqa: S608
+        f"SELECT number FROM runs WHERE {_OPEN} AND (holder IS NULL OR held_until <= ? OR held_until > ?)"  # noqa: S608
         " ORDER BY number LIMIT ?",
-        (now, limit),
+        (now, latest_end(now, lease), limit),
     ).fetchall()
     claims = []
     for (number,) in rows:

@@ -22,7 +22,7 @@ from ultra.stores.contracts import SECRET_BYTES, is_whole
 from ultra.stores.counters import ShardCounters
 from ultra.stores.encoding import BadAnswer, encode_answer
 from ultra.stores.outage import Outage, Unavailable
-from ultra.stores.sqlite_connection import connect, is_busy
+from ultra.stores.sqlite_connection import Snapshot, connect, is_busy
 from ultra.stores.sqlite_file import CACHE_FILE, FileContents, ShardTable, read_contents, row_size
 
 if TYPE_CHECKING:
@@ -97,6 +97,9 @@ class _FileConnection:
                 if not is_busy(error):
                     self._close()
                 raise
+            finally:
+                if isinstance(self._connection, Snapshot):
+                    self._close()
 
     def close(self) -> None:
         """Close the connection; the next use opens it again."""

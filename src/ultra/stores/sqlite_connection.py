@@ -1,4 +1,8 @@
-"""Connections to SQLite files of Ultra: who may own them, how they are told from others, transactions."""
+"""Connections to SQLite files of Ultra: who may own them, how they are told from others, transactions.
+
+SQLite needs two files beside one with a write-ahead log, of whoever only reads it, too. Where it cannot make
+them, since the folder cannot be written, a file whose log is empty is read as it stands (`Snapshot`).
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FileFormat",
+    "Snapshot",
     "connect",
     "error_code",
     "is_busy",
@@ -42,6 +47,8 @@ class FileFormat(NamedTuple):
         create_tables: makes the tables of a new file.
         lacking: returns the statements that make a file of an earlier version as one of this; without them if
             there is nothing to do.
+        adapted: returns the statements that let a connection read a file of an earlier version as one of
+            this, and leave the file as it is.
     """
 
     what: str
@@ -49,6 +56,11 @@ class FileFormat(NamedTuple):
     version: int
     create_tables: Callable[[sqlite3.Connection], None]
     lacking: Callable[[sqlite3.Connection], list[str]] | None = None
+    adapted: Callable[[sqlite3.Connection], list[str]] | None = None
+
+
+class Snapshot(sqlite3.Connection):
+    """Reads a file of which SQLite takes for granted that nobody changes it: close it after each use."""
 
 
 def error_code(error: BaseException) -> int:
@@ -75,7 +87,9 @@ def connect(
     Raises:
         ConfigError: the file belongs to a newer version of Ultra, or to another program. It is left as it is.
         sqlite3.Error: the file cannot be opened, or created.
-        PermissionError: the file, or one of SQLite's beside it, is a link, or others could write it.
+        PermissionError: the file, or one of SQLite's beside it, is a link, or others could write it; or it
+            cannot be read, or be written, as it must be.
+        FileNotFoundError: there is no such folder.
     """
     for name in (path, *(f"{path}-{ending}" for ending in ("wal", "shm", "journal"))):
         _check_owner(name, file_format.what)
@@ -83,12 +97,34 @@ def connect(
         # Answers may be private. SQLite gives its log and its index the permissions of the file.
         with suppress(OSError):
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        if Path(path).is_file() and not os.access(path, os.W_OK):  # SQLite would open it, and fail later
+            raise PermissionError(f"{path!r} is read-only, and the {file_format.what} must be written")
+    try:
+        return _opened(path, file_format, busy_timeout, writing=writing, synchronous=synchronous)
+    except sqlite3.OperationalError as error:
+        if not writing and _is_whole_without_log(path, error):
+            return _opened(path, file_format, busy_timeout, writing=False, snapshot=True)
+        raise _denied(path, file_format.what, error, writing=writing) or error from None
+
+
+def _opened(
+    path: str,
+    file_format: FileFormat,
+    busy_timeout: float,
+    *,
+    writing: bool,
+    synchronous: Literal["NORMAL", "FULL"] = "NORMAL",
+    snapshot: bool = False,
+) -> sqlite3.Connection:
+    # A file that has vanished must not come back empty.
+    mode = "mode=ro&immutable=1" if snapshot else "mode=rw"
     connection = sqlite3.connect(
-        f"{Path(path).absolute().as_uri()}?mode=rw",  # a file that has vanished must not come back empty
+        f"{Path(path).absolute().as_uri()}?{mode}",
         uri=True,
         timeout=busy_timeout,
         isolation_level=None,
         check_same_thread=False,
+        factory=Snapshot if snapshot else sqlite3.Connection,
     )
     connection.text_factory = partial(str, encoding="utf-8", errors="replace")  # the file may be damaged
     try:
@@ -100,6 +136,9 @@ def connect(
             with transaction(connection):
                 for statement in file_format.lacking(connection):  # another process may have been first
                     connection.execute(statement)
+        if not writing and file_format.adapted is not None:
+            for statement in file_format.adapted(connection):
+                connection.execute(statement)
         # With NORMAL, a process that is killed loses nothing; a power cut may lose the last transactions, not
         # the file.
         connection.execute(f"PRAGMA synchronous = {synchronous}")
@@ -109,6 +148,43 @@ def connect(
             raise sqlite3.DatabaseError("the file is damaged") from error
         raise
     return connection
+
+
+def _is_refused(error: sqlite3.Error) -> bool:
+    """Return whether SQLite may not write where it would have to."""
+    return error_code(error) in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}
+
+
+def _is_whole_without_log(path: str, error: sqlite3.Error) -> bool:
+    """Return whether all that is in the file can be read without the files beside it, and has to be."""
+    return _is_refused(error) and Path(path).is_file() and not _has_log(path)
+
+
+def _has_log(path: str) -> bool:
+    # Whoever has the file open keeps its log there, so without one nobody changes the file now.
+    try:
+        return Path(f"{path}-wal").stat().st_size > 0
+    except OSError:
+        return False
+
+
+def _denied(path: str, what: str, error: sqlite3.Error, *, writing: bool) -> OSError | None:
+    """Return an error that says what SQLite was not allowed; None: it was something else."""
+    if not _is_refused(error) or Path(path).is_dir():
+        return None
+    folder = Path(path).absolute().parent
+    if not folder.is_dir():
+        return FileNotFoundError(f"there is no folder {str(folder)!r} for the {what}")
+    if Path(path).exists() and not os.access(path, os.R_OK):
+        return PermissionError(f"{path!r} cannot be read")
+    if os.access(folder, os.W_OK | os.X_OK):
+        return None
+    if not writing and Path(path).exists():
+        return PermissionError(
+            f"the last changes of {path!r} are in a file beside it, whose name ends in -wal, and cannot be "
+            "read in a folder that is read-only: copy both to another folder, and name the copy"
+        )
+    return PermissionError(f"the folder {str(folder)!r} is read-only, and SQLite makes files beside {path!r}")
 
 
 def lacks_column(connection: sqlite3.Connection, table: str, column: str) -> bool:

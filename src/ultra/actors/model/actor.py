@@ -81,7 +81,7 @@ class ModelActor(Actor):
             if caller is not None:
                 caller = Caller(scoped_context(caller.context, fields), caller.runner)
             try:
-                if local.slot is not None and (kept := local.slot.kept()) is not None:
+                if local.slot is not None and (kept := await local.slot.kept()) is not None:
                     if kept.content:
                         waiter.hear(kept.content)
                     return replace(kept, stage=message.stage)

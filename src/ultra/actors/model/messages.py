@@ -76,7 +76,7 @@ OnSpent: TypeAlias = "Callable[[Spent], None]"
 class AnswerSlot(Protocol):
     """Where one answer of a run is kept, so that it need not be paid twice."""
 
-    def kept(self) -> ModelResponse | None:
+    async def kept(self) -> ModelResponse | None:
         """Return the answer that was given to this already; None: there is none."""
 
     async def keep(self, response: ModelResponse) -> None:

@@ -47,6 +47,7 @@ def place(
     num_gpus: float | None = None,
     num_cpus: float | None = None,
     start_timeout: float = 300.0,
+    connect_to: str | None = None,
     **options: Any,  # noqa: ANN401 - whatever Ray takes
 ) -> PlacedModel:
     """Have a model run in a process of the Ray cluster, and return the client to register in its place.
@@ -67,6 +68,8 @@ def place(
         num_cpus: likewise.
         start_timeout: how long it may take until the client is made [s], the wait for a machine included;
             then the start counts as a crash. Requests wait meanwhile, as long as their deadlines allow.
+        connect_to: the address of the cluster, as `ray.init` takes it, to which the program is connected when
+            the model starts, if it is connected to none then; None: that is left to the program.
         options: other options of Ray actors, such as ``resources``, ``memory``, ``runtime_env`` and
             ``scheduling_strategy``.
 
@@ -76,7 +79,7 @@ def place(
     check_seconds("start_timeout", start_timeout, positive=True)
     shares = {"num_gpus": num_gpus, "num_cpus": num_cpus}
     options |= {name: value for name, value in shares.items() if value is not None}
-    return PlacedModel(model, _checked(options), start_timeout)
+    return PlacedModel(model, _checked(options), start_timeout, connect_to)
 
 
 class PlacedModel:
@@ -88,7 +91,9 @@ class PlacedModel:
     async_library = "trio"
     reads_context = False
 
-    def __init__(self, model: object, options: dict[str, Any], start_timeout: float) -> None:
+    def __init__(
+        self, model: object, options: dict[str, Any], start_timeout: float, connect_to: str | None = None
+    ) -> None:
         kind = _class_to_make(model)
         shape = model if kind is None else _unmade(kind)
         self._shape = ClientAdapter(shape)
@@ -96,6 +101,7 @@ class PlacedModel:
         self._name = (kind or type(model)).__qualname__
         self._options = options
         self._start_timeout = start_timeout
+        self._connect_to = connect_to
         self._process: ModelProcess | None = None
         self.cache_identity = self._shape.cache_identity
         if kind is not None:  # what it is made of tells it from others, whatever it says of itself there
@@ -130,7 +136,9 @@ class PlacedModel:
         """
         process = self._process
         if process is None or process.has_crashed:
-            process = self._process = ModelProcess(self._made, self._options, self._start_timeout)
+            process = self._process = ModelProcess(
+                self._made, self._options, self._start_timeout, self._connect_to
+            )
         if process.token is not trio.lowlevel.current_trio_token():
             raise BadCall(f"{self!r} is in use in another trio run; place the model once for each")
         user = object()

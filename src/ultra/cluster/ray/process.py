@@ -17,6 +17,7 @@ from outcome import Error
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from ultra.bridge.futures import call_when_done, result_of
+from ultra.cluster.ray.connecting import connect_program
 from ultra.cluster.ray.errors_between import unpacked
 from ultra.cluster.ray.host import ModelHost
 from ultra.errors import ClientCrashed, ModelError, text_of, title_of
@@ -49,6 +50,7 @@ class ModelProcess:
         made: pickled, a function that makes the client there.
         options: of the Ray actor.
         start_timeout: how long it may take to get ready [s]: to find a machine, and to make the client.
+        connect_to: the address of the cluster, if the program may have to be connected to it.
 
     Attributes:
         token: the trio run that it belongs to.
@@ -57,13 +59,16 @@ class ModelProcess:
         is_new: whether it was never launched.
     """
 
-    def __init__(self, made: bytes, options: dict[str, Any], start_timeout: float) -> None:
+    def __init__(
+        self, made: bytes, options: dict[str, Any], start_timeout: float, connect_to: str | None = None
+    ) -> None:
         self.token = trio.lowlevel.current_trio_token()
         self.listeners: dict[object, Callable[[ClientCrashed], None]] = {}
         self.is_new = True
         self._made = made
         self._options = options
         self._start_timeout = start_timeout
+        self._connect_to = connect_to
         self._actor: Any = None
         self._deadline = inf
         self._settled = trio.Event()  # it is ready, or never will be
@@ -106,7 +111,7 @@ class ModelProcess:
 
     def _create(self) -> tuple[Future[None], Future[bytes]]:
         """In a thread: make the Ray actor, and end it if it is not wanted any more when it is there."""
-        _check_connected()
+        connect_program(self._connect_to)
         actor = self._actor = _host_class().options(**self._options).remote(self._made)
         futures = actor.run.remote().future(), actor.ready.remote().future()
         if self._stopping:  # `stop` may have found no actor yet, and Ray ends none that has something to do
@@ -232,11 +237,6 @@ class ModelProcess:
 @cache
 def _host_class() -> Any:  # noqa: ANN401 - Ray's wrapper of the class
     return ray.remote(ModelHost)
-
-
-def _check_connected() -> None:
-    if not ray.is_initialized():  # Ray would start a cluster of its own, at the worst moment
-        raise RuntimeError("the program is not connected to a Ray cluster; call ray.init() first")
 
 
 def _reason(error: BaseException) -> ClientCrashed:

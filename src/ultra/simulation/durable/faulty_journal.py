@@ -139,9 +139,13 @@ class FaultyJournal:
         """See `add`."""
         await self._do(lambda: self._store.keep_answer(lease, key, answer))
 
-    async def answers(self, run_id: str) -> dict[AnswerKey, ModelResponse]:
+    async def answer_keys(self, run_id: str) -> frozenset[AnswerKey]:
         """See `add`."""
-        return await self._do(lambda: self._store.answers(run_id))
+        return await self._do(lambda: self._store.answer_keys(run_id))
+
+    async def answer(self, run_id: str, key: AnswerKey) -> ModelResponse | None:
+        """See `add`."""
+        return await self._do(lambda: self._store.answer(run_id, key))
 
     async def read(self, run_id: str, after: int = -1, limit: int = 256) -> list[Event]:
         """See `add`."""

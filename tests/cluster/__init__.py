@@ -1,0 +1,1 @@
+"""Tests of the stores; a package, so that its conftest has a name of its own."""
