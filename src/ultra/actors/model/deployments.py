@@ -172,14 +172,15 @@ class Deployments:
             ModelError: no deployment answered. Of the retryable errors, the one that asks for the shortest
                 wait; where none is retryable, the last error.
         """
-        adapter, *others = self._not_paused()
+        left = self._not_paused()
         errors: tuple[ModelError, ...] = ()
         while True:
+            adapter, left = left[0], left[1:]
             try:
                 delay = self._hedge_after()
                 if delay < inf:
                     ask = partial(_ask, request, caller, spending)
-                    asks = partial(ask, adapter), partial(ask, others[0] if others else adapter)
+                    asks = partial(ask, adapter), partial(ask, left[0] if left else adapter)
                     return await self._hedged(asks, delay, on_text, asker)
                 heard = on_text if adapter.streams else None
                 with spending.call() as call:
@@ -190,11 +191,10 @@ class Deployments:
                 errors += (error,)
                 if error.retry_after is not None:
                     self._paused_until[adapter] = self._now() + min(error.retry_after, LONGEST_PAUSE)
-                if not others or (error.kind == "bad_request" and error.status in _REFUSED_BY_ALL):
+                if not left or (error.kind == "bad_request" and error.status in _REFUSED_BY_ALL):
                     break
                 asker.deployment_failed(self._adapters.index(adapter) + 1, error)
-            adapter, *others = others
-            asker.deployment_starts(streams=adapter.streams)
+            asker.deployment_starts(streams=left[0].streams)
         try:
             raise _that_waits_least(errors)
         finally:
