@@ -15,7 +15,7 @@ from ultra.actors.model.pauses import LONGEST_PAUSE
 from ultra.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from contextlib import AbstractContextManager
 
     from ultra.actors.model.metrics import MetricsRecorder
@@ -86,12 +86,12 @@ class Deployments:
     @property
     def reads_images(self) -> bool | None:
         """Whether all deployments read images; None: that is not known of all, and none is known not to."""
-        return _all_known(adapter.reads_images for adapter in self._adapters)
+        return _all_known([adapter.reads_images for adapter in self._adapters])
 
     @property
     def reads_files(self) -> bool | None:
         """Whether all deployments read documents (PDF), likewise."""
-        return _all_known(adapter.reads_files for adapter in self._adapters)
+        return _all_known([adapter.reads_files for adapter in self._adapters])
 
     @property
     def takes_tools(self) -> bool:
@@ -270,7 +270,6 @@ def _that_waits_least(errors: Sequence[ModelError]) -> ModelError:
     return min(retryable, key=lambda error: error.retry_after or 0.0, default=errors[-1])
 
 
-def _all_known(each: Iterable[bool | None]) -> bool | None:
+def _all_known(found: Sequence[bool | None]) -> bool | None:
     """Return whether all are true: False if one is not; None if one is not known."""
-    found = list(each)
     return False if False in found else None if None in found else True

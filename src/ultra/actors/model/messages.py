@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 
-class Generate(Message[ModelResponse], frozen=True, kw_only=True):
+class Generate(Message[ModelResponse], frozen=True, kw_only=True, gc=False):
     """Ask for the answer to `request`. The reply is a `ModelResponse`; a failure is `AllAttemptsFailed`.
 
     A value, which could come from another process. What is none (a listener, the caller's context) stays
