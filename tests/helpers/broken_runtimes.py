@@ -69,8 +69,8 @@ def replies_go_to_somebody_else(patch: pytest.MonkeyPatch) -> None:
 
     def mixed(self: Envelope, reply: object) -> None:
         others: list[Envelope] = []
-        if self.asker is not None and self.on_abandon is not None:
-            inbox = self.on_abandon.__self__.inbox  # type: ignore[attr-defined]
+        if self.asker is not None and self.cell is not None:
+            inbox = self.cell.inbox  # type: ignore[attr-defined]
             others = [other for other in inbox._user or () if other.asker is not None]
         succeed(others[0] if others and not next(replies) % 5 else self, reply)
 

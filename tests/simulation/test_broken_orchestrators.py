@@ -179,9 +179,8 @@ def events_are_numbered_with_gaps(patch: pytest.MonkeyPatch) -> None:
 def one_retry_too_many(patch: pytest.MonkeyPatch) -> None:
     """3: a request has one attempt more than it may."""
 
-    def stubborn(attempt: Any, policy: RetryPolicy, *rest: Any, **settings: Any) -> Any:
-        more = replace(policy, max_retries=policy.max_retries + 1)
-        return with_retries(attempt, more, *rest, **settings)
+    def stubborn(call: Any, policy: RetryPolicy, random: Any) -> Any:
+        return with_retries(call, replace(policy, max_retries=policy.max_retries + 1), random)
 
     patch.setattr(call_module, "with_retries", stubborn)
 

@@ -281,7 +281,7 @@ class ActorFaults(RuleSet):
 
     def _drop(self, cell: Cell, envelope: Envelope) -> Admission:
         cell.discard(envelope, "fault")
-        if envelope.on_abandon is not None:  # it is an ask
+        if envelope.cell is not None:  # it is an ask
             waiting = [other for other in self._dropped.get(cell.path, ()) if not other.abandoned]
             self._dropped[cell.path] = [*waiting, envelope]
         return "accepted"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -157,41 +158,51 @@ class Planner:
         elapsed: float = 0.0,
     ) -> RunMaker:
         """Return what makes the message of a run; `elapsed` seconds of its time are over already."""
-        request, options, output, chosen_strategy, spec, names = planned
-        defaults, registry, judge = self.defaults, self._registry, self._judge()
+        fencing = self._fencing if fencing is None else fencing
+        return partial(self._make_run, planned, caller, self._judge(), fencing, memo, elapsed)
 
-        def make_run(tree: ModelTree, run_id: str, sink: EventSink) -> tuple[Execute, LocalRun]:
-            chosen = registry.chosen(names)
-            options.needed(len(chosen))
-            self._check_models(chosen_strategy, chosen)
-            check_tools(request, options, chosen)
-            started = trio.current_time() - elapsed
-            execute = Execute(
-                run_id=run_id,
-                request=request,
-                models=tuple(model.name for model in chosen),
-                strategy=spec,
-                options=options,
-                time_left=None if options.timeout is None else max(0.0, options.timeout - elapsed),
-            )
-            local = LocalRun(
-                strategy=chosen_strategy,
-                targets=tuple(tree.target(model) for model in chosen),
-                requests=tree.requests,
-                fencing=self._fencing if fencing is None else fencing,
-                sink=sink,
-                started=started,
-                deadline=started + (inf if options.timeout is None else options.timeout),
-                scorer=defaults.scorer,
-                judge=None if judge is None else tree.target(judge),
-                output=output,
-                spending=RunSpending(),
-                caller=caller,
-                memo=memo,
-            )
-            return execute, local
-
-        return make_run
+    def _make_run(  # noqa: PLR0917 - the first six are known before there are actors
+        self,
+        planned: Planned,
+        caller: Caller,
+        judge: RegisteredModel | None,
+        fencing: Fencing,
+        memo: AnswerMemo | None,
+        elapsed: float,
+        tree: ModelTree,
+        run_id: str,
+        sink: EventSink,
+    ) -> tuple[Execute, LocalRun]:
+        options = planned.options
+        chosen = self._registry.chosen(planned.names)
+        options.needed(len(chosen))
+        self._check_models(planned.strategy, chosen)
+        check_tools(planned.request, options, chosen)
+        started = trio.current_time() - elapsed
+        execute = Execute(
+            run_id=run_id,
+            request=planned.request,
+            models=tuple([model.name for model in chosen]),
+            strategy=planned.spec,
+            options=options,
+            time_left=None if options.timeout is None else max(0.0, options.timeout - elapsed),
+        )
+        local = LocalRun(
+            strategy=planned.strategy,
+            targets=tuple([tree.target(model) for model in chosen]),
+            requests=tree.requests,
+            fencing=fencing,
+            sink=sink,
+            started=started,
+            deadline=started + (inf if options.timeout is None else options.timeout),
+            scorer=self.defaults.scorer,
+            judge=None if judge is None else tree.target(judge),
+            output=planned.output,
+            spending=RunSpending(),
+            caller=caller,
+            memo=memo,
+        )
+        return execute, local
 
     def as_value(self, strategy: Strategy) -> StrategySpec | None:
         """Return a strategy of `planned` as a value from which `again` makes the same; None: it is none."""

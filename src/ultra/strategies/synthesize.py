@@ -26,10 +26,10 @@ from ultra.strategies.panel import (
 from ultra.strategies.stages import BUILT_IN, Stage, StageResponses, order_stages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from ultra.messages.results import ModelResponse
-    from ultra.strategies.base import Model, OpenStep, RunContext
+    from ultra.strategies.base import Model, OpenStep, RunContext, Write
     from ultra.strategies.stages import PromptMaker
 
 __all__ = ["Analysts", "OnCut", "Synthesize"]
@@ -177,7 +177,7 @@ class Synthesize(Struct, frozen=True, kw_only=True):
         context: RunContext,
         stage: Stage,
         cut: ModelResponse,
-        write: Callable[[Model], ModelRequest],
+        write: Write,
         whom: Sequence[Model],
         *,
         within: float | None,
@@ -204,7 +204,7 @@ class Synthesize(Struct, frozen=True, kw_only=True):
         if self.on_cut != "continue":
             return cut
         for _ in range(_MOST_PARTS):
-            request = write(writer[0])
+            request = write if isinstance(write, ModelRequest) else write(writer[0])
             messages = (
                 *request.messages,
                 ChatMessage("assistant", cut.content),
@@ -323,7 +323,7 @@ def _writer(
     reads: str | None,
     answers: Mapping[str, list[ModelResponse]],
     limit: int | None,
-) -> Callable[[Model], ModelRequest]:
+) -> Write:
     request = context.request
     if limit is not None:
         request = replace(request, options=replace(request.options, max_tokens=limit))
@@ -331,14 +331,14 @@ def _writer(
     if stage.prompt is None and reads is not None:
         analyses = answers.get("meta", []) if stage.name == "synthesis" and reads != "meta" else []
         return context.compose(stage.name, answers[reads], analyses=analyses, system=system, max_tokens=limit)
-    own = request if stage.system is None else request.with_system(stage.system)
+    if stage.prompt is None:
+        return request if stage.system is None else request.with_system(stage.system)
+    make: PromptMaker = stage.prompt
     made: list[str] = []  # the same for all models, so it is written once
 
     def write(model: Model) -> ModelRequest:
-        if stage.prompt is None:
-            return own
         if not made:
-            made.append(_made(context, stage.name, stage.prompt, reads, answers))
+            made.append(_made(context, stage.name, make, reads, answers))
         if model.takes_conversations:
             asked = after_history(request, made[0], system)
         else:  # it is the whole prompt

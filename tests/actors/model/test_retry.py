@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from contextlib import contextmanager
+from itertools import repeat
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -27,25 +28,29 @@ class Attempts:
 
     def __init__(self, *errors: Exception) -> None:
         self.errors = list(errors)
+        self.deadlines: Iterator[float] = repeat(math.inf)
         self.times: list[float] = []
         self.told: list[tuple[int, float]] = []
 
-    async def __call__(self) -> str:
+    async def attempt(self) -> str:
         self.times.append(trio.current_time())
         await trio.lowlevel.checkpoint()
         if self.errors:
             raise self.errors.pop(0)
         return "answer"
 
-    async def run(self, policy: RetryPolicy | None = None, **arguments: Any) -> str:
-        arguments.setdefault("deadline", lambda: math.inf)
-        return await with_retries(
-            self,
-            policy or RetryPolicy(),
-            Random(1),
-            before_sleep=lambda attempt, _, wait: self.told.append((attempt, wait)),
-            **arguments,
-        )
+    @property
+    def deadline(self) -> float:
+        return next(self.deadlines)
+
+    def retrying(self, attempt: int, error: ModelError, wait: float) -> None:
+        self.told.append((attempt, wait))
+
+    async def sleep(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+
+    async def run(self, policy: RetryPolicy | None = None) -> str:
+        return await with_retries(self, policy or RetryPolicy(), Random(1))
 
     @property
     def waits(self) -> list[float]:
@@ -132,17 +137,21 @@ class NoFile:
     def find_spec(self, *_):
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-async def attempt():
-    if not told:
-        raise ModelError("no file", kind="connection") from OSError(errno.EMFILE, "cannot connect")
-    return f"answer after {told}"
+class Call:
+    deadline, told, sleep = inf, [], staticmethod(trio.sleep)
+
+    async def attempt(self):
+        if not self.told:
+            raise ModelError("no file", kind="connection") from OSError(errno.EMFILE, "cannot connect")
+        return f"answer after {self.told}"
+
+    def retrying(self, attempt, error, wait):
+        self.told.append(str(error))
 
 async def main():
     sys.meta_path.insert(0, NoFile())
-    policy, hear = RetryPolicy(initial=0), lambda _attempt, error, _wait: told.append(str(error))
-    print(await with_retries(attempt, policy, Random(1), deadline=lambda: inf, before_sleep=hear))
+    print(await with_retries(Call(), RetryPolicy(initial=0), Random(1)))
 
-told = []
 trio.run(main)
 """
 
@@ -188,17 +197,18 @@ async def test_no_wait_is_begun_that_would_end_after_the_deadline(
 ) -> None:
     begun = trio.current_time()
     attempts = Attempts(busy(retry_after=4.0), busy(retry_after=4.0), busy(retry_after=4.0))
+    attempts.deadlines = repeat(begun + 10.0)
     with pytest.raises(ModelError, match="busy"):
-        await attempts.run(deadline=lambda: begun + 10.0)
+        await attempts.run()
     assert attempts.times == pytest.approx([begun, begun + 4, begun + 8])
     assert trio.current_time() == pytest.approx(begun + 8)
 
 
 async def test_the_deadline_is_asked_for_at_each_failure(autojump_clock: trio.testing.MockClock) -> None:
-    deadlines = iter([math.inf, -math.inf])
     attempts = Attempts(busy(), busy(), busy())
+    attempts.deadlines = iter([math.inf, -math.inf])
     with pytest.raises(ModelError):
-        await attempts.run(deadline=lambda: next(deadlines))
+        await attempts.run()
     assert len(attempts.times) == 2
 
 
@@ -211,13 +221,14 @@ async def test_cancellation_ends_the_wait_between_attempts(autojump_clock: trio.
 
 
 async def test_what_the_sleep_raises_passes_through() -> None:
-    async def interrupted(_seconds: float) -> None:
-        await trio.lowlevel.checkpoint()
-        raise KeyError("gone")
+    class Interrupted(Attempts):
+        async def sleep(self, seconds: float) -> None:
+            await super().sleep(0)
+            raise KeyError(f"gone before {seconds} s were over")
 
-    attempts = Attempts(busy())
+    attempts = Interrupted(busy())
     with pytest.raises(KeyError):
-        await attempts.run(sleep=interrupted)
+        await attempts.run()
     assert len(attempts.times) == 1
 
 

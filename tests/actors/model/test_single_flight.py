@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from helpers.model_actors import Transcript
+from ultra.actors.model.messages import LocalRequest, ResponseListener
 from ultra.actors.model.single_flight import Abandoned, SharedCall, Waiter
 from ultra.errors import ModelError
 from ultra.messages.chat import ReasoningPart
@@ -16,9 +17,13 @@ from ultra.messages.results import Completion
 
 def join(shared: SharedCall, deadline: float = math.inf) -> tuple[Waiter, Transcript]:
     transcript = Transcript()
-    waiter = Waiter(deadline, transcript)
+    waiter = Waiter(deadline, LocalRequest(transcript))
     shared.add(waiter)
     return waiter, transcript
+
+
+def waiting(listener: ResponseListener) -> Waiter:
+    return Waiter(math.inf, LocalRequest(listener))
 
 
 class Broken:
@@ -154,7 +159,7 @@ async def test_all_hear_of_a_retry_and_who_joins_during_the_wait_hears_what_is_l
 async def test_who_has_left_or_raises_hears_of_no_retry_any_more() -> None:
     shared = SharedCall()
     broken = Broken()
-    waiter = Waiter(listener=broken)
+    waiter = waiting(broken)
     shared.add(waiter)
     shared.retrying(1, ModelError("busy"), 0.0)
     shared.retrying(2, ModelError("busy"), 0.0)
@@ -198,7 +203,7 @@ async def test_a_listener_that_makes_another_waiter_leave_does_no_harm() -> None
             for other in others:
                 other.leave()
 
-    shared.add(Waiter(listener=Meddler()))
+    shared.add(waiting(Meddler()))
     other, transcript = join(shared)
     others.append(other)
     shared.start_attempt()
@@ -293,7 +298,7 @@ async def test_a_listener_that_raises_is_heard_no_more_and_harms_nobody(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     shared = SharedCall()
-    waiter = Waiter(listener=Broken())
+    waiter = waiting(Broken())
     shared.add(waiter)
     _, other = join(shared)
     shared.start_attempt()
@@ -406,7 +411,7 @@ async def test_an_answer_that_did_not_stream_tells_its_reasoning_first(joins: st
     sealed = ReasoningPart("Hm.", "anthropic", signature="s")
     shared.complete(Completion(content="4", reasoning="Hm.", reasoning_parts=(sealed,)))
     if joins == "after":
-        shared.add(Waiter(listener=transcript))
+        shared.add(waiting(transcript))
     assert transcript.told == [("reasoning", "Hm.", True), ("text", "4", True)]
     assert transcript.thoughts.parts() == [sealed]
 

@@ -28,24 +28,27 @@ __all__ = ["Gathering", "numbers_of"]
 class Gathering:
     """The requests of one `RunContext.ask_all`; leaving the block cancels those that go on.
 
-    `needed` models have to answer; then the grace for the others begins, and `until` says of the answers so
-    far whether they are enough.
+    `write` says what is asked. `needed` models have to answer; then the grace for the others begins, and
+    `until` says of the answers so far whether they are enough. `deadline` is a `trio.current_time`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - all that `ask_all` has
         self,
         run: Run,
         step: OpenStep,
+        write: Write,
         needed: int,
         until: Callable[[Sequence[ModelResponse]], bool] | None,
+        deadline: float,
     ) -> None:
         self._run = run
         self._step = step
+        self._write = write
+        self._deadline = deadline
         self._needed = needed
         self._until = until
         self._group: AskGroup[Call, ModelResponse] = AskGroup()
         self._calls: list[Call] = []
-        self._written: dict[str, tuple[Model, Write, float]] = {}  # by the id of the message
         self._responses: list[ModelResponse] = []
 
     def __enter__(self) -> Self:
@@ -71,25 +74,25 @@ class Gathering:
         """Return the answers that were cut off, in the same order."""
         return self._run.by_weight([response for response in self._responses if not response.is_whole])
 
-    def ask(self, model: Model, write: Write, sample: int, deadline: float) -> None:
+    def ask(self, model: Model, sample: int) -> None:
         """Send the request to one model; a prompt that does not fit it is told as its failure."""
-        request = self._run.written(self._step, model, write, sample)
+        request = self._run.written(self._step, model, self._write, sample)
         if request is None:
             return
         kept = self._run.kept(self._step, model, request)
         if kept is None:
-            self._send(model, write, self._run.check(request), deadline)
+            self._send(model, self._run.check(request))
         else:
             self._responses.append(kept)
 
-    def _send(self, model: Model, write: Write, check: OutputCheck, deadline: float) -> None:
-        call = self._run.call(self._step, model, check, deadline)
+    def _send(self, model: Model, check: OutputCheck) -> None:
+        call = self._run.call(self._step, model, check, self._deadline)
         self._calls.append(call)
-        self._written[call.message.id] = model, write, deadline
         self._group.ask(call.target.ref, call.message, call)
 
-    async def gather(self, deadline: float) -> None:
+    async def gather(self) -> None:
         """Wait until all have answered, the answers are enough, or the time or the grace is over."""
+        deadline = self._deadline
         grace, waits_for_stragglers, enough = self._run.options.grace, False, False
         with trio.CancelScope(deadline=deadline) as scope:
             while True:
@@ -120,7 +123,6 @@ class Gathering:
 
     def _take(self, reply: AskResult[Call, ModelResponse]) -> None:
         call, error = reply.key, reply.error
-        model, write, deadline = self._written[call.message.id]
         if reply.value is not None:
             try:
                 answer = self._run.read(call, readable(call, reply.value))
@@ -128,15 +130,16 @@ class Gathering:
                 error = failure
             else:
                 if answer is None:
-                    self._send(model, write, call.check, deadline)
+                    self._send(call.model, call.check)
                 else:
                     self._responses.append(self._run.answered(self._step, answer))
                 return
         if error is not None:
-            shorter = self._run.shortened(self._step, model, write, call.message.request.sample, error)
+            sample = call.message.request.sample
+            shorter = self._run.shortened(self._step, call.model, self._write, sample, error)
             if shorter is not None:
                 call.check.restart(shorter)
-                self._send(model, write, call.check, deadline)
+                self._send(call.model, call.check)
                 return
             self._run.failed(self._step, call, error)
 

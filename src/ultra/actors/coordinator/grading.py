@@ -11,7 +11,6 @@ import trio
 from ultra._support.cooperative import run_in_pieces
 from ultra.actors.coordinator.reading import candidate_name
 from ultra.actors.model.messages import Generate, LocalRequest, seconds_until
-from ultra.actors.model.spending import NOTHING_SPENT
 from ultra.bridge.interruption import is_interruption
 from ultra.errors import AllAttemptsFailed, DeadlineExceeded, StageFailed
 from ultra.scoring.agreement import count_in_pieces
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ultra.actors.coordinator.messages import Execute, LocalRun, Target
-    from ultra.actors.model.spending import Spent
     from ultra.messages.request import ModelRequest
     from ultra.messages.results import ModelResponse
     from ultra.scoring.agreement import Agreed, Scorer
@@ -109,16 +107,11 @@ async def ask_judge(
         time_left=seconds_until(deadline),
     )
     slot = local.slots()(judge.name, request)
-    spent = NOTHING_SPENT
-
-    def spend(so_far: Spent) -> None:
-        nonlocal spent
-        spent = so_far
-
+    beside = LocalRequest(None, local.caller, deadline, slot)
     cost: float | None = None
     try:
         with (
-            local.requests.subscribed(generate.id, LocalRequest(None, local.caller, deadline, spend, slot)),
+            local.requests.subscribed(generate.id, beside),
             trio.CancelScope(deadline=deadline),
         ):
             reply = await judge.ref.ask(generate)
@@ -128,7 +121,7 @@ async def ask_judge(
         cost = error.cost
         raise
     finally:
-        pay(spent.cost if cost is None else cost)
+        pay(beside.spent.cost if cost is None else cost)
     raise DeadlineExceeded("it did not answer in time")
 
 

@@ -44,7 +44,7 @@ message.
 """
 
 
-class Execute(Message[OrchestrationResult], frozen=True, kw_only=True):
+class Execute(Message[OrchestrationResult], frozen=True, kw_only=True, gc=False):
     """Carry out a run; the reply is its result. An asker that goes away cancels the run.
 
     A value: it could come from another process. What cannot travel (the strategy's functions, event sinks,

@@ -227,11 +227,11 @@ class Run:
         wanted = len(self.models if models is None else models)
         needed = min(self.options.needed(len(self.models)), wanted)
         deadline = self.deadline(within)
-        with Gathering(self, step, needed, until) as gathering:
+        with Gathering(self, step, write, needed, until, deadline) as gathering:
             for model in asked:
                 for sample in numbers_of(samples, self.options.samples, model.name):
-                    gathering.ask(model, write, sample, deadline)
-            await gathering.gather(deadline)
+                    gathering.ask(model, sample)
+            await gathering.gather()
         found = gathering.answers()
         cut = gathering.cut()
         if cut:
@@ -331,24 +331,19 @@ class Run:
         request = check.request
         target = self._targets[model.name]
         self._asked += 1
-        call = Call(
-            Generate(
-                id=f"{self._message.run_id}/{self._asked}",
-                run_id=self._message.run_id,
-                stage=step.name,
-                request=request,
-                use_cache=self.options.use_cache and check.use_cache,
-                scope=self.options.scope,
-                time_left=seconds_until(deadline),
-            ),
-            target,
-            step,
-            self.emit,
-            check,
+        message = Generate(
+            id=f"{self._message.run_id}/{self._asked}",
+            run_id=self._message.run_id,
+            stage=step.name,
+            request=request,
+            use_cache=self.options.use_cache and check.use_cache,
+            scope=self.options.scope,
+            time_left=seconds_until(deadline),
         )
+        call = Call(message, model, target, step=step, sink=self._local.sink, check=check)
         listener = call if self._local.sink.listens else None
         slot = self._slots(target.name, request)
-        call.local = LocalRequest(listener, self._local.caller, deadline, call.spend, slot)
+        call.local = LocalRequest(listener, self._local.caller, deadline, slot)
         self._local.requests.add(call.message.id, call.local)
         if check.wrong is None:
             self.emit(
@@ -371,7 +366,7 @@ class Run:
     def forget(self, call: Call) -> None:
         """Keep nothing beside the message any more."""
         self._local.requests.discard(call.message.id)
-        call.local.listener = call.local.on_spent = None  # they refer to the call
+        call.local.listener = None  # it is the call, which refers to this
 
     def read(self, call: Call, response: ModelResponse) -> ModelResponse | None:
         """Return the answer as the caller wants it; None: it is wrong, and to be asked for once more.

@@ -17,12 +17,13 @@ from ultra.messages.results import ModelFailure, Step
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from ultra.actors.coordinator.messages import Target
+    from ultra.actors.coordinator.messages import EventSink, Target
     from ultra.actors.coordinator.output_check import OutputCheck
     from ultra.actors.model.messages import Generate, LocalRequest
     from ultra.messages.chat import ReasoningPart
     from ultra.messages.events import Event
     from ultra.messages.results import ModelResponse
+    from ultra.strategies.base import Model
 
 __all__ = ["Call", "OpenStep", "Steps"]
 
@@ -147,7 +148,7 @@ class Steps:
 class Call:
     """One request to one model, and who hears how its answer comes about."""
 
-    __slots__ = ("_emit", "check", "local", "message", "spent", "step", "target")
+    __slots__ = ("_earlier", "_sink", "check", "local", "message", "model", "step", "target")
 
     local: LocalRequest
     """What is kept beside the message; set before it is sent."""
@@ -155,25 +156,29 @@ class Call:
     def __init__(
         self,
         message: Generate,
+        model: Model,
         target: Target,
+        *,
         step: OpenStep,
-        emit: Callable[[Event], None],
+        sink: EventSink,
         check: OutputCheck,
     ) -> None:
         self.message = message
         self.check = check
+        self.model = model
         self.target = target
         self.step = step
-        self.spent = check.spent
-        self._emit = emit
+        self._sink = sink
+        self._earlier = check.spent  # for answers that were wrong
 
-    def spend(self, spent: Spent) -> None:
-        """Take what its attempts have used so far."""
-        self.spent = self.check.spent.plus(spent)
+    @property
+    def spent(self) -> Spent:
+        """What its attempts have used so far, and those before it for answers that were wrong."""
+        return self._earlier.plus(self.local.spent)
 
     def chunk(self, text: str, *, begins: bool) -> None:
         """Tell of a piece of text."""
-        self._emit(
+        self._sink.emit(
             Chunk(
                 stage=self.step.name,
                 round=self.step.round,
@@ -186,7 +191,7 @@ class Call:
 
     def reasoning(self, part: ReasoningPart, *, begins: bool) -> None:
         """Tell of a piece of reasoning."""
-        self._emit(
+        self._sink.emit(
             ReasoningChunk(
                 stage=self.step.name,
                 round=self.step.round,
@@ -206,7 +211,7 @@ class Call:
 
     def retrying(self, attempt: int, error: ModelError, wait: float) -> None:
         """Tell that an attempt failed and another follows."""
-        self._emit(
+        self._sink.emit(
             ModelRetrying(
                 stage=self.step.name,
                 round=self.step.round,

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from trio.lowlevel import Task
 
     from ultra.actors.model.cache_access import CacheWriter
-    from ultra.actors.model.messages import LocalRequest, LocalRequests
+    from ultra.actors.model.messages import LocalRequests
     from ultra.actors.model.registered import RegisteredModel
     from ultra.actors.model.spending import Spent
     from ultra.messages import Completion
@@ -61,7 +61,7 @@ class ModelActor(Actor):
         self._random = random
         self._requests = requests
         self._calls: dict[CacheKey, SharedCall] = {}
-        self._waiters: dict[Task, tuple[Waiter, LocalRequest]] = {}
+        self._waiters: dict[Task, Waiter] = {}
 
     async def receive(self, message: object) -> ModelResponse | Failure:
         """Answer a `Generate`; raise `TypeError` for any other message."""
@@ -75,8 +75,7 @@ class ModelActor(Actor):
         deadline = inf if message.time_left is None else started + message.time_left
         scope = LogScope(fields, None if local.caller is None else local.caller.context)
         with log_scope(scope):
-            waiter = Waiter(deadline, local.listener, local.on_spent)
-            self._waiters[handler] = waiter, local
+            waiter = self._waiters[handler] = Waiter(deadline, local)
             caller = local.caller
             if caller is not None:
                 caller = Caller(scoped_context(caller.context, fields), caller.runner)
@@ -113,10 +112,10 @@ class ModelActor(Actor):
         leaves because the answer is late, the request has failed, and counts as such at once: the result of
         a run that does not wait for it tells so.
         """
-        known = self._waiters.get(handler)
-        if known is None:
+        waiter = self._waiters.get(handler)
+        if waiter is None:
             return
-        waiter, local = known
+        local = waiter.local
         deadline = waiter.deadline if local.deadline is None else local.deadline
         late = trio.current_time() >= deadline and not waiter.has_left
         waiter.leave(late=late)

@@ -19,6 +19,7 @@ from ultra.messages.reasoning import ReasoningDelta
 from ultra.messages.tokens import estimate_request
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
     from random import Random
 
     from ultra.actors.model.limits import Permit
@@ -69,11 +70,11 @@ class ModelCall:
         self._shared = shared
         self._random = random
         self._caller = caller
-        self._spending = Spending(model.price, model.metrics, shared.spend)
+        self._spending = Spending(model.price, model.metrics, shared)
         self._is_attempting = False
         self._guard = model.breaker.guard()
         self._scope = current_scope()
-        self._shown: set[object] = set()  # of which exceptions the log has the traceback
+        self._shown: tuple[object, ...] = ()  # of which exceptions the log has the traceback
 
     async def make(self) -> None:
         """Call the model, and write the completion or the failure into the shared call.
@@ -84,19 +85,12 @@ class ModelCall:
         """
         model, shared = self._model, self._shared
         ended = None if model.observers is None else self._tell_observers(model.observers)
-        shared.on_given_up_late = self._given_up_late
+        shared.maker = self
         try:
             # The breaker counts a request once, with all its attempts: if the circuit opened in the middle,
             # the request would not get the attempts that `max_retries` promises.
             with self._guard:
-                completion = await with_retries(
-                    self._attempt,
-                    model.policy,
-                    self._random,
-                    deadline=self._deadline,
-                    sleep=shared.sleep,
-                    before_sleep=self._before_retry,
-                )
+                completion = await with_retries(self, model.policy, self._random)
         except ModelError as error:
             shared.failure = error
             if not isinstance(error, CircuitOpen):
@@ -107,7 +101,7 @@ class ModelCall:
             shared.lost_usage = self._spending.lost(completion)
             shared.complete(completion)
         finally:
-            shared.on_given_up_late = None
+            shared.maker = None
             if ended is not None:
                 ended(self._outcome())
 
@@ -148,7 +142,7 @@ class ModelCall:
             first_text=None if first is None else first - started,
         )
 
-    def _given_up_late(self) -> None:
+    def given_up_late(self) -> None:
         """Take note that nobody waits any more, since the answer is late: the model has failed."""
         error = self._shared.waits_after
         with log_scope(self._scope):
@@ -159,12 +153,23 @@ class ModelCall:
                 self._guard.failed(error)
                 self._model.metrics.called(error)
 
-    def _deadline(self) -> float:
+    # --- for the retries ---------------------------------------------------------------------------------
+
+    @property
+    def deadline(self) -> float:
+        """The latest deadline of the waiters (`trio.current_time`)."""
         return self._shared.deadline
 
-    # --- one attempt -----------------------------------------------------------------------------------
+    def retrying(self, attempt: int, error: ModelError, wait: float) -> None:
+        """Log that another attempt follows, and tell the waiters."""
+        log.warning("retrying", attempt=attempt, wait=round(wait, 3), kind=error.kind)
+        self._shared.retrying(attempt, error, wait)
 
-    async def _attempt(self) -> Completion:
+    def sleep(self, seconds: float) -> Awaitable[None]:
+        """Wait before the next attempt; raise `Abandoned` if all waiters leave."""
+        return self._shared.sleep(seconds)
+
+    async def attempt(self) -> Completion:
         """Wait for a permit, and call the client once."""
         model, shared = self._model, self._shared
         shared.check()
@@ -190,11 +195,8 @@ class ModelCall:
                     completion = await model.client.call(
                         self._message.request,
                         on_text=self._hear if heard else None,
-                        on_void=shared.restart_text,
-                        on_start=self._deployment_starts,
+                        asker=self,
                         spending=self._spending,
-                        on_failure=self._deployment_failed,
-                        permit_hedge=self._permit_hedge,
                         caller=self._caller,
                     )
                 except ModelError as error:
@@ -228,17 +230,32 @@ class ModelCall:
         self._shared.check()
         raise AssertionError("this wait is cancelled only when all waiters have left")
 
-    async def _permit_hedge(self) -> Permit | None:
+    # --- for the deployments -----------------------------------------------------------------------------
+
+    async def permit_hedge(self) -> Permit | None:
         """Return a permit if there is one at once: no other call is to wait longer because of a hedge."""
         try:
             return await self._model.limiter.try_acquire(self._tokens())
         except ModelError:  # the limits may have been lowered meanwhile
             return None
 
-    def _tokens(self) -> int:
-        return estimate_request(self._message.request) if self._model.limiter.counts_tokens else 0
+    def reasoning_is_void(self) -> None:
+        """Let reasoning and text start from the beginning."""
+        self._shared.restart_text()
+
+    def deployment_starts(self, *, streams: bool) -> None:
+        """Expect the first text of another deployment; what there is so far is void."""
+        self._timer.restart(streams=self._shared.is_heard and streams)
+        self._shared.restart_text()
+
+    def deployment_failed(self, number: int, error: ModelError) -> None:
+        """Log that another deployment is asked."""
+        log.warning("deployment failed", number=number, error=text_of(error), **self._traceback(error))
 
     # --- what happens meanwhile --------------------------------------------------------------------------
+
+    def _tokens(self) -> int:
+        return estimate_request(self._message.request) if self._model.limiter.counts_tokens else 0
 
     def _hear(self, text: str) -> None:
         self._timer.heard()
@@ -246,10 +263,6 @@ class ModelCall:
             self._shared.hear(text)
         elif isinstance(text, ReasoningDelta):  # any other empty piece is a sign of life, and no more
             self._shared.hear_reasoning(text.part)
-
-    def _deployment_starts(self, *, streams: bool) -> None:
-        self._timer.restart(streams=self._shared.is_heard and streams)
-        self._shared.restart_text()
 
     def _failed(self, error: ModelError) -> None:
         """Log that an attempt failed, and pause all calls for as long as the provider asks."""
@@ -264,9 +277,6 @@ class ModelCall:
             "attempt failed", attempt=self._shared.attempts, error=text_of(error), **self._traceback(error)
         )
 
-    def _deployment_failed(self, number: int, error: ModelError) -> None:
-        log.warning("deployment failed", number=number, error=text_of(error), **self._traceback(error))
-
     def _traceback(self, error: ModelError) -> dict[str, object]:
         """Return the field by which the log shows what a client of the user raised, once in a request."""
         cause = error.__cause__
@@ -279,9 +289,5 @@ class ModelCall:
         where = None if origin is None else (origin.tb_frame.f_code, origin.tb_lineno)
         if (type(cause), where) in self._shown:
             return {}
-        self._shown.add((type(cause), where))
+        self._shown += ((type(cause), where),)
         return {"exc_info": cause}
-
-    def _before_retry(self, attempt: int, error: ModelError, wait: float) -> None:
-        log.warning("retrying", attempt=attempt, wait=round(wait, 3), kind=error.kind)
-        self._shared.retrying(attempt, error, wait)

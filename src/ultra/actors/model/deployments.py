@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
@@ -16,7 +15,7 @@ from ultra.actors.model.pauses import LONGEST_PAUSE
 from ultra.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Sequence
     from contextlib import AbstractContextManager
 
     from ultra.actors.model.metrics import MetricsRecorder
@@ -29,26 +28,30 @@ if TYPE_CHECKING:
     from ultra.messages.request import ModelRequest
     from ultra.messages.results import Completion
 
-__all__ = ["Deployments"]
+__all__ = ["Asker", "Deployments"]
 
 _REFUSED_BY_ALL: Final = frozenset({None, 400, 413, 422})
 """Statuses of bad requests that the other deployments would refuse, too, unlike a 404 or a redirect."""
 
 
-PermitHedge: TypeAlias = "Callable[[], Awaitable[AbstractContextManager[object] | None]]"
-"""Returns a permit for one more call of the model, or None where the limits allow none now."""
-
 Ask: TypeAlias = "Callable[[OnText | None], Awaitable[Completion]]"
 
-OnFailure: TypeAlias = "Callable[[int, ModelError], None]"
-"""Takes the number (from 1) of a deployment that failed, and its error, before the next one is asked."""
 
+class Asker(Protocol):
+    """Who asks the deployments, and is told how that goes."""
 
-class OnStart(Protocol):
-    """Called before another deployment is asked."""
+    def reasoning_is_void(self) -> None:
+        """Take note that the reasoning so far is void, since a hedge answers, or no longer does."""
 
-    def __call__(self, *, streams: bool) -> None:
-        """Take note that a deployment is asked next, and whether it streams."""
+    def deployment_failed(self, number: int, error: ModelError) -> None:
+        """Take note that this deployment (from 1) has failed, and that another one is asked next."""
+
+    def deployment_starts(self, *, streams: bool) -> None:
+        """Take note that another deployment is asked, which may stream; the text so far is void."""
+
+    async def permit_hedge(self) -> AbstractContextManager[object] | None:
+        """Return a permit for a hedge; None: the limits of the model allow none now, so none is made."""
+        ...
 
 
 class Deployments:
@@ -83,12 +86,12 @@ class Deployments:
     @property
     def reads_images(self) -> bool | None:
         """Whether all deployments read images; None: that is not known of all, and none is known not to."""
-        return _all_known(adapter.reads_images for adapter in self._adapters)
+        return _all_known([adapter.reads_images for adapter in self._adapters])
 
     @property
     def reads_files(self) -> bool | None:
         """Whether all deployments read documents (PDF), likewise."""
-        return _all_known(adapter.reads_files for adapter in self._adapters)
+        return _all_known([adapter.reads_files for adapter in self._adapters])
 
     @property
     def takes_tools(self) -> bool:
@@ -152,11 +155,8 @@ class Deployments:
         request: ModelRequest,
         *,
         on_text: OnText | None,
-        on_void: Callable[[], None],
-        on_start: OnStart,
+        asker: Asker,
         spending: Spending,
-        on_failure: OnFailure,
-        permit_hedge: PermitHedge | None = None,
         caller: Caller | None = None,
     ) -> Completion:
         """Ask one deployment after the other until one answers.
@@ -164,55 +164,41 @@ class Deployments:
         Args:
             request: what is asked.
             on_text: called with each piece of the answer; None: nobody listens.
-            on_void: called when the reasoning so far is void, since a hedge answers, or no longer does.
-            on_start: called before each deployment but the first; the text so far is void then.
+            asker: is told what happens on the way to the answer.
             spending: counts what each call uses, however it ends.
-            on_failure: called for each deployment that failed, if another one is asked.
-            permit_hedge: called before a hedge, which is made only if this returns a permit.
             caller: on whose asyncio loop, and with whose context variables, a client runs.
 
         Raises:
             ModelError: no deployment answered. Of the retryable errors, the one that asks for the shortest
                 wait; where none is retryable, the last error.
         """
-        adapters = self._not_paused()
-        errors: list[ModelError] = []
-        for number, adapter in enumerate(adapters):
-            if number:
-                on_start(streams=adapter.streams)
+        left = self._not_paused()
+        errors: tuple[ModelError, ...] = ()
+        while True:
+            adapter, left = left[0], left[1:]
             try:
                 delay = self._hedge_after()
                 if delay < inf:
-                    asks = tuple(
-                        partial(_ask, each, request, caller, spending)
-                        for each in (adapter, *adapters[number + 1 : number + 2])
-                    )
-                    completion = await self._hedged(asks, delay, on_text, on_void, permit_hedge)
-                else:
-                    heard = on_text if adapter.streams else None
-                    with spending.call() as call:
-                        completion = await adapter.call(
-                            request, on_text=heard, on_usage=call.seen, caller=caller
-                        )
-                        call.answered(completion)
+                    ask = partial(_ask, request, caller, spending)
+                    asks = partial(ask, adapter), partial(ask, left[0] if left else adapter)
+                    return await self._hedged(asks, delay, on_text, asker)
+                heard = on_text if adapter.streams else None
+                with spending.call() as call:
+                    completion = await adapter.call(request, on_text=heard, on_usage=call.seen, caller=caller)
+                    call.answered(completion)
+                    return completion
             except ModelError as error:
-                errors.append(error)
+                errors += (error,)
                 if error.retry_after is not None:
                     self._paused_until[adapter] = self._now() + min(error.retry_after, LONGEST_PAUSE)
-                if error.kind == "bad_request" and error.status in _REFUSED_BY_ALL:
+                if not left or (error.kind == "bad_request" and error.status in _REFUSED_BY_ALL):
                     break
-                if number + 1 < len(adapters):
-                    on_failure(self._adapters.index(adapter) + 1, error)
-            else:
-                return completion
+                asker.deployment_failed(self._adapters.index(adapter) + 1, error)
+            asker.deployment_starts(streams=left[0].streams)
         try:
-            raise min(
-                (error for error in errors if error.retryable),
-                key=lambda error: error.retry_after or 0.0,
-                default=errors[-1],
-            )
+            raise _that_waits_least(errors)
         finally:
-            errors.clear()  # the one that is raised would refer to itself: traceback, frame, list
+            del errors  # the one that is raised would refer to itself: traceback, frame, tuple
 
     def _not_paused(self) -> tuple[ClientAdapter, ...]:
         """Return the deployments that are not paused, or all of them if all are."""
@@ -227,21 +213,20 @@ class Deployments:
 
     async def _hedged(
         self,
-        asks: tuple[Ask, ...],
+        asks: tuple[Ask, Ask],
         delay: float,
         on_text: OnText | None,
-        on_void: Callable[[], None],
-        permit_hedge: PermitHedge | None,
+        asker: Asker,
     ) -> Completion:
         """Make the first of these calls, and hedge it if it takes longer than `delay` seconds."""
 
         async def admit() -> AbstractContextManager[object] | None:
-            permit = nullcontext() if permit_hedge is None else await permit_hedge()
+            permit = await asker.permit_hedge()
             if permit is not None:
                 self._metrics.hedged()
             return permit
 
-        call = HedgedCall(asks, delay, on_hedge=admit, on_text=on_text, on_void=on_void)
+        call = HedgedCall(asks, delay, on_hedge=admit, on_text=on_text, on_void=asker.reasoning_is_void)
         completion = await call.run()
         self._metrics.hedges_won += call.hedge_won
         return completion
@@ -265,10 +250,10 @@ class Deployments:
 
 
 async def _ask(
-    adapter: ClientAdapter,
     request: ModelRequest,
     caller: Caller | None,
     spending: Spending,
+    adapter: ClientAdapter,
     on_text: OnText | None,
 ) -> Completion:
     with spending.call() as call:
@@ -279,7 +264,12 @@ async def _ask(
         return completion
 
 
-def _all_known(each: Iterable[bool | None]) -> bool | None:
+def _that_waits_least(errors: Sequence[ModelError]) -> ModelError:
+    """Return the retryable error that asks for the shortest wait; the last one, where none is retryable."""
+    retryable = [error for error in errors if error.retryable]
+    return min(retryable, key=lambda error: error.retry_after or 0.0, default=errors[-1])
+
+
+def _all_known(found: Sequence[bool | None]) -> bool | None:
     """Return whether all are true: False if one is not; None if one is not known."""
-    found = list(each)
     return False if False in found else None if None in found else True

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from math import inf
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
+from ultra.actors.model.spending import NOTHING_SPENT
 from ultra.actors.runtime.message import Message
 from ultra.messages.request import ModelRequest
 from ultra.messages.results import ModelResponse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from ultra.actors.model.spending import Spent
     from ultra.bridge.caller import Caller
@@ -25,13 +26,12 @@ __all__ = [
     "Generate",
     "LocalRequest",
     "LocalRequests",
-    "OnSpent",
     "ResponseListener",
     "seconds_until",
 ]
 
 
-class Generate(Message[ModelResponse], frozen=True, kw_only=True):
+class Generate(Message[ModelResponse], frozen=True, kw_only=True, gc=False):
     """Ask for the answer to `request`. The reply is a `ModelResponse`; a failure is `AllAttemptsFailed`.
 
     A value, which could come from another process. What is none (a listener, the caller's context) stays
@@ -69,10 +69,6 @@ class ResponseListener(Protocol):
         """Take note that this attempt (from 1) has failed, and that the next follows in `wait` seconds."""
 
 
-OnSpent: TypeAlias = "Callable[[Spent], None]"
-"""Takes what the calls for an answer have used so far. Must return at once, and not raise."""
-
-
 class AnswerSlot(Protocol):
     """Where one answer of a run is kept, so that it need not be paid twice."""
 
@@ -91,23 +87,22 @@ class LocalRequest:
         caller: says on which asyncio loop an async client may run, and which context variables it sees.
         deadline: when the asker stops waiting because the answer is late (`trio.current_time`); if it stops
             before, the answer is needless. None: as `Generate.time_left` says.
-        on_spent: gets what the calls have used so far; an asker that gives up gets no reply that says it.
+        spent: what the calls have used so far; an asker that gives up gets no reply that says it.
         attempts: how often the client had been called when the asker stopped waiting.
         slot: where the answer is kept, and may be already; None: nowhere.
     """
 
-    __slots__ = ("attempts", "caller", "deadline", "listener", "on_spent", "slot")
+    __slots__ = ("attempts", "caller", "deadline", "listener", "slot", "spent")
 
     def __init__(
         self,
         listener: ResponseListener | None = None,
         caller: Caller | None = None,
         deadline: float | None = None,
-        on_spent: OnSpent | None = None,
         slot: AnswerSlot | None = None,
     ) -> None:
         self.slot = slot
-        self.on_spent = on_spent
+        self.spent: Spent = NOTHING_SPENT
         self.listener = listener
         self.caller = caller
         self.deadline = deadline

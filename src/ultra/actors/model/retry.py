@@ -7,7 +7,7 @@ not try again at the same time. A server's Retry-After is waited in full.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
 
 import trio
 from msgspec import Struct
@@ -17,13 +17,13 @@ from ultra._support.checks import check_count, check_seconds
 from ultra.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable
     from random import Random
 
 
-__all__ = ["RetryPolicy", "with_retries"]
+__all__ = ["RetriedCall", "RetryPolicy", "with_retries"]
 
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 class RetryPolicy(Struct, frozen=True, kw_only=True):
@@ -50,49 +50,47 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
         return random.uniform(0, min(self.maximum, self.initial * 2 ** min(attempt - 1, 60)))
 
 
-async def with_retries(
-    attempt: Callable[[], Awaitable[T]],
-    policy: RetryPolicy,
-    random: Random,
-    *,
-    deadline: Callable[[], float],
-    sleep: Callable[[float], Awaitable[None]] = trio.sleep,
-    before_sleep: Callable[[int, ModelError, float], None],
-) -> T:
-    """Call `attempt` until it succeeds or `policy` ends the retries, and return its result.
+class RetriedCall(Protocol[T_co]):
+    """What is called again while it fails."""
+
+    @property
+    def deadline(self) -> float:
+        """When the last wait has to be over (`trio.current_time`); asked after each failure."""
+        ...
+
+    def attempt(self) -> Awaitable[T_co]:
+        """Make one call."""
+        ...
+
+    def retrying(self, attempt: int, error: ModelError, wait: float) -> None:
+        """Take note that this attempt (from 1) has failed, and that the next follows in `wait` seconds."""
+
+    def sleep(self, seconds: float) -> Awaitable[None]:
+        """Wait so long before the next attempt."""
+        ...
+
+
+async def with_retries(call: RetriedCall[T_co], policy: RetryPolicy, random: Random) -> T_co:
+    """Make attempts until one succeeds or `policy` ends the retries, and return its result.
 
     Raises the last `ModelError` when that is not retryable, when the attempts are used up, when a
-    Retry-After is longer than the policy allows, and when the wait would end after `deadline()` (a
-    `trio.current_time`). Other exceptions of `attempt` and `sleep` pass through, and so does cancellation.
-
-    Args:
-        attempt: makes one call.
-        policy: how often to retry, and after which waits.
-        random: draws the waits.
-        deadline: when the last wait has to be over; asked after each failure, since it may change.
-        sleep: waits so many seconds.
-        before_sleep: called before each wait with the attempt (from 1), its error and the wait [s].
+    Retry-After is longer than the policy allows, and when the wait would end after the call's deadline. Other
+    exceptions of the call pass through, and so does cancellation. `random` draws the waits.
     """
     retries: _Retries | None = None
     while True:
         try:
-            return await attempt()
+            return await call.attempt()
         except ModelError as error:
-            retries = retries or _Retries(policy, random, deadline, before_sleep)
+            retries = retries or _Retries(call, policy, random)
             wait = retries.wait_after(error)
-        await sleep(wait)
+        await call.sleep(wait)
 
 
 class _Retries:
     """What tenacity decides after each failed attempt of one call."""
 
-    def __init__(
-        self,
-        policy: RetryPolicy,
-        random: Random,
-        deadline: Callable[[], float],
-        before_sleep: Callable[[int, ModelError, float], None],
-    ) -> None:
+    def __init__(self, call: RetriedCall[object], policy: RetryPolicy, random: Random) -> None:
         def retry(state: RetryCallState) -> bool:
             return _error(state).retryable
 
@@ -102,11 +100,11 @@ class _Retries:
         def stop(state: RetryCallState) -> bool:
             error = _error(state)
             too_long = error.retry_after is not None and error.retry_after > policy.retry_after_cap
-            too_late = trio.current_time() + state.upcoming_sleep >= deadline()
+            too_late = trio.current_time() + state.upcoming_sleep >= call.deadline
             return state.attempt_number > policy.max_retries or too_long or too_late
 
         def tell(state: RetryCallState) -> None:
-            before_sleep(state.attempt_number, _error(state), state.upcoming_sleep)
+            call.retrying(state.attempt_number, _error(state), state.upcoming_sleep)
 
         def give_up(state: RetryCallState) -> NoReturn:
             raise _error(state)  # not by `reraise`, whose frames would hold the error that they raise

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from io import StringIO
 from math import inf
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 import trio
 
@@ -19,9 +19,7 @@ from ultra.messages.chat import ReasoningPart
 from ultra.messages.reasoning import JoinedReasoning, reasoning_pieces
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from ultra.actors.model.messages import OnSpent, ResponseListener
+    from ultra.actors.model.messages import LocalRequest
     from ultra.actors.model.spending import Spent
     from ultra.errors import ModelError
     from ultra.messages import Completion, Usage
@@ -38,9 +36,9 @@ class Abandoned(UltraError):
 class Waiter:
     """One request that waits for the answer of a shared call.
 
-    `deadline` is a `trio.current_time`. `listener`, if there is one, gets text and reasoning while they are
-    written, and is told of failed attempts. A listener that raises is dropped, and the error is logged, since
-    other requests share the call. `on_spent` gets what the answer has cost so far, whenever that has changed.
+    `deadline` is a `trio.current_time`. The listener of `local`, if there is one, gets text and reasoning
+    while they are written, and is told of failed attempts. A listener that raises is dropped, and the error
+    is logged, since other requests share the call. `local.spent` is kept at what the answer has cost so far.
     """
 
     __slots__ = (
@@ -50,7 +48,7 @@ class Waiter:
         "has_left",
         "is_late",
         "listener",
-        "on_spent",
+        "local",
         "scope",
         "spent_before",
         "text_begins",
@@ -58,18 +56,13 @@ class Waiter:
         "wake",
     )
 
-    def __init__(
-        self,
-        deadline: float = inf,
-        listener: ResponseListener | None = None,
-        on_spent: OnSpent | None = None,
-    ) -> None:
+    def __init__(self, deadline: float, local: LocalRequest) -> None:
         self.deadline = deadline
         self.scope = current_scope()
         self.is_late = False
         self.attempts = 0
-        self.listener = listener
-        self.on_spent = on_spent
+        self.local = local
+        self.listener = local.listener
         self.spent_before = NOTHING_SPENT  # in calls that were broken off
         self.call: SharedCall | None = None
         self.has_left = False
@@ -119,10 +112,10 @@ class Waiter:
         except Exception as failure:  # noqa: BLE001 - logged there
             self._drop_listener(failure)
 
-    def hear_of_spending(self, spent: Spent) -> None:
-        """Tell what the call has used so far."""
-        if self.on_spent is not None and not self.has_left:
-            self.on_spent(self.spent_before.plus(spent))
+    def spend(self, spent: Spent) -> None:
+        """Keep what the call has used so far."""
+        if not self.has_left:
+            self.local.spent = self.spent_before.plus(spent)
 
     def _drop_listener(self, error: Exception) -> None:
         self.listener = None
@@ -143,11 +136,18 @@ class Waiter:
 _NOTHING: Final = ReasoningPart()
 
 
+class CallMaker(Protocol):
+    """What makes a shared call."""
+
+    def given_up_late(self) -> None:
+        """Take note that nobody waits for the answer any more, since it is late."""
+
+
 class SharedCall:
     """One call with its retries, while it is under way: the text so far, and who waits for the answer.
 
     The handler that makes the call runs each part of it within `scope`. When the last waiter leaves, that
-    scope is cancelled; `on_given_up_late` is called then, if the answer was late for any of them. After
+    scope is cancelled; `maker` is told then, if the answer was late for any of them. After
     `end` there is a `completion` or a `failure`; there is neither if the call was
     broken off. ::
 
@@ -172,7 +172,7 @@ class SharedCall:
         "first_text_at",
         "given_up_late",
         "lost_usage",
-        "on_given_up_late",
+        "maker",
         "spent",
     )
 
@@ -187,7 +187,7 @@ class SharedCall:
         self.ended = False
         self.abandoned = False
         self.given_up_late = False
-        self.on_given_up_late: Callable[[], None] | None = None
+        self.maker: CallMaker | None = None
         self._waiters: dict[Waiter, None] = {}
         self._scope: trio.CancelScope | None = None
         self._text: StringIO | None = None  # one buffer: a list of pieces would take many times the memory
@@ -228,7 +228,7 @@ class SharedCall:
         waiter.void_what_was_heard()  # text of an earlier call that was broken off is void
         self._waiters[waiter] = None
         if self.spent.usage is not None:
-            waiter.hear_of_spending(self.spent)
+            waiter.spend(self.spent)
         if self._retry is not None:
             attempt, error, due = self._retry
             waiter.hear_of_retry(attempt, error, max(0.0, due - trio.current_time()))
@@ -252,8 +252,8 @@ class SharedCall:
             self.abandoned = True
             if self._scope is not None:
                 self._scope.cancel()
-            if self.given_up_late and self.on_given_up_late is not None:
-                self.on_given_up_late()
+            if self.given_up_late and self.maker is not None:
+                self.maker.given_up_late()
 
     async def wait(self, waiter: Waiter) -> None:
         """Wait until there is an answer, the call has ended, or `waiter` has left."""
@@ -270,16 +270,16 @@ class SharedCall:
             self._scope.cancel()
         return self._scope
 
+    def check(self) -> None:
+        """Raise `Abandoned` if no waiter is left."""
+        if self.abandoned:
+            raise Abandoned("no request waits for this answer any more")
+
     async def sleep(self, seconds: float) -> None:
         """Wait before the next attempt; raise `Abandoned` if all waiters leave."""
         with self.scope():
             await trio.sleep(seconds)
         self.check()
-
-    def check(self) -> None:
-        """Raise `Abandoned` if no waiter is left."""
-        if self.abandoned:
-            raise Abandoned("no request waits for this answer any more")
 
     def start_attempt(self) -> None:
         """Count another attempt; the text of the last one is void."""
@@ -291,7 +291,7 @@ class SharedCall:
         """Take what all attempts have used so far, and tell all waiters."""
         self.spent = spent
         for waiter in self._waiters:
-            waiter.hear_of_spending(spent)
+            waiter.spend(spent)
 
     def retrying(self, attempt: int, error: ModelError, wait: float) -> None:
         """Tell all waiters that this attempt has failed, and that the next follows in `wait` seconds."""

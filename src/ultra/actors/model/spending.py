@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import fsum
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from msgspec import Struct
 
@@ -12,7 +12,7 @@ from ultra.errors import ModelError
 from ultra.messages.results import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from ultra.actors.model.metrics import MetricsRecorder
     from ultra.clients.pricing import Price
@@ -39,24 +39,29 @@ class Spent(Struct, frozen=True, gc=False):
 NOTHING_SPENT = Spent()
 
 
+class Payer(Protocol):
+    """Who is told what the calls for an answer have used so far."""
+
+    def spend(self, spent: Spent) -> None:
+        """Take the sum of all calls, those under way included."""
+
+
 class Spending:
     """The tokens and the dollars of all calls that are made for one answer, as far as they are counted.
 
     Args:
         price: of the model; None: it has none.
         metrics: where each call counts when it has ended.
-        on_change: called with the sum so far, calls under way included, when it has changed.
+        payer: is told the sum so far when it has changed.
     """
 
-    __slots__ = ("_ended", "_metrics", "_on_change", "_price", "_under_way")
+    __slots__ = ("_ended", "_metrics", "_payer", "_price", "_under_way")
 
-    def __init__(
-        self, price: Price | None, metrics: MetricsRecorder, on_change: Callable[[Spent], None]
-    ) -> None:
+    def __init__(self, price: Price | None, metrics: MetricsRecorder, payer: Payer) -> None:
         self._price = price
         self._metrics = metrics
-        self._on_change = on_change
-        self._ended: list[Usage] = []
+        self._payer = payer
+        self._ended: tuple[Usage, ...] = ()
         self._under_way: dict[CountedCall, Usage] = {}
 
     def call(self) -> CountedCall:
@@ -85,14 +90,14 @@ class Spending:
             usage = seen
         if usage is None:
             return
-        self._ended.append(usage)
+        self._ended += (usage,)
         self._metrics.used(usage, self._cost(usage))
         self._tell()
 
     def _tell(self) -> None:
         usages = [*self._ended, *self._under_way.values()]
         cost = None if self._price is None else fsum(map(self._price.of, usages))
-        self._on_change(Spent(_sum(usages), cost))
+        self._payer.spend(Spent(_sum(usages), cost))
 
     def _cost(self, usage: Usage) -> float | None:
         return None if self._price is None else self._price.of(usage)

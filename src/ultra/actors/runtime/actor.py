@@ -183,7 +183,7 @@ class ActorRef:
         """
         await checkpoint_if_cancelled()
         cell = self._cell
-        envelope = Envelope(message, cell.abandoned)
+        envelope = Envelope(message, cell)
         if cell.deliver(envelope, may_wait=True) == "waiting":
             cell.refuse_own_wait(envelope)
             envelope.sender = current_task()
@@ -216,7 +216,7 @@ class ActorRef:
             return await self._ask_within(timeout, message)
         await checkpoint_if_cancelled()
         cell = self._cell
-        envelope = Envelope(message, cell.abandoned)
+        envelope = Envelope(message, cell)
         cell.deliver(envelope, may_wait=True)
         cell.refuse_own_wait(envelope)
         if envelope.error is not None:  # a fault plan pushed it out of the inbox again

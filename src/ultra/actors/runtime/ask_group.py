@@ -113,7 +113,7 @@ class AskGroup(Generic[K, R]):
         own task could answer.
         """
         cell = ref._cell  # noqa: SLF001 - a part of the same runtime
-        envelope = _GroupEnvelope(message, cell.abandoned, group=self, key=key)
+        envelope = _GroupEnvelope(message, cell, group=self, key=key)
         self._open[envelope] = None
         try:
             cell.deliver(envelope, may_wait=True)

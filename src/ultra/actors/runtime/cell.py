@@ -229,8 +229,8 @@ class Cell:
         if self.inbox.stop_waiting(envelope):
             self.counts.rejected += 1
         elif self.options.cancel_abandoned:
-            if envelope.cancel_handler is not None:
-                envelope.cancel_handler()
+            if envelope.handler is not None:
+                envelope.handler.cancel()
             elif self.inbox.remove(envelope):
                 self.discard(envelope, "abandoned")
                 self.admit_waiting()

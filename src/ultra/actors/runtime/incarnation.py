@@ -98,6 +98,10 @@ class Worker(CrashBarrier):
             self._incarnation.worker_crashed(self)
         return has_crashed
 
+    def cancel(self) -> None:
+        """Do what the actor says about a handler whose asker waits no longer."""
+        self._incarnation.call_on_abandon(self.task)
+
     # Protected: a KeyboardInterrupt between the two lines would leave an idle worker that nobody may wake.
     @enable_ki_protection
     async def park(self) -> None:
@@ -379,10 +383,9 @@ class Incarnation:
         if not self.cell.options.cancel_abandoned:
             return _NEVER_CANCELLED
         if self.has_on_abandon:
-            envelope.cancel_handler = partial(self._call_on_abandon, worker.task)
+            envelope.handler = worker
             return _NEVER_CANCELLED
-        scope = trio.CancelScope()
-        envelope.cancel_handler = scope.cancel
+        envelope.handler = scope = trio.CancelScope()
         return scope
 
     def _receive(self, envelope: Envelope) -> Awaitable[object]:
@@ -390,7 +393,8 @@ class Incarnation:
             return self.actor.receive(envelope.message)
         return self.cell.interceptor.handling(self.cell, envelope, self.actor.receive)
 
-    def _call_on_abandon(self, handler: Task) -> None:
+    def call_on_abandon(self, handler: Task) -> None:
+        """Let the actor decide what becomes of this handler, whose asker waits no longer."""
         try:
             self.actor.on_abandon(handler)
         except Exception:
@@ -410,7 +414,7 @@ class Incarnation:
             if envelope is None:
                 continue
             worker.envelope = None
-            envelope.cancel_handler = None
+            envelope.handler = None
             # The delivery counts only against a message that crashed the actor itself; unless it was to be
             # the only one, which somebody may rely on.
             innocent = worker.crash is None or worker.was_broken_off

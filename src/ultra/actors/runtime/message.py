@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
 
 from msgspec import Struct, field
 from msgspec.structs import force_setattr
@@ -12,7 +11,7 @@ from trio.lowlevel import Abort, Task, reschedule
 
 from ultra.errors.values import ErrorValue
 
-__all__ = ["Envelope", "Failure", "Message", "SystemMessage"]
+__all__ = ["Cancellable", "Envelope", "Failure", "Message", "SystemMessage"]
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -74,6 +73,20 @@ def _raisable(error: object) -> Exception:
     )
 
 
+class Cancellable(Protocol):
+    """What can be cancelled, such as a cancel scope."""
+
+    def cancel(self) -> None:
+        """Cancel it; returns at once."""
+
+
+class Recipient(Protocol):
+    """The cell of an actor, as far as its envelopes know it."""
+
+    def abandoned(self, envelope: Envelope) -> None:
+        """Take note that nobody waits for the reply any more, or for room in the inbox."""
+
+
 class Envelope(Struct, eq=False):
     """Carry one message: who waits for the reply, and how often it was delivered.
 
@@ -83,28 +96,28 @@ class Envelope(Struct, eq=False):
     them, or after the asker was cancelled, so that a late reply reaches nobody.
 
     Attributes:
-        on_abandon: called when the asker, or the sender, waits no longer.
+        cell: that of the actor, told when the asker, or the sender, waits no longer; None: nobody waits.
         asker: the task that waits for the reply.
         sender: the task that waits for room in the inbox, and for no reply.
         system: whether the message is in the system lane; set when it is put into the inbox.
         deliveries: how often it was handed over.
         spared: how many of the deliveries do not count, since something else broke them off.
         abandoned: whether the asker, or the sender, waits no longer.
-        cancel_handler: called when the asker of a message in flight waits no longer, if
+        handler: cancelled when the asker of a message in flight waits no longer, if
             `ActorOptions.cancel_abandoned` is set.
         origin: the task that sent the message, where an interceptor wants to know.
         error: the error of a `fail` that found no task waiting.
     """
 
     message: object
-    on_abandon: Callable[[Envelope], None] | None = None
+    cell: Recipient | None = None
     asker: Task | None = None
     sender: Task | None = None
     system: bool = False
     deliveries: int = 0
     spared: int = 0
     abandoned: bool = False
-    cancel_handler: Callable[[], None] | None = None
+    handler: Cancellable | None = None
     origin: Task | None = None
     error: Exception | None = None
 
@@ -136,6 +149,6 @@ class Envelope(Struct, eq=False):
         """Take note that the asker, or the sender, was cancelled; trio calls this as their abort function."""
         self.asker = self.sender = None
         self.abandoned = True
-        if self.on_abandon is not None:
-            self.on_abandon(self)
+        if self.cell is not None:
+            self.cell.abandoned(self)
         return Abort.SUCCEEDED
