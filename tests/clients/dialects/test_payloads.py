@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,7 +17,6 @@ from ultra.clients import (
     OllamaClient,
     OpenAIClient,
 )
-from ultra.errors import ModelError
 from ultra.messages.chat import ChatMessage, ToolCall
 from ultra.messages.request import ModelRequest, SamplingOptions
 
@@ -247,19 +247,19 @@ GREETED = ModelRequest(messages=(ChatMessage("assistant", "Hello!"), ChatMessage
 
 @pytest.mark.parametrize("make", [openai, mistral, vllm, ollama])
 async def test_a_conversation_may_begin_with_the_assistant(make: Callable[..., HTTPClient]) -> None:
-    body = await sent(make, GREETED, stream=False)
+    body = await posted_by(make, GREETED, stream=False)
     assert body["messages"] == [{"role": "assistant", "content": "Hello!"}, USER]
 
 
 async def test_apis_that_want_the_user_first_get_a_turn_that_says_that_the_assistant_begins() -> None:
     opening = "[The assistant speaks first.]"
-    body = await sent(anthropic, GREETED, stream=False)
+    body = await posted_by(anthropic, GREETED, stream=False)
     assert body["messages"] == [
         {"role": "user", "content": opening},
         {"role": "assistant", "content": "Hello!"},
         USER,
     ]
-    contents = (await sent(gemini, GREETED, stream=False))["contents"]
+    contents = (await posted_by(gemini, GREETED, stream=False))["contents"]
     assert [(turn["role"], turn["parts"][0]["text"]) for turn in contents] == [
         ("user", opening),
         ("model", "Hello!"),
@@ -289,7 +289,7 @@ async def test_arguments_of_an_earlier_call_that_are_no_json_object_are_sent_ins
             ChatMessage("tool", "These are no arguments.", tool_call_id="call_1"),
         )
     )
-    body = await sent(make, request, stream=False)
+    body = await posted_by(make, request, stream=False)
     found = arguments_in(body)
     assert (json.loads(found) if isinstance(found, str) else found) == sent_as
     if isinstance(found, str) and "1.0" in arguments:
