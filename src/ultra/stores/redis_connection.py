@@ -54,11 +54,11 @@ class _Kept:
 
         It stays out of the pool, or it would be given to a reading that waits, and all else behind that.
         """
-        if self._own is None or not self._own.usable:
-            async with self._lock:  # many may come at once
-                if self._own is None or not self._own.usable:
-                    self._own = await self.client.connection_pool.get_connection()
-        return self._own
+        async with self._lock:  # many may come at once
+            own = self._own
+            if own is None or not own.usable:
+                own = self._own = await self.client.connection_pool.get_connection()
+            return own
 
     def left(self) -> None:
         self.users -= 1
