@@ -95,6 +95,42 @@ async def test_a_script_is_sent_once_and_again_after_the_server_has_forgotten_it
         assert await server.run(ECHO, ["k"], [0.1 + 0.2]) == [b"k", b"0.30000000000000004"]
 
 
+async def test_nothing_waits_behind_a_reading_that_waits_and_its_end_breaks_nothing(url: str) -> None:
+    server = RedisServer(url, 20)
+
+    async def read(*, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        task_status.started()
+        await server.use(lambda client: client.xread({"none": "0-0"}, block=60_000), longer=60)
+
+    async with kept(server):
+        assert await server.run(ECHO, ["k"], [1]) == [b"k", b"1"]  # so that its connection is there
+        for _ in range(3):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(read)
+                while not await server.use(blocked):
+                    pass
+                with trio.fail_after(10):
+                    assert await server.send(b"ECHO", b"here") == b"here"
+                    assert await server.run(ECHO, ["k"], [2]) == [b"k", b"2"]
+                nursery.cancel_scope.cancel()
+            assert await server.run(ECHO, ["k"], [3]) == [b"k", b"3"]
+
+
+async def blocked(client: Any) -> int:
+    """Return how many clients of the server wait for something."""
+    return int((await client.info("clients"))["blocked_clients"])
+
+
+async def test_many_first_uses_at_once_open_one_connection(url: str) -> None:
+    server = RedisServer(url, 20)
+    async with kept(server):
+        before = await server.use(connections)
+        async with trio.open_nursery() as nursery:
+            for number in range(50):
+                nursery.start_soon(server.run, ECHO, ["k"], [number])
+        assert await server.use(connections) - before == 1
+
+
 async def test_a_server_that_freezes_costs_its_timeout_and_the_next_use_has_another_connection(
     tmp_path: Path,
 ) -> None:

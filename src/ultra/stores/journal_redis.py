@@ -401,11 +401,14 @@ class RedisJournal:
         return f"{self._prefix}{kind}:{run_id}"
 
     async def _run(self, script: Script, *args: str | bytes | float) -> Any:  # noqa: ANN401 - what it returns
-        return await self._use(lambda client: script.run(client, [self._prefix], [self.ahead, *args]))
+        return await self._done(self._server.run(script, [self._prefix], [self.ahead, *args]))
 
     async def _use(self, work: Callable[[coredis.Redis[bytes]], Awaitable[T]]) -> T:
+        return await self._done(self._server.use(work))
+
+    async def _done(self, use: Awaitable[T]) -> T:
         try:
-            return await self._server.use(work)
+            return await use
         except Exception as error:
             # The network's errors in exception groups, coredis's, and those of bytes that are no reply.
             first = first_error(error)

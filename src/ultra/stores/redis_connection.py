@@ -43,10 +43,22 @@ class _Kept:
 
     def __init__(self, client: coredis.Redis[bytes]) -> None:
         self.client = client
-        self.connection: coredis.BaseConnection | None = None  # the one that `send` uses
+        self._own: coredis.BaseConnection | None = None  # the one that `send` uses
+        self._lock = anyio.Lock()
         self.users = 0
         self.is_broken = False
         self.changed = anyio.Event()
+
+    async def own_connection(self) -> coredis.BaseConnection:
+        """Return the connection for all that does not wait on the server: replies come in order of requests.
+
+        It stays out of the pool, or it would be given to a reading that waits, and all else behind that.
+        """
+        async with self._lock:  # many may come at once
+            own = self._own
+            if own is None or not own.usable:
+                own = self._own = await self.client.connection_pool.get_connection()
+            return own
 
     def left(self) -> None:
         self.users -= 1
@@ -63,18 +75,7 @@ class Script:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self._digest = sha1(text.encode()).hexdigest()  # noqa: S324 - it is how Redis names scripts
-
-    async def run(
-        self, client: coredis.Redis[bytes], keys: Sequence[str], args: Sequence[str | bytes | int | float]
-    ) -> Any:  # noqa: ANN401 - what the script returns
-        """Run it, and return its reply."""
-        # coredis writes floats with fewer digits than they have.
-        exact = [repr(arg) if isinstance(arg, float) else arg for arg in args]
-        try:
-            return await client.evalsha(self._digest, keys, exact)
-        except NoScriptError:
-            return await client.eval(self.text, keys, exact)
+        self.digest = sha1(text.encode()).hexdigest()  # noqa: S324 - it is how Redis names scripts
 
 
 class RedisServer:
@@ -134,29 +135,38 @@ class RedisServer:
                 kept.left()
 
     async def send(self, name: bytes, *args: str | bytes | int) -> Any:  # noqa: ANN401 - of the command
-        """Send one command, which must not wait on the server, and return its reply; raise what `use` raises.
+        """Send a command that does not wait on the server, and return its reply; raise what `use` raises."""
 
-        A kept connection is used as it is: all that coredis does around it takes longer than the command.
-        """
-        kept = self._newest()
-
-        async def ask(client: coredis.Redis[bytes]) -> Any:  # noqa: ANN401 - as above
-            connection = None if kept is None else kept.connection
-            if connection is None or not connection.usable:
-                pool = client.connection_pool
-                connection = await pool.get_connection()
-                pool.release(connection)  # others may use it, too: replies come in the order of requests
-                if kept is not None:
-                    kept.connection = connection
+        async def ask(connection: coredis.BaseConnection) -> Any:  # noqa: ANN401 - as above
             return await connection.create_request(name, *args)
 
-        return await self.use(ask)
+        return await self._ask(ask)
 
     async def run(
         self, script: Script, keys: Sequence[str], args: Sequence[str | bytes | int | float]
     ) -> Any:  # noqa: ANN401 - what the script returns
         """Run a script, and return its reply; raise what `use` raises."""
-        return await self.use(lambda client: script.run(client, keys, args))
+        # coredis writes floats with fewer digits than they have.
+        given = (len(keys), *keys, *(repr(arg) if isinstance(arg, float) else arg for arg in args))
+
+        async def ask(connection: coredis.BaseConnection) -> Any:  # noqa: ANN401 - as above
+            try:
+                return await connection.create_request(b"EVALSHA", script.digest, *given)
+            except NoScriptError:
+                return await connection.create_request(b"EVAL", script.text, *given)
+
+        return await self._ask(ask)
+
+    async def _ask(self, ask: Callable[[coredis.BaseConnection], Awaitable[T]]) -> T:
+        """Let `ask` send on a connection as it is: what coredis does around a command takes longer."""
+        kept = self._newest()
+
+        async def work(client: coredis.Redis[bytes]) -> T:
+            if kept is not None:
+                return await ask(await kept.own_connection())
+            return await ask(await client.connection_pool.get_connection())  # which ends with the client
+
+        return await self.use(work)
 
     async def keep_connected(self, *, task_status: TaskStatus | None = None) -> None:
         """Keep connections open for all uses in this run, until cancelled.

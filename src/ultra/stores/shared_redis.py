@@ -361,11 +361,14 @@ class RedisSharedModels:
     # --- the server ----------------------------------------------------------------------------------
 
     async def _run(self, script: Script, *args: str | bytes | float) -> Any:  # noqa: ANN401 - what it returns
-        return await self._use(lambda client: script.run(client, [self._prefix], args))
+        return await self._done(self._server.run(script, [self._prefix], args))
 
     async def _use(self, work: Callable[[coredis.Redis[bytes]], Awaitable[T]]) -> T:
+        return await self._done(self._server.use(work))
+
+    async def _done(self, use: Awaitable[T]) -> T:
         try:
-            return await self._server.use(work)
+            return await use
         except Exception as error:
             # The network's errors in exception groups, coredis's, and those of bytes that are no reply.
             raise SharedUnavailable(f"{self._server.where}: {first_error(error)}") from error
