@@ -40,7 +40,7 @@ async def test_a_configuration_in_the_working_directory_is_used_and_told_of(
     assert (done.returncode, done.stderr) == (0, b"ultra: ultra.toml: heavy, light\n")
     assert "--- initial: heavy" in output
     assert "--- meta" not in output
-    assert " for $0.0100, without light\n" in output.splitlines(keepends=True)[-1]
+    assert " for $0.0100, cost unknown for light\n" in output.splitlines(keepends=True)[-1]
 
 
 async def test_a_configuration_can_be_given_and_its_models_chosen(tmp_path: Path) -> None:

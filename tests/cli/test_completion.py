@@ -3,16 +3,25 @@
 # ruff: noqa: ASYNC221 - small files of the test
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
 
-from helpers.command_line import environment, run_ultra
+from helpers.command_line import PATIENCE, ULTRA, environment, run_ultra
+from helpers.shells import shell_on_terminal
+from ultra.messages.request import ModelRequest
+from ultra.messages.runs import RunSpec, StrategySpec
+from ultra.stores.journal_contract import RunRecord
+from ultra.stores.journal_sqlite import SqliteJournal
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from helpers.screen import Screen
 
 OWN = '[models.heavy]\nmodel = "openai:x"\n[models."a $(b)"]\nmodel = "openai:y"\n[ensembles.council]\n'
 
@@ -24,6 +33,16 @@ def home(tmp_path: Path) -> dict[str, str]:
     (folder / "ultra.toml").write_text(OWN)
     (folder / "templates" / "review.toml").write_text('prompt = "x"\n')
     return {"XDG_CONFIG_HOME": str(tmp_path)}
+
+
+def with_command(folder: Path, home: dict[str, str]) -> dict[str, str]:
+    """The environment of a shell that finds `ultra` on its PATH."""
+    command = folder / "bin" / "ultra"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec {ULTRA[0]} -m ultra "$@"\n')
+    command.chmod(0o755)
+    env = environment(home)
+    return {**env, "PATH": f"{command.parent}:{env['PATH']}"}
 
 
 def asking(shell: str, line: str) -> dict[str, str]:
@@ -50,6 +69,9 @@ def asking(shell: str, line: str) -> dict[str, str]:
         ("ultra templates show re", "review"),
         ("ultra keys set mist", "mistral"),
         ("ultra strategies syn", "synthesize"),
+        ("ultra ask --option top", "top_p="),
+        ("ultra chat --option he", "heavy."),
+        ("ultra ask --option heavy.se", "heavy.seed="),
     ],
 )
 async def test_commands_options_and_names_are_completed(
@@ -59,6 +81,15 @@ async def test_commands_options_and_names_are_completed(
 
     assert done.returncode == 0, done.stderr
     assert completed in done.stdout.decode()
+
+
+async def test_options_that_the_api_of_a_model_does_not_have_are_not_completed(home: dict[str, str]) -> None:
+    async def completed(line: str) -> list[str]:
+        return (await run_ultra(env={**home, **asking("fish", line)})).stdout.decode().split()
+
+    assert await completed("ultra ask -m anthropic:claude-x --option claude-x.s") == ["claude-x.stop="]
+    assert await completed("ultra ask -m openai:o3-pro --option o3-pro.s") == []  # the Responses API
+    assert "gpt.5.temperature=" in await completed("ultra ask -m openai:gpt.5 --option gpt.5.")
 
 
 async def test_names_that_a_shell_would_take_for_more_are_left_out(home: dict[str, str]) -> None:
@@ -97,14 +128,7 @@ async def test_the_script_of_bash_completes_across_its_own_word_breaks(
     _ultra_completion ultra
     printf '%s\\n' "${{COMPREPLY[@]}}"
     """
-    command = tmp_path / "bin" / "ultra"
-    command.parent.mkdir()
-    from helpers.command_line import ULTRA  # noqa: PLC0415 - of this test alone
-
-    command.write_text(f'#!/bin/sh\nexec {ULTRA[0]} -m ultra "$@"\n')
-    command.chmod(0o755)
-    env = environment(home)
-    env["PATH"] = f"{command.parent}:{env['PATH']}"
+    env = with_command(tmp_path, home)
     done = subprocess.run(
         ["bash", "--norc", "-c", test], env=env, capture_output=True, text=True, check=False, timeout=60
     )
@@ -121,3 +145,75 @@ async def test_each_shell_has_a_script_and_others_have_none() -> None:
     other = await run_ultra("completion", "tcsh")
 
     assert (other.returncode, b"the shells are: bash, zsh, fish" in other.stderr) == (2, True)
+
+
+QUESTIONS = ("Which is the first?", "Which is the second?", "Which is the third?")
+"""In the order in which they are asked; the ids of their runs are in another order."""
+
+
+async def journal_of_questions(folder: Path) -> dict[str, str]:
+    """Keep three runs, and return the variable that says where they are."""
+    path = folder / "ultra" / "runs.db"
+    path.parent.mkdir(exist_ok=True)
+    journal = SqliteJournal(path)
+    for number, question in enumerate(QUESTIONS):
+        spec = RunSpec(
+            request=ModelRequest.of(question), models=("heavy",), strategy=StrategySpec(name="vote")
+        )
+        run_id = f"{'bca'[number]}{number:031}"
+        await journal.add(RunRecord(run_id=run_id, spec=spec, created=1_000.0 + number))
+    await journal.aclose()
+    return {"XDG_DATA_HOME": str(folder)}
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+async def test_a_shell_lists_the_newest_run_first(shell: str, home: dict[str, str], tmp_path: Path) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"there is no {shell}")
+    env = with_command(tmp_path, {**home, **await journal_of_questions(tmp_path)})
+    async with shell_on_terminal(shell, env, tmp_path, columns=60) as terminal:
+        await terminal.type("ultra log show \t\t" if shell == "bash" else "ultra log show \t")
+        await terminal.wait_until(lambda screen: screen_has(screen, f"b{0:031}"))
+        listed = [
+            each[-1] for row in terminal.screen.rows[1:] for each in re.findall(r"[abc]0{30}[012]", row)
+        ]
+
+    assert listed == ["2", "1", "0"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+async def test_a_shell_completes_files_and_models_with_a_colon(
+    shell: str, home: dict[str, str], tmp_path: Path
+) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"there is no {shell}")
+    (tmp_path / "photo.png").touch()
+    env = with_command(tmp_path, home)
+    async with shell_on_terminal(shell, env, tmp_path) as terminal:
+        await terminal.type("ultra ask --image pho\t")
+        await terminal.wait_until(lambda screen: screen.rows[-1].endswith("--image photo.png"))
+        await terminal.type(" -m openai:gpt-4o-m\t")
+        await terminal.wait_until(lambda screen: screen_has(screen, "openai:gpt-4o-mini"))
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="there is no zsh")
+async def test_ctrl_c_ends_a_completion_of_zsh_without_a_word(home: dict[str, str], tmp_path: Path) -> None:
+    env = with_command(tmp_path, home)
+    command = tmp_path / "bin" / "ultra"
+    real = command.read_text()
+    async with shell_on_terminal("zsh", env, tmp_path) as terminal:
+        pid = tmp_path / "pid"
+        command.write_text(f"#!/bin/sh\necho $$ > {pid}.new; mv {pid}.new {pid}; exec sleep 60\n")
+        await terminal.type("ultra log show \t")
+        with trio.fail_after(PATIENCE):
+            while not pid.exists():  # noqa: ASYNC110 - another process makes it
+                await trio.sleep(0.01)
+        await terminal.type("\x03")
+        command.write_text(real)
+        await terminal.type("\x15echo go''ne on\n")
+        await terminal.wait_until(lambda screen: "gone on" in screen.rows[-2:][0])
+        assert "Killed" not in terminal.output
+
+
+def screen_has(screen: Screen, text: str) -> bool:
+    return any(text in row for row in screen.rows[1:])

@@ -14,6 +14,7 @@ from ultra.cli.report import (
     headings,
     model_lines,
     step_title,
+    summary,
     unshown_answer,
 )
 from ultra.messages.chat import ToolCall
@@ -192,12 +193,25 @@ def test_the_cost_names_the_models_that_have_no_price() -> None:
         )
     ]
 
-    assert cost(result(steps=steps, cost=0.01234)) == "$0.0123, without light"
+    assert cost(result(steps=steps, cost=0.01234)) == "$0.0123, cost unknown for light"
     lost = replace(failure("lost", "initial"), usage=Usage(output=3))
-    assert cost(result(steps=steps, failures=[lost], cost=0.01)) == "$0.0100, without light, lost"
+    assert cost(result(steps=steps, failures=[lost], cost=0.01)) == "$0.0100, cost unknown for light, lost"
     assert cost(result(cost=0.00001)) == "less than $0.0001"
-    assert cost(result(cost=0.0)) == "$0.0000"
+    assert cost(result(cost=0.0)) == "$0"
     assert cost(result()) is None
+
+
+def test_the_last_line_says_so_where_no_cost_is_known() -> None:
+    def asked(*names: str, **fields: object) -> OrchestrationResult:
+        answers = step(*(response(name, "initial") for name in names))
+        return result(steps=[answers], response_time=1.0, **fields)
+
+    assert summary(asked("heavy", "light")) == "Done in 1.0 s, cost unknown for heavy, light"
+    assert summary(asked("heavy", cost=0.5)) == "Done in 1.0 s for $0.5000, cost unknown for heavy"
+    assert summary(asked(*"abcd", confidence=0.5)) == (
+        "Done in 1.0 s, cost unknown for 4 models, confidence 0.50"
+    )
+    assert summary(result(response_time=1.0)) == "Done in 1.0 s"  # nothing was asked
 
 
 @pytest.mark.parametrize("source", ["selected", "best_candidate", None])

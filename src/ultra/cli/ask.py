@@ -28,6 +28,7 @@ from ultra.cli.completion import (
     complete_ensembles_and_strategies,
     complete_identifiers,
     complete_models,
+    complete_options,
     complete_strategies,
     complete_templates,
 )
@@ -205,6 +206,7 @@ def ask(
         typer.Option(
             "--option",
             metavar="NAME=VALUE",
+            autocompletion=complete_options,
             help="Another option of how models write: top_p, seed, stop, reasoning_effort, or one that your "
             "client declares; MODEL.NAME=VALUE: of one model alone, also its role. Repeat it for more.",
         ),

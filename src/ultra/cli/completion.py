@@ -7,10 +7,15 @@ is read for its names all the same, since names have no effect.
 from __future__ import annotations
 
 from contextlib import suppress
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
+import typer  # noqa: TC002 - typer reads the annotations
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
+
+    from ultra.clients.dialects.base import Dialect
 
 __all__ = [
     "SHELLS",
@@ -18,6 +23,7 @@ __all__ = [
     "complete_ensembles_and_strategies",
     "complete_identifiers",
     "complete_models",
+    "complete_options",
     "complete_providers",
     "complete_runs",
     "complete_strategies",
@@ -43,6 +49,11 @@ def complete_models(incomplete: str) -> list[str]:
     """Complete the names of the models in the configurations; of several between commas, the last."""
     before, comma, last = incomplete.rpartition(",")
     return [f"{before}{comma}{name}" for name in _matching(last, lambda: _sections("models"))]
+
+
+def complete_options(context: typer.Context, incomplete: str) -> list[str]:
+    """Complete ``NAME=`` of an option of how models write, and ``MODEL.NAME=`` of one model's."""
+    return _matching(incomplete, lambda: _options(context.params.get("models") or (), incomplete))
 
 
 def complete_ensembles(incomplete: str) -> list[str]:
@@ -94,8 +105,46 @@ def _identifiers() -> Iterable[str]:
     from ultra.clients.catalog import PROVIDERS  # noqa: PLC0415 - only when a key is pressed
     from ultra.clients.catalog.models import known_models  # noqa: PLC0415 - as above
 
-    yield from known_models()
-    yield from (provider.example for provider in PROVIDERS.values() if provider.example)
+    examples = (provider.example for provider in PROVIDERS.values() if provider.example)
+    yield from dict.fromkeys((*known_models(), *examples))
+
+
+def _options(given: Iterable[str], incomplete: str) -> Iterable[str]:
+    from ultra.cli.arguments import parse_model  # noqa: PLC0415 - only when a key is pressed
+    from ultra.clients.options import CallOptions  # noqa: PLC0415 - as above
+    from ultra.messages.request import SamplingOptions  # noqa: PLC0415 - as above
+
+    names = [*CallOptions.__struct_fields__]
+    names = [name for name in names if name in SamplingOptions.__struct_fields__ or name == "context_window"]
+    named = [parse_model(text) for text in given]
+    models: dict[str, dict[str, Any]] = {each.short_name: {"model": each.identifier} for each in named}
+    models = models or dict(_sections("models"))
+    for name, section in models.items():
+        if incomplete.startswith(f"{name}."):
+            unknown = _unknown_options(section)
+            return [f"{name}.{option}=" for option in (*names, "role") if option not in unknown]
+    return [*(f"{option}=" for option in names), *(f"{name}." for name in models)]
+
+
+def _unknown_options(section: Mapping[str, Any]) -> frozenset[str]:
+    """Return the options that do not exist in the API of the model that a section names."""
+    from ultra.clients.catalog import PROVIDERS  # noqa: PLC0415 - only when a key is pressed
+    from ultra.clients.catalog.endpoint_quirks import known_quirks  # noqa: PLC0415 - as above
+    from ultra.clients.quirks import Quirks  # noqa: PLC0415 - as above
+
+    name, _, model = str(section["model"]).partition(":")
+    provider = PROVIDERS.get(name)
+    if provider is None:
+        return frozenset()
+    module, _, client = provider.client.partition(":")
+    dialect_type = getattr(getattr(import_module(module), client), "dialect_type", None)
+    if dialect_type is None:
+        return frozenset()
+    address = provider.base_url or "http://127.0.0.1"
+    asked = Quirks(responses=section.get("options", {}).get("api") == "responses")
+    quirks = known_quirks(name, address, model).joined(asked)
+    dialect: Dialect = dialect_type(model, provider=name, base_url=address)
+    return dialect.adapted(quirks).unknown_options
 
 
 def _strategies() -> Iterable[str]:
@@ -138,7 +187,7 @@ def _runs() -> Iterable[tuple[str, str]]:
     return trio.run(find)
 
 
-def _sections(name: str) -> Iterable[str]:
+def _sections(name: str) -> Mapping[str, Any]:
     from ultra.cli.sources import find_sources  # noqa: PLC0415 - only when a key is pressed
     from ultra.config.file import ConfigurationFile  # noqa: PLC0415 - as above
 

@@ -30,6 +30,9 @@ _ultra_completion() {{
     done
     COMPREPLY=( $( env COMP_WORDS="${{words[*]}}" COMP_CWORD=$((${{#words[@]}} - 1)) \\
                    {COMPLETION_VARIABLE}=complete_bash "$1" ) )
+    # What the command gives has an order, and where a value follows, no space; old bashes know neither.
+    [[ ${{#COMPREPLY[@]}} -gt 0 ]] && compopt -o nosort 2>/dev/null
+    [[ ${{COMPREPLY[*]}} == *[=.] ]] && compopt -o nospace 2>/dev/null
     value=${{words[${{#words[@]}}-1]}}
     [[ $value == -*=* ]] && value=${{value#*=}}
     if [[ $value == *:* && $COMP_WORDBREAKS == *:* ]]; then
@@ -38,6 +41,50 @@ _ultra_completion() {{
 }}
 complete -o default -F _ultra_completion ultra
 """
+
+# Each line that the command gives is a word, a tab and what is told of it. Typer's own scripts let the shell
+# sort the words: runs are told with the newest first.
+_ZSH: Final = f"""\
+#compdef ultra
+
+_ultra_completion() {{
+    setopt local_options local_traps
+    trap 'return 130' INT QUIT  # in place of zsh's own, which tells of it as of an error
+    local -a lines described bare
+    local line word told
+    lines=( "${{(@f)$(env _TYPER_COMPLETE_ARGS="${{words[1,$CURRENT]}}" {COMPLETION_VARIABLE}=complete_fish \\
+                     _TYPER_COMPLETE_FISH_ACTION=get-args ultra 2>/dev/null)}}" )
+    for line in "${{lines[@]}}"; do
+        word=${{line%%$'\t'*}}
+        [[ -z $word ]] && continue
+        [[ $line == *$'\t'* ]] && told=:${{line#*$'\t'}} || told=
+        described+=( "${{word//:/\\\\:}}$told" )
+    done
+    if (( ${{#described}} )); then
+        [[ $word == *[=.] ]] && bare=(-S '')
+        _describe -V 'ultra' described "${{bare[@]}}"
+    else
+        _files
+    fi
+}}
+
+compdef _ultra_completion ultra
+"""
+
+_FISH: Final = f"""\
+function _ultra_completion
+    set --local found (env {COMPLETION_VARIABLE}=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args \\
+        _TYPER_COMPLETE_ARGS=(commandline -cp | string collect) ultra 2>/dev/null)
+    if test -n "$found"
+        printf '%s\\n' $found
+    else
+        __fish_complete_path (commandline -ct)
+    end
+end
+complete --command ultra --no-files --keep-order --arguments "(_ultra_completion)"
+"""
+
+_SCRIPTS: Final = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
 
 
 @app.command()
@@ -50,13 +97,6 @@ def completion(
     zsh: add  eval "$(ultra completion zsh)"  to ~/.zshrc, behind compinit
     fish: ultra completion fish > ~/.config/fish/completions/ultra.fish
     """
-    from typer._completion_shared import get_completion_script  # noqa: PLC0415 - typer has no other name
-
     if shell not in SHELLS:
         raise BadCall(f"there is no completion for {shell!r}; the shells are: {', '.join(SHELLS)}")
-    script = (
-        _BASH
-        if shell == "bash"
-        else get_completion_script(prog_name="ultra", complete_var=COMPLETION_VARIABLE, shell=shell)
-    )
-    sys.stdout.write(f"{script.strip()}\n")
+    sys.stdout.write(f"{_SCRIPTS[shell].strip()}\n")

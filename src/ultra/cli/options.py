@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ultra.cli.completion import complete_runs
+from ultra.cli.completion import complete_options, complete_runs
 
 __all__ = [
     "ConversationOption",
@@ -41,6 +41,7 @@ ModelOptions = Annotated[
     typer.Option(
         "--option",
         metavar="NAME=VALUE",
+        autocompletion=complete_options,
         help="Another option of how models write; MODEL.NAME=VALUE: of one model alone.",
     ),
 ]

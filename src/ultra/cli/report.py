@@ -45,6 +45,9 @@ _HEADINGS: Final = ("model", "time", "tokens", "calls")
 _SMALLEST_COST: Final = 0.0001
 """Dollars; a lower cost is shown as "less than" this."""
 
+_MOST_NAMED: Final = 3
+"""Models without a price that the last line names; more are counted."""
+
 _HALF: Final = 0.5
 
 _TITLES: Final = {
@@ -126,20 +129,22 @@ def degradations(result: OrchestrationResult) -> list[str]:
 
 
 def cost(result: OrchestrationResult) -> str | None:
-    """Return the cost of the run, with the models whose part is unknown; None if no model has a price."""
-    if result.cost is None:
-        return None
+    """Return what the run cost, and of which models this is not known; None if nothing was asked."""
     responses = [response for step in result.steps for response in step.responses]
     unknown = [each.model_name for each in responses if each.cost is None and not each.cached]
     unknown += [each.model_name for each in result.failures if each.cost is None and each.usage is not None]
-    unpriced = dict.fromkeys(unknown)
-    amount = dollars(result.cost)
-    return f"{amount}, without {', '.join(unpriced)}" if unpriced else amount
+    unpriced = list(dict.fromkeys(unknown))
+    names = ", ".join(unpriced) if len(unpriced) <= _MOST_NAMED else f"{len(unpriced)} models"
+    parts = [] if result.cost is None else [dollars(result.cost)]
+    parts += [f"cost unknown for {names}"] if unpriced else []
+    return ", ".join(parts) or None
 
 
 def dollars(amount: float) -> str:
     """Return an amount of money as it is shown."""
-    return f"${amount:.4f}" if not 0 < amount < _SMALLEST_COST else f"less than ${_SMALLEST_COST}"
+    if amount == 0:
+        return "$0"
+    return f"${amount:.4f}" if amount >= _SMALLEST_COST else f"less than ${_SMALLEST_COST}"
 
 
 def confidence(result: OrchestrationResult) -> str | None:
@@ -152,10 +157,12 @@ def confidence(result: OrchestrationResult) -> str | None:
 
 def summary(result: OrchestrationResult) -> str:
     """Return the last line of a run: how it went, its time, its cost, and how sure it is."""
-    amount = cost(result)
-    spent = seconds(result.response_time) + (f" for {one_line(amount)}" if amount is not None else "")
-    sure = confidence(result)
-    told = spent if sure is None else f"{spent}, confidence {sure}"
+    spent, amount, sure = seconds(result.response_time), cost(result), confidence(result)
+    told = spent
+    if amount is not None:
+        told += f"{', ' if result.cost is None else ' for '}{one_line(amount)}"
+    if sure is not None:
+        told += f", confidence {sure}"
     return f"Degraded answer, in {told}" if result.status == "degraded" else f"Done in {told}"
 
 

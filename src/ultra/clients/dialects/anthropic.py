@@ -276,6 +276,7 @@ class AnthropicMessages(Dialect):
     """
 
     stream_decoder = _MessageDecoder
+    unknown_options = frozenset({"seed"})
     strict_schemas = True
 
     def __init__(self, model: str, *, provider: str, base_url: str) -> None:

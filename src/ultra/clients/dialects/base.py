@@ -72,6 +72,9 @@ class Dialect(ABC):
     file_urls: ClassVar[bool] = True
     """Whether it takes documents so."""
 
+    unknown_options: ClassVar[frozenset[str]] = frozenset()
+    """Options of a call that the API does not have; they are left out of what is sent."""
+
     def __init__(self, model: str, *, provider: str, base_url: str) -> None:
         self.model = model
         self.provider = provider

@@ -247,6 +247,7 @@ class OpenAIResponses(Dialect):
     """
 
     stream_decoder = _EventsDecoder
+    unknown_options = frozenset({"seed", "stop"})
     json_mode: ClassVar = {"text": {"format": {"type": "json_object"}}}
 
     def headers(self, api_key: str) -> dict[str, str]:

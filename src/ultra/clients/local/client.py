@@ -24,6 +24,7 @@ from ultra.clients.dialects.openai_chat import OpenAIChat
 from ultra.clients.http.client import HTTPClient
 from ultra.clients.http.connections import Connections, Hidden, HTTPRequest
 from ultra.clients.local.embedded import CONTEXT_WINDOW, EmbeddedServer, find_model, shared_server
+from ultra.clients.pricing import Price
 from ultra.errors import BadCall, ModelError
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["VOICES", "LocalClient", "Voice"]
 
 _NOWHERE: Final = "http://127.0.0.1"  # until the server runs
+_FREE: Final = Price(input=0.0, output=0.0)
 _MAX_TOKENS: Final = 192
 _MOST_OF_AN_OUTPUT: Final = 512
 """Tokens of an answer that is to satisfy a schema."""
@@ -167,7 +169,7 @@ class LocalClient(HTTPClient):
         find_model()
         known = Facts(images=False, pdf=False, audio=False, reasoning=False, output="schema")
         super().__init__(VoiceDialect(voice), limits=limits, options=options, info=known)
-        self.info = replace(self.info, context_window=self.context_window)
+        self.info = replace(self.info, context_window=self.context_window, price=_FREE)
         self._connections = _EmbeddedConnections(self.limits, server)
 
     async def list_models(self) -> tuple[OfferedModel, ...]:

@@ -266,7 +266,7 @@ export class RunView {
     const figures = {
       status: result.status,
       confidence: result.confidence === null ? "–" : `${percent(result.confidence)} (${result.confidence_basis})`,
-      cost: dollars(result.cost),
+      cost: costOf(result),
       tokens: `${tokens.input} read, ${tokens.output} written`,
       time: seconds(result.response_time),
       source: result.synthesis_source ?? "–",
@@ -294,6 +294,15 @@ export class RunView {
     this.after.append(place);
     showMatrix(place, result.prompt, answers);
   }
+}
+
+/** Return what a run cost, and of which models that is not known. */
+function costOf(result) {
+  const answers = result.steps.flatMap((step) => step.responses).filter((each) => !each.cached);
+  const paid = [...answers, ...result.failures.filter((each) => each.usage)];
+  const unknown = [...new Set(paid.filter((each) => each.cost === null).map((each) => each.model_name))];
+  if (result.cost === null || !unknown.length) return dollars(result.cost);
+  return `${dollars(result.cost)}, not known for ${unknown.join(", ")}`;
 }
 
 function ranking(title, scored, basis, open) {
