@@ -13,6 +13,8 @@ import trio
 from helpers.panel_members import member, preferring
 from helpers.services import service_of, serving
 from ultra import ModelError
+from ultra.clients import ModelInfo
+from ultra.clients.pricing import Price
 from ultra.config.keys import KeyConfig, hash_of, new_key
 from ultra.config.serving import ServeConfig
 from ultra.testing import FakeAnswer, FakeModel
@@ -241,6 +243,40 @@ async def test_a_run_under_way_is_followed_after_a_reload_and_by_its_link(browse
 
     await with_history(browser, {"a": model}, act)
     assert len([call for call in model.calls if "Which colour?" in call.prompt]) >= 1
+
+
+async def test_a_run_has_the_same_title_after_a_reload(browser: Browser) -> None:
+    def act(page: Any) -> None:
+        for number, (target, strategy) in enumerate(
+            (("council", ""), ("council", "vote"), ("a", ""), ("a", "self_consistency")), start=1
+        ):
+            page.select_option("#target", target)
+            page.select_option("#strategy", strategy)
+            ask(page)
+            page.wait_for_selector(f".turn:nth-of-type({number}) .figures")
+        titles = page.locator(".run h3").all_inner_texts()
+        assert [title.removesuffix(" link") for title in titles] == [
+            "council, synthesize",
+            "council, vote",
+            "a",
+            "a, self_consistency",
+        ]
+        page.reload()
+        page.wait_for_selector(".turn:nth-of-type(4) .figures")
+        assert page.locator(".run h3").all_inner_texts() == titles
+
+    await with_history(browser, {"a": FakeModel("Blue."), "b": FakeModel("Blue.")}, act)
+
+
+async def test_the_cost_names_the_models_of_which_it_is_not_known(browser: Browser) -> None:
+    priced = FakeModel("Blue.", info=ModelInfo(price=Price(input=1.0, output=1.0)))
+
+    def act(page: Any) -> None:
+        ask(page)
+        page.wait_for_selector(".figures")
+        assert ", not known for free" in page.locator(".figures").inner_text()
+
+    await in_browser(browser, {"priced": priced, "free": FakeModel("Blue.")}, act)
 
 
 async def test_a_conversation_goes_on_after_a_reload(browser: Browser) -> None:

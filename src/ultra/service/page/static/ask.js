@@ -3,7 +3,7 @@
 import { get } from "/page/api.js";
 import { el } from "/page/dom.js";
 import { RunView } from "/page/run.js";
-import { begin, cancel, follow, found, isKeeping, look, show } from "/page/runs.js";
+import { begin, cancel, follow, found, isKeeping, look, show, titleOf } from "/page/runs.js";
 
 const LARGEST = 20 * 2 ** 20; // bytes of one attachment
 const QUOTED = 200; // characters of a question that the service tells of a run
@@ -56,7 +56,8 @@ export class AskView {
       const group = el("optgroup", { label: kind === "ensemble" ? "Ensembles" : "Models" });
       for (const each of names) {
         const about = each.ultra.description ? ` – ${each.ultra.description}` : "";
-        group.append(el("option", { value: each.id, "data-kind": kind }, each.id + about));
+        const given = { value: each.id, "data-kind": kind, "data-strategy": each.ultra.strategy };
+        group.append(el("option", given, each.id + about));
       }
       target.append(group);
     }
@@ -175,7 +176,7 @@ export class AskView {
       const answered = before.filter((runs) => answeredBy(runs));
       const places = new Map(answered.map((runs, index) => [runs, asked.length - 1 - answered.length + index]));
       for (const runs of before) this.recall(runs, asked[places.get(runs)]?.content);
-      const views = last.map((run) => new RunView(`${run.model ?? run.models.join(", ")}, ${run.strategy}`));
+      const views = last.map((run) => new RunView(titleOf(run)));
       this.turn(last[0], views, asked.at(-1).content);
       this.watch(running, last.map((run) => found(run.id)), views);
       await Promise.all(views.map((view, index) => this.follow(running, view, found(last[index].id))));
@@ -191,7 +192,7 @@ export class AskView {
 
   /** Show a turn of before with its answer alone; `content` is its question with attachments, if it is known. */
   recall(runs, content) {
-    const views = runs.map((run) => new RunView(`${run.model ?? run.models.join(", ")}, ${run.strategy}`));
+    const views = runs.map((run) => new RunView(titleOf(run)));
     this.turn(runs[0], views, content ?? answeredBy(runs)?.prompt);
     runs.forEach((run, index) => {
       if (run.result) views[index].recall(run.result);
@@ -227,7 +228,8 @@ export class AskView {
     const option = by("target").selectedOptions[0];
     const strategies = [by("strategy").value];
     if (by("compare").checked) strategies.push(by("second").value);
-    const views = strategies.map((name) => new RunView(`${option.value}${name ? `, ${name}` : ""}`));
+    const views = strategies.map((name) => (
+      new RunView(titleOf({ model: option.value, strategy: name || option.dataset.strategy }))));
     const running = this.begin();
     const metadata = this.shown.length ? { after: this.shown.join() } : {};
     const names = this.attachments.map((each) => each.name).join(", ");

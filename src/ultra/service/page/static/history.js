@@ -1,7 +1,7 @@
 // The view of the runs that the service keeps: reopened, shared by their address, deleted.
 
 import { el } from "/page/dom.js";
-import { isKeeping, list, remove } from "/page/runs.js";
+import { isKeeping, list, remove, titleOf } from "/page/runs.js";
 
 export class HistoryView {
   constructor(element, askForKey) {
@@ -46,7 +46,7 @@ export class HistoryView {
     const made = el("li", {},
       el("a", { href: `#run=${run.id}` }, question),
       el("p", { class: "quiet" },
-        `${new Date(run.created_at * 1000).toLocaleString()} · ${run.model ?? run.models.join(", ")} · ${run.strategy} · `,
+        `${new Date(run.created_at * 1000).toLocaleString()} · ${titleOf(run)} · `,
         el("span", { class: { completed: "up", failed: "down", cancelled: "degraded" }[run.state] ?? "" }, goesOn ? "goes on" : run.state)),
       el("button", {
         type: "button", "aria-label": `Delete: ${question.slice(0, 60)}`,

@@ -300,7 +300,7 @@ export class RunView {
 function costOf(result) {
   const answers = result.steps.flatMap((step) => step.responses).filter((each) => !each.cached);
   const paid = [...answers, ...result.failures.filter((each) => each.usage)];
-  const unknown = [...new Set(paid.filter((each) => each.cost === null).map((each) => each.model_name))];
+  const unknown = [...new Set(paid.filter((each) => (each.cost ?? null) === null).map((each) => each.model_name))];
   if (result.cost === null || !unknown.length) return dollars(result.cost);
   return `${dollars(result.cost)}, not known for ${unknown.join(", ")}`;
 }

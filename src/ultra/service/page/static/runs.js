@@ -71,6 +71,12 @@ export const cancel = (id) => send(`${place(id)}/cancel`, { method: "POST", body
 export const show = (id, signal, withMessages = false) =>
   get(`${place(id)}${withMessages ? "?messages=true" : ""}`, signal);
 
+/** Return the title of a run: whom it asks, and how; one model alone is asked in no particular way. */
+export function titleOf(run) {
+  const how = run.strategy === "one_model" ? null : run.strategy;
+  return [run.model ?? run.models.join(", "), how].filter(Boolean).join(", ");
+}
+
 /** Return some of the kept runs, the newest first, and the cursor of those that follow. */
 export const list = (cursor) => get(`/v1/runs?limit=20${cursor ? `&cursor=${encodeURIComponent(cursor)}` : ""}`);
 
