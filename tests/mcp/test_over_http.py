@@ -268,6 +268,27 @@ async def test_a_call_that_is_cancelled_pays_for_the_answer_that_was_under_way(m
     assert 2.048 < 50.0 - left["dollars_per_day"] < 2.1
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b'{"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {"a": [' + b"{}," * 1_000_001 + b"{}]}}",
+         "the body has too many objects and lists"),
+        (b'{"a":' * 500 + b"1" + b"}" * 500, "nested too deeply"),
+        (b"[1]", "must be a JSON object"),
+        (b"{", "not JSON"),
+    ],
+)  # fmt: skip
+async def test_a_body_that_costs_much_to_decode_is_refused_before_it_is_decoded(
+    content: bytes, words: str
+) -> None:
+    async with serving_mcp({"gpt": FakeModel()}) as url, httpx.AsyncClient(trust_env=False) as http:
+        headers = {**ACCEPT, "content-type": "application/json"}
+        refused = await http.post(url, content=content, headers=headers, timeout=PATIENCE)
+        assert refused.status_code == 400
+        assert words in refused.json()["error"]["message"]
+        assert (await http.post(url, json=HELLO, headers=ACCEPT)).status_code == 200
+
+
 @pytest.mark.parametrize("origin", ["chat.example", "https://", "https://chat.example/page", "file:///tmp"])
 def test_an_origin_that_is_none_is_refused(origin: str) -> None:
     with pytest.raises(BadCall, match=r"is none; give one such as https://chat\.example"):

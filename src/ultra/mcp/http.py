@@ -11,7 +11,8 @@ import msgspec
 from ultra.errors import BadCall, MissingExtra
 from ultra.mcp.server import WHO, make_server
 from ultra.service.access import is_loopback
-from ultra.service.app import headers_of
+from ultra.service.app import HungUp, headers_of, read_body
+from ultra.service.bodies import decode_object
 from ultra.service.http import Request
 from ultra.service.problems import Problem, problem_of
 
@@ -25,7 +26,7 @@ except ImportError:
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from ultra.service.core import Service
 
@@ -80,12 +81,26 @@ class _Door:
         try:
             self._check_origin(request)
             who = await self._service.access.authenticate(request)
+            if request.method == "POST":
+                receive = await self._checked(request, receive)
+        except HungUp:
+            return
         except Exception as error:  # noqa: BLE001 - the client gets an answer, whatever it is
             await _refuse(problem_of(error), send)
             return
         # By this, the SDK gives nobody the session of another one.
         user = AuthenticatedUser(AccessToken(token="", client_id=who.name or "local", scopes=[]))
         await self._app({**scope, WHO: who, "user": user}, receive, send)
+
+    async def _checked(self, request: Request, receive: Receive) -> Receive:
+        """Return what gives the SDK the body again, once it is known that decoding it costs no more than it may.
+
+        The SDK has a limit for the size alone, and a body of this size may have tens of millions of objects.
+        """
+        settings = self._service.settings
+        body = await read_body(settings, request.headers, receive)
+        decode_object(body, max_nesting=settings.max_nesting)
+        return _Again(body, receive)
 
     def _check_origin(self, request: Request) -> None:
         """Refuse what a browser sends for a page of somebody else; programs send no origin."""
@@ -100,6 +115,20 @@ class _Door:
         if not own and not (self._service.access.needs_loopback and is_loopback(found.hostname or "?")):
             text = f"pages of {origin[:200]} may not ask; --allow-origin lets those of an origin do so"
             raise Problem(403, "permission_error", "origin_not_allowed", text)
+
+
+class _Again:
+    """Gives a body that was read already, and then what else comes, such as that the client is gone."""
+
+    def __init__(self, body: bytes, receive: Receive) -> None:
+        self._body: bytes | None = body
+        self._receive = receive
+
+    async def __call__(self) -> Message:
+        if self._body is None:
+            return await self._receive()
+        body, self._body = self._body, None
+        return {"type": "http.request", "body": body, "more_body": False}
 
 
 def _request(scope: Scope) -> Request:

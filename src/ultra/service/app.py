@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from ultra.config.serving import ServeConfig
     from ultra.service.core import Service
     from ultra.service.http import Reply
 
-__all__ = ["headers_of", "make_app"]
+__all__ = ["HungUp", "headers_of", "make_app", "read_body"]
 
 _MOST_HEADERS: Final = 2**16
 """Bytes of all headers of a request; servers have limits of their own."""
@@ -73,7 +74,7 @@ class _CrossOrigin:
         await self._allowing(scope, receive, send)
 
 
-class _HungUp(Exception):
+class HungUp(Exception):
     """The client is gone before it had sent its request."""
 
 
@@ -89,7 +90,7 @@ class _Door:
             return
         try:
             request = await self._read(scope, receive)
-        except _HungUp:
+        except HungUp:
             return
         except Problem as problem:
             # What the client still sends is not read, so the connection cannot be used again.
@@ -116,29 +117,35 @@ class _Door:
             query=scope.get("query_string", b"").decode("latin-1"),
         )
         request = await self._service.known(request)  # nobody else can make it keep a body
-        return replace(request, body=await self._body(headers, receive))
+        return replace(request, body=await read_body(self._service.settings, headers, receive))
 
-    async def _body(self, headers: Mapping[str, str], receive: Receive) -> bytes:
-        settings = self._service.settings
-        length = headers.get("content-length", "0")
-        if length.isdigit() and int(length) > settings.max_body:
-            raise _too_large(settings.max_body)
-        pieces: list[bytes] = []
-        size = 0
-        with anyio.move_on_after(settings.body_timeout):
-            while True:
-                message: Message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise _HungUp
-                piece: bytes = message.get("body", b"")
-                size += len(piece)
-                if size > settings.max_body:
-                    raise _too_large(settings.max_body)
-                pieces.append(piece)
-                if not message.get("more_body", False):
-                    return b"".join(pieces)
-        text = f"the body did not arrive within {settings.body_timeout:g} s"
-        raise Problem(408, "invalid_request_error", "request_timeout", text)
+
+async def read_body(settings: ServeConfig, headers: Mapping[str, str], receive: Receive) -> bytes:
+    """Return the whole body of a request.
+
+    Raises:
+        Problem: it is larger than it may be, or did not arrive in time.
+        HungUp: the client is gone.
+    """
+    length = headers.get("content-length", "0")
+    if length.isdigit() and int(length) > settings.max_body:
+        raise _too_large(settings.max_body)
+    pieces: list[bytes] = []
+    size = 0
+    with anyio.move_on_after(settings.body_timeout):
+        while True:
+            message: Message = await receive()
+            if message["type"] == "http.disconnect":
+                raise HungUp
+            piece: bytes = message.get("body", b"")
+            size += len(piece)
+            if size > settings.max_body:
+                raise _too_large(settings.max_body)
+            pieces.append(piece)
+            if not message.get("more_body", False):
+                return b"".join(pieces)
+    text = f"the body did not arrive within {settings.body_timeout:g} s"
+    raise Problem(408, "invalid_request_error", "request_timeout", text)
 
 
 def headers_of(scope: Scope) -> dict[str, str]:

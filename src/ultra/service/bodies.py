@@ -13,7 +13,7 @@ from ultra.service.problems import Problem
 if TYPE_CHECKING:
     from ultra.service.http import Request
 
-__all__ = ["read_json"]
+__all__ = ["decode_object", "read_json"]
 
 T = TypeVar("T")
 
@@ -31,21 +31,34 @@ def read_json(request: Request, kind: type[T], *, max_nesting: int) -> T:
     if not (given == "application/json" or given.endswith("+json") or given == ""):
         text = f"the content-type is {given[:80]!r}; it must be application/json"
         raise Problem(415, "invalid_request_error", "unsupported_media_type", text)
-    if has_too_many_values(request.body):
-        text = f"the body has too many objects and lists; at most {MOST_VALUES} are allowed"
-        raise Problem.bad_request(text, code="invalid_json")
+    decoded = decode_object(request.body, max_nesting=max_nesting)
     try:
-        decoded: object = msgspec.json.decode(request.body)
-        if not isinstance(decoded, dict):
-            raise Problem.bad_request("the body must be a JSON object", code="invalid_json")
-        _check_nesting(decoded, max_nesting)
         return msgspec.convert(decoded, kind)
     except msgspec.ValidationError as error:
         raise _misfit(str(error)) from None
     except RecursionError:
         raise Problem.bad_request(_TOO_DEEP.format(max_nesting), code="invalid_json") from None
+
+
+def decode_object(body: bytes, *, max_nesting: int) -> dict[str, Any]:
+    """Return the JSON object that a body is, once it is known that it costs no more memory than it may.
+
+    Raises:
+        Problem: it is no object of JSON, has too many values, or is nested too deeply.
+    """
+    if has_too_many_values(body):
+        text = f"the body has too many objects and lists; at most {MOST_VALUES} are allowed"
+        raise Problem.bad_request(text, code="invalid_json")
+    try:
+        decoded: object = msgspec.json.decode(body)
+        if not isinstance(decoded, dict):
+            raise Problem.bad_request("the body must be a JSON object", code="invalid_json")
+        _check_nesting(decoded, max_nesting)
+    except RecursionError:
+        raise Problem.bad_request(_TOO_DEEP.format(max_nesting), code="invalid_json") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise Problem.bad_request("the body is not JSON in UTF-8", code="invalid_json") from None
+    return decoded
 
 
 def _check_nesting(decoded: object, most: int) -> None:
