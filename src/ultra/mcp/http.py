@@ -93,7 +93,7 @@ class _Door:
         await self._app({**scope, WHO: who, "user": user}, receive, send)
 
     async def _checked(self, request: Request, receive: Receive) -> Receive:
-        """Return what gives the SDK the body again, once it is known that decoding it costs no more than it may.
+        """Return what gives the body to the SDK, once it is known that it costs little to decode.
 
         The SDK has a limit for the size alone, and a body of this size may have tens of millions of objects.
         """
