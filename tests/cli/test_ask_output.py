@@ -23,6 +23,24 @@ ALL_STAGES = ("--stages", "initial,meta,synthesis")
 PARIS = "The capital of France is Paris.\n"
 
 
+async def test_reasoning_is_asked_for_and_shown_where_the_user_wants_it(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    async with chat_server(first=Script(("<think>In France.</think>", "Paris."))) as server:
+        url = server.environment["OPENAI_BASE_URL"]
+        path.write_text(f'[models.a]\nmodel = "openrouter:first"\nbase_url = "{url}"\n')
+        asked = ("ask", "Where?", "--config", str(path), "--plain", "--no-cache")
+        env = {"OPENROUTER_API_KEY": "k"}
+        without = await run_ultra(*asked, env=env)
+        shown = await run_ultra(*asked, "--show", "reasoning", env=env)
+        later = await run_ultra("log", "show", "--plain", "--show", "reasoning")
+
+    requests = server.scripts["first"].requests
+    assert (shown.returncode, b"In France." in without.stdout) == (0, False), shown.stderr
+    assert b"| In France.\n\nParis.\n" in shown.stdout
+    assert b"| In France.\n\nParis.\n" in later.stdout
+    assert [request.get("reasoning") for request in (requests[0], requests[-1])] == [None, {"enabled": True}]
+
+
 async def test_a_pipe_gets_the_answer_and_nothing_else() -> None:
     async with chat_server() as server:
         done = await run_ultra("ask", "Where?", *TWO, *ALL_STAGES, env=server.environment)

@@ -7,6 +7,7 @@ import re
 from typing import Literal
 
 import pytest
+from msgspec.structs import replace
 from rich.console import Console
 
 from ultra.cli.columns import Columns
@@ -167,6 +168,22 @@ def test_a_model_that_thinks_has_one_line_with_its_last_words() -> None:
     stage.apply(chunk("careful", "It is 4."))
     stage.apply(thinks("careful", "And more."))
     assert lines(60, stage, now=1.0)[1].rstrip() == "It is 4."
+
+
+def test_what_a_model_thought_stays_above_its_answer_where_it_is_shown() -> None:
+    stage = stage_of("careful", "bold")
+    event = answered("careful", "Paris.")
+    assert isinstance(event, ModelResponded)
+    thought = replace(event.response, reasoning_parts=(ReasoningPart("France, so Paris."),))
+    stage.apply(replace(event, response=thought))
+    stage.apply(answered("bold", "Paris."))
+    for reasoning in (False, True):
+        target = console(60)
+        with target.capture() as capture:
+            target.print(Columns(target, reasoning=reasoning).settled(stage))
+        rows = [row.rstrip() for row in capture.get().splitlines()]
+        assert ("France, so Paris." in capture.get()) == reasoning
+        assert rows[-1].split() == (["Paris."] if reasoning else ["Paris.", "Paris."])
 
 
 def test_reasoning_after_a_retry_takes_the_place_of_the_error() -> None:
@@ -349,7 +366,7 @@ def test_an_answer_that_the_strategy_selected_is_shown_with_its_confidence() -> 
     shown = re.sub(r"\x1b\[[\d;]*m", "", capture.get())
     assert "The answer, by careful" in shown
     assert "Paris." in shown
-    assert "Done in 1.5 s, confidence 0.75" in shown
+    assert "Done in 1.5 s, cost unknown for careful, concise, confidence 0.75" in shown
 
 
 def test_a_run_that_breaks_off_leaves_what_it_had_and_the_cursor_visible() -> None:

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from ultra.cli.plain_view import PlainView
+from ultra.messages.chat import ReasoningPart
 from ultra.messages.events import ModelFailed, ModelResponded
 from ultra.messages.results import ModelFailure, ModelMetrics, ModelResponse, OrchestrationResult, Step
 
@@ -32,6 +35,21 @@ def test_answers_are_headed_by_step_round_and_sample(capsys: pytest.CaptureFixtu
     ]
 
 
+def test_what_a_model_thought_stands_above_its_answer_where_it_is_shown(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    thought = replace(
+        response("No."), reasoning_parts=(ReasoningPart("Is it?\nIt is not."), ReasoningPart(""))
+    )
+    event = ModelResponded(stage="debate", model_name="heavy", response=thought)
+    for shown in ((), ("reasoning",)):
+        with PlainView(shown=shown) as view:
+            view.show(event)
+
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert lines == ["No.", "", head, "| Is it?", "| It is not.", "", "No.", ""]
+
+
 def test_the_answer_that_a_strategy_selected_is_written_with_its_confidence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -52,7 +70,7 @@ def test_the_answer_that_a_strategy_selected_is_written_with_its_confidence(
 
     written = capsys.readouterr().out
     assert written.startswith("--- answer: heavy#1\nNo.\n\nmodel ")
-    assert written.endswith("\n\nDone in 0.0 s, confidence 0.50\n")
+    assert written.endswith("\n\nDone in 0.0 s, cost unknown for heavy, confidence 0.50\n")
 
 
 def test_an_answer_that_was_cut_off_is_shown_as_such(capsys: pytest.CaptureFixture[str]) -> None:

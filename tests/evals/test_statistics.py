@@ -21,6 +21,13 @@ from ultra.evals.statistics import (
 )
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_share_is_within_its_own_interval(share: float) -> None:
+    for n in range(1, 300):
+        found = wilson(share * n, n)
+        assert found.low <= found.value <= found.high, (share, n)
+
+
 def test_wilsons_interval_is_the_published_one() -> None:
     found = wilson(81, 263)
     assert (found.low, found.high) == pytest.approx((0.2553, 0.3662), abs=1e-4)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
+import httpx
 from msgspec.structs import replace
 
 from ultra.clients import HTTPClient, connect
 from ultra.clients.catalog import Facts
 from ultra.clients.dialects.openai_responses import OpenAIResponses
+from ultra.errors import ModelError
 from ultra.messages.results import Completion, ModelResponse
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ultra.faults.provider import Question, SimulatedProvider
     from ultra.messages.chat import ChatMessage
     from ultra.messages.request import ModelRequest
@@ -42,6 +48,27 @@ async def answer(client: HTTPClient, request: ModelRequest, *, stream: bool) -> 
                 return piece
             pieces.append(piece)
     raise AssertionError("the stream had no completion")
+
+
+async def posted_by(
+    make: Callable[..., HTTPClient], request: ModelRequest, *, stream: bool, **settings: Any
+) -> Any:
+    """The JSON that a client posts for `request`."""
+    posted: list[bytes] = []
+
+    def refuse(received: httpx.Request) -> httpx.Response:
+        posted.append(received.content)
+        return httpx.Response(400)
+
+    client = make(transport=httpx.MockTransport(refuse), **settings)
+    with suppress(ModelError):
+        if stream:
+            await anext(client.stream_response(request))
+        else:
+            await client.respond(request)
+    await client.aclose()
+    (content,) = posted
+    return json.loads(content)
 
 
 def turn_of(completion: Completion) -> ChatMessage:

@@ -59,6 +59,43 @@ def body_for(path: str, model: str = "a", **more: Any) -> dict[str, Any]:
     return {"model": model, "max_tokens": 99, "messages": messages, "stream": True, **more}
 
 
+ASKS: dict[str, dict[str, Any]] = {
+    "chat": {"path": CHAT, "include_reasoning": True},
+    "responses": {"path": RESPONSES, "reasoning": {"summary": "auto"}},
+    "messages": {"path": MESSAGES, "thinking": {"type": "adaptive"}},
+    **{path: {"path": path, "ultra": {"expose": ["reasoning"]}} for path in (CHAT, RESPONSES, MESSAGES)},
+}
+
+
+@pytest.mark.parametrize("asks", ASKS.values(), ids=ASKS)
+@pytest.mark.parametrize("model", ["a", "council"])
+async def test_a_client_that_asks_for_reasoning_lets_the_providers_be_asked_for_it(
+    asks: dict[str, Any], model: str
+) -> None:
+    models = {"a": thinker("One."), "b": thinker("Two.")}
+    await asked(service_of(models), model=model, **asks)
+
+    calls = [call for each in models.values() for call in each.calls]
+    assert {call.request.options.show_reasoning for call in calls} == {True}
+
+
+@pytest.mark.parametrize(
+    ("path", "more"),
+    [
+        (CHAT, {}),
+        (CHAT, {"include_reasoning": False}),
+        (RESPONSES, {"reasoning": {"effort": "low"}}),
+        (MESSAGES, {"thinking": {"type": "disabled"}}),
+        (MESSAGES, {"thinking": {"type": "adaptive", "display": "omitted"}}),
+    ],
+)
+async def test_a_client_that_does_not_ask_for_reasoning_does_not(path: str, more: dict[str, Any]) -> None:
+    model = thinker("One.")
+    await asked(service_of({"a": model}), path, **more)
+
+    assert {call.request.options.show_reasoning for call in model.calls} == {None}
+
+
 async def asked(service: Service, path: str, model: str = "a", **more: Any) -> Answer:
     async with service.running():
         return await ask(service, body_for(path, model, **more), path)

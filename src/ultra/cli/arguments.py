@@ -24,6 +24,7 @@ __all__ = [
     "SHOWN",
     "Question",
     "RequestedModel",
+    "asking_to_show",
     "check_ensemble",
     "check_sampling",
     "parse_model",
@@ -44,8 +45,8 @@ EMBEDDED_MODELS: Final = ("local:careful", "local:creative", "local:concise")
 ON_CUT: Final = ("tell", "continue", "next")
 """What may become of a synthesis that is cut off; those of `Synthesize`, which takes long to import."""
 
-SHOWN: Final = ("analysis",)
-"""What `--show` shows; the keys of `ultra.cli.report.HIDDEN`, which takes long to import."""
+SHOWN: Final = ("analysis", "reasoning")
+"""What `--show` shows: the keys of `ultra.cli.report.HIDDEN`, which takes long to import, and `REASONING`."""
 
 
 @dataclass(frozen=True)
@@ -260,12 +261,17 @@ def check_sampling(options: Mapping[str, object]) -> Mapping[str, object]:
 
 
 def parse_shown(texts: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the steps of ``--show``. Raises `BadCall` for one that there is not."""
+    """Return the words of ``--show``. Raises `BadCall` for one that there is not."""
     names = parse_names(texts) or ()
     for name in names:
         if name not in SHOWN:
             raise BadCall(f"--show is {name!r}; give one of: {', '.join(SHOWN)}")
     return names
+
+
+def asking_to_show(sampling: Mapping[str, object], shown: Sequence[str]) -> Mapping[str, object]:
+    """Return the options of how models write; ``--show reasoning`` lets the providers be asked for it."""
+    return {"show_reasoning": True, **sampling} if "reasoning" in shown else sampling
 
 
 def read_schema(path: Path | None) -> dict[str, object] | None:

@@ -10,6 +10,7 @@ import typer
 
 from ultra.cli.arguments import (
     Question,
+    asking_to_show,
     check_ensemble,
     check_sampling,
     parse_models,
@@ -207,8 +208,9 @@ def ask(
             "--option",
             metavar="NAME=VALUE",
             autocompletion=complete_options,
-            help="Another option of how models write: top_p, seed, stop, reasoning_effort, or one that your "
-            "client declares; MODEL.NAME=VALUE: of one model alone, also its role. Repeat it for more.",
+            help="Another option of how models write: top_p, seed, stop, reasoning_effort, show_reasoning, "
+            "or one that your client declares; MODEL.NAME=VALUE: of one model alone, also its role. Repeat "
+            "it for more.",
         ),
     ] = None,
     resume: Resume = False,
@@ -236,7 +238,12 @@ def ask(
     ] = False,
     shown: Annotated[
         list[str] | None,
-        typer.Option("--show", metavar="analysis", help="Show what is else folded into one line."),
+        typer.Option(
+            "--show",
+            metavar="analysis|reasoning",
+            help="Show the analysis, which is else folded into one line, or what "
+            "the models think, which their providers are then asked for; repeat it for both.",
+        ),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the result, or the error, as one JSON document.")
@@ -315,7 +322,9 @@ def ask(
                 ensemble or other.get("ensemble") or (None if strategy or chosen else kept.ensemble),
                 sources,
             ),
-            sampling=check_sampling({**kept.sampling, **for_all, **sampling}),
+            sampling=asking_to_show(
+                check_sampling({**kept.sampling, **for_all, **sampling}), parse_shown(shown)
+            ),
             per_model=per_model,
             use_cache=not no_cache,
             is_kept=not no_log,

@@ -10,6 +10,7 @@ import typer
 
 from ultra.cli.arguments import (
     Question,
+    asking_to_show,
     check_ensemble,
     check_sampling,
     parse_models,
@@ -88,7 +89,9 @@ def chat(
     shown: Annotated[
         list[str] | None,
         typer.Option(
-            "--show", metavar="analysis", help="With --all: show what is else folded into one line."
+            "--show",
+            metavar="analysis|reasoning",
+            help="With --all: show the analysis, or what the models think, too.",
         ),
     ] = None,
     plain: Annotated[bool, typer.Option("--plain", help="Print plain text.")] = False,
@@ -127,7 +130,7 @@ def chat(
             strategy=strategy,
             system=system,
             ensemble=check_ensemble(ensemble, sources),
-            sampling=check_sampling({**for_all, **sampling}),
+            sampling=asking_to_show(check_sampling({**for_all, **sampling}), parse_shown(shown)),
             per_model=per_model,
             is_kept=not no_log,
             sources=sources,

@@ -45,10 +45,14 @@ _MARKDOWN: Final = (
 
 
 class Columns:
-    """Draws steps on one console; each model has the same colour in all of them."""
+    """Draws steps on one console; each model has the same colour in all of them.
 
-    def __init__(self, console: Console) -> None:
+    `reasoning`: above a whole answer stands what the model thought before.
+    """
+
+    def __init__(self, console: Console, *, reasoning: bool = False) -> None:
         self._console = console
+        self._reasoning = reasoning
         self._accents: dict[str, str] = {}
         ascii_only = not console.encoding.startswith("utf")
         self._spinner, self._done, self._failed, self._stopped = (
@@ -94,12 +98,13 @@ class Columns:
                 body = Text(_thinks(pane, width), "dim")
             case _:
                 body = _styled(text)
+        parts: list[RenderableType] = [self._head(pane, width, now)]
+        if lines is None and self._reasoning and pane.reasoning:
+            parts += [Text(block(pane.reasoning), "dim italic"), Text()]
         if lines is None and alone and pane.state == "answered":
-            return Group(self._head(pane, width, now), drawn_markdown(text, self._console))
+            return Group(*parts, drawn_markdown(text, self._console))
         wrapped = body.wrap(self._console, width)
-        return Group(
-            self._head(pane, width, now), Text("\n").join(wrapped if lines is None else wrapped[-lines:])
-        )
+        return Group(*parts, Text("\n").join(wrapped if lines is None else wrapped[-lines:]))
 
     def _head(self, pane: Pane, width: int, now: float | None) -> Text:
         accent = self._accents.setdefault(pane.model_name, ACCENTS[len(self._accents) % len(ACCENTS)])

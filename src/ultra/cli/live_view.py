@@ -20,6 +20,7 @@ from ultra.cli.printable_text import one_line
 from ultra.cli.report import (
     CUT_OFF,
     HIDDEN,
+    REASONING,
     answer_name,
     answer_text,
     degradations,
@@ -65,7 +66,7 @@ class LiveView:
         self._shown = shown
         self._waiting = WaitingLine()
         self._clock = clock
-        self._columns = Columns(console)
+        self._columns = Columns(console, reasoning=REASONING in shown)
         self._step: StepPanes | None = None
         self._live: ResizedLive | None = None
         self._began = 0.0

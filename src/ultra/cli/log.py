@@ -61,7 +61,11 @@ def show(
     final: Annotated[bool, typer.Option("--final", help="Print the answer alone, as on a pipe.")] = False,
     shown: Annotated[
         list[str] | None,
-        typer.Option("--show", metavar="analysis", help="Show what is else folded into one line."),
+        typer.Option(
+            "--show",
+            metavar="analysis|reasoning",
+            help="Show the analysis, or what the models thought; repeat it for both.",
+        ),
     ] = None,
     plain: Annotated[
         bool, typer.Option("--plain", help="Print all of it as plain text, on a pipe, too.")

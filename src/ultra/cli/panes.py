@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Literal
 
 from ultra.cli.report import answer_text
+from ultra.cli.thoughts import Thoughts
 from ultra.messages.events import (
     Chunk,
     Event,
@@ -29,8 +30,9 @@ _KEPT: Final = 500
 
 
 class Pane:
-    """One answer in the step: its text so far, and its state; `thought` are the last words before it.
+    """One answer in the step: its text so far, and its state.
 
+    `thought` are the last words before it, and `reasoning` all of them, once it is there.
     Times are seconds since the run began; before `retry_at` there is no further attempt.
     """
 
@@ -44,6 +46,8 @@ class Pane:
         self.attempt = 1
         self.retry_at = started
         self.thought = ""
+        self.reasoning = ""
+        self._thoughts = Thoughts()
         self._pieces: list[str] = []
 
     @property
@@ -64,6 +68,7 @@ class Pane:
 
     def apply(self, event: Event) -> None:
         """Apply one event of this answer."""
+        self._thoughts.take(event)
         match event:
             case Chunk():
                 if event.restart or self.state == "retrying":
@@ -87,6 +92,7 @@ class Pane:
                 self.state = "answered"
                 self.response_time = event.response.response_time
                 self.is_cut = not event.response.is_whole
+                self.reasoning = self._thoughts.of(event.response)
                 self._pieces = [answer_text(event.response)]
             case ModelFailed():
                 self.state = "failed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import defaultdict
 from math import inf
 from typing import TYPE_CHECKING, Self
 
@@ -11,6 +12,7 @@ from ultra.cli.printable_text import block, one_line
 from ultra.cli.report import (
     CUT_OFF,
     HIDDEN,
+    REASONING,
     answer_name,
     answer_text,
     degradations,
@@ -22,26 +24,36 @@ from ultra.cli.report import (
     summary,
     unshown_answer,
 )
-from ultra.messages.events import Event, ModelFailed, ModelResponded
+from ultra.cli.thoughts import Thoughts
+from ultra.messages.events import (
+    Event,
+    ModelFailed,
+    ModelResponded,
+    ModelRetrying,
+    ReasoningChunk,
+    call_of,
+)
 from ultra.messages.results import sample_name
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from types import TracebackType
 
+    from ultra.messages.events import CallKey
     from ultra.messages.results import OrchestrationResult
 
 __all__ = ["PlainView"]
 
 
 class PlainView:
-    """Writes blocks of text with blank lines between them; `shown` are the steps that are not left out."""
+    """Writes blocks of text with blank lines between them; `shown`: what is not left out."""
 
     interval = inf
 
     def __init__(self, *, to_stderr: bool = False, shown: Collection[str] = tuple(HIDDEN)) -> None:
         self._to_stderr = to_stderr
         self._shown = shown
+        self._thoughts: defaultdict[CallKey, Thoughts] = defaultdict(Thoughts)
 
     def __enter__(self) -> Self:
         sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
@@ -60,9 +72,15 @@ class PlainView:
             case ModelResponded():
                 time = seconds(event.response.response_time)
                 cut = "" if event.response.is_whole else f", {CUT_OFF}"
-                self._write(f"--- {_heading(event)}, {time}{cut}", block(answer_text(event.response)), "")
+                self._write(f"--- {_heading(event)}, {time}{cut}")
+                thought = self._thoughts.pop(call_of(event), Thoughts()).of(event.response)
+                if thought and REASONING in self._shown:
+                    self._write(*(f"| {line}" for line in block(thought).splitlines()), "")
+                self._write(block(answer_text(event.response)), "")
             case ModelFailed():
                 self._write(f"--- {_heading(event)}, failed", one_line(event.failure.message), "")
+            case ReasoningChunk() | ModelRetrying():
+                self._thoughts[call_of(event)].take(event)
             case _:
                 pass
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CUT_OFF",
     "HIDDEN",
+    "REASONING",
     "ModelLine",
     "answer_name",
     "answer_text",
@@ -39,6 +40,9 @@ CUT_OFF: Final = "cut off"
 
 HIDDEN: Final[Mapping[str, str]] = {"analysis": "meta"}
 """The steps that are folded into one line, by the word of `--show` that unfolds them."""
+
+REASONING: Final = "reasoning"
+"""The word of `--show` that shows what the models thought."""
 
 _HEADINGS: Final = ("model", "time", "tokens", "calls")
 
@@ -168,7 +172,7 @@ def summary(result: OrchestrationResult) -> str:
 
 def is_hidden(step: str, shown: Collection[str]) -> bool:
     """Return whether a step of this name is shown only on demand, and is not among those demanded."""
-    return step in HIDDEN.values() and not any(HIDDEN[each] == step for each in shown)
+    return step in HIDDEN.values() and not any(HIDDEN.get(each) == step for each in shown)
 
 
 def seconds(value: float) -> str:

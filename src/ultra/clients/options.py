@@ -31,6 +31,8 @@ class CallOptions(Struct, frozen=True, kw_only=True):
         max_tokens: the most tokens of an answer, reasoning included where the provider counts it so.
         stop: texts at which the answer ends.
         reasoning_effort: in the provider's own words.
+        show_reasoning: whether the provider is asked to send what the model thinks, or a summary of it; see
+            `SamplingOptions`. A model that is known not to reason is not asked.
         context_window: the most tokens of prompt and answer together. Prompts are made to fit into it, and
             Ollama is asked for it. By default what the catalog knows of the model.
         extra_body: is merged into the top level of the JSON that is sent, and wins over all else in it.
@@ -47,6 +49,7 @@ class CallOptions(Struct, frozen=True, kw_only=True):
     seed: int | None = None
     top_p: float | None = None
     reasoning_effort: str | None = None
+    show_reasoning: bool | None = None
     context_window: int | None = None
     extra_body: dict[str, Any] | None = None
     extra_headers: dict[str, str] | None = None
@@ -134,6 +137,7 @@ class CallArguments(TypedDict, total=False):
     seed: int | None
     top_p: float | None
     reasoning_effort: str | None
+    show_reasoning: bool | None
     context_window: int | None
     extra_body: Mapping[str, Any] | None
     extra_headers: Mapping[str, str] | None

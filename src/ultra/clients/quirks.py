@@ -35,7 +35,8 @@ class Quirks(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         no_stream: it does not stream.
         responses: the model answers in the Responses API alone.
         versioned: ``/v1`` is missing at the end of the address.
-        thinking_budget: it takes the effort of reasoning as a number of tokens.
+        thinking_budget: it takes the effort of reasoning, or that it shall think, as a number of tokens.
+        shows_when_asked: in OpenAI's form, it shows what a model thinks where ``reasoning`` asks for it.
         cache_hints: it takes ``cache_control`` in OpenAI's form of messages; others refuse unknown fields.
         signed_calls: in that form, it wants calls back with the signatures of thoughts that they came with.
         no_image_urls: it takes images only as bytes, and not by their address.
@@ -49,6 +50,7 @@ class Quirks(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     responses: bool = False
     versioned: bool = False
     thinking_budget: bool = False
+    shows_when_asked: bool = False
     cache_hints: bool = False
     signed_calls: bool = False
     no_image_urls: bool = False
@@ -93,6 +95,7 @@ _FLAGS: Final = (
     "responses",
     "versioned",
     "thinking_budget",
+    "shows_when_asked",
     "cache_hints",
     "signed_calls",
     "no_image_urls",
@@ -103,13 +106,25 @@ _BUDGETS: Final = {"none": 0, "minimal": 512, "low": 1024, "medium": 8192, "high
 """Tokens, as Google's own translation of OpenAI's efforts has them."""
 
 
+_LEAST_BUDGET: Final = 1024
+"""Tokens: what Anthropic's models must at least be given to think; it must be less than `max_tokens`."""
+
+
 def _with_budget(payload: dict[str, Any]) -> dict[str, Any]:
+    if "thinking" in payload:
+        most = payload["max_tokens"]
+        budget = max(_LEAST_BUDGET, most // 2)
+        kept = _without(payload, ["thinking"])
+        enabled = {"thinking": {"type": "enabled", "budget_tokens": budget}}
+        return kept if budget >= most else kept | enabled
     generation = payload.get("generationConfig") or {}
-    level = str((generation.get("thinkingConfig") or {}).get("thinkingLevel")).lower()
+    thinking = generation.get("thinkingConfig") or {}
+    level = str(thinking.get("thinkingLevel")).lower()
     if level not in _BUDGETS:
         return payload
-    budget = {"thinkingConfig": {"thinkingBudget": _BUDGETS[level]}}
-    return payload | {"generationConfig": generation | budget}
+    config = {name: value for name, value in thinking.items() if name != "thinkingLevel"}
+    config["thinkingBudget"] = _BUDGETS[level]
+    return payload | {"generationConfig": generation | {"thinkingConfig": config}}
 
 
 def _without(payload: dict[str, Any], path: list[str]) -> dict[str, Any]:
@@ -190,6 +205,8 @@ _CONTAINERS: Final = frozenset({"options", "generationConfig", "systemInstructio
 _ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
     "thinkingLevel": ("thinking budget", "thinking"),
     "thinkingBudget": ("thinking level", "thinking"),
+    "includeThoughts": ("thinking", "thoughts"),
+    "summary": ("reasoning summaries", "summaries"),
     "reasoning_effort": ("effort", "thinking", "reasoning"),
     "effort": ("thinking", "reasoning effort"),
     "think": ("thinking",),
@@ -253,7 +270,7 @@ def _refusing(quirks: Quirks, path: str) -> Quirks:
 
 def _named_first(said: str, payload: Mapping[str, Any]) -> str | None:
     """Return the path of the field of `payload` that is named first, None if none is."""
-    found: dict[str, int] = {}
+    found: dict[str, tuple[int, bool]] = {}
     for path in _paths(payload):
         own = [part for part in path.split(".") if part not in _CONTAINERS]
         names = [own, [alias for part in own for alias in _ALIASES.get(part, ())]]
@@ -261,7 +278,9 @@ def _named_first(said: str, payload: Mapping[str, Any]) -> str | None:
         for rank, group in enumerate(names):
             places = [place for name in group if (place := said.find(_words(name))) >= 0]
             if places:
-                found.setdefault(path, min(places) + rank * len(said))
+                # Of several in one container, the one that is called by its own name, too.
+                is_named = _words(own[-1]) in said
+                found.setdefault(path, (min(places) + rank * len(said), not is_named))
     return min(found, key=lambda path: found[path], default=None)
 
 
@@ -269,7 +288,9 @@ def _paths(payload: Mapping[str, Any], above: str = "") -> Iterator[str]:
     for name, value in payload.items():
         if name in _ASKED or (name in _ESSENTIAL and not above):
             continue
-        if isinstance(value, dict) and value and name != "systemInstruction":
+        if name == "thinking":  # its parts have names that are words of any sentence, and belong together
+            yield f"{above}{name}"
+        elif isinstance(value, dict) and value and name != "systemInstruction":
             yield from _paths(value, f"{above}{name}.")
         elif name != "systemInstruction":
             yield f"{above}{name}"

@@ -44,7 +44,10 @@ _STRATEGY: Final = (
     *("rankers", "first", "order", "threshold", "quality", "end", "tolerance", "key", "writer", "panel"),
     *("on_cut", "answer_tokens", "chooser", "most", "strategy", "options"),
 )
-_OPTIONS: Final = ("temperature", "max_tokens", "seed", "top_p", "reasoning_effort", "context_window", "api")
+_OPTIONS: Final = (
+    *("temperature", "max_tokens", "seed", "top_p", "reasoning_effort", "show_reasoning"),
+    *("context_window", "api"),
+)
 _CACHE: Final = ("enabled", "store")
 
 _NAMES: Final = {

@@ -65,7 +65,8 @@ def wilson(successes: float, n: int, level: float = _LEVEL) -> Interval:
     share = successes / n
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return Interval(share, max(0.0, middle - half), min(1.0, middle + half))
+    # Where all or none succeed, an end is the share itself, but for what is rounded.
+    return Interval(share, max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half)))
 
 
 def exact_share(successes: int, n: int, level: float = _LEVEL) -> Interval:

@@ -24,8 +24,10 @@ class SamplingOptions(Struct, frozen=True, kw_only=True):
     """How a model writes its answer; None: the client or the provider decides.
 
     `max_tokens` limits the answer, together with reasoning where the provider counts so. `stop` are texts
-    at which the answer ends. `reasoning_effort` is one of the provider's own words. `extra` has options of
-    other names, for clients that declare them; their values are plain (text, numbers, lists, mappings).
+    at which the answer ends. `reasoning_effort` is one of the provider's own words. `show_reasoning`: the
+    provider is asked to send what the model thinks, or a summary of it, where it must be asked; Claude models
+    are then asked to think. `extra` has options of other names, for clients that declare them; their values
+    are plain (text, numbers, lists, mappings).
 
     Raises:
         BadCall: a number is out of its range, or a name in `extra` is one of the others.
@@ -37,6 +39,7 @@ class SamplingOptions(Struct, frozen=True, kw_only=True):
     stop: str | tuple[str, ...] | None = None
     seed: int | None = None
     reasoning_effort: str | None = None
+    show_reasoning: bool | None = None
     extra: dict[str, Any] = {}
 
     def __post_init__(self) -> None:
@@ -55,8 +58,8 @@ class SamplingOptions(Struct, frozen=True, kw_only=True):
             isinstance(stop, tuple | list) and all(isinstance(each, str) for each in stop)
         ):
             raise BadCall(f"stop must be a text, or a tuple of texts, not {shown(stop)}")
-        if not isinstance(self.reasoning_effort, str | None):
-            raise BadCall(f"reasoning_effort must be a text, not {shown(self.reasoning_effort)}")
+        _check_kind("reasoning_effort", self.reasoning_effort, str, "a text")
+        _check_kind("show_reasoning", self.show_reasoning, bool, "true or false")
         extra: object = self.extra
         if not (isinstance(extra, Mapping) and all(isinstance(name, str) for name in extra)):
             raise BadCall(f"extra must be a mapping by the names of options, not {type(extra).__name__}")
@@ -108,6 +111,11 @@ class SamplingOptions(Struct, frozen=True, kw_only=True):
         shown = {name: value for name, value in structs.asdict(self).items() if value is not None}
         shown["extra"] = list(self.extra)
         return [(name, value) for name, value in shown.items() if value != []]
+
+
+def _check_kind(name: str, value: object, kind: type, what: str) -> None:
+    if not (value is None or isinstance(value, kind)):
+        raise BadCall(f"{name} must be {what}, not {shown(value)}")
 
 
 def _is_finite(value: object) -> bool:

@@ -24,7 +24,15 @@ if TYPE_CHECKING:
     from ultra.service.targets import Target, Targets
     from ultra.strategies.base import Strategy
 
-__all__ = ["Extension", "Plugin", "RunFields", "asked_extension", "summary", "with_extension"]
+__all__ = [
+    "Extension",
+    "Plugin",
+    "RunFields",
+    "asked_extension",
+    "summary",
+    "wants_reasoning",
+    "with_extension",
+]
 
 Exposed = Literal["panel", "analysis", "usage", "reasoning"]
 
@@ -83,6 +91,11 @@ def asked_extension(plugins: Sequence[Plugin] | None, fields: RunFields | None) 
 
 def _asks_several(fields: RunFields) -> bool:
     return any(value is not None for value in (fields.panel, fields.judge, fields.strategy, fields.analysts))
+
+
+def wants_reasoning(extension: Extension | None, *, asked: bool) -> bool:
+    """Return whether providers shall show what models think: the protocol's field, or `ultra`, asks so."""
+    return asked or (extension is not None and "reasoning" in extension.fields.expose)
 
 
 def with_extension(target: Target, extension: Extension | None, targets: Targets) -> Target:

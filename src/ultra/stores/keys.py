@@ -22,7 +22,7 @@ __all__ = ["cache_key"]
 
 # What is digested, and how, belongs to the key: count up when the form of a request changes. Answers that
 # were kept under older keys are then not found, and are asked for again.
-_PERSON: Final = b"ultra request v4"
+_PERSON: Final = b"ultra request v5"
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 

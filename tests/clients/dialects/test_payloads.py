@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import pytest
 
+from helpers.dialect_clients import posted_by
 from ultra.clients import (
     AnthropicClient,
     AzureOpenAIClient,
@@ -18,7 +16,6 @@ from ultra.clients import (
     OllamaClient,
     OpenAIClient,
 )
-from ultra.errors import ModelError
 from ultra.messages.chat import ChatMessage
 from ultra.messages.request import ModelRequest, SamplingOptions
 
@@ -35,27 +32,6 @@ EVERYTHING = ModelRequest.of(
 )
 USER = {"role": "user", "content": "Hi"}
 SYSTEM = {"role": "system", "content": "Be kind."}
-
-
-async def sent(
-    make: Callable[..., HTTPClient], request: ModelRequest, *, stream: bool, **settings: Any
-) -> Any:
-    """The JSON that a client posts for `request`."""
-    posted: list[bytes] = []
-
-    def refuse(received: httpx.Request) -> httpx.Response:
-        posted.append(received.content)
-        return httpx.Response(400)
-
-    client = make(transport=httpx.MockTransport(refuse), **settings)
-    with suppress(ModelError):
-        if stream:
-            await anext(client.stream_response(request))
-        else:
-            await client.respond(request)
-    await client.aclose()
-    (content,) = posted
-    return json.loads(content)
 
 
 def openai(
@@ -89,7 +65,7 @@ def ollama(**settings: Any) -> HTTPClient:
 
 
 async def test_openai_gets_every_option_under_its_name() -> None:
-    assert await sent(openai, EVERYTHING, stream=False) == {
+    assert await posted_by(openai, EVERYTHING, stream=False) == {
         "model": "m",
         "messages": [SYSTEM, USER],
         "temperature": 0.5,
@@ -102,20 +78,20 @@ async def test_openai_gets_every_option_under_its_name() -> None:
 
 
 async def test_other_servers_of_the_dialect_get_the_older_name_of_max_tokens() -> None:
-    body = await sent(vllm, EVERYTHING, stream=False)
+    body = await posted_by(vllm, EVERYTHING, stream=False)
     assert body["max_tokens"] == 9
     assert "max_completion_tokens" not in body
 
 
 async def test_mistral_gets_its_own_name_of_the_seed_and_no_stream_options() -> None:
-    body = await sent(mistral, EVERYTHING, stream=True)
+    body = await posted_by(mistral, EVERYTHING, stream=True)
     assert body["random_seed"] == 1
     assert body["stream"] is True
     assert not {"seed", "stream_options"} & set(body)
 
 
 async def test_a_stream_asks_openai_for_usage() -> None:
-    body = await sent(openai, NOTHING, stream=True)
+    body = await posted_by(openai, NOTHING, stream=True)
     assert body == {
         "model": "m",
         "messages": [USER],
@@ -125,7 +101,7 @@ async def test_a_stream_asks_openai_for_usage() -> None:
 
 
 async def test_anthropic_gets_every_option_that_it_has() -> None:
-    assert await sent(anthropic, EVERYTHING, stream=True) == {
+    assert await posted_by(anthropic, EVERYTHING, stream=True) == {
         "model": "m",
         "max_tokens": 9,
         "system": "Be kind.",
@@ -139,7 +115,7 @@ async def test_anthropic_gets_every_option_that_it_has() -> None:
 
 
 async def test_anthropic_always_gets_max_tokens() -> None:
-    assert await sent(anthropic, NOTHING, stream=False) == {
+    assert await posted_by(anthropic, NOTHING, stream=False) == {
         "model": "m",
         "max_tokens": 4096,
         "messages": [USER],
@@ -147,7 +123,7 @@ async def test_anthropic_always_gets_max_tokens() -> None:
 
 
 async def test_gemini_gets_every_option_under_its_name() -> None:
-    assert await sent(gemini, EVERYTHING, stream=False) == {
+    assert await posted_by(gemini, EVERYTHING, stream=False) == {
         "contents": [{"role": "user", "parts": [{"text": "Hi"}]}],
         "systemInstruction": {"parts": [{"text": "Be kind."}]},
         "generationConfig": {
@@ -166,7 +142,7 @@ def test_gemini_streams_at_another_address() -> None:
 
 
 async def test_ollama_gets_every_option_under_its_name() -> None:
-    assert await sent(ollama, EVERYTHING, stream=False) == {
+    assert await posted_by(ollama, EVERYTHING, stream=False) == {
         "model": "m",
         "messages": [SYSTEM, USER],
         "options": {"temperature": 0.5, "top_p": 0.9, "num_predict": 9, "stop": ["END", "STOP"], "seed": 1},
@@ -193,13 +169,13 @@ async def test_a_clients_own_options_are_sent_as_those_of_a_request(
         top_p=0.9,
         reasoning_effort="low",
     )
-    expected = await sent(make, EVERYTHING, stream=stream)
-    assert await sent(make, NOTHING, stream=stream, options=options) == expected
+    expected = await posted_by(make, EVERYTHING, stream=stream)
+    assert await posted_by(make, NOTHING, stream=stream, options=options) == expected
 
 
 async def test_one_stop_text_is_a_list_of_one() -> None:
     request = ModelRequest.of("Hi", options=SamplingOptions(stop="END"))
-    assert (await sent(openai, request, stream=False))["stop"] == ["END"]
+    assert (await posted_by(openai, request, stream=False))["stop"] == ["END"]
 
 
 @pytest.mark.parametrize(
@@ -241,13 +217,13 @@ async def test_a_conversation_is_sent_message_by_message(
     make: Callable[..., HTTPClient], *, stream: bool
 ) -> None:
     brief = {"role": "system", "content": "Be brief."}
-    body = await sent(make, HISTORY, stream=stream)
+    body = await posted_by(make, HISTORY, stream=stream)
     assert body["messages"] == [SYSTEM, *TURNS[:2], brief, TURNS[2]]
 
 
 @STREAM
 async def test_anthropic_gets_the_system_messages_beside_the_conversation(*, stream: bool) -> None:
-    body = await sent(anthropic, HISTORY, stream=stream)
+    body = await posted_by(anthropic, HISTORY, stream=stream)
     assert (body["system"], body["messages"]) == ("Be kind.\n\nBe brief.", TURNS)
 
 
@@ -255,7 +231,7 @@ async def test_anthropic_gets_the_system_messages_beside_the_conversation(*, str
 async def test_gemini_gets_the_system_messages_beside_the_conversation_and_its_own_names_of_roles(
     *, stream: bool
 ) -> None:
-    body = await sent(gemini, HISTORY, stream=stream)
+    body = await posted_by(gemini, HISTORY, stream=stream)
     assert body["systemInstruction"] == {"parts": [{"text": "Be kind.\n\nBe brief."}]}
     assert [turn["role"] for turn in body["contents"]] == ["user", "model", "user"]
     assert [turn["parts"] for turn in body["contents"]] == [[{"text": turn["content"]}] for turn in TURNS]
@@ -275,7 +251,7 @@ async def test_the_clients_own_system_prompt_comes_first_where_the_request_has_n
 ) -> None:
     options = CallOptions(system="Be kind.")
     turns = ModelRequest(messages=tuple(each for each in HISTORY.messages if each.role != "system"))
-    body = await sent(make, turns, stream=False, options=options)
+    body = await posted_by(make, turns, stream=False, options=options)
     assert system_in(body) == ["Be kind."]
     assert body.get("messages", [SYSTEM])[0] in (SYSTEM, TURNS[0])
     assert len(body.get("messages", body.get("contents"))) == 3 + (SYSTEM in body.get("messages", []))
@@ -285,11 +261,13 @@ async def test_the_clients_own_system_prompt_comes_first_where_the_request_has_n
 async def test_a_system_prompt_of_the_request_takes_the_place_of_the_clients_own(
     make: Callable[..., HTTPClient],
 ) -> None:
-    body = await sent(make, EVERYTHING, stream=False, options=CallOptions(system="Be rude."))
+    body = await posted_by(make, EVERYTHING, stream=False, options=CallOptions(system="Be rude."))
     assert system_in(body) == ["Be kind."]
 
 
 @ALL
 async def test_an_empty_system_prompt_is_not_sent(make: Callable[..., HTTPClient]) -> None:
-    body = await sent(make, ModelRequest.of("Hi", ""), stream=False, options=CallOptions(system="Be rude."))
+    body = await posted_by(
+        make, ModelRequest.of("Hi", ""), stream=False, options=CallOptions(system="Be rude.")
+    )
     assert system_in(body) == []

@@ -13,7 +13,7 @@ from ultra.clients import HTTPClient, connect
 from ultra.clients.quirks import Quirks
 from ultra.errors import BadCall, ModelError
 from ultra.messages.chat import ChatMessage, TextPart, ToolCall
-from ultra.messages.request import ModelRequest
+from ultra.messages.request import ModelRequest, SamplingOptions
 from ultra.messages.results import Completion
 from ultra.messages.schema import JsonSchema
 from ultra.messages.tools import Tool, ToolChoice
@@ -310,6 +310,57 @@ async def test_a_thinking_budget_is_sent_where_a_level_is_not_known() -> None:
     endpoint = Endpoint("gemini", lambda _, payload: words if has(payload, path) else None)
     assert await ask(connected("gemini", endpoint), stream=False) == "4"
     assert endpoint.seen[-1][1]["generationConfig"]["thinkingConfig"] == {"thinkingBudget": 1024}
+
+
+SHOWN = SamplingOptions(show_reasoning=True, reasoning_effort="low")
+
+
+@pytest.mark.parametrize(
+    ("provider", "path", "words", "left"),
+    [
+        (
+            "openai",
+            "reasoning.summary",
+            "Your organization must be verified to generate reasoning summaries. Please go to settings.",
+            {"reasoning": {"effort": "low"}},
+        ),
+        (
+            "openai",
+            "reasoning.summary",
+            "Unsupported parameter: 'reasoning.summary' is not supported with the 'm' model.",
+            {"reasoning": {"effort": "low"}},
+        ),
+        (
+            "openai",
+            "reasoning.effort",
+            "Unsupported parameter: 'reasoning.effort' is not supported with this model.",
+            {"reasoning": {"summary": "auto"}},
+        ),
+        (
+            "gemini",
+            "generationConfig.thinkingConfig.includeThoughts",
+            "Unable to submit request because thinking is not supported by this model.",
+            {"thinkingConfig": {"thinkingLevel": "low"}},
+        ),
+        (
+            "anthropic",
+            "thinking",
+            "adaptive thinking is not supported on this model",
+            {"output_config": {"effort": "low"}},
+        ),
+    ],
+)
+async def test_a_model_that_cannot_show_what_it_thinks_answers_without(
+    provider: str, path: str, words: str, left: dict[str, Any]
+) -> None:
+    endpoint = Endpoint(provider, lambda _, payload: words if has(payload, path) else None)
+    more = {"api": "responses"} if provider == "openai" else {}
+    client = connect(f"{provider}:m", api_key=KEY, base_url="http://x", transport=endpoint, **more)
+    for _ in range(2):
+        assert (await client.respond(ModelRequest.of("2+2?", options=SHOWN))).content == "4"
+    assert len(endpoint.seen) == 3
+    last = endpoint.seen[-1][1]
+    assert left.items() <= {**last, **last.get("generationConfig", {})}.items()
 
 
 # --- the Responses API ------------------------------------------------------------------------------

@@ -137,10 +137,17 @@ async def test_what_models_think_is_folded_above_what_they_write(browser: Browse
             assert thoughts.locator(".thought").inner_text() == "Sky, <b>so</b> blue."
         assert page.locator(".answer .text").inner_text() == "It is blue."
         assert page.locator(".thoughts:not([hidden])").count() == 2
+        page.check("#reasoning")
+        ask(page)
+        page.wait_for_selector(".turn:nth-of-type(2) .figures")
+        for thought in page.locator(".turn:nth-of-type(2) .thoughts:not([hidden]) .thought").all():
+            assert thought.is_visible()
         report = axe.Axe().run(page)
         assert report.violations_count == 0, report.generate_report()
 
     assert await in_browser(browser, {"a": thinker, "b": FakeModel("It is blue.")}, act) == []
+    asked = [call.request.options.show_reasoning for call in thinker.calls]
+    assert (asked[0], asked[-1]) == (None, True)
 
 
 async def test_two_strategies_are_compared_on_a_narrow_dark_screen(browser: Browser) -> None:

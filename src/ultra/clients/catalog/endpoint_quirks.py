@@ -55,10 +55,16 @@ _KNOWN: Final = (
     _Known(host="api.moonshot.ai", quirks=Quirks(no_image_urls=True, no_file_urls=True)),
     _Known(host="api.moonshot.cn", quirks=Quirks(no_image_urls=True, no_file_urls=True)),
     _Known(provider="gemini", model=r"(models/)?gemma-[123]", quirks=Quirks(no_system=True)),
-    _Known(provider="openrouter", quirks=Quirks(cache_hints=True)),
-    _Known(host="openrouter.ai", quirks=Quirks(cache_hints=True)),
+    _Known(provider="openrouter", quirks=Quirks(cache_hints=True, shows_when_asked=True)),
+    _Known(host="openrouter.ai", quirks=Quirks(cache_hints=True, shows_when_asked=True)),
     _Known(host="googleapis.com", quirks=Quirks(signed_calls=True)),  # Gemini in OpenAI's form
     _Known(provider="gemini", model=r"(models/)?gemini-2\.5", quirks=Quirks(thinking_budget=True)),
+    # Claude models before 4.6 do not know "adaptive" thinking; the later ones refuse a budget.
+    _Known(
+        provider="anthropic",
+        model=r"claude-(3-|haiku-4|(sonnet|opus)-4(-[0-5])?([-@]\d{8})?$)",
+        quirks=Quirks(thinking_budget=True),
+    ),
 )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import urlencode
 
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
-from ultra.clients.dialects.base import Dialect, apart, messages_of
+from ultra.clients.dialects.base import Dialect, apart, messages_of, reasoning_of
 from ultra.clients.dialects.decoders import EventDecoder
 from ultra.clients.dialects.model_lists import PAGE_SIZE, read_anthropic_models
 from ultra.clients.dialects.tolerant import ABSENT, TolerantDecoder, value_of
@@ -41,6 +42,7 @@ _PROVIDER: Final = "anthropic"
 _NO_REASONING: Final = ReasoningPart(provider=_PROVIDER)
 
 _MAX_TOKENS: Final = 4096  # the API requires a number, and every model allows this one
+_MAX_TOKENS_WITH_THOUGHTS: Final = 16_384  # those that think count, too; all models that can allow this one
 
 
 class _Block(Struct):
@@ -304,13 +306,14 @@ class AnthropicMessages(Dialect):
     def encode(self, request: ModelRequest, options: CallOptions, *, stream: bool) -> dict[str, Any]:
         """Return the JSON of `request`."""
         messages = messages_of(request, options)
+        thinks = bool(options.show_reasoning) and self._may_think(request, options)
         effort, output = options.reasoning_effort, request.output
         config: dict[str, Any] = {"effort": effort} if effort else {}
         if output is not None:
             config["format"] = {"type": "json_schema", "schema": output.schema}
         return {
             "model": self.model,
-            "max_tokens": options.max_tokens or _MAX_TOKENS,
+            "max_tokens": options.max_tokens or (_MAX_TOKENS_WITH_THOUGHTS if thinks else _MAX_TOKENS),
             "system": _system(messages),
             "messages": _turns(message for message in messages if message.role != "system"),
             "tools": [_tool(tool) for tool in request.tools] or None,
@@ -319,8 +322,23 @@ class AnthropicMessages(Dialect):
             "top_p": options.top_p,
             "stop_sequences": options.stop_sequences,
             "output_config": config or None,
+            "thinking": {"type": "adaptive", "display": "summarized"} if thinks else None,
             "stream": True if stream else None,
         }
+
+    def _may_think(self, request: ModelRequest, options: CallOptions) -> bool:
+        """Return whether the API lets a model think here, by its rules for thinking.
+
+        How the model samples must not be set, no tool must be forced, and in a turn that goes on behind calls
+        of tools, the thoughts before these must be there.
+        """
+        if options.temperature is not None or options.top_p is not None:
+            return False
+        choice = request.tool_choice
+        if request.tools and choice is not None and choice.mode in {"required", "named"}:
+            return False
+        turn = list(takewhile(lambda message: message.role != "user", reversed(request.messages)))
+        return all(reasoning_of(message, self.provider) for message in turn if message.tool_calls)
 
     def decode(self, content: bytes, head: ResponseHead) -> Completion:
         """Return the plain answer. Raises `ModelError`."""

@@ -269,14 +269,17 @@ class GeminiGenerate(Dialect):
         """Return the JSON of `request`."""
         system, messages = apart(messages_of(request, options))
         choice = request.tool_choice if request.tools else None
-        effort, output = options.reasoning_effort, request.output
+        output = request.output
+        thinking: dict[str, Any] = {"includeThoughts": True} if options.show_reasoning else {}
+        if options.reasoning_effort:
+            thinking["thinkingLevel"] = options.reasoning_effort
         generation = {
             "temperature": options.temperature,
             "topP": options.top_p,
             "maxOutputTokens": options.max_tokens,
             "stopSequences": options.stop_sequences,
             "seed": options.seed,
-            "thinkingConfig": {"thinkingLevel": effort} if effort else None,
+            "thinkingConfig": thinking or None,
             "responseMimeType": "application/json" if output else None,
             "responseJsonSchema": output.schema if output else None,
         }

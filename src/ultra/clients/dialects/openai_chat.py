@@ -334,6 +334,7 @@ class OpenAIChat(Dialect):
 
     cache_hints = False  # whether `cache_control` is sent
     signed_calls = False  # whether calls go back with their signatures
+    shows_when_asked = False  # whether `reasoning` asks for what the model thinks
 
     def __init__(self, model: str, *, provider: str, base_url: str) -> None:
         super().__init__(model, provider=provider, base_url=base_url)
@@ -350,12 +351,14 @@ class OpenAIChat(Dialect):
 
     def _formed(self, quirks: Quirks, address: str) -> OpenAIChat:
         """Return this dialect at `address`, with what only some servers take."""
-        same = (self.cache_hints, self.signed_calls) == (quirks.cache_hints, quirks.signed_calls)
+        names = ("cache_hints", "signed_calls", "shows_when_asked")
+        same = all(getattr(self, name) == getattr(quirks, name) for name in names)
         if same and address == self.base_url:
             return self
         formed = copy(self)
         formed.base_url = address
-        formed.cache_hints, formed.signed_calls = quirks.cache_hints, quirks.signed_calls
+        for name in names:
+            setattr(formed, name, getattr(quirks, name))
         return formed
 
     def headers(self, api_key: str) -> dict[str, str]:
@@ -392,6 +395,7 @@ class OpenAIChat(Dialect):
             "stop": options.stop_sequences,
             "seed": options.seed,
             "reasoning_effort": options.reasoning_effort,
+            "reasoning": {"enabled": True} if options.show_reasoning and self.shows_when_asked else None,
             "stream": True if stream else None,
             "stream_options": {"include_usage": True} if stream else None,
         }

@@ -261,7 +261,10 @@ class OpenAIResponses(Dialect):
     def encode(self, request: ModelRequest, options: CallOptions, *, stream: bool) -> dict[str, Any]:
         """Return the JSON of `request`."""
         system, messages = apart(messages_of(request, options))
-        effort, choice, output = options.reasoning_effort, request.tool_choice, request.output
+        choice, output = request.tool_choice, request.output
+        # A server that refuses "reasoning" is first asked without what stands first in it.
+        summary = "auto" if options.show_reasoning else None
+        reasoning = {"summary": summary, "effort": options.reasoning_effort}
         return {
             "model": self.model,
             "instructions": system,
@@ -275,7 +278,7 @@ class OpenAIResponses(Dialect):
             "temperature": options.temperature,
             "top_p": options.top_p,
             "max_output_tokens": options.max_tokens,
-            "reasoning": {"effort": effort} if effort else None,
+            "reasoning": {name: value for name, value in reasoning.items() if value} or None,
             "store": False,
             "stream": True if stream else None,
         }

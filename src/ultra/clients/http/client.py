@@ -184,6 +184,12 @@ class HTTPClient:
             encoded = repr(said).encode("utf-8", "backslashreplace")
         return f"{self.provider}:{self.model}:{blake2b(encoded, digest_size=16).hexdigest()}"
 
+    def _options_of(self, request: ModelRequest) -> CallOptions:
+        options = self.options.with_sampling(request.options)
+        if options.show_reasoning and self.info.reasoning is False:
+            return structs.replace(options, show_reasoning=None)  # its API would refuse it
+        return options
+
     @property
     def rate_limits(self) -> RateLimits | None:
         """What the last answer, or error, said about the provider's limits; None if it said nothing."""
@@ -201,7 +207,7 @@ class HTTPClient:
         addresses = self._addresses(request)
         if addresses:
             return await self.respond(await self._fetched(request, addresses))
-        options = self.options.with_sampling(request.options)
+        options = self._options_of(request)
         request, options = as_model_takes_it(request, options, self.info.output, self._learned.dialect)
         learned = self._learned
         asked, asked_with = learned.quirks.conversation(request, options)
@@ -236,7 +242,7 @@ class HTTPClient:
         addresses = self._addresses(request)
         if addresses:
             return CompletionStream(self._connections, partial(self._stream_fetched, request, addresses))
-        options = self.options.with_sampling(request.options)
+        options = self._options_of(request)
         request, options = as_model_takes_it(request, options, self.info.output, self._learned.dialect)
         learned = self._learned
         asked, asked_with = learned.quirks.conversation(request, options)
@@ -248,8 +254,8 @@ class HTTPClient:
         """Return the answer to `prompt`, as `respond` does.
 
         Options are `system`, `temperature`, `max_tokens`, `stop`, `seed`, `top_p`, `reasoning_effort`,
-        `context_window`, `extra_body` and `extra_headers` (see `CallOptions`); those left out, or None, are
-        the client's own.
+        `show_reasoning`, `context_window`, `extra_body` and `extra_headers` (see `CallOptions`); those left
+        out, or None, are the client's own.
         """
         return await self.respond(_request_of(prompt, options))
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import Struct
 
 from ultra.service.asked import Asked, check_images, read_messages, with_limit, with_tools
-from ultra.service.extension import Plugin, RunFields, asked_extension, with_extension
+from ultra.service.extension import Plugin, RunFields, asked_extension, wants_reasoning, with_extension
 from ultra.service.problems import Problem
 
 if TYPE_CHECKING:
@@ -79,6 +79,8 @@ def read_chat(body: ChatRequest, targets: Targets) -> ChatRun:
     messages = read_messages(body.messages, "messages")
     check_images(messages, target, targets, "messages")
     options = {name: getattr(body, name) for name in _SAMPLING if getattr(body, name) is not None}
+    if wants_reasoning(extension, asked=bool(body.include_reasoning)):
+        options["show_reasoning"] = True
     limit = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
     target, options = with_limit(target, options, limit, "max_tokens")
     run: dict[str, Any] = {"options": options}

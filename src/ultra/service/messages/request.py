@@ -10,7 +10,7 @@ from msgspec import Struct
 from ultra.messages.request import ModelRequest
 from ultra.messages.tokens import estimate_request
 from ultra.service.asked import Asked, check_images, read_messages, with_limit, with_tools
-from ultra.service.extension import Plugin, RunFields, asked_extension, with_extension
+from ultra.service.extension import Plugin, RunFields, asked_extension, wants_reasoning, with_extension
 from ultra.service.problems import Problem
 from ultra.service.reasoning import with_reasoning
 
@@ -34,6 +34,7 @@ class _SystemBlock(Struct):
 class _Thinking(Struct):
     type: str
     budget_tokens: int | None = None
+    display: str | None = None
 
 
 class _OutputConfig(Struct):
@@ -98,6 +99,10 @@ def read_message(body: CountRequest, targets: Targets) -> MessageRun:
     messages = with_reasoning(_read(body))
     check_images(messages, target, targets, "messages")
     options = _options(body)
+    asks = body.thinking is not None and body.thinking.type != "disabled"
+    shown = asks and body.thinking is not None and body.thinking.display != "omitted"
+    if wants_reasoning(extension, asked=shown):
+        options["show_reasoning"] = True
     streams = False
     if isinstance(body, MessageRequest):
         target, options = with_limit(target, options, body.max_tokens, "max_tokens")
@@ -114,7 +119,7 @@ def read_message(body: CountRequest, targets: Targets) -> MessageRun:
         extension=extension,
         streams=streams,
         shows_thinking=body.thinking is None or body.thinking.type != "disabled",
-        asks_for_thinking=body.thinking is not None and body.thinking.type != "disabled",
+        asks_for_thinking=asks,
         tokens=estimate_request(ModelRequest(messages=messages, tools=run.get("tools", ()))),
     )
 

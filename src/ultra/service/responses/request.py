@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import Struct
 
 from ultra.service.asked import Asked, check_images, with_limit, with_tools
-from ultra.service.extension import Plugin, RunFields, asked_extension, with_extension
+from ultra.service.extension import Plugin, RunFields, asked_extension, wants_reasoning, with_extension
 from ultra.service.kept_run import Keeping
 from ultra.service.problems import Problem
 from ultra.service.responses.input import read_input
@@ -102,6 +102,8 @@ def read_response(
         "reasoning_effort": body.reasoning.effort if body.reasoning else None,
     }
     options = {name: value for name, value in given.items() if value is not None}
+    if wants_reasoning(extension, asked=bool(body.reasoning and body.reasoning.summary)):
+        options["show_reasoning"] = True
     target, options = with_limit(target, options, body.max_output_tokens, "max_output_tokens")
     tools, choice = _allowed(body)
     run = with_tools({"options": options}, tools, choice, parallel=body.parallel_tool_calls)

@@ -314,6 +314,7 @@ function bodyOf(messages, option, strategy, metadata) {
   const prompt = single ? messages[0].content : messages;
   const body = { prompt, model: option.value, metadata };
   if (strategy) body.strategy = strategy;
+  if (by("reasoning").checked) body.options = { show_reasoning: true };
   return body;
 }
 

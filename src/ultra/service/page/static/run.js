@@ -44,7 +44,8 @@ class GrowingText {
 class Thoughts {
   constructor(name) {
     this.text = new GrowingText(`Reasoning of ${name}`, "thought");
-    this.element = el("details", { class: "thoughts", hidden: true }, el("summary", {}, "Reasoning"), this.text.element);
+    const open = document.getElementById("reasoning").checked;
+    this.element = el("details", { class: "thoughts", hidden: true, open }, el("summary", {}, "Reasoning"), this.text.element);
   }
 
   take(event) {

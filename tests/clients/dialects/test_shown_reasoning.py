@@ -1,0 +1,160 @@
+"""How each API is asked to send what a model thinks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from helpers.dialect_clients import posted_by
+from ultra.clients import (
+    AnthropicClient,
+    CallOptions,
+    GeminiClient,
+    HTTPClient,
+    OllamaClient,
+    OpenAIClient,
+)
+from ultra.clients.catalog import Facts
+from ultra.errors import BadCall
+from ultra.messages.chat import ChatMessage, ReasoningPart, ToolCall
+from ultra.messages.request import ModelRequest, SamplingOptions
+from ultra.messages.tools import Tool, ToolChoice
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SHOWN = SamplingOptions(show_reasoning=True)
+TOOL = Tool(name="look", description="Look.", parameters={"type": "object", "properties": {}})
+
+ANTHROPIC = {"provider": "anthropic", "base_url": "https://api.anthropic.com"}
+RESPONSES = {"provider": "openai", "base_url": "https://api.openai.com/v1", "api": "responses"}
+GEMINI = {"provider": "gemini", "base_url": "https://generativelanguage.googleapis.com"}
+OPENROUTER = {"provider": "openrouter", "base_url": "https://openrouter.ai/api/v1"}
+
+CHAT = {"provider": "openai", "base_url": "https://api.openai.com/v1"}
+OLLAMA = {"provider": "ollama", "base_url": "http://127.0.0.1:1"}
+
+BUDGET = {"type": "enabled", "budget_tokens": 8192}
+THOUGHTS = {"thinkingConfig": {"includeThoughts": True}}
+ADAPTIVE = {"type": "adaptive", "display": "summarized"}
+
+
+async def sent(make: Callable[..., HTTPClient], model: str, given: Any, request: ModelRequest) -> Any:
+    plain = await posted_by(make, request, stream=False, model=model, **given)
+    streamed = await posted_by(make, request, stream=True, model=model, **given)
+    names = ("reasoning", "thinking", "generationConfig", "think", "max_tokens")
+    assert [plain.get(name) for name in names] == [streamed.get(name) for name in names]
+    return plain
+
+
+@pytest.mark.parametrize(
+    ("make", "model", "given", "field", "shown"),
+    [
+        (OpenAIClient, "gpt-5", RESPONSES, "reasoning", {"summary": "auto"}),
+        (OpenAIClient, "gpt-4o", RESPONSES, "reasoning", None),  # it is known not to reason
+        (GeminiClient, "gemini-3-pro-preview", GEMINI, "generationConfig", THOUGHTS),
+        (AnthropicClient, "claude-opus-4-6", ANTHROPIC, "thinking", ADAPTIVE),
+        (AnthropicClient, "claude-sonnet-5", ANTHROPIC, "thinking", ADAPTIVE),
+        (AnthropicClient, "claude-sonnet-4-5-20250929", ANTHROPIC, "thinking", BUDGET),
+        (AnthropicClient, "claude-opus-4-20250514", ANTHROPIC, "thinking", BUDGET),
+        (OpenAIClient, "deepseek/deepseek-r1", OPENROUTER, "reasoning", {"enabled": True}),
+        (OpenAIClient, "gpt-5", CHAT, "reasoning", None),
+        (OllamaClient, "qwen3", OLLAMA, "think", None),
+    ],
+)  # fmt: skip
+async def test_a_model_is_asked_to_show_what_it_thinks(
+    make: Callable[..., HTTPClient], model: str, given: Any, field: str, shown: Any
+) -> None:
+    asked = await sent(make, model, given, ModelRequest.of("Why?", options=SHOWN))
+    not_asked = await sent(make, model, given, ModelRequest.of("Why?"))
+
+    assert asked.get(field) == shown
+    assert not_asked.get(field) is None
+
+
+async def test_the_effort_goes_along() -> None:
+    request = ModelRequest.of("Why?", options=SamplingOptions(show_reasoning=True, reasoning_effort="low"))
+
+    assert (await sent(OpenAIClient, "gpt-5", RESPONSES, request))["reasoning"] == {
+        "summary": "auto",
+        "effort": "low",
+    }
+    gemini = await sent(GeminiClient, "gemini-2.5-flash", GEMINI, request)
+    assert gemini["generationConfig"]["thinkingConfig"] == {"includeThoughts": True, "thinkingBudget": 1024}
+
+
+async def test_a_client_can_have_it_as_its_default_and_a_request_can_do_without() -> None:
+    given = {**ANTHROPIC, "options": CallOptions(show_reasoning=True)}
+    asked = await sent(AnthropicClient, "claude-opus-4-6", given, ModelRequest.of("Why?"))
+    without = ModelRequest.of("Why?", options=SamplingOptions(show_reasoning=False))
+
+    assert asked["thinking"] == ADAPTIVE
+    assert "thinking" not in await sent(AnthropicClient, "claude-opus-4-6", given, without)
+
+
+async def test_a_claude_model_that_is_to_think_may_write_more() -> None:
+    async def tokens(options: SamplingOptions, model: str = "claude-opus-4-6") -> Any:
+        return await sent(AnthropicClient, model, ANTHROPIC, ModelRequest.of("Why?", options=options))
+
+    assert (await tokens(SHOWN))["max_tokens"] == 16_384
+    assert (await tokens(SamplingOptions()))["max_tokens"] == 4096
+    few = await tokens(SamplingOptions(show_reasoning=True, max_tokens=1000), "claude-sonnet-4-5")
+    assert (few["max_tokens"], "thinking" in few) == (1000, False)  # less than the smallest budget
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        ModelRequest.of("Why?", options=SamplingOptions(show_reasoning=True, temperature=0.5)),
+        ModelRequest(
+            messages=(ChatMessage("user", "Why?"),),
+            tools=(TOOL,),
+            tool_choice=ToolChoice("required"),
+            options=SHOWN,
+        ),
+        ModelRequest(
+            messages=(
+                ChatMessage("user", "Why?"),
+                ChatMessage("assistant", "", tool_calls=(ToolCall(id="1", name="look", arguments="{}"),)),
+                ChatMessage("tool", "Blue.", tool_call_id="1"),
+            ),
+            tools=(TOOL,),
+            options=SHOWN,
+        ),
+    ],
+    ids=["temperature", "a tool is forced", "thoughts of the turn are missing"],
+)
+async def test_a_claude_model_is_not_asked_where_its_api_refuses_to_let_it_think(
+    request_: ModelRequest,
+) -> None:
+    assert "thinking" not in await sent(AnthropicClient, "claude-opus-4-6", ANTHROPIC, request_)
+
+
+async def test_a_claude_model_goes_on_thinking_in_a_turn_in_which_it_thought() -> None:
+    thought = ReasoningPart("Look first.", provider="anthropic", signature="s")
+    calls = (ToolCall(id="1", name="look", arguments="{}"),)
+    request = ModelRequest(
+        messages=(
+            ChatMessage("user", "Why?"),
+            ChatMessage("assistant", (thought,), tool_calls=calls),
+            ChatMessage("tool", "Blue.", tool_call_id="1"),
+        ),
+        tools=(TOOL,),
+        options=SHOWN,
+    )
+
+    assert (await sent(AnthropicClient, "claude-opus-4-6", ANTHROPIC, request))["thinking"] == ADAPTIVE
+
+
+async def test_who_knows_that_a_model_does_not_reason_can_say_so() -> None:
+    given = {**RESPONSES, "info": Facts(reasoning=False)}
+
+    assert "reasoning" not in await sent(OpenAIClient, "mine", given, ModelRequest.of("Why?", options=SHOWN))
+
+
+def test_it_is_true_or_false() -> None:
+    with pytest.raises(BadCall, match="show_reasoning"):
+        SamplingOptions(show_reasoning="yes")  # type: ignore[arg-type]
+    with pytest.raises(BadCall, match="not allowed"):
+        SamplingOptions.of({"show_reasoning": "auto"})
