@@ -23,7 +23,7 @@ from helpers.paths import ROOT
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["CLIENTS", "ClientFailed", "JavaScript", "Said", "javascript_process"]
+__all__ = ["CLIENTS", "FOLDER", "ClientFailed", "JavaScript", "Said", "javascript_process", "node_with"]
 
 FOLDER: Final = ROOT / "tests" / "service" / "clients" / "javascript"
 CLIENTS: Final = {
@@ -137,13 +137,7 @@ class JavaScript:
 @contextmanager
 def javascript_process() -> Iterator[JavaScript]:
     """Start Node.js with the clients; the test is skipped where that or the packages are absent."""
-    node, missing = _node()
-    if not missing and not (FOLDER / "node_modules").is_dir():
-        missing = f"the packages of {FOLDER.relative_to(ROOT)}/package.json are not installed (npm install)"
-    if missing:
-        if os.environ.get(_NEEDED):
-            pytest.fail(missing)
-        pytest.skip(missing)
+    node = node_with("openai")
     environment = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "TMPDIR"}}
     process = subprocess.Popen(
         [node, FOLDER / "main.mjs"],
@@ -158,6 +152,18 @@ def javascript_process() -> Iterator[JavaScript]:
             yield JavaScript(process)
         finally:
             process.kill()
+
+
+def node_with(package: str) -> str:
+    """Return the path of Node.js; the test is skipped where that or the package is absent."""
+    node, missing = _node()
+    if not missing and not (FOLDER / "node_modules" / package).is_dir():
+        missing = f"the packages of {FOLDER.relative_to(ROOT)}/package.json are not installed (npm install)"
+    if missing:
+        if os.environ.get(_NEEDED):
+            pytest.fail(missing)
+        pytest.skip(missing)
+    return node
 
 
 @cache

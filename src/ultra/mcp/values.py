@@ -23,6 +23,10 @@ __all__ = [
 
 _REFERENCE: Final = "#/$defs/{name}"
 
+# A schema without any keyword is what some clients refuse or warn of.
+_KINDS: Final = ("object", "array", "string", "number", "boolean", "null")
+_ANY_JSON: Final = Meta(extra_json_schema={"anyOf": [{"type": kind} for kind in _KINDS]})
+
 Prompt = Annotated[str, Meta(description="The question, with all that is needed to answer it.", min_length=1)]
 System = Annotated[str | None, Meta(description="Instructions for every model that is asked.")]
 Timeout = Annotated[float | None, Meta(description="Seconds after which the run is given up.")]
@@ -102,7 +106,7 @@ class AskResult(Struct, frozen=True):
     ensemble: str
     strategy: str
     seconds: float
-    output: Any = None
+    output: Annotated[Any, _ANY_JSON] = None
     source: str | None = None
     written_by: str | None = None
     confidence: float | None = None
