@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import io
 import sys
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.command_line import run_ultra
 from ultra.cli.arguments import (
     EMBEDDED_MODELS,
     ON_CUT,
@@ -20,7 +21,11 @@ from ultra.cli.arguments import (
 )
 from ultra.cli.piped_text import read_prompt
 from ultra.errors import BadCall
+from ultra.stores.journal_sqlite import SqliteJournal
 from ultra.strategies.synthesize import OnCut
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 providers = st.from_regex(r"[a-z]+", fullmatch=True)
 model_names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
@@ -123,3 +128,27 @@ def test_a_closed_stdin_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_may_become_of_a_cut_synthesis_is_what_the_strategy_takes() -> None:
     assert get_args(OnCut) == ON_CUT
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("ask", "x", "-m", "gpt-4o"), "did you mean 'openai:gpt-4o'?"),
+        (("ask", "x", "-m", "gemini"), "did you mean 'gemini:gemini-2.5-flash'?"),
+        (("ask", "x", "-m", "opnai:gpt-4o"), "did you mean 'openai'?"),
+        (("ask", "x", "-m", "openai:gpt-4o", "--strategy", "votee"), "did you mean 'vote'?"),
+        (("ask", "x", "-m", "openai:gpt-4o", "--models", "gpt-4"), "did you mean 'gpt-4o'?"),
+        (("log", "show", "zzzz"), "'ultra log' lists those that there are"),
+        (("log", "show", "z"), "give at least 4 characters of its id"),
+    ],
+)
+async def test_a_name_that_is_nearly_right_is_told(
+    arguments: tuple[str, ...], words: str, tmp_path: Path
+) -> None:
+    env = {"OPENAI_API_KEY": "k", "XDG_DATA_HOME": str(tmp_path)}
+    (tmp_path / "ultra").mkdir()
+    await SqliteJournal(tmp_path / "ultra" / "runs.db").aclose()
+    done = await run_ultra(*arguments, env=env)
+
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert words in done.stderr.decode()

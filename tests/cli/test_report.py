@@ -208,7 +208,7 @@ def test_the_last_line_says_so_where_no_cost_is_known() -> None:
 
     assert summary(asked("heavy", "light")) == "Done in 1.0 s, cost unknown for heavy, light"
     assert summary(asked("heavy", cost=0.5)) == "Done in 1.0 s for $0.5000, cost unknown for heavy"
-    assert summary(asked(*"abcd", confidence=0.5)) == (
+    assert summary(asked(*(f"gpt-{n}.5-turbo" for n in range(4)), confidence=0.5)) == (
         "Done in 1.0 s, cost unknown for 4 models, confidence 0.50"
     )
     assert summary(result(response_time=1.0)) == "Done in 1.0 s"  # nothing was asked

@@ -87,7 +87,7 @@ def test_an_object_with_the_method_is_a_strategy_itself() -> None:
         (
             "vot",
             None,
-            f"unknown strategy 'vot'; there are: {CHOICES}$",
+            f"unknown strategy 'vot'; there are: {CHOICES}; did you mean 'vote'[?]$",
         ),
         ("", None, f"unknown strategy ''; there are: {CHOICES}$"),
         ("collections:Counter", None, "unknown strategy 'collections:Counter'"),

@@ -152,10 +152,22 @@ def parse_model(text: str) -> RequestedModel:
         ) from None
     provider, colon, model = identifier.partition(":")
     if not (provider and colon and model):
+        hint = "" if colon else _with_provider(identifier)
         raise BadCall(
-            f"--model {text!r} is not provider:model[@weight], such as local:careful or local:careful@2"
+            f"--model {text!r} is not provider:model[@weight], such as local:careful or local:careful@2{hint}"
         )
     return RequestedModel(identifier, weight)
+
+
+def _with_provider(model: str) -> str:
+    """Return the end of a sentence that asks for the same model of a provider; empty if none is known."""
+    from ultra.clients.catalog import PROVIDERS  # noqa: PLC0415 - only for a mistake
+    from ultra.clients.catalog.models import known_models  # noqa: PLC0415 - as above
+
+    found = [name for name in known_models() if name.partition(":")[2] == model]
+    if not found and model in PROVIDERS and PROVIDERS[model].example:
+        found = [PROVIDERS[model].example]
+    return f"; did you mean {' or '.join(map(repr, found[:3]))}?" if found else ""
 
 
 def parse_models(texts: Iterable[str]) -> tuple[RequestedModel, ...]:

@@ -116,7 +116,8 @@ async def find_run(journal: RunJournal, name: str) -> RunRecord:
     names = len(name) >= _SHORTEST_BEGINNING
     fitting = [each async for each in each_run(journal) if each.run_id.startswith(name)] if names else []
     if not fitting:
-        raise UnknownRun(name)
+        least = f"give at least {_SHORTEST_BEGINNING} characters of its id; "
+        raise UnknownRun(name, f"{'' if names else least}'ultra log' lists those that there are")
     if len(fitting) > 1:
         raise BadCall(f"{len(fitting)} runs have an id that begins with {name!r}; give more of it")
     return await journal.get(fitting[0].run_id) or fitting[0]

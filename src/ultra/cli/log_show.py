@@ -18,7 +18,7 @@ from ultra.cli.printable_text import block, one_line
 from ultra.cli.report import answer_text
 from ultra.cli.session import open_view
 from ultra.durable.execution import read_all
-from ultra.errors import BadCall, UnknownRun
+from ultra.errors import BadCall
 from ultra.messages.events import RunCompleted
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ async def _read(journal: RunJournal, name: str | None) -> _Run:
     else:
         newest = await journal.list_runs(limit=1)
         if not newest:
-            raise UnknownRun("the newest")
+            raise BadCall("no run is in the journal; ask something first")
         record = newest[0]
     return _Run(record, await read_all(journal, record.run_id))
 

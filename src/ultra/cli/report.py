@@ -49,8 +49,8 @@ _HEADINGS: Final = ("model", "time", "tokens", "calls")
 _SMALLEST_COST: Final = 0.0001
 """Dollars; a lower cost is shown as "less than" this."""
 
-_MOST_NAMED: Final = 3
-"""Models without a price that the last line names; more are counted."""
+_MOST_OF_NAMES: Final = 40
+"""Characters of the names of models without a price in the last line; of longer ones, it has the number."""
 
 _HALF: Final = 0.5
 
@@ -138,7 +138,9 @@ def cost(result: OrchestrationResult) -> str | None:
     unknown = [each.model_name for each in responses if each.cost is None and not each.cached]
     unknown += [each.model_name for each in result.failures if each.cost is None and each.usage is not None]
     unpriced = list(dict.fromkeys(unknown))
-    names = ", ".join(unpriced) if len(unpriced) <= _MOST_NAMED else f"{len(unpriced)} models"
+    names = ", ".join(unpriced)
+    if len(unpriced) > 1 and len(names) > _MOST_OF_NAMES:
+        names = f"{len(unpriced)} models"
     parts = [] if result.cost is None else [dollars(result.cost)]
     parts += [f"cost unknown for {names}"] if unpriced else []
     return ", ".join(parts) or None

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from ultra._support.checks import did_you_mean
 from ultra._support.secrecy import hiding_frames
 from ultra.clients.catalog import PROVIDERS, Facts, Provider
 from ultra.clients.http.fetching import MediaFetcher
@@ -243,7 +244,8 @@ def _entry_point(name: str) -> EntryPoint:
     found = [entry for entry in offered if entry.name == name]
     if not found:
         choices = dict.fromkeys([*PROVIDERS, *sorted(offered.names)])
-        raise BadCall(f"there is no provider {name!r}; the providers are: {', '.join(choices)}")
+        hint = did_you_mean(name, choices)
+        raise BadCall(f"there is no provider {name!r}; the providers are: {', '.join(choices)}{hint}")
     if len(found) > 1:
         packages = " and ".join(sorted(map(_package_of, found)))
         raise BadCall(f"the provider {name!r} is in several packages, {packages}; uninstall all but one")

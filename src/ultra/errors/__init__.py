@@ -92,10 +92,10 @@ class ConfigError(UsageError, ValueError):
 class UnknownRun(BadCall):
     """You named a run that the journal does not have: it never did, or its retention is over."""
 
-    def __init__(self, run_id: str) -> None:
+    def __init__(self, run_id: str, hint: str = "list_runs() has those that there are") -> None:
         super().__init__(
-            f"there is no run {run_id!r} in the journal; list_runs() has those that there are, and runs that "
-            "ended are removed when their retention is over"
+            f"there is no run {run_id!r} in the journal; {hint}, and runs that ended are removed when their "
+            "retention is over"
         )
         self.run_id = run_id
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import msgspec
 from msgspec import Struct, structs
 
+from ultra._support.checks import did_you_mean
 from ultra.errors import BadCall
 from ultra.strategies.base import Strategy, StrategySpec
 
@@ -69,7 +70,8 @@ def strategy_options(name: str) -> tuple[str, ...]:
     """Return the names of the options of one of Ultra's own strategies. Raises `BadCall`."""
     home = _BUILT_IN.get(name)
     if home is None:
-        raise BadCall(f"unknown strategy {name!r}; there are: {', '.join(_BUILT_IN)}")
+        hint = did_you_mean(name, _BUILT_IN)
+        raise BadCall(f"unknown strategy {name!r}; there are: {', '.join(_BUILT_IN)}{hint}")
     module, _, attribute = home.partition(":")
     return tuple(getattr(import_module(module), attribute).__struct_fields__)
 
@@ -154,7 +156,8 @@ def _named(name: str, options: dict[str, Any], more: str = "") -> Strategy:
         kind = _loaded(entry)
         _NAMES[f"{entry.module}:{entry.attr}"] = name
         return _made(name, kind, options)
-    raise BadCall(f"unknown strategy {name!r}; there are: {', '.join(strategy_names())}{more}")
+    hint = did_you_mean(name, strategy_names())
+    raise BadCall(f"unknown strategy {name!r}; there are: {', '.join(strategy_names())}{more}{hint}")
 
 
 def _made(name: str, kind: Callable[..., object], options: dict[str, Any]) -> Strategy:

@@ -252,6 +252,26 @@ async def test_a_run_under_way_is_followed_after_a_reload_and_by_its_link(browse
     assert len([call for call in model.calls if "Which colour?" in call.prompt]) >= 1
 
 
+async def test_text_from_right_to_left_has_its_own_direction_and_names_are_whole(browser: Browser) -> None:
+    left = """(selector) => {
+        const range = document.createRange();
+        const node = document.querySelector(selector);
+        range.selectNodeContents(node);
+        return [range.getBoundingClientRect().left - node.getBoundingClientRect().left, node.clientWidth];
+    }"""
+
+    def act(page: Any) -> None:
+        ask(page, "מהי הבירה?")
+        page.wait_for_selector(".figures")
+        for selector in (".turn > h2", ".answer .text p"):
+            space, width = page.evaluate(left, selector)
+            assert space > width / 2, selector  # it stands at the right
+        page.click("text=Operations")
+        page.wait_for_selector("#operations li b:text-is('meta/llama 50%')")
+
+    await in_browser(browser, {"meta/llama 50%": FakeModel("פריז.")}, act)
+
+
 async def test_a_run_has_the_same_title_after_a_reload(browser: Browser) -> None:
     def act(page: Any) -> None:
         for number, (target, strategy) in enumerate(

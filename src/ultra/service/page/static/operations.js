@@ -115,6 +115,15 @@ function budgets(limits) {
     el("thead", {}, el("tr", {}, ...names.map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, ...rows));
 }
 
+/** Return the name of an actor; in that of a model, as it stands in paths, some signs are escaped. */
+function nameOf(actor) {
+  try {
+    return decodeURIComponent(actor.name);
+  } catch {
+    return actor.name;
+  }
+}
+
 function plot(name, values) {
   if (values.length < 2) return "–";
   const top = Math.max(...values) || 1;
@@ -138,7 +147,7 @@ function node(each) {
   }
   if (each.restarts) parts.push(`${each.restarts} restart${each.restarts === 1 ? "" : "s"}`);
   const children = (each.children ?? []).map(node);
-  return el("li", {}, el("b", {}, each.name), " ", el("span", { class: state }, each.state), el("span", { class: "quiet" }, ` ${parts.join(", ")}`),
+  return el("li", {}, el("b", {}, nameOf(each)), " ", el("span", { class: state }, each.state), el("span", { class: "quiet" }, ` ${parts.join(", ")}`),
     children.length ? el("ul", { class: "tree" }, ...children) : null);
 }
 
