@@ -23,6 +23,29 @@ ALL_STAGES = ("--stages", "initial,meta,synthesis")
 PARIS = "The capital of France is Paris.\n"
 
 
+def test_a_file_that_cannot_be_written_is_told_by_what_named_it(tmp_path: Path) -> None:
+    for given, file in (("--output", AnswerFile(tmp_path)), ("/save", AnswerFile(tmp_path, "/save"))):
+        with pytest.raises(BadCall, match=f"^{given} "), file:
+            pass
+
+
+async def test_one_model_is_asked_once_and_its_answer_stands(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('[models.a]\nmodel = "openai:first"\n[models.b]\nmodel = "openai:second"\n')
+    of_configuration = ("--config", str(path), "--models", "a")
+    async with chat_server() as server:
+        for number, models in enumerate((("-m", "openai:first"), of_configuration), start=1):
+            done = await run_ultra("ask", "Where?", *models, "--plain", "--no-cache", env=server.environment)
+            assert len(server.scripts["first"].requests) == number
+            assert done.stdout.count(b"The capital of France is Paris.") == 1
+            assert b"confidence" not in done.stdout  # there is nothing that it could agree with
+        both = await run_ultra(
+            "ask", "Where?", "-m", "openai:first", "--samples", "2", env=server.environment
+        )
+
+    assert (both.returncode, "second" in server.scripts) == (0, False)
+
+
 async def test_reasoning_is_asked_for_and_shown_where_the_user_wants_it(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     async with chat_server(first=Script(("<think>In France.</think>", "Paris."))) as server:

@@ -87,8 +87,9 @@ async def test_options_that_the_api_of_a_model_does_not_have_are_not_completed(h
     async def completed(line: str) -> list[str]:
         return (await run_ultra(env={**home, **asking("fish", line)})).stdout.decode().split()
 
-    assert await completed("ultra ask -m anthropic:claude-x --option claude-x.s") == ["claude-x.stop="]
-    assert await completed("ultra ask -m openai:o3-pro --option o3-pro.s") == []  # the Responses API
+    assert await completed("ultra ask -m anthropic:claude-x --option claude-x.se") == []
+    assert await completed("ultra ask -m openai:o3-pro --option o3-pro.st") == []  # the Responses API
+    assert await completed("ultra ask -m openai:gpt-4o --option gpt-4o.st") == ["gpt-4o.stop="]
     assert "gpt.5.temperature=" in await completed("ultra ask -m openai:gpt.5 --option gpt.5.")
 
 

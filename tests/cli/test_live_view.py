@@ -348,6 +348,41 @@ def test_a_run_that_starts_again_leaves_the_step_that_a_crash_has_ended() -> Non
     assert shown.count("Answers") == 2
 
 
+@pytest.mark.parametrize(
+    ("width", "head", "line"),
+    [
+        (60, "model                 time   tokens   calls   agreement",
+         "a-long-name-indeed   0.0 s        -       1        1.00"),
+        (46, "model              time tokens calls agreement",
+         "a-long-name-inde… 0.0 s      -     1      1.00"),
+        (42, "model          time tokens calls agreement",
+         "a-long-name-… 0.0 s      -     1      1.00"),
+        (30, "model              time tokens",
+         "a-long-name-inde… 0.0 s      -"),
+        (20, "model           time",
+         "a-long-name-i… 0.0 s"),
+    ],
+)  # fmt: skip
+def test_the_table_of_models_fits_a_narrow_terminal(width: int, head: str, line: str) -> None:
+    answer = ModelResponse(model_name="a-long-name-indeed", stage="initial", content="x", quality=1.0)
+    target = console(width)
+    with target.capture() as capture, LiveView(target, clock=lambda: 0.0) as view:
+        view.conclude(
+            replace(
+                result_of(),
+                steps=[Step(name="initial", responses=(answer,))],
+                metrics={"a-long-name-indeed": ModelMetrics()},
+                final_synthesis=answer,
+                quality_basis="votes",
+            )
+        )
+
+    shown = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", capture.get()).splitlines()
+    start = next(number for number, row in enumerate(shown) if row.startswith("model "))
+    assert [row.rstrip() for row in shown[start : start + 2]] == [head, line]
+    assert all(len(row) <= width for row in shown)
+
+
 def test_an_answer_that_the_strategy_selected_is_shown_with_its_confidence() -> None:
     answers = tuple(
         ModelResponse(model_name=name, stage="initial", content=text)

@@ -59,7 +59,7 @@ async def test_panes_stand_there_once_however_often_the_terminal_is_resized(
     rows = terminal.screen.all_rows
     assert counts(terminal.screen)[0] == 1
     assert sum("done," in row for row in rows) == 0
-    assert "Done in" in rows[-1]
+    assert "Done in" in "".join(rows[-2:])  # it may be wrapped
 
 
 async def test_the_line_that_waits_is_gone_after_the_terminal_was_made_narrower() -> None:

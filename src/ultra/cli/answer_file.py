@@ -19,19 +19,24 @@ __all__ = ["AnswerFile"]
 class AnswerFile:
     """Writes beside the file, and puts that in its place once all is written; a device is written to at once.
 
+    Args:
+        path: the file.
+        given_as: what the user gave its path to, for errors.
+
     Raises:
         BadCall: the file cannot be written; this is found out before a model is asked.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, given_as: str = "--output") -> None:
         self._path = path
+        self._given_as = given_as
         self._target = Path(os.path.realpath(path))  # a link stays a link
         self._new: Path | None = None
 
     def __enter__(self) -> Self:
         try:
             if self._target.is_dir():
-                raise BadCall(f"--output {self._path} is a folder; name a file")
+                raise BadCall(f"{self._given_as} {self._path} is a folder; name a file")
             if self._target.exists() and not self._target.is_file():
                 return self
             new = self._target.with_name(f".{self._target.name[:100]}.{token_hex(6)}")
@@ -43,7 +48,8 @@ class AnswerFile:
                 new.chmod(self._target.stat().st_mode & 0o777)
         except OSError as error:
             self._remove()
-            raise BadCall(f"--output {self._path}: it cannot be written: {error.strerror or error}") from None
+            why = error.strerror or error
+            raise BadCall(f"{self._given_as} {self._path}: it cannot be written: {why}") from None
         return self
 
     def __exit__(

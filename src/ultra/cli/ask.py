@@ -115,7 +115,7 @@ def ask(
             autocompletion=complete_strategies,
             help="How the models are asked and their answers merged, such as vote; 'ultra strategies' "
             "explains all. Or one of an installed package, or a class of your own, as module:Class.  "
-            "[default: synthesize; best_of for voices of the local model alone]",
+            "[default: synthesize; best_of for one model, and for voices of the local model alone]",
         ),
     ] = None,
     strategy_options: Annotated[

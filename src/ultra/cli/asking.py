@@ -86,12 +86,15 @@ class Asker:
         has_own_way = self.has_own_way
         if ensemble is not None:
             has_own_way = has_own_way or not {"strategy", "stages"}.isdisjoint(ensemble.arguments)
+        models = question.chosen_names() if ensemble is not None else self._models(question)
+        panel = models if models is not None or ensemble is None else ensemble.models
+        alone = len(self.orchestrator.get_prioritized_models(panel)) == 1 and question.samples in {None, 1}
         ask = self.orchestrator.stream_responses if ensemble is None else ensemble.stream_responses
         return ask(
             question.conversation if conversation is None else conversation,
             stages=question.stages,
-            models=question.chosen_names() if ensemble is not None else self._models(question),
-            strategy=_strategy(question, self.where, has_own_way=has_own_way),
+            models=models,
+            strategy=_strategy(question, self.where, has_own_way=has_own_way, alone=alone),
             system=question.system,
             timeout=question.timeout,
             quorum=question.quorum,
@@ -129,7 +132,8 @@ def _orchestrator_of_models(question: Question) -> MultiLLMOrchestrator:
     return orchestrator
 
 
-def _strategy(question: Question, where: str, *, has_own_way: bool) -> Strategy | None:
+def _strategy(question: Question, where: str, *, has_own_way: bool, alone: bool) -> Strategy | None:
+    """Return how models are asked; None: as the configuration says. `alone`: one model is asked, once."""
     options = dict(question.strategy_options)
     if question.strategy is None:
         if options and has_own_way:
@@ -140,8 +144,8 @@ def _strategy(question: Question, where: str, *, has_own_way: bool) -> Strategy 
             )
         if has_own_way or (question.stages is not None and not options):
             return None
-        if question.is_to_embedded and not options:
-            # A model this small merges answers into worse ones.
+        if not options and (alone or question.is_to_embedded):
+            # One answer has nothing to be merged with. A model this small merges answers into worse ones.
             return BestOf()
         if question.stages is None:
             # No benefit of a separate analysis was measured, and it doubles the cost and the wait.

@@ -237,7 +237,7 @@ class Chat:
             text = "\n".join(
                 f"## {'You' if role == 'user' else 'Answer'}\n\n{content}\n" for role, content in turns
             )
-        with AnswerFile(path) as file:
+        with AnswerFile(path, "/save") as file:
             file.write(text)
         write(one_line(f"saved to {path}"))
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import trio
+from rich.cells import cell_len
 from rich.console import Group
 from rich.padding import Padding
 from rich.rule import Rule
@@ -45,6 +46,12 @@ if TYPE_CHECKING:
     from ultra.messages.results import OrchestrationResult
 
 __all__ = ["LiveView"]
+
+_GAP: Final = 3
+"""Cells between the columns of the table of models, where there is room."""
+
+_NAME: Final = 12
+"""Cells that the name of a model has at least, if it is so long."""
 
 
 class LiveView:
@@ -116,7 +123,7 @@ class LiveView:
             self._head(f"The {best}, by {one_line(answer_name(answer))}{cut}")
             self._console.print(drawn_markdown(answer_text(answer), self._console))
         self._head("Models")
-        self._console.print(_table(result))
+        self._console.print(_table(result, self._console.width))
         self._console.print()
         for reason in degradations(result):
             self._console.print(Padding(Text(one_line(reason), style="dim"), (0, 0, 0, 2)))
@@ -179,10 +186,20 @@ def _folded(step: StepPanes) -> str:
     return f"{step_title(step.name, step.round)}{by} (--show {word} shows it)"
 
 
-def _table(result: OrchestrationResult) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
-    for number, heading in enumerate(headings(result)):
-        table.add_column(heading, justify="right" if number else "left")
-    for line in model_lines(result):
-        table.add_row(*(Text(one_line(cell)) for cell in line.cells), style="red" if line.failed else None)
+def _table(result: OrchestrationResult, width: int) -> Table:
+    """Return a line for each model: in a narrow terminal with less space in it, and then fewer columns."""
+    names, lines = headings(result), model_lines(result)
+    cells = [[one_line(cell) for cell in line.cells] for line in lines]
+    longest, *others = [max(map(cell_len, column)) for column in zip(names, *cells, strict=True)]
+    least = min(longest, _NAME)
+    gap = _GAP if least + sum(_GAP + other for other in others) <= width else 1
+    while others and least + sum(gap + other for other in others) > width:
+        others.pop()
+    room = width - sum(gap + other for other in others)
+    table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="dim")
+    for number, cell in enumerate((min(longest, room), *others)):
+        table.add_column(names[number], justify="right" if number else "left", width=cell, no_wrap=True)
+    for line, row in zip(lines, cells, strict=True):
+        given = (Text(cell) for cell in row[: 1 + len(others)])
+        table.add_row(*given, style="red" if line.failed else None)
     return table

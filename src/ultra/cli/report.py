@@ -154,8 +154,8 @@ def dollars(amount: float) -> str:
 
 
 def confidence(result: OrchestrationResult) -> str | None:
-    """Return how sure the run is of its answer; None if it has none, or does not tell."""
-    if result.confidence is None:
+    """Return how sure the run is of its answer; None if it has none, does not tell, or there is one alone."""
+    if result.confidence is None or sum(len(step.responses) for step in result.steps) == 1:
         return None
     split = result.confidence_basis == "votes" and result.confidence < _HALF
     return f"{result.confidence:.2f}{', most answers differ from it' if split else ''}"
