@@ -83,11 +83,20 @@ class _Teller:
 
     def value(self, error: BaseException) -> ErrorValue:
         self._told.add(id(error))
+        try:
+            value = self._whole(error)
+        except Exception:  # noqa: BLE001 - even `args` may be anybody's code
+            kind = type(error)
+            value = ErrorValue(module=kind.__module__, type=kind.__qualname__, text=_writable(text_of(error)))
+        vars(value)["exception"] = error
+        return value
+
+    def _whole(self, error: BaseException) -> ErrorValue:
         kind = type(error)
         cause = error.__cause__
         attributes, structs = _plain_attributes(error)
         group = error if isinstance(error, BaseExceptionGroup) else None
-        value = ErrorValue(
+        return ErrorValue(
             module=kind.__module__,
             type=kind.__qualname__,
             text=_writable(text_of(error)),
@@ -99,8 +108,6 @@ class _Teller:
             if group is not None
             else [],
         )
-        vars(value)["exception"] = error
-        return value
 
     def _may_tell(self, error: BaseException) -> bool:
         return id(error) not in self._told and len(self._told) < _MOST_ERRORS

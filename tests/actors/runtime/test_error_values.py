@@ -132,6 +132,20 @@ def test_a_class_that_the_other_process_has_not_loaded_arrives_as_text() -> None
     assert done.stdout.decode().strip() == "RuntimeError('PickyError: code 7')"
 
 
+class HostileError(Exception):
+    """Hides what it has."""
+
+    @property
+    def args(self) -> Any:  # type: ignore[override] # as a hostile class may
+        raise ValueError("no")
+
+
+def test_an_error_that_hides_its_arguments_is_told_by_its_class() -> None:
+    error = HostileError("x")
+    assert ErrorValue.of(error).exception is error
+    assert "HostileError" in repr(elsewhere(error))
+
+
 def test_an_error_whose_text_cannot_be_told_arrives() -> None:
     assert type(elsewhere(RudeError())) is RudeError
 
