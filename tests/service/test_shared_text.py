@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ultra.messages.events import Chunk, StageStarted
+from ultra.service.reminders import Reminders
 from ultra.service.shared_run import Place, SharedRun
 
 PIECES = st.lists(st.text("ab \n", max_size=4), max_size=8)
@@ -21,7 +22,7 @@ class _Stream:
 
 async def run_with(pieces: list[str], at: int, place: Place) -> tuple[SharedRun, str]:
     """A run with this text, of which a reader has read what was there after the first `at` pieces."""
-    run = SharedRun(cast("Any", _Stream()))
+    run = SharedRun(cast("Any", _Stream()), Reminders())
     run._take(StageStarted(stage="synthesis", models=("a", "b"), asks="first"))
     read = ""
     for number, piece in enumerate(pieces):

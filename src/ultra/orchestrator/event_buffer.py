@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import trio
 from msgspec.structs import replace
+from outcome import Error
 from trio.lowlevel import (
     Abort,
     checkpoint,
@@ -39,6 +40,8 @@ from ultra.messages.reasoning_chunks import WaitingReasoning
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from trio.lowlevel import Task
 
     from ultra.messages.events import CallKey, Event
 
@@ -255,9 +258,7 @@ class EventBuffer:
     @enable_ki_protection
     async def next(self) -> Event | None:
         """Wait for the next event, and return it; None after the last. Cancelling this takes no event."""
-        if self._reading:
-            raise BadCall("another task is reading this run; open one stream for each reader")
-        self._reading = True
+        self._begin_reading()
         try:
             if not in_trio():
                 await self._arrival_on_asyncio()
@@ -275,6 +276,55 @@ class EventBuffer:
         """Return the events that need not be waited for, which are then read."""
         with self._lock:
             return [self._read() for _ in range(len(self._events))]
+
+    async def for_each(self, take: Callable[[Event], None]) -> None:
+        """Call `take` with each event, until the last one was taken or the buffer is closed.
+
+        On trio it is called where the event happens, so that no task wakes up for each event only to read it.
+        What it raises ends the following, and is raised here. Cancelling this takes no event.
+        """
+        if in_trio():
+            await self._hand_all(take)
+            return
+        while (event := await self.next()) is not None:
+            take(event)
+            for more in self.ready():
+                take(more)
+
+    @enable_ki_protection
+    async def _hand_all(self, take: Callable[[Event], None]) -> None:
+        self._begin_reading()
+        try:
+            await checkpoint()
+            self._hand_over(take)
+            if self._ended:
+                return
+            self._wake_reader = partial(self._hand_on, take, current_task())
+            await wait_task_rescheduled(self._stop_reading)
+        finally:
+            self._reading = False
+
+    def _hand_on(self, take: Callable[[Event], None], reader: Task) -> None:
+        """Hand over what has come, and wake the reader if nothing follows."""
+        try:
+            self._hand_over(take)
+        except BaseException as error:  # noqa: BLE001 - it is the reader's, and not of the actor that writes
+            reschedule(reader, Error(error))
+            return
+        if self._ended:
+            reschedule(reader)
+        else:
+            self._wake_reader = partial(self._hand_on, take, reader)
+
+    def _hand_over(self, take: Callable[[Event], None]) -> None:
+        while events := self.ready():
+            for event in events:
+                take(event)
+
+    def _begin_reading(self) -> None:
+        if self._reading:
+            raise BadCall("another task is reading this run; open one stream for each reader")
+        self._reading = True
 
     async def _arrival_on_asyncio(self) -> None:
         from ultra.bridge.asyncio_loop import ThreadsafeEvent  # noqa: PLC0415 - imports asyncio

@@ -208,6 +208,18 @@ class RunStream:
         self._check_opened()
         return self._events.ready() if isinstance(self._events, EventBuffer) else []
 
+    async def for_each(self, take: Callable[[Event], None]) -> None:
+        """Call ``take(event)`` with each event, up to the last one.
+
+        It must not block: on trio it is called where the event happens. What it raises is raised here, and
+        ends the following. Cancelling this takes no event.
+        """
+        self._check_opened()
+        if isinstance(self._events, EventBuffer):
+            await self._events.for_each(take)
+            if self._run.reply is None:
+                raise _left()
+
     async def result(self) -> OrchestrationResult:
         """Wait until the run has ended, and return its result; raise what `process_responses` raises.
 

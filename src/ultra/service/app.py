@@ -42,10 +42,24 @@ def make_app(service: Service) -> Starlette:
             yield
 
     door = _CrossOrigin(service, _Door(service))
-    app = Starlette(routes=[Mount("/", app=door)], lifespan=lifespan)
+    app = _Application(routes=[Mount("/", app=door)], lifespan=lifespan)
     app.router.default = door  # a path with a line end matches no route
     app.state.service = service
     return app
+
+
+class _Application(Starlette):
+    """Without Starlette's own layers that answer for errors: the core answers, whatever goes wrong.
+
+    They would see each piece of each stream, and keep objects for it.
+    """
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Return what answers requests, behind the middleware that was added."""
+        app: ASGIApp = self.router
+        for layer, args, kwargs in reversed(self.user_middleware):
+            app = layer(app, *args, **kwargs)
+        return app
 
 
 class _CrossOrigin:

@@ -178,6 +178,7 @@ class Service:
                 async with anyio.create_task_group() as tasks:
                     self._tasks = tasks
                     self.runs = Runs(tasks, self.settings)
+                    tasks.start_soon(self.runs.reminders.work)
                     tasks.start_soon(self.quotas.keep)
                     tasks.start_soon(Webhooks(self).work)
                     tasks.start_soon(self.batches.work)

@@ -7,6 +7,7 @@ protocol is an `Exchange`, which reads requests and writes answers, and a `Write
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from math import inf
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import anyio
@@ -112,6 +113,7 @@ async def carried_out(
         )
         return SharedRun(
             stream,
+            service.runs.reminders,
             is_single=asked.is_single,
             holds_text=asked.is_checked_whole,
             tells_reasoning=asked.tells_reasoning and asked.streams,
@@ -165,9 +167,9 @@ async def _stream(service: Service, writer: Writer, follower: Follower, asked: A
             yield said
             silent_since = anyio.current_time()
             continue
-        left = silent_since + settings.keepalive_interval - anyio.current_time()
-        if left > 0 or settings.keepalive == "off":
-            await run.change(left if settings.keepalive != "off" else float("inf"))
+        due = inf if settings.keepalive == "off" else silent_since + settings.keepalive_interval
+        if anyio.current_time() < due:
+            await run.change(due)
             continue
         yield writer.alive(f"ultra {run.answered}/{run.asked}", settings.keepalive)
         silent_since = anyio.current_time()

@@ -120,9 +120,10 @@ class KeptRun:
         self._has_ended = isinstance(event, RunCompleted | RunFailed)
         return event
 
-    def ready(self) -> list[Event]:
-        """Return none: the journal has to be asked."""
-        return []
+    async def for_each(self, take: Callable[[Event], None]) -> None:
+        """Call `take` with each event, up to the last one."""
+        async for event in self:
+            take(event)
 
     async def result(self) -> OrchestrationResult:
         """Wait until the run has ended, and return its result; raises as `RunFollower.result` does."""

@@ -54,9 +54,8 @@ class Stream(Protocol):
         """Return the next event."""
         ...
 
-    def ready(self) -> list[Event]:
-        """Return the events that need not be waited for."""
-        ...
+    async def for_each(self, take: Callable[[Event], None]) -> None:
+        """Call `take` with each event, up to the last one."""
 
     async def result(self) -> OrchestrationResult:
         """Return the result."""
@@ -139,12 +138,14 @@ class MeteredStream:
         self._account.take(event)
         return event
 
-    def ready(self) -> list[Event]:
-        """Return the events that need not be waited for."""
-        events = self._stream.ready()
-        for event in events:
+    async def for_each(self, take: Callable[[Event], None]) -> None:
+        """Call `take` with each event, up to the last one."""
+
+        def counted(event: Event) -> None:
             self._account.take(event)
-        return events
+            take(event)
+
+        await self._stream.for_each(counted)
 
     @property
     def is_new(self) -> bool:

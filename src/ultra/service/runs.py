@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import anyio
 
 from ultra.service.problems import Problem, reused_key
+from ultra.service.reminders import Reminders
 from ultra.service.shared_run import Place, SharedRun
 
 if TYPE_CHECKING:
@@ -67,11 +68,15 @@ def key_of(request: Request) -> str | None:
 
 
 class Runs:
-    """The runs of one service. They live in `tasks`, which waits for them. `settings` may be replaced."""
+    """The runs of one service. They live in `tasks`, which waits for them. `settings` may be replaced.
+
+    `reminders` wake the readers of streams; who has the service lets them work.
+    """
 
     def __init__(self, tasks: TaskGroup, settings: ServeConfig) -> None:
         self._tasks = tasks
         self.settings = settings
+        self.reminders = Reminders()
         self._known: dict[_Key, _Entry] = {}
         self._forgotten_at: list[tuple[float, int, _Key, SharedRun]] = []  # a heap, of runs that have ended
         self._count = 0

@@ -6,6 +6,7 @@ So is the reasoning ahead of it.
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING
 
 import anyio
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from ultra.messages.events import Event
     from ultra.messages.results import OrchestrationResult
     from ultra.service.metering import MeteredStream
+    from ultra.service.reminders import Reminder, Reminders
 
 __all__ = ["Place", "SharedRun"]
 
@@ -47,8 +49,9 @@ class Place:
 
 
 class SharedRun:
-    """A run of the service. `stream` is what is run; `is_single`: it asks one model, and not an ensemble.
+    """A run of the service.
 
+    `stream` is what is run; `reminders` wake its readers. `is_single`: it asks one model, and no ensemble.
     `holds_text`: its text is read once it is whole, and not as it is written. `tells_reasoning`: what the
     writer thinks is read, too.
 
@@ -67,6 +70,7 @@ class SharedRun:
     def __init__(
         self,
         stream: MeteredStream,
+        reminders: Reminders,
         *,
         is_single: bool = False,
         holds_text: bool = False,
@@ -83,6 +87,8 @@ class SharedRun:
         self.answered = 0
         self.readers = 0
         self._stream = stream
+        self._reminders = reminders
+        self._reminder: Reminder | None = None  # of the reader whose sign of life is due first
         self._is_single = is_single
         self._text = AnswerText(holds=holds_text, is_single=is_single, with_reasoning=tells_reasoning)
         self._changed: anyio.Event | None = None
@@ -97,10 +103,7 @@ class SharedRun:
             with anyio.CancelScope(shield=True):
                 async with self._stream as stream:
                     with self._scope:
-                        async for event in stream:
-                            self._take(event)
-                            for more in stream.ready():
-                                self._take(more)
+                        await stream.for_each(self._take)
                         self.result = await stream.result()
         except Exception as error:  # noqa: BLE001 - it becomes the answer of each request
             self._fail(error)
@@ -109,6 +112,7 @@ class SharedRun:
                 text = "the run was cancelled"
                 self.problem = Problem(503, "server_error", "cancelled", text, paid=self.paid)
             del self._stream
+            self._forget_reminder()
             self._tell()
 
     def cancel(self) -> None:
@@ -196,26 +200,37 @@ class SharedRun:
         """Return what is missing to the `whole` answer; None: the reader has read what is no part of it."""
         return missing("".join(self._texts[place.version][: place.pieces]), whole)
 
-    async def change(self, within: float) -> None:
-        """Wait until something is new, or so many seconds are over."""
-        if self.has_ended or within <= 0:
+    async def change(self, until: float = inf) -> None:
+        """Wait until something is new, or this time has come (`anyio.current_time`); it may return before."""
+        if self.has_ended:
             return
+        if until < inf and (self._reminder is None or until < self._reminder.due):
+            self._forget_reminder()
+            self._reminder = self._reminders.add(until, self._remind)
         if self._changed is None:
             self._changed = anyio.Event()
-        with anyio.move_on_after(within):
-            await self._changed.wait()
+        await self._changed.wait()
 
     async def beginning(self, within: float) -> None:
         """Wait until the answer begins, the run has ended, or so many seconds are over."""
         with anyio.move_on_after(within):
             while not (self.has_ended or self._texts[-1] or self._text.thoughts[-1]):
-                await self.change(float("inf"))
+                await self.change()
 
     async def end(self, within: float | None = None) -> None:
         """Wait until it has ended, or so many seconds are over."""
         with anyio.move_on_after(within):
             while not self.has_ended:
-                await self.change(float("inf"))
+                await self.change()
+
+    def _remind(self) -> None:
+        self._reminder = None
+        self._tell()
+
+    def _forget_reminder(self) -> None:
+        if self._reminder is not None:
+            self._reminder.cancel()
+            self._reminder = None
 
     def _tell(self) -> None:
         changed, self._changed = self._changed, None

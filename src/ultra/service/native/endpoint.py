@@ -53,7 +53,8 @@ async def answer_run(service: Service, request: Request, caller: Caller, held: A
         return await _streamed(service, stream, held, in_lines=_wants_lines(body, request))
 
     def make() -> SharedRun:
-        return SharedRun(service.stream_of(body.prompt, arguments, caller, keeping, chunks=False))
+        stream = service.stream_of(body.prompt, arguments, caller, keeping, chunks=False)
+        return SharedRun(stream, service.runs.reminders)
 
     follower = held.enter_context(service.runs.joined(caller.name, request, make))
     await follower.run.end()

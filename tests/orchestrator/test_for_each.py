@@ -1,0 +1,159 @@
+"""A function takes the events of a run in the place of a reader's loop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import weakref
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from helpers.run_events import assert_well_formed, orchestrator_of
+from ultra import BadCall
+from ultra.messages.events import Chunk, Event, RunCompleted, RunFailed
+from ultra.orchestrator.event_buffer import EventBuffer
+from ultra.testing import FakeModel
+
+if TYPE_CHECKING:
+    from ultra.orchestrator.streams import RunStream
+
+
+def chunk(text: str) -> Chunk:
+    return Chunk(stage="initial", model_name="a", text=text)
+
+
+END = RunFailed(error="E", message="m")
+
+
+async def test_it_gets_the_events_of_a_whole_run(autojump_clock: MockClock) -> None:
+    del autojump_clock
+    events: list[Event] = []
+    orchestrator = orchestrator_of(FakeModel("Yes.", seconds=1.0))
+    async with orchestrator, orchestrator.stream_responses("Is it?") as run:
+        await run.for_each(events.append)
+        result = await run.result()
+
+    assert_well_formed(events)
+    assert isinstance(events[-1], RunCompleted)
+    assert events[-1].result is result
+
+
+async def test_on_asyncio_it_is_called_in_the_thread_of_its_reader() -> None:
+    events: list[Event] = []
+    threads: set[int] = set()
+
+    def take(event: Event) -> None:
+        events.append(event)
+        threads.add(threading.get_ident())
+
+    async def read() -> None:
+        orchestrator = orchestrator_of(FakeModel("Yes."))
+        async with orchestrator, orchestrator.stream_responses("Is it?") as run:
+            await run.for_each(take)
+
+    def on_asyncio() -> int:
+        asyncio.run(read())
+        return threading.get_ident()
+
+    reader = await trio.to_thread.run_sync(on_asyncio)
+
+    assert threads == {reader}
+    assert_well_formed(events)
+
+
+async def test_a_run_whose_block_was_left_has_no_end_to_wait_for() -> None:
+    failures: list[BadCall] = []
+
+    async def read(run: RunStream) -> None:
+        try:
+            await run.for_each(lambda _: None)
+        except BadCall as error:
+            failures.append(error)
+
+    orchestrator = orchestrator_of(FakeModel("Yes.", seconds=60.0))
+    async with orchestrator, trio.open_nursery() as nursery, orchestrator.stream_responses("Is it?") as run:
+        nursery.start_soon(read, run)
+        await wait_all_tasks_blocked()
+
+    assert "before the run had ended" in str(failures[0])
+
+
+async def test_what_came_before_and_what_comes_is_taken_in_order() -> None:
+    buffer, taken = EventBuffer("run"), list[Event]()
+    buffer.emit(chunk("one"))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(buffer.for_each, taken.append)
+        await wait_all_tasks_blocked()
+        buffer.emit(chunk(" two"))
+        buffer.emit(chunk(" three"))
+        assert [event.text for event in taken if isinstance(event, Chunk)] == ["one", " two", " three"]
+        buffer.emit(END)
+
+    assert isinstance(taken[-1], RunFailed)
+    assert [event.seq for event in taken] == [0, 1, 2, 3]
+
+
+async def test_what_it_raises_is_raised_to_the_reader_and_not_to_the_writer() -> None:
+    buffer = EventBuffer("run")
+
+    def refuse(event: Event) -> None:
+        raise ValueError("not this one")
+
+    async with trio.open_nursery() as nursery:
+
+        async def read() -> None:
+            with pytest.raises(ValueError, match="not this one"):
+                await buffer.for_each(refuse)
+
+        nursery.start_soon(read)
+        await wait_all_tasks_blocked()
+        buffer.emit(chunk("one"))
+
+    buffer.emit(chunk("two"))
+    assert [event.seq for event in buffer.ready()] == [1]  # it waits for another reader
+
+
+async def test_cancelled_it_takes_nothing_more() -> None:
+    buffer, taken = EventBuffer("run"), list[Event]()
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(buffer.for_each, taken.append)
+            await wait_all_tasks_blocked()
+            scope.cancel()
+
+    buffer.emit(chunk("one"))
+
+    assert not taken
+    assert buffer.has_unread
+
+
+async def test_a_buffer_that_is_closed_ends_it() -> None:
+    buffer, taken = EventBuffer("run"), list[Event]()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(buffer.for_each, taken.append)
+        await wait_all_tasks_blocked()
+        with pytest.raises(BadCall, match="another task is reading"):
+            await buffer.for_each(taken.append)
+        buffer.close()
+
+    assert not taken
+
+
+async def test_it_leaves_nothing_for_the_garbage_collector() -> None:
+    buffer = EventBuffer("run")
+    gone = weakref.ref(buffer)
+    gc.disable()
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(buffer.for_each, lambda _: None)
+            await wait_all_tasks_blocked()
+            buffer.emit(END)
+        del buffer
+        await trio.lowlevel.checkpoint()  # the reader's task is forgotten
+        assert gone() is None
+    finally:
+        gc.enable()
