@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 import trio
@@ -23,6 +24,10 @@ async def working() -> AsyncIterator[tuple[Reminders, list[tuple[str, float]]]]:
         nursery.cancel_scope.cancel()
 
 
+def note(rang: list[tuple[str, float]], name: str, begin: float) -> None:
+    rang.append((name, trio.current_time() - begin))
+
+
 @pytest.mark.parametrize("order", [(1.0, 2.0, 3.0), (3.0, 2.0, 1.0), (2.0, 3.0, 1.0)])
 async def test_each_rings_at_its_time_in_whatever_order_they_came(
     autojump_clock: MockClock, order: tuple[float, ...]
@@ -31,10 +36,7 @@ async def test_each_rings_at_its_time_in_whatever_order_they_came(
     begin = trio.current_time()
     async with working() as (reminders, rang):
         for seconds in order:
-            reminders.add(
-                begin + seconds,
-                lambda seconds=seconds: rang.append((str(seconds), trio.current_time() - begin)),
-            )
+            reminders.add(begin + seconds, partial(note, rang, str(seconds), begin))
         await trio.sleep(5)
 
     assert rang == [("1.0", 1.0), ("2.0", 2.0), ("3.0", 3.0)]
