@@ -266,7 +266,9 @@ class Connections:
             stream=httpx.ByteStream(request.content),
             extensions={"timeout": self._timeouts},
         )
-        built.read()  # a transport for tests may look at the content
+        built.url = url  # httpx has made a copy; by the object, the pool knows the address of all calls again
+        if self._transport is not None:
+            built.read()  # a transport for tests may look at the content
         return built
 
     def _transport_here(self, url: str) -> httpx.AsyncBaseTransport:

@@ -47,6 +47,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         self._idle: deque[tuple[httpcore.AsyncConnectionInterface, float]] = deque()  # oldest first
         self._busy: set[httpcore.AsyncConnectionInterface] = set()
         self._closed = False
+        self._address: tuple[httpx.URL, httpcore.URL] | None = None  # of the last call
 
     @property
     def connections(self) -> tuple[httpcore.AsyncConnectionInterface, ...]:
@@ -59,7 +60,9 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         Raises:
             httpx.TransportError: the network failed.
         """
-        url = _core_url(request.url)
+        if self._address is None or self._address[0] is not request.url:
+            self._address = request.url, _core_url(request.url)
+        url = self._address[1]
         if url.scheme not in {b"http", b"https"}:
             raise httpx.UnsupportedProtocol(
                 f"the address begins with {request.url.scheme!r}, not with http(s)"
