@@ -13,7 +13,9 @@ from msgspec.structs import replace
 from outcome import Error
 from trio.lowlevel import (
     Abort,
+    cancel_shielded_checkpoint,
     checkpoint,
+    checkpoint_if_cancelled,
     current_task,
     enable_ki_protection,
     reschedule,
@@ -295,9 +297,10 @@ class EventBuffer:
     async def _hand_all(self, take: Callable[[Event], None]) -> None:
         self._begin_reading()
         try:
-            await checkpoint()
+            await checkpoint_if_cancelled()
             self._hand_over(take)
             if self._ended:
+                await cancel_shielded_checkpoint()
                 return
             self._wake_reader = partial(self._hand_on, take, current_task())
             await wait_task_rescheduled(self._stop_reading)

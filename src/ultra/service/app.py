@@ -114,7 +114,8 @@ class _Door:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_cancel_at_hang_up, receive, tasks.cancel_scope)
             async with self._service.answering(request) as reply:
-                await _send(reply, send, with_body=request.method != "HEAD")
+                del request  # its body may be long, and so may the stream go on
+                await _send(reply, send, with_body=scope["method"] != "HEAD")
             tasks.cancel_scope.cancel()
 
     async def _read(self, scope: Scope, receive: Receive) -> Request:

@@ -99,6 +99,7 @@ class Runs:
             raise reused_key()
         known = None if entry is None or entry.run.is_cancelled else entry.run
         run = known or self._started(key, digest, make())
+        del request, make  # a stream may go on for long, and the body of the request is in both
         follower = Follower(run, self.settings.linger)
         run.readers += 1
         try:
@@ -170,6 +171,7 @@ class Runs:
             self._tasks.start_soon(self._cancel_later, run, linger)
 
     async def _cancel_later(self, run: SharedRun, seconds: float) -> None:
-        await run.end(within=seconds)
+        with anyio.move_on_after(seconds):
+            await run.end()
         if not run.readers:
             run.cancel()

@@ -217,11 +217,10 @@ class SharedRun:
             while not (self.has_ended or self._texts[-1] or self._text.thoughts[-1]):
                 await self.change()
 
-    async def end(self, within: float | None = None) -> None:
-        """Wait until it has ended, or so many seconds are over."""
-        with anyio.move_on_after(within):
-            while not self.has_ended:
-                await self.change()
+    async def end(self) -> None:
+        """Wait until it has ended."""
+        while not self.has_ended:
+            await self.change()
 
     def _remind(self) -> None:
         self._reminder = None

@@ -58,13 +58,14 @@ class RequestCounters:
     @contextmanager
     def watching(self, request: Request, name: str, observers: ObserverGroup) -> Iterator[WatchedRequest]:
         """Count a request that is answered in the block; what is logged in it has its `name`."""
-        watched = WatchedRequest(self._route_of(request.path))
+        watched, method = WatchedRequest(self._route_of(request.path)), request.method
         began = anyio.current_time()
         self.active += 1
         with (
             bound_contextvars(request_id=name),
             observers.received(request.headers) if observers else nullcontext(),
         ):
+            del request  # with its body
             try:
                 yield watched
             finally:
@@ -73,7 +74,7 @@ class RequestCounters:
                 self._count(watched, seconds)
                 _log.info(
                     "request ended",
-                    method=request.method,
+                    method=method,
                     route=watched.route,
                     status=watched.status,
                     seconds=round(seconds, 3),

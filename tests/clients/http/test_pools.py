@@ -13,6 +13,7 @@ import trio
 import trio.testing
 
 from helpers.byte_server import Received, Server, fixed, head, serve
+from helpers.held_bytes import longest_bytes_held_by
 from ultra.clients import OpenAIClient
 from ultra.clients.http.pools import ConnectionPool
 from ultra.errors import ModelError
@@ -374,3 +375,21 @@ async def test_closing_reaches_a_call_that_is_still_connecting(
 
     assert errors[0].kind == "connection"
     assert streams[0].get_extra_info("socket").fileno() == -1
+
+
+async def test_a_stream_keeps_no_copy_of_what_was_sent(nursery: trio.Nursery) -> None:
+    begun = b'data: {"choices": [{"index": 0, "delta": {"content": "Hello"}}]}\n\n'
+
+    async def answer(stream: trio.SocketStream, request: Received) -> None:
+        await stream.send_all(head(200, [("content-type", "text/event-stream")]) + begun)
+        await trio.sleep_forever()
+
+    server = await serve(nursery, answer)
+    client = OpenAIClient("m", provider="openai", base_url=server.url, api_key="k")
+    prompt = "word " * 100_000
+
+    async with client.stream(prompt) as stream:
+        assert await anext(stream) == "Hello"
+        assert longest_bytes_held_by(stream) < len(prompt)
+
+    await client.aclose()

@@ -306,7 +306,7 @@ class HTTPClient:
 
     async def _exchange(self, wording: Wording) -> Completion:
         """Send the request once, and return the answer. Raises `ModelError`."""
-        body = await self._connections.open(wording.sent)
+        body = await self._connections.open(wording.to_send())
         try:
             content = await body.read_all()
         finally:

@@ -134,7 +134,7 @@ class CompletionStream:
                 self._prepare = None
             if self._body is None:
                 wording = self._wording
-                self._body = body = await self._connections.open(wording.sent)
+                self._body = body = await self._connections.open(wording.to_send())
                 self._decoder = (
                     wording.dialect.decoder(body.head)
                     if wording.streams

@@ -263,13 +263,22 @@ class Connections:
                 **(outgoing_headers.get() or {}),
                 **request.headers.value,
             },
-            stream=httpx.ByteStream(request.content),
+            stream=self._stream_of(request.content),
             extensions={"timeout": self._timeouts},
         )
         built.url = url  # httpx has made a copy; by the object, the pool knows the address of all calls again
         if self._transport is not None:
             built.read()  # a transport for tests may look at the content
         return built
+
+    def _stream_of(self, content: bytes) -> httpx.AsyncByteStream:
+        if self._transport is not None:  # it may send a request twice
+            import httpx  # noqa: PLC0415 - loaded already
+
+            return httpx.ByteStream(content)
+        from ultra.clients.http.pools import SentOnce  # noqa: PLC0415 - imported at the first call
+
+        return SentOnce(content)
 
     def _transport_here(self, url: str) -> httpx.AsyncBaseTransport:
         """Return the transport of this trio run; all of a client's calls go to the host of `url`."""

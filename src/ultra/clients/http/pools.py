@@ -21,7 +21,7 @@ from ultra.clients.http.network import JoiningBackend
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-__all__ = ["ConnectionPool"]
+__all__ = ["ConnectionPool", "SentOnce"]
 
 _IDLE_TIME: Final = 5.0
 """Seconds that an unused connection is kept: many servers close it after as many."""
@@ -133,6 +133,17 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         self._busy.discard(connection)
         with trio.CancelScope(shield=True):
             await connection.aclose()
+
+
+class SentOnce(httpx.AsyncByteStream):
+    """The body of a request, let go once it is sent: httpcore keeps the request until the answer ends."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        content, self._content = self._content, b""
+        yield content
 
 
 class _Body(httpx.AsyncByteStream):

@@ -77,7 +77,6 @@ class Wording:
         stream: whether a stream is wanted.
 
     Attributes:
-        sent: what to send.
         dialect: decodes the answer.
         streams: whether the answer is asked for as a stream.
 
@@ -105,7 +104,12 @@ class Wording:
         self.dialect = learned.dialect
         self.streams = stream and not self._quirks.no_stream
         self._payload = self._quirks.payload(payload)
-        self.sent = self._written()
+        self._written: HTTPRequest | None = self._write()
+
+    def to_send(self) -> HTTPRequest:
+        """Return what to send. It is not kept: a stream that goes on for long needs no copy of the prompt."""
+        written, self._written = self._written, None
+        return written or self._write()
 
     def refused(self, failure: ModelError) -> bool:
         """Return whether to send the request again, in other words, after the server refused it so."""
@@ -114,15 +118,15 @@ class Wording:
         quirks = reworded(self._quirks, failure, self._payload)
         if quirks is None:
             return False
-        before = (self.sent.url, self.sent.content)
+        before = (self._url, self._payload)
         self._quirks = quirks
         self.dialect = self._learned.plain_dialect.adapted(quirks)
         self.streams = self._stream and not quirks.no_stream
         request, options = quirks.conversation(self._request, self._options)
         self._payload = quirks.payload(self.dialect.encode(request, options, stream=self.streams))
-        self.sent = self._written()
-        if (self.sent.url, self.sent.content) == before:
+        if (self._url, self._payload) == before:
             return False
+        self._written = self._write()
         self._lessons += 1
         return True
 
@@ -152,14 +156,17 @@ class Wording:
 
     def explained(self, failure: ModelError) -> ModelError:
         """Return `failure`, or one that speaks of the address where that is wrong by all appearance."""
-        return failure if "model" in failure.message.lower() else with_address(failure, self.sent.url)
+        return failure if "model" in failure.message.lower() else with_address(failure, self._url)
 
-    def _written(self) -> HTTPRequest:
+    @property
+    def _url(self) -> str:
+        return self.dialect.url(stream=self.streams)
+
+    def _write(self) -> HTTPRequest:
         options = self._options
         try:
             content = msgspec.json.encode(self._payload | (options.extra_body or {}))
         except (TypeError, ValueError) as error:  # ValueError: half of a surrogate pair
             raise BadCall(f"the request cannot be written as JSON: {error}") from None
         extra = {name.lower(): value for name, value in (options.extra_headers or {}).items()}
-        url = self.dialect.url(stream=self.streams)
-        return HTTPRequest(url, Hidden(self._headers.value | extra), content)
+        return HTTPRequest(self._url, Hidden(self._headers.value | extra), content)
