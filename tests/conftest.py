@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import signal
 from typing import TYPE_CHECKING
 
@@ -27,13 +28,19 @@ settings.register_profile(
 settings.load_profile("ultra")
 
 
+GROUPS = frozenset({"long", "ray"})
+"""The groups of tests that are left out, unless ``-m`` names them: ``pytest -m long``."""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests that start a Ray cluster, unless ``-m`` asks for them: ``pytest -m ray``."""
-    if "ray" in (config.getoption("markexpr") or "").split():
-        return
-    left_out = [item for item in items if item.get_closest_marker("ray") is not None]
+    groups = GROUPS.difference(re.findall(r"\w+", config.getoption("markexpr") or ""))
+    kept: list[pytest.Item] = []
+    left_out: list[pytest.Item] = []
+    for item in items:
+        is_left_out = any(item.get_closest_marker(group) is not None for group in groups)
+        (left_out if is_left_out else kept).append(item)
     if left_out:
-        items[:] = [item for item in items if item not in left_out]
+        items[:] = kept
         config.hook.pytest_deselected(items=left_out)
 
 

@@ -12,7 +12,7 @@ import pytest
 from helpers.paths import EXAMPLES
 
 if "ULTRA_TESTS_NEED_DBOS" not in os.environ:
-    pytest.importorskip("dbos", reason="DBOS is not installed: uv run --group workflows pytest")
+    pytest.importorskip("dbos", reason="DBOS is not installed: uv run --group workflows pytest -m long")
 
 
 @pytest.mark.long

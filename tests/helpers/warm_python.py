@@ -5,12 +5,16 @@ run is a process of its own all the same, with its own arguments, variables, wor
 streams, and its own paths to import from. What else is decided before Python runs anything, such as the seed
 of hashes, is the same for all.
 
+A command that is run to its end leaves its memory to the system. For Python to take all modules apart takes
+longer than most commands, since the memory that is shared with the first Python is copied for that.
+
 Run as a script, this is that Python. For each program it receives over the socket on its standard input the
 length of a JSON text, with the program's standard streams and a pipe for its exit code, and then the text.
 """
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import gc
 import io
@@ -22,17 +26,17 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from threading import Lock
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import CodeType
 
 __all__ = ["ForkedProcess", "WarmPython"]
@@ -48,7 +52,7 @@ class WarmPython:
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.environment = dict(environment)
-        self._lock = Lock()
+        self._lock = threading.Lock()
         self._socket, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
@@ -141,7 +145,7 @@ class ForkedProcess:
         self.stderr: trio.lowlevel.FdStream | None = None
         self.returncode: int | None = None
         self._report = report
-        self._lock = Lock()  # a thread may send a signal while another waits
+        self._lock = threading.Lock()  # a thread may send a signal while another waits
         os.set_blocking(report, False)
 
     def poll(self) -> int | None:
@@ -196,12 +200,12 @@ async def _read(stream: int, output: dict[int, bytes], number: int) -> None:
 # --- the process that is forked ----------------------------------------------------------------------
 
 
-def _serve() -> CodeType | None:
+def _serve() -> tuple[CodeType | None, bool]:
     """Fork for each program; returns in the process of a program, and never in that which forks.
 
     Returns:
-        the script to run; None: run ``ultra``. The text of a script is not kept in any frame below it: a
-        script may look for what is in it in a traceback.
+        the script to run, None: run ``ultra``; and whether the process has a session of its own. The text of
+        a script is not kept in any frame below it: a script may look for what is in it in a traceback.
     """
     with socket.socket(fileno=os.dup(0)) as tests:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who wait for programs
@@ -222,7 +226,7 @@ def _serve() -> CodeType | None:
             for stream in streams:
                 os.close(stream)
     _become(command, environment, directory, streams, session=session)
-    return compile(source, command[0], "exec") if source else None
+    return compile(source, command[0], "exec") if source else None, session
 
 
 def _become(
@@ -257,6 +261,25 @@ def _become(
     sys.argv[:] = command
 
 
+def _run_command(main: Callable[[], int]) -> None:
+    """Run ``ultra``, and end this process as Python does, but without taking its modules apart."""
+    try:
+        sys.exit(main())
+    except SystemExit as ended:
+        if not isinstance(ended.code, int):
+            raise
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        gc.collect()  # what is left in cycles may have something to say
+        try:
+            for stream in (sys.stdout, sys.stderr):
+                if stream is not None:
+                    stream.flush()
+        except (OSError, ValueError):  # of a stream that is broken or closed: Python's own end tells it
+            raise ended from None
+        os._exit(ended.code)
+
+
 def _run_script(code: CodeType) -> None:
     main_module = ModuleType("__main__")
     main_module.__file__ = code.co_filename
@@ -267,7 +290,8 @@ def _run_script(code: CodeType) -> None:
 
 _FOR_ALL = (
     *("httpcore", "httpx", "encodings.idna", "platformdirs", "pydantic.type_adapter", "sysconfig"),
-    *("sqlite3", "typer", "typer._adapters", "zoneinfo"),
+    *("sqlite3", "typer", "typer._adapters", "typer._click.decorators"),
+    *("encodings.utf_8_sig", "pydantic.plugin._loader", "zoneinfo"),
     *("ultra.cli.app", "ultra.cli.configured_models", "ultra.cli.default_models", "ultra.cli.session"),
     *("ultra.cli.stored_keys", "ultra.cli.templates"),
     *("ultra.clients.http.dialect_clients", "ultra.clients.http.pools", "ultra.clients.local.embedded"),
@@ -277,8 +301,21 @@ _FOR_ALL = (
 _FOR_COMMANDS = {
     "eval": ("scipy.stats", "trio.testing", "ultra.cli.eval_session"),
     "chaos": ("multiprocessing.spawn", "trio.testing", "ultra.simulation.campaign"),
-    "serve": ("hypercorn.trio", "ultra.service.server"),
-    "mcp": ("hypercorn.trio", "mcp", "ultra.mcp.server"),
+    "serve": (
+        "hypercorn.trio",
+        "ultra.cli.served_configuration",
+        "ultra.service.app",
+        "ultra.service.server",
+    ),
+    "mcp": (
+        "anyio._backends._trio",
+        "hypercorn.trio",
+        "mcp",
+        "ultra.cli.served_configuration",
+        "ultra.mcp.http",
+        "ultra.mcp.server",
+        "ultra.mcp.stdio",
+    ),
     "provider": ("hypercorn.trio", "ultra.faults.provider"),
 }
 """What takes long to import, and only these commands need: imported when the first of them is run."""
@@ -297,9 +334,12 @@ if __name__ == "__main__":
     from ultra.cli.commands import COMMANDS
 
     _import([*_FOR_ALL, *(command.module for command in COMMANDS)])
-    script = _serve()
-    if script is None:
+    script, has_session = _serve()
+    if script is not None:
+        _run_script(script)
+    else:
         sys.argv[0] = "-c"
         sys.path[0] = ""  # as for python -c
-        sys.exit(main())
-    _run_script(script)
+        if has_session:
+            sys.exit(main())
+        _run_command(main)

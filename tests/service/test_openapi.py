@@ -36,8 +36,8 @@ CHECKS: list[Any] = [
     negative_data_rejection,
 ]
 
-EXAMPLES = 40
-"""Requests of each kind to each address; each takes milliseconds."""
+EXAMPLES = [10, pytest.param(40, marks=pytest.mark.long)]
+"""Requests of each kind to each address; each takes some twenty milliseconds."""
 
 
 @pytest.fixture(scope="module")
@@ -79,13 +79,16 @@ def cases() -> list[Any]:
     return found
 
 
+@pytest.mark.parametrize("examples", EXAMPLES)
 @pytest.mark.parametrize(("described", "mode"), cases())
-def test_the_service_does_as_it_is_described(url: str, described: Operation, mode: GenerationMode) -> None:
+def test_the_service_does_as_it_is_described(
+    url: str, described: Operation, mode: GenerationMode, examples: int
+) -> None:
     operation = schemathesis.openapi.from_dict(document())[described.path][described.method]
 
     @seed(20261129)
     @settings(
-        max_examples=EXAMPLES,
+        max_examples=examples,
         deadline=None,
         database=None,
         phases=[Phase.generate],

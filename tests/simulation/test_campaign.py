@@ -15,17 +15,15 @@ from ultra.simulation.campaign import CHUNK, Campaign, run_campaign
 from ultra.simulation.one_seed import run_seed
 from ultra.simulation.record import GUARANTEES, Record, Violation
 
-SEEDS = 200
+
+@pytest.fixture(scope="module", params=[20, pytest.param(200, marks=pytest.mark.long)])
+def campaign(request: pytest.FixtureRequest) -> Campaign:
+    campaign = run_campaign(0, request.param, processes=2)
+    assert campaign.seeds == request.param
+    return campaign
 
 
-@pytest.fixture(scope="module")
-def campaign() -> Campaign:
-    return run_campaign(0, SEEDS, processes=2)
-
-
-@pytest.mark.long
-def test_200_seeds_break_no_guarantee(campaign: Campaign) -> None:
-    assert campaign.seeds == SEEDS
+def test_no_seed_breaks_a_guarantee(campaign: Campaign) -> None:
     assert [str(violation) for violation in campaign.violations] == []
 
 
@@ -39,17 +37,17 @@ def test_watchers_of_an_unresponsive_actor_may_be_told_before_its_task_has_ended
 
 def test_every_guarantee_is_checked_again_and_again(campaign: Campaign) -> None:
     assert list(campaign.checks) == list(GUARANTEES)
-    assert min(count for guarantee, count in campaign.checks.items() if guarantee != 12) > 10 * SEEDS
-    assert campaign.checks[12] >= SEEDS // CHUNK
+    assert min(count for guarantee, count in campaign.checks.items() if guarantee != 12) > 10 * campaign.seeds
+    assert campaign.checks[12] >= campaign.seeds // CHUNK
 
 
 def test_every_kind_of_fault_really_occurs(campaign: Campaign) -> None:
-    assert min(campaign.faults.values()) > 10
-    assert sum(campaign.faults.values()) > 10 * SEEDS
+    assert min(campaign.faults.values()) >= campaign.seeds // 18  # 1 in 20 seeds, 11 in 200
+    assert sum(campaign.faults.values()) > 10 * campaign.seeds
 
 
 def test_a_simulation_is_under_a_thousand_messages(campaign: Campaign) -> None:
-    assert campaign.messages > 1000 * SEEDS
+    assert campaign.messages > 1000 * campaign.seeds
 
 
 def test_the_same_seed_gives_the_same_trace_in_different_processes() -> None:

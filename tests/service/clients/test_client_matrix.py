@@ -1,6 +1,7 @@
 """Clients of all kinds against a service on a socket: by protocol, plain and streamed, and what is asked.
 
-The packages are large, so that what the first test of each takes is the import.
+The frameworks are large: to import one takes seconds. So their tests are long ones, and those of the official
+clients, which frameworks build on, are not.
 """
 
 from __future__ import annotations
@@ -26,11 +27,8 @@ if TYPE_CHECKING:
 
     from ultra.messages.request import ModelRequest
 
-pytestmark = [
-    pytest.mark.long,
-    # Of the packages themselves, and of connections that they leave to the garbage collector.
-    pytest.mark.filterwarnings("ignore"),
-]
+# Of the packages themselves, and of connections that they leave to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +40,12 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # litellm would ask the network for one
 
-_PACKAGES = {"langchain": "langchain_openai", "pydantic": "pydantic_ai", "litellm": "litellm"}
+_FRAMEWORKS = {"langchain": "langchain_openai", "pydantic": "pydantic_ai", "litellm": "litellm"}
+
+NAMES = [
+    pytest.param(name, marks=[pytest.mark.long] if name.partition("_")[0] in _FRAMEWORKS else [])
+    for name in CLIENTS
+]
 
 
 def answers(request: ModelRequest) -> FakeAnswer:
@@ -57,7 +60,7 @@ def answers(request: ModelRequest) -> FakeAnswer:
 
 
 async def said_by(name: str, model: FakeModel, what: str, *, stream: bool) -> Said:
-    package = _PACKAGES.get(name.partition("_")[0])
+    package = _FRAMEWORKS.get(name.partition("_")[0])
     if package is not None and find_spec(package) is None:
         pytest.skip(f"{package} is not installed (the group clients)")
     async with serving(service_of({"a": model, CLAUDE: model})) as url:
@@ -66,7 +69,7 @@ async def said_by(name: str, model: FakeModel, what: str, *, stream: bool) -> Sa
 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
 @pytest.mark.parametrize("what", ["text", "tools", "json", "image"])
-@pytest.mark.parametrize("name", CLIENTS)
+@pytest.mark.parametrize("name", NAMES)
 async def test_a_client_gets_what_it_asks_for(name: str, what: str, *, stream: bool) -> None:
     model = FakeModel(answers, usage=Usage(input=7, output=3))
     said = await said_by(name, model, what, stream=stream)
@@ -88,7 +91,7 @@ async def test_a_client_gets_what_it_asks_for(name: str, what: str, *, stream: b
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
-@pytest.mark.parametrize("name", CLIENTS)
+@pytest.mark.parametrize("name", NAMES)
 async def test_a_client_raises_an_error_before_the_answer_and_asks_once(name: str, *, stream: bool) -> None:
     model = FakeModel().fail(ModelError("secret", kind="rate_limit"), times=99)
     with pytest.RaisesGroup(Exception, allow_unwrapped=True, flatten_subgroups=True) as caught:
@@ -100,7 +103,7 @@ async def test_a_client_raises_an_error_before_the_answer_and_asks_once(name: st
     assert len(model.calls) == 1
 
 
-@pytest.mark.parametrize("name", CLIENTS)
+@pytest.mark.parametrize("name", NAMES)
 async def test_a_client_raises_an_error_in_the_middle_of_the_answer(name: str) -> None:
     answer = FakeAnswer("A ", "city.", piece_seconds=0.5)
     model = FakeModel(answer).fail(ModelError("secret", kind="server"), after_pieces=1)

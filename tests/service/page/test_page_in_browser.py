@@ -1,4 +1,7 @@
-"""The web page in a real browser: Chromium, if it is installed."""
+"""The web page in a real browser: Chromium, if it is installed.
+
+A scenario takes a browser two seconds of a core, so those that look closer at one feature are long ones.
+"""
 
 from __future__ import annotations
 
@@ -125,6 +128,7 @@ async def test_a_question_is_answered_and_what_models_wrote_is_never_code(browse
     assert await in_browser(browser, panel(), act) == []
 
 
+@pytest.mark.long
 async def test_what_models_think_is_folded_above_what_they_write(browser: Browser) -> None:
     thinker = FakeModel(lambda _: FakeAnswer("It is blue.", reasoning="Sky, <b>so</b> blue."))
 
@@ -150,6 +154,7 @@ async def test_what_models_think_is_folded_above_what_they_write(browser: Browse
     assert (asked[0], asked[-1]) == (None, True)
 
 
+@pytest.mark.long
 async def test_two_strategies_are_compared_on_a_narrow_dark_screen(browser: Browser) -> None:
     def act(page: Any) -> None:
         page.check("#compare")
@@ -199,6 +204,7 @@ async def test_escape_stops_a_run(browser: Browser) -> None:
     assert model.running == 0
 
 
+@pytest.mark.long
 async def test_the_operations_are_seen(browser: Browser) -> None:
     def act(page: Any) -> None:
         ask(page)
@@ -252,6 +258,7 @@ async def test_a_run_under_way_is_followed_after_a_reload_and_by_its_link(browse
     assert len([call for call in model.calls if "Which colour?" in call.prompt]) >= 1
 
 
+@pytest.mark.long
 async def test_text_from_right_to_left_has_its_own_direction_and_names_are_whole(browser: Browser) -> None:
     left = """(selector) => {
         const range = document.createRange();
@@ -272,6 +279,7 @@ async def test_text_from_right_to_left_has_its_own_direction_and_names_are_whole
     await in_browser(browser, {"meta/llama 50%": FakeModel("פריז.")}, act)
 
 
+@pytest.mark.long
 async def test_a_run_has_the_same_title_after_a_reload(browser: Browser) -> None:
     def act(page: Any) -> None:
         for number, (target, strategy) in enumerate(
@@ -295,6 +303,7 @@ async def test_a_run_has_the_same_title_after_a_reload(browser: Browser) -> None
     await with_history(browser, {"a": FakeModel("Blue."), "b": FakeModel("Blue.")}, act)
 
 
+@pytest.mark.long
 async def test_the_cost_names_the_models_of_which_it_is_not_known(browser: Browser) -> None:
     priced = FakeModel("Blue.", info=ModelInfo(price=Price(input=1.0, output=1.0)))
 
@@ -306,6 +315,7 @@ async def test_the_cost_names_the_models_of_which_it_is_not_known(browser: Brows
     await in_browser(browser, {"priced": priced, "free": FakeModel("Blue.")}, act)
 
 
+@pytest.mark.long
 async def test_a_conversation_goes_on_after_a_reload(browser: Browser) -> None:
     model = FakeModel(["First.", "Second.", "Third."])
 
@@ -327,6 +337,7 @@ async def test_a_conversation_goes_on_after_a_reload(browser: Browser) -> None:
     assert said == ["One?", "First.", "Two?", "Second.", "Three?"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("again", ["reload", "none"])
 async def test_what_was_attached_is_shown_and_goes_along_after_a_reload(
     browser: Browser, tmp_path: Any, again: str
@@ -364,6 +375,7 @@ async def test_what_was_attached_is_shown_and_goes_along_after_a_reload(
     assert kinds == ["TextPart", "ImagePart", "FilePart"]
 
 
+@pytest.mark.long
 async def test_a_question_that_was_stopped_is_no_part_of_it_after_a_reload(
     browser: Browser,
 ) -> None:
@@ -390,6 +402,7 @@ async def test_a_question_that_was_stopped_is_no_part_of_it_after_a_reload(
     assert [message.text for message in model.calls[-1].request.messages] == ["One?", "First.", "Three?"]
 
 
+@pytest.mark.long
 async def test_escape_cancels_a_kept_run(browser: Browser) -> None:
     model = FakeModel("Never.", gated=True)
 
@@ -406,7 +419,7 @@ async def test_escape_cancels_a_kept_run(browser: Browser) -> None:
     assert model.running == 0
 
 
-@pytest.mark.parametrize("width", [360, 1200])
+@pytest.mark.parametrize("width", [pytest.param(360, marks=pytest.mark.long), 1200])
 async def test_the_history_lists_reopens_and_deletes_runs(browser: Browser, width: int) -> None:
     def act(page: Any) -> None:
         page.check("#compare")
@@ -434,6 +447,7 @@ async def test_the_history_lists_reopens_and_deletes_runs(browser: Browser, widt
     await with_history(browser, panel(), act, viewport={"width": width, "height": 800})
 
 
+@pytest.mark.long
 async def test_a_lost_connection_is_taken_up_where_it_was(browser: Browser) -> None:
     model = FakeModel(FakeAnswer("It is ", "blue."), gated=True)
 
@@ -459,6 +473,7 @@ async def test_a_lost_connection_is_taken_up_where_it_was(browser: Browser) -> N
     await with_history(browser, {"a": model}, act)
 
 
+@pytest.mark.long
 async def test_a_link_to_a_run_that_is_not_there_says_so(browser: Browser) -> None:
     def act(page: Any) -> None:
         page.goto(page.url.partition("#")[0] + "#run=..%2F..%2Fhealthz")
@@ -468,6 +483,7 @@ async def test_a_link_to_a_run_that_is_not_there_says_so(browser: Browser) -> No
     await with_history(browser, {"a": FakeModel("It is blue.")}, act)
 
 
+@pytest.mark.long
 async def test_the_ranking_of_the_models_is_shown(browser: Browser) -> None:
     essays = {name: f"Essay {name} about the sky." for name in "abc"}
     best = {"a": ("c", "b"), "b": ("c", "a"), "c": ("b", "a")}
