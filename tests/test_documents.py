@@ -58,8 +58,8 @@ def commands_in(page: Path) -> set[str]:
     text = page.read_text("utf-8")
     lines = [line for kind, block in BLOCK.findall(text) if kind in {"", "sh"} for line in block.splitlines()]
     spans = re.findall(r"`([^`]+)`", re.sub(r"\s+", " ", BLOCK.sub("", text)))
-    # Not where ultra is the name of something, as in `claude mcp add ultra`.
-    found = (re.search(r"(?:^|(?<!add)[ (|/])(ultra [a-z-].*)", line) for line in [*lines, *spans])
+    # Not where ultra is the name of something, as in `claude mcp add ultra`, or another program starts it.
+    found = (re.search(r"(?:^|(?<!add)(?<!--cli)[ (|/])(ultra [a-z-].*)", line) for line in [*lines, *spans])
     return {match[1] for match in found if match}
 
 

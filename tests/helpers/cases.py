@@ -31,7 +31,7 @@ def _request_of(client, prompt, options, *, stream):  # what the client would se
     from ultra.clients.http.wording import Wording
     known, request = client._learned, ModelRequest.of(prompt)
     payload = known.dialect.encode(*known.quirks.conversation(request, options), stream=stream)
-    return Wording(known, request, options, payload, client._headers, stream=stream).sent
+    return Wording(known, request, options, payload, client._headers, stream=stream).to_send()
 """
 
 MOVED = {
