@@ -13,11 +13,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # Ray reads these when it is imported. Under `uv run` it would make an environment for each worker otherwise.
-os.environ |= {
+RAY_SETTINGS = {
     "RAY_AUTH_MODE": "disabled",  # or a token would have to be handed on
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # the workers use this environment, as it is
     "RAY_USAGE_STATS_ENABLED": "0",
 }
+os.environ |= RAY_SETTINGS
+
+
+@pytest.fixture
+def ray_settings() -> dict[str, str]:
+    """What a program that a test starts must have in its environment to join the cluster."""
+    return RAY_SETTINGS
+
 
 HEAD = """
 import sys, ray

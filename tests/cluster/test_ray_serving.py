@@ -223,9 +223,11 @@ async def test_a_replica_has_its_models_in_processes_of_their_own(cluster: str, 
             assert b"ModelHost" in command
 
 
-async def test_the_command_serves_models_that_its_configuration_places(cluster: str, folder: Path) -> None:
+async def test_the_command_serves_models_that_its_configuration_places(
+    cluster: str, folder: Path, ray_settings: dict[str, str]
+) -> None:
     path = configured(folder, "Model", f'{PLACED % folder}[cluster.ray]\naddress = "{cluster}"\n')
-    variables = {"PYTHONPATH": str(folder), "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    variables = {"PYTHONPATH": str(folder), **ray_settings}
     arguments = ("serve", "--config", str(path), "--port", "0")
     with trio.fail_after(PATIENCE):
         async with ultra_running(*arguments, env=variables) as server:
