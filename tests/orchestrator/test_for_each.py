@@ -6,6 +6,7 @@ import asyncio
 import gc
 import threading
 import weakref
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 import pytest
@@ -157,3 +158,112 @@ async def test_it_leaves_nothing_for_the_garbage_collector() -> None:
         assert gone() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("waits", [True, False], ids=["while it waits", "at once"])
+async def test_a_function_that_cancels_the_following_gets_nothing_more_and_the_writer_goes_on(
+    *, waits: bool
+) -> None:
+    buffer, taken, was_cancelled = EventBuffer("run"), list[Event](), list[bool]()
+
+    async def read() -> None:
+        with trio.CancelScope() as scope:
+
+            def take(event: Event) -> None:
+                taken.append(event)
+                scope.cancel()
+
+            await buffer.for_each(take)
+        was_cancelled.append(scope.cancelled_caught)
+
+    async with trio.open_nursery() as nursery:
+        if not waits:
+            buffer.emit(chunk("one"))
+        nursery.start_soon(read)
+        await wait_all_tasks_blocked()
+        if waits:
+            buffer.emit(chunk("one"))
+        await wait_all_tasks_blocked()
+        buffer.emit(chunk("two"))
+        buffer.emit(END)  # must wake nobody
+        await wait_all_tasks_blocked()
+
+    assert was_cancelled == [True]
+    assert [event.seq for event in taken] == [0]
+    assert [event.seq for event in buffer.ready()] == [1, 2]
+
+
+async def test_a_function_that_cancels_and_raises_wakes_its_reader_once() -> None:
+    buffer, seen = EventBuffer("run"), list[str]()
+
+    async def read() -> None:
+        with trio.CancelScope() as scope:
+
+            def take(event: Event) -> None:
+                scope.cancel()
+                raise ValueError("not this one")
+
+            with pytest.raises(ValueError, match="not this one"):
+                await buffer.for_each(take)
+            await trio.lowlevel.checkpoint()
+        seen.append("cancelled" if scope.cancelled_caught else "not cancelled")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        await wait_all_tasks_blocked()
+        buffer.emit(chunk("one"))
+        buffer.emit(END)
+
+    assert seen == ["cancelled"]
+    assert [event.seq for event in buffer.ready()] == [1]
+
+
+async def test_after_one_that_was_refused_the_others_wait_for_another_reader() -> None:
+    buffer = EventBuffer("run")
+    buffer.emit(chunk("one"))
+    buffer.emit(END)
+
+    def refuse(event: Event) -> None:
+        raise ValueError("not this one")
+
+    with pytest.raises(ValueError, match="not this one"):
+        await buffer.for_each(refuse)
+
+    assert [event.seq for event in buffer.ready()] == [1]
+
+
+async def test_a_function_may_write_and_close() -> None:
+    buffer, taken = EventBuffer("run"), list[Event]()
+
+    def take(event: Event) -> None:
+        taken.append(event)
+        if len(taken) == 1:
+            buffer.emit(chunk("one more"))
+        else:
+            buffer.emit(chunk("nobody reads this"))
+            buffer.close()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(buffer.for_each, take)
+        await wait_all_tasks_blocked()
+        buffer.emit(chunk("one"))
+
+    assert [event.seq for event in taken] == [0, 1]
+
+
+async def test_it_is_called_with_the_context_variables_of_its_reader() -> None:
+    name: ContextVar[str] = ContextVar("name", default="nobody")
+    buffer, seen = EventBuffer("run"), list[str]()
+
+    async def read() -> None:
+        name.set("reader")
+        await buffer.for_each(lambda _: seen.append(name.get()))
+
+    async with trio.open_nursery() as nursery:
+        name.set("writer")
+        nursery.start_soon(read)
+        await wait_all_tasks_blocked()
+        buffer.emit(chunk("one"))
+        buffer.emit(END)
+
+    assert seen == ["reader", "reader"]

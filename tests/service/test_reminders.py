@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any, cast
 
+import anyio
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from ultra.service.reminders import Reminders
+from ultra.service.shared_run import Place, SharedRun
+
+
+class _Stream:
+    """A run that is silent."""
+
+    run_id = "run"
+    created = 0.0
+    is_kept = False
 
 
 @asynccontextmanager
@@ -68,3 +80,34 @@ async def test_one_that_rings_may_ask_for_the_next(autojump_clock: MockClock) ->
         await trio.sleep(5)
 
     assert [when for _, when in rang] == [1.0, 2.0, 3.0]
+
+
+async def test_a_sign_of_life_wakes_only_the_reader_that_is_to_give_it(autojump_clock: MockClock) -> None:
+    del autojump_clock
+    woken, readers, interval, times = [0], 16, 16.0, 3
+
+    async def read(run: SharedRun, late: float) -> None:
+        place, silent_since = Place(), trio.current_time() + late - interval
+        for _ in range(times):
+            while trio.current_time() < silent_since + interval:
+                await run.change(silent_since + interval, place)
+                woken[0] += 1
+            silent_since = trio.current_time()
+
+    async with working() as (reminders, _), trio.open_nursery() as nursery:
+        run = SharedRun(cast("Any", _Stream()), reminders)
+        begin = trio.current_time()
+        for number in range(readers):
+            nursery.start_soon(read, run, float(number + 1))
+
+    assert trio.current_time() - begin == readers + interval * (times - 1)
+    assert woken[0] == readers * times
+
+
+async def test_a_reader_that_has_left_is_not_held_by_its_reminder() -> None:
+    reminders, place = Reminders(), Place()
+    gone = weakref.ref(place)
+    place.wake_at(trio.current_time() + 1000, reminders, anyio.Event())
+    place.leave()
+    del place
+    assert gone() is None

@@ -449,6 +449,17 @@ async def test_who_waits_is_woken_by_the_next_event(journal: RunJournal) -> None
     assert read == [0, 1, 2]
 
 
+async def test_an_event_that_came_before_the_wait_is_not_waited_for_whatever_others_have_written(
+    journal: RunJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ultra.stores.journal_changes._MOST_REMEMBERED", 1)
+    lease, other = await claimed(journal), await claimed(journal, "other")
+    await journal.append(lease, [chunk(0)], None)
+    await journal.append(other, [replace(chunk(0), run_id="other")], None)
+    with trio.fail_after(10):
+        await journal.changed("r", -1)
+
+
 async def test_who_waits_for_a_run_that_is_removed_does_not_wait_for_ever(journal: RunJournal) -> None:
     lease = await claimed(journal)
     await journal.append(lease, [last(0)], DONE)

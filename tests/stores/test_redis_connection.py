@@ -131,6 +131,20 @@ async def test_many_first_uses_at_once_open_one_connection(url: str) -> None:
         assert await server.use(connections) - before == 1
 
 
+async def test_connections_that_were_closed_while_nothing_was_sent_leave_room_for_others(url: str) -> None:
+    server = RedisServer(url, 2)
+    async with kept(server):
+        first = server._newest()
+        for _ in range(70):  # a pool has 64
+            number = await server.send(b"CLIENT", "ID")
+            assert await server.use(lambda client, number=number: client.client_kill(identifier=number))
+            with anyio.fail_after(2):
+                while first._own.usable:  # type: ignore[union-attr]  # noqa: ASYNC110 - coredis tells nobody
+                    await anyio.sleep(0.001)
+        assert await server.send(b"PING") == b"PONG"
+        assert server._newest() is first
+
+
 async def test_a_server_that_freezes_costs_its_timeout_and_the_next_use_has_another_connection(
     tmp_path: Path,
 ) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import trio
 from msgspec.structs import replace
-from outcome import Error
+from outcome import Error, capture
 from trio.lowlevel import (
     Abort,
     cancel_shielded_checkpoint,
@@ -43,7 +43,7 @@ from ultra.messages.reasoning_chunks import WaitingReasoning
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from trio.lowlevel import Task
+    from trio.lowlevel import RaiseCancelT, Task
 
     from ultra.messages.events import CallKey, Event
 
@@ -101,6 +101,21 @@ class _UnreadReasoning(_Unread):
 
     def read(self) -> Event:
         return self.waiting.event()
+
+
+class _Follower:
+    """A task that waits while each event of a run is handed to its function."""
+
+    __slots__ = ("_take", "is_taking", "raise_cancel", "task")
+
+    def __init__(self, take: Callable[[Event], None], task: Task) -> None:
+        self.task = task
+        self._take = take
+        self.is_taking = False
+        self.raise_cancel: RaiseCancelT | None = None  # it was cancelled by what it takes
+
+    def take(self, event: Event) -> None:
+        self.task.context.run(self._take, event)
 
 
 def _no_reader_waits() -> None:
@@ -271,8 +286,7 @@ class EventBuffer:
                 await wait_task_rescheduled(self._stop_reading)
         finally:
             self._reading = False
-        with self._lock:
-            return self._read() if self._events else None
+        return self._read_ready()
 
     def ready(self) -> list[Event]:
         """Return the events that need not be waited for, which are then read."""
@@ -282,47 +296,62 @@ class EventBuffer:
     async def for_each(self, take: Callable[[Event], None]) -> None:
         """Call `take` with each event, until the last one was taken or the buffer is closed.
 
-        On trio it is called where the event happens, so that no task wakes up for each event only to read it.
-        What it raises ends the following, and is raised here. Cancelling this takes no event.
+        On trio it is called where the event happens, with the context variables of this task, so that no task
+        wakes up for each event only to read it. What it raises ends the following, and is raised here. If it
+        cancels the following, that ends behind this event. Cancelling this takes no event.
         """
         if in_trio():
             await self._hand_all(take)
             return
         while (event := await self.next()) is not None:
             take(event)
-            for more in self.ready():
-                take(more)
+            while (event := self._read_ready()) is not None:
+                take(event)
 
     @enable_ki_protection
     async def _hand_all(self, take: Callable[[Event], None]) -> None:
         self._begin_reading()
         try:
             await checkpoint_if_cancelled()
-            self._hand_over(take)
+            while (event := self._read_ready()) is not None:
+                take(event)
+                await checkpoint_if_cancelled()
             if self._ended:
                 await cancel_shielded_checkpoint()
                 return
-            self._wake_reader = partial(self._hand_on, take, current_task())
-            await wait_task_rescheduled(self._stop_reading)
+            follower = _Follower(take, current_task())
+            self._wake_reader = partial(self._hand_on, follower)
+            await wait_task_rescheduled(partial(self._stop_following, follower))
         finally:
             self._reading = False
 
-    def _hand_on(self, take: Callable[[Event], None], reader: Task) -> None:
-        """Hand over what has come, and wake the reader if nothing follows."""
+    def _hand_on(self, follower: _Follower) -> None:
+        """Hand over what has come, and wake the reader, once, if nothing follows."""
+        follower.is_taking = True
         try:
-            self._hand_over(take)
+            while follower.raise_cancel is None and (event := self._read_ready()) is not None:
+                follower.take(event)
         except BaseException as error:  # noqa: BLE001 - it is the reader's, and not of the actor that writes
-            reschedule(reader, Error(error))
+            reschedule(follower.task, Error(error))
             return
-        if self._ended:
-            reschedule(reader)
+        follower.is_taking = False
+        if follower.raise_cancel is not None:
+            reschedule(follower.task, capture(follower.raise_cancel))
+        elif self._ended:
+            reschedule(follower.task)
         else:
-            self._wake_reader = partial(self._hand_on, take, reader)
+            self._wake_reader = partial(self._hand_on, follower)
 
-    def _hand_over(self, take: Callable[[Event], None]) -> None:
-        while events := self.ready():
-            for event in events:
-                take(event)
+    def _stop_following(self, follower: _Follower, raise_cancel: RaiseCancelT) -> Abort:
+        if follower.is_taking:  # what it takes cancels it: it is woken behind that
+            follower.raise_cancel = raise_cancel
+            return Abort.FAILED
+        return self._stop_reading(raise_cancel)
+
+    def _read_ready(self) -> Event | None:
+        """Return the next event that need not be waited for."""
+        with self._lock:
+            return self._read() if self._events else None
 
     def _begin_reading(self) -> None:
         if self._reading:

@@ -211,8 +211,9 @@ class RunStream:
     async def for_each(self, take: Callable[[Event], None]) -> None:
         """Call ``take(event)`` with each event, up to the last one.
 
-        It must not block: on trio it is called where the event happens. What it raises is raised here, and
-        ends the following. Cancelling this takes no event.
+        It must not block: on trio it is called where the event happens, with the context variables of this
+        task. What it raises is raised here, and ends the following; so does its cancelling this task. The
+        events behind that one can still be read. Cancelling this takes no event.
         """
         self._check_opened()
         if isinstance(self._events, EventBuffer):

@@ -169,7 +169,7 @@ async def _stream(service: Service, writer: Writer, follower: Follower, asked: A
             continue
         due = inf if settings.keepalive == "off" else silent_since + settings.keepalive_interval
         if anyio.current_time() < due:
-            await run.change(due)
+            await run.change(due, place)
             continue
         yield writer.alive(f"ultra {run.answered}/{run.asked}", settings.keepalive)
         silent_since = anyio.current_time()

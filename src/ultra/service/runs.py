@@ -106,6 +106,7 @@ class Runs:
             yield follower
         finally:
             run.readers -= 1
+            follower.place.leave()
             if not run.readers and not run.has_ended:
                 self._leave(run, follower.linger)
 

@@ -41,6 +41,26 @@ class Place:
         self.pieces = 0
         self.reasoning_version = 0
         self.thoughts = 0
+        self._woken: anyio.Event | None = None
+        self._reminder: Reminder | None = None
+
+    def wake_at(self, due: float, reminders: Reminders, woken: anyio.Event) -> None:
+        """Set `woken` at this time, or somewhat before it."""
+        self._woken = woken
+        if self._reminder is None or due < self._reminder.due:  # else it rings before, and is made again
+            self.leave()
+            self._reminder = reminders.add(due, self._wake)
+
+    def leave(self) -> None:
+        """Be woken no more."""
+        if self._reminder is not None:
+            self._reminder.cancel()
+            self._reminder = None
+
+    def _wake(self) -> None:
+        self._reminder = None
+        if self._woken is not None:
+            self._woken.set()
 
     @property
     def has_read(self) -> bool:
@@ -88,10 +108,9 @@ class SharedRun:
         self.readers = 0
         self._stream = stream
         self._reminders = reminders
-        self._reminder: Reminder | None = None  # of the reader whose sign of life is due first
         self._is_single = is_single
         self._text = AnswerText(holds=holds_text, is_single=is_single, with_reasoning=tells_reasoning)
-        self._changed: anyio.Event | None = None
+        self._waiting: set[anyio.Event] = set()  # one for each reader, so that each can be woken alone
         self._scope = anyio.CancelScope()
 
     # --- the run itself --------------------------------------------------------------------------------
@@ -112,7 +131,6 @@ class SharedRun:
                 text = "the run was cancelled"
                 self.problem = Problem(503, "server_error", "cancelled", text, paid=self.paid)
             del self._stream
-            self._forget_reminder()
             self._tell()
 
     def cancel(self) -> None:
@@ -200,16 +218,21 @@ class SharedRun:
         """Return what is missing to the `whole` answer; None: the reader has read what is no part of it."""
         return missing("".join(self._texts[place.version][: place.pieces]), whole)
 
-    async def change(self, until: float = inf) -> None:
-        """Wait until something is new, or this time has come (`anyio.current_time`); it may return before."""
+    async def change(self, until: float = inf, place: Place | None = None) -> None:
+        """Wait until something is new; or, for the reader at `place`, until this time has come.
+
+        `until` is an `anyio.current_time`. This may return before.
+        """
         if self.has_ended:
             return
-        if until < inf and (self._reminder is None or until < self._reminder.due):
-            self._forget_reminder()
-            self._reminder = self._reminders.add(until, self._remind)
-        if self._changed is None:
-            self._changed = anyio.Event()
-        await self._changed.wait()
+        changed = anyio.Event()
+        if place is not None and until < inf:
+            place.wake_at(until, self._reminders, changed)
+        self._waiting.add(changed)
+        try:
+            await changed.wait()
+        finally:
+            self._waiting.discard(changed)
 
     async def beginning(self, within: float) -> None:
         """Wait until the answer begins, the run has ended, or so many seconds are over."""
@@ -222,16 +245,7 @@ class SharedRun:
         while not self.has_ended:
             await self.change()
 
-    def _remind(self) -> None:
-        self._reminder = None
-        self._tell()
-
-    def _forget_reminder(self) -> None:
-        if self._reminder is not None:
-            self._reminder.cancel()
-            self._reminder = None
-
     def _tell(self) -> None:
-        changed, self._changed = self._changed, None
-        if changed is not None:
+        waiting, self._waiting = self._waiting, set()
+        for changed in waiting:
             changed.set()

@@ -226,7 +226,7 @@ class MemoryJournal:
     async def changed(self, run_id: str, after: int) -> None:
         """Wait until there may be more to read; see `RunJournal.changed`."""
         kept = self._runs.get(run_id)
-        if kept is None or kept.record.has_ended:
+        if kept is None or kept.record.has_ended or kept.record.events > after + 1:
             await checkpoint()
             return
         await self._changes.wait(run_id, after, inf)

@@ -39,10 +39,14 @@ _IDLE: Final = 60
 
 
 class _Kept:
-    """A client whose pool is open, and how many uses of it are under way."""
+    """A client whose pool is open, and how many uses of it are under way.
 
-    def __init__(self, client: coredis.Redis[bytes]) -> None:
+    `quick` is another one, for all that does not wait on the server.
+    """
+
+    def __init__(self, client: coredis.Redis[bytes], quick: coredis.Redis[bytes]) -> None:
         self.client = client
+        self._pool = quick.connection_pool
         self._own: coredis.BaseConnection | None = None  # the one that `send` uses
         self._lock = anyio.Lock()
         self.users = 0
@@ -52,12 +56,13 @@ class _Kept:
     async def own_connection(self) -> coredis.BaseConnection:
         """Return the connection for all that does not wait on the server: replies come in order of requests.
 
-        It stays out of the pool, or it would be given to a reading that waits, and all else behind that.
+        Its pool is one of its own, or it would be given to a reading that waits, and all else behind that.
         """
         async with self._lock:  # many may come at once
             own = self._own
             if own is None or not own.usable:
-                own = self._own = await self.client.connection_pool.get_connection()
+                own = self._own = await self._pool.get_connection()
+                self._pool.release(own)  # it knows then that there is room again where this one was closed
             return own
 
     def left(self) -> None:
@@ -176,8 +181,8 @@ class RedisServer:
         """
         pools = self._pools()
         while True:
-            async with self._client() as client:  # nothing is sent before the first use
-                kept = _Kept(client)
+            async with self._client() as client, self._client() as quick:  # nothing is sent before a use
+                kept = _Kept(client, quick)
                 pools.append(kept)
                 try:
                     if task_status is not None:

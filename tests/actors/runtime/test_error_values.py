@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import traceback
 from typing import Any
 
 import msgspec
 import pytest
+import trio
 
 from helpers.value_types import there_and_back
-from ultra.actors import Failure
+from ultra.actors import Actor, Failure
 from ultra.errors import AllAttemptsFailed, BadCall, ModelError, QuorumNotReached, RestartLimitExceeded
 from ultra.errors.values import ErrorValue
 from ultra.messages import Usage
+from ultra.supervisor import ActorSystem
 
 
 def raised(error: BaseException, cause: BaseException | None = None) -> BaseException:
@@ -180,3 +183,34 @@ def test_what_is_no_exception_is_a_type_error_for_the_asker_elsewhere_too() -> N
     assert isinstance(arrived.error, TypeError)
     forged = Failure(ErrorValue(module="builtins", type="KeyboardInterrupt"))
     assert isinstance(forged.error, TypeError)
+
+
+class Refuses(Actor):
+    """Answers each message with the same `Failure`, which was made of a class."""
+
+    failure = Failure(LookupError)
+
+    async def receive(self, message: object) -> Failure:
+        return self.failure
+
+
+async def test_a_class_stands_for_a_new_exception_for_each_asker() -> None:
+    errors: list[Exception] = []
+
+    async def ask() -> None:
+        try:
+            await ref.ask(object())
+        except LookupError as error:
+            errors.append(error)
+
+    async with ActorSystem() as system:
+        ref = system.spawn(Refuses, name="refuses")
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(ask)
+
+    assert len({id(error) for error in errors}) == 3
+    assert all(error.__context__ is None for error in errors)
+    lengths = {len(traceback.extract_tb(error.__traceback__)) for error in errors}
+    assert len(lengths) == 1  # none has the traceback of another asker
+    assert type(there_and_back(Refuses.failure, Failure).error) is LookupError

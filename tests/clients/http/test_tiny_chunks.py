@@ -98,3 +98,65 @@ async def test_many_tiny_events_in_one_chunk_do_not_keep_the_loop_for_themselves
     assert completion.content == "x" * PIECES
     assert asked == "plain" or "".join(map(str, told)) == "x" * PIECES
     assert turns[0] >= PIECES / 512
+
+
+@pytest.mark.parametrize("end", ["cut off", "whole"])
+async def test_a_stream_that_is_closed_while_it_decodes_stays_ended(end: str) -> None:
+    sent: list[httpx.Request] = []
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        sent.append(request)
+        await trio.lowlevel.checkpoint()
+        body = BODIES["openai:m"] if end == "whole" else _sse('{"choices":[{"delta":{"content":"x"}}]}')
+        return httpx.Response(200, headers={"content-type": "text/event-stream"}, content=body)
+
+    client = connect("openai:m", api_key="k", transport=httpx.MockTransport(answer))
+    stream, pieces = client.stream("q"), list[str | Completion]()
+
+    async def read() -> None:
+        async for piece in stream:
+            pieces.append(piece)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        while not stream._pieces:  # the first ones are decoded, and not handed out yet
+            await trio.lowlevel.checkpoint()
+        await stream.aclose()
+
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)
+    await client.aclose()
+    assert (pieces, len(sent)) == ([], 1)
+
+
+async def test_a_stream_that_is_closed_while_its_request_is_sent_leaves_no_connection_open() -> None:
+    closed: list[bool] = []
+    opening, opened = trio.Event(), trio.Event()
+
+    class Body(httpx.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            yield END
+
+        async def aclose(self) -> None:
+            closed.append(True)
+
+    async def answer(_: httpx.Request) -> httpx.Response:
+        opening.set()
+        await opened.wait()
+        return httpx.Response(200, stream=Body())
+
+    client = connect("openai:m", api_key="k", transport=httpx.MockTransport(answer))
+    stream, pieces = client.stream("q"), list[str | Completion]()
+
+    async def read() -> None:
+        async for piece in stream:
+            pieces.append(piece)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        await opening.wait()
+        await stream.aclose()
+        opened.set()
+
+    assert (pieces, closed) == ([], [True])
+    await client.aclose()

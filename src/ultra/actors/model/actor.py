@@ -25,7 +25,7 @@ from ultra.actors.model.single_flight import Abandoned, SharedCall, Waiter
 from ultra.actors.runtime.actor import Actor, ActorOptions
 from ultra.actors.runtime.message import Failure
 from ultra.bridge.caller import Caller
-from ultra.errors import AllAttemptsFailed, BadCall
+from ultra.errors import AllAttemptsFailed, BadCall, JournalUnavailable
 from ultra.messages import ModelResponse, Usage
 from ultra.stores.keys import cache_key
 
@@ -87,7 +87,8 @@ class ModelActor(Actor):
                 response = await self._answer(message, waiter, started, caller)
                 if local.slot is not None:
                     await local.slot.keep(response)
-            except (AllAttemptsFailed, BadCall) as error:
+            except (AllAttemptsFailed, BadCall, JournalUnavailable) as error:
+                # The journal is that of one run: its slot cannot be read, which is no fault of the model.
                 metrics.failures += not waiter.is_late
                 return Failure(error)
             except Abandoned as error:
@@ -135,6 +136,8 @@ class ModelActor(Actor):
     ) -> ModelResponse:
         key = self._key(message, caller) if message.use_cache else None
         while True:
+            if waiter.has_left:  # while the slot was read, or since a call was broken off
+                raise Abandoned("the asker stopped waiting before there was a call")
             shared = self._calls.get(key) if key is not None else None
             leads = shared is None or shared.abandoned
             if shared is None or shared.abandoned:

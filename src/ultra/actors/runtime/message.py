@@ -37,7 +37,7 @@ else:  # what it is once it was made, and what is read from bytes
     Given: TypeAlias = ErrorValue
 
 
-class Failure(Struct, frozen=True):
+class Failure(Struct, frozen=True, dict=True):
     """Return this from `Actor.receive` to raise an error in the asker without crashing the actor.
 
         return Failure(LookupError(f"there is no account {message.account!r}"))
@@ -52,11 +52,18 @@ class Failure(Struct, frozen=True):
     def __post_init__(self) -> None:
         given: object = self.error_value
         if not isinstance(given, ErrorValue):
+            if isinstance(given, type):
+                vars(self)["_kind"] = given
             force_setattr(self, "error_value", ErrorValue.of(_raisable(given)))
 
     @property
     def error(self) -> Exception:
-        """What the asker gets: the exception that was given, or a `TypeError` where that is none."""
+        """What the asker gets: the exception that was given, or a `TypeError` where that is none.
+
+        Of a class, each time a new one: a `Failure` that an actor keeps has many askers.
+        """
+        if (kind := vars(self).get("_kind")) is not None:
+            return _raisable(kind)
         value = self.error_value
         return _raisable(value.exception if isinstance(value, ErrorValue) else value)
 

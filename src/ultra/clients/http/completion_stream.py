@@ -90,6 +90,8 @@ class CompletionStream:
                 if self._failure is not None:
                     raise self._failure  # noqa: TRY301
                 await self._wait()
+                if self._closed:  # meanwhile, by another task: what has come since must not be handed out
+                    raise StopAsyncIteration  # noqa: TRY301 - as above
             return self._pieces.pop(0)
         except BaseException:
             await self.aclose()
@@ -122,7 +124,7 @@ class CompletionStream:
         if self._deadline is None:
             self._deadline = trio.current_time() + self._connections.limits.timeout
         with trio.CancelScope(deadline=self._deadline) as scope:
-            while not self._pieces and self._failure is None:
+            while not (self._pieces or self._failure or self._closed):
                 await self._read()
         if scope.cancelled_caught:
             self._break(self._connections.timed_out())
@@ -132,6 +134,8 @@ class CompletionStream:
             if self._prepare is not None:
                 self._wording = (await self._prepare())._wording  # noqa: SLF001 - of its own kind
                 self._prepare = None
+            if self._closed:
+                return
             if self._body is None:
                 wording = self._wording
                 self._body = body = await self._connections.open(wording.to_send())
@@ -140,6 +144,8 @@ class CompletionStream:
                     if wording.streams
                     else PlainAnswer(body.head, wording.dialect.decode_whole)
                 )
+                if self._closed:
+                    return
             data = await self._body.read()
         except ModelError as failure:
             self._break(failure)
