@@ -181,3 +181,21 @@ def test_what_is_shown_of_a_model_names_its_client(folder: Path) -> None:
     assert "my_llama:Llama" in repr(model.deployments[0])
     with pytest.raises(BadCall):
         model.connect()
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (f"{CLIENT}placement = {{ num_gpu = 1 }}\n", "placement.num_gpu: unknown key"),
+        (f"{CLIENT}retry = {{ attemps = 1 }}\n", "retry.attemps: unknown key"),
+        (f"{CLIENT}[cluster.ray]\nadress = 1\n", "cluster.ray.adress: unknown key"),
+        ("[models.a]\nclient = 3\n", "models.a.client: found 3"),
+        ("[models.a]\nmodel = [{ client = 'a:B', wait = 2 }]\n", "models.a.model.0: unknown key wait"),
+    ],
+)
+def test_what_is_wrong_is_told_once(folder: Path, text: str, problem: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_configuration(written(folder, text))
+    told = str(caught.value).splitlines()
+    assert len(told) == 1, told
+    assert problem in told[0]

@@ -260,10 +260,13 @@ class _Reader:
                 converted = msgspec.convert(left, kind)
             except (msgspec.ValidationError, UltraError) as error:
                 message, keys = _read_error(error)
+                # What is missing because it was wrong has been noted already.
+                fewer = isinstance(left, dict) and isinstance(value, dict) and len(left) < len(value)
                 if _is_own_check(message, keys):
-                    self._add_check(where, left, kind, message)
+                    if not (fewer and message == _own_check({}, kind)):
+                        self._add_check(where, left, kind, message)
                     return None
-                if not (message.startswith("Object missing") and left != value and not keys):
+                if not (message.startswith("Object missing") and fewer and not keys):
                     self._add((*where, *keys), _explained(message, (*where, *keys), _inside(left, keys)))
                 if not keys or not isinstance(left, dict) or keys[0] not in left:
                     return None
@@ -292,12 +295,13 @@ class _Reader:
         for name, item in value.items():
             if name not in known:
                 self._add((*where, name), f"unknown key; allowed are: {', '.join(known)}")
-            elif (
-                name not in _NESTED
-                or not isinstance(item, dict)
-                or self._convert((*where, name), item, _NESTED[name]) is not None
-            ):
+            elif name not in _NESTED or not isinstance(item, dict):
                 kept[name] = item
+            else:
+                noted = len(self.problems)
+                right = self._convert((*where, name), item, _NESTED[name]) is not None
+                if right and len(self.problems) == noted:
+                    kept[name] = item
         return kept
 
     def _expanded(self, where: tuple[str, ...], value: object) -> object:

@@ -54,6 +54,7 @@ async def sent(make: Callable[..., HTTPClient], model: str, given: Any, request:
         (OpenAIClient, "gpt-5", RESPONSES, "reasoning", {"summary": "auto"}),
         (OpenAIClient, "gpt-4o", RESPONSES, "reasoning", None),  # it is known not to reason
         (GeminiClient, "gemini-3-pro-preview", GEMINI, "generationConfig", THOUGHTS),
+        (GeminiClient, "gemini-2.5-pro", GEMINI, "generationConfig", THOUGHTS),
         (AnthropicClient, "claude-opus-4-6", ANTHROPIC, "thinking", ADAPTIVE),
         (AnthropicClient, "claude-sonnet-5", ANTHROPIC, "thinking", ADAPTIVE),
         (AnthropicClient, "claude-sonnet-4-5-20250929", ANTHROPIC, "thinking", BUDGET),
