@@ -112,14 +112,14 @@ _LEAST_BUDGET: Final = 1024
 
 def _with_budget(payload: dict[str, Any]) -> dict[str, Any]:
     if "thinking" in payload:
-        most = payload["max_tokens"]
-        budget = max(_LEAST_BUDGET, most // 2)
-        kept = _without(payload, ["thinking"])
+        budget = payload["max_tokens"] // 2  # the other half is for the answer
         enabled = {"thinking": {"type": "enabled", "budget_tokens": budget}}
-        return kept if budget >= most else kept | enabled
+        kept = _without(payload, ["thinking"])
+        return kept if budget < _LEAST_BUDGET else kept | enabled
     generation = payload.get("generationConfig") or {}
     thinking = generation.get("thinkingConfig") or {}
-    level = str(thinking.get("thinkingLevel")).lower()
+    level = thinking.get("thinkingLevel")  # None: the model decides, and "none" is not what was asked
+    level = level.lower() if isinstance(level, str) else level
     if level not in _BUDGETS:
         return payload
     config = {name: value for name, value in thinking.items() if name != "thinkingLevel"}
