@@ -334,8 +334,8 @@ class AnthropicMessages(Dialect):
     def _may_think(self, request: ModelRequest, options: CallOptions) -> bool:
         """Return whether the API lets a model think here, by its rules for thinking.
 
-        The model must be able to, how it samples must not be set, no tool must be forced, and in a turn that goes on behind calls
-        of tools, the thoughts before these must be there.
+        The model must be able to, how it samples must not be set, no tool must be forced, and in a turn that
+        goes on behind calls of tools, the thoughts before these must be there.
         """
         if options.temperature is not None or options.top_p is not None or _CANNOT_THINK.search(self.model):
             return False
