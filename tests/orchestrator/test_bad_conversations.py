@@ -137,15 +137,12 @@ async def test_a_text_beside_the_prompt_that_cannot_be_written_is_refused(
     assert model.calls == []
 
 
-@pytest.mark.parametrize("argument", ["models", "strategy"])
-async def test_an_error_quotes_only_the_beginning_of_a_long_name(argument: str) -> None:
-    name: Any = "n" * 1_000_000
+@pytest.mark.parametrize("arguments", [{"models": ["n" * 1_000_000]}, {"strategy": "n" * 1_000_000}])
+async def test_an_error_quotes_only_the_beginning_of_a_long_name(arguments: dict[str, Any]) -> None:
     async with MultiLLMOrchestrator() as orchestrator:
         orchestrator.register_model("a", FakeModel("4"))
         with pytest.raises(BadCall) as caught:
-            await orchestrator.process_responses(
-                "2+2?", **{argument: [name] if argument == "models" else name}
-            )
+            await orchestrator.process_responses("2+2?", **arguments)
     assert len(str(caught.value)) < 1000
 
 
