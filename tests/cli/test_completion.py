@@ -3,6 +3,7 @@
 # ruff: noqa: ASYNC221 - small files of the test
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -19,11 +20,26 @@ from ultra.stores.journal_contract import RunRecord
 from ultra.stores.journal_sqlite import SqliteJournal
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from helpers.screen import Screen
 
 OWN = '[models.heavy]\nmodel = "openai:x"\n[models."a $(b)"]\nmodel = "openai:y"\n[ensembles.council]\n'
+HOSTILE = (
+    "a `b`",
+    "$(b)",
+    "a'b",
+    'a"b',
+    "a;b",
+    "[a-z]",
+    "{a,b}",
+    "--config=x.toml",
+    "a\nb",
+    "a\tb",
+    "a\u202eb",
+)
+"""Names that a shell takes for more than a word, or that a reader does."""
 
 
 @pytest.fixture
@@ -100,6 +116,34 @@ async def test_names_that_a_shell_would_take_for_more_are_left_out(home: dict[st
     assert b"$(b)" not in done.stdout
 
 
+@pytest.mark.parametrize("line", ["ultra ask --models ", "ultra ask --ensemble ", "ultra ask --option "])
+async def test_no_hostile_name_of_a_found_configuration_is_completed(
+    line: str, home: dict[str, str], tmp_path: Path
+) -> None:
+    sections = (f"[models.{json.dumps(name)}]\n[ensembles.{json.dumps(name)}]\n" for name in HOSTILE)
+    (tmp_path / "ultra" / "ultra.toml").write_text("[models.heavy]\n[ensembles.heavy]\n" + "".join(sections))
+    completed = (await run_ultra(env={**home, **asking("fish", line)})).stdout.decode().splitlines()
+
+    assert [name for name in completed if "heavy" in name]
+    assert not {*HOSTILE, *(f"{name}." for name in HOSTILE), "a", "b", "b."} & {*completed}
+    assert "-" not in {name[:1] for name in completed}
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+async def test_a_run_is_completed_whatever_was_asked(
+    shell: str, home: dict[str, str], tmp_path: Path
+) -> None:
+    asked = ("[/no] a [link=x]tag[/link]", "$(b) `c`:d\te\nf", "\x1b[31m\u202eg\\")
+    env = {**home, **await journal_of_questions(tmp_path, asked), **asking(shell, "ultra runs show ")}
+    done = await run_ultra(env=env)
+
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert [f"{'bca'[number]}{number:031}" in done.stdout.decode() for number in range(3)] == [True] * 3
+    assert b"\x1b" not in done.stdout
+    if shell == "fish":
+        assert "[/no] a [link=x]tag[/link]" in done.stdout.decode()
+
+
 async def test_a_configuration_that_is_broken_completes_nothing_and_says_nothing(
     home: dict[str, str], tmp_path: Path
 ) -> None:
@@ -152,12 +196,12 @@ QUESTIONS = ("Which is the first?", "Which is the second?", "Which is the third?
 """In the order in which they are asked; the ids of their runs are in another order."""
 
 
-async def journal_of_questions(folder: Path) -> dict[str, str]:
+async def journal_of_questions(folder: Path, questions: Sequence[str] = QUESTIONS) -> dict[str, str]:
     """Keep three runs, and return the variable that says where they are."""
     path = folder / "ultra" / "runs.db"
     path.parent.mkdir(exist_ok=True)
     journal = SqliteJournal(path)
-    for number, question in enumerate(QUESTIONS):
+    for number, question in enumerate(questions):
         spec = RunSpec(
             request=ModelRequest.of(question), models=("heavy",), strategy=StrategySpec(name="vote")
         )

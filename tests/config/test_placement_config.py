@@ -132,7 +132,7 @@ def test_what_is_not_allowed_is_named(folder: Path, text: str, said: str) -> Non
         ("nowhere:Llama", "", "client 'nowhere:Llama' cannot be loaded: ModuleNotFoundError"),
         ("my_llama:Lama", "", "cannot be loaded: AttributeError"),
         ("my_llama:function", "", "it must be a class"),
-        ("my_llama:Llama", "", "cannot be made with options = {}: missing a required argument: 'path'"),
+        ("my_llama:Llama", "", "cannot be made with its options (none): missing a required argument: 'path'"),
         ("my_llama:Llama", 'options = { path = "nowhere" }', "cannot be made: OSError: no weights"),
     ],
 )
@@ -199,3 +199,27 @@ def test_what_is_wrong_is_told_once(folder: Path, text: str, problem: str) -> No
     told = str(caught.value).splitlines()
     assert len(told) == 1, told
     assert problem in told[0]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        'options = { path = "/w", token = "sk-hidden" }',
+        'options = { path = "/w" }\nplacement = { runtime_env = "sk-hidden" }',
+        'options = { path = "/w" }\nplacement = { runtime_env = { env_vars = "sk-hidden" }, num_gpus = "x" }',
+    ],
+)
+def test_an_error_tells_no_value_of_options_and_of_the_environment(folder: Path, given: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        MultiLLMOrchestrator.from_config(written(folder, f"{CLIENT}{given}\n"))
+    assert "sk-hidden" not in str(caught.value)
+
+
+def test_a_placement_shows_no_variable_of_its_environment(folder: Path) -> None:
+    given = 'placement = { num_gpus = 1, runtime_env = { env_vars = { KEY = "sk-hidden" } } }\n'
+    configuration = load_configuration(written(folder, f'{CLIENT}options = {{ path = "/w" }}\n{given}'))
+    placement = configuration.models["a"].placement
+    assert placement is not None
+    assert placement.options()["runtime_env"] == {"env_vars": {"KEY": "sk-hidden"}}
+    assert "num_gpus=1" in repr(placement)
+    assert "sk-hidden" not in repr([placement, configuration, configuration.models["a"].deployments])

@@ -98,6 +98,27 @@ def test_code_that_ends_the_process_hangs_or_takes_all_memory_has_not_passed() -
     assert not passes("x = bytearray(1 << 40)", "")
 
 
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import builtins; builtins.exec = lambda *_: None",
+        "import builtins; builtins.compile = lambda *_: compile('', '', 'exec')",
+        "import builtins; real = compile; builtins.compile = lambda *_: real('', '', 'exec')",
+        "import builtins; builtins.str = lambda *_: ''",
+        "import sys; sys._getframe(1).f_globals['exec'] = lambda *_: None",
+        "import os; os.read = lambda *_: b''",
+        "import json; json.load = json.loads = lambda *_: {'number': '', 'source': ''}",
+        "import codecs; codecs.lookup = codecs.decode = None",
+        "import sys, os; sys.excepthook = lambda *_: os._exit(0)",
+        "import atexit, os; atexit.register(lambda: os._exit(0))",
+    ],
+)
+def test_code_that_replaces_functions_of_python_is_tested_all_the_same(program: str) -> None:
+    assert not passes(f"{program}\ndef double(n): return n", "assert double(3) == 6")
+    assert passes("def double(n): return 2 * n", "assert double(3) == 6  # \u00e9")
+    assert passes("pass", "")
+
+
 def half(answer: str, gold: object) -> float:
     return 0.5 if gold in answer else 2.0  # type: ignore[operator]
 

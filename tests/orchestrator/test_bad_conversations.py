@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ultra import BadCall, ChatMessage, FilePart, ImagePart, MultiLLMOrchestrator
+from ultra import BadCall, ChatMessage, FilePart, ImagePart, MultiLLMOrchestrator, Stage
 from ultra.messages.chat import ReasoningPart, TextPart
 from ultra.messages.media import LARGEST_FILE, LARGEST_IMAGE
 from ultra.testing import FakeModel
@@ -110,3 +110,42 @@ async def test_what_is_no_conversation_is_refused_before_any_call(prompt: Any, s
 def test_what_is_no_image_is_refused_where_it_is_made(source: Any, says: str) -> None:
     with pytest.raises(BadCall, match=says):
         ImagePart.of(source)
+
+
+HALF = "cut \ud83d"
+"""Half of an emoji."""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"system": HALF}, "the system prompt has a lone surrogate at 4"),
+        ({"options": {"stop": HALF}}, "stop has a lone surrogate"),
+        ({"options": {"stop": ["END", HALF]}}, "stop has a lone surrogate"),
+        ({"options": {"reasoning_effort": HALF}}, "reasoning_effort has a lone surrogate"),
+        ({"per_model": {"a": {"role": HALF}}}, "role has a lone surrogate"),
+    ],
+)
+async def test_a_text_beside_the_prompt_that_cannot_be_written_is_refused(
+    arguments: dict[str, Any], said: str
+) -> None:
+    async with MultiLLMOrchestrator() as orchestrator:
+        model = FakeModel("4")
+        orchestrator.register_model("a", model)
+        with pytest.raises(BadCall, match=said):
+            await orchestrator.process_responses("2+2?", **arguments)
+    assert model.calls == []
+
+
+@pytest.mark.parametrize("arguments", [{"models": ["n" * 1_000_000]}, {"strategy": "n" * 1_000_000}])
+async def test_an_error_quotes_only_the_beginning_of_a_long_name(arguments: dict[str, Any]) -> None:
+    async with MultiLLMOrchestrator() as orchestrator:
+        orchestrator.register_model("a", FakeModel("4"))
+        with pytest.raises(BadCall) as caught:
+            await orchestrator.process_responses("2+2?", **arguments)
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_stage_whose_system_prompt_cannot_be_written_is_refused() -> None:
+    with pytest.raises(BadCall, match="system of stage 'initial' has a lone surrogate"):
+        Stage(name="initial", system=HALF)

@@ -24,6 +24,7 @@ __all__ = [
     "check_number",
     "check_seconds",
     "check_text",
+    "check_writable",
     "did_you_mean",
     "nearest",
     "shown",
@@ -102,17 +103,27 @@ def _refusal(name: str, value: object, allowed: str, *, optional: bool) -> BadCa
 
 
 def check_text(name: str, value: object, *, optional: bool = False) -> None:
-    """Raise `BadCall` unless `value` is a text, or None where `optional`."""
+    """Raise `BadCall` unless `value` is a text that can be written, or None where `optional`."""
     if not (isinstance(value, str) or (value is None and optional)):
         raise _refusal(name, value, "a text", optional=optional)
+    check_writable(name, value)
+
+
+def check_writable(name: str, value: object) -> None:
+    """Raise `BadCall` for a text with a lone surrogate, as in a character that was cut in two."""
+    if isinstance(value, str) and not value.isascii():
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError as error:
+            text = f"{name} has a lone surrogate at {error.start}, which cannot be written as UTF-8"
+            raise BadCall(text) from None
 
 
 def check_name(what: str, value: object) -> str:
     """Return `value` if it is a text that is not empty, and can be written; raise `BadCall` otherwise."""
     if not isinstance(value, str) or not value.strip():
         raise BadCall(f"{what} is {shown(value)}; it must be text that is not empty")
-    if value != value.encode("utf-8", "replace").decode("utf-8"):
-        raise BadCall(f"{what} is {shown(value)}; it has a lone surrogate, which cannot be written")
+    check_writable(what, value)
     return value
 
 

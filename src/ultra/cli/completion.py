@@ -85,7 +85,11 @@ def complete_runs(incomplete: str) -> list[tuple[str, str]]:
     """Complete the ids of the newest runs in the user's journal; some shells show their questions, too."""
     found: list[tuple[str, str]] = []
     with suppress(Exception):
-        found = [(name, told) for name, told in _runs() if name.startswith(incomplete)]
+        from rich.markup import escape  # noqa: PLC0415 - only when a key is pressed
+
+        # Typer takes what is told for rich's markup, and fails at [/this].
+        runs = ((name, escape(told)) for name, told in _runs())
+        found = [(name, told) for name, told in runs if name.startswith(incomplete) and _is_word(name)]
     return found
 
 
@@ -98,7 +102,8 @@ def _matching(incomplete: str, names: Callable[[], Iterable[str]]) -> list[str]:
 
 
 def _is_word(name: str) -> bool:
-    return name.isprintable() and not set(name) & set(" '\"`$\\;&|<>(){}*?!#~")
+    may_be_more = set(" '\"`$\\;&|<>(){}[]*?!#~")  # bash looks for files that [this] matches
+    return name.isprintable() and not set(name) & may_be_more and not name.startswith("-")
 
 
 def _identifiers() -> Iterable[str]:

@@ -112,11 +112,10 @@ _LEAST_BUDGET: Final = 1024
 
 def _with_budget(payload: dict[str, Any]) -> dict[str, Any]:
     if "thinking" in payload:
-        most = payload["max_tokens"]
-        budget = max(_LEAST_BUDGET, most // 2)
-        kept = _without(payload, ["thinking"])
+        budget = payload["max_tokens"] // 2  # the other half is for the answer
         enabled = {"thinking": {"type": "enabled", "budget_tokens": budget}}
-        return kept if budget >= most else kept | enabled
+        kept = _without(payload, ["thinking"])
+        return kept if budget < _LEAST_BUDGET else kept | enabled
     generation = payload.get("generationConfig") or {}
     thinking = generation.get("thinkingConfig") or {}
     level = str(thinking.get("thinkingLevel", "")).lower()  # without one, the model decides how much it thinks

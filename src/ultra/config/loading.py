@@ -77,7 +77,7 @@ _WORDS: Final = {
 }
 """The kinds of values: msgspec's word, and the word for users."""
 
-_SECRET: Final = {"api_key", "base_url", "options", "hash", "budgets"}
+_SECRET: Final = {"api_key", "base_url", "options", "hash", "budgets", "runtime_env"}
 _CHOICES: Final = {
     "price": "a section with input and output, or 'genai-prices'",
     "hedge_after": "a number of seconds, or 'p95'",

@@ -89,6 +89,15 @@ class PlacementConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             check_number(f"resources of {name!r}", amount)
         check_seconds("start_timeout", self.start_timeout, positive=True)
 
+    def __repr__(self) -> str:
+        told = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
+        return f"{type(self).__name__}({told})"
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        """Return what may be shown: variables of `runtime_env` may be keys."""
+        shown = {name: value for name, value in self.options().items() if name != "runtime_env"}
+        return list(shown.items())
+
     def options(self) -> dict[str, Any]:
         """Return the arguments of `place`."""
         given = {name: getattr(self, name) for name in self.__struct_fields__}
@@ -122,7 +131,8 @@ def made_client(
     try:
         inspect.signature(make.func).bind(**options)
     except TypeError as error:
-        raise BadCall(f"client {name!r} cannot be made with options = {dict(options)!r}: {error}") from error
+        given = ", ".join(options) or "none"  # by name: their values may be secret
+        raise BadCall(f"client {name!r} cannot be made with its options ({given}): {error}") from error
     except ValueError:  # a class of C, which does not tell what it takes
         pass
     if placement is not None:

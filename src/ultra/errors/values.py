@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from msgspec import Struct, convert, msgpack
 
 from ultra.errors.copying import text_of
 
 __all__ = ["ErrorValue", "exception_of"]
+
+T = TypeVar("T")
 
 _MOST_ERRORS: Final = 32
 """How many errors one value holds at most: its causes, and those of its groups."""
@@ -25,6 +28,8 @@ class ErrorValue(Struct, frozen=True, kw_only=True, dict=True):
     In the process where it was raised, `exception` is that very exception, with its traceback. In another
     process it is a new one of the same class, with the same text, causes and plain attributes. Where the
     class is not loaded there, or cannot be made again with this text, it is a `RuntimeError` that has both.
+    What a value names is not trusted: it imports nothing, and only exceptions and Structs of Ultra's are
+    made. Of the code of an exception's class, nothing is called but ``__str__``.
     ::
 
         value = ErrorValue.of(error)
@@ -58,12 +63,7 @@ class ErrorValue(Struct, frozen=True, kw_only=True, dict=True):
     @cached_property
     def exception(self) -> BaseException:
         """The exception: the same each time."""
-        error = _group(self) if self.errors else _single(self)
-        if error is None:
-            error = RuntimeError(f"{self.type}: {self.text}")
-        if self.cause is not None:
-            error.__cause__ = self.cause.exception
-        return error
+        return _made_again(self, _MOST_ERRORS)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.module}.{self.type}: {self.text}>"
@@ -118,7 +118,7 @@ def _plain_attributes(error: BaseException) -> tuple[dict[str, Any], dict[str, t
     structs: dict[str, tuple[str, str]] = {}
     for name, value in vars(error).items():
         kind = type(value)
-        if isinstance(value, Struct) and kind.__module__.partition(".")[0] == __name__.partition(".")[0]:
+        if isinstance(value, Struct) and _is_ours(kind.__module__):
             try:
                 attributes[name] = msgpack.decode(msgpack.encode(value))
             except (TypeError, ValueError, OverflowError, RecursionError):  # it holds what is no value
@@ -154,33 +154,63 @@ def _writable(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _group(value: ErrorValue) -> BaseException:
+def _made_again(value: ErrorValue, deepest: int) -> BaseException:
+    """Return the exception of `value`, with causes and groups as deep as they are told at most."""
+    known: BaseException | None = vars(value).get("exception")
+    if known is not None:
+        return known
+    error = _single(value) if not value.errors or deepest <= 0 else _group(value, deepest - 1)
+    if error is None:
+        error = RuntimeError(f"{value.type}: {value.text}")
+    if value.cause is not None and deepest > 0:
+        error.__cause__ = _made_again(value.cause, deepest - 1)
+    return error
+
+
+def _group(value: ErrorValue, deepest: int) -> BaseException:
     message = value.args[0] if value.args else value.text
-    return BaseExceptionGroup(str(message), [inner.exception for inner in value.errors])
+    return BaseExceptionGroup(str(message), [_made_again(inner, deepest) for inner in value.errors])
 
 
 def _single(value: ErrorValue) -> BaseException | None:
     """Return an exception of the class of `value`; None if there can be none that has its text."""
-    kind = _loaded(value.module, value.type)
-    if kind is None or not issubclass(kind, BaseException):
+    kind = _loaded(value.module, value.type, BaseException)
+    if kind is None:
         return None
     try:
-        # Classes with an `__init__` of their own may take other arguments than `args`.
-        error = kind(*value.args) if value.module == "builtins" else kind.__new__(kind, *value.args)
+        # An `__init__` may take other arguments than `args`, and a `__new__` of other code may do anything.
+        error: BaseException = (
+            kind(*value.args)
+            if value.module == "builtins"
+            else _builtin_base(kind).__new__(kind, *value.args)
+        )
         if value.module != "builtins":
             error.args = tuple(value.args)
         vars(error).update(value.attributes)
         for name, (module, struct) in value.structs.items():
-            kind = _loaded(module, struct)
-            vars(error)[name] = None if kind is None else convert(value.attributes[name], kind)
-    except Exception:  # noqa: BLE001 - `__new__` is anybody's code, and the class may be another here
+            known = _loaded(module, struct, Struct) if _is_ours(module) else None
+            vars(error)[name] = None if known is None else convert(value.attributes[name], known)
+    except Exception:  # noqa: BLE001 - the class may be another here
         return None
     return error if text_of(error) == value.text else None
 
 
-def _loaded(module: str, name: str) -> type[Any] | None:
-    """Return the class of this name, if the module is loaded: a value imports nothing."""
-    found: object = sys.modules.get(module)
+def _builtin_base(kind: type[BaseException]) -> type[BaseException]:
+    return next(base for base in kind.__mro__ if base.__module__ == "builtins")
+
+
+def _is_ours(module: str) -> bool:
+    return module.partition(".")[0] == __name__.partition(".")[0]
+
+
+def _loaded(module: str, name: str, base: type[T]) -> type[T] | None:
+    """Return the class of this name below `base`, if the module is loaded and has it by now.
+
+    No attribute is asked for: that may import a module, or run code.
+    """
+    names: object = vars(sys.modules[module]) if module in sys.modules else {}
+    found: object = None
     for part in name.split("."):
-        found = getattr(found, part, None)
-    return found if isinstance(found, type) else None
+        found = names.get(part) if isinstance(names, Mapping) else None
+        names = type.__getattribute__(found, "__dict__") if isinstance(found, type) else None
+    return found if isinstance(found, type) and issubclass(found, base) else None

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct, structs
 
-from ultra._support.checks import shown
+from ultra._support.checks import check_writable, shown
 from ultra.errors import BadCall
 from ultra.messages.chat import ChatMessage, ImagePart
 from ultra.messages.conversation import Conversation, conversation_of, with_system
@@ -58,7 +58,10 @@ class SamplingOptions(Struct, frozen=True, kw_only=True):
             isinstance(stop, tuple | list) and all(isinstance(each, str) for each in stop)
         ):
             raise BadCall(f"stop must be a text, or a tuple of texts, not {shown(stop)}")
+        for text in (stop,) if isinstance(stop, str) else stop or ():
+            check_writable("stop", text)
         _check_kind("reasoning_effort", self.reasoning_effort, str, "a text")
+        check_writable("reasoning_effort", self.reasoning_effort)
         _check_kind("show_reasoning", self.show_reasoning, bool, "true or false")
         extra: object = self.extra
         if not (isinstance(extra, Mapping) and all(isinstance(name, str) for name in extra)):

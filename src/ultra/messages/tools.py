@@ -145,6 +145,8 @@ def arguments_json(arguments: str) -> str:
     try:
         if isinstance(decode_json(arguments or "{}"), dict):
             return arguments or "{}"
+    except UnicodeEncodeError:  # a lone surrogate: whoever writes the request says so
+        return arguments
     except (msgspec.DecodeError, ValueError, RecursionError):
         pass
     return msgspec.json.encode(arguments_object(arguments)).decode()

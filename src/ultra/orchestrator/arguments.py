@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from ultra._support.checks import did_you_mean, nearest
+from ultra._support.checks import check_writable, did_you_mean, nearest
 from ultra.errors import BadCall
 from ultra.messages.conversation import conversation_of, with_system
 from ultra.messages.functions import tools_of
@@ -145,6 +145,7 @@ def checked_system(system: object) -> str | None:
     """Return `system`; raise `BadCall` unless it is text or None."""
     if system is not None and not isinstance(system, str):
         raise BadCall(f"the system prompt is of type {type(system).__name__}; it must be text (str), or None")
+    check_writable("the system prompt", system)
     return system
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any
 
-from ultra._support.checks import did_you_mean
+from ultra._support.checks import did_you_mean, shown
 from ultra.errors import BadCall
 
 if TYPE_CHECKING:
@@ -99,5 +99,5 @@ class Ensembles:
         if found is None:
             choices = ", ".join(self.by_name) or "none; add one as [ensembles.NAME] in ultra.toml"
             hint = did_you_mean(name, self.by_name)
-            raise BadCall(f"unknown ensemble {name!r}; there are: {choices}{hint}")
+            raise BadCall(f"unknown ensemble {shown(name)}; there are: {choices}{hint}")
         return found

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from msgspec import Struct
 
-from ultra._support.checks import check_name, did_you_mean
+from ultra._support.checks import check_name, did_you_mean, shown
 from ultra.actors.model.breaker import BreakerPolicy, CircuitBreaker
 from ultra.actors.model.deployments import Deployments
 from ultra.actors.model.hedging import Hedge
@@ -186,7 +186,7 @@ class ModelRegistry:
         model = self._models.get(name) if isinstance(name, str) else None
         if model is None:
             hint = did_you_mean(name, self._models) if isinstance(name, str) else ""
-            raise BadCall(f"unknown model {name!r}; registered: {self._choices()}{hint}")
+            raise BadCall(f"unknown model {shown(name)}; registered: {self._choices()}{hint}")
         return model
 
     def of_client(self, client: object) -> RegisteredModel | None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import msgspec
 from msgspec import Struct, structs
 
-from ultra._support.checks import did_you_mean
+from ultra._support.checks import did_you_mean, shown
 from ultra.errors import BadCall
 from ultra.strategies.base import Strategy, StrategySpec
 
@@ -71,7 +71,7 @@ def strategy_options(name: str) -> tuple[str, ...]:
     home = _BUILT_IN.get(name)
     if home is None:
         hint = did_you_mean(name, _BUILT_IN)
-        raise BadCall(f"unknown strategy {name!r}; there are: {', '.join(_BUILT_IN)}{hint}")
+        raise BadCall(f"unknown strategy {shown(name)}; there are: {', '.join(_BUILT_IN)}{hint}")
     module, _, attribute = home.partition(":")
     return tuple(getattr(import_module(module), attribute).__struct_fields__)
 
@@ -157,7 +157,7 @@ def _named(name: str, options: dict[str, Any], more: str = "") -> Strategy:
         _NAMES[f"{entry.module}:{entry.attr}"] = name
         return _made(name, kind, options)
     hint = did_you_mean(name, strategy_names())
-    raise BadCall(f"unknown strategy {name!r}; there are: {', '.join(strategy_names())}{more}{hint}")
+    raise BadCall(f"unknown strategy {shown(name)}; there are: {', '.join(strategy_names())}{more}{hint}")
 
 
 def _made(name: str, kind: Callable[..., object], options: dict[str, Any]) -> Strategy:

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from msgspec import Struct
 
-from ultra._support.checks import check_count, did_you_mean
+from ultra._support.checks import check_count, did_you_mean, shown
 from ultra.errors import BadCall
 
 __all__ = ["EXPLAINED", "Calls", "Explained", "explained"]
@@ -228,5 +228,5 @@ def explained(name: str) -> Explained:
     found = EXPLAINED.get(name)
     if found is None:
         choices = ", ".join(EXPLAINED)
-        raise BadCall(f"unknown strategy {name!r}; there are: {choices}{did_you_mean(name, EXPLAINED)}")
+        raise BadCall(f"unknown strategy {shown(name)}; there are: {choices}{did_you_mean(name, EXPLAINED)}")
     return found

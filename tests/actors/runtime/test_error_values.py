@@ -5,7 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import traceback
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import msgspec
 import pytest
@@ -214,3 +215,93 @@ async def test_a_class_stands_for_a_new_exception_for_each_asker() -> None:
     lengths = {len(traceback.extract_tb(error.__traceback__)) for error in errors}
     assert len(lengths) == 1  # none has the traceback of another asker
     assert type(there_and_back(Refuses.failure, Failure).error) is LookupError
+
+
+# --- from bytes that anybody may have written ----------------------------------------------------------
+
+CALLED: list[str] = []
+
+
+class CodeError(Exception):
+    """Has code of its own."""
+
+    def __new__(cls, *_: object) -> Self:
+        CALLED.append("new")
+        return super().__new__(cls)
+
+    def __init__(self, *args: object) -> None:
+        CALLED.append("init")
+        super().__init__(*args)
+
+    def __setstate__(self, _: object) -> None:
+        CALLED.append("setstate")
+
+
+@dataclass
+class Ordinary:
+    """Is no error."""
+
+    x: int
+
+    def __post_init__(self) -> None:
+        CALLED.append("post_init")
+
+
+def read(**fields: object) -> ErrorValue:
+    given = {"module": "ultra.errors", "type": "UltraError", "text": "x", "args": ["x"], **fields}
+    return msgspec.msgpack.decode(msgspec.msgpack.encode(given), type=ErrorValue)
+
+
+def test_bytes_call_no_code_of_a_class_that_they_name() -> None:
+    CALLED.clear()
+    error = read(module=__name__, type="CodeError").exception
+    assert (type(error), str(error), error.args) == (CodeError, "x", ("x",))
+    assert CALLED == []
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        (__name__, "Ordinary"),
+        ("ultra.errors", "UltraError"),
+        ("ultra.config.file", "ConfigurationFile"),
+        ("os", "_Env"),
+    ],
+)
+def test_bytes_make_attributes_only_of_structs_of_ultra(module: str, name: str) -> None:
+    CALLED.clear()
+    error = read(attributes={"usage": {"x": 1}}, structs={"usage": [module, name]}).exception
+    assert type(error).__name__ in {"UltraError", "RuntimeError"}
+    assert not isinstance(vars(error).get("usage"), Ordinary | dict)
+    assert CALLED == []
+
+
+@pytest.mark.parametrize("name", ["MultiLLMOrchestrator", "errors.values.sys.modules", "", ".", "Any.x"])
+def test_a_name_in_bytes_imports_nothing_and_makes_only_exceptions(name: str) -> None:
+    code = (
+        "import sys, msgspec, ultra; from ultra.errors.values import ErrorValue; before = {*sys.modules}; "
+        f"error = ErrorValue(module='ultra', type={name!r}, text='x').exception; "
+        "print(repr(error), {*sys.modules} - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert done.stdout.decode().strip() == f"RuntimeError({f'{name}: x'!r}) set()"
+
+
+@pytest.mark.parametrize("nested", ["cause", "errors"])
+def test_causes_and_groups_are_made_as_deep_as_they_are_told(nested: str) -> None:
+    value = read(text="deepest")
+    for number in range(900):
+        value = ErrorValue(
+            module="builtins",
+            type="ValueError",
+            text=str(number),
+            args=[str(number)],
+            **{nested: value if nested == "cause" else [value]},  # type: ignore[arg-type]
+        )
+    error: Any = value.exception
+    depth = 0
+    while (
+        error := error.__cause__ if nested == "cause" else getattr(error, "exceptions", [None])[0]
+    ) is not None:
+        depth += 1
+    assert depth == 32

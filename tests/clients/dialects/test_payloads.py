@@ -17,6 +17,7 @@ from ultra.clients import (
     OllamaClient,
     OpenAIClient,
 )
+from ultra.errors import BadCall
 from ultra.messages.chat import ChatMessage, ToolCall
 from ultra.messages.request import ModelRequest, SamplingOptions
 
@@ -294,6 +295,15 @@ async def test_arguments_of_an_earlier_call_that_are_no_json_object_are_sent_ins
     assert (json.loads(found) if isinstance(found, str) else found) == sent_as
     if isinstance(found, str) and "1.0" in arguments:
         assert found == arguments  # to the letter
+
+
+@pytest.mark.parametrize("make", [openai, responses, mistral, vllm, anthropic, gemini, ollama])
+async def test_arguments_that_cannot_be_written_are_a_bad_call(make: Callable[..., HTTPClient]) -> None:
+    call = ToolCall("call_1", "f", '{"x": "\ud83d"}')
+    result = ChatMessage("tool", "x", tool_call_id="call_1")
+    turns = (ChatMessage("user", "Hi"), ChatMessage("assistant", tool_calls=(call,)), result)
+    with pytest.raises(BadCall, match="cannot be written as JSON"):
+        await posted_by(make, ModelRequest(messages=turns), stream=False)
 
 
 def arguments_in(body: dict[str, Any]) -> Any:

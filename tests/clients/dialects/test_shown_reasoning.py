@@ -104,6 +104,50 @@ async def test_a_claude_model_that_is_to_think_may_write_more() -> None:
     assert (few["max_tokens"], "thinking" in few) == (1000, False)  # less than the smallest budget
 
 
+@pytest.mark.parametrize(("most", "budget"), [(2047, None), (2048, 1024), (5000, 2500)])
+async def test_half_of_the_tokens_are_left_for_the_answer_or_the_model_does_not_think(
+    most: int, budget: int | None
+) -> None:
+    options = SamplingOptions(show_reasoning=True, max_tokens=most)
+    payload = await sent(
+        AnthropicClient, "claude-sonnet-4-5", ANTHROPIC, ModelRequest.of("?", options=options)
+    )
+
+    assert payload["max_tokens"] == most
+    assert payload.get("thinking", {}).get("budget_tokens") == budget
+
+
+@pytest.mark.parametrize("model", ["claude-3-5-haiku-latest", "claude-3-haiku-20240307", "claude-2.1"])
+async def test_a_claude_model_that_cannot_think_is_not_asked_to(model: str) -> None:
+    payload = await sent(AnthropicClient, model, ANTHROPIC, ModelRequest.of("Why?", options=SHOWN))
+
+    assert (payload["max_tokens"], "thinking" in payload) == (4096, False)
+
+
+@pytest.mark.parametrize("model", ["claude-sonnet-4-5", "claude-opus-4-1-20250805", "claude-haiku-4-5"])
+@pytest.mark.parametrize(
+    "options", [SamplingOptions(), SamplingOptions(show_reasoning=True, temperature=1.0)]
+)
+async def test_a_claude_model_gets_no_field_of_another_api(model: str, options: SamplingOptions) -> None:
+    payload = await sent(AnthropicClient, model, ANTHROPIC, ModelRequest.of("Why?", options=options))
+
+    assert set(payload) - {"temperature", "stream"} == {"model", "max_tokens", "messages"}
+
+
+@pytest.mark.parametrize("model", ["gemini-2.5-flash", "gemini-2.5-pro"])
+async def test_a_gemini_model_that_takes_a_budget_thinks_as_it_likes_unless_an_effort_is_given(
+    model: str,
+) -> None:
+    async def config(**options: Any) -> Any:
+        request = ModelRequest.of("Why?", options=SamplingOptions(**options))
+        payload = await sent(GeminiClient, model, GEMINI, request)
+        return payload.get("generationConfig", {}).get("thinkingConfig")
+
+    assert await config() is None
+    assert await config(show_reasoning=True) == {"includeThoughts": True}
+    assert await config(reasoning_effort="none") == {"thinkingBudget": 0}
+
+
 @pytest.mark.parametrize(
     "request_",
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import urlencode
@@ -44,6 +45,9 @@ _NO_REASONING: Final = ReasoningPart(provider=_PROVIDER)
 
 _MAX_TOKENS: Final = 4096  # the API requires a number, and every model allows this one
 _MAX_TOKENS_WITH_THOUGHTS: Final = 16_384  # those that think count, too; all models that can allow this one
+
+# The API refuses thinking of these, and more than 4,096 or 8,192 tokens.
+_CANNOT_THINK: Final = re.compile(r"claude-(instant|v?[12]\b|3-(?!7))")
 
 
 class _Block(Struct):
@@ -330,10 +334,10 @@ class AnthropicMessages(Dialect):
     def _may_think(self, request: ModelRequest, options: CallOptions) -> bool:
         """Return whether the API lets a model think here, by its rules for thinking.
 
-        How the model samples must not be set, no tool must be forced, and in a turn that goes on behind calls
-        of tools, the thoughts before these must be there.
+        The model must be able to, how it samples must not be set, no tool must be forced, and in a turn that
+        goes on behind calls of tools, the thoughts before these must be there.
         """
-        if options.temperature is not None or options.top_p is not None:
+        if options.temperature is not None or options.top_p is not None or _CANNOT_THINK.search(self.model):
             return False
         choice = request.tool_choice
         if request.tools and choice is not None and choice.mode in {"required", "named"}:
