@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager, suppress
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -137,7 +138,7 @@ async def test_connections_that_were_closed_while_nothing_was_sent_leave_room_fo
         first = server._newest()
         for _ in range(70):  # a pool has 64
             number = await server.send(b"CLIENT", "ID")
-            assert await server.use(lambda client, number=number: client.client_kill(identifier=number))
+            assert await server.use(methodcaller("client_kill", identifier=number))
             with anyio.fail_after(2):
                 while first._own.usable:  # type: ignore[union-attr]  # noqa: ASYNC110 - coredis tells nobody
                     await anyio.sleep(0.001)

@@ -118,7 +118,7 @@ def _with_budget(payload: dict[str, Any]) -> dict[str, Any]:
         return kept if budget < _LEAST_BUDGET else kept | enabled
     generation = payload.get("generationConfig") or {}
     thinking = generation.get("thinkingConfig") or {}
-    level = str(thinking.get("thinkingLevel", "")).lower()  # without one, the model decides how much it thinks
+    level = str(thinking.get("thinkingLevel", "")).lower()  # without one, the model decides
     if level not in _BUDGETS:
         return payload
     config = {name: value for name, value in thinking.items() if name != "thinkingLevel"}
