@@ -96,6 +96,18 @@ async def test_a_run_is_replayed_by_another_strategy_and_no_model_is_asked(
     )
 
 
+@pytest.mark.parametrize("strategy", ["vote", "synthesize"])
+async def test_a_replay_prints_the_answer_once_and_the_table_apart_from_it(
+    journal: str, strategy: str
+) -> None:
+    run_id = (await ids(journal))["Capital of France?"]
+    told = await ultra("replay", run_id, "--journal", journal, "--strategy", strategy)
+    lines = told.splitlines()
+    assert lines.count("Paris.") == 1
+    assert lines[lines.index("Paris.") + 1] == ""
+    assert lines[lines.index("Paris.") + 2].startswith("model ")
+
+
 async def test_what_was_not_recorded_fails_in_a_replay(tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path}/runs.db"
     models = FakeModel("Paris.", name="a"), FakeModel(ModelError("no", kind="auth"), name="b")

@@ -39,6 +39,11 @@ async def test_a_result_prints_as_a_short_summary(autojump_clock: MockClock) -> 
         assert noise not in str(result)
 
 
+async def test_no_confidence_is_told_of_an_answer_that_is_alone(autojump_clock: MockClock) -> None:
+    result = await orchestrator_of(FakeModel("Paris.", name="a")).process_responses("Q", strategy="best_of")
+    assert str(result) == "best_of: success, 1 model answered, 0.0 s\n\nParis."
+
+
 async def test_the_summary_has_failures_notices_and_the_cost(autojump_clock: MockClock) -> None:
     orchestrator = MultiLLMOrchestrator(max_retries=0)
     orchestrator.register_model("a", FakeModel(name="a"), price=Price(input=1e5, output=0))

@@ -80,6 +80,15 @@ async def test_what_only_reads_reads_a_file_that_cannot_be_written_and_leaves_it
     assert path.read_bytes() == before
 
 
+async def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    path, run_id = await filled(tmp_path / "kept", earlier=False)
+    path.chmod(0)
+    for command in (("runs", "list"), ("log",), ("runs", "show", run_id), ("runs", "delete", run_id)):
+        done = await run_ultra_within_permissions(*command, "--journal", f"sqlite:///{path}")
+        assert b"runs.db' cannot be read" in b" ".join(done.stderr.split()), command
+        assert done.returncode == 1
+
+
 async def test_a_reader_has_all_of_a_file_of_an_earlier_version(tmp_path: Path) -> None:
     path, run_id = await filled(tmp_path / "kept", earlier=True)
     journal: Any = open_journal(f"sqlite:///{path}", read_only=True)

@@ -155,7 +155,7 @@ def dollars(amount: float) -> str:
 
 def confidence(result: OrchestrationResult) -> str | None:
     """Return how sure the run is of its answer; None if it has none, does not tell, or there is one alone."""
-    if result.confidence is None or sum(len(step.responses) for step in result.steps) == 1:
+    if result.confidence is None or result.has_one_answer:
         return None
     split = result.confidence_basis == "votes" and result.confidence < _HALF
     return f"{result.confidence:.2f}{', most answers differ from it' if split else ''}"

@@ -183,6 +183,7 @@ def replay(
     """
     from ultra.cli.json_output import write_document  # noqa: PLC0415 - as above
     from ultra.cli.plain_view import PlainView  # noqa: PLC0415 - as above
+    from ultra.cli.report import unshown_answer  # noqa: PLC0415 - as above
     from ultra.orchestrator.replay import replay_run  # noqa: PLC0415 - as above
 
     run = _whole_id(journal, run)
@@ -190,7 +191,8 @@ def replay(
     if as_json:
         write_document(result)
     else:
-        write(block(str(result)))
+        told = str(result) if unshown_answer(result) is None else str(result).splitlines()[0]
+        write(block(told), "")
         PlainView().conclude(result)
     return 0
 

@@ -417,6 +417,11 @@ class OrchestrationResult(Record, Struct, kw_only=True, dict=True):
         """The first answer of each model, by step and model; of several rounds, the last one."""
         return {step.name: step.by_model for step in self.steps}
 
+    @property
+    def has_one_answer(self) -> bool:
+        """Whether a single answer came: a confidence says nothing then, since it is compared with none."""
+        return sum(len(step.responses) for step in self.steps) == 1
+
     def __str__(self) -> str:
         models = dict.fromkeys(r.model_name for step in self.steps for r in step.responses)
         parts = [
@@ -426,7 +431,7 @@ class OrchestrationResult(Record, Struct, kw_only=True, dict=True):
         ]
         if self.cost is not None:
             parts.append(f"${self.cost:.4f}")
-        if self.confidence is not None:
+        if self.confidence is not None and not self.has_one_answer:
             parts.append(f"confidence {self.confidence:.2f}")
         lines = [", ".join(parts), *(str(failure) for failure in self.failures), *self.notices]
         said = [str(self.final_synthesis)] if self.final_synthesis and str(self.final_synthesis) else []

@@ -98,11 +98,12 @@ def connect(
         with suppress(OSError):
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         if Path(path).is_file() and not os.access(path, os.W_OK):  # SQLite would open it, and fail later
-            raise PermissionError(f"{path!r} is read-only, and the {file_format.what} must be written")
+            denied = "is read-only" if os.access(path, os.R_OK) else "cannot be read"
+            raise PermissionError(f"{path!r} {denied}, and the {file_format.what} must be written")
     try:
         return _opened(path, file_format, busy_timeout, writing=writing, synchronous=synchronous)
     except sqlite3.OperationalError as error:
-        if not writing and _is_whole_without_log(path, error):
+        if not writing and os.access(path, os.R_OK) and _is_whole_without_log(path, error):
             return _opened(path, file_format, busy_timeout, writing=False, snapshot=True)
         raise _denied(path, file_format.what, error, writing=writing) or error from None
 
