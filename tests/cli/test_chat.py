@@ -34,6 +34,17 @@ async def test_a_conversation_goes_on_with_its_history() -> None:
     assert second[-1]["content"] == "And why?"
 
 
+@pytest.mark.parametrize("options", [("--all",), ("--show", "reasoning"), ("--show", "analysis")])
+async def test_what_is_to_be_shown_is_shown_with_the_answers_of_all_models(options: tuple[str, ...]) -> None:
+    async with chat_server() as server:
+        env = {**server.environment, "TERM": "xterm-256color"}
+        async with ultra_on_terminal(*ONE, *options, env=env) as terminal:
+            await terminal.wait_for("\x1b[?2004h")  # it reads
+            await terminal.type("Where?\r")
+            await terminal.wait_for("Done in")
+    assert any(row.startswith("Answers ") for row in terminal.screen.all_rows)
+
+
 async def test_commands_choose_whom_to_ask_and_how_and_save_the_talk(tmp_path: Path) -> None:
     saved, document = tmp_path / "talk.md", tmp_path / "talk.json"
     lines = [

@@ -91,7 +91,7 @@ def chat(
         typer.Option(
             "--show",
             metavar="analysis|reasoning",
-            help="With --all: show the analysis, or what the models think, too.",
+            help="As --all, and show the analysis, or what the models think; repeat it for both.",
         ),
     ] = None,
     plain: Annotated[bool, typer.Option("--plain", help="Print plain text.")] = False,
@@ -138,7 +138,7 @@ def chat(
         if past is not None:
             question = past.continued(past.like_then(question) if as_then else question)
         output = Output(
-            as_json=as_json, plain=plain, final=not all_answers, shown=parse_shown(shown), verbose=verbose
+            as_json=as_json, plain=plain, final=not (all_answers or shown), shown=parse_shown(shown), verbose=verbose
         )
         use_stored_keys()
         if not sources:
