@@ -269,23 +269,25 @@ async def test_a_call_that_is_cancelled_pays_for_the_answer_that_was_under_way(m
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "words", "code"),
     [
         (b'{"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {"a": [' + b"{}," * 1_000_001 + b"{}]}}",
-         "the body has too many objects and lists"),
-        (b'{"a":' * 500 + b"1" + b"}" * 500, "nested too deeply"),
-        (b"[1]", "must be a JSON object"),
-        (b"{", "not JSON"),
+         "the body has too many objects and lists", -32600),
+        (b'{"a":' * 500 + b"1" + b"}" * 500, "nested too deeply", -32600),
+        (b"[1]", "must be a JSON object", -32600),
+        (b"{", "not JSON", -32700),
+        (b'"\xff"', "not JSON in UTF-8", -32700),
     ],
 )  # fmt: skip
 async def test_a_body_that_costs_much_to_decode_is_refused_before_it_is_decoded(
-    content: bytes, words: str
+    content: bytes, words: str, code: int
 ) -> None:
     async with serving_mcp({"gpt": FakeModel()}) as url, httpx.AsyncClient(trust_env=False) as http:
         headers = {**ACCEPT, "content-type": "application/json"}
         refused = await http.post(url, content=content, headers=headers, timeout=PATIENCE)
         assert refused.status_code == 400
         assert words in refused.json()["error"]["message"]
+        assert refused.json()["error"]["code"] == code
         assert (await http.post(url, json=HELLO, headers=ACCEPT)).status_code == 200
 
 

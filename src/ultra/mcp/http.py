@@ -12,7 +12,7 @@ from ultra.errors import BadCall, MissingExtra
 from ultra.mcp.server import WHO, make_server
 from ultra.service.access import is_loopback
 from ultra.service.app import HungUp, headers_of, read_body
-from ultra.service.bodies import decode_object
+from ultra.service.bodies import NOT_JSON, decode_object
 from ultra.service.http import Request
 from ultra.service.problems import Problem, problem_of
 
@@ -34,6 +34,7 @@ __all__ = ["PATH", "make_mcp_app"]
 
 PATH: Final = "/mcp"
 
+_PARSE_ERROR: Final = -32700
 _INVALID_REQUEST: Final = -32600
 
 
@@ -138,7 +139,8 @@ def _request(scope: Scope) -> Request:
 
 async def _refuse(problem: Problem, send: Send) -> None:
     """Answer as JSON-RPC does, with the status of HTTP that says the same."""
-    error: dict[str, Any] = {"code": _INVALID_REQUEST, "message": problem.message}
+    code = _PARSE_ERROR if problem.message == NOT_JSON else _INVALID_REQUEST
+    error: dict[str, Any] = {"code": code, "message": problem.message}
     body = msgspec.json.encode({"jsonrpc": "2.0", "id": None, "error": error})
     headers = {
         "content-type": "application/json",

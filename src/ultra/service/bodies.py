@@ -13,11 +13,12 @@ from ultra.service.problems import Problem
 if TYPE_CHECKING:
     from ultra.service.http import Request
 
-__all__ = ["decode_object", "read_json"]
+__all__ = ["NOT_JSON", "decode_object", "read_json"]
 
 T = TypeVar("T")
 
 _PATH: Final = re.compile(r" - at `\$([^`]*)`$")
+NOT_JSON: Final = "the body is not JSON in UTF-8"
 _TOO_DEEP: Final = "the body is nested too deeply; at most {} levels are allowed"
 
 
@@ -57,7 +58,7 @@ def decode_object(body: bytes, *, max_nesting: int) -> dict[str, Any]:
     except RecursionError:
         raise Problem.bad_request(_TOO_DEEP.format(max_nesting), code="invalid_json") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
-        raise Problem.bad_request("the body is not JSON in UTF-8", code="invalid_json") from None
+        raise Problem.bad_request(NOT_JSON, code="invalid_json") from None
     return decoded
 
 
