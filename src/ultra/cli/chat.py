@@ -138,7 +138,11 @@ def chat(
         if past is not None:
             question = past.continued(past.like_then(question) if as_then else question)
         output = Output(
-            as_json=as_json, plain=plain, final=not (all_answers or shown), shown=parse_shown(shown), verbose=verbose
+            as_json=as_json,
+            plain=plain,
+            final=not (all_answers or shown),
+            shown=parse_shown(shown),
+            verbose=verbose,
         )
         use_stored_keys()
         if not sources:

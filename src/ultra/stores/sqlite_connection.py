@@ -174,8 +174,9 @@ def _denied(path: str, what: str, error: sqlite3.Error, *, writing: bool) -> OSE
     if not _is_refused(error) or Path(path).is_dir():
         return None
     folder = Path(path).absolute().parent
-    if not folder.is_dir():
-        return FileNotFoundError(f"there is no folder {str(folder)!r} for the {what}")
+    if not folder.is_dir() or not (writing or Path(path).exists()):
+        absent = f"file {path!r}" if folder.is_dir() else f"folder {str(folder)!r} for the {what}"
+        return FileNotFoundError(f"there is no {absent}")
     if Path(path).exists() and not os.access(path, os.R_OK):
         return PermissionError(f"{path!r} cannot be read")
     if os.access(folder, os.W_OK | os.X_OK):
