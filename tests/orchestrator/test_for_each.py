@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import time
 import weakref
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
@@ -228,6 +229,20 @@ async def test_after_one_that_was_refused_the_others_wait_for_another_reader() -
 
     with pytest.raises(ValueError, match="not this one"):
         await buffer.for_each(refuse)
+
+    assert [event.seq for event in buffer.ready()] == [1]
+
+
+def test_on_asyncio_too_they_wait_for_another_reader() -> None:
+    buffer = EventBuffer("run", time.monotonic)
+    buffer.emit(chunk("one"))
+    buffer.emit(END)
+
+    def refuse(event: Event) -> None:
+        raise ValueError("not this one")
+
+    with pytest.raises(ValueError, match="not this one"):
+        asyncio.run(buffer.for_each(refuse))
 
     assert [event.seq for event in buffer.ready()] == [1]
 
