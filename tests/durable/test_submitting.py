@@ -129,6 +129,26 @@ async def test_a_follower_looks_once_for_each_piece_that_was_written() -> None:
         assert journal.reads.count("events") <= pieces
 
 
+async def test_a_follower_that_could_not_begin_may_be_entered_again() -> None:
+    class Shaky(MemoryJournal):
+        fails = False
+
+        async def get(self, run_id: str) -> RunRecord | None:
+            if self.fails:
+                self.fails = False
+                raise JournalUnavailable("runs.db", OSError("locked"))
+            return await super().get(run_id)
+
+    journal = Shaky()
+    async with orchestrator_of(FakeModel("One", name="a"), journal=journal) as orchestrator:
+        follower = orchestrator.follow(await orchestrator.submit("?", ["initial"]))
+        journal.fails = True
+        with pytest.raises(JournalUnavailable):
+            await follower.__aenter__()
+        async with follower as run:
+            assert (await run.result()).run_id == run.run_id
+
+
 async def test_who_has_all_events_of_a_run_that_has_ended_waits_for_nothing(
     journal: MemoryJournal | SqliteJournal, mock_clock: trio.testing.MockClock
 ) -> None:

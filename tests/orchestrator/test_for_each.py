@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import time
 import weakref
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
@@ -230,6 +231,48 @@ async def test_after_one_that_was_refused_the_others_wait_for_another_reader() -
         await buffer.for_each(refuse)
 
     assert [event.seq for event in buffer.ready()] == [1]
+
+
+def test_on_asyncio_too_they_wait_for_another_reader() -> None:
+    buffer = EventBuffer("run", time.monotonic)
+    buffer.emit(chunk("one"))
+    buffer.emit(END)
+
+    def refuse(event: Event) -> None:
+        raise ValueError("not this one")
+
+    with pytest.raises(ValueError, match="not this one"):
+        asyncio.run(buffer.for_each(refuse))
+
+    assert [event.seq for event in buffer.ready()] == [1]
+
+
+@pytest.mark.parametrize("way", ["for_each", "next"])
+def test_on_asyncio_a_writer_that_is_faster_leaves_others_their_turns(way: str) -> None:
+    buffer, turns, taken = EventBuffer("run", time.monotonic), [0], [0]
+    buffer.emit(chunk("one"))
+
+    def take(_: Event) -> None:
+        taken[0] += 1
+        buffer.emit(chunk("more") if taken[0] < 100 else END)  # as from another thread, while this reads
+
+    async def others() -> None:
+        while True:
+            await asyncio.sleep(0)
+            turns[0] += 1
+
+    async def read() -> None:
+        other = asyncio.create_task(others())
+        if way == "for_each":
+            await buffer.for_each(take)
+        else:
+            while (event := await buffer.next()) is not None:
+                take(event)
+        other.cancel()
+
+    asyncio.run(read())
+    assert taken[0] == 101
+    assert turns[0] > 20
 
 
 async def test_a_function_may_write_and_close() -> None:

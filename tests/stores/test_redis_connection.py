@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager, suppress
-from operator import methodcaller
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -132,13 +132,18 @@ async def test_many_first_uses_at_once_open_one_connection(url: str) -> None:
         assert await server.use(connections) - before == 1
 
 
+async def killed(number: int, client: Any) -> None:
+    """End a connection from the side of the server."""
+    assert await client.client_kill(identifier=number)
+
+
 async def test_connections_that_were_closed_while_nothing_was_sent_leave_room_for_others(url: str) -> None:
     server = RedisServer(url, 2)
     async with kept(server):
         first = server._newest()
         for _ in range(70):  # a pool has 64
             number = await server.send(b"CLIENT", "ID")
-            assert await server.use(methodcaller("client_kill", identifier=number))
+            await server.use(partial(killed, number))
             with anyio.fail_after(2):
                 while first._own.usable:  # type: ignore[union-attr]  # noqa: ASYNC110 - coredis tells nobody
                     await anyio.sleep(0.001)

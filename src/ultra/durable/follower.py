@@ -48,7 +48,11 @@ class RunFollower:
         if self._block is not None:
             raise BadCall("a run is followed once in one block; call follow again")
         self._block = self._trio_run.wrap_context_manager(_Block(self))
-        await self._block.__aenter__()
+        try:
+            await self._block.__aenter__()
+        except BaseException:
+            self._block = None  # it has not begun: whoever waits for the journal enters it again
+            raise
         self._is_open = True
         return self
 

@@ -305,8 +305,9 @@ class EventBuffer:
             return
         while (event := await self.next()) is not None:
             take(event)
-            while (event := self._read_ready()) is not None:
-                take(event)
+            for _ in range(len(self._events)):  # and not those that come meanwhile: others have their turn
+                if (event := self._read_ready()) is not None:
+                    take(event)
 
     @enable_ki_protection
     async def _hand_all(self, take: Callable[[Event], None]) -> None:
@@ -359,13 +360,17 @@ class EventBuffer:
         self._reading = True
 
     async def _arrival_on_asyncio(self) -> None:
+        import asyncio  # noqa: PLC0415 - this program uses it
+
         from ultra.bridge.asyncio_loop import ThreadsafeEvent  # noqa: PLC0415 - imports asyncio
 
         with self._lock:
-            if self._events or self._ended:
-                return
-            event = ThreadsafeEvent()
-            self._wake_reader = event.set
+            event = None if self._events or self._ended else ThreadsafeEvent()
+            if event is not None:
+                self._wake_reader = event.set
+        if event is None:
+            await asyncio.sleep(0)  # the writers are in another thread, and may be faster for long
+            return
         await event.wait()
 
     def _stop_reading(self, _raise_cancel: object) -> Abort:

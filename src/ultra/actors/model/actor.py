@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from trio.lowlevel import Task
 
     from ultra.actors.model.cache_access import CacheWriter
-    from ultra.actors.model.messages import LocalRequests
+    from ultra.actors.model.messages import AnswerSlot, LocalRequests
     from ultra.actors.model.registered import RegisteredModel
     from ultra.actors.model.spending import Spent
     from ultra.messages import Completion
@@ -80,7 +80,7 @@ class ModelActor(Actor):
             if caller is not None:
                 caller = Caller(scoped_context(caller.context, fields), caller.runner)
             try:
-                if local.slot is not None and (kept := await local.slot.kept()) is not None:
+                if local.slot is not None and (kept := await _kept(local.slot, waiter)) is not None:
                     if kept.content:
                         waiter.hear(kept.content)
                     return replace(kept, stage=message.stage)
@@ -272,6 +272,13 @@ class ModelActor(Actor):
             tool_calls=completion.tool_calls,
             reasoning_parts=completion.reasoning_parts,
         )
+
+
+async def _kept(slot: AnswerSlot, waiter: Waiter) -> ModelResponse | None:
+    """Return the answer that was kept; None: there is none, or the waiter has left."""
+    with trio.CancelScope() as waiter.reads:  # an execution reads again and again while its journal is down
+        return await slot.kept()
+    return None
 
 
 def _value(context: Context, variable: ContextVar[Any]) -> object:

@@ -49,6 +49,7 @@ class Waiter:
         "is_late",
         "listener",
         "local",
+        "reads",
         "scope",
         "spent_before",
         "text_begins",
@@ -65,6 +66,7 @@ class Waiter:
         self.listener = local.listener
         self.spent_before = NOTHING_SPENT  # in calls that were broken off
         self.call: SharedCall | None = None
+        self.reads: trio.CancelScope | None = None  # in which its slot is read, ahead of a call
         self.has_left = False
         self.text_begins = True  # with the next piece; what was heard before is void
         self.thoughts: Literal["none", "heard", "void"] = "none"
@@ -129,6 +131,8 @@ class Waiter:
         if self.call is not None:
             self.attempts = self.call.attempts
             self.call.remove(self)
+        if self.reads is not None:
+            self.reads.cancel()
         if self.wake is not None:
             self.wake.set()
 
