@@ -12,6 +12,8 @@ from ultra.config.file import ConfigurationFile
 from ultra.config.loading import load_configuration
 from ultra.config.untrusted import wishes
 from ultra.errors import BadCall, ConfigError, MissingExtra
+from ultra.evals.graders import make_grader
+from ultra.strategies.catalog import load_strategy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -144,6 +146,20 @@ def test_a_client_that_cannot_be_made_is_told_with_its_place(
         MultiLLMOrchestrator.from_config(path)
     assert f"{path}:1" in str(caught.value)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["import sys\nsys.exit(0)\n", "class Llama:\n    def __init__(self): raise SystemExit(0)\n"]
+)
+def test_a_module_that_ends_the_program_is_told(folder: Path, text: str) -> None:
+    (folder / "my_llama.py").write_text(text, "utf-8")
+    with pytest.raises(ConfigError, match=r"client 'my_llama:Llama' cannot be (loaded|made): SystemExit"):
+        MultiLLMOrchestrator.from_config(written(folder, CLIENT))
+    if text.startswith("import"):
+        with pytest.raises(BadCall, match="cannot be loaded: SystemExit"):
+            load_strategy("my_llama:Llama")
+        with pytest.raises(BadCall, match="cannot be loaded: SystemExit"):
+            make_grader("my_llama:grade", is_named=True)
 
 
 def test_without_ray_a_placed_model_says_which_extra_is_missing(

@@ -130,8 +130,9 @@ def check(
 ) -> int:
     """Check a configuration: its keys, values, models and providers; with --ask, that each model answers.
 
-    Without --ask, nothing is opened, made or sent. A file that is found here and not named is checked if it
-    is trusted (see: ultra config trust --help), or asks for nothing that needs trust.
+    Without --ask, nothing is opened, made or sent, but classes of your own that the file names are imported,
+    and clients that are not placed in a cluster are made. A file that is found here and not named is checked
+    if it is trusted (see: ultra config trust --help), or asks for nothing that needs trust.
     """
     from ultra.cli.stored_keys import use_stored_keys  # noqa: PLC0415 - as above
     from ultra.config.file import ConfigurationFile  # noqa: PLC0415 - not for the help alone

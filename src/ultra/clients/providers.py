@@ -277,7 +277,7 @@ def _fenced(entry: EntryPoint, failed: str, secrets: tuple[str, ...] = ()) -> It
         yield
     except UltraError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # some modules are programs, and end
         said = redact_secrets(f"{type(error).__name__}: {error}", tuple(filter(None, secrets)))
         raise BadCall(
             f"the provider {entry.name!r} of the package {_package_of(entry)} {failed} "

@@ -123,6 +123,8 @@ def _with_budget(payload: dict[str, Any]) -> dict[str, Any]:
         return payload
     config = {name: value for name, value in thinking.items() if name != "thinkingLevel"}
     config["thinkingBudget"] = _BUDGETS[level]
+    if not _BUDGETS[level]:
+        config.pop("includeThoughts", None)  # the API refuses it where there are none
     return payload | {"generationConfig": generation | {"thinkingConfig": config}}
 
 

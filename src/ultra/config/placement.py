@@ -143,7 +143,7 @@ def made_client(
         made: object = make()
     except UltraError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # some modules are programs, and end
         raise BadCall(f"client {name!r} cannot be made: {type(error).__name__}: {error}") from error
     return made
 
@@ -152,7 +152,7 @@ def _loaded(name: str) -> type:
     module, _, attribute = name.partition(":")
     try:
         found: object = attrgetter(attribute)(import_module(module))
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # some modules are programs, and end
         raise BadCall(f"client {name!r} cannot be loaded: {type(error).__name__}: {error}") from error
     if not isinstance(found, type):
         raise BadCall(f"client {name!r} is of type {type(found).__name__}; it must be a class")

@@ -82,7 +82,7 @@ def make_grader(name: str, *, allow_code: bool = False, is_named: bool = True) -
         )
     try:
         found: object = attrgetter(attribute)(import_module(module))
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # some modules are programs, and end
         raise BadCall(f"grader {name!r} cannot be loaded: {type(error).__name__}: {error}") from error
     if not callable(found):
         raise BadCall(f"grader {name!r} is {found!r}; it must be a function of the answer and the gold")

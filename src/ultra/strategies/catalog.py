@@ -124,7 +124,7 @@ def load_strategy(name: str, options: Mapping[str, Any] | None = None) -> Strate
     module, _, attribute = name.partition(":")
     try:
         found: object = attrgetter(attribute)(import_module(module))
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # some modules are programs, and end
         raise BadCall(f"strategy {name!r} cannot be loaded: {type(error).__name__}: {error}") from error
     if not callable(getattr(found, "run", None)):
         raise BadCall(f"strategy {name!r} is {found!r}; it must be a class with {_METHOD}")
@@ -211,7 +211,7 @@ def _loaded(entry: EntryPoint) -> Callable[..., object]:
     package = _package(entry)
     try:
         kind: object = entry.load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # some modules are programs, and end
         raise BadCall(
             f"strategy {entry.name!r} of {package} cannot be loaded: {type(error).__name__}: {error}"
         ) from error

@@ -146,6 +146,7 @@ async def test_a_gemini_model_that_takes_a_budget_thinks_as_it_likes_unless_an_e
     assert await config() is None
     assert await config(show_reasoning=True) == {"includeThoughts": True}
     assert await config(reasoning_effort="none") == {"thinkingBudget": 0}
+    assert await config(reasoning_effort="none", show_reasoning=True) == {"thinkingBudget": 0}
 
 
 @pytest.mark.parametrize(
