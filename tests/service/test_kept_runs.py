@@ -446,3 +446,28 @@ async def test_the_answer_of_a_run_waits_for_a_journal_that_cannot_be_read(autoj
 
     assert answer.status == 200
     assert answer.json["final_synthesis"]["content"] == "Paris."
+
+
+async def test_a_run_that_cannot_be_followed_yet_is_cancelled_when_its_client_hangs_up(
+    autojump_clock: MockClock,
+) -> None:
+    class Unreadable(MemoryJournal):
+        failing = True
+
+        async def get(self, run_id: str) -> Any:
+            if self.failing:
+                raise JournalUnavailable("runs.db", OSError())
+            return await super().get(run_id)
+
+    journal = Unreadable()
+    service = service_of(cities(seconds=5000), journal=journal)
+    async with service.running():
+        with trio.move_on_after(2):
+            await ask(service, {"prompt": "x", "model": "a", "store": True}, RUNS)
+        await trio.sleep(60)
+        assert not service.runs._under_way
+        journal.failing = False
+        (kept,) = journal._runs.values()
+        await until(lambda: kept.record.has_ended)
+
+    assert kept.record.state == "cancelled"

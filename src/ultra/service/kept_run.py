@@ -78,6 +78,7 @@ class KeptRun:
         self._keeping = keeping
         self._owner = owner
         self._follower: RunFollower | None = None
+        self._has_begun = False
         self._has_ended = False
 
     @property
@@ -96,7 +97,6 @@ class KeptRun:
             )
             self.is_new = self.run_id == self._prepared.run_id
             self._follower = self._orchestrator.follow(self.run_id)
-            await persisting(self._follower.__aenter__)
         return self
 
     async def __aexit__(
@@ -116,6 +116,7 @@ class KeptRun:
         return self
 
     async def __anext__(self) -> Event:
+        await self._begin()
         event = await persisting(self._reader.__anext__)
         self._has_ended = isinstance(event, RunCompleted | RunFailed)
         return event
@@ -127,7 +128,14 @@ class KeptRun:
 
     async def result(self) -> OrchestrationResult:
         """Wait until the run has ended, and return its result; raises as `RunFollower.result` does."""
+        await self._begin()
         return await persisting(self._reader.result)
+
+    async def _begin(self) -> None:
+        """Begin to follow the run; not where it is submitted, which nothing interrupts: it may take long."""
+        if not self._has_begun:
+            await persisting(self._reader.__aenter__)
+            self._has_begun = True
 
     @property
     def _reader(self) -> RunFollower:
