@@ -244,7 +244,7 @@ def test_a_placement_shows_no_variable_of_its_environment(folder: Path) -> None:
 
 def test_the_history_hides_what_options_and_environments_have_under_names_of_keys(folder: Path) -> None:
     given = (
-        'options = { path = "/w", tokenizer = "/w/weights", token = "t-hidden-1", more = [{ api_key = "t-hidden-2" }] }\n'
+        'options = { tokenizer = "/w/weights", token = "t-hidden-1", more = [{ api_key = "t-hidden-2" }] }\n'
         'placement = { runtime_env = { env_vars = { HF_TOKEN = "t-hidden-3" } } }\n'
     )
     secrets = known_secrets(load_configuration(written(folder, f"{CLIENT}{given}")))
