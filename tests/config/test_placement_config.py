@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ultra import MultiLLMOrchestrator
+from ultra.cli.kept_text import known_secrets
 from ultra.config.file import ConfigurationFile
 from ultra.config.loading import load_configuration
 from ultra.config.untrusted import wishes
@@ -239,3 +240,13 @@ def test_a_placement_shows_no_variable_of_its_environment(folder: Path) -> None:
     assert placement.options()["runtime_env"] == {"env_vars": {"KEY": "sk-hidden"}}
     assert "num_gpus=1" in repr(placement)
     assert "sk-hidden" not in repr([placement, configuration, configuration.models["a"].deployments])
+
+
+def test_the_history_hides_what_options_and_environments_have_under_names_of_keys(folder: Path) -> None:
+    given = (
+        'options = { tokenizer = "/w/weights", token = "t-hidden-1", more = [{ api_key = "t-hidden-2" }] }\n'
+        'placement = { runtime_env = { env_vars = { HF_TOKEN = "t-hidden-3" } } }\n'
+    )
+    secrets = known_secrets(load_configuration(written(folder, f"{CLIENT}{given}")))
+    assert {"t-hidden-1", "t-hidden-2", "t-hidden-3"} <= secrets
+    assert "/w/weights" not in secrets

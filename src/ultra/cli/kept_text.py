@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -15,7 +16,7 @@ from ultra.messages.events import Event
 from ultra.stores.journal_contract import RunRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from ultra.config.configuration import Configuration
     from ultra.messages.runs import RunSpec
@@ -30,19 +31,40 @@ _SHORTEST: Final = 8
 _SHAPES: Final = re.compile(r"\b(?:(?:sk|xai|gsk)-[\w-]{16,}|AIza[\w-]{20,})")
 """Keys by their own shape."""
 
-_NAMES: Final = re.compile(r"auth|key|token|secret|passw|cookie|credential", re.IGNORECASE)
+_NAMES: Final = re.compile(r"auth|key|token(?!i[sz])|secret|passw|cookie|credential", re.IGNORECASE)
 _STARS: Final = "***"
 
 
 def known_secrets(configuration: Configuration | None = None) -> frozenset[str]:
-    """Return the keys of providers in the environment, and what a configuration has of keys."""
+    """Return the keys of providers in the environment, and what a configuration has of keys.
+
+    In options of a client and in the environment of its process, these are texts under names such as `token`.
+    """
     variables = {name for provider in PROVIDERS.values() for name in (*provider.keys, *provider.tokens)}
     found = [os.environ.get(name, "") for name in variables]
     if configuration is not None:
         found += [os.environ.get(name, "") for name in configuration.variables]
         for model in configuration.models.values():
-            found += [each.api_key or "" for each in model.deployments]
+            for each in model.deployments:
+                found.append(each.api_key or "")
+                found += _named_as_secrets(each.options)
+                if each.placement is not None:
+                    found += _named_as_secrets(each.placement.runtime_env)
     return frozenset(secret for secret in found if len(secret) >= _SHORTEST)
+
+
+def _named_as_secrets(given: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the texts under names that are those of keys, however deep."""
+    waiting: list[Any] = [given]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Mapping):
+            yield from (
+                text for name, text in value.items() if isinstance(text, str) and _NAMES.search(str(name))
+            )
+            waiting += value.values()
+        elif isinstance(value, list | tuple):
+            waiting += value
 
 
 class SecretFilter:
