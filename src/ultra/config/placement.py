@@ -15,12 +15,12 @@ import inspect
 from collections.abc import Mapping
 from functools import partial
 from importlib import import_module
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from msgspec import Struct, field
 
 from ultra._support.checks import check_number, check_seconds, check_text
+from ultra._support.named_code import load_named
 from ultra.errors import BadCall, UltraError
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def made_client(
         BadCall: the class cannot be imported, does not take the arguments, or cannot be placed so.
         MissingExtra: a model is placed, and Ray is not installed.
     """
-    make = partial(_loaded(name), **options)
+    make = partial(_class_of(name), **options)
     try:
         inspect.signature(make.func).bind(**options)
     except TypeError as error:
@@ -148,12 +148,8 @@ def made_client(
     return made
 
 
-def _loaded(name: str) -> type:
-    module, _, attribute = name.partition(":")
-    try:
-        found: object = attrgetter(attribute)(import_module(module))
-    except (Exception, SystemExit) as error:  # some modules are programs, and end
-        raise BadCall(f"client {name!r} cannot be loaded: {type(error).__name__}: {error}") from error
+def _class_of(name: str) -> type:
+    found = load_named("client", name)
     if not isinstance(found, type):
         raise BadCall(f"client {name!r} is of type {type(found).__name__}; it must be a class")
     return found

@@ -7,13 +7,12 @@ asks a model; what that says is recorded with the answers.
 from __future__ import annotations
 
 import re
-from importlib import import_module
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 from msgspec import Struct
 
+from ultra._support.named_code import load_named
 from ultra.bridge.interruption import is_interruption
 from ultra.errors import BadCall, UltraError
 from ultra.messages.bounded_json import decode_json
@@ -80,10 +79,7 @@ def make_grader(name: str, *, allow_code: bool = False, is_named: bool = True) -
             f"the grader {name!r} is code that a file names; name it yourself, as --grader {name}, "
             "or allow what the file names with --allow-code"
         )
-    try:
-        found: object = attrgetter(attribute)(import_module(module))
-    except (Exception, SystemExit) as error:  # some modules are programs, and end
-        raise BadCall(f"grader {name!r} cannot be loaded: {type(error).__name__}: {error}") from error
+    found = load_named("grader", name)
     if not callable(found):
         raise BadCall(f"grader {name!r} is {found!r}; it must be a function of the answer and the gold")
     return FunctionGrader(name, found)

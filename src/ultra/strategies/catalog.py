@@ -11,13 +11,13 @@ where ``Longest`` is a class, its options the keyword arguments of its construct
 from __future__ import annotations
 
 from importlib import import_module
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 from msgspec import Struct, structs
 
 from ultra._support.checks import did_you_mean, shown
+from ultra._support.named_code import load_named
 from ultra.errors import BadCall
 from ultra.strategies.base import Strategy, StrategySpec
 
@@ -121,11 +121,7 @@ def load_strategy(name: str, options: Mapping[str, Any] | None = None) -> Strate
     """
     if not names_a_class(name):
         return _named(name, dict(options or {}), more=", or a class of your own as package.module:Class")
-    module, _, attribute = name.partition(":")
-    try:
-        found: object = attrgetter(attribute)(import_module(module))
-    except (Exception, SystemExit) as error:  # some modules are programs, and end
-        raise BadCall(f"strategy {name!r} cannot be loaded: {type(error).__name__}: {error}") from error
+    found = load_named("strategy", name)
     if not callable(getattr(found, "run", None)):
         raise BadCall(f"strategy {name!r} is {found!r}; it must be a class with {_METHOD}")
     return (
