@@ -51,7 +51,7 @@ class RunFollower:
         try:
             await self._block.__aenter__()
         except BaseException:
-            self._block = None  # it has not begun: whoever waits for the journal enters it again
+            self._block = None  # it has not begun, and can be entered again
             raise
         self._is_open = True
         return self

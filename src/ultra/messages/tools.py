@@ -145,7 +145,7 @@ def arguments_json(arguments: str) -> str:
     try:
         if isinstance(decode_json(arguments or "{}"), dict):
             return arguments or "{}"
-    except UnicodeEncodeError:  # a lone surrogate: whoever writes the request says so
+    except UnicodeEncodeError:  # a lone surrogate: the error comes when the request is written
         return arguments
     except (msgspec.DecodeError, ValueError, RecursionError):
         pass

@@ -48,7 +48,7 @@ class _Kept:
         self.client = client
         self._pool = quick.connection_pool
         self._own: coredis.BaseConnection | None = None  # the one that `send` uses
-        self._lock = anyio.Lock()
+        self._lock = anyio.Lock(fast_acquire=True)  # no turn of the scheduler for it in each command
         self.users = 0
         self.is_broken = False
         self.changed = anyio.Event()

@@ -1,6 +1,6 @@
 """Connections to SQLite files of Ultra: who may own them, how they are told from others, transactions.
 
-SQLite needs two files beside one with a write-ahead log, of whoever only reads it, too. Where it cannot make
+A file with a write-ahead log needs two files beside it, even where it is only read. Where SQLite cannot make
 them, since the folder cannot be written, a file whose log is empty is read as it stands (`Snapshot`).
 """
 
@@ -162,7 +162,7 @@ def _is_whole_without_log(path: str, error: sqlite3.Error) -> bool:
 
 
 def _has_log(path: str) -> bool:
-    # Whoever has the file open keeps its log there, so without one nobody changes the file now.
+    # A program that has the file open keeps its log there, so without one nobody changes the file now.
     try:
         return Path(f"{path}-wal").stat().st_size > 0
     except OSError:

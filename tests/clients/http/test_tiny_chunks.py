@@ -16,6 +16,8 @@ from ultra.messages.results import Completion
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from ultra.clients.http.completion_stream import CompletionStream
+
 PIECES = 5_000
 END = b'data: {"choices":[{"delta":{"content":"x"},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
 
@@ -100,6 +102,11 @@ async def test_many_tiny_events_in_one_chunk_do_not_keep_the_loop_for_themselves
     assert turns[0] >= PIECES / 512
 
 
+async def read_into(pieces: list[str | Completion], stream: CompletionStream) -> None:
+    async for piece in stream:
+        pieces.append(piece)  # noqa: PERF401 - what came before an error stays
+
+
 @pytest.mark.parametrize("end", ["cut off", "whole"])
 async def test_a_stream_that_is_closed_while_it_decodes_stays_ended(end: str) -> None:
     sent: list[httpx.Request] = []
@@ -113,12 +120,8 @@ async def test_a_stream_that_is_closed_while_it_decodes_stays_ended(end: str) ->
     client = connect("openai:m", api_key="k", transport=httpx.MockTransport(answer))
     stream, pieces = client.stream("q"), list[str | Completion]()
 
-    async def read() -> None:
-        async for piece in stream:
-            pieces.append(piece)
-
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(read)
+        nursery.start_soon(read_into, pieces, stream)
         while not stream._pieces:  # the first ones are decoded, and not handed out yet
             await trio.lowlevel.checkpoint()
         await stream.aclose()
@@ -148,12 +151,8 @@ async def test_a_stream_that_is_closed_while_its_request_is_sent_leaves_no_conne
     client = connect("openai:m", api_key="k", transport=httpx.MockTransport(answer))
     stream, pieces = client.stream("q"), list[str | Completion]()
 
-    async def read() -> None:
-        async for piece in stream:
-            pieces.append(piece)
-
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(read)
+        nursery.start_soon(read_into, pieces, stream)
         await opening.wait()
         await stream.aclose()
         opened.set()
