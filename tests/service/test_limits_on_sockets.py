@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import base64
 import random
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 import trio
 
+from helpers.service_sockets import PATIENCE, all_of, connected, really_serving
 from helpers.services import CHAT, chat, client_of, service_of
 from ultra.config.keys import KeyConfig, hash_of
 from ultra.config.serving import ServeConfig
 from ultra.service import server
-from ultra.service.server import listen, serve
 from ultra.testing import FakeModel
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from ultra.service.core import Service
 
-PATIENCE = 20.0
 KEY = "sk-ultra-of-alice"
 HEADERS = {"authorization": f"Bearer {KEY}"}
 
@@ -34,44 +30,6 @@ def keyed(**settings: object) -> Service:
         {"a": FakeModel("Paris.")},
         settings=ServeConfig(keys=keys, **settings),  # type: ignore[arg-type]
     )
-
-
-@asynccontextmanager
-async def really_serving(service: Service) -> AsyncIterator[str]:
-    """Serve it as the command does, with its times and sizes; yields the address."""
-    send, receive = trio.open_memory_channel[int](1)
-    urls: list[str] = []
-    announced = trio.Event()
-
-    def announce(url: str) -> None:
-        urls.append(url)
-        announced.set()
-
-    async def run() -> None:
-        await serve(service, listen("127.0.0.1", 0), announce=announce, signals=aiter(receive))
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(run)
-        await announced.wait()
-        yield urls[0]
-        await send.send(15)
-
-
-async def connected(url: str) -> trio.SocketStream:
-    host, _, port = url.removeprefix("http://").partition(":")
-    return await trio.open_tcp_stream(host, int(port))
-
-
-async def all_of(stream: trio.SocketStream) -> bytes:
-    """What comes until the connection is closed."""
-    data = b""
-    with trio.fail_after(PATIENCE):
-        try:
-            while piece := await stream.receive_some():
-                data += piece
-        except trio.BrokenResourceError:
-            pass
-    return data
 
 
 async def test_a_body_is_not_read_of_somebody_without_a_key() -> None:

@@ -20,7 +20,7 @@ except ImportError:
     raise MissingExtra("the service", "serve") from None
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -112,10 +112,11 @@ class _Door:
             await _send(reply, send, more={"connection": "close"}, with_body=scope["method"] != "HEAD")
             return
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_cancel_at_hang_up, receive, tasks.cancel_scope)
+            watch = _HangUpWatch(receive, tasks.cancel_scope)
+            tasks.start_soon(watch.work)
             async with self._service.answering(request) as reply:
                 del request  # its body may be long, and so may the stream go on
-                await _send(reply, send, with_body=scope["method"] != "HEAD")
+                await _send(reply, send, with_body=scope["method"] != "HEAD", at_last=watch.end)
             tasks.cancel_scope.cancel()
 
     async def _read(self, scope: Scope, receive: Receive) -> Request:
@@ -183,14 +184,37 @@ def _too_large(most: int) -> Problem:
     return Problem(413, "invalid_request_error", "request_too_large", f"a body may have {most:,} bytes")
 
 
-async def _cancel_at_hang_up(receive: Receive, scope: anyio.CancelScope) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    scope.cancel()
+class _HangUpWatch:
+    """Cancels `scope` if the client hangs up before the last of its reply is sent.
+
+    With the last piece, the server ends the exchange: it closes the connection, or waits for the next request
+    on it. It tells of the end as of a hang-up, and if that cancelled it, the connection would stay open.
+    """
+
+    def __init__(self, receive: Receive, scope: anyio.CancelScope) -> None:
+        self._receive = receive
+        self._scope = scope
+        self._is_over = False
+
+    async def work(self) -> None:
+        """Wait for the hang-up, or until this is cancelled."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        if not self._is_over:
+            self._scope.cancel()
+
+    def end(self) -> None:
+        """Cancel nothing any more."""
+        self._is_over = True
 
 
 async def _send(
-    reply: Reply, send: Send, *, more: Mapping[str, str] | None = None, with_body: bool = True
+    reply: Reply,
+    send: Send,
+    *,
+    more: Mapping[str, str] | None = None,
+    with_body: bool = True,
+    at_last: Callable[[], None] = lambda: None,
 ) -> None:
     headers = {**reply.headers, **(more or {})}
     body: Any = reply.body
@@ -200,11 +224,13 @@ async def _send(
     try:
         await send({"type": "http.response.start", "status": reply.status, "headers": raw})
         if isinstance(body, bytes):
+            at_last()
             await send({"type": "http.response.body", "body": body if with_body else b""})
             return
         async with aclosing(body):
             async for piece in body:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
+        at_last()
         await send({"type": "http.response.body", "body": b""})
     except OSError:
         return  # the client is gone; servers tell it so, or by a message
