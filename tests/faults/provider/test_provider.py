@@ -145,6 +145,29 @@ async def test_only_the_last_requests_are_kept_and_all_are_counted() -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
+async def test_a_connection_that_the_client_wants_closed_is_closed_behind_the_answer(
+    provider: SimulatedProvider, *, stream: bool
+) -> None:
+    question = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "stream": stream}
+    request = httpx.Request(
+        "POST",
+        f"{provider.url}/v1/chat/completions",
+        headers={"connection": "close", "authorization": f"Bearer {KEY}"},
+        json=question,
+    )
+    head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
+    connection = await trio.open_tcp_stream(request.url.host, request.url.port or 0)
+    async with connection:
+        await connection.send_all(
+            f"POST {request.url.path} HTTP/1.1\r\n{head}\r\n".encode() + request.content
+        )
+        with trio.fail_after(20):
+            answer = b"".join([bytes(piece) async for piece in connection])
+
+    assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("stream", [False, True])
 async def test_the_provider_notices_that_a_client_has_gone_away(
     provider: SimulatedProvider, *, stream: bool
 ) -> None:

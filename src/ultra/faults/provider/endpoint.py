@@ -178,7 +178,7 @@ class Endpoint:
         self._provider.record(exchange.received)
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_cancel_when_gone, receive, nursery.cancel_scope)
+                nursery.start_soon(_cancel_when_gone, receive, nursery.cancel_scope, exchange.received)
                 await self._answer(exchange, question, failure)
                 nursery.cancel_scope.cancel()
         finally:
@@ -237,10 +237,11 @@ def _describe(protocol: Protocol, request: Request, body: bytes) -> ReceivedRequ
     )
 
 
-async def _cancel_when_gone(receive: Receive, scope: trio.CancelScope) -> None:
+async def _cancel_when_gone(receive: Receive, scope: trio.CancelScope, received: ReceivedRequest) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-    scope.cancel()
+    if not received.has_ended:  # else the server is ending the exchange, and must not be cancelled in that
+        scope.cancel()
 
 
 def _log(received: ReceivedRequest) -> None:

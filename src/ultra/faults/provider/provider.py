@@ -82,6 +82,11 @@ class ReceivedRequest(Struct, kw_only=True, eq=False):
         await self._ended.wait()
         return self.outcome
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the response has ended."""
+        return self._ended.is_set()
+
     def end(self, outcome: Outcome) -> None:
         """Note the end of the response. Only the first outcome counts."""
         if not self._ended.is_set():
