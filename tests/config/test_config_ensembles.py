@@ -83,7 +83,7 @@ description = "for hard questions"
         ('[ensembles.x]\noptions = { analysts = "one" }', "options are those of a strategy"),
         ("[ensembles.gpt]", "ensembles.gpt: a model has the same name"),
         ("ensembles = 3", "models.claude.ensembles: unknown key"),
-        ("[serve]\nkeepalive = 'loud'", "serve.keepalive: "),
+        ("[serve]\nkeepalive = 'loud'", "serve.keepalive: found 'loud'; allowed is chunk, comment or off"),
         ("[serve]\ncommit_after = 0", "serve.commit_after: commit_after is 0"),
         ("[serve]\nnonsense = 0", "serve.nonsense: unknown key"),
     ],

@@ -81,6 +81,7 @@ _SECRET: Final = {"api_key", "base_url", "options", "hash", "budgets", "runtime_
 _CHOICES: Final = {
     "price": "a section with input and output, or 'genai-prices'",
     "hedge_after": "a number of seconds, or 'p95'",
+    "keepalive": "chunk, comment or off",
     "quorum": "a whole number, or 'all'",
     "scheduling_strategy": "DEFAULT or SPREAD",
     "synchronous": "normal or full",
