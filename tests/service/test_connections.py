@@ -62,3 +62,18 @@ async def test_requests_behind_each_other_on_a_connection_are_answered_in_their_
 
     assert answer.count(b"HTTP/1.1 200 ") == 3
     assert answer.index(b"[DONE]") < answer.index(b'"ok"') < answer.index(b'"end_turn"')
+
+
+async def test_while_the_service_drains_no_connection_is_kept_for_the_next_request() -> None:
+    """The next one would be refused here, too, and a client that connects again finds another replica."""
+    service = service_of({"a": FakeModel("Paris.")})
+    async with really_serving(service) as url:
+        service.is_draining = True
+        answers: list[bytes] = []
+        for request in (post(PATHS[0], "1.1", ""), HEALTH.replace(b"healthz", b"readyz")):
+            async with await connected(url) as connection:
+                await connection.send_all(request)
+                answers.append(await all_of(connection))
+
+    assert [each.partition(b"\r\n")[0].strip() for each in answers] == [b"HTTP/1.1 503", b"HTTP/1.1 503"]
+    assert [each.lower().count(b"connection: close\r\n") for each in answers] == [1, 1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import random
 from typing import TYPE_CHECKING
 
@@ -70,6 +71,19 @@ async def test_each_limit_of_a_request_is_told_in_the_shape_of_the_protocol() ->
     assert [answer.status_code for answer in answers.values()] == [413, 431, 413, 400, 415]
     assert native.json()["error"]["code"] == "image_too_large"
     assert fine.status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/messages", "/v1/runs/batch"])
+async def test_a_body_that_is_packed_is_refused_with_what_may_be_sent(path: str) -> None:
+    body, packed = b'{"model": "a"}', {"content-encoding": "gzip"}
+    async with client_of(keyed()) as client:
+        client.headers.update(HEADERS)
+        refused = await client.post(path, content=gzip.compress(body), headers=packed)
+        plain = await client.post(path, content=body, headers={"content-encoding": "identity"})
+
+    assert (refused.status_code, refused.headers["accept-encoding"]) == (415, "identity")
+    assert "content-encoding" in refused.json()["error"]["message"]
+    assert plain.status_code != 415
 
 
 async def test_headers_beyond_all_measure_end_the_connection() -> None:

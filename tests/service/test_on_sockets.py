@@ -245,10 +245,12 @@ async def test_unknown_addresses_and_methods_are_told_in_the_shape_of_the_protoc
     async with client_of(service_of(two())) as client:
         unknown = await client.get("/v1/nothing")
         wrong = await client.get(CHAT)
+        others = [await client.options("/v1/messages"), await client.put("/v1/runs/abc")]
         head = await client.head("/healthz")
 
     assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "unknown_url")
     assert (wrong.status_code, wrong.json()["error"]["code"]) == (405, "method_not_allowed")
+    assert [each.headers["allow"] for each in (wrong, *others)] == ["POST", "POST", "GET, HEAD, DELETE"]
     assert (head.status_code, head.content) == (200, b"")
 
 

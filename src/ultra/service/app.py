@@ -109,14 +109,16 @@ class _Door:
         except Problem as problem:
             # What the client still sends is not read, so the connection cannot be used again.
             reply = self._service.refusal(problem, _path(scope), headers_of(scope))
-            await _send(reply, send, more={"connection": "close"}, with_body=scope["method"] != "HEAD")
+            await _send(reply, send, closes=True, with_body=scope["method"] != "HEAD")
             return
         async with anyio.create_task_group() as tasks:
             watch = _HangUpWatch(receive, tasks.cancel_scope)
             tasks.start_soon(watch.work)
             async with self._service.answering(request) as reply:
                 del request  # its body may be long, and so may the stream go on
-                await _send(reply, send, with_body=scope["method"] != "HEAD", at_last=watch.end)
+                # Its next request would be refused here; a client that connects again finds another replica.
+                closes, with_body = self._service.is_draining, scope["method"] != "HEAD"
+                await _send(reply, send, closes=closes, with_body=with_body, at_last=watch.end)
             tasks.cancel_scope.cancel()
 
     async def _read(self, scope: Scope, receive: Receive) -> Request:
@@ -140,9 +142,14 @@ async def read_body(settings: ServeConfig, headers: Mapping[str, str], receive: 
     """Return the whole body of a request.
 
     Raises:
-        Problem: it is larger than it may be, or did not arrive in time.
+        Problem: it is packed, or larger than it may be, or did not arrive in time.
         HungUp: the client is gone.
     """
+    packed = headers.get("content-encoding", "").strip().lower()
+    if packed not in {"", "identity"}:
+        text = f"the content-encoding is {packed[:80]!r}; send the body as it is, without one"
+        plain = {"accept-encoding": "identity"}
+        raise Problem(415, "invalid_request_error", "unsupported_media_type", text, headers=plain)
     length = headers.get("content-length", "0")
     if length.isdigit() and int(length) > settings.max_body:
         raise _too_large(settings.max_body)
@@ -212,11 +219,11 @@ async def _send(
     reply: Reply,
     send: Send,
     *,
-    more: Mapping[str, str] | None = None,
+    closes: bool = False,
     with_body: bool = True,
     at_last: Callable[[], None] = lambda: None,
 ) -> None:
-    headers = {**reply.headers, **(more or {})}
+    headers = {**reply.headers, **({"connection": "close"} if closes else {})}
     body: Any = reply.body
     if isinstance(body, bytes):
         headers["content-length"] = str(len(body))

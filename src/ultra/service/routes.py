@@ -75,9 +75,10 @@ def find_route(request: Request) -> Route:
     for route in routes:
         if request.method in route.methods:
             return route
-    methods = " and ".join(method for route in routes for method in route.methods)
-    text = f"{path} takes {methods}, and not {request.method[:20]}"
-    raise Problem(405, "invalid_request_error", "method_not_allowed", text)
+    methods = [method for route in routes for method in route.methods]
+    text = f"{path} takes {' and '.join(methods)}, and not {request.method[:20]}"
+    headers = {"allow": ", ".join(methods)}
+    raise Problem(405, "invalid_request_error", "method_not_allowed", text, headers=headers)
 
 
 def route_name(path: str) -> str:
