@@ -210,6 +210,7 @@ async def test_an_answer_that_has_not_its_form_is_never_sent() -> None:
         (chat("a", n=2), 400, "unsupported_value", "n"),
         (chat("a", logprobs=True), 400, "unsupported_value", "logprobs"),
         (chat("a", modalities=["text", "audio"]), 400, "unsupported_value", "modalities"),
+        (chat("a", functions=[{"name": "f"}], function_call="auto"), 400, "unsupported_value", "functions"),
         (chat("a", temperature="hot"), 400, "invalid_type", "temperature"),
         (chat("a", max_tokens=0), 400, "invalid_value", "max_tokens"),
         (chat("a", tool_choice="required"), 400, "invalid_value", "tool_choice"),
@@ -282,6 +283,8 @@ async def test_unknown_fields_are_left_alone() -> None:
         "user": "me",
         "metadata": {"a": "b"},
         "service_tier": "auto",
+        "functions": [],
+        "function_call": None,
         "plugins": [{"id": "web"}],
     }
     async with service.running():

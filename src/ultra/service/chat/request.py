@@ -46,6 +46,7 @@ class ChatRequest(Struct):
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
+    functions: list[Any] | None = None  # what tools were called before they were tools
     response_format: dict[str, Any] | None = None
     plugins: list[Plugin] | None = None
     ultra: RunFields | None = None
@@ -106,6 +107,8 @@ def _refuse_unsupported(body: ChatRequest) -> None:
         refused.append(("logprobs", "an answer that is merged has no log probabilities"))
     if body.modalities not in (None, ["text"]):
         refused.append(("modalities", "answers are text"))
+    if body.functions:  # left alone, a model would answer with words where its caller waits for a call
+        refused.append(("functions", "give them as tools: {'type': 'function', 'function': {'name': …}}"))
     form = body.response_format
     if form is not None and form.get("type") not in _FORMS:
         refused.append(("response_format", f"its type must be one of: {', '.join(_FORMS)}"))
