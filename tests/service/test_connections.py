@@ -9,7 +9,7 @@ import pytest
 from helpers.service_protocols import PATHS, question
 from helpers.service_sockets import all_of, connected, really_serving
 from helpers.services import service_of
-from ultra.service import server
+from ultra.config.serving import ServeConfig
 from ultra.testing import FakeModel
 
 HEALTH = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"
@@ -37,9 +37,9 @@ async def test_a_connection_that_the_client_wants_closed_is_closed_behind_the_re
     assert b"Paris" in answer
 
 
-async def test_a_connection_that_is_idle_behind_a_reply_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "_HEAD_TIMEOUT", 0.1)
-    async with really_serving(service_of({"a": FakeModel("Paris.")})) as url:
+async def test_a_connection_that_is_idle_behind_a_reply_is_closed() -> None:
+    service = service_of({"a": FakeModel("Paris.")}, settings=ServeConfig(idle_timeout=0.1))
+    async with really_serving(service) as url:
         async with await connected(url) as connection:
             await connection.send_all(HEALTH)
             whole = await all_of(connection)
@@ -77,3 +77,8 @@ async def test_while_the_service_drains_no_connection_is_kept_for_the_next_reque
 
     assert [each.partition(b"\r\n")[0].strip() for each in answers] == [b"HTTP/1.1 503", b"HTTP/1.1 503"]
     assert [each.lower().count(b"connection: close\r\n") for each in answers] == [1, 1]
+
+
+def test_a_connection_may_be_idle_for_longer_than_in_load_balancers() -> None:
+    """Else one of theirs, of 60 seconds, sends a request on a connection that is just being closed."""
+    assert ServeConfig().idle_timeout > 60

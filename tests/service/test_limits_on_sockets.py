@@ -15,7 +15,6 @@ from helpers.service_sockets import PATIENCE, all_of, connected, really_serving
 from helpers.services import CHAT, chat, client_of, service_of
 from ultra.config.keys import KeyConfig, hash_of
 from ultra.config.serving import ServeConfig
-from ultra.service import server
 from ultra.testing import FakeModel
 
 if TYPE_CHECKING:
@@ -98,11 +97,8 @@ async def test_headers_beyond_all_measure_end_the_connection() -> None:
     assert answer == b"" or answer.startswith(b"HTTP/1.1 4")
 
 
-async def test_clients_that_send_slowly_are_disconnected_and_hold_up_nobody(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(server, "_HEAD_TIMEOUT", 0.5)
-    service = keyed(body_timeout=0.5)
+async def test_clients_that_send_slowly_are_disconnected_and_hold_up_nobody() -> None:
+    service = keyed(body_timeout=0.5, idle_timeout=0.5)
     body_wanted = (
         f"POST {CHAT} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\ncontent-length: 99\r\n\r\n"
     )

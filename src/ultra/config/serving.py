@@ -27,7 +27,7 @@ The other protocols have one form each, and are silent only with ``off``.
 DEFAULT_ENSEMBLE: Final = "ultra"
 """The ensemble of all models, which there is unless the configuration has one of that name."""
 
-_POSITIVE: Final = ("commit_after", "keepalive_interval", "body_timeout", "timeout")
+_POSITIVE: Final = ("commit_after", "keepalive_interval", "body_timeout", "idle_timeout", "timeout")
 _NOT_NEGATIVE: Final = ("drain_grace", "linger", "remember_failures", "remember_results")
 _COUNTS: Final = ("max_body", "max_image", "max_nesting", "max_running", "assumed_tokens")
 _FLAGS: Final = ("join", "share_cache")
@@ -45,6 +45,8 @@ class ServeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         max_image: bytes of one image or document in it, decoded.
         max_nesting: how deep the JSON of a request may be nested.
         body_timeout: how long a client may take to send its body.
+        idle_timeout: how long a connection may be idle between requests, and take to send the head of one.
+            It must be longer than that of a load balancer ahead of it, or this closes what that still uses.
         max_running: how many requests are answered at once; more are refused with status 503.
         drain_grace: how long requests under way may go on after SIGTERM.
         linger: how long a run goes on without a client, so that one that timed out can ask again and join it.
@@ -72,6 +74,7 @@ class ServeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     max_image: int = 20 * 2**20
     max_nesting: int = 64
     body_timeout: float = 30.0
+    idle_timeout: float = 75.0
     max_running: int = 1000
     drain_grace: float = 30.0
     linger: float = 1.0

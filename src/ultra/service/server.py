@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["check_address", "listen", "prepare_process", "serve"]
 
-_HEAD_TIMEOUT: Final = 30.0
-"""Seconds that a client may take to send the head of a request, and that a connection may be idle."""
-
 _HEAD_BYTES: Final = 2**17
 """Of which the application allows less: up to here it can say so itself, and beyond it Hypercorn does."""
 
@@ -100,6 +97,13 @@ async def serve(
     """
     ended = trio.Event()
     config = _Config(listening)
+    config.keep_alive_timeout = service.settings.idle_timeout
+
+    async def reloaded() -> None:
+        if reload is not None:
+            await reload()
+        config.keep_alive_timeout = service.settings.idle_timeout
+
     served = cast(
         "Any", app or make_app(service)
     )  # Hypercorn and Starlette have each their own types for ASGI
@@ -107,7 +111,7 @@ async def serve(
         run = partial(hypercorn_serve, served, config, shutdown_trigger=ended.wait, mode="asgi")
         urls: list[str] = await nursery.start(run)
         announce(urls[0])
-        await _end(signals, reload)
+        await _end(signals, reloaded)
         async with trio.open_nursery() as draining:
             draining.start_soon(_cancel_at_end, signals, draining.cancel_scope)
             await service.drain(service.settings.drain_grace)
@@ -136,7 +140,6 @@ class _Config(Config):
         super().__init__()
         self.errorlog = logging.getLogger("ultra.service.server")
         self.include_server_header = False
-        self.keep_alive_timeout = _HEAD_TIMEOUT
         self.keep_alive_max_requests = 1_000_000
         self.h11_max_incomplete_size = _HEAD_BYTES
         self.h2_max_header_list_size = _HEAD_BYTES
