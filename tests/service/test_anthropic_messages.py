@@ -10,6 +10,8 @@ import pytest
 from helpers.service_protocols import GOLDEN, MESSAGES, PIXEL, events_of, question, said
 from helpers.services import Answer, ask, service_of
 from ultra import ModelError, Usage
+from ultra.clients import connect
+from ultra.faults.provider import Reply, simulated_provider
 from ultra.messages.chat import FilePart, ImagePart, ReasoningPart, TextPart, ToolCall
 from ultra.service.core import Service
 from ultra.testing import FakeAnswer, FakeModel
@@ -69,6 +71,23 @@ async def test_each_block_begins_and_ends_and_the_usage_comes_with_the_end() -> 
     usage = {"input_tokens": 15, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 6}
     assert events[-2]["usage"] == {**usage, "output_tokens": 12}
     assert events[-2]["delta"] == {"stop_reason": "end_turn", "stop_sequence": None}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("said_it", "ended_by"), [("one END two", "END"), ("one two", None)])
+async def test_the_stop_sequence_that_ended_an_answer_is_told(
+    said_it: str, ended_by: str | None, *, stream: bool
+) -> None:
+    """Agents whose tools are words in a text look there for what ended it."""
+    async with simulated_provider() as provider:
+        provider.script(Reply(said_it))
+        model = connect("anthropic:m", base_url=provider.url, api_key="any")
+        answer = await asked(service_of({"a": model}), stop_sequences=["END"], stream=stream)
+
+    assert said(MESSAGES, answer).strip() == said_it.partition(" END")[0]
+    end = events_of(answer)[-2]["delta"] if stream else answer.json
+    reason = "end_turn" if ended_by is None else "stop_sequence"
+    assert (end["stop_reason"], end["stop_sequence"]) == (reason, ended_by)
 
 
 async def test_a_conversation_of_blocks_reaches_the_model() -> None:

@@ -58,6 +58,7 @@ def plain_completion(given: Completion) -> Completion:
             refusal=_text_or_none(given.refusal),
             tool_calls=_plain_parts(given.tool_calls, ToolCall),
             reasoning_parts=_plain_parts(given.reasoning_parts, ReasoningPart),
+            stop_sequence=_text_or_none(given.stop_sequence),
         ),
     )
 

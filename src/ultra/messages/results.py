@@ -149,6 +149,7 @@ class Completion(Record, _Text, frozen=True, kw_only=True, gc=False):
     `reasoning` is what the model wrote before its answer, `refusal` what it wrote instead of one; neither
     is in `content`. `tool_calls` are the calls that the model asks for. `reasoning_parts` are what its
     provider wants back in the next turn. `model` is the name of the model in the provider's reply.
+    `stop_sequence` is the one of the request that ended the answer, where the provider tells it.
     """
 
     usage: Usage | None = None
@@ -159,6 +160,7 @@ class Completion(Record, _Text, frozen=True, kw_only=True, gc=False):
     refusal: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     reasoning_parts: tuple[ReasoningPart, ...] = ()
+    stop_sequence: str | None = None
 
     def __str__(self) -> str:
         return self.content
@@ -181,6 +183,7 @@ class ModelResponse(Record, Struct, frozen=True, kw_only=True, gc=False):
         cached: whether the answer is from the cache.
         quality: the score, 0..1, higher is better; None if the answer has none.
         finish_reason: why the model stopped writing; None: not reported.
+        stop_sequence: the one of the request that ended the answer; None: none did, or it is not told.
         request_id: the provider's name of the request, to ask its support with.
         cost: dollars of all calls that were made for it, of those in `lost_usage`, too; None if the model has
             no price, or the answer is from the cache.
@@ -209,6 +212,7 @@ class ModelResponse(Record, Struct, frozen=True, kw_only=True, gc=False):
     reasoning_parts: tuple[ReasoningPart, ...] = ()
     output: Any = None
     timestamp: datetime = field(default_factory=partial(datetime.now, UTC))
+    stop_sequence: str | None = None
 
     def __str__(self) -> str:
         return self.content

@@ -39,6 +39,7 @@ class _CompletionFields(TypedDict, total=False):
     refusal: str | None
     tool_calls: tuple[ToolCall, ...]
     reasoning_parts: tuple[ReasoningPart, ...]
+    stop_sequence: str | None
 
 
 class FakeAnswer:

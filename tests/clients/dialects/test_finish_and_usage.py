@@ -229,3 +229,14 @@ def test_ollama_tells_what_a_prompt_that_it_cut_has_cost() -> None:
     with pytest.raises(ModelError) as caught:
         OLLAMA.check(completion, ModelRequest.of("word " * 5_000))
     assert caught.value.usage == USED
+
+
+def test_the_stop_sequence_that_ended_an_answer_is_known() -> None:
+    end = {"stop_reason": "stop_sequence", "stop_sequence": "END"}
+    *text, last, _ = pieces(ANTHROPIC, None)
+    answers = (
+        plain(ANTHROPIC, {**whole(ANTHROPIC, None), **end}),
+        streamed(ANTHROPIC, *text, {**last, "delta": end}),
+    )
+
+    assert [(each.finish_reason, each.stop_sequence) for each in answers] == [("stop", "END")] * 2

@@ -271,6 +271,7 @@ class ModelActor(Actor):
             cost=spent_before.plus(shared.spent).cost,
             tool_calls=completion.tool_calls,
             reasoning_parts=completion.reasoning_parts,
+            stop_sequence=completion.stop_sequence,
         )
 
 

@@ -86,6 +86,7 @@ class _Message(Struct):
     content: str | list[_Block | str] | None = None
     model: str | None = None
     stop_reason: str | None = None
+    stop_sequence: str | None = None
     stop_details: _StopDetails | None = None
     usage: Raw = ABSENT
     error: Raw = ABSENT
@@ -96,6 +97,7 @@ class _Delta(_Block):
     """What changes: a block's text, or how the message ended."""
 
     stop_reason: str | None = None
+    stop_sequence: str | None = None
     stop_details: _StopDetails | None = None
 
 
@@ -147,6 +149,7 @@ class _Assembly:
         self._explanation: str | None = None
         self._begun: set[int | None] = set()
         self.stop_reason: str | None = None
+        self._stop_sequence: str | None = None
 
     def begin_block(self, index: int | None, block: _Block) -> str:
         """Add what the start of a block holds, and return its text; some servers repeat starts."""
@@ -185,6 +188,7 @@ class _Assembly:
     def add_end(self, end: _Message | _Delta) -> None:
         """Add why the model stopped, where `end` says so."""
         self.stop_reason = end.stop_reason or self.stop_reason
+        self._stop_sequence = end.stop_sequence or self._stop_sequence
         if end.stop_details is not None:
             self._explanation = end.stop_details.explanation
 
@@ -228,6 +232,7 @@ class _Assembly:
                 for texts, part in self._blocks.values()
                 if part.signature or part.encrypted
             ),
+            stop_sequence=self._stop_sequence,
         )
 
 

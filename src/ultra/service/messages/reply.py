@@ -54,6 +54,7 @@ def message(asked: MessageRun, run: SharedRun, result: OrchestrationResult, answ
     body = _head(asked, run) | {
         "content": content,
         "stop_reason": _stop_reason(answer),
+        "stop_sequence": answer.stop_sequence,
         **_stop_details(run),
         "usage": _usage(total_usage(result)),
     }
@@ -126,7 +127,7 @@ class MessageEvents(Writer):
             "message_delta",
             delta={
                 "stop_reason": _stop_reason(answer),
-                "stop_sequence": None,
+                "stop_sequence": answer.stop_sequence,
                 **_stop_details(self._run),
             },
             usage=_usage(total_usage(result)),
@@ -238,6 +239,8 @@ def _tool_use(call: ToolCall) -> dict[str, Any]:
 def _stop_reason(answer: ModelResponse) -> str:
     if answer.tool_calls and answer.finish_reason in {None, "stop"}:
         return "tool_use"
+    if answer.stop_sequence is not None and answer.finish_reason == "stop":
+        return "stop_sequence"
     return _STOP[answer.finish_reason]
 
 
