@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from ultra.testing import FakeModel
 HEALTH = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"
 
 
-def post(path: str, version: str, head: str, **more: object) -> bytes:
+def post(path: str, version: str, head: str, **more: Any) -> bytes:
     body = json.dumps(question(path, "a", **more)).encode()
     lines = f"POST {path} HTTP/{version}\r\nhost: localhost\r\n{head}content-length: {len(body)}\r\n\r\n"
     return lines.encode() + body

@@ -12,7 +12,7 @@ import pytest
 import structlog
 import trio
 
-from helpers.services import CHAT, ask, chat, get, text_of, until
+from helpers.services import CHAT, ask, chat, get, service_of, text_of, until
 from ultra.config.keys import hash_of
 from ultra.config.loading import load_configuration
 from ultra.faults.provider import simulated_provider
@@ -161,6 +161,23 @@ async def test_a_wrong_file_changes_nothing_and_is_told(tmp_path: Path, wrong: s
     assert told in entry["error"]
     assert all(line.startswith("the configuration is as it was") for line in served.told)
     assert len(served.told) == 2
+
+
+async def test_what_nobody_has_thought_of_changes_nothing_and_is_told() -> None:
+    """Reading may call code of anybody's: strategies, clients, sources of one's own."""
+    told: list[str] = []
+
+    def read() -> Any:
+        raise ZeroDivisionError("of somebody's code")
+
+    service = service_of({"a": FakeModel("Paris.")})
+    async with service.running():
+        await Reloader(service, read, host="127.0.0.1", tell=told.append).reload()
+        answer = await ask(service, chat("a"))
+
+    assert len(told) == 1
+    assert "of somebody's code" in told[0]
+    assert answer.status == 200
 
 
 async def test_fifty_streams_under_way_are_told_whole_over_several_reloads(tmp_path: Path) -> None:

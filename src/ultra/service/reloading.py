@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ultra._support.log import get_logger
-from ultra.errors import UltraError
+from ultra.errors import UltraError, text_of
 from ultra.service.server import check_address
 from ultra.service.setup import make_generation
 
@@ -53,9 +53,10 @@ class Reloader:
             generation = make_generation(configuration, self._service)
             check_address(generation.access, self._host)
             await self._service.adopt(generation)
-        except (UltraError, OSError, ExceptionGroup) as error:
-            _log.error("reload failed", error=str(error))
-            self._tell(f"the configuration is as it was; the changed one is not used: {error}")
+        except Exception as error:  # noqa: BLE001 - it may be of anybody's code, and must not end the service
+            known = isinstance(error, UltraError | OSError)
+            _log.error("reload failed", error=text_of(error), exc_info=None if known else error)
+            self._tell(f"the configuration is as it was; the changed one is not used: {text_of(error)}")
             return
         _log.info("configuration reloaded", keys=len(configuration.serve.keys))
         self._tell("the configuration was reloaded")
