@@ -222,6 +222,33 @@ async def test_the_results_of_tools_go_on_with_the_response_that_called_them() -
     ]
 
 
+async def test_instructions_in_the_input_are_kept_and_those_beside_it_are_not() -> None:
+    model = FakeModel("Oui.")
+    service = service_of({"a": model}, journal="memory")
+    given = [
+        {"role": "developer", "content": "Answer in French."},
+        {"role": "user", "content": "One?"},
+    ]
+    async with service.running():
+        body = {"model": "a", "input": given, "instructions": "Be brief."}
+        first = (await ask(service, body, RESPONSES)).json
+        more = {"previous_response_id": first["id"], "instructions": "Be long."}
+        await ask(service, question(RESPONSES, "a", asks="Two?", **more), RESPONSES)
+        items = (await get(service, f"{RESPONSES}/{first['id']}/input_items?order=asc")).json["data"]
+
+    said_to_it = [(each.role, each.text) for each in model.calls[-1].request.messages]
+    assert said_to_it == [
+        ("system", "Be long.\n\nAnswer in French."),
+        ("user", "One?"),
+        ("assistant", "Oui."),
+        ("user", "Two?"),
+    ]
+    assert [(item["role"], item["content"][0]["text"]) for item in items] == [
+        ("system", "Answer in French."),
+        ("user", "One?"),
+    ]
+
+
 async def test_images_of_an_earlier_response_are_still_there() -> None:
     service = service_of({"a": FakeModel("A pixel.")}, journal="memory")
     image = {"type": "input_image", "image_url": f"data:image/png;base64,{PIXEL}"}

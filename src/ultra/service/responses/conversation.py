@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from typing import TYPE_CHECKING, Any
 
-from ultra.messages.chat import FilePart, ImagePart, ReasoningPart, TextPart
+from ultra.messages.chat import ChatMessage, FilePart, ImagePart, ReasoningPart, TextPart
 from ultra.messages.events import RunCompleted
 from ultra.service.kept_runs import find_run, last_event, nothing_kept
 from ultra.service.problems import Problem
@@ -15,7 +15,7 @@ from ultra.service.responses.shape import shape_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ultra.messages.chat import ChatMessage, Part
+    from ultra.messages.chat import Part
     from ultra.service.access import Caller
     from ultra.service.core import Service
     from ultra.service.responses.shape import ResponseShape
@@ -76,7 +76,8 @@ def input_items(run: RunRecord, shape: ResponseShape) -> list[dict[str, Any]]:
 
 def _inputs(run: RunRecord, shape: ResponseShape) -> tuple[ChatMessage, ...]:
     messages = run.spec.request.messages
-    return messages[len(messages) - shape.inputs :]
+    own = () if shape.system is None else (ChatMessage("system", shape.system),)
+    return (*own, *messages[len(messages) - shape.inputs :])
 
 
 def _items(message: ChatMessage) -> Iterator[dict[str, Any]]:

@@ -50,13 +50,11 @@ class _Output(Struct):
 class _Messages:
     """The messages that the items come to; what an assistant says, thinks and calls in a row is one."""
 
-    def __init__(self, instructions: str | None) -> None:
+    def __init__(self) -> None:
         self.given: list[ChatMessage | dict[str, Any]] = []
         self.places: list[str] = []
         self._turn: dict[str, Any] | None = None
         self._thoughts: list[dict[str, Any]] = []
-        if instructions:
-            self._add({"role": "system", "content": instructions}, "instructions")
 
     def go_on_with(self, messages: Sequence[ChatMessage]) -> None:
         """Add the conversation of an earlier response."""
@@ -138,14 +136,14 @@ class _Messages:
 
 
 def read_input(
-    given: str | Sequence[dict[str, Any]], instructions: str | None, before: Sequence[ChatMessage] = ()
+    given: str | Sequence[dict[str, Any]], before: Sequence[ChatMessage] = ()
 ) -> tuple[ChatMessage, ...]:
-    """Return the conversation that `input` and `instructions` of a request are, behind what is `before`.
+    """Return the conversation that the `input` of a request is, behind what is `before`.
 
     Raises:
         Problem: an item is not allowed, or they are no conversation that a model can go on with.
     """
-    messages = _Messages(instructions)
+    messages = _Messages()
     messages.go_on_with(before)
     if isinstance(given, str):
         messages.take({"role": "user", "content": given}, "input")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 
+from ultra.messages.conversation import with_system
 from ultra.service.asked import Asked, check_images, with_limit, with_tools
 from ultra.service.extension import Plugin, RunFields, asked_extension, wants_reasoning, with_extension
 from ultra.service.kept_run import Keeping
@@ -94,7 +95,9 @@ def read_response(
     _refuse_unsupported(body)
     extension = asked_extension(body.plugins, body.ultra)
     target = with_extension(targets.get(body.model), extension, targets)
-    messages = read_input(body.input, body.instructions, before)
+    inputs = read_input(body.input, before)
+    messages = with_system(inputs, body.instructions or None)
+    joined = bool(body.instructions) and inputs[0].role == "system"
     check_images(messages, target, targets, "input")
     given = {
         "temperature": body.temperature,
@@ -122,7 +125,8 @@ def read_response(
         includes_encrypted=_ENCRYPTED in (body.include or ()),
         tells_reasoning=is_single or exposes or bool(body.reasoning and body.reasoning.summary),
         background=bool(body.background),
-        inputs=len(messages) - bool(body.instructions),
+        inputs=len(inputs) - joined,
+        system=inputs[0].text if joined else None,
     )
     return ResponseRun(
         model=body.model,

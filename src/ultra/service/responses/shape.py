@@ -34,6 +34,7 @@ class ResponseShape(Struct, frozen=True, kw_only=True):
         background: whether the run goes on by itself.
         inputs: how many messages at the end of the conversation are the input, those of earlier responses
             too; what is ahead of them are instructions.
+        system: what stands at the beginning of the input, in one message with the instructions beside it.
     """
 
     model: str
@@ -45,6 +46,7 @@ class ResponseShape(Struct, frozen=True, kw_only=True):
     tells_reasoning: bool = False
     background: bool = False
     inputs: int = 0
+    system: str | None = None
 
 
 class RunOfResponse(Protocol):
