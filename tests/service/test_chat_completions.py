@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from helpers.services import ask, chat, data_of, service_of
+from helpers.service_protocols import RESPONSES
+from helpers.services import CHAT, ask, chat, data_of, service_of
 from ultra import ModelError, Usage
 from ultra.clients.catalog import ModelInfo
 from ultra.messages.chat import ToolCall
@@ -266,6 +267,54 @@ async def test_an_image_without_a_model_that_sees_is_refused() -> None:
         answer = await ask(service, {"model": "council", "messages": [{"role": "user", "content": content}]})
 
     assert (answer.status, answer.error["code"]) == (422, "no_vision_model")
+
+
+SYSTEM, DEVELOPER, USER, SAID, TOOL = "system", "developer", "user", "assistant", "tool"
+
+
+@pytest.mark.parametrize("path", [CHAT, RESPONSES])
+@pytest.mark.parametrize(
+    ("given", "reaches"),
+    [
+        ([(SYSTEM, "Greet.")], [(USER, "Greet.")]),
+        ([(SYSTEM, "Be brief."), (DEVELOPER, "Greet.")], [(SYSTEM, "Be brief."), (USER, "Greet.")]),
+        (
+            [(USER, "One?"), (SAID, "1"), (USER, "Two?"), (SYSTEM, "In French.")],
+            [(USER, "One?"), (SAID, "1"), (SYSTEM, "In French."), (USER, "Two?")],
+        ),
+        (
+            [(USER, "Hi"), (SAID, "Hi!"), (SYSTEM, "Sum up.")],
+            [(USER, "Hi"), (SAID, "Hi!"), (USER, "Sum up.")],
+        ),
+        ([(USER, "Hi"), (DEVELOPER, "a"), (SYSTEM, "b")], [(SYSTEM, "a\n\nb"), (USER, "Hi")]),
+    ],
+)
+async def test_instructions_may_come_last_as_for_openai(
+    path: str, given: list[tuple[str, str]], reaches: list[tuple[str, str]]
+) -> None:
+    a = paris()
+    messages = [{"role": role, "content": text} for role, text in given]
+    async with (service := service_of({"a": a})).running():
+        answer = await ask(service, {"model": "a", "messages": messages, "input": messages}, path)
+
+    assert answer.status == 200
+    assert [(each.role, each.text) for each in a.calls[0].request.messages] == reaches
+
+
+async def test_instructions_behind_the_result_of_a_tool_leave_it_behind_its_call() -> None:
+    a = paris()
+    call = {"id": "call_1", "function": {"name": "look", "arguments": "{}"}}
+    messages = [
+        {"role": "user", "content": "Weather?"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "call_1", "content": "Rain."},
+        {"role": "system", "content": "Be brief."},
+    ]
+    async with (service := service_of({"a": a})).running():
+        answer = await ask(service, {"model": "a", "messages": messages})
+
+    assert answer.status == 200
+    assert [each.role for each in a.calls[0].request.messages] == [SYSTEM, USER, SAID, TOOL]
 
 
 async def test_a_path_in_place_of_an_image_reads_no_file() -> None:

@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 
     from ultra.service.targets import Targets
 
-__all__ = ["Asked", "check_images", "read_messages", "with_limit", "with_tools"]
+__all__ = ["Asked", "check_images", "read_messages", "read_turns", "with_limit", "with_tools"]
 
 _HIGHEST: Final = 2**63 - 1
+_INSTRUCTIONS: Final = ("system", "developer")
 _PLACE: Final = re.compile(r"\bprompt\[(\d+)\]")
 
 
@@ -91,6 +92,41 @@ def read_messages(
         text = _PLACE.sub(place, str(error)).replace("the prompt", field)
         first = text.partition(":")[0].partition(" ")[0].rstrip(",;")
         raise Problem.bad_request(text, param=first if "[" in first else field) from None
+
+
+def read_turns(
+    given: Sequence[ChatMessage | dict[str, Any]], field: str, places: Sequence[str] | None = None
+) -> tuple[ChatMessage, ...]:
+    """Return a conversation as `read_messages` does, one of OpenAI's, whose models answer instructions, too.
+
+    Other models answer a user alone. So instructions behind the last turn stand ahead of what the user said
+    last; if nobody waits for an answer there, the last ones are themselves the question.
+    """
+    places = [f"{field}[{index}]" for index in range(len(given))] if places is None else places
+    end = len(given)
+    while end and _role_of(given[end - 1]) in _INSTRUCTIONS:
+        end -= 1
+    if end == len(given):
+        return read_messages(given, field, places)
+    order = list(range(len(given)))
+    messages = list(given)
+    if end and _role_of(given[end - 1]) in {"user", "tool"}:
+        turns = [index for index in order[:end] if _role_of(given[index]) == "user"]
+        begin = turns[-1] if turns else end
+        order = [*order[:begin], *order[end:], *order[begin:end]]
+    else:
+        messages[-1] = _of_user(given[-1])
+    return read_messages([messages[index] for index in order], field, [places[index] for index in order])
+
+
+def _role_of(message: ChatMessage | dict[str, Any]) -> object:
+    return message.get("role") if isinstance(message, dict) else message.role
+
+
+def _of_user(message: ChatMessage | dict[str, Any]) -> ChatMessage | dict[str, Any]:
+    if isinstance(message, dict):
+        return {**message, "role": "user"}
+    return structs.replace(message, role="user")
 
 
 def with_limit(

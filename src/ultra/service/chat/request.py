@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 
-from ultra.service.asked import Asked, check_images, read_messages, with_limit, with_tools
+from ultra.service.asked import Asked, check_images, read_turns, with_limit, with_tools
 from ultra.service.extension import Plugin, RunFields, asked_extension, wants_reasoning, with_extension
 from ultra.service.problems import Problem
 
@@ -77,7 +77,7 @@ def read_chat(body: ChatRequest, targets: Targets) -> ChatRun:
     _refuse_unsupported(body)
     extension = asked_extension(body.plugins, body.ultra)
     target = with_extension(targets.get(body.model), extension, targets)
-    messages = read_messages(body.messages, "messages")
+    messages = read_turns(body.messages, "messages")
     check_images(messages, target, targets, "messages")
     options = {name: getattr(body, name) for name in _SAMPLING if getattr(body, name) is not None}
     if wants_reasoning(extension, asked=bool(body.include_reasoning)):

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from ultra.messages.chat import ReasoningPart
-from ultra.service.asked import read_messages
+from ultra.service.asked import read_turns
 from ultra.service.problems import Problem
 from ultra.service.reasoning import opened, sealed, with_reasoning
 
@@ -151,7 +151,7 @@ def read_input(
         messages.take(item, f"input[{index}]")
     if not messages.given:
         raise Problem.bad_request("input is an empty list; give at least one message", param="input")
-    return with_reasoning(read_messages(messages.given, "input", messages.places))
+    return with_reasoning(read_turns(messages.given, "input", messages.places))
 
 
 T = TypeVar("T", bound=Struct)
