@@ -119,6 +119,21 @@ async def test_tool_calls_are_passed_on_whole_and_in_chunks() -> None:
     assert model.calls[0].request.tools[0].name == "weather"
 
 
+async def test_a_choice_of_allowed_tools_leaves_the_others_out() -> None:
+    a = paris()
+    tools = [{"type": "function", "function": {"name": name}} for name in ("weather", "other")]
+    choice = {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": tools[1:]}}
+    async with (service := service_of({"a": a})).running():
+        await ask(service, chat("a", tools=tools, tool_choice=choice))
+        wrong = await ask(service, chat("a", tools=tools, tool_choice={"type": "allowed_tools"}))
+
+    request = a.calls[0].request
+    assert [tool.name for tool in request.tools] == ["other"]
+    assert request.tool_choice is not None
+    assert request.tool_choice.mode == "required"
+    assert (wrong.status, wrong.error["param"]) == (400, "tool_choice")
+
+
 async def test_an_answer_that_was_cut_says_so() -> None:
     service = service_of({"a": FakeModel(FakeAnswer.of(Completion("It is", finish_reason="length")))})
     async with service.running():
@@ -208,6 +223,12 @@ async def test_an_answer_that_has_not_its_form_is_never_sent() -> None:
     [
         (chat("nobody"), 404, "model_not_found", "model"),
         (chat("a", response_format={"type": "xml"}), 400, "unsupported_value", "response_format"),
+        (
+            chat("a", response_format={"type": "json_schema", "json_schema": {"name": "x"}}),
+            400,
+            "invalid_value",
+            "response_format.json_schema.schema",
+        ),
         (chat("a", n=2), 400, "unsupported_value", "n"),
         (chat("a", logprobs=True), 400, "unsupported_value", "logprobs"),
         (chat("a", modalities=["text", "audio"]), 400, "unsupported_value", "modalities"),

@@ -25,8 +25,18 @@ if TYPE_CHECKING:
 
     from ultra.service.targets import Targets
 
-__all__ = ["Asked", "check_images", "read_messages", "read_turns", "with_limit", "with_tools"]
+__all__ = [
+    "Asked",
+    "allowed_tools",
+    "asked_form",
+    "check_images",
+    "read_messages",
+    "read_turns",
+    "with_limit",
+    "with_tools",
+]
 
+_FORMS: Final = ("text", "json_object", "json_schema")
 _HIGHEST: Final = 2**63 - 1
 _INSTRUCTIONS: Final = ("system", "developer")
 _PLACE: Final = re.compile(r"\bprompt\[(\d+)\]")
@@ -149,6 +159,52 @@ def with_limit(
         bounded = structs.replace(strategy, answer_tokens=limit)
         return structs.replace(target, arguments={**target.arguments, "strategy": bounded}), options
     return target, {**options, "max_tokens": limit}
+
+
+def asked_form(form: dict[str, Any] | None, param: str) -> dict[str, Any] | None:
+    """Return the form that an answer shall have, which the field `param` has; None: it is text.
+
+    Raises:
+        Problem: there is no such form, or its schema is missing.
+    """
+    if form is None:
+        return None
+    kind = form.get("type")
+    if kind not in _FORMS:
+        text = f"{param}: its type must be one of: {', '.join(_FORMS)}"
+        raise Problem.bad_request(text, code="unsupported_value", param=param)
+    inner = form.get("json_schema", form)
+    if kind == "json_schema" and not (isinstance(inner, dict) and isinstance(inner.get("schema"), dict)):
+        at = f"{param}.json_schema.schema" if "json_schema" in form else f"{param}.schema"
+        raise Problem.bad_request(f"{at}: it must be a JSON schema", param=at)
+    return None if kind == "text" else form
+
+
+def allowed_tools(
+    tools: list[dict[str, Any]] | None, choice: str | dict[str, Any] | None
+) -> tuple[list[dict[str, Any]] | None, str | dict[str, Any] | None]:
+    """Return the tools and the choice among them, by OpenAI; a choice may itself allow some tools only.
+
+    Chat completions have what it allows, and the names of tools, one level deeper than responses.
+
+    Raises:
+        Problem: the choice is not as it must be.
+    """
+    if not isinstance(choice, dict) or choice.get("type") != "allowed_tools":
+        return tools, choice
+    inner = choice.get("allowed_tools", choice)
+    mode, allowed = (inner.get("mode", "auto"), inner.get("tools")) if isinstance(inner, dict) else ("", None)
+    if mode not in ("auto", "required") or not isinstance(allowed, list):
+        text = "tool_choice: of allowed_tools, mode must be 'auto' or 'required', and tools a list"
+        raise Problem.bad_request(text, param="tool_choice")
+    names = {_tool_name(tool) for tool in allowed}
+    return [tool for tool in tools or () if _tool_name(tool) in names], mode
+
+
+def _tool_name(tool: object) -> str | None:
+    inner = tool.get("function", tool) if isinstance(tool, dict) else None
+    name = inner.get("name") if isinstance(inner, dict) else None
+    return name if isinstance(name, str) else None
 
 
 def with_tools(

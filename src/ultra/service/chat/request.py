@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 
-from ultra.service.asked import Asked, check_images, read_turns, with_limit, with_tools
+from ultra.service.asked import (
+    Asked,
+    allowed_tools,
+    asked_form,
+    check_images,
+    read_turns,
+    with_limit,
+    with_tools,
+)
 from ultra.service.extension import Plugin, RunFields, asked_extension, wants_reasoning, with_extension
 from ultra.service.problems import Problem
 
@@ -15,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ChatRequest", "ChatRun", "StreamOptions", "read_chat"]
 
-_FORMS: Final = ("text", "json_object", "json_schema")
 _SAMPLING: Final = ("temperature", "top_p", "seed", "stop", "reasoning_effort")
 
 
@@ -85,13 +92,15 @@ def read_chat(body: ChatRequest, targets: Targets) -> ChatRun:
     limit = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
     target, options = with_limit(target, options, limit, "max_tokens")
     run: dict[str, Any] = {"options": options}
-    if body.response_format is not None and body.response_format["type"] != "text":
-        run["output"] = body.response_format
+    form = asked_form(body.response_format, "response_format")
+    if form is not None:
+        run["output"] = form
+    tools, choice = allowed_tools(body.tools, body.tool_choice)
     return ChatRun(
         model=body.model,
         messages=messages,
         target=target,
-        run=with_tools(run, body.tools, body.tool_choice, parallel=body.parallel_tool_calls),
+        run=with_tools(run, tools, choice, parallel=body.parallel_tool_calls),
         extension=extension,
         streams=bool(body.stream),
         includes_usage=bool(body.stream_options and body.stream_options.include_usage),
@@ -109,8 +118,5 @@ def _refuse_unsupported(body: ChatRequest) -> None:
         refused.append(("modalities", "answers are text"))
     if body.functions:  # left alone, a model would answer with words where its caller waits for a call
         refused.append(("functions", "give them as tools: {'type': 'function', 'function': {'name': …}}"))
-    form = body.response_format
-    if form is not None and form.get("type") not in _FORMS:
-        refused.append(("response_format", f"its type must be one of: {', '.join(_FORMS)}"))
     for name, why in refused:
         raise Problem.bad_request(f"{name}: {why}", code="unsupported_value", param=name)

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import Struct
 
 from ultra.messages.conversation import with_system
-from ultra.service.asked import Asked, check_images, with_limit, with_tools
+from ultra.service.asked import (
+    Asked,
+    allowed_tools,
+    asked_form,
+    check_images,
+    with_limit,
+    with_tools,
+)
 from ultra.service.extension import Plugin, RunFields, asked_extension, wants_reasoning, with_extension
 from ultra.service.kept_run import Keeping
 from ultra.service.problems import Problem
@@ -21,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ResponseRequest", "ResponseRun", "read_response"]
 
-_FORMS: Final = ("text", "json_object", "json_schema")
 _ENCRYPTED: Final = "reasoning.encrypted_content"
 
 
@@ -108,10 +114,10 @@ def read_response(
     if wants_reasoning(extension, asked=bool(body.reasoning and body.reasoning.summary)):
         options["show_reasoning"] = True
     target, options = with_limit(target, options, body.max_output_tokens, "max_output_tokens")
-    tools, choice = _allowed(body)
+    tools, choice = allowed_tools(body.tools, body.tool_choice)
     run = with_tools({"options": options}, tools, choice, parallel=body.parallel_tool_calls)
-    form = body.text.format if body.text else None
-    if form is not None and form["type"] != "text":
+    form = asked_form(body.text.format if body.text else None, "text.format")
+    if form is not None:
         run["output"] = form
     fields = None if extension is None else extension.fields
     is_single = isinstance(target.strategy, OneModel)
@@ -150,24 +156,8 @@ def _refuse_unsupported(body: ResponseRequest) -> None:
         refused.append(("prompt", "the service keeps none; give its text as instructions and input"))
     if body.top_logprobs or "message.output_text.logprobs" in (body.include or ()):
         refused.append(("top_logprobs", "an answer that is merged has no log probabilities"))
-    form = body.text.format if body.text else None
-    if form is not None and form.get("type") not in _FORMS:
-        refused.append(("text.format", f"its type must be one of: {', '.join(_FORMS)}"))
     for name, why in refused:
         raise Problem.bad_request(f"{name}: {why}", code="unsupported_value", param=name)
-
-
-def _allowed(body: ResponseRequest) -> tuple[list[dict[str, Any]] | None, str | dict[str, Any] | None]:
-    """Return the tools and the choice among them; a choice may itself allow some tools only."""
-    choice = body.tool_choice
-    if not isinstance(choice, dict) or choice.get("type") != "allowed_tools":
-        return body.tools, choice
-    mode, allowed = choice.get("mode", "auto"), choice.get("tools")
-    if mode not in ("auto", "required") or not isinstance(allowed, list):
-        text = "tool_choice: of allowed_tools, mode must be 'auto' or 'required', and tools a list"
-        raise Problem.bad_request(text, param="tool_choice")
-    names = [tool.get("name") for tool in allowed if isinstance(tool, dict)]
-    return [tool for tool in body.tools or () if tool.get("name") in names], mode
 
 
 def _echo(body: ResponseRequest) -> dict[str, Any]:
