@@ -14,7 +14,7 @@ from helpers.services import Answer, ask, broken_off, get, partial_events, servi
 from ultra import ModelError
 from ultra.config.keys import KeyConfig, hash_of
 from ultra.config.serving import ServeConfig
-from ultra.messages.chat import ToolCall
+from ultra.messages.chat import ReasoningPart, ToolCall
 from ultra.service.http import Request
 from ultra.testing import FakeAnswer, FakeModel
 
@@ -220,6 +220,49 @@ async def test_the_results_of_tools_go_on_with_the_response_that_called_them() -
         "function_call",
         "function_call_output",
     ]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_items_of_stored_responses_may_be_given_by_their_names(*, stream: bool) -> None:
+    """So does the AI SDK, which takes each response for stored."""
+    call = ToolCall("call_1", "look", "{}")
+    thought = ReasoningPart("Where?", "openai", encrypted="sealed")
+    answers = [FakeAnswer("I look.", tool_calls=(call,), reasoning_parts=(thought,)), FakeAnswer("Paris.")]
+    model = FakeModel(lambda _: answers[len(model.calls) - 1])
+    service = service_of({"a": model}, journal="memory")
+    async with service.running():
+        body = {"model": "a", "input": [{"role": "user", "content": "Which?"}], "tools": [TOOL]}
+        answer = await ask(service, {**body, "stream": stream}, RESPONSES)
+        first = events_of(answer)[-1]["response"] if stream else answer.json
+        named = [{"type": "item_reference", "id": item["id"]} for item in first["output"]]
+        result = {"type": "function_call_output", "call_id": "call_1", "output": "A tower."}
+        second = await ask(service, {**body, "input": [*body["input"], *named, result]}, RESPONSES)
+        gone = {"type": "item_reference", "id": "msg_0"}
+        unknown = await ask(service, {**body, "input": [*body["input"], gone]}, RESPONSES)
+
+    assert [item["type"] for item in first["output"]] == ["reasoning", "message", "function_call"]
+    assert said(RESPONSES, second) == "Paris."
+    asks, turn, told = model.calls[1].request.messages
+    assert (asks.text, turn.text, told.text) == ("Which?", "I look.", "A tower.")
+    assert turn.tool_calls == (call,)
+    assert [part.encrypted for part in turn.parts if isinstance(part, ReasoningPart)] == ["sealed"]
+    assert (unknown.status, unknown.error["param"]) == (400, "input[1].id")
+
+
+async def test_nobody_gets_items_of_somebody_elses_responses() -> None:
+    names = ("ann", "bob")
+    keys = tuple(KeyConfig(name=name, hash=hash_of(name)) for name in names)
+    ann, bob = ({"authorization": f"Bearer {name}"} for name in names)
+    service = service_of(cities(), settings=ServeConfig(keys=keys), journal="memory")
+    async with service.running():
+        first = await ask(service, question(RESPONSES, "a"), RESPONSES, headers=ann)
+        named = {"type": "item_reference", "id": first.json["output"][0]["id"]}
+        body = {"model": "a", "input": [named, {"role": "user", "content": "And?"}]}
+        own = await ask(service, body, RESPONSES, headers=ann)
+        others = await ask(service, body, RESPONSES, headers=bob)
+
+    assert (own.status, others.status) == (200, 400)
+    assert others.error["code"] == "item_not_found"
 
 
 async def test_instructions_in_the_input_are_kept_and_those_beside_it_are_not() -> None:

@@ -14,6 +14,7 @@ from ultra.service.responses.conversation import RESPONSE, find_response, messag
 from ultra.service.responses.events import ResponseEvents
 from ultra.service.responses.items import ended, whole_output
 from ultra.service.responses.kept import response_reply, stream_of_response
+from ultra.service.responses.references import with_referred_items
 from ultra.service.responses.request import ResponseRequest, ResponseRun, read_response
 from ultra.service.responses.shape import tags_of
 from ultra.service.runs import key_of
@@ -40,6 +41,8 @@ class _Responses(Exchange[ResponseRun]):
         before: tuple[ChatMessage, ...] = ()
         if body.previous_response_id is not None:
             before = await messages_before(service, caller, body.previous_response_id)
+        if not isinstance(body.input, str) and service.orchestrator.has_journal:
+            body.input = await with_referred_items(service, caller, body.input)
         return read_response(body, service.targets_for(caller), before)
 
     def whole(
