@@ -228,7 +228,7 @@ async def test_items_of_stored_responses_may_be_given_by_their_names(*, stream: 
     call = ToolCall("call_1", "look", "{}")
     thought = ReasoningPart("Where?", "openai", encrypted="sealed")
     answers = [FakeAnswer("I look.", tool_calls=(call,), reasoning_parts=(thought,)), FakeAnswer("Paris.")]
-    model = FakeModel(lambda _: answers[len(model.calls) - 1])
+    model = FakeModel(lambda request: answers[len(request.messages) > 1])
     service = service_of({"a": model}, journal="memory")
     async with service.running():
         body = {"model": "a", "input": [{"role": "user", "content": "Which?"}], "tools": [TOOL]}
