@@ -254,6 +254,24 @@ async def test_unknown_addresses_and_methods_are_told_in_the_shape_of_the_protoc
     assert (head.status_code, head.content) == (200, b"")
 
 
+@pytest.mark.parametrize(
+    ("asked", "meant"),
+    [
+        ("/chat/completions", CHAT),
+        ("/v1/v1/messages", "/v1/messages"),
+        ("//v1/responses", "/v1/responses"),
+        ("/v1/chat/completions/", CHAT),
+    ],
+)
+async def test_an_address_that_is_nearly_right_is_told_the_right_one(asked: str, meant: str) -> None:
+    """Clients add /v1 to what they are given, or leave that to who gives it."""
+    async with client_of(service_of(two())) as client:
+        answer = await client.post(f"{str(client.base_url).rstrip('/')}{asked}", json={})
+
+    assert answer.status_code == 404
+    assert f"did you mean {meant!r}?" in answer.text
+
+
 async def test_a_signal_lets_what_is_under_way_be_answered_and_refuses_the_rest() -> None:
     model = FakeModel(FakeAnswer("It ", "is ", "Paris."), gated=True)
     service = service_of({"a": model})

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
+from ultra._support.checks import did_you_mean
 from ultra.service.access import Caller
 from ultra.service.batches.endpoint import accept_batch, cancel_batch, show_batch, show_results
 from ultra.service.chat.endpoint import CHAT
@@ -71,7 +72,8 @@ def find_route(request: Request) -> Route:
     if routes is None and is_page(path):
         routes = _PAGE
     if routes is None:
-        raise Problem(404, "invalid_request_error", "unknown_url", f"there is no {path[:200]}")
+        text = f"there is no {path[:200]}{did_you_mean(path[:200], list(_ROUTES))}"
+        raise Problem(404, "invalid_request_error", "unknown_url", text)
     for route in routes:
         if request.method in route.methods:
             return route
