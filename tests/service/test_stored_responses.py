@@ -314,6 +314,7 @@ async def test_an_earlier_response_that_is_not_there_or_has_no_answer_is_refused
         early = await ask(service, question(RESPONSES, "a", previous_response_id=going), RESPONSES)
 
     assert (unknown.status, unknown.error["code"]) == (400, "previous_response_not_found")
+    assert "'resp_0'" in unknown.error["message"]
     assert (early.status, early.error["param"]) == (400, "previous_response_id")
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ultra.messages.chat import ChatMessage, FilePart, ImagePart, ReasoningPart, TextPart
 from ultra.messages.events import RunCompleted
 from ultra.service.kept_runs import find_run, last_event, nothing_kept
-from ultra.service.problems import Problem
+from ultra.service.problems import Problem, unknown_run
 from ultra.service.reasoning import sealed
 from ultra.service.responses.shape import shape_of
 
@@ -36,11 +36,13 @@ async def find_response(service: Service, caller: Caller, name: str) -> tuple[Ru
         Problem: the caller has no response of this name.
         JournalUnavailable: the journal cannot be read.
     """
-    run = await find_run(service, caller, name.removeprefix(RESPONSE), "response")
+    try:
+        run = await find_run(service, caller, name.removeprefix(RESPONSE), "response")
+    except Problem:
+        raise unknown_run(name, "response") from None
     shape = shape_of(run.tags)
     if shape is None or not name.startswith(RESPONSE):
-        text = f"there is no response {name[:100]!r}"
-        raise Problem(404, "invalid_request_error", "response_not_found", text)
+        raise unknown_run(name, "response")
     return run, shape
 
 
