@@ -347,6 +347,22 @@ async def test_a_path_in_place_of_an_image_reads_no_file() -> None:
     assert (answer.status, answer.error["param"]) == (400, "messages[0].content[0]")
 
 
+async def test_a_file_as_windows_writes_it_is_a_body() -> None:
+    async with (service := service_of({"a": paris()})).running():
+        answer = await ask(service, b"\xef\xbb\xbf" + json.dumps(chat("a")).encode())
+
+    assert answer.status == 200
+
+
+@pytest.mark.parametrize("path", [CHAT, RESPONSES, "/v1/messages", "/v1/runs"])
+async def test_a_body_that_is_not_there_is_told_as_that(path: str) -> None:
+    async with (service := service_of({"a": paris()})).running():
+        answers = [await ask(service, body, path) for body in (b"", b" \n")]
+
+    assert [each.status for each in answers] == [400, 400]
+    assert all("the body is empty" in each.error["message"] for each in answers)
+
+
 async def test_unknown_fields_are_left_alone() -> None:
     service = service_of({"a": paris()})
     more: dict[str, Any] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -19,6 +20,7 @@ T = TypeVar("T")
 
 _PATH: Final = re.compile(r" - at `\$([^`]*)`$")
 NOT_JSON: Final = "the body is not JSON in UTF-8"
+_EMPTY: Final = "the body is empty; it must be a JSON object"
 _TOO_DEEP: Final = "the body is nested too deeply; at most {} levels are allowed"
 
 
@@ -50,8 +52,10 @@ def decode_object(body: bytes, *, max_nesting: int) -> dict[str, Any]:
     if has_too_many_values(body):
         text = f"the body has too many objects and lists; at most {MOST_VALUES} are allowed"
         raise Problem.bad_request(text, code="invalid_json")
+    if not body or body.isspace():
+        raise Problem.bad_request(_EMPTY, code="invalid_json")
     try:
-        decoded: object = msgspec.json.decode(body)
+        decoded: object = msgspec.json.decode(body.removeprefix(codecs.BOM_UTF8))  # Windows writes it
         if not isinstance(decoded, dict):
             raise Problem.bad_request("the body must be a JSON object", code="invalid_json")
         _check_nesting(decoded, max_nesting)
