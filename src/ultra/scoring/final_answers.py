@@ -37,7 +37,11 @@ _STRING: Final = lazy_pattern(r'"((?:[^"\\]|\\.)*+)"', re.DOTALL)
 _SCALAR: Final = lazy_pattern(r"\[[^\[\]{}]{0,200}\]|[-+\w.]{1,64}")
 _ESCAPE: Final = lazy_pattern(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
 _TAGGED: Final = lazy_pattern(r"<answer>(.{1,400}?)</answer>", re.IGNORECASE | re.DOTALL)
-_HASHES: Final = lazy_pattern(r"####[ \t]*([^\s#][^\n]{0,200})")
+_HASHES: Final = lazy_pattern(
+    r"####[ \t]*(?:(?:final\s)?answer\s?[:=]\s?)?([^\s#][^\n]{0,200})", re.IGNORECASE
+)
+_FENCED: Final = lazy_pattern(r"```(?:text|txt|plain|plaintext)?[ \t]*\n[ \t]*([^\n`]{1,120})\n[ \t]*```")
+"""A block of code that is a text of one line."""
 _WORDS_THAT_TELL: Final = (
     "answer",
     "result",
@@ -55,7 +59,7 @@ _WORDS_THAT_TELL: Final = (
     "정답",
 )
 _TOLD: Final = lazy_pattern(
-    r"[\s*_`]{0,4}(?:(?:to|for)\s[^\n.:?=]{1,80}?\s)?"
+    r"s?[\s*_`]{0,4}(?:(?:to|for)\s[^\n.:?=]{1,80}?\s)?"
     r"(?:[:=：][\s*_`]{0,4}|(?:is|was|are|would\s+be|must\s+be|ist|est|es|é|è|是|为|は)(?![a-z])"  # noqa: RUF001 - that colon is meant
     r"[\s*_`]{0,4}[:：]?[\s*_`]{0,4}){1,2}"  # noqa: RUF001 - the same
     r"([^\s*_`:][^\n]{0,200})",
@@ -118,7 +122,7 @@ def read_answer(text: str) -> FinalAnswer | None:
         return _answer(found, marked=True)
     last_line = end[end.rfind("\n") + 1 :]
     choice = _CHOICE_FIRST().match(text[:200].lstrip()[:16])
-    if choice is not None:
+    if choice is not None and not _is_first_of_list(choice[1], text):
         return FinalAnswer(choice[1])
     number = _last(_NUMBER(), last_line[-_NEAR_END:])
     return None if number is None else _answer(number, marked=False)
@@ -186,7 +190,7 @@ def _as_first(answer: FinalAnswer | None, said_first: Mapping[frozenset[str], st
 def _marked(text: str, end: str) -> str | None:
     """Return what `text`, whose last part is `end`, marks as its answer, or what is an answer by itself."""
     found = _last(_TAGGED(), end) if "<" in end else None
-    found = found or _field(text) or _boxed(end) or (_last(_HASHES(), end) if "####" in end else None)
+    found = found or _field(text) or _boxed(end) or (_hashed(end) if "####" in end else None)
     if found:
         return found
     told, near = _told(end)
@@ -200,6 +204,20 @@ def _last(pattern: re.Pattern[str], text: str) -> str | None:
     for match in pattern.finditer(text):
         found = match[1]
     return found
+
+
+def _hashed(text: str) -> str | None:
+    """Return what stands behind the last ``####``, as in GSM8K, unless that is a heading of Markdown.
+
+    It is one if text follows it, but for a number alone.
+    """
+    found = None
+    for match in _HASHES().finditer(text):
+        found = match
+    if found is None:
+        return None
+    is_last = not text[found.end() :].strip()
+    return found[1] if is_last or _NUMBER().fullmatch(found[1].strip(" *.$")) else None
 
 
 def _field(text: str) -> str | None:
@@ -275,8 +293,16 @@ def _told(end: str) -> tuple[str | None, bool]:
     return found, len(end) - best <= _NEAR_END
 
 
+def _is_first_of_list(letter: str, text: str) -> bool:
+    """Return whether `letter` begins the first of several sections, as ``A. …``, ``B. …``."""
+    following = "II" if letter == "I" else chr(ord(letter) + 1)
+    return re.search(rf"\n[ \t]{{0,8}}[*(\[#]{{0,4}}{following}[)\].:*]", text[:_MOST_JSON]) is not None
+
+
 def _alone(end: str) -> str | None:
     """Return the answer that the text is as a whole, or its last line."""
+    if end.endswith("```") and (fenced := _FENCED().search(end[-_NEAR_END:])) is not None:
+        end = fenced[1]
     line = end[end.rfind("\n") + 1 :].strip()
     bold = _LAST_BOLD().fullmatch(line)
     if bold is not None:

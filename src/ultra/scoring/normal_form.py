@@ -23,9 +23,9 @@ _SPACES: Final = lazy_pattern(r"[\s\u00a0\u202f]+")
 _WRAPPERS: Final = lazy_pattern(
     r"\\(?:text|textbf|textit|mathrm|mathbf|mathit|operatorname|boxed|fbox|mbox|hbox)\s{0,3}\{([^{}]{0,200})\}"
 )
+_SPACING_COMMANDS: Final = lazy_pattern(r"\\(?:q?quad(?![a-zA-Z])| )|~")
 _EMPTY_COMMANDS: Final = lazy_pattern(
-    r"\\(?:left|right|displaystyle|,|;|:|!|quad|qquad|%|\$|\(|\)|\[|\]|big|Big|limits)"
-    r"(?![a-zA-Z])|\\ |\^\{?\\circ\}?|\$"
+    r"\\(?:(?:left|right|displaystyle|big|Big|limits)(?![a-zA-Z])|[,;:!%$()\[\]])|\^\{?\\circ\}?|\$"
 )
 _FRACTION: Final = lazy_pattern(
     r"\\[dt]?frac\s{0,3}(?:\{([^{}]{1,100})\}\s{0,3}\{([^{}]{1,100})\}|(\d)\s{0,3}(\d))"
@@ -55,20 +55,47 @@ _CHOICE: Final = lazy_pattern(
     r"(?:(?:option|choice|answer|letter)\s{1,3})?(?:\(([A-Za-z])\)|\[([A-Za-z])\]|([A-Z])[.):]"
     r"|([a-z])\)|([A-Z])(?=$|[,;]|\s[-(]|\s(?:because|since|as|is)\b))(?=$|[\s.,;:])",
 )
+_INITIALS: Final = lazy_pattern(r"[A-Z]\.\s{0,2}[A-Z]\b")
+"""Of a name, such as J. K. Rowling, and no letter of a choice with what it says."""
+_CHOICES: Final = lazy_pattern(
+    r"(?:(?:options?|choices?|answers?|letters?)\s{1,3})?"
+    r"([(\[]?[A-J][)\]]?(?:(?:\s?[,;/&]\s?(?:(?:and|&)\s)?|\sand\s)[(\[]?[A-J][)\]]?){1,9})",
+    re.IGNORECASE,
+)
+_BETWEEN_CHOICES: Final = lazy_pattern(r"[^A-J]+|AND")
 _OPTION: Final = lazy_pattern(r"(?:option|choice|letter)\s{1,3}\(?([A-Za-z])\)?[.):]?$", re.IGNORECASE)
 _YES_OR_NO: Final = lazy_pattern(r"(yes|no|true|false)(?=$|[,.;:!]|\s(?:because|since|it|the|they|that)\b)")
 _LEAD: Final = lazy_pattern(
     r"^(?:(?:so|thus|therefore|hence|then)\b,?\s{1,3})?(?:it\s{1,3}is|it's|this\s{1,3}is|that's|that\s{1,3}is|they\s{1,3}are"
-    r"|there\s{1,3}are|there\s{1,3}is|we\s{1,3}(?:get|have)|approximately|about|roughly|exactly|equal\s{1,3}to)\s{1,3}",
+    r"|there\s{1,3}are|there\s{1,3}is|we\s{1,3}(?:get|have)|approximately|about|roughly|exactly|equal\s{1,3}to"
+    r"|definitely|clearly|simply|probably|most\s{1,3}likely)\s{1,3}",
 )
-_ARTICLES: Final = lazy_pattern(r"^(?:the|a|an)\s+(?=\S)")
+_ARTICLES: Final = lazy_pattern(r"^(?:the|a|an)\s+(?!(?:or|and)\b)(?=\S)")
 _VARIABLE: Final = lazy_pattern(r"^[a-z](?:\([a-z]\))?\s{0,3}=\s{0,3}(?=\S)")
-_SENTENCE_END: Final = lazy_pattern(
-    r"[.!?](?=\s)|,?\s(?=(?:because|since|which|where|as)\s)|;\s|\s[-\u2014]\s|\s\((?=[a-z])"
+# Behind one or two letters that are no unit, a point is that of an abbreviation: J. K. Rowling, St. Louis.
+_POINT: Final = (
+    r"(?:(?<!\b[^\W\d])(?<!\b[^\W\d]{2})(?<!\bmrs)(?<!\bprof)|(?<=\d\s[^\W\d])|(?<=\d\s[^\W\d]{2}))\.(?=\s)"
 )
+_SENTENCE_END: Final = lazy_pattern(
+    rf"{_POINT}|[!?](?=\s)|,?\s(?=(?:because|since|which|where|as)\s)|;\s|\s[-\u2014]\s|\s\((?=[a-z])"
+)
+_MINUS: Final = lazy_pattern(r"^(?:minus|negative)\s+(?=[$€£¥]?\d)")
+_NAME: Final = lazy_pattern(r"^\S*\d\S*\s+([A-Z][a-z].*)")
+"""A number and words that begin with a capital letter."""
 _NUMBER: Final = lazy_pattern(
     r"([-+]?)\s?(?:[$€£¥]|usd\s?|rs\.?\s?)?\s?(\d{1,3}(?:[,'\s]\d{3})+(?!\d)|\d{1,60}|(?=\.\d))(\.\d{1,60})?(?:e([-+]?\d{1,3}))?"
 )
+_MONTH: Final = (
+    r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?"
+    r"|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)\b"
+)
+_GOES_ON: Final = lazy_pattern(
+    rf"\s?(?:{_MONTH}|(?:[^\W\d]{{1,20}}\s)?(?:and|or|to|und|oder|et|ou|y|o)\s(?:[a-z]\s?=\s?)?"
+    r"(?:[-+$€£(]{0,2}\d|a\s(?:half|quarter|third)\b))"
+)
+"""What shows that a number is only the first of several, or part of one, or of a date."""
+_NEXT: Final = lazy_pattern(r"\s?(\S{1,20})\s\d")
+"""A unit and another number, as in "2 hours 30 minutes"."""
 _OVER: Final = lazy_pattern(r"\s?/\s?(\d{1,30})(?![\d.])")
 _MIXED: Final = lazy_pattern(r"\s(\d{1,6})/(\d{1,6})(?![\d.])")
 _SENTENCE: Final = 4
@@ -140,19 +167,42 @@ def normal_form(found: str) -> tuple[str, str]:
     if not text:
         signs = found.strip()
         return (signs, "") if signs and not any(map(str.isalnum, signs)) and not signs.isascii() else ("", "")
-    choice = _CHOICE().match(text) or _OPTION().match(text)
-    if choice is not None or (len(text) == 1 and text.isalpha()):
-        letter = text if choice is None else next(filter(None, choice.groups()))
-        return letter.upper(), ""
     if "\\" in text or "$" in text or "^" in text or not text.isascii():
-        text = _without_latex(text)
+        text = _bare(_SPACES().sub(" ", _without_latex(text)))
+    if chosen := _chosen(text):
+        return chosen, ""
+    told = text
     text = _bare(text.casefold())
-    text = _LEAD().sub("", text)
-    text = _VARIABLE().sub("", text)
+    sentence = _VARIABLE().sub("", _LEAD().sub("", text))
+    text = _ARTICLES().sub("", sentence)
+    if len(text) == 1 and text.isalpha():
+        return text.upper(), ""
     agreed = _YES_OR_NO().match(text)
     if agreed is not None:
         return agreed[1], ""
-    return _number(text) or _number_within(text) or (_words(text), "")
+    text = _MINUS().sub("-", text)
+    if (number := _number(text)) is not None:
+        return number[0], number[1] or _named(told)
+    return _number_within(sentence) or (_words(text), "")
+
+
+def _chosen(text: str) -> str:
+    """Return the letters of the choices that a text names; empty if it is no choice."""
+    several = _CHOICES().fullmatch(text)
+    if several is not None:
+        return ",".join(filter(None, _BETWEEN_CHOICES().split(several[1].upper())))
+    choice = None if _INITIALS().match(text) else _CHOICE().match(text) or _OPTION().match(text)
+    if choice is None:
+        return text.upper() if len(text) == 1 and text.isalpha() else ""
+    letter: str = next(filter(None, choice.groups()))
+    return letter.upper()
+
+
+def _named(text: str) -> str:
+    """Return what a number is a part of the name of, such as of "12 Angry Men"; empty if it is none."""
+    name = _NAME().search(text)
+    words = "" if name is None else _sentence(name[1].casefold())
+    return "" if words.split(" ", 1)[0] in _UNITS else words
 
 
 def _sentence(text: str) -> str:
@@ -165,12 +215,14 @@ def _number_within(text: str) -> tuple[str, str] | None:
     sentence = _sentence(text)
     if len(sentence.split()) < _SENTENCE or " not " in sentence:
         return None
-    numbers = _ANY_NUMBER().findall(sentence)
-    return _number(numbers[0]) if len(numbers) == 1 else None
+    numbers = list(_ANY_NUMBER().finditer(sentence))
+    if len(numbers) != 1 or _GOES_ON().match(sentence, numbers[0].end()):
+        return None
+    return _number(numbers[0][0])
 
 
 def _words(text: str) -> str:
-    words = _ARTICLES().sub("", _sentence(text))
+    words = _sentence(text)
     if words in _WORDS_OF_NUMBERS:
         return _WORDS_OF_NUMBERS[words]
     return _OPERATORS().sub(r"\1", words).replace("{", "(").replace("}", ")") or text
@@ -192,15 +244,11 @@ def _without_latex(text: str) -> str:
         if bare == text:
             break
         text = bare
-    text = _EMPTY_COMMANDS().sub("", text)
+    text = _EMPTY_COMMANDS().sub("", _SPACING_COMMANDS().sub(" ", text))
     for command, sign in _COMMANDS.items():
         if command in text:
             text = text.replace(command, sign)
     return text
-
-
-def _divided(match: re.Match[str]) -> str:
-    return f"{_part(match[1] or match[3])}/{_part(match[2] or match[4])}"
 
 
 def _part(text: str) -> str:
@@ -230,6 +278,9 @@ def _number(text: str) -> tuple[str, str] | None:
     if left[:1] in "+*=^<>,;:" and left:
         return None
     if left and left.lstrip()[:1] in tuple("+-*=^<>/([√π±\u222a"):
+        return None
+    following = _NEXT().match(left)
+    if _GOES_ON().match(left) or (following is not None and following[1].rstrip(",") in _UNITS):
         return None
     return _printed(value), _UNITS.get(first, "")
 
