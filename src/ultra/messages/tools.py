@@ -11,6 +11,7 @@ from msgspec import Struct, field
 from ultra._support.lazy import lazy_pattern
 from ultra.errors import BadCall
 from ultra.messages.bounded_json import decode_json
+from ultra.messages.canonical_json import canonical_json
 
 __all__ = [
     "NO_PARAMETERS",
@@ -116,9 +117,12 @@ _CHOICES: Final = (
 
 
 def canonical_arguments(arguments: str) -> str:
-    """Return JSON `arguments` in one form for equal values, to compare calls; other text as it is."""
+    """Return JSON `arguments` in one form for equal values, to compare calls; other text as it is.
+
+    Equal are 1 and 1.0, too: some APIs give all numbers so.
+    """
     try:
-        return msgspec.json.encode(decode_json(arguments or "{}"), order="sorted").decode()
+        return canonical_json(decode_json(arguments or "{}"))
     except (msgspec.DecodeError, ValueError, RecursionError):
         return arguments.strip()
 

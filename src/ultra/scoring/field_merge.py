@@ -21,6 +21,7 @@ from ultra.messages.canonical_json import canonical_json
 from ultra.messages.schema_forms import resolved
 from ultra.scoring.agreement import count_in_pieces
 from ultra.scoring.list_alignment import Entry, by_key, by_position, most_weight, order_of_items, stays
+from ultra.scoring.weight_sums import rounded, summed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -141,7 +142,7 @@ class _Merger:
         self.fields[steps] = Field(steps, min(1.0, share), tuple(choices.values()))
 
     def _share(self, entries: Iterable[Entry]) -> float:
-        return fsum(entry.weight for entry in entries) / self._total
+        return rounded(fsum(entry.weight for entry in entries) / self._total)
 
     # --- objects -----------------------------------------------------------------------------------------
 
@@ -241,7 +242,7 @@ class _Merger:
         windows: list[tuple[float, float, int, int]] = []
         end = 0
         for begin, entry in enumerate(ordered):
-            bound = entry.value + self._tolerance * abs(entry.value)
+            bound = self._bound(entry.value)
             while end < len(ordered) and ordered[end].value <= bound:
                 end += 1
             weight = round(until[end] - until[begin], 9)
@@ -253,6 +254,11 @@ class _Merger:
         )
         return ordered[begin:end]
 
+    def _bound(self, value: float) -> float:
+        """Return the largest number that counts as one with `value`: relative to the larger of the two."""
+        share = 1 - self._tolerance
+        return max(value, rounded(value / share if value > 0 else value * share))
+
     def _text(self, entries: list[Entry]) -> tuple[str, float]:
         alike: dict[str, list[Entry]] = {}
         spelt: dict[str, list[Entry]] = {}
@@ -263,7 +269,7 @@ class _Merger:
         if self._share(chosen) > 1 / 2:
             own = {entry.value: spelt[entry.value] for entry in chosen}
             return most_weight(own), self._share(chosen)
-        weights = {text: fsum(entry.weight for entry in spelt[text]) for text in sorted(spelt)}
+        weights = {text: summed(entry.weight for entry in spelt[text]) for text in sorted(spelt)}
         votes = _similarity(weights)
         heaviest = {text: max(entry.weight for entry in spelt[text]) for text in weights}
         medoid = max(weights, key=lambda text: (round(votes[text], 9), weights[text], heaviest[text]))
