@@ -94,6 +94,26 @@ async def test_where_nothing_passes_the_test_the_best_stands_and_it_is_told() ->
     assert "no answer passed the test; the best one stands in its place" in result.notices
 
 
+async def test_each_answer_is_tested_once() -> None:
+    tested: list[str] = []
+
+    def test(text: str) -> bool:
+        tested.append(text)
+        return False
+
+    await cascaded(*saying(a="1", b="2", c="3", d="4"), strategy=Cascade(first=1, test=test))
+    assert tested == ["1", "2", "3", "4"]
+
+
+async def test_of_answers_that_do_not_pass_the_one_that_the_test_finds_best_stands() -> None:
+    found = {"1": 0.1, "2": 0.4, "3": 0.2}
+    result = await cascaded(
+        *saying(a="1", b="2", c="3"), strategy=Cascade(test=found.__getitem__, quality=0.5)
+    )
+    assert (str(result.final_synthesis), result.synthesis_source) == ("2", "best_candidate")
+    assert (result.confidence, result.confidence_basis) == (0.4, "verifier")
+
+
 async def test_a_test_that_fails_is_told_as_the_callers_error() -> None:
     def broken(_text: str) -> bool:
         raise LookupError("mine")

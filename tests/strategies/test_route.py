@@ -68,7 +68,7 @@ async def test_where_the_chosen_one_fails_the_others_stand_in() -> None:
     )
 
 
-@pytest.mark.parametrize("given", ["zz", (), 3, ["a", 3]])
+@pytest.mark.parametrize("given", ["zz", (), 3, ["a", 3], [None], ["a", None]])
 async def test_a_function_that_names_no_model_is_the_callers_error(given: Any) -> None:
     with pytest.raises(StageFailed, match="the choice of stage 'route' failed"):
         await routed(Route(choose=lambda _: given), *panel())

@@ -120,7 +120,11 @@ class Route(Struct, frozen=True, kw_only=True):
         try:
             given: object = context.call_user(cast("Choose", self.choose), context.request.prompt)
             names = [given] if isinstance(given, str) else given
-            if not isinstance(names, (list, tuple)) or not names:
+            if (
+                not isinstance(names, (list, tuple))
+                or not names
+                or not all(isinstance(name, str) for name in names)
+            ):
                 raise TypeError(f"it gave {shown(given)}; it must give the name of a model, or several")  # noqa: TRY301
             check_named("choose", names, [model.name for model in context.models])
         except BaseException as error:
