@@ -16,7 +16,7 @@ from ultra.messages.results import ModelResponse
 from ultra.prompts.composing import Task
 from ultra.scoring.field_merge import merge_in_pieces, with_choices
 from ultra.strategies.base import Answer
-from ultra.strategies.panel import check_model_name, check_named
+from ultra.strategies.panel import check_answered, check_model_name, check_named
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -84,6 +84,7 @@ class Fields(Struct, frozen=True, kw_only=True):
             responses = await context.ask_all(context.request)
             if len(responses) > 1:
                 responses = await context.score(responses)
+        check_answered(context, responses)
         responses = [response for response in responses if not response.tool_calls] or responses
         if len(responses) == 1:
             return Answer(responses[0], "selected")
