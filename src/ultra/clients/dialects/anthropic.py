@@ -127,6 +127,7 @@ class _Usage(Struct):
             input=None if self.input_tokens is None else self.input_tokens + cached,
             output=self.output_tokens,
             cached=self.cache_read_input_tokens,
+            written=self.cache_creation_input_tokens,
             reasoning=self.output_tokens_details.thinking_tokens if self.output_tokens_details else None,
         )
 

@@ -79,6 +79,7 @@ class _Event(Struct):
 
 class _InputDetails(Struct):
     cached_tokens: Count = None
+    cache_write_tokens: Count = None
 
 
 class _OutputDetails(Struct):
@@ -94,10 +95,12 @@ class _Usage(Struct):
 
     def normalized(self) -> Usage:
         """Return the counts in the sense of `Usage`; reasoning is in the output."""
+        read = self.input_tokens_details or _InputDetails()
         usage = Usage(
             input=self.input_tokens,
             output=self.output_tokens,
-            cached=self.input_tokens_details.cached_tokens if self.input_tokens_details else None,
+            cached=read.cached_tokens,
+            written=read.cache_write_tokens,
             reasoning=self.output_tokens_details.reasoning_tokens if self.output_tokens_details else None,
         )
         return with_total(usage, self.total_tokens)
