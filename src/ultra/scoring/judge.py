@@ -61,13 +61,18 @@ def parse_grades(reply: str, labels: Mapping[str, str], candidates: Iterable[str
 
 
 def _grades(reply: str, labels: Mapping[str, str]) -> dict[str, float]:
-    found: dict[str, set[float]] = {}
-    for label, name in labels.items():
-        graded = re.compile(
-            _BEFORE_LABEL + re.escape(label) + _BEFORE_GRADE + _GRADE + _AFTER_GRADE,
-            re.IGNORECASE | re.MULTILINE,
-        )
-        found[name] = {float(match[1]) for match in graded.finditer(reply)}
+    if not labels:
+        return {}
+    # One pattern for all labels: each candidate is read by it, too, so one each would cost their square.
+    names = {label.casefold(): name for label, name in labels.items()}
+    longest_first = sorted(labels, key=len, reverse=True)
+    graded = re.compile(
+        f"{_BEFORE_LABEL}({'|'.join(map(re.escape, longest_first))}){_BEFORE_GRADE}{_GRADE}{_AFTER_GRADE}",
+        re.IGNORECASE | re.MULTILINE,
+    )
+    found: dict[str, set[float]] = {name: set() for name in names.values()}
+    for match in graded.finditer(reply):
+        found[names[match[1].casefold()]].add(float(match[2]))
     return {
         name: grades.pop() / _HIGHEST_GRADE
         for name, grades in found.items()
