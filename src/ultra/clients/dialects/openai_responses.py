@@ -135,7 +135,7 @@ class _Assembly:
         if self.texts or self.refusals:  # the last event repeats the whole text
             return ""
         said: list[str] = []
-        for item in answer.output or ():
+        for item in self.items:
             parts = item.content or []
             if item.type == "message":
                 said += [part.text or "" for part in parts if part.type == "output_text"]
