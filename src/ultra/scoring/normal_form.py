@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 from typing import Final
+from unicodedata import normalize
 
 from ultra._support.lazy import lazy_pattern
 
@@ -15,9 +16,23 @@ _MOST_DIGITS: Final = 60
 
 _DASHES: Final = str.maketrans({"\u2212": "-", "\u2013": "-", "\u2010": "-", "\u2011": "-", "\uff0d": "-"})
 _QUOTES: Final = str.maketrans(
-    dict.fromkeys('*`"\u201c\u201d\u201e\u00ab\u00bb\u2018\u2019\u200b\u200c\u200d\u2060\ufeff', "")
+    dict.fromkeys('`"\u201c\u201d\u201e\u00ab\u00bb\u2018\u2019\u200b\u200c\u200d\u2060\ufeff', "")
 )
+_POWER: Final = lazy_pattern(r"(?<=[\w)])\*\*(?=[\w(-])")
+_EMPHASIS: Final = lazy_pattern(r"\*{2,}|(?<![^\s(])\*(?=\S)|(?<=\S)\*(?=[\s.,;:!?)]|$)")
+"""Asterisks of Markdown, and none that multiply."""
 _SPACES: Final = lazy_pattern(r"[\s\u00a0\u202f]+")
+
+# One sign for what is written by several.
+_SUPERSCRIPTS: Final = str.maketrans(
+    "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207b", "0123456789-"
+)
+_SUPERSCRIPT: Final = lazy_pattern(r"(?<=[\w)\]])[\u2070\u00b9\u00b2\u00b3\u2074-\u2079\u207b]+")
+_VULGAR: Final = lazy_pattern(r"[\u00bc-\u00be\u2150-\u215e]")  # such as ½
+_ROOT_SIGN: Final = lazy_pattern(r"\u221a\s?(\w+|\([^()]*\))")
+_BRACES: Final = lazy_pattern(r"([_^])\{(-?\w+)\}")
+_NEGATIVE: Final = lazy_pattern(r"-[\w.]+")
+_COMMAND: Final = lazy_pattern(r"\\[a-zA-Z]+")
 
 # LaTeX
 _WRAPPERS: Final = lazy_pattern(
@@ -31,6 +46,7 @@ _FRACTION: Final = lazy_pattern(
     r"\\[dt]?frac\s{0,3}(?:\{([^{}]{1,100})\}\s{0,3}\{([^{}]{1,100})\}|(\d)\s{0,3}(\d))"
 )
 _ROOT: Final = lazy_pattern(r"\\sqrt\s{0,3}(?:\{([^{}]{1,100})\}|(\w))")
+_LATEX: Final = frozenset("\\$^{")
 _COMMANDS: Final = {
     "\\cdot": "*",
     "\\times": "*",
@@ -70,14 +86,15 @@ _LEAD: Final = lazy_pattern(
     r"|there\s{1,3}are|there\s{1,3}is|we\s{1,3}(?:get|have)|approximately|about|roughly|exactly|equal\s{1,3}to"
     r"|definitely|clearly|simply|probably|most\s{1,3}likely)\s{1,3}",
 )
-_ARTICLES: Final = lazy_pattern(r"^(?:the|a|an)\s+(?!(?:or|and)\b)(?=\S)")
-_VARIABLE: Final = lazy_pattern(r"^[a-z](?:\([a-z]\))?\s{0,3}=\s{0,3}(?=\S)")
+_ARTICLES: Final = lazy_pattern(r"^(?:the|a|an)\s+(?!(?:or|and)\b)(?=[\w$€£¥(\\])")
+_VARIABLE: Final = lazy_pattern(r"^[a-z](?:\([a-z]\))?\s{0,3}(?:=|\\in(?![a-z])|\u2208)\s{0,3}(?=\S)")
 # Behind one or two letters that are no unit, a point is that of an abbreviation: J. K. Rowling, St. Louis.
 _POINT: Final = (
     r"(?:(?<!\b[^\W\d])(?<!\b[^\W\d]{2})(?<!\bmrs)(?<!\bprof)|(?<=\d\s[^\W\d])|(?<=\d\s[^\W\d]{2}))\.(?=\s)"
 )
 _SENTENCE_END: Final = lazy_pattern(
-    rf"{_POINT}|[!?](?=\s)|,?\s(?=(?:because|since|which|where|as)\s)|;\s|\s[-\u2014]\s|\s\((?=[a-z])"
+    rf"{_POINT}|[!?](?=\s)|,?\s(?=(?:because|since|which|where|as)\s)|;\s(?!-?\d)|\s\u2014\s"
+    r"|\s-\s(?=[^\W\d]{2})(?!(?:sqrt|sin|cos|tan|log|ln|exp|pi)\b)|\s\((?=[a-z])"
 )
 _MINUS: Final = lazy_pattern(r"^(?:minus|negative)\s+(?=[$€£¥]?\d)")
 _NAME: Final = lazy_pattern(r"^\S*\d\S*\s+([A-Z][a-z].*)")
@@ -96,6 +113,8 @@ _GOES_ON: Final = lazy_pattern(
 """What shows that a number is only the first of several, or part of one, or of a date."""
 _NEXT: Final = lazy_pattern(r"\s?(\S{1,20})\s\d")
 """A unit and another number, as in "2 hours 30 minutes"."""
+_TIMES_TEN: Final = lazy_pattern(r"\s?[x*]\s?10\s?\^\s?[({]?([-+]?\d{1,3})[)}]?")
+"""What makes a number of 5 x 10^3."""
 _OVER: Final = lazy_pattern(r"\s?/\s?(\d{1,30})(?![\d.])")
 _MIXED: Final = lazy_pattern(r"\s(\d{1,6})/(\d{1,6})(?![\d.])")
 _SENTENCE: Final = 4
@@ -135,6 +154,8 @@ _UNITS: Final = {
         "ms": "ms millisecond milliseconds",
         "min": "min mins minute minutes",
         "h": "h hr hrs hour hours",
+        "am": "am a.m",
+        "pm": "pm p.m",
         "d": "day days",
         "week": "week weeks",
         "month": "month months",
@@ -163,11 +184,14 @@ def normal_form(found: str) -> tuple[str, str]:
         normal_form(r"\frac{1}{2} \text{ hours}") == ("0.5", "h")
         normal_form("(b) Paris") == ("B", "")
     """
-    text = _bare(_SPACES().sub(" ", found[:_LONGEST].translate(_DASHES).translate(_QUOTES)))
+    told = found[:_LONGEST].translate(_DASHES).translate(_QUOTES)
+    if "*" in told:
+        told = _EMPHASIS().sub("", _POWER().sub("^", told) if told.count("**") == 1 else told)
+    text = _bare(_SPACES().sub(" ", told if told.isascii() else _one_sign(told)))
     if not text:
         signs = found.strip()
         return (signs, "") if signs and not any(map(str.isalnum, signs)) and not signs.isascii() else ("", "")
-    if "\\" in text or "$" in text or "^" in text or not text.isascii():
+    if not (text.isascii() and _LATEX.isdisjoint(text)):
         text = _bare(_SPACES().sub(" ", _without_latex(text)))
     if chosen := _chosen(text):
         return chosen, ""
@@ -205,6 +229,13 @@ def _named(text: str) -> str:
     return "" if words.split(" ", 1)[0] in _UNITS else words
 
 
+def _one_sign(text: str) -> str:
+    """Return `text` with one sign for what Unicode writes by several: x², ½, √2, é."""
+    text = _VULGAR().sub(lambda match: f" {normalize('NFKC', match[0]).replace(chr(0x2044), '/')}", text)
+    text = _SUPERSCRIPT().sub(lambda match: f"^{match[0].translate(_SUPERSCRIPTS)}", text)
+    return normalize("NFC", _ROOT_SIGN().sub(lambda match: f"sqrt({match[1].strip('()')})", text))
+
+
 def _sentence(text: str) -> str:
     end = _SENTENCE_END().search(text)
     return _bare(text[: end.start()] if end is not None else text)
@@ -238,7 +269,7 @@ def _without_latex(text: str) -> str:
     for _ in range(3):  # commands within commands
         bare = _ROOT().sub(lambda match: f"sqrt({match[1] or match[2]})", text)
         bare = _FRACTION().sub(
-            lambda match: f"{_part(match[1] or match[3])}/{_part(match[2] or match[4])}", bare
+            lambda match: f"{_numerator(match[1] or match[3])}/{_part(match[2] or match[4])}", bare
         )
         bare = _WRAPPERS().sub(r"\1", bare)
         if bare == text:
@@ -248,11 +279,15 @@ def _without_latex(text: str) -> str:
     for command, sign in _COMMANDS.items():
         if command in text:
             text = text.replace(command, sign)
-    return text
+    return _BRACES().sub(r"\1\2", text.replace("\\{", "{").replace("\\}", "}"))
+
+
+def _numerator(text: str) -> str:
+    return text if _NEGATIVE().fullmatch(text) else _part(text)
 
 
 def _part(text: str) -> str:
-    return text if text.replace(".", "").isalnum() else f"({text})"
+    return text if text.replace(".", "").isalnum() or _COMMAND().fullmatch(text) else f"({text})"
 
 
 def _number(text: str) -> tuple[str, str] | None:
@@ -264,8 +299,10 @@ def _number(text: str) -> tuple[str, str] | None:
     rest = match.end()
     whole = re.sub(r"[,'\s]", "", match[2])[:_MOST_DIGITS]
     value = Fraction(f"{match[1]}{whole or 0}{match[3] or ''}e{match[4] or 0}")
-    over, mixed = _OVER().match(text, rest), _MIXED().match(text, rest)
-    if over is not None and int(over[1]):
+    power, over, mixed = (pattern().match(text, rest) for pattern in (_TIMES_TEN, _OVER, _MIXED))
+    if power is not None:
+        value, rest = value * Fraction(f"1e{power[1]}"), power.end()
+    elif over is not None and int(over[1]):
         value, rest = value / int(over[1]), over.end()
     elif mixed is not None and int(mixed[2]):
         part = Fraction(int(mixed[1]), int(mixed[2]))
