@@ -112,10 +112,13 @@ def tools_of(given: object) -> tuple[Tool, ...]:
     if isinstance(given, str | Mapping) or not isinstance(given, Iterable):
         raise BadCall(f"tools is of type {type(given).__name__}; it must be a list of tools")
     tools = tuple(_tool(each, f"tools[{index}]") for index, each in enumerate(given))
-    names = [tool.name for tool in tools]
-    for name in names:
-        if names.count(name) > 1:
-            raise BadCall(f"tools has the name {name!r} more than once; each tool needs a name of its own")
+    seen: set[str] = set()
+    for tool in tools:
+        if tool.name in seen:
+            raise BadCall(
+                f"tools has the name {tool.name!r} more than once; each tool needs a name of its own"
+            )
+        seen.add(tool.name)
     return tools
 
 

@@ -382,8 +382,8 @@ def _turns(messages: Iterable[ChatMessage]) -> list[dict[str, Any]]:
         if not content or (isinstance(content, str) and not content.strip()):
             continue  # the API takes no empty turns
         if turns and turns[-1]["role"] == role:
-            before = turns[-1]["content"]
-            turns[-1]["content"] = _as_blocks(before) + _as_blocks(content)
+            turns[-1]["content"] = _as_blocks(turns[-1]["content"])
+            turns[-1]["content"] += _as_blocks(content)
         else:
             turns.append({"role": role, "content": content})
     if turns and turns[0]["role"] == "assistant":
