@@ -59,7 +59,7 @@ _WORDS_THAT_TELL: Final = (
     "정답",
 )
 _TOLD: Final = lazy_pattern(
-    r"s?[\s*_`]{0,4}(?:(?:to|for)\s[^\n.:?=]{1,80}?\s)?"
+    r"(?:s(?=\s(?:are|were)\b))?[\s*_`]{0,4}(?:(?:to|for)\s[^\n.:?=]{1,80}?\s)?"
     r"(?:[:=：][\s*_`]{0,4}|(?:is|was|are|would\s+be|must\s+be|ist|est|es|é|è|是|为|は)(?![a-z])"  # noqa: RUF001 - that colon is meant
     r"[\s*_`]{0,4}[:：]?[\s*_`]{0,4}){1,2}"  # noqa: RUF001 - the same
     r"([^\s*_`:][^\n]{0,200})",
@@ -71,6 +71,9 @@ _NO_ANSWER: Final = lazy_pattern(
 )
 _LAST_BOLD: Final = lazy_pattern(r"\*\*([^*\n]{1,120})\*\*[.!]?|__([^_\n]{1,120})__[.!]?")
 _BOLD_AT_END: Final = lazy_pattern(r"\*\*([^*\n]{1,80})\*\*[^\w\n]{0,3}$")
+_ONE_BOLD: Final = 2
+"""Marks of a line of which one part is bold."""
+_DENIES: Final = lazy_pattern(r"\b(?:not|neither|never|no)\b|n['\u2019]t\b", re.IGNORECASE)
 _CLOSING: Final = lazy_pattern(
     r"[?]$|\b(?:hope|help|let me know|question|feel free|thanks|cheers|enjoy)", re.IGNORECASE
 )
@@ -309,9 +312,11 @@ def _alone(end: str) -> str | None:
         return bold[1] or bold[2]
     if len(line) > _LONGEST_SHORT:
         return None
+    bold = _BOLD_AT_END().search(line)
+    if bold is not None and line.count("**") == _ONE_BOLD and not _DENIES().search(line):
+        return bold[1]
     if _words(line) <= _MOST_WORDS and not _CLOSING().search(line):
         return line
-    bold = _BOLD_AT_END().search(line)
     return None if bold is None else bold[1]
 
 
