@@ -308,6 +308,17 @@ async def test_a_budget_that_is_used_up_before_the_first_step_is_a_quorum_that_i
 
 
 @EVERY
+async def test_a_text_that_ends_an_answer_ends_no_ranking_and_no_grades(name: str) -> None:
+    fakes = panel_of(["The answer is 4.", "The answer is 5.", "The answer is 6."])
+    await asked(name, fakes, options={"stop": ["\n"], "max_tokens": 100})
+    requests = [call.request for fake in fakes for call in fake.calls]
+    writes = {"answer", "improve", "revise", "merge"}
+    assert requests
+    for request in requests:
+        assert request.options.stop == (("\n",) if task_of(request) in writes else None)
+
+
+@EVERY
 async def test_all_events_of_a_run_are_of_a_step_that_has_begun(name: str) -> None:
     fakes = panel_of(["The answer is 4.", "The answer is 5.", "The answer is 6."])
     made = orchestrator_of(fakes)
