@@ -226,6 +226,12 @@ def test_equal_answers_in_other_words_agree() -> None:
     assert agreed.votes["a"] == pytest.approx(2 / 3)
 
 
+def test_grades_of_fewer_than_half_of_the_answers_are_none() -> None:
+    labels = {"A": "a", "B": "b", "C": "c"}
+    assert parse_grades("A: 1", labels) == {}
+    assert parse_grades("A: 1\nC: 2", labels) == {"a": 0.1, "c": 0.2}
+
+
 def test_labels_of_which_one_begins_the_other_have_grades_of_their_own() -> None:
     labels = {"A": "a", "AA": "b", "AAB": "c", "B": "d"}
     assert parse_grades("AA: 2\naab: 3, A: 1, B: 4", labels) == {"a": 0.1, "b": 0.2, "c": 0.3, "d": 0.4}
