@@ -71,6 +71,12 @@ def test_marks_and_forms_of_a_number_come_to_the_same(text: str) -> None:
         ("The Answer Is PARIS!", "paris"),
         ("It is Paris.", "paris"),
         ("I pick **B**", "B"),
+        (f"{LONG}\n**Answer:**\n- 5", "5"),
+        (f"{LONG}\nAnswer: - 5", "-5"),
+        (f"{LONG}\n\n* Paris", "paris"),
+        (f"{LONG}\n\n- 5", "5"),
+        (f"{LONG}\n\n\\boxed{{- 5}}", "-5"),
+        (f"{LONG}\n- 12 apples\n- 30 pears, which makes 42 in all of the baskets", "42"),
         ("So we have **42**.", "42"),
         ("It is not **B**", "not b"),
         ("The Beatles", "beatles"),
@@ -250,6 +256,9 @@ def test_answers_that_mean_the_same_are_equals(one: str, other: str) -> None:
         f"A. Overview\n{LONG}\nB. Details\n{LONG}",
         f"I. Introduction\n{LONG}\n**II. Body**\n{LONG}",
         f"#### Steps\n{LONG}\n\n#### Conclusion\n{LONG}",
+        f"{LONG} Reasons for it:\n- it is cheap\n- it is fast",
+        f"The answer is:\n- {LONG}\n- {LONG}",
+        f"{LONG} Steps:\n\n1. Boil water.\n\n2. Add tea.",
     ],
 )
 def test_headings_are_no_answers(text: str) -> None:

@@ -74,6 +74,7 @@ _BOLD_AT_END: Final = lazy_pattern(r"\*\*([^*\n]{1,80})\*\*[^\w\n]{0,3}$")
 _ONE_BOLD: Final = 2
 """Marks of a line of which one part is bold."""
 _DENIES: Final = lazy_pattern(r"\b(?:not|neither|never|no)\b|n['\u2019]t\b", re.IGNORECASE)
+_ITEM: Final = lazy_pattern(r"\s{0,8}(?:[-*\u2022]|\d{1,2}[.)])\s+(?=\S)")
 _CLOSING: Final = lazy_pattern(
     r"[?]$|\b(?:hope|help|let me know|question|feel free|thanks|cheers|enjoy)", re.IGNORECASE
 )
@@ -124,6 +125,8 @@ def read_answer(text: str) -> FinalAnswer | None:
     if found is not None:
         return _answer(found, marked=True)
     last_line = end[end.rfind("\n") + 1 :]
+    if (item := _ITEM().match(last_line)) is not None:  # whose number is none of the answer
+        last_line = last_line[item.end() :]
     choice = _CHOICE_FIRST().match(text[:200].lstrip()[:16])
     if choice is not None and not _is_first_of_list(choice[1], text):
         return FinalAnswer(choice[1])
@@ -289,11 +292,25 @@ def _told(end: str) -> tuple[str | None, bool]:
             if at <= best:
                 break
             match = _TOLD().match(end, at + len(word))
-            if match is not None and not _NO_ANSWER().match(match[1]):
-                best, found = at, match[1]
+            told = None if match is None else _without_item(end, match)
+            if told is not None and not _NO_ANSWER().match(told):
+                best, found = at, told
                 break
             before = at
     return found, len(end) - best <= _NEAR_END
+
+
+def _without_item(end: str, told: re.Match[str]) -> str | None:
+    """Return what a text tells, without the sign of an item; None: it is the first item of several."""
+    found: str = told[1]
+    item = _ITEM().match(found) if "\n" in told[0][: -len(found)] else None
+    if item is None:
+        return found
+    next_line = end.find("\n", told.end())
+    is_first = (
+        next_line >= 0 and _ITEM().match(end[next_line : next_line + _LONGEST_SHORT].lstrip()) is not None
+    )
+    return None if is_first else found[item.end() :]
 
 
 def _is_first_of_list(letter: str, text: str) -> bool:
@@ -306,7 +323,12 @@ def _alone(end: str) -> str | None:
     """Return the answer that the text is as a whole, or its last line."""
     if end.endswith("```") and (fenced := _FENCED().search(end[-_NEAR_END:])) is not None:
         end = fenced[1]
-    line = end[end.rfind("\n") + 1 :].strip()
+    before, _, line = end.rpartition("\n")
+    line = line.strip()
+    if (item := _ITEM().match(line)) is not None:
+        if _ITEM().match(before[before.rstrip().rfind("\n") + 1 :]) is not None:
+            return None  # the last of several
+        line = line[item.end() :]
     bold = _LAST_BOLD().fullmatch(line)
     if bold is not None:
         return bold[1] or bold[2]

@@ -19,7 +19,7 @@ _QUOTES: Final = str.maketrans(
     dict.fromkeys('`"\u201c\u201d\u201e\u00ab\u00bb\u2018\u2019\u200b\u200c\u200d\u2060\ufeff', "")
 )
 _POWER: Final = lazy_pattern(r"(?<=[\w)])\*\*(?=[\w(-])")
-_EMPHASIS: Final = lazy_pattern(r"\*{2,}|(?<![^\s(])\*(?=\S)|(?<=\S)\*(?=[\s.,;:!?)]|$)")
+_EMPHASIS: Final = lazy_pattern(r"\*{2,}|^\s*\*\s|\s\*\s*$|(?<![^\s(])\*(?=\S)|(?<=\S)\*(?=[\s.,;:!?)]|$)")
 """Asterisks of Markdown, and none that multiply."""
 _SPACES: Final = lazy_pattern(r"[\s\u00a0\u202f]+")
 
