@@ -42,6 +42,13 @@ async def test_more_are_asked_only_where_these_differ_one_at_a_time() -> None:
     assert [(step.name, step.round) for step in result.steps] == [("initial", 0), ("escalation", 0)]
 
 
+async def test_an_answer_that_nobody_else_gives_is_not_agreed_on_however_heavy_its_model_is() -> None:
+    fakes = saying(a="4", b="5", c="4")
+    result = await cascaded(*fakes, weights=(1.0, 9.0, 10.0))
+    assert [len(fake.calls) for fake in fakes] == [1, 1, 1]
+    assert (str(result.final_synthesis), result.confidence) == ("4", pytest.approx(11 / 20))
+
+
 async def test_where_all_differ_the_heaviest_reads_all_and_decides() -> None:
     fakes = saying(a="4", b="5", c="6", d="7")
     result = await cascaded(*fakes, weights=(1.0, 1.0, 1.0, 1.5))

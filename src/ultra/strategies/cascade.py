@@ -34,6 +34,8 @@ CascadeEnd = Literal["judge", "last"]
 """What stands where all were asked and nothing was accepted: what a judge decides, or the last answer."""
 
 _HALF: Final = 0.5
+_FEWEST: Final = 2
+"""So many answers at least must be the same to agree."""
 
 
 class Cascade(Struct, frozen=True, kw_only=True):
@@ -44,8 +46,9 @@ class Cascade(Struct, frozen=True, kw_only=True):
     one, else the lightest come first. Good enough is an answer
 
     - that passes `test`, a function of its text that gives True, or a number of at least `quality` (0..1);
-    - or, without a test, for which at least the share `threshold` (0..1) of the weight stands, and whose
-      grade by the orchestrator's scorer or judge is at least `quality`, if that is given.
+    - or, without a test, that was given twice at least, for which at least the share `threshold` (0..1) of
+      the weight stands, and whose grade by the orchestrator's scorer or judge is at least `quality`, if that
+      is given.
 
     Where all were asked and nothing is, the majority stands; without one, `end` says what does: a model
     (`judge`, by default the heaviest that answered) reads all answers whole and decides, or ``"last"``: the
@@ -130,8 +133,9 @@ class Cascade(Struct, frozen=True, kw_only=True):
             return Answer(context.best(passed), "selected", highest, "verifier")
         standing = await _most_votes(context, responses)
         if standing is not None:
-            answer, share = standing
-            if share < self.threshold or not self._is_graded_well(answer):
+            answer, share, givers = standing
+            # An answer that was given once is not agreed on, however heavy its model is.
+            if share < self.threshold or givers < _FEWEST or not self._is_graded_well(answer):
                 return None
             return Answer(answer, "selected", share, "votes")
         best = context.best(responses) if responses and self.quality is not None else None
@@ -199,9 +203,12 @@ def _name(response: ModelResponse) -> str:
 
 async def _most_votes(
     context: RunContext, responses: Sequence[ModelResponse]
-) -> tuple[ModelResponse, float] | None:
-    """Return the answer with most votes and its share; None: final answers cannot be counted."""
-    if len(responses) < 2:  # noqa: PLR2004 - one answer agrees with nobody
+) -> tuple[ModelResponse, float, int] | None:
+    """Return the answer with most votes, its share, and how many are the same.
+
+    None: final answers cannot be counted.
+    """
+    if len(responses) < _FEWEST:
         return None
     agreed = await context.agree(responses)
     if not agreed.counted:
@@ -212,4 +219,5 @@ async def _most_votes(
         return agreed.votes[name] if agreed.finals[name] is not None else 0.0
 
     best = max(responses, key=share)
-    return best, min(1.0, share(best))
+    final = agreed.finals[_name(best)]
+    return best, min(1.0, share(best)), list(agreed.finals.values()).count(final)
