@@ -14,16 +14,20 @@ from ultra.messages.bounded_json import decode_json
 from ultra.messages.canonical_json import canonical_json
 
 __all__ = [
-    "NO_PARAMETERS",
     "Tool",
     "ToolChoice",
     "ToolPolicy",
     "arguments_json",
     "arguments_object",
     "canonical_arguments",
+    "no_parameters",
 ]
 
-NO_PARAMETERS: Final[Mapping[str, Any]] = {"type": "object", "properties": {}}
+
+def no_parameters() -> dict[str, Any]:
+    """Return the schema of a tool without parameters, which belongs to that tool alone."""
+    return {"type": "object", "properties": {}}
+
 
 _NAME: Final = lazy_pattern(r"[A-Za-z0-9_.:-]{1,128}")
 
@@ -48,7 +52,7 @@ class Tool(Struct, frozen=True):
 
     name: str
     description: str = ""
-    parameters: dict[str, Any] = field(default_factory=lambda: dict(NO_PARAMETERS))
+    parameters: dict[str, Any] = field(default_factory=no_parameters)
     strict: bool | None = None
     cache_control: dict[str, str] | None = None
 
