@@ -195,6 +195,28 @@ def test_half_of_the_weight_is_no_majority_of_a_text_though_its_sum_is_rounded_u
     assert merge_fields(answers).value == {"t": "red"}
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        ("2024-05-01", "2024-05-02", "2024-05-03"),
+        ("5 May 2024", "6 May 2024", "7 May 2024"),
+        ("INV-1001", "INV-1002", "INV-1003"),
+        ("ann@example.com", "bob@example.com", "eve@example.com"),
+        ("+49 30 123 456", "+49 30 123 457", "+49 30 123 458"),
+    ],
+)
+def test_dates_and_names_that_differ_a_little_are_as_sure_as_those_that_differ_much(
+    values: tuple[str, ...],
+) -> None:
+    merged = equal(*({"f": value} for value in values))
+    assert merged.shares == {"$.f": pytest.approx(1 / 3)}
+    assert merged.value["f"] in values
+    twice = merge_fields(
+        [({"f": value}, weight) for value, weight in zip(values, (1.0, 1.0, 1.5), strict=True)]
+    )
+    assert twice.value == {"f": values[2]}
+
+
 def test_an_enum_is_voted_on_by_exact_value_and_never_by_likeness() -> None:
     schema = {"properties": {"e": {"enum": ["very good", "very bad", "so good"]}}}
     answers = [({"e": "very bad"}, 1.5), ({"e": "very good"}, 1.0), ({"e": "so good"}, 1.0)]

@@ -1,7 +1,8 @@
 """One value put together from several models' structured answers, field by field.
 
 Enums, booleans and whole numbers are voted on by weight. Of other numbers, the narrow window that holds most
-weight counts (the estimator of a mode by Chernoff, 1964), and in it the weighted median. Of texts, it is the
+weight counts (the estimator of a mode by Chernoff, 1964), and in it the weighted median. Short texts with
+digits, and those of one word, are voted on, as enums are: they are dates and names. Of other texts, it is the
 medoid: the text that is most like the others (minimum Bayes risk, Kumar and Byrne, 2004). Every value is one
 that a model gave.
 
@@ -266,7 +267,7 @@ class _Merger:
             alike.setdefault(" ".join(entry.value.casefold().split()), []).append(entry)
             spelt.setdefault(entry.value, []).append(entry)
         chosen = alike[most_weight(alike)]
-        if self._share(chosen) > 1 / 2:
+        if self._share(chosen) > 1 / 2 or all(map(_is_code, spelt)):
             own = {entry.value: spelt[entry.value] for entry in chosen}
             return most_weight(own), self._share(chosen)
         weights = {text: summed(entry.weight for entry in spelt[text]) for text in sorted(spelt)}
@@ -278,6 +279,16 @@ class _Merger:
 
 _EXACT = frozenset({"enum", "const", "format", "pattern"})
 """Texts that a schema describes so are names and dates: one that is nearly the same is another one."""
+
+
+_MOST_WORDS: Final = 6
+"""A text of so many words with a digit in it is a date, a number or an address, and no prose."""
+
+
+def _is_code(text: str) -> bool:
+    """Return whether another text that is nearly the same as this one means something else."""
+    words = text.split()
+    return len(words) <= 1 or (len(words) <= _MOST_WORDS and any(map(str.isdigit, text)))
 
 
 def _kind(value: object) -> str:

@@ -44,7 +44,8 @@ class Fields(Struct, frozen=True, kw_only=True):
     """Ask all models for the same structured output, and merge their answers field by field.
 
     Enums, booleans and whole numbers are decided by weighted majority, other numbers by the cluster of most
-    weight (`tolerance`, relative), texts by the one that is most like the others. Items of lists are aligned
+    weight (`tolerance`, relative), dates and names by majority, other texts by the one that is most like the
+    others. Items of lists are aligned
     by `key`, or by a name that is found. A field for which less than `threshold` (0..1) of the weight stands
     is decided by `judge`, the name of a model, by default the one of highest weight: it chooses among the
     values that models gave. `results.agreement` has the share of each field. The merged value satisfies the
