@@ -217,6 +217,13 @@ def test_dates_and_names_that_differ_a_little_are_as_sure_as_those_that_differ_m
     assert twice.value == {"f": values[2]}
 
 
+def test_an_accent_is_the_same_however_it_is_encoded() -> None:
+    merged = equal({"f": "caf\u00e9"}, {"f": "cafe\u0301"}, {"f": "Rome"})
+    assert merged.shares == {"$.f": pytest.approx(2 / 3)}
+    aligned = equal({"f": ["caf\u00e9"]}, {"f": ["cafe\u0301"]})
+    assert aligned.shares == {"$.f[0]": 1.0}
+
+
 def test_an_enum_is_voted_on_by_exact_value_and_never_by_likeness() -> None:
     schema = {"properties": {"e": {"enum": ["very good", "very bad", "so good"]}}}
     answers = [({"e": "very bad"}, 1.5), ({"e": "very good"}, 1.0), ({"e": "so good"}, 1.0)]

@@ -21,7 +21,15 @@ from ultra._support.cooperative import run_at_once
 from ultra.messages.canonical_json import canonical_json
 from ultra.messages.schema_forms import resolved
 from ultra.scoring.agreement import count_in_pieces
-from ultra.scoring.list_alignment import Entry, by_key, by_position, most_weight, order_of_items, stays
+from ultra.scoring.list_alignment import (
+    Entry,
+    by_key,
+    by_position,
+    most_weight,
+    order_of_items,
+    plain_text,
+    stays,
+)
 from ultra.scoring.weight_sums import rounded, summed
 
 if TYPE_CHECKING:
@@ -264,7 +272,7 @@ class _Merger:
         alike: dict[str, list[Entry]] = {}
         spelt: dict[str, list[Entry]] = {}
         for entry in entries:
-            alike.setdefault(" ".join(entry.value.casefold().split()), []).append(entry)
+            alike.setdefault(plain_text(entry.value), []).append(entry)
             spelt.setdefault(entry.value, []).append(entry)
         chosen = alike[most_weight(alike)]
         if self._share(chosen) > 1 / 2 or all(map(_is_code, spelt)):
