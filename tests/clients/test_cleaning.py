@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -17,6 +17,10 @@ from ultra.messages.reasoning import ReasoningDelta
 from ultra.messages.request import ModelRequest
 from ultra.prompts.composing import Candidate, compose
 
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+ASKED = ModelRequest.of("2+2? Give your <analysis>, and then the <summary>.")
 HARMONY = (
     "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>It is 4.<|return|>"
 )
@@ -226,3 +230,40 @@ def test_reasoning_in_a_stream_is_told_before_its_end() -> None:
     stream("<think>One ")
     stream("and one")
     assert [piece.part.text for piece in pieces if isinstance(piece, ReasoningDelta)] == ["One", " and one"]
+
+
+@pytest.mark.parametrize(
+    ("text", "content", "reasoning"),
+    [
+        ("<analysis>It is 4.</analysis>", "<analysis>It is 4.</analysis>", None),
+        (
+            "<Analysis>Hm.</Analysis>\n<summary>4</summary>",
+            "<Analysis>Hm.</Analysis>\n<summary>4</summary>",
+            None,
+        ),
+        ("<think>Hm.</think>\n<analysis>4</analysis>", "<analysis>4</analysis>", "Hm."),
+        ("<scratchpad>Hm.</scratchpad>\n4", "4", "Hm."),
+    ],
+)
+async def test_tags_that_were_asked_for_are_the_answer_and_no_reasoning(
+    text: str, content: str, reasoning: str | None
+) -> None:
+    found = await answer(text, ASKED)
+    assert (found.content, found.reasoning) == (content, reasoning)
+
+    class Streaming:
+        async def generate(self, _prompt: str) -> str:
+            return text
+
+        async def stream(self, _prompt: str) -> AsyncIterator[str]:
+            for sign in text:
+                yield sign
+
+    pieces: list[str] = []
+    streamed_answer = await ClientAdapter(Streaming()).call(ASKED, on_text=pieces.append)
+    assert (streamed_answer.content, "".join(pieces)) == (content, content)
+
+
+async def test_reasoning_in_the_same_tags_is_no_answer_where_nobody_asked_for_them() -> None:
+    with pytest.raises(EmptyAnswer):
+        await answer("<analysis>It is 4.</analysis>")

@@ -98,6 +98,7 @@ class TestWithGenaiPrices:
             ("gemini:gemini-2.5-pro", {"input": 200_001, "output": 100}),
             ("xai:grok-4", {"input": 1_000, "output": 100, "cached": 400}),
             ("groq:llama-3.3-70b-versatile", {"input": 1_000, "output": 100}),
+            ("anthropic:claude-opus-5", {"input": 1_000, "output": 100, "cached": 100, "written": 500}),
         ],
     )
     def test_a_call_costs_what_the_library_itself_says(self, name: str, usage: dict[str, int]) -> None:
@@ -109,11 +110,17 @@ class TestWithGenaiPrices:
                 input_tokens=usage["input"],
                 output_tokens=usage["output"],
                 cache_read_tokens=usage.get("cached", 0),
+                cache_write_tokens=usage.get("written", 0),
             ),
             model,
             provider_id={"gemini": "google", "xai": "x-ai"}.get(provider, provider),
         )
-        counted = Usage(input=usage["input"], output=usage["output"], cached=usage.get("cached"))
+        counted = Usage(
+            input=usage["input"],
+            output=usage["output"],
+            cached=usage.get("cached"),
+            written=usage.get("written"),
+        )
         ours = listed_price(provider, model).of(counted)
         assert Decimal(ours) == pytest.approx(theirs.total_price, rel=Decimal("1e-9"))
 

@@ -205,6 +205,8 @@ def test_every_row_is_found_by_its_name_and_makes_sense(provider: str, name: str
     if price is not None:
         assert 0 <= price.input <= price.output <= 1_000 or provider == "groq"
         assert price.cached_input is None or price.cached_input <= price.input
+        assert price.cache_write is None or price.input <= price.cache_write <= 2 * price.input
+        assert all((tier.cache_write is None) == (price.cache_write is None) for tier in price.tiers)
         levels = [(0, price.input, price.output), *((t.above, t.input, t.output) for t in price.tiers)]
         assert all(below < above for below, above in pairwise(levels))
 

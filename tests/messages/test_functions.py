@@ -198,3 +198,19 @@ def test_equal_arguments_have_one_canonical_form() -> None:
     assert canonical_arguments('{"b": 1, "a": 2.0}') == canonical_arguments('{"a":2.0,"b":1}')
     assert canonical_arguments("") == canonical_arguments("{}")
     assert canonical_arguments("{broken") == "{broken"
+
+
+def test_a_function_that_changes_its_default_changes_none_of_the_next_call() -> None:
+    def count(words: dict[str, list[str]] = {"seen": []}) -> int:  # noqa: B006 - as users write it
+        words["seen"].append("x")
+        return len(words["seen"])
+
+    tool = FunctionTool(count)
+    assert [count(**tool.decode("{}")) for _ in range(3)] == [1, 1, 1]
+
+
+def test_tools_without_parameters_share_no_schema() -> None:
+    first, second = Tool("f"), Tool("g")
+    first.parameters["properties"]["x"] = {"type": "string"}
+    assert second.parameters == {"type": "object", "properties": {}}
+    assert tools_of([{"name": "h"}])[0].parameters == {"type": "object", "properties": {}}

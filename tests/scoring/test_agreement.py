@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from random import Random
 
@@ -223,3 +224,32 @@ def test_equal_answers_in_other_words_agree() -> None:
     agreed = agreed_at_once("What is the capital of France?", answers)
     assert agreed.scores == {"a": 0.5, "b": 0.5, "c": pytest.approx(0.0, abs=0.01)}
     assert agreed.votes["a"] == pytest.approx(2 / 3)
+
+
+def test_grades_of_fewer_than_half_of_the_answers_are_none() -> None:
+    labels = {"A": "a", "B": "b", "C": "c"}
+    assert parse_grades("A: 1", labels) == {}
+    assert parse_grades("A: 1\nC: 2", labels) == {"a": 0.1, "c": 0.2}
+
+
+def test_labels_of_which_one_begins_the_other_have_grades_of_their_own() -> None:
+    labels = {"A": "a", "AA": "b", "AAB": "c", "B": "d"}
+    assert parse_grades("AA: 2\naab: 3, A: 1, B: 4", labels) == {"a": 0.1, "b": 0.2, "c": 0.3, "d": 0.4}
+    assert parse_grades("A: 1", {}) == {}
+
+
+def test_the_candidates_of_a_judge_are_read_once_each_whatever_the_number_of_labels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    patterns: list[str] = []
+    compiled = re.compile
+
+    def counted(pattern: str, flags: int = 0) -> re.Pattern[str]:
+        patterns.append(pattern)
+        return compiled(pattern, flags)
+
+    labels = {f"L{number}": f"m{number}" for number in range(40)}
+    reply = "\n".join(f"{label}: 7" for label in labels)
+    monkeypatch.setattr("ultra.scoring.judge.re.compile", counted)
+    assert len(parse_grades(reply, labels, ["It is 4."] * 40)) == 40
+    assert len(patterns) <= 45

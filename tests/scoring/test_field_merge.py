@@ -168,6 +168,62 @@ def test_numbers_that_are_nearly_the_same_count_as_one_only_within_the_tolerance
     assert equal(*values, tolerance=0.0).shares == {"$.n": pytest.approx(1 / 3)}
 
 
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("pair", [(99.0, 100.0), (123456789.12345678, 123456789.12345679), (0.99, 1.0)])
+def test_the_tolerance_is_that_of_the_larger_number_whatever_its_sign(
+    pair: tuple[float, float], sign: float
+) -> None:
+    values = [{"n": sign * number} for number in (*pair, 5.5)]
+    assert equal(*values).shares == {"$.n": pytest.approx(2 / 3)}
+
+
+@given(
+    st.lists(st.floats(-1e6, 1e6).map(lambda number: number + 0.5), min_size=1, max_size=6),
+    st.sampled_from([0.0, 0.01, 0.3]),
+)
+def test_numbers_of_the_other_sign_are_clustered_in_the_same_way(
+    numbers: list[float], tolerance: float
+) -> None:
+    merged = equal(*({"n": number} for number in numbers), tolerance=tolerance)
+    turned = equal(*({"n": -number} for number in numbers), tolerance=tolerance)
+    assert merged.shares == turned.shares
+
+
+def test_half_of_the_weight_is_no_majority_of_a_text_though_its_sum_is_rounded_up() -> None:
+    # 0.2 + 0.1 is 0.30000000000000004; of equals, the heavier model's value stands.
+    answers = [({"t": "red"}, 0.3), ({"t": "blue"}, 0.2), ({"t": "blue"}, 0.1)]
+    assert merge_fields(answers).value == {"t": "red"}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ("2024-05-01", "2024-05-02", "2024-05-03"),
+        ("5 May 2024", "6 May 2024", "7 May 2024"),
+        ("INV-1001", "INV-1002", "INV-1003"),
+        ("ann@example.com", "bob@example.com", "eve@example.com"),
+        ("+49 30 123 456", "+49 30 123 457", "+49 30 123 458"),
+    ],
+)
+def test_dates_and_names_that_differ_a_little_are_as_sure_as_those_that_differ_much(
+    values: tuple[str, ...],
+) -> None:
+    merged = equal(*({"f": value} for value in values))
+    assert merged.shares == {"$.f": pytest.approx(1 / 3)}
+    assert merged.value["f"] in values
+    twice = merge_fields(
+        [({"f": value}, weight) for value, weight in zip(values, (1.0, 1.0, 1.5), strict=True)]
+    )
+    assert twice.value == {"f": values[2]}
+
+
+def test_an_accent_is_the_same_however_it_is_encoded() -> None:
+    merged = equal({"f": "caf\u00e9"}, {"f": "cafe\u0301"}, {"f": "Rome"})
+    assert merged.shares == {"$.f": pytest.approx(2 / 3)}
+    aligned = equal({"f": ["caf\u00e9"]}, {"f": ["cafe\u0301"]})
+    assert aligned.shares == {"$.f[0]": 1.0}
+
+
 def test_an_enum_is_voted_on_by_exact_value_and_never_by_likeness() -> None:
     schema = {"properties": {"e": {"enum": ["very good", "very bad", "so good"]}}}
     answers = [({"e": "very bad"}, 1.5), ({"e": "very good"}, 1.0), ({"e": "so good"}, 1.0)]

@@ -70,6 +70,15 @@ def test_marks_and_forms_of_a_number_come_to_the_same(text: str) -> None:
         ("Yes, since it is so.", "yes"),
         ("The Answer Is PARIS!", "paris"),
         ("It is Paris.", "paris"),
+        ("I pick **B**", "B"),
+        (f"{LONG}\n**Answer:**\n- 5", "5"),
+        (f"{LONG}\nAnswer: - 5", "-5"),
+        (f"{LONG}\n\n* Paris", "paris"),
+        (f"{LONG}\n\n- 5", "5"),
+        (f"{LONG}\n\n\\boxed{{- 5}}", "-5"),
+        (f"{LONG}\n- 12 apples\n- 30 pears, which makes 42 in all of the baskets", "42"),
+        ("So we have **42**.", "42"),
+        ("It is not **B**", "not b"),
         ("The Beatles", "beatles"),
         ("(1, 2)", "(1,2)"),
         ("\\left( 1, 2 \\right)", "(1,2)"),
@@ -78,6 +87,32 @@ def test_marks_and_forms_of_a_number_come_to_the_same(text: str) -> None:
         ("2x + 1", "2x+1"),
         ('{"answer": "\\frac{3}{4}"}', "0.75"),
         ('{"answer": "\\\\frac{3}{4}"}', "0.75"),
+        ("\\boxed{\\text{B}}", "B"),
+        ("\\boxed{\\textbf{(B)}\\ 12}", "B"),
+        ("$\\textbf{(E)}~30$", "E"),
+        ("\\(C\\)", "C"),
+        ("\\(x + 1\\)", "x+1"),
+        ("1\\,000", "1000"),
+        ("The answer is the B.", "B"),
+        ("minus 5", "-5"),
+        ("The answer is definitely 5.", "5"),
+        ("The answer is the 5.", "5"),
+        ("A, C", "A,C"),
+        ("(A), (C) and (D)", "A,C,D"),
+        ("The correct options are B and D.", "B,D"),
+        ("Options:\nA) Lyon\nB) Paris\n\nI pick **B**", "B"),
+        (f"{LONG}\n#### Answer: 42", "42"),
+        (f"#### 42\n\n{LONG}", "42"),
+        (f"#### Steps\n{LONG}\n\n#### Final Answer\nThe answer is **42**.", "42"),
+        ("```\n42\n```", "42"),
+        ("2x - 3", "2x-3"),
+        ("Answer: y = (x + 1)(x - 2)", "(x+1)(x-2)"),
+        ("3 - 2i", "3-2i"),
+        ("a - b", "a-b"),
+        ("2 * 3", "2*3"),
+        ("2**10", "2^10"),
+        ("The answer is **Paris** - it is on the Seine", "paris"),
+        ("Here it is:\n```text\nParis\n```", "paris"),
     ],
 )
 def test_normal_forms(text: str, found: str) -> None:
@@ -146,6 +181,88 @@ def test_any_text_is_read(text: str) -> None:
 def test_a_number_is_found_as_it_is(number: int, form: str) -> None:
     assert final_answer(form.format(number)) == str(number)
     assert final_answer(form.format(f"{number:,}")) == str(number)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("5 May 2024", "5 June 2024"),
+        ("5 May", "5 June"),
+        ("x = 2 or x = 3", "x = 2"),
+        ("2 and 3", "2"),
+        ("5 to 7", "5 to 9"),
+        ("5 and a half", "5"),
+        ("2 hours 30 minutes", "2 hours 15 minutes"),
+        ("5 feet 3 inches", "5 feet 4 inches"),
+        ("18 dollars and 50 cents", "18 dollars"),
+        ("12 Angry Men", "12 Monkeys"),
+        ("10 Downing Street", "10 Drury Lane"),
+        ("J. K. Rowling", "J. R. R. Tolkien"),
+        ("W. A. Mozart", "W. H. Auden"),
+        ("St. Louis", "St. Petersburg"),
+        ("Dr. Watson", "Dr. Jekyll"),
+        ("A, B", "A, C"),
+        ("A and B", "A"),
+        ("A or B", "B"),
+        ("2x - 3", "2x - 5"),
+        ("10 - 3i", "10"),
+        ("5 pm", "5 am"),
+        ("2; 5", "2; 7"),
+        ("5 x 10^3", "5 x 10^4"),
+        ("5*10", "510"),
+        (f"#### Steps\n{LONG}\n#### Conclusion\n42", f"#### Steps\n{LONG}\n#### Conclusion\n43"),
+    ],
+)
+def test_answers_that_only_begin_alike_are_no_equals(one: str, other: str) -> None:
+    first, second = equal_answers([one, other])
+    assert first != second
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("5 Apples", "5"),
+        ("5 apples", "5 Apples"),
+        ("42 of them", "42"),
+        ("18 in 3 days", "18"),
+        ("7 because 3 + 4 = 7", "7"),
+        ("5 out of 10", "5"),
+        ("5 km. Then she rests.", "5 km"),
+        ("B) 12", "\\textbf{(B)}\\ 12"),
+        ("A, C", "A & C"),
+        ("x\u00b2 + 1", "x^2 + 1"),
+        ("2\u221a3", "2\\sqrt{3}"),
+        ("\u221a(x + 1)", "\\sqrt{x + 1}"),
+        ("2\u00bd", "2.5"),
+        ("3 \\times 10^8", "3e8"),
+        ("3 \u00d7 10\u2078", "300,000,000"),
+        ("10^{-3}", "10^-3"),
+        ("a_{1}", "a_1"),
+        ("\\frac{\\pi}{2}", "\u03c0/2"),
+        ("\\frac{-3}{4}", "-0.75"),
+        ("\\{1, 2\\}", "{1, 2}"),
+        ("x \\in [0, 1]", "[0, 1]"),
+        ("caf\u00e9", "cafe\u0301"),
+    ],
+)
+def test_answers_that_mean_the_same_are_equals(one: str, other: str) -> None:
+    first, second = equal_answers([one, other])
+    assert first == second is not None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"A. Overview\n{LONG}\nB. Details\n{LONG}",
+        f"I. Introduction\n{LONG}\n**II. Body**\n{LONG}",
+        f"#### Steps\n{LONG}\n\n#### Conclusion\n{LONG}",
+        f"{LONG} Reasons for it:\n- it is cheap\n- it is fast",
+        f"The answer is:\n- {LONG}\n- {LONG}",
+        f"{LONG} Steps:\n\n1. Boil water.\n\n2. Add tea.",
+    ],
+)
+def test_headings_are_no_answers(text: str) -> None:
+    assert final_answer(text) is None
 
 
 def test_a_sentence_is_equal_to_the_answer_that_it_gives_to_the_question() -> None:

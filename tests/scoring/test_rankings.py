@@ -22,6 +22,12 @@ READ = [
     ("B, C, A", "B C A"),
     ("A > B > C\nOn reflection:\nC > B > A", "C B A"),
     ("B > A > C.", "B A C"),
+    ('[\n  "B",\n  "C",\n  "A"\n]', "B C A"),
+    ('```json\n{\n  "ranking": [\n    "C",\n    "A",\n    "B"\n  ]\n}\n```', "C A B"),
+    ("Best first:\n- B\n- A\n- C", "B A C"),
+    ("**Candidate C**\n\n**Candidate A**\n\n**Candidate B**", "C A B"),
+    ("A\nB\nC\nOn reflection:\nC\nB\nA", "C B A"),
+    ("Rank 1: C\nRank 2: A\nRank 3: B", "C A B"),
 ]
 
 
@@ -63,6 +69,18 @@ def test_a_label_alone_ranks_two() -> None:
     found = read_ranking("Candidate B", "AB")
     assert found is not None
     assert found.places == (("B",), ("A",))
+
+
+@pytest.mark.parametrize("reply", ['[\n  "B",\n  "A"\n]', "- B\n- A", "Ranking:\nB\nA", "**B**\n\n**A**"])
+def test_two_labels_on_lines_of_their_own_are_ranked_from_the_top(reply: str) -> None:
+    found = read_ranking(reply, "AB")
+    assert found is not None
+    assert found.places == (("B",), ("A",))
+    assert not found.repaired
+
+
+def test_a_letter_within_a_word_is_no_label_alone() -> None:
+    assert read_ranking("Both are good.\nBut the worst is B", "AB") is None
 
 
 def test_a_ranking_that_stands_in_an_answer_is_a_quotation() -> None:

@@ -41,6 +41,18 @@ def called(voted: VotedCalls | None) -> set[tuple[str, str]]:
     return {(call.name, canonical_arguments(call.arguments)) for call in calls}
 
 
+def test_half_of_the_weight_makes_no_call_though_its_sum_is_rounded_up() -> None:
+    # 0.2 + 0.1 is 0.30000000000000004.
+    asked = [proposal("a"), proposal("b", ("f", PARIS)), proposal("c", ("f", PARIS))]
+    assert vote_on_calls(asked, {"a": 0.3, "b": 0.2, "c": 0.1}) is None
+
+
+def test_a_whole_number_is_equal_to_itself_with_a_point() -> None:
+    # Google's API has no whole numbers in the arguments of a call.
+    asked = [proposal("a", ("f", '{"x": [5.0]}')), proposal("b", ("f", '{"x": [5]}')), proposal("c")]
+    assert called(vote_on_calls(asked, ONES)) == {("f", '{"x":[5]}')}
+
+
 def test_calls_are_equal_whose_arguments_are_the_same_values() -> None:
     voted = vote_on_calls(
         [

@@ -90,6 +90,18 @@ async def test_the_stop_sequence_that_ended_an_answer_is_told(
     assert (end["stop_reason"], end["stop_sequence"]) == (reason, ended_by)
 
 
+async def test_what_was_written_into_the_cache_of_the_provider_is_told_apart() -> None:
+    usage = Usage(input=7, output=4, cached=2, written=3)
+    answer = await asked(service_of({"a": FakeModel("It is Paris.", usage=usage)}))
+    told = json.loads(answer.body)["usage"]
+    assert told == {
+        "input_tokens": 2,
+        "cache_creation_input_tokens": 3,
+        "cache_read_input_tokens": 2,
+        "output_tokens": 4,
+    }
+
+
 async def test_a_conversation_of_blocks_reaches_the_model() -> None:
     a = paris()
     image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PIXEL}}

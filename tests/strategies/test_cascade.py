@@ -42,6 +42,14 @@ async def test_more_are_asked_only_where_these_differ_one_at_a_time() -> None:
     assert [(step.name, step.round) for step in result.steps] == [("initial", 0), ("escalation", 0)]
 
 
+async def test_an_answer_that_nobody_else_gives_is_not_agreed_on_however_heavy_its_model_is() -> None:
+    fakes = saying(a="4", b="5", c="4")
+    result = await cascaded(*fakes, weights=(1.0, 9.0, 10.0))
+    assert [len(fake.calls) for fake in fakes] == [1, 1, 1]
+    assert str(result.final_synthesis) == "4"
+    assert result.confidence == pytest.approx(11 / 20)
+
+
 async def test_where_all_differ_the_heaviest_reads_all_and_decides() -> None:
     fakes = saying(a="4", b="5", c="6", d="7")
     result = await cascaded(*fakes, weights=(1.0, 1.0, 1.0, 1.5))
@@ -92,6 +100,26 @@ async def test_where_nothing_passes_the_test_the_best_stands_and_it_is_told() ->
     )
     assert (result.synthesis_source, result.status) == ("best_candidate", "degraded")
     assert "no answer passed the test; the best one stands in its place" in result.notices
+
+
+async def test_each_answer_is_tested_once() -> None:
+    tested: list[str] = []
+
+    def test(text: str) -> bool:
+        tested.append(text)
+        return False
+
+    await cascaded(*saying(a="1", b="2", c="3", d="4"), strategy=Cascade(first=1, test=test))
+    assert tested == ["1", "2", "3", "4"]
+
+
+async def test_of_answers_that_do_not_pass_the_one_that_the_test_finds_best_stands() -> None:
+    found = {"1": 0.1, "2": 0.4, "3": 0.2}
+    result = await cascaded(
+        *saying(a="1", b="2", c="3"), strategy=Cascade(test=found.__getitem__, quality=0.5)
+    )
+    assert (str(result.final_synthesis), result.synthesis_source) == ("2", "best_candidate")
+    assert (result.confidence, result.confidence_basis) == (0.4, "verifier")
 
 
 async def test_a_test_that_fails_is_told_as_the_callers_error() -> None:

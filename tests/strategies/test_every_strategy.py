@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from helpers.panel_members import TASKS, grading, member, preferring, task_of
-from ultra import MemoryCache, MultiLLMOrchestrator, OrchestrationResult, Price, QuorumNotReached, Usage
+from ultra import MemoryCache, MultiLLMOrchestrator, OrchestrationResult, Price, QuorumNotReached, Tool, Usage
 from ultra.errors import ModelError
 from ultra.strategies import (
     BestOf,
@@ -294,6 +294,28 @@ async def test_the_budget_ends_a_run_with_an_answer_and_it_is_told(name: str) ->
     check_truth(result, fakes)
     assert sum(len(fake.calls) for fake in fakes) <= 3
     assert result.status == "degraded" or len(result.steps) == 1
+
+
+@EVERY
+async def test_a_budget_that_is_used_up_before_the_first_step_is_a_quorum_that_is_not_reached(
+    name: str,
+) -> None:
+    failure = ModelError("no", kind="content", retryable=False, usage=Usage(input=1_000_000, output=0))
+    fakes = panel_of([failure, failure, failure])
+    with pytest.raises(QuorumNotReached) as told:
+        await asked(name, fakes, max_cost=0.5, tools=[Tool("f")], tool_policy="vote")
+    assert told.value.answered == 0
+
+
+@EVERY
+async def test_a_text_that_ends_an_answer_ends_no_ranking_and_no_grades(name: str) -> None:
+    fakes = panel_of(["The answer is 4.", "The answer is 5.", "The answer is 6."])
+    await asked(name, fakes, options={"stop": ["\n"], "max_tokens": 100})
+    requests = [call.request for fake in fakes for call in fake.calls]
+    writes = {"answer", "improve", "revise", "merge"}
+    assert requests
+    for request in requests:
+        assert request.options.stop == (("\n",) if task_of(request) in writes else None)
 
 
 @EVERY

@@ -8,8 +8,9 @@ import msgspec
 import pytest
 
 from helpers.event_loops import on_every_loop
-from ultra import BadCall, MultiLLMOrchestrator, OrchestrationResult
+from ultra import BadCall, MultiLLMOrchestrator, OrchestrationResult, Price, QuorumNotReached, Tool, Usage
 from ultra.config import load_configuration
+from ultra.errors import ModelError
 from ultra.strategies import Fields, StrategySpec
 from ultra.testing import FakeModel
 
@@ -203,3 +204,14 @@ async def test_an_ensemble_may_merge_field_by_field_and_the_form_comes_with_the_
     assert result.output == Order(paid=True, city="Rome", currency="EUR", lines=[Line("A", 2.5)])
     with pytest.raises(BadCall, match="give their form with output="):
         await council.process_responses("Extract.")
+
+
+async def test_a_budget_that_is_used_up_before_the_first_step_is_a_quorum_that_is_not_reached() -> None:
+    failure = ModelError("no", kind="content", retryable=False, usage=Usage(input=1_000_000, output=0))
+    made = MultiLLMOrchestrator(max_retries=0)
+    for name in "ab":
+        made.register_model(name, FakeModel(failure), price=Price(input=1.0, output=1.0))
+    with pytest.raises(QuorumNotReached):
+        await made.process_responses(
+            "Extract.", output=Order, strategy=Fields(), tools=[Tool("f")], tool_policy="vote", max_cost=0.5
+        )

@@ -68,7 +68,29 @@ async def test_where_the_chosen_one_fails_the_others_stand_in() -> None:
     )
 
 
-@pytest.mark.parametrize("given", ["zz", (), 3, ["a", 3]])
+@pytest.mark.parametrize(
+    ("said", "asked"),
+    [
+        ("LLAMA", ["Llama"]),
+        ("I choose llama-3 and Llama.", ["llama-3", "Llama"]),
+        ("GPT or Gpt?", ["GPT"]),
+        ("A good one is gpt.", ["gpt"]),
+    ],
+)
+async def test_a_name_in_other_letters_is_understood_where_it_is_clear(said: str, asked: list[str]) -> None:
+    names = ["Llama", "llama-3", "gpt", "GPT", "a"]
+    fakes = [*(member(name, "4") for name in names), member("c", "5", choose=said)]
+    weights = (1.0, 1.0, 1.0, 1.0, 1.0, 0.1)
+    result = await run(
+        by_weight(zip(fakes, weights, strict=True)),
+        strategy=Route(chooser="c", most=2, options={"at_once": True}),
+    )
+    answered = [fake.name for fake in fakes if any(call.prompt == "Q" for call in fake.calls)]
+    assert set(answered) == set(asked)
+    assert str(result.final_synthesis) == "4"
+
+
+@pytest.mark.parametrize("given", ["zz", (), 3, ["a", 3], [None], ["a", None]])
 async def test_a_function_that_names_no_model_is_the_callers_error(given: Any) -> None:
     with pytest.raises(StageFailed, match="the choice of stage 'route' failed"):
         await routed(Route(choose=lambda _: given), *panel())

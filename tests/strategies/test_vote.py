@@ -50,6 +50,28 @@ async def test_votes_count_by_weight(autojump_clock: MockClock) -> None:
     assert result.notices == ["the vote was certain without 'c', which had to answer nothing"]
 
 
+async def test_half_of_the_weight_is_no_majority_though_its_sum_is_rounded_up() -> None:
+    # 0.2 + 0.1 is 0.30000000000000004.
+    fakes = [
+        FakeModel({"Candidate": "3", "": answer}, name=name)
+        for name, answer in zip("abc", "211", strict=True)
+    ]
+    result = await vote(*fakes, weights=(0.3, 0.2, 0.1))
+    assert (str(result.final_synthesis), result.synthesis_source) == ("3", "primary")
+    assert result.notices == ["the vote has no majority: a model read the whole answers and decided"]
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_of_equal_sums_the_answer_of_the_heavier_model_stands(at_once: bool) -> None:  # noqa: FBT001 - a parameter
+    result = await vote(
+        *saying(a="2", b="1", c="1"),
+        weights=(0.3, 0.2, 0.1),
+        strategy=Vote(rule="plurality", at_once=at_once),
+    )
+    assert str(result.final_synthesis) == "2"
+    assert result.confidence == pytest.approx(1 / 2)
+
+
 async def test_where_all_weights_are_zero_every_model_has_one_vote() -> None:
     result = await vote(*saying(a="1", b="2", c="2"), weights=(0.0, 0.0, 0.0))
     assert (str(result.final_synthesis), result.synthesis_source) == ("2", "selected")

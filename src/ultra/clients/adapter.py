@@ -336,7 +336,7 @@ class ClientAdapter:
         with CLASSIFIED:
             pieces: AsyncIterator[object] = aiter(stream)
         try:
-            text = None if on_text is None else AnswerText(on_text)
+            text = None if on_text is None else AnswerText(on_text, request)
             answer = await collected(pieces, text, None if on_usage is None else Counting(stream, on_usage))
             if text is not None:
                 text.end()

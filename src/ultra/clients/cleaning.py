@@ -34,6 +34,10 @@ _PAIRS: Final = {
     "<unused94>thought": "<unused95>",  # MedGemma
 }
 """How reasoning begins and ends in the texts of models, in lower case. The beginning stands on a new line."""
+_WORDS: Final = frozenset(
+    f"<{name}>" for name in ("reasoning", "thought", "thoughts", "analysis", "reflection", "scratchpad")
+)
+"""Those of them that a user may ask for as parts of an answer."""
 _OPENINGS: Final = "|".join(map(re.escape, _PAIRS))
 _OPENING: Final = lazy_pattern(rf"(?:\A|\n)[ \t\u200b\ufeff]{{0,8}}({_OPENINGS})", re.IGNORECASE)
 _OPENING_HERE: Final = lazy_pattern(rf"[\s\u200b\ufeff]{{0,8}}({_OPENINGS})", re.IGNORECASE)
@@ -74,6 +78,8 @@ _FENCED: Final = " is data from other writers"
 def cleaned(completion: Completion, request: ModelRequest) -> Completion:
     """Return `completion` with its reasoning apart from its text, and without marks of Ultra's fences."""
     content, reasoning = split_reasoning(completion.content)
+    if reasoning and (asked := _asked_for(request)):
+        content, reasoning = split_reasoning(completion.content, asked)
     content = _without_fences(content, request)
     if content == completion.content:
         return completion
@@ -86,10 +92,17 @@ def shows_nothing(text: str) -> bool:
     return _VISIBLE().search(text) is None
 
 
-def split_reasoning(text: str) -> tuple[str, str]:
+def _asked_for(request: ModelRequest) -> frozenset[str]:
+    """Return the tags that the request itself names: what stands in them is what was asked for."""
+    said = "\n".join(each.text for each in request.messages if each.role in {"system", "user"}).lower()
+    return frozenset(tag for tag in _WORDS if tag in said)
+
+
+def split_reasoning(text: str, asked: frozenset[str] = frozenset()) -> tuple[str, str]:
     r"""Return the answer in `text`, and the reasoning that stands in it in tags or channels.
 
-    A tag within code is text. Reasoning that does not end was cut off, so nothing after it is an answer. ::
+    A tag within code is text, and so is one that was `asked` for. Reasoning that does not end was cut off, so
+    nothing after it is an answer. ::
 
         split_reasoning("<think>\nOne and one.\n</think>\n\n2") == ("2", "One and one.")
     """
@@ -100,10 +113,10 @@ def split_reasoning(text: str) -> tuple[str, str]:
         return answer.strip(), reasoning.removeprefix("analysis").strip()
     if not ("<" in text or "[" in text or "◁" in text):
         return text, ""
-    return _split_tags(text)
+    return _split_tags(text, asked)
 
 
-def _split_tags(text: str) -> tuple[str, str]:
+def _split_tags(text: str, asked: frozenset[str]) -> tuple[str, str]:
     lower = text.lower()
     if len(lower) != len(text):  # a few letters have lower forms of two characters
         lower = re.sub("[A-Z]+", lambda match: match[0].lower(), text)
@@ -117,6 +130,9 @@ def _split_tags(text: str) -> tuple[str, str]:
             at = len(text) if closed < 0 else closed + 3
             answers.append(text[copied:at])
             copied = at
+            continue
+        if opening[1].lower() in asked:
+            at = opening.end()
             continue
         end = _PAIRS[opening[1].lower()]
         closing = lower.find(end, opening.end())
@@ -236,11 +252,12 @@ class AnswerText:
     """Passes on a stream of text, with the reasoning at its beginning as `ReasoningDelta`.
 
     What may be the beginning of reasoning waits until that is clear, and so does what may be its end.
-    Meanwhile, an empty piece is passed on: a sign of life.
+    Meanwhile, an empty piece is passed on: a sign of life. Tags that the `request` names are text.
     """
 
-    def __init__(self, on_text: Callable[[str], None]) -> None:
+    def __init__(self, on_text: Callable[[str], None], request: ModelRequest | None = None) -> None:
         self._on_text = on_text
+        self._request = request
         self._held = ""
         self._end: str | None = None
         self._passes = False
@@ -274,7 +291,9 @@ class AnswerText:
             return
         lower = self._held[:_LONGEST_OPENING].lower()
         opening = next((each for each in _STREAMED if lower.startswith(each)), None)
-        if opening is not None:
+        if opening in _WORDS and self._request is not None and opening in _asked_for(self._request):
+            self._pass_on()
+        elif opening is not None:
             rest, self._held, self._end = self._held[len(opening) :], "", _STREAMED[opening]
             self._channels = HarmonyReasoning() if opening.endswith(_HARMONY) else None
             self._ahead, self._blanks = "\n\n" if self._has_thought else "", ""

@@ -23,6 +23,8 @@ PriceList = Literal["genai-prices"]
 
 GENAI_PRICES: Final[PriceList] = "genai-prices"
 
+_LISTED: Final = ("input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok")
+
 _PROVIDERS: Final[Mapping[str, str]] = {"gemini": "google", "xai": "x-ai"}
 """The names of providers there, where they differ from ours."""
 
@@ -51,7 +53,7 @@ def listed_price(provider: str, model: str) -> Price:
 
 
 def _price(listed: Any, model: str) -> Price:  # noqa: ANN401 - a library without which this is type-checked, too
-    rates = [getattr(listed, name) for name in ("input_mtok", "output_mtok", "cache_read_mtok")]
+    rates = [getattr(listed, name) for name in _LISTED]
     if rates[0] is None or rates[1] is None:
         raise BadCall(f"genai-prices has no price for tokens of {model}; give one: Price(input=…, output=…)")
     starts = sorted({tier.start for rate in rates for tier in getattr(rate, "tiers", ())})
@@ -61,7 +63,7 @@ def _price(listed: Any, model: str) -> Price:  # noqa: ANN401 - a library withou
 
 def _rates(rates: list[Any], start: int) -> dict[str, Any]:
     """Return the rates for prompts of more than `start` tokens."""
-    names = ("input", "output", "cached_input")
+    names = ("input", "output", "cached_input", "cache_write")
     return {name: _rate(rate, start) for name, rate in zip(names, rates, strict=True)}
 
 

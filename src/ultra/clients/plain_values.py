@@ -127,6 +127,7 @@ def plain_usage(value: object) -> Usage | None:
             input=_count(value.input),
             output=_count(value.output),
             cached=_count(value.cached),
+            written=_count(value.written),
             reasoning=_count(value.reasoning),
             estimated=value.estimated is True,
         ),

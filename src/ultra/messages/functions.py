@@ -14,7 +14,7 @@ from msgspec import NODEFAULT, Struct
 
 from ultra.errors import BadCall
 from ultra.messages.pydantic_models import ModelSchemas, is_pydantic_model, of_plain
-from ultra.messages.tools import NO_PARAMETERS, Tool
+from ultra.messages.tools import Tool, no_parameters
 
 __all__ = ["FunctionTool", "schema_of", "tools_of"]
 
@@ -64,7 +64,7 @@ class FunctionTool:
             self._arguments = msgspec.defstruct(
                 "Arguments", fields, kw_only=True, forbid_unknown_fields=True, module=__name__
             )
-            parameters_schema = schema_of(self._arguments) if fields else dict(NO_PARAMETERS)
+            parameters_schema = schema_of(self._arguments) if fields else no_parameters()
         except (TypeError, ValueError) as error:
             raise BadCall(f"the parameters of the tool {name!r} have no JSON schema: {error}") from None
         parameters_schema.pop("title", None)
@@ -112,10 +112,13 @@ def tools_of(given: object) -> tuple[Tool, ...]:
     if isinstance(given, str | Mapping) or not isinstance(given, Iterable):
         raise BadCall(f"tools is of type {type(given).__name__}; it must be a list of tools")
     tools = tuple(_tool(each, f"tools[{index}]") for index, each in enumerate(given))
-    names = [tool.name for tool in tools]
-    for name in names:
-        if names.count(name) > 1:
-            raise BadCall(f"tools has the name {name!r} more than once; each tool needs a name of its own")
+    seen: set[str] = set()
+    for tool in tools:
+        if tool.name in seen:
+            raise BadCall(
+                f"tools has the name {tool.name!r} more than once; each tool needs a name of its own"
+            )
+        seen.add(tool.name)
     return tools
 
 
@@ -176,7 +179,7 @@ def _tool_of_mapping(given: Mapping[Any, Any], where: str) -> Tool:
         return Tool(
             inner.name,
             inner.description or "",
-            msgspec.to_builtins(inner.parameters or dict(NO_PARAMETERS)),
+            msgspec.to_builtins(inner.parameters or no_parameters()),
             inner.strict,
             found.cache_control,
         )
@@ -192,7 +195,7 @@ def _annotated(function: Callable[..., object]) -> Callable[..., object]:
 def _default(value: Any) -> Any:  # noqa: ANN401 - any default
     """Return a default as msgspec takes it: what can change is made new for each call."""
     if isinstance(value, list | dict | set) and value:
-        return msgspec.field(default_factory=value.copy)
+        return msgspec.field(default_factory=partial(copy.deepcopy, value))
     if is_pydantic_model(type(value)):
         return msgspec.field(default_factory=partial(copy.deepcopy, value))
     return value

@@ -196,11 +196,8 @@ class ModelRequest(Struct, frozen=True, kw_only=True):
     @property
     def system(self) -> str | None:
         """The system messages, joined by empty lines; None if there are none."""
-        joined: str | None = None
-        for message in self.messages:
-            if message.role == "system":
-                joined = message.text if joined is None else f"{joined}\n\n{message.text}"
-        return joined
+        texts = [message.text for message in self.messages if message.role == "system"]
+        return "\n\n".join(texts) if texts else None
 
     @property
     def prompt(self) -> str:

@@ -105,11 +105,13 @@ class Usage(Record, _Counts, frozen=True, kw_only=True, gc=False):
     """The tokens of one call, as the provider counted them; None: not reported.
 
     `input` are all tokens of the prompt; `cached` are those of them that came from the provider's prompt
-    cache. `output` are all generated tokens; `reasoning` are those of them that were reasoning. `estimated`:
-    Ultra estimated some of the numbers, since the client reported none, or none that can be true.
+    cache, and `written` those that were written into it. `output` are all generated tokens; `reasoning` are
+    those of them that were reasoning. `estimated`: Ultra estimated some of the numbers, since the client
+    reported none, or none that can be true.
     """
 
     cached: int | None = None
+    written: int | None = None
     reasoning: int | None = None
     estimated: bool = False
 
@@ -126,6 +128,7 @@ class Usage(Record, _Counts, frozen=True, kw_only=True, gc=False):
             input=_sum(self.input, other.input),
             output=_sum(self.output, other.output),
             cached=_sum(self.cached, other.cached),
+            written=_sum(self.written, other.written),
             reasoning=_sum(self.reasoning, other.reasoning),
             estimated=self.estimated or other.estimated,
         )

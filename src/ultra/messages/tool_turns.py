@@ -46,14 +46,24 @@ def _tell(told: list[ChatMessage], notes: list[Part]) -> None:
         return
     asked = told.pop() if told and told[-1].role == "user" else ChatMessage("user")
     parts: list[Part] = []
+    texts: list[str] = []  # of the last part, if that is text: joined once, or each would cost as much as all
     for part in (*asked.parts, TextPart(_INTRODUCTION), *notes):
-        last = parts[-1] if parts else None
-        if isinstance(part, TextPart) and isinstance(last, TextPart):
-            separator = "\n\n" if part.text == _INTRODUCTION else "\n"
-            parts[-1] = replace(last, text=f"{last.text}{separator}{part.text}")
-        else:
-            parts.append(part)
+        if isinstance(part, TextPart) and texts:
+            texts += ["\n\n" if part.text == _INTRODUCTION else "\n", part.text]
+            continue
+        _end_text(parts, texts)
+        parts.append(part)
+        if isinstance(part, TextPart):
+            texts.append(part.text)
+    _end_text(parts, texts)
     only = parts[0]
     text = only.text if len(parts) == 1 and isinstance(only, TextPart) and not only.cache_control else None
     told.append(replace(asked, content=tuple(parts) if text is None else text))
     notes.clear()
+
+
+def _end_text(parts: list[Part], texts: list[str]) -> None:
+    """Give the last part, which is text, all of its `texts`, and empty them."""
+    if len(texts) > 1 and isinstance(parts[-1], TextPart):
+        parts[-1] = replace(parts[-1], text="".join(texts))
+    texts.clear()

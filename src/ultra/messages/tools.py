@@ -11,18 +11,23 @@ from msgspec import Struct, field
 from ultra._support.lazy import lazy_pattern
 from ultra.errors import BadCall
 from ultra.messages.bounded_json import decode_json
+from ultra.messages.canonical_json import canonical_json
 
 __all__ = [
-    "NO_PARAMETERS",
     "Tool",
     "ToolChoice",
     "ToolPolicy",
     "arguments_json",
     "arguments_object",
     "canonical_arguments",
+    "no_parameters",
 ]
 
-NO_PARAMETERS: Final[Mapping[str, Any]] = {"type": "object", "properties": {}}
+
+def no_parameters() -> dict[str, Any]:
+    """Return the schema of a tool without parameters, which belongs to that tool alone."""
+    return {"type": "object", "properties": {}}
+
 
 _NAME: Final = lazy_pattern(r"[A-Za-z0-9_.:-]{1,128}")
 
@@ -47,7 +52,7 @@ class Tool(Struct, frozen=True):
 
     name: str
     description: str = ""
-    parameters: dict[str, Any] = field(default_factory=lambda: dict(NO_PARAMETERS))
+    parameters: dict[str, Any] = field(default_factory=no_parameters)
     strict: bool | None = None
     cache_control: dict[str, str] | None = None
 
@@ -116,9 +121,12 @@ _CHOICES: Final = (
 
 
 def canonical_arguments(arguments: str) -> str:
-    """Return JSON `arguments` in one form for equal values, to compare calls; other text as it is."""
+    """Return JSON `arguments` in one form for equal values, to compare calls; other text as it is.
+
+    Equal are 1 and 1.0, too: some APIs give all numbers so.
+    """
     try:
-        return msgspec.json.encode(decode_json(arguments or "{}"), order="sorted").decode()
+        return canonical_json(decode_json(arguments or "{}"))
     except (msgspec.DecodeError, ValueError, RecursionError):
         return arguments.strip()
 

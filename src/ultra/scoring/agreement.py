@@ -15,6 +15,7 @@ from msgspec import Struct
 from ultra._support.cooperative import run_at_once
 from ultra._support.lazy import lazy_pattern
 from ultra.scoring.final_answers import names_of_equals, read_answer
+from ultra.scoring.weight_sums import rounded
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -153,10 +154,10 @@ def count_in_pieces(
         elif final is not None and number_of[final] > 1:
             same = behind[final] - weight
             share = same / others if others > 0 else (number_of[final] - 1) / (len(answers) - 1)
-            scores[name], votes[name] = share, behind[final] / total
+            scores[name], votes[name] = share, rounded(behind[final] / total)
         else:
             scores[name] = _TIE * (similar[name] if similar else weight / total)
-            votes[name] = weight / total if final is not None else 0.0
+            votes[name] = rounded(weight / total) if final is not None else 0.0
         scores[name] = min(1.0, max(0.0, round(scores[name], 9)))
         if number % _PIECE_OF_NAMES == 0:
             yield

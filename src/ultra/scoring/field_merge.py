@@ -1,7 +1,8 @@
 """One value put together from several models' structured answers, field by field.
 
 Enums, booleans and whole numbers are voted on by weight. Of other numbers, the narrow window that holds most
-weight counts (the estimator of a mode by Chernoff, 1964), and in it the weighted median. Of texts, it is the
+weight counts (the estimator of a mode by Chernoff, 1964), and in it the weighted median. Short texts with
+digits, and those of one word, are voted on, as enums are: they are dates and names. Of other texts, it is the
 medoid: the text that is most like the others (minimum Bayes risk, Kumar and Byrne, 2004). Every value is one
 that a model gave.
 
@@ -20,7 +21,16 @@ from ultra._support.cooperative import run_at_once
 from ultra.messages.canonical_json import canonical_json
 from ultra.messages.schema_forms import resolved
 from ultra.scoring.agreement import count_in_pieces
-from ultra.scoring.list_alignment import Entry, by_key, by_position, most_weight, order_of_items, stays
+from ultra.scoring.list_alignment import (
+    Entry,
+    by_key,
+    by_position,
+    most_weight,
+    order_of_items,
+    plain_text,
+    stays,
+)
+from ultra.scoring.weight_sums import rounded, summed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -141,7 +151,7 @@ class _Merger:
         self.fields[steps] = Field(steps, min(1.0, share), tuple(choices.values()))
 
     def _share(self, entries: Iterable[Entry]) -> float:
-        return fsum(entry.weight for entry in entries) / self._total
+        return rounded(fsum(entry.weight for entry in entries) / self._total)
 
     # --- objects -----------------------------------------------------------------------------------------
 
@@ -241,7 +251,7 @@ class _Merger:
         windows: list[tuple[float, float, int, int]] = []
         end = 0
         for begin, entry in enumerate(ordered):
-            bound = entry.value + self._tolerance * abs(entry.value)
+            bound = self._bound(entry.value)
             while end < len(ordered) and ordered[end].value <= bound:
                 end += 1
             weight = round(until[end] - until[begin], 9)
@@ -253,17 +263,22 @@ class _Merger:
         )
         return ordered[begin:end]
 
+    def _bound(self, value: float) -> float:
+        """Return the largest number that counts as one with `value`: relative to the larger of the two."""
+        share = 1 - self._tolerance
+        return max(value, rounded(value / share if value > 0 else value * share))
+
     def _text(self, entries: list[Entry]) -> tuple[str, float]:
         alike: dict[str, list[Entry]] = {}
         spelt: dict[str, list[Entry]] = {}
         for entry in entries:
-            alike.setdefault(" ".join(entry.value.casefold().split()), []).append(entry)
+            alike.setdefault(plain_text(entry.value), []).append(entry)
             spelt.setdefault(entry.value, []).append(entry)
         chosen = alike[most_weight(alike)]
-        if self._share(chosen) > 1 / 2:
+        if self._share(chosen) > 1 / 2 or all(map(_is_code, spelt)):
             own = {entry.value: spelt[entry.value] for entry in chosen}
             return most_weight(own), self._share(chosen)
-        weights = {text: fsum(entry.weight for entry in spelt[text]) for text in sorted(spelt)}
+        weights = {text: summed(entry.weight for entry in spelt[text]) for text in sorted(spelt)}
         votes = _similarity(weights)
         heaviest = {text: max(entry.weight for entry in spelt[text]) for text in weights}
         medoid = max(weights, key=lambda text: (round(votes[text], 9), weights[text], heaviest[text]))
@@ -272,6 +287,16 @@ class _Merger:
 
 _EXACT = frozenset({"enum", "const", "format", "pattern"})
 """Texts that a schema describes so are names and dates: one that is nearly the same is another one."""
+
+
+_MOST_WORDS: Final = 6
+"""A text of so many words with a digit in it is a date, a number or an address, and no prose."""
+
+
+def _is_code(text: str) -> bool:
+    """Return whether another text that is nearly the same as this one means something else."""
+    words = text.split()
+    return len(words) <= 1 or (len(words) <= _MOST_WORDS and any(map(str.isdigit, text)))
 
 
 def _kind(value: object) -> str:

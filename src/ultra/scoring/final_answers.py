@@ -37,7 +37,11 @@ _STRING: Final = lazy_pattern(r'"((?:[^"\\]|\\.)*+)"', re.DOTALL)
 _SCALAR: Final = lazy_pattern(r"\[[^\[\]{}]{0,200}\]|[-+\w.]{1,64}")
 _ESCAPE: Final = lazy_pattern(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
 _TAGGED: Final = lazy_pattern(r"<answer>(.{1,400}?)</answer>", re.IGNORECASE | re.DOTALL)
-_HASHES: Final = lazy_pattern(r"####[ \t]*([^\s#][^\n]{0,200})")
+_HASHES: Final = lazy_pattern(
+    r"####[ \t]*(?:(?:final\s)?answer\s?[:=]\s?)?([^\s#][^\n]{0,200})", re.IGNORECASE
+)
+_FENCED: Final = lazy_pattern(r"```(?:text|txt|plain|plaintext)?[ \t]*\n[ \t]*([^\n`]{1,120})\n[ \t]*```")
+"""A block of code that is a text of one line."""
 _WORDS_THAT_TELL: Final = (
     "answer",
     "result",
@@ -55,7 +59,7 @@ _WORDS_THAT_TELL: Final = (
     "정답",
 )
 _TOLD: Final = lazy_pattern(
-    r"[\s*_`]{0,4}(?:(?:to|for)\s[^\n.:?=]{1,80}?\s)?"
+    r"(?:s(?=\s(?:are|were)\b))?[\s*_`]{0,4}(?:(?:to|for)\s[^\n.:?=]{1,80}?\s)?"
     r"(?:[:=：][\s*_`]{0,4}|(?:is|was|are|would\s+be|must\s+be|ist|est|es|é|è|是|为|は)(?![a-z])"  # noqa: RUF001 - that colon is meant
     r"[\s*_`]{0,4}[:：]?[\s*_`]{0,4}){1,2}"  # noqa: RUF001 - the same
     r"([^\s*_`:][^\n]{0,200})",
@@ -67,6 +71,10 @@ _NO_ANSWER: Final = lazy_pattern(
 )
 _LAST_BOLD: Final = lazy_pattern(r"\*\*([^*\n]{1,120})\*\*[.!]?|__([^_\n]{1,120})__[.!]?")
 _BOLD_AT_END: Final = lazy_pattern(r"\*\*([^*\n]{1,80})\*\*[^\w\n]{0,3}$")
+_ONE_BOLD: Final = 2
+"""Marks of a line of which one part is bold."""
+_DENIES: Final = lazy_pattern(r"\b(?:not|neither|never|no)\b|n['\u2019]t\b", re.IGNORECASE)
+_ITEM: Final = lazy_pattern(r"\s{0,8}(?:[-*\u2022]|\d{1,2}[.)])\s+(?=\S)")
 _CLOSING: Final = lazy_pattern(
     r"[?]$|\b(?:hope|help|let me know|question|feel free|thanks|cheers|enjoy)", re.IGNORECASE
 )
@@ -117,8 +125,10 @@ def read_answer(text: str) -> FinalAnswer | None:
     if found is not None:
         return _answer(found, marked=True)
     last_line = end[end.rfind("\n") + 1 :]
+    if (item := _ITEM().match(last_line)) is not None:  # whose number is none of the answer
+        last_line = last_line[item.end() :]
     choice = _CHOICE_FIRST().match(text[:200].lstrip()[:16])
-    if choice is not None:
+    if choice is not None and not _is_first_of_list(choice[1], text):
         return FinalAnswer(choice[1])
     number = _last(_NUMBER(), last_line[-_NEAR_END:])
     return None if number is None else _answer(number, marked=False)
@@ -186,7 +196,7 @@ def _as_first(answer: FinalAnswer | None, said_first: Mapping[frozenset[str], st
 def _marked(text: str, end: str) -> str | None:
     """Return what `text`, whose last part is `end`, marks as its answer, or what is an answer by itself."""
     found = _last(_TAGGED(), end) if "<" in end else None
-    found = found or _field(text) or _boxed(end) or (_last(_HASHES(), end) if "####" in end else None)
+    found = found or _field(text) or _boxed(end) or (_hashed(end) if "####" in end else None)
     if found:
         return found
     told, near = _told(end)
@@ -200,6 +210,20 @@ def _last(pattern: re.Pattern[str], text: str) -> str | None:
     for match in pattern.finditer(text):
         found = match[1]
     return found
+
+
+def _hashed(text: str) -> str | None:
+    """Return what stands behind the last ``####``, as in GSM8K, unless that is a heading of Markdown.
+
+    It is one if text follows it, but for a number alone.
+    """
+    found = None
+    for match in _HASHES().finditer(text):
+        found = match
+    if found is None:
+        return None
+    is_last = not text[found.end() :].strip()
+    return found[1] if is_last or _NUMBER().fullmatch(found[1].strip(" *.$")) else None
 
 
 def _field(text: str) -> str | None:
@@ -268,24 +292,53 @@ def _told(end: str) -> tuple[str | None, bool]:
             if at <= best:
                 break
             match = _TOLD().match(end, at + len(word))
-            if match is not None and not _NO_ANSWER().match(match[1]):
-                best, found = at, match[1]
+            told = None if match is None else _without_item(end, match)
+            if told is not None and not _NO_ANSWER().match(told):
+                best, found = at, told
                 break
             before = at
     return found, len(end) - best <= _NEAR_END
 
 
+def _without_item(end: str, told: re.Match[str]) -> str | None:
+    """Return what a text tells, without the sign of an item; None: it is the first item of several."""
+    found: str = told[1]
+    item = _ITEM().match(found) if "\n" in told[0][: -len(found)] else None
+    if item is None:
+        return found
+    next_line = end.find("\n", told.end())
+    is_first = (
+        next_line >= 0 and _ITEM().match(end[next_line : next_line + _LONGEST_SHORT].lstrip()) is not None
+    )
+    return None if is_first else found[item.end() :]
+
+
+def _is_first_of_list(letter: str, text: str) -> bool:
+    """Return whether `letter` begins the first of several sections, as ``A. …``, ``B. …``."""
+    following = "II" if letter == "I" else chr(ord(letter) + 1)
+    return re.search(rf"\n[ \t]{{0,8}}[*(\[#]{{0,4}}{following}[)\].:*]", text[:_MOST_JSON]) is not None
+
+
 def _alone(end: str) -> str | None:
     """Return the answer that the text is as a whole, or its last line."""
-    line = end[end.rfind("\n") + 1 :].strip()
+    if end.endswith("```") and (fenced := _FENCED().search(end[-_NEAR_END:])) is not None:
+        end = fenced[1]
+    before, _, line = end.rpartition("\n")
+    line = line.strip()
+    if (item := _ITEM().match(line)) is not None:
+        if _ITEM().match(before[before.rstrip().rfind("\n") + 1 :]) is not None:
+            return None  # the last of several
+        line = line[item.end() :]
     bold = _LAST_BOLD().fullmatch(line)
     if bold is not None:
         return bold[1] or bold[2]
     if len(line) > _LONGEST_SHORT:
         return None
+    bold = _BOLD_AT_END().search(line)
+    if bold is not None and line.count("**") == _ONE_BOLD and not _DENIES().search(line):
+        return bold[1]
     if _words(line) <= _MOST_WORDS and not _CLOSING().search(line):
         return line
-    bold = _BOLD_AT_END().search(line)
     return None if bold is None else bold[1]
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["JUDGE", "parse_grades"]
 
 _HIGHEST_GRADE: Final = 10
+_FEWEST: Final = 0.5
 _LONGEST: Final = 20_000  # characters at the end of a reply that are read
 
 _ANNOUNCES: Final = lazy_pattern(
@@ -49,25 +50,33 @@ def parse_grades(reply: str, labels: Mapping[str, str], candidates: Iterable[str
 
     `labels` has the name behind each label. Lines such as ``A: 7``, ``**Candidate B** - 8.5/10 (clear)`` and
     ``C = 3 out of 10`` are read, lists such as ``A: 7, B: 9``, and JSON objects of labels and numbers. A
-    label without a number of 0..10, or with two different ones, has no score. What the judge thinks aloud
+    label without a number of 0..10, or with two different ones, has no score; where fewer than half of them
+    have one, none has: the few would win whatever they are. What the judge thinks aloud
     before it announces its grades does not count. A verdict that stands in one of the `candidates` themselves
     is a quotation, or the judge was fooled: then there are no grades. ::
 
         parse_grades("A: 7\nB: 9/10", {"A": "llama", "B": "gemini"}) == {"llama": 0.7, "gemini": 0.9}
     """
     grades = _grades(split_verdict(reply), labels)
+    if len(grades) < _FEWEST * len(labels):
+        return {}
     forged = any(_grades(text[-_LONGEST:], labels) == grades for text in candidates) if grades else False
     return {} if forged else grades
 
 
 def _grades(reply: str, labels: Mapping[str, str]) -> dict[str, float]:
-    found: dict[str, set[float]] = {}
-    for label, name in labels.items():
-        graded = re.compile(
-            _BEFORE_LABEL + re.escape(label) + _BEFORE_GRADE + _GRADE + _AFTER_GRADE,
-            re.IGNORECASE | re.MULTILINE,
-        )
-        found[name] = {float(match[1]) for match in graded.finditer(reply)}
+    if not labels:
+        return {}
+    # One pattern for all labels: each candidate is read by it, too, so one each would cost their square.
+    names = {label.casefold(): name for label, name in labels.items()}
+    longest_first = sorted(labels, key=len, reverse=True)
+    graded = re.compile(
+        f"{_BEFORE_LABEL}({'|'.join(map(re.escape, longest_first))}){_BEFORE_GRADE}{_GRADE}{_AFTER_GRADE}",
+        re.IGNORECASE | re.MULTILINE,
+    )
+    found: dict[str, set[float]] = {name: set() for name in names.values()}
+    for match in graded.finditer(reply):
+        found[names[match[1].casefold()]].add(float(match[2]))
     return {
         name: grades.pop() / _HIGHEST_GRADE
         for name, grades in found.items()

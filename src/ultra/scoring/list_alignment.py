@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from math import fsum
 from typing import TYPE_CHECKING, Any, NamedTuple
+from unicodedata import normalize
 
 from ultra.messages.canonical_json import canonical_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Entry", "Place", "by_key", "by_position", "most_weight", "order_of_items", "stays"]
+__all__ = ["Entry", "Place", "by_key", "by_position", "most_weight", "order_of_items", "plain_text", "stays"]
 
 
 class Entry(NamedTuple):
@@ -26,6 +27,11 @@ class Place(NamedTuple):
     name: str
     items: list[Entry]
     positions: list[int]
+
+
+def plain_text(text: str) -> str:
+    """Return `text` without what is not its meaning: case, blanks, and how its accents are encoded."""
+    return " ".join(normalize("NFC", text).casefold().split())
 
 
 def most_weight(groups: Mapping[str, Sequence[Entry]]) -> str:
@@ -117,7 +123,7 @@ def _named(lists: Sequence[Entry], name: str | None) -> list[Place] | None:
             value = item if name is None else item[name]
             if isinstance(value, dict | list | float) or value is None:
                 return None
-            known = " ".join(value.casefold().split()) if isinstance(value, str) else canonical_json(value)
+            known = plain_text(value) if isinstance(value, str) else canonical_json(value)
             known = f"{type(value).__name__} {known}"
             if known in seen:
                 return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 from typing import Final
+from unicodedata import normalize
 
 from ultra._support.lazy import lazy_pattern
 
@@ -15,22 +16,37 @@ _MOST_DIGITS: Final = 60
 
 _DASHES: Final = str.maketrans({"\u2212": "-", "\u2013": "-", "\u2010": "-", "\u2011": "-", "\uff0d": "-"})
 _QUOTES: Final = str.maketrans(
-    dict.fromkeys('*`"\u201c\u201d\u201e\u00ab\u00bb\u2018\u2019\u200b\u200c\u200d\u2060\ufeff', "")
+    dict.fromkeys('`"\u201c\u201d\u201e\u00ab\u00bb\u2018\u2019\u200b\u200c\u200d\u2060\ufeff', "")
 )
+_POWER: Final = lazy_pattern(r"(?<=[\w)])\*\*(?=[\w(-])")
+_EMPHASIS: Final = lazy_pattern(r"\*{2,}|^\s*\*\s|\s\*\s*$|(?<![^\s(])\*(?=\S)|(?<=\S)\*(?=[\s.,;:!?)]|$)")
+"""Asterisks of Markdown, and none that multiply."""
 _SPACES: Final = lazy_pattern(r"[\s\u00a0\u202f]+")
+
+# One sign for what is written by several.
+_SUPERSCRIPTS: Final = str.maketrans(
+    "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207b", "0123456789-"
+)
+_SUPERSCRIPT: Final = lazy_pattern(r"(?<=[\w)\]])[\u2070\u00b9\u00b2\u00b3\u2074-\u2079\u207b]+")
+_VULGAR: Final = lazy_pattern(r"[\u00bc-\u00be\u2150-\u215e]")  # such as ½
+_ROOT_SIGN: Final = lazy_pattern(r"\u221a\s?(\w+|\([^()]*\))")
+_BRACES: Final = lazy_pattern(r"([_^])\{(-?\w+)\}")
+_NEGATIVE: Final = lazy_pattern(r"-[\w.]+")
+_COMMAND: Final = lazy_pattern(r"\\[a-zA-Z]+")
 
 # LaTeX
 _WRAPPERS: Final = lazy_pattern(
     r"\\(?:text|textbf|textit|mathrm|mathbf|mathit|operatorname|boxed|fbox|mbox|hbox)\s{0,3}\{([^{}]{0,200})\}"
 )
+_SPACING_COMMANDS: Final = lazy_pattern(r"\\(?:q?quad(?![a-zA-Z])| )|~")
 _EMPTY_COMMANDS: Final = lazy_pattern(
-    r"\\(?:left|right|displaystyle|,|;|:|!|quad|qquad|%|\$|\(|\)|\[|\]|big|Big|limits)"
-    r"(?![a-zA-Z])|\\ |\^\{?\\circ\}?|\$"
+    r"\\(?:(?:left|right|displaystyle|big|Big|limits)(?![a-zA-Z])|[,;:!%$()\[\]])|\^\{?\\circ\}?|\$"
 )
 _FRACTION: Final = lazy_pattern(
     r"\\[dt]?frac\s{0,3}(?:\{([^{}]{1,100})\}\s{0,3}\{([^{}]{1,100})\}|(\d)\s{0,3}(\d))"
 )
 _ROOT: Final = lazy_pattern(r"\\sqrt\s{0,3}(?:\{([^{}]{1,100})\}|(\w))")
+_LATEX: Final = frozenset("\\$^{")
 _COMMANDS: Final = {
     "\\cdot": "*",
     "\\times": "*",
@@ -55,20 +71,50 @@ _CHOICE: Final = lazy_pattern(
     r"(?:(?:option|choice|answer|letter)\s{1,3})?(?:\(([A-Za-z])\)|\[([A-Za-z])\]|([A-Z])[.):]"
     r"|([a-z])\)|([A-Z])(?=$|[,;]|\s[-(]|\s(?:because|since|as|is)\b))(?=$|[\s.,;:])",
 )
+_INITIALS: Final = lazy_pattern(r"[A-Z]\.\s{0,2}[A-Z]\b")
+"""Of a name, such as J. K. Rowling, and no letter of a choice with what it says."""
+_CHOICES: Final = lazy_pattern(
+    r"(?:(?:options?|choices?|answers?|letters?)\s{1,3})?"
+    r"([(\[]?[A-J][)\]]?(?:(?:\s?[,;/&]\s?(?:(?:and|&)\s)?|\sand\s)[(\[]?[A-J][)\]]?){1,9})",
+    re.IGNORECASE,
+)
+_BETWEEN_CHOICES: Final = lazy_pattern(r"[^A-J]+|AND")
 _OPTION: Final = lazy_pattern(r"(?:option|choice|letter)\s{1,3}\(?([A-Za-z])\)?[.):]?$", re.IGNORECASE)
 _YES_OR_NO: Final = lazy_pattern(r"(yes|no|true|false)(?=$|[,.;:!]|\s(?:because|since|it|the|they|that)\b)")
 _LEAD: Final = lazy_pattern(
     r"^(?:(?:so|thus|therefore|hence|then)\b,?\s{1,3})?(?:it\s{1,3}is|it's|this\s{1,3}is|that's|that\s{1,3}is|they\s{1,3}are"
-    r"|there\s{1,3}are|there\s{1,3}is|we\s{1,3}(?:get|have)|approximately|about|roughly|exactly|equal\s{1,3}to)\s{1,3}",
+    r"|there\s{1,3}are|there\s{1,3}is|we\s{1,3}(?:get|have)|approximately|about|roughly|exactly|equal\s{1,3}to"
+    r"|definitely|clearly|simply|probably|most\s{1,3}likely)\s{1,3}",
 )
-_ARTICLES: Final = lazy_pattern(r"^(?:the|a|an)\s+(?=\S)")
-_VARIABLE: Final = lazy_pattern(r"^[a-z](?:\([a-z]\))?\s{0,3}=\s{0,3}(?=\S)")
+_ARTICLES: Final = lazy_pattern(r"^(?:the|a|an)\s+(?!(?:or|and)\b)(?=[\w$€£¥(\\])")
+_VARIABLE: Final = lazy_pattern(r"^[a-z](?:\([a-z]\))?\s{0,3}(?:=|\\in(?![a-z])|\u2208)\s{0,3}(?=\S)")
+# Behind one or two letters that are no unit, a point is that of an abbreviation: J. K. Rowling, St. Louis.
+_POINT: Final = (
+    r"(?:(?<!\b[^\W\d])(?<!\b[^\W\d]{2})(?<!\bmrs)(?<!\bprof)|(?<=\d\s[^\W\d])|(?<=\d\s[^\W\d]{2}))\.(?=\s)"
+)
 _SENTENCE_END: Final = lazy_pattern(
-    r"[.!?](?=\s)|,?\s(?=(?:because|since|which|where|as)\s)|;\s|\s[-\u2014]\s|\s\((?=[a-z])"
+    rf"{_POINT}|[!?](?=\s)|,?\s(?=(?:because|since|which|where|as)\s)|;\s(?!-?\d)|\s\u2014\s"
+    r"|\s-\s(?=[^\W\d]{2})(?!(?:sqrt|sin|cos|tan|log|ln|exp|pi)\b)|\s\((?=[a-z])"
 )
+_MINUS: Final = lazy_pattern(r"^(?:minus|negative)\s+(?=[$€£¥]?\d)")
+_NAME: Final = lazy_pattern(r"^\S*\d\S*\s+([A-Z][a-z].*)")
+"""A number and words that begin with a capital letter."""
 _NUMBER: Final = lazy_pattern(
     r"([-+]?)\s?(?:[$€£¥]|usd\s?|rs\.?\s?)?\s?(\d{1,3}(?:[,'\s]\d{3})+(?!\d)|\d{1,60}|(?=\.\d))(\.\d{1,60})?(?:e([-+]?\d{1,3}))?"
 )
+_MONTH: Final = (
+    r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?"
+    r"|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)\b"
+)
+_GOES_ON: Final = lazy_pattern(
+    rf"\s?(?:{_MONTH}|(?:[^\W\d]{{1,20}}\s)?(?:and|or|to|und|oder|et|ou|y|o)\s(?:[a-z]\s?=\s?)?"
+    r"(?:[-+$€£(]{0,2}\d|a\s(?:half|quarter|third)\b))"
+)
+"""What shows that a number is only the first of several, or part of one, or of a date."""
+_NEXT: Final = lazy_pattern(r"\s?(\S{1,20})\s\d")
+"""A unit and another number, as in "2 hours 30 minutes"."""
+_TIMES_TEN: Final = lazy_pattern(r"\s?[x*]\s?10\s?\^\s?[({]?([-+]?\d{1,3})[)}]?")
+"""What makes a number of 5 x 10^3."""
 _OVER: Final = lazy_pattern(r"\s?/\s?(\d{1,30})(?![\d.])")
 _MIXED: Final = lazy_pattern(r"\s(\d{1,6})/(\d{1,6})(?![\d.])")
 _SENTENCE: Final = 4
@@ -108,6 +154,8 @@ _UNITS: Final = {
         "ms": "ms millisecond milliseconds",
         "min": "min mins minute minutes",
         "h": "h hr hrs hour hours",
+        "am": "am a.m",
+        "pm": "pm p.m",
         "d": "day days",
         "week": "week weeks",
         "month": "month months",
@@ -136,23 +184,56 @@ def normal_form(found: str) -> tuple[str, str]:
         normal_form(r"\frac{1}{2} \text{ hours}") == ("0.5", "h")
         normal_form("(b) Paris") == ("B", "")
     """
-    text = _bare(_SPACES().sub(" ", found[:_LONGEST].translate(_DASHES).translate(_QUOTES)))
+    told = found[:_LONGEST].translate(_DASHES).translate(_QUOTES)
+    if "*" in told:
+        told = _EMPHASIS().sub("", _POWER().sub("^", told) if told.count("**") == 1 else told)
+    text = _bare(_SPACES().sub(" ", told if told.isascii() else _one_sign(told)))
     if not text:
         signs = found.strip()
         return (signs, "") if signs and not any(map(str.isalnum, signs)) and not signs.isascii() else ("", "")
-    choice = _CHOICE().match(text) or _OPTION().match(text)
-    if choice is not None or (len(text) == 1 and text.isalpha()):
-        letter = text if choice is None else next(filter(None, choice.groups()))
-        return letter.upper(), ""
-    if "\\" in text or "$" in text or "^" in text or not text.isascii():
-        text = _without_latex(text)
+    if not (text.isascii() and _LATEX.isdisjoint(text)):
+        text = _bare(_SPACES().sub(" ", _without_latex(text)))
+    if chosen := _chosen(text):
+        return chosen, ""
+    told = text
     text = _bare(text.casefold())
-    text = _LEAD().sub("", text)
-    text = _VARIABLE().sub("", text)
+    sentence = _VARIABLE().sub("", _LEAD().sub("", text))
+    text = _ARTICLES().sub("", sentence)
+    if len(text) == 1 and text.isalpha():
+        return text.upper(), ""
     agreed = _YES_OR_NO().match(text)
     if agreed is not None:
         return agreed[1], ""
-    return _number(text) or _number_within(text) or (_words(text), "")
+    text = _MINUS().sub("-", text)
+    if (number := _number(text)) is not None:
+        return number[0], number[1] or _named(told)
+    return _number_within(sentence) or (_words(text), "")
+
+
+def _chosen(text: str) -> str:
+    """Return the letters of the choices that a text names; empty if it is no choice."""
+    several = _CHOICES().fullmatch(text)
+    if several is not None:
+        return ",".join(filter(None, _BETWEEN_CHOICES().split(several[1].upper())))
+    choice = None if _INITIALS().match(text) else _CHOICE().match(text) or _OPTION().match(text)
+    if choice is None:
+        return text.upper() if len(text) == 1 and text.isalpha() else ""
+    letter: str = next(filter(None, choice.groups()))
+    return letter.upper()
+
+
+def _named(text: str) -> str:
+    """Return what a number is a part of the name of, such as of "12 Angry Men"; empty if it is none."""
+    name = _NAME().search(text)
+    words = "" if name is None else _sentence(name[1].casefold())
+    return "" if words.split(" ", 1)[0] in _UNITS else words
+
+
+def _one_sign(text: str) -> str:
+    """Return `text` with one sign for what Unicode writes by several: x², ½, √2, é."""
+    text = _VULGAR().sub(lambda match: f" {normalize('NFKC', match[0]).replace(chr(0x2044), '/')}", text)
+    text = _SUPERSCRIPT().sub(lambda match: f"^{match[0].translate(_SUPERSCRIPTS)}", text)
+    return normalize("NFC", _ROOT_SIGN().sub(lambda match: f"sqrt({match[1].strip('()')})", text))
 
 
 def _sentence(text: str) -> str:
@@ -165,12 +246,14 @@ def _number_within(text: str) -> tuple[str, str] | None:
     sentence = _sentence(text)
     if len(sentence.split()) < _SENTENCE or " not " in sentence:
         return None
-    numbers = _ANY_NUMBER().findall(sentence)
-    return _number(numbers[0]) if len(numbers) == 1 else None
+    numbers = list(_ANY_NUMBER().finditer(sentence))
+    if len(numbers) != 1 or _GOES_ON().match(sentence, numbers[0].end()):
+        return None
+    return _number(numbers[0][0])
 
 
 def _words(text: str) -> str:
-    words = _ARTICLES().sub("", _sentence(text))
+    words = _sentence(text)
     if words in _WORDS_OF_NUMBERS:
         return _WORDS_OF_NUMBERS[words]
     return _OPERATORS().sub(r"\1", words).replace("{", "(").replace("}", ")") or text
@@ -186,25 +269,25 @@ def _without_latex(text: str) -> str:
     for _ in range(3):  # commands within commands
         bare = _ROOT().sub(lambda match: f"sqrt({match[1] or match[2]})", text)
         bare = _FRACTION().sub(
-            lambda match: f"{_part(match[1] or match[3])}/{_part(match[2] or match[4])}", bare
+            lambda match: f"{_numerator(match[1] or match[3])}/{_part(match[2] or match[4])}", bare
         )
         bare = _WRAPPERS().sub(r"\1", bare)
         if bare == text:
             break
         text = bare
-    text = _EMPTY_COMMANDS().sub("", text)
+    text = _EMPTY_COMMANDS().sub("", _SPACING_COMMANDS().sub(" ", text))
     for command, sign in _COMMANDS.items():
         if command in text:
             text = text.replace(command, sign)
-    return text
+    return _BRACES().sub(r"\1\2", text.replace("\\{", "{").replace("\\}", "}"))
 
 
-def _divided(match: re.Match[str]) -> str:
-    return f"{_part(match[1] or match[3])}/{_part(match[2] or match[4])}"
+def _numerator(text: str) -> str:
+    return text if _NEGATIVE().fullmatch(text) else _part(text)
 
 
 def _part(text: str) -> str:
-    return text if text.replace(".", "").isalnum() else f"({text})"
+    return text if text.replace(".", "").isalnum() or _COMMAND().fullmatch(text) else f"({text})"
 
 
 def _number(text: str) -> tuple[str, str] | None:
@@ -216,8 +299,10 @@ def _number(text: str) -> tuple[str, str] | None:
     rest = match.end()
     whole = re.sub(r"[,'\s]", "", match[2])[:_MOST_DIGITS]
     value = Fraction(f"{match[1]}{whole or 0}{match[3] or ''}e{match[4] or 0}")
-    over, mixed = _OVER().match(text, rest), _MIXED().match(text, rest)
-    if over is not None and int(over[1]):
+    power, over, mixed = (pattern().match(text, rest) for pattern in (_TIMES_TEN, _OVER, _MIXED))
+    if power is not None:
+        value, rest = value * Fraction(f"1e{power[1]}"), power.end()
+    elif over is not None and int(over[1]):
         value, rest = value / int(over[1]), over.end()
     elif mixed is not None and int(mixed[2]):
         part = Fraction(int(mixed[1]), int(mixed[2]))
@@ -230,6 +315,9 @@ def _number(text: str) -> tuple[str, str] | None:
     if left[:1] in "+*=^<>,;:" and left:
         return None
     if left and left.lstrip()[:1] in tuple("+-*=^<>/([√π±\u222a"):
+        return None
+    following = _NEXT().match(left)
+    if _GOES_ON().match(left) or (following is not None and following[1].rstrip(",") in _UNITS):
         return None
     return _printed(value), _UNITS.get(first, "")
 

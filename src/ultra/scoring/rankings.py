@@ -34,9 +34,12 @@ RANK: Final = Task(
 
 _BETWEEN: Final = lazy_pattern(r"[\W_]*(?:(?:candidate|answer)[\W_]*)?", re.IGNORECASE)
 _NUMBERED: Final = lazy_pattern(
-    r"[\W_]{0,6}(\d{1,3})(?:st|nd|rd|th)?[.):\s][\W_]{0,6}(?:(?:candidate|answer)[\W_]{0,4})?",
+    r"[\W_]{0,6}(?:(?:rank|place)\s)?(\d{1,3})(?:st|nd|rd|th)?[.):\s][\W_]{0,6}(?:(?:candidate|answer)[\W_]{0,4})?",
     re.IGNORECASE,
 )
+_SIGNS: Final = "\"'`*_.,[](){}!> \t"
+"""What may stand behind the last label of a line."""
+_FENCE: Final = lazy_pattern(r"\s*```\w*\s*$")
 _FEWEST: Final = 0.5
 """The share of the labels that must be named; a ranking with fewer is dropped."""
 
@@ -51,8 +54,9 @@ class Ranking(Struct, frozen=True):
 def read_ranking(reply: str, labels: Sequence[str], candidates: Iterable[str] = ()) -> Ranking | None:
     """Return the ranking in a reply; None: there is none that can be used.
 
-    Read are a line such as ``B > A = C``, a JSON array of labels, a list with a number before each label, and
-    a label alone. The last line that is one counts. A label that is named twice keeps its first place, and
+    Read are a line such as ``B > A = C``, a JSON array of labels, a list with a number before each label,
+    labels on lines of their own, and a label alone. The last line that is one counts. A label that is named
+    twice keeps its first place, and
     labels that are not named share the last one; both is a repair. Where less than half of them are named,
     there is no ranking. One that stands in a candidate itself is a quotation, or the model was fooled. ::
 
@@ -90,18 +94,32 @@ def borda(rankings: Iterable[tuple[Sequence[Sequence[T]], float]]) -> dict[T, fl
 
 def _read(text: str, labels: Sequence[str]) -> Ranking | None:
     label = re.compile(rf"(?<!\w)({'|'.join(map(re.escape, sorted(labels, key=len, reverse=True)))})(?!\w)")
-    lines = [line for line in text.splitlines() if line.strip()]
-    for line in reversed(lines):
-        places = _chain(line, label)
+    # Fences and brackets on lines of their own stand between no labels.
+    lines = [line for line in text.splitlines() if line.strip(_SIGNS) and _FENCE().match(line) is None]
+    for number in range(len(lines) - 1, -1, -1):
+        places = _chain(lines[number], label)
+        if len(places) == 1:
+            places = [*_alone_above(lines, number, label), *places]
         if places:
             return _repaired(places, labels)
     return _repaired(_list(lines, label), labels)
 
 
+def _alone_above(lines: Sequence[str], end: int, label: re.Pattern[str]) -> list[list[str]]:
+    """Return the labels that stand alone on the lines right above this one: each is better than the next."""
+    found: list[list[str]] = []
+    for number in range(end - 1, -1, -1):
+        places = _chain(lines[number], label)
+        if len(places) != 1:
+            break
+        found.append(places[0])
+    return found[::-1]
+
+
 def _chain(line: str, label: re.Pattern[str]) -> list[list[str]]:
     """Return the places that one line tells; none where words stand between the labels."""
     places: list[list[str]] = []
-    end = 0
+    begin = end = 0
     for match in label.finditer(line):
         between = line[end : match.start()]
         if places and _BETWEEN().fullmatch(between) is None:
@@ -110,10 +128,10 @@ def _chain(line: str, label: re.Pattern[str]) -> list[list[str]]:
             places[-1].append(match[1])
         else:
             places.append([match[1]])
-        end = match.end()
-    if line[end:].strip("\"'`*_.])}!> \t"):
+        begin, end = match.start(), match.end()
+    if line[end:].strip(_SIGNS):
         return []
-    alone = len(places) == 1 and _BETWEEN().fullmatch(line[: line.find(places[0][0])]) is not None
+    alone = len(places) == 1 and _BETWEEN().fullmatch(line[:begin]) is not None
     return places if len(places) > 1 or alone else []
 
 

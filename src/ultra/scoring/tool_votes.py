@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import fsum
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -10,6 +9,7 @@ from msgspec.structs import replace
 
 from ultra.messages.results import ModelResponse
 from ultra.messages.tools import canonical_arguments
+from ultra.scoring.weight_sums import summed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,11 +52,10 @@ def vote_on_calls(proposals: Sequence[ModelResponse], weights: Mapping[str, floa
     for proposal, calls in zip(proposals, made, strict=True):
         for key in calls:
             behind.setdefault(key, []).append(weights[proposal.model_name])
-    # fsum: the sum must not depend on the order of the models, not even in its last digit.
-    cast = fsum(weights[each.model_name] for each in proposals)
-    votes = {key: fsum(each) for key, each in behind.items()}
+    cast = summed(weights[each.model_name] for each in proposals)
+    votes = {key: summed(each) for key, each in behind.items()}
     winners = {key for key, weight in votes.items() if weight > cast / 2}
-    against = fsum(weights[each.model_name] for each in proposals if not each.tool_calls)
+    against = summed(weights[each.model_name] for each in proposals if not each.tool_calls)
     if not winners:
         if not proposals or against > cast / 2 or not proposals[0].tool_calls:
             return None

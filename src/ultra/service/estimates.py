@@ -174,7 +174,8 @@ class _Plan:
         return estimate_tokens(role) if role else 0
 
     def _call(self, model: str, read: int, written: int, times: int) -> Cost:
-        cost = self._prices.cost(model, Usage(input=read, output=written))
+        # All of a prompt may be written into the provider's cache, which may cost more.
+        cost = self._prices.cost(model, Usage(input=read, written=read, output=written))
         return Cost(cost.tokens * times, cost.dollars * times)
 
 

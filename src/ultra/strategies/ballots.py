@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypedDict
 
 from ultra.messages.canonical_json import canonical_json
 from ultra.scoring.final_answers import equal_answers
+from ultra.scoring.weight_sums import rounded
 from ultra.strategies.panel import check_quorum, needed_of
 
 if TYPE_CHECKING:
@@ -57,15 +58,16 @@ class Tally(NamedTuple):
 
     def winner(self, rule: Rule) -> str | None:
         """Return the final answer that wins; None: there is none. Of equals, the one that stands first."""
-        leading = max(self.votes, key=self.votes.__getitem__, default=None)
-        if leading is None or not self.votes[leading] > 0:
+        votes = {final: rounded(weight) for final, weight in self.votes.items()}
+        leading = max(votes, key=votes.__getitem__, default=None)
+        if leading is None or not votes[leading] > 0:
             return None
-        return leading if rule == "plurality" or self.votes[leading] > self.cast / 2 else None
+        return leading if rule == "plurality" or votes[leading] > rounded(self.cast) / 2 else None
 
     def is_certain(self, rule: Rule, left: float) -> bool:
         """Return whether the winner stays the same, whatever the weight of `left` votes for."""
-        first, second, *_ = self.ranked()
-        return first > (self.cast + left) / 2 if rule == "majority" else first > second + left
+        first, second, *_ = map(rounded, self.ranked())
+        return first > rounded(self.cast + left) / 2 if rule == "majority" else first > rounded(second + left)
 
     def ranked(self) -> list[float]:
         """Return the weights behind the answers, the highest first; two at least."""

@@ -12,7 +12,7 @@ from ultra.errors import BadCall, StageFailed
 from ultra.messages.results import sample_name
 from ultra.scoring.judge import parse_grades
 from ultra.strategies.base import Answer
-from ultra.strategies.panel import check_model_name, check_named, only_answer
+from ultra.strategies.panel import check_answered, check_model_name, check_named, only_answer
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -59,6 +59,7 @@ class BestOf(Struct, frozen=True, kw_only=True):
             responses = await context.ask_all(context.request, within=context.time_left(keep))
             if len(responses) > 1 and self.judge is None:
                 responses = await context.score(responses)
+        check_answered(context, responses)
         passed: Sequence[ModelResponse] = responses
         highest = 0.0
         if self.verify is not None:

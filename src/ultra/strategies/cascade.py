@@ -23,7 +23,7 @@ from ultra.strategies.panel import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from ultra.messages.results import ModelResponse
     from ultra.strategies.base import Model, RunContext
@@ -34,6 +34,8 @@ CascadeEnd = Literal["judge", "last"]
 """What stands where all were asked and nothing was accepted: what a judge decides, or the last answer."""
 
 _HALF: Final = 0.5
+_FEWEST: Final = 2
+"""So many answers at least must be the same to agree."""
 
 
 class Cascade(Struct, frozen=True, kw_only=True):
@@ -44,8 +46,9 @@ class Cascade(Struct, frozen=True, kw_only=True):
     one, else the lightest come first. Good enough is an answer
 
     - that passes `test`, a function of its text that gives True, or a number of at least `quality` (0..1);
-    - or, without a test, for which at least the share `threshold` (0..1) of the weight stands, and whose
-      grade by the orchestrator's scorer or judge is at least `quality`, if that is given.
+    - or, without a test, that was given twice at least, for which at least the share `threshold` (0..1) of
+      the weight stands, and whose grade by the orchestrator's scorer or judge is at least `quality`, if that
+      is given.
 
     Where all were asked and nothing is, the majority stands; without one, `end` says what does: a model
     (`judge`, by default the heaviest that answered) reads all answers whole and decides, or ``"last"``: the
@@ -84,6 +87,7 @@ class Cascade(Struct, frozen=True, kw_only=True):
         levels = [*self._levels(context)]
         needed = needed_of(context)
         last: Sequence[ModelResponse] = ()
+        tested: dict[str, float] = {}
         for number, level in enumerate(levels):
             name, number_of_step = ("escalation", number - 1) if number else ("initial", 0)
             seconds, is_last = context.time_left(KEPT_FOR_DECISION), number == len(levels) - 1
@@ -101,11 +105,13 @@ class Cascade(Struct, frozen=True, kw_only=True):
             responses = _by_weight(context, [*responses, *found])
             if step.left_out:
                 break
-            answer = await self._accepted(context, responses)
+            if self.test is not None:
+                tested |= {_name(each): verified(context, self.test, each) for each in found}
+            answer = await self._accepted(context, responses, tested)
             if answer is not None and len({each.model_name for each in responses}) >= needed:
                 return answer
         check_quorum(context, responses)
-        return await self._settled(context, responses, last)
+        return await self._settled(context, responses, last, tested)
 
     def _levels(self, context: RunContext) -> Iterator[Sequence[Model]]:
         """Yield whom to ask together, cheapest first; all at once where all must answer."""
@@ -115,20 +121,21 @@ class Cascade(Struct, frozen=True, kw_only=True):
         for model in models[first:]:
             yield [model]
 
-    async def _accepted(self, context: RunContext, responses: Sequence[ModelResponse]) -> Answer | None:
+    async def _accepted(
+        self, context: RunContext, responses: Sequence[ModelResponse], tested: Mapping[str, float]
+    ) -> Answer | None:
         """Return the answer that is good enough; None: there is none yet."""
         if self.test is not None:
-            grades = [verified(context, self.test, response) for response in responses]
             least = 1.0 if self.quality is None else self.quality
-            highest = max(grades, default=0.0)
+            passed, highest = _best_tested(responses, tested)
             if not highest or highest < least:
                 return None
-            passed = [each for each, grade in zip(responses, grades, strict=True) if grade == highest]
             return Answer(context.best(passed), "selected", highest, "verifier")
         standing = await _most_votes(context, responses)
         if standing is not None:
-            answer, share = standing
-            if share < self.threshold or not self._is_graded_well(answer):
+            answer, share, givers = standing
+            # An answer that was given once is not agreed on, however heavy its model is.
+            if share < self.threshold or givers < _FEWEST or not self._is_graded_well(answer):
                 return None
             return Answer(answer, "selected", share, "votes")
         best = context.best(responses) if responses and self.quality is not None else None
@@ -140,7 +147,11 @@ class Cascade(Struct, frozen=True, kw_only=True):
         return self.quality is None or answer.quality is None or answer.quality >= self.quality
 
     async def _settled(
-        self, context: RunContext, responses: Sequence[ModelResponse], last: Sequence[ModelResponse]
+        self,
+        context: RunContext,
+        responses: Sequence[ModelResponse],
+        last: Sequence[ModelResponse],
+        tested: Mapping[str, float],
     ) -> Answer:
         """Return what stands where all were asked, and nothing was good enough."""
         answer = only_answer(context, responses, "a comparison")
@@ -148,7 +159,10 @@ class Cascade(Struct, frozen=True, kw_only=True):
             return answer
         if self.test is not None:
             context.degrade("no answer passed the test; the best one stands in its place")
-            return Answer(context.best(responses), "best_candidate")
+            best, highest = _best_tested(responses, tested)
+            if not highest:
+                return Answer(context.best(best), "best_candidate")
+            return Answer(context.best(best), "best_candidate", highest, "verifier")
         standing = await _most_votes(context, responses)
         if standing is not None and standing[1] > _HALF:
             return Answer(standing[0], "selected", standing[1], "votes")
@@ -175,19 +189,35 @@ def _by_weight(context: RunContext, responses: Sequence[ModelResponse]) -> list[
     return sorted(responses, key=lambda response: (rank[response.model_name], response.sample))
 
 
+def _best_tested(
+    responses: Sequence[ModelResponse], tested: Mapping[str, float]
+) -> tuple[list[ModelResponse], float]:
+    """Return the answers that the test finds best, and what it says of them."""
+    highest = max((tested[_name(each)] for each in responses), default=0.0)
+    return [each for each in responses if tested[_name(each)] == highest], highest
+
+
+def _name(response: ModelResponse) -> str:
+    return sample_name(response.model_name, response.sample)
+
+
 async def _most_votes(
     context: RunContext, responses: Sequence[ModelResponse]
-) -> tuple[ModelResponse, float] | None:
-    """Return the answer with most votes and its share; None: final answers cannot be counted."""
-    if len(responses) < 2:  # noqa: PLR2004 - one answer agrees with nobody
+) -> tuple[ModelResponse, float, int] | None:
+    """Return the answer with most votes, its share, and how many are the same.
+
+    None: final answers cannot be counted.
+    """
+    if len(responses) < _FEWEST:
         return None
     agreed = await context.agree(responses)
     if not agreed.counted:
         return None
 
     def share(response: ModelResponse) -> float:
-        name = sample_name(response.model_name, response.sample)
+        name = _name(response)
         return agreed.votes[name] if agreed.finals[name] is not None else 0.0
 
     best = max(responses, key=share)
-    return best, min(1.0, share(best))
+    final = agreed.finals[_name(best)]
+    return best, min(1.0, share(best)), list(agreed.finals.values()).count(final)

@@ -9,6 +9,7 @@ from msgspec import Struct
 from ultra._support.checks import check_choice, check_count
 from ultra.prompts.composing import Task
 from ultra.strategies.panel import (
+    check_answered,
     check_model_name,
     check_named,
     only_answer,
@@ -71,6 +72,7 @@ class Debate(Struct, frozen=True, kw_only=True):
         parts = self.rounds + 2
         with context.step("initial"):
             responses = await context.ask_all(context.request, within=context.time_left((parts - 1) / parts))
+        check_answered(context, responses)
         for number in range(self.rounds):
             answer = only_answer(context, responses, "a debate") or await unanimous_answer(context, responses)
             if answer is not None:

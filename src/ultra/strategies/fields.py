@@ -16,7 +16,7 @@ from ultra.messages.results import ModelResponse
 from ultra.prompts.composing import Task
 from ultra.scoring.field_merge import merge_in_pieces, with_choices
 from ultra.strategies.base import Answer
-from ultra.strategies.panel import check_model_name, check_named
+from ultra.strategies.panel import check_answered, check_model_name, check_named
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -44,7 +44,8 @@ class Fields(Struct, frozen=True, kw_only=True):
     """Ask all models for the same structured output, and merge their answers field by field.
 
     Enums, booleans and whole numbers are decided by weighted majority, other numbers by the cluster of most
-    weight (`tolerance`, relative), texts by the one that is most like the others. Items of lists are aligned
+    weight (`tolerance`, relative), dates and names by majority, other texts by the one that is most like the
+    others. Items of lists are aligned
     by `key`, or by a name that is found. A field for which less than `threshold` (0..1) of the weight stands
     is decided by `judge`, the name of a model, by default the one of highest weight: it chooses among the
     values that models gave. `results.agreement` has the share of each field. The merged value satisfies the
@@ -84,6 +85,7 @@ class Fields(Struct, frozen=True, kw_only=True):
             responses = await context.ask_all(context.request)
             if len(responses) > 1:
                 responses = await context.score(responses)
+        check_answered(context, responses)
         responses = [response for response in responses if not response.tool_calls] or responses
         if len(responses) == 1:
             return Answer(responses[0], "selected")

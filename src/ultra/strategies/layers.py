@@ -9,6 +9,7 @@ from msgspec import Struct
 from ultra._support.checks import check_count, check_flag
 from ultra.prompts.composing import Task
 from ultra.strategies.panel import (
+    check_answered,
     check_model_name,
     check_named,
     only_answer,
@@ -65,6 +66,7 @@ class Layers(Struct, frozen=True, kw_only=True):
             responses = await context.ask_all(
                 context.request, within=context.time_left(self.rounds / (self.rounds + 1))
             )
+        check_answered(context, responses)
         for number in range(self.rounds):
             answer = only_answer(context, responses, "further layers")
             if answer is None and self.keep_unanimous:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ultra.strategies.base import Model, OpenStep, RunContext
 
 __all__ = [
+    "check_answered",
     "check_model_name",
     "check_named",
     "check_names",
@@ -70,6 +71,12 @@ def check_quorum(context: RunContext, responses: Sequence[ModelResponse], *, mos
     if answered < needed:
         failures = {failure.model_name: failure.message for failure in context.failures}
         raise QuorumNotReached("initial", needed, answered, failures.items())
+
+
+def check_answered(context: RunContext, responses: Sequence[ModelResponse]) -> None:
+    """Raise `QuorumNotReached` where nobody has answered: the budget was used up before the first step."""
+    if not responses:
+        check_quorum(context, responses, most=1)
 
 
 def with_first(

@@ -11,6 +11,7 @@ from ultra.messages.results import sample_name
 from ultra.scoring.rankings import RANK, borda, read_ranking
 from ultra.strategies.base import Answer
 from ultra.strategies.panel import (
+    check_answered,
     check_model_name,
     check_named,
     check_names,
@@ -69,6 +70,7 @@ class Rank(Struct, frozen=True, kw_only=True):
             responses = await context.ask_all(
                 context.request, within=context.time_left(keep + _KEPT_FOR_RANKING)
             )
+        check_answered(context, responses)
         answer = only_answer(context, responses, "a ranking") or await unanimous_answer(context, responses)
         if answer is not None:
             return answer

@@ -27,6 +27,8 @@ Choose = Callable[[str], str | Sequence[str]]
 """Says of a question which models are asked: a name, or several."""
 
 _KEPT: Final = 0.8
+_SHORT: Final = 2
+"""A name of so few characters is also a word, or its beginning: it must stand there to the letter."""
 _SYSTEM: Final = (
     "You choose which models answer a question. You do not answer it yourself. Reply with the names of the "
     "models and nothing else, the best one first."
@@ -120,7 +122,11 @@ class Route(Struct, frozen=True, kw_only=True):
         try:
             given: object = context.call_user(cast("Choose", self.choose), context.request.prompt)
             names = [given] if isinstance(given, str) else given
-            if not isinstance(names, (list, tuple)) or not names:
+            if (
+                not isinstance(names, (list, tuple))
+                or not names
+                or not all(isinstance(name, str) for name in names)
+            ):
                 raise TypeError(f"it gave {shown(given)}; it must give the name of a model, or several")  # noqa: TRY301
             check_named("choose", names, [model.name for model in context.models])
         except BaseException as error:
@@ -164,10 +170,18 @@ def _unpaid(chosen: Sequence[Model]) -> QuorumNotReached:
 
 
 def _names_in(text: str, names: Iterable[str]) -> list[str]:
-    """Return the names that stand in a text, in their order there."""
+    """Return the names that stand in a text, in their order there; in other letters where that is clear."""
     longest_first = sorted(names, key=len, reverse=True)
-    pattern = re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, longest_first))})(?![\w-])")
-    return list(dict.fromkeys(match[0] for match in pattern.finditer(text)))
+    pattern = re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, longest_first))})(?![\w-])", re.IGNORECASE)
+    meant: dict[str, list[str]] = {}
+    for name in longest_first:
+        meant.setdefault(name.casefold(), []).append(name)
+    found: dict[str, None] = {}
+    for match in pattern.finditer(text):
+        same = meant.get(match[0].casefold(), [])
+        if match[0] in same or (len(same) == 1 and len(match[0]) > _SHORT):
+            found[match[0] if match[0] in same else same[0]] = None
+    return list(found)
 
 
 class _Narrowed:

@@ -267,6 +267,7 @@ def _used(outcome: CallOutcome) -> dict[str, Any]:
             "gen_ai.usage.input_tokens": outcome.usage.input,
             "gen_ai.usage.output_tokens": outcome.usage.output,
             "gen_ai.usage.cache_read.input_tokens": outcome.usage.cached,
+            "gen_ai.usage.cache_creation.input_tokens": outcome.usage.written,
             "gen_ai.usage.reasoning.output_tokens": outcome.usage.reasoning,
             "ultra.usage.estimated": outcome.usage.estimated,
         }

@@ -202,6 +202,41 @@ def test_a_missing_count_is_the_rest_of_the_total() -> None:
         (
             CHAT,
             {
+                "prompt_tokens": 60,
+                "completion_tokens": 4,
+                "prompt_tokens_details": {"cached_tokens": 30, "cache_write_tokens": 20},
+            },
+        ),
+        (
+            RESPONSES,
+            {
+                "input_tokens": 60,
+                "output_tokens": 4,
+                "input_tokens_details": {"cached_tokens": 30, "cache_write_tokens": 20},
+            },
+        ),
+        (
+            ANTHROPIC,
+            {
+                "input_tokens": 10,
+                "output_tokens": 4,
+                "cache_read_input_tokens": 30,
+                "cache_creation_input_tokens": 20,
+            },
+        ),
+    ],
+)
+def test_what_was_written_into_the_cache_of_the_provider_is_told(dialect: Dialect, counts: Any) -> None:
+    answer = plain(dialect, {**whole(dialect, "stop"), "usage": counts})
+    assert answer.usage == Usage(input=60, output=4, cached=30, written=20)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "counts"),
+    [
+        (
+            CHAT,
+            {
                 "prompt_tokens": 10,
                 "completion_tokens": 4,
                 "prompt_tokens_details": {"cached_tokens": 30},

@@ -84,6 +84,14 @@ def test_a_plain_answer_and_a_streamed_one_mean_the_same() -> None:
     assert streamed(*DELTAS, {"type": "response.completed", "response": response()}) == ("4", whole)
 
 
+@pytest.mark.parametrize("last", [{}, {"output": []}, {"output": None}])
+def test_a_gateway_that_tells_the_items_and_no_pieces_of_them_gives_the_text(last: dict[str, Any]) -> None:
+    items = [{"type": "response.output_item.done", "item": item} for item in response()["output"]]
+    text, told = streamed(*items, {"type": "response.completed", "response": {"status": "completed", **last}})
+    assert text == "4"
+    assert (told.content, told.reasoning, told.finish_reason) == ("4", "I add.", "stop")
+
+
 @pytest.mark.parametrize(("reason", "finish"), [("max_output_tokens", "length"), ("content_filter",) * 2])
 def test_an_incomplete_answer_says_why(reason: str, finish: str) -> None:
     cut = response("incomplete", incomplete_details={"reason": reason})

@@ -18,8 +18,9 @@ from ultra.clients import (
     OpenAIClient,
 )
 from ultra.errors import BadCall
-from ultra.messages.chat import ChatMessage, ToolCall
+from ultra.messages.chat import ChatMessage, TextPart, ToolCall
 from ultra.messages.request import ModelRequest, SamplingOptions
+from ultra.messages.tools import Tool
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -355,3 +356,39 @@ async def test_an_empty_system_prompt_is_not_sent(make: Callable[..., HTTPClient
         make, ModelRequest.of("Hi", ""), stream=False, options=CallOptions(system="Be rude.")
     )
     assert system_in(body) == []
+
+
+@ALL
+async def test_a_system_prompt_of_blanks_is_not_sent(make: Callable[..., HTTPClient]) -> None:
+    body = await posted_by(make, ModelRequest.of("Hi", " \n"), stream=False)
+    assert system_in(body) == []
+
+
+async def test_anthropic_gets_no_text_of_blanks_which_it_refuses() -> None:
+    # Other models write a line end ahead of a call of a tool, or nothing else.
+    request = ModelRequest(
+        messages=(
+            ChatMessage(
+                "system", (TextPart("Be kind.", {"type": "ephemeral"}), TextPart(""), TextPart("\n"))
+            ),
+            ChatMessage("user", "Hi"),
+            ChatMessage("assistant", "\n\n", tool_calls=(ToolCall("c1", "f"),)),
+            ChatMessage("tool", " ", tool_call_id="c1"),
+            ChatMessage("assistant", " "),
+            ChatMessage("user", (TextPart(" "), TextPart("Go on."))),
+        ),
+        tools=(Tool("f"),),
+    )
+    body = await posted_by(anthropic, request, stream=False)
+    assert [block["text"] for block in body["system"]] == ["Be kind."]
+    assert body["messages"] == [
+        USER,
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "c1", "name": "f", "input": {}}]},
+        {
+            "role": "user",
+            "content": [
+                {"type": "tool_result", "tool_use_id": "c1", "content": " "},
+                {"type": "text", "text": "Go on."},
+            ],
+        },
+    ]

@@ -571,3 +571,13 @@ async def test_an_environment_that_cannot_work_is_a_mistake_of_the_caller(
     await client.aclose()
     assert (caught.value.kind, caught.value.retryable) == ("bad_request", False)
     assert "ssword" not in str(caught.value)
+
+
+async def test_without_the_environment_its_certificates_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    _certificates.cache_clear()
+    monkeypatch.setenv("SSL_CERT_FILE", "/no/such/file")
+    client = OpenAIClient("m", provider="p", base_url="https://127.0.0.1:1/v1", trust_env=False)
+    with pytest.raises(ModelError, match="cannot connect"):
+        await client.generate("Hello")
+    await client.aclose()
+    _certificates.cache_clear()

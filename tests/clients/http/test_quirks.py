@@ -153,7 +153,11 @@ STREAMED: dict[str, tuple[str, bytes, dict[str, Any]]] = {
             },
             {"type": "message_stop"},
         ),
-        {"reasoning": "hm", "usage": Usage(input=14, output=3, cached=2), "finish_reason": "length"},
+        {
+            "reasoning": "hm",
+            "usage": Usage(input=14, output=3, cached=2, written=7),
+            "finish_reason": "length",
+        },
     ),
     "events that only their name tells apart": (
         "anthropic",

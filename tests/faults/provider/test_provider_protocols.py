@@ -103,7 +103,7 @@ async def test_the_usage_tells_of_the_cache_and_of_reasoning_where_the_protocol_
     assert usages == {
         "openai": Usage(input=20, output=7, cached=12, reasoning=3),
         "openai_responses": Usage(input=20, output=7, cached=12, reasoning=3),
-        "anthropic": Usage(input=20, output=7, cached=12, reasoning=3),
+        "anthropic": Usage(input=20, output=7, cached=12, written=0, reasoning=3),
         "gemini": Usage(input=20, output=7, cached=12, reasoning=3),
         "ollama": Usage(input=20, output=7),
     }

@@ -92,12 +92,22 @@ class Reader:
             if shorter:
                 tokens = sum(map(tokens_of, written.request.messages))
                 written = self._past.written(composer, model, tokens // 2)
-            if chosen is not None and chosen.answers:
-                asked = replace(written.request, output=self._request.output)
-                written = written._replace(request=asked)
+            if chosen is not None:
+                written = written._replace(request=self._formed(written.request, chosen))
             return written
 
         return write
+
+    def _formed(self, request: ModelRequest, task: Task) -> ModelRequest:
+        """Return `request` with what the caller wants of the form of an answer, where `task` writes one.
+
+        A text at which an answer ends may well stand in a ranking, or between the grades of a judge.
+        """
+        if task.answers:
+            return replace(request, output=self._request.output)
+        if request.options.stop is None:
+            return request
+        return replace(request, options=replace(request.options, stop=None))
 
     def _composer_of_each(
         self,

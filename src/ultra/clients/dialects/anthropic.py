@@ -129,6 +129,7 @@ class _Usage(Struct):
             input=None if self.input_tokens is None else self.input_tokens + cached,
             output=self.output_tokens,
             cached=self.cache_read_input_tokens,
+            written=self.cache_creation_input_tokens,
             reasoning=self.output_tokens_details.thinking_tokens if self.output_tokens_details else None,
         )
 
@@ -367,7 +368,7 @@ class AnthropicMessages(Dialect):
 def _system(messages: list[ChatMessage]) -> str | list[dict[str, Any]] | None:
     """Return the system messages as text, or as blocks where there are hints of what to cache."""
     system = [message for message in messages if message.role == "system"]
-    blocks = [_block(part) for message in system for part in message.parts]
+    blocks = [block for message in system for part in message.parts if (block := _block(part))]
     if any("cache_control" in block for block in blocks):
         return blocks
     return apart(system)[0]
@@ -383,11 +384,11 @@ def _turns(messages: Iterable[ChatMessage]) -> list[dict[str, Any]]:
         role = "assistant" if message.role == "assistant" else "user"
         plain = isinstance(message.content, str) and not message.tool_calls and message.role != "tool"
         content = message.content if plain else _blocks(message)
-        if not content:
+        if not content or (isinstance(content, str) and not content.strip()):
             continue  # the API takes no empty turns
         if turns and turns[-1]["role"] == role:
-            before = turns[-1]["content"]
-            turns[-1]["content"] = _as_blocks(before) + _as_blocks(content)
+            turns[-1]["content"] = _as_blocks(turns[-1]["content"])
+            turns[-1]["content"] += _as_blocks(content)
         else:
             turns.append({"role": role, "content": content})
     if turns and turns[0]["role"] == "assistant":
@@ -400,7 +401,7 @@ def _as_blocks(content: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - text or 
 
 
 def _blocks(message: ChatMessage) -> list[dict[str, Any]]:
-    """Return the blocks of a message; some parts have none: reasoning of others, and empty text."""
+    """Return the blocks of a message; some parts have none: reasoning of others, and text of blanks alone."""
     blocks = [block for part in message.parts if (block := _block(part))]
     if message.role == "tool":
         content = message.content if isinstance(message.content, str) else blocks
@@ -424,7 +425,7 @@ def _block(part: Part) -> dict[str, Any]:
         case ReasoningPart():
             return {"type": "redacted_thinking", "data": part.encrypted}
         case TextPart():
-            if not part.text:
+            if not part.text.strip():  # the API refuses it
                 return {}
             block = {"type": "text", "text": part.text}
         case ImagePart():

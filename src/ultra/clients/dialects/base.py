@@ -155,13 +155,13 @@ class Dialect(ABC):
 def messages_of(request: ModelRequest, options: CallOptions) -> list[ChatMessage]:
     """Return the messages to send, in order.
 
-    Where the request has no system message, that of `options` comes first. Empty system messages are left
-    out: some APIs refuse them.
+    Where the request has no system message, that of `options` comes first. Empty system messages, and
+    those of blanks alone, are left out: some APIs refuse them.
     """
     messages = list(request.messages)
     if options.system is not None and request.system is None:
         messages.insert(0, ChatMessage("system", options.system))
-    return [message for message in messages if message.content or message.role != "system"]
+    return [message for message in messages if message.role != "system" or message.text.strip()]
 
 
 def offered_tools(request: ModelRequest) -> tuple[Tool, ...]:

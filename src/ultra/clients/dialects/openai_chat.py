@@ -136,6 +136,7 @@ class _Answer(Struct):
 
 class _PromptDetails(Struct):
     cached_tokens: Count = None
+    cache_write_tokens: Count = None
 
 
 class _OutputDetails(Struct):
@@ -172,6 +173,7 @@ class _Usage(Struct):
                 (count for count in (cached, self.prompt_cache_hit_tokens) if count is not None),
                 self.cached_tokens,
             ),
+            written=self.prompt_tokens_details.cache_write_tokens if self.prompt_tokens_details else None,
             reasoning=reasoning,
         )
         return with_total(usage, self.total_tokens)

@@ -79,6 +79,7 @@ class _Event(Struct):
 
 class _InputDetails(Struct):
     cached_tokens: Count = None
+    cache_write_tokens: Count = None
 
 
 class _OutputDetails(Struct):
@@ -94,10 +95,12 @@ class _Usage(Struct):
 
     def normalized(self) -> Usage:
         """Return the counts in the sense of `Usage`; reasoning is in the output."""
+        read = self.input_tokens_details or _InputDetails()
         usage = Usage(
             input=self.input_tokens,
             output=self.output_tokens,
-            cached=self.input_tokens_details.cached_tokens if self.input_tokens_details else None,
+            cached=read.cached_tokens,
+            written=read.cache_write_tokens,
             reasoning=self.output_tokens_details.reasoning_tokens if self.output_tokens_details else None,
         )
         return with_total(usage, self.total_tokens)
@@ -132,7 +135,7 @@ class _Assembly:
         if self.texts or self.refusals:  # the last event repeats the whole text
             return ""
         said: list[str] = []
-        for item in answer.output or ():
+        for item in self.items:
             parts = item.content or []
             if item.type == "message":
                 said += [part.text or "" for part in parts if part.type == "output_text"]

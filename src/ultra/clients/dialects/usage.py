@@ -67,7 +67,7 @@ def with_parts(usage: Usage) -> Usage:
     Where a part is above, the whole is taken for the rest, so that nothing that costs is left out; that may
     be wrong, so the counts are marked as estimated.
     """
-    cached, reasoning = usage.cached or 0, usage.reasoning or 0
+    cached, reasoning = (usage.cached or 0) + (usage.written or 0), usage.reasoning or 0
     if usage.input is not None and cached > usage.input:
         usage = replace(usage, input=usage.input + cached, estimated=True)
     if usage.output is not None and reasoning > usage.output:

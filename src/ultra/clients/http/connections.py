@@ -93,24 +93,24 @@ def _parts_of(value: str) -> list[str]:
 
 
 @cache
-def _certificates() -> ssl.SSLContext:
+def _certificates(trust_env: bool) -> ssl.SSLContext:  # noqa: FBT001 - the key of a cache
     """Load the certificates once: every client would otherwise spend tens of milliseconds on it."""
     import httpx  # noqa: PLC0415 - imported at the first call
 
-    return httpx.create_ssl_context()
+    return httpx.create_ssl_context(trust_env=trust_env)
 
 
-_loaded: Final[set[bool]] = set()
+_loaded: Final[set[tuple[bool, bool]]] = set()
 
 
-def _load(encrypted: bool) -> None:  # noqa: FBT001 - called by trio, which passes no keywords
+def _load(encrypted: bool, trust_env: bool) -> None:  # noqa: FBT001 - called by trio, which passes no keywords
     import ultra.clients.http.pools  # noqa: F401, PLC0415 - imports httpx and httpcore
 
     if encrypted:
         # A file of certificates that cannot be read is reported by the call itself.
         with suppress(OSError):
-            _certificates()
-    _loaded.add(encrypted)
+            _certificates(trust_env)
+    _loaded.add((encrypted, trust_env))
 
 
 class Connections:
@@ -160,10 +160,10 @@ class Connections:
         Raises:
             ModelError: the network failed, or the answer reports an error.
         """
-        encrypted = request.url.startswith("https:")
-        if self._transport is None and encrypted not in _loaded:
+        needed = request.url.startswith("https:"), self._trust_env
+        if self._transport is None and needed not in _loaded:
             # Hundreds of milliseconds that no event loop should stand still for.
-            await trio.to_thread.run_sync(_load, encrypted, abandon_on_cancel=True)
+            await trio.to_thread.run_sync(_load, *needed, abandon_on_cancel=True)
         response = await self.guard(self._send(request), request)
         headers = dict(response.headers.items())
         self._last_headers = headers
@@ -299,7 +299,7 @@ class Connections:
 
     def _context(self) -> ssl.SSLContext:
         try:
-            return _certificates()
+            return _certificates(self._trust_env)
         except OSError as error:
             failure = ModelError(
                 f"the certificates that SSL_CERT_FILE or SSL_CERT_DIR name cannot be read: {error}",

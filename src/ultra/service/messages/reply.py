@@ -267,9 +267,10 @@ _NO_USAGE: Final = {
 
 def _usage(usage: Usage) -> dict[str, int]:
     """Return the tokens as Anthropic counts them: those of its cache are apart from the others."""
-    cached = usage.cached or 0
+    cached, written = usage.cached or 0, usage.written or 0
     return _NO_USAGE | {
-        "input_tokens": max(0, (usage.input or 0) - cached),
+        "input_tokens": max(0, (usage.input or 0) - cached - written),
+        "cache_creation_input_tokens": written,
         "cache_read_input_tokens": cached,
         "output_tokens": usage.output or 0,
     }

@@ -202,7 +202,10 @@ def whole_output(
 def _usage(usage: Usage) -> dict[str, Any]:
     return {
         "input_tokens": usage.input or 0,
-        "input_tokens_details": {"cached_tokens": usage.cached or 0, "cache_write_tokens": 0},
+        "input_tokens_details": {
+            "cached_tokens": usage.cached or 0,
+            "cache_write_tokens": usage.written or 0,
+        },
         "output_tokens": usage.output or 0,
         "output_tokens_details": {"reasoning_tokens": usage.reasoning or 0},
         "total_tokens": usage.total,
