@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ultra.clients.catalog import ModelInfo
     from ultra.clients.context_reads import ContextReads
     from ultra.clients.wire.rate_limits import RateLimits
-    from ultra.messages.request import ModelRequest
+    from ultra.messages.request import ModelRequest, SamplingOptions
     from ultra.messages.results import Completion
 
 __all__ = ["Asker", "Deployments"]
@@ -128,6 +128,13 @@ class Deployments:
     def context_window(self) -> int | None:
         """The smallest known context window of the deployments [tokens]; None where none is known."""
         return min((a.context_window for a in self._adapters if a.context_window is not None), default=None)
+
+    def longest_answer(self, options: SamplingOptions, assumed: int) -> int:
+        """Return how many tokens an answer may have that is asked for with these options.
+
+        A deployment that does not say so counts as `assumed`.
+        """
+        return max(adapter.longest_answer(options) or assumed for adapter in self._adapters)
 
     @property
     def cache_identity(self) -> str:
