@@ -32,7 +32,7 @@ from ultra.messages.results import Completion, Usage
 from ultra.messages.schema import JsonSchema
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from ultra.cluster.ray import PlacedModel
     from ultra.cluster.ray.remote_call import RemoteCall
@@ -526,6 +526,87 @@ async def test_a_program_that_is_not_connected_is_told_to_connect(ray: FakeRay) 
     ray.connected = False
     with pytest.raises(ClientCrashed, match=r"call ray.init\(\) first"):
         await place(Asyncio).start_with_actor(lambda _: None)
+
+
+class Connecting:
+    """`ray.init` of a cluster that answers when the test says so."""
+
+    def __init__(self, ray: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ray = ray
+        self.addresses: list[str] = []
+        self.answers = threading.Event()
+        self.error: Exception | None = None
+        ray.connected = False
+        monkeypatch.setattr("ray.init", self.init)
+
+    def init(self, *, address: str, **_: object) -> None:
+        self.addresses.append(address)
+        self.answers.wait(20)
+        if self.error is not None:
+            raise self.error
+        self.ray.connected = True
+
+
+@pytest.fixture
+def connecting(ray: FakeRay, monkeypatch: pytest.MonkeyPatch) -> Iterator[Connecting]:
+    found = Connecting(ray, monkeypatch)
+    yield found
+    found.answers.set()
+
+
+async def test_many_models_that_start_at_once_hold_one_thread_until_the_program_is_connected(
+    connecting: Connecting,
+) -> None:
+    limiter = trio.to_thread.current_default_thread_limiter()
+    placed = [place(Asyncio, connect_to="head:6379") for _ in range(20)]
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            for each in placed:
+                nursery.start_soon(each.start_with_actor, lambda _: None)
+            await trio.testing.wait_all_tasks_blocked()
+            assert limiter.borrowed_tokens == 0
+            connecting.answers.set()
+
+    assert connecting.addresses == ["head:6379"]
+    assert len(connecting.ray.actors) == 20
+
+
+async def test_a_cluster_that_cannot_be_reached_is_told_to_all_who_waited_after_one_attempt(
+    connecting: Connecting,
+) -> None:
+    heard: list[str] = []
+
+    async def start(address: str) -> None:
+        with pytest.raises(ClientCrashed) as caught:
+            await place(Asyncio, connect_to=address).start_with_actor(lambda _: None)
+        heard.append(str(caught.value))
+
+    connecting.error = ConnectionError("nobody answers")
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(start, "one:1")
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(start, "two:2")  # which is tried afterwards
+            await trio.testing.wait_all_tasks_blocked()
+            connecting.answers.set()
+        assert sorted(connecting.addresses) == ["one:1", "two:2"]
+        assert heard == ["Ray starts no process for the model: nobody answers"] * 4
+        connecting.error = None
+        await place(Asyncio, connect_to="one:1").start_with_actor(lambda _: None)  # is tried again
+
+
+async def test_who_is_cancelled_while_the_program_is_connected_waits_no_longer(
+    connecting: Connecting,
+) -> None:
+    with trio.fail_after(20):
+        with trio.move_on_after(0.01) as scope:
+            await place(Asyncio, connect_to="head:6379").start_with_actor(lambda _: None)
+        assert scope.cancelled_caught
+        assert not connecting.answers.is_set()
+        connecting.answers.set()
+        await place(Asyncio, connect_to="head:6379").start_with_actor(lambda _: None)
+    assert connecting.addresses == ["head:6379"]
 
 
 async def test_ray_that_refuses_to_start_a_process_is_a_crash_for_all_who_wait(ray: FakeRay) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ultra import MultiLLMOrchestrator
+from ultra.cli.config import check
 from ultra.cli.kept_text import known_secrets
 from ultra.config.file import ConfigurationFile
 from ultra.config.loading import load_configuration
@@ -61,6 +62,25 @@ async def test_a_client_of_the_users_own_answers_as_any_other(folder: Path) -> N
         results = await orchestrator.process_responses("?", stages=["initial"])
     assert results["initial_responses"]["llama"].content == "Rome."
     assert sys.modules["my_llama"].made == ["/w"]
+
+
+@pytest.mark.parametrize("ask", [False, True])
+def test_a_check_makes_each_client_once(folder: Path, *, ask: bool) -> None:
+    text = "".join(
+        f'[models.{name}]\nclient = "my_llama:Llama"\noptions = {{ path = "/{name}" }}\n' for name in "ab"
+    )
+    assert check(written(folder, text), ask=ask) == 0
+    assert sorted(sys.modules["my_llama"].made) == ["/a", "/b"]
+
+
+def test_a_check_tells_of_every_client_that_cannot_be_made(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = 'client = "my_llama:Llama"\noptions = { path = "nowhere" }\n'
+    path = written(folder, f"[models.a]\n{bad}[models.b]\n{bad}")
+    assert check(path) == 2
+    told = capsys.readouterr().err
+    assert (f"{path}:1: models.a: " in told, f"{path}:4: models.b: " in told) == (True, True)
 
 
 def test_a_placed_client_is_made_in_the_cluster_and_not_here(folder: Path) -> None:

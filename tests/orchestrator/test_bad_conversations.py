@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ultra import BadCall, ChatMessage, FilePart, ImagePart, MultiLLMOrchestrator, Stage
-from ultra.messages.chat import ReasoningPart, TextPart
+from ultra.messages.chat import ReasoningPart, TextPart, ToolCall
+from ultra.messages.functions import FunctionTool
 from ultra.messages.media import LARGEST_FILE, LARGEST_IMAGE
+from ultra.messages.tools import Tool
 from ultra.testing import FakeModel
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 16
 Q: dict[str, Any] = {"role": "user", "content": "Q"}
@@ -137,6 +143,90 @@ async def test_a_text_beside_the_prompt_that_cannot_be_written_is_refused(
     assert model.calls == []
 
 
+PDF = b"%PDF-1.7"
+
+
+def tool(**more: Any) -> dict[str, Any]:
+    return {"tools": [{"type": "function", "function": {"name": "look", **more}}]}
+
+
+def asked(*parts: Any, **more: Any) -> list[Any]:
+    return [{"role": "user", "content": [{"type": "text", "text": "?"}, *parts], **more}]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "arguments", "place"),
+    [
+        (
+            [ChatMessage("user", (TextPart("?"), FilePart(PDF, None, "application/pdf", HALF)))],
+            {},
+            "prompt[0].content[1]",
+        ),
+        ([ChatMessage("user", (TextPart("?"), FilePart(None, f"https://a.org/{HALF}")))], {}, "content[1]"),
+        ([ChatMessage("user", (TextPart("?"), ImagePart(None, "https://a.org", detail=HALF)))], {}, "ent[1]"),
+        ([ChatMessage("user", (TextPart("?", {"type": HALF}),))], {}, "prompt[0].content[0]"),
+        ([ChatMessage("user", (TextPart("?", {HALF: "x"}),))], {}, "prompt[0].content[0]"),
+        ([ChatMessage("user", "?", name=HALF)], {}, "prompt[0]"),
+        (
+            asked({"type": "document", "title": HALF, "source": {"type": "text", "data": "a"}}),
+            {},
+            "prompt[0].content[1]",
+        ),
+        (asked({"type": "document", "source": {"type": "text", "data": HALF}}), {}, "prompt[0].content[1]"),
+        (
+            asked({"type": "file", "file": {"filename": HALF, "file_data": "data:text/plain;base64,YQ=="}}),
+            {},
+            "prompt[0].content[1]",
+        ),
+        (
+            [
+                *asked(),
+                {
+                    "role": "assistant",
+                    "content": [{"type": "tool_use", "id": "1", "name": "f", "input": {"a": HALF}}],
+                },
+                {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "1", "content": "x"}]},
+            ],
+            {},
+            "prompt[1]",
+        ),
+        (
+            [
+                ChatMessage("user", "?"),
+                ChatMessage("assistant", "", tool_calls=(ToolCall("1", "f", "{}", HALF),)),
+                ChatMessage("tool", "x", tool_call_id="1"),
+            ],
+            {},
+            "prompt[1]",
+        ),
+        (
+            [
+                ChatMessage("user", "?"),
+                ChatMessage("assistant", (ReasoningPart("a", "openai", encrypted=HALF), TextPart("b"))),
+                ChatMessage("user", "?"),
+            ],
+            {},
+            "prompt[1].content[0]",
+        ),
+        ("?", tool(description=HALF), "'look'"),
+        ("?", tool(parameters={"type": "object", "properties": {HALF: {}}}), "'look'"),
+        ("?", tool(parameters={"type": "object", "properties": {"a": {"enum": [HALF]}}}), "'look'"),
+        ("?", {"output": {"type": "object", "properties": {"a": {"description": HALF}}}}, "schema"),
+        ("?", {"options": {"user": HALF}}, "user"),
+    ],
+)
+async def test_every_text_of_a_request_that_cannot_be_written_is_refused_before_any_call(
+    prompt: Any, arguments: dict[str, Any], place: str
+) -> None:
+    async with MultiLLMOrchestrator() as orchestrator:
+        model = FakeModel("4")
+        orchestrator.register_model("a", model)
+        with pytest.raises(BadCall) as caught:
+            await orchestrator.process_responses(prompt, **arguments)
+    assert place in str(caught.value)
+    assert model.calls == []
+
+
 @pytest.mark.parametrize("arguments", [{"models": ["n" * 1_000_000]}, {"strategy": "n" * 1_000_000}])
 async def test_an_error_quotes_only_the_beginning_of_a_long_name(arguments: dict[str, Any]) -> None:
     async with MultiLLMOrchestrator() as orchestrator:
@@ -149,3 +239,30 @@ async def test_an_error_quotes_only_the_beginning_of_a_long_name(arguments: dict
 def test_a_stage_whose_system_prompt_cannot_be_written_is_refused() -> None:
     with pytest.raises(BadCall, match="system of stage 'initial' has a lone surrogate"):
         Stage(name="initial", system=HALF)
+
+
+def test_a_file_whose_name_cannot_be_written_is_refused_where_it_is_given(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"report-\xff.txt")  # a name in another encoding than UTF-8
+    path.write_text("A report.", "utf-8")
+    with pytest.raises(BadCall, match="the name of the file has a lone surrogate at 7"):
+        FilePart.of(path)
+    with pytest.raises(BadCall, match="the name of the file has a lone surrogate"):
+        FilePart.of(b"A report.", name=HALF)
+    assert FilePart.of(path, name="report.txt").name == "report.txt"
+
+
+def test_a_tool_that_cannot_be_written_is_refused_where_it_is_made() -> None:
+    def weather(city: str) -> str:
+        return city
+
+    weather.__doc__ = f"Tell the weather. {HALF}"
+    with pytest.raises(BadCall, match="the description of the tool 'weather' has a lone surrogate at 22"):
+        FunctionTool(weather)
+    with pytest.raises(BadCall, match="the parameters of the tool 'f' cannot be written as JSON"):
+        Tool("f", parameters={"type": "object", "properties": {"a": object()}})
+    endless: dict[str, Any] = {"type": "object"}
+    endless["properties"] = endless
+    with pytest.raises(BadCall, match="the parameters of the tool 'f' cannot be written as JSON"):
+        Tool("f", parameters=endless)
+    with pytest.raises(BadCall, match="cache_control of the tool 'f' has a lone surrogate"):
+        Tool("f", cache_control={"type": HALF})

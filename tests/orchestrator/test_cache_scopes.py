@@ -15,6 +15,7 @@ from ultra.errors import BadCall
 from ultra.testing import FakeModel
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
 TENANT: ContextVar[Any] = ContextVar("tenant", default="nobody")
@@ -162,3 +163,29 @@ async def test_a_value_that_is_no_text_or_number_is_shared_within_a_scope_alone(
         orchestrator.register_model("m", of_tenant)
         for scope, cached in ((None, False), (None, False), ("a", False), ("a", True)):
             assert (await orchestrator.get_model_response("m", "Q", scope=scope)).cached is cached
+
+
+async def test_each_model_has_a_shard_of_its_own() -> None:
+    calls: list[str] = []
+
+    def answering(name: str) -> Callable[[str], Awaitable[str]]:
+        async def answer(prompt: str) -> str:
+            calls.append(name)
+            return f"{name}: {prompt}"
+
+        return answer
+
+    names = ("a", "b")
+    orchestrator = MultiLLMOrchestrator()
+    for name in names:
+        orchestrator.register_model(name, answering(name))
+    async with orchestrator:
+        for _ in range(2):
+            answers = [await orchestrator.get_model_response(name, "Q") for name in names]
+            assert [answer.content for answer in answers] == ["a: Q", "b: Q"]
+        assert calls == ["a", "b"]
+        await orchestrator.unregister_model("a")
+        orchestrator.register_model("a", answering("another a"))
+        assert (await orchestrator.get_model_response("b", "Q")).cached
+        assert (await orchestrator.get_model_response("a", "Q")).content == "another a: Q"
+    assert calls == ["a", "b", "another a"]

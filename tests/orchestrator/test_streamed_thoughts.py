@@ -203,11 +203,12 @@ async def test_reasoning_is_no_part_of_prompts_results_and_texts() -> None:
     thinker = FakeModel(FakeAnswer("It is ", "4.", reasoning=secret), name="thinker")
     other = FakeModel("It is four.", name="other")
     async with (
-        orchestrator_of(thinker, other) as orchestrator,
+        orchestrator_of(thinker, other, judge="other") as orchestrator,
         orchestrator.stream_responses("2+2?") as run,
     ):
         events = await read_all(run)
         result = await run.result()
+    assert any("grade" in message.text for call in other.calls for message in call.request.messages)
     assert thoughts_of(events, "initial", "thinker") == secret
     prompts = [message.text for call in (*thinker.calls, *other.calls) for message in call.request.messages]
     assert not any(secret in prompt for prompt in prompts)

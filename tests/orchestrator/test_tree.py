@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from random import Random
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from ultra import MultiLLMOrchestrator, OrchestratorClosed, QuorumNotReached
+from ultra import MemoryCache, MultiLLMOrchestrator, OrchestratorClosed, QuorumNotReached
 from ultra.actors.coordinator.run import Run
 from ultra.actors.model.registered import RegisteredModel
 from ultra.actors.runtime.status import ActorSnapshot
 from ultra.orchestrator.registry import ModelRegistry, Policies
 from ultra.orchestrator.tree import ModelTree
-from ultra.supervisor import RestartIntensity
+from ultra.supervisor import ActorSystem, RestartIntensity
 from ultra.testing import FakeModel
+
+if TYPE_CHECKING:
+    from ultra.actors.coordinator.messages import Target
+    from ultra.actors.runtime.actor import ActorRef
 
 
 async def test_the_tree_has_a_supervisor_for_each_model_and_a_coordinator() -> None:
@@ -145,3 +150,48 @@ async def test_a_model_that_is_removed_while_another_is_closed_is_release_once(
         nursery.start_soon(remove, fakes[1], models[0])
 
     assert [model.users for model in models] == [0, 0]
+
+
+@pytest.mark.parametrize("fails", ["add", "spawn"])
+async def test_a_tree_that_cannot_be_entered_whole_leaves_no_task(
+    fails: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add, spawn = ModelTree.add, ActorSystem.spawn
+
+    def failing_add(tree: ModelTree, model: RegisteredModel) -> Target:
+        if model.name == "b":
+            raise LookupError("no actor today")
+        return add(tree, model)
+
+    def failing_spawn(system: ActorSystem, *args: Any, **more: Any) -> ActorRef:
+        if more["name"] == "coordinator":
+            raise LookupError("no actor today")
+        return spawn(system, *args, **more)
+
+    if fails == "add":
+        monkeypatch.setattr(ModelTree, "add", failing_add)
+    else:
+        monkeypatch.setattr(ActorSystem, "spawn", failing_spawn)
+    registry = ModelRegistry(None, Policies())
+    models = [registry.register(name, FakeModel(), 1.0, Policies()) for name in "ab"]
+    before = trio.lowlevel.current_statistics().tasks_living
+
+    with pytest.raises(LookupError, match="no actor today"):
+        await ModelTree(models, random=Random(1), intensity=RestartIntensity()).__aenter__()
+
+    assert trio.lowlevel.current_statistics().tasks_living == before
+    assert [model.users for model in models] == [0, 0]
+
+
+async def test_an_orchestrator_whose_entering_is_cancelled_leaves_no_task() -> None:
+    class Silent(MemoryCache):
+        async def keep_connected(self, *, task_status: object = None) -> None:
+            await trio.sleep_forever()
+
+    before = trio.lowlevel.current_statistics().tasks_living
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        async with MultiLLMOrchestrator(cache=Silent()):
+            raise AssertionError("it was entered")
+
+    assert trio.lowlevel.current_statistics().tasks_living == before

@@ -9,7 +9,7 @@ import pytest
 from helpers.panel_members import member, preferring
 from ultra import MemoryCache, MultiLLMOrchestrator, Price, Usage
 from ultra.messages.model_options import model_options_of
-from ultra.messages.request import ModelRequest
+from ultra.messages.request import ModelRequest, SamplingOptions
 from ultra.messages.tokens import estimate_request, estimate_tokens
 from ultra.service.costs import Cost, Prices
 from ultra.service.estimates import estimate
@@ -120,7 +120,7 @@ async def test_no_run_costs_more_than_its_estimate(name: str, judge: str | None,
         arguments["output"] = SCHEMA
     prompt = estimate_request(ModelRequest.of(PROMPT)) + estimate_tokens(str(arguments.get("output", "")))
     panel = [fake.name for fake in fakes]
-    bound = estimate(prompt, arguments, panel, Prices(priced, 1.0), assumed_tokens=300, judge=judge)
+    bound = estimate(prompt, arguments, panel, Prices(priced, 1.0), longest=lambda *_: 300, judge=judge)
     result = await made.process_responses(PROMPT, use_cache=False, **arguments)
     assert result.cost is not None
     assert 0 < result.cost <= bound.dollars
@@ -128,9 +128,18 @@ async def test_no_run_costs_more_than_its_estimate(name: str, judge: str | None,
     assert bound.dollars <= 4 * result.cost
 
 
-def cost_of(strategy: object, panel: str = "ab", **arguments: Any) -> Cost:
+def hundred(_: str, options: SamplingOptions) -> int:
+    return options.max_tokens or 100
+
+
+def cost_of(
+    strategy: object,
+    panel: str = "ab",
+    longest: Callable[[str, SamplingOptions], int] = hundred,
+    **arguments: Any,
+) -> Cost:
     prices = Prices(lambda _: Price(input=0, output=1_000_000), 1.0)
-    return estimate(50, {"strategy": strategy, **arguments}, [*panel], prices, assumed_tokens=100)
+    return estimate(50, {"strategy": strategy, **arguments}, [*panel], prices, longest=longest)
 
 
 def test_a_limit_of_one_model_is_counted_for_that_model_alone() -> None:
@@ -141,6 +150,30 @@ def test_a_limit_of_one_model_is_counted_for_that_model_alone() -> None:
         BestOf(), options={"max_tokens": 30}, per_model=model_options_of({"b": {"max_tokens": 900}})
     )
     assert both.dollars == 930
+
+
+def test_what_a_client_may_write_that_sets_its_limit_itself_is_counted() -> None:
+    def claude(model: str, options: SamplingOptions) -> int:
+        return options.max_tokens or (16_384 if options.show_reasoning else 4096) if model == "a" else 100
+
+    shown = {"show_reasoning": True}
+    assert cost_of(BestOf(), longest=claude).dollars == 4196
+    assert cost_of(BestOf(), longest=claude, options=shown).dollars == 16_484
+    assert cost_of(BestOf(), longest=claude, per_model={"a": shown}).dollars == 16_484
+    assert cost_of(BestOf(), longest=claude, per_model={"b": shown}).dollars == 4196
+    assert cost_of(BestOf(), longest=claude, options={**shown, "max_tokens": 30}).dollars == 60
+
+
+def test_a_judge_counts_with_its_own_options_alone() -> None:
+    def longest(_: str, options: SamplingOptions) -> int:
+        return options.max_tokens or (1000 if options.show_reasoning else 10)
+
+    def of(**arguments: Any) -> float:
+        prices = Prices(lambda name: Price(input=0, output=1_000_000 if name == "j" else 0), 1.0)
+        return estimate(50, arguments, ["a"], prices, longest=longest, judge="j").dollars
+
+    assert of(options={"show_reasoning": True}) == 10
+    assert of(per_model={"j": {"max_tokens": 7}}) == 7
 
 
 def test_what_a_role_takes_is_counted() -> None:

@@ -6,12 +6,14 @@ import json
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 import trio
 import trio.testing
 
 from helpers.services import ask, chat, service_of
 from ultra import ModelError, MultiLLMOrchestrator, RetryPolicy, Usage
+from ultra.clients import AnthropicClient
 from ultra.clients.pricing import Price
 from ultra.config.keys import KeyConfig, hash_of
 from ultra.config.serving import ServeConfig
@@ -38,7 +40,7 @@ DOLLAR = Price(input=1000.0, output=1000.0)
 
 
 def metered(
-    model: FakeModel,
+    model: object,
     *,
     price: Price | None = DOLLAR,
     limits: SharedLimits | None = None,
@@ -232,6 +234,45 @@ async def test_a_whole_answer_that_does_not_come_in_time_is_paid_for_as_long_as_
     spent = 5.0 - left
     # `max_tokens` is for the answer; what an ensemble merges it of is taken to have 2,048 tokens.
     assert (2.248 < spent < 2.3) if ensemble else (0.9 < spent < 1.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "most"),
+    [
+        ({}, 4096),
+        ({"show_reasoning": True}, 16_384),
+        ({"show_reasoning": True, "max_tokens": 900}, 900),
+        ({"show_reasoning": True, "reasoning_effort": "none"}, 4096),
+        ({"show_reasoning": True, "temperature": 0.5}, 4096),
+    ],
+)
+async def test_of_a_claude_model_as_much_is_reserved_as_it_may_write(
+    options: dict[str, Any], most: int, autojump_clock: MockClock
+) -> None:
+    sent: list[dict[str, Any]] = []
+
+    async def hang(request: httpx.Request) -> httpx.Response:
+        sent.append(json.loads(request.content))
+        await trio.sleep_forever()
+        raise AssertionError
+
+    claude = AnthropicClient(
+        "claude-opus-4-6",
+        provider="anthropic",
+        base_url="https://api.anthropic.com",
+        api_key="k",
+        transport=httpx.MockTransport(hang),
+    )
+    service = metered(claude, dollars_per_day=100.0)
+    body = {"prompt": "x", "model": "a", "stream": True, "options": options}
+    async with service.running(), trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: ask(service, body, "/v1/runs", headers=HEADERS))
+        await trio.sleep(1)
+        reserved = 100.0 - await left_of(service)
+        nursery.cancel_scope.cancel()
+
+    assert sent[0]["max_tokens"] == most
+    assert reserved == pytest.approx(most / 1000, abs=0.1)
 
 
 async def test_who_reads_nothing_and_hangs_up_pays_what_was_reserved(autojump_clock: MockClock) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import signal
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,17 +13,19 @@ import httpx
 import pytest
 import structlog
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from helpers.services import CHAT, ask, chat, get, service_of, text_of, until
 from ultra.config.keys import hash_of
 from ultra.config.loading import load_configuration
 from ultra.faults.provider import simulated_provider
 from ultra.service.reloading import Reloader
-from ultra.service.server import listen, serve
+from ultra.service.server import _end, listen, serve
 from ultra.service.setup import make_service
 from ultra.testing import FakeModel
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from ultra.service.core import Service
@@ -234,3 +238,98 @@ async def test_fifty_streams_under_way_are_told_whole_over_several_reloads(tmp_p
         chunks = [json.loads(line[6:]) for line in answer.text.split("\n") if line.startswith("data: {")]
         assert text_of(chunks) == "one two three"
         assert answer.text.endswith("data: [DONE]\n\n")
+
+
+SLOW_CLIENT = """
+import threading
+
+begun, released = threading.Event(), threading.Event()
+
+class Slow:
+    def __init__(self):
+        begun.set()
+        released.wait(20)
+
+    async def generate(self, prompt):
+        return "slow"
+"""
+
+
+@pytest.fixture
+def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A module with a client whose constructor takes as long as the test lets it."""
+    (tmp_path / "slow_client.py").write_text(SLOW_CLIENT, "utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("slow_client")
+    yield module
+    module.released.set()
+    sys.modules.pop("slow_client", None)
+
+
+WITH_SLOW = '[models.slow]\nclient = "slow_client:Slow"\n'
+
+
+async def test_a_client_that_takes_long_to_be_made_stalls_nobody(tmp_path: Path, slow: Any) -> None:
+    async with simulated_provider() as provider:
+        served = Served(tmp_path / "ultra.toml", provider.base_url("openai"))
+        served.write("gpt")
+        service, reloader = served.make()
+        with trio.fail_after(PATIENCE):
+            async with service.running(), trio.open_nursery() as nursery:
+                served.write("gpt", more=WITH_SLOW)
+                nursery.start_soon(reloader.reload)
+                await until(slow.begun.is_set)
+                meanwhile = await ask(service, chat("gpt"))
+                before = await ask(service, chat("slow"))
+                slow.released.set()
+                await until(partial(has_told, served, 1))
+                after = await ask(service, chat("slow"))
+
+    assert (meanwhile.status, before.status, after.status) == (200, 404, 200)
+    assert served.told == ["the configuration was reloaded"]
+
+
+async def test_a_reload_that_takes_long_does_not_hold_up_the_end(tmp_path: Path, slow: Any) -> None:
+    async with simulated_provider() as provider:
+        served = Served(tmp_path / "ultra.toml", provider.base_url("openai"))
+        served.write("gpt")
+        service, reloader = served.make()
+        send, receive = trio.open_memory_channel[int](9)
+        with trio.fail_after(PATIENCE):
+            async with trio.open_nursery() as nursery:
+                serving = partial(
+                    serve, announce=lambda _: None, signals=aiter(receive), reload=reloader.reload
+                )
+                nursery.start_soon(serving, service, listen("127.0.0.1", 0))
+                served.write("gpt", more=WITH_SLOW)
+                await send.send(signal.SIGHUP)
+                await until(slow.begun.is_set)
+                await send.send(signal.SIGTERM)
+
+    assert not slow.released.is_set()
+    assert served.told == []
+
+
+async def test_signals_that_come_during_a_reload_are_one_more_reload() -> None:
+    send, receive = trio.open_memory_channel[int](9)
+    reloads: list[int] = []
+    gate, begun = trio.Event(), trio.Event()
+
+    async def reload() -> None:
+        reloads.append(len(reloads))
+        begun.set()
+        await gate.wait()
+
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_end, aiter(receive), reload)
+            await send.send(signal.SIGHUP)
+            await begun.wait()
+            for _ in range(3):
+                await send.send(signal.SIGHUP)
+            await wait_all_tasks_blocked()
+            gate.set()
+            await wait_all_tasks_blocked()
+            await send.send(signal.SIGTERM)
+
+    assert len(reloads) == 2

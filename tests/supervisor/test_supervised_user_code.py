@@ -122,6 +122,29 @@ async def test_an_observer_may_spawn_revive_and_stop_all() -> None:
     assert events[:3] == ["started", "crashed", "down"] or events[:3] == ["crashed", "down", "revived"]
 
 
+async def test_an_observer_that_raises_ends_nothing_and_the_others_are_told_in_order(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(event: LifecycleEvent) -> None:
+        raise LyingError if event.kind == "crashed" else stray
+
+    stray = await stray_cancelled()
+    told: list[tuple[str, str]] = []
+    async with ActorSystem() as system:
+        good = system.spawn(ScriptedActor, name="good")
+        bad = system.spawn(ScriptedActor, name="bad", options=ONCE, backoff=AT_ONCE)
+        with (
+            system.observe(fail),
+            system.observe(lambda event: told.append((event.path, event.kind))),
+        ):
+            await wait_all_tasks_blocked()
+            bad.tell(boom)
+            assert await bad.ask("hello") == "hello"
+            assert await good.ask("hello") == "hello"
+    assert [kind for path, kind in told if path == "/bad"] == ["started", "crashed", "restarting", "started"]
+    assert caplog.text.count("lifecycle observer failed") == len(told)
+
+
 @pytest.mark.parametrize("drain", [False, True])
 @pytest.mark.parametrize("slow", [False, True])
 async def test_a_factory_may_stop_its_own_actor(*, drain: bool, slow: bool) -> None:

@@ -11,12 +11,15 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, Final, TypeVar, get_args
 
+import msgspec
+
 from ultra.errors import BadCall
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 __all__ = [
+    "as_json",
     "check_choice",
     "check_count",
     "check_flag",
@@ -117,6 +120,17 @@ def check_writable(name: str, value: object) -> None:
         except UnicodeEncodeError as error:
             text = f"{name} has a lone surrogate at {error.start}, which cannot be written as UTF-8"
             raise BadCall(text) from None
+
+
+def as_json(name: str, value: object) -> bytes:
+    """Return `value` as JSON; raise `BadCall` unless it has plain values alone, without a lone surrogate."""
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError as error:
+        text = f"{name} has a lone surrogate in {shown(error.object)}, which cannot be written as UTF-8"
+        raise BadCall(text) from None
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise BadCall(f"{name} cannot be written as JSON: {error}") from None
 
 
 def check_name(what: str, value: object) -> str:

@@ -15,7 +15,7 @@ from ultra.cli.sources import CONFIGURATION, find_sources, own_configuration, re
 from ultra.cli.trust import trust
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from ultra.clients import ProviderStatus
     from ultra.config.loading import Configuration
@@ -138,6 +138,7 @@ def check(
     from ultra.config.file import ConfigurationFile  # noqa: PLC0415 - not for the help alone
     from ultra.config.layers import examine_layers  # noqa: PLC0415 - as above
     from ultra.config.loading import examine_configuration  # noqa: PLC0415 - as above
+    from ultra.orchestrator.configured import configured  # noqa: PLC0415 - as above
     from ultra.orchestrator.orchestrator import MultiLLMOrchestrator  # noqa: PLC0415 - as above
 
     use_stored_keys()
@@ -149,16 +150,17 @@ def check(
     else:
         files = [ConfigurationFile.read(path or CONFIGURATION)]
         configuration, problems = examine_configuration(files[0])
-    problems += _problems(configuration)
+    clients: dict[str, list[object]] = {}
+    problems += _problems(configuration, clients)
     if problems:
         for problem in sorted(problems, key=partial(_line_in, [str(file.path) for file in files])):
             tell(problem)
         return 2
-    MultiLLMOrchestrator.from_config(configuration.without_store())
+    configured(MultiLLMOrchestrator, configuration.without_store(), clients)
     number = len(configuration.models)
     names = " and ".join(str(file.path) for file in reversed(files))
     write(one_line(f"{names}: {number} model{'' if number == 1 else 's'}, no errors"))
-    return _ask_each(configuration) if ask else 0
+    return _ask_each(configuration, clients) if ask else 0
 
 
 def _line_in(files: list[str], problem: str) -> tuple[int, int]:
@@ -170,8 +172,11 @@ def _line_in(files: list[str], problem: str) -> tuple[int, int]:
     return 0, 0
 
 
-def _problems(configuration: Configuration) -> Iterator[str]:
-    """Yield a line for each deployment that cannot be connected to, and for other settings that fail."""
+def _problems(configuration: Configuration, clients: dict[str, list[object]]) -> Iterator[str]:
+    """Yield a line for each deployment that cannot be connected to, and for other settings that fail.
+
+    Its client is added to `clients`: making one may take long, and so each is made once.
+    """
     from ultra.errors import MissingExtra, UltraError  # noqa: PLC0415 - not for the help alone
     from ultra.orchestrator.orchestrator import MultiLLMOrchestrator  # noqa: PLC0415 - as above
     from ultra.orchestrator.planning import stages_of, strategy_of  # noqa: PLC0415 - as above
@@ -192,24 +197,25 @@ def _problems(configuration: Configuration) -> Iterator[str]:
         except UltraError as error:
             yield str(error)
     for name, model in configuration.models.items():
+        made = clients[name] = []
         for deployment in model.deployments:
             try:
                 with configuration.explaining("models", name):
-                    deployment.connect()
+                    made.append(deployment.connect(configuration.cluster))
             except MissingExtra as error:
                 yield f"{configuration.lines.place('models', name)}: {error}"
             except UltraError as error:
                 yield str(error)
 
 
-def _ask_each(configuration: Configuration) -> int:
+def _ask_each(configuration: Configuration, clients: Mapping[str, Sequence[object]]) -> int:
     """Ask every deployment for one token, and return the exit code: 1 if one gives no answer."""
     import trio  # noqa: PLC0415 - not for the help alone
 
     from ultra.cli.probe import probe  # noqa: PLC0415 - as above
 
     failed = 0
-    for deployment, error in trio.run(probe, configuration):
+    for deployment, error in trio.run(probe, configuration, clients):
         failed += error is not None
         write(one_line(f"{deployment}: {'answers' if error is None else error}"))
     return 1 if failed else 0

@@ -12,6 +12,8 @@ from ultra.errors import ModelError
 from ultra.messages.request import ModelRequest, SamplingOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from ultra.config.configuration import Configuration
     from ultra.config.sections import DeploymentConfig
 
@@ -23,24 +25,29 @@ _TIMEOUT = 30.0
 _QUESTION: Final = ModelRequest.of("Say yes.", options=SamplingOptions(max_tokens=1))
 
 
-async def probe(configuration: Configuration) -> list[tuple[str, str | None]]:
-    """Ask all deployments at once, and return each with its error, or None if it answered."""
+async def probe(
+    configuration: Configuration, clients: Mapping[str, Sequence[object]]
+) -> list[tuple[str, str | None]]:
+    """Ask all deployments at once, and return each with its error, or None if it answered.
+
+    `clients` are those of the deployments, by the name of the model; they are closed afterwards.
+    """
     outcomes: dict[str, str | None] = {}
 
-    async def ask(name: str, deployment: DeploymentConfig) -> None:
-        outcomes[f"{name} ({deployment.what})"] = await _error_of(deployment)
+    async def ask(name: str, deployment: DeploymentConfig, client: object) -> None:
+        outcomes[f"{name} ({deployment.what})"] = await _error_of(deployment, client)
 
     async with trio.open_nursery() as nursery:
         for name, model in configuration.models.items():
-            for deployment in model.deployments:
-                nursery.start_soon(ask, name, deployment)
+            for deployment, client in zip(model.deployments, clients[name], strict=True):
+                nursery.start_soon(ask, name, deployment, client)
     return sorted(outcomes.items())
 
 
-async def _error_of(deployment: DeploymentConfig) -> str | None:
+async def _error_of(deployment: DeploymentConfig, client: object) -> str | None:
     if deployment.placement is not None:
         return "it is placed in a cluster, and is not asked from here"
-    adapter = ClientAdapter(deployment.connect(), owned=True)
+    adapter = ClientAdapter(client, owned=True)
     try:
         with trio.fail_after(_TIMEOUT):
             await adapter.call(_QUESTION)

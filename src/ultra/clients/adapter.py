@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ultra.clients.context_reads import ContextReads
     from ultra.clients.protocol import RequestClient
     from ultra.clients.wire.rate_limits import RateLimits
-    from ultra.messages.request import ModelRequest
+    from ultra.messages.request import ModelRequest, SamplingOptions
     from ultra.messages.results import Completion, Usage
 
 __all__ = ["ClientAdapter", "EmptyAnswer", "OnText"]
@@ -172,6 +172,15 @@ class ClientAdapter:
         """The client's ``context_window`` [tokens], prompt and answer together; None if it names none."""
         value = told(self._client, "context_window")
         return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+    def longest_answer(self, options: SamplingOptions) -> int | None:
+        """Return how many tokens an answer may have that is asked for with these options.
+
+        Those of Ultra's own clients say so. None: nothing limits it.
+        """
+        find = told(self._client, "longest_answer") if self.is_own else None
+        found = find(replace(options, extra={})) if callable(find) else None
+        return found if isinstance(found, int) else options.max_tokens
 
     @property
     def info(self) -> ModelInfo:

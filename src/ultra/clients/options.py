@@ -32,7 +32,8 @@ class CallOptions(Struct, frozen=True, kw_only=True):
         stop: texts at which the answer ends.
         reasoning_effort: in the provider's own words.
         show_reasoning: whether the provider is asked to send what the model thinks, or a summary of it; see
-            `SamplingOptions`. A model that is known not to reason is not asked.
+            `SamplingOptions`. A model that is known not to reason, or whose `reasoning_effort` is ``"none"``,
+            is not asked.
         context_window: the most tokens of prompt and answer together. Prompts are made to fit into it, and
             Ollama is asked for it. By default what the catalog knows of the model.
         extra_body: is merged into the top level of the JSON that is sent, and wins over all else in it.

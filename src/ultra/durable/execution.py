@@ -8,8 +8,9 @@ import trio
 
 from ultra._support.log import get_logger
 from ultra.durable.memo import PaidAnswers
+from ultra.durable.persistence import persist
 from ultra.durable.told import Told
-from ultra.errors import JournalDamaged, JournalUnavailable, RunCancelled, text_of
+from ultra.errors import JournalDamaged, RunCancelled, text_of
 from ultra.messages.events import RunCompleted, RunFailed
 from ultra.stores.journal_contract import Ending, LeaseLost
 
@@ -26,10 +27,6 @@ __all__ = ["EventReader", "Execution", "RunOpener", "cancelled_event", "ending_o
 T = TypeVar("T")
 
 log = get_logger("ultra.durable")
-
-_FIRST_WAIT: Final = 0.05
-_LONGEST_WAIT: Final = 1.0
-"""Seconds between two tries to write to a journal that does not work."""
 
 _BROKEN_OFF: Final = frozenset({"ActorStopped", "OrchestratorClosed"})
 """How a run fails when the actors stop below it, which is no end of a submitted run."""
@@ -187,14 +184,4 @@ class Execution:
 
     async def _persist(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do this, again and again while the journal does not work."""
-        wait = _FIRST_WAIT
-        while True:
-            try:
-                return await work()
-            except JournalDamaged:
-                raise  # it will not be better
-            except JournalUnavailable as error:
-                if wait == _FIRST_WAIT:
-                    log.warning("journal unavailable", run_id=self._run.run_id, error=text_of(error))
-            await trio.sleep(wait)
-            wait = min(2 * wait, _LONGEST_WAIT)
+        return await persist(work, self._run.run_id)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from functools import partial
+from typing import TYPE_CHECKING, Self, TypeVar
 
+from ultra.durable.persistence import OUTAGE_SECONDS, persist
 from ultra.errors import BadCall, RunCancelled, SubmittedRunFailed, UnknownRun
 from ultra.messages.events import RunCompleted, RunFailed
+from ultra.stores.journal_encoding import is_full_page
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
@@ -18,13 +22,18 @@ if TYPE_CHECKING:
 
 __all__ = ["RunFollower"]
 
+T = TypeVar("T")
+
 
 class RunFollower:
     """The events of a submitted run, made by `MultiLLMOrchestrator.follow`.
 
     Iterate over it for the events; each is in the journal before it comes, so a reader that comes back with
     ``after=`` the last `seq` that it has got reads the rest. The last event is a `RunCompleted` or a
-    `RunFailed`. Leaving the block leaves the run as it is. ::
+    `RunFailed`. Leaving the block leaves the run as it is.
+
+    While the journal does not work, a reader waits for it for 30 seconds; then it gets `JournalUnavailable`,
+    and may go on later. Entering the block raises that at once. ::
 
         async with orchestrator.follow(run_id) as run:
             async for event in run:
@@ -40,6 +49,7 @@ class RunFollower:
         self._block: AbstractAsyncContextManager[None] | None = None
         self._is_open = False
         self._unread: list[Event] = []  # the next one last
+        self._reads_on = False  # since the last page was full
         self._known = 0  # so many events there were when the run was looked at,
         self._is_over = False  # and whether it had ended then
         self._has_ended = False
@@ -88,7 +98,7 @@ class RunFollower:
             RunCancelled: the run was cancelled.
             SubmittedRunFailed: the run failed; `code` is the class of its error.
             UnknownRun: the run was deleted meanwhile.
-            JournalUnavailable: the journal cannot be read.
+            JournalUnavailable: the journal could not be read for 30 seconds.
         """
         self._check_open()
         return await self._trio_run.run(self._result)
@@ -99,12 +109,13 @@ class RunFollower:
         """Wait for the next events, and return them, the first one last; none: the run has ended before."""
         while True:
             is_over = self._is_over
-            if self.after + 1 >= self._known and not is_over:
-                await self._journal.changed(self.run_id, self.after)
-            events = await self._journal.read(self.run_id, self.after)
+            if self.after + 1 >= self._known and not (is_over or self._reads_on):
+                await self._use(lambda: self._journal.changed(self.run_id, self.after))
+            events = await self._use(lambda: self._journal.read(self.run_id, self.after))
+            self._reads_on = is_full_page(events)  # else a page of another process would cost a poll
             if events or is_over:
                 return events[::-1]
-            await self.look()  # and if it has ended, read what was written meanwhile
+            await self._use(self.look)  # and if it has ended, read what was written meanwhile
 
     async def look(self) -> RunRecord:
         """Return the run as it is now. Raises `UnknownRun`."""
@@ -115,15 +126,19 @@ class RunFollower:
         return record
 
     async def _result(self) -> OrchestrationResult:
-        while not (record := await self.look()).has_ended:
-            await self._journal.changed(self.run_id, record.events - 1)
-        found = await self._journal.read(self.run_id, record.events - 2)
+        while not (record := await self._use(self.look)).has_ended:
+            seen = record.events - 1
+            await self._use(partial(self._journal.changed, self.run_id, seen))
+        found = await self._use(lambda: self._journal.read(self.run_id, record.events - 2))
         last = found[-1] if found else None
         if isinstance(last, RunCompleted):
             return last.result
         if record.state == "cancelled":
             raise RunCancelled(self.run_id)
         raise SubmittedRunFailed(self.run_id, record.code or "", record.message or "")
+
+    async def _use(self, work: Callable[[], Awaitable[T]]) -> T:
+        return await persist(work, self.run_id, OUTAGE_SECONDS)
 
     def _check_open(self) -> None:
         if not self._is_open:

@@ -19,7 +19,22 @@ _MOST_ERRORS: Final = 32
 """How many errors one value holds at most: its causes, and those of its groups."""
 
 _MOST_ITEMS: Final = 256
-"""How many items a list or a dictionary in an attribute has at most."""
+"""How many items a list or a dictionary in an attribute has at most, and an error attributes."""
+
+_LONGEST_TEXT: Final = 16_384
+"""Characters of one text; the rest is cut off, and the text says so."""
+
+_LONGEST_NOTE: Final = 64
+"""Characters by which it may be longer with that note, so that what was cut is not cut again."""
+
+_LONGEST_NAME: Final = 256
+_LARGEST_STRUCT: Final = 65_536
+"""Bytes of an attribute that is a Struct."""
+
+_LARGEST: Final = 2**19
+"""Characters of all texts of one value, causes and groups included; another plain value counts as eight."""
+
+_PLAIN_SIZE: Final = 8
 
 
 class ErrorValue(Struct, frozen=True, kw_only=True, dict=True):
@@ -37,7 +52,7 @@ class ErrorValue(Struct, frozen=True, kw_only=True, dict=True):
 
     Attributes:
         module, type: of the class: ``"builtins"`` and ``"ValueError"``.
-        text: ``str(error)``.
+        text: ``str(error)``. Texts are cut after 16,384 characters, and say so.
         args: what is plain among its `args`; None in the place of others.
         attributes: its attributes, as far as they are plain values, or Structs of Ultra's, such as a
             `Usage`; None in the place of others.
@@ -76,10 +91,11 @@ def exception_of(value: ErrorValue | None) -> Exception | None:
 
 
 class _Teller:
-    """Make values of errors: each error once, since causes may lead back, and so many at most."""
+    """Make values of errors: each error once, since causes may lead back, so many and so much at most."""
 
     def __init__(self) -> None:
         self._told: set[int] = set()
+        self._room = _LARGEST
 
     def value(self, error: BaseException) -> ErrorValue:
         self._told.add(id(error))
@@ -87,20 +103,27 @@ class _Teller:
             value = self._whole(error)
         except Exception:  # noqa: BLE001 - even `args` may be anybody's code
             kind = type(error)
-            value = ErrorValue(module=kind.__module__, type=kind.__qualname__, text=_writable(text_of(error)))
+            text = self._text(text_of(error))
+            value = ErrorValue(module=kind.__module__, type=kind.__qualname__, text=text)
         vars(value)["exception"] = error
         return value
 
     def _whole(self, error: BaseException) -> ErrorValue:
         kind = type(error)
         cause = error.__cause__
-        attributes, structs = _plain_attributes(error)
+        text = self._text(text_of(error))
         group = error if isinstance(error, BaseExceptionGroup) else None
+        args = (
+            [self._text(group.message)]
+            if group is not None
+            else [*map(self._plain, error.args[:_MOST_ITEMS])]
+        )
+        attributes, structs = self._attributes(error)
         return ErrorValue(
             module=kind.__module__,
             type=kind.__qualname__,
-            text=_writable(text_of(error)),
-            args=[_writable(group.message)] if group is not None else [*map(_plain, error.args)],
+            text=text,
+            args=args,
             attributes=attributes,
             structs=structs,
             cause=self.value(cause) if cause is not None and self._may_tell(cause) else None,
@@ -112,41 +135,64 @@ class _Teller:
     def _may_tell(self, error: BaseException) -> bool:
         return id(error) not in self._told and len(self._told) < _MOST_ERRORS
 
-
-def _plain_attributes(error: BaseException) -> tuple[dict[str, Any], dict[str, tuple[str, str]]]:
-    attributes: dict[str, Any] = {}
-    structs: dict[str, tuple[str, str]] = {}
-    for name, value in vars(error).items():
-        kind = type(value)
-        if isinstance(value, Struct) and _is_ours(kind.__module__):
-            try:
-                attributes[name] = msgpack.decode(msgpack.encode(value))
-            except (TypeError, ValueError, OverflowError, RecursionError):  # it holds what is no value
-                attributes[name] = None
+    def _attributes(self, error: BaseException) -> tuple[dict[str, Any], dict[str, tuple[str, str]]]:
+        attributes: dict[str, Any] = {}
+        structs: dict[str, tuple[str, str]] = {}
+        for name, value in vars(error).items():
+            if len(name) > _LONGEST_NAME or len(attributes) >= _MOST_ITEMS or not self._fits(len(name)):
+                continue
+            kind = type(value)
+            if isinstance(value, Struct) and _is_ours(kind.__module__):
+                attributes[name] = self._struct(value)
+                if attributes[name] is not None:
+                    structs[name] = kind.__module__, kind.__qualname__
             else:
-                structs[name] = kind.__module__, kind.__qualname__
-        else:
-            attributes[_writable(name)] = _plain(value)
-    return attributes, structs
+                attributes[_writable(name)] = self._plain(value)
+        return attributes, structs
 
+    def _struct(self, value: Struct) -> Any:  # noqa: ANN401 - its plain form
+        """Return the plain form of a Struct; None: it is too large, or holds what is no value."""
+        try:
+            encoded = msgpack.encode(value)
+            if len(encoded) <= _LARGEST_STRUCT and self._fits(len(encoded)):
+                return msgpack.decode(encoded)
+        except (TypeError, ValueError, OverflowError, RecursionError):
+            pass
+        return None
 
-def _plain(value: object) -> Any:  # noqa: ANN401 - any plain value
-    """Return `value` if it is plain, or a list or dictionary of what is; None if it is not."""
-    if isinstance(value, (list, tuple)) and type(value) in {list, tuple} and len(value) <= _MOST_ITEMS:
-        return [_plain_item(item) for item in value]
-    if isinstance(value, dict) and type(value) is dict and len(value) <= _MOST_ITEMS:
-        return {_writable(key): _plain_item(item) for key, item in value.items() if type(key) is str}
-    return _plain_item(value)
+    def _plain(self, value: object) -> Any:  # noqa: ANN401 - any plain value
+        """Return `value` if it is plain, or a list or dictionary of what is; None if it is not."""
+        if isinstance(value, (list, tuple)) and type(value) in {list, tuple}:
+            return [*map(self._plain_item, value)] if len(value) <= _MOST_ITEMS else None
+        if isinstance(value, dict) and type(value) is dict and len(value) <= _MOST_ITEMS:
+            items = [(key, item) for key, item in value.items() if type(key) is str]
+            return {self._text(key): self._plain_item(item) for key, item in items}
+        return self._plain_item(value)
 
+    def _plain_item(self, value: object) -> str | int | float | bool | None:
+        if isinstance(value, str) and type(value) is str:
+            return self._text(value) if self._room > 0 else None
+        if not self._fits(_PLAIN_SIZE):
+            return None
+        if isinstance(value, int) and type(value) is int:
+            return value if -(2**63) <= value < 2**64 else None
+        if isinstance(value, float) and type(value) is float:
+            return value if value == value else None  # noqa: PLR0124 - NaN is equal to nothing, itself included
+        return value if isinstance(value, bool) else None
 
-def _plain_item(value: object) -> str | int | float | bool | None:
-    if isinstance(value, str) and type(value) is str:
-        return _writable(value)
-    if isinstance(value, int) and type(value) is int:
-        return value if -(2**63) <= value < 2**64 else None
-    if isinstance(value, float) and type(value) is float:
-        return value if value == value else None  # noqa: PLR0124 - NaN is equal to nothing, itself included
-    return value if isinstance(value, bool) else None
+    def _text(self, text: str) -> str:
+        """Return as much of `text` as there is room for."""
+        most = min(_LONGEST_TEXT, max(0, self._room))
+        whole = len(text) <= most + _LONGEST_NOTE
+        self._room -= min(len(text), most) + (0 if whole else _LONGEST_NOTE)
+        return _writable(text if whole else f"{text[:most]}… ({len(text) - most:,} more characters)")
+
+    def _fits(self, size: int) -> bool:
+        """Return whether there is room for so much, and take it."""
+        fits = size <= self._room
+        if fits:
+            self._room -= size
+        return fits
 
 
 def _writable(text: str) -> str:

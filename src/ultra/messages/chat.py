@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from msgspec import Struct
 
+from ultra._support.checks import check_writable
 from ultra.messages.media import file_source, image_source
 
 if TYPE_CHECKING:
@@ -81,10 +82,13 @@ class FilePart(Struct, frozen=True, gc=False, tag="file"):
         """Return the document of `source`: its bytes, a path, a data URL or an address (http, https).
 
         Raises:
-            BadCall: it is neither a PDF nor text, it is larger than 32 MiB, or the file cannot be read.
+            BadCall: it is neither a PDF nor text, it is larger than 32 MiB, the file cannot be read, or its
+                name is not in UTF-8 (give another `name`).
         """
         found = file_source(source)
-        return cls(found.data, found.url, found.media_type, name or found.name)
+        name = name or found.name
+        check_writable("the name of the file", name)
+        return cls(found.data, found.url, found.media_type, name)
 
     def __repr__(self) -> str:
         return f"FilePart({_shown(self)}, name={self.name!r})"

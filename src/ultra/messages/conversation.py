@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from ultra._support.checks import as_json, check_writable
 from ultra._support.lazy import lazy_pattern
 from ultra.errors import BadCall
 from ultra.messages.chat import (
@@ -33,7 +34,6 @@ A text; or messages, each a `ChatMessage` or a mapping in the form of OpenAI's c
 Anthropic's messages; objects of their SDKs will do, too.
 """
 
-_JSON: Final = msgspec.json.Encoder()
 _CacheControl = dict[str, str]
 
 
@@ -140,6 +140,7 @@ class _Document(_Content, tag="document"):
     def part(self) -> Part:
         if self.source.type != "text":
             return _file(self.source.address, self.title, self.cache_control)
+        check_writable("the document", self.source.data)
         found = FilePart.of(self.source.data.encode("utf-8", "replace"), name=self.title)
         return replace(found, cache_control=self.cache_control)
 
@@ -342,8 +343,8 @@ def _split(message: _Message, where: str) -> list[ChatMessage]:
         for index, part in enumerate(given)
         if isinstance(part, _ToolResult)
     ]
-    calls = [_tool_call(call) for call in message.tool_calls or ()]
-    calls += [_tool_use(part) for part in given if isinstance(part, _ToolUse)]
+    calls = [_tool_call(call, where) for call in message.tool_calls or ()]
+    calls += [_tool_use(part, where) for part in given if isinstance(part, _ToolUse)]
     parts = _parts(given, where)
     content: str | tuple[Part, ...] = message.content if isinstance(message.content, str) else parts
     if len(parts) == 1 and isinstance(parts[0], TextPart) and parts[0].cache_control is None:
@@ -381,14 +382,18 @@ def _tool_message(result: _ToolResult, where: str) -> ChatMessage:
     return ChatMessage("tool", content, tool_call_id=result.tool_use_id, is_error=result.is_error)
 
 
-def _tool_use(part: _ToolUse) -> ToolCall:
-    return ToolCall(part.id, part.name, _JSON.encode(part.input).decode())
+def _tool_use(part: _ToolUse, where: str) -> ToolCall:
+    return ToolCall(part.id, part.name, _arguments(part.input, part.name, where))
 
 
-def _tool_call(call: _Call) -> ToolCall:
+def _arguments(given: object, name: str, where: str) -> str:
+    return as_json(f"{where}, the input of the call {name!r},", given).decode()
+
+
+def _tool_call(call: _Call, where: str) -> ToolCall:
     arguments = call.function.arguments
     if not isinstance(arguments, str):
-        arguments = _JSON.encode(arguments).decode()
+        arguments = _arguments(arguments, call.function.name, where)
     google = (call.extra_content or {}).get("google")
     signature = google.get("thought_signature") if isinstance(google, dict) else None
     return ToolCall(call.id, call.function.name, arguments or "{}", signature)

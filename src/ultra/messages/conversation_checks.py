@@ -9,9 +9,9 @@ from ultra.messages.chat import FilePart, ImagePart, ReasoningPart, TextPart
 from ultra.messages.media import LARGEST_FILE, LARGEST_IMAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-    from ultra.messages.chat import ChatMessage
+    from ultra.messages.chat import ChatMessage, Part
 
 __all__ = ["check_content", "check_conversation"]
 
@@ -46,7 +46,8 @@ def check_conversation(messages: Sequence[ChatMessage], indices: Sequence[int]) 
             if call.id in open_calls or call.id in answered:
                 raise BadCall(f"{where}.tool_calls has the id {call.id!r}, which an earlier call has, too")
             open_calls[call.id] = index
-            _check_text(call.id + call.name + call.arguments, f"{where}, the call {call.name!r},")
+            texts = f"{call.id}{call.name}{call.arguments}{call.signature or ''}"
+            _check_text(texts, f"{where}, the call {call.name!r},")
         check_content(message, where)
     _check_end(messages, indices, open_calls)
 
@@ -88,11 +89,29 @@ def check_content(message: ChatMessage, where: str) -> None:
                 f"{where}.content[{number}] is reasoning, but the role is {message.role!r}; "
                 "only 'assistant' may have it"
             )
-        text = part.text if isinstance(part, TextPart | ReasoningPart) else ""
-        if not text.isascii():
-            _check_text(text, f"{where}.content[{number}]")
+        for text in _texts(part):
+            if not text.isascii():
+                _check_text(text, f"{where}.content[{number}]")
+    if message.name is not None:
+        _check_text(message.name, f"{where}, its name,")
     if message.role == "user" and not _says_something(message):
         raise BadCall(f"{where} is empty; a message of the role 'user' must have text, an image or a file")
+
+
+def _texts(part: Part) -> Iterator[str]:
+    """Yield every text in a part: one that cannot be written would be found only when the request is sent."""
+    match part:
+        case TextPart():
+            yield part.text
+        case ReasoningPart():
+            yield from filter(None, (part.text, part.provider, part.signature, part.encrypted, part.id))
+            return
+        case ImagePart():
+            yield from filter(None, (part.url, part.media_type, part.detail))
+        case FilePart():
+            yield from filter(None, (part.url, part.media_type, part.name))
+    for name, value in (part.cache_control or {}).items():
+        yield from (name, value)
 
 
 def _check_data(part: ImagePart | FilePart, data: bytes, where: str) -> None:

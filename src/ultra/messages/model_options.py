@@ -60,11 +60,15 @@ class ModelOptions(Struct, frozen=True, kw_only=True):
         sampling = structs.replace(self.sampling, **changes)
         return ModelOptions(sampling=sampling, role=self.role if fresh.role is None else fresh.role)
 
+    def over(self, options: SamplingOptions) -> SamplingOptions:
+        """Return `options`, with those of the model in their place, one by one."""
+        changes = {name: value for name, value in structs.asdict(self.sampling).items() if value is not None}
+        changes["extra"] = options.extra | self.sampling.extra
+        return structs.replace(options, **changes)
+
     def applied(self, request: ModelRequest, *, answers: bool) -> ModelRequest:
         """Return `request` with these options; `answers`: it is the question of the run itself."""
-        changes = {name: value for name, value in structs.asdict(self.sampling).items() if value is not None}
-        changes["extra"] = request.options.extra | self.sampling.extra
-        options = structs.replace(request.options, **changes)
+        options = self.over(request.options)
         if options != request.options:
             request = structs.replace(request, options=options)
         if self.role and answers:

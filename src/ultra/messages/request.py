@@ -24,9 +24,10 @@ class SamplingOptions(Struct, frozen=True, kw_only=True):
     """How a model writes its answer; None: the client or the provider decides.
 
     `max_tokens` limits the answer, together with reasoning where the provider counts so. `stop` are texts
-    at which the answer ends. `reasoning_effort` is one of the provider's own words. `show_reasoning`: the
-    provider is asked to send what the model thinks, or a summary of it, where it must be asked; Claude models
-    are then asked to think. `extra` has options of other names, for clients that declare them; their values
+    at which the answer ends. `reasoning_effort` is one of the provider's own words; with ``"none"``, a model
+    is asked neither to think nor to show what it thinks. `show_reasoning`: the provider is asked to send what
+    the model thinks, or a summary of it, where it must be asked; Claude models are then asked to think.
+    `extra` has options of other names, for clients that declare them; their values
     are plain (text, numbers, lists, mappings).
 
     Raises:

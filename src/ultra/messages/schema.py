@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
+from ultra._support.checks import as_json
 from ultra._support.lazy import lazy_pattern
 from ultra.errors import BadCall
 
@@ -21,7 +22,7 @@ class JsonSchema(Struct, frozen=True):
     so it is the property ``answer`` of the one that the schema describes.
 
     Raises:
-        BadCall: the name is not allowed.
+        BadCall: the name is not allowed, or the schema cannot be written as JSON.
     """
 
     name: str
@@ -34,6 +35,7 @@ class JsonSchema(Struct, frozen=True):
             raise BadCall(
                 f"the schema is named {self.name[:64]!r}; a name has 1 to 64 letters, digits, _ and -"
             )
+        as_json(f"the schema {self.name!r}", self.schema)
 
     @property
     def of_value(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec import Struct, field
 
+from ultra._support.checks import as_json, check_writable
 from ultra._support.lazy import lazy_pattern
 from ultra.errors import BadCall
 from ultra.messages.bounded_json import decode_json
@@ -47,7 +48,8 @@ class Tool(Struct, frozen=True):
     `strict` asks the provider to hold the model to the schema, where it can.
 
     Raises:
-        BadCall: the name is not allowed, or the schema is none of an object.
+        BadCall: the name is not allowed, the schema is none of an object, or a text in it, or in the
+            description, cannot be written as UTF-8.
     """
 
     name: str
@@ -66,6 +68,9 @@ class Tool(Struct, frozen=True):
                 f"the parameters of the tool {self.name!r} are of type {self.parameters['type']!r}; "
                 "they must be the JSON schema of an object"
             )
+        check_writable(f"the description of the tool {self.name!r}", self.description)
+        as_json(f"the parameters of the tool {self.name!r}", self.parameters)
+        as_json(f"cache_control of the tool {self.name!r}", self.cache_control)
 
 
 class ToolChoice(Struct, frozen=True):

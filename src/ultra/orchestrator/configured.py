@@ -10,6 +10,7 @@ from ultra.orchestrator.submitted_runs import keep_runs
 from ultra.strategies.stages import order_stages
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from ultra.config.loading import Configuration
@@ -20,10 +21,15 @@ __all__ = ["configured"]
 T = TypeVar("T", bound="MultiLLMOrchestrator")
 
 
-def configured(kind: type[T], source: str | Path | Configuration) -> T:
+def configured(
+    kind: type[T],
+    source: str | Path | Configuration,
+    made: Mapping[str, Sequence[object]] | None = None,
+) -> T:
     """Return an orchestrator of this class; see `MultiLLMOrchestrator.from_config`.
 
-    What may be wrong in the configuration is looked at before a file of it is made.
+    What may be wrong in the configuration is looked at before a file of it is made. `made`: the clients of
+    models by name, for each of its deployments, where these were made already.
     """
     configuration = load_configuration(source)
     stages, known = configuration.run.stages, stages_of(kind)
@@ -32,10 +38,11 @@ def configured(kind: type[T], source: str | Path | Configuration) -> T:
     with configuration.explaining("run", "strategy"):
         strategy = configuration.run.load_strategy()
         strategy_of(strategy, stages, known)
-    clients, ensembles = dict[str, object](), dict[str, dict[str, Any]]()
+    clients, ensembles = dict(made or {}), dict[str, dict[str, Any]]()
     for name, model in configuration.models.items():
-        with configuration.explaining("models", name):
-            clients[name] = model.connect(configuration.cluster)
+        if name not in clients:
+            with configuration.explaining("models", name):
+                clients[name] = model.connect(configuration.cluster)
     for name, ensemble in configuration.ensembles.items():
         with configuration.explaining("ensembles", name):
             ensembles[name] = ensemble.arguments(known)
@@ -50,7 +57,7 @@ def configured(kind: type[T], source: str | Path | Configuration) -> T:
         )
     for name, model in configuration.models.items():
         with configuration.explaining("models", name):
-            orchestrator.register_model(name, clients[name], model.weight, **model.policies())
+            orchestrator.register_model(name, list(clients[name]), model.weight, **model.policies())
     for name, ensemble in configuration.ensembles.items():
         with configuration.explaining("ensembles", name):
             orchestrator.add_ensemble(name, description=ensemble.description, **ensembles[name])

@@ -47,9 +47,13 @@ class KeptConnections:
             if isinstance(store, KeepsConnections):
                 begun.append(_Begun())
                 self._nursery.start_soon(keep_connected, store, begun[-1])
-        with trio.move_on_after(_PATIENCE):  # not `start`: a store might never say that it has begun
-            for each in begun:
-                await each.event.wait()
+        try:
+            with trio.move_on_after(_PATIENCE):  # not `start`: a store might never say that it has begun
+                for each in begun:
+                    await each.event.wait()
+        except BaseException:
+            await self.__aexit__()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:

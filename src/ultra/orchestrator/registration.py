@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ultra.clients.pricing import Price
     from ultra.messages.observers import ObserverGroup
     from ultra.messages.options import RunArguments
+    from ultra.messages.request import SamplingOptions
     from ultra.messages.results import ModelMetrics
     from ultra.orchestrator.health import ModelHealth
     from ultra.orchestrator.lifespan import Lifespan
@@ -126,6 +127,16 @@ class Registration:
             BadCall: there is no model of that name.
         """
         return self._registry.get(name).info
+
+    def longest_answer(self, name: str, options: SamplingOptions, assumed: int) -> int:
+        """Return how many tokens an answer of a model may have that is asked for with these options.
+
+        Of Ultra's own clients, it is the `max_tokens` that they send; where nothing is known, `assumed`.
+
+        Raises:
+            BadCall: there is no model of that name.
+        """
+        return self._registry.get(name).client.longest_answer(options, assumed)
 
     def add_ensemble(self, name: str, *, description: str = "", **run: Any) -> Ensemble:  # noqa: ANN401 - those of `process_responses`
         """Give a name to models and settings; `run` are arguments of `process_responses` but the prompt.

@@ -95,10 +95,14 @@ class ModelTree:
         except BaseException:
             await self._writer.__aexit__(*sys.exc_info())
             raise
-        self._supervisor = self.system.supervisor("models", on_excess="isolate")
-        for model in self._first:
-            self.add(model)
-        self._coordinator = self.system.spawn(Coordinator, self.runs, name="coordinator")
+        try:
+            self._supervisor = self.system.supervisor("models", on_excess="isolate")
+            for model in self._first:
+                self.add(model)
+            self._coordinator = self.system.spawn(Coordinator, self.runs, name="coordinator")
+        except BaseException:
+            await self.__aexit__(*sys.exc_info())
+            raise
         return self
 
     async def __aexit__(

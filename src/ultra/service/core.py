@@ -26,7 +26,8 @@ from ultra.errors import (
 )
 from ultra.messages.chat import ChatMessage, FilePart, ImagePart
 from ultra.messages.conversation import conversation_of
-from ultra.messages.request import ModelRequest
+from ultra.messages.model_options import model_options_of
+from ultra.messages.request import ModelRequest, SamplingOptions
 from ultra.messages.tokens import estimate_request, estimate_tokens
 from ultra.service.access import Caller
 from ultra.service.batches.running import Batches
@@ -298,7 +299,7 @@ class Service:
             self._prices(),
             prompt=tokens,
             estimate=cost,
-            unseen=None if chunks or isinstance(stream, KeptRun) else self._longest_answer(given),
+            unseen=None if chunks or isinstance(stream, KeptRun) else partial(self._unseen, given),
             on_end=generation.actors.end_run,
         )
 
@@ -340,16 +341,25 @@ class Service:
         tokens = estimate_request(ModelRequest(messages=tuple(messages)))
         tokens += sum(estimate_tokens(str(given.get(name) or "")) for name in ("system", "tools", "output"))
         panel = self.orchestrator.get_prioritized_models(given.get("models"))
-        defaults, assumed = self.orchestrator.run_defaults, self.settings.assumed_tokens
-        whole = {"samples": defaults.options.samples, "max_cost": defaults.options.max_cost, **given}
-        prices, judge = self._prices(), defaults.judge
-        return estimate(tokens, whole, panel, prices, assumed_tokens=assumed, judge=judge), tokens
+        settings, judge = self._settings(given), self.orchestrator.run_defaults.judge
+        return estimate(tokens, settings, panel, self._prices(), longest=self._longest, judge=judge), tokens
 
-    def _longest_answer(self, given: Mapping[str, Any]) -> int:
-        """Return how many tokens an answer of a run with these arguments may have, or is taken to have."""
-        options = given.get("options") or {}
-        most = options.get("max_tokens") if isinstance(options, dict) else options.max_tokens
-        return most or self.settings.assumed_tokens
+    def _settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments of a run, with what they leave to the orchestrator."""
+        defaults = self.orchestrator.run_defaults.options
+        named = {name: value for name, value in given.items() if value is not None}
+        whole = {"samples": defaults.samples, "max_cost": defaults.max_cost}
+        return {**whole, "options": defaults.sampling, "per_model": defaults.per_model, **named}
+
+    def _longest(self, model: str, options: SamplingOptions) -> int:
+        """Return how many tokens a model may write with these options, or is taken to write."""
+        return self.orchestrator.longest_answer(model, options, self.settings.assumed_tokens)
+
+    def _unseen(self, given: Mapping[str, Any], model: str) -> int:
+        """Return how many tokens an answer of a model may have in a run with these arguments."""
+        settings = self._settings(given)
+        options, own = SamplingOptions.of(settings["options"]), model_options_of(settings["per_model"])
+        return self._longest(model, own[model].over(options) if model in own else options)
 
     def _prices(self) -> Prices:
         orchestrator = self.orchestrator

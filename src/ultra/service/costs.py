@@ -66,11 +66,11 @@ class CostAccount:
 
     `prompt` are about the tokens of the request: a call that is cut off has used at least these, and the text
     and the reasoning that had come. `unseen`: that no text is told before an answer is whole; then an answer
-    that is cut off is taken to have so many tokens, since nobody knows how far it was written. None: texts
-    are told.
+    that is cut off is taken to have as many tokens as this says of its model, since nobody knows how far it
+    was written. None: texts are told.
     """
 
-    def __init__(self, prices: Prices, prompt: int, *, unseen: int | None = None) -> None:
+    def __init__(self, prices: Prices, prompt: int, *, unseen: Callable[[str], int] | None = None) -> None:
         self._prices = prices
         self._prompt = prompt
         self._unseen = unseen
@@ -125,8 +125,9 @@ class CostAccount:
 
     def _cut_off(self, call: CallKey) -> Cost:
         """Return what a call has cost that nobody has counted."""
-        output = self._texts.get(call, 0) // _LETTERS if self._unseen is None else self._unseen
-        return self._prices.cost(call[2], Usage(input=self._prompt, output=output))
+        model = call[2]
+        output = self._texts.get(call, 0) // _LETTERS if self._unseen is None else self._unseen(model)
+        return self._prices.cost(model, Usage(input=self._prompt, output=output))
 
     def _is_cut_unseen(self, failure: ModelFailure) -> bool:
         """Return whether an answer of which nothing was told was given up while it may have been written."""

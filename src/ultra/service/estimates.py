@@ -1,9 +1,9 @@
 """What a run may cost, before it begins: the calls that its strategy makes at most, each with its limit.
 
-It is an upper bound where every model has a limit of tokens (``max_tokens``, for all or in `per_model`), and
-nothing fails: what retries and answers in place of failed ones cost, nobody knows beforehand. A model without
-a limit is taken to write as much as the service assumes. A strategy of somebody else's counts as all models
-in each of its `rounds`, and one that reads the answers.
+It is an upper bound where every model has a limit of tokens (``max_tokens``, for all, in `per_model`, or of
+its client), and nothing fails: what retries and answers in place of failed ones cost, nobody knows
+beforehand. A model without a limit is taken to write as much as the service assumes. A strategy of somebody
+else's counts as all models in each of its `rounds`, and one that reads the answers.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ultra.messages.model_options import model_options_of
+from ultra.messages.request import SamplingOptions
 from ultra.messages.results import Usage
 from ultra.messages.tokens import estimate_tokens
 from ultra.service.costs import Cost
@@ -46,15 +47,15 @@ def estimate(
     panel: Sequence[str],
     prices: Prices,
     *,
-    assumed_tokens: int,
+    longest: Callable[[str, SamplingOptions], int],
     judge: str | None = None,
 ) -> Cost:
     """Return what a run may cost, rather too much than too little.
 
     `prompt` are the tokens of the request, `arguments` those of `process_responses`, `panel` its models, and
-    `judge` the orchestrator's.
+    `judge` the orchestrator's. `longest` returns how many tokens a model may write with these options.
     """
-    plan = _Plan(prompt, arguments, prices, assumed_tokens, judge)
+    plan = _Plan(prompt, arguments, prices, longest, judge)
     strategy = arguments.get("strategy")
     total = plan.of(Synthesize() if strategy is None else make_strategy(strategy), panel)
     most = arguments.get("max_cost")
@@ -79,14 +80,13 @@ class _Plan:
         prompt: int,
         arguments: Mapping[str, Any],
         prices: Prices,
-        assumed_tokens: int,
+        longest: Callable[[str, SamplingOptions], int],
         judge: str | None,
     ) -> None:
-        options = arguments.get("options") or {}
-        self._limit = (options.get("max_tokens") if isinstance(options, dict) else options.max_tokens) or None
+        self._options = SamplingOptions.of(arguments.get("options"))
         self._own = model_options_of(arguments.get("per_model") or {})
         self._prompt = prompt
-        self._assumed = assumed_tokens
+        self._longest = longest
         self._prices = prices
         self._judge = judge
         self._stages = arguments.get("stages")
@@ -114,7 +114,10 @@ class _Plan:
     def limit(self, model: str, given: int | None = None) -> int:
         """Return the tokens that a model may write; `given` is a limit of the strategy's own."""
         own = self._own[model].sampling.max_tokens if model in self._own else None
-        return own or given or self._limit or self._assumed
+        return own or given or self._options.max_tokens or self._unlimited(model, self._options)
+
+    def _unlimited(self, model: str, options: SamplingOptions) -> int:
+        return self._longest(model, self._own[model].over(options) if model in self._own else options)
 
     def read(self, models: Iterable[str], samples: int | None = None) -> _Read:
         """Return what those read who read the answers of these models."""
@@ -162,8 +165,8 @@ class _Plan:
     def _free(self, models: Iterable[str], read: int) -> Cost:
         """Return the cost of calls to which the limit of the request does not apply."""
         tokens = self._prompt + _TASK + read
-        limits = {name: own.sampling.max_tokens or self._assumed for name, own in self._own.items()}
-        return _sum(*(self._call(model, tokens, limits.get(model, self._assumed), 1) for model in models))
+        no_options = SamplingOptions()
+        return _sum(*(self._call(model, tokens, self._unlimited(model, no_options), 1) for model in models))
 
     def stages_of(self, strategy: Synthesize) -> Sequence[object]:
         """Return the stages of a run with this strategy."""

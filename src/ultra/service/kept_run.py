@@ -11,6 +11,7 @@ from msgspec import Struct
 from ultra._support.log import get_logger
 from ultra.errors import JournalDamaged, JournalUnavailable, UnknownRun, text_of
 from ultra.messages.events import RunCompleted, RunFailed
+from ultra.service.uninterrupted import NoAnswer, uninterrupted
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -57,7 +58,8 @@ class KeptRun:
     """A submitted run with what a `RunStream` has; entering its block submits it.
 
     Leaving the block cancels the run, unless it has ended or `goes_on`. While the journal cannot be read, its
-    reader waits.
+    reader waits. Nothing interrupts the submission and the cancellation, but a journal that hangs has ten
+    seconds for each: then entering raises `JournalUnavailable`, and the run may have been accepted.
 
     Attributes:
         run_id: its id. If the run of an equal request has its idempotency key, it is the id of that one.
@@ -88,28 +90,31 @@ class KeptRun:
 
     async def __aenter__(self) -> Self:
         keeping = self._keeping
-        with anyio.CancelScope(shield=True):  # nobody would know whether it was accepted
-            self.run_id = await self._prepared.submit(
-                idempotency_key=keeping.idempotency_key,
-                owner=self._owner,
-                tags={**keeping.tags, "created": self.created},
-                notify=keeping.notify,
-            )
-            self.is_new = self.run_id == self._prepared.run_id
-            self._follower = self._orchestrator.follow(self.run_id)
+        try:
+            with uninterrupted("submitting to the journal", run_id=self.run_id):  # else, was it accepted?
+                self.run_id = await self._prepared.submit(
+                    idempotency_key=keeping.idempotency_key,
+                    owner=self._owner,
+                    tags={**keeping.tags, "created": self.created},
+                    notify=keeping.notify,
+                )
+        except NoAnswer as error:
+            raise JournalUnavailable("of this service", error) from error
+        self.is_new = self.run_id == self._prepared.run_id
+        self._follower = self._orchestrator.follow(self.run_id)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
         if self.is_new and not (self._has_ended or self._keeping.goes_on):
-            with anyio.CancelScope(shield=True):
-                try:
+            try:
+                with uninterrupted("cancelling in the journal", run_id=self.run_id):
                     await self._orchestrator.cancel_run(self.run_id)
-                except UnknownRun:
-                    pass
-                except JournalUnavailable as failure:
-                    _log.error("run not cancelled", run_id=self.run_id, error=text_of(failure))
+            except UnknownRun:
+                pass
+            except (JournalUnavailable, NoAnswer) as failure:
+                _log.error("run not cancelled", run_id=self.run_id, error=text_of(failure))
         return await self._reader.__aexit__(kind, error, trace)
 
     def __aiter__(self) -> Self:

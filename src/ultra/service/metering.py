@@ -72,8 +72,8 @@ class MeteredStream:
         prices: of the models.
         prompt: about the tokens of the request.
         estimate: what the run may cost.
-        unseen: the tokens that an answer is taken to have that is cut off before any of its text is told;
-            None: texts are told as they are written.
+        unseen: returns the tokens that an answer of a model is taken to have that is cut off before any of
+            its text is told; None: texts are told as they are written.
         on_end: is called when it is left, or cannot be entered.
 
     Attributes:
@@ -91,7 +91,7 @@ class MeteredStream:
         *,
         prompt: int,
         estimate: Cost,
-        unseen: int | None = None,
+        unseen: Callable[[str], int] | None = None,
         on_end: Callable[[], None],
     ) -> None:
         self.run_id = stream.run_id

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from ultra._support.log import get_logger
 from ultra.service.problems import Problem
+from ultra.service.uninterrupted import NoAnswer, uninterrupted
 from ultra.stores.connections import keep_connected
 from ultra.stores.contracts import GRANT_SECONDS, Decision, LimitsUnavailable, Want
 
@@ -129,7 +130,10 @@ class Quotas:
         return decision.grant
 
     async def settle(self, caller: Caller, grant: str, cost: Cost) -> None:
-        """Let a run count for what it has cost. Nothing is raised, and it is not cancelled."""
+        """Let a run count for what it has cost. Nothing is raised, and it is not cancelled.
+
+        If the store does not do it, within ten seconds, `keep` tries again.
+        """
         names = {
             **{want.name: cost.tokens for want in _rate(caller.name, _TOKENS, 1, 0.0)},
             **{want.name: cost.dollars for want in self._budgets(caller.name, 1.0, 1.0, 0.0)},
@@ -192,9 +196,9 @@ class Quotas:
         decision = Decision()
         try:
             # Not cancelled half-way: nobody would know whether it was taken.
-            with anyio.CancelScope(shield=True):
+            with uninterrupted("taking from the limits"):
                 decision = await self._limits.take(wants)
-        except LimitsUnavailable as error:
+        except (LimitsUnavailable, NoAnswer) as error:
             _log.error("limits unavailable", error=str(error))
             text = "the limits of keys cannot be read now; ask again in a moment"
             raise Problem(503, "overloaded_error", "limits_unavailable", text, retry_after=5.0) from None
@@ -203,13 +207,13 @@ class Quotas:
         return decision
 
     async def _settle(self, grant: str, used: Mapping[str, float]) -> None:
-        with anyio.CancelScope(shield=True):
-            try:
+        try:
+            with uninterrupted("settling with the limits"):
                 await self._limits.settle(grant, used)
-            except LimitsUnavailable as error:
-                _log.error("limits unavailable", error=str(error))
-                self._unsettled[grant] = used
-                return
+        except (LimitsUnavailable, NoAnswer) as error:
+            _log.error("limits unavailable", error=str(error))
+            self._unsettled[grant] = used
+            return
         self._forget(grant)
 
     def _forget(self, grant: str) -> None:

@@ -81,7 +81,7 @@ async def serve(
     app: object | None = None,
     reload: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
-    """Serve until a signal comes; then drain, and end. SIGHUP calls `reload` instead.
+    """Serve until a signal comes; then drain, and end. SIGHUP calls `reload` instead, meanwhile.
 
     New requests are refused with status 503 from then on, and those under way are answered, as long as
     `drain_grace` of the settings allows; a second signal ends the waiting.
@@ -90,7 +90,6 @@ async def serve(
         service: what answers; its actors live as long as this.
         listening: the socket; it is closed at the end.
         announce: is called with the address once requests are answered.
-        signals: yields the signals that end it.
         app: an ASGI application that answers by the service in its own way; None: `make_app`'s.
         signals: yields the signals that end it, and SIGHUP.
         reload: lets another configuration hold; it raises nothing.
@@ -120,12 +119,25 @@ async def serve(
 
 
 async def _end(signals: AsyncIterator[int], reload: Callable[[], Awaitable[None]] | None = None) -> None:
-    """Wait for a signal that ends the service."""
-    async for number in signals:
-        if number != _RELOAD:
-            return
+    """Wait for a signal that ends the service; it breaks off a reload that is under way.
+
+    Signals that come during a reload are one more reload.
+    """
+    send, receive = trio.open_memory_channel[None](1)
+    async with trio.open_nursery() as nursery:
         if reload is not None:
-            await reload()
+            nursery.start_soon(_reload_each_time, receive, reload)
+        async for number in signals:
+            if number != _RELOAD:
+                break
+            with suppress(trio.WouldBlock):
+                send.send_nowait(None)
+        nursery.cancel_scope.cancel()
+
+
+async def _reload_each_time(asked: AsyncIterator[None], reload: Callable[[], Awaitable[None]]) -> None:
+    async for _ in asked:
+        await reload()
 
 
 async def _cancel_at_end(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:

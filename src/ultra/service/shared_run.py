@@ -118,7 +118,8 @@ class SharedRun:
     async def carry_out(self) -> None:
         """Run it to its end, or until `cancel`; nothing is raised."""
         try:
-            # Leaving the block must not be cut short, so only what is in it can be cancelled.
+            # Leaving the block must not be cut short, so only what is in it can be cancelled. What waits for
+            # a journal or for limits meanwhile is bounded in time; see `uninterrupted`.
             with anyio.CancelScope(shield=True):
                 async with self._stream as stream:
                     with self._scope:

@@ -10,9 +10,10 @@ from ultra.errors import BadCall
 from ultra.messages.events import Event
 from ultra.messages.results import ModelResponse
 from ultra.messages.runs import RunSpec
+from ultra.stores.journal_contract import PAGE_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from ultra.stores.journal_contract import RunRecord
 
@@ -26,6 +27,7 @@ __all__ = [
     "encode_event",
     "encode_spec",
     "encode_tags",
+    "is_full_page",
 ]
 
 T = TypeVar("T")
@@ -75,6 +77,11 @@ def decode_event(encoded: bytes) -> Event:
 def _event(encoded: bytes) -> Event:
     in_json = encoded.startswith(_IN_JSON)
     return _events_in_json.decode(memoryview(encoded)[1:]) if in_json else _events.decode(encoded)
+
+
+def is_full_page(events: Sequence[Event], limit: int = 256) -> bool:
+    """Return whether a journal may have ended its reading here, and has more; see `RunJournal.read`."""
+    return len(events) >= limit or sum(len(encode_event(event)) for event in events) >= PAGE_BYTES
 
 
 def encode_answer(answer: ModelResponse) -> bytes:

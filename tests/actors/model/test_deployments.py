@@ -146,6 +146,58 @@ async def test_an_attempt_takes_no_longer_for_having_several_deployments(autojum
     assert trio.current_time() == pytest.approx(begun + 50)
 
 
+def busy(seconds: float) -> ModelError:
+    return ModelError("slow down", kind="rate_limit", retry_after=seconds)
+
+
+def told(fake: FakeModel) -> int:
+    return len(fake.calls)
+
+
+async def test_a_pause_that_a_hedge_is_asked_for_is_that_of_its_own_deployment(
+    autojump_clock: MockClock,
+) -> None:
+    slow = FakeModel(name="slow", seconds=10)
+    spare = FakeModel(name="spare", failures=[busy(60)])
+    orchestrator = MultiLLMOrchestrator(retry=ONCE, cache_enabled=False)
+    orchestrator.register_model("one", [slow, spare], hedge=Hedge(2))
+    async with orchestrator:
+        assert (await orchestrator.get_model_response("one", "Q")).content == "slow: Q"
+        assert (await orchestrator.get_model_response("one", "Q")).content == "slow: Q"
+        assert (told(slow), told(spare)) == (3, 1)  # the second request is hedged on the first deployment
+        await trio.sleep(60)
+        await orchestrator.get_model_response("one", "Q")
+        assert told(spare) == 2
+
+
+async def test_a_deployment_that_asks_for_a_pause_is_left_out_though_its_hedge_answers(
+    autojump_clock: MockClock,
+) -> None:
+    first = FakeModel(name="first", seconds=3, failures=[busy(60)])
+    spare = FakeModel(name="spare", seconds=4)
+    orchestrator = MultiLLMOrchestrator(retry=ONCE, cache_enabled=False)
+    orchestrator.register_model("one", [first, spare], hedge=Hedge(2))
+    async with orchestrator:
+        assert (await orchestrator.get_model_response("one", "Q")).content == "spare: Q"
+        assert (await orchestrator.get_model_response("one", "Q")).content == "spare: Q"
+        assert told(first) == 1
+
+
+async def test_a_deployment_that_failed_as_a_hedge_is_not_asked_again_for_the_same_answer(
+    autojump_clock: MockClock,
+) -> None:
+    first = FakeModel(name="first", seconds=3, failures=[ModelError("gone", kind="server", retryable=True)])
+    second = FakeModel(name="second", seconds=3, failures=[busy(60)])
+    third = FakeModel(name="third")
+    orchestrator = MultiLLMOrchestrator(retry=ONCE, cache_enabled=False)
+    orchestrator.register_model("one", [first, second, third], hedge=Hedge(2))
+    async with orchestrator:
+        assert (await orchestrator.get_model_response("one", "Q")).content == "third: Q"
+        assert (told(first), told(second)) == (1, 1)
+        assert (await orchestrator.get_model_response("one", "Q")).content == "third: Q"
+        assert told(second) == 1  # it has a pause of its own
+
+
 def test_an_empty_list_of_clients_is_refused() -> None:
     with pytest.raises(BadCall, match="empty"):
         MultiLLMOrchestrator().register_model("one", [])

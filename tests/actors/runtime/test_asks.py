@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -576,3 +577,53 @@ def test_a_call_outside_of_the_run_names_the_actor_and_the_root_too() -> None:
     for path, shown in (("/one", "'/one'"), ("", "'/'")):
         with pytest.raises(UsageError, match=f"^{shown} was called outside of trio"):
             home.check(path)
+
+
+async def test_a_call_from_another_trio_run_is_refused_and_sends_nothing() -> None:
+    async def call_all() -> None:
+        with pytest.raises(UsageError, match="in another trio run"):
+            ref.tell("from another run")
+        for call in (ref.ask, ref.send):
+            with pytest.raises(UsageError, match="in another trio run"):
+                await call("from another run")
+        with pytest.raises(UsageError, match="in another trio run"):
+            await ref.stop()
+
+    handled: list[object] = []
+    async with ActorSystem() as system:
+        ref = system.spawn(ScriptedActor, handled)
+        await trio.to_thread.run_sync(trio.run, call_all)
+        assert await ref.ask("from here") == "from here"
+        assert (handled, ref.snapshot().sent) == (["from here"], 1)
+
+
+def test_a_call_from_the_host_of_a_guest_run_is_refused_and_sends_nothing() -> None:
+    refs: list[ActorRef] = []
+    tried: list[object] = []
+    there = asyncio.Event()
+
+    async def guest() -> list[object]:
+        handled: list[object] = []
+        async with ActorSystem() as system:
+            refs.append(system.spawn(ScriptedActor, handled))
+            there.set()
+            while not tried:
+                await trio.lowlevel.checkpoint()
+        return handled
+
+    async def host() -> Any:
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[Any] = loop.create_future()
+        trio.lowlevel.start_guest_run(
+            guest,
+            run_sync_soon_threadsafe=loop.call_soon_threadsafe,
+            done_callback=ended.set_result,
+            host_uses_signal_set_wakeup_fd=True,
+        )
+        await there.wait()
+        with pytest.raises(UsageError, match="outside of trio"):
+            refs[0].tell("from the host")
+        tried.append("tell")
+        return (await ended).unwrap()
+
+    assert asyncio.run(host()) == []

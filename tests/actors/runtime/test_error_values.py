@@ -17,6 +17,7 @@ from ultra.actors import Actor, Failure
 from ultra.errors import AllAttemptsFailed, BadCall, ModelError, QuorumNotReached, RestartLimitExceeded
 from ultra.errors.values import ErrorValue
 from ultra.messages import Usage
+from ultra.messages.results import Refusal
 from ultra.supervisor import ActorSystem
 
 
@@ -172,6 +173,64 @@ def test_a_value_is_of_bounded_size() -> None:
         depth, cause = depth + 1, cause.__cause__
     assert depth == 31
     assert elsewhere(PickyError(1, where=[*range(10_000)])).where is None
+
+
+class LoadedError(Exception):
+    """Has whatever it is given as attributes."""
+
+    def __init__(self, **attributes: object) -> None:
+        super().__init__("loaded")
+        vars(self).update(attributes)
+
+
+LONG = "x" * 400_000
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError(LONG),
+        ValueError(*[LONG] * 9),
+        KeyError(LONG),
+        ExceptionGroup(LONG, [ValueError(LONG), ValueError(LONG)]),
+        LoadedError(one=LONG),
+        LoadedError(many=[LONG] * 200, deep=(LONG,) * 9),
+        OSError(2, [LONG, 7, LONG]),
+        LoadedError(named={f"{number}{LONG}": LONG for number in range(3)}),
+        LoadedError(**{f"{number}_{LONG[:100_000]}": LONG for number in range(30)}),
+        LoadedError(**{f"name{number}": "y" * 1000 for number in range(3000)}),
+        LoadedError(refusal=Refusal(reason="refusal", words=LONG)),
+        LoadedError(**{f"r{number}": Refusal(reason="refusal", words="z" * 9000) for number in range(900)}),
+    ],
+    ids=[
+        *(
+            "text",
+            "arguments",
+            "text that quotes",
+            "group",
+            "attribute",
+            "list",
+            "list in arguments",
+            "dictionary",
+        ),
+        *("names", "many attributes", "struct", "many structs"),
+    ],
+)
+@pytest.mark.parametrize("causes", [0, 20])
+def test_a_value_is_of_bounded_size_however_long_its_texts_are(error: Exception, causes: int) -> None:
+    for _ in range(causes):
+        error = raised(LoadedError(text=LONG), cause=error)  # type: ignore[assignment] # it is that error
+    encoded = msgspec.msgpack.encode(ErrorValue.of(error))
+    assert len(encoded) < 2_000_000
+    arrived = elsewhere(error)
+    assert len(str(arrived)) < 40_000
+
+
+def test_a_text_that_is_cut_says_how_much_is_missing() -> None:
+    arrived = elsewhere(ValueError("ab" * 10_000))
+    assert type(arrived) is ValueError
+    assert str(arrived) == "ab" * 8192 + "… (3,616 more characters)"
+    assert ErrorValue.of(ValueError("ab" * 8192)).text == "ab" * 8192
 
 
 @pytest.mark.parametrize("text", ["\ud800", "a\ud800b", "ä" * 3])

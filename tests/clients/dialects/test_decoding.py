@@ -325,3 +325,25 @@ def test_a_stream_without_its_end_is_an_error(kind: Callable[..., HTTPClient], p
     with pytest.raises(ModelError, match="ended before the answer was complete") as caught:
         stream(kind, payload)
     assert (caught.value.kind, caught.value.retryable) == ("connection", True)
+
+
+@pytest.mark.parametrize("kind", [OpenAIClient, AnthropicClient, GeminiClient])
+def test_a_reader_that_stops_after_the_last_text_knows_that_the_answer_is_finished(kind: Any) -> None:
+    """As where its time is over: the rest of the pieces is never asked for, and lives on in a traceback."""
+    told: dict[Any, tuple[Any, ...]] = {
+        OpenAIClient: (chat(finish="stop", content="Hi"),),
+        GeminiClient: ({"candidates": [{"content": {"parts": [{"text": "Hi"}]}, "finishReason": "STOP"}]},),
+        AnthropicClient: (
+            {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": "Hi"}},
+            {"type": "message_delta", "delta": {"stop_reason": "end_turn"}},
+            {"type": "message_stop"},
+        ),
+    }
+    decoder = client(kind).dialect.decoder(HEAD)
+    pieces = decoder.feed(events(*told[kind]))
+    texts = [next(pieces) for _ in told[kind]]
+
+    assert texts[0] == "Hi"
+    assert decoder.finished
+    assert decoder.completion().content == "Hi"
+    assert pieces is not None  # it was not closed meanwhile

@@ -94,6 +94,41 @@ async def test_a_client_can_have_it_as_its_default_and_a_request_can_do_without(
     assert "thinking" not in await sent(AnthropicClient, "claude-opus-4-6", given, without)
 
 
+@pytest.mark.parametrize(
+    ("make", "model", "given"),
+    [
+        (OpenAIClient, "gpt-5.1", RESPONSES),
+        (OpenAIClient, "gpt-5.1", CHAT),
+        (OpenAIClient, "deepseek/deepseek-r1", OPENROUTER),
+        (GeminiClient, "gemini-3-pro-preview", GEMINI),
+        (GeminiClient, "gemini-2.5-flash", GEMINI),
+        (AnthropicClient, "claude-opus-4-6", ANTHROPIC),
+        (AnthropicClient, "claude-sonnet-4-5-20250929", ANTHROPIC),
+        (OllamaClient, "qwen3", OLLAMA),
+    ],
+)
+async def test_a_model_that_is_not_to_think_is_not_asked_to_show_what_it_thinks(
+    make: Callable[..., HTTPClient], model: str, given: Any
+) -> None:
+    async def payload(**options: Any) -> Any:
+        return await sent(make, model, given, ModelRequest.of("Why?", options=SamplingOptions(**options)))
+
+    assert await payload(reasoning_effort="none", show_reasoning=True) == await payload(
+        reasoning_effort="none"
+    )
+
+
+@pytest.mark.parametrize("model", ["claude-opus-4-6", "claude-sonnet-4-5-20250929"])
+async def test_a_claude_model_that_is_not_to_think_gets_no_effort_that_its_api_does_not_know(
+    model: str,
+) -> None:
+    request = ModelRequest.of("Why?", options=SamplingOptions(reasoning_effort="none", show_reasoning=True))
+    payload = await sent(AnthropicClient, model, ANTHROPIC, request)
+
+    assert set(payload) - {"stream"} == {"model", "max_tokens", "messages"}
+    assert payload["max_tokens"] == 4096
+
+
 async def test_a_claude_model_that_is_to_think_may_write_more() -> None:
     async def tokens(options: SamplingOptions, model: str = "claude-opus-4-6") -> Any:
         return await sent(AnthropicClient, model, ANTHROPIC, ModelRequest.of("Why?", options=options))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ultra.clients.catalog import ModelInfo
     from ultra.clients.context_reads import ContextReads
     from ultra.clients.wire.rate_limits import RateLimits
-    from ultra.messages.request import ModelRequest
+    from ultra.messages.request import ModelRequest, SamplingOptions
     from ultra.messages.results import Completion
 
 __all__ = ["Asker", "Deployments"]
@@ -59,7 +59,7 @@ class Deployments:
 
     With a `hedge`, a slow call is hedged by a second one, to the next deployment or, where there is only
     one, to the same. A deployment whose error asks for a pause (Retry-After) is left out until the pause is
-    over, unless all of them are paused.
+    over, unless all of them are paused; so is one whose hedge or first call failed while the other answered.
     """
 
     def __init__(
@@ -129,6 +129,13 @@ class Deployments:
         """The smallest known context window of the deployments [tokens]; None where none is known."""
         return min((a.context_window for a in self._adapters if a.context_window is not None), default=None)
 
+    def longest_answer(self, options: SamplingOptions, assumed: int) -> int:
+        """Return how many tokens an answer may have that is asked for with these options.
+
+        A deployment that does not say so counts as `assumed`.
+        """
+        return max(adapter.longest_answer(options) or assumed for adapter in self._adapters)
+
     @property
     def cache_identity(self) -> str:
         """What tells answers of this model from those of others: the identities of its deployments."""
@@ -176,10 +183,11 @@ class Deployments:
         errors: tuple[ModelError, ...] = ()
         while True:
             adapter, left = left[0], left[1:]
+            failed: dict[ClientAdapter, ModelError] = {}  # with a hedge, two may fail at once
             try:
                 delay = self._hedge_after()
                 if delay < inf:
-                    ask = partial(_ask, request, caller, spending)
+                    ask = partial(self._ask, request, caller, spending, failed=failed)
                     asks = partial(ask, adapter), partial(ask, left[0] if left else adapter)
                     return await self._hedged(asks, delay, on_text, asker)
                 heard = on_text if adapter.streams else None
@@ -188,17 +196,51 @@ class Deployments:
                     call.answered(completion)
                     return completion
             except ModelError as error:
-                errors += (error,)
-                if error.retry_after is not None:
-                    self._paused_until[adapter] = self._now() + min(error.retry_after, LONGEST_PAUSE)
+                if adapter not in failed:
+                    self._failed(adapter, error, failed)
+                errors += tuple(failed.values())
+                left = tuple(each for each in left if each not in failed)
                 if not left or (error.kind == "bad_request" and error.status in _REFUSED_BY_ALL):
                     break
-                asker.deployment_failed(self._adapters.index(adapter) + 1, error)
+                for number, each in enumerate(self._adapters, 1):
+                    if each in failed:
+                        asker.deployment_failed(number, failed[each])
+            finally:
+                failed.clear()  # an error would refer to itself: traceback, frame, dictionary
             asker.deployment_starts(streams=left[0].streams)
         try:
             raise _that_waits_least(errors)
         finally:
             del errors  # the one that is raised would refer to itself: traceback, frame, tuple
+
+    async def _ask(
+        self,
+        request: ModelRequest,
+        caller: Caller | None,
+        spending: Spending,
+        adapter: ClientAdapter,
+        on_text: OnText | None,
+        *,
+        failed: dict[ClientAdapter, ModelError],
+    ) -> Completion:
+        """Make one of two calls. An error is noted in `failed`: it may not be the one that is raised."""
+        heard = on_text if adapter.streams else None
+        try:
+            with spending.call() as call:
+                completion = await adapter.call(request, on_text=heard, on_usage=call.seen, caller=caller)
+                call.answered(completion)
+                return completion
+        except ModelError as error:
+            self._failed(adapter, error, failed)
+            raise
+
+    def _failed(
+        self, adapter: ClientAdapter, error: ModelError, failed: dict[ClientAdapter, ModelError]
+    ) -> None:
+        """Note the error of a deployment in `failed`, and leave it out for as long as the error asks for."""
+        failed[adapter] = error
+        if error.retry_after is not None:
+            self._paused_until[adapter] = self._now() + min(error.retry_after, LONGEST_PAUSE)
 
     def _not_paused(self) -> tuple[ClientAdapter, ...]:
         """Return the deployments that are not paused, or all of them if all are."""
@@ -247,21 +289,6 @@ class Deployments:
                 nursery.start_soon(close, adapter)
         if failures:
             raise failures.pop()
-
-
-async def _ask(
-    request: ModelRequest,
-    caller: Caller | None,
-    spending: Spending,
-    adapter: ClientAdapter,
-    on_text: OnText | None,
-) -> Completion:
-    with spending.call() as call:
-        completion = await adapter.call(
-            request, on_text=on_text if adapter.streams else None, on_usage=call.seen, caller=caller
-        )
-        call.answered(completion)
-        return completion
 
 
 def _that_waits_least(errors: Sequence[ModelError]) -> ModelError:

@@ -317,9 +317,10 @@ class AnthropicMessages(Dialect):
     def encode(self, request: ModelRequest, options: CallOptions, *, stream: bool) -> dict[str, Any]:
         """Return the JSON of `request`."""
         messages = messages_of(request, options)
-        thinks = bool(options.show_reasoning) and self._may_think(request, options)
+        thinks = self._may_think(options) and _lets_think(request, self.provider)
         effort, output = options.reasoning_effort, request.output
-        config: dict[str, Any] = {"effort": effort} if effort else {}
+        # The API has no effort of this name: a model thinks only where it is asked to.
+        config: dict[str, Any] = {"effort": effort} if effort and effort != "none" else {}
         if output is not None:
             config["format"] = {"type": "json_schema", "schema": output.schema}
         return {
@@ -337,19 +338,14 @@ class AnthropicMessages(Dialect):
             "stream": True if stream else None,
         }
 
-    def _may_think(self, request: ModelRequest, options: CallOptions) -> bool:
-        """Return whether the API lets a model think here, by its rules for thinking.
+    def _may_think(self, options: CallOptions) -> bool:
+        """Return whether the model is to think, is able to, and may by how it samples."""
+        samples = options.temperature is not None or options.top_p is not None
+        return bool(options.show_reasoning) and not samples and not _CANNOT_THINK.search(self.model)
 
-        The model must be able to, how it samples must not be set, no tool must be forced, and in a turn that
-        goes on behind calls of tools, the thoughts before these must be there.
-        """
-        if options.temperature is not None or options.top_p is not None or _CANNOT_THINK.search(self.model):
-            return False
-        choice = request.tool_choice
-        if request.tools and choice is not None and choice.mode in {"required", "named"}:
-            return False
-        turn = list(takewhile(lambda message: message.role != "user", reversed(request.messages)))
-        return all(reasoning_of(message, self.provider) for message in turn if message.tool_calls)
+    def default_limit(self, options: CallOptions) -> int:
+        """Return the `max_tokens` that are sent where the options have none, at most."""
+        return _MAX_TOKENS_WITH_THOUGHTS if self._may_think(options) else _MAX_TOKENS
 
     def decode(self, content: bytes, head: ResponseHead) -> Completion:
         """Return the plain answer. Raises `ModelError`."""
@@ -360,6 +356,19 @@ class AnthropicMessages(Dialect):
             if message.content is None:
                 raise head.failure_inside(content)
         return assembly.completion()
+
+
+def _lets_think(request: ModelRequest, provider: str) -> bool:
+    """Return whether the API lets a model think about a request.
+
+    No tool must be forced, and in a turn that goes on behind calls of tools, the thoughts before these must
+    be there.
+    """
+    choice = request.tool_choice
+    if request.tools and choice is not None and choice.mode in {"required", "named"}:
+        return False
+    turn = list(takewhile(lambda message: message.role != "user", reversed(request.messages)))
+    return all(reasoning_of(message, provider) for message in turn if message.tool_calls)
 
 
 # --- what is sent ----------------------------------------------------------------------------------

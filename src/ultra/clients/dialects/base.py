@@ -98,6 +98,10 @@ class Dialect(ABC):
             stream: whether the answer is to be streamed.
         """
 
+    def default_limit(self, options: CallOptions) -> int | None:  # noqa: ARG002 - most APIs need none
+        """Return the `max_tokens` that are sent where the options have none; None: nothing is sent."""
+        return None
+
     def adapted(self, quirks: Quirks) -> Dialect:  # noqa: ARG002 - for dialects that have another form
         """Return the dialect to speak to an endpoint with these quirks: this one, or another form of it."""
         return self

@@ -203,14 +203,14 @@ class SniffedAnswer(AnswerDecoder):
             if make is None:
                 return iter(())
             self._inner, data = make(self.head), self._start
-        return self._follow(self._inner, self._inner.feed(data))
+        return self._inner.feed(data)
 
     def flush(self) -> Iterator[str]:
         """Yield what was still waiting for its end when the body ended. Raises `ModelError`."""
         if self._inner is None:
             self._inner = self._expected(self.head)
-            yield from self._follow(self._inner, self._inner.feed(self._start))
-        yield from self._follow(self._inner, self._inner.flush())
+            yield from self._inner.feed(self._start)
+        yield from self._inner.flush()
 
     def completion(self) -> Completion:
         """Return the whole answer. Raises `ModelError` where the stream ended too early."""
@@ -223,6 +223,26 @@ class SniffedAnswer(AnswerDecoder):
         """The tokens of the call, as far as the stream has told them."""
         return None if self._inner is None else self._inner.usage
 
+    # What is said of the end is never kept here: a reader may stop in the middle of the pieces.
+
+    @property
+    def finished(self) -> bool:
+        """Whether the model has said why it stopped."""
+        return self._inner is not None and self._inner.finished
+
+    @finished.setter
+    def finished(self, _: bool) -> None:
+        pass
+
+    @property
+    def terminated(self) -> bool:
+        """Whether the stream has said that nothing follows."""
+        return self._inner is not None and self._inner.terminated
+
+    @terminated.setter
+    def terminated(self, _: bool) -> None:
+        pass
+
     def _sniff(self) -> Callable[[ResponseHead], AnswerDecoder] | None:
         """Return what makes the decoder; None if too little has come to know."""
         start = self._start
@@ -233,12 +253,6 @@ class SniffedAnswer(AnswerDecoder):
         if len(start) < _LONGEST_FIELD and any(field.startswith(start) for field in _FIELDS):
             return None
         return self._expected
-
-    def _follow(self, inner: AnswerDecoder, texts: Iterator[str]) -> Iterator[str]:
-        try:
-            yield from texts
-        finally:
-            self.finished, self.terminated = inner.finished, inner.terminated
 
 
 def _as_signs(work: Decoding) -> Generator[str, None, Completion]:

@@ -185,10 +185,19 @@ class HTTPClient:
             encoded = repr(said).encode("utf-8", "backslashreplace")
         return f"{self.provider}:{self.model}:{blake2b(encoded, digest_size=16).hexdigest()}"
 
-    def _options_of(self, request: ModelRequest) -> CallOptions:
-        options = self.options.with_sampling(request.options)
-        if options.show_reasoning and self.info.reasoning is False:
-            return structs.replace(options, show_reasoning=None)  # its API would refuse it
+    def longest_answer(self, options: SamplingOptions) -> int | None:
+        """Return how many tokens an answer may have that is asked for with these options.
+
+        Reasoning is included. None: nothing limits it but the model. Raises `BadCall` for unknown options.
+        """
+        merged = self._with_sampling(options)
+        return merged.max_tokens or self.dialect.default_limit(merged)
+
+    def _with_sampling(self, sampling: SamplingOptions) -> CallOptions:
+        options = self.options.with_sampling(sampling)
+        does_not_think = self.info.reasoning is False or options.reasoning_effort == "none"
+        if options.show_reasoning and does_not_think:
+            return structs.replace(options, show_reasoning=None)  # some APIs would refuse it, or let it think
         return options
 
     @property
@@ -208,7 +217,7 @@ class HTTPClient:
         addresses = self._addresses(request)
         if addresses:
             return await self.respond(await self._fetched(request, addresses))
-        options = self._options_of(request)
+        options = self._with_sampling(request.options)
         request, options = as_model_takes_it(request, options, self.info.output, self._learned.dialect)
         learned = self._learned
         asked, asked_with = learned.quirks.conversation(request, options)
@@ -243,7 +252,7 @@ class HTTPClient:
         addresses = self._addresses(request)
         if addresses:
             return CompletionStream(self._connections, partial(self._stream_fetched, request, addresses))
-        options = self._options_of(request)
+        options = self._with_sampling(request.options)
         request, options = as_model_takes_it(request, options, self.info.output, self._learned.dialect)
         learned = self._learned
         asked, asked_with = learned.quirks.conversation(request, options)

@@ -94,6 +94,7 @@ class ModelProcess:
         """
         self.is_new = False
         try:
+            await connect_program(self._connect_to)
             created = await trio.to_thread.run_sync(self._create, abandon_on_cancel=True)
         except BaseException as error:
             self._is_told = True  # by what is raised; others who wait hear of it as of any crash
@@ -111,7 +112,6 @@ class ModelProcess:
 
     def _create(self) -> tuple[Future[None], Future[bytes]]:
         """In a thread: make the Ray actor, and end it if it is not wanted any more when it is there."""
-        connect_program(self._connect_to)
         actor = self._actor = _host_class().options(**self._options).remote(self._made)
         futures = actor.run.remote().future(), actor.ready.remote().future()
         if self._stopping:  # `stop` may have found no actor yet, and Ray ends none that has something to do

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 import msgspec
 
+from ultra.errors import JournalUnavailable
 from ultra.messages.events import Chunk, ModelResponded, ReasoningChunk, RunCompleted, RunFailed
 from ultra.service.bodies import read_json
 from ultra.service.http import EVENT_STREAM, JSON, Reply, json_reply
@@ -20,6 +21,7 @@ from ultra.service.native.request import NativeRequest, arguments_of
 from ultra.service.problems import Problem, problem_of
 from ultra.service.runs import key_of
 from ultra.service.shared_run import SharedRun
+from ultra.service.uninterrupted import NoAnswer, uninterrupted
 from ultra.service.webhooks.asking import webhook_of
 
 if TYPE_CHECKING:
@@ -168,8 +170,11 @@ class _Events:
 
     async def _failure(self) -> Problem:
         try:
-            with anyio.CancelScope(shield=True):  # it has ended, and its last event must not be lost
+            # It has ended, and its last event must not be lost.
+            with uninterrupted("reading the end of a run", run_id=self._stream.run_id):
                 await self._stream.result()
+        except NoAnswer as error:
+            return problem_of(JournalUnavailable("of this service", error), self._ledger.failures)
         except Exception as error:  # noqa: BLE001 - it is told in neutral words
             return problem_of(error, self._ledger.failures, paid=self._ledger.paid)
         raise AssertionError("the run has not failed")
