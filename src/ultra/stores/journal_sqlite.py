@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, Literal, Par
 import trio
 
 from ultra._support.checks import check_seconds
+from ultra._support.forking import Forkable
 from ultra.errors import BadCall, ConfigError, JournalUnavailable
 from ultra.stores import journal_sqlite_deliveries as deliveries
 from ultra.stores import journal_sqlite_file as file
@@ -65,7 +66,7 @@ class _Change(Generic[T]):
         self.error: Exception | None = None
 
 
-class SqliteJournal:
+class SqliteJournal(Forkable):
     """Keeps runs in the SQLite file at `path`, created where absent, readable by its owner only.
 
     Args:
@@ -96,6 +97,7 @@ class SqliteJournal:
         read_only: bool = False,
         now: Callable[[], float] = time.time,
     ) -> None:
+        super().__init__()
         self._path = str(path)
         check_path(self._path)
         check_seconds("lease", lease, positive=True)
@@ -244,6 +246,11 @@ class SqliteJournal:
                 await trio.to_thread.run_sync(connection.close, limiter=trio.CapacityLimiter(1))
         await trio.lowlevel.checkpoint_if_cancelled()
 
+    def forked(self) -> None:
+        """Forget the changes that wait: they are the parent's, which writes them."""
+        self._waiting = []
+        self._is_writing = False
+
     # --- reading -------------------------------------------------------------------------------------
 
     async def _read(
@@ -349,10 +356,11 @@ def _make_all(connection: sqlite3.Connection, batch: list[_Change[Any]]) -> None
                 change.error = error
 
 
-class _Connection:
-    """A connection to the file, which is opened again after a failure."""
+class _Connection(Forkable):
+    """A connection to the file, which is opened again after a failure, and where a process has forked."""
 
     def __init__(self, open_it: Callable[[], sqlite3.Connection]) -> None:
+        super().__init__()
         self._open = open_it
         self._lock = threading.Lock()  # a thread that a cancelled task has left behind may still use it
         self._connection: sqlite3.Connection | None = None
@@ -379,6 +387,19 @@ class _Connection:
         """Close the connection; the next use opens it again."""
         with self._lock:
             self._close()
+
+    def before_fork(self) -> None:
+        """Close the connection: SQLite's locks are of one process, and a child would write without any."""
+        self._lock.acquire()
+        self._close()
+
+    def after_fork(self) -> None:
+        """Let it be opened again."""
+        self._lock.release()
+
+    def forked(self) -> None:
+        """Let it be opened, in the child."""
+        self._lock = threading.Lock()
 
     def limiter(self) -> trio.CapacityLimiter:
         """Return what lets one thread at a time use the connection, of this trio run."""
