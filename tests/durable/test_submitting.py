@@ -406,3 +406,27 @@ async def test_leaving_a_follower_leaves_the_run() -> None:
                 await run.result()
         model.gate.set()
         assert isinstance((await read(orchestrator, run_id))[-1], RunCompleted)
+
+
+@pytest.mark.parametrize("left", [True, False])
+async def test_what_ends_the_orchestrator_ends_all_of_it_though_it_is_cancelled_while_runs_go_on(
+    tmp_path: Path, *, left: bool
+) -> None:
+    model = FakeModel(name="a", gated=True)
+    orchestrator = orchestrator_of(model, journal=f"sqlite:///{tmp_path}/runs.db")
+    log = tmp_path / "runs.db-wal"
+    with trio.CancelScope() as scope:
+        async with orchestrator:
+            await orchestrator.submit("?")
+            await model.asked.wait()
+            assert log.exists()
+            if left:
+                scope.cancel()  # heard in the grace for submitted runs
+            else:
+                with trio.CancelScope() as closing:
+                    closing.cancel()
+                    await orchestrator.aclose(grace=60)
+                with trio.fail_after(5):
+                    await orchestrator._lifespan.stopped()
+    assert scope.cancelled_caught is left
+    assert not log.exists()  # SQLite removes it with the last connection

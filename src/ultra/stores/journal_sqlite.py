@@ -243,7 +243,10 @@ class SqliteJournal(Forkable):
         """Close the file; a later use opens it again. A checkpoint; cancelled, it closes the file first."""
         with trio.CancelScope(shield=True):  # it takes little time
             for connection in (self._writer, self._reader):
-                await trio.to_thread.run_sync(connection.close, limiter=trio.CapacityLimiter(1))
+                try:
+                    await trio.to_thread.run_sync(connection.close, limiter=trio.CapacityLimiter(1))
+                except RuntimeError:  # no thread can be started
+                    connection.close()
         await trio.lowlevel.checkpoint_if_cancelled()
 
     def forked(self) -> None:
