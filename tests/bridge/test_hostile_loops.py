@@ -12,6 +12,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
+import sniffio
 import trio
 
 from helpers.event_loops import LOOPS
@@ -202,6 +203,36 @@ def test_a_client_whose_loop_has_ended_runs_on_trio_when_called_from_there() -> 
     orchestrator = MultiLLMOrchestrator(max_retries=0)
     asyncio.run(register())
     assert trio.run(orchestrator.get_model_response, "m", "q").content == "fine"
+
+
+def test_the_host_of_a_guest_run_looks_at_the_actors_in_its_own_thread() -> None:
+    async def main() -> None:
+        loop, orchestrator = asyncio.get_running_loop(), MultiLLMOrchestrator()
+        entered, ended = asyncio.Event(), loop.create_future()
+        leave: trio.Event | None = None
+
+        async def guest() -> None:
+            nonlocal leave
+            leave = trio.Event()
+            async with orchestrator:
+                entered.set()
+                await leave.wait()
+
+        trio.lowlevel.start_guest_run(
+            guest, run_sync_soon_threadsafe=loop.call_soon_threadsafe, done_callback=ended.set_result
+        )
+        await entered.wait()
+        orchestrator.register_model("m", answer)
+        orchestrator.revive_model("m")
+        assert orchestrator.health()["m"].status == "up"
+        assert orchestrator.get_metrics()["m"].requests == 0
+        assert [child.name for child in orchestrator.tree().children] == ["models", "coordinator"]
+        assert sniffio.current_async_library() == "asyncio"
+        assert leave is not None
+        leave.set()
+        (await ended).unwrap()
+
+    asyncio.run(main())
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
