@@ -13,6 +13,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, Literal, ParamSpec, TypeVar, get_args
 
 import trio
+from trio.lowlevel import enable_ki_protection
 
 from ultra._support.checks import check_seconds
 from ultra._support.forking import Forkable
@@ -270,6 +271,8 @@ class SqliteJournal(Forkable):
 
     # --- writing -------------------------------------------------------------------------------------
 
+    # Protected: after a KeyboardInterrupt in the middle, nobody would write for those that come later.
+    @enable_ki_protection
     async def _write(
         self, work: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
@@ -307,14 +310,24 @@ class SqliteJournal(Forkable):
             except Exception as error:  # noqa: BLE001 - no thread could be started: each of the tasks gets it
                 for change in batch:
                     change.error = error
+            except BaseException:  # KeyboardInterrupt, before there was a thread
+                self._waiting[:0] = [change for change in batch if not change.leads]
+                self._is_writing = self._hand_on()
+                raise
             for change in batch:
                 change.over.set()
-            heir = next((change for change in self._waiting if not change.has_left), None)
-            if heir is not None:
-                heir.leads = True
-                heir.over.set()
+            if self._hand_on():
                 return
         self._is_writing = False
+
+    def _hand_on(self) -> bool:
+        """Let the first task that still waits write the next transaction; return whether there is one."""
+        heir = next((change for change in self._waiting if not change.has_left), None)
+        if heir is None:
+            return False
+        heir.leads = True
+        heir.over.set()
+        return True
 
     def _commit(self, batch: list[_Change[Any]]) -> None:
         """Make all changes in one transaction; a change that is refused changes nothing. In a thread."""
