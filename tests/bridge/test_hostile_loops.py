@@ -16,7 +16,7 @@ import sniffio
 import trio
 
 from helpers.event_loops import LOOPS
-from ultra import MultiLLMOrchestrator
+from ultra import BreakerPolicy, Limits, MultiLLMOrchestrator, OrchestratorClosed
 from ultra.bridge.asyncio_loop import AsyncioLoop
 from ultra.bridge.portal import SharedTrioThread, TrioThread
 from ultra.errors import LoopUnavailable
@@ -262,4 +262,51 @@ def test_a_forked_child_has_actors_of_its_own(*, entered: bool) -> None:
         async with asyncio.timeout(5):
             return int((await orchestrator.get_model_response("m", "in the child")).content != "fine")
 
+    assert asyncio.run(main()) == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_waits_for_no_call_of_its_parent_and_executes_none_of_its_runs() -> None:
+    async def main() -> int:
+        orchestrator = MultiLLMOrchestrator(
+            max_retries=0,
+            limits=Limits(concurrency=1),
+            breaker=BreakerPolicy(cooldown=0.001),
+            journal="memory",
+        )
+        orchestrator.register_model("m", hangs)
+        async with orchestrator:
+            orchestrator._lifespan.trio_run.run_sync(orchestrator._registry.get("m").breaker._open)
+            await asyncio.sleep(0.002)
+            call = asyncio.create_task(orchestrator.get_model_response("m", "?"))  # it is the probe
+            await begun.wait()
+            child = os.fork()
+            if not child:
+                code = 1
+                try:
+                    code = asyncio.run(in_child(orchestrator))
+                finally:
+                    os._exit(code)
+            status = (await asyncio.to_thread(os.waitpid, child, 0))[1]
+            goes_on.set()
+            assert (await call).content == "fine"
+            return os.waitstatus_to_exitcode(status)
+
+    async def hangs(prompt: str) -> str:
+        if prompt == "?":
+            begun.set()
+            await goes_on.wait()
+        return "fine"
+
+    async def in_child(orchestrator: MultiLLMOrchestrator) -> int:
+        async with asyncio.timeout(5):
+            assert (await orchestrator.get_model_response("m", "in the child")).content == "fine"
+            try:
+                await orchestrator.submit("?")
+            except OrchestratorClosed:
+                return 0
+        return 1
+
+    begun, goes_on = asyncio.Event(), asyncio.Event()
     assert asyncio.run(main()) == 0

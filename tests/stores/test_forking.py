@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from helpers.cache_keys import key_of
+from ultra.errors import MissingExtra
 from ultra.messages.request import ModelRequest
 from ultra.messages.results import Completion
 from ultra.messages.runs import RunSpec, StrategySpec
@@ -104,6 +105,18 @@ def test_what_a_forked_child_writes_is_there_though_its_parent_closes_the_file_f
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert trio.run(kind(path).written) == {"before", "child", "parent"}
     assert trio.run(opened.written) == {"before", "child", "parent"}
+
+
+def test_a_forked_child_is_another_replica_than_its_parent() -> None:
+    shared_redis = pytest.importorskip("ultra.stores.shared_redis", exc_type=MissingExtra)
+    replica = shared_redis.RedisSharedModels("redis://127.0.0.1:1")
+    reads, writes = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(writes, replica._replica.encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(reads, 100).decode() != replica._replica
 
 
 def test_a_child_writes_also_where_its_parent_was_writing(tmp_path: Path) -> None:
