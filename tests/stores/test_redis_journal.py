@@ -87,7 +87,8 @@ async def test_what_is_damaged_among_the_changes_ends_no_connection(url: str) ->
     with trio.fail_after(PATIENCE):
         async with kept(reader):
             await writer.append(lease, [chunk(0)])
-            damaged = ({"run": "r", "seq": "x"}, {"run": "r"}, {"run": b"\xff", "seq": 1})
+            damaged: list[dict[str, str | bytes | int]] = [{"run": "r", "seq": "x"}, {"run": "r"}]
+            damaged.append({"run": b"\xff", "seq": 1})
             for number, fields in enumerate(damaged, start=1):
                 await writer._use(partial(add_change, fields=fields))
                 await writer.append(lease, [chunk(number)])

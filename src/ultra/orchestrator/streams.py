@@ -106,6 +106,7 @@ class LiveRun:
             if local.deadline < inf and self.reply is None:
                 tree.system.start_soon(self._give_up_in_time, local)
         except BaseException:
+            self._asks.close()
             tree.runs.discard(self._run_id)
             if self._end is not None and self.reply is None:
                 self._end.cancelled()
