@@ -106,7 +106,7 @@ class HedgedCall:
                 nursery.start_soon(self._make_first)
                 nursery.start_soon(self._make_later)
         except ExceptionGroup as group:
-            if len(group.exceptions) > 1:
+            if len(group.exceptions) != 1:
                 raise
             raise group.exceptions[0] from None  # a client that has broken down, as without a hedge
         if self._completion is None:
