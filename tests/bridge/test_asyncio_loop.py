@@ -12,8 +12,10 @@ from typing import Any, TypeVar
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from helpers.event_loops import DEBUGGABLE, LOOPS
+from ultra.bridge import asyncio_loop
 from ultra.bridge.asyncio_loop import AsyncioLoop, ThreadsafeEvent, TrioQueues
 from ultra.bridge.call_queue import CallQueue
 from ultra.errors import LoopUnavailable
@@ -374,6 +376,22 @@ async def test_a_listener_that_fails_ends_the_coroutine_and_is_told_of(beside: L
     assert ended.is_set()
 
 
+async def test_a_listener_that_fails_when_the_loop_is_closed_already_is_told_of_all_the_same(
+    beside: LoopThread,
+) -> None:
+    def fail(_: str) -> None:
+        beside.close()
+        raise ZeroDivisionError("in the listener")
+
+    async def speak(emit: Emit | None) -> None:
+        assert emit is not None
+        emit("one")
+        await asyncio.sleep(3600)
+
+    with pytest.raises(ZeroDivisionError, match="in the listener"):
+        await beside.runner(speak, fail, copy_context())
+
+
 # --- loops that end --------------------------------------------------------------------------------
 
 
@@ -440,6 +458,49 @@ async def test_a_call_on_a_loop_that_runs_no_more_can_be_cancelled(beside: LoopT
         await begun.wait()
         beside.stop()
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+@pytest.mark.parametrize("started", [True, False])
+async def test_a_call_that_was_given_up_does_not_go_on_with_its_loop(
+    beside: LoopThread, monkeypatch: pytest.MonkeyPatch, *, started: bool, cancelled: bool
+) -> None:
+    monkeypatch.setattr(asyncio_loop, "LOOP_CHECK_INTERVAL", 0.01)
+    begun, token = trio.Event(), trio.lowlevel.current_trio_token()
+    seen: list[str] = []
+
+    async def hang() -> None:
+        token.run_sync_soon(begun.set)
+        seen.append("began")
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+
+    async def ask() -> None:
+        try:
+            await run(beside, hang)
+        except LoopUnavailable:
+            seen.append("given up")
+
+    async with trio.open_nursery() as nursery:
+        if started:
+            nursery.start_soon(ask)
+            await begun.wait()
+            beside.stop()
+        else:
+            monkeypatch.setattr(AsyncioLoop, "is_running", True)
+            beside.stop()
+            nursery.start_soon(ask)
+            await wait_all_tasks_blocked()
+            monkeypatch.undo()
+            monkeypatch.setattr(asyncio_loop, "LOOP_CHECK_INTERVAL", 0.01)
+        if cancelled:
+            nursery.cancel_scope.cancel()
+    for _ in range(5):
+        await trio.to_thread.run_sync(lambda: beside.loop.run_until_complete(asyncio.sleep(0)))
+    assert seen == ["began"] * started + ["given up"] * (not cancelled) + ["cancelled"] * started
 
 
 async def test_a_loop_that_is_thrown_away_with_a_call_on_it_leaves_no_noise(

@@ -12,10 +12,11 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
+import sniffio
 import trio
 
 from helpers.event_loops import LOOPS
-from ultra import MultiLLMOrchestrator
+from ultra import BreakerPolicy, Limits, MultiLLMOrchestrator, OrchestratorClosed
 from ultra.bridge.asyncio_loop import AsyncioLoop
 from ultra.bridge.portal import SharedTrioThread, TrioThread
 from ultra.errors import LoopUnavailable
@@ -204,6 +205,36 @@ def test_a_client_whose_loop_has_ended_runs_on_trio_when_called_from_there() -> 
     assert trio.run(orchestrator.get_model_response, "m", "q").content == "fine"
 
 
+def test_the_host_of_a_guest_run_looks_at_the_actors_in_its_own_thread() -> None:
+    async def main() -> None:
+        loop, orchestrator = asyncio.get_running_loop(), MultiLLMOrchestrator()
+        entered, ended = asyncio.Event(), loop.create_future()
+        leave: trio.Event | None = None
+
+        async def guest() -> None:
+            nonlocal leave
+            leave = trio.Event()
+            async with orchestrator:
+                entered.set()
+                await leave.wait()
+
+        trio.lowlevel.start_guest_run(
+            guest, run_sync_soon_threadsafe=loop.call_soon_threadsafe, done_callback=ended.set_result
+        )
+        await entered.wait()
+        orchestrator.register_model("m", answer)
+        orchestrator.revive_model("m")
+        assert orchestrator.health()["m"].status == "up"
+        assert orchestrator.get_metrics()["m"].requests == 0
+        assert [child.name for child in orchestrator.tree().children] == ["models", "coordinator"]
+        assert sniffio.current_async_library() == "asyncio"
+        assert leave is not None
+        leave.set()
+        (await ended).unwrap()
+
+    asyncio.run(main())
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.mark.parametrize("entered", [False, True])
@@ -231,4 +262,51 @@ def test_a_forked_child_has_actors_of_its_own(*, entered: bool) -> None:
         async with asyncio.timeout(5):
             return int((await orchestrator.get_model_response("m", "in the child")).content != "fine")
 
+    assert asyncio.run(main()) == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_waits_for_no_call_of_its_parent_and_executes_none_of_its_runs() -> None:
+    async def main() -> int:
+        orchestrator = MultiLLMOrchestrator(
+            max_retries=0,
+            limits=Limits(concurrency=1),
+            breaker=BreakerPolicy(cooldown=0.001),
+            journal="memory",
+        )
+        orchestrator.register_model("m", hangs)
+        async with orchestrator:
+            orchestrator._lifespan.trio_run.run_sync(orchestrator._registry.get("m").breaker._open)
+            await asyncio.sleep(0.002)
+            call = asyncio.create_task(orchestrator.get_model_response("m", "?"))  # it is the probe
+            await begun.wait()
+            child = os.fork()
+            if not child:
+                code = 1
+                try:
+                    code = asyncio.run(in_child(orchestrator))
+                finally:
+                    os._exit(code)
+            status = (await asyncio.to_thread(os.waitpid, child, 0))[1]
+            goes_on.set()
+            assert (await call).content == "fine"
+            return os.waitstatus_to_exitcode(status)
+
+    async def hangs(prompt: str) -> str:
+        if prompt == "?":
+            begun.set()
+            await goes_on.wait()
+        return "fine"
+
+    async def in_child(orchestrator: MultiLLMOrchestrator) -> int:
+        async with asyncio.timeout(5):
+            assert (await orchestrator.get_model_response("m", "in the child")).content == "fine"
+            try:
+                await orchestrator.submit("?")
+            except OrchestratorClosed:
+                return 0
+        return 1
+
+    begun, goes_on = asyncio.Event(), asyncio.Event()
     assert asyncio.run(main()) == 0

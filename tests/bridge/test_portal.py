@@ -16,7 +16,7 @@ import trio
 
 from helpers.event_loops import LOOPS, interrupt, on_asyncio, run_on
 from ultra.bridge.portal import SharedTrioThread, TrioThread
-from ultra.errors import LoopUnavailable
+from ultra.errors import LoopUnavailable, StrayCancelled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -269,6 +269,39 @@ async def test_stopping_cancels_what_runs_and_refuses_what_comes_after() -> None
         await task
     with pytest.raises(LoopUnavailable, match="has ended"):
         await thread.run(nothing)
+
+
+@on_asyncio
+async def test_a_cancellation_that_is_raised_again_ends_its_function_and_not_the_thread() -> None:
+    begun, ended = Begun(), trio.Event()
+
+    async def waits() -> str:
+        begun.set()
+        await ended.wait()
+        return "done"
+
+    async def raises_again() -> None:
+        old: trio.Cancelled | None = None
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            try:
+                await trio.lowlevel.checkpoint()
+            except trio.Cancelled as error:
+                old = error
+                raise
+        assert old is not None
+        raise old
+
+    async def end() -> None:
+        ended.set()
+
+    async with trio_thread() as thread:
+        task = asyncio.create_task(thread.run(waits))
+        await begun.wait()
+        with pytest.raises(StrayCancelled):
+            await thread.run(raises_again)
+        await thread.run(end)
+        assert await task == "done"
 
 
 @on_asyncio

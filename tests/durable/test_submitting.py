@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,7 +12,16 @@ from msgspec import Struct
 
 from helpers.event_loops import on_every_loop
 from helpers.run_events import assert_well_formed, orchestrator_of
-from ultra import BadCall, BestOf, MultiLLMOrchestrator, OrchestratorClosed, Stage, UsageError, Vote
+from ultra import (
+    BadCall,
+    BestOf,
+    MultiLLMOrchestrator,
+    OrchestratorClosed,
+    OrchestratorInUse,
+    Stage,
+    UsageError,
+    Vote,
+)
 from ultra.errors import (
     IdempotencyConflict,
     JournalUnavailable,
@@ -406,3 +416,54 @@ async def test_leaving_a_follower_leaves_the_run() -> None:
                 await run.result()
         model.gate.set()
         assert isinstance((await read(orchestrator, run_id))[-1], RunCompleted)
+
+
+@pytest.mark.parametrize("left", [True, False])
+async def test_what_ends_the_orchestrator_ends_all_of_it_though_it_is_cancelled_while_runs_go_on(
+    tmp_path: Path, *, left: bool
+) -> None:
+    model = FakeModel(name="a", gated=True)
+    orchestrator = orchestrator_of(model, journal=f"sqlite:///{tmp_path}/runs.db")
+    log = tmp_path / "runs.db-wal"
+    with trio.CancelScope() as scope:
+        async with orchestrator:
+            await orchestrator.submit("?")
+            await model.asked.wait()
+            assert log.exists()
+            if left:
+                scope.cancel()  # heard in the grace for submitted runs
+            else:
+                with trio.CancelScope() as closing:
+                    closing.cancel()
+                    await orchestrator.aclose(grace=60)
+                with trio.fail_after(5):
+                    await orchestrator._lifespan.stopped()
+    assert scope.cancelled_caught is left
+    assert not log.exists()  # SQLite removes it with the last connection
+
+
+def test_who_is_refused_to_enter_does_not_become_the_one_that_submitted_runs_call() -> None:
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def client(_: str) -> str:
+        loops.append(asyncio.get_running_loop())
+        return "fine"
+
+    async def enter_too() -> None:
+        with pytest.raises(OrchestratorInUse):
+            await orchestrator.__aenter__()
+
+    async def main() -> asyncio.AbstractEventLoop:
+        async with orchestrator:
+            await asyncio.to_thread(asyncio.run, enter_too())
+            run_id = await orchestrator.submit("?", strategy="vote")
+            async with orchestrator.follow(run_id) as run:
+                await run.result()
+        return asyncio.get_running_loop()
+
+    orchestrator = orchestrator_of(journal="memory")
+    orchestrator.register_model(
+        "a", client
+    )  # where no loop runs, so that it is called on that of who entered
+    loop = asyncio.run(main())
+    assert loops == [loop]

@@ -194,6 +194,36 @@ async def test_an_orchestrator_whose_entering_was_cancelled_can_be_entered() -> 
             await fresh.__aenter__()
 
 
+async def test_entering_that_is_cancelled_while_stores_begin_leaves_nothing_behind() -> None:
+    class NeverBegins(MemoryCache):
+        async def keep_connected(self, *, task_status: object = None) -> None:
+            del task_status
+            began.set()
+            try:
+                await trio.sleep_forever()
+            finally:
+                ended.append(self)
+
+    began, ended = trio.Event(), list[object]()
+    orchestrator = MultiLLMOrchestrator(cache=NeverBegins())
+    orchestrator.register_model("one", FakeModel())
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_cancel_when, began, scope)
+            async with orchestrator:
+                pytest.fail("it was entered")
+    assert scope.cancelled_caught
+    assert len(ended) == 1
+
+    async with orchestrator:
+        assert (await orchestrator.process_responses("Q")).status == "success"
+
+
+async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()
+
+
 def test_a_cache_that_fails_to_close_keeps_no_trio_run_from_using_the_orchestrator() -> None:
     class BrokenCache(MemoryCache):
         async def aclose(self) -> None:

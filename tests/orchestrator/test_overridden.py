@@ -22,7 +22,7 @@ from ultra import (
     OrchestratorClosed,
     QuorumNotReached,
 )
-from ultra.errors import UsageError
+from ultra.errors import StrayCancelled, UsageError
 from ultra.messages.events import (
     Chunk,
     ModelResponded,
@@ -264,6 +264,36 @@ async def test_what_the_method_raises_is_the_last_event_and_the_result() -> None
     assert isinstance(events[-1], RunFailed)
     assert (events[-1].error, events[-1].message) == ("ZeroDivisionError", "mine")
     assert texts(events)["initial", 0, "a"] == "a 1: Q"
+
+
+class WaitingForTheCancelled(MultiLLMOrchestrator):
+    """A method that lets the cancellation of another task out."""
+
+    async def process_responses(self, prompt: Any, *_: Any, **options: Any) -> OrchestrationResult:
+        if not in_trio_run():
+            other = asyncio.create_task(asyncio.sleep(60))
+            other.cancel()
+            await other
+        old: trio.Cancelled | None = None
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            try:
+                await trio.lowlevel.checkpoint()
+            except trio.Cancelled as error:
+                old = error
+                raise
+        assert old is not None
+        raise old
+
+
+@on_every_loop
+async def test_a_cancellation_that_is_not_its_own_fails_it_and_its_readers_hear_of_that() -> None:
+    async with using(WaitingForTheCancelled).stream_responses("hello") as run:
+        events = await read_all(run)
+        assert [type(event) for event in events] == [RunFailed]
+        with pytest.raises(StrayCancelled) as raised:
+            await run.result()
+    assert type(raised.value.__cause__).__name__ in {"Cancelled", "CancelledError"}
 
 
 @on_every_loop

@@ -89,6 +89,60 @@ def plain_bill() -> dict[str, Any]:
     return {"total": 1.0, "currency": "EUR"}
 
 
+class EuroPrice(pydantic.BaseModel):
+    """Its validator changes what it gets, and refuses what it has made of it."""
+
+    euros: float
+
+    @pydantic.field_validator("euros", mode="before")
+    @classmethod
+    def parsed(cls, value: str) -> str:
+        return value.removesuffix(" EUR")
+
+
+@on_every_loop
+@pytest.mark.parametrize("strategy", ["synthesize", "vote", "fields"])
+async def test_a_type_whose_validator_changes_what_it_gets_reads_the_answer_and_not_its_own_work(
+    strategy: str,
+) -> None:
+    made = orchestrator(a=FakeModel('{"euros": "5 EUR"}'))
+
+    result, events = await streamed(made, strategy=strategy, output=EuroPrice)
+    response = await made.get_model_response("a", "How much?", output=EuroPrice)
+
+    assert result.output == response.output == EuroPrice(euros="5")  # type: ignore[arg-type]
+    assert result.plain_output == {"euros": 5.0}
+    assert isinstance(events[-1], RunCompleted)
+
+
+@on_every_loop
+@pytest.mark.parametrize("error", [ValueError("enough"), SystemExit("enough")])
+async def test_a_type_that_refuses_in_the_end_what_it_took_before_fails_the_run_and_nothing_else(
+    error: BaseException,
+) -> None:
+    made = 0
+
+    class Moody(msgspec.Struct):
+        total: float
+
+        def __post_init__(self) -> None:
+            nonlocal made
+            made += 1
+            if made == last:
+                raise error
+
+    last = 0
+    many = orchestrator(a=FakeModel('{"total": 1}'))
+    async with many:
+        await many.process_responses("How much?", strategy="vote", output=Moody)
+        last, made = made, 0  # the value that the caller gets is made last
+        with pytest.raises(StrategyFailed, match="enough"):
+            await many.process_responses("How much?", strategy="vote", output=Moody)
+        last = 0
+        assert (await many.process_responses("How much?", output=Moody)).status == "success"
+        assert [child.restarts for child in many.tree().children] == [0, 0]
+
+
 @on_every_loop
 async def test_one_request_has_its_output_too() -> None:
     made = orchestrator(a=FakeModel([NO_JSON, FENCED]))

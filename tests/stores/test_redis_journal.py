@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -74,6 +75,26 @@ async def test_who_follows_is_woken_by_what_another_process_writes(url: str, *, 
             await over.wait()
             nursery.cancel_scope.cancel()
     assert read == [0, 1, 2]
+
+
+async def add_change(client: Any, *, fields: dict[str, str | bytes | int]) -> None:
+    await client.xadd("ultra-runs:1:changes", fields)
+
+
+async def test_what_is_damaged_among_the_changes_ends_no_connection(url: str) -> None:
+    writer, reader = journal_of(url), journal_of(url)
+    lease = await claimed(writer)
+    with trio.fail_after(PATIENCE):
+        async with kept(reader):
+            await writer.append(lease, [chunk(0)])
+            damaged: list[dict[str, str | bytes | int]] = [{"run": "r", "seq": "x"}, {"run": "r"}]
+            damaged.append({"run": b"\xff", "seq": 1})
+            for number, fields in enumerate(damaged, start=1):
+                await writer._use(partial(add_change, fields=fields))
+                await writer.append(lease, [chunk(number)])
+                while reader._watchers and reader._changes._latest.get("r") != number:
+                    await reader.changed("r", number)
+            assert reader._watchers == 1
 
 
 async def test_what_is_told_of_changes_does_not_grow_for_ever(url: str) -> None:

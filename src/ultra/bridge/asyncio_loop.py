@@ -286,14 +286,22 @@ class _LoopCall(Generic[T]):
                 return Abort.FAILED
         self._waiter = None  # the loop has ended in the middle of the call, which will never end now
         self._queues.calls.pop(self, None)
+        self._leave()
         return Abort.SUCCEEDED
 
     def loop_has_ended(self) -> None:
         """Go on without the coroutine: its loop has stopped and nobody runs it any more."""
+        self._on_text = None
+        self._leave()
         if self._raise_cancel is not None:
             self._finish(None)
         else:
             self._finish(Error(LoopUnavailable("the asyncio loop ended before the coroutine did")))
+
+    def _leave(self) -> None:
+        """Have the coroutine cancelled if its loop is run again after all: nobody waits for it."""
+        with suppress(LoopUnavailable):
+            self._loop.post(self._cancel)
 
     @property
     def is_orphaned(self) -> bool:
@@ -308,7 +316,8 @@ class _LoopCall(Generic[T]):
         except BaseException as error:  # noqa: BLE001 - raised where the call is awaited
             self._on_text = None
             self._failure = error
-            self._loop.post(self._cancel)
+            with suppress(LoopUnavailable):  # it was closed a moment ago, and the call with it
+                self._loop.post(self._cancel)
 
     def _finish(self, outcome: Outcome[T] | None) -> None:
         """Let the waiting task go on; no outcome: the coroutine was cancelled."""
@@ -327,6 +336,8 @@ class _LoopCall(Generic[T]):
     # --- in the asyncio loop's thread ----------------------------------------------------------------
 
     def _start(self) -> None:
+        if self._waiter is None:
+            return  # the loop stood still, and nobody waits any more
         coroutine = self._run()
         coroutine.send(None)  # into its `try`, so that a task that is cancelled before its first step reports
         try:

@@ -12,6 +12,7 @@ import contextvars
 import threading
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import trio
@@ -19,7 +20,7 @@ from outcome import Error, Value
 
 from ultra.bridge.asyncio_loop import AsyncioLoop, TrioQueues
 from ultra.bridge.call_queue import CallQueue
-from ultra.errors import LoopUnavailable, title_of
+from ultra.errors import LoopUnavailable, StrayCancelled, title_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -246,10 +247,13 @@ class _TrioCall(Generic[T]):
             with self._scope:
                 outcome = Value(await self._function())
         except BaseException as error:
-            if _has_cancelled(error):
+            if not _has_cancelled(error):
+                outcome = Error(error)
+            elif trio.current_effective_deadline() == -inf:
                 outcome = Error(LoopUnavailable("the trio thread was stopped"))
                 raise
-            outcome = Error(error)
+            else:  # it would end the thread, and all that others do in it
+                outcome = Error(StrayCancelled(error))
         finally:
             self.report(outcome)
 

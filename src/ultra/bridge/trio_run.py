@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, TypeVar
 
+import sniffio
 import trio
 from trio.lowlevel import TrioToken, current_trio_token
 
@@ -39,6 +40,7 @@ class TrioRun(Forkable):
         self._lock = threading.Lock()
         self._thread: SharedTrioThread | None = None
         self._token: TrioToken | None = None
+        self._token_thread: int | None = None  # that of the run
         self._claims = 0
 
     def forked(self) -> None:
@@ -68,6 +70,8 @@ class TrioRun(Forkable):
             return function()
         if in_trio():
             raise _in_use()
+        if self._token_thread == threading.get_ident():
+            return _as_trio(function)  # by the host of a guest run, which would wait for itself
         try:
             return trio.from_thread.run_sync(function, trio_token=token)
         except trio.RunFinishedError:
@@ -84,6 +88,7 @@ class TrioRun(Forkable):
             if self._claims and self._token is not token:
                 raise _in_use()
             self._token = token
+            self._token_thread = threading.get_ident()
             self._claims += 1
 
     def release(self) -> None:
@@ -100,6 +105,15 @@ class TrioRun(Forkable):
             if self._thread is None:
                 self._thread = SharedTrioThread("ultra")
             return self._thread
+
+
+def _as_trio(function: Callable[[], T]) -> T:
+    """Call ``function()`` as a callback of the trio run that belongs to this thread, while its tasks wait."""
+    host, sniffio.thread_local.name = sniffio.thread_local.name, "trio"
+    try:
+        return function()
+    finally:
+        sniffio.thread_local.name = host
 
 
 def _in_use() -> OrchestratorInUse:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVarTuple
 
 import trio
 
+from ultra._support.forking import Forkable
 from ultra._support.log import get_logger
 from ultra._support.randomness import new_id
 from ultra.durable.execution import Execution, cancelled_event, ending_of
@@ -47,7 +48,7 @@ _PRUNE_INTERVAL: Final = 60.0
 """Seconds between two looks for runs that need not be kept."""
 
 
-class DurableRuns:
+class DurableRuns(Forkable):
     """Executes the runs of a journal, as long as the orchestrator is entered; all of it on trio.
 
     Args:
@@ -57,6 +58,7 @@ class DurableRuns:
     """
 
     def __init__(self, journal: RunJournal, open_run: RunOpener, *, owned: bool) -> None:
+        super().__init__()
         self.journal = journal
         self._open_run = open_run
         self.owned = owned
@@ -67,6 +69,12 @@ class DurableRuns:
         self._wake = trio.Event()  # a run has ended, so that there is room for another one
         self._idle = trio.Event()
         self._over = trio.Event()
+
+    def forked(self) -> None:
+        """Execute nothing: the leases are the parent's, and so is its name."""
+        self._holder = new_id()
+        self._executions = {}
+        self._nursery = None
 
     @property
     def running(self) -> int:

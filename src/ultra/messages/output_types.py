@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from itertools import islice
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import msgspec
 
@@ -23,6 +23,8 @@ from ultra.messages.schema_forms import WRAPPED, strict_form, with_object_at_roo
 from ultra.messages.schema_work import SchemaWork, size_of
 
 __all__ = ["FoundOutput", "InvalidOutputError", "OutputType"]
+
+T = TypeVar("T")
 
 _LARGEST: Final = 256 * 1024
 """Bytes of a schema."""
@@ -111,6 +113,17 @@ class OutputType:
 
         It may be the whole text, or stand in fences or between prose. Raises `InvalidOutputError`.
         """
+        return FoundOutput(*self._found(text, self.plain))
+
+    def value_in(self, text: str) -> Any:  # noqa: ANN401 - of the type that the caller gave
+        """Return the value of the caller's type for the JSON that `read` finds in a text. Raises as it does.
+
+        Not by way of the plain JSON: a type whose validators change what they get (``"5 EUR"`` to 5) may
+        refuse what they made of it.
+        """
+        return self._found(text, self._checked)[1]
+
+    def _found(self, text: str, take: Callable[[object], T]) -> tuple[str, T]:
         if has_too_many_values(text):
             raise InvalidOutputError(f"it has more than {MOST_VALUES} objects and lists")
         wrong: InvalidOutputError | None = None
@@ -120,7 +133,7 @@ class OutputType:
             except (msgspec.DecodeError, ValueError, RecursionError):
                 continue
             try:
-                return FoundOutput(piece, self.plain(value))
+                return piece, take(value)
             except InvalidOutputError as error:
                 wrong = wrong or error
         if wrong is None:
@@ -133,12 +146,15 @@ class OutputType:
         Raises:
             InvalidOutputError: it does not satisfy the schema.
         """
+        return _plain(self._checked(value))
+
+    def _checked(self, value: object) -> Any:  # noqa: ANN401 - as above
         _, depth = size_of(value, deepest=_DEEPEST)
         if depth > _DEEPEST:
             raise InvalidOutputError(f"it has more than {_DEEPEST} levels of objects and lists")
         if self._wrapped and isinstance(value, dict) and list(value) == [WRAPPED]:
             value = value[WRAPPED]
-        return _plain(self.decoded(value))
+        return self.decoded(value)
 
     def decoded(self, value: object) -> Any:  # noqa: ANN401 - of the type that the caller gave
         """Return plain JSON as a value of the caller's type. Raises `InvalidOutputError`."""

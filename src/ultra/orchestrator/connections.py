@@ -41,20 +41,23 @@ class KeptConnections:
         self._nursery: trio.Nursery | None = None
 
     async def __aenter__(self) -> Self:
-        self._nursery = await self._manager.__aenter__()
-        begun = []
-        for store in self._stores:
-            if isinstance(store, KeepsConnections):
-                begun.append(_Begun())
-                self._nursery.start_soon(keep_connected, store, begun[-1])
+        self._nursery = nursery = await self._manager.__aenter__()
         try:
-            with trio.move_on_after(_PATIENCE):  # not `start`: a store might never say that it has begun
-                for each in begun:
-                    await each.event.wait()
+            await self._begin(nursery)
         except BaseException:
             await self.__aexit__()
             raise
         return self
+
+    async def _begin(self, nursery: trio.Nursery) -> None:
+        begun = []
+        for store in self._stores:
+            if isinstance(store, KeepsConnections):
+                begun.append(_Begun())
+                nursery.start_soon(keep_connected, store, begun[-1])
+        with trio.move_on_after(_PATIENCE):  # not `start`: a store might never say that it has begun
+            for each in begun:
+                await each.event.wait()
 
     async def __aexit__(self, *_: object) -> None:
         nursery, self._nursery = self._nursery, None

@@ -168,12 +168,14 @@ class Lifespan(Forkable):
         await self.trio_run.run(self._stopped.wait)
 
     async def _end(self) -> None:
-        await self.end_submitted(0.0)
-        with trio.CancelScope(shield=True):
-            for tree in tuple(self._running):
-                await tree.system.stop(grace=0)
-        self._stopped.set()
-        await self.close()
+        try:
+            await self.end_submitted(0.0)
+        finally:  # even if this is cancelled while submitted runs are broken off
+            with trio.CancelScope(shield=True):
+                for tree in tuple(self._running):
+                    await tree.system.stop(grace=0)
+            self._stopped.set()
+            await self.close()
 
     # --- for the two blocks, on trio -------------------------------------------------------------------
 
@@ -223,10 +225,12 @@ class Lifespan(Forkable):
     async def close(self) -> None:
         """Close cache and journal. This is not cancelled, and ends after 5 seconds at the latest."""
         with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_TIMEOUT):
-            if self._cache is not None:
-                await self._cache.aclose()
-            if self.submitted is not None:
-                await self.submitted.aclose()
+            try:
+                if self._cache is not None:
+                    await self._cache.aclose()
+            finally:
+                if self.submitted is not None:
+                    await self.submitted.aclose()
 
     def call_ended(self) -> None:
         """Note that a call has ended."""
@@ -270,14 +274,14 @@ class _EnteredBlock:
     ) -> bool | None:
         self._lifespan.closed = True
         try:
-            await self._lifespan.end_submitted(0.0 if kind is not None else SUBMITTED_GRACE)
-        except BaseException:
-            self._lifespan.tree = None
-            await self._lifespan.end_tree(self._tree, *sys.exc_info())
-            raise
-        finally:
-            self._lifespan.tree = None
-        try:
+            try:
+                await self._lifespan.end_submitted(0.0 if kind is not None else SUBMITTED_GRACE)
+            except BaseException:
+                self._lifespan.tree = None
+                await self._lifespan.end_tree(self._tree, *sys.exc_info())
+                raise
+            finally:
+                self._lifespan.tree = None
             return await self._lifespan.end_tree(self._tree, kind, error, trace)
         finally:
             await self._lifespan.close()

@@ -223,8 +223,12 @@ class MultiLLMOrchestrator(Registration, SubmittedRuns):
     # --- start and end -------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        self._caller = None if self._submitted is None else Caller.current()
-        await self._lifespan.enter()
+        before, self._caller = self._caller, None if self._submitted is None else Caller.current()
+        try:
+            await self._lifespan.enter()
+        except BaseException:
+            self._caller = before  # another one may have entered it, whose runs go on
+            raise
         return self
 
     async def __aexit__(

@@ -21,7 +21,8 @@ from msgspec.structs import replace
 
 from ultra._support.async_library import in_trio
 from ultra.actors.runtime.ask_group import AskResult
-from ultra.errors import BadCall, UsageError, text_of
+from ultra.bridge.interruption import is_interruption
+from ultra.errors import BadCall, StrayCancelled, UsageError, text_of
 from ultra.messages.events import Chunk, ReasoningChunk, RunCompleted, RunFailed
 from ultra.messages.results import OrchestrationResult
 from ultra.orchestrator.event_buffer import EventBuffer
@@ -203,11 +204,19 @@ class OverriddenRun:
                     "return an OrchestrationResult, as process_responses does"
                 )
         except Exception as error:  # noqa: BLE001 - raised by `RunStream.result`
-            self.reply = AskResult(None, error=error)
-            self._buffer.emit(RunFailed(error=type(error).__name__, message=text_of(error)))
+            self._failed(error)
+        except BaseException as error:
+            if is_interruption(error) or isinstance(error, (SystemExit, GeneratorExit)):
+                self._buffer.close()  # or a reader that is not cancelled, too, would wait for ever
+                raise
+            self._failed(StrayCancelled(error))  # such as that of a task for which the method waited
         else:
             self.reply = AskResult(None, value=result)
             self._buffer.emit(RunCompleted(result=result))
+
+    def _failed(self, error: Exception) -> None:
+        self.reply = AskResult(None, error=error)
+        self._buffer.emit(RunFailed(error=type(error).__name__, message=text_of(error)))
 
 
 class _Task:

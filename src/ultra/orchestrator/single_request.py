@@ -125,4 +125,4 @@ def _decoded(answer: ModelResponse, output: OutputType | None) -> ModelResponse:
     """Return the answer with its output as a value of the caller's type."""
     if output is None or answer.tool_calls:
         return answer
-    return replace(answer, output=output.decoded(answer.output))
+    return replace(answer, output=output.value_in(answer.content))

@@ -10,7 +10,8 @@ import trio
 
 from ultra.actors.coordinator.messages import EventSink
 from ultra.actors.runtime.ask_group import AskGroup, AskResult
-from ultra.errors import BadCall, text_of
+from ultra.bridge.interruption import is_interruption
+from ultra.errors import BadCall, StrategyFailed, text_of
 from ultra.messages.events import RunCompleted, RunFailed
 from ultra.orchestrator.event_buffer import EventBuffer
 from ultra.orchestrator.run_end import RunEnd
@@ -105,6 +106,7 @@ class LiveRun:
             if local.deadline < inf and self.reply is None:
                 tree.system.start_soon(self._give_up_in_time, local)
         except BaseException:
+            self._asks.close()
             tree.runs.discard(self._run_id)
             if self._end is not None and self.reply is None:
                 self._end.cancelled()
@@ -137,18 +139,30 @@ class LiveRun:
         return self._end
 
     def _on_reply(self, reply: AskResult[None, OrchestrationResult]) -> None:
-        if reply.value is not None:
-            if self._output is not None and reply.value.plain_output is not None:
-                reply.value.with_output(self._output.decoded(reply.value.plain_output))
+        failed = reply.error if reply.value is None else self._give_output(reply.value)
+        if failed is None and reply.value is not None:
             self.reply = reply
             self._told().answered(reply.value)
             self._sink.emit(RunCompleted(result=reply.value))
-        elif reply.error is not None:
-            error = self._lifespan.explain(reply.error)
+        elif failed is not None:
+            error = self._lifespan.explain(failed)
             self.reply = AskResult(None, error=error)
             self._told().failed(error)
             self._sink.emit(RunFailed(error=type(error).__name__, message=text_of(error)))
         self._over.set()
+
+    def _give_output(self, result: OrchestrationResult) -> Exception | None:
+        """Give the result its output as a value of the caller's type; return what that raised."""
+        answer = result.final_synthesis
+        if self._output is None or result.plain_output is None or answer is None:
+            return None
+        try:
+            result.with_output(self._output.value_in(answer.content))
+        except BaseException as error:
+            if is_interruption(error):
+                raise
+            return StrategyFailed(result.strategy, error)
+        return None
 
 
 class RunStream:

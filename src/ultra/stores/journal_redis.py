@@ -55,7 +55,7 @@ from ultra.stores.redis_connection import RedisServer, first_error
 from ultra.stores.redis_delivery_scripts import ADD_DELIVERY, SETTLE_DELIVERY, TAKE_DELIVERIES
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
     from typing import TypeVar
 
     import coredis
@@ -379,11 +379,18 @@ class RedisJournal:
             for entries in (found or {}).values():
                 for entry in entries:
                     last = _text(entry.identifier)
-                    run_id, seq = map(_text, entry.field_values.values())
-                    if int(seq) >= 0:
-                        self._changes.written(run_id, int(seq))
-                    else:
-                        self._changes.wake(run_id)
+                    self._take_change(entry.field_values.values())
+
+    def _take_change(self, fields: Iterable[bytes | str]) -> None:
+        try:
+            run_id, seq = map(_text, fields)
+            number = int(seq)
+        except ValueError:  # it is damaged; who waits for it looks by itself after a while
+            return
+        if number >= 0:
+            self._changes.written(run_id, number)
+        else:
+            self._changes.wake(run_id)
 
     async def _wait_for_event(self, run_id: str, after: int) -> None:
         """Wait at the events of the run themselves, on a connection of this one's own."""

@@ -13,8 +13,10 @@ import weakref
 from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, Literal, ParamSpec, TypeVar, get_args
 
 import trio
+from trio.lowlevel import enable_ki_protection
 
 from ultra._support.checks import check_seconds
+from ultra._support.forking import Forkable
 from ultra.errors import BadCall, ConfigError, JournalUnavailable
 from ultra.stores import journal_sqlite_deliveries as deliveries
 from ultra.stores import journal_sqlite_file as file
@@ -65,7 +67,7 @@ class _Change(Generic[T]):
         self.error: Exception | None = None
 
 
-class SqliteJournal:
+class SqliteJournal(Forkable):
     """Keeps runs in the SQLite file at `path`, created where absent, readable by its owner only.
 
     Args:
@@ -96,6 +98,7 @@ class SqliteJournal:
         read_only: bool = False,
         now: Callable[[], float] = time.time,
     ) -> None:
+        super().__init__()
         self._path = str(path)
         check_path(self._path)
         check_seconds("lease", lease, positive=True)
@@ -241,8 +244,16 @@ class SqliteJournal:
         """Close the file; a later use opens it again. A checkpoint; cancelled, it closes the file first."""
         with trio.CancelScope(shield=True):  # it takes little time
             for connection in (self._writer, self._reader):
-                await trio.to_thread.run_sync(connection.close, limiter=trio.CapacityLimiter(1))
+                try:
+                    await trio.to_thread.run_sync(connection.close, limiter=trio.CapacityLimiter(1))
+                except RuntimeError:  # no thread can be started
+                    connection.close()
         await trio.lowlevel.checkpoint_if_cancelled()
+
+    def forked(self) -> None:
+        """Forget the changes that wait: they are the parent's, which writes them."""
+        self._waiting = []
+        self._is_writing = False
 
     # --- reading -------------------------------------------------------------------------------------
 
@@ -260,6 +271,8 @@ class SqliteJournal:
 
     # --- writing -------------------------------------------------------------------------------------
 
+    # Protected: after a KeyboardInterrupt in the middle, nobody would write for those that come later.
+    @enable_ki_protection
     async def _write(
         self, work: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
@@ -297,14 +310,24 @@ class SqliteJournal:
             except Exception as error:  # noqa: BLE001 - no thread could be started: each of the tasks gets it
                 for change in batch:
                     change.error = error
+            except BaseException:  # KeyboardInterrupt, before there was a thread
+                self._waiting[:0] = [change for change in batch if not change.leads]
+                self._is_writing = self._hand_on()
+                raise
             for change in batch:
                 change.over.set()
-            heir = next((change for change in self._waiting if not change.has_left), None)
-            if heir is not None:
-                heir.leads = True
-                heir.over.set()
+            if self._hand_on():
                 return
         self._is_writing = False
+
+    def _hand_on(self) -> bool:
+        """Let the first task that still waits write the next transaction; return whether there is one."""
+        heir = next((change for change in self._waiting if not change.has_left), None)
+        if heir is None:
+            return False
+        heir.leads = True
+        heir.over.set()
+        return True
 
     def _commit(self, batch: list[_Change[Any]]) -> None:
         """Make all changes in one transaction; a change that is refused changes nothing. In a thread."""
@@ -349,10 +372,11 @@ def _make_all(connection: sqlite3.Connection, batch: list[_Change[Any]]) -> None
                 change.error = error
 
 
-class _Connection:
-    """A connection to the file, which is opened again after a failure."""
+class _Connection(Forkable):
+    """A connection to the file, which is opened again after a failure, and where a process has forked."""
 
     def __init__(self, open_it: Callable[[], sqlite3.Connection]) -> None:
+        super().__init__()
         self._open = open_it
         self._lock = threading.Lock()  # a thread that a cancelled task has left behind may still use it
         self._connection: sqlite3.Connection | None = None
@@ -379,6 +403,19 @@ class _Connection:
         """Close the connection; the next use opens it again."""
         with self._lock:
             self._close()
+
+    def before_fork(self) -> None:
+        """Close the connection: SQLite's locks are of one process, and a child would write without any."""
+        self._lock.acquire()
+        self._close()
+
+    def after_fork(self) -> None:
+        """Let it be opened again."""
+        self._lock.release()
+
+    def forked(self) -> None:
+        """Let it be opened, in the child."""
+        self._lock = threading.Lock()
 
     def limiter(self) -> trio.CapacityLimiter:
         """Return what lets one thread at a time use the connection, of this trio run."""

@@ -10,6 +10,7 @@ import trio
 from msgspec import Struct
 
 from ultra._support.checks import check_seconds
+from ultra._support.forking import Forkable
 from ultra._support.randomness import new_id
 from ultra.stores.encoding import BadAnswer, decode_answer, encode_answer
 from ultra.stores.redis_connection import PureToken, RedisServer, Script, first_error
@@ -155,7 +156,7 @@ _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(_Told).decode
 
 
-class RedisSharedModels:
+class RedisSharedModels(Forkable):
     """The view of this process of what is shared in the Redis server at `url`; see `SharedModels`.
 
     Args:
@@ -172,6 +173,7 @@ class RedisSharedModels:
     def __init__(
         self, url: str, *, timeout: float = 0.5, prefix: str = "ultra-shared", ahead: float = 0.0
     ) -> None:
+        super().__init__()
         check_seconds("timeout", timeout, positive=True)
         self._server = RedisServer(url, timeout)
         self._prefix = f"{prefix}:{FORMAT}:"
@@ -180,6 +182,13 @@ class RedisSharedModels:
         self._outbox = Outbox()
         self._listeners = Listeners()
         self._calls: dict[FlightKey, None] = {}  # that this process makes
+        self._keepers = 0
+
+    def forked(self) -> None:
+        """Be another replica than the parent, which passes on itself what it was told."""
+        self._replica = new_id()
+        self._outbox = Outbox()
+        self._calls = {}
         self._keepers = 0
 
     async def reserve(

@@ -12,6 +12,7 @@ import anyio.to_thread
 from anyio.lowlevel import RunVar
 from msgspec import structs
 
+from ultra._support.forking import Forkable
 from ultra.errors import BadCall, ConfigError
 from ultra.stores import limit_rules as rules
 from ultra.stores.contracts import LimitsUnavailable
@@ -49,7 +50,7 @@ LIMITS_FILE: Final = FileFormat("limits", int.from_bytes(b"UltL"), 1, _create_ta
 """The format of the file of limits."""
 
 
-class SqliteLimits:
+class SqliteLimits(Forkable):
     """Keeps limits in the SQLite file at `path`, created where absent, readable by its owner only.
 
     Making it opens the file, which blocks for some milliseconds; the rest is done in worker threads. A power
@@ -71,6 +72,7 @@ class SqliteLimits:
         busy_timeout: float = 5.0,
         now: Callable[[], float] = time.time,
     ) -> None:
+        super().__init__()
         self._path = str(path)
         check_path(self._path)
         self._busy_timeout = busy_timeout
@@ -99,6 +101,19 @@ class SqliteLimits:
         """Close the file; a later use opens it again."""
         with self._lock:
             self._close()
+
+    def before_fork(self) -> None:
+        """Close the file: SQLite's locks are of one process, and a child would write without any."""
+        self._lock.acquire()
+        self._close()
+
+    def after_fork(self) -> None:
+        """Let it be opened again."""
+        self._lock.release()
+
+    def forked(self) -> None:
+        """Let it be opened, in the child."""
+        self._lock = threading.Lock()
 
     async def _in_thread(self, work: Callable[[_Table], T]) -> T:
         try:

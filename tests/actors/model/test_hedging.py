@@ -12,7 +12,7 @@ from trio.testing import MockClock
 
 from ultra.actors.model.hedging import Hedge, HedgedCall, percentile
 from ultra.clients.adapter import OnText
-from ultra.errors import BadCall, ModelError
+from ultra.errors import BadCall, ClientCrashed, ModelError
 from ultra.messages.reasoning import ReasoningDelta
 from ultra.messages.results import Completion
 
@@ -127,6 +127,43 @@ async def test_when_both_fail_the_first_calls_error_is_raised(autojump_clock: Mo
     call, _ = hedged(Backend("one", 3, fails=True), Backend("two", 0.5, fails=True))
     with pytest.raises(ModelError, match="one failed"):
         await call.run()
+
+
+@pytest.mark.parametrize("first_text", [None, 0.5])
+async def test_an_answer_that_comes_while_the_hedge_waits_for_its_permission_waits_for_none(
+    first_text: float | None, autojump_clock: MockClock
+) -> None:
+    async def asks_others() -> AbstractContextManager[None]:
+        await trio.sleep(60)
+        return nullcontext()
+
+    heard: list[str] = []
+    slow, spare = Backend("slow", 2, first_text=first_text), Backend("spare", 1)
+    call = HedgedCall((slow, spare), 0.1, on_hedge=asks_others, on_text=heard.append)
+    begun = trio.current_time()
+    assert (await call.run()).content == "slow"
+    assert trio.current_time() - begun == pytest.approx(2 + (first_text or 0))
+    assert spare.calls == 0
+
+    call = HedgedCall((Backend("broken", 2, fails=True), spare), 1, on_hedge=asks_others)
+    begun = trio.current_time()
+    with pytest.raises(ModelError, match="broken failed"):
+        await call.run()
+    assert trio.current_time() - begun == pytest.approx(2)
+    assert spare.calls == 0
+
+
+async def test_a_client_that_breaks_down_is_no_group_of_errors(autojump_clock: MockClock) -> None:
+    async def breaks(_on_text: OnText | None) -> Completion:
+        await trio.sleep(2)
+        raise ClientCrashed("it is gone")
+
+    slow = Backend("slow", 100)
+    for calls in ((breaks, slow), (slow, breaks)):
+        call, _ = hedged(*calls)
+        with pytest.raises(ClientCrashed, match="it is gone"):
+            await call.run()
+    assert slow.cancelled == 2
 
 
 async def test_cancelling_cancels_both(autojump_clock: MockClock) -> None:

@@ -297,3 +297,18 @@ async def test_a_failed_call_of_such_a_client_is_no_crash() -> None:
         ref = start(system, model, StartedModelActor)
         assert (await ref.ask(ask_for())).content == "Paris."
         assert ref.snapshot().restarts == 0
+
+
+async def test_clients_that_were_started_for_nothing_and_do_not_end_are_given_up(
+    autojump_clock: MockClock,
+) -> None:
+    class Endless(Hosted):
+        async def _end(self) -> None:
+            await trio.sleep_forever()
+
+    broken = Hosted()
+    broken.refuses_to_start = 1
+    begun = trio.current_time()
+    with pytest.raises(ClientCrashed, match="no machine"):
+        await StartedClients((Endless(), broken)).start(lambda _: None)
+    assert trio.current_time() - begun == pytest.approx(5)

@@ -248,6 +248,10 @@ class CircuitBreaker:
         """Close the circuit and clear all failures, as after a repair by hand."""
         self._close()
 
+    def forked(self) -> None:
+        """Let the next call be the probe, if one is under way: that is the parent's."""
+        self._probing = False
+
     def statistics(self) -> BreakerStatistics:
         """Return the state at this moment; raise `RuntimeError` outside of trio."""
         now = self._now()

@@ -96,25 +96,38 @@ class HedgedCall:
         self._completion: Completion | None = None
         self._errors: dict[int, ModelError] = {}
         self._first_settled = trio.Event()
+        self._is_hedged = False  # whether the second call is made
         self.hedge_won = False
 
     async def run(self) -> Completion:
         """Make the call; raise `ModelError`. Cancelling this cancels both calls."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._make, 0)
-            nursery.start_soon(self._make_later)
+        try:
+            async with trio.open_nursery(strict_exception_groups=True) as nursery:
+                nursery.start_soon(self._make_first)
+                nursery.start_soon(self._make_later)
+        except ExceptionGroup as group:
+            if len(group.exceptions) != 1:
+                raise
+            raise group.exceptions[0] from None  # a client that has broken down, as without a hedge
         if self._completion is None:
             raise self._errors.pop(0, None) or self._errors.pop(1)
         self.hedge_won = self._winner == 1
         return self._completion
+
+    async def _make_first(self) -> None:
+        with self._scopes[0]:
+            await self._make(0)
 
     async def _make_later(self) -> None:
         with trio.move_on_after(self._delay):
             # After an answer no hedge is needed. After a failure the retry policy decides.
             await self._first_settled.wait()
             return
-        if (permit := await self._on_hedge()) is not None:
+        with self._scopes[1]:  # the permission may take a while, if other processes have to be asked
+            if self._first_settled.is_set() or (permit := await self._on_hedge()) is None:
+                return
             with permit:
+                self._is_hedged = True
                 await self._make(1)
 
     async def _make(self, number: int) -> None:
@@ -127,16 +140,15 @@ class HedgedCall:
                 text = ""
             self._on_text(text)
 
-        with self._scopes[number]:
-            try:
-                completion = await self._calls[min(number, len(self._calls) - 1)](
-                    hear if self._on_text is not None else None
-                )
-            except ModelError as error:
-                self._failed(number, error)
-            else:
-                if self._wins(number):
-                    self._completion = completion
+        try:
+            completion = await self._calls[min(number, len(self._calls) - 1)](
+                hear if self._on_text is not None else None
+            )
+        except ModelError as error:
+            self._failed(number, error)
+        else:
+            if self._wins(number):
+                self._completion = completion
 
     def _wins(self, number: int) -> bool:
         """Return whether this call has won; the first one that asks wins, and the other is cancelled."""
@@ -150,6 +162,8 @@ class HedgedCall:
     def _failed(self, number: int, error: ModelError) -> None:
         self._errors[number] = error
         self._first_settled.set()
+        if not self._is_hedged:
+            self._scopes[1].cancel()
         if self._winner is None and self._thinks == number:
             self._let_think(1 - number)
 

@@ -339,6 +339,14 @@ class Limiter:
         )
         self._changed.unpark_all()
 
+    def forked(self) -> None:
+        """Forget the calls under way and those that wait: they are the parent's, and end there."""
+        self._first = trio.StrictFIFOLock()
+        self._changed = trio.lowlevel.ParkingLot()
+        self._in_flight = self._waiting = 0
+        self._abandoned = set()
+        self._blocked_since = self._trio_token = None
+
     def statistics(self) -> LimiterStatistics:
         """Return the state at this moment; raise `RuntimeError` outside of trio."""
         now = self._now()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 from msgspec.structs import replace
 
+from ultra._support.forking import Forkable
 from ultra._support.log import get_logger
 from ultra.errors import ActorDown, ActorStopped, ModelError, ModelUnregistered, text_of
 from ultra.stores.outage import Outage
@@ -33,7 +34,7 @@ CLOSE_TIMEOUT: Final = 5.0
 """Seconds that clients may take to close their connections."""
 
 
-class RegisteredModel:
+class RegisteredModel(Forkable):
     """One registration: name, weight, clients, cache shard, limits, breaker, metrics."""
 
     __slots__ = (
@@ -73,6 +74,7 @@ class RegisteredModel:
         observers: ObserverGroup | None = None,
         started: StartedClients | None = None,
     ) -> None:
+        super().__init__()
         self.name = name
         self.weight = weight
         self.client = client
@@ -91,6 +93,12 @@ class RegisteredModel:
         self.cache_is_slow = False  # then no reply waits for its answer to be kept
         self.registered = True
         self.users = 0  # how many actor trees have an actor for it
+
+    def forked(self) -> None:
+        """Forget the actors and the calls of the parent process."""
+        self.users = 0
+        self.limiter.forked()
+        self.breaker.forked()
 
     @property
     def info(self) -> ModelInfo:

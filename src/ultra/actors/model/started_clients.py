@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 from inspect import getattr_static
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Final, Self, cast
 
 import trio
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from ultra.errors import ClientCrashed
 
 __all__ = ["StartedClients"]
+
+END_TIMEOUT: Final = 5.0
+"""Seconds that clients have to end which were started for nothing, as long as an `on_stop` has."""
 
 
 class StartedClients:
@@ -33,14 +36,15 @@ class StartedClients:
     async def start(self, on_crash: Callable[[ClientCrashed], None]) -> Callable[[], Awaitable[None]]:
         """Start them for one actor, in order, and return what ends them, in reverse order.
 
-        If one fails to start, or this is cancelled, those that were started before are ended.
+        If one fails to start, or this is cancelled, those that were started before are ended; they have 5
+        seconds for that.
         """
         started = AsyncExitStack()
         try:
             for client in self._clients:
                 started.push_async_callback(await client.start_with_actor(on_crash))
         except BaseException:
-            with trio.CancelScope(shield=True):
+            with trio.move_on_after(END_TIMEOUT, shield=True):
                 await started.aclose()
             raise
         return started.aclose
