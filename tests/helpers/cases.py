@@ -106,6 +106,6 @@ class CaseRuns:
 
         async def run() -> subprocess.CompletedProcess[bytes]:
             with trio.fail_after(_PATIENCE):
-                return await warm_python().run_script(script, source, self._environment)
+                return await warm_python().run_script(script, source, self._environment, starts_others=True)
 
         return trio.run(run)
