@@ -60,7 +60,8 @@ def main(address: str, python: str, variables: dict[str, str]) -> None:
         pass_on(early.pop(0), None)
     code = int(report.recv(9))
     if code < 0:  # a signal has ended it
-        _signal.signal(-code, _signal.SIG_DFL)
+        if -code in PASSED_ON:
+            _signal.signal(-code, _signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     os._exit(code)
 

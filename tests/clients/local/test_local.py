@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 import trio
 
-from helpers.command_line import programs
+from helpers.command_line import environment, programs
 from helpers.local_model import needs_model
 from ultra.clients.local import embedded
 from ultra.clients.local.client import VOICES, LocalClient
@@ -269,7 +269,10 @@ except KeyboardInterrupt:
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
 def test_the_server_ends_with_its_program(ending: signal.Signals) -> None:
     program = subprocess.Popen(
-        [programs() / "python", "-c", PROGRAM], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [programs() / "python", "-c", PROGRAM],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     assert program.stdout is not None
     number = int(program.stdout.readline())
