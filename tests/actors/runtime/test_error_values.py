@@ -133,7 +133,7 @@ def test_a_class_that_the_other_process_has_not_loaded_arrives_as_text() -> None
         "import sys, msgspec; from ultra.errors.values import ErrorValue; "
         "print(repr(msgspec.msgpack.decode(sys.stdin.buffer.read(), type=ErrorValue).exception))"
     )
-    command = [programs() / "python", "-c", code]
+    command = [str(programs() / "python"), "-c", code]
     done = subprocess.run(command, env=environment(), input=data, capture_output=True, check=True)
     assert done.stdout.decode().strip() == "RuntimeError('PickyError: code 7')"
 
