@@ -30,6 +30,16 @@ def main(address: str, python: str, variables: dict[str, str]) -> None:
     if found is None or started_with != variables or not has_streams():
         command = ["-m", "ultra"] if name.endswith("/ultra") else []
         os.execv(python, [python, *command, *arguments])
+    code = forked(address, found)
+    if code < 0:  # a signal has ended it
+        if -code in PASSED_ON:
+            _signal.signal(-code, _signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    os._exit(code)
+
+
+def forked(address: str, found: tuple[list[str], str | None]) -> int:
+    """Have the program run by a fork, pass signals on to it, and return how it ended."""
     early: list[int] = []
     program = 0
 
@@ -58,12 +68,7 @@ def main(address: str, python: str, variables: dict[str, str]) -> None:
     program = int(line)
     while early:
         pass_on(early.pop(0), None)
-    code = int(report.recv(9))
-    if code < 0:  # a signal has ended it
-        if -code in PASSED_ON:
-            _signal.signal(-code, _signal.SIG_DFL)
-        os.kill(os.getpid(), -code)
-    os._exit(code)
+    return int(report.recv(9))
 
 
 def understood(name: str, arguments: list[str]) -> tuple[list[str], str | None] | None:
