@@ -122,7 +122,9 @@ def test_the_name_of_an_option_follows_the_last_dot() -> None:
 
 @pytest.mark.parametrize("name", [".temperature", "."])
 def test_an_option_of_no_model_is_refused(name: str) -> None:
-    with pytest.raises(BadCall, match=r"no model stands before the dot; give (\w+)=VALUE, or MODEL\.\1=VALUE for one"):
+    with pytest.raises(
+        BadCall, match=r"no model stands before the dot; give (\w+)=VALUE, or MODEL\.\1=VALUE for one"
+    ):
         split_by_model({name: 1})
 
 
