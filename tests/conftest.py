@@ -14,9 +14,10 @@ from hypothesis import HealthCheck, settings
 
 from helpers.bytecode import keep_bytecode
 from helpers.garbage import collect_garbage
+from helpers.next_item import NEXT_ITEM
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Generator, Iterator
 
 keep_bytecode()
 gc.disable()  # while the tests are imported, in which there is no garbage
@@ -42,6 +43,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         items[:] = kept
         config.hook.pytest_deselected(items=left_out)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, object, object]:
+    item.stash[NEXT_ITEM] = nextitem
+    return (yield)
 
 
 def pytest_collection_finish() -> None:
