@@ -59,6 +59,11 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+def pytest_sessionfinish() -> None:
+    """Collect garbage once; pytest looks for more of it five times when it ends, and then finds little."""
+    collect_garbage()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def ctrl_c_is_not_ignored() -> Iterator[None]:
     """Tests press Ctrl-C, here and in programs that they start and that inherit what is ignored.
