@@ -14,9 +14,10 @@ from hypothesis import HealthCheck, settings
 
 from helpers.bytecode import keep_bytecode
 from helpers.garbage import collect_garbage
+from helpers.next_item import NEXT_ITEM
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Generator, Iterator
 
 keep_bytecode()
 gc.disable()  # while the tests are imported, in which there is no garbage
@@ -44,10 +45,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=left_out)
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, object, object]:
+    item.stash[NEXT_ITEM] = nextitem
+    return (yield)
+
+
 def pytest_collection_finish() -> None:
     """Collect garbage from now on, but not in what the tests have imported."""
     collect_garbage()
     gc.enable()
+
+
+def pytest_sessionfinish() -> None:
+    """Collect garbage once; pytest looks for more of it five times when it ends, and then finds little."""
+    collect_garbage()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from helpers.cases import MOVED, CaseRuns
+from helpers.next_item import NEXT_ITEM
 from helpers.paths import CASES, NO_CASES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 SCRIPTS: Final = {
     f"{path.parent.name}/{path.stem}": path
@@ -45,19 +47,20 @@ def parameters() -> list[object]:
 
 
 @pytest.fixture(scope="module")
-def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CaseRuns]:
-    wanted = [
-        SCRIPTS[str(item.callspec.params["case"])]
-        for item in request.session.items
-        if isinstance(item, pytest.Function) and item.function is test_the_case_is_as_it_should_be
-    ]
-    with CaseRuns(wanted, tmp_path_factory.mktemp("home")) as all_runs:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CaseRuns]:
+    with CaseRuns(tmp_path_factory.mktemp("home")) as all_runs:
         yield all_runs
 
 
+def script_of(item: pytest.Item | None) -> Path | None:
+    if isinstance(item, pytest.Function) and item.function is test_the_case_is_as_it_should_be:
+        return SCRIPTS.get(str(item.callspec.params["case"]))
+    return None
+
+
 @pytest.mark.parametrize("case", parameters())
-def test_the_case_is_as_it_should_be(case: str, runs: CaseRuns) -> None:
-    ended = runs.run(SCRIPTS[case])
+def test_the_case_is_as_it_should_be(case: str, runs: CaseRuns, request: pytest.FixtureRequest) -> None:
+    ended = runs.run(SCRIPTS[case], following=script_of(request.node.stash[NEXT_ITEM]))
     shown = (ended.stdout + ended.stderr).decode(errors="replace")
     assert ended.returncode == 0, f"{SCRIPTS[case]} ended with {ended.returncode}:\n{shown}"
 

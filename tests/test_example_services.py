@@ -12,12 +12,12 @@ import httpx
 import msgspec
 import pytest
 
-from helpers.command_line import environment
+from helpers.command_line import environment, programs
 from helpers.paths import EXAMPLES
 from ultra.messages.events import Chunk, Event, RunCompleted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 SERVICES = ("fastapi_service.py", "trio_service.py")
 
@@ -34,16 +34,16 @@ def running() -> Iterator[dict[str, subprocess.Popen[str]]]:
     commands = {"asyncio_basic.py": ("Why?",)} | dict.fromkeys(SERVICES, ("--port", "0", "--demo"))
     with ExitStack() as processes:
         yield {
-            name: processes.enter_context(started(name, *arguments, options=("-W", "error")))
+            name: processes.enter_context(started(name, *arguments, python=(sys.executable, "-W", "error")))
             for name, arguments in commands.items()
         }
 
 
 @contextmanager
-def started(name: str, *arguments: str, options: tuple[str, ...] = ()) -> Iterator[subprocess.Popen[str]]:
-    """An example as a process, which is killed at the end."""
+def started(name: str, *arguments: str, python: Sequence[str] = ()) -> Iterator[subprocess.Popen[str]]:
+    """An example as a process, which is killed at the end; of a Python that is forked, if none is given."""
     process = subprocess.Popen(
-        [sys.executable, *options, EXAMPLES / name, *arguments],
+        [*(python or (programs() / "python",)), EXAMPLES / name, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
+from helpers.command_line import environment, programs
 from helpers.paths import ROOT
 
 if TYPE_CHECKING:
@@ -20,7 +20,11 @@ def test_the_picture_is_up_to_date(tmp_path: Path) -> None:
     script = PICTURE.with_name("record_terminal.py")
 
     done = subprocess.run(
-        [sys.executable, script, tmp_path / "now.svg"], capture_output=True, text=True, check=False
+        [programs() / "python", script, tmp_path / "now.svg"],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
     assert (done.returncode, done.stderr) == (0, "")

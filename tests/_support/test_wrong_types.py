@@ -49,12 +49,16 @@ WRONG = [Hostile(), object(), b"x", float("nan"), 10**5_000, {1: 2}, lambda: 1]
 FIELDS = [(kind, field) for kind in KINDS for field in kind.__struct_fields__]
 
 
-@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: type(wrong).__name__)
 @pytest.mark.parametrize(("kind", "field"), FIELDS)
-def test_a_value_of_a_wrong_type_is_refused_at_once(kind: Any, field: str, wrong: object) -> None:
-    with pytest.raises(BadCall) as caught:
-        kind(**{**NEEDED.get(kind, {}), field: wrong})
-    assert len(str(caught.value)) < 1_000
+def test_a_value_of_a_wrong_type_is_refused_at_once(kind: Any, field: str) -> None:
+    told: dict[type, str] = {}
+    for wrong in WRONG:
+        try:
+            kind(**{**NEEDED.get(kind, {}), field: wrong})
+        except BadCall as error:
+            told[type(wrong)] = str(error)
+    assert [type(wrong).__name__ for wrong in WRONG if type(wrong) not in told] == []
+    assert max(map(len, told.values())) < 1_000
 
 
 @pytest.mark.parametrize("wrong", [Hostile(), 3, ["initial"], b"x"], ids=lambda wrong: type(wrong).__name__)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 import pytest
 
 from helpers.chat_server import Script, chat_server
 from helpers.command_line import run_ultra
-from ultra.cli.arguments import split_by_model
+from ultra.cli.arguments import parse_pairs, split_by_model
 from ultra.errors import BadCall
 from ultra.strategies import strategy_names
 
@@ -119,10 +120,19 @@ def test_the_name_of_an_option_follows_the_last_dot() -> None:
     )
 
 
-@pytest.mark.parametrize("name", [".temperature", "gpt.", "."])
-def test_a_dot_with_nothing_on_one_side_is_refused(name: str) -> None:
-    with pytest.raises(BadCall, match=r"give NAME=VALUE, or MODEL\.NAME=VALUE for one model alone"):
+@pytest.mark.parametrize("name", [".temperature", "."])
+def test_an_option_of_no_model_is_refused(name: str) -> None:
+    with pytest.raises(
+        BadCall, match=r"no model stands before the dot; give (\w+)=VALUE, or MODEL\.\1=VALUE for one"
+    ):
         split_by_model({name: 1})
+
+
+@pytest.mark.parametrize("given", ["gpt-4.1.", "gpt-4.1.=1"])
+def test_a_model_without_a_name_of_an_option_is_told_what_is_missing(given: str) -> None:
+    told = "--option 'gpt-4.1.' names the model 'gpt-4.1' and none of its options"
+    with pytest.raises(BadCall, match=f"{re.escape(told)}; give one .*such as gpt-4.1.top_p=0.9"):
+        split_by_model(parse_pairs("--option", [given]))
 
 
 async def test_an_option_can_be_that_of_one_model_alone() -> None:
@@ -166,7 +176,7 @@ async def test_an_option_of_one_model_goes_before_that_of_the_ensemble_and_the_r
     [
         ("third.temperature=0.2", "unknown model 'third'"),
         ("first.temperature=hot", "temperature"),
-        (".temperature=1", "give NAME=VALUE, or MODEL.NAME=VALUE"),
+        (".temperature=1", "give temperature=VALUE, or MODEL.temperature=VALUE"),
         ("first.warmth=1", "warmth"),
     ],
 )

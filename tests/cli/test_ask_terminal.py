@@ -109,11 +109,16 @@ async def test_plain_text_has_no_control_characters_on_a_terminal_either() -> No
     assert "--- synthesis: first" in terminal.output
 
 
-async def test_a_terminal_that_cannot_draw_gets_plain_text() -> None:
+async def test_a_terminal_that_cannot_draw_gets_plain_text_whose_words_are_whole() -> None:
+    words = "Plain words of an answer that goes on over the end of the line of a narrow terminal."
     async with (
-        chat_server() as server,
-        ultra_on_terminal("ask", "?", *TWO, env=server.environment | {"TERM": "dumb"}) as terminal,
+        chat_server(second=Script((words,))) as server,
+        ultra_on_terminal(
+            "ask", "?", *TWO, env=server.environment | {"TERM": "dumb"}, columns=30
+        ) as terminal,
     ):
         assert await terminal.wait() == 0
 
     assert "\x1b" not in terminal.output
+    rows = [row.strip() for row in terminal.screen.all_rows]
+    assert words in " ".join(rows)

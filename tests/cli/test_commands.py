@@ -13,6 +13,7 @@ import msgspec
 import pytest
 import typer
 
+from helpers.command_line import run_ultra
 from ultra.cli import app, commands
 from ultra.errors import BadCall, UltraError
 
@@ -95,13 +96,12 @@ def test_h_is_short_for_help(capsys: pytest.CaptureFixture[str]) -> None:
         assert short == capsys.readouterr().out
 
 
-def test_options_that_do_not_exist_are_told_in_json_where_json_is_wanted() -> None:
-    command = [sys.executable, "-m", "ultra", "ask", "Why?", "--json", "--typo"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+async def test_options_that_do_not_exist_are_told_in_json_where_json_is_wanted() -> None:
+    done = await run_ultra("ask", "Why?", "--json", "--typo")
 
     error = msgspec.json.decode(done.stdout)["error"]
     assert (done.returncode, error["type"]) == (2, "UsageError")
-    assert error["message"] in done.stderr
+    assert error["message"] in done.stderr.decode()
 
 
 def test_the_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from helpers.command_line import PATIENCE, ULTRA, environment, run_ultra
+from helpers.command_line import PATIENCE, environment, programs, run_ultra
 from helpers.shells import shell_on_terminal
 from ultra.messages.request import ModelRequest
 from ultra.messages.runs import RunSpec, StrategySpec
@@ -51,14 +51,10 @@ def home(tmp_path: Path) -> dict[str, str]:
     return {"XDG_CONFIG_HOME": str(tmp_path)}
 
 
-def with_command(folder: Path, home: dict[str, str]) -> dict[str, str]:
+def with_command(home: dict[str, str]) -> dict[str, str]:
     """The environment of a shell that finds `ultra` on its PATH."""
-    command = folder / "bin" / "ultra"
-    command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\nexec {ULTRA[0]} -m ultra "$@"\n')
-    command.chmod(0o755)
     env = environment(home)
-    return {**env, "PATH": f"{command.parent}:{env['PATH']}"}
+    return {**env, "PATH": f"{programs()}:{env['PATH']}"}
 
 
 def asking(shell: str, line: str) -> dict[str, str]:
@@ -163,7 +159,7 @@ async def test_a_configuration_that_is_broken_completes_nothing_and_says_nothing
     ],
 )
 async def test_the_script_of_bash_completes_across_its_own_word_breaks(
-    words: list[str], replies: list[str], home: dict[str, str], tmp_path: Path
+    words: list[str], replies: list[str], home: dict[str, str]
 ) -> None:
     script = (await run_ultra("completion", "bash")).stdout.decode()
     quoted = " ".join(f"'{word}'" for word in words)
@@ -173,7 +169,7 @@ async def test_the_script_of_bash_completes_across_its_own_word_breaks(
     _ultra_completion ultra
     printf '%s\\n' "${{COMPREPLY[@]}}"
     """
-    env = with_command(tmp_path, home)
+    env = with_command(home)
     done = subprocess.run(
         ["bash", "--norc", "-c", test], env=env, capture_output=True, text=True, check=False, timeout=60
     )
@@ -215,7 +211,7 @@ async def journal_of_questions(folder: Path, questions: Sequence[str] = QUESTION
 async def test_a_shell_lists_the_newest_run_first(shell: str, home: dict[str, str], tmp_path: Path) -> None:
     if shutil.which(shell) is None:
         pytest.skip(f"there is no {shell}")
-    env = with_command(tmp_path, {**home, **await journal_of_questions(tmp_path)})
+    env = with_command({**home, **await journal_of_questions(tmp_path)})
     async with shell_on_terminal(shell, env, tmp_path, columns=60) as terminal:
         await terminal.type("ultra log show \t\t" if shell == "bash" else "ultra log show \t")
         await terminal.wait_until(lambda screen: screen_has(screen, f"b{0:031}"))
@@ -233,7 +229,7 @@ async def test_a_shell_completes_files_and_models_with_a_colon(
     if shutil.which(shell) is None:
         pytest.skip(f"there is no {shell}")
     (tmp_path / "photo.png").touch()
-    env = with_command(tmp_path, home)
+    env = with_command(home)
     async with shell_on_terminal(shell, env, tmp_path) as terminal:
         await terminal.type("ultra ask --image pho\t")
         await terminal.wait_until(lambda screen: screen.rows[-1].endswith("--image photo.png"))
@@ -243,9 +239,13 @@ async def test_a_shell_completes_files_and_models_with_a_colon(
 
 @pytest.mark.skipif(shutil.which("zsh") is None, reason="there is no zsh")
 async def test_ctrl_c_ends_a_completion_of_zsh_without_a_word(home: dict[str, str], tmp_path: Path) -> None:
-    env = with_command(tmp_path, home)
+    env = with_command(home)
     command = tmp_path / "bin" / "ultra"
-    real = command.read_text()
+    command.parent.mkdir()
+    real = f'#!/bin/sh\nexec {programs() / "ultra"} "$@"\n'
+    command.write_text(real)
+    command.chmod(0o755)
+    env["PATH"] = f"{command.parent}:{env['PATH']}"
     async with shell_on_terminal("zsh", env, tmp_path) as terminal:
         pid = tmp_path / "pid"
         command.write_text(f"#!/bin/sh\necho $$ > {pid}.new; mv {pid}.new {pid}; exec sleep 60\n")

@@ -114,7 +114,7 @@ async def test_on_a_terminal_a_run_is_drawn_as_it_was(home: dict[str, str]) -> N
     rows = terminal.screen.all_rows
     head = [rows[0].split()[0][:8], *rows[1:7]]
     assert re.fullmatch("[0-9a-f]{8}", head[0])
-    assert head[1:6] == ["best_of of second", "", "And the", "Forum?", ""]
+    assert head[1:6] == ["second", "", "And the", "Forum?", ""]
     assert head[6].startswith("Answers ─")
     assert "second" in terminal.output
     assert rows[-1].startswith("Done in")

@@ -17,7 +17,7 @@ from mcp import Client, StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.types import TextContent
 
-from helpers.command_line import PATIENCE, ULTRA, ended, environment, run_ultra, ultra_running
+from helpers.command_line import PATIENCE, ended, environment, programs, run_ultra, ultra_running
 from ultra.faults.provider import SimulatedProvider, simulated_provider
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ model = "openai:other"
 base_url = "{base_url}"
 api_key = "any-key-will-do"
 """
+
+PROGRAM = "import sys; from ultra.cli import main; sys.exit(main())"
 
 NOISY = """
 import os, sys
@@ -72,10 +74,10 @@ def file(provider: SimulatedProvider, tmp_path: Path) -> Path:
 
 @asynccontextmanager
 async def client_of(
-    file: Path, *, mode: str = "auto", program: str = ULTRA[2], errors: TextIO | None = None
+    file: Path, *, mode: str = "auto", program: str = PROGRAM, errors: TextIO | None = None
 ) -> AsyncIterator[Client]:
-    command, *arguments = (*ULTRA[:2], program, "mcp", "--config", str(file), "-v")
-    parameters = StdioServerParameters(command=command, args=arguments, env=environment())
+    arguments = ["-c", program, "mcp", "--config", str(file), "-v"]
+    parameters = StdioServerParameters(command=str(programs() / "python"), args=arguments, env=environment())
     with tempfile.TemporaryFile("w+") as own, trio.fail_after(PATIENCE):
         async with Client(stdio_client(parameters, errors or cast("TextIO", own)), mode=mode) as client:
             yield client
@@ -238,7 +240,7 @@ async def test_what_is_not_allowed_is_told_before_anything_is_served(
 
 
 async def test_without_the_extra_it_is_named(file: Path) -> None:
-    code = f"import sys; sys.modules['mcp'] = None; {ULTRA[2].removeprefix('import sys; ')}"
+    code = f"import sys; sys.modules['mcp'] = None; {PROGRAM}"
     with trio.fail_after(PATIENCE):
         done = await trio.run_process(
             [sys.executable, "-c", code, "mcp", "--config", str(file)],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 import os
 import struct
 import sys
@@ -16,7 +17,7 @@ from msgspec import json
 
 import ultra.cli
 from ultra.cli.json_output import write_document
-from ultra.cli.output import tell, write, write_wrapped
+from ultra.cli.output import replace_what_stdout_lacks, tell, write, write_wrapped
 
 CLI: Final = Path(ultra.cli.__file__).parent
 
@@ -67,7 +68,7 @@ def test_on_a_narrow_terminal_lines_are_broken_between_words(
     text = "a long line of many words, and a/path/that/is/longer/than/the/terminal in it"
     with os.fdopen(writer, "w", encoding="utf-8") as terminal:
         monkeypatch.setattr(sys, name, terminal)
-        tell(text) if name == "stderr" else write_wrapped(text, indent)
+        tell(text) if name == "stderr" else write_wrapped(text, indent=indent)
         lines = os.read(reader, 1000).decode().split("\r\n")[:-1]
     os.close(reader)
 
@@ -76,8 +77,26 @@ def test_on_a_narrow_terminal_lines_are_broken_between_words(
     assert all(line[:indent] == " " * indent for line in lines[1:])
 
 
+def test_what_the_encoding_of_stdout_lacks_becomes_a_question_mark(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "ascii"))
+    replace_what_stdout_lacks()
+    write("caf\u00e9")
+
+    assert written.getvalue() == b"caf?\n"
+
+
+def test_a_stdout_that_encodes_nothing_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", written)
+    replace_what_stdout_lacks()
+    write("caf\u00e9")
+
+    assert written.getvalue() == "caf\u00e9\n"
+
+
 def test_elsewhere_lines_stay_whole(capsys: pytest.CaptureFixture[str]) -> None:
-    write_wrapped("word " * 100, 4)
+    write_wrapped("word " * 100, indent=4)
     tell("word " * 100)
 
     assert [each.count("\n") for each in capsys.readouterr()] == [1, 1]

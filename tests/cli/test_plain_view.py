@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from ultra.cli.plain_view import PlainView
+from ultra.cli.plain_view import PlainView, _aligned
 from ultra.messages.chat import ReasoningPart
 from ultra.messages.events import ModelFailed, ModelResponded
 from ultra.messages.results import ModelFailure, ModelMetrics, ModelResponse, OrchestrationResult, Step
@@ -33,6 +33,12 @@ def test_answers_are_headed_by_step_round_and_sample(capsys: pytest.CaptureFixtu
         "it broke",
         "",
     ]
+
+
+def test_names_of_wide_characters_are_aligned_by_the_columns_that_they_take() -> None:
+    rows = [("model", "time"), ("\u6a21\u578b", "1.0 s"), ("light", "12.0 s")]
+
+    assert _aligned(rows) == ["model    time", "\u6a21\u578b    1.0 s", "light  12.0 s"]
 
 
 def test_what_a_model_thought_stands_above_its_answer_where_it_is_shown(

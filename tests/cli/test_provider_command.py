@@ -13,7 +13,7 @@ import httpx
 import pytest
 import trio
 
-from helpers.command_line import PATIENCE, ULTRA, ended, environment, run_ultra, ultra_running
+from helpers.command_line import PATIENCE, ended, environment, programs, run_ultra, ultra_running
 from ultra.cli import app
 
 if TYPE_CHECKING:
@@ -64,12 +64,9 @@ async def test_ask_finds_it_by_the_variables_that_it_prints() -> None:
 
 @needs_bash
 @pytest.mark.parametrize("command", ["ultra provider --background --seed 3", "ultra provider --seed 3 &"])
-async def test_a_shell_evaluates_what_it_prints_while_it_goes_on(command: str, tmp_path: Path) -> None:
-    program = tmp_path / "ultra"
-    program.write_text(f'#!/bin/sh\nexec {shlex.join(ULTRA)} "$@"\n')
-    program.chmod(0o755)
+async def test_a_shell_evaluates_what_it_prints_while_it_goes_on(command: str) -> None:
     script = f"""
-        PATH={shlex.quote(str(tmp_path))}:$PATH
+        PATH={shlex.quote(str(programs()))}:$PATH
         eval "$({command})" || exit 1
         ultra ask Why? --model openai:any --json
         kill $ULTRA_PROVIDER_PID

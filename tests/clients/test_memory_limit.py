@@ -8,6 +8,8 @@ from textwrap import dedent
 
 import pytest
 
+from helpers.command_line import environment, programs
+
 PROGRAM = """
     import resource, sys
     import httpx, trio
@@ -44,7 +46,7 @@ PROGRAM = """
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of memory are Linux's")
 @pytest.mark.parametrize("mebibytes", [8, 21, 30, 41])
 def test_an_answer_for_which_there_is_no_memory_ends_no_process(mebibytes: int) -> None:
-    command = [sys.executable, "-c", dedent(PROGRAM), str(mebibytes)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [str(programs() / "python"), "-c", dedent(PROGRAM), str(mebibytes)]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
 
     assert (done.returncode, done.stdout) == (0, "no memory\nyes\n"), done.stderr

@@ -153,7 +153,7 @@ def test_a_cascade_learns_to_ask_the_best_models_first_where_that_is_clearly_bet
 @pytest.mark.parametrize("reverse", [True, False])
 def test_where_the_last_decides_a_cascade_learns_to_ask_the_best_model_last(*, reverse: bool) -> None:
     accuracies = sorted((0.4, 0.45, 0.95), reverse=reverse)
-    models = SimulatedModels(accuracies=tuple(accuracies), alike=0.0, questions=100)
+    models = SimulatedModels(accuracies=tuple(accuracies), alike=0.0, questions=60)
     panel = models.panel()
     recorder: Any = SimulatedRecorder(models, panel)
     evaluation = Evaluation(

@@ -1,4 +1,4 @@
-"""Runs the scripts of public fault reports: two at a time, ahead of the tests that look at how they ended.
+"""Runs the scripts of public fault reports, each ahead of the test that looks at how it ended.
 
 The scripts were written for the Ultra of their day. `MOVED` has what they import that has moved since, and
 the server that one of them starts and that is not among them.
@@ -6,7 +6,6 @@ the server that one of them starts and that is not among them.
 
 from __future__ import annotations
 
-import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +17,6 @@ from helpers.command_line import environment, warm_python
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Iterable
     from concurrent.futures import Future
 
 _BIG_ANSWERS = Path(__file__).with_name("big_answers.py")
@@ -75,20 +73,15 @@ def with_moves(source: str) -> str:
 
 
 class CaseRuns:
-    """The runs of these scripts, of which two go on at any time. Use it as a context manager.
+    """The runs of scripts, of which two go on at any time. Use it as a context manager.
 
-    Args:
-        scripts: in the order in which they run. Where pytest has other processes for other tests, a script
-            runs when it is asked for, since another process may have its test.
-        home: the home directory of the scripts.
+    `home`: the home directory of the scripts.
     """
 
-    def __init__(self, scripts: Iterable[Path], home: Path) -> None:
+    def __init__(self, home: Path) -> None:
         self._environment = environment({"HOME": str(home)})
         self._pool = ThreadPoolExecutor(2)
         self._runs: dict[Path, Future[subprocess.CompletedProcess[bytes]]] = {}
-        if "PYTEST_XDIST_WORKER" not in os.environ:
-            self._runs = {script: self._pool.submit(self._run, script) for script in scripts}
 
     def __enter__(self) -> Self:
         return self
@@ -96,16 +89,18 @@ class CaseRuns:
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def run(self, script: Path) -> subprocess.CompletedProcess[bytes]:
-        """Return how the script ended; wait until it has."""
-        run = self._runs.get(script)
-        return self._run(script) if run is None else run.result()
+    def run(self, script: Path, *, following: Path | None) -> subprocess.CompletedProcess[bytes]:
+        """Return how the script ended; wait until it has. Begin the one that is asked for next."""
+        for each in (script, following):
+            if each is not None and each not in self._runs:
+                self._runs[each] = self._pool.submit(self._run, each)
+        return self._runs.pop(script).result()
 
     def _run(self, script: Path) -> subprocess.CompletedProcess[bytes]:
         source = with_moves(script.read_text(encoding="utf-8"))
 
         async def run() -> subprocess.CompletedProcess[bytes]:
             with trio.fail_after(_PATIENCE):
-                return await warm_python().run_script(script, source, self._environment)
+                return await warm_python().run_script(script, source, self._environment, starts_others=True)
 
         return trio.run(run)

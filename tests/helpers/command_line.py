@@ -20,12 +20,14 @@ from typing import TYPE_CHECKING
 import trio
 
 from helpers.screen import Screen
-from helpers.warm_python import ForkedProcess, WarmPython
+from helpers.warm_python import ForkedProcess, WarmPython, started_with
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
+    from pathlib import Path
 
 ULTRA = (sys.executable, "-c", "import sys; from ultra.cli import main; sys.exit(main())")
+"""`ultra` in a Python of its own. What tests start again and again is in `programs()`."""
 
 PATIENCE = 60
 """Seconds after which a test gives up: far more than anything takes, on a machine that is busy."""
@@ -59,7 +61,7 @@ async def run_ultra(
     variables = environment(env)
     python = warm_python()
     with trio.fail_after(PATIENCE):
-        if _started_with(variables) == _started_with(python.environment):
+        if started_with(variables) == started_with(python.environment):
             return await python.run(arguments, variables, stdin)
         return await trio.run_process(
             [*ULTRA, *arguments],
@@ -71,20 +73,17 @@ async def run_ultra(
         )
 
 
-def _started_with(variables: Mapping[str, str]) -> dict[str, str]:
-    """The variables that Python reads when it starts, but for the paths, which can be added later."""
-    later = {"PYTHONPATH", "PYTHON_KEYRING_BACKEND"}
-    return {
-        name: value for name, value in variables.items() if name.startswith("PYTHON") and name not in later
-    }
-
-
 @cache
 def warm_python() -> WarmPython:
     """Return the Python that is forked, in `environment()`; the first call starts it."""
     python = WarmPython(environment())
     atexit.register(python.close)
     return python
+
+
+def programs() -> Path:
+    """Return a folder for the PATH, whose `ultra` and `python` are forked, for others to start."""
+    return warm_python().programs
 
 
 @asynccontextmanager
@@ -97,7 +96,7 @@ async def ultra_running(
     """Run `ultra` beside the test, with pipes or these streams; in a Python that is forked."""
     variables = environment(env)
     python = warm_python()
-    assert _started_with(variables) == _started_with(python.environment)
+    assert started_with(variables) == started_with(python.environment)
     streams = [_stream(stdin, 0), _stream(stdout, 1), _stream(subprocess.PIPE, 2)]
     try:
         process = python.start(arguments, variables, [theirs for theirs, _ in streams])

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from helpers.call_notes import CallCounts, counted, question_of
+from helpers.command_line import environment, programs
 from helpers.durable_process import STRATEGIES, CountedModel, journal_of
 from ultra import MultiLLMOrchestrator, RetryPolicy
 from ultra.durable.execution import read_all
@@ -82,11 +82,11 @@ class Follower(threading.Thread):
 def forking() -> Iterator[subprocess.Popen[str]]:
     """The process that forks those which execute runs."""
     process = subprocess.Popen(
-        [sys.executable, str(HERE / "durable_process.py")],
+        [programs() / "python", HERE / "durable_process.py"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(HERE.parent)},
+        env=environment({"PYTHONPATH": str(HERE.parent)}),
     )
     with process:
         yield process

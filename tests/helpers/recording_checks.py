@@ -17,9 +17,9 @@ KEY = "sk-secret-key"
 
 FRAMINGS = [
     pytest.param(size, chunked, id=f"{size or 'whole'}-{'chunked' if chunked else 'length'}")
-    for size in (None, 7, 1)
-    for chunked in (False, True)
+    for size, chunked in ((None, False), (None, True), (7, False), (1, True))
 ]
+"""How an answer is cut into pieces, and whether as chunks of HTTP: each of all, and not each with each."""
 
 FINISHES = {  # for the exchanges that leave the normalised name out
     "stop": "stop",

@@ -179,7 +179,7 @@ async def until(holds: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def serving(service: Service, app: object | None = None, *, grace: float = 1.0) -> AsyncIterator[str]:
+async def serving(service: Service, app: object | None = None, *, grace: float = 0.05) -> AsyncIterator[str]:
     """Serve it by Hypercorn, or this application of it, on a socket of this machine; yields the address.
 
     `grace`: seconds for which connections that clients keep open are waited for at the end.

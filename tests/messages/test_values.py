@@ -124,7 +124,7 @@ def check_values(kind: Any) -> None:
         NoValueError: the type allows what cannot be sent.
     """
 
-    @settings(max_examples=40)
+    @settings(max_examples=25)
     @given(samples(kind, KNOWN))
     def survives(value: Any) -> None:
         arrived = there_and_back(value, kind)

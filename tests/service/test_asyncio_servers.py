@@ -17,7 +17,7 @@ import openai
 import pytest
 import uvicorn
 
-from helpers.command_line import environment
+from helpers.command_line import environment, programs
 from helpers.event_loops import on_asyncio
 from helpers.services import CHAT, chat, service_of, until
 from ultra.config.serving import ServeConfig
@@ -161,8 +161,7 @@ def test_granian_serves_the_application_of_a_configuration(tmp_path: Path) -> No
     reserved = listen("127.0.0.1", 0)
     port = reserved.getsockname()[1]
     reserved.close()
-    ultra = (sys.executable, "-m", "ultra")
-    with process(*ultra, "provider", env={}) as provider:
+    with process(str(programs() / "ultra"), "provider", env={}) as provider:
         assert provider.stdout is not None
         first = provider.stdout.readline().decode()
         base_url = first.rpartition(" ")[2].strip() + "/openai/v1"

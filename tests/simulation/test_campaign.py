@@ -53,7 +53,7 @@ def test_a_simulation_is_under_a_thousand_messages(campaign: Campaign) -> None:
 def test_the_same_seed_gives_the_same_trace_in_different_processes() -> None:
     code = (
         "import json; from ultra.simulation.one_seed import run_seed;"
-        "print(json.dumps([run_seed(seed, digest=True).digest for seed in range(5)]))"
+        "print(json.dumps([run_seed(seed, digest=True).digest for seed in range(3)]))"
     )
 
     def start(hash_seed: str) -> subprocess.Popen[bytes]:
@@ -63,8 +63,8 @@ def test_the_same_seed_gives_the_same_trace_in_different_processes() -> None:
     with start("1") as first, start("2") as second:
         digests = [json.loads(process.communicate()[0]) for process in (first, second)]
 
-    assert digests[0] == digests[1] == [run_seed(seed, digest=True).digest for seed in range(5)]
-    assert len(set(digests[0])) == 5
+    assert digests[0] == digests[1] == [run_seed(seed, digest=True).digest for seed in range(3)]
+    assert len(set(digests[0])) == 3
 
 
 def test_a_trace_tells_all_that_happens_in_order() -> None:

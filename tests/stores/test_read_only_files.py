@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from helpers.command_line import environment, programs
 from helpers.privileges import read_only, run_script_within_permissions, run_ultra_within_permissions
 from helpers.run_events import orchestrator_of
 from stores.test_damage import ANSWER, BATCH, LINES, begun
@@ -229,7 +230,10 @@ async def test_another_program_that_keeps_the_file_locked_is_told_of_and_stops_n
 ) -> None:
     path, _ = await filled(tmp_path / "kept", earlier=True)
     holder = subprocess.Popen(  # noqa: ASYNC220 - it takes a moment
-        [sys.executable, "-c", HOLDING, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [programs() / "python", "-c", HOLDING, str(path)],
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
     try:
         assert holder.stdout is not None

@@ -6,7 +6,6 @@ import json
 import os
 import sqlite3
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from random import Random
@@ -16,6 +15,7 @@ import pytest
 
 from helpers import sqlite_process
 from helpers.cache_keys import key_of
+from helpers.command_line import environment, programs
 from helpers.sqlite_process import MAX_BYTES, text
 from ultra.messages.results import Completion
 from ultra.stores.encoding import decode_answer
@@ -31,8 +31,8 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 def elsewhere() -> Iterator[Callable[..., Any]]:
     """Ask the process that forks others to do something."""
     with subprocess.Popen(
-        [sys.executable, "-m", sqlite_process.__name__],
-        cwd=Path(sqlite_process.__file__).parents[1],
+        [programs() / "python", sqlite_process.__file__],
+        env=environment({"PYTHONPATH": str(Path(sqlite_process.__file__).parents[1])}),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -30,8 +30,8 @@ def shown_value(value: object) -> object:
     """Return the value of a field, with each text in it as `shown_text` gives it."""
     if isinstance(value, str):
         return shown_text(value)
-    if type(value) in {tuple, list}:
-        return [shown_value(item) for item in value]  # type: ignore[attr-defined]
+    if isinstance(value, tuple | list) and type(value) in {tuple, list}:
+        return [shown_value(item) for item in value]
     if isinstance(value, Mapping):
         return {shown_value(key): shown_value(item) for key, item in value.items()}
     return value

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from ultra.cli.commands import COMPLETION_VARIABLE, CommandGroup, new_app
+from ultra.cli.help_text import set_help
 from ultra.cli.output import tell
 from ultra.cli.version import version_line
 from ultra.errors import BadCall, ConfigError, UltraError, UsageError
@@ -83,7 +84,7 @@ def _explain(error: Exception) -> int:
 
 def _call(arguments: list[str]) -> int:
     """Call the command; not by typer's `main`, which handles signals and broken pipes in its own way."""
-    command = typer.main.get_command(app)
+    command = set_help(typer.main.get_command(app))
     if instruction := os.environ.get(COMPLETION_VARIABLE):
         from typer._completion_classes import completion_init  # noqa: PLC0415 - only when a key is pressed
         from typer.completion import shell_complete  # noqa: PLC0415 - as above

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ultra.cli.sources import CONFIGURATION
 from ultra.errors import BadCall
@@ -233,6 +233,8 @@ def parse_pairs(option: str, texts: Sequence[str] | None, *, as_text: bool = Fal
         name, equals, value = text.partition("=")
         name = name.strip()
         if not (equals and name):
+            if option == "--option" and name.endswith(".") and name != ".":  # so a shell completes it
+                raise BadCall(_names_no_option(name))
             raise BadCall(f"{option} {text!r} is not name=value, such as {option} top_p=0.9")
         if name in found:
             raise BadCall(f"{option} gives {name!r} twice; give it once")
@@ -258,9 +260,23 @@ def split_by_model(
             for_all[name] = value
         elif model and name:
             own.setdefault(model, {})[name] = value
+        elif model:
+            raise BadCall(_names_no_option(given))
         else:
-            raise BadCall(f"--option {given!r}: give NAME=VALUE, or MODEL.NAME=VALUE for one model alone")
+            wanted = name or "NAME"
+            raise BadCall(
+                f"--option {given!r}: no model stands before the dot; "
+                f"give {wanted}=VALUE, or MODEL.{wanted}=VALUE for one model alone"
+            )
     return for_all, own
+
+
+def _names_no_option(given: str) -> str:
+    model = given[:-1]
+    return (
+        f"--option {given!r} names the model {model!r} and none of its options; "
+        f"give one behind the dot, such as {model}.top_p=0.9"
+    )
 
 
 def check_sampling(options: Mapping[str, object]) -> Mapping[str, object]:
@@ -268,7 +284,8 @@ def check_sampling(options: Mapping[str, object]) -> Mapping[str, object]:
     from ultra.messages.request import SamplingOptions  # noqa: PLC0415 - not for the help alone
 
     names = SamplingOptions.__struct_fields__
-    SamplingOptions(**{name: value for name, value in options.items() if name in names})  # type: ignore[arg-type]
+    given: dict[str, Any] = {name: value for name, value in options.items() if name in names}
+    SamplingOptions(**given)  # which checks the values
     return options
 
 

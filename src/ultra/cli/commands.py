@@ -8,6 +8,8 @@ from typing import Any, Final, NamedTuple
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from ultra.cli.help_text import set_help
+
 __all__ = ["COMMANDS", "COMPLETION_VARIABLE", "Command", "CommandGroup", "new_app"]
 
 
@@ -70,4 +72,4 @@ class CommandGroup(TyperGroup):
         """Return the command that `args` begin with, which is imported."""
         name, _, rest = super().resolve_command(ctx, args)
         module = next(command.module for command in COMMANDS if command.name == name)
-        return name, typer.main.get_command(import_module(module).app), rest
+        return name, set_help(typer.main.get_command(import_module(module).app)), rest

@@ -94,7 +94,9 @@ def completion(
     """Print the script by which a shell completes commands, options, models, ensembles and templates.
 
     bash: add  eval "$(ultra completion bash)"  to ~/.bashrc
+
     zsh: add  eval "$(ultra completion zsh)"  to ~/.zshrc, behind compinit
+
     fish: ultra completion fish > ~/.config/fish/completions/ultra.fish
     """
     if shell not in SHELLS:

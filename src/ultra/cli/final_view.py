@@ -8,7 +8,7 @@ import time
 from math import inf
 from typing import TYPE_CHECKING, Self
 
-from ultra.cli.output import tell, write
+from ultra.cli.output import replace_what_stdout_lacks, tell, write
 from ultra.cli.printable_text import block, one_line
 from ultra.cli.report import CUT_OFF, answer_text, degradations, summary
 from ultra.cli.waiting_line import WaitingLine
@@ -48,7 +48,7 @@ class FinalView:
         self.interval = 0.1 if self._moving else inf
 
     def __enter__(self) -> Self:
-        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+        replace_what_stdout_lacks()
         return self
 
     def __exit__(

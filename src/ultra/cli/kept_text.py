@@ -83,7 +83,8 @@ class SecretFilter:
         if cleaned is plain:
             return value
         kind: Any = Event if isinstance(value, Event) else type(value)
-        return msgspec.convert(cleaned, kind, builtin_types=(bytes, datetime))  # type: ignore[no-any-return]
+        converted: T = msgspec.convert(cleaned, kind, builtin_types=(bytes, datetime))
+        return converted
 
     def _cleaned(self, value: Any) -> Any:  # noqa: ANN401 - any plain value
         """Return `value` without secrets, or itself."""

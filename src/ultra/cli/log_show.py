@@ -101,7 +101,10 @@ async def _show(run: _Run, output: Output) -> None:
 def _write_head(record: RunRecord) -> None:
     row = row_of(record, None)
     when = row.created.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    write(f"{row.run_id}  {when}", one_line(f"{row.strategy} of {row.asked}"))
+    is_plain = (
+        len(record.spec.models) == 1 and row.strategy == "best_of"
+    )  # that of one model, if none is given
+    write(f"{row.run_id}  {when}", one_line(row.asked if is_plain else f"{row.strategy} of {row.asked}"))
     messages = record.spec.request.messages
     earlier = sum(message.role in {"user", "assistant"} for message in messages) - 1
     if earlier > 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from ultra.cli.printable_text import printable
 
@@ -32,7 +32,7 @@ def configure_logs(verbose: int, *, as_json: bool = False) -> None:
     root.setLevel(logging.DEBUG if verbose > 1 else logging.INFO)
 
 
-class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]
+class _Stderr(logging.StreamHandler[TextIO]):
     """Writes to the `sys.stderr` of the moment, which the live display replaces."""
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import signal
+from functools import partial
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ultra.cli.commands import new_app
+from ultra.cli.first_error import raising_first
 from ultra.cli.options import Verbose  # noqa: TC001 - typer reads them
 from ultra.cli.output import write
-from ultra.cli.serve import configuration_of, innermost
+from ultra.cli.serve import configuration_of
 
 if TYPE_CHECKING:
     from ultra.service.core import Service
@@ -78,16 +80,7 @@ def _on_stdio(service: Service) -> int:
 
     server = make_server(service)
 
-    async def serve() -> None:
-        failure: list[Exception] = []
-        try:
-            await serve_stdio(server)
-        except* Exception as group:  # noqa: BLE001 - raised below, without the group of the SDK's tasks
-            failure.append(innermost(group))
-        if failure:
-            raise failure[0]
-
-    run_until_signalled(serve)
+    run_until_signalled(partial(raising_first, partial(serve_stdio, server)))
     return 0
 
 
@@ -109,15 +102,5 @@ def _over_http(service: Service, host: str, port: int, origins: list[str]) -> in
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             await serve(service, listening, announce=announce, signals=aiter(signals), app=mcp_app)
 
-    failure: list[Exception] = []
-
-    async def guarded() -> None:
-        try:
-            await run()
-        except* Exception as group:  # noqa: BLE001 - raised below, without the nursery's group around it
-            failure.append(innermost(group))
-
-    trio.run(guarded)
-    if failure:
-        raise failure[0]
+    trio.run(raising_first, run)
     return 0

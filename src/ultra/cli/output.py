@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from io import TextIOWrapper
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,13 @@ from ultra.cli.printable_text import one_line, printable
 if TYPE_CHECKING:
     from typing import TextIO
 
-__all__ = ["tell", "write", "write_wrapped"]
+__all__ = ["replace_what_stdout_lacks", "tell", "write", "write_wrapped"]
+
+
+def replace_what_stdout_lacks() -> None:
+    """Let stdout write a question mark for what its encoding does not have, in place of an error."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
 
 
 def write(*lines: str, to_stderr: bool = False) -> None:
@@ -22,9 +29,11 @@ def write(*lines: str, to_stderr: bool = False) -> None:
     stream.flush()
 
 
-def write_wrapped(line: str, indent: int = 0) -> None:
-    """Write a line to stdout; on a terminal that is narrower it goes on in the next ones, at this indent."""
-    write(*_wrapped(printable(line), sys.stdout, indent))
+def write_wrapped(*lines: str, indent: int = 0, to_stderr: bool = False) -> None:
+    """Write lines as `write` does; on a terminal that is narrower they go on in the next, at this indent."""
+    stream = sys.stderr if to_stderr else sys.stdout
+    each = (line for text in lines for line in printable(text).split("\n"))
+    write(*(part for line in each for part in _wrapped(line, stream, indent)), to_stderr=to_stderr)
 
 
 def tell(message: object) -> None:
@@ -43,7 +52,7 @@ def _wrapped(line: str, stream: TextIO, indent: int = 0) -> list[str]:
     if len(line) <= width or width < 1:
         return [line]
     behind = " " * (indent if indent < width // 2 else min(indent, 2))
-    return wrap(
+    lines = wrap(
         line,
         width,
         subsequent_indent=behind,
@@ -51,3 +60,4 @@ def _wrapped(line: str, stream: TextIO, indent: int = 0) -> list[str]:
         break_on_hyphens=False,
         replace_whitespace=False,
     )
+    return lines or [""]  # of blanks alone

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections import defaultdict
 from math import inf
 from typing import TYPE_CHECKING, Self
 
-from ultra.cli.output import write
+from ultra.cli.output import replace_what_stdout_lacks, write_wrapped
 from ultra.cli.printable_text import block, one_line
 from ultra.cli.report import (
     CUT_OFF,
@@ -56,7 +55,7 @@ class PlainView:
         self._thoughts: defaultdict[CallKey, Thoughts] = defaultdict(Thoughts)
 
     def __enter__(self) -> Self:
-        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+        replace_what_stdout_lacks()
         return self
 
     def __exit__(
@@ -103,7 +102,7 @@ class PlainView:
         self._write("", summary(result))
 
     def _write(self, *lines: str) -> None:
-        write(*lines, to_stderr=self._to_stderr)
+        write_wrapped(*lines, to_stderr=self._to_stderr)
 
 
 def _heading(event: ModelResponded | ModelFailed) -> str:
@@ -114,13 +113,19 @@ def _heading(event: ModelResponded | ModelFailed) -> str:
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Return the rows as lines, the first column aligned left and the others right."""
     rows = [[one_line(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            [
-                row[0].ljust(widths[0]),
-                *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
-            ]
-        )
-        for row in rows
-    ]
+    widths = [max(map(_cells, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        gaps = [" " * (width - _cells(cell)) for cell, width in zip(row, widths, strict=True)]
+        first, *others = zip(row, gaps, strict=True)
+        lines.append("  ".join([f"{first[0]}{first[1]}", *(f"{gap}{cell}" for cell, gap in others)]))
+    return lines
+
+
+def _cells(text: str) -> int:
+    """Return the columns that a text takes on a terminal: two for each East Asian character."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len  # noqa: PLC0415 - it takes long to import
+
+    return cell_len(text)

@@ -12,6 +12,7 @@ import typer
 
 from ultra._support.collector import collector_off
 from ultra.cli.commands import new_app
+from ultra.cli.first_error import raising_first
 from ultra.cli.options import LogJson, Verbose  # noqa: TC001 - typer reads them
 from ultra.cli.output import tell, write
 from ultra.cli.signals import SERVICE_SIGNALS
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from ultra.service.core import Service
     from ultra.service.reloading import Reloader
 
-__all__ = ["app", "configuration_of", "innermost"]
+__all__ = ["app", "configuration_of"]
 
 app = new_app()
 keys = new_app()
@@ -203,17 +204,7 @@ def _serve(service: Service, listening: socket.socket, reloader: Reloader, *, is
                 )
                 nursery.cancel_scope.cancel()
 
-    failure: list[Exception] = []
-
-    async def guarded() -> None:
-        try:
-            await run()
-        except* Exception as group:  # noqa: BLE001 - raised below, without the nursery's group around it
-            failure.append(innermost(group))
-
-    trio.run(guarded)
-    if failure:
-        raise failure[0]
+    trio.run(raising_first, run)
     return 0
 
 
@@ -225,10 +216,3 @@ async def _end_with_parent() -> None:
         while await stdin.receive_some():
             pass
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-def innermost(error: Exception) -> Exception:
-    """Return the first error in a group of groups."""
-    while isinstance(error, ExceptionGroup):
-        error = error.exceptions[0]
-    return error

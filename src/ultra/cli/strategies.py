@@ -64,7 +64,7 @@ def strategies(
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     indent = sum(widths) + 4
     for row in rows:
-        write_wrapped(f"{row[0].ljust(widths[0])}  {row[1].ljust(widths[1])}  {row[2]}", indent)
+        write_wrapped(f"{row[0].ljust(widths[0])}  {row[1].ljust(widths[1])}  {row[2]}", indent=indent)
     for other, packages in strategy_packages().items():
         if other in EXPLAINED:
             note = "not used: the name is one of Ultra's own"

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from rich.console import Console
 
+from ultra.cli.output import replace_what_stdout_lacks
+
 if sys.platform != "win32":
     import termios
 
@@ -22,7 +24,7 @@ _STDIN: Final = 0
 
 def open_console() -> Console:
     """Return a console on stdout that takes no text for markup and adds no colours of its own."""
-    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+    replace_what_stdout_lacks()
     return _Console(markup=False, emoji=False, highlight=False)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from math import inf
 from random import Random
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast, get_args
 
 import trio
 import trio.testing
@@ -240,10 +240,11 @@ class _ReplayClient:
             ledger.pay(answer, share)
         usage = Usage(input=answer.input_tokens, output=answer.output_tokens)
         if answer.text is None:
-            kind = answer.kind if answer.kind in get_args(ErrorKind) else "server"
-            raise ModelError(answer.error or "it failed", kind=kind, retryable=False, usage=usage)  # type: ignore[arg-type]
-        finish = answer.finish if answer.finish in get_args(FinishReason) else None
-        return Completion(answer.text, usage=usage, finish_reason=finish)  # type: ignore[arg-type]
+            kind = cast("ErrorKind", answer.kind) if answer.kind in get_args(ErrorKind) else "server"
+            raise ModelError(answer.error or "it failed", kind=kind, retryable=False, usage=usage)
+        known = answer.finish in get_args(FinishReason)
+        finish = cast("FinishReason", answer.finish) if known else None
+        return Completion(answer.text, usage=usage, finish_reason=finish)
 
 
 class _PanelCache(MemoryCache):

@@ -42,12 +42,12 @@ def seeded_schedule(random: Random) -> Iterator[None]:
     not repeatable. The switches are set back when the block is left.
     """
     before = _scheduler._ALLOW_DETERMINISTIC_SCHEDULING, _scheduler._r  # noqa: SLF001 - see the module's text
-    _scheduler._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc] # noqa: SLF001
+    _scheduler._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc] # noqa: SLF001 - Final to others
     _scheduler._r = random  # noqa: SLF001
     try:
         yield
     finally:
-        _scheduler._ALLOW_DETERMINISTIC_SCHEDULING, _scheduler._r = before  # type: ignore[misc] # noqa: SLF001
+        _scheduler._ALLOW_DETERMINISTIC_SCHEDULING, _scheduler._r = before  # type: ignore[misc] # noqa: SLF001 - Final to others
 
 
 def run_seeded(
@@ -89,9 +89,10 @@ def _virtual_clock(time_limit: float, on_idle: Callable[[], None]) -> MockClock:
         if clock._virtual_base < next_deadline < inf:  # noqa: SLF001 - see the module's text
             clock._virtual_base = next_deadline  # noqa: SLF001
 
-    clock.deadline_to_sleep_time = sleep_until  # type: ignore[method-assign]
-    clock.current_time = partial(getattr, clock, "_virtual_base")  # type: ignore[method-assign]
-    clock._autojump = autojump  # type: ignore[method-assign] # noqa: SLF001
+    # These methods are replaced in this clock alone.
+    clock.deadline_to_sleep_time = sleep_until  # type: ignore[method-assign] # see above
+    clock.current_time = partial(getattr, clock, "_virtual_base")  # type: ignore[method-assign] # see above
+    clock._autojump = autojump  # type: ignore[method-assign] # noqa: SLF001 - see above
     return clock
 
 

@@ -367,7 +367,7 @@ class RedisJournal:
                     newest = await self._server.use(lambda client: client.xrevrange(key, count=1))
                     last = _text(newest[0].identifier) if newest else "0-0"
                 found = await self._server.use(
-                    lambda client, last=last: client.xread(  # type: ignore[misc]
+                    lambda client, last=last: client.xread(  # type: ignore[misc] # a lambda's default has no type
                         {key: last}, count=1000, block=round(_BLOCK * 1000)
                     ),
                     longer=_BLOCK,

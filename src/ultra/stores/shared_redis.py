@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -297,7 +298,7 @@ class RedisSharedModels(Forkable):
                     outbox.finished.pop(key, None)
                 while outbox.news:
                     told = _encode(_Told(origin=self._replica, news=outbox.news[0]))
-                    await self._use(lambda client, told=told: self._add(client, told))  # type: ignore[misc]
+                    await self._use(partial(self._add, told))
                     del outbox.news[:1]
             except SharedUnavailable:
                 await trio.sleep(_PAUSE)
@@ -314,7 +315,7 @@ class RedisSharedModels(Forkable):
         if args:
             await self._run(_SETTLE, self.ahead, *args)
 
-    async def _add(self, client: coredis.Redis[bytes], told: bytes) -> object:
+    async def _add(self, told: bytes, client: coredis.Redis[bytes]) -> object:
         return await client.xadd(
             f"{self._prefix}news",
             {"n": told},
@@ -339,7 +340,7 @@ class RedisSharedModels(Forkable):
         while True:
             try:
                 found = await self._server.use(
-                    lambda client, last=last: client.xread(  # type: ignore[misc]
+                    lambda client, last=last: client.xread(  # type: ignore[misc] # a lambda's default has no type
                         {name: last}, count=1000, block=round(_BLOCK * 1000)
                     ),
                     longer=_BLOCK,

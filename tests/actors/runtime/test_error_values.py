@@ -12,6 +12,7 @@ import msgspec
 import pytest
 import trio
 
+from helpers.command_line import environment, programs
 from helpers.value_types import there_and_back
 from ultra.actors import Actor, Failure
 from ultra.errors import AllAttemptsFailed, BadCall, ModelError, QuorumNotReached, RestartLimitExceeded
@@ -133,7 +134,8 @@ def test_a_class_that_the_other_process_has_not_loaded_arrives_as_text() -> None
         "import sys, msgspec; from ultra.errors.values import ErrorValue; "
         "print(repr(msgspec.msgpack.decode(sys.stdin.buffer.read(), type=ErrorValue).exception))"
     )
-    done = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True, check=True)
+    command = [str(programs() / "python"), "-c", code]
+    done = subprocess.run(command, env=environment(), input=data, capture_output=True, check=True)
     assert done.stdout.decode().strip() == "RuntimeError('PickyError: code 7')"
 
 

@@ -12,11 +12,12 @@ import threading
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 import trio
 
+from helpers.command_line import environment, programs
 from helpers.local_model import needs_model
 from ultra.clients.local import embedded
 from ultra.clients.local.client import VOICES, LocalClient
@@ -27,6 +28,10 @@ from ultra.messages.results import Completion
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+LITTLE: Final[dict[str, Any]] = {"system": "Greet.", "max_tokens": 1}
+"""What makes an answer cheap: without a system prompt, a voice shows the model examples."""
 
 
 @pytest.fixture
@@ -107,13 +112,13 @@ async def test_the_model_is_neither_imported_nor_heard(capfd: pytest.CaptureFixt
 @needs_model
 async def test_a_server_that_died_is_started_again(own_server: EmbeddedServer) -> None:
     client = LocalClient(server=own_server)
-    await client.generate("Hello", max_tokens=1)
+    await client.generate("Hello", **LITTLE)
     process = own_server._process
     assert process is not None
     process.kill()
     process.wait()
     assert own_server.endpoint is None
-    await client.generate("Hello", max_tokens=1)
+    await client.generate("Hello", **LITTLE)
     await client.aclose()
 
 
@@ -121,9 +126,9 @@ async def test_a_server_that_died_is_started_again(own_server: EmbeddedServer) -
 async def test_a_caller_that_gives_up_does_not_stop_the_start_for_others(own_server: EmbeddedServer) -> None:
     client = LocalClient(server=own_server)
     with trio.move_on_after(0.05) as scope:
-        await client.generate("Hello", max_tokens=1)
+        await client.generate("Hello", **LITTLE)
     assert scope.cancelled_caught
-    await client.generate("Hello", max_tokens=1)
+    await client.generate("Hello", **LITTLE)
     await client.aclose()
 
 
@@ -244,12 +249,13 @@ async def test_strangers_on_this_machine_get_no_answer(own_server: EmbeddedServe
 
 
 PROGRAM = """
+import os
 import trio
 from ultra.clients.local.client import LocalClient
 
 async def main():
-    async for piece in LocalClient().stream("Tell me a long story.", max_tokens=2000):
-        print("piece", flush=True)
+    async for piece in LocalClient().stream("Tell me a long story.", max_tokens=2000, system="Be long."):
+        print(os.getpid(), flush=True)
 
 try:
     trio.run(main)
@@ -263,13 +269,16 @@ except KeyboardInterrupt:
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
 def test_the_server_ends_with_its_program(ending: signal.Signals) -> None:
     program = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [programs() / "python", "-c", PROGRAM],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     assert program.stdout is not None
-    assert program.stdout.readline() == b"piece\n"
-    children = _children(program.pid)
+    number = int(program.stdout.readline())
+    children = _children(number)
     assert len(children) == 1
-    program.send_signal(ending)
+    os.kill(number, ending)
     _, errors = program.communicate(timeout=10)
     assert errors == b""
     assert program.returncode == (130 if ending == signal.SIGINT else -9)

@@ -32,6 +32,8 @@ def packed(error: ModelError) -> bytes:
 
 def unpacked(data: bytes) -> ModelError:
     """Return the error that was packed; another `ModelError`, if its classes are not known here."""
+    error: ModelError
+    cause: BaseException | None
     try:
         error, cause = cloudpickle.loads(data)
     except Exception as failure:  # noqa: BLE001 - `__setstate__` and imports are anybody's code
@@ -39,7 +41,7 @@ def unpacked(data: bytes) -> ModelError:
         error = ModelError(said, retryable=False)
         cause = failure
     error.__cause__ = cause
-    return error  # type: ignore[no-any-return]
+    return error
 
 
 def _with_note(cause: BaseException) -> BaseException:
@@ -76,7 +78,7 @@ def _plain(error: ModelError) -> ModelError:
 def _pickled(form: tuple[ModelError, BaseException | None]) -> bytes | None:
     """Return the bytes; None if it cannot be pickled, or not be read again."""
     try:
-        data: bytes = cloudpickle.dumps(form)  # type: ignore[no-untyped-call]
+        data: bytes = cloudpickle.dumps(form)  # type: ignore[no-untyped-call] # the library's
         cloudpickle.loads(data)
     except Exception:  # noqa: BLE001 - `__reduce__` is anybody's code
         return None

@@ -205,7 +205,7 @@ def _class_to_make(model: object) -> type | None:
 def _unmade(kind: type) -> object:
     """Return an object of a class of clients that shows its methods, and was never initialized."""
     try:
-        return kind.__new__(kind)  # type: ignore[call-overload]
+        return kind.__new__(kind)  # type: ignore[call-overload] # it may take more, which is told
     except Exception as error:
         raise BadCall(
             f"{kind.__qualname__} cannot be placed as a class: its `__new__` takes more than the class "
@@ -215,7 +215,7 @@ def _unmade(kind: type) -> object:
 
 def _pickled(made: object) -> bytes:
     try:
-        data: bytes = cloudpickle.dumps(made)  # type: ignore[no-untyped-call]
+        data: bytes = cloudpickle.dumps(made)  # type: ignore[no-untyped-call] # the library's
     except Exception as error:
         raise BadCall(
             f"the model cannot be sent to another process: {title_of(error)}; place its class, or a "
