@@ -21,12 +21,12 @@ from ultra.bridge.caller import Caller
 from ultra.errors import BadCall
 from ultra.messages.observers import observers_of
 from ultra.messages.options import RunArguments, RunOptions
-from ultra.messages.output_types import OutputType
 from ultra.orchestrator.arguments import (
     checked_object,
     checked_scorer,
     checked_stage_label,
     checked_system,
+    output_of,
     request_of,
 )
 from ultra.orchestrator.ensembles import Ensembles
@@ -431,7 +431,7 @@ class MultiLLMOrchestrator(Registration, SubmittedRuns):
         given = RunArguments(
             system=system, timeout=timeout, use_cache=use_cache, options=options, scope=scope
         )
-        form = OutputType.of(output)
+        form = output_of(output)
         own_system, run = options_of(given, self._system, RunOptions(use_cache=self._cache is not None))
         message = Generate(
             id=new_id(),

@@ -37,11 +37,11 @@ from ultra.messages.events import (
     ModelStarted,
     StageStarted,
 )
-from ultra.messages.output_types import InvalidOutputError
 from ultra.messages.results import (
     ModelResponse,
     OrchestrationResult,
 )
+from ultra.messages.schema import InvalidOutputError
 from ultra.strategies.base import Answer
 
 if TYPE_CHECKING:

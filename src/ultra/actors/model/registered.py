@@ -8,6 +8,7 @@ import trio
 from msgspec.structs import replace
 
 from ultra._support.log import get_logger
+from ultra.actors.model.retry import load_tenacity
 from ultra.errors import ActorDown, ActorStopped, ModelError, ModelUnregistered, text_of
 from ultra.stores.outage import Outage
 
@@ -73,6 +74,7 @@ class RegisteredModel:
         observers: ObserverGroup | None = None,
         started: StartedClients | None = None,
     ) -> None:
+        load_tenacity()
         self.name = name
         self.weight = weight
         self.client = client
