@@ -332,6 +332,7 @@ class _LoopCall(Generic[T]):
         elif outcome is None:
             outcome = Error(LoopUnavailable("the coroutine was cancelled on its asyncio loop"))
         reschedule(waiter, outcome)
+        del outcome  # what is raised here to be caught has a traceback that refers to this frame
 
     # --- in the asyncio loop's thread ----------------------------------------------------------------
 

@@ -90,7 +90,7 @@ class TrioThread:
             return cast("T", await call.future)
         finally:
             call.cancel()  # does nothing, unless this coroutine was thrown away
-            del call  # or an error would refer to itself: traceback, frame, future, error
+            del call, function  # or an error would refer to itself: traceback, frame, future, error
 
     def wrap_context_manager(self, manager: AbstractAsyncContextManager[T]) -> AbstractAsyncContextManager[T]:
         """Return a context manager for asyncio that enters and leaves `manager` in one task of this thread.
@@ -201,6 +201,14 @@ class _ShieldedFuture(asyncio.Future[T]):
         self._on_cancel()
         return False
 
+    def forget(self) -> None:
+        """Once it is done, keep nothing alive that would be told of a cancellation."""
+        self._on_cancel = _nothing
+
+
+def _nothing() -> None:
+    pass
+
 
 class _TrioCall(Generic[T]):
     """One async function in a trio task, and the asyncio future of its result."""
@@ -235,6 +243,7 @@ class _TrioCall(Generic[T]):
             self.future.set_exception(outcome.error)
         else:
             self.future.set_result(outcome.unwrap())
+        self.future.forget()  # it would refer to itself: future, method, call, future
 
     # --- in trio -------------------------------------------------------------------------------------
 
@@ -256,6 +265,7 @@ class _TrioCall(Generic[T]):
                 outcome = Error(StrayCancelled(error))
         finally:
             self.report(outcome)
+            del self, outcome  # or an error would refer to itself: traceback, frame, outcome, error
 
     def report(self, outcome: Outcome[T] | None) -> None:
         """Give the future its outcome, once; None: the function was cancelled, as asked for."""
@@ -302,17 +312,22 @@ class _WrappedContextManager(AbstractAsyncContextManager[T, bool]):
     ) -> bool:
         with suppress(LoopUnavailable):  # then that has ended the call
             self._thread.post(self._leave, kind, error, trace)
+        call = self._call
         try:
-            return bool(await self._call.future)
+            return bool(await call.future)
         except BaseException as raised:
             if raised is error:
                 return False
             raise
+        finally:
+            del self._call  # it refers to this
+            del self, call, error, trace  # or an error would refer to itself: traceback, frame, error
 
     def _on_entered(self, _: object) -> None:
         """Let `__aenter__` go on: the manager was entered, or the call has ended before."""
         if not self._entered.done():
             self._entered.set_result(None)
+        self._entered.forget()
 
     # --- in trio -------------------------------------------------------------------------------------
 
@@ -327,7 +342,10 @@ class _WrappedContextManager(AbstractAsyncContextManager[T, bool]):
             if not await self._manager.__aexit__(type(error), error, error.__traceback__):
                 raise
             return False
-        return bool(await self._manager.__aexit__(*self._exception))
+        try:
+            return bool(await self._manager.__aexit__(*self._exception))
+        finally:
+            del self  # it knows the error, whose traceback refers to this frame
 
     def _leave(
         self,
@@ -356,14 +374,18 @@ class SharedTrioThread:
         try:
             return await thread.run(function)
         finally:
+            del function  # it may know the error, whose traceback refers to this frame
             await self._release(thread)
 
     @asynccontextmanager
     async def wrap_context_manager(self, manager: AbstractAsyncContextManager[T]) -> AsyncIterator[T]:
         """Do what `TrioThread.wrap_context_manager` does."""
         thread = self._acquire()
+        wrapped = thread.wrap_context_manager(manager)
+        del manager  # it may know the error of the block, whose traceback refers to this frame
         try:
-            async with thread.wrap_context_manager(manager) as value:
+            async with wrapped as value:
+                del wrapped  # it knows the manager
                 yield value
         finally:
             await self._release(thread)

@@ -17,7 +17,7 @@ from ultra.messages.bounded_json import MOST_VALUES, decode_json, has_too_many_v
 from ultra.messages.functions import schema_of
 from ultra.messages.json_in_text import json_candidates
 from ultra.messages.pydantic_models import is_pydantic_model, of_plain, to_plain
-from ultra.messages.schema import JsonSchema
+from ultra.messages.schema import InvalidOutputError, JsonSchema
 from ultra.messages.schema_check import check_schema
 from ultra.messages.schema_forms import WRAPPED, strict_form, with_object_at_root
 from ultra.messages.schema_work import SchemaWork, size_of
@@ -50,10 +50,6 @@ _ALLOWED: Final = (
     "a JSON schema (a dict), or a dict such as "
     "{'type': 'json_schema', 'json_schema': {'name': …, 'schema': …}}"
 )
-
-
-class InvalidOutputError(ValueError):
-    """A text has no JSON, or JSON that does not satisfy the schema; the message says what is wrong."""
 
 
 class FoundOutput(NamedTuple):

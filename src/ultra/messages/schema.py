@@ -10,9 +10,13 @@ from ultra._support.checks import as_json
 from ultra._support.lazy import lazy_pattern
 from ultra.errors import BadCall
 
-__all__ = ["JsonSchema"]
+__all__ = ["InvalidOutputError", "JsonSchema"]
 
 _NAME: Final = lazy_pattern(r"[A-Za-z0-9_-]{1,64}")
+
+
+class InvalidOutputError(ValueError):
+    """A text has no JSON, or JSON that does not satisfy the schema; the message says what is wrong."""
 
 
 class JsonSchema(Struct, frozen=True):

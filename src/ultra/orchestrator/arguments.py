@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from ultra._support.checks import check_writable, did_you_mean, nearest
 from ultra.errors import BadCall
 from ultra.messages.conversation import conversation_of, with_system
-from ultra.messages.functions import tools_of
 from ultra.messages.request import ModelRequest, SamplingOptions
 from ultra.messages.tools import ToolChoice
 from ultra.prompts.history import count_unseen
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from ultra.messages.conversation import Conversation
     from ultra.messages.options import RunArguments, RunOptions
     from ultra.messages.output_types import OutputType
+    from ultra.messages.tools import Tool
     from ultra.scoring.agreement import Scorer
 
 __all__ = [
@@ -29,12 +29,30 @@ __all__ = [
     "checked_scorer",
     "checked_stage_label",
     "checked_system",
+    "output_of",
     "request_of",
 ]
 
 T = TypeVar("T")
 
 _NEARLY_THE_SAME: Final = 0.9  # as "temprature" and "temperature"; "top_k" and "top_p" are 0.8
+
+
+def output_of(given: object) -> OutputType | None:
+    """Return the form that a call gives as ``output=``; None for None. Raises as `OutputType.of` does."""
+    if given is None:
+        return None
+    from ultra.messages.output_types import OutputType  # noqa: PLC0415 - most programs want texts
+
+    return OutputType.of(given)
+
+
+def _tools_of(given: object) -> tuple[Tool, ...]:
+    if given is None:
+        return ()
+    from ultra.messages.functions import tools_of  # noqa: PLC0415 - most programs give none
+
+    return tools_of(given)
 
 
 def request_of(
@@ -60,7 +78,7 @@ def request_of(
     messages = conversation_of(prompt)
     if given.get("system") is None and any(message.role == "system" for message in messages):
         system = None
-    tools, choice = tools_of(given.get("tools")), ToolChoice.of(given.get("tool_choice"))
+    tools, choice = _tools_of(given.get("tools")), ToolChoice.of(given.get("tool_choice"))
     if choice is not None and choice.mode != "none" and not tools:
         raise BadCall(f"tool_choice is {choice.name or choice.mode!r}, but there are no tools; give tools=")
     if choice is not None and choice.mode == "named" and choice.name not in {tool.name for tool in tools}:

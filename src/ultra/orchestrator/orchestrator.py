@@ -21,12 +21,12 @@ from ultra.bridge.caller import Caller
 from ultra.errors import BadCall
 from ultra.messages.observers import observers_of
 from ultra.messages.options import RunArguments, RunOptions
-from ultra.messages.output_types import OutputType
 from ultra.orchestrator.arguments import (
     checked_object,
     checked_scorer,
     checked_stage_label,
     checked_system,
+    output_of,
     request_of,
 )
 from ultra.orchestrator.ensembles import Ensembles
@@ -293,12 +293,11 @@ class MultiLLMOrchestrator(Registration, SubmittedRuns):
         """
         outer = outer_run.get()
         make_sink = NoReader if outer is None else partial(NestedRunSink, outer)
-        stream = self._run_of(make_sink, prompt, stages=stages, models=models, strategy=strategy, run=run)
+        live = self._live_run(make_sink, prompt, stages=stages, models=models, strategy=strategy, run=run)
         try:
-            async with stream:
-                return await stream.result()
+            return await live.outcome()
         finally:
-            del stream  # it knows the error, whose traceback refers to this frame
+            del live  # it knows the error, whose traceback refers to this frame
 
     def stream_responses(
         self,
@@ -345,7 +344,8 @@ class MultiLLMOrchestrator(Registration, SubmittedRuns):
             if outer is None
             else partial(CopyingBuffer, outer, chunks=chunks)
         )
-        return self._run_of(make_sink, prompt, stages=stages, models=models, strategy=strategy, run=run)
+        live = self._live_run(make_sink, prompt, stages=stages, models=models, strategy=strategy, run=run)
+        return RunStream(live.run_id, live)
 
     async def run_tools(
         self,
@@ -435,7 +435,7 @@ class MultiLLMOrchestrator(Registration, SubmittedRuns):
         given = RunArguments(
             system=system, timeout=timeout, use_cache=use_cache, options=options, scope=scope
         )
-        form = OutputType.of(output)
+        form = output_of(output)
         own_system, run = options_of(given, self._system, RunOptions(use_cache=self._cache is not None))
         message = Generate(
             id=new_id(),
@@ -454,7 +454,7 @@ class MultiLLMOrchestrator(Registration, SubmittedRuns):
 
     # --- inside --------------------------------------------------------------------------------------
 
-    def _run_of(
+    def _live_run(
         self,
         make_sink: Callable[[str], RunSink],
         prompt: Conversation,
@@ -463,12 +463,12 @@ class MultiLLMOrchestrator(Registration, SubmittedRuns):
         models: Sequence[str] | None,
         strategy: object,
         run: RunArguments,
-    ) -> RunStream:
+    ) -> LiveRun:
         self._lifespan.check_open()
         planned = self._planner.planned(prompt, stages, models, strategy, run)
         run_id = new_id()
         make_run = self._planner.maker(planned, Caller.current(), memo=self._recorded(run_id, planned))
-        return RunStream(run_id, LiveRun(run_id, self._lifespan, make_run, make_sink, self._watch))
+        return LiveRun(run_id, self._lifespan, make_run, make_sink, self._watch)
 
     @property
     def run_defaults(self) -> RunDefaults:

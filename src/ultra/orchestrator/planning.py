@@ -15,13 +15,13 @@ from ultra.actors.coordinator.messages import Execute, LocalRun, RunSpending
 from ultra.bridge.caller import Caller
 from ultra.errors import BadCall, ModelGone, StrategyGone
 from ultra.messages.model_options import model_options_of
-from ultra.messages.output_types import OutputType
 from ultra.messages.request import SamplingOptions
 from ultra.orchestrator.arguments import (
     check_media,
     check_options,
     check_tools,
     checked_system,
+    output_of,
     request_of,
 )
 from ultra.prompts.fencing import Fencing
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ultra.actors.model.registered import RegisteredModel
     from ultra.messages.conversation import Conversation
     from ultra.messages.options import RunArguments, RunOptions
+    from ultra.messages.output_types import OutputType
     from ultra.messages.request import ModelRequest
     from ultra.messages.runs import RunSpec
     from ultra.orchestrator.registry import ModelRegistry
@@ -127,7 +128,7 @@ class Planner:
         """
         defaults, registry = self.defaults, self._registry
         system, options = options_of(given, defaults.system, defaults.options)
-        output = OutputType.of(given.get("output"))
+        output = output_of(given.get("output"))
         request = request_of(prompt, system, options.sampling, given, output)
         chosen_strategy = self._chosen(strategy, stages)
         if is_whole and output is None and getattr(chosen_strategy, "needs_output", False) is True:
@@ -238,7 +239,7 @@ class Planner:
             raise ModelGone(str(error)) from error
         check_media(run.request, asked)
         check_tools(run.request, run.options, asked)
-        output = OutputType.of(run.request.output)
+        output = output_of(run.request.output)
         return Planned(run.request, run.options, output, strategy, spec_of(strategy), run.models)
 
     def models_of(self, planned: Planned) -> Sequence[RegisteredModel]:

@@ -12,7 +12,7 @@ from ultra.durable.memo import PaidAnswers
 from ultra.errors import BadCall, ModelError, StrategyGone, UnknownRun
 from ultra.orchestrator.event_buffer import NoReader
 from ultra.orchestrator.orchestrator import MultiLLMOrchestrator
-from ultra.orchestrator.streams import LiveRun, RunStream
+from ultra.orchestrator.streams import LiveRun
 from ultra.prompts.fencing import Fencing
 from ultra.strategies.catalog import make_strategy, spec_of
 
@@ -89,8 +89,7 @@ async def replay_run(
         ),
     )
     replayed = new_id()
-    async with RunStream(replayed, LiveRun(replayed, lifespan, make_run, NoReader, watch)) as stream:
-        return await stream.result()
+    return await LiveRun(replayed, lifespan, make_run, NoReader, watch).outcome()
 
 
 async def _keep_nothing(_key: AnswerKey, _response: ModelResponse) -> None:

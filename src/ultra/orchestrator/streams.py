@@ -74,7 +74,7 @@ class LiveRun:
     ) -> None:
         self.reply: AskResult[None, OrchestrationResult] | None = None
         self._over = trio.Event()
-        self._run_id = run_id
+        self.run_id = run_id
         self._lifespan = lifespan
         self._make_run = make_run
         self._make_sink = make_sink
@@ -82,6 +82,14 @@ class LiveRun:
         self._end: RunEnd | None = None
         self._actors = lifespan.use()
         self._asks: AskGroup[None, OrchestrationResult] = AskGroup(self._on_reply)
+
+    def outcome(self) -> Awaitable[OrchestrationResult]:
+        """Return what carries out the run, for a caller who reads no events, and gives its result.
+
+        From asyncio, the block is entered and left in one call to where the actors run: each takes a wake-up
+        of either thread.
+        """
+        return self._lifespan.trio_run.run(self._outcome)
 
     def block(self) -> AbstractAsyncContextManager[RunSink, bool | None]:
         """Return the context manager of the run, which is entered and left where the actors run."""
@@ -93,21 +101,29 @@ class LiveRun:
 
     # --- where the actors run ----------------------------------------------------------------------------
 
+    async def _outcome(self) -> OrchestrationResult:
+        try:
+            async with self:
+                await self._over.wait()
+                return _result_of(self.reply)
+        finally:
+            del self  # it knows the error, whose traceback refers to this frame
+
     async def __aenter__(self) -> RunSink:
         tree = self._tree = await self._actors.__aenter__()
         try:
-            self._sink = self._make_sink(self._run_id)
-            execute, local = self._make_run(tree, self._run_id, self._sink)
+            self._sink = self._make_sink(self.run_id)
+            execute, local = self._make_run(tree, self.run_id, self._sink)
             self._output = local.output
             self._end = RunEnd(execute, local, self._watch)
             local = self._end.local
-            tree.runs.add(self._run_id, local)
+            tree.runs.add(self.run_id, local)
             self._asks.ask(tree.coordinator, execute, None)
             if local.deadline < inf and self.reply is None:
                 tree.system.start_soon(self._give_up_in_time, local)
         except BaseException:
             self._asks.close()
-            tree.runs.discard(self._run_id)
+            tree.runs.discard(self.run_id)
             if self._end is not None and self.reply is None:
                 self._end.cancelled()
             await self._actors.__aexit__(*sys.exc_info())
@@ -119,7 +135,7 @@ class LiveRun:
     ) -> bool | None:
         self._asks.close()
         del self._asks  # it refers to this, and the garbage collector would have to find that out
-        self._tree.runs.discard(self._run_id)
+        self._tree.runs.discard(self.run_id)
         if self.reply is None:
             self._told().cancelled()
             self._sink.close()
@@ -242,16 +258,10 @@ class RunStream:
         """
         self._check_opened()
         await self._run.wait()
-        reply = self._run.reply
-        if reply is None:
-            raise _left()
-        if reply.value is not None:
-            return reply.value
-        error = reply.error or _left()
         try:
-            raise error
+            return _result_of(self._run.reply)
         finally:
-            del self, reply, error  # the error's traceback refers to this frame
+            del self  # it knows the error, whose traceback refers to this frame
 
     @property
     def has_unread(self) -> bool:
@@ -261,6 +271,17 @@ class RunStream:
     def _check_opened(self) -> None:
         if self._events is None:
             raise BadCall("the run has not begun: use 'async with orchestrator.stream_responses(...) as run'")
+
+
+def _result_of(reply: AskResult[None, OrchestrationResult] | None) -> OrchestrationResult:
+    """Return the result of a run that has ended so, or raise its error."""
+    if reply is not None and reply.value is not None:
+        return reply.value
+    error = _left() if reply is None or reply.error is None else reply.error
+    try:
+        raise error
+    finally:
+        del reply, error  # the error's traceback refers to this frame
 
 
 def _left() -> BadCall:

@@ -141,7 +141,7 @@ class ModelTree:
         supervisor = self._supervisor.supervisor(name, on_excess="isolate", intensity=self._intensity)
         kind = ModelActor if model.started is None else StartedModelActor
         actor = supervisor.spawn(kind, model, self._random, self.requests, self._writer, name="actor")
-        target = Target(model, actor)
+        target = Target(model.name, model, actor)
         self._names[name] = None
         self._nodes[model] = _Node(name, supervisor, target)
         model.users += 1

@@ -172,13 +172,15 @@ def _weighed(answers: Mapping[str, str], weights: Mapping[str, float] | None) ->
 
 def _groups(
     finals: Mapping[str, str | None], weighed: Mapping[str, float]
-) -> tuple[dict[str, float], Counter[str]]:
+) -> tuple[dict[str, float], dict[str, int]]:
     """Return, for each final answer, the weight behind it, and how many gave it."""
     behind: dict[str, float] = {}
+    number_of: dict[str, int] = {}
     for name, final in finals.items():
         if final is not None:
             behind[final] = behind.get(final, 0.0) + weighed[name]
-    return behind, Counter(final for final in finals.values() if final is not None)
+            number_of[final] = number_of.get(final, 0) + 1
+    return behind, number_of
 
 
 def _has_ties(

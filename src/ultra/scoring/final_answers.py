@@ -15,7 +15,7 @@ from ultra._support.lazy import lazy_pattern
 from ultra.scoring.normal_form import normal_form
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
 __all__ = ["FinalAnswer", "equal_answers", "final_answer", "read_answer"]
 
@@ -148,30 +148,35 @@ def equal_answers(texts: Sequence[str], question: str = "") -> list[str | None]:
 
 def names_of_equals(found: Sequence[FinalAnswer | None], question: str = "") -> list[str | None]:
     """Do what `equal_answers` does, for answers that have been read."""
+    answers = dict.fromkeys(answer for answer in found if answer is not None)  # they are often the very same
+    values = _values_of(answers, question)
+    units: dict[str, set[str]] = {}
+    for answer, value in values.items():
+        if answer.unit:
+            units.setdefault(value, set()).add(answer.unit)
+    names = {
+        answer: f"{value} {answer.unit}".rstrip() if len(units.get(value, ())) > 1 else value
+        for answer, value in values.items()
+    }
+    return [None if answer is None else names[answer] for answer in found]
+
+
+def _values_of(answers: Iterable[FinalAnswer], question: str) -> dict[FinalAnswer, str]:
+    """Return the value of each answer; that of a sentence stands for all sentences of its two sides."""
+    sides_of = {answer: None if answer.unit else _sides(answer.value) for answer in answers}
     asked: frozenset[str] | None = None
     said_first: dict[frozenset[str], str] = {}
-    for answer in found:
-        sides = None if answer is None or answer.unit else _sides(answer.value)
-        if answer is None or sides is None:
+    for answer, sides in sides_of.items():
+        if sides is None or frozenset(sides) in said_first:
             continue
         if asked is None:
             asked = frozenset(_WORD().findall(question[-_LONGEST:].casefold()))
         new = [side for side in sides if not asked.issuperset(_WORD().findall(side))]
-        said_first.setdefault(frozenset(sides), new[0] if len(new) == 1 else answer.value)
-    if said_first:
-        found = [_as_first(answer, said_first) for answer in found]
-    units: dict[str, set[str]] = {}
-    for answer in found:
-        if answer is not None and answer.unit:
-            units.setdefault(answer.value, set()).add(answer.unit)
-    return [
-        None
-        if answer is None
-        else f"{answer.value} {answer.unit}".rstrip()
-        if len(units.get(answer.value, ())) > 1
-        else answer.value
-        for answer in found
-    ]
+        said_first[frozenset(sides)] = new[0] if len(new) == 1 else answer.value
+    return {
+        answer: answer.value if sides is None else said_first[frozenset(sides)]
+        for answer, sides in sides_of.items()
+    }
 
 
 def _sides(value: str) -> tuple[str, str] | None:
@@ -180,14 +185,6 @@ def _sides(value: str) -> tuple[str, str] | None:
         case [one, other] if one and other:
             return _ARTICLE().sub("", one), _ARTICLE().sub("", other)
     return None
-
-
-def _as_first(answer: FinalAnswer | None, said_first: Mapping[frozenset[str], str]) -> FinalAnswer | None:
-    """Return `answer` with the value that stands for all sentences of its two sides."""
-    sides = None if answer is None or answer.unit else _sides(answer.value)
-    if answer is None or sides is None:
-        return answer
-    return FinalAnswer(said_first[frozenset(sides)], "", answer.marked)
 
 
 # --- where it stands ------------------------------------------------------------------------------------

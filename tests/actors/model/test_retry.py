@@ -120,7 +120,7 @@ async def test_the_waits_that_are_told_are_the_waits_that_are_waited(
 
 
 def test_where_no_file_can_be_opened_a_call_is_tried_again_all_the_same() -> None:
-    # In a process of its own: whatever the first retry of all imports must be there before.
+    # In a process of its own: what the first retry of all imports must be there once a model is registered.
     ran = subprocess.run([sys.executable, "-c", FIRST_RETRY], capture_output=True, text=True, check=False)
     assert (ran.stdout, ran.stderr) == ("answer after ['no file [connection]']\n", "")
 
@@ -130,6 +130,7 @@ import errno, os, sys
 from math import inf
 from random import Random
 import trio
+from ultra import MultiLLMOrchestrator
 from ultra.actors.model.retry import RetryPolicy, with_retries
 from ultra.errors import ModelError
 
@@ -149,6 +150,7 @@ class Call:
         self.told.append(str(error))
 
 async def main():
+    MultiLLMOrchestrator().register_model("llama", lambda prompt: "")
     sys.meta_path.insert(0, NoFile())
     print(await with_retries(Call(), RetryPolicy(initial=0), Random(1)))
 

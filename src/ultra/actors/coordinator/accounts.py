@@ -59,10 +59,11 @@ def _total_cost(responses: Iterable[ModelResponse], failures: Iterable[ModelFail
 
 def _total_tokens(responses: Iterable[ModelResponse], failures: Iterable[ModelFailure]) -> int:
     """Return the tokens of answers and failures, as far as they were counted; the cache uses none."""
-    called = [response for response in responses if not response.cached]
-    usages = [usage for response in called for usage in (response.usage, response.lost_usage)]
-    usages += [failure.usage for failure in failures]
-    return sum(usage.total for usage in usages if usage is not None)
+    tokens = 0
+    for response in responses:
+        if not response.cached:
+            tokens += response.usage.total + (0 if response.lost_usage is None else response.lost_usage.total)
+    return tokens + sum([failure.usage.total for failure in failures if failure.usage is not None])
 
 
 def unfinished(answer: ModelResponse) -> str:

@@ -68,15 +68,11 @@ class Execute(Message[OrchestrationResult], frozen=True, kw_only=True, gc=False)
 
 
 class Target(NamedTuple):
-    """A model that a run may ask, and the actor that answers for it."""
+    """A model that a run may ask, the name it was registered under, and the actor that answers for it."""
 
+    name: str
     model: RegisteredModel
     ref: ActorRef
-
-    @property
-    def name(self) -> str:
-        """The name it was registered under."""
-        return self.model.name
 
     def described(self) -> Model:
         """Return the model as a strategy sees it."""

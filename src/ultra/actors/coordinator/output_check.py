@@ -11,7 +11,7 @@ from ultra.actors.model.spending import NOTHING_SPENT, Spent
 from ultra.clients.plain_values import plain_usage
 from ultra.errors import AllAttemptsFailed, ModelError
 from ultra.messages.chat import ChatMessage
-from ultra.messages.output_types import InvalidOutputError
+from ultra.messages.schema import InvalidOutputError
 
 if TYPE_CHECKING:
     from ultra.messages.output_types import OutputType

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from math import inf
 from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
 
@@ -15,7 +14,7 @@ from ultra.actors.coordinator.gathering import Gathering, numbers_of
 from ultra.actors.coordinator.output_check import OutputCheck
 from ultra.actors.coordinator.reading import Reader
 from ultra.actors.coordinator.request_writing import RequestWriter
-from ultra.actors.coordinator.steps import Call, OpenStep, Steps
+from ultra.actors.coordinator.steps import Call, OpenStep, StepBlock, Steps
 from ultra.actors.coordinator.tool_turn import ToolTurn, readable, without_tools
 from ultra.actors.model.messages import Generate, LocalRequest, seconds_until
 from ultra.actors.model.spending import NOTHING_SPENT
@@ -38,15 +37,15 @@ from ultra.messages.events import (
     ModelStarted,
     StageStarted,
 )
-from ultra.messages.output_types import InvalidOutputError
 from ultra.messages.results import (
     ModelResponse,
     OrchestrationResult,
 )
+from ultra.messages.schema import InvalidOutputError
 from ultra.strategies.base import Answer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ultra.actors.coordinator.messages import Execute, LocalRun, Target
     from ultra.actors.model.spending import Spent
@@ -174,23 +173,9 @@ class Run:
 
     # --- steps -----------------------------------------------------------------------------------------
 
-    @contextmanager
-    def step(self, name: str, round: int = 0) -> Iterator[OpenStep]:  # noqa: A002 - the event's word
+    def step(self, name: str, round: int = 0) -> StepBlock:  # noqa: A002 - the event's word
         """Open a step; see `RunContext.step`."""
-        left_out = self.spend_left is not None and self.spend_left <= 0
-        step = OpenStep(name, round, left_out=left_out)
-        self._steps.open(step)
-        if left_out:
-            self.degrade(
-                f"stage {name!r} was left out: the run has cost {self.accounts.cost():.4g} dollars, "
-                f"and may cost {self.options.max_cost:g}"
-            )
-        try:
-            yield step
-        finally:
-            step.responses = self.by_weight(step.responses)
-            self._steps.close(step)
-        self._steps.tell_end()
+        return StepBlock(self, self._steps, name, round)
 
     def _begin(
         self, step: OpenStep, models: Sequence[Model] | None, asks: Literal["all", "first"]

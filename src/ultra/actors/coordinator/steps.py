@@ -16,16 +16,18 @@ from ultra.messages.results import ModelFailure, Step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from types import TracebackType
 
     from ultra.actors.coordinator.messages import EventSink, Target
     from ultra.actors.coordinator.output_check import OutputCheck
+    from ultra.actors.coordinator.run import Run
     from ultra.actors.model.messages import Generate, LocalRequest
     from ultra.messages.chat import ReasoningPart
     from ultra.messages.events import Event
     from ultra.messages.results import ModelResponse
     from ultra.strategies.base import Model
 
-__all__ = ["Call", "OpenStep", "Steps"]
+__all__ = ["Call", "OpenStep", "StepBlock", "Steps"]
 
 
 class OpenStep:
@@ -143,6 +145,39 @@ class Steps:
             yield from step.responses
         if self._open is not None:
             yield from self._open.responses
+
+
+class StepBlock:
+    """The block of one step of a run. A class, since it takes less time than a generator."""
+
+    __slots__ = ("_name", "_number", "_run", "_step", "_steps")
+
+    def __init__(self, run: Run, steps: Steps, name: str, number: int) -> None:
+        self._run = run
+        self._steps = steps
+        self._name = name
+        self._number = number
+
+    def __enter__(self) -> OpenStep:
+        run = self._run
+        spend_left = run.spend_left
+        left_out = spend_left is not None and spend_left <= 0
+        step = self._step = OpenStep(self._name, self._number, left_out=left_out)
+        self._steps.open(step)
+        if left_out:
+            run.degrade(
+                f"stage {step.name!r} was left out: the run has cost {run.accounts.cost():.4g} dollars, "
+                f"and may cost {run.options.max_cost:g}"
+            )
+        return step
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._step.responses = self._run.by_weight(self._step.responses)
+        self._steps.close(self._step)
+        if error is None:
+            self._steps.tell_end()
 
 
 class Call:

@@ -260,7 +260,7 @@ class ModelActor(Actor):
             stage=message.stage,
             sample=message.request.sample,
             content=completion.content,
-            usage=completion.usage or Usage(),
+            usage=Usage() if completion.usage is None else completion.usage,
             lost_usage=lost,
             response_time=response_time,
             time_to_first_token=first,

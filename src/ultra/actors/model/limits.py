@@ -204,11 +204,8 @@ class Limiter:
                 taken.
             BadCall, ModelError: as from `acquire`.
         """
-        if self._shared_rates is not None:
+        if self.shared is not None and self._shared_rates is not None:
             raise trio.WouldBlock
-        return self._admitted_now(tokens)
-
-    def _admitted_now(self, tokens: float) -> Permit:
         self._check_now(tokens)
         return self._admit(tokens)
 
@@ -226,9 +223,9 @@ class Limiter:
         """
         shared, reservation = self._shared_rates, None
         try:
-            if shared is None:
-                return self._admitted_now(tokens)
             self._check_now(tokens)
+            if shared is None:
+                return self._admit(tokens)
             reservation = await shared.reserve(tokens, 0.0)
             if reservation is not None and not reservation.taken:
                 return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import deque
-from math import ceil
+from math import ceil, fsum
 from typing import TYPE_CHECKING, Final
 
 from ultra._support.histogram import Histogram
@@ -48,17 +48,27 @@ class _Window:
     would take longer than to insert once.
     """
 
-    __slots__ = ("_ordered", "_values")
+    __slots__ = ("_ordered", "_sum", "_until_summed", "_values")
 
     def __init__(self) -> None:
         self._values: deque[float] = deque()
         self._ordered: list[float] = []
+        # Kept, since the values lie all over the memory: to read them all for each result fills the caches.
+        self._sum = 0.0
+        self._until_summed = WINDOW
 
     def append(self, value: float) -> None:
         if len(self._values) == WINDOW:
-            del self._ordered[bisect_left(self._ordered, self._values.popleft())]
+            oldest = self._values.popleft()
+            del self._ordered[bisect_left(self._ordered, oldest)]
+            self._sum -= oldest
         self._values.append(value)
         insort(self._ordered, value)
+        self._sum += value
+        self._until_summed -= 1
+        if not self._until_summed:  # before what rounding has lost can add up
+            self._until_summed = WINDOW
+            self._sum = fsum(self._values)
 
     def newest(self) -> list[float]:
         """Return a copy of the values, oldest first."""
@@ -66,7 +76,7 @@ class _Window:
 
     def mean(self) -> float | None:
         """Return the mean; None where there are no values."""
-        return sum(self._ordered) / len(self._ordered) if self._ordered else None
+        return self._sum / len(self._values) if self._values else None
 
     def percentiles(self) -> tuple[float | None, float | None]:
         """Return the 50th and the 95th percentile (nearest rank); None where there are no values."""

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from ultra._support.forking import Forkable
 from ultra._support.log import get_logger
+from ultra.actors.model.retry import load_tenacity
 from ultra.errors import ActorDown, ActorStopped, ModelError, ModelUnregistered, text_of
 from ultra.stores.outage import Outage
 
@@ -75,6 +76,7 @@ class RegisteredModel(Forkable):
         started: StartedClients | None = None,
     ) -> None:
         super().__init__()
+        load_tenacity()
         self.name = name
         self.weight = weight
         self.client = client

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
 
 import trio
 from msgspec import Struct
-from tenacity import RetryCallState, Retrying
 
 from ultra._support.checks import check_count, check_seconds
 from ultra.errors import ModelError
@@ -20,10 +19,20 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
     from random import Random
 
+    from tenacity import RetryCallState
 
-__all__ = ["RetriedCall", "RetryPolicy", "with_retries"]
+__all__ = ["RetriedCall", "RetryPolicy", "load_tenacity", "with_retries"]
 
 T_co = TypeVar("T_co", covariant=True)
+
+
+def load_tenacity() -> None:
+    """Import what decides on retries, when a model is registered.
+
+    Not with this module: it takes a tenth of the time in which Ultra is imported. Not at the first failure,
+    either: that may be that no file can be opened.
+    """
+    import tenacity  # noqa: F401, PLC0415 - as above
 
 
 class RetryPolicy(Struct, frozen=True, kw_only=True):
@@ -91,6 +100,8 @@ class _Retries:
     """What tenacity decides after each failed attempt of one call."""
 
     def __init__(self, call: RetriedCall[object], policy: RetryPolicy, random: Random) -> None:
+        from tenacity import RetryCallState, Retrying  # noqa: PLC0415 - see `load_tenacity`
+
         def retry(state: RetryCallState) -> bool:
             return _error(state).retryable
 

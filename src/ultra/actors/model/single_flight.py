@@ -249,9 +249,7 @@ class SharedCall:
         waiter.call = None
         del self._waiters[waiter]
         self.given_up_late = self.given_up_late or waiter.is_late
-        if self.ended and not self._waiters:
-            # Nobody will look at it again; and it refers to itself: traceback, frame, this object.
-            self.failure = self._retry = None
+        self._forget_failure()
         if not (self._waiters or self.ended or self.completion is not None):
             self.abandoned = True
             if self._scope is not None:
@@ -338,6 +336,12 @@ class SharedCall:
         self.ended = True
         if self.completion is None:
             self._wake_waiters()
+        self._forget_failure()
+
+    def _forget_failure(self) -> None:
+        if self.ended and not self._waiters:
+            # Nobody will look at it again; and it refers to itself: traceback, frame, this object.
+            self.failure = self._retry = None
 
     def _tell_rest(self, completion: Completion) -> None:
         heard = "" if self._text is None else self._text.getvalue()

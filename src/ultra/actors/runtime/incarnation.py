@@ -6,7 +6,6 @@ the next message themselves. An ask is two reschedules, one each way.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from contextvars import copy_context
 from functools import partial
 from math import inf
@@ -43,8 +42,6 @@ if TYPE_CHECKING:
 __all__ = ["Exit", "Incarnation"]
 
 log = get_logger("ultra.actors", ownerless=True)
-
-_NEVER_CANCELLED: AbstractContextManager[object] = nullcontext()
 
 MOST_IDLE = 64
 """How many workers of one actor wait for messages; one that finds no message beside so many ends."""
@@ -131,6 +128,7 @@ class Incarnation:
     """
 
     __slots__ = (
+        "_abandoned_ends",
         "_context",
         "_crashes",
         "_draining",
@@ -153,6 +151,10 @@ class Incarnation:
         if cell.interceptor is not None:
             cell.interceptor.starting(cell)
         self.actor = new_actor(cell)
+        # Whether a handler is cancelled when its asker goes away; an actor with `on_abandon` decides itself.
+        self._abandoned_ends = (
+            cell.options.cancel_abandoned and type(self.actor).on_abandon is Actor.on_abandon
+        )
         self.task: Task | None = None
         """The task that all of this incarnation runs in, the workers of a wide actor excepted."""
         self._scope = trio.CancelScope()
@@ -179,11 +181,6 @@ class Incarnation:
     def has_on_stop(self) -> bool:
         """Whether the actor has an `on_stop` of its own."""
         return type(self.actor).on_stop is not Actor.on_stop
-
-    @property
-    def has_on_abandon(self) -> bool:
-        """Whether the actor itself decides what becomes of a handler whose asker waits no longer."""
-        return type(self.actor).on_abandon is not Actor.on_abandon
 
     @property
     def is_starting(self) -> bool:
@@ -340,7 +337,11 @@ class Incarnation:
                     left = MESSAGES_BEFORE_YIELD
                     continue
                 reply: object = ABANDONED
-                with self._cancellable(worker, envelope):
+                if self._abandoned_ends:
+                    with trio.CancelScope() as envelope.handler:
+                        reply = await self._receive(envelope)
+                else:
+                    envelope.handler = worker  # which asks the actor, should the asker go away
                     reply = await self._receive(envelope)
                 worker.envelope = None
                 self.cell.settle(envelope, reply)
@@ -377,16 +378,6 @@ class Incarnation:
             self._halted = True
             self._scope.cancel()
             self.cell.owner.incarnation_ending(self)
-
-    def _cancellable(self, worker: Worker, envelope: Envelope) -> AbstractContextManager[object]:
-        """Return the block to handle the message in, and note how an asker that goes away cancels it."""
-        if not self.cell.options.cancel_abandoned:
-            return _NEVER_CANCELLED
-        if self.has_on_abandon:
-            envelope.handler = worker
-            return _NEVER_CANCELLED
-        envelope.handler = scope = trio.CancelScope()
-        return scope
 
     def _receive(self, envelope: Envelope) -> Awaitable[object]:
         if self.cell.interceptor is None:
