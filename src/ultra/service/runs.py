@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import anyio
 
+from ultra._support.reminders import Reminders
 from ultra.service.problems import Problem, reused_key
-from ultra.service.reminders import Reminders
 from ultra.service.shared_run import Place, SharedRun
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Runs:
     def __init__(self, tasks: TaskGroup, settings: ServeConfig) -> None:
         self._tasks = tasks
         self.settings = settings
-        self.reminders = Reminders()
+        self.reminders = Reminders(anyio)
         self._known: dict[_Key, _Entry] = {}
         self._forgotten_at: list[tuple[float, int, _Key, SharedRun]] = []  # a heap, of runs that have ended
         self._count = 0

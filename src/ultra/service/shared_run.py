@@ -22,11 +22,11 @@ from ultra.service.refusals import Refused, refused_by_all
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ultra._support.reminders import Reminder, Reminders
     from ultra.messages.chat import ReasoningPart
     from ultra.messages.events import Event
     from ultra.messages.results import OrchestrationResult
     from ultra.service.metering import MeteredStream
-    from ultra.service.reminders import Reminder, Reminders
 
 __all__ = ["Place", "SharedRun"]
 
