@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import random
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -165,6 +166,27 @@ async def test_clients_that_send_slowly_are_disconnected_and_hold_up_nobody(
 
     assert len(ended) == 40
     assert sum(b" 408 " in each for each in ended) >= 20
+
+
+@pytest.mark.parametrize("streams", [False, True])
+async def test_a_connection_that_is_idle_after_its_answers_is_closed(
+    monkeypatch: pytest.MonkeyPatch, *, streams: bool
+) -> None:
+    monkeypatch.setattr(server, "_HEAD_TIMEOUT", 0.2)
+    body = json.dumps(chat("a", stream=streams)).encode()
+    head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\n"
+    head += f"content-length: {len(body)}\r\n\r\n"
+    async with really_serving(keyed()) as url, trio.open_nursery() as nursery:
+
+        async def ask_and_wait() -> None:
+            async with await connected(url) as stream:
+                await stream.send_all(head.encode() + body)
+                answer = await all_of(stream)
+                assert answer.startswith(b"HTTP/1.1 200 ")
+                assert answer.endswith(b"0\r\n\r\n" if streams else b"}")
+
+        for _ in range(20):
+            nursery.start_soon(ask_and_wait)
 
 
 async def test_a_flood_of_broken_requests_stops_nothing() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
+from ultra._support.async_library import open_tasks
 from ultra.errors import MissingExtra
 from ultra.service.http import Request
 from ultra.service.problems import Problem
@@ -15,7 +16,6 @@ from ultra.service.problems import Problem
 try:
     from starlette.applications import Starlette
     from starlette.middleware.cors import CORSMiddleware
-    from starlette.routing import Mount
 except ImportError:
     raise MissingExtra("the service", "serve") from None
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from ultra._support.async_library import AsyncScope
     from ultra.config.serving import ServeConfig
     from ultra.service.core import Service
     from ultra.service.http import Reply
@@ -43,8 +44,9 @@ def make_app(service: Service) -> Starlette:
             yield
 
     door = _CrossOrigin(service, _Door(service))
-    app = _Application(routes=[Mount("/", app=door)], lifespan=lifespan)
-    app.router.default = door  # a path with a line end matches no route
+    app = _Application(lifespan=lifespan)
+    app.router.redirect_slashes = False
+    app.router.default = door  # the core knows the addresses
     app.state.service = service
     return app
 
@@ -109,14 +111,17 @@ class _Door:
         except Problem as problem:
             # What the client still sends is not read, so the connection cannot be used again.
             reply = self._service.refusal(problem, _path(scope), headers_of(scope))
-            await _send(reply, send, more={"connection": "close"}, with_body=scope["method"] != "HEAD")
+            reply = replace(reply, headers={**reply.headers, "connection": "close"})
+            await _send(reply, send, with_body=scope["method"] != "HEAD")
             return
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_cancel_at_hang_up, receive, tasks.cancel_scope)
+        async with open_tasks() as tasks:
+            client = _Client(receive, tasks.cancel_scope)
+            tasks.start_soon(client.watch)
             async with self._service.answering(request) as reply:
                 del request  # its body may be long, and so may the stream go on
-                await _send(reply, send, with_body=scope["method"] != "HEAD")
-            tasks.cancel_scope.cancel()
+                await _send(reply, send, client, with_body=scope["method"] != "HEAD")
+            if not client.has_left:
+                tasks.cancel_scope.cancel()
 
     async def _read(self, scope: Scope, receive: Receive) -> Request:
         if sum(len(name) + len(value) for name, value in scope["headers"]) > _MOST_HEADERS:
@@ -183,28 +188,48 @@ def _too_large(most: int) -> Problem:
     return Problem(413, "invalid_request_error", "request_too_large", f"a body may have {most:,} bytes")
 
 
-async def _cancel_at_hang_up(receive: Receive, scope: anyio.CancelScope) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    scope.cancel()
+class _Client:
+    """The client of one request: its hanging up cancels `scope`, until it has got the whole answer.
+
+    Attributes:
+        is_answered: whether the last piece of the answer was handed to the server. From then on it tells that
+            the request is over, in the words of a hang-up.
+        has_left: whether it has hung up, or the request is over.
+    """
+
+    def __init__(self, receive: Receive, scope: AsyncScope) -> None:
+        self.is_answered = False
+        self.has_left = False
+        self._receive = receive
+        self._scope = scope
+
+    async def watch(self) -> None:
+        """Wait until it leaves."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.has_left = True
+        if not self.is_answered:
+            self._scope.cancel()
 
 
-async def _send(
-    reply: Reply, send: Send, *, more: Mapping[str, str] | None = None, with_body: bool = True
-) -> None:
-    headers = {**reply.headers, **(more or {})}
+async def _send(reply: Reply, send: Send, client: _Client | None = None, *, with_body: bool = True) -> None:
     body: Any = reply.body
+    raw = [
+        (name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in reply.headers.items()
+    ]
     if isinstance(body, bytes):
-        headers["content-length"] = str(len(body))
-    raw = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in headers.items()]
+        raw.append((b"content-length", b"%d" % len(body)))
     try:
         await send({"type": "http.response.start", "status": reply.status, "headers": raw})
         if isinstance(body, bytes):
-            await send({"type": "http.response.body", "body": body if with_body else b""})
-            return
-        async with aclosing(body):
-            async for piece in body:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
+            last = body if with_body else b""
+        else:
+            async with aclosing(body):
+                async for piece in body:
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+            last = b""
+        if client is not None:
+            client.is_answered = True
+        await send({"type": "http.response.body", "body": last})
     except OSError:
         return  # the client is gone; servers tell it so, or by a message
