@@ -1,8 +1,8 @@
 """Waking those that have waited for too long, by one task for all of them.
 
 A stream waits before each of its tokens, and nearly always in vain for its next sign of life; a run waits, as
-much in vain, for the time at which it is given up. A cancel scope for each of these waits took a twentieth of what
-a token costs, and a task for each run nearly 3 KB of what a stream that waits keeps.
+much in vain, for the time at which it is given up. A cancel scope for each of these waits took a twentieth of
+what a token costs, and a task for each run nearly 3 KB of what a stream that waits keeps.
 """
 
 from __future__ import annotations
@@ -10,34 +10,19 @@ from __future__ import annotations
 from contextvars import Context
 from heapq import heapify, heappop, heappush
 from math import inf
-from typing import TYPE_CHECKING, Final, Protocol, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable
+
+    from ultra._support.async_library import AsyncEvent, AsyncLibrary
 
 __all__ = ["Reminder", "Reminders", "RunningReminders"]
 
 _MOST_CANCELLED: Final = 1000
 """Reminders that were cancelled, and are kept until their time; with more, they are thrown out."""
-
-
-class _Event(Protocol):
-    def set(self) -> object: ...
-    def wait(self) -> Awaitable[object]: ...
-
-
-class _Library(Protocol):
-    """The module `trio`, or `anyio`, as far as it is needed here."""
-
-    @property
-    def Event(self) -> Callable[[], _Event]: ...  # noqa: N802 - the name of the class
-    @property
-    def CancelScope(self) -> Callable[..., AbstractContextManager[object]]: ...  # noqa: N802 - as above
-    @property
-    def current_time(self) -> Callable[[], float]: ...
 
 
 class Reminder:
@@ -69,14 +54,14 @@ class Reminder:
 
 
 class Reminders:
-    """Reminders on one event loop; they ring while `work` runs. `library`: `trio`, or `anyio`."""
+    """Reminders on one event loop; they ring while `work` runs. `library`: whose."""
 
-    def __init__(self, library: _Library = trio) -> None:
+    def __init__(self, library: AsyncLibrary = trio) -> None:
         self._library = library
         self._waiting: list[tuple[float, int, Reminder]] = []  # a heap
         self._count = 0
         self._cancelled = 0
-        self._earlier: _Event | None = None  # set when one was added that is due before all others
+        self._earlier: AsyncEvent | None = None  # set when one was added that is due before all others
 
     def __len__(self) -> int:
         """Return how many are kept, those that were cancelled and are not thrown out yet included."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from ultra._support.async_library import open_tasks
 from ultra._support.log import get_logger
 from ultra.clients.http.client import DEPTH_HEADER
 from ultra.errors import (
@@ -175,9 +176,9 @@ class Service:
             await lives.start(self.generation.actors.live)
             self._lives = lives
             try:
-                async with anyio.create_task_group() as tasks:
+                async with anyio.create_task_group() as tasks, open_tasks() as runs:
                     self._tasks = tasks
-                    self.runs = Runs(tasks, self.settings)
+                    self.runs = Runs(runs, self.settings)
                     tasks.start_soon(self.runs.reminders.work)
                     tasks.start_soon(self.quotas.keep)
                     tasks.start_soon(Webhooks(self).work)
@@ -187,6 +188,7 @@ class Service:
                         yield
                     finally:
                         await self.runs.close()
+                        runs.cancel_scope.cancel()
                         tasks.cancel_scope.cancel()
             finally:
                 self._lives = None

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import anyio
 
+from ultra._support.async_library import library
 from ultra._support.reminders import Reminders
 from ultra.service.problems import Problem, reused_key
 from ultra.service.shared_run import Place, SharedRun
@@ -21,8 +22,7 @@ from ultra.service.shared_run import Place, SharedRun
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from anyio.abc import TaskGroup
-
+    from ultra._support.async_library import Tasks
     from ultra.config.serving import ServeConfig
     from ultra.service.http import Request
 
@@ -73,10 +73,11 @@ class Runs:
     `reminders` wake the readers of streams; who has the service lets them work.
     """
 
-    def __init__(self, tasks: TaskGroup, settings: ServeConfig) -> None:
+    def __init__(self, tasks: Tasks, settings: ServeConfig) -> None:
         self._tasks = tasks
+        self._library = library()
         self.settings = settings
-        self.reminders = Reminders(anyio)
+        self.reminders = Reminders(self._library)
         self._known: dict[_Key, _Entry] = {}
         self._forgotten_at: list[tuple[float, int, _Key, SharedRun]] = []  # a heap, of runs that have ended
         self._count = 0
@@ -151,12 +152,12 @@ class Runs:
             self._forget(key, run)
             return
         self._count += 1
-        heappush(self._forgotten_at, (anyio.current_time() + seconds, self._count, key, run))
+        heappush(self._forgotten_at, (self._library.current_time() + seconds, self._count, key, run))
         while len(self._forgotten_at) > _MOST_REMEMBERED:
             self._forget(*heappop(self._forgotten_at)[2:])
 
     def _forget_old(self) -> None:
-        now = anyio.current_time()
+        now = self._library.current_time()
         while self._forgotten_at and self._forgotten_at[0][0] <= now:
             self._forget(*heappop(self._forgotten_at)[2:])
 

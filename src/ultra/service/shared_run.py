@@ -9,8 +9,7 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
-import anyio
-
+from ultra._support.async_library import library
 from ultra._support.log import get_logger
 from ultra.messages.events import ModelResponded, StageStarted
 from ultra.messages.reasoning import joined_reasoning
@@ -22,6 +21,7 @@ from ultra.service.refusals import Refused, refused_by_all
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ultra._support.async_library import AsyncEvent
     from ultra._support.reminders import Reminder, Reminders
     from ultra.messages.chat import ReasoningPart
     from ultra.messages.events import Event
@@ -41,10 +41,10 @@ class Place:
         self.pieces = 0
         self.reasoning_version = 0
         self.thoughts = 0
-        self._woken: anyio.Event | None = None
+        self._woken: AsyncEvent | None = None
         self._reminder: Reminder | None = None
 
-    def wake_at(self, due: float, reminders: Reminders, woken: anyio.Event) -> None:
+    def wake_at(self, due: float, reminders: Reminders, woken: AsyncEvent) -> None:
         """Set `woken` at this time, or somewhat before it."""
         self._woken = woken
         if self._reminder is None or due < self._reminder.due:  # else it rings before, and is made again
@@ -110,8 +110,9 @@ class SharedRun:
         self._reminders = reminders
         self._is_single = is_single
         self._text = AnswerText(holds=holds_text, is_single=is_single, with_reasoning=tells_reasoning)
-        self._waiting: set[anyio.Event] = set()  # one for each reader, so that each can be woken alone
-        self._scope = anyio.CancelScope()
+        self._waiting: dict[AsyncEvent, None] = {}  # one for each reader, so that each can be woken alone
+        self._library = library()
+        self._scope = self._library.CancelScope(shield=True)  # only `cancel` ends it early
 
     # --- the run itself --------------------------------------------------------------------------------
 
@@ -119,11 +120,10 @@ class SharedRun:
         """Run it to its end, or until `cancel`; nothing is raised."""
         try:
             # Leaving the block must not be cut short, so only what is in it can be cancelled.
-            with anyio.CancelScope(shield=True):
-                async with self._stream as stream:
-                    with self._scope:
-                        await stream.for_each(self._take)
-                        self.result = await stream.result()
+            async with self._stream as stream:
+                with self._scope:
+                    await stream.for_each(self._take)
+                    self.result = await stream.result()
         except Exception as error:  # noqa: BLE001 - it becomes the answer of each request
             self._fail(error)
         finally:
@@ -221,22 +221,22 @@ class SharedRun:
     async def change(self, until: float = inf, place: Place | None = None) -> None:
         """Wait until something is new; or, for the reader at `place`, until this time has come.
 
-        `until` is an `anyio.current_time`. This may return before.
+        `until` is a time of the event loop. This may return before.
         """
         if self.has_ended:
             return
-        changed = anyio.Event()
+        changed = self._library.Event()
         if place is not None and until < inf:
             place.wake_at(until, self._reminders, changed)
-        self._waiting.add(changed)
+        self._waiting[changed] = None
         try:
             await changed.wait()
         finally:
-            self._waiting.discard(changed)
+            self._waiting.pop(changed, None)
 
     async def beginning(self, within: float) -> None:
         """Wait until the answer begins, the run has ended, or so many seconds are over."""
-        with anyio.move_on_after(within):
+        with self._library.CancelScope(deadline=self._library.current_time() + within):
             while not (self.has_ended or self._texts[-1] or self._text.thoughts[-1]):
                 await self.change()
 
@@ -246,6 +246,6 @@ class SharedRun:
             await self.change()
 
     def _tell(self) -> None:
-        waiting, self._waiting = self._waiting, set()
+        waiting, self._waiting = self._waiting, {}
         for changed in waiting:
             changed.set()
