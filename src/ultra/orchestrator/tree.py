@@ -132,7 +132,8 @@ class ModelTree:
         name = self._free_name(model.name)
         supervisor = self._supervisor.supervisor(name, on_excess="isolate", intensity=self._intensity)
         kind = ModelActor if model.started is None else StartedModelActor
-        actor = supervisor.spawn(kind, model, self._random, self.requests, self._writer, name="actor")
+        parts = model, self._random, self.requests, self._writer, self.reminders
+        actor = supervisor.spawn(kind, *parts, name="actor")
         target = Target(model, actor)
         self._names[name] = None
         self._nodes[model] = _Node(name, supervisor, target)
