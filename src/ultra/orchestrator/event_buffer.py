@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from functools import partial
 from io import StringIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 from msgspec.structs import replace
@@ -118,6 +118,10 @@ class _Follower:
         self.task.context.run(self._take, event)
 
 
+_NONE_UNREAD: Final[deque[_Unread]] = deque()
+"""Of buffers whose events were all read. Even an empty deque takes 760 bytes, and many runs wait at once."""
+
+
 def _no_reader_waits() -> None:
     """Do nothing: the function that wakes the reader, while none waits."""
 
@@ -155,12 +159,12 @@ class EventBuffer:
         self._seq = 0 if told is None else told.events
         self._told = told or Told()
         self._lock = threading.Lock()  # a reader on asyncio is in another thread than the actors
-        self._events: deque[_Unread] = deque()
+        self._events: deque[_Unread] = _NONE_UNREAD
         self._open: dict[CallKey, _UnreadChunk] = {}  # the newest unread chunk of each answer
         self._begun: dict[CallKey, None] = dict.fromkeys(self._told.texts)  # answers that had text already
         self._open_thoughts: dict[CallKey, _UnreadReasoning] = {}  # likewise, of their reasoning
         self._thought: dict[CallKey, None] = dict.fromkeys(self._told.thoughts)
-        self._stale: set[CallKey] = set()  # asked for again, and their reasoning has not come again
+        self._stale: dict[CallKey, None] = {}  # asked for again, and their reasoning has not come again
         self._reading = False
         self._wake_reader: Callable[[], None] = _no_reader_waits
         self._ended = False
@@ -182,7 +186,7 @@ class EventBuffer:
                 return
             if isinstance(event, Chunk):
                 if self._is_told(event):
-                    self._stale.discard(call_of(event))
+                    self._stale.pop(call_of(event), None)
                     return
                 self._add_chunk(event)
             elif isinstance(event, ReasoningChunk):
@@ -197,7 +201,7 @@ class EventBuffer:
         """Drop the unread events, since no reader is left, and wake a reader that waits."""
         with self._lock:
             self._ended = True
-            self._events.clear()
+            self._events = _NONE_UNREAD
             self._open.clear()
             self._open_thoughts.clear()
             wake, self._wake_reader = self._wake_reader, _no_reader_waits
@@ -213,7 +217,7 @@ class EventBuffer:
             self._ended = True
         elif isinstance(event, (ModelStarted, ModelResponded, ModelFailed, ModelRetrying)):
             self._begin_or_end(event)
-        self._events.append(_Unread(event, self._now() - self._started))
+        self._append(_Unread(event, self._now() - self._started))
 
     def _begin_or_end(self, event: ModelStarted | ModelResponded | ModelFailed | ModelRetrying) -> None:
         name = call_of(event)
@@ -225,7 +229,7 @@ class EventBuffer:
             self._open.pop(name, None)
             self._open_thoughts.pop(name, None)
         elif name in self._thought:
-            self._stale.add(name)
+            self._stale[name] = None
 
     def _add_chunk(self, chunk: Chunk) -> None:
         key = call_of(chunk)
@@ -243,12 +247,12 @@ class EventBuffer:
             return
         waiting = self._open[key] = _UnreadChunk(chunk, self._now() - self._started)
         self._begun[key] = None
-        self._events.append(waiting)
+        self._append(waiting)
 
     def _add_reasoning(self, chunk: ReasoningChunk) -> None:
         key = call_of(chunk)
         restart = chunk.restart and key in self._thought
-        self._stale.discard(key)
+        self._stale.pop(key, None)
         if chunk.restart != restart:
             chunk = replace(chunk, restart=restart)
         waiting = self._open_thoughts.get(key)
@@ -261,7 +265,12 @@ class EventBuffer:
             return
         self._open_thoughts[key] = waiting = _UnreadReasoning(chunk, self._now() - self._started)
         self._thought[key] = None
-        self._events.append(waiting)
+        self._append(waiting)
+
+    def _append(self, unread: _Unread) -> None:
+        if self._events is _NONE_UNREAD:
+            self._events = deque()
+        self._events.append(unread)
 
     def _drop_unread(self, key: CallKey) -> None:
         """Drop what was not read of a failed attempt; what follows is a restart."""
@@ -379,6 +388,8 @@ class EventBuffer:
 
     def _read(self) -> Event:
         unread = self._events.popleft()
+        if not self._events:
+            self._events = _NONE_UNREAD
         if isinstance(unread, _UnreadChunk):
             self._open.pop(call_of(unread.chunk), None)
         elif isinstance(unread, _UnreadReasoning):

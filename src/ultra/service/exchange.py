@@ -10,8 +10,6 @@ from abc import ABC, abstractmethod
 from math import inf
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-import anyio
-
 from ultra.service.asked import Asked
 from ultra.service.http import EVENT_STREAM, JSON, Reply
 from ultra.service.problems import Problem, no_answer
@@ -159,20 +157,18 @@ def _settled(run: SharedRun, asked: Asked) -> tuple[OrchestrationResult, ModelRe
 async def _stream(service: Service, writer: Writer, follower: Follower, asked: Asked) -> AsyncIterator[bytes]:
     """Yield the events of the stream. It follows the text as the writer of the run writes it."""
     run, place, settings = follower.run, follower.place, service.settings
+    interval = inf if settings.keepalive == "off" else settings.keepalive_interval
     yield writer.begin()
-    silent_since = anyio.current_time()
+    due = run.now() + interval
     while not run.has_ended:
         said = _read(writer, follower)
+        if not said and run.now() >= due:
+            said = writer.alive(f"ultra {run.answered}/{run.asked}", settings.keepalive)
         if said:
             yield said
-            silent_since = anyio.current_time()
-            continue
-        due = inf if settings.keepalive == "off" else silent_since + settings.keepalive_interval
-        if anyio.current_time() < due:
+            due = run.now() + interval
+        else:
             await run.change(due, place)
-            continue
-        yield writer.alive(f"ultra {run.answered}/{run.asked}", settings.keepalive)
-        silent_since = anyio.current_time()
     try:
         result, answer = _settled(run, asked)
         # A refusal is no whole answer, so what the reader has need not be its beginning.
@@ -196,9 +192,11 @@ async def _stream(service: Service, writer: Writer, follower: Follower, asked: A
 
 def _read(writer: Writer, follower: Follower) -> bytes:
     """Return what has come since the reader was here: reasoning, else text."""
-    said = next(_reasoning(writer, follower), b"")
-    text = "" if said else follower.run.read(follower.place)
-    return writer.text(text) if text else said
+    run, place = follower.run, follower.place
+    if run.has_reasoning_for(place) and (said := next(_reasoning(writer, follower), b"")):
+        return said
+    text = run.read(place)
+    return writer.text(text) if text else b""
 
 
 def _reasoning(writer: Writer, follower: Follower) -> Iterator[bytes]:

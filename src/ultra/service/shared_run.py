@@ -148,10 +148,6 @@ class SharedRun:
         return self.result is not None or self.problem is not None
 
     @property
-    def _texts(self) -> list[list[str]]:
-        return self._text.versions
-
-    @property
     def paid(self) -> bool:
         """Whether a call of it may have cost money."""
         return self.ledger.paid
@@ -176,15 +172,20 @@ class SharedRun:
 
     # --- those who follow it -----------------------------------------------------------------------------
 
+    def now(self) -> float:
+        """Return the time of the event loop."""
+        return self._library.current_time()
+
     def read(self, place: Place) -> str:
         """Return the next text of the answer that came since the reader was here; it moves on.
 
         Text of a later version is not returned to a reader who has read an earlier one: see `rest`.
         """
-        newest = len(self._texts) - 1
+        texts = self._text.versions
+        newest = len(texts) - 1
         if place.version != newest and not place.has_read:
             place.version = newest
-        pieces = self._texts[place.version]
+        pieces = texts[place.version]
         if place.version != newest or place.pieces == len(pieces):
             return ""
         begin, length = place.pieces, 0
@@ -195,8 +196,8 @@ class SharedRun:
 
     def has_reasoning_for(self, place: Place) -> bool:
         """Return whether a reader has not all of the reasoning, or some that is void."""
-        newest = len(self._text.thoughts) - 1
-        return place.reasoning_version != newest or place.thoughts != len(self._text.thoughts[newest])
+        thoughts = self._text.thoughts
+        return place.thoughts != len(thoughts[-1]) or place.reasoning_version != len(thoughts) - 1
 
     def read_reasoning(self, place: Place) -> tuple[list[ReasoningPart], bool]:
         """Return the reasoning that came since the reader was here; it moves on.
@@ -216,7 +217,7 @@ class SharedRun:
 
     def rest(self, place: Place, whole: str) -> Iterator[str] | None:
         """Return what is missing to the `whole` answer; None: the reader has read what is no part of it."""
-        return missing("".join(self._texts[place.version][: place.pieces]), whole)
+        return missing("".join(self._text.versions[place.version][: place.pieces]), whole)
 
     async def change(self, until: float = inf, place: Place | None = None) -> None:
         """Wait until something is new; or, for the reader at `place`, until this time has come.
@@ -237,7 +238,7 @@ class SharedRun:
     async def beginning(self, within: float) -> None:
         """Wait until the answer begins, the run has ended, or so many seconds are over."""
         with self._library.CancelScope(deadline=self._library.current_time() + within):
-            while not (self.has_ended or self._texts[-1] or self._text.thoughts[-1]):
+            while not (self.has_ended or self._text.versions[-1] or self._text.thoughts[-1]):
                 await self.change()
 
     async def end(self) -> None:
