@@ -41,7 +41,7 @@ from ultra.messages.reasoning import ends_block
 from ultra.messages.reasoning_chunks import WaitingReasoning
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from trio.lowlevel import RaiseCancelT, Task
 
@@ -106,16 +106,37 @@ class _UnreadReasoning(_Unread):
 class _Follower:
     """A task that waits while each event of a run is handed to its function."""
 
-    __slots__ = ("_take", "is_taking", "raise_cancel", "task")
+    __slots__ = ("_buffer", "_is_taking", "_raise_cancel", "_take", "_task")
 
-    def __init__(self, take: Callable[[Event], None], task: Task) -> None:
-        self.task = task
+    def __init__(self, buffer: EventBuffer, take: Callable[[Event], None], task: Task) -> None:
+        self._buffer = buffer
         self._take = take
-        self.is_taking = False
-        self.raise_cancel: RaiseCancelT | None = None  # it was cancelled by what it takes
+        self._task = task
+        self._is_taking = False
+        self._raise_cancel: RaiseCancelT | None = None  # it was cancelled by what it takes
 
-    def take(self, event: Event) -> None:
-        self.task.context.run(self._take, event)
+    def hand_on(self) -> None:
+        """Hand over what has come, and wake the task, once, if nothing follows."""
+        self._is_taking = True
+        run = self._task.context.run
+        try:
+            while self._raise_cancel is None and (event := self._buffer.read_ready()) is not None:
+                run(self._take, event)
+        except BaseException as error:  # noqa: BLE001 - it is the reader's, and not of the actor that writes
+            reschedule(self._task, Error(error))
+            return
+        self._is_taking = False
+        if self._raise_cancel is not None:
+            reschedule(self._task, capture(self._raise_cancel))
+        elif not self._buffer.follow_again(self):
+            reschedule(self._task)
+
+    def stop(self, raise_cancel: RaiseCancelT) -> Abort:
+        """Follow no longer, since the task was cancelled."""
+        if self._is_taking:  # what it takes cancels it: it is woken behind that
+            self._raise_cancel = raise_cancel
+            return Abort.FAILED
+        return self._buffer.stop_reading(raise_cancel)
 
 
 _NONE_UNREAD: Final[deque[_Unread]] = deque()
@@ -292,30 +313,30 @@ class EventBuffer:
                 await checkpoint()
             else:
                 self._wake_reader = partial(reschedule, current_task())
-                await wait_task_rescheduled(self._stop_reading)
+                await wait_task_rescheduled(self.stop_reading)
         finally:
             self._reading = False
-        return self._read_ready()
+        return self.read_ready()
 
     def ready(self) -> list[Event]:
         """Return the events that need not be waited for, which are then read."""
         with self._lock:
             return [self._read() for _ in range(len(self._events))]
 
-    async def for_each(self, take: Callable[[Event], None]) -> None:
-        """Call `take` with each event, until the last one was taken or the buffer is closed.
+    def for_each(self, take: Callable[[Event], None]) -> Awaitable[None]:
+        """Return what calls `take` with each event, until the last one was taken or the buffer is closed.
 
         On trio it is called where the event happens, with the context variables of this task, so that no task
         wakes up for each event only to read it. What it raises ends the following, and is raised here. If it
         cancels the following, that ends behind this event. Cancelling this takes no event.
         """
-        if in_trio():
-            await self._hand_all(take)
-            return
+        return self._hand_all(take) if in_trio() else self._read_all(take)
+
+    async def _read_all(self, take: Callable[[Event], None]) -> None:
         while (event := await self.next()) is not None:
             take(event)
             for _ in range(len(self._events)):  # and not those that come meanwhile: others have their turn
-                if (event := self._read_ready()) is not None:
+                if (event := self.read_ready()) is not None:
                     take(event)
 
     @enable_ki_protection
@@ -323,42 +344,25 @@ class EventBuffer:
         self._begin_reading()
         try:
             await checkpoint_if_cancelled()
-            while (event := self._read_ready()) is not None:
+            while (event := self.read_ready()) is not None:
                 take(event)
                 await checkpoint_if_cancelled()
             if self._ended:
                 await cancel_shielded_checkpoint()
                 return
-            follower = _Follower(take, current_task())
-            self._wake_reader = partial(self._hand_on, follower)
-            await wait_task_rescheduled(partial(self._stop_following, follower))
+            follower = _Follower(self, take, current_task())
+            self._wake_reader = follower.hand_on
+            await wait_task_rescheduled(follower.stop)
         finally:
             self._reading = False
 
-    def _hand_on(self, follower: _Follower) -> None:
-        """Hand over what has come, and wake the reader, once, if nothing follows."""
-        follower.is_taking = True
-        try:
-            while follower.raise_cancel is None and (event := self._read_ready()) is not None:
-                follower.take(event)
-        except BaseException as error:  # noqa: BLE001 - it is the reader's, and not of the actor that writes
-            reschedule(follower.task, Error(error))
-            return
-        follower.is_taking = False
-        if follower.raise_cancel is not None:
-            reschedule(follower.task, capture(follower.raise_cancel))
-        elif self._ended:
-            reschedule(follower.task)
-        else:
-            self._wake_reader = partial(self._hand_on, follower)
+    def follow_again(self, follower: _Follower) -> bool:
+        """Let the follower take what comes next; return False if nothing follows."""
+        if not self._ended:
+            self._wake_reader = follower.hand_on
+        return not self._ended
 
-    def _stop_following(self, follower: _Follower, raise_cancel: RaiseCancelT) -> Abort:
-        if follower.is_taking:  # what it takes cancels it: it is woken behind that
-            follower.raise_cancel = raise_cancel
-            return Abort.FAILED
-        return self._stop_reading(raise_cancel)
-
-    def _read_ready(self) -> Event | None:
+    def read_ready(self) -> Event | None:
         """Return the next event that need not be waited for."""
         with self._lock:
             return self._read() if self._events else None
@@ -382,7 +386,8 @@ class EventBuffer:
             return
         await event.wait()
 
-    def _stop_reading(self, _raise_cancel: object) -> Abort:
+    def stop_reading(self, _raise_cancel: object) -> Abort:
+        """Wake nobody any more; the abort function of the task that waits."""
         self._wake_reader = _no_reader_waits
         return Abort.SUCCEEDED
 

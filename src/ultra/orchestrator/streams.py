@@ -73,7 +73,8 @@ class LiveRun:
         watch: RunWatch,
     ) -> None:
         self.reply: AskResult[None, OrchestrationResult] | None = None
-        self._over = trio.Event()
+        self._over: trio.Event | None = None  # of those who wait
+        self._has_ended = False
         self._run_id = run_id
         self._lifespan = lifespan
         self._make_run = make_run
@@ -90,7 +91,15 @@ class LiveRun:
 
     def wait(self) -> Awaitable[None]:
         """Return what waits until the run has ended, or its block has."""
-        return self._lifespan.trio_run.run(self._over.wait)
+        return self._lifespan.trio_run.run(self._wait)
+
+    async def _wait(self) -> None:
+        if self._has_ended:
+            await trio.lowlevel.checkpoint()
+            return
+        if self._over is None:
+            self._over = trio.Event()
+        await self._over.wait()
 
     # --- where the actors run ----------------------------------------------------------------------------
 
@@ -137,7 +146,9 @@ class LiveRun:
         if self._reminder is not None:
             self._reminder.cancel()
             self._reminder = None
-        self._over.set()
+        self._has_ended = True
+        if self._over is not None:
+            self._over.set()
 
     def _told(self) -> RunEnd:
         assert self._end is not None  # noqa: S101 - the block was entered
@@ -234,7 +245,8 @@ class RunStream:
         Cancelling this leaves the run as it is.
         """
         self._check_opened()
-        await self._run.wait()
+        if self._run.reply is None:
+            await self._run.wait()
         reply = self._run.reply
         if reply is None:
             raise _left()

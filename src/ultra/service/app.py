@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -20,9 +21,9 @@ except ImportError:
     raise MissingExtra("the service", "serve") from None
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Mapping
 
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+    from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
     from ultra._support.async_library import AsyncScope
     from ultra.config.serving import ServeConfig
@@ -43,23 +44,29 @@ def make_app(service: Service) -> Starlette:
         async with service.running():
             yield
 
-    door = _CrossOrigin(service, _Door(service))
-    app = _Application(lifespan=lifespan)
-    app.router.redirect_slashes = False
-    app.router.default = door  # the core knows the addresses
+    app = _Application(_CrossOrigin(service, _Door(service)), lifespan)
     app.state.service = service
     return app
 
 
 class _Application(Starlette):
-    """Without Starlette's own layers that answer for errors: the core answers, whatever goes wrong.
+    """Starlette's lifespan, its middleware if any is added, and the door to the core, which knows addresses.
 
-    They would see each piece of each stream, and keep objects for it.
+    Without its own layers that answer for errors: the core answers, whatever goes wrong. They would see each
+    piece of each stream, and keep objects for it.
     """
+
+    def __init__(self, door: ASGIApp, lifespan: Lifespan[Starlette]) -> None:
+        super().__init__(lifespan=lifespan)
+        self._door = door
 
     def build_middleware_stack(self) -> ASGIApp:
         """Return what answers requests, behind the middleware that was added."""
-        app: ASGIApp = self.router
+
+        def app(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+            answers = self.router if scope["type"] == "lifespan" else self._door
+            return answers(scope, receive, send)
+
         for layer, args, kwargs in reversed(self.user_middleware):
             app = layer(app, *args, **kwargs)
         return app
@@ -74,7 +81,7 @@ class _CrossOrigin:
         self._origins: tuple[str, ...] = ()
         self._allowing = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         origins = self._service.settings.cors_origins
         if origins != self._origins:
             self._origins = origins
@@ -87,7 +94,7 @@ class _CrossOrigin:
                     allow_headers=("*",),
                     expose_headers=("*",),
                 )
-        await self._allowing(scope, receive, send)
+        return self._allowing(scope, receive, send)
 
 
 class HungUp(Exception):
@@ -178,7 +185,7 @@ def headers_of(scope: Scope) -> dict[str, str]:
 
 
 def _path(scope: Scope) -> str:
-    # A Mount leaves the whole path in `path`, and what it has taken of it in `root_path`.
+    # An application around this one leaves the whole path in `path`, and its part of it in `root_path`.
     path: str = scope["path"]
     root = scope.get("root_path", "")
     return path.removeprefix(root) if root and path.startswith(f"{root}/") else path
@@ -186,6 +193,11 @@ def _path(scope: Scope) -> str:
 
 def _too_large(most: int) -> Problem:
     return Problem(413, "invalid_request_error", "request_too_large", f"a body may have {most:,} bytes")
+
+
+@lru_cache(64)  # they are few, and a stream keeps its headers
+def _name(name: str) -> bytes:
+    return name.encode("latin-1")
 
 
 class _Client:
@@ -214,9 +226,7 @@ class _Client:
 
 async def _send(reply: Reply, send: Send, client: _Client | None = None, *, with_body: bool = True) -> None:
     body: Any = reply.body
-    raw = [
-        (name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in reply.headers.items()
-    ]
+    raw = [(_name(name), value.encode("latin-1", "replace")) for name, value in reply.headers.items()]
     if isinstance(body, bytes):
         raw.append((b"content-length", b"%d" % len(body)))
     try:

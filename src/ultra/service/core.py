@@ -237,8 +237,9 @@ class Service:
                 _log.error("request failed", path=request.path, exc_info=error)
                 reply = self.refusal(problem_of(error), request.path, request.headers, name)
             watched.status = reply.status
-            request = replace(request, body=b"")  # a stream may go on for long, and was read
-            yield named(reply, request, name, left)
+            reply = named(reply, request, name, left)
+            del request  # a stream may go on for long, and was read
+            yield reply
 
     def refusal(
         self, problem: Problem, path: str, headers: Mapping[str, str], name: str | None = None
