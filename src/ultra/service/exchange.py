@@ -162,13 +162,21 @@ async def _stream(service: Service, writer: Writer, follower: Follower, asked: A
     due = run.now() + interval
     while not run.has_ended:
         said = _read(writer, follower)
-        if not said and run.now() >= due:
-            said = writer.alive(f"ultra {run.answered}/{run.asked}", settings.keepalive)
+        if not said:
+            await run.change(due, place)
+            said = _read(writer, follower)
+            if not said and run.now() >= due and not run.has_ended:
+                said = writer.alive(f"ultra {run.answered}/{run.asked}", settings.keepalive)
         if said:
             yield said
             due = run.now() + interval
-        else:
-            await run.change(due, place)
+    for said in _ending(writer, follower, asked):
+        yield said
+
+
+def _ending(writer: Writer, follower: Follower, asked: Asked) -> Iterator[bytes]:
+    """Yield what is still to be sent once the run has ended."""
+    run, place = follower.run, follower.place
     try:
         result, answer = _settled(run, asked)
         # A refusal is no whole answer, so what the reader has need not be its beginning.
@@ -186,8 +194,7 @@ async def _stream(service: Service, writer: Writer, follower: Follower, asked: A
         yield said
     for portion in rest:
         yield writer.text(portion)
-    for event in writer.end(result, answer):
-        yield event
+    yield from writer.end(result, answer)
 
 
 def _read(writer: Writer, follower: Follower) -> bytes:
