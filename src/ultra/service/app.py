@@ -7,9 +7,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-import anyio
-
-from ultra._support.async_library import open_tasks
+from ultra._support.async_library import library, open_tasks
 from ultra.errors import MissingExtra
 from ultra.service.http import Request
 from ultra.service.problems import Problem
@@ -159,7 +157,8 @@ async def read_body(settings: ServeConfig, headers: Mapping[str, str], receive: 
         raise _too_large(settings.max_body)
     pieces: list[bytes] = []
     size = 0
-    with anyio.move_on_after(settings.body_timeout):
+    here = library()
+    with here.CancelScope(deadline=here.current_time() + settings.body_timeout):
         while True:
             message: Message = await receive()
             if message["type"] == "http.disconnect":
