@@ -73,8 +73,7 @@ class LiveRun:
         watch: RunWatch,
     ) -> None:
         self.reply: AskResult[None, OrchestrationResult] | None = None
-        self._over: trio.Event | None = None  # of those who wait
-        self._has_ended = False
+        self._over = trio.Event()
         self._run_id = run_id
         self._lifespan = lifespan
         self._make_run = make_run
@@ -91,15 +90,7 @@ class LiveRun:
 
     def wait(self) -> Awaitable[None]:
         """Return what waits until the run has ended, or its block has."""
-        return self._lifespan.trio_run.run(self._wait)
-
-    async def _wait(self) -> None:
-        if self._has_ended:
-            await trio.lowlevel.checkpoint()
-            return
-        if self._over is None:
-            self._over = trio.Event()
-        await self._over.wait()
+        return self._lifespan.trio_run.run(self._over.wait)
 
     # --- where the actors run ----------------------------------------------------------------------------
 
@@ -146,9 +137,7 @@ class LiveRun:
         if self._reminder is not None:
             self._reminder.cancel()
             self._reminder = None
-        self._has_ended = True
-        if self._over is not None:
-            self._over.set()
+        self._over.set()
 
     def _told(self) -> RunEnd:
         assert self._end is not None  # noqa: S101 - the block was entered
