@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
-    from typing import Self
 
 __all__ = ["AsyncEvent", "AsyncLibrary", "AsyncScope", "Tasks", "in_trio", "library", "open_tasks"]
 
@@ -41,8 +40,6 @@ class AsyncEvent(Protocol):
 class AsyncScope(Protocol):
     """A cancel scope of trio or anyio."""
 
-    deadline: float
-
     def cancel(self) -> object:
         """Cancel what is done in it."""
         ...
@@ -52,10 +49,10 @@ class AsyncScope(Protocol):
         """Whether it was cancelled."""
         ...
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> object: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> bool: ...
+    ) -> bool | None: ...
 
 
 class AsyncLibrary(Protocol):

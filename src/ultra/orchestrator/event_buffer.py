@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from functools import partial
 from io import StringIO
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 from msgspec.structs import replace
@@ -41,7 +41,7 @@ from ultra.messages.reasoning import ends_block
 from ultra.messages.reasoning_chunks import WaitingReasoning
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable, Coroutine
 
     from trio.lowlevel import RaiseCancelT, Task
 
@@ -323,7 +323,7 @@ class EventBuffer:
         with self._lock:
             return [self._read() for _ in range(len(self._events))]
 
-    def for_each(self, take: Callable[[Event], None]) -> Awaitable[None]:
+    def for_each(self, take: Callable[[Event], None]) -> Coroutine[Any, Any, None]:
         """Return what calls `take` with each event, until the last one was taken or the buffer is closed.
 
         On trio it is called where the event happens, with the context variables of this task, so that no task
