@@ -98,6 +98,7 @@ def make_run(
         strategy=strategy,
         targets=tuple(tree.target(model) for model in models),
         requests=tree.requests,
+        reminders=tree.reminders,
         fencing=Fencing(b"s" * 32),
         sink=fields.get("sink", NoReader("r")),
         started=started,

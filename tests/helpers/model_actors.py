@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 from msgspec.structs import replace
 
+from ultra._support.reminders import Reminders
 from ultra.actors.model.actor import ModelActor
 from ultra.actors.model.breaker import BreakerPolicy, CircuitBreaker
 from ultra.actors.model.cache_access import CacheWriter
@@ -71,10 +72,10 @@ _numbers = count()
 
 def start(system: ActorSystem, model: RegisteredModel, factory: Any = ModelActor) -> ActorRef:
     """Start the actor of `model`; when it crashes, it is restarted at once."""
-    backoff = Backoff(initial=0, jitter=0)
-    return system.spawn(
-        factory, model, Random(1), REQUESTS, CacheWriter(system.start_soon), name=model.name, backoff=backoff
-    )
+    reminders = Reminders()
+    trio.lowlevel.spawn_system_task(reminders.work)
+    parts = model, Random(1), REQUESTS, CacheWriter(system.start_soon), reminders
+    return system.spawn(factory, *parts, name=model.name, backoff=Backoff(initial=0, jitter=0))
 
 
 def ask_for(

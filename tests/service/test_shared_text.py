@@ -7,8 +7,8 @@ from typing import Any, cast
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ultra._support.reminders import Reminders
 from ultra.messages.events import Chunk, StageStarted
-from ultra.service.reminders import Reminders
 from ultra.service.shared_run import Place, SharedRun
 
 PIECES = st.lists(st.text("ab \n", max_size=4), max_size=8)

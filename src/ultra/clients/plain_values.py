@@ -137,7 +137,7 @@ def plain_usage(value: object) -> Usage | None:
 def _unless_equal(given: S, plain: S) -> S:
     """Return `given` where it has the very values of `plain`, so that most answers are not copied."""
     same = type(given) is type(plain) and all(
-        mine is its for mine, its in zip(structs.astuple(given), structs.astuple(plain), strict=True)
+        map(operator.is_, structs.astuple(given), structs.astuple(plain))
     )
     return given if same else plain
 

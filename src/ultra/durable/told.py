@@ -29,7 +29,7 @@ class Told:
         self.events = 0
         self.time = 0.0
         self.texts: dict[CallKey, blake2b] = {}
-        self.thoughts: set[CallKey] = set()
+        self.thoughts: dict[CallKey, None] = {}
         for event in events:
             self.take(event)
 
@@ -43,7 +43,7 @@ class Told:
                 self.texts[name] = blake2b(digest_size=16)
             self.texts[name].update(event.text.encode("utf-8", "surrogatepass"))
         elif isinstance(event, ReasoningChunk):
-            self.thoughts.add(call_of(event))
+            self.thoughts[call_of(event)] = None
 
     def has_told(self, name: CallKey, text: str) -> bool:
         """Return whether the text of this answer is the one that was told; it is asked for once."""

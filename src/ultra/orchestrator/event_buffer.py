@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from functools import partial
 from io import StringIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 from msgspec.structs import replace
@@ -41,7 +41,7 @@ from ultra.messages.reasoning import ends_block
 from ultra.messages.reasoning_chunks import WaitingReasoning
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from trio.lowlevel import RaiseCancelT, Task
 
@@ -106,16 +106,41 @@ class _UnreadReasoning(_Unread):
 class _Follower:
     """A task that waits while each event of a run is handed to its function."""
 
-    __slots__ = ("_take", "is_taking", "raise_cancel", "task")
+    __slots__ = ("_buffer", "_is_taking", "_raise_cancel", "_take", "_task")
 
-    def __init__(self, take: Callable[[Event], None], task: Task) -> None:
-        self.task = task
+    def __init__(self, buffer: EventBuffer, take: Callable[[Event], None], task: Task) -> None:
+        self._buffer = buffer
         self._take = take
-        self.is_taking = False
-        self.raise_cancel: RaiseCancelT | None = None  # it was cancelled by what it takes
+        self._task = task
+        self._is_taking = False
+        self._raise_cancel: RaiseCancelT | None = None  # it was cancelled by what it takes
 
-    def take(self, event: Event) -> None:
-        self.task.context.run(self._take, event)
+    def hand_on(self) -> None:
+        """Hand over what has come, and wake the task, once, if nothing follows."""
+        self._is_taking = True
+        run = self._task.context.run
+        try:
+            while self._raise_cancel is None and (event := self._buffer.read_ready()) is not None:
+                run(self._take, event)
+        except BaseException as error:  # noqa: BLE001 - it is the reader's, and not of the actor that writes
+            reschedule(self._task, Error(error))
+            return
+        self._is_taking = False
+        if self._raise_cancel is not None:
+            reschedule(self._task, capture(self._raise_cancel))
+        elif not self._buffer.follow_again(self):
+            reschedule(self._task)
+
+    def stop(self, raise_cancel: RaiseCancelT) -> Abort:
+        """Follow no longer, since the task was cancelled."""
+        if self._is_taking:  # what it takes cancels it: it is woken behind that
+            self._raise_cancel = raise_cancel
+            return Abort.FAILED
+        return self._buffer.stop_reading(raise_cancel)
+
+
+_NONE_UNREAD: Final[deque[_Unread]] = deque()
+"""Of buffers whose events were all read. Even an empty deque takes 760 bytes, and many runs wait at once."""
 
 
 def _no_reader_waits() -> None:
@@ -155,12 +180,12 @@ class EventBuffer:
         self._seq = 0 if told is None else told.events
         self._told = told or Told()
         self._lock = threading.Lock()  # a reader on asyncio is in another thread than the actors
-        self._events: deque[_Unread] = deque()
+        self._events: deque[_Unread] = _NONE_UNREAD
         self._open: dict[CallKey, _UnreadChunk] = {}  # the newest unread chunk of each answer
         self._begun: dict[CallKey, None] = dict.fromkeys(self._told.texts)  # answers that had text already
         self._open_thoughts: dict[CallKey, _UnreadReasoning] = {}  # likewise, of their reasoning
         self._thought: dict[CallKey, None] = dict.fromkeys(self._told.thoughts)
-        self._stale: set[CallKey] = set()  # asked for again, and their reasoning has not come again
+        self._stale: dict[CallKey, None] = {}  # asked for again, and their reasoning has not come again
         self._reading = False
         self._wake_reader: Callable[[], None] = _no_reader_waits
         self._ended = False
@@ -182,7 +207,7 @@ class EventBuffer:
                 return
             if isinstance(event, Chunk):
                 if self._is_told(event):
-                    self._stale.discard(call_of(event))
+                    self._stale.pop(call_of(event), None)
                     return
                 self._add_chunk(event)
             elif isinstance(event, ReasoningChunk):
@@ -197,7 +222,7 @@ class EventBuffer:
         """Drop the unread events, since no reader is left, and wake a reader that waits."""
         with self._lock:
             self._ended = True
-            self._events.clear()
+            self._events = _NONE_UNREAD
             self._open.clear()
             self._open_thoughts.clear()
             wake, self._wake_reader = self._wake_reader, _no_reader_waits
@@ -213,7 +238,7 @@ class EventBuffer:
             self._ended = True
         elif isinstance(event, (ModelStarted, ModelResponded, ModelFailed, ModelRetrying)):
             self._begin_or_end(event)
-        self._events.append(_Unread(event, self._now() - self._started))
+        self._append(_Unread(event, self._now() - self._started))
 
     def _begin_or_end(self, event: ModelStarted | ModelResponded | ModelFailed | ModelRetrying) -> None:
         name = call_of(event)
@@ -225,7 +250,7 @@ class EventBuffer:
             self._open.pop(name, None)
             self._open_thoughts.pop(name, None)
         elif name in self._thought:
-            self._stale.add(name)
+            self._stale[name] = None
 
     def _add_chunk(self, chunk: Chunk) -> None:
         key = call_of(chunk)
@@ -243,12 +268,12 @@ class EventBuffer:
             return
         waiting = self._open[key] = _UnreadChunk(chunk, self._now() - self._started)
         self._begun[key] = None
-        self._events.append(waiting)
+        self._append(waiting)
 
     def _add_reasoning(self, chunk: ReasoningChunk) -> None:
         key = call_of(chunk)
         restart = chunk.restart and key in self._thought
-        self._stale.discard(key)
+        self._stale.pop(key, None)
         if chunk.restart != restart:
             chunk = replace(chunk, restart=restart)
         waiting = self._open_thoughts.get(key)
@@ -261,7 +286,12 @@ class EventBuffer:
             return
         self._open_thoughts[key] = waiting = _UnreadReasoning(chunk, self._now() - self._started)
         self._thought[key] = None
-        self._events.append(waiting)
+        self._append(waiting)
+
+    def _append(self, unread: _Unread) -> None:
+        if self._events is _NONE_UNREAD:
+            self._events = deque()
+        self._events.append(unread)
 
     def _drop_unread(self, key: CallKey) -> None:
         """Drop what was not read of a failed attempt; what follows is a restart."""
@@ -283,30 +313,30 @@ class EventBuffer:
                 await checkpoint()
             else:
                 self._wake_reader = partial(reschedule, current_task())
-                await wait_task_rescheduled(self._stop_reading)
+                await wait_task_rescheduled(self.stop_reading)
         finally:
             self._reading = False
-        return self._read_ready()
+        return self.read_ready()
 
     def ready(self) -> list[Event]:
         """Return the events that need not be waited for, which are then read."""
         with self._lock:
             return [self._read() for _ in range(len(self._events))]
 
-    async def for_each(self, take: Callable[[Event], None]) -> None:
-        """Call `take` with each event, until the last one was taken or the buffer is closed.
+    def for_each(self, take: Callable[[Event], None]) -> Coroutine[Any, Any, None]:
+        """Return what calls `take` with each event, until the last one was taken or the buffer is closed.
 
         On trio it is called where the event happens, with the context variables of this task, so that no task
         wakes up for each event only to read it. What it raises ends the following, and is raised here. If it
         cancels the following, that ends behind this event. Cancelling this takes no event.
         """
-        if in_trio():
-            await self._hand_all(take)
-            return
+        return self._hand_all(take) if in_trio() else self._read_all(take)
+
+    async def _read_all(self, take: Callable[[Event], None]) -> None:
         while (event := await self.next()) is not None:
             take(event)
             for _ in range(len(self._events)):  # and not those that come meanwhile: others have their turn
-                if (event := self._read_ready()) is not None:
+                if (event := self.read_ready()) is not None:
                     take(event)
 
     @enable_ki_protection
@@ -314,42 +344,25 @@ class EventBuffer:
         self._begin_reading()
         try:
             await checkpoint_if_cancelled()
-            while (event := self._read_ready()) is not None:
+            while (event := self.read_ready()) is not None:
                 take(event)
                 await checkpoint_if_cancelled()
             if self._ended:
                 await cancel_shielded_checkpoint()
                 return
-            follower = _Follower(take, current_task())
-            self._wake_reader = partial(self._hand_on, follower)
-            await wait_task_rescheduled(partial(self._stop_following, follower))
+            follower = _Follower(self, take, current_task())
+            self._wake_reader = follower.hand_on
+            await wait_task_rescheduled(follower.stop)
         finally:
             self._reading = False
 
-    def _hand_on(self, follower: _Follower) -> None:
-        """Hand over what has come, and wake the reader, once, if nothing follows."""
-        follower.is_taking = True
-        try:
-            while follower.raise_cancel is None and (event := self._read_ready()) is not None:
-                follower.take(event)
-        except BaseException as error:  # noqa: BLE001 - it is the reader's, and not of the actor that writes
-            reschedule(follower.task, Error(error))
-            return
-        follower.is_taking = False
-        if follower.raise_cancel is not None:
-            reschedule(follower.task, capture(follower.raise_cancel))
-        elif self._ended:
-            reschedule(follower.task)
-        else:
-            self._wake_reader = partial(self._hand_on, follower)
+    def follow_again(self, follower: _Follower) -> bool:
+        """Let the follower take what comes next; return False if nothing follows."""
+        if not self._ended:
+            self._wake_reader = follower.hand_on
+        return not self._ended
 
-    def _stop_following(self, follower: _Follower, raise_cancel: RaiseCancelT) -> Abort:
-        if follower.is_taking:  # what it takes cancels it: it is woken behind that
-            follower.raise_cancel = raise_cancel
-            return Abort.FAILED
-        return self._stop_reading(raise_cancel)
-
-    def _read_ready(self) -> Event | None:
+    def read_ready(self) -> Event | None:
         """Return the next event that need not be waited for."""
         with self._lock:
             return self._read() if self._events else None
@@ -373,12 +386,15 @@ class EventBuffer:
             return
         await event.wait()
 
-    def _stop_reading(self, _raise_cancel: object) -> Abort:
+    def stop_reading(self, _raise_cancel: object) -> Abort:
+        """Wake nobody any more; the abort function of the task that waits."""
         self._wake_reader = _no_reader_waits
         return Abort.SUCCEEDED
 
     def _read(self) -> Event:
         unread = self._events.popleft()
+        if not self._events:
+            self._events = _NONE_UNREAD
         if isinstance(unread, _UnreadChunk):
             self._open.pop(call_of(unread.chunk), None)
         elif isinstance(unread, _UnreadReasoning):

@@ -192,6 +192,7 @@ class Planner:
             strategy=planned.strategy,
             targets=tuple([tree.target(model) for model in chosen]),
             requests=tree.requests,
+            reminders=tree.reminders,
             fencing=fencing,
             sink=sink,
             started=started,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
+    from ultra._support.reminders import Reminder
     from ultra.actors.coordinator.messages import Execute, LocalRun
     from ultra.messages.events import Event
     from ultra.messages.results import OrchestrationResult
@@ -80,6 +81,7 @@ class LiveRun:
         self._make_sink = make_sink
         self._watch = watch
         self._end: RunEnd | None = None
+        self._reminder: Reminder | None = None
         self._actors = lifespan.use()
         self._asks: AskGroup[None, OrchestrationResult] = AskGroup(self._on_reply)
 
@@ -120,7 +122,7 @@ class LiveRun:
             tree.runs.add(self.run_id, local)
             self._asks.ask(tree.coordinator, execute, None)
             if local.deadline < inf and self.reply is None:
-                tree.system.start_soon(self._give_up_in_time, local)
+                self._reminder = tree.reminders.add(local.given_up_at, self._give_up)
         except BaseException:
             self._asks.close()
             tree.runs.discard(self.run_id)
@@ -139,16 +141,21 @@ class LiveRun:
         if self.reply is None:
             self._told().cancelled()
             self._sink.close()
-            self._over.set()
+            self._is_over()
         return await self._actors.__aexit__(kind, error, trace)
 
-    async def _give_up_in_time(self, local: LocalRun) -> None:
-        """Give the run up a second after its deadline, if it has not ended."""
-        with trio.move_on_at(local.given_up_at):
-            await self._over.wait()
-        if not self._over.is_set():
-            self._asks.close()
-            self._on_reply(AskResult(None, error=local.given_up()))
+    def _give_up(self) -> None:
+        """Give the run up, a second after its deadline."""
+        self._reminder = None
+        self._asks.close()
+        self._on_reply(AskResult(None, error=self._told().local.given_up()))
+
+    def _is_over(self) -> None:
+        """Wake who waits for the end, and wait no longer for the time at which the run is given up."""
+        if self._reminder is not None:
+            self._reminder.cancel()
+            self._reminder = None
+        self._over.set()
 
     def _told(self) -> RunEnd:
         assert self._end is not None  # noqa: S101 - the block was entered
@@ -165,7 +172,7 @@ class LiveRun:
             self.reply = AskResult(None, error=error)
             self._told().failed(error)
             self._sink.emit(RunFailed(error=type(error).__name__, message=text_of(error)))
-        self._over.set()
+        self._is_over()
 
     def _give_output(self, result: OrchestrationResult) -> Exception | None:
         """Give the result its output as a value of the caller's type; return what that raised."""
@@ -257,7 +264,8 @@ class RunStream:
         Cancelling this leaves the run as it is.
         """
         self._check_opened()
-        await self._run.wait()
+        if self._run.reply is None:
+            await self._run.wait()
         try:
             return _result_of(self._run.reply)
         finally:

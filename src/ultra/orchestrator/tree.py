@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, NamedTuple, Self
 from urllib.parse import quote
 
 import trio
 
+from ultra._support.reminders import RunningReminders
 from ultra.actors.coordinator.actor import Coordinator
 from ultra.actors.coordinator.messages import LocalRuns, Target
 from ultra.actors.model.actor import ModelActor
@@ -58,7 +60,7 @@ async def _release(models: Iterable[RegisteredModel]) -> None:
 
 
 class ModelTree:
-    """The actors of an orchestrator, from entering this to leaving it.
+    """The actors of an orchestrator, from entering this to leaving it. `reminders` ring meanwhile.
 
     The models start before the coordinator and stop after it, so that its runs can end. ::
 
@@ -78,6 +80,8 @@ class ModelTree:
         self.system = ActorSystem(random=random, faults=faults)
         self.requests = LocalRequests()
         self.runs = LocalRuns()
+        self.reminders = RunningReminders()
+        self._entered = AsyncExitStack()
         self._writer = CacheWriter()
         self._random = random
         self._intensity = intensity
@@ -89,12 +93,11 @@ class ModelTree:
         self._coordinator: ActorRef | None = None
 
     async def __aenter__(self) -> Self:
-        await self._writer.__aenter__()
-        try:
-            await self.system.__aenter__()
-        except BaseException:
-            await self._writer.__aexit__(*sys.exc_info())
-            raise
+        async with AsyncExitStack() as entered:
+            await entered.enter_async_context(self._writer)
+            await entered.enter_async_context(self.reminders)
+            await entered.enter_async_context(self.system)
+            self._entered = entered.pop_all()
         try:
             self._supervisor = self.system.supervisor("models", on_excess="isolate")
             for model in self._first:
@@ -112,13 +115,7 @@ class ModelTree:
         trace: TracebackType | None,
     ) -> bool | None:
         try:
-            handled = await self.system.__aexit__(kind, error, trace)
-        except BaseException:
-            await self._writer.__aexit__(*sys.exc_info())
-            raise
-        else:
-            await self._writer.__aexit__(kind, error, trace)
-            return handled
+            return await self._entered.__aexit__(kind, error, trace)
         finally:
             # Those for which a cancelled `remove` did not wait have ended by now, too.
             left = [*self._nodes, *self._leaving]
@@ -140,7 +137,8 @@ class ModelTree:
         name = self._free_name(model.name)
         supervisor = self._supervisor.supervisor(name, on_excess="isolate", intensity=self._intensity)
         kind = ModelActor if model.started is None else StartedModelActor
-        actor = supervisor.spawn(kind, model, self._random, self.requests, self._writer, name="actor")
+        parts = model, self._random, self.requests, self._writer, self.reminders
+        actor = supervisor.spawn(kind, *parts, name="actor")
         target = Target(model.name, model, actor)
         self._names[name] = None
         self._nodes[model] = _Node(name, supervisor, target)

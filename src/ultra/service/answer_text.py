@@ -26,6 +26,8 @@ ANSWER_STEPS: Final = frozenset({"synthesis", "answer"})
 _TOOLS: Final = "tools"
 """The step in which models may call tools. Of a run that asks one model, its text is the answer, too."""
 
+_STEPS_OF_ONE: Final = ANSWER_STEPS | {_TOOLS}
+
 MOST_AT_ONCE: Final = 2**16
 """Characters that a reader gets at once: as much waits for each that takes nothing."""
 
@@ -54,7 +56,7 @@ class AnswerText:
         self.thoughts: list[list[ReasoningPart]] = [[]]
         self.asked: tuple[str, ...] = ()
         self._holds = holds
-        self._steps = ANSWER_STEPS | {_TOOLS} if is_single else ANSWER_STEPS
+        self._steps = _STEPS_OF_ONE if is_single else ANSWER_STEPS
         self._tells_it = with_reasoning
         self._writer: CallKey | None = None
         self._thinker: CallKey | None = None
@@ -86,7 +88,10 @@ class AnswerText:
             return False
         if self.thoughts[-1] and self._thinker != writer:
             self.thoughts.append([])  # of a writer that failed before it wrote
-        self.versions[-1] += portions(chunk.text)
+        if len(chunk.text) <= MOST_AT_ONCE:
+            self.versions[-1].append(chunk.text)
+        else:
+            self.versions[-1] += portions(chunk.text)
         return True
 
     def _repeats(self, writer: CallKey, text: str) -> bool:

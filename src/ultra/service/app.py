@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-import anyio
-
+from ultra._support.async_library import library, open_tasks
 from ultra.errors import MissingExtra
 from ultra.service.http import Request
 from ultra.service.problems import Problem
@@ -15,15 +15,15 @@ from ultra.service.problems import Problem
 try:
     from starlette.applications import Starlette
     from starlette.middleware.cors import CORSMiddleware
-    from starlette.routing import Mount
 except ImportError:
     raise MissingExtra("the service", "serve") from None
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Mapping
 
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+    from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
+    from ultra._support.async_library import AsyncScope
     from ultra.config.serving import ServeConfig
     from ultra.service.core import Service
     from ultra.service.http import Reply
@@ -42,22 +42,29 @@ def make_app(service: Service) -> Starlette:
         async with service.running():
             yield
 
-    door = _CrossOrigin(service, _Door(service))
-    app = _Application(routes=[Mount("/", app=door)], lifespan=lifespan)
-    app.router.default = door  # a path with a line end matches no route
+    app = _Application(_CrossOrigin(service, _Door(service)), lifespan)
     app.state.service = service
     return app
 
 
 class _Application(Starlette):
-    """Without Starlette's own layers that answer for errors: the core answers, whatever goes wrong.
+    """Starlette's lifespan, its middleware if any is added, and the door to the core, which knows addresses.
 
-    They would see each piece of each stream, and keep objects for it.
+    Without its own layers that answer for errors: the core answers, whatever goes wrong. They would see each
+    piece of each stream, and keep objects for it.
     """
+
+    def __init__(self, door: ASGIApp, lifespan: Lifespan[Starlette]) -> None:
+        super().__init__(lifespan=lifespan)
+        self._door = door
 
     def build_middleware_stack(self) -> ASGIApp:
         """Return what answers requests, behind the middleware that was added."""
-        app: ASGIApp = self.router
+
+        def app(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+            answers = self.router if scope["type"] == "lifespan" else self._door
+            return answers(scope, receive, send)
+
         for layer, args, kwargs in reversed(self.user_middleware):
             app = layer(app, *args, **kwargs)
         return app
@@ -72,7 +79,7 @@ class _CrossOrigin:
         self._origins: tuple[str, ...] = ()
         self._allowing = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         origins = self._service.settings.cors_origins
         if origins != self._origins:
             self._origins = origins
@@ -85,7 +92,7 @@ class _CrossOrigin:
                     allow_headers=("*",),
                     expose_headers=("*",),
                 )
-        await self._allowing(scope, receive, send)
+        return self._allowing(scope, receive, send)
 
 
 class HungUp(Exception):
@@ -111,15 +118,16 @@ class _Door:
             reply = self._service.refusal(problem, _path(scope), headers_of(scope))
             await _send(reply, send, closes=True, with_body=scope["method"] != "HEAD")
             return
-        async with anyio.create_task_group() as tasks:
-            watch = _HangUpWatch(receive, tasks.cancel_scope)
-            tasks.start_soon(watch.work)
+        async with open_tasks() as tasks:
+            client = _Client(receive, tasks.cancel_scope)
+            tasks.start_soon(client.watch)
             async with self._service.answering(request) as reply:
                 del request  # its body may be long, and so may the stream go on
                 # Its next request would be refused here; a client that connects again finds another replica.
                 closes, with_body = self._service.is_draining, scope["method"] != "HEAD"
-                await _send(reply, send, closes=closes, with_body=with_body, at_last=watch.end)
-            tasks.cancel_scope.cancel()
+                await _send(reply, send, client, closes=closes, with_body=with_body)
+            if not client.has_left:
+                tasks.cancel_scope.cancel()
 
     async def _read(self, scope: Scope, receive: Receive) -> Request:
         if sum(len(name) + len(value) for name, value in scope["headers"]) > _MOST_HEADERS:
@@ -155,7 +163,8 @@ async def read_body(settings: ServeConfig, headers: Mapping[str, str], receive: 
         raise _too_large(settings.max_body)
     pieces: list[bytes] = []
     size = 0
-    with anyio.move_on_after(settings.body_timeout):
+    here = library()
+    with here.CancelScope(deadline=here.current_time() + settings.body_timeout):
         while True:
             message: Message = await receive()
             if message["type"] == "http.disconnect":
@@ -181,7 +190,7 @@ def headers_of(scope: Scope) -> dict[str, str]:
 
 
 def _path(scope: Scope) -> str:
-    # A Mount leaves the whole path in `path`, and what it has taken of it in `root_path`.
+    # An application around this one leaves the whole path in `path`, and its part of it in `root_path`.
     path: str = scope["path"]
     root = scope.get("root_path", "")
     return path.removeprefix(root) if root and path.startswith(f"{root}/") else path
@@ -191,53 +200,55 @@ def _too_large(most: int) -> Problem:
     return Problem(413, "invalid_request_error", "request_too_large", f"a body may have {most:,} bytes")
 
 
-class _HangUpWatch:
-    """Cancels `scope` if the client hangs up before the last of its reply is sent.
+@lru_cache(64)  # they are few, and a stream keeps its headers
+def _name(name: str) -> bytes:
+    return name.encode("latin-1")
 
-    With the last piece, the server ends the exchange: it closes the connection, or waits for the next request
-    on it. It tells of the end as of a hang-up, and if that cancelled it, the connection would stay open.
+
+class _Client:
+    """The client of one request: its hanging up cancels `scope`, until it has got the whole answer.
+
+    Attributes:
+        is_answered: whether the last piece of the answer was handed to the server. From then on it tells that
+            the request is over, in the words of a hang-up.
+        has_left: whether it has hung up, or the request is over.
     """
 
-    def __init__(self, receive: Receive, scope: anyio.CancelScope) -> None:
+    def __init__(self, receive: Receive, scope: AsyncScope) -> None:
+        self.is_answered = False
+        self.has_left = False
         self._receive = receive
         self._scope = scope
-        self._is_over = False
 
-    async def work(self) -> None:
-        """Wait for the hang-up, or until this is cancelled."""
+    async def watch(self) -> None:
+        """Wait until it leaves."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        if not self._is_over:
+        self.has_left = True
+        if not self.is_answered:
             self._scope.cancel()
-
-    def end(self) -> None:
-        """Cancel nothing any more."""
-        self._is_over = True
 
 
 async def _send(
-    reply: Reply,
-    send: Send,
-    *,
-    closes: bool = False,
-    with_body: bool = True,
-    at_last: Callable[[], None] = lambda: None,
+    reply: Reply, send: Send, client: _Client | None = None, *, closes: bool = False, with_body: bool = True
 ) -> None:
-    headers = {**reply.headers, **({"connection": "close"} if closes else {})}
     body: Any = reply.body
+    raw = [(_name(name), value.encode("latin-1", "replace")) for name, value in reply.headers.items()]
     if isinstance(body, bytes):
-        headers["content-length"] = str(len(body))
-    raw = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in headers.items()]
+        raw.append((b"content-length", b"%d" % len(body)))
+    if closes:
+        raw.append((b"connection", b"close"))
     try:
         await send({"type": "http.response.start", "status": reply.status, "headers": raw})
         if isinstance(body, bytes):
-            at_last()
-            await send({"type": "http.response.body", "body": body if with_body else b""})
-            return
-        async with aclosing(body):
-            async for piece in body:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-        at_last()
-        await send({"type": "http.response.body", "body": b""})
+            last = body if with_body else b""
+        else:
+            async with aclosing(body):
+                async for piece in body:
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+            last = b""
+        if client is not None:
+            client.is_answered = True
+        await send({"type": "http.response.body", "body": last})
     except OSError:
         return  # the client is gone; servers tell it so, or by a message

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from ultra._support.async_library import open_tasks
 from ultra._support.log import get_logger
 from ultra.clients.http.client import DEPTH_HEADER
 from ultra.errors import (
@@ -176,9 +177,9 @@ class Service:
             await lives.start(self.generation.actors.live)
             self._lives = lives
             try:
-                async with anyio.create_task_group() as tasks:
+                async with anyio.create_task_group() as tasks, open_tasks() as runs:
                     self._tasks = tasks
-                    self.runs = Runs(tasks, self.settings)
+                    self.runs = Runs(runs, self.settings)
                     tasks.start_soon(self.runs.reminders.work)
                     tasks.start_soon(self.quotas.keep)
                     tasks.start_soon(Webhooks(self).work)
@@ -188,6 +189,7 @@ class Service:
                         yield
                     finally:
                         await self.runs.close()
+                        runs.cancel_scope.cancel()
                         tasks.cancel_scope.cancel()
             finally:
                 self._lives = None
@@ -236,8 +238,9 @@ class Service:
                 _log.error("request failed", path=request.path, exc_info=error)
                 reply = self.refusal(problem_of(error), request.path, request.headers, name)
             watched.status = reply.status
-            request = replace(request, body=b"")  # a stream may go on for long, and was read
-            yield named(reply, request, name, left)
+            reply = named(reply, request, name, left)
+            del request  # a stream may go on for long, and was read
+            yield reply
 
     def refusal(
         self, problem: Problem, path: str, headers: Mapping[str, str], name: str | None = None

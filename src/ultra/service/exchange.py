@@ -10,8 +10,6 @@ from abc import ABC, abstractmethod
 from math import inf
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-import anyio
-
 from ultra.service.asked import Asked
 from ultra.service.http import EVENT_STREAM, JSON, Reply
 from ultra.service.problems import Problem, no_answer
@@ -159,20 +157,26 @@ def _settled(run: SharedRun, asked: Asked) -> tuple[OrchestrationResult, ModelRe
 async def _stream(service: Service, writer: Writer, follower: Follower, asked: Asked) -> AsyncIterator[bytes]:
     """Yield the events of the stream. It follows the text as the writer of the run writes it."""
     run, place, settings = follower.run, follower.place, service.settings
+    interval = inf if settings.keepalive == "off" else settings.keepalive_interval
     yield writer.begin()
-    silent_since = anyio.current_time()
+    due = run.now() + interval
     while not run.has_ended:
         said = _read(writer, follower)
+        if not said:
+            await run.change(due, place)
+            said = _read(writer, follower)
+            if not said and run.now() >= due and not run.has_ended:
+                said = writer.alive(f"ultra {run.answered}/{run.asked}", settings.keepalive)
         if said:
             yield said
-            silent_since = anyio.current_time()
-            continue
-        due = inf if settings.keepalive == "off" else silent_since + settings.keepalive_interval
-        if anyio.current_time() < due:
-            await run.change(due, place)
-            continue
-        yield writer.alive(f"ultra {run.answered}/{run.asked}", settings.keepalive)
-        silent_since = anyio.current_time()
+            due = run.now() + interval
+    for said in _ending(writer, follower, asked):
+        yield said
+
+
+def _ending(writer: Writer, follower: Follower, asked: Asked) -> Iterator[bytes]:
+    """Yield what is still to be sent once the run has ended."""
+    run, place = follower.run, follower.place
     try:
         result, answer = _settled(run, asked)
         # A refusal is no whole answer, so what the reader has need not be its beginning.
@@ -190,15 +194,16 @@ async def _stream(service: Service, writer: Writer, follower: Follower, asked: A
         yield said
     for portion in rest:
         yield writer.text(portion)
-    for event in writer.end(result, answer):
-        yield event
+    yield from writer.end(result, answer)
 
 
 def _read(writer: Writer, follower: Follower) -> bytes:
     """Return what has come since the reader was here: reasoning, else text."""
-    said = next(_reasoning(writer, follower), b"")
-    text = "" if said else follower.run.read(follower.place)
-    return writer.text(text) if text else said
+    run, place = follower.run, follower.place
+    if run.has_reasoning_for(place) and (said := next(_reasoning(writer, follower), b"")):
+        return said
+    text = run.read(place)
+    return writer.text(text) if text else b""
 
 
 def _reasoning(writer: Writer, follower: Follower) -> Iterator[bytes]:

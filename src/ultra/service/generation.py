@@ -38,7 +38,8 @@ class Actors:
     def end_run(self) -> None:
         """Note that a run is over."""
         self._runs -= 1
-        self._changed.set()
+        if self._retired and not self._runs:
+            self._changed.set()
 
     def retire(self) -> None:
         """Let it end after its runs."""

@@ -14,7 +14,7 @@ from ultra.service.costs import Cost, CostAccount
 from ultra.service.kept_run import KeptRun
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from types import TracebackType
 
     from anyio.abc import TaskStatus
@@ -138,14 +138,14 @@ class MeteredStream:
         self._account.take(event)
         return event
 
-    async def for_each(self, take: Callable[[Event], None]) -> None:
-        """Call `take` with each event, up to the last one."""
+    def for_each(self, take: Callable[[Event], None]) -> Awaitable[None]:
+        """Return what calls `take` with each event, up to the last one."""
 
         def counted(event: Event) -> None:
             self._account.take(event)
             take(event)
 
-        await self._stream.for_each(counted)
+        return self._stream.for_each(counted)
 
     @property
     def is_new(self) -> bool:

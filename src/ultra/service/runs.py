@@ -7,22 +7,21 @@ an `Idempotency-Key` gets what the first one of that key got.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from hashlib import blake2b
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 import anyio
 
+from ultra._support.async_library import library
+from ultra._support.reminders import Reminders
 from ultra.service.problems import Problem, reused_key
-from ultra.service.reminders import Reminders
 from ultra.service.shared_run import Place, SharedRun
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-    from anyio.abc import TaskGroup
-
+    from ultra._support.async_library import Tasks
     from ultra.config.serving import ServeConfig
     from ultra.service.http import Request
 
@@ -44,7 +43,7 @@ class _Entry(NamedTuple):
 
 
 class Follower:
-    """One request that follows a run.
+    """One request that follows a run, up to the end of its block; `leave` is called with it then.
 
     Attributes:
         run: the run.
@@ -52,10 +51,20 @@ class Follower:
         linger: seconds that the run goes on if this request leaves it as the last one.
     """
 
-    def __init__(self, run: SharedRun, linger: float) -> None:
+    def __init__(self, run: SharedRun, linger: float, leave: Callable[[Follower], None]) -> None:
         self.run = run
         self.place = Place()
         self.linger = linger
+        self._leave = leave
+
+    def __enter__(self) -> Self:
+        self.run.readers += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.run.readers -= 1
+        self.place.leave()
+        self._leave(self)
 
 
 def key_of(request: Request) -> str | None:
@@ -73,18 +82,18 @@ class Runs:
     `reminders` wake the readers of streams; who has the service lets them work.
     """
 
-    def __init__(self, tasks: TaskGroup, settings: ServeConfig) -> None:
+    def __init__(self, tasks: Tasks, settings: ServeConfig) -> None:
         self._tasks = tasks
+        self._library = library()
         self.settings = settings
-        self.reminders = Reminders()
+        self.reminders = Reminders(self._library)
         self._known: dict[_Key, _Entry] = {}
         self._forgotten_at: list[tuple[float, int, _Key, SharedRun]] = []  # a heap, of runs that have ended
         self._count = 0
         self._under_way: dict[SharedRun, None] = {}
 
-    @contextmanager
-    def joined(self, who: str, request: Request, make: Callable[[], SharedRun]) -> Iterator[Follower]:
-        """Enter the run of this request: one that is known, or the one of ``make()``, which is started.
+    def joined(self, who: str, request: Request, make: Callable[[], SharedRun]) -> Follower:
+        """Return what enters the run of this request: one that is known, or ``make()``, which is started.
 
         `who` sends the request; nobody joins the runs of others. Leaving the block leaves the run; once the
         last request has left it, it is cancelled.
@@ -99,16 +108,7 @@ class Runs:
             raise reused_key()
         known = None if entry is None or entry.run.is_cancelled else entry.run
         run = known or self._started(key, digest, make())
-        del request, make  # a stream may go on for long, and the body of the request is in both
-        follower = Follower(run, self.settings.linger)
-        run.readers += 1
-        try:
-            yield follower
-        finally:
-            run.readers -= 1
-            follower.place.leave()
-            if not run.readers and not run.has_ended:
-                self._leave(run, follower.linger)
+        return Follower(run, self.settings.linger, self._left)
 
     async def close(self) -> None:
         """Cancel the runs under way, and wait for their end."""
@@ -151,12 +151,12 @@ class Runs:
             self._forget(key, run)
             return
         self._count += 1
-        heappush(self._forgotten_at, (anyio.current_time() + seconds, self._count, key, run))
+        heappush(self._forgotten_at, (self._library.current_time() + seconds, self._count, key, run))
         while len(self._forgotten_at) > _MOST_REMEMBERED:
             self._forget(*heappop(self._forgotten_at)[2:])
 
     def _forget_old(self) -> None:
-        now = anyio.current_time()
+        now = self._library.current_time()
         while self._forgotten_at and self._forgotten_at[0][0] <= now:
             self._forget(*heappop(self._forgotten_at)[2:])
 
@@ -165,11 +165,14 @@ class Runs:
         if entry is not None and entry.run is run:
             del self._known[key]
 
-    def _leave(self, run: SharedRun, linger: float) -> None:
-        if linger <= 0:
+    def _left(self, follower: Follower) -> None:
+        run = follower.run
+        if run.readers or run.has_ended:
+            return
+        if follower.linger <= 0:
             run.cancel()
         else:
-            self._tasks.start_soon(self._cancel_later, run, linger)
+            self._tasks.start_soon(self._cancel_later, run, follower.linger)
 
     async def _cancel_later(self, run: SharedRun, seconds: float) -> None:
         with anyio.move_on_after(seconds):

@@ -9,8 +9,7 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
-import anyio
-
+from ultra._support.async_library import library
 from ultra._support.log import get_logger
 from ultra.messages.events import ModelResponded, StageStarted
 from ultra.messages.reasoning import joined_reasoning
@@ -22,11 +21,12 @@ from ultra.service.refusals import Refused, refused_by_all
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ultra._support.async_library import AsyncEvent
+    from ultra._support.reminders import Reminder, Reminders
     from ultra.messages.chat import ReasoningPart
     from ultra.messages.events import Event
     from ultra.messages.results import OrchestrationResult
     from ultra.service.metering import MeteredStream
-    from ultra.service.reminders import Reminder, Reminders
 
 __all__ = ["Place", "SharedRun"]
 
@@ -41,10 +41,10 @@ class Place:
         self.pieces = 0
         self.reasoning_version = 0
         self.thoughts = 0
-        self._woken: anyio.Event | None = None
+        self._woken: AsyncEvent | None = None
         self._reminder: Reminder | None = None
 
-    def wake_at(self, due: float, reminders: Reminders, woken: anyio.Event) -> None:
+    def wake_at(self, due: float, reminders: Reminders, woken: AsyncEvent) -> None:
         """Set `woken` at this time, or somewhat before it."""
         self._woken = woken
         if self._reminder is None or due < self._reminder.due:  # else it rings before, and is made again
@@ -110,17 +110,19 @@ class SharedRun:
         self._reminders = reminders
         self._is_single = is_single
         self._text = AnswerText(holds=holds_text, is_single=is_single, with_reasoning=tells_reasoning)
-        self._waiting: set[anyio.Event] = set()  # one for each reader, so that each can be woken alone
-        self._scope = anyio.CancelScope()
+        self._waiting: dict[AsyncEvent, None] = {}  # one for each reader, so that each can be woken alone
+        self._library = library()
+        self._scope = self._library.CancelScope()
 
     # --- the run itself --------------------------------------------------------------------------------
 
     async def carry_out(self) -> None:
         """Run it to its end, or until `cancel`; nothing is raised."""
         try:
-            # Leaving the block must not be cut short, so only what is in it can be cancelled. What waits for
-            # a journal or for limits meanwhile is bounded in time; see `uninterrupted`.
-            with anyio.CancelScope(shield=True):
+            # Neither entering nor leaving the block must be cut short, since what was reserved is settled; so
+            # only what is in it can be cancelled. What waits for a journal or for limits meanwhile is bounded
+            # in time; see `uninterrupted`.
+            with self._library.CancelScope(shield=True):
                 async with self._stream as stream:
                     with self._scope:
                         await stream.for_each(self._take)
@@ -149,10 +151,6 @@ class SharedRun:
         return self.result is not None or self.problem is not None
 
     @property
-    def _texts(self) -> list[list[str]]:
-        return self._text.versions
-
-    @property
     def paid(self) -> bool:
         """Whether a call of it may have cost money."""
         return self.ledger.paid
@@ -177,15 +175,20 @@ class SharedRun:
 
     # --- those who follow it -----------------------------------------------------------------------------
 
+    def now(self) -> float:
+        """Return the time of the event loop."""
+        return self._library.current_time()
+
     def read(self, place: Place) -> str:
         """Return the next text of the answer that came since the reader was here; it moves on.
 
         Text of a later version is not returned to a reader who has read an earlier one: see `rest`.
         """
-        newest = len(self._texts) - 1
+        texts = self._text.versions
+        newest = len(texts) - 1
         if place.version != newest and not place.has_read:
             place.version = newest
-        pieces = self._texts[place.version]
+        pieces = texts[place.version]
         if place.version != newest or place.pieces == len(pieces):
             return ""
         begin, length = place.pieces, 0
@@ -196,8 +199,8 @@ class SharedRun:
 
     def has_reasoning_for(self, place: Place) -> bool:
         """Return whether a reader has not all of the reasoning, or some that is void."""
-        newest = len(self._text.thoughts) - 1
-        return place.reasoning_version != newest or place.thoughts != len(self._text.thoughts[newest])
+        thoughts = self._text.thoughts
+        return place.thoughts != len(thoughts[-1]) or place.reasoning_version != len(thoughts) - 1
 
     def read_reasoning(self, place: Place) -> tuple[list[ReasoningPart], bool]:
         """Return the reasoning that came since the reader was here; it moves on.
@@ -217,28 +220,28 @@ class SharedRun:
 
     def rest(self, place: Place, whole: str) -> Iterator[str] | None:
         """Return what is missing to the `whole` answer; None: the reader has read what is no part of it."""
-        return missing("".join(self._texts[place.version][: place.pieces]), whole)
+        return missing("".join(self._text.versions[place.version][: place.pieces]), whole)
 
     async def change(self, until: float = inf, place: Place | None = None) -> None:
         """Wait until something is new; or, for the reader at `place`, until this time has come.
 
-        `until` is an `anyio.current_time`. This may return before.
+        `until` is a time of the event loop. This may return before.
         """
         if self.has_ended:
             return
-        changed = anyio.Event()
+        changed = self._library.Event()
         if place is not None and until < inf:
             place.wake_at(until, self._reminders, changed)
-        self._waiting.add(changed)
+        self._waiting[changed] = None
         try:
             await changed.wait()
         finally:
-            self._waiting.discard(changed)
+            self._waiting.pop(changed, None)
 
     async def beginning(self, within: float) -> None:
         """Wait until the answer begins, the run has ended, or so many seconds are over."""
-        with anyio.move_on_after(within):
-            while not (self.has_ended or self._texts[-1] or self._text.thoughts[-1]):
+        with self._library.CancelScope(deadline=self._library.current_time() + within):
+            while not (self.has_ended or self._text.versions[-1] or self._text.thoughts[-1]):
                 await self.change()
 
     async def end(self) -> None:
@@ -247,6 +250,6 @@ class SharedRun:
             await self.change()
 
     def _tell(self) -> None:
-        waiting, self._waiting = self._waiting, set()
+        waiting, self._waiting = self._waiting, {}
         for changed in waiting:
             changed.set()

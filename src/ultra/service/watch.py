@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Final
 
-import anyio
 from structlog.contextvars import bind_contextvars, bound_contextvars, unbind_contextvars
 
+from ultra._support.async_library import library
 from ultra._support.histogram import Histogram, HistogramCounts
 from ultra._support.log import get_logger
 
@@ -59,7 +59,8 @@ class RequestCounters:
     def watching(self, request: Request, name: str, observers: ObserverGroup) -> Iterator[WatchedRequest]:
         """Count a request that is answered in the block; what is logged in it has its `name`."""
         watched, method = WatchedRequest(self._route_of(request.path)), request.method
-        began = anyio.current_time()
+        now = library().current_time
+        began = now()
         self.active += 1
         with (
             bound_contextvars(request_id=name),
@@ -70,7 +71,7 @@ class RequestCounters:
                 yield watched
             finally:
                 self.active -= 1
-                seconds = anyio.current_time() - began
+                seconds = now() - began
                 self._count(watched, seconds)
                 _log.info(
                     "request ended",

@@ -69,8 +69,9 @@ def _canonical(value: Any) -> Any:  # noqa: ANN401 - options are whatever a clie
             return value.encode("utf-8", "surrogatepass")
         case Struct():
             tag = type(value).__name__
+            form = _in_order if isinstance(value, _WITH_SCHEMAS) else _canonical
             fields = [getattr(value, name) for name in value.__struct_fields__]
-            inside: Any = [*map(_in_order if isinstance(value, _WITH_SCHEMAS) else _canonical, fields)]
+            inside: Any = [None if field is None else form(field) for field in fields]  # most are
         case bytes() | bytearray() | memoryview():
             tag, inside = "bytes", value
         case list() | tuple():

@@ -44,7 +44,7 @@ class Assessment:
         self._targets = {target.name: target for target in local.targets}
         self._agreed: tuple[dict[str, str], Agreed] | None = None  # the latest answers that were compared
         self._read: dict[str, FinalAnswer | None] = {}  # the final answers of the texts that were compared
-        self._graded: set[str] = set()  # answers whose quality is the word of a judge or of the caller
+        self._graded: dict[str, None] = {}  # answers whose quality is the word of a judge or of the caller
 
     def take_output(self, response: ModelResponse) -> None:
         """Let the answer count as its structured output: equal are those with equal JSON."""
@@ -63,10 +63,10 @@ class Assessment:
                 self.quality_basis = "votes" if agreed.counted else "similarity"
         elif local.scorer is not None:
             scores = call_scorer(run, local.scorer, step.name, responses, self._weights_of(responses))
-            self._graded.update(scores)
+            self._graded |= dict.fromkeys(scores)
         if local.judge is not None and run.judge is not None:
             grades = await self._grades(run, local.judge, run.judge, responses, step=step, deadline=deadline)
-            self._graded.update(grades)
+            self._graded |= dict.fromkeys(grades)
             scores |= grades
         if self._graded:
             self.quality_basis = "grade"

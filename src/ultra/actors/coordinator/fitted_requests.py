@@ -42,8 +42,8 @@ class FittedRequests:
         self._steps = steps
         self._note = notices.append
         self._send = emit
-        self._told: set[tuple[object, ...]] = set()
-        self._halved: set[tuple[int, str, int]] = set()
+        self._told: dict[tuple[object, ...], None] = {}
+        self._halved: dict[tuple[int, str, int], None] = {}
 
     def fitted(self, step: OpenStep, model: Model, request: ModelRequest) -> ModelRequest:
         """Return `request` as `model` can read it; of the run's own turns, the oldest are left out first."""
@@ -66,7 +66,7 @@ class FittedRequests:
         key = len(self._steps), model.name, request.sample
         if key in self._halved:
             return None
-        self._halved.add(key)
+        self._halved[key] = None
         found = self._fit(model, request, sum(map(tokens_of, request.messages)) // 2)
         if not found.left_out:
             return None
@@ -100,7 +100,7 @@ class FittedRequests:
     def _is_new(self, *what: object) -> bool:
         """Return whether this has not been told: the samples of a model, say, all lose the same."""
         known = what in self._told
-        self._told.add(what)
+        self._told[what] = None
         return not known
 
     def _fit(self, model: Model, request: ModelRequest, budget: int | None) -> FittedRequest:

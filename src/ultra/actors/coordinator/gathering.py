@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
+    from ultra._support.reminders import Reminder
     from ultra.actors.coordinator.output_check import OutputCheck
     from ultra.actors.coordinator.run import Run
     from ultra.actors.coordinator.steps import Call, OpenStep
@@ -50,6 +51,9 @@ class Gathering:
         self._group: AskGroup[Call, ModelResponse] = AskGroup()
         self._calls: list[Call] = []
         self._responses: list[ModelResponse] = []
+        self._is_late = False
+        self._alarm: Reminder | None = None
+        self._set_alarm(deadline)
 
     def __enter__(self) -> Self:
         return self
@@ -57,9 +61,22 @@ class Gathering:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
         self._group.close()
         for call in self._calls:
             self._run.forget(call)
+
+    def _set_alarm(self, deadline: float) -> None:
+        """Let the waiting end at this time."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        if deadline < inf:
+            self._alarm = self._run.reminders.add(deadline, self._be_late)
+
+    def _be_late(self) -> None:
+        self._is_late = True
+        self._group.wake()
 
     @property
     def answered(self) -> int:
@@ -92,20 +109,17 @@ class Gathering:
 
     async def gather(self) -> None:
         """Wait until all have answered, the answers are enough, or the time or the grace is over."""
-        deadline = self._deadline
         grace, waits_for_stragglers, enough = self._run.options.grace, False, False
-        with trio.CancelScope(deadline=deadline) as scope:
-            while True:
-                if self._responses and self.answered >= self._needed:
-                    enough = self._until is not None and self._until(self.answers())
-                    if grace is not None and not waits_for_stragglers:
-                        waits_for_stragglers = True
-                        scope.deadline = min(deadline, trio.current_time() + grace)
-                if enough or not len(self._group):
-                    break
-                self._take(await self._group.next())
-                self._take_arrived()  # equal calls end together: one wake-up for all of them
-        self._take_arrived()
+        while True:
+            if self._responses and self.answered >= self._needed:
+                enough = self._until is not None and self._until(self.answers())
+                if grace is not None and not waits_for_stragglers:
+                    waits_for_stragglers = True
+                    self._set_alarm(min(self._deadline, trio.current_time() + grace))
+            if enough or self._is_late or not len(self._group):
+                break
+            await self._group.arrival()
+            self._take_arrived()  # equal calls end together: one wake-up for all of them
         unanswered = self._group.unanswered
         for call in () if enough else unanswered:
             call.local.deadline = -inf  # so the model knows that it was late, be it only for the grace

@@ -15,6 +15,7 @@ from ultra.strategies.base import Model, StrategySpec
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ultra._support.reminders import Reminders
     from ultra.actors.model.messages import AnswerSlot, LocalRequests
     from ultra.actors.model.registered import RegisteredModel
     from ultra.actors.runtime.actor import ActorRef
@@ -145,6 +146,7 @@ class LocalRun(NamedTuple):
     strategy: Strategy
     targets: tuple[Target, ...]
     requests: LocalRequests
+    reminders: Reminders
     fencing: Fencing
     sink: EventSink
     started: float

@@ -84,6 +84,7 @@ class Run:
         self._rank = {model.name: number for number, model in enumerate(self.models)}
         self._reader = Reader(local.fencing, self.request)
         self._slots = local.slots()
+        self.reminders = local.reminders
         self._asked = 0
         self.seconds = local.deadline - local.started  # in all
         self._errors: list[Exception] = []  # of the failures, in their order

@@ -76,8 +76,8 @@ class ToolTurn:
         able = [model for model in models if model.takes_tools]
         self._able = sorted(able, key=lambda model: model.name != pinned)
         self._answers: dict[str, ModelResponse] = {}  # of models that called no tool, for the first step
-        self._repeated: set[str] = set()  # those that are asked the same in the first step
-        self._writers: set[str] = set()  # those that have got the tools for a synthesis
+        self._repeated: dict[str, None] = {}  # those that are asked the same in the first step
+        self._writers: dict[str, None] = {}  # those that have got the tools for a synthesis
         self.calls: tuple[ToolCall, ...] = ()
 
     async def ahead(self, run: Run) -> Answer | None:
@@ -126,10 +126,10 @@ class ToolTurn:
     def offered(self, step: OpenStep, model: Model, request: ModelRequest) -> ModelRequest:
         """Return what is asked of a model, with the tools if it is for a synthesis whose writer has them."""
         if model.name in self._answers and request == self._plain:
-            self._repeated.add(model.name)  # what it is sent may be fitted to it
+            self._repeated[model.name] = None  # what it is sent may be fitted to it
         if not (self._offered and self._policy == "judge" and step.name == "synthesis" and model.takes_tools):
             return request
-        self._writers.add(model.name)
+        self._writers[model.name] = None
         return replace(request, tools=self._request.tools, tool_choice=self._request.tool_choice)
 
     def kept(self, run: Run, step: OpenStep, model: Model, request: ModelRequest) -> ModelResponse | None:

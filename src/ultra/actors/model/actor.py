@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from trio.lowlevel import Task
 
+    from ultra._support.reminders import Reminders
     from ultra.actors.model.cache_access import CacheWriter
     from ultra.actors.model.messages import AnswerSlot, LocalRequests
     from ultra.actors.model.registered import RegisteredModel
@@ -54,10 +55,16 @@ class ModelActor(Actor):
     options: ClassVar[ActorOptions] = ActorOptions(concurrency=4096, capacity=65_536, cancel_abandoned=True)
 
     def __init__(
-        self, model: RegisteredModel, random: Random, requests: LocalRequests, writer: CacheWriter
+        self,
+        model: RegisteredModel,
+        random: Random,
+        requests: LocalRequests,
+        writer: CacheWriter,
+        reminders: Reminders,
     ) -> None:
         self._model = model
         self._writer = writer
+        self._reminders = reminders
         self._random = random
         self._requests = requests
         self._calls: dict[CacheKey, SharedCall] = {}
@@ -185,7 +192,7 @@ class ModelActor(Actor):
         if key is not None:
             self._calls[key] = shared
         shard = self._model.shard
-        call = ModelCall(self._model, message, shared, self._random, caller)
+        call = ModelCall(self._model, message, shared, self._random, self._reminders, caller)
         lease: Lease | None = None
         try:
             if key is not None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
     from random import Random
 
+    from ultra._support.reminders import Reminders
     from ultra.actors.model.limits import Permit
     from ultra.actors.model.messages import Generate
     from ultra.actors.model.registered import RegisteredModel
@@ -45,6 +46,7 @@ class ModelCall:
         "_model",
         "_permit",
         "_random",
+        "_reminders",
         "_scope",
         "_shared",
         "_shown",
@@ -57,18 +59,20 @@ class ModelCall:
     _timer: AttemptTimer
     _started: float  # for observers, if there are any
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - all that its actor has
         self,
         model: RegisteredModel,
         message: Generate,
         shared: SharedCall,
         random: Random,
+        reminders: Reminders,
         caller: Caller | None,
     ) -> None:
         self._model = model
         self._message = message
         self._shared = shared
         self._random = random
+        self._reminders = reminders
         self._caller = caller
         self._spending = Spending(model.price, model.metrics, shared)
         self._is_attempting = False
@@ -185,8 +189,9 @@ class ModelCall:
         with permit:
             heard = shared.is_heard
             self._permit = permit
-            self._timer = timer = AttemptTimer(model.timeouts, streams=heard and model.client.streams)
-            with shared.scope(timer.deadline) as timer.scope:
+            streams = heard and model.client.streams
+            self._timer = timer = AttemptTimer(model.timeouts, self._reminders, streams=streams)
+            with shared.scope() as scope, timer.bounding(scope):
                 shared.start_attempt()
                 self._is_attempting = True
                 model.metrics.attempts += 1
@@ -218,10 +223,9 @@ class ModelCall:
 
     async def _wait_for_permit(self, tokens: int) -> Permit:
         """Wait until the limits allow a call. Raise `Abandoned` if all waiters leave."""
-        patience = AttemptTimer(self._model.timeouts, streams=False).deadline - trio.current_time()
         with self._shared.scope():
             try:
-                return await self._model.limiter.acquire(tokens, patience=patience)
+                return await self._model.limiter.acquire(tokens, patience=self._model.timeouts.attempt)
             except ModelError as error:
                 if error.retryable:  # threads of attempts that were given up have all slots
                     self._shared.start_attempt()

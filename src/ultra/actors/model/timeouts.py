@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import trio
 from msgspec import Struct
@@ -12,6 +12,8 @@ from ultra.errors import ModelError
 
 if TYPE_CHECKING:
     from trio import CancelScope
+
+    from ultra._support.reminders import Reminder, Reminders
 
 __all__ = ["AttemptTimer", "Timeouts"]
 
@@ -37,21 +39,38 @@ class Timeouts(Struct, frozen=True, kw_only=True):
 class AttemptTimer:
     """The deadline of one attempt, which begins now; pieces of text move it.
 
-    ::
+    A piece of text only notes the new deadline. If that were the deadline of the scope, trio would have to
+    sort all deadlines anew for each piece. ::
 
-        timer = AttemptTimer(timeouts, streams=True)
-        with trio.CancelScope(deadline=timer.deadline) as timer.scope:
+        timer = AttemptTimer(timeouts, reminders, streams=True)
+        with trio.CancelScope() as scope, timer.bounding(scope):
             ...  # call timer.heard() for each piece of text
     """
 
-    __slots__ = ("_end", "_expected", "_limit", "_timeouts", "deadline", "scope")
+    __slots__ = ("_end", "_expected", "_limit", "_reminder", "_reminders", "_scope", "_timeouts", "deadline")
 
-    def __init__(self, timeouts: Timeouts, *, streams: bool) -> None:
+    def __init__(self, timeouts: Timeouts, reminders: Reminders, *, streams: bool) -> None:
         now = trio.current_time()
-        self.scope: CancelScope | None = None
+        self._scope: CancelScope | None = None
+        self._reminder: Reminder | None = None
+        self._reminders = reminders
         self._timeouts = timeouts
         self._end = now + timeouts.attempt
         self.deadline = self._expect_answer(now, streams=streams)
+
+    def bounding(self, scope: CancelScope) -> Self:
+        """Return the context manager in which the scope is cancelled once the deadline has passed."""
+        self._scope = scope
+        return self
+
+    def __enter__(self) -> Self:
+        self._remind()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._scope = None
+        if self._reminder is not None:
+            self._reminder.cancel()
 
     def restart(self, *, streams: bool) -> None:
         """Expect the first text of another deployment; the end of the whole attempt stays."""
@@ -67,8 +86,18 @@ class AttemptTimer:
 
     def _move(self, deadline: float) -> None:
         self.deadline = deadline
-        if self.scope is not None:
-            self.scope.deadline = deadline
+        if self._reminder is not None and deadline < self._reminder.due:
+            self._reminder.cancel()
+            self._remind()
+
+    def _remind(self) -> None:
+        self._reminder = self._reminders.add(self.deadline, self._ring)
+
+    def _ring(self) -> None:
+        if trio.current_time() < self.deadline:
+            self._remind()
+        elif self._scope is not None:
+            self._scope.cancel()
 
     def _expect_answer(self, now: float, *, streams: bool) -> float:
         """Note that nothing has come yet, and return the deadline (`trio.current_time`)."""

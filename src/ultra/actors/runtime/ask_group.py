@@ -121,8 +121,6 @@ class AskGroup(Generic[K, R]):
         except UltraError as error:
             envelope.fail(error)
 
-    # Protected: a KeyboardInterrupt between the two lines that park would leave a task that nobody may wake.
-    @enable_ki_protection
     async def next(self) -> AskResult[K, R]:
         """Wait for the next result and return it. Always a checkpoint; cancelled, it has taken none.
 
@@ -131,12 +129,26 @@ class AskGroup(Generic[K, R]):
         """
         if not len(self):
             raise IndexError("every ask of this group has its result, and all results were taken")
+        await self.arrival()
+        while not self._results:  # it was woken without one
+            await self.arrival()
+        return self._results.popleft()
+
+    # Protected: a KeyboardInterrupt between the two lines that park would leave a task that nobody may wake.
+    @enable_ki_protection
+    async def arrival(self) -> None:
+        """Wait until a result has come that was not taken, or until `wake`. Always a checkpoint."""
         if self._results:
             await checkpoint()
-        else:
-            self._waiting = current_task()
-            await wait_task_rescheduled(self._stop_waiting)
-        return self._results.popleft()
+            return
+        self._waiting = current_task()
+        await wait_task_rescheduled(self._stop_waiting)
+
+    def wake(self) -> None:
+        """Let the task go on that waits in `arrival`, if one does."""
+        if self._waiting is not None:
+            task, self._waiting = self._waiting, None
+            reschedule(task)
 
     def arrived(self) -> Iterator[AskResult[K, R]]:
         """Take the results that have come already, without waiting; useful after `next` was cancelled."""
@@ -156,9 +168,7 @@ class AskGroup(Generic[K, R]):
         self._results.append(result)
         if self._on_result is not None:
             self._on_result(result)
-        if self._waiting is not None:
-            task, self._waiting = self._waiting, None
-            reschedule(task)
+        self.wake()
 
     def _stop_waiting(self, _raise_cancel: object) -> Abort:
         self._waiting = None

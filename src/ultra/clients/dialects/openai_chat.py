@@ -124,11 +124,12 @@ class _Answer(Struct):
                 "type": value_of(self.type),
                 "code": value_of(self.code),
             }
-        places = [self.error, self.x_groq.error if self.x_groq else ABSENT]
-        places += [choice.error for choice in self.choices or ()]
-        found = next(filter(None, map(value_of, places)), None)
-        if found:
-            return {"error": found}
+        groq = self.x_groq.error if self.x_groq else ABSENT
+        for place in (self.error, groq, *[choice.error for choice in self.choices or ()]):
+            if place is not ABSENT and (found := value_of(place)):
+                return {"error": found}
+        if self.base_resp is ABSENT:
+            return None
         refused = value_of(self.base_resp)
         failed = isinstance(refused, dict) and refused.get("status_code")
         return {"base_resp": refused} if failed else None
@@ -198,16 +199,18 @@ class _Assembly:
 
     def add(self, answer: _Answer) -> str:
         """Add `answer` and return its text. Raises `ModelError` if it reports an error."""
-        places = [answer.usage, answer.x_groq.usage if answer.x_groq else ABSENT]
-        places += [choice.usage for choice in answer.choices or ()]
-        found = (read_usage(value_of(place), _Usage) for place in places)
-        self.usage = next(filter(None, found), self.usage)
+        choices = answer.choices or ()
+        groq = answer.x_groq.usage if answer.x_groq else ABSENT
+        for place in (answer.usage, groq, *[choice.usage for choice in choices]):
+            if place is not ABSENT and (usage := read_usage(value_of(place), _Usage)):
+                self.usage = usage
+                break
         if failure := answer.failure:
             raise self._head.failure_inside(failure)
         self._model = answer.model or self._model
         self._id = answer.id or self._id
         # Only the first of several choices is the answer.
-        return "".join(self._choose(choice) for choice in answer.choices or () if not choice.index)
+        return "".join([self._choose(choice) for choice in choices if not choice.index])
 
     def _choose(self, choice: _Choice) -> str:
         self.finish = choice.finish_reason or self.finish

@@ -75,6 +75,8 @@ class Chunks(Writer):
             "created": run.created,
             "model": chat.model,
         }
+        # A piece of text is between these two; no other empty string comes behind the first one.
+        self._before, _, self._behind = self._chunk({"content": ""}).rpartition(b'""')
         self._has_thought = False
 
     def begin(self) -> bytes:
@@ -87,7 +89,7 @@ class Chunks(Writer):
 
     def text(self, text: str) -> bytes:
         """Return a chunk with a piece of the answer."""
-        return self._chunk({"content": text})
+        return b"".join((self._before, _encode(text), self._behind))
 
     def reasoning(self, pieces: Sequence[ReasoningPart], *, begins: bool) -> bytes:
         """Return a chunk with a piece of the reasoning; of what is void, the protocol can only be silent."""

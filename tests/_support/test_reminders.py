@@ -13,7 +13,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from ultra.service.reminders import Reminders
+from ultra._support.reminders import Reminders, RunningReminders
 from ultra.service.shared_run import Place, SharedRun
 
 
@@ -64,6 +64,37 @@ async def test_one_that_was_cancelled_is_silent_and_holds_nothing(autojump_clock
         await trio.sleep(2)
 
     assert rang == [("other", 0.0)]
+
+
+async def test_those_that_were_cancelled_are_thrown_out_once_they_are_many(autojump_clock: MockClock) -> None:
+    del autojump_clock
+    async with working() as (reminders, rang):
+        begin = trio.current_time()
+        for number in range(10_000):
+            reminders.add(begin + 600 + number, lambda: rang.append(("cancelled", 0.0))).cancel()
+            assert len(reminders) <= 1001
+        reminders.add(begin + 601, partial(note, rang, "last", begin))
+        await trio.sleep(20_000)
+
+    assert rang == [("last", 601.0)]
+    assert len(reminders) == 0
+
+
+async def test_they_ring_in_their_block_and_end_with_it_also_when_it_is_cancelled(
+    autojump_clock: MockClock,
+) -> None:
+    del autojump_clock
+    rang: list[tuple[str, float]] = []
+    tasks = trio.lowlevel.current_statistics().tasks_living
+    with trio.CancelScope() as scope:
+        async with RunningReminders() as reminders:
+            reminders.add(trio.current_time() + 1, partial(note, rang, "first", trio.current_time()))
+            await trio.sleep(2)
+            scope.cancel()
+            await trio.sleep_forever()
+
+    assert rang == [("first", 1.0)]
+    assert trio.lowlevel.current_statistics().tasks_living == tasks
 
 
 async def test_one_that_rings_may_ask_for_the_next(autojump_clock: MockClock) -> None:
