@@ -20,7 +20,7 @@ async def test_after_many_runs_with_faults_no_task_thread_socket_or_file_is_left
 
 @on_asyncio
 async def test_after_many_runs_from_asyncio_nothing_is_left_either() -> None:
-    await assert_nothing_is_left_of(100)
+    await assert_nothing_is_left_of(200)
 
 
 async def assert_nothing_is_left_of(runs: int) -> None:

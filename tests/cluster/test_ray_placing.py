@@ -136,6 +136,11 @@ class Running:
         await self._end()
 
 
+async def start_and_end(placed: PlacedModel) -> None:
+    end = await placed.start_with_actor(lambda _: None)
+    await end()
+
+
 async def pieces_of(placed: PlacedModel, prompt: str) -> list[str | Completion]:
     assert placed.stream_response is not None
     call = placed.stream_response(ModelRequest.of(prompt))
@@ -562,7 +567,7 @@ async def test_many_models_that_start_at_once_hold_one_thread_until_the_program_
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
             for each in placed:
-                nursery.start_soon(each.start_with_actor, lambda _: None)
+                nursery.start_soon(start_and_end, each)
             await trio.testing.wait_all_tasks_blocked()
             assert limiter.borrowed_tokens == 0
             connecting.answers.set()
@@ -593,7 +598,7 @@ async def test_a_cluster_that_cannot_be_reached_is_told_to_all_who_waited_after_
         assert sorted(connecting.addresses) == ["one:1", "two:2"]
         assert heard == ["Ray starts no process for the model: nobody answers"] * 4
         connecting.error = None
-        await place(Asyncio, connect_to="one:1").start_with_actor(lambda _: None)  # is tried again
+        await start_and_end(place(Asyncio, connect_to="one:1"))  # is tried again
 
 
 async def test_who_is_cancelled_while_the_program_is_connected_waits_no_longer(
@@ -605,7 +610,7 @@ async def test_who_is_cancelled_while_the_program_is_connected_waits_no_longer(
         assert scope.cancelled_caught
         assert not connecting.answers.is_set()
         connecting.answers.set()
-        await place(Asyncio, connect_to="head:6379").start_with_actor(lambda _: None)
+        await start_and_end(place(Asyncio, connect_to="head:6379"))
     assert connecting.addresses == ["head:6379"]
 
 
