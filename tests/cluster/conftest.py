@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from helpers.thread_clients import Events
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from helpers.fake_ray import FakeRay
 
 # Ray reads these when it is imported. Under `uv run` it would make an environment for each worker otherwise.
 RAY_SETTINGS = {
@@ -25,6 +29,19 @@ os.environ |= RAY_SETTINGS
 def ray_settings() -> dict[str, str]:
     """What a program that a test starts must have in its environment to join the cluster."""
     return RAY_SETTINGS
+
+
+@pytest.fixture
+def ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
+    """No cluster: each process is a thread of this one."""
+    from helpers.fake_ray import FakeRay  # noqa: PLC0415 - needs the extra
+
+    return FakeRay(monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+def no_events() -> None:
+    Events.known.clear()
 
 
 HEAD = """
