@@ -445,6 +445,30 @@ async def test_a_call_ends_when_its_loop_is_closed_the_way_asyncio_closes_it(bes
     assert "was cancelled" in str(errors[0])
 
 
+async def test_a_call_begins_also_where_the_loop_takes_it_at_the_moment_it_is_sent(
+    beside: LoopThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = TrioQueues.send
+
+    def taken_at_once(
+        queues: TrioQueues, queue: CallQueue, function: Callable[..., object], *args: object
+    ) -> None:
+        send(queues, queue, function, *args)
+        monkeypatch.undo()
+        beside.call(queue.deliver)  # as a loop does that is in the middle of calls that were sent before
+
+    begun = threading.Event()
+
+    async def answer() -> None:
+        begun.set()
+
+    monkeypatch.setattr(TrioQueues, "send", taken_at_once)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run, beside, answer)
+        if not await trio.to_thread.run_sync(begun.wait, 5):
+            beside.stop()  # a call that was lost can only end with its loop, and raises then
+
+
 async def test_a_call_on_a_loop_that_runs_no_more_can_be_cancelled(beside: LoopThread) -> None:
     begun = trio.Event()
     token = trio.lowlevel.current_trio_token()

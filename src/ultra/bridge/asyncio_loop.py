@@ -268,8 +268,8 @@ class _LoopCall(Generic[T]):
         await checkpoint_if_cancelled()
         if not self._loop.is_running:
             raise LoopUnavailable("the asyncio loop does not run")
+        self._waiter = current_task()  # first: the loop may take at once what is sent, and looks at this
         self._queues.send(self._loop.queue, self._start)
-        self._waiter = current_task()
         self._queues.watch(self)
         result: T = await wait_task_rescheduled(self._abort)
         return result
