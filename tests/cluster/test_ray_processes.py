@@ -184,6 +184,23 @@ async def test_a_cluster_that_cannot_be_reached_is_told_to_all_who_waited_after_
         await start_and_end(place(Asyncio, connect_to="one:1"))  # is tried again
 
 
+async def test_a_connection_for_which_no_thread_can_be_started_is_tried_again(
+    connecting: Connecting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    connecting.answers.set()
+    placed = place(Asyncio, connect_to="head:6379")
+    with trio.fail_after(5):
+        with monkeypatch.context() as patched:
+            patched.setattr("ultra.cluster.ray.connecting.start_thread_soon", refused)
+            with pytest.raises(ClientCrashed, match="can't start new thread"):
+                await placed.start_with_actor(lambda _: None)
+        await start_and_end(placed)
+    assert connecting.addresses == ["head:6379"]
+
+
 async def test_who_is_cancelled_while_the_program_is_connected_waits_no_longer(
     connecting: Connecting,
 ) -> None:

@@ -48,8 +48,9 @@ def _attempt(address: str) -> tuple[Future[None], bool]:
     """Return the attempt under way, or begin one; and whether it is for this address."""
     with _LOCK:
         if not _ATTEMPTS:
-            attempt = _ATTEMPTS[address] = Future[None]()
+            attempt = Future[None]()
             start_thread_soon(partial(_connect, address), partial(_ended, address, attempt))
+            _ATTEMPTS[address] = attempt  # not before: where no thread can be started, nothing is under way
         ((whose, attempt),) = _ATTEMPTS.items()
         return attempt, whose == address
 
