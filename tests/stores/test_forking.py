@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from helpers.cache_keys import key_of
+from ultra._support import forking
 from ultra.errors import MissingExtra
 from ultra.messages.request import ModelRequest
 from ultra.messages.results import Completion
@@ -105,6 +106,50 @@ def test_what_a_forked_child_writes_is_there_though_its_parent_closes_the_file_f
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert trio.run(kind(path).written) == {"before", "child", "parent"}
     assert trio.run(opened.written) == {"before", "child", "parent"}
+
+
+class Interrupted(forking.Forkable):
+    """Ctrl-C, while it is waited for a file that another thread uses."""
+
+    def before_fork(self) -> None:
+        raise KeyboardInterrupt
+
+    def forked(self) -> None: ...
+
+
+def test_an_interrupt_before_a_fork_leaves_no_file_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits, interrupted = SqliteLimits(tmp_path / "limits.db"), Interrupted()
+    monkeypatch.setattr(forking, "_in_order", lambda: [limits, interrupted])
+    with pytest.raises(KeyboardInterrupt):
+        forking._before()
+    assert limits._lock.locked()
+    forking._after()
+    assert not limits._lock.locked()
+
+
+def test_an_interrupt_while_another_thread_uses_a_file_leaves_the_lock_to_that_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class InterruptedLock:
+        def acquire(self) -> bool:
+            raise KeyboardInterrupt
+
+        def release(self) -> None:
+            raise AssertionError("it is another thread's")
+
+    limits = SqliteLimits(tmp_path / "limits.db")
+    monkeypatch.setattr(forking, "_in_order", lambda: [limits])
+    with monkeypatch.context() as used_by_another:
+        used_by_another.setattr(limits, "_lock", InterruptedLock())
+        with pytest.raises(KeyboardInterrupt):
+            forking._before()
+        forking._after()
+    forking._before()
+    assert limits._lock.locked()
+    forking._after()
+    assert not limits._lock.locked()
 
 
 def test_a_forked_child_is_another_replica_than_its_parent() -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from contextlib import suppress
 from typing import Final
 
-__all__ = ["Forkable"]
+__all__ = ["ClosedForFork", "Forkable"]
 
 
 class Forkable:
@@ -33,8 +34,47 @@ class Forkable:
         raise NotImplementedError
 
 
-_held: list[Forkable] = []
-"""Those of which `before_fork` was called; by one thread at a time, since they have locks."""
+class ClosedForFork(Forkable):
+    """Base class of what has a file open that two processes must not share: it is closed before a fork.
+
+    Who uses the file holds `_lock`, such as a thread that a cancelled task has left behind. It is held from
+    closing the file until the process has forked, so that no other thread opens it meanwhile.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = threading.Lock()
+        self._is_held = False  # by the thread that forks
+
+    def before_fork(self) -> None:
+        """Close the file, and let no other thread open it."""
+        self._is_held = self._lock.acquire()
+        self._close()
+
+    def after_fork(self) -> None:
+        """Let it be opened again."""
+        if self._is_held:  # else an interrupt has ended the waiting for the lock
+            self._is_held = False
+            self._lock.release()
+
+    def forked(self) -> None:
+        """Let it be opened, in the child."""
+        self._lock = threading.Lock()
+        self._is_held = False
+
+    def _close(self) -> None:
+        """Close the file; the next use opens it again."""
+        raise NotImplementedError
+
+
+class _Held(threading.local):
+    """Those of which `before_fork` was called, by the thread that forks."""
+
+    def __init__(self) -> None:
+        self.all: list[Forkable] = []
+
+
+_held: Final = _Held()
 
 
 def _in_order() -> list[Forkable]:
@@ -47,21 +87,20 @@ def _in_order() -> list[Forkable]:
 
 
 def _before() -> None:
-    held = _in_order()
-    for each in held:
+    for each in _in_order():
+        _held.all.append(each)  # at once: an interrupt may end this, and the process forks all the same
         with suppress(Exception):  # such as a file that fails to close; the others are let go of all the same
             each.before_fork()
-    _held[:] = held
 
 
 def _after() -> None:
-    held, _held[:] = list(_held), []
+    held, _held.all = _held.all, []
     for each in held:
         each.after_fork()
 
 
 def _in_child() -> None:
-    _held.clear()
+    _held.all = []
     for each in _in_order():
         each.forked()
 

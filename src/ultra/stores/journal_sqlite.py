@@ -7,7 +7,6 @@ all of them go into the next one. All work on the file is done in worker threads
 from __future__ import annotations
 
 import sqlite3
-import threading
 import time
 import weakref
 from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, Literal, ParamSpec, TypeVar, get_args
@@ -16,7 +15,7 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from ultra._support.checks import check_seconds
-from ultra._support.forking import Forkable
+from ultra._support.forking import ClosedForFork, Forkable
 from ultra.errors import BadCall, ConfigError, JournalUnavailable
 from ultra.stores import journal_sqlite_deliveries as deliveries
 from ultra.stores import journal_sqlite_file as file
@@ -372,13 +371,12 @@ def _make_all(connection: sqlite3.Connection, batch: list[_Change[Any]]) -> None
                 change.error = error
 
 
-class _Connection(Forkable):
+class _Connection(ClosedForFork):
     """A connection to the file, which is opened again after a failure, and where a process has forked."""
 
     def __init__(self, open_it: Callable[[], sqlite3.Connection]) -> None:
         super().__init__()
         self._open = open_it
-        self._lock = threading.Lock()  # a thread that a cancelled task has left behind may still use it
         self._connection: sqlite3.Connection | None = None
         self._finalizer: weakref.finalize[..., _Connection] | None = None
         self._limiter: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("journal")
@@ -403,19 +401,6 @@ class _Connection(Forkable):
         """Close the connection; the next use opens it again."""
         with self._lock:
             self._close()
-
-    def before_fork(self) -> None:
-        """Close the connection: SQLite's locks are of one process, and a child would write without any."""
-        self._lock.acquire()
-        self._close()
-
-    def after_fork(self) -> None:
-        """Let it be opened again."""
-        self._lock.release()
-
-    def forked(self) -> None:
-        """Let it be opened, in the child."""
-        self._lock = threading.Lock()
 
     def limiter(self) -> trio.CapacityLimiter:
         """Return what lets one thread at a time use the connection, of this trio run."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
 import trio
 
 from ultra._support.checks import check_count, check_seconds
-from ultra._support.forking import Forkable
+from ultra._support.forking import ClosedForFork
 from ultra.errors import BadCall, ConfigError
 from ultra.stores.contracts import SECRET_BYTES, is_whole
 from ultra.stores.counters import ShardCounters
@@ -42,7 +42,7 @@ _MAX_TOUCHED: Final = 4096
 """How many uses of answers are remembered until the next write; beyond that the oldest are forgotten."""
 
 
-class _FileConnection(Forkable):
+class _FileConnection(ClosedForFork):
     """A connection to the file. One worker thread at a time uses it.
 
     After a failure, and where a process has forked, it is opened again.
@@ -53,7 +53,6 @@ class _FileConnection(Forkable):
         self._purpose = purpose
         self._path = path
         self._busy_timeout = busy_timeout
-        self._lock = threading.Lock()  # threads that a cancelled task has left behind still use it
         self._connection: sqlite3.Connection | None = None
         self._finalizer: weakref.finalize[..., _FileConnection] | None = None
         self._limiter: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar(purpose)
@@ -110,19 +109,6 @@ class _FileConnection(Forkable):
         """Close the connection; the next use opens it again."""
         with self._lock:
             self._close()
-
-    def before_fork(self) -> None:
-        """Close the connection: SQLite's locks are of one process, and a child would write without any."""
-        self._lock.acquire()
-        self._close()
-
-    def after_fork(self) -> None:
-        """Let it be opened again."""
-        self._lock.release()
-
-    def forked(self) -> None:
-        """Let it be opened, in the child."""
-        self._lock = threading.Lock()
 
     def _close(self) -> None:
         if self._finalizer is not None:

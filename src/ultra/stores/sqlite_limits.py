@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
 import time
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -12,7 +11,7 @@ import anyio.to_thread
 from anyio.lowlevel import RunVar
 from msgspec import structs
 
-from ultra._support.forking import Forkable
+from ultra._support.forking import ClosedForFork
 from ultra.errors import BadCall, ConfigError
 from ultra.stores import limit_rules as rules
 from ultra.stores.contracts import LimitsUnavailable
@@ -50,7 +49,7 @@ LIMITS_FILE: Final = FileFormat("limits", int.from_bytes(b"UltL"), 1, _create_ta
 """The format of the file of limits."""
 
 
-class SqliteLimits(Forkable):
+class SqliteLimits(ClosedForFork):
     """Keeps limits in the SQLite file at `path`, created where absent, readable by its owner only.
 
     Making it opens the file, which blocks for some milliseconds; the rest is done in worker threads. A power
@@ -77,7 +76,6 @@ class SqliteLimits(Forkable):
         check_path(self._path)
         self._busy_timeout = busy_timeout
         self._now = now
-        self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._limiters: RunVar[anyio.CapacityLimiter] = RunVar(f"limits {self._path}")
         try:
@@ -101,19 +99,6 @@ class SqliteLimits(Forkable):
         """Close the file; a later use opens it again."""
         with self._lock:
             self._close()
-
-    def before_fork(self) -> None:
-        """Close the file: SQLite's locks are of one process, and a child would write without any."""
-        self._lock.acquire()
-        self._close()
-
-    def after_fork(self) -> None:
-        """Let it be opened again."""
-        self._lock.release()
-
-    def forked(self) -> None:
-        """Let it be opened, in the child."""
-        self._lock = threading.Lock()
 
     async def _in_thread(self, work: Callable[[_Table], T]) -> T:
         try:
