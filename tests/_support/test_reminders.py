@@ -113,6 +113,21 @@ async def test_one_that_rings_may_ask_for_the_next(autojump_clock: MockClock) ->
     assert [when for _, when in rang] == [1.0, 2.0, 3.0]
 
 
+async def test_one_that_raises_is_logged_and_the_others_ring(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    del autojump_clock
+    begin = trio.current_time()
+    async with working() as (reminders, rang):
+        reminders.add(begin + 1, lambda: rang.remove(("nothing", 0.0)))
+        reminders.add(begin + 1, partial(note, rang, "same time", begin))
+        reminders.add(begin + 2, partial(note, rang, "later", begin))
+        await trio.sleep(3)
+
+    assert rang == [("same time", 1.0), ("later", 2.0)]
+    assert [record.levelname for record in caplog.records if "reminder failed" in record.message] == ["ERROR"]
+
+
 async def test_a_sign_of_life_wakes_only_the_reader_that_is_to_give_it(autojump_clock: MockClock) -> None:
     del autojump_clock
     woken, readers, interval, times = [0], 16, 16.0, 3

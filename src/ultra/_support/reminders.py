@@ -14,12 +14,16 @@ from typing import TYPE_CHECKING, Final, Self
 
 import trio
 
+from ultra._support.log import get_logger
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ultra._support.async_library import AsyncEvent, AsyncLibrary
 
 __all__ = ["Reminder", "Reminders", "RunningReminders"]
+
+_log = get_logger("ultra.reminders", ownerless=True)
 
 _MOST_CANCELLED: Final = 1000
 """Reminders that were cancelled, and are kept until their time; with more, they are thrown out."""
@@ -68,7 +72,7 @@ class Reminders:
         return len(self._waiting)
 
     def add(self, due: float, wake: Callable[[], None]) -> Reminder:
-        """Let `wake` be called at this time (`current_time`); it must not block, nor raise."""
+        """Let `wake` be called at this time (`current_time`); it must not block. What it raises is logged."""
         reminder = Reminder(due, wake, self)
         self._count += 1
         heappush(self._waiting, (due, self._count, reminder))
@@ -96,7 +100,10 @@ class Reminders:
         while self._waiting and self._waiting[0][0] <= self._library.current_time():
             reminder = heappop(self._waiting)[2]
             self._cancelled -= reminder.is_over
-            reminder.ring()
+            try:
+                reminder.ring()
+            except Exception as error:  # noqa: BLE001 - it would end all that are reminded, of which it is one
+                _log.error("reminder failed", exc_info=error)
         return self._waiting[0][0] if self._waiting else inf
 
 

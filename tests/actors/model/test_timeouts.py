@@ -48,6 +48,18 @@ async def test_a_timer_that_bounds_nothing_any_more_cancels_nothing(autojump_clo
         assert not scope.cancel_called
 
 
+async def test_text_that_comes_after_the_attempt_sets_no_reminder(autojump_clock: MockClock) -> None:
+    del autojump_clock
+    async with RunningReminders() as reminders:
+        timer = AttemptTimer(Timeouts(attempt=100, first_token=60, idle=1), reminders, streams=True)
+        with trio.CancelScope() as scope, timer.bounding(scope):
+            await trio.sleep(1)
+        kept = len(reminders)
+        timer.heard()
+        assert len(reminders) == kept
+        assert not scope.cancel_called
+
+
 async def test_the_error_names_what_was_waited_for() -> None:
     timer = AttemptTimer(Timeouts(attempt=100, first_token=60, idle=30), Reminders(), streams=True)
     assert "the first piece of the answer did not come within 60 s" in str(timer.error())

@@ -71,6 +71,7 @@ class AttemptTimer:
         self._scope = None
         if self._reminder is not None:
             self._reminder.cancel()
+            self._reminder = None  # text that comes late sets no other one
 
     def restart(self, *, streams: bool) -> None:
         """Expect the first text of another deployment; the end of the whole attempt stays."""
