@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 import trio
+from trio.testing import MockClock
 
 from helpers.chat_server import Script, chat_server
 from helpers.command_line import ended, ultra_running
 from helpers.services import CHAT, chat, service_of, text_of, until
 from ultra.config.serving import ServeConfig
 from ultra.service import server
+from ultra.service.app import make_app
 from ultra.service.server import listen, serve
 from ultra.testing import FakeAnswer, FakeModel
 
@@ -123,6 +125,38 @@ async def test_a_reader_that_takes_nothing_is_given_up_and_its_run_cancelled(
         await stream.aclose()
 
     assert model.cancelled == 1
+
+
+@pytest.mark.parametrize("streams", [False, True])
+@pytest.mark.parametrize(("seconds", "whole"), [(1.0, True), (float("inf"), False)])
+async def test_who_hangs_up_during_the_last_piece_holds_its_request_for_seconds_at_most(
+    autojump_clock: MockClock, *, streams: bool, seconds: float, whole: bool
+) -> None:
+    """A server tells the end of a request in the same words, and in the middle of sending that piece."""
+    del autojump_clock
+    service = service_of({"a": FakeModel(name="a", answers="Paris")})
+    body = json.dumps(chat("a", stream=streams)).encode()
+    gone, sent = trio.Event(), list[object]()
+
+    async def receive() -> dict[str, Any]:
+        if body not in sent:
+            sent.append(body)
+            return {"type": "http.request", "body": body}
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            gone.set()
+            await trio.sleep(seconds)  # Hypercorn waits for the window of an HTTP/2 stream that nobody opens
+            sent.append("whole")
+
+    scope = {"type": "http", "method": "POST", "path": CHAT, "headers": [], "client": ("127.0.0.1", 1)}
+    async with service.running():
+        with trio.fail_after(PATIENCE):
+            await make_app(service)(scope, receive, send)
+        assert ("whole" in sent) == whole
+        assert service.running_requests == 0
 
 
 async def test_fifty_streams_end_whole_when_the_service_drains() -> None:

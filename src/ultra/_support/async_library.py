@@ -40,6 +40,14 @@ class AsyncEvent(Protocol):
 class AsyncScope(Protocol):
     """A cancel scope of trio or anyio."""
 
+    @property
+    def deadline(self) -> float:
+        """When it is cancelled, in the time of its event loop."""
+        ...
+
+    @deadline.setter
+    def deadline(self, deadline: float, /) -> None: ...
+
     def cancel(self) -> object:
         """Cancel what is done in it."""
         ...

@@ -33,6 +33,9 @@ __all__ = ["HungUp", "headers_of", "make_app", "read_body"]
 _MOST_HEADERS: Final = 2**16
 """Bytes of all headers of a request; servers have limits of their own."""
 
+_LAST_PIECE_TIMEOUT: Final = 10.0
+"""Seconds that a server has to send the last piece of an answer once it has told that the client is gone."""
+
 
 def make_app(service: Service) -> Starlette:
     """Return the application of a service; its lifespan is that of the models' actors."""
@@ -206,11 +209,12 @@ def _name(name: str) -> bytes:
 
 
 class _Client:
-    """The client of one request: its hanging up cancels `scope`, until it has got the whole answer.
+    """The client of one request: its hanging up cancels `scope`.
 
     Attributes:
         is_answered: whether the last piece of the answer was handed to the server. From then on it tells that
-            the request is over, in the words of a hang-up.
+            the request is over, in the words of a hang-up; what is left then has some seconds. It may also
+            have been a hang-up, and some servers wait for ever until such a client takes the piece.
         has_left: whether it has hung up, or the request is over.
     """
 
@@ -225,7 +229,9 @@ class _Client:
         while (await self._receive())["type"] != "http.disconnect":
             pass
         self.has_left = True
-        if not self.is_answered:
+        if self.is_answered:
+            self._scope.deadline = library().current_time() + _LAST_PIECE_TIMEOUT
+        else:
             self._scope.cancel()
 
 
