@@ -159,6 +159,22 @@ async def test_who_hangs_up_during_the_last_piece_holds_its_request_for_seconds_
         assert service.running_requests == 0
 
 
+async def test_who_takes_no_refusal_holds_its_request_for_seconds_at_most(autojump_clock: MockClock) -> None:
+    del autojump_clock
+    service, began = service_of({"a": FakeModel(name="a")}), list[object]()
+
+    async def send(message: Any) -> None:
+        began.append(message["type"])
+        await trio.sleep_forever()
+
+    headers = [(b"content-encoding", b"gzip")]
+    scope = {"type": "http", "method": "POST", "path": CHAT, "headers": headers, "client": ("127.0.0.1", 1)}
+    async with service.running():
+        with trio.fail_after(PATIENCE):
+            await make_app(service)(scope, trio.sleep_forever, send)
+    assert began == ["http.response.start"]
+
+
 async def test_fifty_streams_end_whole_when_the_service_drains() -> None:
     model = FakeModel("one two three", gated=True)
     running = Running(service_of({"a": model}))

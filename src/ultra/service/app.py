@@ -34,7 +34,7 @@ _MOST_HEADERS: Final = 2**16
 """Bytes of all headers of a request; servers have limits of their own."""
 
 _LAST_PIECE_TIMEOUT: Final = 10.0
-"""Seconds that a server has to send the last piece of an answer once it has told that the client is gone."""
+"""Seconds that a server has for a refusal, and for the last piece of an answer whose client may be gone."""
 
 
 def make_app(service: Service) -> Starlette:
@@ -119,7 +119,9 @@ class _Door:
         except Problem as problem:
             # What the client still sends is not read, so the connection cannot be used again.
             reply = self._service.refusal(problem, _path(scope), headers_of(scope))
-            await _send(reply, send, closes=True, with_body=scope["method"] != "HEAD")
+            here = library()
+            with here.CancelScope(deadline=here.current_time() + _LAST_PIECE_TIMEOUT):  # it may be gone
+                await _send(reply, send, closes=True, with_body=scope["method"] != "HEAD")
             return
         async with open_tasks() as tasks:
             client = _Client(receive, tasks.cancel_scope)
