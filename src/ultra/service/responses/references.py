@@ -58,9 +58,9 @@ async def with_referred_items(
         # There is one message, however often it was begun.
         found = outputs[run_id].get(kind if kind == "msg" else match[0])
         if found is not None:
-            if name not in lengths:
-                lengths[name] = len(json.encode(found))
-            room -= lengths[name]
+            if match[0] not in lengths:
+                lengths[match[0]] = len(json.encode(found))
+            room -= lengths[match[0]]
             if room < 0:
                 raise _too_large(index, service.settings.max_body)
             items.append(found)
