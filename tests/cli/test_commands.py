@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import msgspec
 import pytest
 import typer
 
-from helpers.command_line import run_ultra
+from helpers.command_line import ended, run_ultra, ultra_running
 from ultra.cli import app, commands
 from ultra.errors import BadCall, UltraError
 
@@ -86,6 +87,14 @@ def test_the_package_runs_as_the_command() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
 
     assert (done.returncode, done.stdout) == (0, f"ultra {version('ultra-llm')}\n")
+
+
+async def test_a_version_that_nobody_reads_ends_without_a_word() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    async with ultra_running("--version", stdout=writer) as process:
+        os.close(writer)
+        assert await ended(process) == (141, "")
 
 
 def test_h_is_short_for_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -155,6 +155,8 @@ def test_any_text_is_split(text: str) -> None:
         "```",
         "\n<think></think>",
         "```\n<think>",
+        "\n<analysis>",
+        "\n<analysis></analysis>",
         "<|channel|>",
         "[think]",
         " ",
@@ -164,6 +166,7 @@ def test_the_time_is_linear_whatever_the_text(piece: str) -> None:
     text = piece * (400_000 // len(piece))
     begun = time.process_time()
     split_reasoning(text)
+    split_reasoning(text, frozenset({"<analysis>"}))
     shows_nothing("\u200b" * 400_000)
     stream = AnswerText(lambda _: None)
     for start in range(0, 40_000, 4):

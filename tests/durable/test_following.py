@@ -10,7 +10,7 @@ import trio
 from helpers.event_loops import on_every_loop
 from ultra import MultiLLMOrchestrator
 from ultra.durable.execution import ending_of
-from ultra.durable.persistence import OUTAGE_SECONDS
+from ultra.durable.persistence import OUTAGE_SECONDS, persist
 from ultra.errors import JournalDamaged, JournalUnavailable, SubmittedRunFailed
 from ultra.messages.events import Chunk, RunFailed
 from ultra.messages.request import ModelRequest
@@ -128,6 +128,18 @@ async def test_a_short_outage_of_the_journal_is_waited_for(
 
     assert seen == list(range(11))
     assert caplog.text.count("journal unavailable") == 5
+
+
+async def test_an_outage_without_an_end_is_told_once(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = Elsewhere()
+    await begun(journal)
+    journal.failing_until = trio.current_time() + 10 * OUTAGE_SECONDS
+    await persist(lambda: journal.read("r", -1), "r")
+
+    assert trio.current_time() >= journal.failing_until
+    assert caplog.text.count("journal unavailable") == 1
 
 
 @pytest.mark.parametrize("method", ["__anext__", "result"])

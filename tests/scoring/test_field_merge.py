@@ -84,6 +84,13 @@ def test_the_merged_value_does_not_depend_on_the_order_of_models(
     assert again.shares == merged.shares
 
 
+@pytest.mark.parametrize(("one", "other"), [(5, 5.0), ([1, 0], [1.0, -0.0]), ({"a": 2}, {"a": 2.0})])
+def test_what_is_equal_and_written_in_two_ways_is_written_in_one_whatever_the_order(
+    one: Any, other: Any
+) -> None:
+    assert repr(equal(one, other).value) == repr(equal(other, one).value)
+
+
 @given(VALUES, st.lists(WEIGHTS, min_size=1, max_size=4))
 def test_what_all_models_say_is_not_changed(value: Any, weights: list[float]) -> None:
     merged = merge_fields([(value, weight) for weight in weights])

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import h2.connection
+import h2.events
 import pytest
+import trio
 
 from helpers.service_protocols import PATHS, question
-from helpers.service_sockets import all_of, connected, really_serving
+from helpers.service_sockets import PATIENCE, all_of, connected, really_serving
 from helpers.services import service_of
 from ultra.config.serving import ServeConfig
 from ultra.testing import FakeModel
@@ -83,3 +86,40 @@ async def test_while_the_service_drains_no_connection_is_kept_for_the_next_reque
 def test_a_connection_may_be_idle_for_longer_than_in_load_balancers() -> None:
     """Else one of theirs, of 60 seconds, sends a request on a connection that is just being closed."""
     assert ServeConfig().idle_timeout > 60
+
+
+# --- HTTP/2, which Hypercorn speaks with those who begin with it -------------------------------------------
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+
+async def test_a_client_that_still_sends_when_it_is_refused_ends_its_own_connection_alone() -> None:
+    async with really_serving(service_of({"a": FakeModel("Paris.")})) as url:
+        async with await connected(url) as connection:
+            client = h2.connection.H2Connection()
+            client.initiate_connection()
+            head = {":method": "POST", ":path": "/nowhere", ":scheme": "http", ":authority": "localhost"}
+            client.send_headers(1, [*head.items()])
+            events: list[h2.events.Event] = []
+            with trio.fail_after(PATIENCE):
+                while not any(isinstance(event, h2.events.StreamEnded) for event in events):
+                    await connection.send_all(client.data_to_send())
+                    events += client.receive_data(await connection.receive_some())
+            client.send_data(1, b"{}")
+            await connection.send_all(client.data_to_send())
+            await all_of(connection)
+        async with await connected(url) as connection:
+            await connection.send_all(HEALTH.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n"))
+            answer = await all_of(connection)
+
+    assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("begins", [PREFACE, PREFACE[:18], PREFACE + b"\0\0\0\4\0\0\0\0\0"])
+async def test_a_connection_on_which_nothing_is_asked_is_closed_in_http_2_too(begins: bytes) -> None:
+    service = service_of({"a": FakeModel("Paris.")}, settings=ServeConfig(idle_timeout=0.1))
+    async with really_serving(service) as url, await connected(url) as connection:
+        await connection.send_all(begins)
+        told = await all_of(connection)
+
+    assert told  # the settings of the server

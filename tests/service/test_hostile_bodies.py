@@ -194,6 +194,19 @@ async def test_a_wrong_value_in_any_place_is_refused_and_never_a_fault_of_the_se
                 checked(path, await ask(running, with_wrong(body, place, wrong), path))
 
 
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("role", WRONG)
+async def test_a_wrong_role_ahead_of_instructions_is_refused(path: str, role: object) -> None:
+    running = service()
+    turns = [{"role": role, "content": "Q"}, {"role": "system", "content": "Be brief."}]
+    body = question(path, "a") | {"input" if path == RESPONSES else "messages": turns}
+    async with running.running():
+        answer = await ask(running, body, path)
+
+    assert answer.status == 400
+    checked(path, answer)
+
+
 @pytest.mark.parametrize("path", [*PATHS, COUNT])
 @pytest.mark.parametrize(
     "data",

@@ -265,6 +265,23 @@ async def test_nobody_gets_items_of_somebody_elses_responses() -> None:
     assert others.error["code"] == "item_not_found"
 
 
+async def test_what_short_names_stand_for_is_no_longer_than_a_body_may_be() -> None:
+    service = service_of(
+        {"a": FakeModel("x" * 3_000)}, settings=ServeConfig(max_body=10_000), journal="memory"
+    )
+    async with service.running():
+        first = await ask(service, question(RESPONSES, "a"), RESPONSES)
+        named = {"type": "item_reference", "id": first.json["output"][0]["id"]}
+        asked = {"role": "user", "content": "And?"}
+        three, four = [
+            await ask(service, {"model": "a", "input": [*[named] * times, asked]}, RESPONSES)
+            for times in (3, 4)
+        ]
+
+    assert (three.status, four.status) == (200, 413)
+    assert (four.error["code"], four.error["param"]) == ("request_too_large", "input[3]")
+
+
 async def test_instructions_in_the_input_are_kept_and_those_beside_it_are_not() -> None:
     model = FakeModel("Oui.")
     service = service_of({"a": model}, journal="memory")

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, NoReturn
 if TYPE_CHECKING:
     from types import FrameType
 
-__all__ = ["main"]
+__all__ = ["STDOUT_CLOSED", "discard_stdout", "main"]
 
 INTERRUPTED = 128 + signal.SIGINT
+STDOUT_CLOSED = 141
+"""The exit code of a program that SIGPIPE has ended."""
 
 
 def main() -> int:
@@ -46,8 +48,7 @@ def _run(arguments: list[str]) -> int:
     if arguments == ["--version"]:  # without typer, which takes long to import, and may be missing
         from ultra.cli.version import version_line  # noqa: PLC0415 - only now needed
 
-        sys.stdout.write(f"{version_line()}\n")
-        return 0
+        return _write(f"{version_line()}\n")
     if find_spec("typer") is None or find_spec("rich") is None:
         from ultra.errors import MissingExtra  # noqa: PLC0415 - as above
 
@@ -56,3 +57,23 @@ def _run(arguments: list[str]) -> int:
     from ultra.cli.app import run  # noqa: PLC0415 - the extra is there
 
     return run(arguments)
+
+
+def _write(text: str) -> int:
+    """Write to stdout, and return the exit code; as `ultra.cli.app` does, which needs the extra."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        discard_stdout()
+        if isinstance(error, BrokenPipeError):
+            return STDOUT_CLOSED
+        sys.stderr.write(f"ultra: the operating system reports: {error}\n")
+        return 1
+    return 0
+
+
+def discard_stdout() -> None:
+    """Discard what stdout still holds: Python flushes it at its end, and would report an error."""
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device, not a path
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())

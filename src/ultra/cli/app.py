@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from ultra.cli import STDOUT_CLOSED, discard_stdout
 from ultra.cli.commands import COMPLETION_VARIABLE, CommandGroup, new_app
 from ultra.cli.help_text import set_help
 from ultra.cli.output import tell
@@ -16,9 +17,6 @@ from ultra.cli.version import version_line
 from ultra.errors import BadCall, ConfigError, UltraError, UsageError
 
 __all__ = ["app", "run"]
-
-STDOUT_CLOSED = 141
-"""The exit code of a program that SIGPIPE has ended."""
 
 app = new_app()
 
@@ -69,10 +67,10 @@ def _explain(error: Exception) -> int:
         case UltraError():
             message, code = str(error), 1
         case BrokenPipeError():
-            _discard_stdout()
+            discard_stdout()
             return STDOUT_CLOSED
         case OSError():
-            _discard_stdout()
+            discard_stdout()
             message, code = f"the operating system reports: {error}", 1
         case _:
             logging.getLogger("ultra.cli").debug("internal error", exc_info=error)
@@ -122,9 +120,3 @@ def _write_misuse(error: typer.TyperException) -> None:
     from ultra.cli.json_output import write_document  # noqa: PLC0415 - only these errors need it
 
     write_document({"error": {"type": "UsageError", "message": _misuse(error)}})
-
-
-def _discard_stdout() -> None:
-    """Discard what stdout still holds: Python flushes it at its end, and would report an error."""
-    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device, not a path
-        os.dup2(nowhere.fileno(), sys.stdout.fileno())

@@ -123,13 +123,17 @@ def _split_tags(text: str, asked: frozenset[str]) -> tuple[str, str]:
     ends, at = _bare_end(lower)
     answers: list[str] = []
     thoughts: list[str] = [text[:ends].strip()] if at else []
-    copied = at
+    copied = counted = at
+    ticks = 0  # of those that begin or end code, behind what was copied
     while (opening := _OPENING_HERE().match(text, at) or _OPENING().search(text, at)) is not None:
-        if text.count("```", copied, opening.start()) % 2:  # within code
+        ticks += text.count("```", counted, opening.start())
+        counted = opening.start()
+        if ticks % 2:  # within code
             closed = text.find("```", opening.end())
             at = len(text) if closed < 0 else closed + 3
             answers.append(text[copied:at])
-            copied = at
+            copied = counted = at
+            ticks = 0
             continue
         if opening[1].lower() in asked:
             at = opening.end()
@@ -138,7 +142,8 @@ def _split_tags(text: str, asked: frozenset[str]) -> tuple[str, str]:
         closing = lower.find(end, opening.end())
         answers.append(text[copied : opening.start()])
         thoughts.append(text[opening.end() : closing if closing >= 0 else len(text)].strip())
-        at = copied = len(text) if closing < 0 else closing + len(end)
+        at = copied = counted = len(text) if closing < 0 else closing + len(end)
+        ticks = 0
     if not thoughts:
         return text, ""
     answers.append(text[copied:])

@@ -40,7 +40,7 @@ async def persist(work: Callable[[], Awaitable[T]], run_id: str, within: float =
         JournalDamaged: at once, since that will not be better.
     """
     wait = _FIRST_WAIT
-    until = inf
+    until: float | None = None
     while True:
         try:
             return await work()
@@ -48,7 +48,7 @@ async def persist(work: Callable[[], Awaitable[T]], run_id: str, within: float =
             raise
         except JournalUnavailable as error:
             now = trio.current_time()
-            if until == inf:
+            if until is None:
                 log.warning("journal unavailable", run_id=run_id, error=text_of(error))
                 until = now + within
             if now + wait > until:

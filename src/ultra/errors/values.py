@@ -104,7 +104,8 @@ class _Teller:
         except Exception:  # noqa: BLE001 - even `args` may be anybody's code
             kind = type(error)
             text = self._text(text_of(error))
-            value = ErrorValue(module=kind.__module__, type=kind.__qualname__, text=text)
+            module, name = _names_of(kind)
+            value = ErrorValue(module=module, type=name, text=text)
         vars(value)["exception"] = error
         return value
 
@@ -119,9 +120,10 @@ class _Teller:
             else [*map(self._plain, error.args[:_MOST_ITEMS])]
         )
         attributes, structs = self._attributes(error)
+        module, name = _names_of(kind)
         return ErrorValue(
-            module=kind.__module__,
-            type=kind.__qualname__,
+            module=module,
+            type=name,
             text=text,
             args=args,
             attributes=attributes,
@@ -141,13 +143,13 @@ class _Teller:
         for name, value in vars(error).items():
             if len(name) > _LONGEST_NAME or len(attributes) >= _MOST_ITEMS or not self._fits(len(name)):
                 continue
-            kind = type(value)
+            name, kind = _writable(name), type(value)  # noqa: PLW2901 - no other name is told
             if isinstance(value, Struct) and _is_ours(kind.__module__):
                 attributes[name] = self._struct(value)
                 if attributes[name] is not None:
-                    structs[name] = kind.__module__, kind.__qualname__
+                    structs[name] = _names_of(kind)
             else:
-                attributes[_writable(name)] = self._plain(value)
+                attributes[name] = self._plain(value)
         return attributes, structs
 
     def _struct(self, value: Struct) -> Any:  # noqa: ANN401 - its plain form
@@ -166,7 +168,8 @@ class _Teller:
             return [*map(self._plain_item, value)] if len(value) <= _MOST_ITEMS else None
         if isinstance(value, dict) and type(value) is dict and len(value) <= _MOST_ITEMS:
             items = [(key, item) for key, item in value.items() if type(key) is str]
-            return {self._text(key): self._plain_item(item) for key, item in items}
+            # A key takes room, too, where there is none for its value.
+            return {self._text(key): self._plain_item(item) for key, item in items if self._room > 0}
         return self._plain_item(value)
 
     def _plain_item(self, value: object) -> str | int | float | bool | None:
@@ -193,6 +196,11 @@ class _Teller:
         if fits:
             self._room -= size
         return fits
+
+
+def _names_of(kind: type) -> tuple[str, str]:
+    """Return module and name of a class, which may be anything, and of any length."""
+    return _writable(str(kind.__module__)[:_LONGEST_NAME]), kind.__qualname__[:_LONGEST_NAME]
 
 
 def _writable(text: str) -> str:

@@ -102,10 +102,15 @@ def merge_in_pieces(
     if not any(weights):
         weights = [1.0] * len(answers)
     entries = [Entry(value, weight) for (value, _), weight in zip(answers, weights, strict=True)]
-    entries.sort(key=lambda entry: (-entry.weight, canonical_json(entry.value)))
+    entries.sort(key=_order)
     merger = _Merger(dict(schema or {}), fsum(weights), key, tolerance)
     value = yield from merger.merge((), entries, merger.root)
     return MergedFields(value, {_path(steps): field for steps, field in merger.fields.items()})
+
+
+def _order(entry: Entry) -> tuple[float, str, str]:
+    # The last is for what is equal and written in two ways, such as 5 and 5.0.
+    return -entry.weight, canonical_json(entry.value), repr(entry.value)
 
 
 def with_choices(merged: MergedFields, chosen: Mapping[str, Any]) -> Any:  # noqa: ANN401

@@ -27,10 +27,11 @@ _SPACES: Final = lazy_pattern(r"[\s\u00a0\u202f]+")
 _SUPERSCRIPTS: Final = str.maketrans(
     "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207b", "0123456789-"
 )
-_SUPERSCRIPT: Final = lazy_pattern(r"(?<=[\w)\]])[\u2070\u00b9\u00b2\u00b3\u2074-\u2079\u207b]+")
+_SUPERSCRIPT: Final = lazy_pattern(r"(?<=[\w)\]])([\u2070\u00b9\u00b2\u00b3\u2074-\u2079\u207b]+)(?=(\d)?)")
 _VULGAR: Final = lazy_pattern(r"[\u00bc-\u00be\u2150-\u215e]")  # such as ½
 _ROOT_SIGN: Final = lazy_pattern(r"\u221a\s?(\w+|\([^()]*\))")
-_BRACES: Final = lazy_pattern(r"([_^])\{(-?\w+)\}")
+_BRACES: Final = lazy_pattern(r"([_^])\{(-?(?:\d+|\w))\}(?!\d)|(_)\{(\w+)\}(?!\w)")
+"""Those that change nothing: e^{2x} is not e^2x, which is e^{2}x, and 2^{3}5 is not 2^35."""
 _NEGATIVE: Final = lazy_pattern(r"-[\w.]+")
 _COMMAND: Final = lazy_pattern(r"\\[a-zA-Z]+")
 
@@ -80,7 +81,9 @@ _CHOICES: Final = lazy_pattern(
 )
 _BETWEEN_CHOICES: Final = lazy_pattern(r"[^A-J]+|AND")
 _OPTION: Final = lazy_pattern(r"(?:option|choice|letter)\s{1,3}\(?([A-Za-z])\)?[.):]?$", re.IGNORECASE)
-_YES_OR_NO: Final = lazy_pattern(r"(yes|no|true|false)(?=$|[,.;:!]|\s(?:because|since|it|the|they|that)\b)")
+_YES_OR_NO: Final = lazy_pattern(
+    r"(yes|no|true|false)(?!\.\s?\d+$)(?=$|[,.;:!]|\s(?:because|since|it|the|they|that)\b)"
+)
 _LEAD: Final = lazy_pattern(
     r"^(?:(?:so|thus|therefore|hence|then)\b,?\s{1,3})?(?:it\s{1,3}is|it's|this\s{1,3}is|that's|that\s{1,3}is|they\s{1,3}are"
     r"|there\s{1,3}are|there\s{1,3}is|we\s{1,3}(?:get|have)|approximately|about|roughly|exactly|equal\s{1,3}to"
@@ -232,8 +235,13 @@ def _named(text: str) -> str:
 def _one_sign(text: str) -> str:
     """Return `text` with one sign for what Unicode writes by several: x², ½, √2, é."""
     text = _VULGAR().sub(lambda match: f" {normalize('NFKC', match[0]).replace(chr(0x2044), '/')}", text)
-    text = _SUPERSCRIPT().sub(lambda match: f"^{match[0].translate(_SUPERSCRIPTS)}", text)
+    text = _SUPERSCRIPT().sub(_power, text)
     return normalize("NFC", _ROOT_SIGN().sub(lambda match: f"sqrt({match[1].strip('()')})", text))
+
+
+def _power(match: re.Match[str]) -> str:
+    power = match[1].translate(_SUPERSCRIPTS)
+    return f"^{power}" if match[2] is None else f"^({power})"
 
 
 def _sentence(text: str) -> str:
@@ -279,7 +287,7 @@ def _without_latex(text: str) -> str:
     for command, sign in _COMMANDS.items():
         if command in text:
             text = text.replace(command, sign)
-    return _BRACES().sub(r"\1\2", text.replace("\\{", "{").replace("\\}", "}"))
+    return _BRACES().sub(r"\1\2\3\4", text.replace("\\{", "{").replace("\\}", "}"))
 
 
 def _numerator(text: str) -> str:

@@ -120,7 +120,7 @@ def read_turns(
         return read_messages(given, field, places)
     order = list(range(len(given)))
     messages = list(given)
-    if end and _role_of(given[end - 1]) in {"user", "tool"}:
+    if end and _role_of(given[end - 1]) in ("user", "tool"):  # it may be anything, a list too
         turns = [index for index in order[:end] if _role_of(given[index]) == "user"]
         begin = turns[-1] if turns else end
         order = [*order[:begin], *order[end:], *order[begin:end]]

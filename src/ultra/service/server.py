@@ -15,6 +15,7 @@ import trio
 from ultra.errors import BadCall, MissingExtra
 from ultra.service.access import is_loopback
 from ultra.service.app import make_app
+from ultra.service.connection import guard_connections
 
 try:
     from hypercorn.config import Config, Sockets
@@ -106,6 +107,7 @@ async def serve(
     served = cast(
         "Any", app or make_app(service)
     )  # Hypercorn and Starlette have each their own types for ASGI
+    guard_connections()
     async with trio.open_nursery() as nursery:
         run = partial(hypercorn_serve, served, config, shutdown_trigger=ended.wait, mode="asgi")
         urls: list[str] = await nursery.start(run)

@@ -203,6 +203,8 @@ LONG = "x" * 400_000
         LoadedError(**{f"name{number}": "y" * 1000 for number in range(3000)}),
         LoadedError(refusal=Refusal(reason="refusal", words=LONG)),
         LoadedError(**{f"r{number}": Refusal(reason="refusal", words="z" * 9000) for number in range(900)}),
+        ValueError(*[{f"{number:04}{LONG[:60]}": 1 for number in range(256)}] * 256),
+        type(LONG * 6, (Exception,), {})("of a long name"),
     ],
     ids=[
         *(
@@ -216,6 +218,7 @@ LONG = "x" * 400_000
             "dictionary",
         ),
         *("names", "many attributes", "struct", "many structs"),
+        *("many keys", "class"),
     ],
 )
 @pytest.mark.parametrize("causes", [0, 20])
@@ -238,6 +241,13 @@ def test_a_text_that_is_cut_says_how_much_is_missing() -> None:
 @pytest.mark.parametrize("text", ["\ud800", "a\ud800b", "ä" * 3])
 def test_any_text_can_be_told(text: str) -> None:
     assert str(elsewhere(BadCall(text))) == text.encode("utf-8", "replace").decode()
+
+
+def test_names_that_no_encoding_has_arrive_in_another_form() -> None:
+    arrived = elsewhere(LoadedError(**{"\ud800": Usage(input=1)}))
+    assert vars(arrived)["?"] == Usage(input=1)
+    nowhere = type("Nowhere", (Exception,), {"__module__": 5})
+    assert str(elsewhere(nowhere("x"))) == "Nowhere: x"
 
 
 def test_what_is_no_exception_is_a_type_error_for_the_asker_elsewhere_too() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from msgspec import structs
+from msgspec import json, structs
 
 from ultra.messages.events import RunCompleted
 from ultra.service.kept_runs import last_event
@@ -33,13 +33,16 @@ async def with_referred_items(
 ) -> list[dict[str, Any]]:
     """Return the items of an input, with those in place that it only names.
 
-    Reasoning that its provider does not want back is left out: no model takes it.
+    Reasoning that its provider does not want back is left out: no model takes it. A name is short, and what
+    it stands for may be long, so all of that together may be as long as a body.
 
     Raises:
-        Problem: the caller has no stored response with such an item.
+        Problem: the caller has no stored response with such an item, or they are too long together.
         JournalUnavailable: the journal cannot be read.
     """
     outputs: dict[str, Mapping[str, dict[str, Any]]] = {}
+    lengths: dict[str, int] = {}
+    room = service.settings.max_body
     items: list[dict[str, Any]] = []
     for index, item in enumerate(given):
         if item.get("type") != "item_reference":
@@ -55,6 +58,11 @@ async def with_referred_items(
         # There is one message, however often it was begun.
         found = outputs[run_id].get(kind if kind == "msg" else match[0])
         if found is not None:
+            if match[0] not in lengths:
+                lengths[match[0]] = len(json.encode(found))
+            room -= lengths[match[0]]
+            if room < 0:
+                raise _too_large(index, service.settings.max_body)
             items.append(found)
         elif kind != "rs":
             raise _unknown(index, name)
@@ -80,3 +88,8 @@ async def _output_of(
 def _unknown(index: int, name: object) -> Problem:
     text = f"input[{index}].id: there is no item {name!r:.100} in a stored response; give the item itself"
     return Problem.bad_request(text, code="item_not_found", param=f"input[{index}].id")
+
+
+def _too_large(index: int, most: int) -> Problem:
+    text = f"input[{index}]: the items that the input names may have {most:,} bytes together"
+    return Problem(413, "invalid_request_error", "request_too_large", text, param=f"input[{index}]")
