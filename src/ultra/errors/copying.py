@@ -10,7 +10,7 @@ import copy
 import pickle
 from typing import Any, Self, TypeVar
 
-__all__ = ["CopyableError", "text_of", "title_of"]
+__all__ = ["CopyableError", "text_of", "title_of", "writable"]
 
 E = TypeVar("E", bound="CopyableError")
 
@@ -22,11 +22,16 @@ def text_of(error: BaseException) -> str:
     told of an error is written into events and journals.
     """
     try:
-        return str(error).encode("utf-8", "replace").decode("utf-8")
+        return writable(str(error))
     except KeyboardInterrupt:
         raise
     except BaseException as failure:  # noqa: BLE001 - `__str__` is anybody's code
         return f"<its text cannot be told: __str__ raised {type(failure).__name__}>"
+
+
+def writable(text: str) -> str:
+    """Return `text` with a question mark for each lone surrogate, which no encoding has."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def title_of(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 
 from msgspec import Struct, convert, msgpack
 
-from ultra.errors.copying import text_of
+from ultra.errors.copying import text_of, writable
 
 __all__ = ["ErrorValue", "exception_of"]
 
@@ -143,7 +143,7 @@ class _Teller:
         for name, value in vars(error).items():
             if len(name) > _LONGEST_NAME or len(attributes) >= _MOST_ITEMS or not self._fits(len(name)):
                 continue
-            name, kind = _writable(name), type(value)  # noqa: PLW2901 - no other name is told
+            name, kind = writable(name), type(value)  # noqa: PLW2901 - no other name is told
             if isinstance(value, Struct) and _is_ours(kind.__module__):
                 attributes[name] = self._struct(value)
                 if attributes[name] is not None:
@@ -188,7 +188,7 @@ class _Teller:
         most = min(_LONGEST_TEXT, max(0, self._room))
         whole = len(text) <= most + _LONGEST_NOTE
         self._room -= min(len(text), most) + (0 if whole else _LONGEST_NOTE)
-        return _writable(text if whole else f"{text[:most]}… ({len(text) - most:,} more characters)")
+        return writable(text if whole else f"{text[:most]}… ({len(text) - most:,} more characters)")
 
     def _fits(self, size: int) -> bool:
         """Return whether there is room for so much, and take it."""
@@ -200,12 +200,7 @@ class _Teller:
 
 def _names_of(kind: type) -> tuple[str, str]:
     """Return module and name of a class, which may be anything, and of any length."""
-    return _writable(str(kind.__module__)[:_LONGEST_NAME]), kind.__qualname__[:_LONGEST_NAME]
-
-
-def _writable(text: str) -> str:
-    """Return `text` with a question mark for each lone surrogate, which no encoding has."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+    return writable(str(kind.__module__)[:_LONGEST_NAME]), kind.__qualname__[:_LONGEST_NAME]
 
 
 def _made_again(value: ErrorValue, deepest: int) -> BaseException:

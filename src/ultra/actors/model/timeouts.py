@@ -40,7 +40,7 @@ class AttemptTimer:
     """The deadline of one attempt, which begins now; pieces of text move it.
 
     A piece of text only notes the new deadline. If that were the deadline of the scope, trio would have to
-    sort all deadlines anew for each piece. ::
+    sort all deadlines again for each piece. ::
 
         timer = AttemptTimer(timeouts, reminders, streams=True)
         with trio.CancelScope() as scope, timer.bounding(scope):
