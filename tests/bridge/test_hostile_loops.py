@@ -16,6 +16,7 @@ import sniffio
 import trio
 
 from helpers.event_loops import LOOPS
+from helpers.forked_children import forked
 from ultra import BreakerPolicy, Limits, MultiLLMOrchestrator, OrchestratorClosed
 from ultra.bridge.asyncio_loop import AsyncioLoop
 from ultra.bridge.portal import SharedTrioThread, TrioThread
@@ -249,13 +250,7 @@ def test_a_forked_child_has_actors_of_its_own(*, entered: bool) -> None:
 
     async def in_child(orchestrator: MultiLLMOrchestrator) -> int:
         await orchestrator.get_model_response("m", "q")
-        child = os.fork()
-        if not child:
-            code = 1
-            try:
-                code = asyncio.run(ask(orchestrator))
-            finally:
-                os._exit(code)
+        child = forked(lambda: asyncio.run(ask(orchestrator)))
         return os.waitstatus_to_exitcode((await asyncio.to_thread(os.waitpid, child, 0))[1])
 
     async def ask(orchestrator: MultiLLMOrchestrator) -> int:
@@ -281,13 +276,7 @@ def test_a_forked_child_waits_for_no_call_of_its_parent_and_executes_none_of_its
             await asyncio.sleep(0.002)
             call = asyncio.create_task(orchestrator.get_model_response("m", "?"))  # it is the probe
             await begun.wait()
-            child = os.fork()
-            if not child:
-                code = 1
-                try:
-                    code = asyncio.run(in_child(orchestrator))
-                finally:
-                    os._exit(code)
+            child = forked(lambda: asyncio.run(in_child(orchestrator)))
             status = (await asyncio.to_thread(os.waitpid, child, 0))[1]
             goes_on.set()
             assert (await call).content == "fine"

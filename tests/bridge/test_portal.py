@@ -15,6 +15,7 @@ import pytest
 import trio
 
 from helpers.event_loops import LOOPS, interrupt, on_asyncio, run_on
+from helpers.stray_cancellations import raise_stray_cancellation
 from ultra.bridge.portal import TrioThread
 from ultra.errors import LoopUnavailable, StrayCancelled
 
@@ -280,18 +281,6 @@ async def test_a_cancellation_that_is_raised_again_ends_its_function_and_not_the
         await ended.wait()
         return "done"
 
-    async def raises_again() -> None:
-        old: trio.Cancelled | None = None
-        with trio.CancelScope() as scope:
-            scope.cancel()
-            try:
-                await trio.lowlevel.checkpoint()
-            except trio.Cancelled as error:
-                old = error
-                raise
-        assert old is not None
-        raise old
-
     async def end() -> None:
         ended.set()
 
@@ -299,7 +288,7 @@ async def test_a_cancellation_that_is_raised_again_ends_its_function_and_not_the
         task = asyncio.create_task(thread.run(waits))
         await begun.wait()
         with pytest.raises(StrayCancelled):
-            await thread.run(raises_again)
+            await thread.run(raise_stray_cancellation)
         await thread.run(end)
         assert await task == "done"
 

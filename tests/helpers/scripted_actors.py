@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import pytest
 import trio
 
-from ultra.actors import Actor, ActorOptions, ActorSnapshot, SystemMessage
+from ultra.actors import Actor, ActorOptions, ActorSnapshot, Failure, Message, SystemMessage
 from ultra.supervisor import Backoff, SupervisorSnapshot
 
 if TYPE_CHECKING:
@@ -41,6 +41,25 @@ class ScriptedActor(Actor):
         if self.log is not None:
             self.log.append(what)
         return await cast("Action", what)(self) if callable(what) else what
+
+
+class Add(Message[int], frozen=True):
+    """What an `Adder` adds up."""
+
+    a: int
+    b: int
+
+
+class Adder(Actor):
+    """Adds the numbers of an `Add`; an exception that it is sent, it replies with."""
+
+    async def receive(self, message: object) -> object:
+        match message:
+            case Add(a, b):
+                return a + b
+            case error if isinstance(error, Exception):
+                return Failure(error)
+        return None
 
 
 def wide(concurrency: int, **others: Any) -> ActorOptions:

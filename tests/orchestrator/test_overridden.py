@@ -15,6 +15,7 @@ from trio.lowlevel import in_trio_run
 
 from helpers.event_loops import on_every_loop
 from helpers.run_events import assert_well_formed, read_all
+from helpers.stray_cancellations import raise_stray_cancellation
 from ultra import (
     BadCall,
     MultiLLMOrchestrator,
@@ -274,16 +275,7 @@ class WaitingForTheCancelled(MultiLLMOrchestrator):
             other = asyncio.create_task(asyncio.sleep(60))
             other.cancel()
             await other
-        old: trio.Cancelled | None = None
-        with trio.CancelScope() as scope:
-            scope.cancel()
-            try:
-                await trio.lowlevel.checkpoint()
-            except trio.Cancelled as error:
-                old = error
-                raise
-        assert old is not None
-        raise old
+        await raise_stray_cancellation()
 
 
 @on_every_loop

@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from helpers.cache_keys import key_of
+from helpers.forked_children import forked
 from ultra._support import forking
 from ultra.errors import MissingExtra
 from ultra.messages.request import ModelRequest
@@ -88,16 +89,13 @@ async def written_at_last(opened: Any) -> set[str]:
 
 def in_child(work: Callable[..., Awaitable[object]], *args: str, after: int) -> int:
     """Do `work` in a forked child, once the pipe `after` says so, and return its process id."""
-    child = os.fork()
-    if not child:
-        code = 1
-        try:
-            os.read(after, 1)
-            trio.run(work, *args)
-            code = 0
-        finally:
-            os._exit(code)
-    return child
+
+    def run() -> int:
+        os.read(after, 1)
+        trio.run(work, *args)
+        return 0
+
+    return forked(run)
 
 
 @pytest.mark.parametrize("kind", [Journal, Cache, Limits])
@@ -201,17 +199,14 @@ def test_a_child_writes_also_where_its_parent_was_writing(tmp_path: Path) -> Non
 
 def in_child_of_trio(journal: Journal, *, after: int) -> int:
     """Do as `in_child` does, where a trio run goes on: the child has another one, in another thread."""
-    child = os.fork()
-    if not child:
-        code = 1
-        try:
-            os.read(after, 1)
-            from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - in the child alone
 
-            del journal.store._write_waiting
-            with ThreadPoolExecutor(1) as thread:
-                thread.submit(trio.run, journal.write, "child").result(timeout=10)
-            code = 0
-        finally:
-            os._exit(code)
-    return child
+    def run() -> int:
+        os.read(after, 1)
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - in the child alone
+
+        del journal.store._write_waiting
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(trio.run, journal.write, "child").result(timeout=10)
+        return 0
+
+    return forked(run)

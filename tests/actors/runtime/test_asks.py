@@ -10,6 +10,8 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from helpers.scripted_actors import (
+    Add,
+    Adder,
     First,
     Gate,
     ScriptedActor,
@@ -21,7 +23,7 @@ from helpers.scripted_actors import (
     outcome_of,
     wide,
 )
-from ultra.actors import Actor, ActorOptions, ActorState, AskGroup, Failure, Message
+from ultra.actors import Actor, ActorOptions, ActorState, AskGroup
 from ultra.errors import (
     ActorCrashed,
     ActorDown,
@@ -35,21 +37,6 @@ from ultra.supervisor import ActorSystem, RestartIntensity
 
 if TYPE_CHECKING:
     from ultra.actors import ActorRef
-
-
-class Add(Message[int], frozen=True):
-    a: int
-    b: int
-
-
-class Adder(Actor):
-    async def receive(self, message: object) -> object:
-        match message:
-            case Add(a, b):
-                return a + b
-            case error if isinstance(error, Exception):
-                return Failure(error)
-        return None
 
 
 async def test_an_ask_returns_what_the_handler_returns() -> None:

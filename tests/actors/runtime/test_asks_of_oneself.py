@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from helpers.scripted_actors import (
+    Add,
     ScriptedActor,
     assert_balanced,
     outcome_of,
     recording,
     wide,
 )
-from ultra.actors import ActorOptions, AskGroup, Message
+from ultra.actors import ActorOptions, AskGroup
 from ultra.errors import (
     UsageError,
 )
 from ultra.faults import FaultPlan
 from ultra.supervisor import ActorSystem
-
-if TYPE_CHECKING:
-    pass
-
-
-class Add(Message[int], frozen=True):
-    a: int
-    b: int
 
 
 async def test_an_actor_that_asks_itself_gets_an_error_instead_of_waiting_for_ever() -> None:

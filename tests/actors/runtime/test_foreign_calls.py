@@ -13,7 +13,7 @@ from helpers.scripted_actors import (
     ScriptedActor,
     wide,
 )
-from ultra.actors import Actor, ActorOptions, Failure, Message
+from ultra.actors import ActorOptions
 from ultra.actors.runtime.home_run import HomeRun
 from ultra.errors import (
     UsageError,
@@ -22,21 +22,6 @@ from ultra.supervisor import ActorSystem
 
 if TYPE_CHECKING:
     from ultra.actors import ActorRef
-
-
-class Add(Message[int], frozen=True):
-    a: int
-    b: int
-
-
-class Adder(Actor):
-    async def receive(self, message: object) -> object:
-        match message:
-            case Add(a, b):
-                return a + b
-            case error if isinstance(error, Exception):
-                return Failure(error)
-        return None
 
 
 async def test_a_tell_from_a_foreign_thread_is_refused_and_breaks_nothing() -> None:
